@@ -1,0 +1,3 @@
+//! The configuration file: schema, validated model, diagnostics, diff.
+
+pub mod model;

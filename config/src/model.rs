@@ -1,0 +1,353 @@
+//! The configuration after validation: what `schema` parses into, and all that the rest of Ringway sees.
+//!
+//! Nothing here is optional that "cannot be absent": defaults are filled in, names are resolved to indices, and what is
+//! invalid has been refused.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use ringway_health::{CheckParams, OutlierParams, SlowStartParams};
+use ringway_ring::{BoundParams, PolicyParams};
+
+/// A whole configuration, valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The admin listener, or none (`admin: {enabled: false}`).
+    pub admin: Option<Admin>,
+    /// What concerns the process and needs a restart.
+    pub process: Process,
+    /// Where and how requests are logged.
+    pub access_log: AccessLog,
+    /// How long a drain may take (SIGTERM, removed listeners).
+    pub drain_timeout: Duration,
+    /// Addresses that accept traffic, in file order.
+    pub listeners: Vec<Listener>,
+    /// Groups of backends, in file order; routes refer to them by index.
+    pub services: Vec<Service>,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// What needs a restart to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Data-path threads; 0 is one per core.
+    pub workers: usize,
+    /// Most client connections at once, over all listeners.
+    pub connections_max: usize,
+}
+
+/// The access log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Form of a line, or `Off`.
+    pub format: AccessLogFormat,
+    /// Where lines go.
+    pub target: LogTarget,
+}
+
+/// Form of an access log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// No access log.
+    Off,
+    /// One JSON object a line.
+    Json,
+    /// One text line of `name=value` pairs.
+    Text,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to; opened again when it was renamed.
+    File(std::path::PathBuf),
+}
+
+/// An address that accepts traffic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Unique name.
+    pub name: String,
+    /// Where it listens; unique.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Most connections at once on this listener; 0 is no limit of its own.
+    pub connections_max: usize,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Protocol {
+    /// HTTP/1.1, routed request by request.
+    Http(HttpListener),
+    /// Bytes, one backend a connection.
+    Tcp(TcpListener),
+}
+
+/// An HTTP listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpListener {
+    /// The first that matches takes the request.
+    pub routes: Vec<Route>,
+    /// What is believed of, and added to, the forwarding fields.
+    pub forwarded: Forwarded,
+    /// Largest request head, in bytes: past it, 431.
+    pub head_bytes_max: usize,
+    /// Most fields in a head: past it, 431.
+    pub fields_max: usize,
+    /// Largest request body, in bytes: past it, 413. `u64::MAX` is no limit.
+    pub body_bytes_max: u64,
+    /// Client-side time limits.
+    pub timeouts: ClientTimeouts,
+}
+
+/// Client-side time limits of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientTimeouts {
+    /// A connection without a request may stay this long.
+    pub idle: Duration,
+    /// From a head's first byte (or the accept) to its last.
+    pub head: Duration,
+    /// Longest pause within a body: of a client that sends, or that does not read.
+    pub body_idle: Duration,
+}
+
+/// Whose forwarding fields are believed, and which are added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Networks whose `X-Forwarded-*` and `Forwarded` are believed and extended; from others they are replaced.
+    pub trusted: Vec<IpNet>,
+    /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
+    pub x_forwarded: bool,
+    /// Send `Forwarded` (RFC 7239).
+    pub forwarded: bool,
+}
+
+/// One routing rule; every condition that is given must hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Host, without port, lower case; `Suffix` for `*.example.com`.
+    pub host: Option<HostMatch>,
+    /// Path condition, on the path as it is sent on.
+    pub path: Option<PathMatch>,
+    /// Methods, upper case; empty is any.
+    pub methods: Vec<String>,
+    /// Fields that must be there.
+    pub headers: Vec<HeaderMatch>,
+    /// Index into [`Config::services`].
+    pub service: usize,
+}
+
+/// Host condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostMatch {
+    /// The whole host.
+    Exact(String),
+    /// `.example.com`: any host that ends so, and has something before it.
+    Suffix(String),
+}
+
+/// Path condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole segments: `/v1` matches `/v1` and `/v1/x`, not `/v10`; one that ends in `/` matches what begins so.
+    Prefix(String),
+}
+
+/// Header condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// Field name, lower case.
+    pub name: String,
+    /// The value it must have, or `None` for any.
+    pub value: Option<String>,
+}
+
+/// A TCP listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpListener {
+    /// Index into [`Config::services`].
+    pub service: usize,
+}
+
+/// A group of backends with one balancing policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Unique name.
+    pub name: String,
+    /// The order of backends for a request.
+    pub policy: PolicyParams,
+    /// The first source that is present gives the key. Not empty for hashing policies.
+    pub hash_key: Vec<KeySource>,
+    /// What to do when no source is present.
+    pub on_missing: OnMissing,
+    /// The bound on each backend's load, or none (`preset: off`).
+    pub bound: Option<BoundParams>,
+    /// For [`ringway_ring::AllFull::Queue`].
+    pub queue: Queue,
+    /// Active checks, or none.
+    pub health: Option<HealthCheck>,
+    /// Ejection by live traffic.
+    pub outlier: OutlierParams,
+    /// Health is ignored while less than this share of the weight is eligible, in percent; 0 is never.
+    pub panic_threshold_percent: u32,
+    /// Ramp for backends that come up or join.
+    pub slow_start: Option<SlowStartParams>,
+    /// A drained or removed backend's share ramps to nothing over this time; zero is at once.
+    pub drain_ramp: Duration,
+    /// Upstream time limits.
+    pub timeouts: UpstreamTimeouts,
+    /// What may be tried again.
+    pub retry: Retry,
+    /// Upstream keep-alive connections.
+    pub pool: Pool,
+    /// Not empty; ids unique within the service.
+    pub backends: Vec<Backend>,
+}
+
+/// One target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Stable identity: what is hashed, and what state hangs on.
+    pub id: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// 100 is normal; 0 drains; at most 1600.
+    pub weight: u32,
+    /// Takes no new keys; what it has ends in peace.
+    pub drain: bool,
+    /// Most requests (TCP: sessions) at once; `u32::MAX` is no limit.
+    pub requests_max: u32,
+}
+
+/// Where a hash key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A field's value; name in lower case.
+    Header(String),
+    /// A cookie's value.
+    Cookie(String),
+    /// The client's address, through trusted hops, masked to so many bits.
+    SourceIp {
+        /// Prefix length kept of an IPv4 address, 0 to 32.
+        v4_bits: u8,
+        /// Prefix length kept of an IPv6 address, 0 to 128.
+        v6_bits: u8,
+    },
+    /// The path, without the query.
+    Path,
+    /// Path and query, as sent.
+    Uri,
+    /// A query parameter's raw value.
+    Query(String),
+    /// The host, lower case, without port.
+    Host,
+    /// The method.
+    Method,
+    /// All of these, each present, joined by a NUL byte.
+    All(Vec<Self>),
+}
+
+/// What to do when no hash key is present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissing {
+    /// Any backend.
+    Random,
+    /// The next in turn.
+    RoundRobin,
+    /// By the client's address.
+    SourceIp,
+    /// 400.
+    Reject,
+}
+
+/// Bounds of the wait for a backend with room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests waiting at once in the service.
+    pub length_max: u32,
+    /// Longest wait.
+    pub timeout: Duration,
+}
+
+/// Active checks of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthCheck {
+    /// Schedule and thresholds.
+    pub params: CheckParams,
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Another port than the traffic's.
+    pub port: Option<u16>,
+}
+
+/// What an active check asks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CheckKind {
+    /// A connection opens.
+    Tcp,
+    /// A request gets an expected status.
+    Http {
+        /// Method, upper case.
+        method: String,
+        /// Request target, begins with `/`.
+        path: String,
+        /// `Host`; the backend's address if absent.
+        host: Option<String>,
+        /// More fields.
+        headers: Vec<(String, String)>,
+        /// Inclusive ranges of good statuses.
+        expect: Vec<(u16, u16)>,
+    },
+}
+
+/// Upstream time limits. Zero is no limit where said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// To open a connection.
+    pub connect: Duration,
+    /// From the last byte of the request to the head of the answer.
+    pub response: Duration,
+    /// Whole exchange, retries included; zero is no limit.
+    pub request: Duration,
+    /// Longest pause within an answer's body, or while the backend takes the request's.
+    pub body_idle: Duration,
+    /// TCP and upgraded connections: no byte either way for so long; zero is no limit.
+    pub idle: Duration,
+    /// TCP and upgraded connections: whole life; zero is no limit.
+    pub session: Duration,
+}
+
+/// What may be tried again, each time on the next distinct backend of the key's walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries after the first; 0 is never.
+    pub attempts: u32,
+    /// Also requests that are not idempotent, once a byte of them may have been processed.
+    pub non_idempotent: bool,
+    /// An answer that did not begin in time is tried elsewhere (idempotent requests only).
+    pub on_timeout: bool,
+}
+
+/// Upstream keep-alive connections, per worker and backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// Most idle ones kept.
+    pub idle_max: usize,
+    /// An idle one is closed after this time.
+    pub idle_timeout: Duration,
+}

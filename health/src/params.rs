@@ -1,0 +1,101 @@
+//! What the configuration says about health: the parameter types that `ringway-config` fills in.
+
+use std::time::Duration;
+
+/// Schedule and thresholds of the active checks of a service.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CheckParams {
+    /// Time between the starts of two checks of a backend that is up and settled.
+    pub interval: Duration,
+    /// The same while a backend is down and settled.
+    pub interval_down: Duration,
+    /// The same while a backend is in transition: some, but not all, of the checks that would change its state are in.
+    pub interval_transition: Duration,
+    /// How long one check may take.
+    pub timeout: Duration,
+    /// Consecutive successes that bring a backend up.
+    pub rise: u32,
+    /// Consecutive failures that take a backend down.
+    pub fall: u32,
+    /// Each interval is drawn from `interval * [1 - jitter, 1 + jitter]`; 0.0 to 0.5.
+    pub jitter: f64,
+    /// What a backend is taken for until its first check has ended.
+    pub initial: Initial,
+}
+
+impl Default for CheckParams {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            interval: second * 2,
+            interval_down: second * 2,
+            interval_transition: second * 2,
+            timeout: second,
+            rise: 2,
+            fall: 3,
+            jitter: 0.1,
+            initial: Initial::Up,
+        }
+    }
+}
+
+/// What a backend is taken for until its first check has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Initial {
+    /// It takes traffic at once; one failed first check takes it down.
+    #[default]
+    Up,
+    /// It takes no traffic; one good first check brings it up.
+    Down,
+}
+
+/// Which outcomes of live traffic count as failures for ejection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutlierOn {
+    /// Only what the proxy itself saw: refused, reset, timed out, garbage instead of an answer.
+    Connection,
+    /// These, and the statuses 502, 503 and 504.
+    Gateway,
+    /// These, and every status from 500 to 599.
+    #[default]
+    ServerErrors,
+}
+
+/// Ejection after consecutive failures of live traffic.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OutlierParams {
+    /// Which outcomes count.
+    pub on: OutlierOn,
+    /// Consecutive failures that eject. 0 turns ejection off.
+    pub consecutive_failures: u32,
+    /// First ejection's length; the n-th in a row lasts n times as long.
+    pub base_ejection: Duration,
+    /// Longest ejection.
+    pub max_ejection: Duration,
+    /// An ejection is lengthened by up to this share of itself, so that many do not return at once; 0.0 to 1.0.
+    pub jitter: f64,
+    /// Share of the service's backends that may be ejected at once, in percent; one always may, if there are two.
+    pub max_ejection_percent: u32,
+}
+
+impl Default for OutlierParams {
+    fn default() -> Self {
+        Self {
+            on: OutlierOn::ServerErrors,
+            consecutive_failures: 5,
+            base_ejection: Duration::from_secs(30),
+            max_ejection: Duration::from_secs(300),
+            jitter: 0.1,
+            max_ejection_percent: 20,
+        }
+    }
+}
+
+/// Ramp of a backend that has just come up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowStartParams {
+    /// From the first request to the full share.
+    pub window: Duration,
+    /// Share at the start of the window, in percent, 1 to 100.
+    pub initial_percent: u32,
+}

@@ -1,1 +1,26 @@
-//! Work in progress.
+//! The HTTP/1.1 codec: bytes in, events out.
+//!
+//! Pure: no sockets, no clock, no allocation per message once its tables have grown. Heads are parsed by `httparse` and
+//! then judged by one strict set of rules (RFC 9112, with every "MAY be lenient" read as "must not"): what two parties
+//! could read differently is refused, so a message never counts as another number of messages further on.
+//!
+//! * [`parse_request`] and [`parse_response`] turn a buffer into a [`RequestHead`] or a [`ResponseHead`]: offsets into
+//!   that buffer, so that the caller keeps the bytes and no lifetime crosses a wait.
+//! * [`Body`] says where a message's body ends and moves its bytes from one framing to another.
+//! * [`write`] copies what goes on to the next hop.
+#![warn(missing_docs)]
+
+mod body;
+mod chunked;
+mod error;
+mod head;
+mod request;
+mod response;
+pub mod write;
+
+pub use body::{Body, BodyLength, Encoding, Progress};
+pub use chunked::{ChunkDecoder, ChunkEvent};
+pub use error::ParseError;
+pub use head::{Field, FieldName, Limits, Method, Span, Version};
+pub use request::{RequestHead, TargetForm, parse_request};
+pub use response::{ResponseHead, parse_response};

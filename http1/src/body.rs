@@ -1,0 +1,153 @@
+//! Where a body ends, and how its bytes go from one framing into another.
+
+use crate::chunked::{ChunkDecoder, ChunkEvent};
+use crate::{ParseError, write};
+
+/// Where a message's body ends, as its head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BodyLength {
+    /// There is none.
+    #[default]
+    None,
+    /// After so many bytes.
+    Sized(u64),
+    /// With the last chunk.
+    Chunked,
+    /// With the connection (responses only).
+    UntilClose,
+}
+
+/// How far a body has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// So many bytes are still to come; 0 is the end.
+    Sized(u64),
+    /// Chunks.
+    Chunked(ChunkDecoder),
+    /// Bytes until the connection ends.
+    UntilClose,
+}
+
+/// Framing on the side that is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Bytes as they are: the head has announced the length, or the connection's end ends them.
+    Identity,
+    /// Chunks.
+    Chunked,
+}
+
+/// What [`Body::transfer`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Bytes of the input that are dealt with.
+    pub consumed: usize,
+    /// Bytes of body data among them.
+    pub data: usize,
+    /// Whether the body is over.
+    pub done: bool,
+}
+
+impl From<BodyLength> for Body {
+    fn from(length: BodyLength) -> Self {
+        match length {
+            BodyLength::None => Self::Sized(0),
+            BodyLength::Sized(length) => Self::Sized(length),
+            BodyLength::Chunked => Self::Chunked(ChunkDecoder::default()),
+            BodyLength::UntilClose => Self::UntilClose,
+        }
+    }
+}
+
+impl Body {
+    /// Whether nothing more of it will come.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Sized(remaining) => *remaining == 0,
+            Self::Chunked(decoder) => decoder.is_end(),
+            Self::UntilClose => false,
+        }
+    }
+
+    /// How many of the next `available` bytes are data that may be sent on as they stand, for bodies without framing of
+    /// their own; `None` for chunked ones. Count them by [`Body::advance`] when they are sent.
+    #[must_use]
+    pub fn plain(&self, available: usize) -> Option<usize> {
+        match self {
+            Self::Sized(remaining) => Some(usize::try_from(*remaining).unwrap_or(usize::MAX).min(available)),
+            Self::UntilClose => Some(available),
+            Self::Chunked(_) => None,
+        }
+    }
+
+    /// Counts bytes that [`Body::plain`] allowed.
+    pub fn advance(&mut self, sent: usize) {
+        if let Self::Sized(remaining) = self {
+            *remaining = remaining.saturating_sub(sent as u64);
+        }
+    }
+
+    /// Reads `input`, appends what goes on to `out` in the framing `encoding`, its end included.
+    ///
+    /// # Errors
+    /// The input is malformed; what was appended before is still good, but the message must be cut off.
+    pub fn transfer(&mut self, input: &[u8], out: &mut Vec<u8>, encoding: Encoding) -> Result<Progress, ParseError> {
+        let mut progress = Progress::default();
+        match self {
+            Self::Sized(_) | Self::UntilClose => {
+                let taken = self.plain(input.len()).unwrap_or_default();
+                append(out, &input[..taken], encoding);
+                self.advance(taken);
+                progress = Progress { consumed: taken, data: taken, done: self.is_end() };
+                if progress.done && encoding == Encoding::Chunked {
+                    out.extend_from_slice(b"0\r\n\r\n");
+                }
+            }
+            Self::Chunked(decoder) => loop {
+                match decoder.next(input, &mut progress.consumed)? {
+                    ChunkEvent::Data(range) => {
+                        progress.data += range.len();
+                        append(out, &input[range], encoding);
+                    }
+                    ChunkEvent::End(trailer) => {
+                        if encoding == Encoding::Chunked {
+                            out.extend_from_slice(b"0\r\n");
+                            write::trailers(&input[trailer], out)?;
+                            out.extend_from_slice(b"\r\n");
+                        } else {
+                            write::trailers(&input[trailer], &mut Vec::new())?;
+                        }
+                        progress.done = true;
+                        break;
+                    }
+                    ChunkEvent::NeedMore => break,
+                }
+            },
+        }
+        Ok(progress)
+    }
+
+    /// What ends the message on the other side when the input's connection has ended: `Some` bytes if that was a
+    /// proper end (`UntilClose`), `None` if the body was cut off.
+    #[must_use]
+    pub fn end_of_input(&self, encoding: Encoding) -> Option<&'static [u8]> {
+        match (self, encoding) {
+            (Self::UntilClose, Encoding::Chunked) => Some(b"0\r\n\r\n"),
+            (Self::UntilClose, Encoding::Identity) => Some(b""),
+            (Self::Sized(_) | Self::Chunked(_), _) => self.is_end().then_some(b""),
+        }
+    }
+}
+
+fn append(out: &mut Vec<u8>, data: &[u8], encoding: Encoding) {
+    match encoding {
+        Encoding::Identity => out.extend_from_slice(data),
+        Encoding::Chunked if data.is_empty() => {}
+        Encoding::Chunked => {
+            write::chunk_size(data.len(), out);
+            out.extend_from_slice(data);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What request and response heads share: spans, fields, the names that mean something to a proxy.
+
+use crate::ParseError;
+
+/// Most fields in a head, whatever the configuration says: the size of the table on the stack.
+pub(crate) const FIELDS_CEILING: usize = 256;
+
+/// Limits on a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest head, in bytes, its last empty line included.
+    pub head_bytes_max: usize,
+    /// Most fields; values above 256 count as 256.
+    pub fields_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { head_bytes_max: 32 * 1024, fields_max: 100 }
+    }
+}
+
+/// A piece of the buffer that a head was parsed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// Offset of the first byte.
+    pub start: u32,
+    /// Offset past the last byte.
+    pub end: u32,
+}
+
+impl Span {
+    /// The bytes, out of the buffer that was parsed.
+    ///
+    /// Empty if the span lies outside `buffer`, which is then another buffer than the one that was parsed.
+    #[must_use]
+    pub fn of(self, buffer: &[u8]) -> &[u8] {
+        buffer.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    /// `part` must lie in `buffer`; heads are at most 4 GiB because limits are.
+    pub(crate) fn locate(buffer: &[u8], part: &[u8]) -> Self {
+        let start = (part.as_ptr() as usize).wrapping_sub(buffer.as_ptr() as usize);
+        Self { start: start as u32, end: (start + part.len()) as u32 }
+    }
+}
+
+/// HTTP/1.0 or HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    #[default]
+    Http11,
+}
+
+/// Request method, as far as a proxy cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// GET
+    #[default]
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// DELETE
+    Delete,
+    /// OPTIONS
+    Options,
+    /// TRACE
+    Trace,
+    /// CONNECT
+    Connect,
+    /// PATCH
+    Patch,
+    /// Any other token.
+    Other,
+}
+
+impl Method {
+    pub(crate) fn parse(name: &[u8]) -> Self {
+        // Methods are case-sensitive (RFC 9110, 9.1).
+        match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
+            b"CONNECT" => Self::Connect,
+            b"PATCH" => Self::Patch,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether sending it twice means the same as once (RFC 9110, 9.2.2).
+    #[must_use]
+    pub fn is_idempotent(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
+    }
+}
+
+/// A field line of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// The name's bytes, as sent.
+    pub name: Span,
+    /// The value's bytes, without surrounding white space.
+    pub value: Span,
+    /// What the name means to a proxy.
+    pub kind: FieldName,
+}
+
+/// Names that mean something to a proxy; all others are [`FieldName::Other`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the field's own name")]
+pub enum FieldName {
+    Other,
+    Host,
+    Connection,
+    ContentLength,
+    TransferEncoding,
+    KeepAlive,
+    ProxyConnection,
+    ProxyAuthenticate,
+    Te,
+    Trailer,
+    Upgrade,
+    Http2Settings,
+    Expect,
+    Cookie,
+    XForwardedFor,
+    XForwardedProto,
+    XForwardedHost,
+    XForwardedPort,
+    Forwarded,
+    /// `x-ringway-…`: ours, never a client's.
+    Ringway,
+    /// Any other name that `Connection` lists: for this hop only.
+    Nominated,
+}
+
+impl FieldName {
+    pub(crate) fn classify(name: &[u8]) -> Self {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        // By length first: most names are told from all of these by it alone.
+        match name.len() {
+            2 if is(b"te") => Self::Te,
+            4 if is(b"host") => Self::Host,
+            6 if is(b"cookie") => Self::Cookie,
+            6 if is(b"expect") => Self::Expect,
+            7 if is(b"upgrade") => Self::Upgrade,
+            7 if is(b"trailer") => Self::Trailer,
+            9 if is(b"forwarded") => Self::Forwarded,
+            10 if is(b"connection") => Self::Connection,
+            10 if is(b"keep-alive") => Self::KeepAlive,
+            14 if is(b"content-length") => Self::ContentLength,
+            14 if is(b"http2-settings") => Self::Http2Settings,
+            15 if is(b"x-forwarded-for") => Self::XForwardedFor,
+            16 if is(b"proxy-connection") => Self::ProxyConnection,
+            16 if is(b"x-forwarded-host") => Self::XForwardedHost,
+            16 if is(b"x-forwarded-port") => Self::XForwardedPort,
+            17 if is(b"transfer-encoding") => Self::TransferEncoding,
+            17 if is(b"x-forwarded-proto") => Self::XForwardedProto,
+            18 if is(b"proxy-authenticate") => Self::ProxyAuthenticate,
+            len if len > 10 && name[..10].eq_ignore_ascii_case(b"x-ringway-") => Self::Ringway,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the field is for one hop only and is never passed on as it was received.
+    #[must_use]
+    pub fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::KeepAlive
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::TransferEncoding
+                | Self::Upgrade
+                | Self::Http2Settings
+                | Self::Nominated
+        )
+    }
+
+    /// Whether `Connection` may make it hop-by-hop. Framing and routing are not the sender's to remove.
+    fn may_be_nominated(self) -> bool {
+        matches!(self, Self::Other | Self::Trailer | Self::Expect | Self::Cookie | Self::ProxyAuthenticate)
+    }
+
+    /// Whether the field may stand in a trailer section: never what frames or routes a message, or says who sent it
+    /// (RFC 9110, 6.5.1).
+    pub(crate) fn may_trail(self) -> bool {
+        matches!(self, Self::Other)
+    }
+}
+
+/// What the framing fields of a head say together.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Framing {
+    pub(crate) length: Option<u64>,
+    pub(crate) chunked: bool,
+    pub(crate) close: bool,
+    pub(crate) keep_alive: bool,
+    pub(crate) upgrade_option: bool,
+    nominations: bool,
+}
+
+impl Framing {
+    /// Takes in one field; the rules of RFC 9112, 6, without their leniencies.
+    pub(crate) fn field(&mut self, kind: FieldName, value: &[u8]) -> Result<(), ParseError> {
+        match kind {
+            FieldName::ContentLength => {
+                if self.length.is_some() {
+                    return Err(ParseError::LengthRepeated);
+                }
+                self.length = Some(parse_length(value)?);
+            }
+            FieldName::TransferEncoding => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(ParseError::TransferCoding);
+                }
+                self.chunked = true;
+            }
+            FieldName::Connection => {
+                for option in tokens(value) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        self.close = true;
+                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                        self.keep_alive = true;
+                    } else if option.eq_ignore_ascii_case(b"upgrade") {
+                        self.upgrade_option = true;
+                    } else if !option.is_empty() {
+                        self.nominations = true;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Length and coding together, and a coding in HTTP/1.0, are how messages are smuggled.
+    pub(crate) fn check(&self, version: Version) -> Result<(), ParseError> {
+        if self.chunked && self.length.is_some() {
+            return Err(ParseError::LengthAndCoding);
+        }
+        if self.chunked && version == Version::Http10 {
+            return Err(ParseError::TransferCoding);
+        }
+        Ok(())
+    }
+
+    /// Whether the connection may be used again, as far as this head says.
+    pub(crate) fn persists(&self, version: Version) -> bool {
+        match version {
+            Version::Http11 => !self.close,
+            Version::Http10 => self.keep_alive && !self.close,
+        }
+    }
+
+    /// Marks what `Connection` names.
+    pub(crate) fn nominate(&self, buffer: &[u8], fields: &mut [Field]) {
+        if !self.nominations {
+            return;
+        }
+        for index in 0..fields.len() {
+            if fields[index].kind != FieldName::Connection {
+                continue;
+            }
+            for option in tokens(fields[index].value.of(buffer)) {
+                for field in fields.iter_mut() {
+                    if field.kind.may_be_nominated() && field.name.of(buffer).eq_ignore_ascii_case(option) {
+                        field.kind = FieldName::Nominated;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The elements of a comma-separated list, without the white space around them.
+pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
+}
+
+fn parse_length(value: &[u8]) -> Result<u64, ParseError> {
+    // 19 digits always fit in 64 bits; more are no real length.
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(if value.contains(&b',') { ParseError::LengthRepeated } else { ParseError::LengthInvalid });
+    }
+    Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// Every LF must end a CR LF. `httparse` takes a bare LF for a line's end; two parties then disagree about lines.
+pub(crate) fn check_line_ends(head: &[u8]) -> Result<(), ParseError> {
+    for at in memchr::memchr_iter(b'\n', head) {
+        if at == 0 || head[at - 1] != b'\r' {
+            return Err(ParseError::LineEnd);
+        }
+    }
+    Ok(())
+}
+
+/// Copies `httparse`'s view into the reused table of spans and judges the framing.
+pub(crate) fn collect_fields(
+    buffer: &[u8],
+    parsed: &[httparse::Header<'_>],
+    fields: &mut Vec<Field>,
+) -> Result<Framing, ParseError> {
+    let mut framing = Framing::default();
+    fields.clear();
+    for header in parsed {
+        let kind = FieldName::classify(header.name.as_bytes());
+        framing.field(kind, header.value)?;
+        fields.push(Field {
+            name: Span::locate(buffer, header.name.as_bytes()),
+            value: Span::locate(buffer, header.value),
+            kind,
+        });
+    }
+    framing.nominate(buffer, fields);
+    Ok(framing)
+}

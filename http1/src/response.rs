@@ -1,0 +1,171 @@
+//! Response heads: parsed by `httparse`, judged here.
+
+use crate::ParseError;
+use crate::body::BodyLength;
+use crate::head::{self, FIELDS_CEILING, Field, Limits, Method, Span, Version};
+use std::mem::MaybeUninit;
+
+/// A response's head, as offsets into the buffer it was parsed from. Reused from response to response.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// Length of the head in bytes, its empty line included: the body begins here.
+    pub head_len: usize,
+    /// HTTP/1.0 or 1.1.
+    pub version: Version,
+    /// 100 to 599.
+    pub status: u16,
+    /// The reason phrase's bytes; may be empty.
+    pub reason: Span,
+    /// Where the body ends.
+    pub body: BodyLength,
+    /// The length announced where no body follows (HEAD, 304): passed on, counts nothing.
+    pub announced_length: Option<u64>,
+    /// Whether the connection may be used again after the body.
+    pub keep_alive: bool,
+    /// The protocol switched to (101).
+    pub upgrade: Option<Span>,
+    /// All fields, in order.
+    pub fields: Vec<Field>,
+}
+
+impl ResponseHead {
+    /// Whether another head follows (1xx, but for 101).
+    #[must_use]
+    pub fn is_interim(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+
+    /// Whether the connection is now a tunnel.
+    #[must_use]
+    pub fn is_switch(&self) -> bool {
+        self.status == 101
+    }
+}
+
+/// Parses a response's head out of the first bytes of `buffer` into `head`.
+///
+/// `request` is the method it answers, `upgrade_asked` whether that request asked for another protocol. `Ok(false)`:
+/// read more.
+///
+/// # Errors
+/// Any [`ParseError`]: the upstream connection is good for nothing more; answer 502.
+pub fn parse_response(
+    buffer: &[u8],
+    limits: &Limits,
+    request: Method,
+    upgrade_asked: bool,
+    head: &mut ResponseHead,
+) -> Result<bool, ParseError> {
+    let mut table = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_CEILING];
+    let table = &mut table[..limits.fields_max.min(FIELDS_CEILING)];
+    let mut parsed = httparse::Response::new(&mut []);
+    let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, buffer, table);
+    let head_len = match status? {
+        httparse::Status::Complete(head_len) => head_len,
+        httparse::Status::Partial => {
+            if buffer.len() >= limits.head_bytes_max {
+                return Err(ParseError::HeadTooLarge);
+            }
+            head::check_line_ends(buffer)?;
+            return Ok(false);
+        }
+    };
+    if head_len > limits.head_bytes_max {
+        return Err(ParseError::HeadTooLarge);
+    }
+    head::check_line_ends(&buffer[..head_len])?;
+    // RFC 9112 knows no empty line before a status line; `httparse` skips them.
+    if !buffer.starts_with(b"HTTP/") {
+        return Err(ParseError::StartLine);
+    }
+
+    let (Some(version), Some(code)) = (parsed.version, parsed.code) else {
+        return Err(ParseError::StartLine);
+    };
+    head.head_len = head_len;
+    head.version = if version == 0 { Version::Http10 } else { Version::Http11 };
+    head.status = code;
+    head.reason = match parsed.reason {
+        Some(reason) if !reason.is_empty() => Span::locate(buffer, reason.as_bytes()),
+        _ => Span::default(),
+    };
+    if !(100..=599).contains(&code) {
+        return Err(ParseError::Status);
+    }
+
+    let framing = head::collect_fields(buffer, parsed.headers, &mut head.fields)?;
+    framing.check(head.version)?;
+    head.keep_alive = framing.persists(head.version);
+    head.upgrade = None;
+    head.announced_length = None;
+    if code == 101 {
+        if !upgrade_asked || head.version == Version::Http10 {
+            return Err(ParseError::UnexpectedUpgrade);
+        }
+        head.upgrade = head.fields.iter().find(|field| field.kind == head::FieldName::Upgrade).map(|field| field.value);
+    }
+
+    // RFC 9112, 6.3: what never has a body, whatever the fields say, first.
+    head.body = if code < 200 || code == 204 {
+        if framing.chunked || framing.length.is_some_and(|length| length > 0) {
+            // RFC 9110, 8.6 and RFC 9112, 6.1 forbid both; a party that believes them waits for a body.
+            return Err(ParseError::LengthInvalid);
+        }
+        BodyLength::None
+    } else if code == 304 || request == Method::Head {
+        head.announced_length = framing.length;
+        BodyLength::None
+    } else if framing.chunked {
+        BodyLength::Chunked
+    } else if let Some(length) = framing.length {
+        BodyLength::Sized(length)
+    } else {
+        head.keep_alive = false;
+        BodyLength::UntilClose
+    };
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, method: Method) -> Result<ResponseHead, ParseError> {
+        let mut head = ResponseHead::default();
+        assert!(parse_response(text.as_bytes(), &Limits::default(), method, false, &mut head)?);
+        Ok(head)
+    }
+
+    #[test]
+    fn body_ends_where_the_rfc_says() {
+        let sized = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(parse(sized, Method::Get).unwrap().body, BodyLength::Sized(5));
+        let head = parse(sized, Method::Head).unwrap();
+        assert_eq!((head.body, head.announced_length), (BodyLength::None, Some(5)));
+        let chunked = parse("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Method::Get).unwrap();
+        assert!(chunked.keep_alive && chunked.body == BodyLength::Chunked);
+        let until_close = parse("HTTP/1.1 200 OK\r\n\r\n", Method::Get).unwrap();
+        assert!(!until_close.keep_alive && until_close.body == BodyLength::UntilClose);
+        assert_eq!(
+            parse("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", Method::Get).unwrap().body,
+            BodyLength::None
+        );
+    }
+
+    #[test]
+    fn lying_answers_are_refused() {
+        for (text, error) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", ParseError::LengthRepeated),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", ParseError::LengthAndCoding),
+            ("HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n", ParseError::UnexpectedUpgrade),
+            ("HTTP/1.1 600 X\r\n\r\n", ParseError::Status),
+            ("HTTP/1.1 099 X\r\n\r\n", ParseError::Status),
+            ("HTTP/1.1 204 X\r\nContent-Length: 5\r\n\r\n", ParseError::LengthInvalid),
+            ("\r\nHTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n", ParseError::StartLine),
+            ("HTTP/1.1 200 X\nContent-Length: 0\r\n\r\n", ParseError::LineEnd),
+            ("garbage garbage\r\n\r\n", ParseError::Version),
+        ] {
+            assert_eq!(parse(text, Method::Get), Err(error), "{text:?}");
+        }
+    }
+}

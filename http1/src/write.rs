@@ -1,0 +1,63 @@
+//! Heads and framing as they go on to the next hop.
+
+use crate::head::{FIELDS_CEILING, FieldName};
+use crate::{Field, ParseError};
+
+/// Appends the field lines for which `keep` holds, as they were received, run by run.
+///
+/// `head` is the head's bytes, from its start to the end of its last empty line.
+pub fn copy_fields(head: &[u8], fields: &[Field], out: &mut Vec<u8>, mut keep: impl FnMut(&Field) -> bool) {
+    // Neighbours that are kept are copied together: usually one or two copies in all.
+    let mut run_start = None;
+    for field in fields {
+        let start = field.name.start as usize;
+        match (keep(field), run_start) {
+            (true, None) => run_start = Some(start),
+            (false, Some(from)) => {
+                out.extend_from_slice(&head[from..start]);
+                run_start = None;
+            }
+            _ => {}
+        }
+    }
+    if let Some(from) = run_start {
+        out.extend_from_slice(&head[from..head.len() - 2]);
+    }
+}
+
+/// Appends `name: value` and CR LF.
+pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a chunk's size line.
+pub fn chunk_size(size: usize, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        out.push(DIGITS[size >> (4 * digit) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the trailer fields that may be passed on; `section` ends with its empty line.
+pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>) -> Result<(), ParseError> {
+    if section == b"\r\n" || section.is_empty() {
+        return Ok(());
+    }
+    let mut table = [httparse::EMPTY_HEADER; FIELDS_CEILING / 4];
+    match httparse::parse_headers(section, &mut table) {
+        Ok(httparse::Status::Complete((len, fields))) if len == section.len() => {
+            for header in fields {
+                if FieldName::classify(header.name.as_bytes()).may_trail() {
+                    field(out, header.name, header.value);
+                }
+            }
+            Ok(())
+        }
+        _ => Err(ParseError::Trailer),
+    }
+}

@@ -160,11 +160,7 @@ fn read_fields(buffer: &[u8], head: &mut RequestHead, upgrade_option: bool) -> R
     for field in &head.fields {
         let value = field.value.of(buffer);
         match field.kind {
-            FieldName::Host => {
-                if host.replace(field.value).is_some() {
-                    return Err(ParseError::HostRepeated);
-                }
-            }
+            FieldName::Host if host.replace(field.value).is_some() => return Err(ParseError::HostRepeated),
             FieldName::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
                 head.expect_continue = head.version == Version::Http11;
             }

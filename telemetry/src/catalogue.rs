@@ -1,0 +1,80 @@
+//! Every metric: name, kind, unit, labels, help. `docs/metrics.md` is printed from here.
+
+/// What a metric's number means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts per bucket, and a sum.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the exposition format.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Name, unit last.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Label names; their values come from bounded sets.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($constant:ident = $name:literal, $kind:ident, [$($label:literal),*], $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: Metric = Metric {
+            name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help,
+        };)*
+        /// All of them, in the order of the documentation.
+        pub const ALL: &[Metric] = &[$($constant),*];
+    };
+}
+
+catalogue! {
+    REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests ended, by class of the status that the client got (1xx to 5xx, or none).";
+    REQUEST_DURATION = "ringway_request_duration_seconds", Histogram, ["service"], "From a request's head being complete to the end of its answer.";
+    RETRIES = "ringway_retries_total", Counter, ["service"], "Tries after the first.";
+    SPILLS = "ringway_spills_total", Counter, ["service"], "Requests that the bound sent to another backend than the first eligible one of their walk.";
+    OWNED = "ringway_owner_served_total", Counter, ["service"], "Requests with a key that were served by the key's owner.";
+    QUEUED = "ringway_queued_total", Counter, ["service"], "Requests that waited for a backend with room.";
+    PROXY_ERRORS = "ringway_proxy_errors_total", Counter, ["service", "reason"], "Answers that Ringway gave itself, by reason.";
+    REJECTED = "ringway_rejected_requests_total", Counter, ["reason"], "Requests refused before a service was chosen, by reason.";
+    BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests (TCP: sessions) sent to a backend, retries counted each.";
+    BACKEND_FAILURES = "ringway_backend_failures_total", Counter, ["service", "backend"], "Tries that failed: refused, reset, timed out, garbage.";
+    BACKEND_CONNECTS = "ringway_backend_connects_total", Counter, ["service", "backend"], "Connections opened to a backend.";
+    BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests and sessions that a backend carries now.";
+    BACKEND_CAP = "ringway_backend_cap", Gauge, ["service", "backend"], "Load that the bound allows a backend now.";
+    BACKEND_SHARE = "ringway_backend_ring_share", Gauge, ["service", "backend"], "Share of the key space that a backend owns.";
+    BACKEND_ACCEPT = "ringway_backend_accept_share", Gauge, ["service", "backend"], "Share of its keys that a backend takes now: 0 down or drained, between in a ramp, 1 all.";
+    RECEIVED_BYTES = "ringway_downstream_received_bytes_total", Counter, [], "Bytes read from clients.";
+    SENT_BYTES = "ringway_downstream_sent_bytes_total", Counter, [], "Bytes written to clients.";
+    CONNECTIONS = "ringway_downstream_connections", Gauge, [], "Client connections open now.";
+    ACCEPTED = "ringway_downstream_accepted_total", Counter, [], "Client connections accepted.";
+    UPSTREAM_IDLE = "ringway_upstream_idle_connections", Gauge, [], "Upstream connections kept for the next request.";
+    GENERATION = "ringway_config_generation", Gauge, [], "Version of the configuration in force.";
+    RING_DIGEST = "ringway_ring_digest_info", Gauge, ["service", "digest"], "Always 1; the digest of the service's ring as a label.";
+    RELOADS = "ringway_reloads_total", Counter, ["result"], "Reloads by result: applied, unchanged, refused.";
+    RELOAD_LAST_OK = "ringway_config_last_reload_successful", Gauge, [], "1 if the last reload was applied or unchanged, 0 if it was refused.";
+    HEALTH_CHANGES = "ringway_health_changes_total", Counter, ["service", "to"], "Changes of a backend's state, by the state it changed to.";
+    CHECKS = "ringway_checks_total", Counter, ["service", "result"], "Active checks ended, by result.";
+    PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
+    ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";
+    PANICS = "ringway_panics_total", Counter, [], "Connections that ended by a panic: a bug, please report it.";
+    ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines dropped because the writer could not keep up.";
+}

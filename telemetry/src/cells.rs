@@ -1,0 +1,185 @@
+//! What the data path counts: one set of numbers per worker, each written by that worker alone.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A number with one writer. Relaxed throughout: it orders nothing.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds one.
+    #[inline]
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `amount`. A load and a store, not a read-modify-write: there is one writer.
+    #[inline]
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Takes `amount` away, for gauges.
+    #[inline]
+    pub fn subtract(&self, amount: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(amount), Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the duration buckets, in microseconds: 1-2.5-5 steps from 100 us to 60 s.
+pub const BUCKETS_MICROS: [u64; 18] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000, 60_000_000,
+];
+
+/// Durations, counted per bucket.
+#[derive(Debug, Default)]
+pub struct Durations {
+    /// One per bound, and one for what is longer than all.
+    pub buckets: [Cell; BUCKETS_MICROS.len() + 1],
+    /// Sum, in microseconds.
+    pub sum_micros: Cell,
+}
+
+impl Durations {
+    /// Counts one.
+    #[inline]
+    pub fn record(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        // Most requests are short: a scan from below beats a binary search.
+        let bucket = BUCKETS_MICROS.iter().position(|&bound| micros <= bound).unwrap_or(BUCKETS_MICROS.len());
+        self.buckets[bucket].increment();
+        self.sum_micros.add(micros);
+    }
+}
+
+/// One worker's numbers of a service.
+#[derive(Debug, Default)]
+pub struct ServiceCells {
+    /// By status class: 0 is "no answer could be given", 1 to 5 the hundreds.
+    pub requests: [Cell; 6],
+    /// Durations of requests.
+    pub durations: Durations,
+    /// Tries after the first.
+    pub retries: Cell,
+    /// Sent on because of the bound.
+    pub spills: Cell,
+    /// Served by the key's owner.
+    pub owned: Cell,
+    /// Waited for room.
+    pub queued: Cell,
+}
+
+/// One worker's numbers of a backend.
+#[derive(Debug, Default)]
+pub struct BackendCells {
+    /// Requests sent to it.
+    pub requests: Cell,
+    /// Tries that failed.
+    pub failures: Cell,
+    /// Connections opened.
+    pub connects: Cell,
+}
+
+/// One worker's numbers that belong to no service.
+#[derive(Debug, Default)]
+pub struct WorkerCells {
+    /// Bytes read from clients.
+    pub received_bytes: Cell,
+    /// Bytes written to clients.
+    pub sent_bytes: Cell,
+    /// Connections open now.
+    pub connections: Cell,
+    /// Connections accepted.
+    pub accepted: Cell,
+    /// Idle upstream connections now.
+    pub upstream_idle: Cell,
+    /// Errors of accept.
+    pub accept_errors: Cell,
+    /// Connections ended by a panic.
+    pub panics: Cell,
+    /// Access log lines dropped.
+    pub access_log_lost: Cell,
+}
+
+/// All cells there are: workers put theirs in, a scrape reads them all.
+#[derive(Debug, Default)]
+pub struct Registry {
+    workers: Mutex<Vec<Arc<WorkerCells>>>,
+    services: Mutex<BTreeMap<Box<str>, Vec<Arc<ServiceCells>>>>,
+    backends: Mutex<BTreeMap<(Box<str>, Box<str>), Vec<Arc<BackendCells>>>>,
+    errors: Mutex<BTreeMap<(Box<str>, &'static str), u64>>,
+}
+
+impl Registry {
+    /// A new worker's cells.
+    pub fn worker(&self) -> Arc<WorkerCells> {
+        let cells = Arc::new(WorkerCells::default());
+        lock(&self.workers).push(Arc::clone(&cells));
+        cells
+    }
+
+    /// A worker's cells of a service. Counters outlive reloads: the worker keeps and reuses what it got.
+    pub fn service(&self, name: &str) -> Arc<ServiceCells> {
+        let cells = Arc::new(ServiceCells::default());
+        lock(&self.services).entry(name.into()).or_default().push(Arc::clone(&cells));
+        cells
+    }
+
+    /// A worker's cells of a backend.
+    pub fn backend(&self, service: &str, id: &str) -> Arc<BackendCells> {
+        let cells = Arc::new(BackendCells::default());
+        lock(&self.backends).entry((service.into(), id.into())).or_default().push(Arc::clone(&cells));
+        cells
+    }
+
+    /// Counts an answer that the proxy gave itself; `service` is empty where none was chosen. Not the hot path.
+    pub fn error(&self, service: &str, reason: &'static str) {
+        *lock(&self.errors).entry((service.into(), reason)).or_default() += 1;
+    }
+
+    /// Forgets what is no longer in the configuration.
+    pub fn retain(&self, mut service: impl FnMut(&str) -> bool, mut backend: impl FnMut(&str, &str) -> bool) {
+        lock(&self.backends).retain(|(name, id), _| backend(name, id));
+        lock(&self.errors).retain(|(name, _), _| name.is_empty() || service(name));
+        lock(&self.services).retain(|name, _| service(name));
+    }
+
+    /// Requests a backend has got, over all workers.
+    #[must_use]
+    pub fn backend_requests(&self, service: &str, id: &str) -> u64 {
+        let backends = lock(&self.backends);
+        let cells = backends.get(&(Box::from(service), Box::from(id)));
+        cells.map_or(0, |cells| cells.iter().map(|cells| cells.requests.get()).sum())
+    }
+
+    pub(crate) fn for_workers(&self, mut visit: impl FnMut(&[Arc<WorkerCells>])) {
+        visit(&lock(&self.workers));
+    }
+
+    pub(crate) fn for_services(&self, mut visit: impl FnMut(&str, &[Arc<ServiceCells>])) {
+        lock(&self.services).iter().for_each(|(name, cells)| visit(name, cells));
+    }
+
+    pub(crate) fn for_backends(&self, mut visit: impl FnMut(&str, &str, &[Arc<BackendCells>])) {
+        lock(&self.backends).iter().for_each(|((name, id), cells)| visit(name, id, cells));
+    }
+
+    pub(crate) fn for_errors(&self, mut visit: impl FnMut(&str, &'static str, u64)) {
+        lock(&self.errors).iter().for_each(|((name, reason), count)| visit(name, reason, *count));
+    }
+}
+
+/// Counters stay readable after a panic elsewhere: every update of these maps is one step.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,17 @@
+//! Structured logs: what the process did. Requests go to the access log instead.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to standard error: text on a terminal, JSON lines elsewhere. `RINGWAY_LOG` sets the level
+/// (`info` if unset; the syntax of `tracing_subscriber`'s `EnvFilter`).
+pub fn install() {
+    let filter = EnvFilter::try_from_env("RINGWAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // An error means that a subscriber is installed already, as in tests with several proxies.
+    let _ = if std::io::stderr().is_terminal() {
+        builder.with_target(false).try_init()
+    } else {
+        builder.json().flatten_event(true).try_init()
+    };
+}

@@ -1,0 +1,67 @@
+//! The accept loop of one worker and one listener.
+
+use crate::worker::{self, Gate, Worker};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// How long to wait after an error of accept (out of descriptors, mostly) or while there are too many connections.
+const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// Accepts until the gate closes; then takes what the kernel has queued, so that closing resets nobody.
+pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: TcpListener) {
+    while !gate.closing.get() {
+        if is_full(&worker, &gate) {
+            // The kernel's queue holds what comes meanwhile.
+            tokio::time::sleep(BACK_OFF).await;
+            continue;
+        }
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            () = gate.stop.notified() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => serve(&worker, &gate, stream, peer),
+            Err(error) => {
+                // An error of accept never ends the loop.
+                worker.cells.accept_errors.increment();
+                tracing::warn!(listener = %gate.name, %error, "accept failed");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+    // A socket that closes resets what waits in its queue: empty it first.
+    let mut idle_turns = 0;
+    while idle_turns < 2 {
+        let next = std::future::poll_fn(|context| std::task::Poll::Ready(socket.poll_accept(context)));
+        match next.await {
+            std::task::Poll::Ready(Ok((stream, peer))) => serve(&worker, &gate, stream, peer),
+            std::task::Poll::Ready(Err(_)) => break,
+            std::task::Poll::Pending => {
+                // Handshakes under way end in the queue a moment later.
+                idle_turns += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+}
+
+fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: TcpStream, peer: std::net::SocketAddr) {
+    // Heads and small bodies go out whole: waiting for more to send would only delay them.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    worker::serve(worker, gate, stream, peer);
+}
+
+fn is_full(worker: &Worker, gate: &Gate) -> bool {
+    let Some((view, listener)) = worker.listener(gate) else { return false };
+    let config = &view.snapshot.config;
+    let listener_max = config.listeners[listener].connections_max;
+    let total = worker.shared.connections.load(Relaxed);
+    total >= config.process.connections_max
+        // Per worker, as everything on this path: the listener's limit is divided among them.
+        || listener_max > 0 && gate.connections.get() >= listener_max.div_ceil(worker.workers()).max(1)
+}

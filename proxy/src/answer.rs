@@ -1,0 +1,56 @@
+//! The one place where errors become answers.
+
+use crate::error::ProxyError;
+use ringway_http1::Version;
+
+/// Appends the whole answer: status, `x-ringway-reason`, a line of text.
+pub(crate) fn write(error: ProxyError, version: Version, keep_alive: bool, is_head: bool, out: &mut Vec<u8>) {
+    let mut number = itoa::Buffer::new();
+    let status = error.status();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(number.format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(error.phrase().as_bytes());
+    out.extend_from_slice(b"\r\ncontent-type: text/plain\r\nx-ringway-reason: ");
+    out.extend_from_slice(error.reason().as_bytes());
+    if status == 405 {
+        // RFC 9110, 15.5.6: a 405 says what is allowed.
+        out.extend_from_slice(b"\r\nallow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
+    }
+    if status == 503 {
+        out.extend_from_slice(b"\r\nretry-after: 1");
+    }
+    match (keep_alive, version) {
+        (false, _) => out.extend_from_slice(b"\r\nconnection: close"),
+        (true, Version::Http10) => out.extend_from_slice(b"\r\nconnection: keep-alive"),
+        (true, Version::Http11) => {}
+    }
+    let text_len = 3 + 1 + error.phrase().len() + 2 + error.reason().len() + 1;
+    out.extend_from_slice(b"\r\ncontent-length: ");
+    out.extend_from_slice(number.format(text_len).as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
+    if !is_head {
+        out.extend_from_slice(number.format(status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(error.phrase().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(error.reason().as_bytes());
+        out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_is_that_of_the_text() {
+        for error in [ProxyError::NoRoute, ProxyError::ConnectRefused, ProxyError::AllFull] {
+            let mut out = Vec::new();
+            write(error, Version::Http11, true, false, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{text}");
+        }
+    }
+}

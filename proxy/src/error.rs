@@ -1,0 +1,197 @@
+//! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
+
+use ringway_http1::ParseError;
+use thiserror::Error;
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Downstream,
+    /// The backend's, or the way to it.
+    Upstream,
+    /// Ringway's, or its configuration's.
+    Internal,
+}
+
+/// When the request may be sent to another backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryWhen {
+    /// Never.
+    Never,
+    /// Always: nothing of it can have been processed.
+    Always,
+    /// If sending it twice means the same as once.
+    Idempotent,
+    /// If idempotent, and the service retries time-outs.
+    IdempotentTimeout,
+}
+
+/// Why a request ended without a backend's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ProxyError {
+    /// The request breaks the framing rules, or a limit.
+    #[error("bad request: {0}")]
+    BadRequest(ParseError),
+    /// The path climbs out of what the routes were written for.
+    #[error("path with dot segments")]
+    PathTraversal,
+    /// No route matches.
+    #[error("no route matches")]
+    NoRoute,
+    /// The body is longer than the listener allows.
+    #[error("request body is longer than the limit")]
+    BodyTooLarge,
+    /// CONNECT.
+    #[error("CONNECT is refused")]
+    ConnectRefused,
+    /// An expectation other than 100-continue.
+    #[error("unknown expectation")]
+    Expectation,
+    /// None of the hash keys is there, and the service wants one.
+    #[error("no hash key in the request")]
+    KeyMissing,
+    /// The head did not come in time.
+    #[error("request head timed out")]
+    HeadTimeout,
+    /// The body stalled.
+    #[error("request body timed out")]
+    BodyTimeout,
+    /// The client closed before its request was complete.
+    #[error("client closed the connection")]
+    ClientClosed,
+    /// No backend may take the request.
+    #[error("no backend is available")]
+    NoBackend,
+    /// Every backend is at its cap.
+    #[error("every backend is full")]
+    AllFull,
+    /// Every backend stayed at its cap for the queue's time.
+    #[error("every backend stayed full")]
+    QueueTimeout,
+    /// The connection was refused, or could not be made.
+    #[error("connect failed")]
+    ConnectFailed,
+    /// The connection was not made in time.
+    #[error("connect timed out")]
+    ConnectTimeout,
+    /// The backend closed or reset before its answer began.
+    #[error("backend closed before it answered")]
+    UpstreamClosed,
+    /// The backend's answer breaks the framing rules.
+    #[error("bad answer: {0}")]
+    BadAnswer(ParseError),
+    /// The backend announced a longer body than it sent.
+    #[error("answer was cut off")]
+    ShortAnswer,
+    /// The answer did not begin in time.
+    #[error("answer timed out")]
+    ResponseTimeout,
+    /// The backend stopped taking the request.
+    #[error("backend stopped reading")]
+    SendTimeout,
+    /// The whole exchange took too long.
+    #[error("request timed out")]
+    RequestTimeout,
+}
+
+impl ProxyError {
+    /// Status of the answer.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest(error) if error.is_size() => 431,
+            Self::BadRequest(_) | Self::PathTraversal | Self::KeyMissing | Self::ClientClosed => 400,
+            Self::NoRoute => 404,
+            Self::ConnectRefused => 405,
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::Expectation => 417,
+            Self::ConnectFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => 502,
+            Self::NoBackend | Self::AllFull | Self::QueueTimeout => 503,
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
+        }
+    }
+
+    /// Stable machine-readable name: `x-ringway-reason`, access log, metric label.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BadRequest(error) => error.reason(),
+            Self::PathTraversal => "path_traversal",
+            Self::NoRoute => "no_route",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ConnectRefused => "connect_method_refused",
+            Self::Expectation => "unknown_expectation",
+            Self::KeyMissing => "hash_key_missing",
+            Self::HeadTimeout => "request_head_timeout",
+            Self::BodyTimeout => "request_body_timeout",
+            Self::ClientClosed => "client_closed",
+            Self::NoBackend => "no_backend",
+            Self::AllFull => "all_backends_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::BadAnswer(_) => "bad_upstream_answer",
+            Self::ShortAnswer => "short_upstream_answer",
+            Self::ResponseTimeout => "response_timeout",
+            Self::SendTimeout => "upstream_send_timeout",
+            Self::RequestTimeout => "request_timeout",
+        }
+    }
+
+    /// Whose fault it is.
+    #[must_use]
+    pub fn side(self) -> Side {
+        match self {
+            Self::BadRequest(_)
+            | Self::PathTraversal
+            | Self::BodyTooLarge
+            | Self::ConnectRefused
+            | Self::Expectation
+            | Self::KeyMissing
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::ClientClosed => Side::Downstream,
+            Self::NoRoute | Self::AllFull | Self::QueueTimeout => Side::Internal,
+            Self::NoBackend
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::ShortAnswer
+            | Self::ResponseTimeout
+            | Self::SendTimeout
+            | Self::RequestTimeout => Side::Upstream,
+        }
+    }
+
+    /// When another backend may be tried.
+    #[must_use]
+    pub fn retry(self) -> RetryWhen {
+        match self {
+            Self::ConnectFailed | Self::ConnectTimeout => RetryWhen::Always,
+            Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::Idempotent,
+            Self::ResponseTimeout | Self::SendTimeout => RetryWhen::IdempotentTimeout,
+            _ => RetryWhen::Never,
+        }
+    }
+
+    /// Reason phrase of the status line.
+    #[must_use]
+    pub fn phrase(self) -> &'static str {
+        match self.status() {
+            400 => "Bad Request",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            408 => "Request Timeout",
+            413 => "Content Too Large",
+            417 => "Expectation Failed",
+            431 => "Request Header Fields Too Large",
+            502 => "Bad Gateway",
+            503 => "Service Unavailable",
+            _ => "Gateway Timeout",
+        }
+    }
+}

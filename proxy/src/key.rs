@@ -1,0 +1,120 @@
+//! From a request to its hash key.
+
+use crate::route;
+use ringway_config::model::KeySource;
+use ringway_http1::RequestHead;
+use std::io::Write;
+use std::net::IpAddr;
+
+/// What keys are read from.
+pub(crate) struct KeyInput<'a> {
+    pub(crate) buffer: &'a [u8],
+    pub(crate) head: &'a RequestHead,
+    pub(crate) client: IpAddr,
+}
+
+/// Writes the key's bytes to `key`: the first source that is present. `false`: none is.
+pub(crate) fn extract(sources: &[KeySource], input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
+    sources.iter().any(|source| {
+        key.clear();
+        append(source, input, key)
+    })
+}
+
+fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
+    let KeyInput { buffer, head, client } = *input;
+    let value = match source {
+        KeySource::Header(name) => head.value_of(buffer, name.as_bytes()),
+        KeySource::Cookie(name) => head.cookie(buffer, name.as_bytes()),
+        KeySource::Query(name) => query_value(head.query.of(buffer), name.as_bytes()),
+        KeySource::Path => Some(route::path_of(buffer, head)),
+        KeySource::Uri if head.forward_target.is_empty() => Some(&b"/"[..]),
+        KeySource::Uri => Some(head.forward_target.of(buffer)),
+        KeySource::Method => Some(head.method_span.of(buffer)),
+        KeySource::Host => {
+            let host = route::host_of(head.authority.of(buffer));
+            key.extend(host.iter().map(u8::to_ascii_lowercase));
+            return !host.is_empty();
+        }
+        KeySource::SourceIp { v4_bits, v6_bits } => {
+            address_key(client, *v4_bits, *v6_bits, key);
+            return true;
+        }
+        KeySource::All(parts) => {
+            return parts.iter().enumerate().all(|(index, part)| {
+                if index > 0 {
+                    key.push(0);
+                }
+                append(part, input, key)
+            });
+        }
+    };
+    // An empty field or cookie identifies nobody: the next source is asked.
+    match value {
+        Some(value) if !value.is_empty() => {
+            key.extend_from_slice(value);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The address's text, masked: what `ringway explain --key` takes.
+pub(crate) fn address_key(address: IpAddr, v4_bits: u8, v6_bits: u8, key: &mut Vec<u8>) {
+    // A client that comes over a dual-stack socket is the same client.
+    let address = match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(v4_bits.min(32))).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(v6_bits.min(128))).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    };
+    // Writing to a Vec does not fail.
+    let _ = write!(key, "{address}");
+}
+
+fn query_value<'b>(query: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
+    query.split(|&byte| byte == b'&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_http1::{Limits, parse_request};
+
+    fn key(sources: &[KeySource], text: &str) -> Option<String> {
+        let mut head = RequestHead::default();
+        assert!(parse_request(text.as_bytes(), &Limits::default(), &mut head).unwrap());
+        let input = KeyInput { buffer: text.as_bytes(), head: &head, client: "192.0.2.77".parse().unwrap() };
+        let mut key = Vec::new();
+        extract(sources, &input, &mut key).then(|| String::from_utf8(key).unwrap())
+    }
+
+    #[test]
+    fn first_present_source_gives_the_key() {
+        let request = "GET /a?u=7&v= HTTP/1.1\r\nHost: Ex.com:8\r\nCookie: sid=s1\r\nX-Empty:\r\n\r\n";
+        let header = |name: &str| KeySource::Header(name.into());
+        let cookie = || KeySource::Cookie("sid".into());
+        assert_eq!(key(&[header("x-user"), header("x-empty"), cookie()], request).as_deref(), Some("s1"));
+        assert_eq!(key(&[KeySource::Query("u".into())], request).as_deref(), Some("7"));
+        assert_eq!(key(&[KeySource::Query("v".into())], request), None);
+        assert_eq!(key(&[KeySource::Host], request).as_deref(), Some("ex.com"));
+        assert_eq!(key(&[KeySource::Uri], request).as_deref(), Some("/a?u=7&v="));
+        assert_eq!(key(&[KeySource::SourceIp { v4_bits: 24, v6_bits: 64 }], request).as_deref(), Some("192.0.2.0"));
+        assert_eq!(key(&[KeySource::All(vec![KeySource::Method, cookie()])], request).as_deref(), Some("GET\0s1"));
+        assert_eq!(key(&[KeySource::All(vec![KeySource::Method, header("x-user")])], request), None);
+    }
+
+    #[test]
+    fn mask_of_zero_bits_puts_everybody_together() {
+        let mut key = Vec::new();
+        address_key("192.0.2.77".parse().unwrap(), 0, 0, &mut key);
+        assert_eq!(key, b"0.0.0.0");
+        key.clear();
+        address_key("::ffff:192.0.2.77".parse().unwrap(), 32, 128, &mut key);
+        assert_eq!(key, b"192.0.2.77");
+    }
+}

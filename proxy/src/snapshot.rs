@@ -1,0 +1,282 @@
+//! One immutable value per version of the configuration, and the live state that outlives it.
+//!
+//! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
+//! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
+
+use arc_swap::ArcSwap;
+use ringway_config::model::{self, Config};
+use ringway_health::{Event, Member as HealthMember, ServiceHealth};
+use ringway_ring::{BuildError, Group, GroupMember, Load, PolicyParams, Slot, Total};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use thiserror::Error;
+use tokio::sync::Notify;
+
+/// A version of the configuration, ready to serve.
+pub struct Snapshot {
+    /// Counts applied changes from 1.
+    pub generation: u64,
+    /// What it was built from.
+    pub config: Arc<Config>,
+    /// In the order of the configuration: routes refer to them by index.
+    pub services: Box<[Arc<Service>]>,
+}
+
+/// A service as requests see it.
+pub struct Service {
+    /// Its configuration.
+    pub config: model::Service,
+    /// Order, bound and loads of its backends.
+    pub group: Group,
+    /// In slot order: sorted by id.
+    pub backends: Box<[Backend]>,
+    /// What outlives the snapshot.
+    pub live: Arc<ServiceLive>,
+    turn: AtomicU64,
+}
+
+/// A backend as requests see it.
+pub struct Backend {
+    /// Its configuration.
+    pub config: model::Backend,
+    /// What outlives the snapshot.
+    pub state: Arc<BackendState>,
+}
+
+/// What outlives snapshots of a backend: hangs on (service, id).
+pub struct BackendState {
+    /// Stable identity.
+    pub id: Box<str>,
+    /// In flight, and the share of its keys that it takes.
+    pub load: Arc<Load>,
+    /// Set while the next success matters to the passive detector, so that the hot path tells it of no other.
+    pub suspect: AtomicBool,
+}
+
+/// What outlives snapshots of a service.
+pub struct ServiceLive {
+    /// Unique name.
+    pub name: Box<str>,
+    /// Requests in flight, over all backends.
+    pub total: Arc<Total>,
+    /// The state machine that says who may take traffic. Locked on failures and by the driver, never for a success
+    /// that follows a success.
+    health: Mutex<ServiceHealth>,
+    /// Wakes the driver: a deadline may have come nearer.
+    pub health_changed: Notify,
+    /// Requests that wait for room.
+    pub waiting: AtomicU32,
+    /// Tells one of them that there may be room.
+    pub room: Notify,
+    backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
+}
+
+/// Why a configuration that is valid cannot be put to work.
+#[derive(Debug, Error)]
+#[error("service {service:?}: {source}")]
+pub struct SnapshotError {
+    service: String,
+    source: BuildError,
+}
+
+/// The live state of all services, by name.
+#[derive(Default)]
+pub struct Registry {
+    services: Mutex<HashMap<Box<str>, Arc<ServiceLive>>>,
+}
+
+/// The one pointer to what is in force.
+pub type Current = ArcSwap<Snapshot>;
+
+impl ServiceLive {
+    /// The health machine. Poisoning is ignored: its methods leave it consistent.
+    pub fn health(&self) -> MutexGuard<'_, ServiceHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service {
+    /// Writes what the health machine says into the loads' accept thresholds. Gives what has happened.
+    pub fn apply_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
+        for backend in &self.backends {
+            if let Some(share) = health.share(&backend.config.id) {
+                backend.state.load.set_lifecycle(share);
+                backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
+            }
+        }
+        self.group.refresh();
+        if self.live.waiting.load(Relaxed) > 0 {
+            self.live.room.notify_waiters();
+        }
+        std::iter::from_fn(|| health.poll_event()).collect()
+    }
+
+    /// The slot of a backend.
+    #[must_use]
+    pub fn slot_of(&self, id: &str) -> Option<Slot> {
+        let index = self.backends.binary_search_by(|backend| (*backend.config.id).cmp(id)).ok()?;
+        u16::try_from(index).ok().map(Slot)
+    }
+}
+
+impl Registry {
+    /// Builds the snapshot of a configuration. Touches nothing that serves: what it adds to the registry is inert
+    /// until [`Registry::commit`].
+    ///
+    /// # Errors
+    /// A ring cannot be built.
+    pub fn prepare(
+        &self,
+        config: Arc<Config>,
+        generation: u64,
+        workers: usize,
+        now: Instant,
+    ) -> Result<Snapshot, SnapshotError> {
+        let services = config
+            .services
+            .iter()
+            .map(|service| self.service(service, workers, now).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(Snapshot { generation, config, services })
+    }
+
+    fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {
+        let live = self.live(config, workers, now);
+        let mut members: Vec<&model::Backend> = config.backends.iter().collect();
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        let backends: Box<[Backend]> = members
+            .into_iter()
+            .map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) })
+            .collect();
+        let group = Group::build(
+            config.policy,
+            config.bound,
+            backends.iter().map(|backend| GroupMember {
+                id: &backend.config.id,
+                weight: backend.config.weight,
+                requests_max: backend.config.requests_max,
+                load: Arc::clone(&backend.state.load),
+            }),
+            Arc::clone(&live.total),
+        )
+        .map_err(|source| SnapshotError { service: config.name.clone(), source })?;
+        Ok(Service { config: config.clone(), group, backends, live, turn: AtomicU64::new(0) })
+    }
+
+    fn live(&self, config: &model::Service, workers: usize, now: Instant) -> Arc<ServiceLive> {
+        let mut services = lock(&self.services);
+        let live = services.entry(config.name.as_str().into()).or_insert_with(|| {
+            // Jitter differs between services and processes; it is no secret.
+            let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ u64::from(std::process::id());
+            Arc::new(ServiceLive {
+                name: config.name.as_str().into(),
+                total: Arc::new(Total::new(workers)),
+                health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
+                health_changed: Notify::new(),
+                waiting: AtomicU32::new(0),
+                room: Notify::new(),
+                backends: Mutex::default(),
+            })
+        });
+        Arc::clone(live)
+    }
+
+    /// Puts a prepared snapshot's memberships into force in the health machines, and forgets what is in it no more.
+    /// Cannot fail. Gives the health events, by service.
+    pub fn commit(&self, snapshot: &Snapshot, now: Instant) -> Vec<(Arc<Service>, Vec<Event>)> {
+        lock(&self.services).retain(|name, _| snapshot.services.iter().any(|service| service.config.name == **name));
+        let mut happened = Vec::new();
+        for service in &snapshot.services {
+            lock(&service.live.backends)
+                .retain(|id, _| service.backends.iter().any(|backend| backend.config.id == **id));
+            let mut health = service.live.health();
+            let members: Vec<HealthMember<'_>> = service
+                .backends
+                .iter()
+                .map(|backend| HealthMember {
+                    id: &backend.config.id,
+                    weight: backend.config.weight,
+                    drain: backend.config.drain,
+                })
+                .collect();
+            health.set_params(health_params(&service.config), now);
+            health.set_members(&members, now);
+            let events = service.apply_health(&mut health);
+            drop(health);
+            service.live.health_changed.notify_one();
+            happened.push((Arc::clone(service), events));
+        }
+        happened
+    }
+}
+
+impl ServiceLive {
+    fn backend(&self, id: &str) -> Arc<BackendState> {
+        let mut backends = lock(&self.backends);
+        let state = backends.entry(id.into()).or_insert_with(|| {
+            Arc::new(BackendState { id: id.into(), load: Arc::new(Load::new(id)), suspect: AtomicBool::new(false) })
+        });
+        Arc::clone(state)
+    }
+}
+
+fn health_params(config: &model::Service) -> ringway_health::Params {
+    ringway_health::Params {
+        check: config.health.as_ref().map(|health| health.params),
+        outlier: config.outlier,
+        panic_threshold_percent: config.panic_threshold_percent,
+        slow_start: config.slow_start,
+        drain_ramp: config.drain_ramp,
+    }
+}
+
+impl Snapshot {
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.iter().find(|service| service.config.name == name)
+    }
+}
+
+impl Service {
+    /// The digest of the service's ring; none for policies without one.
+    #[must_use]
+    pub fn ring_digest(&self) -> Option<u64> {
+        self.group.ring().map(ringway_ring::Ring::digest)
+    }
+
+    /// Whether requests are placed by key.
+    #[must_use]
+    pub fn hashes(&self) -> bool {
+        matches!(self.config.policy, PolicyParams::Ring(_))
+    }
+
+    /// The seed of key hashes.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        match self.config.policy {
+            PolicyParams::Ring(params) => params.seed,
+            _ => 0,
+        }
+    }
+
+    /// A hash that falls to the backends in turn, for requests without a key.
+    #[must_use]
+    pub fn next_in_turn(&self) -> u64 {
+        // Golden-ratio steps visit the key space evenly (Fibonacci hashing), so backends get their shares in turn.
+        self.turn.fetch_add(1, Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// Address of the backend in a slot.
+    #[must_use]
+    pub fn address(&self, slot: Slot) -> SocketAddr {
+        self.backends[usize::from(slot.0)].config.address
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,405 @@
+//! A worker: one thread, one current-thread runtime, its own listening sockets, pools, buffers and timers.
+//!
+//! Nothing of the hot path crosses a thread but the in-flight counts and the snapshot pointer.
+
+use crate::buffers::Buffers;
+use crate::snapshot::{Current, Service, Snapshot};
+use crate::timer::{TICK, Timer, Timers};
+use crate::upstream::Pool;
+use crate::{accept, http};
+use arc_swap::Cache;
+use ringway_config::model::{Listener, Protocol};
+use ringway_http1::{RequestHead, ResponseHead};
+use ringway_telemetry::access::AccessLog;
+use ringway_telemetry::cells::{BackendCells, Registry as Cells, ServiceCells, WorkerCells};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) current: Arc<Current>,
+    pub(crate) cells: Arc<Cells>,
+    /// How many workers there are.
+    pub(crate) workers: usize,
+    /// Client connections open now, over all workers.
+    pub(crate) connections: AtomicUsize,
+    /// Where access log lines go; changes with the configuration.
+    pub(crate) access: arc_swap::ArcSwapOption<AccessSink>,
+}
+
+/// An access log's form and its writer.
+pub(crate) struct AccessSink {
+    pub(crate) format: ringway_telemetry::access::Format,
+    pub(crate) sender: std::sync::mpsc::SyncSender<Vec<u8>>,
+}
+
+/// What the control side asks of a worker.
+pub(crate) enum Command {
+    /// Serve this listening socket.
+    Listen { name: Arc<str>, socket: std::net::TcpListener },
+    /// Take what its queue holds, close it, let its connections end after their current request.
+    Unlisten { name: Arc<str>, address: SocketAddr },
+    /// The snapshot has changed: idle workers drop what it no longer names.
+    Refresh,
+    /// As Unlisten for all; answers when the last connection has ended.
+    Drain { done: oneshot::Sender<()> },
+}
+
+/// A worker's own state. Never leaves its thread.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) buffers: Buffers,
+    pub(crate) timers: Rc<Timers>,
+    pub(crate) cells: Arc<WorkerCells>,
+    pub(crate) scratch: RefCell<Scratch>,
+    pub(crate) access: RefCell<Option<(usize, AccessLog)>>,
+    draining: Cell<bool>,
+    view: RefCell<Rc<View>>,
+    snapshots: RefCell<Cache<Arc<Current>, Arc<Snapshot>>>,
+    pools: RefCell<HashMap<PoolKey, Rc<Upstream>>>,
+    service_cells: RefCell<HashMap<Box<str>, Arc<ServiceCells>>>,
+    listening: RefCell<HashMap<(Arc<str>, SocketAddr), Rc<Gate>>>,
+    open: Cell<usize>,
+    all_closed: Notify,
+    random: Cell<u64>,
+}
+
+type PoolKey = (Box<str>, Box<str>, SocketAddr);
+
+/// Tables that are reused from request to request; borrowed only between two waits.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) request: RequestHead,
+    pub(crate) response: ResponseHead,
+    pub(crate) key: Vec<u8>,
+}
+
+/// The snapshot with this worker's own part: pools and counters.
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) services: Box<[WorkerService]>,
+}
+
+/// This worker's part of a service.
+pub(crate) struct WorkerService {
+    pub(crate) service: Arc<Service>,
+    pub(crate) cells: Arc<ServiceCells>,
+    /// In slot order.
+    pub(crate) upstreams: Box<[Rc<Upstream>]>,
+}
+
+/// This worker's part of a backend.
+pub(crate) struct Upstream {
+    pub(crate) pool: Pool,
+    pub(crate) cells: Arc<BackendCells>,
+}
+
+/// A listener's open-or-closing state, shared by its connections.
+pub(crate) struct Gate {
+    pub(crate) name: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) address_text: String,
+    pub(crate) closing: Cell<bool>,
+    pub(crate) connections: Cell<usize>,
+    pub(crate) stop: Notify,
+    /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
+    latest: RefCell<Option<(Rc<View>, usize)>>,
+}
+
+impl Worker {
+    fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let mut snapshots = Cache::new(Arc::clone(&shared.current));
+        let snapshot = Arc::clone(snapshots.load());
+        let cells = shared.cells.worker();
+        let worker = Self {
+            index,
+            buffers: Buffers::default(),
+            timers: Timers::new(Instant::now()),
+            cells,
+            scratch: RefCell::default(),
+            access: RefCell::default(),
+            draining: Cell::new(false),
+            view: RefCell::new(Rc::new(View { snapshot: Arc::clone(&snapshot), services: Box::default() })),
+            snapshots: RefCell::new(snapshots),
+            pools: RefCell::default(),
+            service_cells: RefCell::default(),
+            listening: RefCell::default(),
+            open: Cell::new(0),
+            all_closed: Notify::new(),
+            random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),
+            shared,
+        };
+        let view = worker.build_view(snapshot);
+        *worker.view.borrow_mut() = Rc::new(view);
+        Rc::new(worker)
+    }
+
+    /// The snapshot in force, read once per request.
+    pub(crate) fn view(&self) -> Rc<View> {
+        let mut snapshots = self.snapshots.borrow_mut();
+        let snapshot = snapshots.load();
+        let view = self.view.borrow();
+        if Arc::ptr_eq(snapshot, &view.snapshot) {
+            return Rc::clone(&view);
+        }
+        let fresh = Rc::new(self.build_view(Arc::clone(snapshot)));
+        drop(view);
+        *self.view.borrow_mut() = Rc::clone(&fresh);
+        fresh
+    }
+
+    /// Pools and counters of what is the same stay; the others' go.
+    fn build_view(&self, snapshot: Arc<Snapshot>) -> View {
+        let mut old_pools = std::mem::take(&mut *self.pools.borrow_mut());
+        let mut pools = self.pools.borrow_mut();
+        let mut service_cells = self.service_cells.borrow_mut();
+        service_cells.retain(|name, _| snapshot.service(name).is_some());
+        let services = snapshot
+            .services
+            .iter()
+            .map(|service| {
+                let name = service.config.name.as_str();
+                let cells = service_cells.entry(name.into()).or_insert_with(|| self.shared.cells.service(name));
+                let upstreams = service
+                    .backends
+                    .iter()
+                    .map(|backend| {
+                        let key: PoolKey = (name.into(), backend.config.id.as_str().into(), backend.config.address);
+                        let upstream = old_pools.remove(&key).unwrap_or_else(|| {
+                            // A backend that has moved keeps its counters.
+                            let moved = old_pools.iter().find(|(old, _)| old.0 == key.0 && old.1 == key.1);
+                            let cells = moved.map(|(_, upstream)| Arc::clone(&upstream.cells));
+                            let cells = cells.unwrap_or_else(|| self.shared.cells.backend(name, &key.1));
+                            Rc::new(Upstream { pool: Pool::default(), cells })
+                        });
+                        pools.insert(key, Rc::clone(&upstream));
+                        upstream
+                    })
+                    .collect();
+                WorkerService { service: Arc::clone(service), cells: Arc::clone(cells), upstreams }
+            })
+            .collect();
+        for upstream in old_pools.values() {
+            upstream.pool.close(&self.cells);
+        }
+        View { snapshot, services }
+    }
+
+    /// The newest view that has the gate's listener, and the listener's index there.
+    #[inline]
+    pub(crate) fn listener(&self, gate: &Gate) -> Option<(Rc<View>, usize)> {
+        let view = self.view();
+        let mut latest = gate.latest.borrow_mut();
+        if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view)) {
+            let is = |listener: &Listener| {
+                *listener.name == *gate.name && (listener.address == gate.address || listener.address.port() == 0)
+            };
+            if let Some(index) = view.snapshot.config.listeners.iter().position(is) {
+                *latest = Some((view, index));
+            }
+        }
+        latest.as_ref().map(|(view, index)| (Rc::clone(view), *index))
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.shared.workers
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(crate) fn timer(&self) -> Timer {
+        self.timers.timer()
+    }
+
+    /// A number for "any backend": not secret, not reproducible.
+    pub(crate) fn random(&self) -> u64 {
+        // xorshift64*, Vigna 2016.
+        let mut state = self.random.get();
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A line of the access log, if there is one.
+    pub(crate) fn log(&self, line: impl FnOnce(&mut AccessLog) -> u64) {
+        let sink = self.shared.access.load();
+        let mut access = self.access.borrow_mut();
+        let Some(sink) = sink.as_ref() else {
+            *access = None;
+            return;
+        };
+        let identity = Arc::as_ptr(sink) as usize;
+        if access.as_ref().is_none_or(|(current, _)| *current != identity) {
+            if let Some((_, old)) = access.as_mut() {
+                self.cells.access_log_lost.add(old.flush());
+            }
+            *access = Some((identity, AccessLog::new(sink.format, sink.sender.clone())));
+        }
+        if let Some((_, log)) = access.as_mut() {
+            self.cells.access_log_lost.add(line(log));
+        }
+    }
+
+    pub(crate) fn logs_access(&self) -> bool {
+        self.shared.access.load().is_some()
+    }
+
+    /// Counts a connection for as long as the value lives, and a panic that ends it.
+    pub(crate) fn connection(self: &Rc<Self>, gate: &Rc<Gate>) -> OpenConnection {
+        self.open.set(self.open.get() + 1);
+        gate.connections.set(gate.connections.get() + 1);
+        self.shared.connections.fetch_add(1, Relaxed);
+        self.cells.connections.increment();
+        self.cells.accepted.increment();
+        OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate) }
+    }
+
+    fn listen(self: &Rc<Self>, name: Arc<str>, socket: std::net::TcpListener) {
+        let address = match socket.local_addr() {
+            Ok(address) => address,
+            Err(error) => return tracing::error!(listener = %name, %error, "listening socket is unusable"),
+        };
+        let socket = match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::error!(listener = %name, %error, "listening socket is unusable"),
+        };
+        let gate = Rc::new(Gate {
+            name: Arc::clone(&name),
+            address,
+            address_text: address.to_string(),
+            closing: Cell::new(false),
+            connections: Cell::new(0),
+            stop: Notify::new(),
+            latest: RefCell::default(),
+        });
+        self.listening.borrow_mut().insert((name, address), Rc::clone(&gate));
+        tokio::task::spawn_local(accept::run(Rc::clone(self), gate, socket));
+    }
+
+    fn unlisten(&self, name: &Arc<str>, address: SocketAddr) {
+        if let Some(gate) = self.listening.borrow_mut().remove(&(Arc::clone(name), address)) {
+            gate.closing.set(true);
+            gate.stop.notify_one();
+        }
+        self.timers.wake_all();
+    }
+
+    /// Once a tick: timers. Once a second: idle upstream connections, spare memory.
+    fn tick(&self, ticks: u64) {
+        self.timers.advance(Instant::now());
+        if let Some((_, log)) = self.access.borrow_mut().as_mut() {
+            self.cells.access_log_lost.add(log.flush());
+        }
+        if ticks.is_multiple_of(20) {
+            for service in &self.view().services {
+                let oldest = self.timers.before(service.service.config.pool.idle_timeout);
+                for upstream in &service.upstreams {
+                    upstream.pool.expire(oldest, &self.cells);
+                }
+            }
+        }
+        if ticks.is_multiple_of(200) {
+            self.buffers.trim();
+        }
+    }
+}
+
+/// See [`Worker::connection`].
+pub(crate) struct OpenConnection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) gate: Rc<Gate>,
+}
+
+impl OpenConnection {
+    /// Whether this connection should end after what it is doing.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.worker.is_draining() || self.gate.closing.get()
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        if std::thread::panicking() {
+            worker.cells.panics.increment();
+            tracing::error!(listener = %self.gate.name, "a connection ended by a panic: this is a bug");
+        }
+        self.gate.connections.set(self.gate.connections.get() - 1);
+        worker.open.set(worker.open.get() - 1);
+        worker.shared.connections.fetch_sub(1, Relaxed);
+        worker.cells.connections.subtract(1);
+        if worker.open.get() == 0 {
+            worker.all_closed.notify_one();
+        }
+    }
+}
+
+/// Runs a worker until its commands end.
+pub(crate) fn run(index: usize, shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // How many events one wait takes in: more than a busy worker has ready at once.
+        .max_io_events_per_tick(512)
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(async move {
+        let worker = Worker::new(index, shared);
+        let mut ticker = tokio::time::interval(TICK);
+        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut ticks = 0;
+        loop {
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    None => break,
+                    Some(Command::Listen { name, socket }) => worker.listen(name, socket),
+                    Some(Command::Unlisten { name, address }) => worker.unlisten(&name, address),
+                    Some(Command::Refresh) => drop(worker.view()),
+                    Some(Command::Drain { done }) => {
+                        worker.draining.set(true);
+                        let gates: Vec<_> = worker.listening.borrow().keys().cloned().collect();
+                        gates.iter().for_each(|(name, address)| worker.unlisten(name, *address));
+                        let worker = Rc::clone(&worker);
+                        tokio::task::spawn_local(async move {
+                            // What the kernel had queued is accepted first: see `accept`.
+                            tokio::time::sleep(Duration::from_millis(10)).await;
+                            while worker.open.get() > 0 {
+                                worker.all_closed.notified().await;
+                            }
+                            // The other end may have stopped waiting: its time was up.
+                            let _ = done.send(());
+                        });
+                    }
+                },
+                _ = ticker.tick() => {
+                    ticks += 1;
+                    worker.tick(ticks);
+                }
+            }
+        }
+        worker.tick(0);
+    });
+    // Connections that are still there have outlived their drain.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Starts the task that serves one client connection.
+pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    let Some((view, listener)) = worker.listener(gate) else { return };
+    let open = worker.connection(gate);
+    match &view.snapshot.config.listeners[listener].protocol {
+        Protocol::Http(_) => drop(tokio::task::spawn_local(http::serve(open, stream, peer, view, listener))),
+        Protocol::Tcp(_) => drop(tokio::task::spawn_local(crate::tcp::serve(open, stream, peer, view, listener))),
+    }
+}

@@ -1,0 +1,90 @@
+//! A sequence of distinct members, as an owned cursor: it outlives waits, and needs no allocation for its first steps.
+
+use crate::Slot;
+use crate::ring::Ring;
+
+/// Members that are remembered without an allocation.
+const INLINE: usize = 8;
+
+/// Where a key's (or a turn's) sequence of distinct members stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Walk {
+    /// The entry looked at next.
+    position: u32,
+    seen: Seen,
+}
+
+/// A set of slots: a few inline, more as a bit set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    count: u16,
+    first: [u16; INLINE],
+    bits: Option<Box<[u64]>>,
+}
+
+impl Seen {
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    pub(crate) fn contains(&self, slot: u16) -> bool {
+        match &self.bits {
+            Some(bits) => bits[usize::from(slot / 64)] >> (slot % 64) & 1 == 1,
+            None => self.first[..self.len()].contains(&slot),
+        }
+    }
+
+    /// `members` is how many there are in all. The slot must not be in the set.
+    pub(crate) fn insert(&mut self, slot: u16, members: usize) {
+        if self.bits.is_none() && self.len() == INLINE {
+            let mut bits = vec![0_u64; members.div_ceil(64)].into_boxed_slice();
+            for seen in self.first {
+                bits[usize::from(seen / 64)] |= 1 << (seen % 64);
+            }
+            self.bits = Some(bits);
+        }
+        match &mut self.bits {
+            Some(bits) => bits[usize::from(slot / 64)] |= 1 << (slot % 64),
+            None => self.first[usize::from(self.count)] = slot,
+        }
+        self.count += 1;
+    }
+}
+
+impl Walk {
+    pub(crate) fn new(position: u32) -> Self {
+        Self { position, seen: Seen::default() }
+    }
+
+    /// The next member of the sequence on the ring that began it. `None` once all have been seen.
+    #[inline]
+    pub fn next(&mut self, ring: &Ring) -> Option<Slot> {
+        self.step(ring.points(), ring.placed(), ring.len(), |position| ring.owner_at(position))
+    }
+
+    /// As [`Walk::next`], over any circle of `length` entries whose owners are `distinct` in number, out of `members`.
+    #[inline]
+    pub(crate) fn step(
+        &mut self,
+        length: usize,
+        distinct: usize,
+        members: usize,
+        owner_at: impl Fn(usize) -> u16,
+    ) -> Option<Slot> {
+        if self.seen.len() >= distinct {
+            return None;
+        }
+        loop {
+            // The ring's last entry repeats its first: a position there is position 0.
+            if self.position as usize >= length {
+                self.position = 0;
+            }
+            let owner = owner_at(self.position as usize);
+            self.position += 1;
+            if !self.seen.contains(owner) {
+                self.seen.insert(owner, members);
+                return Some(Slot(owner));
+            }
+        }
+    }
+}

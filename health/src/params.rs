@@ -17,7 +17,8 @@ pub struct CheckParams {
     pub rise: u32,
     /// Consecutive failures that take a backend down.
     pub fall: u32,
-    /// Each interval is drawn from `interval * [1 - jitter, 1 + jitter]`; 0.0 to 0.5.
+    /// Each interval is drawn from `interval * [1 - jitter, 1]`, so that checks of many proxies do not fall into step, and
+    /// a failure is still seen within `fall` intervals; 0.0 to 0.5.
     pub jitter: f64,
     /// What a backend is taken for until its first check has ended.
     pub initial: Initial,
@@ -98,4 +99,19 @@ pub struct SlowStartParams {
     pub window: Duration,
     /// Share at the start of the window, in percent, 1 to 100.
     pub initial_percent: u32,
+}
+
+/// All that a service's configuration says about health.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Params {
+    /// Active checks, or none: then backends count as up.
+    pub check: Option<CheckParams>,
+    /// Ejection by live traffic.
+    pub outlier: OutlierParams,
+    /// Health is ignored while less than this share of the weight is healthy, in percent; 0 is never.
+    pub panic_threshold_percent: u32,
+    /// Ramp of a backend that comes up or joins, or none.
+    pub slow_start: Option<SlowStartParams>,
+    /// Ramp of a backend that is drained; zero is at once.
+    pub drain_ramp: Duration,
 }

@@ -1,0 +1,223 @@
+//! One backend's part: check streaks, ejection, ramps.
+
+use crate::event::{CheckFailure, Probe};
+use crate::params::{CheckParams, Initial, OutlierParams, SlowStartParams};
+use std::time::{Duration, Instant};
+
+/// A share of 1: all keys.
+pub(crate) const FULL: u16 = u16::MAX;
+/// Ramps are moved in at most so many steps a window, and not more often than [`STEP_MIN`].
+const STEPS: u32 = 100;
+const STEP_MIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(crate) struct MemberState {
+    pub(crate) id: String,
+    pub(crate) weight: u32,
+    pub(crate) drain: bool,
+    /// What active checks say.
+    pub(crate) up: bool,
+    /// Whether a check has ended yet.
+    checked: bool,
+    /// Checks in a row that contradict `up`.
+    streak: u32,
+    pub(crate) last_failure: Option<CheckFailure>,
+    pub(crate) next_check: Option<Instant>,
+    pub(crate) checking: bool,
+    /// Failures of live traffic in a row.
+    pub(crate) failures: u32,
+    pub(crate) ejected_until: Option<Instant>,
+    /// How often it has been ejected in a row, and when the last ejection ended.
+    ejections: u32,
+    returned_at: Option<Instant>,
+    ramp: Option<Ramp>,
+    /// Share that its own state gives it, panic aside.
+    pub(crate) own_share: u16,
+    /// Share that it has.
+    pub(crate) share: u16,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ramp {
+    began: Instant,
+    window: Duration,
+    from: u16,
+    to: u16,
+}
+
+impl Ramp {
+    fn share(&self, now: Instant) -> u16 {
+        let passed = now.saturating_duration_since(self.began);
+        if passed >= self.window {
+            return self.to;
+        }
+        let part = passed.as_secs_f64() / self.window.as_secs_f64();
+        (f64::from(self.from) + (f64::from(self.to) - f64::from(self.from)) * part) as u16
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= self.window
+    }
+}
+
+/// A backend as the status shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberView {
+    /// `up`, `down`, `unknown` (not checked yet), `ejected`, `draining`, `drained`.
+    pub state: &'static str,
+    /// Share of its keys that it takes, of 65535.
+    pub share: u16,
+    /// Failures of live traffic in a row.
+    pub consecutive_failures: u32,
+    /// What is left of its ejection.
+    pub ejected_for: Option<Duration>,
+    /// Why its last check failed, while it is down or on the way there.
+    pub check_failure: Option<CheckFailure>,
+}
+
+impl MemberState {
+    pub(crate) fn new(id: &str, check: Option<&CheckParams>) -> Self {
+        let up = check.is_none_or(|check| check.initial == Initial::Up);
+        Self {
+            id: id.to_owned(),
+            weight: 0,
+            drain: false,
+            up,
+            checked: false,
+            streak: 0,
+            last_failure: None,
+            next_check: None,
+            checking: false,
+            failures: 0,
+            ejected_until: None,
+            ejections: 0,
+            returned_at: None,
+            ramp: None,
+            own_share: 0,
+            share: 0,
+        }
+    }
+
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.up && self.ejected_until.is_none()
+    }
+
+    /// Takes in a check's result. `true`: `up` has changed.
+    pub(crate) fn handle_probe(&mut self, probe: Probe, params: &CheckParams) -> bool {
+        self.checking = false;
+        let good = probe == Probe::Success;
+        if let Probe::Failure(failure) = probe {
+            self.last_failure = Some(failure);
+        }
+        let first = !std::mem::replace(&mut self.checked, true);
+        if good == self.up {
+            self.streak = 0;
+            return false;
+        }
+        self.streak += 1;
+        // The first check decides alone: what it replaces was only assumed.
+        let needed = if first { 1 } else if good { params.rise } else { params.fall };
+        if self.streak < needed {
+            return false;
+        }
+        (self.up, self.streak) = (good, 0);
+        true
+    }
+
+    /// Time between this check's start and the next one's, without jitter.
+    pub(crate) fn check_interval(&self, params: &CheckParams) -> Duration {
+        match (self.streak > 0, self.up) {
+            (true, _) => params.interval_transition,
+            (false, true) => params.interval,
+            (false, false) => params.interval_down,
+        }
+    }
+
+    /// Ejects it; gives for how long. The n-th ejection in a row lasts n times the base; each base time spent in peace
+    /// takes one off again.
+    pub(crate) fn eject(&mut self, params: &OutlierParams, jitter: f64, now: Instant) -> Duration {
+        if let Some(returned) = self.returned_at.take() {
+            let peace = now.saturating_duration_since(returned).as_secs_f64() / params.base_ejection.as_secs_f64().max(0.001);
+            self.ejections = self.ejections.saturating_sub(peace as u32);
+        }
+        self.ejections = self.ejections.saturating_add(1);
+        let duration = params.base_ejection.saturating_mul(self.ejections).min(params.max_ejection);
+        let duration = duration.mul_f64(1.0 + params.jitter * jitter);
+        self.ejected_until = Some(now + duration);
+        self.failures = 0;
+        duration
+    }
+
+    pub(crate) fn return_from_ejection(&mut self, now: Instant) {
+        self.ejected_until = None;
+        self.returned_at = Some(now);
+        self.failures = 0;
+    }
+
+    /// Begins to take keys: at once, or along the ramp.
+    pub(crate) fn ramp_up(&mut self, slow_start: Option<SlowStartParams>, now: Instant) {
+        self.ramp = slow_start.map(|slow_start| Ramp {
+            began: now,
+            window: slow_start.window,
+            from: (u32::from(FULL) * slow_start.initial_percent.clamp(1, 100) / 100) as u16,
+            to: FULL,
+        });
+    }
+
+    /// Begins to give keys away: at once, or along the ramp.
+    pub(crate) fn ramp_down(&mut self, window: Duration, now: Instant) {
+        self.ramp = Some(Ramp { began: now, window, from: self.own_share, to: 0 });
+    }
+
+    /// Works its own share out anew.
+    pub(crate) fn update_share(&mut self, now: Instant) {
+        let ramped = match self.ramp {
+            Some(ramp) => {
+                if ramp.is_over(now) && ramp.to == FULL {
+                    self.ramp = None;
+                }
+                ramp.share(now)
+            }
+            None if self.drain => 0,
+            None => FULL,
+        };
+        self.own_share = if self.is_healthy() { ramped } else { 0 };
+    }
+
+    /// Share that it would have if it were healthy: what panic gives.
+    pub(crate) fn share_if_healthy(&self, now: Instant) -> u16 {
+        match self.ramp {
+            Some(ramp) if self.drain => ramp.share(now),
+            None if self.drain => 0,
+            _ => FULL,
+        }
+    }
+
+    /// When its ramp moves next.
+    pub(crate) fn next_step(&self, now: Instant) -> Option<Instant> {
+        let ramp = self.ramp.filter(|ramp| !ramp.is_over(now))?;
+        let step = (ramp.window / STEPS).max(STEP_MIN);
+        Some((now + step).min(ramp.began + ramp.window))
+    }
+
+    pub(crate) fn view(&self, has_checks: bool, now: Instant) -> MemberView {
+        let state = if self.drain {
+            if self.share == 0 { "drained" } else { "draining" }
+        } else if self.ejected_until.is_some() {
+            "ejected"
+        } else if has_checks && !self.checked {
+            "unknown"
+        } else if self.up {
+            "up"
+        } else {
+            "down"
+        };
+        MemberView {
+            state,
+            share: self.share,
+            consecutive_failures: self.failures,
+            ejected_for: self.ejected_until.map(|until| until.saturating_duration_since(now)),
+            check_failure: self.last_failure.filter(|_| !self.up || self.streak > 0),
+        }
+    }
+}

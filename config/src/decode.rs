@@ -1,0 +1,472 @@
+//! From the tree to the sections of `schema`: everything that is wrong is gathered, nothing stops at the first error.
+
+use crate::diagnostic::{Diagnostic, Place, Severity, closest};
+use crate::node::{Node, Value};
+use std::time::Duration;
+
+/// A value and where it stands; of a default, where the section stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
+}
+
+/// What has been found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) list: Vec<Diagnostic>,
+    /// An entry of a list could not be read: names that seem to dangle may be its.
+    pub(crate) entry_lost: bool,
+}
+
+impl Findings {
+    pub(crate) fn error(&mut self, place: Place, code: &'static str, message: impl Into<String>, help: impl Into<String>) {
+        let help = Some(help.into()).filter(|help| !help.is_empty());
+        self.list.push(Diagnostic::new(Severity::Error, code, place, message.into(), help));
+    }
+
+    pub(crate) fn warning(&mut self, place: Place, code: &'static str, message: impl Into<String>, help: impl Into<String>) {
+        let help = Some(help.into()).filter(|help| !help.is_empty());
+        self.list.push(Diagnostic::new(Severity::Warning, code, place, message.into(), help));
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.list.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    fn wrong_type<T>(&mut self, node: &Node, wanted: &str, example: &str) -> Option<T> {
+        let message = format!("expected {wanted}, found {}", node.value.kind());
+        let help = if example.is_empty() { String::new() } else { format!("for example `{example}`") };
+        self.error(node.place, "wrong_type", message, help);
+        None
+    }
+}
+
+/// Something that can be read out of the tree.
+pub(crate) trait Decode: Sized {
+    /// `None`: it could not be, and a finding says why.
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self>;
+
+    /// What it looks like.
+    fn shape() -> Shape;
+}
+
+/// What a value looks like: JSON Schema and the reference are printed from it.
+#[derive(Debug, Clone)]
+pub(crate) enum Shape {
+    Boolean,
+    Integer { min: u64, max: u64 },
+    Number { min: f64 },
+    Text { kind: &'static str, pattern: Option<&'static str> },
+    Choice(&'static [&'static str]),
+    List(Box<Self>),
+    Section { doc: &'static str, fields: fn() -> Vec<Field> },
+}
+
+/// A field of a section.
+#[derive(Debug, Clone)]
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) doc: &'static str,
+    pub(crate) required: bool,
+    pub(crate) default: Option<&'static str>,
+    pub(crate) shape: Shape,
+}
+
+/// Reads the fields of one section.
+pub(crate) struct SectionReader<'a> {
+    entries: &'a [(String, Place, Node)],
+    title: &'static str,
+    place: Place,
+}
+
+impl<'a> SectionReader<'a> {
+    /// Checks that the node is a mapping without unknown fields.
+    pub(crate) fn new(node: &'a Node, title: &'static str, names: &[&'static str], findings: &mut Findings) -> Option<Self> {
+        let entries: &[_] = match &node.value {
+            Value::Map(entries) => entries,
+            Value::Null => &[],
+            _ => return findings.wrong_type(node, &format!("{title} (a mapping)"), ""),
+        };
+        let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches("r#")).collect();
+        for (name, place, _) in entries {
+            if !names.contains(&name.as_str()) {
+                let help = match closest(name, names.iter().copied()) {
+                    Some(name) => format!("write `{name}`"),
+                    None if names.is_empty() => "it has no fields: write `{}`".to_owned(),
+                    None => format!("its fields are `{}`", names.join("`, `")),
+                };
+                findings.error(*place, "unknown_field", format!("unknown field `{name}` in {title}"), help);
+            }
+        }
+        Some(Self { entries, title, place: node.place })
+    }
+
+    fn find(&self, name: &str) -> Option<&'a Node> {
+        let name = name.trim_start_matches("r#");
+        // `field:` with nothing behind it is the field left out.
+        self.entries.iter().find(|entry| entry.0 == name && entry.2.value != Value::Null).map(|entry| &entry.2)
+    }
+
+    pub(crate) fn required<T: Decode>(&self, name: &str, _: Option<&str>, findings: &mut Findings) -> Option<At<T>> {
+        match self.find(name) {
+            Some(node) => T::decode(node, findings).map(|value| At { value, place: node.place }),
+            None => {
+                let message = format!("{} has no `{}`", self.title, name.trim_start_matches("r#"));
+                findings.error(self.place, "missing_field", message, format!("add `{}: ...`", name.trim_start_matches("r#")));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn optional<T: Decode>(&self, name: &str, _: Option<&str>, findings: &mut Findings) -> Option<Option<At<T>>> {
+        match self.find(name).or_else(|| self.empty_section::<T>(name)) {
+            Some(node) => T::decode(node, findings).map(|value| Some(At { value, place: node.place })),
+            None => Some(None),
+        }
+    }
+
+    /// `tcp:` with nothing behind it is an empty section, not an absent one.
+    fn empty_section<T: Decode>(&self, name: &str) -> Option<&'a Node> {
+        let is_section = matches!(T::shape(), Shape::Section { .. });
+        let name = name.trim_start_matches("r#");
+        self.entries.iter().find(|entry| is_section && entry.0 == name).map(|entry| &entry.2)
+    }
+
+    pub(crate) fn default<T: Decode>(&self, name: &str, default: Option<&str>, findings: &mut Findings) -> Option<At<T>> {
+        match self.find(name) {
+            Some(node) => T::decode(node, findings).map(|value| At { value, place: node.place }),
+            None => {
+                // Defaults are written as a user would write them, and read by the same code.
+                let value = match default {
+                    Some("[]") => Value::List(Vec::new()),
+                    Some("{}") | None => Value::Map(Vec::new()),
+                    Some(text) => Value::Text(text.to_owned()),
+                };
+                let node = Node { value, place: self.place };
+                T::decode(&node, findings).map(|value| At { value, place: self.place })
+            }
+        }
+    }
+}
+
+/// Declares a section: struct, decoder, shape.
+macro_rules! section {
+    (
+        $(#[doc = $doc:literal])+
+        $name:ident, $title:literal {
+            $( $(#[doc = $field_doc:literal])+ $kind:ident $(($default:literal))? $field:ident: $type:ty, )*
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, PartialEq)]
+        #[allow(dead_code, reason = "not every section's place is asked for")]
+        pub(crate) struct $name {
+            pub(crate) place: Place,
+            $( $(#[doc = $field_doc])+ pub(crate) $field: section!(@type $kind $type), )*
+        }
+
+        impl Decode for $name {
+            fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+                const NAMES: &[&str] = &[$(stringify!($field)),*];
+                let _reader = SectionReader::new(node, $title, NAMES, findings)?;
+                // All fields are read before any failure ends this section.
+                $( let $field = _reader.$kind::<$type>(stringify!($field), section!(@default $($default)?), findings); )*
+                Some(Self { place: node.place, $( $field: $field?, )* })
+            }
+
+            fn shape() -> Shape {
+                fn fields() -> Vec<Field> {
+                    vec![$( Field {
+                        name: stringify!($field).trim_start_matches("r#"),
+                        doc: concat!($($field_doc, "\n"),+),
+                        required: section!(@required $kind),
+                        default: section!(@default $($default)?),
+                        shape: <$type as Decode>::shape(),
+                    }, )*]
+                }
+                Shape::Section { doc: concat!($($doc, "\n"),+), fields }
+            }
+        }
+    };
+    (@type optional $type:ty) => { Option<At<$type>> };
+    (@type $kind:ident $type:ty) => { At<$type> };
+    (@default) => { None };
+    (@default $default:literal) => { Some($default) };
+    (@required required) => { true };
+    (@required $kind:ident) => { false };
+}
+pub(crate) use section;
+
+/// Declares a choice between words.
+macro_rules! choice {
+    ($(#[doc = $doc:literal])+ $name:ident { $($word:literal => $variant:ident),+ $(,)? }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name { $($variant),+ }
+
+        impl Decode for $name {
+            fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+                const WORDS: &[&str] = &[$($word),+];
+                match crate::decode::word(node, WORDS, findings)? {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            fn shape() -> Shape {
+                Shape::Choice(&[$($word),+])
+            }
+        }
+    };
+}
+pub(crate) use choice;
+
+/// One of some words.
+pub(crate) fn word<'a>(node: &'a Node, words: &[&'static str], findings: &mut Findings) -> Option<&'a str> {
+    let text = match &node.value {
+        Value::Text(text) => text.as_str(),
+        // YAML 1.1 reads `off` as a boolean, and so do some editors.
+        Value::Bool(false) if words.contains(&"off") => "off",
+        _ => return findings.wrong_type(node, &format!("one of `{}`", words.join("`, `")), ""),
+    };
+    if words.contains(&text) {
+        return Some(text);
+    }
+    let help = match closest(text, words.iter().copied()) {
+        Some(word) => format!("write `{word}`"),
+        None => format!("write one of `{}`", words.join("`, `")),
+    };
+    findings.error(node.place, "unknown_choice", format!("`{text}` is not one of the choices"), help);
+    None
+}
+
+impl Decode for bool {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Value::Bool(value) => Some(*value),
+            Value::Text(text) if text == "true" || text == "false" => Some(text == "true"),
+            _ => findings.wrong_type(node, "a boolean", "true"),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Boolean
+    }
+}
+
+fn integer(node: &Node, min: u64, max: u64, findings: &mut Findings) -> Option<u64> {
+    let value = match &node.value {
+        Value::Integer(value) => *value,
+        // As a default, or out of `${...}`, a number arrives as text.
+        Value::Text(text) => match text.parse() {
+            Ok(value) => value,
+            Err(_) => return findings.wrong_type(node, "an integer", &min.max(1).to_string()),
+        },
+        _ => return findings.wrong_type(node, "an integer", &min.max(1).to_string()),
+    };
+    if !(i128::from(min)..=i128::from(max)).contains(&value) {
+        findings.error(
+            node.place,
+            "out_of_range",
+            format!("{value} is out of range"),
+            format!("write a number from {min} to {max}"),
+        );
+        return None;
+    }
+    u64::try_from(value).ok()
+}
+
+/// An integer in a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Int<const MIN: u64, const MAX: u64>(pub(crate) u64);
+
+impl<const MIN: u64, const MAX: u64> Decode for Int<MIN, MAX> {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        integer(node, MIN, MAX, findings).map(Self)
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer { min: MIN, max: MAX }
+    }
+}
+
+/// A load factor: a number of at least 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Factor(pub(crate) f64);
+
+impl Decode for Factor {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let value = match &node.value {
+            Value::Integer(value) => *value as f64,
+            Value::Float(value) => *value,
+            Value::Text(text) => match text.parse() {
+                Ok(value) => value,
+                Err(_) => return findings.wrong_type(node, "a number", "1.25"),
+            },
+            _ => return findings.wrong_type(node, "a number", "1.25"),
+        };
+        if !(1.0..=1000.0).contains(&value) {
+            let message = format!("{value} is out of range: below 1.0 the backends together could not carry the load");
+            findings.error(node.place, "out_of_range", message, "write a number from 1.0 to 1000, `1.25` is usual");
+            return None;
+        }
+        Some(Self(value))
+    }
+
+    fn shape() -> Shape {
+        Shape::Number { min: 1.0 }
+    }
+}
+
+/// A percentage: `20` or `20%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Percent(pub(crate) u32);
+
+impl Decode for Percent {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let stripped = match &node.value {
+            Value::Text(text) => Node { value: Value::Text(text.trim_end_matches('%').to_owned()), place: node.place },
+            _ => node.clone(),
+        };
+        integer(&stripped, 0, 100, findings).map(|value| Self(value as u32))
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer { min: 0, max: 100 }
+    }
+}
+
+impl Decode for String {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) => Some(text.clone()),
+            // `id: 7` is plain enough.
+            Value::Integer(number) => Some(number.to_string()),
+            _ => findings.wrong_type(node, "a string", ""),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { kind: "string", pattern: None }
+    }
+}
+
+impl Decode for Duration {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        const HELP: &str = "write for example `500ms`, `2s`, `1m30s` or `1h`";
+        let text = match &node.value {
+            Value::Integer(0) => return Some(Self::ZERO),
+            Value::Text(text) if text == "0" => return Some(Self::ZERO),
+            Value::Text(text) => text,
+            Value::Integer(value) => {
+                findings.error(node.place, "bad_duration", format!("{value} has no unit"), format!("write `{value}s` or `{value}ms`"));
+                return None;
+            }
+            _ => return findings.wrong_type(node, "a duration", "2s"),
+        };
+        let duration = parse_duration(text);
+        if duration.is_none() {
+            findings.error(node.place, "bad_duration", format!("`{text}` is not a duration"), HELP);
+        }
+        duration
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { kind: "duration", pattern: Some("^(0|([0-9]+(ms|s|m|h|d))+)$") }
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    let mut last_unit = u64::MAX;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest.get(..digits)?.parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let millis = match &rest[..letters] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        rest = &rest[letters..];
+        // `1m1h` and `1s1s` are slips.
+        if millis >= last_unit {
+            return None;
+        }
+        last_unit = millis;
+        total += Duration::from_millis(number.checked_mul(millis).filter(|&millis| millis <= 366 * 86_400_000)?);
+    }
+    (last_unit != u64::MAX).then_some(total)
+}
+
+/// A size in bytes: `1024`, `64KiB`, `1MiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl Decode for Bytes {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let text = match &node.value {
+            Value::Integer(_) => return integer(node, 0, 1 << 50, findings).map(Self),
+            Value::Text(text) => text,
+            _ => return findings.wrong_type(node, "a size", "64KiB"),
+        };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let unit = match text[digits..].trim() {
+            "" | "B" => Some(1),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            "GiB" => Some(1 << 30),
+            _ => None,
+        };
+        let size = unit.and_then(|unit: u64| text[..digits].parse::<u64>().ok()?.checked_mul(unit)).filter(|&size| size <= 1 << 50);
+        if size.is_none() {
+            findings.error(node.place, "bad_size", format!("`{text}` is not a size"), "write for example `65536`, `64KiB` or `1MiB`");
+        }
+        size.map(Self)
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { kind: "size", pattern: Some("^[0-9]+ ?(B|KiB|MiB|GiB)?$") }
+    }
+}
+
+impl<T: Decode> Decode for Vec<At<T>> {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let Value::List(items) = &node.value else {
+            return findings.wrong_type(node, "a list", "- ...");
+        };
+        let mut list = Self::with_capacity(items.len());
+        for item in items {
+            match T::decode(item, findings) {
+                Some(value) => list.push(At { value, place: item.place }),
+                None => findings.entry_lost = true,
+            }
+        }
+        Some(list)
+    }
+
+    fn shape() -> Shape {
+        Shape::List(Box::new(T::shape()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, millis) in [("500ms", 500), ("2s", 2_000), ("1m30s", 90_000), ("1h", 3_600_000), ("1d", 86_400_000)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "5", "-1s", "1.5s", "1s1m", "1 s", "99999999999999999999s", "9999d", "1µs"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+}

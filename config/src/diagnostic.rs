@@ -1,0 +1,151 @@
+//! What is wrong, where, and what to write instead.
+
+use serde::Serialize;
+use std::fmt;
+
+/// A place in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Place {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// Length in characters, for the caret; 0 is unknown.
+    pub width: usize,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is refused.
+    Error,
+    /// The file is taken, but means something unlikely.
+    Warning,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// The file's name, as given.
+    pub file: String,
+    /// From 1; 0 if the finding has no place.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Stable machine-readable name.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: Option<String>,
+    #[serde(skip)]
+    width: usize,
+    #[serde(skip)]
+    source: Option<String>,
+}
+
+impl Diagnostic {
+    pub(crate) fn new(severity: Severity, code: &'static str, place: Place, message: String, help: Option<String>) -> Self {
+        Self {
+            file: String::new(),
+            line: place.line,
+            column: place.column,
+            severity,
+            code,
+            message,
+            help,
+            width: place.width,
+            source: None,
+        }
+    }
+
+    /// Fills in what only the whole file knows.
+    pub(crate) fn locate(&mut self, file: &str, text: &str) {
+        file.clone_into(&mut self.file);
+        self.source = self.line.checked_sub(1).and_then(|line| text.lines().nth(line)).map(str::to_owned);
+    }
+}
+
+/// As rustc prints them: message, place, line, caret, help.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        writeln!(f, "{severity}[{}]: {}", self.code, self.message)?;
+        let help = self.help.as_ref().map(|help| format!("help: {help}")).unwrap_or_default();
+        let Some(source) = &self.source else {
+            write!(f, "  --> {}", self.file)?;
+            return if help.is_empty() { Ok(()) } else { write!(f, "\n   = {help}") };
+        };
+        // A tab or a control character in the source would put the caret elsewhere.
+        let source: String = source.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+        let margin = " ".repeat(self.line.to_string().len());
+        let indent = " ".repeat(self.column.saturating_sub(1).min(200));
+        let rest = source.chars().count().saturating_sub(self.column.saturating_sub(1)).max(1);
+        let caret = "^".repeat(self.width.clamp(1, rest));
+        writeln!(f, "{margin}--> {}:{}:{}", self.file, self.line, self.column)?;
+        writeln!(f, "{margin} |")?;
+        writeln!(f, "{} | {source}", self.line)?;
+        write!(f, "{margin} | {indent}{caret}")?;
+        if help.is_empty() { Ok(()) } else { write!(f, " {help}") }
+    }
+}
+
+/// Everything that was found in a refused file, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n\n")?;
+            }
+            diagnostic.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// The candidate that was probably meant.
+pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(word.chars().count()) / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance, of words of at most 64 characters.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, left) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, right) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(left != right);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closest_word_is_found_and_far_ones_are_not() {
+        assert_eq!(closest("adress", ["id", "address", "weight"]), Some("address"));
+        assert_eq!(closest("colour", ["id", "address", "weight"]), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! What changes from one configuration to the next, in an operator's words.
+
+use crate::model::{Config, Service};
+use serde::Serialize;
+use std::fmt;
+
+/// The changes, a line each.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Diff {
+    /// What will be in force after a reload.
+    pub changes: Vec<String>,
+    /// What will not be before a restart.
+    pub needs_restart: Vec<String>,
+}
+
+impl Diff {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.needs_restart.is_empty()
+    }
+}
+
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let restart = self.needs_restart.iter().map(|line| format!("{line} (needs a restart)"));
+        f.write_str(&self.changes.iter().cloned().chain(restart).collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// Compares two configurations.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> Diff {
+    let mut diff = Diff::default();
+    let changes = &mut diff.changes;
+    entries(
+        changes,
+        "listener",
+        old.listeners.iter().map(|listener| (listener.name.as_str(), listener)),
+        new.listeners.iter().map(|listener| (listener.name.as_str(), listener)),
+        |name, old_listener, new_listener, changes| {
+            // Routes refer to services by index, and an index may change where nothing else does.
+            if format!("{:?}", Named(old, old_listener)) != format!("{:?}", Named(new, new_listener)) {
+                changes.push(format!("listener {name:?} changed"));
+            }
+        },
+    );
+    entries(
+        changes,
+        "service",
+        old.services.iter().map(|service| (service.name.as_str(), service)),
+        new.services.iter().map(|service| (service.name.as_str(), service)),
+        |name, old, new, changes| service(name, old, new, changes),
+    );
+    if old.access_log != new.access_log {
+        changes.push("access_log changed".into());
+    }
+    if old.drain_timeout != new.drain_timeout {
+        changes.push("drain_timeout changed".into());
+    }
+    if old.admin != new.admin {
+        diff.needs_restart.push("admin changed".into());
+    }
+    if old.process != new.process {
+        diff.needs_restart.push("workers or connections_max changed".into());
+    }
+    diff
+}
+
+/// A listener with its services' names in place of their indices.
+struct Named<'a>(&'a Config, &'a crate::model::Listener);
+
+impl fmt::Debug for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::model::Protocol;
+        let Self(config, listener) = self;
+        let mut plain = (*listener).clone();
+        let mut names = Vec::new();
+        match &mut plain.protocol {
+            Protocol::Http(http) => {
+                for route in &mut http.routes {
+                    names.push(config.services.get(route.service).map(|service| service.name.clone()));
+                    route.service = 0;
+                }
+            }
+            Protocol::Tcp(tcp) => {
+                names.push(config.services.get(tcp.service).map(|service| service.name.clone()));
+                tcp.service = 0;
+            }
+        }
+        write!(f, "{plain:?} {names:?}")
+    }
+}
+
+fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) {
+    entries(
+        changes,
+        &format!("service {name:?}: backend"),
+        old.backends.iter().map(|backend| (backend.id.as_str(), backend)),
+        new.backends.iter().map(|backend| (backend.id.as_str(), backend)),
+        |id, old, new, changes| {
+            let mut say = |what: String| changes.push(format!("service {name:?}: backend {id:?} {what}"));
+            if old.address != new.address {
+                say(format!("moved from {} to {}", old.address, new.address));
+            }
+            if old.weight != new.weight {
+                say(format!("weight {} -> {}", old.weight, new.weight));
+            }
+            if old.drain != new.drain {
+                say(if new.drain { "drains".into() } else { "drains no longer".into() });
+            }
+            if old.requests_max != new.requests_max {
+                say("requests_max changed".into());
+            }
+        },
+    );
+    let bare = |service: &Service| Service { backends: Vec::new(), ..service.clone() };
+    if bare(old) != bare(new) {
+        changes.push(format!("service {name:?} changed"));
+    }
+}
+
+fn entries<'a, T: 'a>(
+    changes: &mut Vec<String>,
+    what: &str,
+    old: impl Iterator<Item = (&'a str, &'a T)> + Clone,
+    new: impl Iterator<Item = (&'a str, &'a T)> + Clone,
+    mut both: impl FnMut(&str, &T, &T, &mut Vec<String>),
+) {
+    let olds: std::collections::HashMap<&str, &T> = old.clone().collect();
+    let news: std::collections::HashMap<&str, &T> = new.clone().collect();
+    for (name, _) in old.filter(|(name, _)| !news.contains_key(name)) {
+        changes.push(format!("{what} {name:?} removed"));
+    }
+    for (name, entry) in new {
+        match olds.get(name) {
+            None => changes.push(format!("{what} {name:?} added")),
+            Some(before) => both(name, before, entry, changes),
+        }
+    }
+}

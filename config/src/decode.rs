@@ -121,7 +121,8 @@ impl<'a> SectionReader<'a> {
 
     pub(crate) fn optional<T: Decode>(&self, name: &str, _: Option<&str>, findings: &mut Findings) -> Option<Option<At<T>>> {
         match self.find(name).or_else(|| self.empty_section::<T>(name)) {
-            Some(node) => T::decode(node, findings).map(|value| Some(At { value, place: node.place })),
+            // What cannot be read is told, and then taken for absent, so that the rest of the section is checked as well.
+            Some(node) => Some(T::decode(node, findings).map(|value| At { value, place: node.place })),
             None => Some(None),
         }
     }
@@ -134,8 +135,10 @@ impl<'a> SectionReader<'a> {
     }
 
     pub(crate) fn default<T: Decode>(&self, name: &str, default: Option<&str>, findings: &mut Findings) -> Option<At<T>> {
-        match self.find(name) {
-            Some(node) => T::decode(node, findings).map(|value| At { value, place: node.place }),
+        let given = self.find(name);
+        // What cannot be read is told, and the default stands in for it, so that the rest of the section is checked.
+        match given.and_then(|node| T::decode(node, findings).map(|value| At { value, place: node.place })) {
+            Some(found) => Some(found),
             None => {
                 // Defaults are written as a user would write them, and read by the same code.
                 let value = match default {

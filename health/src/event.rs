@@ -54,14 +54,6 @@ pub enum Outcome {
     Timeout,
 }
 
-impl Outcome {
-    /// Whether it is one that no policy counts as a failure.
-    #[must_use]
-    pub fn is_success(self) -> bool {
-        self == Self::Success
-    }
-}
-
 /// Something that operators want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -62,6 +62,18 @@ pub enum OutlierOn {
     ServerErrors,
 }
 
+impl OutlierOn {
+    /// Whether an answer with this status counts as a failure.
+    #[must_use]
+    pub fn counts(self, status: u16) -> bool {
+        match self {
+            Self::Connection => false,
+            Self::Gateway => matches!(status, 502..=504),
+            Self::ServerErrors => (500..=599).contains(&status),
+        }
+    }
+}
+
 /// Ejection after consecutive failures of live traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OutlierParams {

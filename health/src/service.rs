@@ -2,7 +2,7 @@
 
 use crate::event::{Event, EventKind, Outcome, Probe};
 use crate::member::{MemberState, MemberView};
-use crate::params::{CheckParams, Initial, OutlierOn, Params};
+use crate::params::{CheckParams, Initial, Params};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -133,11 +133,7 @@ impl ServiceHealth {
         let failed = match outcome {
             Outcome::Success => false,
             Outcome::ConnectionFailure | Outcome::ConnectTimeout | Outcome::Timeout => true,
-            Outcome::Status(status) => match params.on {
-                OutlierOn::Connection => false,
-                OutlierOn::Gateway => matches!(status, 502..=504),
-                OutlierOn::ServerErrors => (500..=599).contains(&status),
-            },
+            Outcome::Status(status) => params.on.counts(status),
         };
         let member = &mut self.members[index];
         if !failed {

@@ -27,7 +27,7 @@ pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: TcpListener)
             Err(error) => {
                 // An error of accept never ends the loop.
                 worker.cells.accept_errors.increment();
-                tracing::warn!(listener = %gate.name, %error, "accept failed");
+                tracing::warn!(listener = %gate.name(), %error, "accept failed");
                 tokio::time::sleep(BACK_OFF).await;
             }
         }

@@ -1,5 +1,6 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use ringway_health::Outcome;
 use ringway_http1::ParseError;
 use thiserror::Error;
 
@@ -175,6 +176,19 @@ impl ProxyError {
             Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::Idempotent,
             Self::ResponseTimeout | Self::SendTimeout => RetryWhen::IdempotentTimeout,
             _ => RetryWhen::Never,
+        }
+    }
+
+    /// What the passive detector makes of it.
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Self::ConnectTimeout => Outcome::ConnectTimeout,
+            Self::ResponseTimeout | Self::SendTimeout => Outcome::Timeout,
+            Self::ConnectFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
+                Outcome::ConnectionFailure
+            }
+            // The exchange's whole time may have gone on other backends; the rest is nobody's but the client's or ours.
+            _ => Outcome::Success,
         }
     }
 

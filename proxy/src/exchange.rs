@@ -178,7 +178,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Err(TryError::Upstream(error)) => error,
         };
         this.upstreams[guard.index()].cells.failures.increment();
-        guard.report(Outcome::from_error(error));
+        guard.report(error.outcome());
         drop(guard);
         let may = match error.retry() {
             RetryWhen::Never => false,
@@ -238,8 +238,7 @@ async fn on_backend(
                     exchange.request.report.head_micros = Some(exchange.request.started.elapsed().as_micros() as u64);
                 }
                 let status = exchange.status;
-                let outcome = if config.health_counts_status(status) { Outcome::Status(status) } else { Outcome::Success };
-                let result = exchange.finish(guard, upstream, outcome).await;
+                let result = exchange.finish(guard, upstream, Outcome::Status(status)).await;
                 return Ok(result);
             }
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
@@ -716,7 +715,7 @@ impl<'a> Exchange<'a> {
             }
             Delivered::CutOff(error) => {
                 upstream.cells.failures.increment();
-                guard.report(Outcome::from_error(error));
+                guard.report(error.outcome());
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
                 let _ = socket2::SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
                 (Some(error), Next::Close)

@@ -29,7 +29,12 @@ impl InFlight {
     pub(crate) fn report(&self, outcome: Outcome) {
         let service = &self.view.services[self.service].service;
         let backend = &service.backends[self.index()];
-        if outcome.is_success() && !backend.state.suspect.load(Relaxed) {
+        let succeeded = match outcome {
+            Outcome::Success => true,
+            Outcome::Status(status) => !service.config.outlier.on.counts(status),
+            _ => false,
+        };
+        if succeeded && !backend.state.suspect.load(Relaxed) {
             return;
         }
         let mut health = service.live.health();

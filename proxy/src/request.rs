@@ -277,7 +277,7 @@ impl Request {
         let pairs = [
             ("time_ms", Value::Number(unix_millis())),
             ("client", Value::Word(&client.peer_text)),
-            ("listener", Value::Word(&client.open.gate.name)),
+            ("listener", Value::Word(client.open.gate.name())),
             ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
             ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
             ("status", Value::Number(u64::from(status))),
@@ -308,7 +308,7 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
     let pairs = [
         ("time_ms", Value::Number(unix_millis())),
         ("client", Value::Word(&client.peer_text)),
-        ("listener", Value::Word(&client.open.gate.name)),
+        ("listener", Value::Word(client.open.gate.name())),
         ("method", word()),
         ("target", word()),
         ("status", Value::Number(u64::from(refusal.error.status()))),

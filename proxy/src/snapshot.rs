@@ -248,6 +248,12 @@ impl Service {
         self.group.ring().map(ringway_ring::Ring::digest)
     }
 
+    /// The backends' ids, in slot order.
+    #[must_use]
+    pub fn ids(&self) -> Vec<&str> {
+        self.backends.iter().map(|backend| backend.config.id.as_str()).collect()
+    }
+
     /// Whether requests are placed by key.
     #[must_use]
     pub fn hashes(&self) -> bool {

@@ -39,16 +39,40 @@ pub(crate) struct AccessSink {
     pub(crate) sender: std::sync::mpsc::SyncSender<Vec<u8>>,
 }
 
+/// What makes a listener the same one after a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct GateKey {
+    pub(crate) name: Arc<str>,
+    /// As configured: port 0 stays 0.
+    pub(crate) address: SocketAddr,
+    pub(crate) http: bool,
+}
+
+impl GateKey {
+    pub(crate) fn of(listener: &Listener) -> Self {
+        let http = matches!(listener.protocol, Protocol::Http(_));
+        Self { name: listener.name.as_str().into(), address: listener.address, http }
+    }
+
+    fn is(&self, listener: &Listener) -> bool {
+        *self.name == *listener.name
+            && self.address == listener.address
+            && self.http == matches!(listener.protocol, Protocol::Http(_))
+    }
+}
+
 /// What the control side asks of a worker.
 pub(crate) enum Command {
     /// Serve this listening socket.
-    Listen { name: Arc<str>, socket: std::net::TcpListener },
+    Listen { key: GateKey, socket: std::net::TcpListener },
     /// Take what its queue holds, close it, let its connections end after their current request.
-    Unlisten { name: Arc<str>, address: SocketAddr },
+    Unlisten { key: GateKey },
     /// The snapshot has changed: idle workers drop what it no longer names.
     Refresh,
     /// As Unlisten for all; answers when the last connection has ended.
     Drain { done: oneshot::Sender<()> },
+    /// End now.
+    Stop,
 }
 
 /// A worker's own state. Never leaves its thread.
@@ -65,7 +89,7 @@ pub(crate) struct Worker {
     snapshots: RefCell<Cache<Arc<Current>, Arc<Snapshot>>>,
     pools: RefCell<HashMap<PoolKey, Rc<Upstream>>>,
     service_cells: RefCell<HashMap<Box<str>, Arc<ServiceCells>>>,
-    listening: RefCell<HashMap<(Arc<str>, SocketAddr), Rc<Gate>>>,
+    listening: RefCell<HashMap<GateKey, Rc<Gate>>>,
     open: Cell<usize>,
     all_closed: Notify,
     random: Cell<u64>,
@@ -103,8 +127,8 @@ pub(crate) struct Upstream {
 
 /// A listener's open-or-closing state, shared by its connections.
 pub(crate) struct Gate {
-    pub(crate) name: Arc<str>,
-    pub(crate) address: SocketAddr,
+    key: GateKey,
+    /// The address it is bound to, as text.
     pub(crate) address_text: String,
     pub(crate) closing: Cell<bool>,
     pub(crate) connections: Cell<usize>,
@@ -198,10 +222,7 @@ impl Worker {
         let view = self.view();
         let mut latest = gate.latest.borrow_mut();
         if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view)) {
-            let is = |listener: &Listener| {
-                *listener.name == *gate.name && (listener.address == gate.address || listener.address.port() == 0)
-            };
-            if let Some(index) = view.snapshot.config.listeners.iter().position(is) {
+            if let Some(index) = view.snapshot.config.listeners.iter().position(|listener| gate.key.is(listener)) {
                 *latest = Some((view, index));
             }
         }
@@ -265,30 +286,26 @@ impl Worker {
         OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate) }
     }
 
-    fn listen(self: &Rc<Self>, name: Arc<str>, socket: std::net::TcpListener) {
-        let address = match socket.local_addr() {
-            Ok(address) => address,
-            Err(error) => return tracing::error!(listener = %name, %error, "listening socket is unusable"),
-        };
-        let socket = match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => socket,
-            Err(error) => return tracing::error!(listener = %name, %error, "listening socket is unusable"),
+    fn listen(self: &Rc<Self>, key: GateKey, socket: std::net::TcpListener) {
+        let bound = socket.local_addr().and_then(|address| Ok((address, tokio::net::TcpListener::from_std(socket)?)));
+        let (address, socket) = match bound {
+            Ok(bound) => bound,
+            Err(error) => return tracing::error!(listener = %key.name, %error, "listening socket is unusable"),
         };
         let gate = Rc::new(Gate {
-            name: Arc::clone(&name),
-            address,
+            key: key.clone(),
             address_text: address.to_string(),
             closing: Cell::new(false),
             connections: Cell::new(0),
             stop: Notify::new(),
             latest: RefCell::default(),
         });
-        self.listening.borrow_mut().insert((name, address), Rc::clone(&gate));
+        self.listening.borrow_mut().insert(key, Rc::clone(&gate));
         tokio::task::spawn_local(accept::run(Rc::clone(self), gate, socket));
     }
 
-    fn unlisten(&self, name: &Arc<str>, address: SocketAddr) {
-        if let Some(gate) = self.listening.borrow_mut().remove(&(Arc::clone(name), address)) {
+    fn unlisten(&self, key: &GateKey) {
+        if let Some(gate) = self.listening.borrow_mut().remove(key) {
             gate.closing.set(true);
             gate.stop.notify_one();
         }
@@ -315,6 +332,12 @@ impl Worker {
     }
 }
 
+impl Gate {
+    pub(crate) fn name(&self) -> &str {
+        &self.key.name
+    }
+}
+
 /// See [`Worker::connection`].
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
@@ -333,7 +356,7 @@ impl Drop for OpenConnection {
         let worker = &self.worker;
         if std::thread::panicking() {
             worker.cells.panics.increment();
-            tracing::error!(listener = %self.gate.name, "a connection ended by a panic: this is a bug");
+            tracing::error!(listener = %self.gate.name(), "a connection ended by a panic: this is a bug");
         }
         self.gate.connections.set(self.gate.connections.get() - 1);
         worker.open.set(worker.open.get() - 1);
@@ -361,14 +384,14 @@ pub(crate) fn run(index: usize, shared: Arc<Shared>, mut commands: mpsc::Unbound
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    None => break,
-                    Some(Command::Listen { name, socket }) => worker.listen(name, socket),
-                    Some(Command::Unlisten { name, address }) => worker.unlisten(&name, address),
+                    None | Some(Command::Stop) => break,
+                    Some(Command::Listen { key, socket }) => worker.listen(key, socket),
+                    Some(Command::Unlisten { key }) => worker.unlisten(&key),
                     Some(Command::Refresh) => drop(worker.view()),
                     Some(Command::Drain { done }) => {
                         worker.draining.set(true);
                         let gates: Vec<_> = worker.listening.borrow().keys().cloned().collect();
-                        gates.iter().for_each(|(name, address)| worker.unlisten(name, *address));
+                        gates.iter().for_each(|key| worker.unlisten(key));
                         let worker = Rc::clone(&worker);
                         tokio::task::spawn_local(async move {
                             // What the kernel had queued is accepted first: see `accept`.

@@ -1,0 +1,492 @@
+//! The control side: starts the workers, applies configurations all or nothing, drains.
+
+use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
+use crate::status::LastReload;
+use crate::worker::{self, AccessSink, Command, GateKey, Shared};
+use crate::{admin, checks};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
+use ringway_config::{Diagnostics, Diff, diff};
+use ringway_ring::movement;
+use ringway_telemetry::{Metrics, access, catalogue};
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+/// Connections that the kernel may hold until a worker accepts them, per socket.
+const BACKLOG: i32 = 4096;
+
+/// Where configurations come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file, read again on each reload.
+    File(PathBuf),
+    /// Made in memory: it cannot be reloaded from outside.
+    Memory,
+}
+
+/// A running proxy: its workers' threads, and the handle to steer them.
+pub struct Proxy {
+    control: Arc<Control>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What everybody on the control side shares.
+pub(crate) struct Control {
+    pub(crate) current: Arc<Current>,
+    pub(crate) metrics: Metrics,
+    pub(crate) source: Source,
+    pub(crate) started: Instant,
+    pub(crate) draining: AtomicBool,
+    pub(crate) workers: usize,
+    shared: Arc<Shared>,
+    registry: Registry,
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+    state: Mutex<State>,
+    runtime: tokio::runtime::Handle,
+}
+
+struct State {
+    /// Bound listeners, and the address each is really bound to.
+    bound: HashMap<GateKey, SocketAddr>,
+    last_reload: LastReload,
+    access_writer: Option<JoinHandle<()>>,
+}
+
+/// Why a proxy does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A thread cannot be started.
+    #[error("start a worker: {0}")]
+    Thread(#[source] std::io::Error),
+    /// The first configuration cannot be put to work.
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
+    /// The admin listener's address cannot be bound.
+    #[error("bind the admin listener to {address}: {source}")]
+    Admin {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Why a configuration is not applied. Nothing has changed.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// The file is wrong.
+    #[error("{0}")]
+    Invalid(Diagnostics),
+    /// A ring cannot be built.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A listener's address cannot be bound.
+    #[error("bind listener {name:?} to {address}: {source}")]
+    Bind {
+        /// The listener.
+        name: String,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("open the access log {target}: {source}")]
+    AccessLog {
+        /// The file.
+        target: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// This proxy was not started from a file.
+    #[error("this proxy has no configuration file to reload")]
+    NoFile,
+    /// The proxy is ending.
+    #[error("the proxy is draining")]
+    Draining,
+}
+
+/// A configuration that is in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// Its number.
+    pub generation: u64,
+    /// What it changed; empty if it was in force already.
+    pub diff: Diff,
+    /// Share of each changed service's key space that moved, 0 to 1.
+    pub moved: Vec<(String, f64)>,
+}
+
+impl Proxy {
+    /// Starts the workers and puts a configuration into force. Call it on the runtime that is to run the checks and the
+    /// admin listener.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start(config: Config, source: Source, metrics: Metrics) -> Result<Self, StartError> {
+        let workers = match config.process.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config.clone() });
+        let current =
+            Arc::new(ArcSwap::from_pointee(Snapshot { generation: 0, config: Arc::clone(&empty), services: Box::default() }));
+        let shared = Arc::new(Shared {
+            current: Arc::clone(&current),
+            cells: Arc::clone(&metrics.cells),
+            workers,
+            connections: AtomicUsize::new(0),
+            access: ArcSwapOption::empty(),
+        });
+        let mut threads = Vec::new();
+        let mut commands = Vec::new();
+        for index in 0..workers {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let shared = Arc::clone(&shared);
+            let run = move || {
+                if let Err(error) = worker::run(index, shared, receiver) {
+                    tracing::error!(worker = index, %error, "worker ended");
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(run);
+            threads.push(thread.map_err(StartError::Thread)?);
+            commands.push(sender);
+        }
+        let control = Arc::new(Control {
+            current,
+            metrics,
+            source,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            workers,
+            shared,
+            registry: Registry::default(),
+            commands,
+            state: Mutex::new(State { bound: HashMap::new(), last_reload: LastReload::default(), access_writer: None }),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        let admin = match &config.admin {
+            Some(section) => {
+                let bind = tokio::net::TcpListener::bind(section.address).await;
+                Some(bind.map_err(|source| StartError::Admin { address: section.address, source })?)
+            }
+            None => None,
+        };
+        control.apply(config)?;
+        if let Some(socket) = admin {
+            tokio::spawn(admin::serve(Arc::clone(&control), socket));
+        }
+        Ok(Self { control, threads })
+    }
+
+    /// Puts a configuration into force: all of it, or nothing.
+    ///
+    /// # Errors
+    /// See [`ReloadError`]; what was in force stays, untouched.
+    pub fn apply(&self, config: Config) -> Result<Applied, ReloadError> {
+        self.control.apply(config)
+    }
+
+    /// Reads the file again and applies it.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    pub fn reload(&self) -> Result<Applied, ReloadError> {
+        self.control.reload()
+    }
+
+    /// A function that reloads, for whoever is told of changes (signals, file watch).
+    #[must_use]
+    pub fn reloader(&self) -> impl Fn() + Send + Sync + 'static {
+        let control = Arc::clone(&self.control);
+        move || {
+            // Logged and counted inside.
+            let _ = control.reload();
+        }
+    }
+
+    /// The address that a listener is bound to.
+    #[must_use]
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        let state = self.control.state();
+        state.bound.iter().find(|(key, _)| *key.name == *listener).map(|(_, address)| *address)
+    }
+
+    /// Stops accepting, lets requests end, for at most the configured time. `true`: all have ended.
+    pub async fn drain(&self) -> bool {
+        self.control.drain().await
+    }
+
+    /// Ends the workers, whatever they carry.
+    pub fn stop(self) {
+        let Self { control, threads } = self;
+        control.draining.store(true, Relaxed);
+        for sender in &control.commands {
+            // A worker that has ended needs not be told.
+            let _ = sender.send(Command::Stop);
+        }
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker has panicked");
+            }
+        }
+        control.shared.access.store(None);
+        let writer = control.state().access_writer.take();
+        drop(control);
+        if let Some(writer) = writer {
+            // Its senders are gone: it writes what it has and ends.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Control {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn last_reload(&self) -> LastReload {
+        self.state().last_reload.clone()
+    }
+
+    /// Bound addresses by listener name.
+    pub(crate) fn bound(&self) -> HashMap<String, SocketAddr> {
+        self.state().bound.iter().map(|(key, address)| (key.name.to_string(), *address)).collect()
+    }
+
+    /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status.
+    pub(crate) fn reload(&self) -> Result<Applied, ReloadError> {
+        let result = match &self.source {
+            Source::Memory => Err(ReloadError::NoFile),
+            Source::File(path) => match ringway_config::load_file(path) {
+                Ok(loaded) => {
+                    for warning in &loaded.warnings {
+                        tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
+                    }
+                    self.apply(loaded.config)
+                }
+                Err(diagnostics) => Err(ReloadError::Invalid(diagnostics)),
+            },
+        };
+        let label = match &result {
+            Ok(applied) if applied.diff.is_empty() => "unchanged",
+            Ok(_) => "applied",
+            Err(_) => "refused",
+        };
+        metrics::counter!(catalogue::RELOADS.name, "result" => label).increment(1);
+        metrics::gauge!(catalogue::RELOAD_LAST_OK.name).set(if result.is_ok() { 1.0 } else { 0.0 });
+        match &result {
+            Ok(applied) if applied.diff.is_empty() => tracing::info!(generation = applied.generation, "configuration unchanged"),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "configuration refused: what was in force stays"),
+        }
+        self.state().last_reload = LastReload::new(label, &result);
+        result
+    }
+
+    fn apply(&self, config: Config) -> Result<Applied, ReloadError> {
+        if self.draining.load(Relaxed) {
+            return Err(ReloadError::Draining);
+        }
+        // One change at a time: the lock is held from here to the end.
+        let mut state = self.state();
+        let old = self.current.load_full();
+        if *old.config == config && old.generation > 0 {
+            return Ok(Applied { generation: old.generation, diff: Diff::default(), moved: Vec::new() });
+        }
+        let changes = diff(&old.config, &config);
+        let now = Instant::now();
+
+        // Prepare: may fail, touches nothing that serves.
+        let generation = old.generation + 1;
+        let snapshot = self.registry.prepare(Arc::new(config), generation, self.workers, now)?;
+        let config = Arc::clone(&snapshot.config);
+        let sockets = self.bind_new(&state, &config)?;
+        let access = self.prepare_access(&old, &config)?;
+
+        // Commit: cannot fail.
+        let moved = moved_shares(&old, &snapshot);
+        let happened = self.registry.commit(&snapshot, now);
+        let gone: Vec<Arc<Service>> = old.services.iter().map(Arc::clone).collect();
+        self.current.store(Arc::new(snapshot));
+        for (service, events) in &happened {
+            checks::tell(service, events);
+        }
+        self.reconcile_listeners(&mut state, &config, sockets);
+        if let Some((sink, writer)) = access {
+            self.shared.access.store(sink.map(Arc::new));
+            // The old writer ends by itself when the workers have dropped their ends.
+            state.access_writer = writer;
+        }
+        self.reconcile_drivers(&gone);
+        self.metrics.cells.retain(
+            |name| config.services.iter().any(|service| service.name == name),
+            |name, id| {
+                let service = config.services.iter().find(|service| service.name == name);
+                service.is_some_and(|service| service.backends.iter().any(|backend| backend.id == id))
+            },
+        );
+        tracing::info!(generation, changes = %changes, "configuration applied");
+        for (service, share) in &moved {
+            tracing::info!(%service, moved_percent = share * 100.0, "keys have moved");
+        }
+        Ok(Applied { generation, diff: changes, moved })
+    }
+
+    /// Sockets for listeners that are not there yet: one a worker.
+    fn bind_new(&self, state: &State, config: &Config) -> Result<Vec<(GateKey, SocketAddr, Vec<TcpListener>)>, ReloadError> {
+        let mut sockets = Vec::new();
+        for listener in &config.listeners {
+            let key = GateKey::of(listener);
+            if state.bound.contains_key(&key) {
+                continue;
+            }
+            let ours = state.bound.values().any(|address| *address == listener.address);
+            let bind = bind(listener.address, self.workers, ours);
+            let (address, list) = bind.map_err(|source| ReloadError::Bind {
+                name: listener.name.clone(),
+                address: listener.address,
+                source,
+            })?;
+            sockets.push((key, address, list));
+        }
+        Ok(sockets)
+    }
+
+    fn reconcile_listeners(
+        &self,
+        state: &mut State,
+        config: &Config,
+        sockets: Vec<(GateKey, SocketAddr, Vec<TcpListener>)>,
+    ) {
+        for (key, address, list) in sockets {
+            for (sender, socket) in self.commands.iter().zip(list) {
+                // A worker that has ended takes no more commands.
+                let _ = sender.send(Command::Listen { key: key.clone(), socket });
+            }
+            state.bound.insert(key, address);
+        }
+        let wanted: Vec<GateKey> = config.listeners.iter().map(GateKey::of).collect();
+        state.bound.retain(|key, _| {
+            let keep = wanted.contains(key);
+            if !keep {
+                for sender in &self.commands {
+                    let _ = sender.send(Command::Unlisten { key: key.clone() });
+                }
+            }
+            keep
+        });
+        for sender in &self.commands {
+            let _ = sender.send(Command::Refresh);
+        }
+    }
+
+    /// A driver for each service that is new; those of services that have gone see that and end.
+    fn reconcile_drivers(&self, old: &[Arc<Service>]) {
+        let current = self.current.load();
+        for service in &current.services {
+            if !old.iter().any(|old| Arc::ptr_eq(&old.live, &service.live)) {
+                self.runtime.spawn(checks::drive(Arc::clone(&self.current), Arc::clone(&service.live)));
+            }
+        }
+        for service in old.iter().chain(&current.services) {
+            service.live.health_changed.notify_one();
+        }
+    }
+
+    /// `Some` if the access log changes: its sink, or that there is none any more.
+    #[allow(clippy::type_complexity, reason = "read once, just below")]
+    fn prepare_access(
+        &self,
+        old: &Snapshot,
+        config: &Config,
+    ) -> Result<Option<(Option<AccessSink>, Option<JoinHandle<()>>)>, ReloadError> {
+        let section: &model::AccessLog = &config.access_log;
+        if old.generation > 0 && old.config.access_log == *section {
+            return Ok(None);
+        }
+        let format = match section.format {
+            AccessLogFormat::Off => return Ok(Some((None, None))),
+            AccessLogFormat::Json => access::Format::Json,
+            AccessLogFormat::Text => access::Format::Text,
+        };
+        let target = match &section.target {
+            LogTarget::Stdout => access::Target::Stdout,
+            LogTarget::Stderr => access::Target::Stderr,
+            LogTarget::File(path) => access::Target::File(path.clone()),
+        };
+        let (sender, writer) = access::start(target)
+            .map_err(|source| ReloadError::AccessLog { target: format!("{:?}", section.target), source })?;
+        Ok(Some((Some(AccessSink { format, sender }), Some(writer))))
+    }
+
+    async fn drain(&self) -> bool {
+        self.draining.store(true, Relaxed);
+        let timeout = self.current.load().config.drain_timeout;
+        let mut waits = Vec::new();
+        for sender in &self.commands {
+            let (done, wait) = oneshot::channel();
+            // A worker that has ended has nothing left to drain.
+            if sender.send(Command::Drain { done }).is_ok() {
+                waits.push(wait);
+            }
+        }
+        let all = async {
+            for wait in waits {
+                let _ = wait.await;
+            }
+        };
+        tokio::time::timeout(timeout, all).await.is_ok()
+    }
+}
+
+/// One socket a worker on one address, so that the kernel spreads connections over them (SO_REUSEPORT).
+fn bind(address: SocketAddr, workers: usize, ours: bool) -> std::io::Result<(SocketAddr, Vec<TcpListener>)> {
+    if !ours && address.port() != 0 {
+        // SO_REUSEPORT would also share the port with another process that has set it: an old proxy that was thought
+        // to be gone, and would go on taking half of the connections. Without it, that is an error, as it should be.
+        drop(open(address, false)?);
+    }
+    let first = open(address, true)?;
+    let bound = first.local_addr()?;
+    let mut sockets = vec![first];
+    while sockets.len() < workers {
+        sockets.push(open(bound, true)?);
+    }
+    Ok((bound, sockets))
+}
+
+fn open(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]:80` and `0.0.0.0:80` are two listeners.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How much of each service's key space a change moves.
+fn moved_shares(old: &Snapshot, new: &Snapshot) -> Vec<(String, f64)> {
+    let mut moved = Vec::new();
+    for service in &new.services {
+        let Some(before) = old.service(&service.config.name) else { continue };
+        let (Some(old_ring), Some(new_ring)) = (before.group.ring(), service.group.ring()) else { continue };
+        if old_ring.digest() != new_ring.digest() {
+            let movement = movement(old_ring, &before.ids(), new_ring, &service.ids());
+            moved.push((service.config.name.clone(), movement.moved));
+        }
+    }
+    moved
+}

@@ -1,0 +1,154 @@
+//! `/status`: what is in force and how it goes, as JSON. Documented in docs/operations.md; fields are only ever added.
+
+use crate::control::{Applied, Control, ReloadError};
+use crate::snapshot::Service;
+use ringway_ring::{FULL_SHARE, Slot};
+use ringway_telemetry::catalogue;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What came of the last reload.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LastReload(Value);
+
+impl LastReload {
+    pub(crate) fn new(result: &str, outcome: &Result<Applied, ReloadError>) -> Self {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let mut value = json!({ "result": result, "unix_seconds": at });
+        match outcome {
+            Ok(applied) => {
+                value["generation"] = json!(applied.generation);
+                value["changes"] = json!(applied.diff.changes);
+                value["needs_restart"] = json!(applied.diff.needs_restart);
+                value["moved"] = applied
+                    .moved
+                    .iter()
+                    .map(|(service, share)| json!({ "service": service, "percent": share * 100.0 }))
+                    .collect();
+            }
+            Err(error) => {
+                value["error"] = json!(error.to_string());
+                if let ReloadError::Invalid(diagnostics) = error {
+                    value["diagnostics"] = json!(diagnostics);
+                }
+            }
+        }
+        Self(value)
+    }
+
+    pub(crate) fn json(&self) -> &Value {
+        &self.0
+    }
+}
+
+/// The whole status.
+pub(crate) fn status(control: &Control) -> Value {
+    let snapshot = control.current.load_full();
+    let bound = control.bound();
+    let now = Instant::now();
+    let listeners: Vec<Value> = snapshot
+        .config
+        .listeners
+        .iter()
+        .map(|listener| {
+            let protocol = match listener.protocol {
+                ringway_config::model::Protocol::Http(_) => "http",
+                ringway_config::model::Protocol::Tcp(_) => "tcp",
+            };
+            let address = bound.get(&listener.name).unwrap_or(&listener.address);
+            json!({ "name": listener.name, "address": address.to_string(), "protocol": protocol })
+        })
+        .collect();
+    let services: Vec<Value> = snapshot.services.iter().map(|service| service_status(control, service, now)).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "uptime_seconds": control.started.elapsed().as_secs_f64(),
+        "generation": snapshot.generation,
+        "draining": control.draining.load(Relaxed),
+        "workers": control.workers,
+        "last_reload": control.last_reload().json(),
+        "listeners": listeners,
+        "services": services,
+    })
+}
+
+fn service_status(control: &Control, service: &Service, now: Instant) -> Value {
+    let shares = service.group.shares();
+    let health = service.live.health();
+    let backends: Vec<Value> = service
+        .backends
+        .iter()
+        .enumerate()
+        .map(|(index, backend)| {
+            let view = health.view(&backend.config.id, now);
+            let load = &backend.state.load;
+            json!({
+                "id": backend.config.id,
+                "address": backend.config.address.to_string(),
+                "weight": backend.config.weight,
+                "state": view.as_ref().map_or("unknown", |view| view.state),
+                "check_failure": view.as_ref().and_then(|view| view.check_failure).map(|failure| failure.to_string()),
+                "consecutive_failures": view.as_ref().map_or(0, |view| view.consecutive_failures),
+                "ejected_for_seconds": view.as_ref().and_then(|view| view.ejected_for).map(|left| left.as_secs_f64()),
+                "accept_share": f64::from(load.lifecycle()) / f64::from(FULL_SHARE),
+                "in_flight": load.in_flight(),
+                "cap": cap_json(service.group.cap(Slot(index as u16))),
+                "ring_share": shares[index],
+                "requests": control.metrics.cells.backend_requests(&service.config.name, &backend.config.id),
+            })
+        })
+        .collect();
+    json!({
+        "name": service.config.name,
+        "policy": if service.hashes() { "ring" } else { "round_robin" },
+        "ring_digest": service.ring_digest().map(|digest| format!("{digest:016x}")),
+        "in_flight": service.live.total.sum(),
+        "waiting": service.live.waiting.load(Relaxed),
+        "panic": health.is_panic(),
+        "backends": backends,
+    })
+}
+
+/// No limit is `null`.
+fn cap_json(cap: u32) -> Value {
+    if cap == u32::MAX { Value::Null } else { json!(cap) }
+}
+
+/// The metrics page.
+pub(crate) fn metrics(control: &Control) -> String {
+    let snapshot = control.current.load_full();
+    let mut samples = vec![(catalogue::GENERATION, Vec::new(), snapshot.generation as f64)];
+    for service in &snapshot.services {
+        if let Some(digest) = service.ring_digest() {
+            samples.push((catalogue::RING_DIGEST, vec![service.config.name.clone(), format!("{digest:016x}")], 1.0));
+        }
+    }
+    for service in &snapshot.services {
+        let panic = if service.live.health().is_panic() { 1.0 } else { 0.0 };
+        samples.push((catalogue::PANIC_MODE, vec![service.config.name.clone()], panic));
+    }
+    type Read = fn(&Service, usize, &[f64]) -> f64;
+    let reads: [(ringway_telemetry::catalogue::Metric, Read); 4] = [
+        (catalogue::BACKEND_IN_FLIGHT, |service, index, _| f64::from(service.backends[index].state.load.in_flight())),
+        (catalogue::BACKEND_CAP, |service, index, _| match service.group.cap(Slot(index as u16)) {
+            u32::MAX => f64::INFINITY,
+            cap => f64::from(cap),
+        }),
+        (catalogue::BACKEND_SHARE, |_, index, shares| shares[index]),
+        (catalogue::BACKEND_ACCEPT, |service, index, _| {
+            f64::from(service.backends[index].state.load.lifecycle()) / f64::from(FULL_SHARE)
+        }),
+    ];
+    let shares: Vec<Vec<f64>> = snapshot.services.iter().map(|service| service.group.shares()).collect();
+    for (metric, read) in reads {
+        for (service, shares) in snapshot.services.iter().zip(&shares) {
+            for (index, backend) in service.backends.iter().enumerate() {
+                let labels = vec![service.config.name.clone(), backend.config.id.clone()];
+                samples.push((metric, labels, read(service, index, shares)));
+            }
+        }
+    }
+    control.metrics.render(&samples)
+}

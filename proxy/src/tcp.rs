@@ -1,0 +1,163 @@
+//! A client's TCP session: one backend, chosen by the client's address, for its whole life.
+
+use crate::error::ProxyError;
+use crate::inflight::{self, InFlight};
+use crate::tunnel::{self, End, Way};
+use crate::upstream;
+use crate::worker::{OpenConnection, View};
+use crate::{key, request};
+use ringway_config::model::Protocol;
+use ringway_health::Outcome;
+use ringway_ring::Selection;
+use ringway_telemetry::access::Value;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+use tokio::net::TcpStream;
+
+/// A session as the access log tells it.
+struct Session {
+    started: Instant,
+    peer: String,
+    service: usize,
+    hash: Option<u64>,
+    selection: Selection,
+    retries: u32,
+    backend: Option<usize>,
+    up_bytes: u64,
+    down_bytes: u64,
+}
+
+/// Serves a session to its end.
+pub(crate) async fn serve(open: OpenConnection, mut stream: TcpStream, peer: SocketAddr, view: Rc<View>, listener: usize) {
+    let Protocol::Tcp(tcp) = &view.snapshot.config.listeners[listener].protocol else { return };
+    let service = tcp.service;
+    let worker = Rc::clone(&open.worker);
+    let this = &view.services[service];
+    let hash = this.service.hashes().then(|| hash_of(&this.service, peer));
+    let mut session = Session {
+        started: Instant::now(),
+        peer: peer.ip().to_canonical().to_string(),
+        service,
+        hash,
+        selection: this.service.group.begin(hash),
+        retries: 0,
+        backend: None,
+        up_bytes: 0,
+        down_bytes: 0,
+    };
+    let timer = worker.timer();
+    let reason = match connect(&view, &mut session, &worker, &timer).await {
+        Err(error) => {
+            worker.shared.cells.error(&this.service.config.name, error.reason());
+            this.cells.requests[0].increment();
+            // Nothing can be said on a TCP connection but that it is over.
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+            error.reason()
+        }
+        Ok((guard, mut backend)) => {
+            guard.report(Outcome::Success);
+            if session.selection.spills() > 0 {
+                this.cells.spills.increment();
+            }
+            if session.hash.is_some() && session.selection.owner() == Some(guard.slot) {
+                this.cells.owned.increment();
+            }
+            let timeouts = &this.service.config.timeouts;
+            let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
+            let (mut up, mut down) = (Way::new(<_>::default()), Way::new(<_>::default()));
+            let end = tunnel::relay(&mut stream, &mut backend, &mut up, &mut down, &worker, &timer, &limits).await;
+            (session.up_bytes, session.down_bytes) = (up.moved, down.moved);
+            worker.cells.received_bytes.add(up.moved);
+            worker.cells.sent_bytes.add(down.moved);
+            this.cells.requests[2].increment();
+            drop(guard);
+            match end {
+                End::Closed => "closed",
+                End::Reset => "reset",
+                End::TimedOut => "session_timeout",
+            }
+        }
+    };
+    this.cells.durations.record(session.started.elapsed());
+    log(&open, &view, &session, reason);
+}
+
+fn hash_of(service: &crate::snapshot::Service, peer: SocketAddr) -> u64 {
+    use ringway_config::model::KeySource;
+    // Of all the sources, a TCP session has an address only.
+    let bits = service.config.hash_key.iter().find_map(|source| match source {
+        KeySource::SourceIp { v4_bits, v6_bits } => Some((*v4_bits, *v6_bits)),
+        _ => None,
+    });
+    let (v4_bits, v6_bits) = bits.unwrap_or((32, 128));
+    let mut text = Vec::new();
+    key::address_key(peer.ip(), v4_bits, v6_bits, &mut text);
+    ringway_ring::hash_key(&text, service.seed())
+}
+
+/// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.
+async fn connect(
+    view: &Rc<View>,
+    session: &mut Session,
+    worker: &Rc<crate::worker::Worker>,
+    timer: &crate::timer::Timer,
+) -> Result<(InFlight, TcpStream), ProxyError> {
+    let this = &view.services[session.service];
+    let config = &this.service.config;
+    let mut last_error = None;
+    loop {
+        let selection = &mut session.selection;
+        let found = inflight::acquire(view, session.service, session.hash, selection, worker.index, timer).await;
+        let guard = match found {
+            Ok(guard) => guard,
+            Err(error) => return Err(last_error.unwrap_or(error)),
+        };
+        session.backend = Some(guard.index());
+        let upstream = &this.upstreams[guard.index()];
+        upstream.cells.requests.increment();
+        upstream.cells.connects.increment();
+        let address = this.service.address(guard.slot);
+        match upstream::connect(address, config.timeouts.connect, crate::timer::Deadline::NEVER, timer).await {
+            Ok(stream) => return Ok((guard, stream)),
+            Err(error) => {
+                upstream.cells.failures.increment();
+                guard.report(error.outcome());
+                if session.retries >= config.retry.attempts {
+                    return Err(error);
+                }
+                session.retries += 1;
+                this.cells.retries.increment();
+                last_error = Some(error);
+            }
+        }
+    }
+}
+
+fn log(open: &OpenConnection, view: &View, session: &Session, reason: &str) {
+    if !open.worker.logs_access() {
+        return;
+    }
+    let service = &view.services[session.service].service;
+    let id = |index: usize| Value::Word(&service.backends[index].config.id);
+    let owner = session.hash.and(session.selection.owner());
+    let mut hash_text = [0; 16];
+    let pairs = [
+        ("time_ms", Value::Number(request::unix_millis())),
+        ("client", Value::Word(&session.peer)),
+        ("listener", Value::Word(open.gate.name())),
+        ("reason", Value::Word(reason)),
+        ("service", Value::Word(&service.config.name)),
+        ("key_hash", session.hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),
+        ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
+        ("backend", session.backend.map_or(Value::Nothing, id)),
+        ("spills", Value::Number(u64::from(session.selection.spills()))),
+        ("skipped", Value::Number(u64::from(session.selection.skipped()))),
+        ("retries", Value::Number(u64::from(session.retries))),
+        ("generation", Value::Number(view.snapshot.generation)),
+        ("received_bytes", Value::Number(session.up_bytes)),
+        ("sent_bytes", Value::Number(session.down_bytes)),
+        ("duration_us", Value::Number(session.started.elapsed().as_micros() as u64)),
+    ];
+    open.worker.log(|log| log.line(&pairs));
+}

@@ -1,2 +1,107 @@
-//! The binary: command line and wiring.
-fn main() {}
+//! The binary: command line and wiring, nothing else.
+
+mod demo;
+mod explain;
+mod run;
+
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A layer-4/layer-7 reverse proxy that sends the same key to the same backend.
+#[derive(Debug, Parser)]
+#[command(name = "ringway", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Carry traffic.
+    Run {
+        /// The configuration file; followed while running.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration file: exit 0 if it is valid, 1 if not.
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// Print findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which backend a key belongs to, and which are next.
+    Explain {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// The service.
+        #[arg(short, long, value_name = "NAME")]
+        service: String,
+        /// The key, as the request would have it; parts of a composite key are joined by `\0`.
+        #[arg(short, long)]
+        key: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+    /// Run sample backends and the proxy in one process, to try it.
+    Demo {
+        /// Where the proxy listens.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// Where the admin listener listens.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+        admin: SocketAddr,
+        /// How many sample backends.
+        #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+        backends: u16,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run { config } => run::run(&config),
+        Command::Check { file, json } => check(&file, json),
+        Command::Explain { config, service, key, json } => explain::explain(&config, &service, &key, json),
+        Command::Schema => schema(),
+        Command::Demo { listen, admin, backends } => demo::demo(listen, admin, backends),
+    };
+    result.unwrap_or_else(|error| {
+        // Standard error may be closed; there is nobody else to tell.
+        let _ = writeln!(std::io::stderr(), "ringway: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+/// Exit 0: valid (warnings or not); 1: not.
+fn check(file: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
+    let (errors, warnings) = match ringway_config::load_file(file) {
+        Ok(loaded) => (Vec::new(), loaded.warnings),
+        Err(found) => found.0.into_iter().partition(|finding| finding.severity == ringway_config::Severity::Error),
+    };
+    let valid = errors.is_empty();
+    let mut out = std::io::stdout().lock();
+    if json {
+        let report = serde_json::json!({ "valid": valid, "errors": errors, "warnings": warnings });
+        writeln!(out, "{report:#}")?;
+    } else {
+        for finding in errors.iter().chain(&warnings) {
+            writeln!(out, "{finding}\n")?;
+        }
+        let verdict = if valid { "valid" } else { "not valid" };
+        writeln!(out, "{}: {verdict}, {} errors, {} warnings", file.display(), errors.len(), warnings.len())?;
+    }
+    Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn schema() -> anyhow::Result<ExitCode> {
+    writeln!(std::io::stdout(), "{:#}", ringway_config::json_schema())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -13,8 +13,13 @@ use std::time::Duration;
 /// Builds the model. `None` if anything is an error.
 pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<model::Config> {
     let services = services(root, findings);
-    let names: HashMap<&str, usize> =
-        root.services.value.iter().enumerate().map(|(index, service)| (service.value.name.value.as_str(), index)).collect();
+    let names: HashMap<&str, usize> = root
+        .services
+        .value
+        .iter()
+        .enumerate()
+        .map(|(index, service)| (service.value.name.value.as_str(), index))
+        .collect();
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
@@ -88,9 +93,18 @@ fn addresses(root: &schema::Root, admin: Option<&model::Admin>, findings: &mut F
     }
 }
 
-fn listeners(root: &schema::Root, services: &HashMap<&str, usize>, findings: &mut Findings) -> Vec<Option<model::Listener>> {
+fn listeners(
+    root: &schema::Root,
+    services: &HashMap<&str, usize>,
+    findings: &mut Findings,
+) -> Vec<Option<model::Listener>> {
     if root.listeners.value.is_empty() && !findings.entry_lost {
-        findings.error(root.listeners.place, "empty_listeners", "there is no listener", "add one: `- { name: web, address: \"0.0.0.0:8080\", service: ... }`");
+        findings.error(
+            root.listeners.place,
+            "empty_listeners",
+            "there is no listener",
+            "add one: `- { name: web, address: \"0.0.0.0:8080\", service: ... }`",
+        );
     }
     unique(root.listeners.value.iter().map(|listener| &listener.value.name), "listener", findings);
     root.listeners.value.iter().map(|listener| listener_model(&listener.value, services, findings)).collect()
@@ -108,7 +122,8 @@ fn listener_model(
         ProtocolName::Http => Protocol::Http(http_listener(section, routes?, findings)?),
         ProtocolName::Tcp => {
             let [route] = routes?.try_into().ok()?;
-            let conditions = route.host.is_some() || route.path.is_some() || !route.methods.is_empty() || !route.headers.is_empty();
+            let conditions =
+                route.host.is_some() || route.path.is_some() || !route.methods.is_empty() || !route.headers.is_empty();
             if conditions {
                 findings.error(
                     section.routes.place,
@@ -140,23 +155,46 @@ fn routes(
             Some(vec![model::Route { host: None, path: None, methods: Vec::new(), headers: Vec::new(), service }])
         }
         (Some(service), _) => {
-            findings.error(service.place, "service_and_routes", "`service` and `routes` exclude each other", "make it the last route: `- { service: ... }`");
+            findings.error(
+                service.place,
+                "service_and_routes",
+                "`service` and `routes` exclude each other",
+                "make it the last route: `- { service: ... }`",
+            );
             None
         }
         (None, []) => {
-            findings.error(section.place, "no_route", format!("listener {:?} leads nowhere", section.name.value), "add `service: ...` or `routes:`");
+            findings.error(
+                section.place,
+                "no_route",
+                format!("listener {:?} leads nowhere", section.name.value),
+                "add `service: ...` or `routes:`",
+            );
             None
         }
         (None, routes) => {
             if tcp && routes.len() > 1 {
-                findings.error(routes[1].place, "tcp_conditions", "a tcp listener has one service", "write `service: ...`");
+                findings.error(
+                    routes[1].place,
+                    "tcp_conditions",
+                    "a tcp listener has one service",
+                    "write `service: ...`",
+                );
             }
             let built: Vec<_> = routes.iter().map(|route| route_model(&route.value, services, findings)).collect();
             let built: Option<Vec<model::Route>> = built.into_iter().collect();
             for (index, route) in built.iter().flatten().enumerate() {
-                let catches_all = route.host.is_none() && route.path.is_none() && route.methods.is_empty() && route.headers.is_empty();
+                let catches_all = route.host.is_none()
+                    && route.path.is_none()
+                    && route.methods.is_empty()
+                    && route.headers.is_empty();
                 if catches_all && let Some(next) = routes.get(index + 1).filter(|_| !tcp) {
-                    findings.warning(next.place, "unreachable_route", "no request comes as far as this route: the one before takes all", "put the route without conditions last");
+                    findings.warning(
+                        next.place,
+                        "unreachable_route",
+                        "no request comes as far as this route: the one before takes all",
+                        "put the route without conditions last",
+                    );
                     break;
                 }
             }
@@ -165,27 +203,42 @@ fn routes(
     }
 }
 
-fn route_model(section: &schema::RouteSection, services: &HashMap<&str, usize>, findings: &mut Findings) -> Option<model::Route> {
+fn route_model(
+    section: &schema::RouteSection,
+    services: &HashMap<&str, usize>,
+    findings: &mut Findings,
+) -> Option<model::Route> {
     let service = service_index(&section.service, services, findings);
     let conditions = &section.r#match.value;
     let host = conditions.host.as_ref().map(|host| {
         let text = host.value.to_ascii_lowercase();
         let bare = text.strip_prefix("*.").unwrap_or(&text);
         if bare.is_empty() || bare.contains(['*', '/', ' ']) || bare.contains(':') && !bare.starts_with('[') {
-            findings.error(host.place, "bad_host", format!("`{}` is not a host", host.value), "write `api.example.com` or `*.example.com`, without port");
+            findings.error(
+                host.place,
+                "bad_host",
+                format!("`{}` is not a host", host.value),
+                "write `api.example.com` or `*.example.com`, without port",
+            );
         }
         if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text) }
     });
     let path = match (&conditions.path, &conditions.path_prefix) {
         (Some(path), Some(_)) => {
-            findings.error(path.place, "path_and_prefix", "`path` and `path_prefix` exclude each other", "keep one of the two");
+            findings.error(
+                path.place,
+                "path_and_prefix",
+                "`path` and `path_prefix` exclude each other",
+                "keep one of the two",
+            );
             None
         }
         (Some(path), None) => path_text(path, findings).map(PathMatch::Exact),
         (None, Some(path)) => path_text(path, findings).map(PathMatch::Prefix),
         (None, None) => None,
     };
-    let methods: Vec<String> = conditions.method.iter().chain(&conditions.methods.value).map(|at| method(at, findings)).collect();
+    let methods: Vec<String> =
+        conditions.method.iter().chain(&conditions.methods.value).map(|at| method(at, findings)).collect();
     let headers = conditions
         .headers
         .value
@@ -217,7 +270,11 @@ fn service_index(at: &At<String>, services: &HashMap<&str, usize>, findings: &mu
     None
 }
 
-fn http_listener(section: &schema::ListenerSection, routes: Vec<model::Route>, findings: &mut Findings) -> Option<model::HttpListener> {
+fn http_listener(
+    section: &schema::ListenerSection,
+    routes: Vec<model::Route>,
+    findings: &mut Findings,
+) -> Option<model::HttpListener> {
     let forwarded = &section.forwarded.value;
     let trusted: Vec<_> = forwarded
         .trusted
@@ -226,14 +283,24 @@ fn http_listener(section: &schema::ListenerSection, routes: Vec<model::Route>, f
         .filter_map(|at| {
             let network = at.value.parse().or_else(|_| at.value.parse::<std::net::IpAddr>().map(Into::into));
             if network.is_err() {
-                findings.error(at.place, "bad_network", format!("`{}` is not a network", at.value), "write for example `10.0.0.0/8` or `::1/128`");
+                findings.error(
+                    at.place,
+                    "bad_network",
+                    format!("`{}` is not a network", at.value),
+                    "write for example `10.0.0.0/8` or `::1/128`",
+                );
             }
             network.ok()
         })
         .collect();
     let head = &section.head_bytes_max;
     if !(256..=1024 * 1024).contains(&head.value.0) {
-        findings.error(head.place, "out_of_range", format!("{} bytes are out of range", head.value.0), "write a size from 256 to 1MiB");
+        findings.error(
+            head.place,
+            "out_of_range",
+            format!("{} bytes are out of range", head.value.0),
+            "write a size from 256 to 1MiB",
+        );
     }
     let timeouts = &section.timeouts.value;
     for (at, name) in [(&timeouts.idle, "idle"), (&timeouts.head, "head"), (&timeouts.body_idle, "body_idle")] {
@@ -241,7 +308,11 @@ fn http_listener(section: &schema::ListenerSection, routes: Vec<model::Route>, f
     }
     Some(model::HttpListener {
         routes,
-        forwarded: model::Forwarded { trusted, x_forwarded: forwarded.x_forwarded.value, forwarded: forwarded.forwarded.value },
+        forwarded: model::Forwarded {
+            trusted,
+            x_forwarded: forwarded.x_forwarded.value,
+            forwarded: forwarded.forwarded.value,
+        },
         head_bytes_max: head.value.0 as usize,
         fields_max: section.fields_max.value.0 as usize,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
@@ -255,7 +326,12 @@ fn http_listener(section: &schema::ListenerSection, routes: Vec<model::Route>, f
 
 fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
     if root.services.value.is_empty() && !findings.entry_lost {
-        findings.error(root.services.place, "empty_services", "there is no service", "add one: `- { name: ..., backends: [ ... ] }`");
+        findings.error(
+            root.services.place,
+            "empty_services",
+            "there is no service",
+            "add one: `- { name: ..., backends: [ ... ] }`",
+        );
     }
     unique(root.services.value.iter().map(|service| &service.value.name), "service", findings);
     root.services.value.iter().map(|service| service_model(&service.value, findings)).collect()
@@ -266,10 +342,17 @@ fn service_model(section: &schema::ServiceSection, findings: &mut Findings) -> O
     let backends = backends(section, findings);
     let balance = &section.balance.value;
     let policy = match balance.policy.value {
-        PolicyName::Ring => PolicyParams::Ring(RingParams { points: balance.points.value.0 as u32, seed: seed(balance.seed.as_ref()) }),
+        PolicyName::Ring => {
+            PolicyParams::Ring(RingParams { points: balance.points.value.0 as u32, seed: seed(balance.seed.as_ref()) })
+        }
         PolicyName::RoundRobin => {
             if let Some(keys) = &balance.hash_key {
-                findings.warning(keys.place, "unused_hash_key", "round_robin does not look at keys", "write `policy: ring`, or remove `hash_key`");
+                findings.warning(
+                    keys.place,
+                    "unused_hash_key",
+                    "round_robin does not look at keys",
+                    "write `policy: ring`, or remove `hash_key`",
+                );
             }
             PolicyParams::RoundRobin
         }
@@ -277,7 +360,12 @@ fn service_model(section: &schema::ServiceSection, findings: &mut Findings) -> O
     let hash_key = match &balance.hash_key {
         None => vec![KeySource::SourceIp { v4_bits: 32, v6_bits: 128 }],
         Some(keys) if keys.value.is_empty() => {
-            findings.error(keys.place, "empty_hash_key", "there is no source of a key", "add one: `- { header: x-user-id }`");
+            findings.error(
+                keys.place,
+                "empty_hash_key",
+                "there is no source of a key",
+                "add one: `- { header: x-user-id }`",
+            );
             Vec::new()
         }
         Some(keys) => keys.value.iter().filter_map(|key| key_source(key, findings)).collect(),
@@ -286,7 +374,9 @@ fn service_model(section: &schema::ServiceSection, findings: &mut Findings) -> O
     let queue = &balance.bounded_load.value.queue.value;
     nonzero(&queue.timeout, "timeout", findings);
     let timeouts = &section.timeouts.value;
-    for (at, name) in [(&timeouts.connect, "connect"), (&timeouts.response, "response"), (&timeouts.body_idle, "body_idle")] {
+    for (at, name) in
+        [(&timeouts.connect, "connect"), (&timeouts.response, "response"), (&timeouts.body_idle, "body_idle")]
+    {
         nonzero(at, name, findings);
     }
     let pool = &section.pool.value;
@@ -341,11 +431,21 @@ fn backends(section: &schema::ServiceSection, findings: &mut Findings) -> Vec<mo
         );
     }
     if list.len() > usize::from(u16::MAX) {
-        findings.error(section.backends.place, "too_many_backends", format!("{} backends", list.len()), "a service has at most 65535");
+        findings.error(
+            section.backends.place,
+            "too_many_backends",
+            format!("{} backends", list.len()),
+            "a service has at most 65535",
+        );
     }
     unique(list.iter().map(|backend| &backend.value.id), "backend", findings);
     if !list.is_empty() && list.iter().all(|backend| backend.value.weight.value.0 == 0 || backend.value.drain.value) {
-        findings.warning(section.backends.place, "nothing_takes_traffic", format!("every backend of {:?} is drained", section.name.value), "give one a weight above 0");
+        findings.warning(
+            section.backends.place,
+            "nothing_takes_traffic",
+            format!("every backend of {:?} is drained", section.name.value),
+            "give one a weight above 0",
+        );
     }
     list.iter()
         .filter_map(|backend| {
@@ -356,7 +456,12 @@ fn backends(section: &schema::ServiceSection, findings: &mut Findings) -> Vec<mo
                 address: address(&backend.address, findings).filter(|address| {
                     let good = address.port() != 0;
                     if !good {
-                        findings.error(backend.address.place, "bad_address", "a backend has no port 0", "write the port it listens on");
+                        findings.error(
+                            backend.address.place,
+                            "bad_address",
+                            "a backend has no port 0",
+                            "write the port it listens on",
+                        );
                     }
                     good
                 })?,
@@ -406,7 +511,8 @@ macro_rules! plain_sources {
         let mut sources = Vec::new();
         sources.extend(section.header.as_ref().map(|at| KeySource::Header(header_name(at, $findings))));
         sources.extend(section.cookie.as_ref().map(|at| KeySource::Cookie(nonempty(at, "a cookie's name", $findings))));
-        sources.extend(section.query.as_ref().map(|at| KeySource::Query(nonempty(at, "a parameter's name", $findings))));
+        sources
+            .extend(section.query.as_ref().map(|at| KeySource::Query(nonempty(at, "a parameter's name", $findings))));
         sources.extend(section.source_ip.as_ref().map(|at| KeySource::SourceIp {
             v4_bits: at.value.v4_bits.value.0 as u8,
             v6_bits: at.value.v6_bits.value.0 as u8,
@@ -431,7 +537,12 @@ fn key_source(at: &At<schema::KeySection>, findings: &mut Findings) -> Option<Ke
             })
             .collect();
         if all.value.is_empty() {
-            findings.error(all.place, "empty_hash_key", "there is no part of a key", "add some: `all: [ { host: {} }, { path: {} } ]`");
+            findings.error(
+                all.place,
+                "empty_hash_key",
+                "there is no part of a key",
+                "add some: `all: [ { host: {} }, { path: {} } ]`",
+            );
         }
         sources.push(KeySource::All(parts));
     }
@@ -461,7 +572,12 @@ fn health_check(at: &At<schema::HealthSection>, findings: &mut Findings) -> Opti
             return None;
         }
         (None, None) => {
-            findings.error(at.place, "no_check", "it does not say what to check", "add `http: { path: /healthz }` or `tcp: {}`");
+            findings.error(
+                at.place,
+                "no_check",
+                "it does not say what to check",
+                "add `http: { path: /healthz }` or `tcp: {}`",
+            );
             return None;
         }
     };
@@ -469,13 +585,24 @@ fn health_check(at: &At<schema::HealthSection>, findings: &mut Findings) -> Opti
     let intervals = [Some(&section.interval), section.interval_down.as_ref(), section.interval_transition.as_ref()];
     for interval in intervals.into_iter().flatten() {
         if interval.value < Duration::from_millis(10) {
-            findings.error(interval.place, "bad_duration", "checks cannot be less than 10 ms apart", "write for example `2s`");
+            findings.error(
+                interval.place,
+                "bad_duration",
+                "checks cannot be less than 10 ms apart",
+                "write for example `2s`",
+            );
         }
     }
     nonzero(&section.timeout, "timeout", findings);
-    let shortest = section.interval.value.min(or_interval(&section.interval_down)).min(or_interval(&section.interval_transition));
+    let shortest =
+        section.interval.value.min(or_interval(&section.interval_down)).min(or_interval(&section.interval_transition));
     if section.timeout.value > shortest {
-        findings.warning(section.timeout.place, "timeout_above_interval", "a check may take longer than its interval: the next waits for it", "write a shorter `timeout`, or a longer `interval`");
+        findings.warning(
+            section.timeout.place,
+            "timeout_above_interval",
+            "a check may take longer than its interval: the next waits for it",
+            "write a shorter `timeout`, or a longer `interval`",
+        );
     }
     Some(model::HealthCheck {
         params: CheckParams {
@@ -518,7 +645,12 @@ fn status_range(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> 
     match range {
         Some((low, high)) if (100..=599).contains(&low) && low <= high && high <= 599 => Some((low, high)),
         _ => {
-            findings.error(at.place, "bad_status", format!("`{}` is not a status or a range of them", at.value), "write for example `200` or `200-299`");
+            findings.error(
+                at.place,
+                "bad_status",
+                format!("`{}` is not a status or a range of them", at.value),
+                "write for example `200` or `200-299`",
+            );
             None
         }
     }
@@ -529,7 +661,12 @@ fn outlier(section: Option<&At<schema::OutlierSection>>, findings: &mut Findings
     let section = &at.value;
     nonzero(&section.base_ejection, "base_ejection", findings);
     if section.max_ejection.value < section.base_ejection.value {
-        findings.error(section.max_ejection.place, "out_of_range", "`max_ejection` is shorter than `base_ejection`", "write at least the base");
+        findings.error(
+            section.max_ejection.place,
+            "out_of_range",
+            "`max_ejection` is shorter than `base_ejection`",
+            "write at least the base",
+        );
     }
     OutlierParams {
         on: match section.on.value {
@@ -553,11 +690,17 @@ fn address(at: &At<String>, findings: &mut Findings) -> Option<SocketAddr> {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let port_good = port.parse::<u16>().is_ok();
     let (message, help) = if host.is_empty() && port_good {
-        (format!("`{text}` has no IP address"), format!("write `\"0.0.0.0:{port}\"` for all of IPv4, `\"127.0.0.1:{port}\"` for this machine only"))
+        (
+            format!("`{text}` has no IP address"),
+            format!("write `\"0.0.0.0:{port}\"` for all of IPv4, `\"127.0.0.1:{port}\"` for this machine only"),
+        )
     } else if text.parse::<std::net::IpAddr>().is_ok() {
         (format!("`{text}` has no port"), "write it as `\"10.0.0.1:8080\"` or `\"[::1]:8080\"`".to_owned())
     } else if port_good && !host.starts_with(|c: char| c.is_ascii_digit() || c == '[') {
-        (format!("`{text}` has a name where there must be an IP address"), "write the IP address: names are not looked up here".to_owned())
+        (
+            format!("`{text}` has a name where there must be an IP address"),
+            "write the IP address: names are not looked up here".to_owned(),
+        )
     } else {
         (format!("`{text}` is not an address"), "write it as `\"10.0.0.1:8080\"` or `\"[::1]:8080\"`".to_owned())
     };
@@ -566,9 +709,15 @@ fn address(at: &At<String>, findings: &mut Findings) -> Option<SocketAddr> {
 }
 
 fn name(at: &At<String>, what: &str, findings: &mut Findings) {
-    let good = !at.value.is_empty() && at.value.len() <= 256 && !at.value.chars().any(|c| c.is_control() || c.is_whitespace());
+    let good =
+        !at.value.is_empty() && at.value.len() <= 256 && !at.value.chars().any(|c| c.is_control() || c.is_whitespace());
     if !good {
-        findings.error(at.place, "bad_name", format!("{what} is empty, too long, or has spaces"), "write 1 to 256 characters without spaces");
+        findings.error(
+            at.place,
+            "bad_name",
+            format!("{what} is empty, too long, or has spaces"),
+            "write 1 to 256 characters without spaces",
+        );
     }
 }
 
@@ -584,7 +733,12 @@ fn unique<'a>(names: impl Iterator<Item = &'a At<String>>, what: &str, findings:
     for at in names {
         if let Some(line) = seen.insert(&at.value, at.place.line) {
             let code = if what == "backend" { "duplicate_id" } else { "duplicate_name" };
-            findings.error(at.place, code, format!("{what} {:?} is already defined in line {line}", at.value), "give each its own");
+            findings.error(
+                at.place,
+                code,
+                format!("{what} {:?} is already defined in line {line}", at.value),
+                "give each its own",
+            );
         }
     }
 }
@@ -598,7 +752,12 @@ fn nonzero(at: &At<Duration>, what: &str, findings: &mut Findings) {
 fn path_text(at: &At<String>, findings: &mut Findings) -> Option<String> {
     let good = at.value.starts_with('/') && at.value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if !good {
-        findings.error(at.place, "bad_path", format!("`{}` is not a path", at.value), "a path begins with `/`; spaces are written `%20`");
+        findings.error(
+            at.place,
+            "bad_path",
+            format!("`{}` is not a path", at.value),
+            "a path begins with `/`; spaces are written `%20`",
+        );
         return None;
     }
     Some(at.value.clone())
@@ -612,14 +771,24 @@ fn method(at: &At<String>, findings: &mut Findings) -> String {
     if !is_token(&at.value) {
         findings.error(at.place, "bad_method", format!("`{}` is not a method", at.value), "write for example `GET`");
     } else if at.value.bytes().any(|byte| byte.is_ascii_lowercase()) {
-        findings.error(at.place, "bad_method", format!("`{}` is not a method: methods are case-sensitive", at.value), format!("write `{}`", at.value.to_ascii_uppercase()));
+        findings.error(
+            at.place,
+            "bad_method",
+            format!("`{}` is not a method: methods are case-sensitive", at.value),
+            format!("write `{}`", at.value.to_ascii_uppercase()),
+        );
     }
     at.value.clone()
 }
 
 fn header_name(at: &At<String>, findings: &mut Findings) -> String {
     if !is_token(&at.value) {
-        findings.error(at.place, "bad_header", format!("`{}` is not a field's name", at.value), "write for example `x-user-id`");
+        findings.error(
+            at.place,
+            "bad_header",
+            format!("`{}` is not a field's name", at.value),
+            "write for example `x-user-id`",
+        );
     }
     at.value.to_ascii_lowercase()
 }

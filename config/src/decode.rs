@@ -20,12 +20,24 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    pub(crate) fn error(&mut self, place: Place, code: &'static str, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn error(
+        &mut self,
+        place: Place,
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let help = Some(help.into()).filter(|help| !help.is_empty());
         self.list.push(Diagnostic::new(Severity::Error, code, place, message.into(), help));
     }
 
-    pub(crate) fn warning(&mut self, place: Place, code: &'static str, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn warning(
+        &mut self,
+        place: Place,
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let help = Some(help.into()).filter(|help| !help.is_empty());
         self.list.push(Diagnostic::new(Severity::Warning, code, place, message.into(), help));
     }
@@ -82,7 +94,12 @@ pub(crate) struct SectionReader<'a> {
 
 impl<'a> SectionReader<'a> {
     /// Checks that the node is a mapping without unknown fields.
-    pub(crate) fn new(node: &'a Node, title: &'static str, names: &[&'static str], findings: &mut Findings) -> Option<Self> {
+    pub(crate) fn new(
+        node: &'a Node,
+        title: &'static str,
+        names: &[&'static str],
+        findings: &mut Findings,
+    ) -> Option<Self> {
         let entries: &[_] = match &node.value {
             Value::Map(entries) => entries,
             Value::Null => &[],
@@ -113,13 +130,23 @@ impl<'a> SectionReader<'a> {
             Some(node) => T::decode(node, findings).map(|value| At { value, place: node.place }),
             None => {
                 let message = format!("{} has no `{}`", self.title, name.trim_start_matches("r#"));
-                findings.error(self.place, "missing_field", message, format!("add `{}: ...`", name.trim_start_matches("r#")));
+                findings.error(
+                    self.place,
+                    "missing_field",
+                    message,
+                    format!("add `{}: ...`", name.trim_start_matches("r#")),
+                );
                 None
             }
         }
     }
 
-    pub(crate) fn optional<T: Decode>(&self, name: &str, _: Option<&str>, findings: &mut Findings) -> Option<Option<At<T>>> {
+    pub(crate) fn optional<T: Decode>(
+        &self,
+        name: &str,
+        _: Option<&str>,
+        findings: &mut Findings,
+    ) -> Option<Option<At<T>>> {
         match self.find(name).or_else(|| self.empty_section::<T>(name)) {
             // What cannot be read is told, and then taken for absent, so that the rest of the section is checked as well.
             Some(node) => Some(T::decode(node, findings).map(|value| At { value, place: node.place })),
@@ -134,7 +161,12 @@ impl<'a> SectionReader<'a> {
         self.entries.iter().find(|entry| is_section && entry.0 == name).map(|entry| &entry.2)
     }
 
-    pub(crate) fn default<T: Decode>(&self, name: &str, default: Option<&str>, findings: &mut Findings) -> Option<At<T>> {
+    pub(crate) fn default<T: Decode>(
+        &self,
+        name: &str,
+        default: Option<&str>,
+        findings: &mut Findings,
+    ) -> Option<At<T>> {
         let given = self.find(name);
         // What cannot be read is told, and the default stands in for it, so that the rest of the section is checked.
         match given.and_then(|node| T::decode(node, findings).map(|value| At { value, place: node.place })) {
@@ -363,7 +395,12 @@ impl Decode for Duration {
             Value::Text(text) if text == "0" => return Some(Self::ZERO),
             Value::Text(text) => text,
             Value::Integer(value) => {
-                findings.error(node.place, "bad_duration", format!("{value} has no unit"), format!("write `{value}s` or `{value}ms`"));
+                findings.error(
+                    node.place,
+                    "bad_duration",
+                    format!("{value} has no unit"),
+                    format!("write `{value}s` or `{value}ms`"),
+                );
                 return None;
             }
             _ => return findings.wrong_type(node, "a duration", "2s"),
@@ -427,9 +464,16 @@ impl Decode for Bytes {
             "GiB" => Some(1 << 30),
             _ => None,
         };
-        let size = unit.and_then(|unit: u64| text[..digits].parse::<u64>().ok()?.checked_mul(unit)).filter(|&size| size <= 1 << 50);
+        let size = unit
+            .and_then(|unit: u64| text[..digits].parse::<u64>().ok()?.checked_mul(unit))
+            .filter(|&size| size <= 1 << 50);
         if size.is_none() {
-            findings.error(node.place, "bad_size", format!("`{text}` is not a size"), "write for example `65536`, `64KiB` or `1MiB`");
+            findings.error(
+                node.place,
+                "bad_size",
+                format!("`{text}` is not a size"),
+                "write for example `65536`, `64KiB` or `1MiB`",
+            );
         }
         size.map(Self)
     }
@@ -465,7 +509,8 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, millis) in [("500ms", 500), ("2s", 2_000), ("1m30s", 90_000), ("1h", 3_600_000), ("1d", 86_400_000)] {
+        for (text, millis) in [("500ms", 500), ("2s", 2_000), ("1m30s", 90_000), ("1h", 3_600_000), ("1d", 86_400_000)]
+        {
             assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "s", "5", "-1s", "1.5s", "1s1m", "1 s", "99999999999999999999s", "9999d", "1µs"] {

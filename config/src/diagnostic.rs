@@ -48,7 +48,13 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    pub(crate) fn new(severity: Severity, code: &'static str, place: Place, message: String, help: Option<String>) -> Self {
+    pub(crate) fn new(
+        severity: Severity,
+        code: &'static str,
+        place: Place,
+        message: String,
+        help: Option<String>,
+    ) -> Self {
         Self {
             file: String::new(),
             line: place.line,

@@ -34,7 +34,12 @@ fn replace(text: &str, place: Place, lookup: Lookup<'_>, findings: &mut Findings
             continue;
         }
         let Some(len) = rest[at + 2..].find('}') else {
-            findings.error(place, "bad_variable", "`${` without `}`", "write `${NAME}`, or `$${` for the two characters themselves");
+            findings.error(
+                place,
+                "bad_variable",
+                "`${` without `}`",
+                "write `${NAME}`, or `$${` for the two characters themselves",
+            );
             return None;
         };
         let inside = &rest[at + 2..at + 2 + len];
@@ -44,7 +49,12 @@ fn replace(text: &str, place: Place, lookup: Lookup<'_>, findings: &mut Findings
         };
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(is_name) || name.starts_with(|c: char| c.is_ascii_digit()) {
-            findings.error(place, "bad_variable", format!("`{name}` is not a variable's name"), "write `${NAME}` or `${NAME:-default}`");
+            findings.error(
+                place,
+                "bad_variable",
+                format!("`{name}` is not a variable's name"),
+                "write `${NAME}` or `${NAME:-default}`",
+            );
             return None;
         }
         match (lookup(name).filter(|value| !value.is_empty() || default.is_none()), default) {

@@ -40,7 +40,9 @@ pub fn load_str(file: &str, text: &str, environment: Lookup<'_>) -> Result<Loade
     list.dedup();
     list.iter_mut().for_each(|finding| finding.locate(file, text));
     match config {
-        Some(config) if !list.iter().any(|finding| finding.severity == Severity::Error) => Ok(Loaded { config, warnings: list }),
+        Some(config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
+            Ok(Loaded { config, warnings: list })
+        }
         _ => Err(Diagnostics(list)),
     }
 }
@@ -69,13 +71,16 @@ fn read(text: &str, environment: Lookup<'_>, findings: &mut Findings) -> Option<
 pub fn load_file(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
     let file = path.display().to_string();
     let refuse = |code, message: String, help: &str| {
-        let mut finding = Diagnostic::new(Severity::Error, code, diagnostic::Place::default(), message, Some(help.to_owned()));
+        let mut finding =
+            Diagnostic::new(Severity::Error, code, diagnostic::Place::default(), message, Some(help.to_owned()));
         finding.locate(&file, "");
         Diagnostics(vec![finding])
     };
-    let bytes = std::fs::read(path)
-        .map_err(|error| refuse("unreadable_file", format!("cannot read the file: {error}"), "check its path and permissions"))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| refuse("not_utf8", format!("the file is not UTF-8: {}", error.utf8_error()), "save it as UTF-8"))?;
+    let bytes = std::fs::read(path).map_err(|error| {
+        refuse("unreadable_file", format!("cannot read the file: {error}"), "check its path and permissions")
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        refuse("not_utf8", format!("the file is not UTF-8: {}", error.utf8_error()), "save it as UTF-8")
+    })?;
     load_str(&file, &text, &|name| std::env::var(name).ok())
 }

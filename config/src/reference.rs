@@ -19,7 +19,9 @@ fn shape(of: &Shape) -> Value {
     let variable = json!({ "type": "string", "pattern": "\\$\\{" });
     match of {
         Shape::Boolean => json!({ "anyOf": [{ "type": "boolean" }, variable] }),
-        Shape::Integer { min, max } => json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, variable] }),
+        Shape::Integer { min, max } => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": min, "maximum": max }, variable] })
+        }
         Shape::Number { min } => json!({ "anyOf": [{ "type": "number", "minimum": min }, variable] }),
         Shape::Text { pattern: None, .. } => json!({ "type": ["string", "integer"] }),
         Shape::Text { pattern: Some(pattern), .. } => {
@@ -52,7 +54,9 @@ fn shape(of: &Shape) -> Value {
 
 fn default_value(text: &str, shape: &Shape) -> Value {
     match shape {
-        Shape::Boolean | Shape::Integer { .. } | Shape::Number { .. } => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        Shape::Boolean | Shape::Integer { .. } | Shape::Number { .. } => {
+            serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+        }
         _ => json!(text),
     }
 }
@@ -81,9 +85,20 @@ pub fn reference() -> String {
             continue;
         }
         // Writing to a String does not fail.
-        let _ = write!(out, "\n## `{path}`\n\n{}\n\n| field | what it is | type | default |\n|---|---|---|---|\n", one_line(doc));
+        let _ = write!(
+            out,
+            "\n## `{path}`\n\n{}\n\n| field | what it is | type | default |\n|---|---|---|---|\n",
+            one_line(doc)
+        );
         for field in &fields {
-            let _ = writeln!(out, "| `{}` | {} | {} | {} |", field.name, one_line(field.doc), type_name(&field.shape), default_text(field));
+            let _ = writeln!(
+                out,
+                "| `{}` | {} | {} | {} |",
+                field.name,
+                one_line(field.doc),
+                type_name(&field.shape),
+                default_text(field)
+            );
             let (suffix, inner) = match &field.shape {
                 Shape::List(item) => ("[]", (**item).clone()),
                 other => ("", other.clone()),

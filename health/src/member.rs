@@ -116,7 +116,13 @@ impl MemberState {
         }
         self.streak += 1;
         // The first check decides alone: what it replaces was only assumed.
-        let needed = if first { 1 } else if good { params.rise } else { params.fall };
+        let needed = if first {
+            1
+        } else if good {
+            params.rise
+        } else {
+            params.fall
+        };
         if self.streak < needed {
             return false;
         }
@@ -137,7 +143,8 @@ impl MemberState {
     /// takes one off again.
     pub(crate) fn eject(&mut self, params: &OutlierParams, jitter: f64, now: Instant) -> Duration {
         if let Some(returned) = self.returned_at.take() {
-            let peace = now.saturating_duration_since(returned).as_secs_f64() / params.base_ejection.as_secs_f64().max(0.001);
+            let peace =
+                now.saturating_duration_since(returned).as_secs_f64() / params.base_ejection.as_secs_f64().max(0.001);
             self.ejections = self.ejections.saturating_sub(peace as u32);
         }
         self.ejections = self.ejections.saturating_add(1);

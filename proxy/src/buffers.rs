@@ -133,7 +133,10 @@ impl Buffers {
     }
 
     pub(crate) fn give_outgoing(&self, mut outgoing: Vec<u8>) {
-        if outgoing.capacity() > 0 && outgoing.capacity() <= 4 * SMALL_BYTES && self.outgoing.borrow().len() < SMALL_KEPT {
+        if outgoing.capacity() > 0
+            && outgoing.capacity() <= 4 * SMALL_BYTES
+            && self.outgoing.borrow().len() < SMALL_KEPT
+        {
             outgoing.clear();
             self.outgoing.borrow_mut().push(outgoing);
         }

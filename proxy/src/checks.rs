@@ -24,14 +24,18 @@ pub(crate) fn tell(service: &Service, events: &[Event]) {
         let name = &service.config.name;
         metrics::counter!(catalogue::HEALTH_CHANGES.name, "service" => name.clone(), "to" => kind.name()).increment(1);
         match kind {
-            EventKind::Down(failure) => tracing::warn!(service = %name, backend = %id, reason = %failure, "backend is down"),
+            EventKind::Down(failure) => {
+                tracing::warn!(service = %name, backend = %id, reason = %failure, "backend is down")
+            }
             EventKind::Ejected { failures, duration } => tracing::warn!(
                 service = %name, backend = %id, failures, seconds = duration.as_secs_f64(), "backend is ejected"
             ),
             EventKind::EjectionWithheld => tracing::warn!(
                 service = %name, backend = %id, "backend fails, but too many are ejected already"
             ),
-            EventKind::PanicBegan => tracing::error!(service = %name, "too few backends are healthy: health is ignored"),
+            EventKind::PanicBegan => {
+                tracing::error!(service = %name, "too few backends are healthy: health is ignored")
+            }
             EventKind::PanicEnded => tracing::info!(service = %name, "enough backends are healthy again"),
             kind => tracing::info!(service = %name, backend = %id, state = kind.name(), "backend changed"),
         }
@@ -44,7 +48,9 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>) {
     let mut running = JoinSet::new();
     loop {
         let snapshot = current.load_full();
-        let Some(service) = snapshot.service(&live.name).filter(|service| Arc::ptr_eq(&service.live, &live)) else { return };
+        let Some(service) = snapshot.service(&live.name).filter(|service| Arc::ptr_eq(&service.live, &live)) else {
+            return;
+        };
         let now = Instant::now();
         let (next, due) = {
             let mut health = live.health();
@@ -103,8 +109,9 @@ async fn probe(check: &HealthCheck, mut address: SocketAddr) -> Probe {
             CheckKind::Http { method, path, host, headers, expect } => {
                 let default_host = address.to_string();
                 let host = host.as_deref().unwrap_or(&default_host);
-                let mut request =
-                    format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringway-check\r\nconnection: close\r\n");
+                let mut request = format!(
+                    "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringway-check\r\nconnection: close\r\n"
+                );
                 for (name, value) in headers {
                     request.push_str(&format!("{name}: {value}\r\n"));
                 }

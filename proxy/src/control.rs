@@ -136,8 +136,11 @@ impl Proxy {
             workers => workers,
         };
         let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config.clone() });
-        let current =
-            Arc::new(ArcSwap::from_pointee(Snapshot { generation: 0, config: Arc::clone(&empty), services: Box::default() }));
+        let current = Arc::new(ArcSwap::from_pointee(Snapshot {
+            generation: 0,
+            config: Arc::clone(&empty),
+            services: Box::default(),
+        }));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             cells: Arc::clone(&metrics.cells),
@@ -283,7 +286,9 @@ impl Control {
         metrics::counter!(catalogue::RELOADS.name, "result" => label).increment(1);
         metrics::gauge!(catalogue::RELOAD_LAST_OK.name).set(if result.is_ok() { 1.0 } else { 0.0 });
         match &result {
-            Ok(applied) if applied.diff.is_empty() => tracing::info!(generation = applied.generation, "configuration unchanged"),
+            Ok(applied) if applied.diff.is_empty() => {
+                tracing::info!(generation = applied.generation, "configuration unchanged")
+            }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "configuration refused: what was in force stays"),
         }
@@ -341,7 +346,11 @@ impl Control {
     }
 
     /// Sockets for listeners that are not there yet: one a worker.
-    fn bind_new(&self, state: &State, config: &Config) -> Result<Vec<(GateKey, SocketAddr, Vec<TcpListener>)>, ReloadError> {
+    fn bind_new(
+        &self,
+        state: &State,
+        config: &Config,
+    ) -> Result<Vec<(GateKey, SocketAddr, Vec<TcpListener>)>, ReloadError> {
         let mut sockets = Vec::new();
         for listener in &config.listeners {
             let key = GateKey::of(listener);

@@ -188,7 +188,11 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 config.retry.on_timeout && (request.method.is_idempotent() || config.retry.non_idempotent)
             }
         };
-        if !may || !request.replayable || request.report.retries >= config.retry.attempts || worker.timers.now() >= request.limit {
+        if !may
+            || !request.replayable
+            || request.report.retries >= config.retry.attempts
+            || worker.timers.now() >= request.limit
+        {
             return Err(error);
         }
         request.report.retries += 1;
@@ -261,7 +265,8 @@ async fn on_backend(
 
 /// A time-out that was the whole exchange's is told as that.
 fn timed_out(error: ProxyError, client: &Client, request: &Request) -> ProxyError {
-    let is_timeout = matches!(error, ProxyError::ConnectTimeout | ProxyError::ResponseTimeout | ProxyError::SendTimeout);
+    let is_timeout =
+        matches!(error, ProxyError::ConnectTimeout | ProxyError::ResponseTimeout | ProxyError::SendTimeout);
     if is_timeout && client.open.worker.timers.now() >= request.limit { ProxyError::RequestTimeout } else { error }
 }
 
@@ -337,7 +342,8 @@ impl<'a> Exchange<'a> {
                     }
                     self.chunks.clear();
                     self.chunks_sent = 0;
-                    let moved = self.request.body.transfer(self.client.input.bytes(), &mut self.chunks, self.request.encoding);
+                    let moved =
+                        self.request.body.transfer(self.client.input.bytes(), &mut self.chunks, self.request.encoding);
                     let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
                     self.request.count_body(progress.data).map_err(TryError::Downstream)?;
                     self.take_from_client(progress.consumed);
@@ -495,9 +501,12 @@ impl<'a> Exchange<'a> {
             }
             if self.request.version == Version::Http11 {
                 write_status(head, self.upstream.input.bytes(), &mut self.answer);
-                write::copy_fields(&self.upstream.input.bytes()[..head.head_len], &head.fields, &mut self.answer, |field| {
-                    !field.kind.is_hop_by_hop() && field.kind != FieldName::ContentLength
-                });
+                write::copy_fields(
+                    &self.upstream.input.bytes()[..head.head_len],
+                    &head.fields,
+                    &mut self.answer,
+                    |field| !field.kind.is_hop_by_hop() && field.kind != FieldName::ContentLength,
+                );
                 self.answer.extend_from_slice(b"\r\n");
             }
             self.upstream.input.consume(head.head_len);
@@ -507,7 +516,11 @@ impl<'a> Exchange<'a> {
         self.body = head.body.into();
         self.upstream_keep_alive = head.keep_alive && !head.is_switch();
         let bytes = self.upstream.input.bytes();
-        if self.body.is_end() && !head.is_switch() && bytes.len() > head.head_len && head.body == ringway_http1::BodyLength::None {
+        if self.body.is_end()
+            && !head.is_switch()
+            && bytes.len() > head.head_len
+            && head.body == ringway_http1::BodyLength::None
+        {
             // Bytes after an answer that has no body: nobody knows what they are.
             return Err(ParseError::LengthInvalid);
         }
@@ -685,7 +698,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the answer on, and settles both connections.
-    async fn finish(mut self, guard: &InFlight, upstream: &crate::worker::Upstream, outcome: Outcome) -> (u16, Option<ProxyError>, Next) {
+    async fn finish(
+        mut self,
+        guard: &InFlight,
+        upstream: &crate::worker::Upstream,
+        outcome: Outcome,
+    ) -> (u16, Option<ProxyError>, Next) {
         let idle = self.timeouts().body_idle;
         self.client.timer.set_before(idle, self.request.limit);
         let delivered = poll_fn(|context| self.poll_deliver(context)).await;

@@ -84,7 +84,8 @@ pub(crate) fn append(
             write::field(out, "x-forwarded-port", port);
         }
     } else if trusted {
-        for field in head.fields.iter().filter(|field| is_forwarding(field.kind) && field.kind != FieldName::Forwarded) {
+        for field in head.fields.iter().filter(|field| is_forwarding(field.kind) && field.kind != FieldName::Forwarded)
+        {
             out.extend_from_slice(field.name.of(buffer));
             out.extend_from_slice(b": ");
             out.extend_from_slice(field.value.of(buffer));

@@ -3,7 +3,7 @@
 use crate::control::{Applied, Control, ReloadError};
 use crate::snapshot::Service;
 use ringway_ring::{FULL_SHARE, Slot};
-use ringway_telemetry::catalogue;
+use ringway_telemetry::catalogue::{self, Metric};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -130,7 +130,7 @@ pub(crate) fn metrics(control: &Control) -> String {
         samples.push((catalogue::PANIC_MODE, vec![service.config.name.clone()], panic));
     }
     type Read = fn(&Service, usize, &[f64]) -> f64;
-    let reads: [(ringway_telemetry::catalogue::Metric, Read); 4] = [
+    let reads: [(Metric, Read); 4] = [
         (catalogue::BACKEND_IN_FLIGHT, |service, index, _| f64::from(service.backends[index].state.load.in_flight())),
         (catalogue::BACKEND_CAP, |service, index, _| match service.group.cap(Slot(index as u16)) {
             u32::MAX => f64::INFINITY,

@@ -29,7 +29,13 @@ struct Session {
 }
 
 /// Serves a session to its end.
-pub(crate) async fn serve(open: OpenConnection, mut stream: TcpStream, peer: SocketAddr, view: Rc<View>, listener: usize) {
+pub(crate) async fn serve(
+    open: OpenConnection,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    view: Rc<View>,
+    listener: usize,
+) {
     let Protocol::Tcp(tcp) = &view.snapshot.config.listeners[listener].protocol else { return };
     let service = tcp.service;
     let worker = Rc::clone(&open.worker);

@@ -73,10 +73,6 @@ impl Pool {
         cells.upstream_idle.subtract(self.idle.borrow().len() as u64);
         self.idle.borrow_mut().clear();
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.idle.borrow().len()
-    }
 }
 
 fn is_quiet(stream: &TcpStream, certain: bool) -> bool {

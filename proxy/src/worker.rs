@@ -369,7 +369,11 @@ impl Drop for OpenConnection {
 }
 
 /// Runs a worker until its commands end.
-pub(crate) fn run(index: usize, shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) -> std::io::Result<()> {
+pub(crate) fn run(
+    index: usize,
+    shared: Arc<Shared>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // How many events one wait takes in: more than a busy worker has ready at once.

@@ -5,7 +5,9 @@
 use ringway_ring::{Member, Ring, RingParams, hash_key};
 
 fn main() {
-    println!("# ring <points> <seed> <id*weight,...>, then <key> <hash> <owner> <second> <third>, then digest <digest>");
+    println!(
+        "# ring <points> <seed> <id*weight,...>, then <key> <hash> <owner> <second> <third>, then digest <digest>"
+    );
     for (count, points, seed) in [(3, 256, 0), (10, 256, 0), (10, 160, 77), (100, 256, 0)] {
         let members: Vec<(String, u32)> =
             (0..count).map(|index| (format!("backend-{index}"), [100, 100, 50, 200, 25][index % 5])).collect();
@@ -19,7 +21,8 @@ fn main() {
             let key = format!("key-{key}");
             let hash = hash_key(key.as_bytes(), seed);
             let mut walk = ring.walk(hash);
-            let names: Vec<&str> = (0..3).filter_map(|_| walk.next(&ring)).map(|slot| ids[usize::from(slot.0)]).collect();
+            let names: Vec<&str> =
+                (0..3).filter_map(|_| walk.next(&ring)).map(|slot| ids[usize::from(slot.0)]).collect();
             println!("{key} {hash:016x} {}", names.join(" "));
         }
         println!("digest {:016x}", ring.digest());

@@ -4,9 +4,9 @@
 //! point at or after its own place. Points are absolute: another member's coming, going or weight never moves mine.
 //! Karger et al., "Consistent Hashing and Random Trees", STOC 1997.
 
+use crate::RingParams;
 use crate::hash::{Hash, hash_point};
 use crate::walk::Walk;
-use crate::RingParams;
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 

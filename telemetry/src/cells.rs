@@ -111,12 +111,14 @@ pub struct WorkerCells {
     pub access_log_lost: Cell,
 }
 
+type PerBackend<T> = BTreeMap<(Box<str>, Box<str>), T>;
+
 /// All cells there are: workers put theirs in, a scrape reads them all.
 #[derive(Debug, Default)]
 pub struct Registry {
     workers: Mutex<Vec<Arc<WorkerCells>>>,
     services: Mutex<BTreeMap<Box<str>, Vec<Arc<ServiceCells>>>>,
-    backends: Mutex<BTreeMap<(Box<str>, Box<str>), Vec<Arc<BackendCells>>>>,
+    backends: Mutex<PerBackend<Vec<Arc<BackendCells>>>>,
     errors: Mutex<BTreeMap<(Box<str>, &'static str), u64>>,
 }
 

@@ -10,4 +10,4 @@ pub mod cells;
 pub mod logs;
 mod render;
 
-pub use render::Metrics;
+pub use render::{Metrics, Sample};

@@ -10,16 +10,21 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The services' names.
+struct Names<'a> {
+    index: HashMap<&'a str, usize>,
+    /// Every service could be read: a name that is not here is nobody's.
+    complete: bool,
+}
+
 /// Builds the model. `None` if anything is an error.
 pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<model::Config> {
     let services = services(root, findings);
-    let names: HashMap<&str, usize> = root
-        .services
-        .value
-        .iter()
-        .enumerate()
-        .map(|(index, service)| (service.value.name.value.as_str(), index))
-        .collect();
+    let names = root.services.value.iter().enumerate();
+    let names = Names {
+        index: names.map(|(index, service)| (service.value.name.value.as_str(), index)).collect(),
+        complete: !root.services.value.lost,
+    };
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
@@ -76,7 +81,7 @@ fn addresses(root: &schema::Root, admin: Option<&model::Admin>, findings: &mut F
     if let Some(admin) = admin {
         taken.insert(admin.address, "admin");
     }
-    for listener in &root.listeners.value {
+    for listener in root.listeners.value.iter() {
         let at = &listener.value.address;
         let Ok(address) = at.value.parse::<SocketAddr>() else { continue };
         if address.port() == 0 {
@@ -93,12 +98,8 @@ fn addresses(root: &schema::Root, admin: Option<&model::Admin>, findings: &mut F
     }
 }
 
-fn listeners(
-    root: &schema::Root,
-    services: &HashMap<&str, usize>,
-    findings: &mut Findings,
-) -> Vec<Option<model::Listener>> {
-    if root.listeners.value.is_empty() && !findings.entry_lost {
+fn listeners(root: &schema::Root, services: &Names<'_>, findings: &mut Findings) -> Vec<Option<model::Listener>> {
+    if root.listeners.value.is_empty() && !root.listeners.value.lost {
         findings.error(
             root.listeners.place,
             "empty_listeners",
@@ -112,7 +113,7 @@ fn listeners(
 
 fn listener_model(
     section: &schema::ListenerSection,
-    services: &HashMap<&str, usize>,
+    services: &Names<'_>,
     findings: &mut Findings,
 ) -> Option<model::Listener> {
     name(&section.name, "a listener's name", findings);
@@ -145,11 +146,11 @@ fn listener_model(
 
 fn routes(
     section: &schema::ListenerSection,
-    services: &HashMap<&str, usize>,
+    services: &Names<'_>,
     findings: &mut Findings,
 ) -> Option<Vec<model::Route>> {
     let tcp = section.protocol.value == ProtocolName::Tcp;
-    match (&section.service, section.routes.value.as_slice()) {
+    match (&section.service, &section.routes.value[..]) {
         (Some(service), []) => {
             let service = service_index(service, services, findings)?;
             Some(vec![model::Route { host: None, path: None, methods: Vec::new(), headers: Vec::new(), service }])
@@ -203,11 +204,7 @@ fn routes(
     }
 }
 
-fn route_model(
-    section: &schema::RouteSection,
-    services: &HashMap<&str, usize>,
-    findings: &mut Findings,
-) -> Option<model::Route> {
+fn route_model(section: &schema::RouteSection, services: &Names<'_>, findings: &mut Findings) -> Option<model::Route> {
     let service = service_index(&section.service, services, findings);
     let conditions = &section.r#match.value;
     let host = conditions.host.as_ref().map(|host| {
@@ -238,7 +235,7 @@ fn route_model(
         (None, None) => None,
     };
     let methods: Vec<String> =
-        conditions.method.iter().chain(&conditions.methods.value).map(|at| method(at, findings)).collect();
+        conditions.method.iter().chain(conditions.methods.value.iter()).map(|at| method(at, findings)).collect();
     let headers = conditions
         .headers
         .value
@@ -251,16 +248,16 @@ fn route_model(
     Some(model::Route { host, path, methods, headers, service: service? })
 }
 
-fn service_index(at: &At<String>, services: &HashMap<&str, usize>, findings: &mut Findings) -> Option<usize> {
-    if let Some(&index) = services.get(at.value.as_str()) {
+fn service_index(at: &At<String>, services: &Names<'_>, findings: &mut Findings) -> Option<usize> {
+    if let Some(&index) = services.index.get(at.value.as_str()) {
         return Some(index);
     }
     // Perhaps it is the one that could not be read: its own finding will do.
-    if !findings.entry_lost {
-        let help = match closest(&at.value, services.keys().copied()) {
+    if services.complete {
+        let help = match closest(&at.value, services.index.keys().copied()) {
             Some(name) => format!("write `{name}`"),
             None => {
-                let mut names: Vec<&str> = services.keys().copied().collect();
+                let mut names: Vec<&str> = services.index.keys().copied().collect();
                 names.sort_unstable();
                 format!("the services are `{}`", names.join("`, `"))
             }
@@ -325,7 +322,7 @@ fn http_listener(
 }
 
 fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
-    if root.services.value.is_empty() && !findings.entry_lost {
+    if root.services.value.is_empty() && !root.services.value.lost {
         findings.error(
             root.services.place,
             "empty_services",
@@ -422,7 +419,7 @@ fn service_model(section: &schema::ServiceSection, findings: &mut Findings) -> O
 
 fn backends(section: &schema::ServiceSection, findings: &mut Findings) -> Vec<model::Backend> {
     let list = &section.backends.value;
-    if list.is_empty() && !findings.entry_lost {
+    if list.is_empty() && !list.lost {
         findings.error(
             section.backends.place,
             "empty_service",

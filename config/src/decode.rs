@@ -15,8 +15,6 @@ pub(crate) struct At<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) list: Vec<Diagnostic>,
-    /// An entry of a list could not be read: names that seem to dangle may be its.
-    pub(crate) entry_lost: bool,
 }
 
 impl Findings {
@@ -483,19 +481,31 @@ impl Decode for Bytes {
     }
 }
 
-impl<T: Decode> Decode for Vec<At<T>> {
+/// A list; what could not be read of it is missing, and `lost` says so.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct List<T> {
+    items: Vec<At<T>>,
+    pub(crate) lost: bool,
+}
+
+impl<T> std::ops::Deref for List<T> {
+    type Target = [At<T>];
+
+    fn deref(&self) -> &[At<T>] {
+        &self.items
+    }
+}
+
+impl<T: Decode> Decode for List<T> {
     fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
-        let Value::List(items) = &node.value else {
+        let Value::List(nodes) = &node.value else {
             return findings.wrong_type(node, "a list", "- ...");
         };
-        let mut list = Self::with_capacity(items.len());
-        for item in items {
-            match T::decode(item, findings) {
-                Some(value) => list.push(At { value, place: item.place }),
-                None => findings.entry_lost = true,
-            }
-        }
-        Some(list)
+        let items: Vec<At<T>> = nodes
+            .iter()
+            .filter_map(|node| T::decode(node, findings).map(|value| At { value, place: node.place }))
+            .collect();
+        Some(Self { lost: items.len() < nodes.len(), items })
     }
 
     fn shape() -> Shape {

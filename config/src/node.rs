@@ -41,7 +41,9 @@ impl Value {
 
 /// Parses a file's text. What the YAML crate refuses (syntax, duplicate keys, alias bombs) is one finding.
 pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
-    match serde_yaml::from_str::<Spanned<Raw>>(text) {
+    // YAML 1.2's booleans: a backend may be called `n`, and `off` is a word.
+    let options = serde_yaml::options! { strict_booleans: true };
+    match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options) {
         Ok(root) => Ok(node(root)),
         Err(error) => {
             let place = error.location().map(place).unwrap_or_default();

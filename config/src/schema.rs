@@ -1,7 +1,9 @@
 //! The file as an operator writes it: every field once, with its meaning and its default. JSON Schema, the reference and
 //! the decoder all come from here.
 
-use crate::decode::{At, Bytes, Decode, Factor, Field, Findings, Int, Percent, SectionReader, Shape, choice, section};
+use crate::decode::{
+    At, Bytes, Decode, Factor, Field, Findings, Int, List, Percent, SectionReader, Shape, choice, section,
+};
 use crate::diagnostic::Place;
 use crate::node::Node;
 use std::time::Duration;
@@ -58,9 +60,9 @@ section! {
         /// How long requests in flight may take to end on SIGTERM.
         default("30s") drain_timeout: Duration,
         /// Addresses that accept traffic.
-        required listeners: Vec<At<ListenerSection>>,
+        required listeners: List<ListenerSection>,
         /// Groups of backends.
-        required services: Vec<At<ServiceSection>>,
+        required services: List<ServiceSection>,
     }
 }
 
@@ -96,7 +98,7 @@ section! {
         /// All traffic goes to this service: short for one route without conditions.
         optional service: String,
         /// Routing rules; the first that matches takes the request. For `http`.
-        default("[]") routes: Vec<At<RouteSection>>,
+        default("[]") routes: List<RouteSection>,
         /// What is believed of, and added to, the forwarding fields. For `http`.
         default("{}") forwarded: ForwardedSection,
         /// Largest request head; past it, 431. For `http`.
@@ -134,9 +136,9 @@ section! {
         /// One method.
         optional method: String,
         /// One of several methods.
-        default("[]") methods: Vec<At<String>>,
+        default("[]") methods: List<String>,
         /// Fields that must be there.
-        default("[]") headers: Vec<At<HeaderMatchSection>>,
+        default("[]") headers: List<HeaderMatchSection>,
     }
 }
 
@@ -154,7 +156,7 @@ section! {
     /// Whose forwarding fields are believed, and which are added.
     ForwardedSection, "forwarded" {
         /// Networks of proxies in front, for example `10.0.0.0/8`: theirs are believed and extended, others' replaced.
-        default("[]") trusted: Vec<At<String>>,
+        default("[]") trusted: List<String>,
         /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
         default("true") x_forwarded: bool,
         /// Send `Forwarded` (RFC 7239).
@@ -198,7 +200,7 @@ section! {
         /// Keep-alive connections to backends, per worker and backend.
         default("{}") pool: PoolSection,
         /// The targets.
-        required backends: Vec<At<BackendSection>>,
+        required backends: List<BackendSection>,
     }
 }
 
@@ -208,7 +210,7 @@ section! {
         /// `ring`: consistent hashing of a key. `round_robin`: smooth, weighted, without keys.
         default("ring") policy: PolicyName,
         /// Where the key comes from: the first that is present. Absent is the client's address.
-        optional hash_key: Vec<At<KeySection>>,
+        optional hash_key: List<KeySection>,
         /// What to do when no key is present.
         default("random") on_missing: OnMissingName,
         /// Points on the ring per 100 of weight: more give evener shares and cost 12 to 15 bytes each.
@@ -240,7 +242,7 @@ section! {
         /// The method.
         optional method: EmptySection,
         /// Several together: all must be present.
-        optional all: Vec<At<KeyPartSection>>,
+        optional all: List<KeyPartSection>,
     }
 }
 
@@ -347,9 +349,9 @@ section! {
         /// Host; absent is the backend's address.
         optional host: String,
         /// More fields.
-        default("[]") headers: Vec<At<CheckHeaderSection>>,
+        default("[]") headers: List<CheckHeaderSection>,
         /// Good statuses: numbers and ranges such as `200-299`; empty is 200 to 399.
-        default("[]") expect: Vec<At<String>>,
+        default("[]") expect: List<String>,
     }
 }
 

@@ -183,6 +183,11 @@ impl Proxy {
             None => None,
         };
         control.apply(config)?;
+        // Counters that alerts are written for are there from the start.
+        for result in ["applied", "unchanged", "refused"] {
+            metrics::counter!(catalogue::RELOADS.name, "result" => result).absolute(0);
+        }
+        metrics::gauge!(catalogue::RELOAD_LAST_OK.name).set(1.0);
         if let Some(socket) = admin {
             tokio::spawn(admin::serve(Arc::clone(&control), socket));
         }

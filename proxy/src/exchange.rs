@@ -80,6 +80,8 @@ struct Exchange<'a> {
     upload: Upload,
     /// Whether the upload waits for the client rather than for the backend.
     starved: bool,
+    /// For whom the timer was set last.
+    armed_for_client: bool,
     /// Bytes on their way down, and how much of them has been written.
     answer: Vec<u8>,
     answered: usize,
@@ -272,7 +274,7 @@ fn timed_out(error: ProxyError, client: &Client, request: &Request) -> ProxyErro
 
 impl<'a> Exchange<'a> {
     fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection) -> Self {
-        let exchange = Self {
+        let mut exchange = Self {
             client,
             request,
             upstream,
@@ -281,6 +283,7 @@ impl<'a> Exchange<'a> {
             chunks_sent: 0,
             upload: Upload::Sending,
             starved: false,
+            armed_for_client: false,
             answer: Vec::new(),
             answered: 0,
             committed: false,
@@ -301,7 +304,8 @@ impl<'a> Exchange<'a> {
         &self.request.view.services[self.request.service].service.config.timeouts
     }
 
-    fn arm_for_upload(&self) {
+    fn arm_for_upload(&mut self) {
+        self.armed_for_client = self.starved;
         let client = http::http_of(&self.request.view, self.request.listener).timeouts.body_idle;
         let idle = if self.starved { client } else { self.timeouts().body_idle };
         self.client.timer.set_before(idle, self.request.limit);
@@ -383,6 +387,9 @@ impl<'a> Exchange<'a> {
             Poll::Pending => {
                 if self.client.input.is_empty() {
                     worker.buffers.give(std::mem::take(&mut self.client.input));
+                }
+                if !self.armed_for_client {
+                    self.arm_for_upload();
                 }
                 Ok(Poll::Pending)
             }

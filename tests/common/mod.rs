@@ -1,0 +1,445 @@
+//! What the end-to-end tests share: a running `ringway`, backends of several kinds, raw clients.
+#![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "each test binary uses its own part")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything: generous, because tests must not depend on speed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A free port of loopback. Another process may take it before it is used: callers try again.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until `condition` gives something.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A running `ringway run`. Killed when dropped.
+pub struct Ringway {
+    child: Child,
+    pub directory: tempfile::TempDir,
+    pub config: PathBuf,
+    pub admin: SocketAddr,
+    pub log: PathBuf,
+}
+
+impl Ringway {
+    /// Starts with a configuration in which `ADMIN` stands for the admin listener's address.
+    pub fn start(config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let admin: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
+        let path = directory.path().join("ringway.yaml");
+        std::fs::write(&path, config.replace("ADMIN", &admin.to_string())).unwrap();
+        let log = directory.path().join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(["run", "--config"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut this = Self { child, directory, config: path, admin, log };
+        wait_for("ringway to be ready", || {
+            if let Some(status) = this.child.try_wait().unwrap() {
+                panic!("ringway ended with {status}: {}", this.log());
+            }
+            (get(this.admin, "/readyz")?.status == 200).then_some(())
+        });
+        this
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_slice(&get(self.admin, "/status").expect("the admin listener answers").body).unwrap()
+    }
+
+    pub fn metric(&self, line: &str) -> f64 {
+        let text = get(self.admin, "/metrics").expect("the admin listener answers").text();
+        let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.trim().parse().ok());
+        found.unwrap_or_else(|| panic!("no metric {line:?}"))
+    }
+
+    /// Replaces the file, as editors do: a new file, renamed over the old one.
+    pub fn write_config(&self, config: &str) {
+        let fresh = self.directory.path().join("ringway.yaml.new");
+        std::fs::write(&fresh, config.replace("ADMIN", &self.admin.to_string())).unwrap();
+        std::fs::rename(&fresh, &self.config).unwrap();
+    }
+
+    /// Replaces the file and waits until it is in force.
+    pub fn reconfigure(&self, config: &str) {
+        let before = self.status()["generation"].as_u64().unwrap();
+        self.write_config(config);
+        wait_for("the new configuration", || (self.status()["generation"].as_u64().unwrap() > before).then_some(()));
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Waits for its end; gives the exit code.
+    pub fn wait(&mut self) -> i32 {
+        wait_for("ringway to end", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Ringway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("ringway's log:\n{}", self.log());
+        }
+    }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap().success());
+}
+
+/// An HTTP answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Connects and sends bytes.
+pub fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    // The other side may refuse before it has read all.
+    let _ = stream.write_all(bytes);
+    stream
+}
+
+/// Reads one answer; `None` if the connection ends first. `has_body` is false for answers to HEAD.
+pub fn read_answer(stream: &mut TcpStream, has_body: bool) -> Option<Answer> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        bytes.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&bytes).into_owned();
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let mut answer = Answer { status, head, body: Vec::new() };
+    if !has_body || status == 204 || status == 304 || status < 200 {
+        return Some(answer);
+    }
+    if answer.header("transfer-encoding").is_some() {
+        let mut raw = Vec::new();
+        while !raw.ends_with(b"0\r\n\r\n") {
+            if stream.read(&mut byte).ok()? == 0 {
+                return None;
+            }
+            raw.push(byte[0]);
+        }
+        let mut rest = &raw[..];
+        while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
+            let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
+            if size == 0 {
+                break;
+            }
+            answer.body.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
+            rest = &rest[end + 2 + size + 2..];
+        }
+    } else if let Some(length) = answer.header("content-length") {
+        answer.body = vec![0; length.parse().ok()?];
+        stream.read_exact(&mut answer.body).ok()?;
+    } else {
+        stream.read_to_end(&mut answer.body).ok()?;
+    }
+    Some(answer)
+}
+
+/// Sends raw bytes on a connection of their own and reads all that comes back until it ends.
+pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = send(address, bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// GET on a connection of its own; `None` if nobody answers.
+pub fn get(address: SocketAddr, path: &str) -> Option<Answer> {
+    get_with(address, path, "")
+}
+
+/// GET with more fields, each ended by CR LF.
+pub fn get_with(address: SocketAddr, path: &str, fields: &str) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}\r\n").ok()?;
+    read_answer(&mut stream, true)
+}
+
+/// A backend that does with each connection what it is told. Lives as long as the process.
+pub struct Backend {
+    pub address: SocketAddr,
+    pub connections: Arc<AtomicUsize>,
+    pub seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Backend {
+    /// `serve` gets every connection, and a place to note requests.
+    pub fn custom(serve: impl Fn(TcpStream, &Mutex<Vec<String>>) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(listener, serve)
+    }
+
+    pub fn on(listener: TcpListener, serve: impl Fn(TcpStream, &Mutex<Vec<String>>) + Send + Sync + 'static) -> Self {
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let serve = Arc::new(serve);
+        let (count, notes) = (Arc::clone(&connections), Arc::clone(&seen));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (serve, notes) = (Arc::clone(&serve), Arc::clone(&notes));
+                std::thread::spawn(move || serve(stream, &notes));
+            }
+        });
+        Self { address, connections, seen }
+    }
+
+    /// Answers every request of a keep-alive connection with its name, notes head and body.
+    pub fn echo(name: &str) -> Self {
+        let name = name.to_owned();
+        Self::custom(move |mut stream, seen| {
+            while let Some((head, body)) = read_request(&mut stream) {
+                seen.lock().unwrap().push(format!("{head}{}", String::from_utf8_lossy(&body)));
+                let text = if head.starts_with("HEAD ") { String::new() } else { name.clone() };
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nx-backend: {name}\r\ncontent-length: {}\r\n\r\n{text}", name.len());
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Reads one request's head, answers these bytes, closes.
+    pub fn says(answer: &'static [u8]) -> Self {
+        Self::custom(move |mut stream, seen| {
+            if let Some((head, _)) = read_request(&mut stream) {
+                seen.lock().unwrap().push(head);
+                let _ = stream.write_all(answer);
+            }
+        })
+    }
+
+    pub fn requests(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// Reads a request: head, and body decoded from its framing.
+pub fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let lower = head.to_ascii_lowercase();
+    let mut body = Vec::new();
+    if let Some(length) = lower.lines().find_map(|line| line.strip_prefix("content-length:")) {
+        body = vec![0; length.trim().parse().ok()?];
+        stream.read_exact(&mut body).ok()?;
+    } else if lower.contains("transfer-encoding: chunked") {
+        loop {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") {
+                if stream.read(&mut byte).ok()? == 0 {
+                    return None;
+                }
+                line.push(byte[0]);
+            }
+            let size = usize::from_str_radix(std::str::from_utf8(&line).ok()?.trim(), 16).ok()?;
+            if size == 0 {
+                let mut rest = Vec::new();
+                while !rest.ends_with(b"\r\n\r\n") && rest != b"\r\n" {
+                    if stream.read(&mut byte).ok()? == 0 {
+                        return None;
+                    }
+                    rest.push(byte[0]);
+                }
+                body.extend_from_slice(&rest[..rest.len() - 2]);
+                break;
+            }
+            let start = body.len();
+            body.resize(start + size, 0);
+            stream.read_exact(&mut body[start..]).ok()?;
+            stream.read_exact(&mut [0; 2]).ok()?;
+        }
+    }
+    Some((head, body))
+}
+
+/// A real nginx with one server; every answer names it in `x-backend`. Killed when dropped.
+pub struct Nginx {
+    pub address: SocketAddr,
+    pub id: String,
+    child: Option<Child>,
+    directory: tempfile::TempDir,
+}
+
+impl Nginx {
+    /// `None`, said aloud, if there is no nginx here.
+    pub fn fleet(count: usize) -> Option<Vec<Self>> {
+        require("nginx")?;
+        Some((0..count).map(|index| Self::start(&format!("n{index}"), free_port())).collect())
+    }
+
+    pub fn start(id: &str, port: u16) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().display();
+        let config = format!(
+            "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;\n\
+             events {{ worker_connections 4096; }}\n\
+             http {{ access_log off; client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; fastcgi_temp_path {path}/f;\n\
+             uwsgi_temp_path {path}/u; scgi_temp_path {path}/s; client_max_body_size 0;\n\
+             server {{ listen 127.0.0.1:{port}; add_header x-backend {id} always;\n\
+             location / {{ return 200 \"{id}\\n\"; }}\n\
+             location /big {{ root {path}; }} }} }}\n"
+        );
+        std::fs::write(directory.path().join("nginx.conf"), config).unwrap();
+        std::fs::write(directory.path().join("big"), vec![b'x'; 3 * 1024 * 1024 + 7]).unwrap();
+        let address = format!("127.0.0.1:{port}").parse().unwrap();
+        let mut this = Self { address, id: id.to_owned(), child: None, directory };
+        this.bring_back();
+        this
+    }
+
+    /// Starts the process (again).
+    pub fn bring_back(&mut self) {
+        let child = Command::new("nginx")
+            .arg("-c")
+            .arg(self.directory.path().join("nginx.conf"))
+            .arg("-e")
+            .arg(self.directory.path().join("start.log"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        wait_for("nginx", || TcpStream::connect(self.address).ok());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            // A stopped process takes its kill only when it goes on.
+            let _ = Command::new("kill").args(["-CONT", &self.pid().to_string()]).status();
+        }
+        self.kill();
+    }
+}
+
+/// Says why a test is skipped where a peer is missing. CI installs them all, and sets CI: there a missing one fails.
+pub fn require(program: &str) -> Option<()> {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success();
+    if found {
+        return Some(());
+    }
+    assert!(std::env::var_os("CI").is_none(), "CI has no {program}");
+    eprintln!("SKIPPED: {program} is not installed here");
+    None
+}
+
+/// Runs a program to its end.
+pub fn output(program: &str, arguments: &[&str]) -> Output {
+    Command::new(program).args(arguments).output().unwrap()
+}
+
+/// `ringway` with arguments, to its end.
+pub fn ringway(arguments: &[&str]) -> Output {
+    output(env!("CARGO_BIN_EXE_ringway"), arguments)
+}
+
+/// A configuration with one HTTP listener and one service.
+pub fn simple(listen: SocketAddr, service: &str, backends: &[(&str, SocketAddr)]) -> String {
+    let mut text = format!(
+        "workers: 2\nadmin: {{ address: \"ADMIN\" }}\nlisteners: [ {{ name: web, address: \"{listen}\", service: s }} ]\n\
+         services:\n  - name: s\n"
+    );
+    for line in service.lines() {
+        text.push_str("    ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push_str("    backends:\n");
+    for (id, address) in backends {
+        text.push_str(&format!("      - {{ id: {id}, address: \"{address}\" }}\n"));
+    }
+    text
+}
+
+/// A free address of loopback.
+pub fn free_address() -> SocketAddr {
+    format!("127.0.0.1:{}", free_port()).parse().unwrap()
+}
+
+pub fn path_text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

@@ -1,0 +1,69 @@
+//! TCP listeners: bytes both ways, half-close kept, placed by source address, retried on connect.
+
+mod common;
+use common::*;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+
+fn tcp(listen: SocketAddr, service: &str, backends: &[(&str, SocketAddr)]) -> String {
+    simple(listen, service, backends).replace("name: web,", "name: web, protocol: tcp,")
+}
+
+/// Reads to the end, then answers with its name and what it has read.
+fn reader(name: &'static str) -> Backend {
+    Backend::custom(move |mut stream, _| {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        let _ = stream.write_all(format!("{name}:{}", bytes.len()).as_bytes());
+    })
+}
+
+#[test]
+fn half_close_is_kept_and_bulk_passes() {
+    let backend = reader("a");
+    let listen = free_address();
+    let ringway = Ringway::start(&tcp(listen, "", &[("a", backend.address)]));
+    for size in [0_usize, 1, 100_000, 20_000_000] {
+        let mut stream = send(listen, &vec![b'x'; size]);
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, format!("a:{size}"));
+    }
+    wait_for("the sessions to end", || (ringway.status()["services"][0]["in_flight"] == 0).then_some(()));
+}
+
+#[test]
+fn sessions_go_by_source_address_past_dead_backends() {
+    let (a, b) = (reader("a"), reader("b"));
+    let listen = free_address();
+    let _ringway = Ringway::start(&tcp(listen, "", &[("a", a.address), ("b", b.address), ("dead", free_address())]));
+    let mut names = std::collections::BTreeSet::new();
+    for host in 1..40 {
+        let from: SocketAddr = format!("127.0.0.{host}:0").parse().unwrap();
+        let ask = || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&from.into()).unwrap();
+            socket.connect(&listen.into()).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            std::net::TcpStream::from(socket).read_to_string(&mut answer).unwrap();
+            answer
+        };
+        let first = ask();
+        assert_eq!(ask(), first, "{from}");
+        names.insert(first);
+    }
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a:0", "b:0"]);
+}
+
+#[test]
+fn idle_session_is_timed_out() {
+    let backend = reader("a");
+    let listen = free_address();
+    let _ringway = Ringway::start(&tcp(listen, "timeouts: { idle: 300ms }", &[("a", backend.address)]));
+    let mut stream = send(listen, b"hello");
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    assert!(bytes.is_empty());
+}

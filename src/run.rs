@@ -13,6 +13,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
     }
+    raise_descriptor_limit();
     let runtime = control_runtime()?;
     runtime.block_on(async {
         let proxy = Proxy::start(loaded.config, Source::File(file.to_owned()), Metrics::install()).await?;
@@ -37,6 +38,16 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         }
         end(proxy).await
     })
+}
+
+/// A proxied connection takes two descriptors: as many as the system lets us have.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit on descriptors cannot be raised");
+    }
 }
 
 /// The runtime of everything but traffic.

@@ -1,4 +1,5 @@
 //! The command line's promises: exit codes, JSON, the demo.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 use common::*;

@@ -1,4 +1,5 @@
 //! SIGTERM: in-flight requests end, the process does soon after; a second signal ends it at once.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 use common::*;

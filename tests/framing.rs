@@ -1,5 +1,6 @@
 //! Malformed requests get a 400-class answer and a closed connection, and no backend sees another number of requests than
 //! the client meant.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 use common::*;

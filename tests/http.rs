@@ -1,4 +1,5 @@
 //! HTTP/1.1 as strangers' clients speak it: curl, raw sockets, a WebSocket handshake.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 use common::*;

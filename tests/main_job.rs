@@ -1,8 +1,8 @@
 //! The main job: real nginx backends, a real load generator, reloads, a backend killed and one stopped, no failed request.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 use common::*;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -17,16 +17,26 @@ fn config(listen: SocketAddr, extra: Option<SocketAddr>, fleet: &[Nginx], weight
         fleet.iter().zip(weights).map(|(nginx, _)| (nginx.id.as_str(), nginx.address)).collect();
     let mut text = simple(listen, SERVICE, &backends);
     for (nginx, weight) in fleet.iter().zip(weights) {
-        text = text.replace(&format!("\"{}\" }}", nginx.address), &format!("\"{}\", weight: {weight} }}", nginx.address));
+        text =
+            text.replace(&format!("\"{}\" }}", nginx.address), &format!("\"{}\", weight: {weight} }}", nginx.address));
     }
     match extra {
-        Some(extra) => text.replace("listeners: [", &format!("listeners: [ {{ name: extra, address: \"{extra}\", service: s }},")),
+        Some(extra) => {
+            text.replace("listeners: [", &format!("listeners: [ {{ name: extra, address: \"{extra}\", service: s }},"))
+        }
         None => text,
     }
 }
 
-fn owners(listen: SocketAddr) -> HashMap<usize, String> {
-    (0..100).map(|key| (key, get(listen, &format!("/key-{key}")).unwrap().text().trim().to_owned())).collect()
+const KEYS: usize = 100;
+
+fn owner(listen: SocketAddr, key: usize) -> String {
+    get(listen, &format!("/key-{key}")).unwrap().text().trim().to_owned()
+}
+
+/// Under load the bound may send a request away now and then: a key's owner is where it is found again soon.
+fn expect_owner(listen: SocketAddr, key: usize, what: &str, is: impl Fn(&str) -> bool) {
+    wait_for(&format!("key {key}: {what}"), || is(&owner(listen, key)).then_some(()));
 }
 
 #[test]
@@ -34,7 +44,7 @@ fn no_request_fails_through_reloads_a_kill_and_a_stop() {
     let (Some(mut fleet), Some(())) = (Nginx::fleet(5), require("h2load")) else { return };
     let (listen, extra) = (free_address(), free_address());
     let ringway = Ringway::start(&config(listen, None, &fleet[..4], &[100; 4]));
-    let before = owners(listen);
+    let before: Vec<String> = (0..KEYS).map(|key| owner(listen, key)).collect();
 
     // 2,000 requests/s over 20 connections, 200 keys.
     let mut load = Command::new("h2load");
@@ -58,11 +68,15 @@ fn no_request_fails_through_reloads_a_kill_and_a_stop() {
 
     fleet[1].kill();
     std::thread::sleep(Duration::from_millis(1500));
-    let without = owners(listen);
+    // While one is dead, its keys have moved, and no others.
+    for (key, home) in before.iter().enumerate() {
+        expect_owner(listen, key, "without n1", |found| if home == "n1" { found != "n1" } else { found == home });
+    }
     fleet[1].bring_back();
     wait_for("the killed backend to be back", || {
         let status = ringway.status();
-        let backend = status["services"][0]["backends"].as_array()?.iter().find(|backend| backend["id"] == "n1")?.clone();
+        let backend =
+            status["services"][0]["backends"].as_array()?.iter().find(|backend| backend["id"] == "n1")?.clone();
         (backend["state"] == "up").then_some(())
     });
     signal(fleet[2].pid(), "STOP");
@@ -83,11 +97,9 @@ fn no_request_fails_through_reloads_a_kill_and_a_stop() {
     assert!(codes.contains(" 0 3xx, 0 4xx, 0 5xx"), "{codes}\n{}", ringway.log());
     assert!(total >= 10_000, "the load was no load: {counts}");
 
-    // Nothing has moved for good; while one was dead, its keys only.
-    assert_eq!(owners(listen), before);
-    for (key, owner) in &before {
-        assert!(owner == &without[key] || owner == "n1", "key {key}: {owner} -> {}", without[key]);
+    // Nothing has moved for good.
+    for (key, home) in before.iter().enumerate() {
+        expect_owner(listen, key, "home again", |found| found == home);
     }
-    assert!(without.values().all(|owner| owner != "n1"));
     assert_eq!(ringway.metric("ringway_panics_total"), 0.0);
 }

@@ -50,7 +50,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         "service",
         old.services.iter().map(|service| (service.name.as_str(), service)),
         new.services.iter().map(|service| (service.name.as_str(), service)),
-        |name, old, new, changes| service(name, old, new, changes),
+        service,
     );
     if old.access_log != new.access_log {
         changes.push("access_log changed".into());

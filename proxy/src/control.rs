@@ -211,7 +211,6 @@ impl Proxy {
     }
 
     /// A function that reloads, for whoever is told of changes (signals, file watch).
-    #[must_use]
     pub fn reloader(&self) -> impl Fn() + Send + Sync + 'static {
         let control = Arc::clone(&self.control);
         move || {

@@ -547,7 +547,7 @@ impl<'a> Exchange<'a> {
         write_status(head, bytes, out);
         let bodiless = head.status == 204;
         write::copy_fields(&bytes[..head.head_len], &head.fields, out, |field| {
-            !field.kind.is_hop_by_hop() && !(bodiless && field.kind == FieldName::ContentLength)
+            !(field.kind.is_hop_by_hop() || bodiless && field.kind == FieldName::ContentLength)
         });
         if let Some(protocol) = head.upgrade.filter(|_| head.is_switch()) {
             out.extend_from_slice(b"connection: upgrade\r\n");

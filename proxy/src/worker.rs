@@ -221,10 +221,10 @@ impl Worker {
     pub(crate) fn listener(&self, gate: &Gate) -> Option<(Rc<View>, usize)> {
         let view = self.view();
         let mut latest = gate.latest.borrow_mut();
-        if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view)) {
-            if let Some(index) = view.snapshot.config.listeners.iter().position(|listener| gate.key.is(listener)) {
-                *latest = Some((view, index));
-            }
+        if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view))
+            && let Some(index) = view.snapshot.config.listeners.iter().position(|listener| gate.key.is(listener))
+        {
+            *latest = Some((view, index));
         }
         latest.as_ref().map(|(view, index)| (Rc::clone(view), *index))
     }

@@ -1,5 +1,11 @@
 //! What the end-to-end tests share: a running `ringway`, backends of several kinds, raw clients.
-#![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "each test binary uses its own part"
+)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

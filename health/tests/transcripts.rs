@@ -1,0 +1,284 @@
+//! Health as a transcript: what is told, what follows.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use ringway_health::{
+    CheckFailure, CheckParams, EventKind, Initial, Member, Outcome, OutlierOn, OutlierParams, Params, Probe,
+    ServiceHealth, SlowStartParams,
+};
+use std::time::{Duration, Instant};
+
+const FULL: u16 = u16::MAX;
+const SECOND: Duration = Duration::from_secs(1);
+const DOWN: Probe = Probe::Failure(CheckFailure::Connect);
+
+fn members(count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("b{index}")).collect()
+}
+
+fn start(params: Params, count: usize) -> (ServiceHealth, Instant) {
+    let now = Instant::now();
+    let mut health = ServiceHealth::new(params, 42, now);
+    set(&mut health, &members(count), &[], now);
+    (health, now)
+}
+
+fn set(health: &mut ServiceHealth, ids: &[String], drained: &[&str], now: Instant) {
+    let list: Vec<Member<'_>> =
+        ids.iter().map(|id| Member { id, weight: 100, drain: drained.contains(&id.as_str()) }).collect();
+    health.set_members(&list, now);
+}
+
+fn events(health: &mut ServiceHealth) -> Vec<(String, &'static str)> {
+    std::iter::from_fn(|| health.poll_event()).map(|event| (event.id, event.kind.name())).collect()
+}
+
+fn checks(check: CheckParams) -> Params {
+    Params { check: Some(check), panic_threshold_percent: 0, ..Params::default() }
+}
+
+fn outlier(outlier: OutlierParams) -> Params {
+    Params { outlier, panic_threshold_percent: 0, ..Params::default() }
+}
+
+#[test]
+fn fall_failures_take_down_and_rise_successes_bring_up() {
+    let (mut health, now) = start(checks(CheckParams { rise: 2, fall: 3, ..CheckParams::default() }), 2);
+    health.handle_probe("b0", Probe::Success, now);
+    for (probe, share) in [
+        (DOWN, FULL),
+        (DOWN, FULL),
+        (Probe::Success, FULL),
+        (DOWN, FULL),
+        (DOWN, FULL),
+        (DOWN, 0),
+        (Probe::Success, 0),
+        (DOWN, 0),
+        (Probe::Success, 0),
+        (Probe::Success, FULL),
+    ] {
+        health.handle_probe("b0", probe, now);
+        assert_eq!(health.share("b0"), Some(share));
+    }
+    assert_eq!(events(&mut health), [("b0".into(), "down"), ("b0".into(), "up")]);
+    assert_eq!(health.share("b1"), Some(FULL));
+}
+
+#[test]
+fn first_check_decides_alone() {
+    for (initial, probe, before, after) in [(Initial::Up, DOWN, FULL, 0), (Initial::Down, Probe::Success, 0, FULL)] {
+        let (mut health, now) = start(checks(CheckParams { initial, ..CheckParams::default() }), 2);
+        assert_eq!(health.share("b0"), Some(before));
+        health.handle_probe("b0", probe, now);
+        assert_eq!(health.share("b0"), Some(after));
+    }
+}
+
+#[test]
+fn interval_follows_the_state() {
+    let check = CheckParams {
+        interval: SECOND * 10,
+        interval_down: SECOND * 5,
+        interval_transition: SECOND,
+        jitter: 0.0,
+        fall: 2,
+        rise: 2,
+        ..CheckParams::default()
+    };
+    let (mut health, begin) = start(checks(check), 1);
+    let first = health.poll_timeout().unwrap();
+    assert!(first <= begin + SECOND * 10);
+    let mut now = first;
+    for (probe, gap) in [
+        (Probe::Success, 10),
+        (Probe::Success, 10),
+        (DOWN, 1),
+        (DOWN, 5),
+        (DOWN, 5),
+        (Probe::Success, 1),
+        (Probe::Success, 10),
+    ] {
+        assert_eq!(health.poll_probe(now), Some("b0".into()));
+        assert_eq!(health.poll_probe(now), None, "one check at a time");
+        // The check's own time is part of the interval.
+        health.handle_probe("b0", probe, now + Duration::from_millis(300));
+        assert_eq!(health.poll_timeout(), Some(now + SECOND * gap), "after {probe:?}");
+        now += SECOND * gap;
+    }
+}
+
+#[test]
+fn jitter_only_shortens_and_first_checks_are_spread() {
+    let (mut health, begin) =
+        start(checks(CheckParams { interval: SECOND, jitter: 0.2, ..CheckParams::default() }), 100);
+    let mut starts = Vec::new();
+    let mut now = begin;
+    while now < begin + SECOND {
+        now += Duration::from_millis(10);
+        starts.extend(std::iter::from_fn(|| health.poll_probe(now)).map(|id| (id, now)));
+    }
+    assert_eq!(starts.len(), 100);
+    let early = starts.iter().filter(|(_, at)| *at < begin + SECOND / 2).count();
+    assert!((25..75).contains(&early), "{early} of 100 in the first half");
+    for (id, at) in &starts {
+        health.handle_probe(id, Probe::Success, *at);
+    }
+    let mut next = now;
+    let mut gaps = Vec::new();
+    while gaps.len() < 100 {
+        next += Duration::from_millis(1);
+        while let Some(id) = health.poll_probe(next) {
+            gaps.push(next - starts.iter().find(|(other, _)| *other == id).unwrap().1);
+        }
+    }
+    assert!(
+        gaps.iter().all(|gap| (Duration::from_millis(790)..=Duration::from_millis(1_001)).contains(gap)),
+        "{gaps:?}"
+    );
+}
+
+#[test]
+fn consecutive_failures_eject_and_backoff_grows() {
+    let params = OutlierParams {
+        consecutive_failures: 3,
+        base_ejection: SECOND * 10,
+        max_ejection: SECOND * 25,
+        jitter: 0.0,
+        ..OutlierParams::default()
+    };
+    let (mut health, mut now) = start(outlier(params), 4);
+    for seconds in [10, 20, 25, 25] {
+        for _ in 0..2 {
+            health.handle_outcome("b0", Outcome::Status(500), now);
+        }
+        assert!(health.is_suspect("b0"));
+        health.handle_outcome("b0", Outcome::Success, now);
+        assert!(!health.is_suspect("b0"));
+        for _ in 0..2 {
+            health.handle_outcome("b0", Outcome::ConnectionFailure, now);
+            assert_eq!(health.share("b0"), Some(FULL));
+        }
+        health.handle_outcome("b0", Outcome::Timeout, now);
+        assert_eq!((health.share("b0"), health.poll_timeout()), (Some(0), Some(now + SECOND * seconds)));
+        now += SECOND * seconds;
+        health.handle_timeout(now);
+        assert_eq!(health.share("b0"), Some(FULL));
+        now += SECOND;
+    }
+    // A long peace is forgiven.
+    now += SECOND * 1000;
+    for _ in 0..3 {
+        health.handle_outcome("b0", Outcome::Timeout, now);
+    }
+    assert_eq!(health.poll_timeout(), Some(now + SECOND * 10));
+}
+
+#[test]
+fn connect_timeout_ejects_at_once() {
+    let (mut health, now) = start(outlier(OutlierParams { consecutive_failures: 5, ..OutlierParams::default() }), 3);
+    health.handle_outcome("b1", Outcome::ConnectTimeout, now);
+    assert_eq!(health.share("b1"), Some(0));
+}
+
+#[test]
+fn what_counts_is_what_the_policy_says() {
+    for (on, status, counts) in [
+        (OutlierOn::Connection, 503, false),
+        (OutlierOn::Gateway, 500, false),
+        (OutlierOn::Gateway, 503, true),
+        (OutlierOn::ServerErrors, 500, true),
+        (OutlierOn::ServerErrors, 499, false),
+    ] {
+        let (mut health, now) =
+            start(outlier(OutlierParams { on, consecutive_failures: 1, ..OutlierParams::default() }), 2);
+        health.handle_outcome("b0", Outcome::Status(status), now);
+        assert_eq!(health.share("b0") == Some(0), counts, "{on:?} {status}");
+    }
+}
+
+#[test]
+fn ejections_are_capped_but_one_always_may() {
+    let params = OutlierParams { consecutive_failures: 1, max_ejection_percent: 20, ..OutlierParams::default() };
+    for (count, expected) in [(1, 0), (2, 1), (5, 1), (10, 2), (20, 4)] {
+        let (mut health, now) = start(outlier(params), count);
+        for id in members(count) {
+            health.handle_outcome(&id, Outcome::ConnectionFailure, now);
+        }
+        let ejected = members(count).iter().filter(|id| health.share(id) == Some(0)).count();
+        assert_eq!(ejected, expected, "of {count}");
+        let withheld = events(&mut health).iter().filter(|(_, name)| *name == "ejection_withheld").count();
+        assert_eq!(withheld, count - expected);
+    }
+}
+
+#[test]
+fn panic_ignores_health_but_not_drains() {
+    let params = Params { panic_threshold_percent: 50, ..checks(CheckParams { fall: 1, ..CheckParams::default() }) };
+    let (mut health, now) = start(params, 4);
+    set(&mut health, &members(4), &["b3"], now);
+    health.handle_probe("b0", DOWN, now);
+    assert_eq!((health.is_panic(), health.share("b0")), (false, Some(0)));
+    health.handle_probe("b1", DOWN, now);
+    assert_eq!((health.is_panic(), health.share("b0"), health.share("b1")), (true, Some(FULL), Some(FULL)));
+    assert_eq!(health.share("b3"), Some(0), "who drains goes on draining");
+    health.handle_probe("b1", Probe::Success, now);
+    health.handle_probe("b1", Probe::Success, now);
+    assert_eq!((health.is_panic(), health.share("b0"), health.share("b1")), (false, Some(0), Some(FULL)));
+    let names: Vec<&str> = events(&mut health).iter().map(|(_, name)| *name).collect();
+    assert_eq!(names, ["draining", "down", "down", "panic_began", "up", "panic_ended"]);
+}
+
+#[test]
+fn slow_start_ramps_upwards_only_and_drain_downwards_only() {
+    let slow = SlowStartParams { window: SECOND * 10, initial_percent: 10 };
+    let params = Params {
+        slow_start: Some(slow),
+        drain_ramp: SECOND * 10,
+        ..checks(CheckParams { rise: 1, fall: 1, ..CheckParams::default() })
+    };
+    let (mut health, mut now) = start(params, 2);
+    assert_eq!(health.share("b0"), Some(FULL), "the first fleet has its share at once");
+    health.handle_probe("b0", DOWN, now);
+    health.handle_probe("b0", Probe::Success, now);
+    let mut shares = vec![health.share("b0").unwrap()];
+    assert!((FULL / 11..=FULL / 9).contains(&shares[0]), "{shares:?}");
+    for _ in 0..100 {
+        now += Duration::from_millis(100);
+        health.handle_timeout(now);
+        shares.push(health.share("b0").unwrap());
+    }
+    assert!(shares.is_sorted() && *shares.last().unwrap() == FULL, "{shares:?}");
+    assert_eq!(health.share("b1"), Some(FULL));
+
+    // Who joins later comes along the ramp; who drains goes along his.
+    let mut ids = members(3);
+    set(&mut health, &ids, &[], now);
+    assert!(health.share("b2").unwrap() < FULL / 2);
+    now += SECOND * 10;
+    health.handle_timeout(now);
+    assert_eq!(health.share("b2"), Some(FULL));
+    set(&mut health, &ids, &["b1"], now);
+    let mut shares = vec![health.share("b1").unwrap()];
+    for _ in 0..100 {
+        now += Duration::from_millis(100);
+        health.handle_timeout(now);
+        shares.push(health.share("b1").unwrap());
+    }
+    assert!(shares.iter().rev().is_sorted() && shares[0] > FULL / 2 && shares[100] == 0, "{shares:?}");
+    assert_eq!(health.view("b1", now).unwrap().state, "drained");
+
+    // State is carried over by id.
+    health.handle_probe("b0", DOWN, now);
+    ids.remove(2);
+    set(&mut health, &ids, &["b1"], now);
+    assert_eq!((health.share("b0"), health.share("b2")), (Some(0), None));
+}
+
+#[test]
+fn reason_of_the_last_failure_is_kept_for_the_status() {
+    let (mut health, now) = start(checks(CheckParams { fall: 1, ..CheckParams::default() }), 1);
+    health.handle_probe("b0", Probe::Failure(CheckFailure::Status(503)), now);
+    let view = health.view("b0", now).unwrap();
+    assert_eq!((view.state, view.check_failure.unwrap().to_string().as_str()), ("down", "check: status 503"));
+    let event = std::iter::from_fn(|| health.poll_event()).next().unwrap();
+    assert_eq!(event.kind, EventKind::Down(CheckFailure::Status(503)));
+}

@@ -90,10 +90,15 @@ impl Body {
 
     /// Reads `input`, appends what goes on to `out` in the framing `encoding`, its end included.
     ///
+    /// A body that has ended already (or never had a byte) gives nothing more.
+    ///
     /// # Errors
     /// The input is malformed; what was appended before is still good, but the message must be cut off.
     pub fn transfer(&mut self, input: &[u8], out: &mut Vec<u8>, encoding: Encoding) -> Result<Progress, ParseError> {
         let mut progress = Progress::default();
+        if self.is_end() {
+            return Ok(Progress { done: true, ..progress });
+        }
         match self {
             Self::Sized(_) | Self::UntilClose => {
                 let taken = self.plain(input.len()).unwrap_or_default();

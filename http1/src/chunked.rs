@@ -110,7 +110,10 @@ fn parse_size_line(input: &[u8]) -> Result<Option<(u64, usize, usize)>, ParseErr
     }
     let window = &input[..input.len().min(SIZE_LINE_BYTES_MAX)];
     let Some(line_end) = memchr::memchr(b'\r', window) else {
-        check_extension(&window[digits..])?;
+        // A lone `;` may still get its name.
+        if window[digits..] != *b";" {
+            check_extension(&window[digits..])?;
+        }
         return if window.len() == SIZE_LINE_BYTES_MAX { Err(ParseError::ChunkOverhead) } else { Ok(None) };
     };
     check_extension(&input[digits..line_end])?;

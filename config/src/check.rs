@@ -23,7 +23,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let names = root.services.value.iter().enumerate();
     let names = Names {
         index: names.map(|(index, service)| (service.value.name.value.as_str(), index)).collect(),
-        complete: !root.services.value.lost,
+        complete: !root.services.value.lost && !root.services.value.is_empty(),
     };
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);

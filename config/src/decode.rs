@@ -46,7 +46,7 @@ impl Findings {
 
     fn wrong_type<T>(&mut self, node: &Node, wanted: &str, example: &str) -> Option<T> {
         let message = format!("expected {wanted}, found {}", node.value.kind());
-        let help = if example.is_empty() { String::new() } else { format!("for example `{example}`") };
+        let help = format!("for example `{example}`");
         self.error(node.place, "wrong_type", message, help);
         None
     }
@@ -101,7 +101,7 @@ impl<'a> SectionReader<'a> {
         let entries: &[_] = match &node.value {
             Value::Map(entries) => entries,
             Value::Null => &[],
-            _ => return findings.wrong_type(node, &format!("{title} (a mapping)"), ""),
+            _ => return findings.wrong_type(node, &format!("{title} (a mapping)"), "{ field: value }"),
         };
         let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches("r#")).collect();
         for (name, place, _) in entries {
@@ -261,7 +261,7 @@ pub(crate) fn word<'a>(node: &'a Node, words: &[&'static str], findings: &mut Fi
         Value::Text(text) => text.as_str(),
         // YAML 1.1 reads `off` as a boolean, and so do some editors.
         Value::Bool(false) if words.contains(&"off") => "off",
-        _ => return findings.wrong_type(node, &format!("one of `{}`", words.join("`, `")), ""),
+        _ => return findings.wrong_type(node, &format!("one of `{}`", words.join("`, `")), words[0]),
     };
     if words.contains(&text) {
         return Some(text);
@@ -376,7 +376,7 @@ impl Decode for String {
             Value::Text(text) => Some(text.clone()),
             // `id: 7` is plain enough.
             Value::Integer(number) => Some(number.to_string()),
-            _ => findings.wrong_type(node, "a string", ""),
+            _ => findings.wrong_type(node, "a string", "text"),
         }
     }
 

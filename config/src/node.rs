@@ -49,7 +49,8 @@ pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
             let place = error.location().map(place).unwrap_or_default();
             let message = error.without_snippet().to_string();
             // The place stands in the finding already.
-            let message = message.split(" at line ").next().unwrap_or(&message).trim().to_owned();
+            let end = [" at line ", ", set DuplicateKeyPolicy"].iter().filter_map(|cut| message.find(cut)).min();
+            let message = message[..end.unwrap_or(message.len())].trim().to_owned();
             let (code, help) = if message.contains("duplicate") {
                 ("duplicate_field", Some("remove one of the two".to_owned()))
             } else if text.lines().any(|line| line.trim_start_matches(' ').starts_with('\t')) {

@@ -1,0 +1,206 @@
+//! Every malformed file is refused with a message that names place and remedy: the messages are kept in `testdata/bad`.
+//! A message that changes on purpose is written anew by `cargo run -p ringway-config --example golden`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use proptest::prelude::*;
+use ringway_config::{Severity, load_str};
+use std::path::Path;
+
+fn environment(name: &str) -> Option<String> {
+    (name == "SET").then(|| "from-env".to_owned())
+}
+
+#[test]
+fn messages_are_the_golden_ones() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/bad");
+    let mut checked = 0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let found = load_str(name, &text, &environment).expect_err(name);
+        let golden = std::fs::read_to_string(path.with_extension("txt")).unwrap();
+        assert_eq!(format!("{found}\n"), golden, "{name}");
+        // The file's own name says which finding must be among them.
+        let code = name.trim_end_matches(".yaml").split('-').next().unwrap();
+        assert!(found.0.iter().any(|finding| finding.code == code), "{name}: {found}");
+        for finding in found.0.iter().filter(|finding| finding.severity == Severity::Error && finding.code != "syntax")
+        {
+            assert!(finding.line > 0 && finding.column > 0 && finding.help.is_some(), "{name}: {finding}");
+        }
+        checked += 1;
+    }
+    assert!(checked >= 25, "only {checked} files");
+}
+
+const MINIMAL: &str = "\
+listeners:
+  - name: web
+    address: \"0.0.0.0:8080\"
+    service: api
+services:
+  - name: api
+    backends:
+      - { id: api-1, address: \"10.0.0.11:8080\" }
+      - { id: api-2, address: \"10.0.0.12:8080\" }
+";
+
+#[test]
+fn one_listener_and_two_backends_are_ten_lines() {
+    assert!(MINIMAL.lines().count() <= 10);
+    let loaded = load_str("minimal", MINIMAL, &environment).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert_eq!(loaded.config.services[0].backends.len(), 2);
+}
+
+#[test]
+fn unlikely_files_are_taken_with_a_warning() {
+    for (code, text) in [
+        (
+            "unreachable_route",
+            MINIMAL.replace("service: api", "routes: [ { service: api }, { match: { path: /x }, service: api } ]"),
+        ),
+        (
+            "unused_hash_key",
+            MINIMAL.replace(
+                "    backends:",
+                "    balance: { policy: round_robin, hash_key: [ { path: {} } ] }\n    backends:",
+            ),
+        ),
+        ("nothing_takes_traffic", MINIMAL.replace(":8080\" }", ":8080\", weight: 0 }")),
+        ("admin_exposed", format!("admin: {{ address: \"0.0.0.0:9901\" }}\n{MINIMAL}")),
+        (
+            "timeout_above_interval",
+            MINIMAL.replace("    backends:", "    health: { tcp: {}, interval: 1s, timeout: 2s }\n    backends:"),
+        ),
+    ] {
+        let loaded = load_str("unlikely", &text, &environment).unwrap_or_else(|error| panic!("{error}"));
+        let codes: Vec<&str> = loaded.warnings.iter().map(|warning| warning.code).collect();
+        assert_eq!(codes, [code], "{text}");
+    }
+}
+
+#[test]
+fn variables_stand_for_values_and_bring_no_structure() {
+    let text = MINIMAL.replace("id: api-1", "id: \"${SET}\"").replace("id: api-2", "id: \"${UNSET:-fallback}-$${x}\"");
+    let loaded = load_str("variables", &text, &environment).unwrap();
+    let ids: Vec<&str> = loaded.config.services[0].backends.iter().map(|backend| backend.id.as_str()).collect();
+    assert_eq!(ids, ["from-env", "fallback-${x}"]);
+    let evil = |_: &str| Some("a\", weight: 7, x: \"".to_owned());
+    let refused = load_str("evil", &MINIMAL.replace("id: api-1", "id: \"${EVIL}\""), &evil).unwrap_err();
+    assert_eq!(refused.0[0].code, "bad_name");
+    let number = MINIMAL.replace("id: api-1", "weight: \"${WEIGHT:-250}\", id: api-1");
+    assert_eq!(load_str("number", &number, &environment).unwrap().config.services[0].backends[0].weight, 250);
+}
+
+#[test]
+fn example_names_every_field_and_shows_the_true_defaults() {
+    let text = include_str!("../../config.example.yaml");
+    let example = load_str("example", text, &environment).unwrap();
+    assert!(example.warnings.is_empty(), "{:?}", example.warnings);
+    let schema = ringway_config::json_schema();
+    let mut names = std::collections::BTreeSet::new();
+    let mut defaults = Vec::new();
+    walk(&schema, &mut names, &mut defaults);
+    for name in &names {
+        assert!(text.contains(&format!("{name}:")), "the example does not name `{name}`");
+    }
+    // What the example shows for a field with a default is that default.
+    for (name, default) in defaults {
+        let shown = [format!("{name}: {default}"), format!("{name}: \"{default}\"")];
+        assert!(shown.iter().any(|shown| text.contains(shown)), "the example does not show `{name}: {default}`");
+    }
+}
+
+fn walk(
+    schema: &serde_json::Value,
+    names: &mut std::collections::BTreeSet<String>,
+    defaults: &mut Vec<(String, String)>,
+) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        names.insert(name.clone());
+        if let Some(default) = property.get("default") {
+            let text = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+            defaults.push((name.clone(), text));
+        }
+        walk(property, names, defaults);
+        walk(&property["items"], names, defaults);
+    }
+}
+
+#[test]
+fn what_is_printed_from_the_schema_is_current() {
+    let schema = serde_json::to_string_pretty(&ringway_config::json_schema()).unwrap() + "\n";
+    let help = "run `cargo run -p ringway-config --example generate`";
+    assert_eq!(schema, include_str!("../../config.schema.json"), "{help}");
+    assert_eq!(ringway_config::reference(), include_str!("../../docs/config.md"), "{help}");
+}
+
+#[test]
+fn bombs_are_refused_in_bounded_time() {
+    let aliases: String = (1..30)
+        .map(|level| format!("a{level}: &a{level} [*a{}, *a{}, *a{}]\n", level - 1, level - 1, level - 1))
+        .collect();
+    let bomb = format!("a0: &a0 [x, x]\n{aliases}listeners: []\nservices: []\n");
+    assert!(load_str("aliases", &bomb, &environment).is_err());
+    assert!(load_str("deep", &"[".repeat(100_000), &environment).is_err());
+    assert!(load_str("deep", &"a:\n ".repeat(5_000), &environment).is_err());
+    assert!(load_str("wide", &format!("{MINIMAL}{}", "x: 1\n".repeat(1)), &environment).is_err());
+}
+
+#[test]
+fn large_fleets_are_read() {
+    let mut text = MINIMAL.to_owned();
+    for index in 0..10_000 {
+        text.push_str(&format!(
+            "      - {{ id: b{index}, address: \"10.{}.{}.1:80\", weight: 100 }}\n",
+            index / 250,
+            index % 250
+        ));
+    }
+    assert_eq!(load_str("large", &text, &environment).unwrap().config.services[0].backends.len(), 10_002);
+}
+
+#[test]
+fn diff_speaks_an_operators_words() {
+    let load = |text: &str| load_str("diff", text, &environment).unwrap().config;
+    let new = MINIMAL
+        .replace("10.0.0.12:8080\"", "10.0.0.12:8081\", weight: 50")
+        .replace("id: api-1", "id: api-3")
+        .replace("address: \"0.0.0.0:8080\"", "address: \"0.0.0.0:8080\"\n    connections_max: 5");
+    let diff = ringway_config::diff(&load(MINIMAL), &load(&format!("workers: 3\n{new}")));
+    assert_eq!(
+        diff.changes,
+        [
+            "listener \"web\" changed",
+            "service \"api\": backend \"api-1\" removed",
+            "service \"api\": backend \"api-3\" added",
+            "service \"api\": backend \"api-2\" moved from 10.0.0.12:8080 to 10.0.0.12:8081",
+            "service \"api\": backend \"api-2\" weight 100 -> 50",
+        ]
+    );
+    assert_eq!(diff.needs_restart, ["workers or connections_max changed"]);
+    assert!(ringway_config::diff(&load(MINIMAL), &load(MINIMAL)).is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_text_panics(text in ".{0,200}") {
+        let _ = load_str("any", &text, &environment).map_err(|error| error.to_string());
+    }
+
+    #[test]
+    fn no_mutation_of_a_good_file_panics(at in any::<prop::sample::Index>(), len in 0..20_usize, insert in "[-:{}\\[\\]\"'a-z0-9 \n\t&*!|>%@`$#,?]{0,8}") {
+        let mut text = include_str!("../../config.example.yaml").to_owned();
+        let boundaries: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        let begin = at.index(boundaries.len());
+        let end = (begin + len).min(boundaries.len() - 1).max(begin);
+        text.replace_range(boundaries[begin]..boundaries[end], &insert);
+        let _ = load_str("mutated", &text, &environment).map_err(|error| error.to_string());
+    }
+}

@@ -1,1 +1,1 @@
-//! Work in progress.
+//! Micro-benchmarks lie in `benches/`, the comparison with other proxies in `compare.sh`.

@@ -12,6 +12,7 @@ mod checks;
 mod control;
 mod error;
 mod exchange;
+mod explain;
 mod forwarded;
 mod http;
 mod inflight;
@@ -29,5 +30,6 @@ mod worker;
 
 pub use control::{Applied, Proxy, ReloadError, Source, StartError};
 pub use error::{ProxyError, RetryWhen, Side};
+pub use explain::{ExplainError, Explanation, explain};
 pub use snapshot::{Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};
 pub use watch::watch;

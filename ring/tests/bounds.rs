@@ -309,7 +309,7 @@ fn round_robin_takes_turns_and_skips_who_is_down() {
     });
     let group = Group::build(PolicyParams::RoundRobin, None, members, Arc::new(Total::new(1))).unwrap();
     let mut counts = [0; 3];
-    let mut turn = |counts: &mut [u32; 3]| {
+    let turn = |counts: &mut [u32; 3]| {
         let mut selection = group.begin(None);
         let Pick::Backend(slot) = group.next(&mut selection, 0) else { panic!("somebody is up") };
         group.release(slot, 0);

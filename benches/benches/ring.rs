@@ -1,0 +1,93 @@
+//! Ring: lookup, pick and release, build, memory.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ringway_ring::{
+    BoundParams, Group, GroupMember, Load, Member, Pick, PolicyParams, Ring, RingParams, Total, hash_key,
+};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn ids(count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("backend-{index}")).collect()
+}
+
+fn ring(count: usize, points: u32) -> Ring {
+    let ids = ids(count);
+    let members: Vec<Member<'_>> = ids.iter().map(|id| Member { id, weight: 100 }).collect();
+    Ring::build(&members, RingParams { points, seed: 0 }).unwrap()
+}
+
+/// Keys as they come: no pattern, cheap to make.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+    *state ^ *state >> 29
+}
+
+fn lookup(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("lookup");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(20);
+    for (count, points) in [(10, 256), (100, 256), (1000, 256), (4000, 256)] {
+        let ring = ring(count, points);
+        println!("{} points: {:.1} bytes each", ring.points(), ring.memory_bytes() as f64 / ring.points() as f64);
+        let mut state = 1;
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("independent", ring.points()), |bencher| {
+            bencher.iter(|| black_box(ring.owner(next(&mut state))));
+        });
+        let mut hash = 1_u64;
+        group.bench_function(BenchmarkId::new("dependent", ring.points()), |bencher| {
+            bencher.iter(|| {
+                let owner = ring.owner(hash).unwrap();
+                hash = next(&mut hash).wrapping_add(u64::from(owner.0));
+            });
+        });
+    }
+    group.finish();
+}
+
+fn pick(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick_and_release");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(20);
+    for count in [4, 1000] {
+        for (name, bound) in [("bounded", Some(BoundParams::default())), ("unbounded", None)] {
+            let ids = ids(count);
+            let members = ids.iter().map(|id| GroupMember {
+                id,
+                weight: 100,
+                requests_max: u32::MAX,
+                load: Arc::new(Load::new(id)),
+            });
+            let policy = PolicyParams::Ring(RingParams::default());
+            let backends = Group::build(policy, bound, members, Arc::new(Total::new(2))).unwrap();
+            let mut state = 1;
+            group.bench_function(BenchmarkId::new(name, count), |bencher| {
+                bencher.iter(|| {
+                    let mut selection = backends.begin(Some(next(&mut state)));
+                    if let Pick::Backend(slot) = backends.next(&mut selection, 0) {
+                        backends.release(black_box(slot), 0);
+                    }
+                });
+            });
+        }
+    }
+    group.bench_function("hash_key/16 bytes", |bencher| bencher.iter(|| hash_key(black_box(b"user-12345678901"), 0)));
+    group.finish();
+}
+
+fn build(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("build");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2)).sample_size(10);
+    for count in [100, 1000, 10_000] {
+        let ids = ids(count);
+        let members: Vec<Member<'_>> = ids.iter().map(|id| Member { id, weight: 100 }).collect();
+        group.bench_function(BenchmarkId::new("256 points each", count), |bencher| {
+            bencher.iter(|| Ring::build(black_box(&members), RingParams::default()).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lookup, pick, build);
+criterion_main!(benches);

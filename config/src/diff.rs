@@ -61,8 +61,11 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.admin != new.admin {
         diff.needs_restart.push("admin changed".into());
     }
-    if old.process != new.process {
-        diff.needs_restart.push("workers or connections_max changed".into());
+    if old.process.connections_max != new.process.connections_max {
+        changes.push("connections_max changed".into());
+    }
+    if old.process.workers != new.process.workers {
+        diff.needs_restart.push("workers changed".into());
     }
     diff
 }

@@ -15,7 +15,7 @@ use ringway_ring::{BoundParams, PolicyParams};
 pub struct Config {
     /// The admin listener, or none (`admin: {enabled: false}`).
     pub admin: Option<Admin>,
-    /// What concerns the process and needs a restart.
+    /// What concerns the process as a whole.
     pub process: Process,
     /// Where and how requests are logged.
     pub access_log: AccessLog,
@@ -34,10 +34,10 @@ pub struct Admin {
     pub address: SocketAddr,
 }
 
-/// What needs a restart to change.
+/// What concerns the process as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Data-path threads; 0 is one per core.
+    /// Data-path threads; 0 is one per core. Needs a restart.
     pub workers: usize,
     /// Most client connections at once, over all listeners.
     pub connections_max: usize,

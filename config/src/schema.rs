@@ -53,7 +53,7 @@ section! {
         default("{}") admin: AdminSection,
         /// Data-path threads; 0 is one per core. Needs a restart.
         default("0") workers: Int<0, 1024>,
-        /// Most client connections at once, over all listeners. Needs a restart.
+        /// Most client connections at once, over all listeners.
         default("100000") connections_max: Positive,
         /// The log of requests.
         default("{}") access_log: AccessLogSection,

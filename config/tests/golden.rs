@@ -148,7 +148,7 @@ fn bombs_are_refused_in_bounded_time() {
     assert!(load_str("aliases", &bomb, &environment).is_err());
     assert!(load_str("deep", &"[".repeat(100_000), &environment).is_err());
     assert!(load_str("deep", &"a:\n ".repeat(5_000), &environment).is_err());
-    assert!(load_str("wide", &format!("{MINIMAL}{}", "x: 1\n".repeat(1)), &environment).is_err());
+    assert!(load_str("wide", &format!("{MINIMAL}{}", "x: 1\n"), &environment).is_err());
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn diff_speaks_an_operators_words() {
             "service \"api\": backend \"api-2\" weight 100 -> 50",
         ]
     );
-    assert_eq!(diff.needs_restart, ["workers or connections_max changed"]);
+    assert_eq!(diff.needs_restart, ["workers changed"]);
     assert!(ringway_config::diff(&load(MINIMAL), &load(MINIMAL)).is_empty());
 }
 

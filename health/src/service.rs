@@ -32,6 +32,8 @@ pub struct ServiceHealth {
     started: bool,
     panic: bool,
     events: VecDeque<Event>,
+    /// A share has changed since it was asked.
+    changed: bool,
     /// The last time it was told.
     now: Instant,
 }
@@ -40,7 +42,16 @@ impl ServiceHealth {
     /// Without members yet. Equal seeds and equal histories give equal behaviour.
     #[must_use]
     pub fn new(params: Params, seed: u64, now: Instant) -> Self {
-        Self { params, members: Vec::new(), random: seed, started: false, panic: false, events: VecDeque::new(), now }
+        Self {
+            params,
+            members: Vec::new(),
+            random: seed,
+            started: false,
+            panic: false,
+            events: VecDeque::new(),
+            changed: true,
+            now,
+        }
     }
 
     /// Changes the parameters; states stay, schedules follow at their next turn.
@@ -212,6 +223,11 @@ impl ServiceHealth {
         self.events.pop_front()
     }
 
+    /// Whether any share has changed since this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
     /// Share of its keys that a backend takes now: 0 none, 65535 all.
     #[must_use]
     pub fn share(&self, id: &str) -> Option<u16> {
@@ -273,7 +289,9 @@ impl ServiceHealth {
         }
         for member in &mut self.members {
             // In panic the unhealthy take their keys back; the healthy keep their ramps, and who drains goes on draining.
-            member.share = if panic && !member.is_healthy() { member.share_if_healthy(now) } else { member.own_share };
+            let share = if panic && !member.is_healthy() { member.share_if_healthy(now) } else { member.own_share };
+            self.changed |= share != member.share;
+            member.share = share;
         }
     }
 

@@ -1,6 +1,11 @@
 //! A month of flapping backends in a second, against a shadow model that is told the same. The seed is printed when it
 //! fails; put it into `SEEDS` to replay it.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on fails, and says its seed")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, and says its seed"
+)]
 
 use ringway_health::{
     CheckFailure, CheckParams, Member, Outcome, OutlierOn, OutlierParams, Params, Probe, ServiceHealth,

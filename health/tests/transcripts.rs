@@ -1,5 +1,5 @@
 //! Health as a transcript: what is told, what follows.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use ringway_health::{
     CheckFailure, CheckParams, EventKind, Initial, Member, Outcome, OutlierOn, OutlierParams, Params, Probe,

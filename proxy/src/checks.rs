@@ -56,7 +56,9 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>) {
             let mut health = live.health();
             health.handle_timeout(now);
             let due: Vec<String> = std::iter::from_fn(|| health.poll_probe(now)).collect();
-            let events = service.apply_health(&mut health);
+            // Most checks change nothing: then nothing is written where requests read.
+            let events =
+                if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) };
             let next = health.poll_timeout();
             drop(health);
             tell(service, &events);

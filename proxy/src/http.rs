@@ -105,9 +105,10 @@ impl Client {
                 match self.stream.poll_read_ready(context) {
                     Poll::Ready(Ok(())) => self.input = worker.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Closed),
-                    // Between requests: nothing is lost by closing.
-                    Poll::Pending if self.open.is_closing() => return Poll::Ready(Arrival::Closed),
-                    Poll::Pending if self.timer.poll_fired(context) => return Poll::Ready(Arrival::Closed),
+                    // Between requests nothing is lost by closing, unless one has just arrived.
+                    Poll::Pending if self.open.is_closing() || self.timer.poll_fired(context) => {
+                        return if self.has_unread() { Poll::Pending } else { Poll::Ready(Arrival::Closed) };
+                    }
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -130,6 +131,12 @@ impl Client {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Whether the kernel holds bytes that the runtime has not told of yet: it will.
+    fn has_unread(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        socket2::SockRef::from(&self.stream).peek(&mut byte).is_ok_and(|count| count > 0)
     }
 
     fn head_bytes_max(&self) -> usize {

@@ -111,6 +111,11 @@ impl Service {
         if self.live.waiting.load(Relaxed) > 0 {
             self.live.room.notify_waiters();
         }
+        Self::events(health)
+    }
+
+    /// What has happened, without anything that requests would see.
+    pub(crate) fn events(health: &mut ServiceHealth) -> Vec<Event> {
         std::iter::from_fn(|| health.poll_event()).collect()
     }
 

@@ -1,0 +1,149 @@
+//! Bounded loads, limits and turns, as requests meet them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod common;
+use common::*;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Answers when it is let, and knows how many requests it had at once.
+struct Gated {
+    backend: Backend,
+    most: Arc<AtomicUsize>,
+    open: Arc<Mutex<bool>>,
+}
+
+fn gated(name: &'static str) -> Gated {
+    let (most, now, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(false)));
+    let (most_seen, gate) = (Arc::clone(&most), Arc::clone(&open));
+    let backend = Backend::custom(move |mut stream, _| {
+        while read_request(&mut stream).is_some() {
+            most_seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            while !*gate.lock().unwrap() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            now.fetch_sub(1, Ordering::SeqCst);
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    Gated { backend, most, open }
+}
+
+fn fleet() -> Vec<Gated> {
+    vec![gated("a"), gated("b"), gated("c"), gated("d")]
+}
+
+fn addresses(fleet: &[Gated]) -> Vec<(&'static str, SocketAddr)> {
+    ["a", "b", "c", "d"].into_iter().zip(fleet).map(|(id, gated)| (id, gated.backend.address)).collect()
+}
+
+fn request(listen: SocketAddr, key: usize) -> std::net::TcpStream {
+    send(listen, format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\nConnection: close\r\n\r\n").as_bytes())
+}
+
+fn in_flight(ringway: &Ringway) -> u64 {
+    ringway.status()["services"][0]["in_flight"].as_u64().unwrap()
+}
+
+#[test]
+fn no_backend_passes_its_bound_and_what_does_not_fit_is_spilled() {
+    let fleet = fleet();
+    let listen = free_address();
+    let service = "balance: { hash_key: [ { header: x-key } ], bounded_load: { factor: 1.25, preset: strict } }\n\
+                   timeouts: { response: 60s }";
+    let ringway = Ringway::start(&simple(listen, service, &addresses(&fleet)));
+    // One key for all: without a bound one backend would get them all.
+    let requests: Vec<_> = (0..40).map(|_| request(listen, 1)).collect();
+    wait_for("all to be in flight", || (in_flight(&ringway) == 40).then_some(()));
+    let loads: Vec<u64> = ringway.status()["services"][0]["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|backend| backend["in_flight"].as_u64().unwrap())
+        .collect();
+    // ceil(1.25 * 40 / 4) = 13.
+    assert!(loads.iter().all(|load| *load <= 13) && loads.iter().sum::<u64>() == 40, "{loads:?}");
+    fleet.iter().for_each(|gated| *gated.open.lock().unwrap() = true);
+    for mut stream in requests {
+        assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
+    }
+    assert!(fleet.iter().all(|gated| gated.most.load(Ordering::SeqCst) <= 13));
+    wait_for("the load to be given back", || (in_flight(&ringway) == 0).then_some(()));
+    assert!(ringway.metric("ringway_spills_total{service=\"s\"}") >= 20.0);
+}
+
+#[test]
+fn a_full_backend_is_skipped_and_when_all_are_full_the_policy_decides() {
+    for (all_full, expected) in [("reject", "all_backends_full"), ("queue", "queue_timeout")] {
+        let fleet = fleet();
+        let listen = free_address();
+        let service = format!(
+            "balance: {{ hash_key: [ {{ header: x-key }} ], bounded_load: {{ all_full: {all_full}, queue: {{ timeout: 300ms, length_max: 2 }} }} }}\n\
+             timeouts: {{ response: 60s }}"
+        );
+        let config =
+            simple(listen, &service, &addresses(&fleet)).replace("      - { id:", "      - { requests_max: 1, id:");
+        let ringway = Ringway::start(&config);
+        let requests: Vec<_> = (0..4).map(|_| request(listen, 1)).collect();
+        wait_for("one request on each", || (in_flight(&ringway) == 4).then_some(()));
+        let refused = read_answer(&mut request(listen, 1), true).unwrap();
+        assert_eq!((refused.status, refused.header("x-ringway-reason")), (503, Some(expected)));
+        // One that waits takes the place of the first that ends.
+        let mut waiting = request(listen, 1);
+        if all_full == "queue" {
+            wait_for("it to wait", || (ringway.status()["services"][0]["waiting"] == 1).then_some(()));
+            fleet.iter().for_each(|gated| *gated.open.lock().unwrap() = true);
+            assert_eq!(read_answer(&mut waiting, true).unwrap().status, 200);
+        }
+        fleet.iter().for_each(|gated| *gated.open.lock().unwrap() = true);
+        for mut stream in requests {
+            assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
+        }
+        assert!(fleet.iter().all(|gated| gated.most.load(Ordering::SeqCst) <= 1));
+    }
+}
+
+#[test]
+fn round_robin_follows_weights() {
+    let backends: Vec<Backend> = ["a", "b", "c"].iter().map(|name| Backend::echo(name)).collect();
+    let listen = free_address();
+    let list: Vec<(&str, SocketAddr)> =
+        ["a", "b", "c"].into_iter().zip(&backends).map(|(id, b)| (id, b.address)).collect();
+    let config = simple(listen, "balance: { policy: round_robin }", &list)
+        .replace("id: a,", "id: a, weight: 200,")
+        .replace("id: c,", "id: c, weight: 0,");
+    let _ringway = Ringway::start(&config);
+    let mut counts = BTreeMap::new();
+    for _ in 0..30 {
+        *counts.entry(get(listen, "/").unwrap().text()).or_insert(0) += 1;
+    }
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("a".to_owned(), 20), ("b".to_owned(), 10)]);
+}
+
+#[test]
+fn drained_backend_gets_no_new_keys_and_keeps_what_it_has() {
+    let (slow, other) = (gated("slow"), Backend::echo("other"));
+    let listen = free_address();
+    let service = "balance: { hash_key: [ { header: x-key } ] }\ntimeouts: { response: 60s }";
+    let config = simple(listen, service, &[("slow", slow.backend.address), ("other", other.address)]);
+    let ringway = Ringway::start(&config);
+    let held: Vec<_> = (0..20).map(|key| request(listen, key)).collect();
+    wait_for("requests on the slow one", || (in_flight(&ringway) >= 5).then_some(()));
+    ringway.reconfigure(&config.replace("id: slow,", "id: slow, drain: true,"));
+    for key in 0..20 {
+        assert_eq!(get_with(listen, "/", &format!("X-Key: {key}\r\n")).unwrap().text(), "other");
+    }
+    let state = ringway.status()["services"][0]["backends"][1].clone();
+    assert_eq!((state["id"].as_str(), state["state"].as_str()), (Some("slow"), Some("drained")));
+    *slow.open.lock().unwrap() = true;
+    for mut stream in held {
+        assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
+    }
+}

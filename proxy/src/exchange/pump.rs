@@ -1,0 +1,615 @@
+//! A request's bytes up, its answer's bytes down.
+//!
+//! Both directions are driven by one task: [`Exchange`] is two small state machines over two sockets, polled together,
+//! so that a body can still be going up while its answer comes down.
+
+use super::Next;
+use crate::error::ProxyError;
+use crate::http::{self, Client};
+use crate::inflight::InFlight;
+use crate::request::Request;
+use crate::tunnel::{self, Way};
+use crate::upstream::Connection;
+use ringway_health::Outcome;
+use ringway_http1::{Body, Encoding, FieldName, Limits, ParseError, Version, parse_response, write};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::AsyncWrite;
+
+/// Interim answers (1xx) that a backend may send before the real one.
+const INTERIM_MAX: u32 = 16;
+/// An answer no longer than this waits for its last byte, for a moment, before its first is passed on: it then goes out
+/// in one write, and one that is cut off can still become a 502 or a retry.
+const WHOLE_BYTES_MAX: u64 = 12 * 1024;
+/// That moment.
+const WHOLE_WAIT: Duration = Duration::from_millis(50);
+/// After so many bytes, an answer is read in long strides.
+const BULK_BYTES: u64 = 64 * 1024;
+/// Largest head of an answer, and most fields in it.
+const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
+
+/// Why a try ended without an answer.
+pub(super) enum TryError {
+    /// The backend's fault: another may be tried.
+    Upstream(ProxyError),
+    /// The client's fault: there is nobody left to answer, or nothing to send.
+    Downstream(ProxyError),
+}
+
+/// How an answer ended that had begun.
+enum Delivered {
+    Whole,
+    /// The backend's part was cut off: the client must see that.
+    CutOff(ProxyError),
+    /// The client is gone or does not read.
+    ClientGone,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Sending,
+    Done,
+    /// The backend takes no more of it, but may still answer.
+    Broken,
+}
+
+pub(super) struct Exchange<'a> {
+    client: &'a mut Client,
+    pub(super) request: &'a mut Request,
+    pub(super) upstream: Connection,
+    /// How much of `request.out` has been written.
+    sent: usize,
+    /// Chunks of the request's body on their way up, and how much of them has been written.
+    chunks: Vec<u8>,
+    chunks_sent: usize,
+    upload: Upload,
+    /// Whether the upload waits for the client rather than for the backend.
+    starved: bool,
+    /// For whom the timer was set last.
+    armed_for_client: bool,
+    /// Bytes on their way down, and how much of them has been written.
+    answer: Vec<u8>,
+    answered: usize,
+    /// Whether a byte of the real answer has gone to the client.
+    committed: bool,
+    pub(super) interims: u32,
+    pub(super) status: u16,
+    body: Body,
+    encoding: Encoding,
+    delivered: u64,
+    upstream_keep_alive: bool,
+    client_keep_alive: bool,
+    /// The answer waits to be whole.
+    holding: bool,
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection) -> Self {
+        let mut exchange = Self {
+            client,
+            request,
+            upstream,
+            sent: 0,
+            chunks: Vec::new(),
+            chunks_sent: 0,
+            upload: Upload::Sending,
+            starved: false,
+            armed_for_client: false,
+            answer: Vec::new(),
+            answered: 0,
+            committed: false,
+            interims: 0,
+            status: 0,
+            body: Body::Sized(0),
+            encoding: Encoding::Identity,
+            delivered: 0,
+            upstream_keep_alive: false,
+            client_keep_alive: false,
+            holding: false,
+        };
+        exchange.arm_for_upload();
+        exchange
+    }
+
+    fn timeouts(&self) -> &ringway_config::model::UpstreamTimeouts {
+        &self.request.view.services[self.request.service].service.config.timeouts
+    }
+
+    fn arm_for_upload(&mut self) {
+        self.armed_for_client = self.starved;
+        let client = http::http_of(&self.request.view, self.request.listener).timeouts.body_idle;
+        let idle = if self.starved { client } else { self.timeouts().body_idle };
+        self.client.timer.set_before(idle, self.request.limit);
+    }
+
+    /// Sends the request, as far as both sides let it.
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), TryError> {
+        while self.upload == Upload::Sending {
+            self.starved = false;
+            if self.sent < self.request.out.len() {
+                match self.write_up(context, Source::Head) {
+                    Poll::Ready(count) => self.sent += count,
+                    Poll::Pending => return Ok(()),
+                }
+            } else if self.chunks_sent < self.chunks.len() {
+                match self.write_up(context, Source::Chunks) {
+                    Poll::Ready(count) => self.chunks_sent += count,
+                    Poll::Pending => return Ok(()),
+                }
+            } else if self.request.body.is_end() {
+                self.upload = Upload::Done;
+                self.client.timer.set_before(self.timeouts().response, self.request.limit);
+            } else if !self.client.input.is_empty() {
+                // From here on the request cannot be told again from its start.
+                self.request.replayable = false;
+                if let Some(available) = self.request.body.plain(self.client.input.len()) {
+                    match self.write_up(context, Source::Body(available)) {
+                        Poll::Ready(count) => {
+                            self.request.count_body(count).map_err(TryError::Downstream)?;
+                            self.request.body.advance(count);
+                            self.take_from_client(count);
+                        }
+                        Poll::Pending => return Ok(()),
+                    }
+                } else {
+                    if self.chunks.capacity() == 0 {
+                        self.chunks = self.client.open.worker.buffers.take_outgoing();
+                    }
+                    self.chunks.clear();
+                    self.chunks_sent = 0;
+                    let moved =
+                        self.request.body.transfer(self.client.input.bytes(), &mut self.chunks, self.request.encoding);
+                    let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
+                    self.request.count_body(progress.data).map_err(TryError::Downstream)?;
+                    self.take_from_client(progress.consumed);
+                    if progress.consumed == 0 && self.poll_client(context)?.is_pending() {
+                        return Ok(());
+                    }
+                }
+            } else if self.poll_client(context)?.is_pending() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn take_from_client(&mut self, count: usize) {
+        self.client.input.consume(count);
+        self.request.report.received_bytes += count as u64;
+    }
+
+    /// More of the request's body.
+    fn poll_client(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, TryError> {
+        self.starved = true;
+        let worker = &self.client.open.worker;
+        if !self.client.input.is_allocated() {
+            self.client.input = worker.buffers.take();
+        } else if self.request.report.received_bytes > BULK_BYTES {
+            worker.buffers.grow(&mut self.client.input);
+        }
+        let bytes_max = self.client.input.capacity();
+        match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
+            Poll::Ready(Ok(count)) if count > 0 => {
+                worker.cells.received_bytes.add(count as u64);
+                self.arm_for_upload();
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(_) => Err(TryError::Downstream(ProxyError::ClientClosed)),
+            Poll::Pending => {
+                if self.client.input.is_empty() {
+                    worker.buffers.give(std::mem::take(&mut self.client.input));
+                }
+                if !self.armed_for_client {
+                    self.arm_for_upload();
+                }
+                Ok(Poll::Pending)
+            }
+        }
+    }
+
+    fn write_up(&mut self, context: &mut Context<'_>, source: Source) -> Poll<usize> {
+        let bytes = match source {
+            Source::Head => &self.request.out[self.sent..],
+            Source::Chunks => &self.chunks[self.chunks_sent..],
+            Source::Body(available) => &self.client.input.bytes()[..available],
+        };
+        match Pin::new(&mut self.upstream.stream).poll_write(context, bytes) {
+            Poll::Ready(Ok(count)) if count > 0 => {
+                if count < bytes.len() || !matches!(source, Source::Head) {
+                    self.arm_for_upload();
+                }
+                Poll::Ready(count)
+            }
+            Poll::Ready(_) => {
+                // It may have answered before it closed: an early refusal of a long body, mostly.
+                self.upload = Upload::Broken;
+                self.client.timer.set_before(self.timeouts().response, self.request.limit);
+                Poll::Ready(0)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Sends the request and waits until the answer can be passed on.
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
+        if let Err(error) = self.poll_upload(context) {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            match self.poll_upstream(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(TryError::Upstream(error))),
+                Poll::Pending => break,
+            }
+            match self.take_answer() {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(error) => return Poll::Ready(Err(TryError::Upstream(ProxyError::BadAnswer(error)))),
+            }
+        }
+        // Interim answers go out at once.
+        if self.status == 0 && self.poll_send_answer(context).is_err() {
+            return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
+        }
+        if self.client.timer.poll_fired(context) {
+            if self.holding {
+                // Long enough: what is there goes out, the rest follows as it comes.
+                self.holding = false;
+                return Poll::Ready(Ok(()));
+            }
+            return Poll::Ready(Err(match (self.upload, self.starved) {
+                (Upload::Sending, true) => TryError::Downstream(ProxyError::BodyTimeout),
+                (Upload::Sending, false) => TryError::Upstream(ProxyError::SendTimeout),
+                _ => TryError::Upstream(ProxyError::ResponseTimeout),
+            }));
+        }
+        Poll::Pending
+    }
+
+    /// Reads from the backend before its answer is passed on.
+    fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        if !self.upstream.input.is_allocated() {
+            self.upstream.input = self.client.open.worker.buffers.take();
+        }
+        let held = self.upstream.input.len();
+        if held > ANSWER_LIMITS.head_bytes_max {
+            return Poll::Ready(Err(ProxyError::BadAnswer(ParseError::HeadTooLarge)));
+        }
+        match self.upstream.input.poll_read(&mut self.upstream.stream, ANSWER_LIMITS.head_bytes_max + 1, context) {
+            Poll::Ready(Ok(0)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
+            Poll::Ready(Ok(0)) if held > 0 => Poll::Ready(Err(ProxyError::ShortAnswer)),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(_)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
+            Poll::Pending => {
+                if held == 0 {
+                    // A request that waits for its answer holds no buffer for it.
+                    self.client.open.worker.buffers.give(std::mem::take(&mut self.upstream.input));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Looks at what has come. `Ok(true)`: the answer can be passed on now.
+    fn take_answer(&mut self) -> Result<bool, ParseError> {
+        if self.holding {
+            return self.take_held_body();
+        }
+        let worker = Rc::clone(&self.client.open.worker);
+        let mut scratch = worker.scratch.borrow_mut();
+        let head = &mut scratch.response;
+        loop {
+            let method = self.request.method;
+            if self.upstream.input.is_empty()
+                || !parse_response(self.upstream.input.bytes(), &ANSWER_LIMITS, method, self.request.upgrade, head)?
+            {
+                return Ok(false);
+            }
+            if self.answer.capacity() == 0 {
+                self.answer = worker.buffers.take_outgoing();
+            }
+            if !head.is_interim() {
+                break;
+            }
+            self.interims += 1;
+            if self.interims > INTERIM_MAX {
+                return Err(ParseError::Status);
+            }
+            if self.request.version == Version::Http11 {
+                write_status(head, self.upstream.input.bytes(), &mut self.answer);
+                write::copy_fields(
+                    &self.upstream.input.bytes()[..head.head_len],
+                    &head.fields,
+                    &mut self.answer,
+                    |field| !field.kind.is_hop_by_hop() && field.kind != FieldName::ContentLength,
+                );
+                self.answer.extend_from_slice(b"\r\n");
+            }
+            self.upstream.input.consume(head.head_len);
+        }
+
+        self.status = head.status;
+        self.body = head.body.into();
+        self.upstream_keep_alive = head.keep_alive && !head.is_switch();
+        let bytes = self.upstream.input.bytes();
+        if self.body.is_end()
+            && !head.is_switch()
+            && bytes.len() > head.head_len
+            && head.body == ringway_http1::BodyLength::None
+        {
+            // Bytes after an answer that has no body: nobody knows what they are.
+            return Err(ParseError::LengthInvalid);
+        }
+        self.encoding = match (self.body.plain(0), self.request.version) {
+            (None, Version::Http11) => Encoding::Chunked,
+            (Some(_), Version::Http11) if self.body == Body::UntilClose => Encoding::Chunked,
+            _ => Encoding::Identity,
+        };
+        // 1.0 knows no chunks: the end of the connection ends the body.
+        let ends_by_close = self.encoding == Encoding::Identity && !matches!(self.body, Body::Sized(_));
+        // An early refusal: the rest of the body would stand between this request and the next.
+        let abandons_body = self.upload != Upload::Done && head.status >= 400;
+        self.client_keep_alive =
+            self.request.keep_alive && !ends_by_close && !abandons_body && !self.client.open.is_closing();
+
+        let out = &mut self.answer;
+        write_status(head, bytes, out);
+        let bodiless = head.status == 204;
+        write::copy_fields(&bytes[..head.head_len], &head.fields, out, |field| {
+            !(field.kind.is_hop_by_hop() || bodiless && field.kind == FieldName::ContentLength)
+        });
+        if let Some(protocol) = head.upgrade.filter(|_| head.is_switch()) {
+            out.extend_from_slice(b"connection: upgrade\r\n");
+            write::field(out, "upgrade", protocol.of(bytes));
+        } else if !self.client_keep_alive {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if self.request.version == Version::Http10 {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        if self.encoding == Encoding::Chunked {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        self.upstream.input.consume(head.head_len);
+        drop(scratch);
+
+        self.take_body()?;
+        if let Body::Sized(left) = self.body
+            && left > 0
+            && self.delivered + left <= WHOLE_BYTES_MAX
+        {
+            self.holding = true;
+            self.client.timer.set_before(WHOLE_WAIT, self.request.limit);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// What has come of a short body joins its head. `Ok(true)`: all of it has.
+    fn take_held_body(&mut self) -> Result<bool, ParseError> {
+        self.take_body()?;
+        let whole = self.body.is_end();
+        if whole {
+            self.holding = false;
+        }
+        Ok(whole)
+    }
+
+    /// Moves body bytes from the backend's input behind what is already on its way down.
+    fn take_body(&mut self) -> Result<(), ParseError> {
+        let input = self.upstream.input.bytes();
+        if !input.is_empty() && self.status != 101 && !self.body.is_end() {
+            let progress = self.body.transfer(input, &mut self.answer, self.encoding)?;
+            self.delivered += progress.data as u64;
+            self.upstream.input.consume(progress.consumed);
+        }
+        Ok(())
+    }
+
+    /// Writes what is on its way down. `Ok(true)`: all of it.
+    fn poll_send_answer(&mut self, context: &mut Context<'_>) -> Result<bool, ()> {
+        while self.answered < self.answer.len() {
+            match Pin::new(&mut self.client.stream).poll_write(context, &self.answer[self.answered..]) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.answered += count;
+                    self.request.report.sent_bytes += count as u64;
+                    self.client.open.worker.cells.sent_bytes.add(count as u64);
+                    self.committed |= self.status != 0;
+                }
+                Poll::Ready(_) => return Err(()),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        self.answer.clear();
+        self.answered = 0;
+        Ok(true)
+    }
+
+    /// Passes the answer on to its end.
+    fn poll_deliver(&mut self, context: &mut Context<'_>) -> Poll<Delivered> {
+        let mut progress = false;
+        if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
+            // The answer may still be whole; the connection cannot go on after it.
+            self.upload = Upload::Broken;
+        }
+        let starved_by_client = loop {
+            match self.poll_send_answer(context) {
+                Ok(true) => {}
+                Ok(false) => break true,
+                Err(()) => return Poll::Ready(Delivered::ClientGone),
+            }
+            if self.body.is_end() {
+                return Poll::Ready(Delivered::Whole);
+            }
+            let available = self.upstream.input.len();
+            if available > 0 {
+                progress = true;
+                if self.encoding == Encoding::Identity
+                    && let Some(plain) = self.body.plain(available)
+                {
+                    let bytes = &self.upstream.input.bytes()[..plain];
+                    match Pin::new(&mut self.client.stream).poll_write(context, bytes) {
+                        Poll::Ready(Ok(count)) if count > 0 => {
+                            self.body.advance(count);
+                            self.upstream.input.consume(count);
+                            self.delivered += count as u64;
+                            self.request.report.sent_bytes += count as u64;
+                            self.client.open.worker.cells.sent_bytes.add(count as u64);
+                            self.client.timer.set_before(self.timeouts().body_idle, self.request.limit);
+                        }
+                        Poll::Ready(_) => return Poll::Ready(Delivered::ClientGone),
+                        Poll::Pending => break true,
+                    }
+                    continue;
+                }
+                let before = self.upstream.input.len();
+                if let Err(error) = self.take_body() {
+                    return Poll::Ready(Delivered::CutOff(ProxyError::BadAnswer(error)));
+                }
+                if self.upstream.input.len() < before {
+                    continue;
+                }
+            }
+            match self.poll_more(context) {
+                Poll::Ready(Ok(0)) => match self.body.end_of_input(self.encoding) {
+                    Some(end) => {
+                        self.answer.extend_from_slice(end);
+                        self.body = Body::Sized(0);
+                    }
+                    None => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
+                },
+                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
+                Poll::Pending => break false,
+            }
+        };
+        if progress {
+            self.client.timer.set_before(self.timeouts().body_idle, self.request.limit);
+        }
+        if self.client.timer.poll_fired(context) {
+            return Poll::Ready(if starved_by_client {
+                Delivered::ClientGone
+            } else {
+                Delivered::CutOff(ProxyError::ResponseTimeout)
+            });
+        }
+        Poll::Pending
+    }
+
+    /// More of the answer's body.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let worker = &self.client.open.worker;
+        if !self.upstream.input.is_allocated() {
+            self.upstream.input = worker.buffers.take();
+        }
+        if self.delivered > BULK_BYTES {
+            worker.buffers.grow(&mut self.upstream.input);
+        }
+        let bytes_max = self.upstream.input.capacity();
+        let read = self.upstream.input.poll_read(&mut self.upstream.stream, bytes_max, context);
+        if read.is_pending() && self.upstream.input.is_empty() {
+            worker.buffers.give(std::mem::take(&mut self.upstream.input));
+        }
+        read
+    }
+
+    /// Passes the answer on, and settles both connections.
+    pub(super) async fn finish(
+        mut self,
+        guard: &InFlight,
+        upstream: &crate::worker::Upstream,
+        outcome: Outcome,
+    ) -> (u16, Option<ProxyError>, Next) {
+        let idle = self.timeouts().body_idle;
+        self.client.timer.set_before(idle, self.request.limit);
+        let delivered = poll_fn(|context| self.poll_deliver(context)).await;
+        let status = self.status;
+        let (error, next) = match delivered {
+            Delivered::Whole if status == 101 => {
+                guard.report(outcome);
+                self.tunnel().await;
+                (None, Next::Close)
+            }
+            Delivered::Whole => {
+                guard.report(outcome);
+                let clean = self.upload == Upload::Done && self.upstream.input.is_empty();
+                let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
+                    (true, _) => Next::Request,
+                    (false, Upload::Done) if self.client.input.is_empty() => Next::Close,
+                    (false, _) => Next::Linger,
+                };
+                if clean && self.upstream_keep_alive {
+                    let worker = Rc::clone(&self.client.open.worker);
+                    let idle_max = self.request.view.services[self.request.service].service.config.pool.idle_max;
+                    self.release_buffers();
+                    upstream.pool.put(self.upstream.stream, idle_max, worker.timers.now(), &worker.cells);
+                    return (status, None, next);
+                }
+                (None, next)
+            }
+            Delivered::CutOff(error) => {
+                upstream.cells.failures.increment();
+                guard.report(error.outcome());
+                // The client must not take half an answer for a whole one: reset instead of a plain end.
+                let _ = socket2::SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
+                (Some(error), Next::Close)
+            }
+            Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Close),
+        };
+        self.release();
+        (status, error, next)
+    }
+
+    /// Both connections are one tunnel now.
+    async fn tunnel(&mut self) {
+        let worker = Rc::clone(&self.client.open.worker);
+        let mut up = Way::new(std::mem::take(&mut self.client.input));
+        let mut down = Way::new(std::mem::take(&mut self.upstream.input));
+        let timeouts = self.timeouts();
+        let limits = tunnel::Limits { idle: timeouts.idle, session: self.client.timer.deadline(timeouts.session) };
+        tunnel::relay(
+            &mut self.client.stream,
+            &mut self.upstream.stream,
+            &mut up,
+            &mut down,
+            &worker,
+            &self.client.timer,
+            &limits,
+        )
+        .await;
+        self.request.report.received_bytes += up.moved;
+        self.request.report.sent_bytes += down.moved;
+    }
+
+    fn release_buffers(&mut self) {
+        let buffers = &self.client.open.worker.buffers;
+        buffers.give(std::mem::take(&mut self.upstream.input));
+        buffers.give_outgoing(std::mem::take(&mut self.answer));
+        buffers.give_outgoing(std::mem::take(&mut self.chunks));
+    }
+
+    /// Gives the buffers back and closes the backend's connection.
+    pub(super) fn release(mut self) {
+        self.release_buffers();
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Head,
+    Chunks,
+    Body(usize),
+}
+
+fn write_status(head: &ringway_http1::ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.reason.of(bytes));
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,6 +1,6 @@
 //! The data path and what steers it.
 //!
-//! One thread per core carries traffic ([`worker`]): accept, parse, route, pick, exchange, log, all without crossing
+//! One thread per core carries traffic (`worker`): accept, parse, route, pick, exchange, log, all without crossing
 //! threads. One more runs everything else ([`Proxy`]): reloads, active checks, the admin listener, signals. Between the
 //! two stand one atomic pointer to an immutable [`Snapshot`] and the atomics of the loads.
 

@@ -7,7 +7,7 @@
 //! * [`parse_request`] and [`parse_response`] turn a buffer into a [`RequestHead`] or a [`ResponseHead`]: offsets into
 //!   that buffer, so that the caller keeps the bytes and no lifetime crosses a wait.
 //! * [`Body`] says where a message's body ends and moves its bytes from one framing to another.
-//! * [`write`] copies what goes on to the next hop.
+//! * [`mod@write`] copies what goes on to the next hop.
 #![warn(missing_docs)]
 
 mod body;

@@ -305,3 +305,21 @@ fn access_log_tells_owner_backend_and_reason() {
     }
     assert_eq!((&lines[10]["status"], &lines[10]["reason"]), (&400.into(), &"host_missing".into()));
 }
+
+#[test]
+fn few_connections_are_spread_over_all_workers() {
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let config = simple(listen, "", &[("a", backend.address)]).replace("workers: 2", "workers: 4");
+    let ringway = Ringway::start(&config);
+    let busy = |stream: &mut std::net::TcpStream| {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!(read_answer(stream, true).unwrap().status, 200);
+    };
+    // Each worker keeps its own connections to the backend: where all four have one, all four have served.
+    let mut streams: Vec<_> = (0..16).map(|_| send(listen, b"")).collect();
+    streams.iter_mut().for_each(busy);
+    assert_eq!(backend.connections.load(std::sync::atomic::Ordering::SeqCst), 4);
+    drop(streams);
+    wait_for("connections to be gone", || (ringway.metric("ringway_downstream_connections") == 0.0).then_some(()));
+}

@@ -47,6 +47,11 @@ fn only_the_keys_that_must_move_move() {
     ringway.reconfigure(&simple(listen, HASHED, &turned));
     assert_eq!(ringway.status()["services"][0]["ring_digest"], digest);
     assert_eq!(owners(listen), four);
+    let elsewhere = Backend::echo("b2");
+    turned.iter_mut().filter(|(id, _)| *id == "b2").for_each(|entry| entry.1 = elsewhere.address);
+    ringway.reconfigure(&simple(listen, HASHED, &turned));
+    assert_eq!(owners(listen), four);
+    assert_eq!(elsewhere.requests().len(), four.iter().filter(|owner| *owner == "b2").count());
 }
 
 #[test]

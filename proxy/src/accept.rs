@@ -1,6 +1,6 @@
 //! The accept loop of one worker and one listener.
 
-use crate::worker::{self, Gate, Worker};
+use crate::worker::{self, Command, Gate, Worker};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -53,6 +53,16 @@ fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: TcpStream, peer: std::net
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    if let Some((index, other)) = worker.less_busy() {
+        if let Ok(stream) = stream.into_std() {
+            // Counted from here on, so that a burst of connections does not all go to the same one.
+            worker.shared.open[index].fetch_add(1, Relaxed);
+            // A worker that has ended takes no more; so does the process, then.
+            let _ = other.send(Command::Adopt { key: gate.key(), stream, peer });
+        }
+        return;
+    }
+    worker.shared.open[worker.index].fetch_add(1, Relaxed);
     worker::serve(worker, gate, stream, peer);
 }
 

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use thiserror::Error;
@@ -145,6 +145,8 @@ impl Proxy {
             current: Arc::clone(&current),
             cells: Arc::clone(&metrics.cells),
             workers,
+            open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            commands: OnceLock::new(),
             connections: AtomicUsize::new(0),
             access: ArcSwapOption::empty(),
         });
@@ -162,6 +164,8 @@ impl Proxy {
             threads.push(thread.map_err(StartError::Thread)?);
             commands.push(sender);
         }
+        // Set once, here.
+        let _ = shared.commands.set(commands.clone());
         let control = Arc::new(Control {
             current,
             metrics,

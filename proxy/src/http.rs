@@ -7,7 +7,7 @@ use crate::request::{Refusal, Request};
 use crate::timer::Timer;
 use crate::worker::{OpenConnection, View};
 use crate::{answer, request};
-use ringway_config::model::{HttpListener, Protocol};
+use ringway_config::model::{ClientTimeouts, HttpListener, Protocol};
 use ringway_http1::{Limits, parse_request};
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -35,6 +35,9 @@ pub(crate) struct Client {
     pub(crate) peer_text: String,
     /// How far the input has been searched for the end of a head.
     searched: usize,
+    /// Limits of the listener, as of the last request.
+    limits: Limits,
+    timeouts: ClientTimeouts,
 }
 
 /// What came of waiting for a request.
@@ -49,8 +52,11 @@ enum Arrival {
 pub(crate) async fn serve(open: OpenConnection, stream: TcpStream, peer: SocketAddr, view: Rc<View>, listener: usize) {
     let timer = open.worker.timer();
     let peer_text = peer.ip().to_canonical().to_string();
-    let mut client = Client { open, stream, timer, input: Buffer::default(), peer, peer_text, searched: 0 };
-    client.timer.set(http_of(&view, listener).timeouts.head);
+    let http = http_of(&view, listener);
+    let (limits, timeouts) = (limits_of(http), http.timeouts);
+    let input = Buffer::default();
+    let mut client = Client { open, stream, timer, input, peer, peer_text, searched: 0, limits, timeouts };
+    client.timer.set(timeouts.head);
     drop(view);
     client.run().await;
     let worker = Rc::clone(&client.open.worker);
@@ -63,6 +69,10 @@ pub(crate) fn http_of(view: &View, listener: usize) -> &HttpListener {
         Protocol::Http(http) => http,
         Protocol::Tcp(_) => unreachable!("invariant: a gate's protocol is part of its identity"),
     }
+}
+
+fn limits_of(http: &HttpListener) -> Limits {
+    Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max }
 }
 
 impl Client {
@@ -82,12 +92,7 @@ impl Client {
                 },
             }
             self.searched = 0;
-            // The listener may have changed, or gone, since the connection began.
-            let idle = match self.open.worker.listener(&self.open.gate) {
-                Some((view, listener)) => http_of(&view, listener).timeouts.idle,
-                None => return,
-            };
-            self.timer.set(idle);
+            self.timer.set(self.timeouts.idle);
         }
     }
 
@@ -118,8 +123,8 @@ impl Client {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Arrival::Closed),
                 Poll::Ready(Ok(count)) => {
                     worker.cells.received_bytes.add(count as u64);
-                    if was_empty && let Some((view, listener)) = worker.listener(&self.open.gate) {
-                        self.timer.set(http_of(&view, listener).timeouts.head);
+                    if was_empty {
+                        self.timer.set(self.timeouts.head);
                     }
                 }
                 Poll::Pending if self.input.is_empty() => {
@@ -139,10 +144,9 @@ impl Client {
         socket2::SockRef::from(&self.stream).peek(&mut byte).is_ok_and(|count| count > 0)
     }
 
+    /// One more than the limit, so that a head of just that length is told from a longer one.
     fn head_bytes_max(&self) -> usize {
-        let listener = self.open.worker.listener(&self.open.gate);
-        // One more than the limit, so that a head of just that length is told from a longer one.
-        listener.map_or(0, |(view, listener)| http_of(&view, listener).head_bytes_max) + 1
+        self.limits.head_bytes_max + 1
     }
 
     /// `None`: the head is not complete.
@@ -155,8 +159,10 @@ impl Client {
         }
         let worker = Rc::clone(&self.open.worker);
         let Some((view, listener)) = worker.listener(&self.open.gate) else { return Some(Arrival::Closed) };
+        // The listener may have changed since the last request.
         let http = http_of(&view, listener);
-        let limits = Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max };
+        (self.limits, self.timeouts) = (limits_of(http), http.timeouts);
+        let limits = self.limits;
         let mut scratch = worker.scratch.borrow_mut();
         match parse_request(self.input.bytes(), &limits, &mut scratch.request) {
             Ok(false) => {

@@ -13,13 +13,16 @@ use ringway_http1::{RequestHead, ResponseHead};
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::cells::{BackendCells, Registry as Cells, ServiceCells, WorkerCells};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Closed gates that are remembered.
+const RETIRED_MAX: usize = 64;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -27,6 +30,10 @@ pub(crate) struct Shared {
     pub(crate) cells: Arc<Cells>,
     /// How many workers there are.
     pub(crate) workers: usize,
+    /// Client connections open now, or on their way to it, worker by worker.
+    pub(crate) open: Box<[AtomicUsize]>,
+    /// The workers' command channels; set once all are started.
+    pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
     /// Client connections open now, over all workers.
     pub(crate) connections: AtomicUsize,
     /// Where access log lines go; changes with the configuration.
@@ -65,6 +72,8 @@ impl GateKey {
 pub(crate) enum Command {
     /// Serve this listening socket.
     Listen { key: GateKey, socket: std::net::TcpListener },
+    /// Serve this connection, which another worker has accepted and has no time for.
+    Adopt { key: GateKey, stream: std::net::TcpStream, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
     Unlisten { key: GateKey },
     /// The snapshot has changed: idle workers drop what it no longer names.
@@ -90,6 +99,8 @@ pub(crate) struct Worker {
     pools: RefCell<HashMap<PoolKey, Rc<Upstream>>>,
     service_cells: RefCell<HashMap<Box<str>, Arc<ServiceCells>>>,
     listening: RefCell<HashMap<GateKey, Rc<Gate>>>,
+    /// Gates that were closed last: a connection may still be on its way here from another worker.
+    retired: RefCell<VecDeque<Rc<Gate>>>,
     open: Cell<usize>,
     all_closed: Notify,
     random: Cell<u64>,
@@ -155,6 +166,7 @@ impl Worker {
             pools: RefCell::default(),
             service_cells: RefCell::default(),
             listening: RefCell::default(),
+            retired: RefCell::default(),
             open: Cell::new(0),
             all_closed: Notify::new(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),
@@ -308,8 +320,34 @@ impl Worker {
         if let Some(gate) = self.listening.borrow_mut().remove(key) {
             gate.closing.set(true);
             gate.stop.notify_one();
+            let mut retired = self.retired.borrow_mut();
+            retired.push_back(gate);
+            if retired.len() > RETIRED_MAX {
+                retired.pop_front();
+            }
         }
         self.timers.wake_all();
+    }
+
+    /// A worker that has clearly fewer connections than this one. The kernel spreads connections over the workers'
+    /// sockets by a hash: with few connections, one worker may get most of them while another idles.
+    pub(crate) fn less_busy(&self) -> Option<(usize, &mpsc::UnboundedSender<Command>)> {
+        if self.shared.workers == 1 || self.is_draining() {
+            return None;
+        }
+        let counts = self.shared.open.iter().map(|open| open.load(Relaxed)).enumerate();
+        let (index, fewest) = counts.min_by_key(|(_, open)| *open)?;
+        let clearly = self.shared.open[self.index].load(Relaxed) > fewest + 1 + fewest / 8;
+        if clearly { Some((index, self.shared.commands.get()?.get(index)?)) } else { None }
+    }
+
+    fn adopt(self: &Rc<Self>, key: &GateKey, stream: std::net::TcpStream, peer: SocketAddr) {
+        let open = self.listening.borrow().get(key).cloned();
+        let gate = open.or_else(|| self.retired.borrow().iter().rev().find(|gate| gate.key == *key).cloned());
+        match (gate, tokio::net::TcpStream::from_std(stream)) {
+            (Some(gate), Ok(stream)) => serve(self, &gate, stream, peer),
+            _ => drop(self.shared.open[self.index].fetch_sub(1, Relaxed)),
+        }
     }
 
     /// Once a tick: timers. Once a second: idle upstream connections, spare memory.
@@ -333,6 +371,10 @@ impl Worker {
 }
 
 impl Gate {
+    pub(crate) fn key(&self) -> GateKey {
+        self.key.clone()
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.key.name
     }
@@ -360,6 +402,7 @@ impl Drop for OpenConnection {
         }
         self.gate.connections.set(self.gate.connections.get() - 1);
         worker.open.set(worker.open.get() - 1);
+        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
         worker.shared.connections.fetch_sub(1, Relaxed);
         worker.cells.connections.subtract(1);
         if worker.open.get() == 0 {
@@ -390,6 +433,7 @@ pub(crate) fn run(
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
                     Some(Command::Listen { key, socket }) => worker.listen(key, socket),
+                    Some(Command::Adopt { key, stream, peer }) => worker.adopt(&key, stream, peer),
                     Some(Command::Unlisten { key }) => worker.unlisten(&key),
                     Some(Command::Refresh) => drop(worker.view()),
                     Some(Command::Drain { done }) => {
@@ -421,9 +465,12 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Starts the task that serves one client connection.
+/// Starts the task that serves one client connection, which is counted for this worker already.
 pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: tokio::net::TcpStream, peer: SocketAddr) {
-    let Some((view, listener)) = worker.listener(gate) else { return };
+    let Some((view, listener)) = worker.listener(gate) else {
+        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
+        return;
+    };
     let open = worker.connection(gate);
     match &view.snapshot.config.listeners[listener].protocol {
         Protocol::Http(_) => drop(tokio::task::spawn_local(http::serve(open, stream, peer, view, listener))),

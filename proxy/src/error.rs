@@ -180,15 +180,15 @@ impl ProxyError {
     }
 
     /// What the passive detector makes of it.
-    pub(crate) fn outcome(self) -> Outcome {
+    pub(crate) fn outcome(self) -> Option<Outcome> {
         match self {
-            Self::ConnectTimeout => Outcome::ConnectTimeout,
-            Self::ResponseTimeout | Self::SendTimeout => Outcome::Timeout,
+            Self::ConnectTimeout => Some(Outcome::ConnectTimeout),
+            Self::ResponseTimeout | Self::SendTimeout => Some(Outcome::Timeout),
             Self::ConnectFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                Outcome::ConnectionFailure
+                Some(Outcome::ConnectionFailure)
             }
             // The exchange's whole time may have gone on other backends; the rest is nobody's but the client's or ours.
-            _ => Outcome::Success,
+            _ => None,
         }
     }
 

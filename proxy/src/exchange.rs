@@ -80,15 +80,8 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     let config = &this.service.config;
     let mut last_error = None;
     loop {
-        let found = inflight::acquire(
-            &view,
-            request.service,
-            request.hash,
-            &mut request.selection,
-            worker.index,
-            &client.timer,
-        )
-        .await;
+        let found =
+            inflight::acquire(&view, request.service, &mut request.selection, worker.index, &client.timer).await;
         let guard = match found {
             Ok(guard) => guard,
             // The walk has come to its end: what the last backend did tells more than that.
@@ -109,7 +102,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Err(TryError::Upstream(error)) => error,
         };
         this.upstreams[guard.index()].cells.failures.increment();
-        guard.report(error.outcome());
+        guard.report_error(error);
         drop(guard);
         let may = match error.retry() {
             RetryWhen::Never => false,

@@ -4,7 +4,7 @@ use crate::error::ProxyError;
 use crate::timer::Timer;
 use crate::worker::View;
 use ringway_health::Outcome;
-use ringway_ring::{AllFull, Hash, Pick, Selection, Slot};
+use ringway_ring::{AllFull, Pick, Selection, Slot};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -46,6 +46,15 @@ impl InFlight {
     }
 }
 
+impl InFlight {
+    /// Tells the passive detector of a try that failed, if that was the backend's doing.
+    pub(crate) fn report_error(&self, error: ProxyError) {
+        if let Some(outcome) = error.outcome() {
+            self.report(outcome);
+        }
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         let service = &self.view.services[self.service].service;
@@ -63,7 +72,6 @@ impl Drop for InFlight {
 pub(crate) async fn acquire(
     view: &Rc<View>,
     service: usize,
-    hash: Option<Hash>,
     selection: &mut Selection,
     shard: usize,
     timer: &Timer,
@@ -84,9 +92,8 @@ pub(crate) async fn acquire(
         let mut room = pin!(live.room.notified());
         // Registered before the test, so that no release between the two is missed.
         room.as_mut().enable();
-        let mut again = this.service.group.begin(hash);
-        if let Some(found) = try_acquire(view, service, &mut again, shard)? {
-            *selection = again;
+        this.service.group.restart(selection);
+        if let Some(found) = try_acquire(view, service, selection, shard)? {
             return Ok(found);
         }
         let timed_out = poll_fn(|context| {

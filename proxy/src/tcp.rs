@@ -114,7 +114,7 @@ async fn connect(
     let mut last_error = None;
     loop {
         let selection = &mut session.selection;
-        let found = inflight::acquire(view, session.service, session.hash, selection, worker.index, timer).await;
+        let found = inflight::acquire(view, session.service, selection, worker.index, timer).await;
         let guard = match found {
             Ok(guard) => guard,
             Err(error) => return Err(last_error.unwrap_or(error)),
@@ -128,7 +128,7 @@ async fn connect(
             Ok(stream) => return Ok((guard, stream)),
             Err(error) => {
                 upstream.cells.failures.increment();
-                guard.report(error.outcome());
+                guard.report_error(error);
                 if session.retries >= config.retry.attempts {
                     return Err(error);
                 }

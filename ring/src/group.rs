@@ -163,6 +163,21 @@ impl Group {
         }
     }
 
+    /// Looks from the beginning again, because a wait may have made room; who was tried stays tried.
+    pub fn restart(&self, selection: &mut Selection) {
+        selection.walk = self.walk(selection.hash);
+        selection.stage = Stage::Strict;
+        (selection.spills, selection.skipped) = (0, 0);
+        (selection.ramped, selection.full) = (false, false);
+    }
+
+    fn walk(&self, hash: Hash) -> Walk {
+        match &self.order {
+            Order::Ring(ring) => ring.walk(hash),
+            Order::RoundRobin(turns) => turns.turn().1,
+        }
+    }
+
     /// The next member that takes the request, its place reserved. `shard` is the calling worker's index.
     ///
     /// Called again after a member has failed, it goes on where it was: never to the same member twice.
@@ -174,7 +189,7 @@ impl Group {
                 if selection.owner.is_none() {
                     selection.owner = Some(slot);
                 }
-                if selection.stage != Stage::Strict && selection.tried.contains(slot.0) {
+                if selection.tried.contains(slot.0) {
                     continue;
                 }
                 let seat = &self.seats[usize::from(slot.0)];
@@ -224,10 +239,7 @@ impl Group {
             selection.full = false;
             return Err(pick);
         }
-        selection.walk = match &self.order {
-            Order::Ring(ring) => ring.walk(selection.hash),
-            Order::RoundRobin(turns) => turns.turn().1,
-        };
+        selection.walk = self.walk(selection.hash);
         if selection.stage == Stage::Forced {
             selection.full = false;
         }

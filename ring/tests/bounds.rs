@@ -188,6 +188,11 @@ fn retry_goes_on_and_never_back() {
     assert_eq!(given, walk);
     assert_eq!(fixture.group.next(&mut selection, 0), Pick::None);
     assert_eq!(selection.owner(), Some(walk[0]));
+    // Nor after a wait for room.
+    let mut selection = fixture.group.begin(Some(key(3)));
+    assert_eq!(fixture.group.next(&mut selection, 0), Pick::Backend(walk[0]));
+    fixture.group.restart(&mut selection);
+    assert_eq!(fixture.group.next(&mut selection, 0), Pick::Backend(walk[1]));
 }
 
 #[test]

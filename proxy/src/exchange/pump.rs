@@ -554,7 +554,7 @@ impl<'a> Exchange<'a> {
             }
             Delivered::CutOff(error) => {
                 upstream.cells.failures.increment();
-                guard.report(error.outcome());
+                guard.report_error(error);
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
                 let _ = socket2::SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
                 (Some(error), Next::Close)

@@ -3,7 +3,7 @@
 use crate::event::{Event, EventKind, Outcome, Probe};
 use crate::member::{MemberState, MemberView};
 use crate::params::{CheckParams, Initial, Params};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Events that nobody has asked for are forgotten beyond so many.
@@ -81,7 +81,8 @@ impl ServiceHealth {
     /// Changes the membership: who stays keeps all that is known of him.
     pub fn set_members(&mut self, members: &[Member<'_>], now: Instant) {
         self.now = now;
-        self.members.retain(|state| members.iter().any(|member| member.id == state.id));
+        let ids: HashSet<&str> = members.iter().map(|member| member.id).collect();
+        self.members.retain(|state| ids.contains(state.id.as_str()));
         for member in members {
             let index = match self.find(member.id) {
                 Ok(index) => index,

@@ -7,7 +7,7 @@ use ringway_http1::{Limits, Method, ResponseHead, parse_response};
 use ringway_telemetry::catalogue;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 
 /// Checks of a service that may be under way at once.
 const CHECKS_MAX: usize = 256;
+/// Shortest time between two looks at what is due.
+const COALESCE: Duration = Duration::from_millis(2);
 /// Bytes of a check's answer that are looked at: a head, no more.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
@@ -80,13 +82,15 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>) {
         }
         let sleep = async {
             match next {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
+                // What is due within a moment is done together: with many backends, something always is.
+                Some(at) => tokio::time::sleep_until(at.max(now + COALESCE).into()).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            Some(ended) = running.join_next() => {
-                if let Ok((id, probe)) = ended {
+            Some(first) = running.join_next() => {
+                let ended = std::iter::once(first).chain(std::iter::from_fn(|| running.try_join_next()));
+                for (id, probe) in ended.flatten() {
                     let result = if probe == Probe::Success { "success" } else { "failure" };
                     let name = live.name.to_string();
                     metrics::counter!(catalogue::CHECKS.name, "service" => name, "result" => result).increment(1);

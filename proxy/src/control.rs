@@ -339,12 +339,10 @@ impl Control {
             state.access_writer = writer;
         }
         self.reconcile_drivers(&gone);
+        let current = self.current.load();
         self.metrics.cells.retain(
-            |name| config.services.iter().any(|service| service.name == name),
-            |name, id| {
-                let service = config.services.iter().find(|service| service.name == name);
-                service.is_some_and(|service| service.backends.iter().any(|backend| backend.id == id))
-            },
+            |name| current.service(name).is_some(),
+            |name, id| current.service(name).is_some_and(|service| service.slot_of(id).is_some()),
         );
         tracing::info!(generation, changes = %changes, "configuration applied");
         for (service, share) in &moved {

@@ -195,8 +195,7 @@ impl Registry {
         lock(&self.services).retain(|name, _| snapshot.services.iter().any(|service| service.config.name == **name));
         let mut happened = Vec::new();
         for service in &snapshot.services {
-            lock(&service.live.backends)
-                .retain(|id, _| service.backends.iter().any(|backend| backend.config.id == **id));
+            lock(&service.live.backends).retain(|id, _| service.slot_of(id).is_some());
             let mut health = service.live.health();
             let members: Vec<HealthMember<'_>> = service
                 .backends

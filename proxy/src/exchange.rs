@@ -21,8 +21,10 @@ use std::time::Instant;
 pub(crate) enum Next {
     /// It may carry another request.
     Request,
-    /// It is closed.
+    /// It is closed, in peace.
     Close,
+    /// It is closed at once: there is nobody there, or what he has got must not look whole.
+    Abort,
     /// It is closed after what the client still sends has been read.
     Linger,
 }
@@ -55,7 +57,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
 /// Answers with an error of ours.
 async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -> Next {
     if error == ProxyError::ClientClosed {
-        return Next::Close;
+        return Next::Abort;
     }
     let worker = Rc::clone(&client.open.worker);
     // A body that was not read stands between this request and the next.
@@ -66,7 +68,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     request.report.sent_bytes += out.len() as u64;
     worker.buffers.give_outgoing(out);
     match (sent, keep_alive) {
-        (false, _) => Next::Close,
+        (false, _) => Next::Abort,
         (true, true) => Next::Request,
         (true, false) => Next::Linger,
     }

@@ -87,12 +87,16 @@ impl Client {
                 }
                 Arrival::Request(mut request) => match exchange::run(self, &mut request).await {
                     Next::Request => {}
+                    Next::Abort => return,
+                    // Bytes that nobody will read would turn the close into a reset.
+                    Next::Close if self.has_unread() => return self.linger().await,
                     Next::Close => return,
                     Next::Linger => return self.linger().await,
                 },
             }
             self.searched = 0;
-            self.timer.set(self.timeouts.idle);
+            // Part of the next head may be here already.
+            self.timer.set(if self.input.is_empty() { self.timeouts.idle } else { self.timeouts.head });
         }
     }
 

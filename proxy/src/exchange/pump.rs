@@ -533,7 +533,7 @@ impl<'a> Exchange<'a> {
             Delivered::Whole if status == 101 => {
                 guard.report(outcome);
                 self.tunnel().await;
-                (None, Next::Close)
+                (None, Next::Abort)
             }
             Delivered::Whole => {
                 guard.report(outcome);
@@ -557,9 +557,9 @@ impl<'a> Exchange<'a> {
                 guard.report_error(error);
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
                 let _ = socket2::SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
-                (Some(error), Next::Close)
+                (Some(error), Next::Abort)
             }
-            Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Close),
+            Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Abort),
         };
         self.release();
         (status, error, next)

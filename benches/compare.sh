@@ -2,9 +2,10 @@
 # HTTP/1.1 small responses side by side: Ringway, nginx and HAProxy in front of the same four nginx backends, header hash
 # with a bound of 1.25, 64 connections. The proxy has core 0, load and backends core 1. Runs are interleaved; medians.
 #
-#   cargo build --release && benches/compare.sh [ROUNDS] [SECONDS]      (5 rounds of 4 s if not said otherwise)
+#   cargo build --release --workspace && benches/compare.sh [ROUNDS] [SECONDS]      (5 rounds of 4 s if not said otherwise)
 #   benches/compare.sh --smoke                                          (one short round: does it run at all?)
 #
+# `floor` is bytes relayed unread by plain epoll: what the kernel takes, whatever the proxy does.
 # Needs nginx, haproxy, wrk and h2load; a peer that is missing is named and skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -75,6 +76,10 @@ start "$proxy_core" nginx -c "$work/nginx.conf" -e "$work/n.log"; nginx_master=$
 if have haproxy; then
   start "$proxy_core" haproxy -db -f "$work/haproxy.cfg"
   names+=(haproxy) ports_of+=(19103) pids_of+=("$last")
+fi
+if [ -x target/release/floor ]; then
+  start "$proxy_core" target/release/floor 127.0.0.1:19104 $(printf '127.0.0.1:%s ' "${ports[@]}")
+  names+=(floor) ports_of+=(19104) pids_of+=("$last")
 fi
 sleep 1.5
 names+=(nginx) ports_of+=(19102) pids_of+=("$(pgrep -P "$nginx_master" | head -1)")

@@ -1,20 +1,33 @@
-//! `ringway explain`: prints where a key goes.
+//! `ringway explain`: prints where a key goes, from a file or as a running proxy sees it.
 
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::fmt::Write as _;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Longest answer of an admin listener that is read: a walk of 65,535 backends fits.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest wait for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Prints the key's hash, its owner, and the walk that spill, skip and retry follow.
 pub(crate) fn explain(file: &Path, service: &str, key: &str, json: bool) -> anyhow::Result<ExitCode> {
     let config = ringway_config::load_file(file)?.config;
-    // A shell cannot pass the NUL that joins the parts of a composite key.
-    let key = key.replace("\\0", "\0");
+    let key = plain(key);
     let explanation = ringway_proxy::explain(&config, service, key.as_bytes())?;
     let owner = explanation.walk.first().map(String::as_str);
     let mut out = std::io::stdout().lock();
     if json {
         let answer = serde_json::json!({
             "service": explanation.service,
+            "policy": explanation.policy,
             "key": key,
             "hash": format!("{:016x}", explanation.hash),
             "owner": owner,
@@ -23,11 +36,86 @@ pub(crate) fn explain(file: &Path, service: &str, key: &str, json: bool) -> anyh
         });
         writeln!(out, "{answer:#}")?;
     } else {
-        writeln!(out, "service  {}", explanation.service)?;
+        writeln!(out, "service  {} ({})", explanation.service, explanation.policy)?;
         writeln!(out, "key      {}", key.replace('\0', "\\0"))?;
         writeln!(out, "hash     {:016x}", explanation.hash)?;
         writeln!(out, "owner    {}", owner.unwrap_or("(nobody: every weight is 0)"))?;
         writeln!(out, "then     {}", explanation.walk.get(1..).unwrap_or_default().join(", "))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks a running proxy, and prints what it says.
+pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let path = format!("/explain?service={}&key={}", escape(service), escape(&plain(key)));
+    let answer = crate::run::control_runtime()?.block_on(get(admin, &path))?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{answer:#}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    writeln!(out, "service     {} ({})", text(&answer["service"]), text(&answer["policy"]))?;
+    writeln!(out, "key         {}", plain(key).replace('\0', "\\0"))?;
+    writeln!(out, "hash        {}", text(&answer["hash"]))?;
+    writeln!(out, "generation  {}", text(&answer["generation"]))?;
+    writeln!(out, "goes to     {}", answer["backend"].as_str().unwrap_or("nobody"))?;
+    for step in answer["walk"].as_array().into_iter().flatten().take(16) {
+        let cap = if step["cap"].is_null() { "no limit".to_owned() } else { text(&step["cap"]) };
+        writeln!(
+            out,
+            "  {:<20} {:<10} {} of {cap} in flight: {}",
+            text(&step["id"]),
+            text(&step["state"]),
+            text(&step["in_flight"]),
+            text(&step["verdict"])
+        )?;
+        if step["state"] != "up"
+            && let Some(why) = step["why"].as_str()
+        {
+            writeln!(out, "  {:<20} {why}", "")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A shell cannot pass the NUL that joins the parts of a composite key.
+fn plain(key: &str) -> String {
+    key.replace("\\0", "\0")
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(byte as char);
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// JSON of an admin listener.
+async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
+    let whole = async {
+        let stream = tokio::net::TcpStream::connect(admin).await.with_context(|| format!("connect to {admin}"))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let request = hyper::Request::get(path).header("host", admin.to_string()).body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| anyhow::anyhow!(error))?;
+        driver.abort();
+        let value: Value = serde_json::from_slice(&body.to_bytes()).context("the answer is not JSON")?;
+        if !status.is_success() {
+            bail!("{admin} answers {status}: {}", value["error"].as_str().unwrap_or_default());
+        }
+        Ok(value)
+    };
+    tokio::time::timeout(PATIENCE, whole).await.with_context(|| format!("{admin} did not answer"))?
 }

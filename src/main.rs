@@ -2,6 +2,7 @@
 
 mod demo;
 mod explain;
+mod plan;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -34,11 +35,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say which backend a key belongs to, and which are next.
+    /// Say which backend a key belongs to, and which are next: by a file, or as a running proxy sees it, with the reasons.
     Explain {
         /// The configuration file.
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
+        #[arg(short, long, value_name = "FILE", conflicts_with = "admin", required_unless_present = "admin")]
+        config: Option<PathBuf>,
+        /// The admin listener of a running proxy: loads, health and hot keys are taken into account.
+        #[arg(short, long, value_name = "ADDRESS")]
+        admin: Option<SocketAddr>,
         /// The service.
         #[arg(short, long, value_name = "NAME")]
         service: String,
@@ -48,6 +52,19 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Say what share of each service's keys a change would move, from whom to whom: exit 1 past --max-move.
+    Plan {
+        /// The configuration in force.
+        old: PathBuf,
+        /// The one that is to follow.
+        new: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Most that may move of any service, in percent.
+        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        max_move: Option<f64>,
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
@@ -69,7 +86,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config } => run::run(&config),
         Command::Check { file, json } => check(&file, json),
-        Command::Explain { config, service, key, json } => explain::explain(&config, &service, &key, json),
+        Command::Explain { config, admin, service, key, json } => match (config, admin) {
+            (_, Some(admin)) => explain::explain_live(admin, &service, &key, json),
+            (Some(config), None) => explain::explain(&config, &service, &key, json),
+            (None, None) => unreachable!("invariant: the command line asks for one of the two"),
+        },
+        Command::Plan { old, new, json, max_move } => plan::plan(&old, &new, json, max_move),
         Command::Schema => schema(),
         Command::Demo { listen, admin, backends } => demo::demo(listen, admin, backends),
     };
@@ -78,6 +100,11 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "ringway: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// `12`, `12.5` or `12%`.
+fn percent(text: &str) -> Result<f64, String> {
+    text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is not a percentage: write for example `12%`"))
 }
 
 /// Exit 0: valid (warnings or not); 1: not.

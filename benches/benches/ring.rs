@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringway_ring::{
-    BoundParams, Group, GroupMember, Load, Member, Pick, PolicyParams, Ring, RingParams, Total, hash_key,
+    Ask, BoundParams, Group, GroupMember, Load, Member, Pick, PolicyParams, Ring, RingParams, Total, hash_key,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -57,6 +57,7 @@ fn pick(criterion: &mut Criterion) {
                 id,
                 weight: 100,
                 requests_max: u32::MAX,
+                level: 0,
                 load: Arc::new(Load::new(id)),
             });
             let policy = PolicyParams::Ring(RingParams::default());
@@ -64,7 +65,7 @@ fn pick(criterion: &mut Criterion) {
             let mut state = 1;
             group.bench_function(BenchmarkId::new(name, count), |bencher| {
                 bencher.iter(|| {
-                    let mut selection = backends.begin(Some(next(&mut state)));
+                    let mut selection = backends.begin(Ask { hash: next(&mut state), ..Ask::default() });
                     if let Pick::Backend(slot) = backends.next(&mut selection, 0) {
                         backends.release(black_box(slot), 0);
                     }

@@ -1,6 +1,8 @@
 //! From the sections to the model: everything that a shape cannot say. Listeners and routes here, services in
 //! [`service`], the small texts (addresses, names, paths) in [`text`].
 
+mod health;
+mod key;
 mod service;
 mod text;
 
@@ -30,6 +32,21 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
+    let services: Vec<Option<model::Service>> = services;
+    let listeners = listeners.into_iter().map(|listener| {
+        let mut listener = listener?;
+        if let Protocol::Http(http) = &mut listener.protocol {
+            for split in http.routes.iter_mut().filter_map(|route| route.split.as_mut()) {
+                if split.key.is_empty()
+                    && let Some(Some(first)) = split.arms.first().and_then(|arm| services.get(arm.service))
+                {
+                    split.key = first.hash_key.clone();
+                }
+            }
+        }
+        Some(listener)
+    });
+    let listeners: Vec<Option<model::Listener>> = listeners.collect();
     let access_log = access_log(&root.access_log.value);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
     if findings.has_errors() {
@@ -42,6 +59,8 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
             connections_max: root.connections_max.value.0 as usize,
         },
         access_log,
+        zone: root.zone.as_ref().map(|at| at.value.clone()),
+        shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
         drain_timeout: root.drain_timeout.value,
         listeners: listeners.into_iter().flatten().collect(),
         services: services.into_iter().flatten().collect(),
@@ -125,6 +144,14 @@ fn listener_model(
         ProtocolName::Http => Protocol::Http(http_listener(section, routes?, findings)?),
         ProtocolName::Tcp => {
             let [route] = routes?.try_into().ok()?;
+            if route.split.is_some() {
+                findings.error(
+                    section.routes.place,
+                    "tcp_conditions",
+                    "a tcp listener has one service",
+                    "write `service: ...` instead of `routes`",
+                );
+            }
             let conditions =
                 route.host.is_some() || route.path.is_some() || !route.methods.is_empty() || !route.headers.is_empty();
             if conditions {
@@ -143,6 +170,7 @@ fn listener_model(
         address: address?,
         protocol,
         connections_max: section.connections_max.value.0 as usize,
+        connections_per_ip_max: section.connections_per_ip_max.value.0 as u32,
     })
 }
 
@@ -155,7 +183,14 @@ fn routes(
     match (&section.service, &section.routes.value[..]) {
         (Some(service), []) => {
             let service = service_index(service, services, findings)?;
-            Some(vec![model::Route { host: None, path: None, methods: Vec::new(), headers: Vec::new(), service }])
+            Some(vec![model::Route {
+                host: None,
+                path: None,
+                methods: Vec::new(),
+                headers: Vec::new(),
+                service,
+                split: None,
+            }])
         }
         (Some(service), _) => {
             findings.error(
@@ -184,7 +219,7 @@ fn routes(
                     "write `service: ...`",
                 );
             }
-            let built: Vec<_> = routes.iter().map(|route| route_model(&route.value, services, findings)).collect();
+            let built: Vec<_> = routes.iter().map(|route| route_model(route, services, findings)).collect();
             let built: Option<Vec<model::Route>> = built.into_iter().collect();
             for (index, route) in built.iter().flatten().enumerate() {
                 let catches_all = route.host.is_none()
@@ -206,8 +241,9 @@ fn routes(
     }
 }
 
-fn route_model(section: &schema::RouteSection, services: &Names<'_>, findings: &mut Findings) -> Option<model::Route> {
-    let service = service_index(&section.service, services, findings);
+fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &mut Findings) -> Option<model::Route> {
+    let section = &at.value;
+    let target = target(at, services, findings);
     let conditions = &section.r#match.value;
     let host = conditions.host.as_ref().map(|host| {
         let text = host.value.to_ascii_lowercase();
@@ -247,7 +283,64 @@ fn route_model(section: &schema::RouteSection, services: &Names<'_>, findings: &
             value: header.value.value.as_ref().map(|value| value.value.clone()),
         })
         .collect();
-    Some(model::Route { host, path, methods, headers, service: service? })
+    let (service, split) = target?;
+    Some(model::Route { host, path, methods, headers, service, split })
+}
+
+/// The service of a route, or the arms of its split.
+fn target(
+    at: &At<schema::RouteSection>,
+    services: &Names<'_>,
+    findings: &mut Findings,
+) -> Option<(usize, Option<model::Split>)> {
+    let section = &at.value;
+    let key = section.split_key.as_ref().map(|keys| key::sources(keys, findings));
+    match (&section.service, &section.split.value[..]) {
+        (Some(service), []) => {
+            if let Some(keys) = &section.split_key {
+                findings.warning(keys.place, "unused_split_key", "there is no split", "write `split:`, or remove this");
+            }
+            Some((service_index(service, services, findings)?, None))
+        }
+        (Some(service), _) => {
+            findings.error(
+                service.place,
+                "service_and_split",
+                "`service` and `split` exclude each other",
+                "make it an arm of the split",
+            );
+            None
+        }
+        (None, []) => {
+            findings.error(at.place, "no_service", "the route leads nowhere", "add `service: ...`");
+            None
+        }
+        (None, arms) => {
+            unique(arms.iter().map(|arm| &arm.value.service), "arm", findings);
+            if arms.iter().all(|arm| arm.value.weight.value.0 == 0) {
+                findings.error(
+                    section.split.place,
+                    "empty_split",
+                    "every arm has weight 0",
+                    "give one a weight above 0",
+                );
+            }
+            let built: Vec<Option<model::SplitArm>> = arms
+                .iter()
+                .map(|arm| {
+                    Some(model::SplitArm {
+                        service: service_index(&arm.value.service, services, findings)?,
+                        weight: arm.value.weight.value.0 as u32,
+                        salt: xxhash_rust::xxh3::xxh3_64(arm.value.service.value.as_bytes()),
+                    })
+                })
+                .collect();
+            let arms: Option<Vec<model::SplitArm>> = built.into_iter().collect();
+            let arms = arms?;
+            // Filled in when the services are known, if nothing is said here.
+            Some((arms.first()?.service, Some(model::Split { arms, key: key.unwrap_or_default() })))
+        }
+    }
 }
 
 fn service_index(at: &At<String>, services: &Names<'_>, findings: &mut Findings) -> Option<usize> {
@@ -275,23 +368,8 @@ fn http_listener(
     findings: &mut Findings,
 ) -> Option<model::HttpListener> {
     let forwarded = &section.forwarded.value;
-    let trusted: Vec<_> = forwarded
-        .trusted
-        .value
-        .iter()
-        .filter_map(|at| {
-            let network = at.value.parse().or_else(|_| at.value.parse::<std::net::IpAddr>().map(Into::into));
-            if network.is_err() {
-                findings.error(
-                    at.place,
-                    "bad_network",
-                    format!("`{}` is not a network", at.value),
-                    "write for example `10.0.0.0/8` or `::1/128`",
-                );
-            }
-            network.ok()
-        })
-        .collect();
+    let trusted = networks(&forwarded.trusted.value, findings);
+    let explain_allow = networks(&section.explain_allow.value, findings);
     let head = &section.head_bytes_max;
     if !(256..=1024 * 1024).contains(&head.value.0) {
         findings.error(
@@ -314,6 +392,7 @@ fn http_listener(
         },
         head_bytes_max: head.value.0 as usize,
         fields_max: section.fields_max.value.0 as usize,
+        explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
         timeouts: model::ClientTimeouts {
             idle: timeouts.idle.value,
@@ -321,4 +400,21 @@ fn http_listener(
             body_idle: timeouts.body_idle.value,
         },
     })
+}
+
+fn networks(list: &[At<String>], findings: &mut Findings) -> Vec<ipnet::IpNet> {
+    list.iter()
+        .filter_map(|at| {
+            let network = at.value.parse().or_else(|_| at.value.parse::<std::net::IpAddr>().map(Into::into));
+            if network.is_err() {
+                findings.error(
+                    at.place,
+                    "bad_network",
+                    format!("`{}` is not a network", at.value),
+                    "write for example `10.0.0.0/8` or `::1/128`",
+                );
+            }
+            network.ok()
+        })
+        .collect()
 }

@@ -352,6 +352,35 @@ impl Decode for Factor {
     }
 }
 
+/// A number between two thousandths.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Number<const MIN: u64, const MAX: u64>(pub(crate) f64);
+
+impl<const MIN: u64, const MAX: u64> Decode for Number<MIN, MAX> {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let value = match &node.value {
+            Value::Integer(value) => *value as f64,
+            Value::Float(value) => *value,
+            Value::Text(text) => match text.parse() {
+                Ok(value) => value,
+                Err(_) => return findings.wrong_type(node, "a number", "1.5"),
+            },
+            _ => return findings.wrong_type(node, "a number", "1.5"),
+        };
+        let (min, max) = (MIN as f64 / 1000.0, MAX as f64 / 1000.0);
+        if !(min..=max).contains(&value) {
+            let help = format!("write a number from {min} to {max}");
+            findings.error(node.place, "out_of_range", format!("{value} is out of range"), help);
+            return None;
+        }
+        Some(Self(value))
+    }
+
+    fn shape() -> Shape {
+        Shape::Number { min: MIN as f64 / 1000.0 }
+    }
+}
+
 /// A percentage: `20` or `20%`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Percent(pub(crate) u32);

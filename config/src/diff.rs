@@ -55,6 +55,12 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.access_log != new.access_log {
         changes.push("access_log changed".into());
     }
+    if old.zone != new.zone {
+        changes.push("zone changed".into());
+    }
+    if old.shadow != new.shadow {
+        changes.push("shadow changed".into());
+    }
     if old.drain_timeout != new.drain_timeout {
         changes.push("drain_timeout changed".into());
     }
@@ -84,6 +90,10 @@ impl fmt::Debug for Named<'_> {
                 for route in &mut http.routes {
                     names.push(config.services.get(route.service).map(|service| service.name.clone()));
                     route.service = 0;
+                    for arm in route.split.iter_mut().flat_map(|split| &mut split.arms) {
+                        names.push(config.services.get(arm.service).map(|service| service.name.clone()));
+                        arm.service = 0;
+                    }
                 }
             }
             Protocol::Tcp(tcp) => {
@@ -112,8 +122,11 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) 
             if old.drain != new.drain {
                 say(if new.drain { "drains".into() } else { "drains no longer".into() });
             }
-            if old.requests_max != new.requests_max {
-                say("requests_max changed".into());
+            if (old.requests_max, old.connections_max) != (new.requests_max, new.connections_max) {
+                say("limits changed".into());
+            }
+            if (old.tier, &old.zone, old.level) != (new.tier, &new.zone, new.level) {
+                say("tier or zone changed".into());
             }
         },
     );

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use ringway_health::{CheckParams, OutlierParams, SlowStartParams};
-use ringway_ring::{BoundParams, PolicyParams};
+use regex::bytes::Regex;
+use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
+use ringway_ring::{BoundParams, HotParams, PolicyParams, ShedParams};
 
 /// A whole configuration, valid.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,10 @@ pub struct Config {
     pub process: Process,
     /// Where and how requests are logged.
     pub access_log: AccessLog,
+    /// The zone that this proxy stands in.
+    pub zone: Option<String>,
+    /// A file whose placements are compared with these on live traffic.
+    pub shadow: Option<std::path::PathBuf>,
     /// How long a drain may take (SIGTERM, removed listeners).
     pub drain_timeout: Duration,
     /// Addresses that accept traffic, in file order.
@@ -85,6 +90,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Most connections at once on this listener; 0 is no limit of its own.
     pub connections_max: usize,
+    /// Most connections at once from one client address; 0 is no limit.
+    pub connections_per_ip_max: u32,
 }
 
 /// What a listener speaks.
@@ -109,6 +116,8 @@ pub struct HttpListener {
     pub fields_max: usize,
     /// Largest request body, in bytes: past it, 413. `u64::MAX` is no limit.
     pub body_bytes_max: u64,
+    /// Networks that may ask why a request went where it did.
+    pub explain_allow: Vec<IpNet>,
     /// Client-side time limits.
     pub timeouts: ClientTimeouts,
 }
@@ -146,8 +155,30 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Fields that must be there.
     pub headers: Vec<HeaderMatch>,
+    /// Index into [`Config::services`]; of the first arm, if there are several.
+    pub service: usize,
+    /// Several services instead of one.
+    pub split: Option<Split>,
+}
+
+/// Several services that share a route's keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Split {
+    /// At least two.
+    pub arms: Vec<SplitArm>,
+    /// Where the key comes from.
+    pub key: Vec<KeySource>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitArm {
     /// Index into [`Config::services`].
     pub service: usize,
+    /// Its part, relative to the others'.
+    pub weight: u32,
+    /// Hash of the service's name: the arm's identity, whatever its place in the list.
+    pub salt: u64,
 }
 
 /// Host condition.
@@ -199,12 +230,22 @@ pub struct Service {
     pub bound: Option<BoundParams>,
     /// For [`ringway_ring::AllFull::Queue`].
     pub queue: Queue,
+    /// A cookie made by Ringway.
+    pub affinity_cookie: Option<AffinityCookie>,
+    /// When keys are hot, or that none are.
+    pub hot_keys: Option<HotParams>,
+    /// Shedding, or none.
+    pub shed: Option<ShedParams>,
     /// Active checks, or none.
     pub health: Option<HealthCheck>,
     /// Ejection by live traffic.
     pub outlier: OutlierParams,
     /// Health is ignored while less than this share of the weight is eligible, in percent; 0 is never.
     pub panic_threshold_percent: u32,
+    /// What is done then.
+    pub panic_mode: PanicMode,
+    /// See [`ringway_health::Params::overprovisioning_percent`].
+    pub overprovisioning_percent: u32,
     /// Ramp for backends that come up or join.
     pub slow_start: Option<SlowStartParams>,
     /// A drained or removed backend's share ramps to nothing over this time; zero is at once.
@@ -213,6 +254,14 @@ pub struct Service {
     pub timeouts: UpstreamTimeouts,
     /// What may be tried again.
     pub retry: Retry,
+    /// A second try beside the first, or none.
+    pub hedge: Option<Hedge>,
+    /// Most requests in flight over all backends; `u32::MAX` is no limit.
+    pub requests_max: u32,
+    /// Most retries under way at once; `u32::MAX` is no limit.
+    pub retries_max: u32,
+    /// Limit on the rate of requests of each key, or none.
+    pub rate_limit: Option<RateLimit>,
     /// Upstream keep-alive connections.
     pub pool: Pool,
     /// Not empty; ids unique within the service.
@@ -232,7 +281,38 @@ pub struct Backend {
     pub drain: bool,
     /// Most requests (TCP: sessions) at once; `u32::MAX` is no limit.
     pub requests_max: u32,
+    /// Most connections at once; `u32::MAX` is no limit.
+    pub connections_max: u32,
+    /// 0 takes the traffic, higher ones are backups.
+    pub tier: u8,
+    /// The zone that it stands in.
+    pub zone: Option<String>,
+    /// Preference: tier, and within it the own zone first. See [`ringway_ring::GroupMember::level`].
+    pub level: u8,
 }
+
+/// A cookie made by Ringway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AffinityCookie {
+    /// Its name.
+    pub name: String,
+    /// `Set-Cookie` after the value: `; Path=/; HttpOnly`.
+    pub attributes: String,
+    /// Signs it.
+    pub secret: Vec<u8>,
+}
+
+/// A regular expression with a capture group, equal to another by its text.
+#[derive(Debug, Clone)]
+pub struct Capture(pub Regex);
+
+impl PartialEq for Capture {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Capture {}
 
 /// Where a hash key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -248,8 +328,13 @@ pub enum KeySource {
         /// Prefix length kept of an IPv6 address, 0 to 128.
         v6_bits: u8,
     },
-    /// The path, without the query.
-    Path,
+    /// The path, without the query; so many segments of it, 0 is all.
+    Path {
+        /// Segments.
+        depth: usize,
+    },
+    /// What an expression captures of another source.
+    Regex(Box<Self>, Capture),
     /// Path and query, as sent.
     Uri,
     /// A query parameter's raw value.
@@ -293,6 +378,34 @@ pub struct HealthCheck {
     pub kind: CheckKind,
     /// Another port than the traffic's.
     pub port: Option<u16>,
+    /// Another address than the traffic's.
+    pub address: Option<std::net::IpAddr>,
+    /// Over TLS.
+    pub tls: Option<CheckTls>,
+    /// An agent that is asked as well.
+    pub agent: Option<Agent>,
+    /// Checks that may be under way at once.
+    pub concurrency: usize,
+}
+
+/// TLS of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckTls {
+    /// Server name; the backend's address if absent.
+    pub sni: Option<String>,
+    /// File of authorities; the public ones if absent.
+    pub ca: Option<std::path::PathBuf>,
+    /// Whether the certificate must be valid.
+    pub verify: bool,
+}
+
+/// An agent: HAProxy's agent-check protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// Its port.
+    pub port: u16,
+    /// Sent first.
+    pub send: String,
 }
 
 /// What an active check asks.
@@ -312,6 +425,17 @@ pub enum CheckKind {
         headers: Vec<(String, String)>,
         /// Inclusive ranges of good statuses.
         expect: Vec<(u16, u16)>,
+        /// What the body must have somewhere.
+        body: Option<Capture>,
+        /// Field that says how many percent of its weight the backend wants; lower case.
+        weight_header: String,
+    },
+    /// `grpc.health.v1.Health/Check` over HTTP/2.
+    Grpc {
+        /// The service that is asked for.
+        service: String,
+        /// `:authority`; the backend's address if absent.
+        authority: Option<String>,
     },
 }
 
@@ -337,10 +461,75 @@ pub struct UpstreamTimeouts {
 pub struct Retry {
     /// Tries after the first; 0 is never.
     pub attempts: u32,
+    /// What is tried again.
+    pub on: RetryOn,
     /// Also requests that are not idempotent, once a byte of them may have been processed.
     pub non_idempotent: bool,
-    /// An answer that did not begin in time is tried elsewhere (idempotent requests only).
-    pub on_timeout: bool,
+    /// From the start of a try to the head of its answer; zero is no limit.
+    pub per_try_timeout: Duration,
+    /// Retries, in percent of requests.
+    pub budget_percent: u32,
+    /// Retries a second that are allowed in any case.
+    pub budget_min: u32,
+    /// Wait before the first retry; zero is none.
+    pub backoff: Duration,
+}
+
+/// Conditions of a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryOn {
+    /// Refused, or not in time.
+    pub connect: bool,
+    /// Closed or reset before the answer.
+    pub reset: bool,
+    /// No HTTP, or cut off before any of it was passed on.
+    pub bad_answer: bool,
+    /// The answer did not begin in time.
+    pub timeout: bool,
+    /// 502, 503, 504.
+    pub gateway: bool,
+    /// 500 to 599.
+    pub server_errors: bool,
+    /// 409.
+    pub conflict: bool,
+    /// 429.
+    pub throttled: bool,
+}
+
+impl RetryOn {
+    /// Whether an answer with this status is tried again.
+    #[must_use]
+    pub fn has_status(&self, status: u16) -> bool {
+        match status {
+            502..=504 => self.gateway || self.server_errors,
+            500..=599 => self.server_errors,
+            409 => self.conflict,
+            429 => self.throttled,
+            _ => false,
+        }
+    }
+}
+
+/// A second try beside the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hedge {
+    /// Wait before it.
+    pub after: Duration,
+    /// Second tries, in percent of requests.
+    pub budget_percent: u32,
+}
+
+/// Limit on the rate of requests of each key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateLimit {
+    /// Time between two requests of a steady stream.
+    pub interval: Duration,
+    /// Requests that may come at once.
+    pub burst: u32,
+    /// The first source that is present is the key.
+    pub key: Vec<KeySource>,
+    /// Keys that are remembered.
+    pub keys_max: usize,
 }
 
 /// Upstream keep-alive connections, per worker and backend.

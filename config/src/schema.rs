@@ -2,7 +2,7 @@
 //! the decoder all come from here.
 
 use crate::decode::{
-    At, Bytes, Decode, Factor, Field, Findings, Int, List, Percent, SectionReader, Shape, choice, section,
+    At, Bytes, Decode, Factor, Field, Findings, Int, List, Number, Percent, SectionReader, Shape, choice, section,
 };
 use crate::diagnostic::Place;
 use crate::node::Node;
@@ -23,7 +23,10 @@ choice! {
 }
 choice! {
     /// Order of backends for a request.
-    PolicyName { "ring" => Ring, "round_robin" => RoundRobin }
+    PolicyName {
+        "ring" => Ring, "maglev" => Maglev, "hrw" => Hrw, "round_robin" => RoundRobin, "random" => Random, "p2c" => P2c,
+        "least_request" => LeastRequest, "peak_ewma" => PeakEwma, "first" => First
+    }
 }
 choice! {
     /// What to do without a hash key.
@@ -42,6 +45,21 @@ choice! {
     InitialName { "up" => Up, "down" => Down }
 }
 choice! {
+    /// What panic does with traffic.
+    PanicModeName { "all" => All, "fail" => Fail }
+}
+choice! {
+    /// `SameSite` of a cookie.
+    SameSiteName { "lax" => Lax, "strict" => Strict, "none" => None }
+}
+choice! {
+    /// What may be tried again.
+    RetryOnName {
+        "connect" => Connect, "reset" => Reset, "bad_answer" => BadAnswer, "timeout" => Timeout,
+        "gateway" => Gateway, "server_errors" => ServerErrors, "conflict" => Conflict, "throttled" => Throttled
+    }
+}
+choice! {
     /// Which outcomes count for ejection.
     OutlierOnName { "connection" => Connection, "gateway" => Gateway, "server_errors" => ServerErrors }
 }
@@ -57,6 +75,10 @@ section! {
         default("100000") connections_max: Positive,
         /// The log of requests.
         default("{}") access_log: AccessLogSection,
+        /// The zone that this proxy stands in, for services that are `zone_aware`.
+        optional zone: String,
+        /// Another version of this file, tried on live traffic: what it would move is counted, nothing is moved.
+        optional shadow: String,
         /// How long requests in flight may take to end on SIGTERM.
         default("30s") drain_timeout: Duration,
         /// Addresses that accept traffic.
@@ -111,6 +133,11 @@ section! {
         default("{}") timeouts: ClientTimeoutsSection,
         /// Most connections at once on this listener; 0 is no limit of its own.
         default("0") connections_max: Count,
+        /// Most connections at once from one client address (IPv6: one /64); 0 is no limit. A client in a `trusted` network
+        /// is a proxy, and is not counted.
+        default("0") connections_per_ip_max: Count,
+        /// Networks whose requests may ask by the field `x-ringway-explain` why they went where they did. For `http`.
+        default("[]") explain_allow: List<String>,
     }
 }
 
@@ -120,7 +147,21 @@ section! {
         /// Conditions; all that are given must hold. None matches everything.
         default("{}") r#match: MatchSection,
         /// The service that takes the request.
+        optional service: String,
+        /// Several services instead of one, each with its part of the keys: a key stays in its arm.
+        default("[]") split: List<SplitSection>,
+        /// Where the key of a split comes from. Absent, it is the first arm's `hash_key`.
+        optional split_key: List<KeySection>,
+    }
+}
+
+section! {
+    /// An arm of a split.
+    SplitSection, "an arm of a split" {
+        /// The service.
         required service: String,
+        /// Its part, relative to the other arms'; 0 gets nothing.
+        default("100") weight: Int<0, 1_000_000>,
     }
 }
 
@@ -189,6 +230,14 @@ section! {
         optional outlier: OutlierSection,
         /// Health is ignored while less than this share of the weight is healthy, in percent; 0 is never.
         default("50") panic_threshold: Percent,
+        /// What is done then: `all` sends to every backend, healthy or not; `fail` answers 503, so that the few healthy ones
+        /// are not overrun.
+        default("all") panic_mode: PanicModeName,
+        /// A tier (or zone) keeps all its keys as long as this many percent of its healthy weight make up its weight; what it
+        /// cannot carry goes to the next.
+        default("140") overprovisioning: Int<100, 1000>,
+        /// Backends in this proxy's own `zone` come before the others of their tier.
+        default("false") zone_aware: bool,
         /// Ramp for a backend that comes up or joins; absent is none.
         optional slow_start: SlowStartSection,
         /// A drained backend's share goes to nothing over this time; 0 is at once.
@@ -197,6 +246,12 @@ section! {
         default("{}") timeouts: TimeoutsSection,
         /// What may be tried again, each time on the next distinct backend of the key's walk.
         default("{}") retry: RetrySection,
+        /// A second try of a request that is slow to be answered, beside the first; absent is none.
+        optional hedge: HedgeSection,
+        /// Limits on the service as a whole.
+        default("{}") limits: LimitsSection,
+        /// Limit on the rate of requests of each key; absent is none.
+        optional rate_limit: RateLimitSection,
         /// Keep-alive connections to backends, per worker and backend.
         default("{}") pool: PoolSection,
         /// The targets.
@@ -207,7 +262,9 @@ section! {
 section! {
     /// Which backend takes a request.
     BalanceSection, "balance" {
-        /// `ring`: consistent hashing of a key. `round_robin`: smooth, weighted, without keys.
+        /// By key: `ring` (consistent hashing), `maglev` (evener, moves more), `hrw` (rendezvous, for up to 32 backends).
+        /// Without: `round_robin` (smooth, weighted), `random`, `p2c` (less loaded of two), `least_request`, `peak_ewma`
+        /// (faster of two), `first` (in the order of ids, the first with room). See docs/balancing.md.
         default("ring") policy: PolicyName,
         /// Where the key comes from: the first that is present. Absent is the client's address.
         optional hash_key: List<KeySection>,
@@ -215,10 +272,66 @@ section! {
         default("random") on_missing: OnMissingName,
         /// Points on the ring per 100 of weight: more give evener shares and cost 12 to 15 bytes each.
         default("256") points: Int<1, 16384>,
+        /// Entries of the Maglev table: a prime, 100 for each backend or more.
+        default("65537") table_size: Int<2, 5_000_011>,
+        /// How fast `peak_ewma` forgets a peak.
+        default("10s") decay: Duration,
         /// Secret against chosen keys, the same on every proxy of a fleet; absent is none.
         optional seed: String,
         /// The bound on each backend's load.
         default("{}") bounded_load: BoundSection,
+        /// A cookie that keeps a client on its backend, made by Ringway; absent is none.
+        optional affinity_cookie: AffinityCookieSection,
+        /// Keys with so much traffic that one backend cannot carry them are spread over several; absent is no such thing.
+        optional hot_keys: HotKeysSection,
+        /// Sheds a part of the keys of backends that have more than their share; absent is no such thing.
+        optional shed: ShedSection,
+    }
+}
+
+section! {
+    /// A cookie made by Ringway. For policies by key it is the key, before any `hash_key`; for others it names the backend.
+    AffinityCookieSection, "affinity_cookie" {
+        /// Its name.
+        default("ringway") name: String,
+        /// How long a browser keeps it; 0 is until it is closed.
+        default("0") ttl: Duration,
+        /// Paths that it is sent for.
+        default("/") path: String,
+        /// Domain that it is sent to; absent is the host that set it.
+        optional domain: String,
+        /// Only over HTTPS.
+        default("false") secure: bool,
+        /// Not for scripts.
+        default("true") http_only: bool,
+        /// `lax`, `strict` or `none`.
+        default("lax") same_site: SameSiteName,
+        /// Secret that signs it, the same on every proxy of a fleet: a cookie that was not made with it is replaced.
+        required secret: String,
+    }
+}
+
+section! {
+    /// Hot keys. Shares are in units of one backend's fair share of the requests.
+    HotKeysSection, "hot_keys" {
+        /// A key with more than this becomes hot, and has one backend for each such share, and one more.
+        default("0.5") enter: Number<10, 1_000_000>,
+        /// One with less than this is hot no more.
+        default("0.35") leave: Number<10, 1_000_000>,
+        /// Hot keys at most.
+        default("256") keys_max: Int<1, 4096>,
+        /// Requests that must have been seen before a share is believed.
+        default("1000") min_volume: Positive,
+    }
+}
+
+section! {
+    /// Shedding: a slow controller beside the bound, which moves the same keys every time.
+    ShedSection, "shed" {
+        /// Mean load, in units of the mean of all, above which a backend sheds.
+        default("1.2") target: Factor,
+        /// Largest part of its keys that a backend sheds.
+        default("90") max: Percent,
     }
 }
 
@@ -232,7 +345,9 @@ section! {
         /// The client's address, through trusted hops.
         optional source_ip: SourceIpSection,
         /// The path, without the query.
-        optional path: EmptySection,
+        optional path: PathKeySection,
+        /// What a regular expression captures.
+        optional regex: RegexSection,
         /// Path and query, as sent.
         optional uri: EmptySection,
         /// A query parameter's value, as sent.
@@ -256,7 +371,9 @@ section! {
         /// The client's address, through trusted hops.
         optional source_ip: SourceIpSection,
         /// The path, without the query.
-        optional path: EmptySection,
+        optional path: PathKeySection,
+        /// What a regular expression captures.
+        optional regex: RegexSection,
         /// Path and query, as sent.
         optional uri: EmptySection,
         /// A query parameter's value, as sent.
@@ -265,6 +382,34 @@ section! {
         optional host: EmptySection,
         /// The method.
         optional method: EmptySection,
+    }
+}
+
+section! {
+    /// The path as a key.
+    PathKeySection, "path" {
+        /// So many segments of it, from the left; 0 is all.
+        default("0") depth: Int<0, 64>,
+    }
+}
+
+section! {
+    /// The first capture of a regular expression as a key; no match is no key. Of one source, the path if none is named.
+    RegexSection, "regex" {
+        /// The expression, with one capture group: `^/users/([^/]+)`. It runs in time linear in the text.
+        required pattern: String,
+        /// Look at this field.
+        optional header: String,
+        /// Look at this cookie.
+        optional cookie: String,
+        /// Look at this query parameter.
+        optional query: String,
+        /// Look at the host.
+        optional host: EmptySection,
+        /// Look at path and query.
+        optional uri: EmptySection,
+        /// Look at the path.
+        optional path: EmptySection,
     }
 }
 
@@ -312,12 +457,18 @@ section! {
 }
 
 section! {
-    /// Active checks: `http` or `tcp`.
+    /// Active checks: one of `http`, `grpc`, `tcp`.
     HealthSection, "health" {
-        /// A request whose answer must have an expected status.
+        /// A request whose answer must have an expected status, and perhaps body.
         optional http: HttpCheckSection,
-        /// A connection that must open.
+        /// The call `grpc.health.v1.Health/Check`, over HTTP/2.
+        optional grpc: GrpcCheckSection,
+        /// A connection that must open; with `tls`, a handshake that must succeed.
         optional tcp: EmptySection,
+        /// The check goes over TLS.
+        optional tls: CheckTlsSection,
+        /// An agent beside the backend that is asked as well: HAProxy's agent-check protocol.
+        optional agent: AgentSection,
         /// From the start of a check to the start of the next.
         default("2s") interval: Duration,
         /// The same while the backend is down; absent is `interval`.
@@ -336,6 +487,10 @@ section! {
         default("up") initial: InitialName,
         /// Another port than the traffic's.
         optional port: Int<1, 65535>,
+        /// Another IP address than the traffic's.
+        optional address: String,
+        /// Checks of this service that may be under way at once.
+        default("256") concurrency: Int<1, 4096>,
     }
 }
 
@@ -352,6 +507,44 @@ section! {
         default("[]") headers: List<CheckHeaderSection>,
         /// Good statuses: numbers and ranges such as `200-299`; empty is 200 to 399.
         default("[]") expect: List<String>,
+        /// Text that the first 64 KiB of the body must have somewhere.
+        optional body: String,
+        /// Regular expression that the first 64 KiB of the body must match somewhere.
+        optional body_regex: String,
+        /// Field of a good answer that says how many percent of its weight the backend wants now: 0 to 100.
+        default("x-ringway-weight") weight_header: String,
+    }
+}
+
+section! {
+    /// The call `grpc.health.v1.Health/Check`, over HTTP/2: SERVING is good.
+    GrpcCheckSection, "health.grpc" {
+        /// The service that is asked for; absent is the server as a whole.
+        optional service: String,
+        /// `:authority`; absent is the backend's address.
+        optional authority: String,
+    }
+}
+
+section! {
+    /// TLS of a check.
+    CheckTlsSection, "health.tls" {
+        /// Server name that is sent, and that the certificate must have; absent is the backend's address.
+        optional sni: String,
+        /// File of PEM certificates of authorities; absent are the public ones.
+        optional ca: String,
+        /// Whether the certificate must be valid.
+        default("true") verify: bool,
+    }
+}
+
+section! {
+    /// An agent: a TCP service that answers a line such as `up`, `75%`, `drain`, `down`.
+    AgentSection, "health.agent" {
+        /// Its port.
+        required port: Int<1, 65535>,
+        /// Text that is sent to it first.
+        optional send: String,
     }
 }
 
@@ -372,6 +565,20 @@ section! {
         default("server_errors") on: OutlierOnName,
         /// Failures in a row that eject; 0 is never. A connect that times out counts as that many.
         default("5") consecutive_failures: Count,
+        /// If given, connection failures and time-outs are counted apart, and so many in a row eject; 0 is never.
+        optional consecutive_local_failures: Count,
+        /// Ejects who fails too large a part of its requests; absent is no such thing.
+        optional failure_percentage: FailurePercentageSection,
+        /// Ejects whose success rate is far below the others'; absent is no such thing.
+        optional success_rate: SuccessRateSection,
+        /// Ejects who is far slower than the others; absent is no such thing.
+        optional latency: LatencySection,
+        /// Time over which the three above are judged.
+        default("10s") interval: Duration,
+        /// Longest `Retry-After` of a 429 or 503 that is obeyed, by ejection; 0 obeys none.
+        default("0") retry_after_max: Duration,
+        /// Whether active checks that succeed `rise` times in a row end an ejection.
+        default("false") return_on_check: bool,
         /// First ejection; the n-th in a row lasts n times as long.
         default("30s") base_ejection: Duration,
         /// Longest ejection.
@@ -380,6 +587,44 @@ section! {
         default("10") jitter: Percent,
         /// Share of the backends that may be ejected at once, in percent; one always may, if there are two.
         default("20") max_ejection_percent: Percent,
+    }
+}
+
+section! {
+    /// Ejects who fails too large a part of its requests.
+    FailurePercentageSection, "failure_percentage" {
+        /// Percent from which it is ejected.
+        default("85") threshold: Percent,
+        /// Backends that must have the volume.
+        default("5") min_hosts: Positive,
+        /// Requests that a backend must have had in the interval.
+        default("50") min_volume: Positive,
+    }
+}
+
+section! {
+    /// Ejects whose success rate is below the mean by more than a multiple of the standard deviation.
+    SuccessRateSection, "success_rate" {
+        /// That multiple.
+        default("1.9") deviations: Number<100, 100_000>,
+        /// Backends that must have the volume.
+        default("5") min_hosts: Positive,
+        /// Requests that a backend must have had in the interval.
+        default("100") min_volume: Positive,
+    }
+}
+
+section! {
+    /// Ejects whose mean latency, to the head of the answer, is above a multiple of the median.
+    LatencySection, "latency" {
+        /// That multiple.
+        default("3.0") factor: Factor,
+        /// Below this, nobody is too slow.
+        default("100ms") least: Duration,
+        /// Backends that must have the volume.
+        default("3") min_hosts: Positive,
+        /// Requests that a backend must have had in the interval.
+        default("50") min_volume: Positive,
     }
 }
 
@@ -416,10 +661,58 @@ section! {
     RetrySection, "retry" {
         /// Tries after the first; 0 is never.
         default("2") attempts: Int<0, 100>,
+        /// What is tried again: `connect` failures and time-outs, `reset` before the answer, `bad_answer` (no HTTP, or cut
+        /// off before it was passed on), `timeout`; and answers: `gateway` (502 to 504), `server_errors` (5xx), `conflict`
+        /// (409), `throttled` (429). Absent are the first four.
+        optional on: List<RetryOnName>,
         /// Also requests that are not idempotent, although a backend may have begun to process them.
         default("false") non_idempotent: bool,
-        /// Also answers that did not begin in time.
+        /// Also answers that did not begin in time; `false` takes `timeout` out of `on`.
         default("true") on_timeout: bool,
+        /// From the start of a try to the head of its answer; then the next is tried. 0 is no limit but `timeouts`.
+        default("0") per_try_timeout: Duration,
+        /// Retries, in percent of the requests of the last ten seconds, per worker.
+        default("20") budget: Percent,
+        /// Retries a second that are allowed in any case, per worker.
+        default("10") budget_min: Count,
+        /// Wait before a retry, doubled for each further one, shortened at random by up to half; 0 is none.
+        default("0") backoff: Duration,
+    }
+}
+
+section! {
+    /// A second try beside the first: the first answer that begins is taken, the other is given up. Idempotent requests only.
+    HedgeSection, "hedge" {
+        /// Wait before the second try.
+        required after: Duration,
+        /// Second tries, in percent of the requests of the last ten seconds, per worker.
+        default("10") budget: Percent,
+    }
+}
+
+section! {
+    /// Limits on the service as a whole.
+    LimitsSection, "limits" {
+        /// Most requests (TCP: sessions) in flight, over all backends; past it, 503. Absent is no limit.
+        optional requests_max: Positive,
+        /// Most retries under way at once. Absent is no limit.
+        optional retries_max: Count,
+    }
+}
+
+section! {
+    /// Limit on the rate of requests of each key: GCRA, in bounded memory.
+    RateLimitSection, "rate_limit" {
+        /// So many requests,
+        required requests: Int<1, 1_000_000>,
+        /// in this time.
+        default("1s") per: Duration,
+        /// Requests that may come at once after a pause; absent is `requests`.
+        optional burst: Int<1, 1_000_000>,
+        /// Whose rate: the first source that is present. Absent is the client's address. No source: no limit.
+        optional key: List<KeySection>,
+        /// Keys that are remembered; past it, the one that matters least is forgotten.
+        default("65536") keys_max: Int<256, 16_777_216>,
     }
 }
 
@@ -446,5 +739,11 @@ section! {
         default("false") drain: bool,
         /// Most requests (TCP: sessions) at once; absent is no limit.
         optional requests_max: Positive,
+        /// Most connections at once, idle ones included; absent is no limit.
+        optional connections_max: Positive,
+        /// 0 takes the traffic; 1 and higher are backups, each for the tiers before it.
+        default("0") tier: Int<0, 7>,
+        /// The zone that it stands in.
+        optional zone: String,
     }
 }

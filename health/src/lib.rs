@@ -8,7 +8,7 @@
 //! let start = Instant::now();
 //! let params = Params { check: Some(CheckParams { fall: 2, ..CheckParams::default() }), ..Params::default() };
 //! let mut health = ServiceHealth::new(params, 7, start);
-//! health.set_members(&[Member { id: "a", weight: 100, drain: false }, Member { id: "b", weight: 100, drain: false }], start);
+//! health.set_members(&[Member::new("a"), Member::new("b")], start);
 //! let later = start + Duration::from_secs(2);
 //! while let Some(id) = health.poll_probe(later) {
 //!     let result = if id == "a" { Probe::Success } else { Probe::Failure(CheckFailure::Connect) };
@@ -19,11 +19,16 @@
 #![warn(missing_docs)]
 
 mod event;
+mod levels;
 mod member;
 mod params;
 mod service;
+mod statistics;
 
-pub use event::{CheckFailure, Event, EventKind, Outcome, Probe};
+pub use event::{Cause, CheckFailure, Event, EventKind, Outcome, Probe, Window};
 pub use member::MemberView;
-pub use params::{CheckParams, Initial, OutlierOn, OutlierParams, Params, SlowStartParams};
+pub use params::{
+    CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, PanicMode, Params,
+    SlowStartParams, SuccessRateParams,
+};
 pub use service::{Member, ServiceHealth};

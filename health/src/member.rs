@@ -1,6 +1,6 @@
 //! One backend's part: check streaks, ejection, ramps.
 
-use crate::event::{CheckFailure, Probe};
+use crate::event::{CheckFailure, EventKind, Probe};
 use crate::params::{CheckParams, Initial, OutlierParams, SlowStartParams};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ pub(crate) struct MemberState {
     pub(crate) id: String,
     pub(crate) weight: u32,
     pub(crate) drain: bool,
+    pub(crate) level: u8,
+    /// Percent of its weight that its checks ask for.
+    pub(crate) percent: u8,
     /// What active checks say.
     pub(crate) up: bool,
     /// Whether a check has ended yet.
@@ -24,8 +27,13 @@ pub(crate) struct MemberState {
     pub(crate) last_failure: Option<CheckFailure>,
     pub(crate) next_check: Option<Instant>,
     pub(crate) checking: bool,
-    /// Failures of live traffic in a row.
+    /// Failures of live traffic in a row; those of the way to it apart, if they are counted apart.
     pub(crate) failures: u32,
+    pub(crate) local_failures: u32,
+    /// Successful checks in a row since it was ejected.
+    pub(crate) good_checks: u32,
+    /// The last change, and when it was.
+    pub(crate) last_change: Option<(EventKind, Instant)>,
     pub(crate) ejected_until: Option<Instant>,
     /// How often it has been ejected in a row, and when the last ejection ended.
     ejections: u32,
@@ -61,9 +69,9 @@ impl Ramp {
 }
 
 /// A backend as the status shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MemberView {
-    /// `up`, `down`, `unknown` (not checked yet), `ejected`, `draining`, `drained`.
+    /// `up`, `degraded`, `down`, `unknown` (not checked yet), `ejected`, `draining`, `drained`.
     pub state: &'static str,
     /// Share of its keys that it takes, of 65535.
     pub share: u16,
@@ -71,6 +79,10 @@ pub struct MemberView {
     pub consecutive_failures: u32,
     /// What is left of its ejection.
     pub ejected_for: Option<Duration>,
+    /// Percent of its weight that its checks ask for.
+    pub percent: u8,
+    /// Its last change, and how long ago that was.
+    pub last_change: Option<(EventKind, Duration)>,
     /// Why its last check failed, while it is down or on the way there.
     pub check_failure: Option<CheckFailure>,
 }
@@ -82,6 +94,8 @@ impl MemberState {
             id: id.to_owned(),
             weight: 0,
             drain: false,
+            level: 0,
+            percent: 100,
             up,
             checked: false,
             streak: 0,
@@ -89,6 +103,9 @@ impl MemberState {
             next_check: None,
             checking: false,
             failures: 0,
+            local_failures: 0,
+            good_checks: 0,
+            last_change: None,
             ejected_until: None,
             ejections: 0,
             returned_at: None,
@@ -105,7 +122,8 @@ impl MemberState {
     /// Takes in a check's result. `true`: `up` has changed.
     pub(crate) fn handle_probe(&mut self, probe: Probe, params: &CheckParams) -> bool {
         self.checking = false;
-        let good = probe == Probe::Success;
+        let good = !matches!(probe, Probe::Failure(_));
+        self.good_checks = if good { self.good_checks.saturating_add(1) } else { 0 };
         if let Probe::Failure(failure) = probe {
             self.last_failure = Some(failure);
         }
@@ -150,15 +168,20 @@ impl MemberState {
         self.ejections = self.ejections.saturating_add(1);
         let duration = params.base_ejection.saturating_mul(self.ejections).min(params.max_ejection);
         let duration = duration.mul_f64(1.0 + params.jitter * jitter);
-        self.ejected_until = Some(now + duration);
-        self.failures = 0;
+        self.leave_alone(duration, now);
         duration
+    }
+
+    /// Ejects it for so long, without counting it as an offence.
+    pub(crate) fn leave_alone(&mut self, duration: Duration, now: Instant) {
+        self.ejected_until = Some(now + duration);
+        (self.failures, self.local_failures, self.good_checks) = (0, 0, 0);
     }
 
     pub(crate) fn return_from_ejection(&mut self, now: Instant) {
         self.ejected_until = None;
         self.returned_at = Some(now);
-        self.failures = 0;
+        (self.failures, self.local_failures) = (0, 0);
     }
 
     /// Begins to take keys: at once, or along the ramp.
@@ -188,16 +211,21 @@ impl MemberState {
             None if self.drain => 0,
             None => FULL,
         };
-        self.own_share = if self.is_healthy() { ramped } else { 0 };
+        self.own_share = if self.is_healthy() { self.asked(ramped) } else { 0 };
     }
 
     /// Share that it would have if it were healthy: what panic gives.
     pub(crate) fn share_if_healthy(&self, now: Instant) -> u16 {
-        match self.ramp {
+        self.asked(match self.ramp {
             Some(ramp) if self.drain => ramp.share(now),
             None if self.drain => 0,
             _ => FULL,
-        }
+        })
+    }
+
+    /// What is left of a share of which its checks ask for a part.
+    fn asked(&self, share: u16) -> u16 {
+        (u32::from(share) * u32::from(self.percent.min(100)) / 100) as u16
     }
 
     /// When its ramp moves next.
@@ -210,19 +238,23 @@ impl MemberState {
     pub(crate) fn view(&self, has_checks: bool, now: Instant) -> MemberView {
         let state = if self.drain {
             if self.share == 0 { "drained" } else { "draining" }
+        } else if self.up && self.percent == 0 {
+            "drained"
         } else if self.ejected_until.is_some() {
             "ejected"
         } else if has_checks && !self.checked {
             "unknown"
         } else if self.up {
-            "up"
+            if self.percent < 100 { "degraded" } else { "up" }
         } else {
             "down"
         };
         MemberView {
             state,
             share: self.share,
-            consecutive_failures: self.failures,
+            consecutive_failures: self.failures.max(self.local_failures),
+            percent: self.percent,
+            last_change: self.last_change.map(|(kind, at)| (kind, now.saturating_duration_since(at))),
             ejected_for: self.ejected_until.map(|until| until.saturating_duration_since(now)),
             check_failure: self.last_failure.filter(|_| !self.up || self.streak > 0),
         }

@@ -79,8 +79,23 @@ impl OutlierOn {
 pub struct OutlierParams {
     /// Which outcomes count.
     pub on: OutlierOn,
-    /// Consecutive failures that eject. 0 turns ejection off.
+    /// Consecutive failures that eject. 0 turns this off.
     pub consecutive_failures: u32,
+    /// Consecutive failures of the way to a backend (refused, reset, timed out) that eject. If given, these are counted
+    /// apart and no longer among [`OutlierParams::consecutive_failures`]; 0 turns this off.
+    pub consecutive_local_failures: Option<u32>,
+    /// Ejection by failure percentage, or none.
+    pub failure_percentage: Option<FailurePercentageParams>,
+    /// Ejection by deviation of the success rate, or none.
+    pub success_rate: Option<SuccessRateParams>,
+    /// Ejection by latency, or none.
+    pub latency: Option<LatencyParams>,
+    /// Time over which the three above are judged.
+    pub interval: Duration,
+    /// Longest Retry-After that is obeyed, by an ejection of that length; zero obeys none.
+    pub retry_after_max: Duration,
+    /// Whether active checks that succeed as often in a row as a rise takes end an ejection.
+    pub return_on_check: bool,
     /// First ejection's length; the n-th in a row lasts n times as long.
     pub base_ejection: Duration,
     /// Longest ejection.
@@ -96,12 +111,72 @@ impl Default for OutlierParams {
         Self {
             on: OutlierOn::ServerErrors,
             consecutive_failures: 5,
+            consecutive_local_failures: None,
+            failure_percentage: None,
+            success_rate: None,
+            latency: None,
+            interval: Duration::from_secs(10),
+            retry_after_max: Duration::ZERO,
+            return_on_check: false,
             base_ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(300),
             jitter: 0.1,
             max_ejection_percent: 20,
         }
     }
+}
+
+impl OutlierParams {
+    /// Whether any detector needs [`crate::Window`]s.
+    #[must_use]
+    pub fn needs_windows(&self) -> bool {
+        self.failure_percentage.is_some() || self.success_rate.is_some() || self.latency.is_some()
+    }
+}
+
+/// A backend is ejected if too many percent of its requests failed within an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailurePercentageParams {
+    /// Percent from which it is ejected.
+    pub threshold: u32,
+    /// Backends that must have the volume.
+    pub hosts_min: u32,
+    /// Requests that a backend must have had.
+    pub volume_min: u32,
+}
+
+/// A backend is ejected if its success rate is below the mean of all by more than a multiple of their standard deviation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SuccessRateParams {
+    /// That multiple.
+    pub deviations: f64,
+    /// Backends that must have the volume.
+    pub hosts_min: u32,
+    /// Requests that a backend must have had.
+    pub volume_min: u32,
+}
+
+/// A backend is ejected if its mean latency is a multiple of the median of all.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatencyParams {
+    /// That multiple.
+    pub factor: f64,
+    /// Below this, nobody is too slow.
+    pub least: Duration,
+    /// Backends that must have the volume.
+    pub hosts_min: u32,
+    /// Requests that a backend must have had.
+    pub volume_min: u32,
+}
+
+/// What panic does with a service's traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PanicMode {
+    /// It goes to all backends, healthy or not.
+    #[default]
+    All,
+    /// It is refused, so that the few healthy ones are not overrun.
+    Fail,
 }
 
 /// Ramp of a backend that has just come up.
@@ -122,6 +197,11 @@ pub struct Params {
     pub outlier: OutlierParams,
     /// Health is ignored while less than this share of the weight is healthy, in percent; 0 is never.
     pub panic_threshold_percent: u32,
+    /// What is done then.
+    pub panic_mode: PanicMode,
+    /// A level (tier, zone) keeps all its keys as long as this many percent of its healthy weight make up its weight:
+    /// 140 keeps them down to 72 % healthy, as Envoy's overprovisioning factor does. 0 counts as 100.
+    pub overprovisioning_percent: u32,
     /// Ramp of a backend that comes up or joins, or none.
     pub slow_start: Option<SlowStartParams>,
     /// Ramp of a backend that is drained; zero is at once.

@@ -1,8 +1,10 @@
 //! All backends of a service: who is checked when, who may be ejected, and when health is ignored.
 
-use crate::event::{Event, EventKind, Outcome, Probe};
+use crate::event::{Cause, Event, EventKind, Outcome, Probe, Window};
+use crate::levels::{self, LevelHealth};
 use crate::member::{MemberState, MemberView};
-use crate::params::{CheckParams, Initial, Params};
+use crate::params::{CheckParams, Initial, PanicMode, Params};
+use crate::statistics;
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,16 @@ pub struct Member<'a> {
     pub weight: u32,
     /// Whether it is being drained.
     pub drain: bool,
+    /// Tier and zone, the most preferred 0.
+    pub level: u8,
+}
+
+impl<'a> Member<'a> {
+    /// Of weight 100, in the first level, not draining.
+    #[must_use]
+    pub fn new(id: &'a str) -> Self {
+        Self { id, weight: 100, drain: false, level: 0 }
+    }
 }
 
 /// The health of a service's backends.
@@ -31,6 +43,8 @@ pub struct ServiceHealth {
     random: u64,
     started: bool,
     panic: bool,
+    /// Shares of the levels, most preferred first.
+    levels: Vec<(u8, f64)>,
     events: VecDeque<Event>,
     /// A share has changed since it was asked.
     changed: bool,
@@ -48,6 +62,7 @@ impl ServiceHealth {
             random: seed,
             started: false,
             panic: false,
+            levels: Vec::new(),
             events: VecDeque::new(),
             changed: true,
             now,
@@ -64,6 +79,7 @@ impl ServiceHealth {
             if lost {
                 let member = &mut self.members[index];
                 (member.next_check, member.checking) = (None, false);
+                member.percent = 100;
                 if !std::mem::replace(&mut member.up, true) {
                     member.ramp_up(params.slow_start, now);
                 }
@@ -99,7 +115,7 @@ impl ServiceHealth {
                 }
             };
             let state = &mut self.members[index];
-            state.weight = member.weight;
+            (state.weight, state.level) = (member.weight, member.level);
             if member.drain && !state.drain {
                 state.ramp_down(self.params.drain_ramp, now);
                 state.drain = true;
@@ -119,14 +135,23 @@ impl ServiceHealth {
         self.now = now;
         let (Ok(index), Some(check)) = (self.find(id), self.params.check) else { return };
         let member = &mut self.members[index];
-        if member.handle_probe(probe, &check) {
+        let mut changed = member.handle_probe(probe, &check);
+        if changed {
             match probe {
-                Probe::Success => {
+                Probe::Success | Probe::Weighted(_) => {
                     member.ramp_up(self.params.slow_start, now);
                     self.tell(index, EventKind::Up);
                 }
                 Probe::Failure(failure) => self.tell(index, EventKind::Down(failure)),
             }
+        }
+        changed |= self.take_weight(index, probe);
+        let member = &mut self.members[index];
+        if self.params.outlier.return_on_check && member.ejected_until.is_some() && member.good_checks >= check.rise {
+            member.return_from_ejection(now);
+            member.ramp_up(self.params.slow_start, now);
+            self.tell(index, EventKind::ReturnedByCheck);
+            changed = true;
         }
         // From one start to the next: the check's own time is part of the interval.
         let member = &self.members[index];
@@ -134,7 +159,24 @@ impl ServiceHealth {
         let began = member.next_check.unwrap_or(now);
         let shortened = interval.mul_f64(1.0 - check.jitter * self.fraction());
         self.members[index].next_check = Some((began + shortened).max(now));
-        self.settle(now);
+        // Most checks change nothing; working everything out anew for each would be a scan of the fleet a check.
+        if changed {
+            self.settle(now);
+        }
+    }
+
+    /// What a good check asks of the weight. `true`: something else than before.
+    fn take_weight(&mut self, index: usize, probe: Probe) -> bool {
+        let percent = match probe {
+            Probe::Success => 100,
+            Probe::Weighted(percent) => percent.min(100),
+            Probe::Failure(_) => return false,
+        };
+        let changed = std::mem::replace(&mut self.members[index].percent, percent) != percent;
+        if changed {
+            self.tell(index, EventKind::Reweighted(percent));
+        }
+        changed
     }
 
     /// A request of live traffic has ended.
@@ -142,36 +184,70 @@ impl ServiceHealth {
         self.now = now;
         let Ok(index) = self.find(id) else { return };
         let params = self.params.outlier;
+        let local = matches!(outcome, Outcome::ConnectionFailure | Outcome::ConnectTimeout | Outcome::Timeout);
         let failed = match outcome {
             Outcome::Success => false,
             Outcome::ConnectionFailure | Outcome::ConnectTimeout | Outcome::Timeout => true,
             Outcome::Status(status) => params.on.counts(status),
+            Outcome::RetryAfter(wish) => return self.leave_alone(index, wish, now),
         };
         let member = &mut self.members[index];
         if !failed {
-            member.failures = 0;
+            (member.failures, member.local_failures) = (0, 0);
             return;
         }
-        if params.consecutive_failures == 0 || member.ejected_until.is_some() {
+        let apart = params.consecutive_local_failures.filter(|_| local);
+        let threshold = apart.unwrap_or(params.consecutive_failures);
+        if threshold == 0 || member.ejected_until.is_some() {
             return;
         }
-        member.failures = match outcome {
+        let count = if apart.is_some() { &mut member.local_failures } else { &mut member.failures };
+        *count = match outcome {
             // Nobody answers there: each more that tries would wait as long.
-            Outcome::ConnectTimeout => params.consecutive_failures.max(member.failures + 1),
-            _ => member.failures.saturating_add(1),
+            Outcome::ConnectTimeout => threshold.max(*count + 1),
+            _ => count.saturating_add(1),
         };
-        let failures = member.failures;
-        if failures < params.consecutive_failures {
-            return;
+        let failures = *count;
+        if failures >= threshold {
+            let cause = if apart.is_some() { Cause::Local(failures) } else { Cause::Consecutive(failures) };
+            self.eject(index, cause, failures == threshold, now);
         }
+    }
+
+    /// An interval of [`crate::OutlierParams::interval`] has passed, in which the backends did this.
+    pub fn handle_windows(&mut self, windows: &[Window<'_>], now: Instant) {
+        self.now = now;
+        for (id, cause) in statistics::outliers(windows, &self.params.outlier) {
+            if let Ok(index) = self.find(id)
+                && self.members[index].ejected_until.is_none()
+            {
+                self.eject(index, cause, true, now);
+            }
+        }
+    }
+
+    /// Ejects a backend, unless too many are; `tell`: say so then.
+    fn eject(&mut self, index: usize, cause: Cause, tell: bool, now: Instant) {
         if self.may_eject_another() {
             let jitter = self.fraction();
+            let params = self.params.outlier;
             let duration = self.members[index].eject(&params, jitter, now);
-            self.tell(index, EventKind::Ejected { failures, duration });
+            self.tell(index, EventKind::Ejected { cause, duration });
             self.settle(now);
-        } else if failures == params.consecutive_failures {
-            self.tell(index, EventKind::EjectionWithheld);
+        } else if tell {
+            self.tell(index, EventKind::EjectionWithheld(cause));
         }
+    }
+
+    /// A backend has asked to be left alone.
+    fn leave_alone(&mut self, index: usize, wish: Duration, now: Instant) {
+        let duration = wish.min(self.params.outlier.retry_after_max);
+        if duration.is_zero() || self.members[index].ejected_until.is_some() || !self.may_eject_another() {
+            return;
+        }
+        self.members[index].leave_alone(duration, now);
+        self.tell(index, EventKind::Ejected { cause: Cause::RetryAfter, duration });
+        self.settle(now);
     }
 
     fn may_eject_another(&self) -> bool {
@@ -213,10 +289,16 @@ impl ServiceHealth {
         self.now = now;
         let due = |member: &&mut MemberState| !member.checking && member.next_check.is_some_and(|at| at <= now);
         let member = self.members.iter_mut().filter(due).min_by_key(|member| member.next_check)?;
-        member.checking = true;
-        // The interval runs from here.
-        member.next_check = Some(now);
-        Some(member.id.clone())
+        Some(begin_check(member, now))
+    }
+
+    /// All backends whose checks are due, the longest overdue first; the checks count as begun.
+    pub fn poll_probes(&mut self, now: Instant) -> Vec<String> {
+        self.now = now;
+        let due = |member: &&mut MemberState| !member.checking && member.next_check.is_some_and(|at| at <= now);
+        let mut members: Vec<&mut MemberState> = self.members.iter_mut().filter(due).collect();
+        members.sort_by_key(|member| member.next_check);
+        members.into_iter().map(|member| begin_check(member, now)).collect()
     }
 
     /// What has happened since; call until `None`.
@@ -238,13 +320,22 @@ impl ServiceHealth {
     /// Whether a success would now change something: its last outcome was a failure.
     #[must_use]
     pub fn is_suspect(&self, id: &str) -> bool {
-        self.find(id).is_ok_and(|index| self.members[index].failures > 0)
+        self.find(id).is_ok_and(|index| {
+            let member = &self.members[index];
+            member.failures > 0 || member.local_failures > 0
+        })
     }
 
     /// Whether health is being ignored.
     #[must_use]
     pub fn is_panic(&self) -> bool {
         self.panic
+    }
+
+    /// Shares of the levels that have members, most preferred first, 0 to 1.
+    #[must_use]
+    pub fn level_shares(&self) -> &[(u8, f64)] {
+        &self.levels
     }
 
     /// A backend as the status shows it.
@@ -258,6 +349,7 @@ impl ServiceHealth {
     }
 
     fn tell(&mut self, index: usize, kind: EventKind) {
+        self.members[index].last_change = Some((kind, self.now));
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(Event { id: self.members[index].id.clone(), kind });
         }
@@ -272,25 +364,49 @@ impl ServiceHealth {
         self.members[index].next_check = Some(self.now + offset);
     }
 
-    /// Works out all shares, and whether there is panic.
+    /// Works out all shares, those of the levels, and whether there is panic.
     fn settle(&mut self, now: Instant) {
-        let (mut all, mut healthy) = (0, 0);
+        let mut levels: Vec<LevelHealth> = Vec::with_capacity(1);
         for member in &mut self.members {
             member.update_share(now);
+            let at = match levels.binary_search_by_key(&member.level, |level| level.level) {
+                Ok(at) => at,
+                Err(at) => {
+                    levels.insert(at, LevelHealth { level: member.level, weight: 0, healthy: 0 });
+                    at
+                }
+            };
             if !member.drain {
-                all += u64::from(member.weight);
-                healthy += if member.is_healthy() { u64::from(member.weight) } else { 0 };
+                levels[at].weight += u64::from(member.weight);
+                levels[at].healthy += if member.is_healthy() { u64::from(member.weight) } else { 0 };
             }
         }
-        let panic = all > 0 && healthy * 100 < u64::from(self.params.panic_threshold_percent) * all;
+        let (shares, suffices) = levels::shares(&levels, self.params.overprovisioning_percent);
+        let threshold = u64::from(self.params.panic_threshold_percent);
+        let panics = |level: &LevelHealth| level.weight > 0 && level.healthy * 100 < threshold * level.weight;
+        // Several levels that together can carry everything need no panic; one stands for itself.
+        let in_panic: Vec<u8> = if levels.len() > 1 && suffices {
+            Vec::new()
+        } else {
+            levels.iter().filter(|level| panics(level)).map(|level| level.level).collect()
+        };
+        let panic = !in_panic.is_empty();
         if panic != self.panic {
             self.panic = panic;
             let kind = if panic { EventKind::PanicBegan } else { EventKind::PanicEnded };
-            self.events.push_back(Event { id: String::new(), kind });
+            if self.events.len() < EVENTS_MAX {
+                self.events.push_back(Event { id: String::new(), kind });
+            }
         }
+        self.changed |= shares != self.levels;
+        self.levels = shares;
         for member in &mut self.members {
             // In panic the unhealthy take their keys back; the healthy keep their ramps, and who drains goes on draining.
-            let share = if panic && !member.is_healthy() { member.share_if_healthy(now) } else { member.own_share };
+            let share = match (in_panic.contains(&member.level), self.params.panic_mode) {
+                (true, PanicMode::Fail) => 0,
+                (true, PanicMode::All) if !member.is_healthy() => member.share_if_healthy(now),
+                _ => member.own_share,
+            };
             self.changed |= share != member.share;
             member.share = share;
         }
@@ -304,4 +420,11 @@ impl ServiceHealth {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+fn begin_check(member: &mut MemberState, now: Instant) -> String {
+    member.checking = true;
+    // The interval runs from here.
+    member.next_check = Some(now);
+    member.id.clone()
 }

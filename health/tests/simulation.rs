@@ -55,6 +55,7 @@ fn simulate(seed: u64) {
         max_ejection: Duration::from_secs(120),
         jitter: 0.1,
         max_ejection_percent: 30,
+        ..OutlierParams::default()
     };
     let params = Params { check: Some(check), outlier, panic_threshold_percent: 40, ..Params::default() };
     let begin = Instant::now();
@@ -168,6 +169,6 @@ fn pick(shadows: &BTreeMap<String, Shadow>, random: &mut Random) -> String {
 
 fn tell_members(health: &mut ServiceHealth, shadows: &mut BTreeMap<String, Shadow>, now: Instant) {
     let list: Vec<Member<'_>> =
-        shadows.iter().map(|(id, shadow)| Member { id, weight: 100, drain: shadow.drain }).collect();
+        shadows.iter().map(|(id, shadow)| Member { drain: shadow.drain, ..Member::new(id) }).collect();
     health.set_members(&list, now);
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use ringway_health::{
-    CheckFailure, CheckParams, EventKind, Initial, Member, Outcome, OutlierOn, OutlierParams, Params, Probe,
-    ServiceHealth, SlowStartParams,
+    Cause, CheckFailure, CheckParams, EventKind, FailurePercentageParams, Initial, Member, Outcome, OutlierOn,
+    OutlierParams, PanicMode, Params, Probe, ServiceHealth, SlowStartParams, Window,
 };
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ fn start(params: Params, count: usize) -> (ServiceHealth, Instant) {
 
 fn set(health: &mut ServiceHealth, ids: &[String], drained: &[&str], now: Instant) {
     let list: Vec<Member<'_>> =
-        ids.iter().map(|id| Member { id, weight: 100, drain: drained.contains(&id.as_str()) }).collect();
+        ids.iter().map(|id| Member { drain: drained.contains(&id.as_str()), ..Member::new(id) }).collect();
     health.set_members(&list, now);
 }
 
@@ -281,4 +281,151 @@ fn reason_of_the_last_failure_is_kept_for_the_status() {
     assert_eq!((view.state, view.check_failure.unwrap().to_string().as_str()), ("down", "check: status 503"));
     let event = std::iter::from_fn(|| health.poll_event()).next().unwrap();
     assert_eq!(event.kind, EventKind::Down(CheckFailure::Status(503)));
+}
+
+#[test]
+fn checks_may_ask_for_another_weight() {
+    let (mut health, now) = start(checks(CheckParams::default()), 2);
+    health.handle_probe("b0", Probe::Weighted(50), now);
+    assert_eq!(health.share("b0"), Some(FULL / 2));
+    assert_eq!(health.view("b0", now).unwrap().state, "degraded");
+    health.handle_probe("b0", Probe::Weighted(0), now);
+    assert_eq!((health.share("b0"), health.view("b0", now).unwrap().state), (Some(0), "drained"));
+    // A failed check says nothing of weights; a plain success asks for all of it.
+    health.handle_probe("b0", DOWN, now);
+    assert_eq!(health.share("b0"), Some(0));
+    health.handle_probe("b0", Probe::Success, now);
+    assert_eq!(health.share("b0"), Some(FULL));
+    let kinds: Vec<&str> = events(&mut health).into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds, ["reweighted", "reweighted", "reweighted"]);
+    let (change, _) = health.view("b0", now).unwrap().last_change.unwrap();
+    assert_eq!(change.to_string(), "its checks ask for 100 % of its weight");
+}
+
+#[test]
+fn connection_failures_are_counted_apart_if_asked() {
+    let params = OutlierParams {
+        on: OutlierOn::ServerErrors,
+        consecutive_failures: 3,
+        consecutive_local_failures: Some(2),
+        ..OutlierParams::default()
+    };
+    let (mut health, now) = start(outlier(params), 5);
+    for _ in 0..2 {
+        health.handle_outcome("b0", Outcome::Status(500), now);
+    }
+    health.handle_outcome("b0", Outcome::ConnectionFailure, now);
+    assert_eq!(health.share("b0"), Some(FULL));
+    health.handle_outcome("b0", Outcome::ConnectionFailure, now);
+    assert_eq!(health.share("b0"), Some(0));
+    let event = std::iter::from_fn(|| health.poll_event()).last().unwrap();
+    assert!(matches!(event.kind, EventKind::Ejected { cause: Cause::Local(2), .. }), "{event:?}");
+    assert_eq!(event.kind.reason(), "consecutive_local_failures");
+}
+
+#[test]
+fn statistics_eject_with_their_cause_and_within_the_cap() {
+    let detector = FailurePercentageParams { threshold: 50, hosts_min: 3, volume_min: 10 };
+    let params = OutlierParams { failure_percentage: Some(detector), ..OutlierParams::default() };
+    let (mut health, now) = start(outlier(params), 5);
+    let window = |id, failures| Window { id, requests: 100, failures, latency_micros: 0 };
+    health.handle_windows(&[window("b0", 60), window("b1", 90), window("b2", 0), window("b3", 0)], now);
+    // 20 % of five: one. The first is out, the second would be.
+    assert_eq!(["b0", "b1"].map(|id| health.share(id)), [Some(0), Some(FULL)]);
+    assert_eq!(events(&mut health), [("b0".into(), "ejected"), ("b1".into(), "ejection_withheld")]);
+    let view = health.view("b0", now).unwrap();
+    assert!(view.last_change.unwrap().0.to_string().ends_with("60 % of its requests failed"));
+}
+
+#[test]
+fn retry_after_is_obeyed_up_to_its_limit() {
+    let params = OutlierParams { retry_after_max: SECOND * 10, ..OutlierParams::default() };
+    let (mut health, now) = start(outlier(params), 5);
+    health.handle_outcome("b0", Outcome::RetryAfter(SECOND * 3600), now);
+    assert_eq!(health.view("b0", now).unwrap().ejected_for, Some(SECOND * 10));
+    health.handle_timeout(now + SECOND * 10);
+    assert_eq!(health.share("b0"), Some(FULL));
+    // It is no offence: a later ejection is the first.
+    for _ in 0..5 {
+        health.handle_outcome("b0", Outcome::ConnectionFailure, now + SECOND * 11);
+    }
+    assert!(health.view("b0", now + SECOND * 11).unwrap().ejected_for.unwrap() <= SECOND * 33);
+    let (mut health, now) = start(outlier(OutlierParams::default()), 5);
+    health.handle_outcome("b0", Outcome::RetryAfter(SECOND), now);
+    assert_eq!(health.share("b0"), Some(FULL), "not asked for");
+}
+
+#[test]
+fn good_checks_end_an_ejection_if_asked() {
+    for asked in [true, false] {
+        let params = Params {
+            outlier: OutlierParams { return_on_check: asked, ..OutlierParams::default() },
+            ..checks(CheckParams { rise: 2, ..CheckParams::default() })
+        };
+        let (mut health, now) = start(params, 5);
+        for _ in 0..3 {
+            health.handle_probe("b0", Probe::Success, now);
+        }
+        for _ in 0..5 {
+            health.handle_outcome("b0", Outcome::ConnectionFailure, now);
+        }
+        health.handle_probe("b0", Probe::Success, now);
+        assert_eq!(health.share("b0"), Some(0));
+        health.handle_probe("b0", Probe::Success, now);
+        assert_eq!(health.share("b0"), Some(if asked { FULL } else { 0 }));
+    }
+}
+
+#[test]
+fn lower_tier_takes_over_as_the_first_fails_and_panic_waits() {
+    let params = Params {
+        check: Some(CheckParams::default()),
+        panic_threshold_percent: 50,
+        overprovisioning_percent: 140,
+        ..Params::default()
+    };
+    let now = Instant::now();
+    let mut health = ServiceHealth::new(params, 1, now);
+    let member = |id, level| Member { level, ..Member::new(id) };
+    health.set_members(&[member("a0", 0), member("a1", 0), member("z0", 2), member("z1", 2)], now);
+    let shares = |health: &ServiceHealth| -> Vec<(u8, u32)> {
+        health.level_shares().iter().map(|(level, share)| (*level, (share * 100.0).round() as u32)).collect()
+    };
+    assert_eq!(shares(&health), [(0, 100), (2, 0)]);
+    health.handle_probe("a0", DOWN, now);
+    assert_eq!(shares(&health), [(0, 70), (2, 30)]);
+    assert!(!health.is_panic());
+    health.handle_probe("a1", DOWN, now);
+    assert_eq!(shares(&health), [(0, 0), (2, 100)]);
+    assert!(!health.is_panic() && health.share("a0") == Some(0));
+    // The last tier fails as well: now there is panic, and everybody is asked.
+    health.handle_probe("z0", DOWN, now);
+    health.handle_probe("z1", DOWN, now);
+    assert!(health.is_panic());
+    assert_eq!(health.share("a0"), Some(FULL));
+}
+
+#[test]
+fn panic_may_refuse_instead() {
+    let mut params = checks(CheckParams::default());
+    (params.panic_threshold_percent, params.panic_mode) = (60, PanicMode::Fail);
+    let (mut health, now) = start(params, 2);
+    health.handle_probe("b0", DOWN, now);
+    assert!(health.is_panic());
+    assert_eq!(["b0", "b1"].map(|id| health.share(id)), [Some(0), Some(0)]);
+    health.handle_probe("b0", Probe::Success, now);
+    health.handle_probe("b0", Probe::Success, now);
+    assert_eq!(["b0", "b1"].map(|id| health.share(id)), [Some(FULL), Some(FULL)]);
+}
+
+#[test]
+fn all_due_checks_come_at_once_and_each_once() {
+    let (mut health, now) = start(checks(CheckParams::default()), 50);
+    let later = now + SECOND * 2;
+    let mut due = health.poll_probes(later);
+    assert!(health.poll_probes(later).is_empty() && health.poll_probe(later).is_none());
+    due.sort();
+    let mut all = members(50);
+    all.sort();
+    assert_eq!(due, all);
 }

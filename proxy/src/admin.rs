@@ -1,6 +1,7 @@
 //! The admin listener: metrics, status, health of the process itself, reload.
 
 use crate::control::{Control, ReloadError};
+use crate::explain::{self, Subject};
 use crate::status;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -61,14 +62,65 @@ fn answer(control: &Control, request: &Request<Incoming>) -> Response<Full<Bytes
                 text(StatusCode::OK, "text/plain", "ready\n".into())
             }
         }
+        (&Method::GET | &Method::HEAD, "/explain") => explain(control, request.uri().query().unwrap_or_default()),
         (&Method::POST, "/reload") => reload(control),
-        (_, "/metrics" | "/status" | "/healthz" | "/readyz") => refuse(StatusCode::METHOD_NOT_ALLOWED, "use GET"),
+        (_, "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz") => {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "use GET")
+        }
         (_, "/reload") => refuse(StatusCode::METHOD_NOT_ALLOWED, "use POST"),
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "there are GET /metrics, GET /status, GET /healthz, GET /readyz and POST /reload",
+            "there are GET /metrics, GET /status, GET /explain?service=NAME&key=KEY, GET /healthz, GET /readyz and \
+             POST /reload",
         ),
     }
+}
+
+fn explain(control: &Control, query: &str) -> Response<Full<Bytes>> {
+    let parameters = query.split('&').filter_map(|pair| pair.split_once('='));
+    let value = |name: &str| parameters.clone().find(|(known, _)| *known == name).map(|(_, value)| unescape(value));
+    let service = value("service");
+    let (key, hash) = (value("key"), value("hash"));
+    let hash = hash.and_then(|hash| u64::from_str_radix(std::str::from_utf8(&hash).ok()?, 16).ok());
+    let subject = match (&key, hash) {
+        (Some(key), _) => Subject::Key(key),
+        (None, Some(hash)) => Subject::Hash(hash),
+        (None, None) => return refuse(StatusCode::BAD_REQUEST, "write /explain?service=NAME&key=KEY (or hash=HEX)"),
+    };
+    let snapshot = control.current.load_full();
+    let name = service.map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
+    match explain::live(&snapshot, &name, subject) {
+        Some(explanation) => json_answer(StatusCode::OK, &explanation),
+        None => {
+            let names: Vec<&str> = snapshot.services.iter().map(|service| service.config.name.as_str()).collect();
+            refuse(StatusCode::NOT_FOUND, &format!("there is no service {name:?}; there are {}", names.join(", ")))
+        }
+    }
+}
+
+/// Percent-decoding; what is no escape stands for itself.
+fn unescape(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digit = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (b'+', ..) => {
+                plain.push(b' ');
+                at += 1;
+            }
+            (byte, ..) => {
+                plain.push(byte);
+                at += 1;
+            }
+        }
+    }
+    plain
 }
 
 fn reload(control: &Control) -> Response<Full<Bytes>> {

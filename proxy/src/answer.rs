@@ -4,7 +4,15 @@ use crate::error::ProxyError;
 use ringway_http1::Version;
 
 /// Appends the whole answer: status, `x-ringway-reason`, a line of text.
-pub(crate) fn write(error: ProxyError, version: Version, keep_alive: bool, is_head: bool, out: &mut Vec<u8>) {
+/// `extra` are more fields, each line with its end.
+pub(crate) fn write(
+    error: ProxyError,
+    version: Version,
+    keep_alive: bool,
+    is_head: bool,
+    extra: &[u8],
+    out: &mut Vec<u8>,
+) {
     let mut number = itoa::Buffer::new();
     let status = error.status();
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -17,8 +25,16 @@ pub(crate) fn write(error: ProxyError, version: Version, keep_alive: bool, is_he
         // RFC 9110, 15.5.6: a 405 says what is allowed.
         out.extend_from_slice(b"\r\nallow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS");
     }
-    if status == 503 {
+    if let ProxyError::RateLimited { seconds } = error {
+        out.extend_from_slice(b"\r\nretry-after: ");
+        out.extend_from_slice(number.format(seconds).as_bytes());
+    } else if status == 503 {
         out.extend_from_slice(b"\r\nretry-after: 1");
+    }
+    // Whole lines, each with its end.
+    if let Some(extra) = extra.strip_suffix(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(extra);
     }
     match (keep_alive, version) {
         (false, _) => out.extend_from_slice(b"\r\nconnection: close"),
@@ -47,7 +63,7 @@ mod tests {
     fn length_is_that_of_the_text() {
         for error in [ProxyError::NoRoute, ProxyError::ConnectRefused, ProxyError::AllFull] {
             let mut out = Vec::new();
-            write(error, Version::Http11, true, false, &mut out);
+            write(error, Version::Http11, true, false, b"x-extra: 1\r\n", &mut out);
             let text = String::from_utf8(out).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.ends_with(&format!("content-length: {}", body.len())), "{text}");

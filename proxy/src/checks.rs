@@ -1,63 +1,111 @@
-//! Active checks, and the driver that gives each service's health machine its time.
+//! The driver that gives each service's machines their time: active checks, ejections, ramps, hot keys, shedding.
 
+use crate::probe::{self, Prober};
 use crate::snapshot::{Current, Service, ServiceLive};
-use ringway_config::model::{CheckKind, HealthCheck};
-use ringway_health::{CheckFailure, Event, EventKind, Probe};
-use ringway_http1::{Limits, Method, ResponseHead, parse_response};
+use ringway_health::{Event, EventKind, Probe, Window};
+use ringway_ring::{FULL_SHARE, ShedController};
 use ringway_telemetry::catalogue;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use ringway_telemetry::cells::{BackendTotals, Registry as Cells};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Checks of a service that may be under way at once.
-const CHECKS_MAX: usize = 256;
-/// Shortest time between two looks at what is due.
+/// Shortest time between two looks at what is due, and what each backend adds to it: with many, something always is due.
 const COALESCE: Duration = Duration::from_millis(2);
-/// Bytes of a check's answer that are looked at: a head, no more.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
+const COALESCE_PER_BACKEND: Duration = Duration::from_micros(2);
+/// Time between two looks at the hot keys, and two steps of shedding.
+const CONTROL_PERIOD: Duration = Duration::from_millis(250);
+/// Time between two samples of loads for shedding.
+const SAMPLE_PERIOD: Duration = Duration::from_millis(50);
 
 /// Logs and counts what a health machine has said.
 pub(crate) fn tell(service: &Service, events: &[Event]) {
     for Event { id, kind } in events {
         let name = &service.config.name;
-        metrics::counter!(catalogue::HEALTH_CHANGES.name, "service" => name.clone(), "to" => kind.name()).increment(1);
+        let (to, reason) = (kind.name(), kind.reason());
+        metrics::counter!(catalogue::HEALTH_CHANGES.name, "service" => name.clone(), "to" => to, "reason" => reason)
+            .increment(1);
         match kind {
-            EventKind::Down(failure) => {
-                tracing::warn!(service = %name, backend = %id, reason = %failure, "backend is down")
+            EventKind::Down(_) | EventKind::Ejected { .. } | EventKind::EjectionWithheld(_) => {
+                tracing::warn!(service = %name, backend = %id, state = to, reason, "backend {kind}")
             }
-            EventKind::Ejected { failures, duration } => tracing::warn!(
-                service = %name, backend = %id, failures, seconds = duration.as_secs_f64(), "backend is ejected"
-            ),
-            EventKind::EjectionWithheld => tracing::warn!(
-                service = %name, backend = %id, "backend fails, but too many are ejected already"
-            ),
-            EventKind::PanicBegan => {
-                tracing::error!(service = %name, "too few backends are healthy: health is ignored")
-            }
-            EventKind::PanicEnded => tracing::info!(service = %name, "enough backends are healthy again"),
-            kind => tracing::info!(service = %name, backend = %id, state = kind.name(), "backend changed"),
+            EventKind::PanicBegan => tracing::error!(service = %name, state = to, "{kind}"),
+            EventKind::PanicEnded => tracing::info!(service = %name, state = to, "{kind}"),
+            _ => tracing::info!(service = %name, backend = %id, state = to, reason, "backend {kind}"),
         }
     }
 }
 
-/// Drives one service's health until the service is gone from the configuration. The caller owns the task.
-pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>) {
-    let permits = Arc::new(Semaphore::new(CHECKS_MAX));
-    let mut running = JoinSet::new();
+/// What the driver of one service remembers between two looks.
+struct Driver {
+    live: Arc<ServiceLive>,
+    cells: Arc<Cells>,
+    prober: Option<Arc<Prober>>,
+    permits: Arc<Semaphore>,
+    running: JoinSet<(String, Probe)>,
+    /// Numbers of the backends at the last window's end.
+    totals: HashMap<String, BackendTotals>,
+    next_window: Instant,
+    shed: ShedController,
+    next_sample: Instant,
+    next_control: Instant,
+    shedding: bool,
+}
+
+/// Drives one service until it is gone from the configuration. The caller owns the task.
+pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>) {
+    let now = Instant::now();
+    let mut driver = Driver {
+        live,
+        cells,
+        prober: None,
+        permits: Arc::new(Semaphore::new(1)),
+        running: JoinSet::new(),
+        totals: HashMap::new(),
+        next_window: now,
+        shed: ShedController::default(),
+        next_sample: now,
+        next_control: now,
+        shedding: false,
+    };
     loop {
         let snapshot = current.load_full();
-        let Some(service) = snapshot.service(&live.name).filter(|service| Arc::ptr_eq(&service.live, &live)) else {
-            return;
+        let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
+        let Some(service) = service else { return };
+        let next = driver.look(service, Instant::now());
+        let coalesce = COALESCE + COALESCE_PER_BACKEND * service.backends.len() as u32;
+        let sleep = async {
+            match next {
+                // What is due within a moment is done together.
+                Some(at) => tokio::time::sleep_until(at.max(Instant::now() + coalesce).into()).await,
+                None => std::future::pending().await,
+            }
         };
-        let now = Instant::now();
+        tokio::select! {
+            Some(first) = driver.running.join_next() => {
+                let ended: Vec<_> = std::iter::once(first)
+                    .chain(std::iter::from_fn(|| driver.running.try_join_next()))
+                    .flatten()
+                    .collect();
+                driver.take_in(&ended);
+                // Many checks end at about the same time: the next look takes them in together.
+                tokio::time::sleep(coalesce).await;
+            }
+            () = sleep => {}
+            () = driver.live.health_changed.notified() => {}
+        }
+    }
+}
+
+impl Driver {
+    /// Does what is due; gives when something is next.
+    fn look(&mut self, service: &Arc<Service>, now: Instant) -> Option<Instant> {
         let (next, due) = {
-            let mut health = live.health();
+            let mut health = self.live.health();
             health.handle_timeout(now);
-            let due: Vec<String> = std::iter::from_fn(|| health.poll_probe(now)).collect();
+            let due = health.poll_probes(now);
             // Most checks change nothing: then nothing is written where requests read.
             let events =
                 if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) };
@@ -67,97 +115,138 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>) {
             (next, due)
         };
         for id in due {
-            if let (Some(check), Some(slot)) = (&service.config.health, service.slot_of(&id)) {
-                let (check, address, permits) = (check.clone(), service.address(slot), Arc::clone(&permits));
-                running.spawn(async move {
-                    // The semaphore is never closed.
-                    let _permit = permits.acquire().await;
-                    let probe = probe(&check, address).await;
-                    (id, probe)
-                });
-            } else {
-                // Gone since: the machine will hear of it with the next membership.
-                live.health().handle_probe(&id, Probe::Success, now);
-            }
+            self.begin_check(service, id, now);
         }
-        let sleep = async {
-            match next {
-                // What is due within a moment is done together: with many backends, something always is.
-                Some(at) => tokio::time::sleep_until(at.max(now + COALESCE).into()).await,
-                None => std::future::pending().await,
-            }
+        let others = [self.judge(service, now), self.sample(service, now), self.control(service, now)];
+        others.into_iter().flatten().chain(next).min()
+    }
+
+    fn begin_check(&mut self, service: &Service, id: String, now: Instant) {
+        let (Some(check), Some(slot)) = (&service.config.health, service.slot_of(&id)) else {
+            // Gone since: the machine will hear of it with the next membership.
+            self.live.health().handle_probe(&id, Probe::Success, now);
+            return;
         };
-        tokio::select! {
-            Some(first) = running.join_next() => {
-                let ended = std::iter::once(first).chain(std::iter::from_fn(|| running.try_join_next()));
-                for (id, probe) in ended.flatten() {
-                    let result = if probe == Probe::Success { "success" } else { "failure" };
-                    let name = live.name.to_string();
-                    metrics::counter!(catalogue::CHECKS.name, "service" => name, "result" => result).increment(1);
-                    live.health().handle_probe(&id, probe, Instant::now());
+        let before = self.prober.as_ref().map(Arc::as_ptr);
+        let prober = probe::keep(&mut self.prober, check);
+        if before != Some(Arc::as_ptr(&prober)) {
+            self.permits = Arc::new(Semaphore::new(check.concurrency));
+        }
+        let (address, permits) = (service.address(slot), Arc::clone(&self.permits));
+        self.running.spawn(async move {
+            // The semaphore is never closed.
+            let _permit = permits.acquire().await;
+            let probe = prober.probe(address).await;
+            (id, probe)
+        });
+    }
+
+    fn take_in(&self, ended: &[(String, Probe)]) {
+        let now = Instant::now();
+        let mut health = self.live.health();
+        for (id, probe) in ended {
+            let result = if matches!(probe, Probe::Failure(_)) { "failure" } else { "success" };
+            let name = self.live.name.to_string();
+            metrics::counter!(catalogue::CHECKS.name, "service" => name, "result" => result).increment(1);
+            health.handle_probe(id, *probe, now);
+        }
+    }
+
+    /// At the end of a window, lets the statistical detectors judge it.
+    fn judge(&mut self, service: &Service, now: Instant) -> Option<Instant> {
+        let params = &service.config.outlier;
+        if !params.needs_windows() {
+            self.totals.clear();
+            return None;
+        }
+        if self.next_window > now {
+            return Some(self.next_window);
+        }
+        self.next_window = now + params.interval;
+        let mut windows = Vec::new();
+        let mut totals = HashMap::new();
+        for backend in &service.backends {
+            let id = backend.config.id.as_str();
+            let total = self.cells.backend_totals(&service.config.name, id);
+            if let Some(before) = self.totals.get(id) {
+                // Counters of a backend that was away meanwhile begin anew.
+                let timed = total.timed.saturating_sub(before.timed);
+                windows.push(Window {
+                    id,
+                    requests: total.requests.saturating_sub(before.requests),
+                    failures: total.failures.saturating_sub(before.failures),
+                    latency_micros: total
+                        .latency_micros
+                        .saturating_sub(before.latency_micros)
+                        .checked_div(timed)
+                        .unwrap_or(0),
+                });
+            }
+            totals.insert(id.to_owned(), total);
+        }
+        let events = {
+            let mut health = self.live.health();
+            health.handle_windows(&windows, now);
+            if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) }
+        };
+        tell(service, &events);
+        self.totals = totals;
+        // An ejection may be over before the next window ends.
+        self.live.health_changed.notify_one();
+        Some(self.next_window)
+    }
+
+    /// Samples the loads, for shedding.
+    fn sample(&mut self, service: &Service, now: Instant) -> Option<Instant> {
+        if service.config.shed.is_none() {
+            if std::mem::take(&mut self.shedding) {
+                service.backends.iter().for_each(|backend| backend.state.load.set_shed(0));
+                self.shed = ShedController::default();
+            }
+            return None;
+        }
+        if self.next_sample <= now {
+            self.next_sample = now + SAMPLE_PERIOD;
+            let eligible = service.backends.iter().filter_map(|backend| {
+                let load = &backend.state.load;
+                let share = f64::from(load.lifecycle()) / f64::from(FULL_SHARE) * f64::from(backend.config.weight);
+                (share > 0.0).then(|| (backend.config.id.as_str(), load.in_flight(), share / 100.0))
+            });
+            self.shed.handle_sample(eligible);
+        }
+        Some(self.next_sample)
+    }
+
+    /// Hot keys and shedding: one step of each.
+    fn control(&mut self, service: &Service, now: Instant) -> Option<Instant> {
+        let (hot, shed) = (service.config.hot_keys, service.config.shed);
+        if hot.is_none() && shed.is_none() {
+            if !self.live.hot_table.load().is_empty() {
+                self.live.hot_table.store(Arc::default());
+            }
+            return None;
+        }
+        if self.next_control > now {
+            return Some(self.next_control);
+        }
+        self.next_control = now + CONTROL_PERIOD;
+        if let Some(params) = shed {
+            self.shedding = true;
+            let shares: Vec<(String, u16)> =
+                self.shed.step(&params).map(|(id, share)| (id.to_owned(), share)).collect();
+            for (id, share) in shares {
+                if let Some(slot) = service.slot_of(&id) {
+                    service.backends[usize::from(slot.0)].state.load.set_shed(share);
                 }
             }
-            () = sleep => {}
-            () = live.health_changed.notified() => {}
         }
-    }
-}
-
-/// One check, its time bounded.
-async fn probe(check: &HealthCheck, mut address: SocketAddr) -> Probe {
-    if let Some(port) = check.port {
-        address.set_port(port);
-    }
-    let result = tokio::time::timeout(check.params.timeout, async {
-        let mut stream = TcpStream::connect(address).await.map_err(|_| CheckFailure::Connect)?;
-        match &check.kind {
-            CheckKind::Tcp => Ok(()),
-            CheckKind::Http { method, path, host, headers, expect } => {
-                let default_host = address.to_string();
-                let host = host.as_deref().unwrap_or(&default_host);
-                let mut request = format!(
-                    "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringway-check\r\nconnection: close\r\n"
-                );
-                for (name, value) in headers {
-                    request.push_str(&format!("{name}: {value}\r\n"));
-                }
-                request.push_str("\r\n");
-                stream.write_all(request.as_bytes()).await.map_err(|_| CheckFailure::Closed)?;
-                let status = read_status(&mut stream, method == "HEAD").await?;
-                let good = expect.iter().any(|&(low, high)| (low..=high).contains(&status));
-                if good { Ok(()) } else { Err(CheckFailure::Status(status)) }
+        if let Some(params) = hot {
+            let mut keys = self.live.hot.lock().unwrap_or_else(PoisonError::into_inner);
+            if keys.update(&params, service.group.eligible_members()) {
+                let table = keys.keys().iter().map(|(hash, key)| (*hash, key.owners)).collect();
+                self.live.hot_table.store(Arc::new(table));
             }
         }
-    })
-    .await;
-    match result {
-        Ok(Ok(())) => Probe::Success,
-        Ok(Err(failure)) => Probe::Failure(failure),
-        Err(_) => Probe::Failure(CheckFailure::Timeout),
-    }
-}
-
-/// Reads the head of the answer, no more of it than there is room for.
-async fn read_status(stream: &mut TcpStream, is_head: bool) -> Result<u16, CheckFailure> {
-    let limits = Limits { head_bytes_max: ANSWER_BYTES_MAX, fields_max: 256 };
-    let method = if is_head { Method::Head } else { Method::Get };
-    let mut bytes = Vec::with_capacity(1024);
-    let mut head = ResponseHead::default();
-    loop {
-        let count = stream.read_buf(&mut bytes).await.map_err(|_| CheckFailure::Closed)?;
-        if count == 0 {
-            return Err(CheckFailure::Closed);
-        }
-        loop {
-            match parse_response(&bytes, &limits, method, false, &mut head) {
-                Ok(true) if head.is_interim() => drop(bytes.drain(..head.head_len)),
-                Ok(true) => return Ok(head.status),
-                Ok(false) => break,
-                Err(_) => return Err(CheckFailure::Garbage),
-            }
-            if bytes.is_empty() {
-                break;
-            }
-        }
+        Some(self.next_control)
     }
 }

@@ -1,5 +1,6 @@
 //! The control side: starts the workers, applies configurations all or nothing, drains.
 
+use crate::perip::PerIp;
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
 use crate::worker::{self, AccessSink, Command, GateKey, Shared};
@@ -7,7 +8,7 @@ use crate::{admin, checks};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
 use ringway_config::{Diagnostics, Diff, diff};
-use ringway_ring::movement;
+use ringway_ring::{Movement, group_movement};
 use ringway_telemetry::{Metrics, access, catalogue};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -21,6 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Connections that the kernel may hold until a worker accepts them, per socket.
 const BACKLOG: i32 = 4096;
+
+/// Flows of keys that the log of a reload names; the plan names all.
+const FLOWS_LOGGED: usize = 8;
 
 /// Where configurations come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +124,8 @@ pub struct Applied {
     pub generation: u64,
     /// What it changed; empty if it was in force already.
     pub diff: Diff,
-    /// Share of each changed service's key space that moved, 0 to 1.
-    pub moved: Vec<(String, f64)>,
+    /// What moved of each changed service's key space.
+    pub moved: Vec<(String, Movement)>,
 }
 
 impl Proxy {
@@ -140,10 +144,14 @@ impl Proxy {
             generation: 0,
             config: Arc::clone(&empty),
             services: Box::default(),
+            shadow: None,
         }));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             cells: Arc::clone(&metrics.cells),
+            started: Instant::now(),
+            secret: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
+            per_ip: PerIp::default(),
             workers,
             open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             commands: OnceLock::new(),
@@ -311,7 +319,8 @@ impl Control {
         // One change at a time: the lock is held from here to the end.
         let mut state = self.state();
         let old = self.current.load_full();
-        if *old.config == config && old.generation > 0 {
+        // A shadow is read from a file of its own, which may have changed where this one has not.
+        if *old.config == config && old.generation > 0 && config.shadow.is_none() {
             return Ok(Applied { generation: old.generation, diff: Diff::default(), moved: Vec::new() });
         }
         let changes = diff(&old.config, &config);
@@ -321,11 +330,19 @@ impl Control {
         let generation = old.generation + 1;
         let snapshot = self.registry.prepare(Arc::new(config), generation, self.workers, now)?;
         let config = Arc::clone(&snapshot.config);
+        if *old.config == *snapshot.config && old.generation > 0 && same_shadow(&old, &snapshot) {
+            return Ok(Applied { generation: old.generation, diff: Diff::default(), moved: Vec::new() });
+        }
         let sockets = self.bind_new(&state, &config)?;
         let access = self.prepare_access(&old, &config)?;
 
         // Commit: cannot fail.
-        let moved = moved_shares(&old, &snapshot);
+        let moved = movements(&old, &snapshot);
+        for (name, movement) in &moved {
+            if let Some(service) = snapshot.service(name) {
+                *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner) = (movement.moved, generation);
+            }
+        }
         let happened = self.registry.commit(&snapshot, now);
         let gone: Vec<Arc<Service>> = old.services.iter().map(Arc::clone).collect();
         self.current.store(Arc::new(snapshot));
@@ -345,8 +362,14 @@ impl Control {
             |name, id| current.service(name).is_some_and(|service| service.slot_of(id).is_some()),
         );
         tracing::info!(generation, changes = %changes, "configuration applied");
-        for (service, share) in &moved {
-            tracing::info!(%service, moved_percent = share * 100.0, "keys have moved");
+        for (service, movement) in &moved {
+            let flows: Vec<String> = movement
+                .moves
+                .iter()
+                .take(FLOWS_LOGGED)
+                .map(|flow| format!("{} -> {} {:.2} %", flow.from, flow.to, flow.share * 100.0))
+                .collect();
+            tracing::info!(%service, moved_percent = movement.moved * 100.0, flows = flows.join(", "), "keys have moved");
         }
         Ok(Applied { generation, diff: changes, moved })
     }
@@ -408,7 +431,11 @@ impl Control {
         let current = self.current.load();
         for service in &current.services {
             if !old.iter().any(|old| Arc::ptr_eq(&old.live, &service.live)) {
-                self.runtime.spawn(checks::drive(Arc::clone(&self.current), Arc::clone(&service.live)));
+                self.runtime.spawn(checks::drive(
+                    Arc::clone(&self.current),
+                    Arc::clone(&service.live),
+                    Arc::clone(&self.metrics.cells),
+                ));
             }
         }
         for service in old.iter().chain(&current.services) {
@@ -492,16 +519,23 @@ fn open(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// How much of each service's key space a change moves.
-fn moved_shares(old: &Snapshot, new: &Snapshot) -> Vec<(String, f64)> {
+/// What a change moves of each service's key space.
+fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement)> {
     let mut moved = Vec::new();
     for service in &new.services {
         let Some(before) = old.service(&service.config.name) else { continue };
-        let (Some(old_ring), Some(new_ring)) = (before.group.ring(), service.group.ring()) else { continue };
-        if old_ring.digest() != new_ring.digest() {
-            let movement = movement(old_ring, &before.ids(), new_ring, &service.ids());
-            moved.push((service.config.name.clone(), movement.moved));
+        if before.group.digest() != service.group.digest() {
+            let movement = group_movement(&before.group, &before.ids(), &service.group, &service.ids());
+            moved.push((service.config.name.clone(), movement));
         }
     }
     moved
+}
+
+fn same_shadow(old: &Snapshot, new: &Snapshot) -> bool {
+    match (&old.shadow, &new.shadow) {
+        (Some(old), Some(new)) => old.config == new.config,
+        (None, None) => true,
+        _ => false,
+    }
 }

@@ -1,5 +1,6 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
 use ringway_http1::ParseError;
 use thiserror::Error;
@@ -20,12 +21,31 @@ pub enum Side {
 pub enum RetryWhen {
     /// Never.
     Never,
-    /// Always: nothing of it can have been processed.
+    /// Always: nothing was sent, and nothing failed.
     Always,
-    /// If sending it twice means the same as once.
-    Idempotent,
-    /// If idempotent, and the service retries time-outs.
-    IdempotentTimeout,
+    /// Nothing of it can have been processed; if the service retries connects.
+    Connect,
+    /// If sending it twice means the same as once, and the service retries resets.
+    Reset,
+    /// The same for answers that are none.
+    BadAnswer,
+    /// The same for time-outs.
+    Timeout,
+}
+
+impl RetryWhen {
+    /// Whether that is so, for a service's conditions; `repeatable`: sending it twice means the same as once.
+    #[must_use]
+    pub fn holds(self, on: &RetryOn, repeatable: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::Connect => on.connect,
+            Self::Reset => on.reset && repeatable,
+            Self::BadAnswer => on.bad_answer && repeatable,
+            Self::Timeout => on.timeout && repeatable,
+        }
+    }
 }
 
 /// Why a request ended without a backend's answer.
@@ -67,6 +87,18 @@ pub enum ProxyError {
     /// Every backend is at its cap.
     #[error("every backend is full")]
     AllFull,
+    /// The service has as many requests as it may.
+    #[error("the service is full")]
+    ServiceFull,
+    /// The key has had its rate.
+    #[error("rate limit: try again in {seconds} s")]
+    RateLimited {
+        /// Seconds until it may again.
+        seconds: u32,
+    },
+    /// The backend has as many connections as it may.
+    #[error("the backend has all the connections it may")]
+    ConnectionLimit,
     /// Every backend stayed at its cap for the queue's time.
     #[error("every backend stayed full")]
     QueueTimeout,
@@ -107,9 +139,10 @@ impl ProxyError {
             Self::ConnectRefused => 405,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::BodyTooLarge => 413,
+            Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
             Self::ConnectFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => 502,
-            Self::NoBackend | Self::AllFull | Self::QueueTimeout => 503,
+            Self::NoBackend | Self::AllFull | Self::QueueTimeout | Self::ServiceFull | Self::ConnectionLimit => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
         }
     }
@@ -131,6 +164,9 @@ impl ProxyError {
             Self::NoBackend => "no_backend",
             Self::AllFull => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
+            Self::ServiceFull => "service_full",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::ConnectionLimit => "connection_limit",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
@@ -154,8 +190,11 @@ impl ProxyError {
             | Self::KeyMissing
             | Self::HeadTimeout
             | Self::BodyTimeout
+            | Self::RateLimited { .. }
             | Self::ClientClosed => Side::Downstream,
-            Self::NoRoute | Self::AllFull | Self::QueueTimeout => Side::Internal,
+            Self::NoRoute | Self::AllFull | Self::QueueTimeout | Self::ServiceFull | Self::ConnectionLimit => {
+                Side::Internal
+            }
             Self::NoBackend
             | Self::ConnectFailed
             | Self::ConnectTimeout
@@ -172,9 +211,11 @@ impl ProxyError {
     #[must_use]
     pub fn retry(self) -> RetryWhen {
         match self {
-            Self::ConnectFailed | Self::ConnectTimeout => RetryWhen::Always,
-            Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::Idempotent,
-            Self::ResponseTimeout | Self::SendTimeout => RetryWhen::IdempotentTimeout,
+            Self::ConnectFailed | Self::ConnectTimeout => RetryWhen::Connect,
+            Self::ConnectionLimit => RetryWhen::Always,
+            Self::UpstreamClosed => RetryWhen::Reset,
+            Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
+            Self::ResponseTimeout | Self::SendTimeout => RetryWhen::Timeout,
             _ => RetryWhen::Never,
         }
     }
@@ -202,6 +243,7 @@ impl ProxyError {
             408 => "Request Timeout",
             413 => "Content Too Large",
             417 => "Expectation Failed",
+            429 => "Too Many Requests",
             431 => "Request Header Fields Too Large",
             502 => "Bad Gateway",
             503 => "Service Unavailable",

@@ -1,19 +1,27 @@
-//! One request: picks a backend, has it exchanged ([`pump`]), retries on the next of the walk.
+//! One request: picks a backend, has it exchanged ([`pump`]), retries on the next of the walk, or goes two ways at once
+//! ([`hedge`]).
 
+mod hedge;
 mod pump;
 
 use crate::answer;
 use crate::buffers::Buffer;
-use crate::error::{ProxyError, RetryWhen};
+use crate::error::ProxyError;
 use crate::http::Client;
 use crate::inflight::{self, InFlight};
 use crate::request::Request;
-use crate::upstream::{self, Connection};
+use crate::snapshot::ServiceLive;
+use crate::timer::Deadline;
+use crate::upstream::{self, Connection, ConnectionSlot};
+use crate::worker::WorkerService;
 use pump::{Exchange, TryError};
+use ringway_config::model;
 use ringway_health::Outcome;
 use ringway_http1::Method;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// What the client's connection does next.
@@ -63,7 +71,11 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     // A body that was not read stands between this request and the next.
     let keep_alive = request.keep_alive && request.body.is_end() && !client.open.is_closing();
     let mut out = worker.buffers.take_outgoing();
-    answer::write(error, request.version, keep_alive, request.method == Method::Head, &mut out);
+    let mut fields = Vec::new();
+    if request.explain {
+        request.append_fields(&mut fields);
+    }
+    answer::write(error, request.version, keep_alive, request.method == Method::Head, &fields, &mut out);
     let sent = client.send(&out).await;
     request.report.sent_bytes += out.len() as u64;
     worker.buffers.give_outgoing(out);
@@ -80,96 +92,212 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     let worker = Rc::clone(&client.open.worker);
     let this = &view.services[request.service];
     let config = &this.service.config;
+    this.live.retries.borrow_mut().count(worker.second());
     let mut last_error = None;
+    // A place that has been found already: the cookie's, or that of a retry which only goes if there is one.
+    let mut ready = request
+        .sticky
+        .take()
+        .and_then(|slot| inflight::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
+    let mut _retrying = None;
     loop {
-        let found =
-            inflight::acquire(&view, request.service, &mut request.selection, worker.index, &client.timer).await;
-        let guard = match found {
-            Ok(guard) => guard,
-            // The walk has come to its end: what the last backend did tells more than that.
-            Err(error) => return Err(last_error.unwrap_or(error)),
+        let guard = match ready.take() {
+            Some(guard) => guard,
+            None => {
+                let selection = &mut request.selection;
+                match inflight::acquire(&view, request.service, selection, worker.index, &client.timer).await {
+                    Ok(guard) => guard,
+                    // The walk has come to its end: what the last backend did tells more than that.
+                    Err(error) => return Err(last_error.unwrap_or(error)),
+                }
+            }
         };
         request.report.backend = Some(guard.index());
-        let error = match on_backend(client, request, &guard).await {
-            Ok(done) => {
-                if request.hash.is_some() && request.selection.owner() == Some(guard.slot) {
-                    this.cells.owned.increment();
-                }
-                if request.selection.spills() > 0 {
-                    this.cells.spills.increment();
-                }
+        let (guard, error) = match on_backend(client, request, guard).await {
+            Tried::Done(done) => {
+                count_served(this, request);
                 return Ok(done);
             }
-            Err(TryError::Downstream(error)) => return Err(error),
-            Err(TryError::Upstream(error)) => error,
+            Tried::Again(next, retrying) => {
+                (ready, _retrying) = (Some(next), Some(retrying));
+                continue;
+            }
+            Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
+            Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
         };
         this.upstreams[guard.index()].cells.failures.increment();
         guard.report_error(error);
         drop(guard);
-        let may = match error.retry() {
-            RetryWhen::Never => false,
-            RetryWhen::Always => true,
-            RetryWhen::Idempotent => request.method.is_idempotent() || config.retry.non_idempotent,
-            RetryWhen::IdempotentTimeout => {
-                config.retry.on_timeout && (request.method.is_idempotent() || config.retry.non_idempotent)
-            }
-        };
-        if !may
-            || !request.replayable
-            || request.report.retries >= config.retry.attempts
-            || worker.timers.now() >= request.limit
-        {
+        if !error.retry().holds(&config.retry.on, repeatable(request, config)) {
             return Err(error);
         }
-        request.report.retries += 1;
-        this.cells.retries.increment();
+        let Some(retrying) = may_retry(client, request) else { return Err(error) };
+        _retrying = Some(retrying);
+        begin_retry(request, this).await;
         last_error = Some(error);
     }
 }
 
-/// One try: a pooled connection, a fresh one if that turns out to be stale, the exchange.
-async fn on_backend(
+/// Who served the request is known: affinity in numbers.
+fn count_served(this: &WorkerService, request: &Request) {
+    let selection = &request.selection;
+    if request.keyed {
+        this.cells.keyed.increment();
+        if selection.owner().map(|slot| usize::from(slot.0)) == request.report.backend {
+            this.cells.owned.increment();
+        } else {
+            this.cells.distance.add(u64::from(selection.spills() + selection.skipped()));
+        }
+    }
+    if selection.spills() > 0 {
+        this.cells.spills.increment();
+    }
+}
+
+/// Whether sending the request twice means the same as once.
+fn repeatable(request: &Request, config: &model::Service) -> bool {
+    request.method.is_idempotent() || config.retry.non_idempotent
+}
+
+/// A retry under way, where the service limits them.
+struct Retrying(Option<Arc<ServiceLive>>);
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        if let Some(live) = &self.0 {
+            live.retrying.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// Leave for one more try, if there is time, and attempts, budget and the service's limit allow it.
+fn may_retry(client: &Client, request: &Request) -> Option<Retrying> {
+    let worker = &client.open.worker;
+    let this = &request.view.services[request.service];
+    let config = &this.service.config.retry;
+    if !request.replayable || request.report.retries >= config.attempts || worker.timers.now() >= request.limit {
+        return None;
+    }
+    let live = &this.service.live;
+    let limit = this.service.config.retries_max;
+    let mut retrying = Retrying(None);
+    if limit < u32::MAX {
+        retrying.0 = Some(Arc::clone(live));
+        if live.retrying.fetch_add(1, Relaxed) >= limit {
+            return None;
+        }
+    }
+    if !this.live.retries.borrow_mut().take(worker.second(), config.budget_percent, config.budget_min) {
+        this.cells.budget_exhausted.increment();
+        return None;
+    }
+    Some(retrying)
+}
+
+async fn begin_retry(request: &mut Request, this: &WorkerService) {
+    count_retry(request, this);
+    let backoff = this.service.config.retry.backoff;
+    if !backoff.is_zero() {
+        let doubled = backoff.saturating_mul(1 << (request.report.retries - 1).min(10));
+        // Between half of it and all of it, so that many do not come back at once.
+        let part = (request.selection.hash() ^ u64::from(request.started.elapsed().subsec_nanos())) % 512;
+        tokio::time::sleep(doubled.mul_f64((512 + part) as f64 / 1024.0)).await;
+    }
+}
+
+fn count_retry(request: &mut Request, this: &WorkerService) {
+    request.report.retries += 1;
+    this.cells.retries.increment();
+}
+
+/// What came of one try.
+enum Tried {
+    /// The answer was passed on.
+    Done((u16, Option<ProxyError>, Next)),
+    /// The answer is one that is tried again, and there is a place for that.
+    Again(InFlight, Retrying),
+    /// It failed, on this backend.
+    Failed(InFlight, TryError),
+}
+
+/// A connection to the guard's backend: pooled, or fresh.
+async fn connection(
     client: &mut Client,
     request: &mut Request,
     guard: &InFlight,
-) -> Result<(u16, Option<ProxyError>, Next), TryError> {
+    fresh: bool,
+    limit: Deadline,
+) -> Result<Connection, ProxyError> {
     let view = Rc::clone(&request.view);
     let worker = Rc::clone(&client.open.worker);
     let this = &view.services[request.service];
     let config = &this.service.config;
     let upstream = &this.upstreams[guard.index()];
-    let repeatable = request.method.is_idempotent() || config.retry.non_idempotent;
+    // An upgrade takes the connection for good; a pooled one serves as well.
+    if !fresh && let Some((stream, slot)) = upstream.pool.take(!repeatable(request, config), &worker.cells) {
+        return Ok(Connection { stream, slot, input: Buffer::default(), reused: true });
+    }
+    let backend = &this.service.backends[guard.index()];
+    let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
+    let slot = slot.ok_or(ProxyError::ConnectionLimit)?;
+    let before = worker.logs_access().then(Instant::now);
+    upstream.cells.connects.increment();
+    let address = this.service.address(guard.slot);
+    let stream = upstream::connect(address, config.timeouts.connect, limit, &client.timer)
+        .await
+        .map_err(|error| timed_out(error, client, request))?;
+    request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
+    Ok(Connection { stream, slot, input: Buffer::default(), reused: false })
+}
+
+/// One try: a pooled connection, a fresh one if that turns out to be stale, the exchange.
+async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFlight) -> Tried {
+    let view = Rc::clone(&request.view);
+    let worker = Rc::clone(&client.open.worker);
+    let this = &view.services[request.service];
+    let config = &this.service.config;
+    let repeatable = repeatable(request, config);
+    let limit = client.timer.deadline(config.retry.per_try_timeout).min(request.limit);
+    let mut hedge = hedge::Hedge::new(client, request, repeatable);
+    let began = this.service.times_answers.then(Instant::now);
     let mut fresh = false;
     loop {
-        // An upgrade takes the connection for good; a pooled one serves as well.
-        let pooled = if fresh { None } else { upstream.pool.take(!repeatable, &worker.cells) };
-        let reused = pooled.is_some();
-        let stream = match pooled {
-            Some(stream) => stream,
-            None => {
-                let before = worker.logs_access().then(Instant::now);
-                let address = this.service.address(guard.slot);
-                upstream.cells.connects.increment();
-                let stream = upstream::connect(address, config.timeouts.connect, request.limit, &client.timer)
-                    .await
-                    .map_err(|error| TryError::Upstream(timed_out(error, client, request)))?;
-                request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
-                stream
-            }
+        let upstream = &this.upstreams[guard.index()];
+        let connection = match connection(client, request, &guard, fresh, limit).await {
+            Ok(connection) => connection,
+            Err(error) => return Tried::Failed(guard, TryError::Upstream(error)),
         };
         upstream.cells.requests.increment();
-        let connection = Connection { stream, input: Buffer::default(), reused };
-        let mut exchange = Exchange::new(client, request, connection);
-        let result = poll_fn(|context| exchange.poll_answer(context)).await;
+        if guard.wants_cookie() {
+            request.set_cookie = Some(guard.cookie());
+        }
+        let mut exchange = Exchange::new(client, request, connection, limit);
+        let result = match hedge.as_mut() {
+            None => poll_fn(|context| exchange.poll_answer(context)).await,
+            Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
+        };
+        let upstream = &this.upstreams[guard.index()];
         let stale = exchange.upstream.reused && exchange.upstream.input.is_empty() && exchange.interims == 0;
         match result {
             Ok(()) => {
+                if let Some(began) = began {
+                    guard.observe_latency(began.elapsed(), worker.millis());
+                }
                 if worker.logs_access() {
                     exchange.request.report.head_micros = Some(exchange.request.started.elapsed().as_micros() as u64);
                 }
                 let status = exchange.status;
-                let result = exchange.finish(guard, upstream, Outcome::Status(status)).await;
-                return Ok(result);
+                let outcome = outcome_of(&exchange, config);
+                if config.retry.on.has_status(status)
+                    && repeatable
+                    && let Some((next, retrying)) = next_try(&mut exchange)
+                {
+                    guard.report(outcome);
+                    exchange.discard(upstream);
+                    count_retry(request, this);
+                    return Tried::Again(next, retrying);
+                }
+                return Tried::Done(exchange.finish(&guard, upstream, outcome).await);
             }
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
                 if stale && repeatable && exchange.request.replayable && !fresh =>
@@ -180,13 +308,34 @@ async fn on_backend(
             }
             Err(error) => {
                 exchange.release();
-                return Err(match error {
-                    TryError::Upstream(error) => TryError::Upstream(timed_out(error, client, request)),
-                    TryError::Downstream(error) => TryError::Downstream(error),
-                });
+                return Tried::Failed(
+                    guard,
+                    match error {
+                        TryError::Upstream(error) => TryError::Upstream(timed_out(error, client, request)),
+                        TryError::Downstream(error) => TryError::Downstream(error),
+                    },
+                );
             }
         }
     }
+}
+
+/// What the passive detector hears of an answer.
+fn outcome_of(exchange: &Exchange<'_>, config: &model::Service) -> Outcome {
+    match exchange.retry_after {
+        Some(wish) if !config.outlier.retry_after_max.is_zero() => Outcome::RetryAfter(wish),
+        _ => Outcome::Status(exchange.status),
+    }
+}
+
+/// A place for another try of a request whose answer is in hand: without one, that answer is better than none.
+fn next_try(exchange: &mut Exchange<'_>) -> Option<(InFlight, Retrying)> {
+    let retrying = may_retry(exchange.client, exchange.request)?;
+    let view = Rc::clone(&exchange.request.view);
+    let shard = exchange.client.open.worker.index;
+    let service = exchange.request.service;
+    let next = inflight::acquire_now(&view, service, &mut exchange.request.selection, shard)?;
+    Some((next, retrying))
 }
 
 /// A time-out that was the whole exchange's is told as that.

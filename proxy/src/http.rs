@@ -184,10 +184,10 @@ impl Client {
     /// Answers a request that goes to no backend. Gives whether the connection goes on.
     async fn refuse(&mut self, refusal: &Refusal) -> bool {
         let worker = Rc::clone(&self.open.worker);
-        worker.shared.cells.error("", refusal.error.reason());
+        worker.shared.cells.error(&refusal.service, refusal.error.reason());
         let keep_alive = refusal.keep_alive && !self.open.is_closing();
         let mut out = worker.buffers.take_outgoing();
-        answer::write(refusal.error, refusal.version, keep_alive, refusal.is_head, &mut out);
+        answer::write(refusal.error, refusal.version, keep_alive, refusal.is_head, b"", &mut out);
         let sent = self.send(&out).await;
         worker.buffers.give_outgoing(out);
         request::log_refusal(self, refusal);

@@ -4,7 +4,7 @@ use crate::error::ProxyError;
 use crate::timer::Timer;
 use crate::worker::View;
 use ringway_health::Outcome;
-use ringway_ring::{AllFull, Pick, Selection, Slot};
+use ringway_ring::{AllFull, Pick, PolicyParams, Selection, Slot};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,16 +13,31 @@ use std::task::Poll;
 use std::time::Instant;
 
 /// One request in flight to one backend. Dropping it is the end of the request, on whatever path that comes.
+#[must_use]
 pub(crate) struct InFlight {
     view: Rc<View>,
     service: usize,
     pub(crate) slot: Slot,
     shard: usize,
+    /// An affinity cookie named the backend.
+    sticky: bool,
 }
 
 impl InFlight {
     pub(crate) fn index(&self) -> usize {
         usize::from(self.slot.0)
+    }
+
+    /// Whether the client is to be told, by cookie, which backend this is: under a policy without keys, unless he named it.
+    pub(crate) fn wants_cookie(&self) -> bool {
+        let config = &self.view.services[self.service].service.config;
+        config.affinity_cookie.is_some() && !config.policy.hashes() && !self.sticky
+    }
+
+    /// The cookie that names this backend.
+    pub(crate) fn cookie(&self) -> crate::affinity::Value {
+        let service = &self.view.services[self.service].service;
+        crate::affinity::Value(crate::snapshot::cookie_value(&service.backends[self.index()].config.id))
     }
 
     /// Tells the passive detector how the request went. A success that follows a success costs one load.
@@ -34,6 +49,9 @@ impl InFlight {
             Outcome::Status(status) => !service.config.outlier.on.counts(status),
             _ => false,
         };
+        if let (Outcome::Status(_), false) = (outcome, succeeded) {
+            self.view.services[self.service].upstreams[self.index()].cells.errors.increment();
+        }
         if succeeded && !backend.state.suspect.load(Relaxed) {
             return;
         }
@@ -47,6 +65,19 @@ impl InFlight {
 }
 
 impl InFlight {
+    /// Takes in how long the backend took to begin its answer.
+    pub(crate) fn observe_latency(&self, elapsed: std::time::Duration, now_millis: u32) {
+        let service = &self.view.services[self.service].service;
+        let micros = elapsed.as_micros() as u64;
+        if let PolicyParams::PeakEwma(params) = service.config.policy {
+            let load = &service.backends[self.index()].state.load;
+            load.observe(micros as f32, now_millis, params.decay_millis);
+        }
+        let cells = &self.view.services[self.service].upstreams[self.index()].cells;
+        cells.timed.increment();
+        cells.latency_micros.add(micros);
+    }
+
     /// Tells the passive detector of a try that failed, if that was the backend's doing.
     pub(crate) fn report_error(&self, error: ProxyError) {
         if let Some(outcome) = error.outcome() {
@@ -109,6 +140,28 @@ pub(crate) async fn acquire(
     }
 }
 
+/// As [`acquire`], but only what is to be had at once: for a retry of an answer, or a second try beside the first.
+pub(crate) fn acquire_now(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    shard: usize,
+) -> Option<InFlight> {
+    try_acquire(view, service, selection, shard).ok().flatten()
+}
+
+/// A place on the backend that an affinity cookie names, if it is to be had.
+pub(crate) fn acquire_sticky(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    slot: Slot,
+    shard: usize,
+) -> Option<InFlight> {
+    let reserved = view.services[service].service.group.reserve(selection, slot, shard);
+    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true })
+}
+
 fn try_acquire(
     view: &Rc<View>,
     service: usize,
@@ -116,7 +169,7 @@ fn try_acquire(
     shard: usize,
 ) -> Result<Option<InFlight>, ProxyError> {
     match view.services[service].service.group.next(selection, shard) {
-        Pick::Backend(slot) => Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard })),
+        Pick::Backend(slot) => Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard, sticky: false })),
         Pick::AllFull => Ok(None),
         Pick::None => Err(ProxyError::NoBackend),
     }

@@ -27,7 +27,22 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
         KeySource::Header(name) => head.value_of(buffer, name.as_bytes()),
         KeySource::Cookie(name) => head.cookie(buffer, name.as_bytes()),
         KeySource::Query(name) => query_value(head.query.of(buffer), name.as_bytes()),
-        KeySource::Path => Some(route::path_of(buffer, head)),
+        KeySource::Path { depth } => Some(first_segments(route::path_of(buffer, head), *depth)),
+        KeySource::Regex(source, capture) => {
+            let begin = key.len();
+            if !append(source, input, key) {
+                return false;
+            }
+            // The first group that took part.
+            let captured = capture.0.captures(&key[begin..]).and_then(|groups| groups.iter().skip(1).flatten().next());
+            let Some(range) = captured.map(|group| group.range()).filter(|range| !range.is_empty()) else {
+                key.truncate(begin);
+                return false;
+            };
+            key.truncate(begin + range.end);
+            key.drain(begin..begin + range.start);
+            return true;
+        }
         KeySource::Uri if head.forward_target.is_empty() => Some(&b"/"[..]),
         KeySource::Uri => Some(head.forward_target.of(buffer)),
         KeySource::Method => Some(head.method_span.of(buffer)),
@@ -76,6 +91,18 @@ pub(crate) fn address_key(address: IpAddr, v4_bits: u8, v6_bits: u8, key: &mut V
     let _ = write!(key, "{address}");
 }
 
+/// A path as far as its first so many segments; 0 is all of it.
+fn first_segments(path: &[u8], depth: usize) -> &[u8] {
+    if depth == 0 {
+        return path;
+    }
+    let mut slashes = memchr::memchr_iter(b'/', path).filter(|&at| at > 0);
+    match slashes.nth(depth - 1) {
+        Some(end) => &path[..end],
+        None => path,
+    }
+}
+
 fn query_value<'b>(query: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
     query.split(|&byte| byte == b'&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
@@ -83,6 +110,7 @@ fn query_value<'b>(query: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringway_config::model::Capture;
     use ringway_http1::{Limits, parse_request};
 
     fn key(sources: &[KeySource], text: &str) -> Option<String> {
@@ -106,6 +134,30 @@ mod tests {
         assert_eq!(key(&[KeySource::SourceIp { v4_bits: 24, v6_bits: 64 }], request).as_deref(), Some("192.0.2.0"));
         assert_eq!(key(&[KeySource::All(vec![KeySource::Method, cookie()])], request).as_deref(), Some("GET\0s1"));
         assert_eq!(key(&[KeySource::All(vec![KeySource::Method, header("x-user")])], request), None);
+    }
+
+    #[test]
+    fn paths_are_cut_and_expressions_capture() {
+        let request = "GET /users/42/posts?page=2 HTTP/1.1\r\nHost: ex.com\r\nX-Tenant: acme-eu-7\r\n\r\n";
+        let path = |depth| key(&[KeySource::Path { depth }], request);
+        assert_eq!(path(0).as_deref(), Some("/users/42/posts"));
+        assert_eq!(path(1).as_deref(), Some("/users"));
+        assert_eq!(path(2).as_deref(), Some("/users/42"));
+        assert_eq!(path(9).as_deref(), Some("/users/42/posts"));
+        let regex = |source: KeySource, pattern: &str| {
+            let capture = Capture(regex::bytes::Regex::new(pattern).unwrap());
+            KeySource::Regex(Box::new(source), capture)
+        };
+        let all = || KeySource::Path { depth: 0 };
+        assert_eq!(key(&[regex(all(), "^/users/([^/]+)")], request).as_deref(), Some("42"));
+        assert_eq!(key(&[regex(all(), "^/(x)|/(posts)$")], request).as_deref(), Some("posts"));
+        let tenant = || regex(KeySource::Header("x-tenant".into()), "^([a-z]+)-");
+        assert_eq!(key(&[tenant()], request).as_deref(), Some("acme"));
+        // No match, or an empty one, is no key: the next source is asked.
+        assert_eq!(key(&[regex(all(), "^/groups/(.*)"), tenant()], request).as_deref(), Some("acme"));
+        assert_eq!(key(&[regex(all(), "(x*)"), KeySource::Host], request).as_deref(), Some("ex.com"));
+        let parts = vec![KeySource::Host, tenant()];
+        assert_eq!(key(&[KeySource::All(parts)], request).as_deref(), Some("ex.com\0acme"));
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! From a parsed head to a plan: route, key, place, and the head that goes to whichever backend takes it.
 
+use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
 use crate::http::{self, Client};
+use crate::snapshot::{Service, ServiceLive};
 use crate::timer::Deadline;
-use crate::worker::{Scratch, View};
+use crate::worker::{Scratch, View, Worker, WorkerService};
 use crate::{forwarded, key, route};
-use ringway_config::model::OnMissing;
+use ringway_config::model::{OnMissing, Route};
 use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, TargetForm, Version, write};
-use ringway_ring::{Hash, Selection};
+use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Small bodies that came with their head are sent with it, and can be sent again.
 const REPLAY_BYTES_MAX: usize = 8 * 1024;
@@ -21,7 +26,17 @@ pub(crate) struct Request {
     pub(crate) listener: usize,
     pub(crate) service: usize,
     pub(crate) hash: Option<Hash>,
+    /// Whether the hash is that of a key of the request's own.
+    pub(crate) keyed: bool,
     pub(crate) selection: Selection,
+    /// The backend that an affinity cookie names, under a policy without keys.
+    pub(crate) sticky: Option<Slot>,
+    /// An affinity cookie that the answer sets.
+    pub(crate) set_cookie: Option<CookieValue>,
+    /// The answer says why the request went where it did.
+    pub(crate) explain: bool,
+    /// The service's limit on requests counts this one.
+    _admission: Option<Admission>,
     /// The head as every backend would get it, and the body as far as it came with the head.
     pub(crate) out: Vec<u8>,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
@@ -61,13 +76,43 @@ pub(crate) struct Refusal {
     pub(crate) is_head: bool,
     /// Whether the next request's head is known to follow.
     pub(crate) keep_alive: bool,
+    /// Empty if none was chosen.
+    pub(crate) service: Box<str>,
     line: Vec<u8>,
+}
+
+/// Where a request belongs.
+struct Placed {
+    service: usize,
+    hash: Option<Hash>,
+    keyed: bool,
+    trusted: bool,
+    sticky: Option<Slot>,
+    set_cookie: Option<CookieValue>,
+    explain: bool,
+    admission: Option<Admission>,
+}
+
+/// One request of a service that limits them.
+struct Admission(Arc<ServiceLive>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.admitted.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Refusal {
     /// Of bytes that are no request: nothing after them can be trusted.
     pub(crate) fn new(error: ProxyError) -> Self {
-        Self { error, version: Version::Http11, is_head: false, keep_alive: false, line: Vec::new() }
+        Self {
+            error,
+            version: Version::Http11,
+            is_head: false,
+            keep_alive: false,
+            service: Box::default(),
+            line: Vec::new(),
+        }
     }
 
     fn of(error: ProxyError, buffer: &[u8], head: &RequestHead) -> Self {
@@ -76,6 +121,7 @@ impl Refusal {
             version: head.version,
             is_head: head.method == Method::Head,
             keep_alive: false,
+            service: Box::default(),
             line: buffer[..head.target.end as usize].to_vec(),
         }
     }
@@ -92,12 +138,16 @@ pub(crate) fn plan(
     let worker = Rc::clone(&client.open.worker);
     let Scratch { request: head, key: key_bytes, .. } = scratch;
     let buffer = client.input.bytes();
+    let started = Instant::now();
 
-    let placed = place(client, view, listener, head, key_bytes);
-    let (service, hash, trusted) = match placed {
+    let placed = place(client, view, listener, head, key_bytes, started);
+    let Placed { service, hash, keyed, trusted, sticky, set_cookie, explain, admission } = match placed {
         Ok(placed) => placed,
-        Err(error) => {
+        Err((error, service)) => {
             let mut refusal = Refusal::of(error, buffer, head);
+            if let Some(service) = service {
+                refusal.service = view.services[service].service.config.name.as_str().into();
+            }
             if head.body == BodyLength::None && head.method != Method::Connect {
                 refusal.keep_alive = head.keep_alive;
                 client.input.consume(head.head_len);
@@ -105,7 +155,9 @@ pub(crate) fn plan(
             return Err(refusal);
         }
     };
-    let this = &view.services[service].service;
+    let worker_service = &view.services[service];
+    let this = &worker_service.service;
+    let ask = ask(&worker, worker_service, hash, keyed);
 
     let mut out = worker.buffers.take_outgoing();
     out.extend_from_slice(head.method_span.of(buffer));
@@ -151,7 +203,12 @@ pub(crate) fn plan(
         listener,
         service,
         hash,
-        selection: this.group.begin(hash),
+        keyed,
+        selection: this.group.begin(ask),
+        sticky,
+        set_cookie,
+        explain,
+        _admission: admission,
         out,
         replayable: true,
         method: head.method,
@@ -161,8 +218,8 @@ pub(crate) fn plan(
         body: head.body.into(),
         encoding,
         body_bytes_left: http.body_bytes_max,
-        started: Instant::now(),
-        limit: client.timer.deadline(this.config.timeouts.request),
+        started,
+        limit: limit(client, head, buffer, this),
         report: Report { line, received_bytes: head.head_len as u64, ..Report::default() },
     };
     client.input.consume(head.head_len);
@@ -170,54 +227,197 @@ pub(crate) fn plan(
     Ok(request)
 }
 
-/// Route and key: everything that can refuse a request whose framing is good.
+/// What the request brings to the choice of a backend. Counts its key, if hot ones are looked for.
+fn ask(worker: &Worker, this: &WorkerService, hash: Option<Hash>, keyed: bool) -> Ask {
+    let mut owners = 0;
+    if let (Some(hash), true) = (hash, keyed && this.service.config.hot_keys.is_some()) {
+        this.live.sketch.borrow_mut().get_or_insert_default().count(hash);
+        owners = this.live.hot.borrow().get(&hash).copied().unwrap_or(0);
+        if owners > 1 {
+            this.cells.hot.increment();
+        }
+    }
+    let chance = if hash.is_none() || owners > 1 { worker.random() } else { 0 };
+    Ask { hash: hash.unwrap_or(chance), chance, now_millis: worker.millis(), owners }
+}
+
+/// End of the whole exchange: the service's limit, or the client's if that is nearer.
+fn limit(client: &Client, head: &RequestHead, buffer: &[u8], service: &Service) -> Deadline {
+    let limit = client.timer.deadline(service.config.timeouts.request);
+    match head.value_of(buffer, b"grpc-timeout").and_then(grpc_timeout) {
+        Some(timeout) => limit.min(client.timer.deadline(timeout.max(Duration::from_millis(1)))),
+        None => limit,
+    }
+}
+
+/// `grpc-timeout`: up to eight digits and a unit. Source: "gRPC over HTTP2".
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let amount = digits.iter().fold(0, |amount: u64, digit| amount * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(amount * 3600),
+        b'M' => Duration::from_secs(amount * 60),
+        b'S' => Duration::from_secs(amount),
+        b'm' => Duration::from_millis(amount),
+        b'u' => Duration::from_micros(amount),
+        b'n' => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// Route, limits and key: everything that can refuse a request whose framing is good. A refusal names the service, once one
+/// was chosen.
 fn place(
     client: &Client,
     view: &View,
     listener: usize,
     head: &RequestHead,
     key_bytes: &mut Vec<u8>,
-) -> Result<(usize, Option<Hash>, bool), ProxyError> {
+    now: Instant,
+) -> Result<Placed, (ProxyError, Option<usize>)> {
     let http = http::http_of(view, listener);
     let buffer = client.input.bytes();
+    let refuse = |error| (error, None);
     if head.method == Method::Connect {
-        return Err(ProxyError::ConnectRefused);
+        return Err(refuse(ProxyError::ConnectRefused));
     }
     if head.expect_unknown {
-        return Err(ProxyError::Expectation);
+        return Err(refuse(ProxyError::Expectation));
     }
     if matches!(head.body, BodyLength::Sized(length) if length > http.body_bytes_max) {
-        return Err(ProxyError::BodyTooLarge);
+        return Err(refuse(ProxyError::BodyTooLarge));
     }
     // Routes that do not look at the path are not fooled by it: such paths are the backend's business.
     if http.routes.iter().any(|route| route.path.is_some()) && route::climbs(route::path_of(buffer, head)) {
-        return Err(ProxyError::PathTraversal);
+        return Err(refuse(ProxyError::PathTraversal));
     }
-    let route = route::find(&http.routes, buffer, head).ok_or(ProxyError::NoRoute)?;
-    let service = http.routes[route].service;
-    let this = &view.services[service].service;
+    let route = route::find(&http.routes, buffer, head).ok_or(refuse(ProxyError::NoRoute))?;
     let peer = client.peer.ip().to_canonical();
     let trusted = forwarded::is_trusted(&http.forwarded.trusted, peer);
-    if !this.hashes() {
-        return Ok((service, None, trusted));
-    }
     let address = forwarded::client_address(&http.forwarded, peer, buffer, head);
     let input = key::KeyInput { buffer, head, client: address };
-    let hash = if key::extract(&this.config.hash_key, &input, key_bytes) {
+    let worker = &client.open.worker;
+    let service = service_of(&http.routes[route], &input, key_bytes, worker);
+    let this = &view.services[service].service;
+    let refuse = |error| (error, Some(service));
+
+    admit_rate(this, worker, &input, key_bytes, now).map_err(refuse)?;
+    let mut placed = Placed {
+        service,
+        hash: None,
+        keyed: false,
+        trusted,
+        sticky: None,
+        set_cookie: None,
+        explain: explains(&http.explain_allow, peer, &input),
+        admission: None,
+    };
+    if this.hashes() {
+        find_key(&mut placed, this, worker, &input, key_bytes, address).map_err(refuse)?;
+        if placed.keyed && view.snapshot.shadow.is_some() {
+            compare_with_shadow(view, &placed, &input, key_bytes);
+        }
+    } else if let Some(cookie) = &this.config.affinity_cookie {
+        let value = head.cookie(buffer, cookie.name.as_bytes()).and_then(|text| affinity::parse(cookie, text));
+        placed.sticky = value.and_then(|value| this.slot_of_cookie(value.0));
+    }
+    if this.config.requests_max < u32::MAX {
+        // Reserved first, then tested: racing workers never pass the limit together.
+        let admission = Admission(Arc::clone(&this.live));
+        if this.live.admitted.fetch_add(1, Relaxed) >= this.config.requests_max {
+            return Err(refuse(ProxyError::ServiceFull));
+        }
+        placed.admission = Some(admission);
+    }
+    Ok(placed)
+}
+
+/// The service of a route: of a split, the arm that the key falls into.
+fn service_of(route: &Route, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>, worker: &Worker) -> usize {
+    let Some(split) = &route.split else { return route.service };
+    let hash =
+        if key::extract(&split.key, input, key_bytes) { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };
+    let arms = split.arms.iter().map(|arm| (arm.salt, arm.weight));
+    ringway_ring::choose_arm(hash, arms).map_or(route.service, |index| split.arms[index].service)
+}
+
+fn admit_rate(
+    this: &Service,
+    worker: &Worker,
+    input: &key::KeyInput<'_>,
+    key_bytes: &mut Vec<u8>,
+    now: Instant,
+) -> Result<(), ProxyError> {
+    let (Some(limit), Some(limiter)) = (&this.config.rate_limit, &this.limiter) else { return Ok(()) };
+    if !key::extract(&limit.key, input, key_bytes) {
+        return Ok(());
+    }
+    let hash = ringway_ring::hash_key(key_bytes, worker.shared.secret);
+    limiter.admit(hash, now.saturating_duration_since(worker.shared.started)).map_err(|wait| {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        ProxyError::RateLimited { seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
+    })
+}
+
+/// The key's hash: of an affinity cookie, of the first source that is present, or of what stands for them.
+fn find_key(
+    placed: &mut Placed,
+    this: &Service,
+    worker: &Worker,
+    input: &key::KeyInput<'_>,
+    key_bytes: &mut Vec<u8>,
+    address: IpAddr,
+) -> Result<(), ProxyError> {
+    if let Some(cookie) = &this.config.affinity_cookie {
+        let text = input.head.cookie(input.buffer, cookie.name.as_bytes());
+        let value = text.and_then(|text| affinity::parse(cookie, text)).unwrap_or_else(|| {
+            let fresh = CookieValue(worker.random());
+            placed.set_cookie = Some(fresh);
+            fresh
+        });
+        placed.hash = Some(ringway_ring::hash_key(&value.0.to_le_bytes(), this.seed()));
+        placed.keyed = true;
+        return Ok(());
+    }
+    placed.keyed = key::extract(&this.config.hash_key, input, key_bytes);
+    placed.hash = Some(if placed.keyed {
         ringway_ring::hash_key(key_bytes, this.seed())
     } else {
         match this.config.on_missing {
             OnMissing::Reject => return Err(ProxyError::KeyMissing),
-            OnMissing::Random => client.open.worker.random(),
+            OnMissing::Random => worker.random(),
             OnMissing::RoundRobin => this.next_in_turn(),
             OnMissing::SourceIp => {
                 key_bytes.clear();
                 key::address_key(address, 32, 128, key_bytes);
+                placed.keyed = true;
                 ringway_ring::hash_key(key_bytes, this.seed())
             }
         }
-    };
-    Ok((service, Some(hash), trusted))
+    });
+    Ok(())
+}
+
+/// Counts whether the shadow configuration would send the request elsewhere.
+fn compare_with_shadow(view: &View, placed: &Placed, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>) {
+    let this = &view.services[placed.service];
+    let shadow = view.snapshot.shadow.as_ref().and_then(|shadow| shadow.service(&this.service.config.name));
+    let (Some(shadow), Some(hash)) = (shadow, placed.hash) else { return };
+    let ours = this.service.group.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
+    this.cells.shadowed.increment();
+    if shadow.owner(input, key_bytes) != ours {
+        this.cells.shadow_moved.increment();
+    }
+}
+
+/// Whether the request asks why it goes where it does, and may.
+fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, input: &key::KeyInput<'_>) -> bool {
+    !allowed.is_empty()
+        && input.head.value_of(input.buffer, b"x-ringway-explain").is_some()
+        && forwarded::is_trusted(allowed, peer)
 }
 
 /// `Host` first (RFC 9110, 7.2), unless the client's own field is copied as it stands.
@@ -261,6 +461,41 @@ impl Request {
         Ok(())
     }
 
+    /// The cookie and the explanation that the answer carries, each line with its end.
+    pub(crate) fn append_fields(&self, out: &mut Vec<u8>) {
+        let service = &self.view.services[self.service].service;
+        if let (Some(value), Some(cookie)) = (self.set_cookie, &service.config.affinity_cookie) {
+            affinity::write(cookie, value, out);
+        }
+        if self.explain {
+            self.append_explanation(service, out);
+        }
+    }
+
+    /// Asked for now and then, by people: this may format.
+    #[cold]
+    fn append_explanation(&self, service: &Service, out: &mut Vec<u8>) {
+        let id = |index: usize| service.backends[index].config.id.as_str();
+        let owner = self.selection.owner().filter(|_| self.hash.is_some()).map_or("-", |slot| id(usize::from(slot.0)));
+        let backend = self.report.backend.map_or("-", id);
+        let hash = self.hash.map_or("-".to_owned(), |hash| format!("{hash:016x}"));
+        out.extend_from_slice(
+            format!(
+                "x-ringway-explain: service={}; policy={}; key={}; hash={hash}; owner={owner}; backend={backend}; \
+                 spills={}; skipped={}; hot={}; retries={}; generation={}\r\n",
+                service.config.name,
+                service.config.policy.name(),
+                if self.keyed { "present" } else { "missing" },
+                self.selection.spills(),
+                self.selection.skipped(),
+                u8::from(self.selection.is_hot()),
+                self.report.retries,
+                self.view.snapshot.generation,
+            )
+            .as_bytes(),
+        );
+    }
+
     /// Writes the request's line of the access log.
     pub(crate) fn log(&self, client: &Client, status: u16, error: Option<ProxyError>) {
         let worker = &client.open.worker;
@@ -288,6 +523,7 @@ impl Request {
             ("backend", self.report.backend.map_or(Value::Nothing, id)),
             ("spills", Value::Number(u64::from(self.selection.spills()))),
             ("skipped", Value::Number(u64::from(self.selection.skipped()))),
+            ("hot", Value::Number(u64::from(self.selection.is_hot()))),
             ("retries", Value::Number(u64::from(self.report.retries))),
             ("generation", Value::Number(self.view.snapshot.generation)),
             ("received_bytes", Value::Number(self.report.received_bytes)),
@@ -313,6 +549,7 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
         ("target", word()),
         ("status", Value::Number(u64::from(refusal.error.status()))),
         ("reason", Value::Word(refusal.error.reason())),
+        ("service", if refusal.service.is_empty() { Value::Nothing } else { Value::Word(&refusal.service) }),
     ];
     client.open.worker.log(|log| log.line(&pairs));
 }
@@ -326,4 +563,19 @@ pub(crate) fn hex(hash: u64, text: &mut [u8; 16]) -> &str {
         *digit = b"0123456789abcdef"[(hash >> (60 - 4 * index) & 15) as usize];
     }
     std::str::from_utf8(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read_strictly() {
+        assert_eq!(grpc_timeout(b"100m"), Some(Duration::from_millis(100)));
+        assert_eq!(grpc_timeout(b"2S"), Some(Duration::from_secs(2)));
+        assert_eq!(grpc_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in [&b""[..], b"m", b"1", b"1s", b"123456789S", b"-1S", b"1.5S", b" 1S"] {
+            assert_eq!(grpc_timeout(bad), None, "{bad:?}");
+        }
+    }
 }

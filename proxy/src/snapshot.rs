@@ -3,10 +3,12 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::rate::RateLimiter;
+use crate::shadow::{Shadow, ShadowError};
 use arc_swap::ArcSwap;
 use ringway_config::model::{self, Config};
 use ringway_health::{Event, Member as HealthMember, ServiceHealth};
-use ringway_ring::{BuildError, Group, GroupMember, Load, PolicyParams, Slot, Total};
+use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Load, PolicyParams, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -23,6 +25,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// In the order of the configuration: routes refer to them by index.
     pub services: Box<[Arc<Service>]>,
+    /// The version whose placements are compared with these, or none.
+    pub(crate) shadow: Option<Arc<Shadow>>,
 }
 
 /// A service as requests see it.
@@ -35,6 +39,12 @@ pub struct Service {
     pub backends: Box<[Backend]>,
     /// What outlives the snapshot.
     pub live: Arc<ServiceLive>,
+    /// The limiter of the service's `rate_limit`.
+    pub(crate) limiter: Option<Arc<RateLimiter>>,
+    /// Under a policy without keys: which backend an affinity cookie's value names.
+    cookie_slots: HashMap<u64, Slot>,
+    /// Somebody wants to know how long answers take to begin: the policy, or a detector.
+    pub(crate) times_answers: bool,
     turn: AtomicU64,
 }
 
@@ -54,6 +64,8 @@ pub struct BackendState {
     pub load: Arc<Load>,
     /// Set while the next success matters to the passive detector, so that the hot path tells it of no other.
     pub suspect: AtomicBool,
+    /// Connections open to it, idle ones included, over all workers.
+    pub connections: AtomicU32,
 }
 
 /// What outlives snapshots of a service.
@@ -67,6 +79,18 @@ pub struct ServiceLive {
     health: Mutex<ServiceHealth>,
     /// Wakes the driver: a deadline may have come nearer.
     pub health_changed: Notify,
+    /// Requests admitted, where the service has a limit on them.
+    pub(crate) admitted: AtomicU32,
+    /// Retries under way, where the service has a limit on them.
+    pub(crate) retrying: AtomicU32,
+    /// Reports of hot keys, worker by worker.
+    pub(crate) hot: Mutex<HotKeys>,
+    /// Owners of each hot key: what workers look at.
+    pub(crate) hot_table: ArcSwap<HotTable>,
+    /// Keys that the last change moved, as a share, and by which generation.
+    pub(crate) moved: Mutex<(f64, u64)>,
+    /// The limiter, and what it was made from: a reload that leaves the limit alone leaves its memory alone.
+    limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
     /// Requests that wait for room.
     pub waiting: AtomicU32,
     /// Tells one of them that there may be room.
@@ -74,12 +98,32 @@ pub struct ServiceLive {
     backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
 }
 
+/// Owners of each hot key.
+pub(crate) type HotTable = HashMap<u64, u16>;
+
 /// Why a configuration that is valid cannot be put to work.
 #[derive(Debug, Error)]
-#[error("service {service:?}: {source}")]
-pub struct SnapshotError {
-    service: String,
-    source: BuildError,
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// A ring cannot be built.
+    #[error("service {service:?}: {source}")]
+    Build {
+        /// The service.
+        service: String,
+        /// Why.
+        source: BuildError,
+    },
+    /// The TLS of a service's checks cannot be set up.
+    #[error("service {service:?}: {source}")]
+    Tls {
+        /// The service.
+        service: String,
+        /// Why.
+        source: crate::tls::TlsError,
+    },
+    /// The shadow configuration cannot be used.
+    #[error("shadow configuration: {0}")]
+    Shadow(#[from] ShadowError),
 }
 
 /// The live state of all services, by name.
@@ -107,6 +151,7 @@ impl Service {
                 backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
             }
         }
+        self.group.set_level_shares(health.level_shares());
         self.group.refresh();
         if self.live.waiting.load(Relaxed) > 0 {
             self.live.room.notify_waiters();
@@ -117,6 +162,11 @@ impl Service {
     /// What has happened, without anything that requests would see.
     pub(crate) fn events(health: &mut ServiceHealth) -> Vec<Event> {
         std::iter::from_fn(|| health.poll_event()).collect()
+    }
+
+    /// The backend that an affinity cookie's value names.
+    pub(crate) fn slot_of_cookie(&self, value: u64) -> Option<Slot> {
+        self.cookie_slots.get(&value).copied()
     }
 
     /// The slot of a backend.
@@ -145,7 +195,11 @@ impl Registry {
             .iter()
             .map(|service| self.service(service, workers, now).map(Arc::new))
             .collect::<Result<_, _>>()?;
-        Ok(Snapshot { generation, config, services })
+        let shadow = match &config.shadow {
+            Some(path) => Some(Arc::new(Shadow::load(path)?)),
+            None => None,
+        };
+        Ok(Snapshot { generation, config, services, shadow })
     }
 
     fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {
@@ -163,12 +217,31 @@ impl Registry {
                 id: &backend.config.id,
                 weight: backend.config.weight,
                 requests_max: backend.config.requests_max,
+                level: backend.config.level,
                 load: Arc::clone(&backend.state.load),
             }),
             Arc::clone(&live.total),
         )
-        .map_err(|source| SnapshotError { service: config.name.clone(), source })?;
-        Ok(Service { config: config.clone(), group, backends, live, turn: AtomicU64::new(0) })
+        .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
+        if let Some(tls) = config.health.as_ref().and_then(|health| health.tls.as_ref()) {
+            crate::tls::check_client(tls)
+                .map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+        }
+        let limiter = config.rate_limit.as_ref().map(|limit| live.limiter(limit));
+        let times_answers = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
+        let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
+        let named = backends.iter().enumerate().filter(|_| sticky);
+        let cookie_slots = named.map(|(slot, backend)| (cookie_value(&backend.config.id), Slot(slot as u16))).collect();
+        Ok(Service {
+            config: config.clone(),
+            group,
+            backends,
+            live,
+            limiter,
+            cookie_slots,
+            times_answers,
+            turn: AtomicU64::new(0),
+        })
     }
 
     fn live(&self, config: &model::Service, workers: usize, now: Instant) -> Arc<ServiceLive> {
@@ -181,6 +254,12 @@ impl Registry {
                 total: Arc::new(Total::new(workers)),
                 health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
                 health_changed: Notify::new(),
+                admitted: AtomicU32::new(0),
+                retrying: AtomicU32::new(0),
+                hot: Mutex::default(),
+                hot_table: ArcSwap::default(),
+                moved: Mutex::default(),
+                limiter: Mutex::default(),
                 waiting: AtomicU32::new(0),
                 room: Notify::new(),
                 backends: Mutex::default(),
@@ -204,6 +283,7 @@ impl Registry {
                     id: &backend.config.id,
                     weight: backend.config.weight,
                     drain: backend.config.drain,
+                    level: backend.config.level,
                 })
                 .collect();
             health.set_params(health_params(&service.config), now);
@@ -218,13 +298,33 @@ impl Registry {
 }
 
 impl ServiceLive {
+    fn limiter(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
+        let mut kept = lock(&self.limiter);
+        if let Some((_, limiter)) = kept.as_ref().filter(|(known, _)| known == limit) {
+            return Arc::clone(limiter);
+        }
+        let limiter = Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max));
+        *kept = Some((limit.clone(), Arc::clone(&limiter)));
+        limiter
+    }
+
     fn backend(&self, id: &str) -> Arc<BackendState> {
         let mut backends = lock(&self.backends);
         let state = backends.entry(id.into()).or_insert_with(|| {
-            Arc::new(BackendState { id: id.into(), load: Arc::new(Load::new(id)), suspect: AtomicBool::new(false) })
+            Arc::new(BackendState {
+                id: id.into(),
+                load: Arc::new(Load::new(id)),
+                suspect: AtomicBool::new(false),
+                connections: AtomicU32::new(0),
+            })
         });
         Arc::clone(state)
     }
+}
+
+/// What an affinity cookie says of a backend, under a policy without keys.
+pub(crate) fn cookie_value(id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
 }
 
 fn health_params(config: &model::Service) -> ringway_health::Params {
@@ -232,6 +332,8 @@ fn health_params(config: &model::Service) -> ringway_health::Params {
         check: config.health.as_ref().map(|health| health.params),
         outlier: config.outlier,
         panic_threshold_percent: config.panic_threshold_percent,
+        panic_mode: config.panic_mode,
+        overprovisioning_percent: config.overprovisioning_percent,
         slow_start: config.slow_start,
         drain_ramp: config.drain_ramp,
     }
@@ -249,7 +351,7 @@ impl Service {
     /// The digest of the service's ring; none for policies without one.
     #[must_use]
     pub fn ring_digest(&self) -> Option<u64> {
-        self.group.ring().map(ringway_ring::Ring::digest)
+        self.group.digest()
     }
 
     /// The backends' ids, in slot order.
@@ -261,16 +363,13 @@ impl Service {
     /// Whether requests are placed by key.
     #[must_use]
     pub fn hashes(&self) -> bool {
-        matches!(self.config.policy, PolicyParams::Ring(_))
+        self.config.policy.hashes()
     }
 
     /// The seed of key hashes.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        match self.config.policy {
-            PolicyParams::Ring(params) => params.seed,
-            _ => 0,
-        }
+        self.config.policy.seed()
     }
 
     /// A hash that falls to the backends in turn, for requests without a key.

@@ -2,9 +2,10 @@
 
 use crate::control::{Applied, Control, ReloadError};
 use crate::snapshot::Service;
-use ringway_ring::{FULL_SHARE, Slot};
+use ringway_ring::{FULL_SHARE, HotKeys, Load, PolicyParams, Slot};
 use ringway_telemetry::catalogue::{self, Metric};
 use serde_json::{Value, json};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +25,7 @@ impl LastReload {
                 value["moved"] = applied
                     .moved
                     .iter()
-                    .map(|(service, share)| json!({ "service": service, "percent": share * 100.0 }))
+                    .map(|(service, movement)| json!({ "service": service, "percent": movement.moved * 100.0 }))
                     .collect();
             }
             Err(error) => {
@@ -89,9 +90,18 @@ fn service_status(control: &Control, service: &Service, now: Instant) -> Value {
                 "address": backend.config.address.to_string(),
                 "weight": backend.config.weight,
                 "state": view.as_ref().map_or("unknown", |view| view.state),
+                "last_change": view.as_ref().and_then(|view| view.last_change).map(|(kind, ago)| json!({
+                    "to": kind.name(), "reason": kind.reason(), "text": kind.to_string(), "seconds_ago": ago.as_secs_f64(),
+                })),
                 "check_failure": view.as_ref().and_then(|view| view.check_failure).map(|failure| failure.to_string()),
                 "consecutive_failures": view.as_ref().map_or(0, |view| view.consecutive_failures),
                 "ejected_for_seconds": view.as_ref().and_then(|view| view.ejected_for).map(|left| left.as_secs_f64()),
+                "tier": backend.config.tier,
+                "zone": backend.config.zone,
+                "checked_weight_percent": view.as_ref().map_or(100, |view| view.percent),
+                "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
+                "connections": backend.state.connections.load(Relaxed),
+                "mean_latency_seconds": latency_seconds(control, service, load),
                 "accept_share": f64::from(load.lifecycle()) / f64::from(FULL_SHARE),
                 "in_flight": load.in_flight(),
                 "cap": cap_json(service.group.cap(Slot(index as u16))),
@@ -100,15 +110,66 @@ fn service_status(control: &Control, service: &Service, now: Instant) -> Value {
             })
         })
         .collect();
+    let (moved, moved_generation) = *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner);
+    let (compared, would_move) = control.metrics.cells.shadow_counts(&service.config.name);
+    let hot = service.live.hot.lock().unwrap_or_else(PoisonError::into_inner);
+    let hot_keys: Vec<Value> = if service.config.hot_keys.is_some() { hot_json(service, &hot) } else { Vec::new() };
+    let level_shares: Vec<Value> = health
+        .level_shares()
+        .iter()
+        .map(|(level, share)| json!({ "tier": level / 2, "own_zone": level % 2 == 0, "share": share }))
+        .collect();
     json!({
         "name": service.config.name,
-        "policy": if service.hashes() { "ring" } else { "round_robin" },
+        "policy": service.config.policy.name(),
+        "levels": level_shares,
+        "hot_keys": hot_keys,
+        "peak_share_ratio": peak_share(service, &shares),
+        "keys_moved": { "percent": moved * 100.0, "generation": moved_generation },
+        "shadow": (compared > 0).then(|| json!({
+            "compared": compared, "would_move": would_move, "percent": would_move as f64 * 100.0 / compared as f64,
+        })),
         "ring_digest": service.ring_digest().map(|digest| format!("{digest:016x}")),
         "in_flight": service.live.total.sum(),
         "waiting": service.live.waiting.load(Relaxed),
         "panic": health.is_panic(),
         "backends": backends,
     })
+}
+
+fn hot_json(service: &Service, hot: &HotKeys) -> Vec<Value> {
+    let mut keys: Vec<_> = hot.keys().iter().collect();
+    keys.sort_by(|(_, a), (_, b)| b.share.total_cmp(&a.share));
+    keys.into_iter()
+        .map(|(hash, key)| {
+            let owners: Vec<&str> = service
+                .group
+                .sequence(*hash)
+                .into_iter()
+                .take(usize::from(key.owners))
+                .map(|slot| service.backends[usize::from(slot.0)].config.id.as_str())
+                .collect();
+            json!({ "hash": format!("{hash:016x}"), "share": key.share, "owners": owners })
+        })
+        .collect()
+}
+
+/// Largest share of the key space for its weight, over the fair one. 1 is perfectly even.
+fn peak_share(service: &Service, shares: &[f64]) -> f64 {
+    // Lower tiers own nothing while the first is healthy: fairness is among those that own.
+    let owns = |index: &usize| service.group.level(Slot(*index as u16)) == service.group.level_shares()[0].0;
+    let indices: Vec<usize> = (0..shares.len()).filter(owns).collect();
+    let weight = |index: usize| f64::from(service.backends[index].config.weight);
+    let all: f64 = indices.iter().map(|&index| weight(index)).sum();
+    let ratios = indices.iter().filter(|&&index| weight(index) > 0.0).map(|&index| shares[index] * all / weight(index));
+    ratios.fold(0.0, f64::max)
+}
+
+/// Mean latency as `peak_ewma` sees it; absent under other policies.
+fn latency_seconds(control: &Control, service: &Service, load: &Load) -> Option<f64> {
+    let PolicyParams::PeakEwma(params) = service.config.policy else { return None };
+    let now = control.started.elapsed().as_millis() as u32;
+    Some(f64::from(load.latency_micros(now, params.decay_millis)) / 1e6)
 }
 
 /// No limit is `null`.
@@ -129,8 +190,26 @@ pub(crate) fn metrics(control: &Control) -> String {
         let panic = if service.live.health().is_panic() { 1.0 } else { 0.0 };
         samples.push((catalogue::PANIC_MODE, vec![service.config.name.clone()], panic));
     }
+    for service in &snapshot.services {
+        let hot = service.live.hot_table.load().len() as f64;
+        samples.push((catalogue::HOT_KEYS, vec![service.config.name.clone()], hot));
+    }
+    for service in &snapshot.services {
+        let (moved, _) = *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.push((catalogue::KEYS_MOVED, vec![service.config.name.clone()], moved));
+    }
+    for service in snapshot.services.iter().filter(|service| service.hashes()) {
+        let peak = peak_share(service, &service.group.shares());
+        samples.push((catalogue::PEAK_SHARE, vec![service.config.name.clone()], peak));
+    }
     type Read = fn(&Service, usize, &[f64]) -> f64;
-    let reads: [(Metric, Read); 4] = [
+    let reads: [(Metric, Read); 6] = [
+        (catalogue::BACKEND_SHED, |service, index, _| {
+            f64::from(service.backends[index].state.load.shed()) / f64::from(FULL_SHARE)
+        }),
+        (catalogue::BACKEND_CONNECTIONS, |service, index, _| {
+            f64::from(service.backends[index].state.connections.load(Relaxed))
+        }),
         (catalogue::BACKEND_IN_FLIGHT, |service, index, _| f64::from(service.backends[index].state.load.in_flight())),
         (catalogue::BACKEND_CAP, |service, index, _| match service.group.cap(Slot(index as u16)) {
             u32::MAX => f64::INFINITY,

@@ -3,15 +3,16 @@
 use crate::error::ProxyError;
 use crate::inflight::{self, InFlight};
 use crate::tunnel::{self, End, Way};
-use crate::upstream;
+use crate::upstream::{self, ConnectionSlot};
 use crate::worker::{OpenConnection, View};
 use crate::{key, request};
-use ringway_config::model::Protocol;
+use ringway_config::model::{KeySource, Protocol};
 use ringway_health::Outcome;
-use ringway_ring::Selection;
+use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use tokio::net::TcpStream;
 
@@ -40,20 +41,31 @@ pub(crate) async fn serve(
     let service = tcp.service;
     let worker = Rc::clone(&open.worker);
     let this = &view.services[service];
+    let chance = worker.random();
     let hash = this.service.hashes().then(|| hash_of(&this.service, peer));
     let mut session = Session {
         started: Instant::now(),
         peer: peer.ip().to_canonical().to_string(),
         service,
         hash,
-        selection: this.service.group.begin(hash),
+        selection: this.service.group.begin(Ask {
+            hash: hash.unwrap_or(chance),
+            chance,
+            now_millis: worker.millis(),
+            owners: 0,
+        }),
         retries: 0,
         backend: None,
         up_bytes: 0,
         down_bytes: 0,
     };
     let timer = worker.timer();
-    let reason = match connect(&view, &mut session, &worker, &timer).await {
+    let admission = admit(&this.service, &worker, peer);
+    let connected = match &admission {
+        Ok(_) => connect(&view, &mut session, &worker, &timer).await,
+        Err(error) => Err(*error),
+    };
+    let reason = match connected {
         Err(error) => {
             worker.shared.cells.error(&this.service.config.name, error.reason());
             this.cells.requests[0].increment();
@@ -61,13 +73,17 @@ pub(crate) async fn serve(
             let _ = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
             error.reason()
         }
-        Ok((guard, mut backend)) => {
+        Ok((guard, mut backend, _slot)) => {
             guard.report(Outcome::Success);
             if session.selection.spills() > 0 {
                 this.cells.spills.increment();
             }
-            if session.hash.is_some() && session.selection.owner() == Some(guard.slot) {
-                this.cells.owned.increment();
+            if session.hash.is_some() {
+                this.cells.keyed.increment();
+                this.cells.distance.add(u64::from(session.selection.spills() + session.selection.skipped()));
+                if session.selection.owner() == Some(guard.slot) {
+                    this.cells.owned.increment();
+                }
             }
             let timeouts = &this.service.config.timeouts;
             let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
@@ -89,14 +105,51 @@ pub(crate) async fn serve(
     log(&open, &view, &session, reason);
 }
 
-fn hash_of(service: &crate::snapshot::Service, peer: SocketAddr) -> u64 {
-    use ringway_config::model::KeySource;
-    // Of all the sources, a TCP session has an address only.
-    let bits = service.config.hash_key.iter().find_map(|source| match source {
+/// One session of a service that limits them.
+struct Admission(std::sync::Arc<crate::snapshot::ServiceLive>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.admitted.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The service's limits on the rate and number of sessions. Of the sources of a rate's key, a session has its address.
+fn admit(
+    service: &crate::snapshot::Service,
+    worker: &crate::worker::Worker,
+    peer: SocketAddr,
+) -> Result<Option<Admission>, ProxyError> {
+    if let (Some(limit), Some(limiter)) = (&service.config.rate_limit, &service.limiter)
+        && let Some((v4_bits, v6_bits)) = address_bits(&limit.key)
+    {
+        let mut text = Vec::new();
+        key::address_key(peer.ip(), v4_bits, v6_bits, &mut text);
+        let hash = ringway_ring::hash_key(&text, worker.shared.secret);
+        if limiter.admit(hash, worker.shared.started.elapsed()).is_err() {
+            return Err(ProxyError::RateLimited { seconds: 1 });
+        }
+    }
+    if service.config.requests_max == u32::MAX {
+        return Ok(None);
+    }
+    let admission = Admission(std::sync::Arc::clone(&service.live));
+    if service.live.admitted.fetch_add(1, Relaxed) >= service.config.requests_max {
+        return Err(ProxyError::ServiceFull);
+    }
+    Ok(Some(admission))
+}
+
+fn address_bits(sources: &[KeySource]) -> Option<(u8, u8)> {
+    sources.iter().find_map(|source| match source {
         KeySource::SourceIp { v4_bits, v6_bits } => Some((*v4_bits, *v6_bits)),
         _ => None,
-    });
-    let (v4_bits, v6_bits) = bits.unwrap_or((32, 128));
+    })
+}
+
+fn hash_of(service: &crate::snapshot::Service, peer: SocketAddr) -> u64 {
+    // Of all the sources, a TCP session has an address only.
+    let (v4_bits, v6_bits) = address_bits(&service.config.hash_key).unwrap_or((32, 128));
     let mut text = Vec::new();
     key::address_key(peer.ip(), v4_bits, v6_bits, &mut text);
     ringway_ring::hash_key(&text, service.seed())
@@ -108,7 +161,7 @@ async fn connect(
     session: &mut Session,
     worker: &Rc<crate::worker::Worker>,
     timer: &crate::timer::Timer,
-) -> Result<(InFlight, TcpStream), ProxyError> {
+) -> Result<(InFlight, TcpStream, ConnectionSlot), ProxyError> {
     let this = &view.services[session.service];
     let config = &this.service.config;
     let mut last_error = None;
@@ -123,13 +176,22 @@ async fn connect(
         let upstream = &this.upstreams[guard.index()];
         upstream.cells.requests.increment();
         upstream.cells.connects.increment();
-        let address = this.service.address(guard.slot);
-        match upstream::connect(address, config.timeouts.connect, crate::timer::Deadline::NEVER, timer).await {
-            Ok(stream) => return Ok((guard, stream)),
+        let backend = &this.service.backends[guard.index()];
+        let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
+        let connected = match slot {
+            Some(slot) => {
+                let address = this.service.address(guard.slot);
+                let never = crate::timer::Deadline::NEVER;
+                upstream::connect(address, config.timeouts.connect, never, timer).await.map(|stream| (stream, slot))
+            }
+            None => Err(ProxyError::ConnectionLimit),
+        };
+        match connected {
+            Ok((stream, slot)) => return Ok((guard, stream, slot)),
             Err(error) => {
                 upstream.cells.failures.increment();
                 guard.report_error(error);
-                if session.retries >= config.retry.attempts {
+                if session.retries >= config.retry.attempts || !error.retry().holds(&config.retry.on, true) {
                     return Err(error);
                 }
                 session.retries += 1;

@@ -111,6 +111,11 @@ impl Timers {
         Deadline(self.now.get())
     }
 
+    /// Milliseconds since the wheel began, to the tick.
+    pub(crate) fn millis(&self) -> u64 {
+        self.now.get() * TICK.as_millis() as u64
+    }
+
     /// `age` ago.
     pub(crate) fn before(&self, age: Duration) -> Deadline {
         let ticks = u64::try_from(age.as_millis() / TICK.as_millis()).unwrap_or(NEVER);

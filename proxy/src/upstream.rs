@@ -2,12 +2,15 @@
 
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
+use crate::snapshot::BackendState;
 use crate::timer::{Deadline, Timer};
 use ringway_telemetry::cells::WorkerCells;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -15,10 +18,29 @@ use tokio::net::TcpStream;
 /// A connection to a backend, in use.
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
+    /// Counts it among the backend's.
+    pub(crate) slot: ConnectionSlot,
     /// Bytes of the backend that are not dealt with yet.
     pub(crate) input: Buffer,
     /// It has carried a request before: the backend may close it at any time.
     pub(crate) reused: bool,
+}
+
+/// One of a backend's connections, counted as long as this lives.
+pub(crate) struct ConnectionSlot(Arc<BackendState>);
+
+impl ConnectionSlot {
+    /// Counts one more, if there are fewer than `most`. Reserved first, then tested: racing workers never pass the limit.
+    pub(crate) fn take(state: &Arc<BackendState>, most: u32) -> Option<Self> {
+        let slot = Self(Arc::clone(state));
+        (state.connections.fetch_add(1, Relaxed) < most).then_some(slot)
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Idle connections of one worker to one backend.
@@ -30,6 +52,7 @@ pub(crate) struct Pool {
 
 struct Idle {
     stream: TcpStream,
+    slot: ConnectionSlot,
     since: Deadline,
 }
 
@@ -38,23 +61,30 @@ impl Pool {
     ///
     /// `certain`: ask the kernel too, not only what the runtime has been told, because the request must not be sent to
     /// a connection that is being closed: it could not be repeated.
-    pub(crate) fn take(&self, certain: bool, cells: &WorkerCells) -> Option<TcpStream> {
+    pub(crate) fn take(&self, certain: bool, cells: &WorkerCells) -> Option<(TcpStream, ConnectionSlot)> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { stream, .. }) = idle.pop() {
+        while let Some(Idle { stream, slot, .. }) = idle.pop() {
             cells.upstream_idle.subtract(1);
             // Costs no system call while nothing has arrived. An end, or bytes that nobody asked for: no good.
             if is_quiet(&stream, certain) {
-                return Some(stream);
+                return Some((stream, slot));
             }
         }
         None
     }
 
     /// Keeps a connection whose exchange has ended cleanly.
-    pub(crate) fn put(&self, stream: TcpStream, idle_max: usize, now: Deadline, cells: &WorkerCells) {
+    pub(crate) fn put(
+        &self,
+        stream: TcpStream,
+        slot: ConnectionSlot,
+        idle_max: usize,
+        now: Deadline,
+        cells: &WorkerCells,
+    ) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < idle_max && !self.closed.get() {
-            idle.push(Idle { stream, since: now });
+            idle.push(Idle { stream, slot, since: now });
             cells.upstream_idle.increment();
         }
     }

@@ -2,14 +2,17 @@
 //!
 //! Nothing of the hot path crosses a thread but the in-flight counts and the snapshot pointer.
 
+use crate::budget::Budget;
 use crate::buffers::Buffers;
-use crate::snapshot::{Current, Service, Snapshot};
+use crate::perip::{PerIp, Place};
+use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{TICK, Timer, Timers};
 use crate::upstream::Pool;
 use crate::{accept, http};
 use arc_swap::Cache;
 use ringway_config::model::{Listener, Protocol};
 use ringway_http1::{RequestHead, ResponseHead};
+use ringway_ring::Sketch;
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::cells::{BackendCells, Registry as Cells, ServiceCells, WorkerCells};
 use std::cell::{Cell, RefCell};
@@ -28,6 +31,10 @@ const RETIRED_MAX: usize = 64;
 pub(crate) struct Shared {
     pub(crate) current: Arc<Current>,
     pub(crate) cells: Arc<Cells>,
+    /// When the process began: the clock of rate limits.
+    pub(crate) started: Instant,
+    /// Makes the hashes of rate limits' keys nobody's to choose.
+    pub(crate) secret: u64,
     /// How many workers there are.
     pub(crate) workers: usize,
     /// Client connections open now, or on their way to it, worker by worker.
@@ -36,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
     /// Client connections open now, over all workers.
     pub(crate) connections: AtomicUsize,
+    /// Client connections by address, where a listener limits them.
+    pub(crate) per_ip: PerIp,
     /// Where access log lines go; changes with the configuration.
     pub(crate) access: arc_swap::ArcSwapOption<AccessSink>,
 }
@@ -97,7 +106,7 @@ pub(crate) struct Worker {
     view: RefCell<Rc<View>>,
     snapshots: RefCell<Cache<Arc<Current>, Arc<Snapshot>>>,
     pools: RefCell<HashMap<PoolKey, Rc<Upstream>>>,
-    service_cells: RefCell<HashMap<Box<str>, Arc<ServiceCells>>>,
+    services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
     listening: RefCell<HashMap<GateKey, Rc<Gate>>>,
     /// Gates that were closed last: a connection may still be on its way here from another worker.
     retired: RefCell<VecDeque<Rc<Gate>>>,
@@ -125,9 +134,23 @@ pub(crate) struct View {
 /// This worker's part of a service.
 pub(crate) struct WorkerService {
     pub(crate) service: Arc<Service>,
+    pub(crate) live: Rc<WorkerLive>,
     pub(crate) cells: Arc<ServiceCells>,
     /// In slot order.
     pub(crate) upstreams: Box<[Rc<Upstream>]>,
+}
+
+/// This worker's part of a service that outlives views.
+pub(crate) struct WorkerLive {
+    cells: Arc<ServiceCells>,
+    /// Of retries.
+    pub(crate) retries: RefCell<Budget>,
+    /// Of second tries beside the first.
+    pub(crate) hedges: RefCell<Budget>,
+    /// Counts keys, if hot ones are looked for.
+    pub(crate) sketch: RefCell<Option<Box<Sketch>>>,
+    /// Owners of each hot key, as of the last tick.
+    pub(crate) hot: RefCell<Arc<HotTable>>,
 }
 
 /// This worker's part of a backend.
@@ -164,7 +187,7 @@ impl Worker {
             view: RefCell::new(Rc::new(View { snapshot: Arc::clone(&snapshot), services: Box::default() })),
             snapshots: RefCell::new(snapshots),
             pools: RefCell::default(),
-            service_cells: RefCell::default(),
+            services: RefCell::default(),
             listening: RefCell::default(),
             retired: RefCell::default(),
             open: Cell::new(0),
@@ -195,14 +218,22 @@ impl Worker {
     fn build_view(&self, snapshot: Arc<Snapshot>) -> View {
         let mut old_pools = std::mem::take(&mut *self.pools.borrow_mut());
         let mut pools = self.pools.borrow_mut();
-        let mut service_cells = self.service_cells.borrow_mut();
-        service_cells.retain(|name, _| snapshot.service(name).is_some());
+        let mut lives = self.services.borrow_mut();
+        lives.retain(|name, _| snapshot.service(name).is_some());
         let services = snapshot
             .services
             .iter()
             .map(|service| {
                 let name = service.config.name.as_str();
-                let cells = service_cells.entry(name.into()).or_insert_with(|| self.shared.cells.service(name));
+                let live = lives.entry(name.into()).or_insert_with(|| {
+                    Rc::new(WorkerLive {
+                        cells: self.shared.cells.service(name),
+                        retries: RefCell::default(),
+                        hedges: RefCell::default(),
+                        sketch: RefCell::default(),
+                        hot: RefCell::default(),
+                    })
+                });
                 let upstreams = service
                     .backends
                     .iter()
@@ -219,7 +250,8 @@ impl Worker {
                         upstream
                     })
                     .collect();
-                WorkerService { service: Arc::clone(service), cells: Arc::clone(cells), upstreams }
+                let cells = Arc::clone(&live.cells);
+                WorkerService { service: Arc::clone(service), live: Rc::clone(live), cells, upstreams }
             })
             .collect();
         for upstream in old_pools.values() {
@@ -289,13 +321,13 @@ impl Worker {
     }
 
     /// Counts a connection for as long as the value lives, and a panic that ends it.
-    pub(crate) fn connection(self: &Rc<Self>, gate: &Rc<Gate>) -> OpenConnection {
+    pub(crate) fn connection(self: &Rc<Self>, gate: &Rc<Gate>, place: Option<Place>) -> OpenConnection {
         self.open.set(self.open.get() + 1);
         gate.connections.set(gate.connections.get() + 1);
         self.shared.connections.fetch_add(1, Relaxed);
         self.cells.connections.increment();
         self.cells.accepted.increment();
-        OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate) }
+        OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate), place }
     }
 
     fn listen(self: &Rc<Self>, key: GateKey, socket: std::net::TcpListener) {
@@ -356,6 +388,11 @@ impl Worker {
         if let Some((_, log)) = self.access.borrow_mut().as_mut() {
             self.cells.access_log_lost.add(log.flush());
         }
+        if ticks.is_multiple_of(5) {
+            for service in &self.view().services {
+                self.report_hot_keys(service);
+            }
+        }
         if ticks.is_multiple_of(20) {
             for service in &self.view().services {
                 let oldest = self.timers.before(service.service.config.pool.idle_timeout);
@@ -367,6 +404,31 @@ impl Worker {
         if ticks.is_multiple_of(200) {
             self.buffers.trim();
         }
+    }
+}
+
+impl Worker {
+    /// The second that budgets count in, and the milliseconds that latencies fade by.
+    pub(crate) fn second(&self) -> u64 {
+        self.timers.millis() / 1000
+    }
+
+    pub(crate) fn millis(&self) -> u32 {
+        self.timers.millis() as u32
+    }
+
+    /// Tells the driver what keys this worker has seen, and takes over which are hot.
+    fn report_hot_keys(&self, this: &WorkerService) {
+        let Some(params) = this.service.config.hot_keys else {
+            this.live.sketch.replace(None);
+            return;
+        };
+        let least = params.leave / this.service.backends.len().max(1) as f64 / 2.0;
+        let report = this.live.sketch.borrow_mut().get_or_insert_default().report(least);
+        let mut hot = this.service.live.hot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        hot.handle_report(self.index, report);
+        drop(hot);
+        *this.live.hot.borrow_mut() = this.service.live.hot_table.load_full();
     }
 }
 
@@ -384,6 +446,8 @@ impl Gate {
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) gate: Rc<Gate>,
+    /// Among the connections of its client's address.
+    place: Option<Place>,
 }
 
 impl OpenConnection {
@@ -396,6 +460,9 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let worker = &self.worker;
+        if let Some(place) = self.place.take() {
+            worker.shared.per_ip.leave(place);
+        }
         if std::thread::panicking() {
             worker.cells.panics.increment();
             tracing::error!(listener = %self.gate.name(), "a connection ended by a panic: this is a bug");
@@ -471,7 +538,27 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: tokio::net::Tc
         worker.shared.open[worker.index].fetch_sub(1, Relaxed);
         return;
     };
-    let open = worker.connection(gate);
+    let config = &view.snapshot.config.listeners[listener];
+    let most = config.connections_per_ip_max;
+    let counted = most > 0
+        && match &config.protocol {
+            Protocol::Http(http) => !crate::forwarded::is_trusted(&http.forwarded.trusted, peer.ip().to_canonical()),
+            Protocol::Tcp(_) => true,
+        };
+    let place = if counted { worker.shared.per_ip.enter(&gate.key.name, peer.ip(), most) } else { None };
+    if counted && place.is_none() {
+        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
+        worker.shared.cells.error("", "connections_per_ip");
+        if matches!(config.protocol, Protocol::Http(_)) {
+            // As far as it goes without waiting: many such connections must cost next to nothing.
+            let _ = stream.try_write(
+                b"HTTP/1.1 429 Too Many Requests\r\nx-ringway-reason: connections_per_ip\r\nretry-after: 1\r\n\
+                  content-length: 0\r\nconnection: close\r\n\r\n",
+            );
+        }
+        return;
+    }
+    let open = worker.connection(gate, place);
     match &view.snapshot.config.listeners[listener].protocol {
         Protocol::Http(_) => drop(tokio::task::spawn_local(http::serve(open, stream, peer, view, listener))),
         Protocol::Tcp(_) => drop(tokio::task::spawn_local(crate::tcp::serve(open, stream, peer, view, listener))),

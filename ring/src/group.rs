@@ -1,13 +1,22 @@
 //! A service's backends as requests see them: who is next for this key, and has he room?
 
 use crate::hash::{Hash, mix};
-use crate::load::{FULL_SHARE, Load, Total};
+use crate::load::{FULL_SHARE, LEVELS_MAX, Load, Total};
+use crate::order::{Drawn, Order, Preference};
 use crate::params::{AllFull, BoundParams, PolicyParams};
 use crate::ring::{BuildError, Member, Ring, Slot, WEIGHT_MAX};
-use crate::round_robin::RoundRobin;
-use crate::walk::{Seen, Walk};
+use crate::selection::{Selection, Stage};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// All keys, in the units of level shares.
+const ALL_KEYS: u32 = 1 << 16;
+/// Keeps the choice of a level apart from places on the ring.
+const LEVEL_SALT: u64 = 0x7269_6e67_7761_7901;
+/// Draws that may fail before all members are looked at in order.
+const DRAWS_MAX: u32 = 16;
+/// Owners of a hot key at most.
+pub const HOT_OWNERS_MAX: usize = 32;
 
 /// A member as a group is built from it.
 #[derive(Debug, Clone)]
@@ -18,6 +27,8 @@ pub struct GroupMember<'a> {
     pub weight: u32,
     /// Hard limit on its requests in flight; `u32::MAX` is none.
     pub requests_max: u32,
+    /// Preference: lower levels take all that they can (tiers, zones). Below [`LEVELS_MAX`].
+    pub level: u8,
     /// What is known of it right now.
     pub load: Arc<Load>,
 }
@@ -25,14 +36,29 @@ pub struct GroupMember<'a> {
 /// Members, their order, their bound. Immutable but for the loads.
 #[derive(Debug)]
 pub struct Group {
-    order: Order,
+    /// Most preferred first.
+    levels: Box<[Level]>,
     bound: Option<BoundParams>,
     /// In slot order.
     seats: Box<[Seat]>,
     total: Arc<Total>,
+    policy: PolicyParams,
+}
+
+/// Members of equal preference. Most groups have one level.
+#[derive(Debug)]
+struct Level {
+    key: u8,
+    order: Order,
+    /// Slots of the members, which `order` knows by index.
+    slots: Box<[u16]>,
+    /// Keys up to here, of [`ALL_KEYS`], have their home in this level or one before.
+    up_to: AtomicU32,
     /// Sum over members of weight times lifecycle share: the denominator of every fair share. Ejected, drained and
     /// foreign members are not in it.
     eligible: AtomicU64,
+    /// Requests in flight on members that are not eligible: no part of the load that the eligible share.
+    stranded: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -40,40 +66,8 @@ struct Seat {
     load: Arc<Load>,
     weight: u32,
     requests_max: u32,
-}
-
-#[derive(Debug)]
-enum Order {
-    Ring(Ring),
-    RoundRobin(RoundRobin),
-}
-
-/// How far one request has come in looking for a member. Kept for its retries.
-#[derive(Debug, Clone)]
-pub struct Selection {
-    hash: Hash,
-    walk: Walk,
-    stage: Stage,
-    owner: Option<Slot>,
-    /// Members that were given.
-    tried: Seen,
-    spills: u32,
-    skipped: u32,
-    /// Somebody refused the key only because of a ramp or of shedding.
-    ramped: bool,
-    /// Somebody had no room.
-    full: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Thresholds and bound.
-    Strict,
-    /// No thresholds but health and drain; bound.
-    Relaxed,
-    /// Beyond the bound, as the policy says.
-    Forced,
-    Over,
+    /// Index into `levels`.
+    level: u8,
 }
 
 /// What a step gave.
@@ -87,11 +81,24 @@ pub enum Pick {
     None,
 }
 
+/// What one request brings to the choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ask {
+    /// The key's hash; for policies without keys, and requests without one, it is drawn.
+    pub hash: Hash,
+    /// A number drawn for this request.
+    pub chance: u64,
+    /// For latencies: see [`Load::observe`].
+    pub now_millis: u32,
+    /// The key is hot, and has so many owners; 0 or 1 is not.
+    pub owners: u16,
+}
+
 impl Group {
     /// Builds a group. Members are put into the order of their ids: their slots.
     ///
     /// # Errors
-    /// As [`Ring::build`].
+    /// See [`BuildError`].
     pub fn build<'a>(
         policy: PolicyParams,
         bound: Option<BoundParams>,
@@ -100,82 +107,127 @@ impl Group {
     ) -> Result<Self, BuildError> {
         let mut members: Vec<GroupMember<'a>> = members.into_iter().collect();
         members.sort_by(|a, b| a.id.cmp(b.id));
-        let order = match policy {
-            PolicyParams::Ring(params) => {
-                let members: Vec<Member<'_>> =
-                    members.iter().map(|member| Member { id: member.id, weight: member.weight }).collect();
-                Order::Ring(Ring::build(&members, params)?)
-            }
-            PolicyParams::RoundRobin => {
-                if let Some(pair) = members.windows(2).find(|pair| pair[0].id == pair[1].id) {
-                    return Err(BuildError::DuplicateId(pair[0].id.to_owned()));
-                }
-                if let Some(member) = members.iter().find(|member| member.weight > WEIGHT_MAX) {
-                    return Err(BuildError::Weight { id: member.id.to_owned(), weight: member.weight });
-                }
-                if members.len() > usize::from(u16::MAX) {
-                    return Err(BuildError::TooManyMembers(members.len()));
-                }
-                let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-                Order::RoundRobin(RoundRobin::build(&weights))
-            }
-        };
+        if members.len() > usize::from(u16::MAX) {
+            return Err(BuildError::TooManyMembers(members.len()));
+        }
+        if let Some(pair) = members.windows(2).find(|pair| pair[0].id == pair[1].id) {
+            return Err(BuildError::DuplicateId(pair[0].id.to_owned()));
+        }
+        let mut keys: Vec<u8> = members.iter().map(|member| member.level % LEVELS_MAX as u8).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if keys.is_empty() {
+            keys.push(0);
+        }
+        let levels = keys
+            .iter()
+            .map(|&key| {
+                let chosen =
+                    || members.iter().enumerate().filter(move |(_, member)| member.level % LEVELS_MAX as u8 == key);
+                let list: Vec<Member<'_>> =
+                    chosen().map(|(_, member)| Member { id: member.id, weight: member.weight }).collect();
+                Ok(Level {
+                    key,
+                    order: Order::build(policy, &list)?,
+                    slots: chosen().map(|(slot, _)| slot as u16).collect(),
+                    up_to: AtomicU32::new(ALL_KEYS),
+                    eligible: AtomicU64::new(0),
+                    stranded: AtomicU64::new(0),
+                })
+            })
+            .collect::<Result<_, BuildError>>()?;
         let seats = members
             .into_iter()
-            .map(|member| Seat { load: member.load, weight: member.weight, requests_max: member.requests_max })
+            .map(|member| Seat {
+                load: member.load,
+                weight: member.weight,
+                requests_max: member.requests_max,
+                level: keys.iter().position(|&key| key == member.level % LEVELS_MAX as u8).unwrap_or(0) as u8,
+            })
             .collect();
-        let group = Self { order, bound, seats, total, eligible: AtomicU64::new(0) };
+        let group = Self { levels, bound, seats, total, policy };
         group.refresh();
         Ok(group)
     }
 
-    /// Works the denominator out anew. Call it after any lifecycle share has changed.
+    /// Works the denominators out anew. Call it after any lifecycle share has changed.
     pub fn refresh(&self) {
-        let eligible = self.seats.iter().map(Seat::claim).sum();
-        self.eligible.store(eligible, Relaxed);
+        for level in &self.levels {
+            let (mut eligible, mut stranded) = (0, 0);
+            for &slot in &level.slots {
+                let seat = &self.seats[usize::from(slot)];
+                match seat.claim() {
+                    0 => stranded += u64::from(seat.load.in_flight()),
+                    claim => eligible += claim,
+                }
+            }
+            level.eligible.store(eligible, Relaxed);
+            level.stranded.store(stranded, Relaxed);
+        }
     }
 
-    /// Begins to look for a member. `hash` is the key's; without one (round robin) the turn decides.
+    /// Divides the keys among the levels: for each level's key the share, 0 to 1, that has its home there. Levels that are
+    /// not named have none; what the shares leave goes to the last level.
+    pub fn set_level_shares(&self, shares: &[(u8, f64)]) {
+        let mut sum = 0.0;
+        for level in &self.levels {
+            sum += shares.iter().find(|(key, _)| *key == level.key).map_or(0.0, |(_, share)| *share);
+            level.up_to.store(((sum * f64::from(ALL_KEYS)).round() as u32).min(ALL_KEYS), Relaxed);
+        }
+    }
+
+    /// Share of the keys that has its home in each level, with the level's key, most preferred first.
+    #[must_use]
+    pub fn level_shares(&self) -> Vec<(u8, f64)> {
+        let mut before = 0;
+        let last = self.levels.len() - 1;
+        let share = |(index, level): (usize, &Level)| {
+            let up_to = if index == last { ALL_KEYS } else { level.up_to.load(Relaxed).max(before) };
+            let share = f64::from(up_to - before) / f64::from(ALL_KEYS);
+            before = up_to;
+            (level.key, share)
+        };
+        self.levels.iter().enumerate().map(share).collect()
+    }
+
+    /// Begins to look for a member.
     #[inline]
     #[must_use]
-    pub fn begin(&self, hash: Option<Hash>) -> Selection {
-        let (hash, walk) = match &self.order {
-            Order::Ring(ring) => {
-                let hash = hash.unwrap_or_default();
-                (hash, ring.walk(hash))
-            }
-            Order::RoundRobin(turns) => {
-                let (turn, walk) = turns.turn();
-                // Ramps take their share of turns as they take their share of keys.
-                (hash.unwrap_or_else(|| mix(turn as u64)), walk)
-            }
-        };
-        Selection {
-            hash,
-            walk,
-            stage: Stage::Strict,
-            owner: None,
-            tried: Seen::default(),
-            spills: 0,
-            skipped: 0,
-            ramped: false,
-            full: false,
+    pub fn begin(&self, ask: Ask) -> Selection {
+        let home = self.home(ask.hash);
+        let (walk, hash) = self.levels[home].order.begin(ask.hash);
+        let stage = if ask.owners > 1 && self.policy.hashes() { Stage::Hot } else { Stage::Strict };
+        Selection::new(Ask { hash, ..ask }, home as u8, walk, stage)
+    }
+
+    /// The level in which a key is at home: the same key always in the same, as long as shares stand.
+    #[inline]
+    fn home(&self, hash: Hash) -> usize {
+        if self.levels.len() == 1 {
+            return 0;
         }
+        let place = (mix(hash ^ LEVEL_SALT) >> 48) as u32;
+        let home = self.levels.iter().position(|level| place < level.up_to.load(Relaxed));
+        home.unwrap_or(self.levels.len() - 1)
     }
 
     /// Looks from the beginning again, because a wait may have made room; who was tried stays tried.
     pub fn restart(&self, selection: &mut Selection) {
-        selection.walk = self.walk(selection.hash);
+        selection.level = selection.home;
+        selection.visited = 0;
+        self.rewind(selection);
         selection.stage = Stage::Strict;
         (selection.spills, selection.skipped) = (0, 0);
-        (selection.ramped, selection.full) = (false, false);
+        (selection.ramped, selection.full_level) = (false, None);
     }
 
-    fn walk(&self, hash: Hash) -> Walk {
-        match &self.order {
-            Order::Ring(ring) => ring.walk(hash),
+    fn rewind(&self, selection: &mut Selection) {
+        let level = &self.levels[usize::from(selection.level)];
+        selection.walk = match &level.order {
             Order::RoundRobin(turns) => turns.turn().1,
-        }
+            order => order.begin(selection.ask.hash).0,
+        };
+        selection.draws = 0;
     }
 
     /// The next member that takes the request, its place reserved. `shard` is the calling worker's index.
@@ -183,76 +235,220 @@ impl Group {
     /// Called again after a member has failed, it goes on where it was: never to the same member twice.
     #[inline]
     pub fn next(&self, selection: &mut Selection, shard: usize) -> Pick {
-        let sum = self.total.sum();
         loop {
-            while let Some(slot) = self.step(&mut selection.walk) {
-                if selection.owner.is_none() {
-                    selection.owner = Some(slot);
-                }
-                if selection.tried.contains(slot.0) {
-                    continue;
-                }
+            let level = &self.levels[usize::from(selection.level)];
+            let sum = level.load(&self.total);
+            while let Some(slot) = self.candidate(level, selection) {
                 let seat = &self.seats[usize::from(slot.0)];
-                if !seat.load.accepts(selection.hash, selection.stage != Stage::Strict) {
-                    if selection.stage == Stage::Strict {
-                        selection.skipped += 1;
-                        selection.ramped |= seat.load.lifecycle() > 0;
-                    }
-                    continue;
+                let cap =
+                    if selection.stage == Stage::Forced { seat.requests_max } else { self.cap_of(level, seat, sum) };
+                if seat.load.reserve(cap) {
+                    return self.reserved(selection, slot, shard);
                 }
-                let cap = if selection.stage == Stage::Forced { seat.requests_max } else { self.cap_of(seat, sum) };
-                if !seat.load.reserve(cap) {
-                    if selection.stage == Stage::Strict {
-                        selection.spills += 1;
-                    }
-                    selection.full = true;
-                    continue;
+                if selection.stage == Stage::Strict {
+                    selection.spills += 1;
                 }
-                return self.reserved(selection, slot, shard);
+                selection.full_level.get_or_insert(selection.level);
             }
-            match self.next_stage(selection, shard) {
-                Ok(()) => {}
-                Err(pick) => return pick,
+            if let Err(pick) = self.next_stage(selection, shard) {
+                return pick;
             }
         }
+    }
+
+    /// The next member of the level that accepts the key and has not been tried.
+    #[inline]
+    fn candidate(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
+        if !level.order.is_walked() {
+            return self.chosen(level, selection);
+        }
+        if selection.stage == Stage::Hot
+            && let Some(owner) = self.hot_owner(level, selection)
+        {
+            return Some(owner);
+        }
+        while let Some(index) = level.order.step(&mut selection.walk, selection.ask.hash, level.slots.len()) {
+            let slot = Slot(level.slots[usize::from(index.0)]);
+            if selection.owner.is_none() {
+                selection.owner = Some(slot);
+            }
+            if selection.tried.contains(slot.0) {
+                continue;
+            }
+            let seat = &self.seats[usize::from(slot.0)];
+            if seat.weight > 0 && seat.load.accepts(selection.ask.hash, selection.stage != Stage::Strict) {
+                return Some(slot);
+            }
+            if selection.stage == Stage::Strict {
+                selection.skipped += 1;
+                selection.ramped |= seat.load.lifecycle() > 0;
+            }
+        }
+        None
+    }
+
+    /// Of a hot key's owners, the first so many of its walk that are eligible, the less loaded of two drawn.
+    fn hot_owner(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
+        let mut owners = [Slot(0); HOT_OWNERS_MAX];
+        let mut count = 0;
+        let wanted = usize::from(selection.ask.owners).min(HOT_OWNERS_MAX);
+        let mut walk = selection.walk.clone();
+        // Whatever comes of it, the key's own walk follows.
+        selection.stage = Stage::Strict;
+        while count < wanted
+            && let Some(index) = level.order.step(&mut walk, selection.ask.hash, level.slots.len())
+        {
+            let slot = Slot(level.slots[usize::from(index.0)]);
+            if selection.owner.is_none() {
+                selection.owner = Some(slot);
+            }
+            // Hot keys ignore shedding: there is nowhere colder to go.
+            if self.seats[usize::from(slot.0)].load.accepts_lifecycle(selection.ask.hash) {
+                owners[count] = slot;
+                count += 1;
+            }
+        }
+        let owners = &owners[..count];
+        if owners.is_empty() {
+            return None;
+        }
+        let first = owners[(selection.ask.chance % count as u64) as usize];
+        let second = owners[((selection.ask.chance >> 32) % count as u64) as usize];
+        let cost = |slot: Slot| self.seats[usize::from(slot.0)].relative_load();
+        Some(if cost(second) < cost(first) { second } else { first })
+    }
+
+    /// For policies that look at loads: the one to be asked next.
+    fn chosen(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
+        let index = match &level.order {
+            Order::Drawn(drawn) => self.drawn(level, drawn, selection)?,
+            _ => self.least_of(level, selection)?,
+        };
+        selection.walk.seen_mut().insert(index, level.slots.len());
+        let slot = Slot(level.slots[usize::from(index)]);
+        selection.owner.get_or_insert(slot);
+        Some(slot)
+    }
+
+    fn drawn(&self, level: &Level, drawn: &Drawn, selection: &mut Selection) -> Option<u16> {
+        let first = self.draw(level, drawn, selection, None)?;
+        if drawn.preference == Preference::None {
+            return Some(first);
+        }
+        let Some(second) = self.draw(level, drawn, selection, Some(first)) else { return Some(first) };
+        let now = selection.ask.now_millis;
+        let cost = |index: u16| {
+            let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
+            match drawn.preference {
+                Preference::Cost { decay_millis } => seat.cost(now, decay_millis),
+                _ => seat.relative_load(),
+            }
+        };
+        Some(if cost(second) < cost(first) { second } else { first })
+    }
+
+    /// A member drawn by weight that may be asked and is not `other`.
+    fn draw(&self, level: &Level, drawn: &Drawn, selection: &mut Selection, other: Option<u16>) -> Option<u16> {
+        let mut random = 0;
+        for _ in 0..DRAWS_MAX {
+            selection.draws += 1;
+            random =
+                mix(selection.ask.chance.wrapping_add(u64::from(selection.draws).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+            let index = drawn.alias.draw(random)?;
+            if Some(index) != other && self.may_ask(level, selection, index) {
+                let load = &self.seats[usize::from(level.slots[usize::from(index)])].load;
+                if load.accepts(random, selection.stage != Stage::Strict) {
+                    return Some(index);
+                }
+            }
+        }
+        // Most are down or have been asked: whoever is left, from a drawn place on.
+        let count = level.slots.len() as u64;
+        (0..count)
+            .map(|step| ((random + step) % count) as u16)
+            .find(|&index| Some(index) != other && self.may_ask(level, selection, index))
+    }
+
+    fn may_ask(&self, level: &Level, selection: &Selection, index: u16) -> bool {
+        let slot = level.slots[usize::from(index)];
+        self.seats[usize::from(slot)].claim() > 0
+            && !selection.walk.seen().contains(index)
+            && !selection.tried.contains(slot)
+    }
+
+    /// The least loaded for its weight; of equals, the first after a drawn place.
+    fn least_of(&self, level: &Level, selection: &mut Selection) -> Option<u16> {
+        let count = level.slots.len();
+        let start = if count == 0 { 0 } else { (selection.ask.chance % count as u64) as usize };
+        let mut best: Option<(f64, u16)> = None;
+        for step in 0..count {
+            let index = ((start + step) % count) as u16;
+            if !self.may_ask(level, selection, index) {
+                continue;
+            }
+            let load = self.seats[usize::from(level.slots[usize::from(index)])].relative_load();
+            if best.is_none_or(|(least, _)| load < least) {
+                best = Some((load, index));
+            }
+        }
+        best.map(|(_, index)| index)
     }
 
     /// What follows when a stage's walk is over.
     #[cold]
     fn next_stage(&self, selection: &mut Selection, shard: usize) -> Result<(), Pick> {
-        let all_full = self.bound.map_or(AllFull::Reject, |bound| bound.all_full);
-        selection.stage = match selection.stage {
-            Stage::Strict if selection.ramped => Stage::Relaxed,
-            Stage::Strict | Stage::Relaxed if selection.full => match all_full {
-                AllFull::Owner => Stage::Forced,
-                AllFull::LeastLoaded => {
-                    selection.stage = Stage::Over;
-                    return Err(self.least_loaded(selection, shard));
+        match selection.stage {
+            Stage::Strict if selection.ramped => {
+                selection.stage = Stage::Relaxed;
+                self.rewind(selection);
+                return Ok(());
+            }
+            Stage::Hot | Stage::Strict | Stage::Relaxed => {
+                selection.visited |= 1 << selection.level;
+                if let Some(level) = (0..self.levels.len()).find(|level| selection.visited >> level & 1 == 0) {
+                    selection.level = level as u8;
+                    selection.ramped = false;
+                    selection.stage = Stage::Strict;
+                    self.rewind(selection);
+                    return Ok(());
                 }
-                AllFull::Queue | AllFull::Reject => Stage::Over,
-            },
-            _ => Stage::Over,
+            }
+            Stage::Forced | Stage::Over => {
+                selection.stage = Stage::Over;
+                let full = selection.full_level.take().is_some();
+                return Err(if full { Pick::AllFull } else { Pick::None });
+            }
+        }
+        // Asked again, for a retry, there is nobody left.
+        let Some(full) = selection.full_level.take() else {
+            selection.stage = Stage::Over;
+            return Err(Pick::None);
         };
-        if selection.stage == Stage::Over {
-            let pick = if selection.full { Pick::AllFull } else { Pick::None };
-            // Asked again, for a retry, there is nobody left.
-            selection.full = false;
-            return Err(pick);
+        selection.level = full;
+        match self.bound.map_or(AllFull::Reject, |bound| bound.all_full) {
+            AllFull::Owner => {
+                selection.stage = Stage::Forced;
+                self.rewind(selection);
+                Ok(())
+            }
+            AllFull::LeastLoaded => {
+                selection.stage = Stage::Over;
+                Err(self.least_loaded(selection, shard))
+            }
+            AllFull::Queue | AllFull::Reject => {
+                selection.stage = Stage::Over;
+                Err(Pick::AllFull)
+            }
         }
-        selection.walk = self.walk(selection.hash);
-        if selection.stage == Stage::Forced {
-            selection.full = false;
-        }
-        Ok(())
     }
 
-    /// The eligible member with the least load for its weight, whatever its cap.
+    /// The level's eligible member with the least load for its weight, whatever its cap.
     fn least_loaded(&self, selection: &mut Selection, shard: usize) -> Pick {
+        let level = &self.levels[usize::from(selection.level)];
         let candidates = || {
-            self.seats.iter().enumerate().filter_map(|(index, seat)| {
-                let slot = u16::try_from(index).ok()?;
-                let good = seat.claim() > 0 && !selection.tried.contains(slot);
-                good.then_some((slot, seat))
+            level.slots.iter().filter_map(|&slot| {
+                let seat = &self.seats[usize::from(slot)];
+                (seat.claim() > 0 && !selection.tried.contains(slot)).then_some((slot, seat))
             })
         };
         let best = candidates()
@@ -265,39 +461,59 @@ impl Group {
         }
     }
 
+    #[inline]
     fn reserved(&self, selection: &mut Selection, slot: Slot, shard: usize) -> Pick {
-        self.total.add(shard, 1);
+        let level = &self.levels[usize::from(self.seats[usize::from(slot.0)].level)];
+        self.total.add(level.key, shard, 1);
         selection.tried.insert(slot.0, self.seats.len());
         Pick::Backend(slot)
+    }
+
+    /// Reserves a place on one member for a request that has no choice (an affinity cookie names it), if it is eligible and
+    /// below its cap. `true`: reserved.
+    pub fn reserve(&self, selection: &mut Selection, slot: Slot, shard: usize) -> bool {
+        let seat = &self.seats[usize::from(slot.0)];
+        let level = &self.levels[usize::from(seat.level)];
+        if seat.claim() == 0 || selection.tried.contains(slot.0) {
+            return false;
+        }
+        if !seat.load.reserve(seat.requests_max) {
+            selection.spills += 1;
+            return false;
+        }
+        self.total.add(level.key, shard, 1);
+        selection.owner.get_or_insert(slot);
+        selection.tried.insert(slot.0, self.seats.len());
+        true
     }
 
     /// Gives a place back: the request has ended.
     #[inline]
     pub fn release(&self, slot: Slot, shard: usize) {
-        self.seats[usize::from(slot.0)].load.release();
-        self.total.add(shard, -1);
-    }
-
-    #[inline]
-    fn step(&self, walk: &mut Walk) -> Option<Slot> {
-        match &self.order {
-            Order::Ring(ring) => walk.next(ring),
-            Order::RoundRobin(turns) => turns.next(walk),
+        let seat = &self.seats[usize::from(slot.0)];
+        let level = &self.levels[usize::from(seat.level)];
+        seat.load.release();
+        self.total.add(level.key, shard, -1);
+        if seat.claim() == 0 {
+            // The closure gives a value unless there is nothing to take away.
+            let _ = level.stranded.fetch_update(Relaxed, Relaxed, |stranded| stranded.checked_sub(1));
         }
     }
 
     /// The load that a member may carry now, the request being placed included.
     #[must_use]
     pub fn cap(&self, slot: Slot) -> u32 {
-        self.cap_of(&self.seats[usize::from(slot.0)], self.total.sum())
+        let seat = &self.seats[usize::from(slot.0)];
+        let level = &self.levels[usize::from(seat.level)];
+        self.cap_of(level, seat, level.load(&self.total))
     }
 
     /// `max(min_slots, ceil(factor * a + slack * sqrt(a)))`, with `a` the fair share of the load, this request
     /// included; at most `requests_max`.
     #[inline]
-    fn cap_of(&self, seat: &Seat, total: u64) -> u32 {
+    fn cap_of(&self, level: &Level, seat: &Seat, total: u64) -> u32 {
         let Some(bound) = self.bound else { return seat.requests_max };
-        let eligible = self.eligible.load(Relaxed);
+        let eligible = level.eligible.load(Relaxed);
         if eligible == 0 {
             return bound.min_slots.min(seat.requests_max);
         }
@@ -309,25 +525,93 @@ impl Group {
         cap.max(bound.min_slots).min(seat.requests_max)
     }
 
-    /// The ring, if the policy has one.
+    /// The ring of the most preferred level, if the policy has one.
     #[must_use]
     pub fn ring(&self) -> Option<&Ring> {
-        match &self.order {
+        match &self.levels[0].order {
             Order::Ring(ring) => Some(ring),
-            Order::RoundRobin(_) => None,
+            _ => None,
         }
     }
 
-    /// Shares of all keys (round robin: of all turns) that the members own, in slot order.
+    /// The policy.
     #[must_use]
-    pub fn shares(&self) -> Vec<f64> {
-        match &self.order {
-            Order::Ring(ring) => ring.arcs().into_iter().map(|arc| arc as f64 / (1_u64 << 48) as f64).collect(),
-            Order::RoundRobin(_) => {
-                let sum = self.seats.iter().map(|seat| f64::from(seat.weight)).sum::<f64>().max(1.0);
-                self.seats.iter().map(|seat| f64::from(seat.weight) / sum).collect()
+    pub fn policy(&self) -> PolicyParams {
+        self.policy
+    }
+
+    pub(crate) fn level_orders(&self) -> impl Iterator<Item = (u8, &Order, &[u16])> {
+        self.levels.iter().map(|level| (level.key, &level.order, &*level.slots))
+    }
+
+    /// A number that two groups share exactly if they place every key alike when all are healthy. None without keys.
+    #[must_use]
+    pub fn digest(&self) -> Option<u64> {
+        let mut digests = self.levels.iter().map(|level| level.order.digest());
+        let first = digests.next()??;
+        // One level is its own digest; more are folded, their keys included.
+        Some(
+            self.levels.iter().zip(digests).fold(first, |all, (level, next)| {
+                mix(all ^ u64::from(level.key)).wrapping_add(next.unwrap_or_default())
+            }),
+        )
+    }
+
+    /// The member that a key belongs to when all are healthy. None without keys.
+    #[must_use]
+    pub fn owner(&self, hash: Hash) -> Option<Slot> {
+        let level = &self.levels[self.home(hash)];
+        level.order.owner(hash).map(|index| Slot(level.slots[usize::from(index.0)]))
+    }
+
+    /// A key's whole sequence of members, healthy or not, level after level: what spill, skip and retry follow.
+    #[must_use]
+    pub fn sequence(&self, hash: Hash) -> Vec<Slot> {
+        let home = self.home(hash);
+        let order = std::iter::once(home).chain((0..self.levels.len()).filter(move |&level| level != home));
+        let mut sequence = Vec::with_capacity(self.seats.len());
+        for level in order.map(|level| &self.levels[level]) {
+            if !self.policy.hashes() {
+                break;
+            }
+            let (mut walk, hash) = level.order.begin(hash);
+            while let Some(index) = level.order.step(&mut walk, hash, level.slots.len()) {
+                sequence.push(Slot(level.slots[usize::from(index.0)]));
             }
         }
+        sequence
+    }
+
+    /// Whether a member's accept threshold takes a key now: health, drain, ramps and shedding.
+    #[must_use]
+    pub fn accepts(&self, slot: Slot, hash: Hash) -> bool {
+        let seat = &self.seats[usize::from(slot.0)];
+        seat.weight > 0 && seat.load.accepts(hash, false)
+    }
+
+    /// A member's level, by its key.
+    #[must_use]
+    pub fn level(&self, slot: Slot) -> u8 {
+        self.levels[usize::from(self.seats[usize::from(slot.0)].level)].key
+    }
+
+    /// Shares of all keys (without keys: of all turns) that the members own when all are healthy, in slot order.
+    #[must_use]
+    pub fn shares(&self) -> Vec<f64> {
+        let mut shares = vec![0.0; self.seats.len()];
+        for (level, (_, of_level)) in self.levels.iter().zip(self.level_shares()) {
+            let weights: Vec<u32> = level.slots.iter().map(|&slot| self.seats[usize::from(slot)].weight).collect();
+            for (&slot, share) in level.slots.iter().zip(level.order.shares(&weights)) {
+                shares[usize::from(slot)] = share * of_level;
+            }
+        }
+        shares
+    }
+
+    /// Bytes that the orders take on the heap.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.levels.iter().map(|level| level.order.memory_bytes()).sum()
     }
 
     /// Members.
@@ -342,11 +626,26 @@ impl Group {
         self.seats.is_empty()
     }
 
+    /// Members that take keys now, in any level.
+    #[must_use]
+    pub fn eligible_members(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.claim() > 0).count()
+    }
+
     /// Share of the total weight that is eligible now, 0 to 1.
     #[must_use]
     pub fn eligible_share(&self) -> f64 {
         let all: u64 = self.seats.iter().map(|seat| u64::from(seat.weight) * u64::from(FULL_SHARE)).sum();
-        if all == 0 { 0.0 } else { self.eligible.load(Relaxed) as f64 / all as f64 }
+        let eligible: u64 = self.levels.iter().map(|level| level.eligible.load(Relaxed)).sum();
+        if all == 0 { 0.0 } else { eligible as f64 / all as f64 }
+    }
+}
+
+impl Level {
+    /// Load that the eligible members share.
+    #[inline]
+    fn load(&self, total: &Total) -> u64 {
+        total.sum_of(self.key).saturating_sub(self.stranded.load(Relaxed))
     }
 }
 
@@ -354,32 +653,21 @@ impl Seat {
     /// Weight times lifecycle share.
     #[inline]
     fn claim(&self) -> u64 {
-        u64::from(self.weight) * u64::from(self.load.lifecycle())
-    }
-}
-
-impl Selection {
-    /// The key's owner: the first of its walk, whatever its health. `None` before the first step.
-    #[must_use]
-    pub fn owner(&self) -> Option<Slot> {
-        self.owner
+        self.load.claim(self.weight)
     }
 
-    /// Members that were passed over because of the bound.
-    #[must_use]
-    pub fn spills(&self) -> u32 {
-        self.spills
+    /// Requests in flight, one more included, for its share.
+    fn relative_load(&self) -> f64 {
+        (f64::from(self.load.in_flight()) + 1.0) / self.claim().max(1) as f64
     }
 
-    /// Members that were passed over because of health, drain, ramps or shedding.
-    #[must_use]
-    pub fn skipped(&self) -> u32 {
-        self.skipped
-    }
-
-    /// The hash that the walk follows.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        self.hash
+    /// Mean latency times requests in flight for its share. Nobody knows how fast one is that was never used: it gets
+    /// one request to find out, and no second before that is known.
+    fn cost(&self, now_millis: u32, decay_millis: u32) -> f64 {
+        const UNKNOWN_MICROS: f64 = 1e6;
+        let in_flight = f64::from(self.load.in_flight());
+        let latency = f64::from(self.load.latency_micros(now_millis, decay_millis));
+        let cost = if latency > 0.0 { latency * (in_flight + 1.0) } else { UNKNOWN_MICROS * in_flight };
+        cost / self.claim().max(1) as f64
     }
 }

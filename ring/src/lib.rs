@@ -7,23 +7,36 @@
 //! * [`Load`] is what is known of a member right now: requests in flight, and the share of its keys that it accepts.
 //!   Health, drain, slow start and shedding move that share; the ring is never rebuilt for them.
 //! * [`Group`] puts them together: it takes a request's [`Selection`] to the next member that accepts the key and is
-//!   below its cap, and reserves a place there.
+//!   below its cap, and reserves a place there. The ring is one of its policies; [`Maglev`], [`Rendezvous`] and those without
+//!   keys are others.
+//! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
 
 mod group;
 mod hash;
+mod hot;
 mod load;
+mod maglev;
 mod movement;
+mod order;
 mod params;
+mod rendezvous;
 mod ring;
 mod round_robin;
+mod selection;
+mod shed;
 mod walk;
 
-pub use group::{Group, GroupMember, Pick, Selection};
+pub use group::{Ask, Group, GroupMember, HOT_OWNERS_MAX, Pick};
 pub use hash::{Hash, hash_key};
-pub use load::{FULL_SHARE, Load, Total};
-pub use movement::{Move, Movement, movement};
-pub use params::{AllFull, BoundParams, PolicyParams, RingParams};
+pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
+pub use load::{FULL_SHARE, LEVELS_MAX, Load, Total};
+pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime};
+pub use movement::{Method, Move, Movement, group_movement, independent_movement, movement};
+pub use params::{AllFull, BoundParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
+pub use rendezvous::{Rendezvous, choose_arm};
 pub use ring::{BuildError, Member, Ring, Slot, WEIGHT_MAX};
 pub use round_robin::RoundRobin;
+pub use selection::Selection;
+pub use shed::{ShedController, ShedParams};
 pub use walk::Walk;

@@ -1,7 +1,14 @@
-//! What a change of membership moves: exactly, by interval arithmetic, not by sampling.
+//! What a change of membership moves: exactly where the policy allows it, by interval arithmetic on the ring.
 
+use crate::group::Group;
+use crate::hash::mix;
+use crate::maglev::Maglev;
+use crate::order::Order;
 use crate::ring::Ring;
 use std::collections::BTreeMap;
+
+/// Comparisons of members that a sample may cost.
+const SAMPLE_BUDGET: usize = 200_000_000;
 
 /// The whole circle, in places.
 const CIRCLE: f64 = (1_u64 << 48) as f64;
@@ -13,6 +20,18 @@ pub struct Movement {
     pub moved: f64,
     /// From whom to whom, largest first.
     pub moves: Vec<Move>,
+    /// How it was found.
+    pub method: Method,
+}
+
+/// How a movement was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// By arithmetic over the whole key space.
+    #[default]
+    Exact,
+    /// From so many keys.
+    Sampled(u32),
 }
 
 /// One flow of keys.
@@ -53,16 +72,92 @@ pub fn movement(old: &Ring, old_ids: &[&str], new: &Ring, new_ids: &[&str]) -> M
     }
     *flows.entry((old.owner_at(0), new.owner_at(0))).or_default() += (1 << 48) - begin;
 
-    let mut movement = Movement::default();
-    let mut moved = 0;
-    for ((from, to), places) in flows {
-        let (from, to) = (old_ids[usize::from(from)], new_ids[usize::from(to)]);
-        if from != to && places > 0 {
-            moved += places;
-            movement.moves.push(Move { from: from.into(), to: to.into(), share: places as f64 / CIRCLE });
+    let flows = flows.into_iter().map(|((from, to), places)| ((from, to), places as f64 / CIRCLE));
+    collect(flows, old_ids, new_ids, Method::Exact)
+}
+
+/// Compares two groups as they are with every member healthy; `ids` are in slot order. Groups without keys own nothing.
+#[must_use]
+pub fn group_movement(old: &Group, old_ids: &[&str], new: &Group, new_ids: &[&str]) -> Movement {
+    if !old.policy().hashes() || !new.policy().hashes() {
+        return Movement::default();
+    }
+    if old.policy().seed() != new.policy().seed() {
+        // Every key has a new hash that owes nothing to the old one.
+        return independent_movement(&old.shares(), old_ids, &new.shares(), new_ids);
+    }
+    let (one, other) = (first_level(old), first_level(new));
+    if let (Some((Order::Ring(one), one_slots)), Some((Order::Ring(other), other_slots))) = (one, other) {
+        return movement(one, &named(one_slots, old_ids), other, &named(other_slots, new_ids));
+    }
+    if let (Some((Order::Maglev(one), one_slots)), Some((Order::Maglev(other), other_slots))) = (one, other) {
+        return maglev(one, &named(one_slots, old_ids), other, &named(other_slots, new_ids));
+    }
+    let samples = (SAMPLE_BUDGET / (old.len() + new.len()).max(1)).clamp(10_000, 1_000_000) as u32;
+    let mut flows: BTreeMap<(u16, u16), u32> = BTreeMap::new();
+    for number in 0..u64::from(samples) {
+        let hash = mix(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        if let (Some(from), Some(to)) = (old.owner(hash), new.owner(hash)) {
+            *flows.entry((from.0, to.0)).or_default() += 1;
         }
     }
-    movement.moved = moved as f64 / CIRCLE;
-    movement.moves.sort_by(|a, b| b.share.total_cmp(&a.share));
+    let flows = flows.into_iter().map(|(pair, count)| (pair, f64::from(count) / f64::from(samples)));
+    collect(flows, old_ids, new_ids, Method::Sampled(samples))
+}
+
+/// The level that has all the keys, if one has.
+fn first_level(group: &Group) -> Option<(&Order, &[u16])> {
+    let share = group.level_shares();
+    let has_all = share.first().is_some_and(|(_, share)| *share >= 1.0);
+    group.level_orders().next().filter(|_| has_all).map(|(_, order, slots)| (order, slots))
+}
+
+fn named<'a>(slots: &[u16], ids: &[&'a str]) -> Vec<&'a str> {
+    slots.iter().map(|&slot| ids[usize::from(slot)]).collect()
+}
+
+fn maglev(old: &Maglev, old_ids: &[&str], new: &Maglev, new_ids: &[&str]) -> Movement {
+    let (one, other) = (old.table(), new.table());
+    if one.is_empty() || other.is_empty() {
+        return Movement::default();
+    }
+    if one.len() != other.len() {
+        // Remainders of two different primes are independent (Chinese remainder theorem).
+        let shares = |maglev: &Maglev| -> Vec<f64> {
+            maglev.counts().iter().map(|&count| f64::from(count) / maglev.table().len() as f64).collect()
+        };
+        return independent_movement(&shares(old), old_ids, &shares(new), new_ids);
+    }
+    let mut flows: BTreeMap<(u16, u16), u32> = BTreeMap::new();
+    one.iter().zip(other).for_each(|(&from, &to)| *flows.entry((from, to)).or_default() += 1);
+    let flows = flows.into_iter().map(|(pair, count)| (pair, f64::from(count) / one.len() as f64));
+    collect(flows, old_ids, new_ids, Method::Exact)
+}
+
+/// Of placements that have nothing to do with one another, by the shares that members own.
+#[must_use]
+pub fn independent_movement(old: &[f64], old_ids: &[&str], new: &[f64], new_ids: &[&str]) -> Movement {
+    let pairs = old
+        .iter()
+        .enumerate()
+        .flat_map(|(from, had)| new.iter().enumerate().map(move |(to, has)| ((from as u16, to as u16), had * has)));
+    collect(pairs, old_ids, new_ids, Method::Exact)
+}
+
+fn collect(
+    flows: impl Iterator<Item = ((u16, u16), f64)>,
+    old_ids: &[&str],
+    new_ids: &[&str],
+    method: Method,
+) -> Movement {
+    let mut movement = Movement { method, ..Movement::default() };
+    for ((from, to), share) in flows {
+        let (from, to) = (old_ids[usize::from(from)], new_ids[usize::from(to)]);
+        if from != to && share > 0.0 {
+            movement.moved += share;
+            movement.moves.push(Move { from: from.into(), to: to.into(), share });
+        }
+    }
+    movement.moves.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| (&a.from, &a.to).cmp(&(&b.from, &b.to))));
     movement
 }

@@ -6,8 +6,92 @@
 pub enum PolicyParams {
     /// Virtual-node consistent-hash ring.
     Ring(RingParams),
+    /// Maglev table: evener shares than the ring, at the price of more movement.
+    Maglev(MaglevParams),
+    /// Weighted rendezvous (highest random weight): perfect shares, minimal movement, O(n) a lookup.
+    Rendezvous(RendezvousParams),
     /// Smooth weighted round robin; keys are not consulted.
     RoundRobin,
+    /// Any backend, by weight.
+    Random,
+    /// The less loaded of two drawn by weight.
+    PowerOfTwo,
+    /// The least loaded of all, for its weight.
+    LeastRequest,
+    /// The cheaper of two drawn by weight: peak-sensitive mean latency times load.
+    PeakEwma(PeakEwmaParams),
+    /// The first in the order of ids that has room.
+    First,
+}
+
+impl PolicyParams {
+    /// Whether requests are placed by key.
+    #[must_use]
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::Ring(_) | Self::Maglev(_) | Self::Rendezvous(_))
+    }
+
+    /// The seed of key hashes; 0 for policies without keys.
+    #[must_use]
+    pub fn seed(self) -> u64 {
+        match self {
+            Self::Ring(params) => params.seed,
+            Self::Maglev(params) => params.seed,
+            Self::Rendezvous(params) => params.seed,
+            _ => 0,
+        }
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ring(_) => "ring",
+            Self::Maglev(_) => "maglev",
+            Self::Rendezvous(_) => "hrw",
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+            Self::PowerOfTwo => "p2c",
+            Self::LeastRequest => "least_request",
+            Self::PeakEwma(_) => "peak_ewma",
+            Self::First => "first",
+        }
+    }
+}
+
+/// What placement in a Maglev table depends on, besides the members' ids and weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaglevParams {
+    /// Entries of the table: a prime, well above 100 per member for shares within 1 %.
+    pub table_size: u32,
+    /// As [`RingParams::seed`].
+    pub seed: u64,
+}
+
+impl Default for MaglevParams {
+    fn default() -> Self {
+        Self { table_size: 65_537, seed: 0 }
+    }
+}
+
+/// What rendezvous placement depends on, besides the members' ids and weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RendezvousParams {
+    /// As [`RingParams::seed`].
+    pub seed: u64,
+}
+
+/// How fast a peak latency is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeakEwmaParams {
+    /// Time constant of the decay, in milliseconds.
+    pub decay_millis: u32,
+}
+
+impl Default for PeakEwmaParams {
+    fn default() -> Self {
+        Self { decay_millis: 10_000 }
+    }
 }
 
 /// What placement on the ring depends on, besides the members' ids and weights.

@@ -54,6 +54,9 @@ pub enum BuildError {
     /// More than 2^30 points in all.
     #[error("{0} points, more than 2^30")]
     TooManyPoints(u64),
+    /// The size of a Maglev table is not a prime, too large, or smaller than the number of members.
+    #[error("a Maglev table cannot have {0} entries: a prime of at most 5000011, and more than there are members")]
+    TableSize(u32),
     /// A member without points per weight.
     #[error("a ring needs at least one point per 100 of weight")]
     NoPoints,

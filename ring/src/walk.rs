@@ -56,6 +56,16 @@ impl Walk {
         Self { position, seen: Seen::default() }
     }
 
+    #[inline]
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    #[inline]
+    pub(crate) fn seen_mut(&mut self) -> &mut Seen {
+        &mut self.seen
+    }
+
     /// The next member of the sequence on the ring that began it. `None` once all have been seen.
     #[inline]
     pub fn next(&mut self, ring: &Ring) -> Option<Slot> {

@@ -3,7 +3,8 @@
 
 use proptest::prelude::*;
 use ringway_ring::{
-    AllFull, BoundParams, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, RingParams, Slot, Total, hash_key,
+    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, RingParams, Slot, Total,
+    hash_key,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -22,6 +23,7 @@ fn fixture(weights: &[u32], requests_max: u32, bound: Option<BoundParams>, worke
         id,
         weight,
         requests_max,
+        level: 0,
         load: Arc::clone(load),
     });
     let params = PolicyParams::Ring(RingParams { points: 64, seed: 0 });
@@ -39,7 +41,7 @@ fn key(number: u64) -> u64 {
 
 /// Places a request; gives its slot.
 fn place(fixture: &Fixture, hash: u64) -> Option<Slot> {
-    let mut selection = fixture.group.begin(Some(hash));
+    let mut selection = fixture.group.begin(Ask { hash, ..Ask::default() });
     match fixture.group.next(&mut selection, 0) {
         Pick::Backend(slot) => Some(slot),
         _ => None,
@@ -141,11 +143,13 @@ fn denominator_is_the_eligible_set() {
         place(&fixture, key(number)).unwrap();
     }
     assert_eq!(fixture.group.cap(Slot(0)), 13);
-    // Two drained: the others' fair shares double, the drained have none.
+    // Two drained: their requests and their shares are no longer counted; the others divide their own among two.
     fixture.loads[2].set_lifecycle(0);
     fixture.loads[3].set_lifecycle(0);
     fixture.group.refresh();
-    assert_eq!([0, 1].map(|slot| fixture.group.cap(Slot(slot))), [25, 25]);
+    let theirs = fixture.loads[0].in_flight() + fixture.loads[1].in_flight();
+    let cap = (1.25 * f64::from(theirs + 1) / 2.0).ceil() as u32;
+    assert_eq!([0, 1].map(|slot| fixture.group.cap(Slot(slot))), [cap, cap]);
     assert!((fixture.group.eligible_share() - 0.5).abs() < 1e-9);
 }
 
@@ -174,7 +178,7 @@ fn spill_is_sticky_and_spread_over_neighbours() {
 #[test]
 fn retry_goes_on_and_never_back() {
     let fixture = fixture(&[100; 5], u32::MAX, bound(1.25, 2.0, AllFull::Owner), 1);
-    let mut selection = fixture.group.begin(Some(key(3)));
+    let mut selection = fixture.group.begin(Ask { hash: key(3), ..Ask::default() });
     let mut given = Vec::new();
     while let Pick::Backend(slot) = fixture.group.next(&mut selection, 0) {
         fixture.group.release(slot, 0);
@@ -189,7 +193,7 @@ fn retry_goes_on_and_never_back() {
     assert_eq!(fixture.group.next(&mut selection, 0), Pick::None);
     assert_eq!(selection.owner(), Some(walk[0]));
     // Nor after a wait for room.
-    let mut selection = fixture.group.begin(Some(key(3)));
+    let mut selection = fixture.group.begin(Ask { hash: key(3), ..Ask::default() });
     assert_eq!(fixture.group.next(&mut selection, 0), Pick::Backend(walk[0]));
     fixture.group.restart(&mut selection);
     assert_eq!(fixture.group.next(&mut selection, 0), Pick::Backend(walk[1]));
@@ -204,7 +208,7 @@ fn the_four_choices_when_all_are_full() {
         for number in 0..6 {
             assert!(place(&fixture, key(number)).is_some(), "{all_full:?}");
         }
-        let mut selection = fixture.group.begin(Some(key(9)));
+        let mut selection = fixture.group.begin(Ask { hash: key(9), ..Ask::default() });
         assert_eq!(fixture.group.next(&mut selection, 0), Pick::AllFull, "{all_full:?}: a hard limit is never passed");
     }
     // Beyond the bound, but below the hard limit: a ramp leaves less room than there is load.
@@ -281,7 +285,8 @@ fn racing_workers_never_pass_the_bound_together() {
                     // Four keys only: all workers want the same few members.
                     let mut held = Vec::new();
                     for number in 0..3 {
-                        let mut selection = fixture.group.begin(Some(key((round + number) % 4)));
+                        let mut selection =
+                            fixture.group.begin(Ask { hash: key((round + number) % 4), ..Ask::default() });
                         if let Pick::Backend(slot) = fixture.group.next(&mut selection, worker) {
                             let before = admitted[usize::from(slot.0)].fetch_add(1, Ordering::SeqCst);
                             assert!(before < 3, "{} are in at once where 3 may be", before + 1);
@@ -310,12 +315,13 @@ fn round_robin_takes_turns_and_skips_who_is_down() {
         id,
         weight: if *id == "a" { 200 } else { 100 },
         requests_max: u32::MAX,
+        level: 0,
         load: Arc::clone(load),
     });
     let group = Group::build(PolicyParams::RoundRobin, None, members, Arc::new(Total::new(1))).unwrap();
     let mut counts = [0; 3];
     let turn = |counts: &mut [u32; 3]| {
-        let mut selection = group.begin(None);
+        let mut selection = group.begin(Ask::default());
         let Pick::Backend(slot) = group.next(&mut selection, 0) else { panic!("somebody is up") };
         group.release(slot, 0);
         counts[usize::from(slot.0)] += 1;

@@ -52,6 +52,17 @@ catalogue! {
     RETRIES = "ringway_retries_total", Counter, ["service"], "Tries after the first.";
     SPILLS = "ringway_spills_total", Counter, ["service"], "Requests that the bound sent to another backend than the first eligible one of their walk.";
     OWNED = "ringway_owner_served_total", Counter, ["service"], "Requests with a key that were served by the key's owner.";
+    KEYED = "ringway_keyed_requests_total", Counter, ["service"], "Requests that were placed by key; with ringway_owner_served_total, the affinity hit ratio.";
+    SPILL_DISTANCE = "ringway_spill_distance_total", Counter, ["service"], "Backends that requests passed over on their walks, because of the bound or of health, summed.";
+    HOT = "ringway_hot_requests_total", Counter, ["service"], "Requests with a hot key, spread over its owners.";
+    HOT_KEYS = "ringway_hot_keys", Gauge, ["service"], "Keys that are hot now.";
+    BUDGET_EXHAUSTED = "ringway_retry_budget_exhausted_total", Counter, ["service"], "Retries that the retry budget did not allow.";
+    HEDGES = "ringway_hedges_total", Counter, ["service"], "Second tries beside a slow first one.";
+    HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose answer was taken.";
+    SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests whose placement was compared with the shadow configuration's.";
+    SHADOW_MOVED = "ringway_shadow_moved_total", Counter, ["service"], "Of these, those that the shadow configuration would send elsewhere.";
+    KEYS_MOVED = "ringway_keys_moved_ratio", Gauge, ["service"], "Share of the key space that the last change of the service's membership moved.";
+    PEAK_SHARE = "ringway_ring_peak_share_ratio", Gauge, ["service"], "Largest share of the key space for its weight that a backend owns, over the fair one.";
     QUEUED = "ringway_queued_total", Counter, ["service"], "Requests that waited for a backend with room.";
     PROXY_ERRORS = "ringway_proxy_errors_total", Counter, ["service", "reason"], "Answers that Ringway gave itself, by reason.";
     REJECTED = "ringway_rejected_requests_total", Counter, ["reason"], "Requests refused before a service was chosen, by reason.";
@@ -62,6 +73,8 @@ catalogue! {
     BACKEND_CAP = "ringway_backend_cap", Gauge, ["service", "backend"], "Load that the bound allows a backend now.";
     BACKEND_SHARE = "ringway_backend_ring_share", Gauge, ["service", "backend"], "Share of the key space that a backend owns.";
     BACKEND_ACCEPT = "ringway_backend_accept_share", Gauge, ["service", "backend"], "Share of its keys that a backend takes now: 0 down or drained, between in a ramp, 1 all.";
+    BACKEND_SHED = "ringway_backend_shed_share", Gauge, ["service", "backend"], "Share of its keys that a backend sheds because it has more load than the others.";
+    BACKEND_CONNECTIONS = "ringway_backend_connections", Gauge, ["service", "backend"], "Connections open to a backend, idle ones included.";
     RECEIVED_BYTES = "ringway_downstream_received_bytes_total", Counter, [], "Bytes read from clients.";
     SENT_BYTES = "ringway_downstream_sent_bytes_total", Counter, [], "Bytes written to clients.";
     CONNECTIONS = "ringway_downstream_connections", Gauge, [], "Client connections open now.";
@@ -71,7 +84,7 @@ catalogue! {
     RING_DIGEST = "ringway_ring_digest_info", Gauge, ["service", "digest"], "Always 1; the digest of the service's ring as a label.";
     RELOADS = "ringway_reloads_total", Counter, ["result"], "Reloads by result: applied, unchanged, refused.";
     RELOAD_LAST_OK = "ringway_config_last_reload_successful", Gauge, [], "1 if the last reload was applied or unchanged, 0 if it was refused.";
-    HEALTH_CHANGES = "ringway_health_changes_total", Counter, ["service", "to"], "Changes of a backend's state, by the state it changed to.";
+    HEALTH_CHANGES = "ringway_health_changes_total", Counter, ["service", "to", "reason"], "Changes of a backend's state, by the state it changed to and why.";
     CHECKS = "ringway_checks_total", Counter, ["service", "result"], "Active checks ended, by result.";
     PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
     ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";

@@ -77,6 +77,22 @@ pub struct ServiceCells {
     pub owned: Cell,
     /// Waited for room.
     pub queued: Cell,
+    /// Had a key.
+    pub keyed: Cell,
+    /// Members that were passed over, because of the bound or of health, summed.
+    pub distance: Cell,
+    /// Had a hot key.
+    pub hot: Cell,
+    /// Retries that the budget did not allow.
+    pub budget_exhausted: Cell,
+    /// Second tries beside the first.
+    pub hedges: Cell,
+    /// Of these, those whose answer was taken.
+    pub hedges_won: Cell,
+    /// Placements compared with the shadow's.
+    pub shadowed: Cell,
+    /// Of these, those that the shadow would move.
+    pub shadow_moved: Cell,
 }
 
 /// One worker's numbers of a backend.
@@ -88,6 +104,25 @@ pub struct BackendCells {
     pub failures: Cell,
     /// Connections opened.
     pub connects: Cell,
+    /// Answers that count as failures for ejection.
+    pub errors: Cell,
+    /// Answers whose latency was measured, and their latencies' sum.
+    pub timed: Cell,
+    /// In microseconds, to the head of the answer.
+    pub latency_micros: Cell,
+}
+
+/// A backend's numbers, over all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackendTotals {
+    /// Requests sent to it.
+    pub requests: u64,
+    /// Tries that failed, and answers that count as failures for ejection.
+    pub failures: u64,
+    /// Answers whose latency was measured.
+    pub timed: u64,
+    /// Sum of their latencies, in microseconds.
+    pub latency_micros: u64,
 }
 
 /// One worker's numbers that belong to no service.
@@ -154,6 +189,30 @@ impl Registry {
         lock(&self.backends).retain(|(name, id), _| backend(name, id));
         lock(&self.errors).retain(|(name, _), _| name.is_empty() || service(name));
         lock(&self.services).retain(|name, _| service(name));
+    }
+
+    /// A backend's numbers, over all workers.
+    #[must_use]
+    pub fn backend_totals(&self, service: &str, id: &str) -> BackendTotals {
+        let backends = lock(&self.backends);
+        let cells = backends.get(&(Box::from(service), Box::from(id)));
+        cells.into_iter().flatten().fold(BackendTotals::default(), |sum, cells| BackendTotals {
+            requests: sum.requests + cells.requests.get(),
+            failures: sum.failures + cells.failures.get() + cells.errors.get(),
+            timed: sum.timed + cells.timed.get(),
+            latency_micros: sum.latency_micros + cells.latency_micros.get(),
+        })
+    }
+
+    /// Placements compared with the shadow's, and those that it would move, over all workers.
+    #[must_use]
+    pub fn shadow_counts(&self, service: &str) -> (u64, u64) {
+        let services = lock(&self.services);
+        let cells = services.get(service);
+        cells
+            .into_iter()
+            .flatten()
+            .fold((0, 0), |(all, moved), cells| (all + cells.shadowed.get(), moved + cells.shadow_moved.get()))
     }
 
     /// Requests a backend has got, over all workers.

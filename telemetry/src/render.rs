@@ -68,6 +68,14 @@ impl Metrics {
             (catalogue::RETRIES, (|cells| &cells.retries) as fn(&crate::cells::ServiceCells) -> &Cell),
             (catalogue::SPILLS, |cells| &cells.spills),
             (catalogue::OWNED, |cells| &cells.owned),
+            (catalogue::KEYED, |cells| &cells.keyed),
+            (catalogue::SPILL_DISTANCE, |cells| &cells.distance),
+            (catalogue::HOT, |cells| &cells.hot),
+            (catalogue::BUDGET_EXHAUSTED, |cells| &cells.budget_exhausted),
+            (catalogue::HEDGES, |cells| &cells.hedges),
+            (catalogue::HEDGES_WON, |cells| &cells.hedges_won),
+            (catalogue::SHADOWED, |cells| &cells.shadowed),
+            (catalogue::SHADOW_MOVED, |cells| &cells.shadow_moved),
             (catalogue::QUEUED, |cells| &cells.queued),
         ] {
             text.head(&metric);

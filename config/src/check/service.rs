@@ -1,13 +1,16 @@
 //! Services: balance, health, ejection, limits, backends.
 
-use super::text::{address, header_name, header_value, method, name, nonempty, nonzero, path_text, unique};
+use super::health::{health_check, outlier};
+use super::key::sources;
+use super::text::{address, is_token, name, nonzero, path_text, unique};
 use crate::decode::{At, Findings};
-use crate::diagnostic::Place;
-use crate::model::{self, CheckKind, KeySource, OnMissing};
-use crate::schema::{self, AllFullName, OnMissingName, OutlierOnName, PolicyName, PresetName};
-use ringway_health::{CheckParams, Initial, OutlierOn, OutlierParams, SlowStartParams};
-use ringway_ring::{AllFull, BoundParams, PolicyParams, RingParams};
-use std::time::Duration;
+use crate::model::{self, KeySource, OnMissing};
+use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName};
+use ringway_health::{PanicMode, SlowStartParams};
+use ringway_ring::{
+    AllFull, BoundParams, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
+    ShedParams, is_prime,
+};
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
     if root.services.value.is_empty() && !root.services.value.lost {
@@ -19,43 +22,42 @@ pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Opti
         );
     }
     unique(root.services.value.iter().map(|service| &service.value.name), "service", findings);
-    root.services.value.iter().map(|service| service_model(&service.value, findings)).collect()
+    let zone = root.zone.as_ref().map(|at| at.value.as_str());
+    root.services.value.iter().map(|service| service_model(&service.value, zone, findings)).collect()
 }
 
-fn service_model(section: &schema::ServiceSection, findings: &mut Findings) -> Option<model::Service> {
+fn service_model(
+    section: &schema::ServiceSection,
+    zone: Option<&str>,
+    findings: &mut Findings,
+) -> Option<model::Service> {
     name(&section.name, "a service's name", findings);
-    let backends = backends(section, findings);
+    let backends = backends(section, zone, findings);
     let balance = &section.balance.value;
-    let policy = match balance.policy.value {
-        PolicyName::Ring => {
-            PolicyParams::Ring(RingParams { points: balance.points.value.0 as u32, seed: seed(balance.seed.as_ref()) })
-        }
-        PolicyName::RoundRobin => {
-            if let Some(keys) = &balance.hash_key {
-                findings.warning(
-                    keys.place,
-                    "unused_hash_key",
-                    "round_robin does not look at keys",
-                    "write `policy: ring`, or remove `hash_key`",
-                );
-            }
-            PolicyParams::RoundRobin
-        }
-    };
+    let policy = policy(balance, section, findings);
+    let affinity_cookie = balance.affinity_cookie.as_ref().and_then(|at| affinity_cookie(&at.value, findings));
+    if let Some(keys) = balance.hash_key.as_ref().filter(|_| !policy.hashes()) {
+        findings.warning(
+            keys.place,
+            "unused_hash_key",
+            format!("{} does not look at keys", policy.name()),
+            "write `policy: ring`, or remove `hash_key`",
+        );
+    }
     let hash_key = match &balance.hash_key {
         None => vec![KeySource::SourceIp { v4_bits: 32, v6_bits: 128 }],
-        Some(keys) if keys.value.is_empty() => {
-            findings.error(
-                keys.place,
-                "empty_hash_key",
-                "there is no source of a key",
-                "add one: `- { header: x-user-id }`",
-            );
-            Vec::new()
-        }
-        Some(keys) => keys.value.iter().filter_map(|key| key_source(key, findings)).collect(),
+        Some(keys) => sources(keys, findings),
     };
-    let bound = bound(&balance.bounded_load.value, balance.policy.value);
+    let hot_keys = balance.hot_keys.as_ref().map(|at| hot_keys(&at.value, findings));
+    if let Some(at) = balance.hot_keys.as_ref().filter(|_| !policy.hashes()) {
+        findings.warning(
+            at.place,
+            "unused_hot_keys",
+            format!("{} does not look at keys", policy.name()),
+            "write `policy: ring`, or remove `hot_keys`",
+        );
+    }
+    let bound = bound(&balance.bounded_load.value, policy);
     let queue = &balance.bounded_load.value.queue.value;
     nonzero(&queue.timeout, "timeout", findings);
     let timeouts = &section.timeouts.value;
@@ -67,6 +69,9 @@ fn service_model(section: &schema::ServiceSection, findings: &mut Findings) -> O
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
     let retry = &section.retry.value;
+    if let Some(hedge) = &section.hedge {
+        nonzero(&hedge.value.after, "after", findings);
+    }
     Some(model::Service {
         name: section.name.value.clone(),
         policy,
@@ -79,9 +84,20 @@ fn service_model(section: &schema::ServiceSection, findings: &mut Findings) -> O
         },
         bound,
         queue: model::Queue { length_max: queue.length_max.value.0 as u32, timeout: queue.timeout.value },
+        affinity_cookie,
+        hot_keys,
+        shed: balance.shed.as_ref().map(|at| ShedParams {
+            target: at.value.target.value.0,
+            share_max: f64::from(at.value.max.value.0) / 100.0,
+        }),
         health: section.health.as_ref().and_then(|health| health_check(health, findings)),
         outlier: outlier(section.outlier.as_ref(), findings),
         panic_threshold_percent: section.panic_threshold.value.0,
+        panic_mode: match section.panic_mode.value {
+            schema::PanicModeName::All => PanicMode::All,
+            schema::PanicModeName::Fail => PanicMode::Fail,
+        },
+        overprovisioning_percent: section.overprovisioning.value.0 as u32,
         slow_start: section.slow_start.as_ref().map(|at| {
             nonzero(&at.value.window, "window", findings);
             SlowStartParams { window: at.value.window.value, initial_percent: at.value.initial_percent.value.0 as u32 }
@@ -95,17 +111,20 @@ fn service_model(section: &schema::ServiceSection, findings: &mut Findings) -> O
             idle: timeouts.idle.value,
             session: timeouts.session.value,
         },
-        retry: model::Retry {
-            attempts: retry.attempts.value.0 as u32,
-            non_idempotent: retry.non_idempotent.value,
-            on_timeout: retry.on_timeout.value,
-        },
+        retry: retry_model(retry),
+        hedge: section
+            .hedge
+            .as_ref()
+            .map(|at| model::Hedge { after: at.value.after.value, budget_percent: at.value.budget.value.0 }),
+        requests_max: section.limits.value.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        retries_max: section.limits.value.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        rate_limit: section.rate_limit.as_ref().map(|at| rate_limit(&at.value, findings)),
         pool: model::Pool { idle_max: pool.idle_max.value.0 as usize, idle_timeout: pool.idle_timeout.value },
         backends,
     })
 }
 
-fn backends(section: &schema::ServiceSection, findings: &mut Findings) -> Vec<model::Backend> {
+fn backends(section: &schema::ServiceSection, zone: Option<&str>, findings: &mut Findings) -> Vec<model::Backend> {
     let list = &section.backends.value;
     if list.is_empty() && !list.lost {
         findings.error(
@@ -132,9 +151,27 @@ fn backends(section: &schema::ServiceSection, findings: &mut Findings) -> Vec<mo
             "give one a weight above 0",
         );
     }
+    if !list.is_empty() && !list.lost && list.iter().all(|backend| backend.value.tier.value.0 > 0) {
+        let lowest = list.iter().map(|backend| backend.value.tier.value.0).min().unwrap_or(0);
+        findings.error(
+            section.backends.place,
+            "empty_tier",
+            format!("tier 0 of {:?} has no backend: the lowest is {lowest}", section.name.value),
+            "write `tier: 0` for the backends that take the traffic (or leave it out)",
+        );
+    }
+    if section.zone_aware.value && zone.is_none() {
+        findings.error(
+            section.zone_aware.place,
+            "no_zone",
+            "nobody said which zone this proxy stands in",
+            "write `zone: ...` at the top of the file, or remove `zone_aware`",
+        );
+    }
     list.iter()
         .filter_map(|backend| {
             let backend = &backend.value;
+            let foreign = section.zone_aware.value && backend.zone.as_ref().map(|at| at.value.as_str()) != zone;
             name(&backend.id, "a backend's id", findings);
             Some(model::Backend {
                 id: backend.id.value.clone(),
@@ -153,6 +190,10 @@ fn backends(section: &schema::ServiceSection, findings: &mut Findings) -> Vec<mo
                 weight: backend.weight.value.0 as u32,
                 drain: backend.drain.value,
                 requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+                connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+                tier: backend.tier.value.0 as u8,
+                zone: backend.zone.as_ref().map(|at| at.value.clone()),
+                level: backend.tier.value.0 as u8 * 2 + u8::from(foreign),
             })
         })
         .collect()
@@ -166,11 +207,175 @@ fn seed(seed: Option<&At<String>>) -> u64 {
     }
 }
 
-fn bound(section: &schema::BoundSection, policy: PolicyName) -> Option<BoundParams> {
+fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, findings: &mut Findings) -> PolicyParams {
+    let seed = seed(balance.seed.as_ref());
+    match balance.policy.value {
+        PolicyName::Ring => PolicyParams::Ring(RingParams { points: balance.points.value.0 as u32, seed }),
+        PolicyName::Maglev => {
+            let at = &balance.table_size;
+            let size = at.value.0 as u32;
+            let members = section.backends.value.len() as u32;
+            if !is_prime(size) {
+                let next = (size..).find(|&size| is_prime(size)).unwrap_or(65_537);
+                let help = format!("write `{next}`");
+                findings.error(at.place, "bad_table_size", format!("{size} is not a prime"), help);
+            } else if size < members.saturating_mul(100) {
+                let next = (members.saturating_mul(100)..).find(|&size| is_prime(size)).unwrap_or(65_537);
+                findings.warning(
+                    at.place,
+                    "small_table",
+                    format!("{size} entries are few for {members} backends: shares will be uneven"),
+                    format!("write `{}`", next.min(ringway_ring::TABLE_SIZE_MAX)),
+                );
+            }
+            PolicyParams::Maglev(MaglevParams { table_size: size, seed })
+        }
+        PolicyName::Hrw => {
+            let members = section.backends.value.len();
+            if members > 32 {
+                findings.warning(
+                    balance.policy.place,
+                    "slow_policy",
+                    format!("hrw looks at each of {members} backends for each request"),
+                    "write `policy: ring` above 32 backends",
+                );
+            }
+            PolicyParams::Rendezvous(RendezvousParams { seed })
+        }
+        PolicyName::RoundRobin => PolicyParams::RoundRobin,
+        PolicyName::Random => PolicyParams::Random,
+        PolicyName::P2c => PolicyParams::PowerOfTwo,
+        PolicyName::LeastRequest => PolicyParams::LeastRequest,
+        PolicyName::PeakEwma => {
+            nonzero(&balance.decay, "decay", findings);
+            let decay_millis = u32::try_from(balance.decay.value.as_millis()).unwrap_or(u32::MAX);
+            PolicyParams::PeakEwma(PeakEwmaParams { decay_millis })
+        }
+        PolicyName::First => PolicyParams::First,
+    }
+}
+
+fn affinity_cookie(section: &schema::AffinityCookieSection, findings: &mut Findings) -> Option<model::AffinityCookie> {
+    if !is_token(&section.name.value) {
+        let message = format!("`{}` is not a cookie's name", section.name.value);
+        findings.error(section.name.place, "bad_name", message, "write for example `sid`");
+        return None;
+    }
+    if section.secret.value.len() < 16 {
+        findings.error(
+            section.secret.place,
+            "weak_secret",
+            "the secret is short enough to be guessed",
+            "write 16 characters or more, for example what `openssl rand -hex 16` prints",
+        );
+    }
+    let path = path_text(&section.path, findings)?;
+    for at in std::iter::once(&section.path).chain(&section.domain) {
+        if at.value.chars().any(|c| c == ';' || c == ',' || c.is_control() || c.is_whitespace()) {
+            findings.error(
+                at.place,
+                "bad_cookie",
+                format!("`{}` cannot stand in a cookie", at.value),
+                "write it plainly",
+            );
+        }
+    }
+    let same_site = match section.same_site.value {
+        schema::SameSiteName::Lax => "Lax",
+        schema::SameSiteName::Strict => "Strict",
+        schema::SameSiteName::None => "None",
+    };
+    if same_site == "None" && !section.secure.value {
+        findings.warning(
+            section.same_site.place,
+            "insecure_cookie",
+            "browsers refuse a cookie of `SameSite=None` that is not `Secure`",
+            "write `secure: true`",
+        );
+    }
+    let mut attributes = format!("; Path={path}");
+    if !section.ttl.value.is_zero() {
+        attributes.push_str(&format!("; Max-Age={}", section.ttl.value.as_secs().max(1)));
+    }
+    if let Some(domain) = &section.domain {
+        attributes.push_str(&format!("; Domain={}", domain.value));
+    }
+    if section.secure.value {
+        attributes.push_str("; Secure");
+    }
+    if section.http_only.value {
+        attributes.push_str("; HttpOnly");
+    }
+    attributes.push_str(&format!("; SameSite={same_site}"));
+    Some(model::AffinityCookie {
+        name: section.name.value.clone(),
+        attributes,
+        secret: section.secret.value.clone().into_bytes(),
+    })
+}
+
+fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotParams {
+    if section.leave.value.0 > section.enter.value.0 {
+        findings.error(
+            section.leave.place,
+            "out_of_range",
+            "`leave` is above `enter`: a key would become hot and cold at once",
+            "write less than `enter`",
+        );
+    }
+    HotParams {
+        enter: section.enter.value.0,
+        leave: section.leave.value.0,
+        keys_max: section.keys_max.value.0 as usize,
+        volume_min: section.min_volume.value.0,
+    }
+}
+
+fn retry_model(retry: &schema::RetrySection) -> model::Retry {
+    let usual = [RetryOnName::Connect, RetryOnName::Reset, RetryOnName::BadAnswer, RetryOnName::Timeout];
+    let has = |name: RetryOnName| match &retry.on {
+        Some(on) => on.value.iter().any(|at| at.value == name),
+        None => usual.contains(&name),
+    };
+    model::Retry {
+        attempts: retry.attempts.value.0 as u32,
+        on: model::RetryOn {
+            connect: has(RetryOnName::Connect),
+            reset: has(RetryOnName::Reset),
+            bad_answer: has(RetryOnName::BadAnswer),
+            timeout: has(RetryOnName::Timeout) && retry.on_timeout.value,
+            gateway: has(RetryOnName::Gateway),
+            server_errors: has(RetryOnName::ServerErrors),
+            conflict: has(RetryOnName::Conflict),
+            throttled: has(RetryOnName::Throttled),
+        },
+        non_idempotent: retry.non_idempotent.value,
+        per_try_timeout: retry.per_try_timeout.value,
+        budget_percent: retry.budget.value.0,
+        budget_min: retry.budget_min.value.0 as u32,
+        backoff: retry.backoff.value,
+    }
+}
+
+fn rate_limit(section: &schema::RateLimitSection, findings: &mut Findings) -> model::RateLimit {
+    nonzero(&section.per, "per", findings);
+    let requests = section.requests.value.0 as u32;
+    model::RateLimit {
+        interval: section.per.value / requests.max(1),
+        burst: section.burst.as_ref().map_or(requests, |at| at.value.0 as u32),
+        key: match &section.key {
+            None => vec![KeySource::SourceIp { v4_bits: 32, v6_bits: 64 }],
+            Some(keys) => sources(keys, findings),
+        },
+        keys_max: section.keys_max.value.0 as usize,
+    }
+}
+
+fn bound(section: &schema::BoundSection, policy: PolicyParams) -> Option<BoundParams> {
     let slack = match section.preset.value {
         PresetName::Off => return None,
-        // In turn, loads are even by themselves; the bound is for keys.
-        _ if policy == PolicyName::RoundRobin => return None,
+        // Without keys, loads are even by themselves.
+        _ if !policy.hashes() => return None,
         PresetName::Strict => 0.0,
         PresetName::Balanced => 2.0,
         PresetName::Affinity => 3.0,
@@ -186,182 +391,4 @@ fn bound(section: &schema::BoundSection, policy: PolicyName) -> Option<BoundPara
             AllFullName::Reject => AllFull::Reject,
         },
     })
-}
-
-/// The sources that both kinds of key sections have.
-macro_rules! plain_sources {
-    ($section:expr, $findings:expr) => {{
-        let section = $section;
-        let mut sources = Vec::new();
-        sources.extend(section.header.as_ref().map(|at| KeySource::Header(header_name(at, $findings))));
-        sources.extend(section.cookie.as_ref().map(|at| KeySource::Cookie(nonempty(at, "a cookie's name", $findings))));
-        sources
-            .extend(section.query.as_ref().map(|at| KeySource::Query(nonempty(at, "a parameter's name", $findings))));
-        sources.extend(section.source_ip.as_ref().map(|at| KeySource::SourceIp {
-            v4_bits: at.value.v4_bits.value.0 as u8,
-            v6_bits: at.value.v6_bits.value.0 as u8,
-        }));
-        sources.extend(section.path.as_ref().map(|_| KeySource::Path));
-        sources.extend(section.uri.as_ref().map(|_| KeySource::Uri));
-        sources.extend(section.host.as_ref().map(|_| KeySource::Host));
-        sources.extend(section.method.as_ref().map(|_| KeySource::Method));
-        sources
-    }};
-}
-
-fn key_source(at: &At<schema::KeySection>, findings: &mut Findings) -> Option<KeySource> {
-    let mut sources = plain_sources!(&at.value, findings);
-    if let Some(all) = &at.value.all {
-        let parts: Vec<KeySource> = all
-            .value
-            .iter()
-            .filter_map(|part| {
-                let sources = plain_sources!(&part.value, findings);
-                exactly_one(sources, part.place, findings)
-            })
-            .collect();
-        if all.value.is_empty() {
-            findings.error(
-                all.place,
-                "empty_hash_key",
-                "there is no part of a key",
-                "add some: `all: [ { host: {} }, { path: {} } ]`",
-            );
-        }
-        sources.push(KeySource::All(parts));
-    }
-    exactly_one(sources, at.place, findings)
-}
-
-fn exactly_one(mut sources: Vec<KeySource>, place: Place, findings: &mut Findings) -> Option<KeySource> {
-    if sources.len() != 1 {
-        findings.error(
-            place,
-            "one_key_source",
-            format!("{} sources where there must be one", sources.len()),
-            "write one list entry for each source; `all: [ ... ]` joins several",
-        );
-        return None;
-    }
-    sources.pop()
-}
-
-fn health_check(at: &At<schema::HealthSection>, findings: &mut Findings) -> Option<model::HealthCheck> {
-    let section = &at.value;
-    let kind = match (&section.http, &section.tcp) {
-        (Some(http), None) => http_check(&http.value, findings)?,
-        (None, Some(_)) => CheckKind::Tcp,
-        (Some(_), Some(tcp)) => {
-            findings.error(tcp.place, "two_checks", "`http` and `tcp` exclude each other", "keep one of the two");
-            return None;
-        }
-        (None, None) => {
-            findings.error(
-                at.place,
-                "no_check",
-                "it does not say what to check",
-                "add `http: { path: /healthz }` or `tcp: {}`",
-            );
-            return None;
-        }
-    };
-    let or_interval = |at: &Option<At<Duration>>| at.as_ref().map_or(section.interval.value, |at| at.value);
-    let intervals = [Some(&section.interval), section.interval_down.as_ref(), section.interval_transition.as_ref()];
-    for interval in intervals.into_iter().flatten() {
-        if interval.value < Duration::from_millis(10) {
-            findings.error(
-                interval.place,
-                "bad_duration",
-                "checks cannot be less than 10 ms apart",
-                "write for example `2s`",
-            );
-        }
-    }
-    nonzero(&section.timeout, "timeout", findings);
-    let shortest =
-        section.interval.value.min(or_interval(&section.interval_down)).min(or_interval(&section.interval_transition));
-    if section.timeout.value > shortest {
-        findings.warning(
-            section.timeout.place,
-            "timeout_above_interval",
-            "a check may take longer than its interval: the next waits for it",
-            "write a shorter `timeout`, or a longer `interval`",
-        );
-    }
-    Some(model::HealthCheck {
-        params: CheckParams {
-            interval: section.interval.value,
-            interval_down: or_interval(&section.interval_down),
-            interval_transition: or_interval(&section.interval_transition),
-            timeout: section.timeout.value,
-            rise: section.rise.value.0 as u32,
-            fall: section.fall.value.0 as u32,
-            jitter: section.jitter.value.0 as f64 / 100.0,
-            initial: match section.initial.value {
-                schema::InitialName::Up => Initial::Up,
-                schema::InitialName::Down => Initial::Down,
-            },
-        },
-        kind,
-        port: section.port.as_ref().map(|at| at.value.0 as u16),
-    })
-}
-
-fn http_check(section: &schema::HttpCheckSection, findings: &mut Findings) -> Option<CheckKind> {
-    let path = path_text(&section.path, findings);
-    let mut expect: Vec<(u16, u16)> = section.expect.value.iter().filter_map(|at| status_range(at, findings)).collect();
-    if expect.is_empty() {
-        expect.push((200, 399));
-    }
-    let headers = section
-        .headers
-        .value
-        .iter()
-        .map(|header| (header_name(&header.value.name, findings), header_value(&header.value.value, findings)))
-        .collect();
-    let host = section.host.as_ref().map(|at| header_value(at, findings));
-    Some(CheckKind::Http { method: method(&section.method, findings), path: path?, host, headers, expect })
-}
-
-fn status_range(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> {
-    let (low, high) = at.value.split_once('-').unwrap_or((&at.value, &at.value));
-    let range = low.trim().parse().ok().zip(high.trim().parse().ok());
-    match range {
-        Some((low, high)) if (100..=599).contains(&low) && low <= high && high <= 599 => Some((low, high)),
-        _ => {
-            findings.error(
-                at.place,
-                "bad_status",
-                format!("`{}` is not a status or a range of them", at.value),
-                "write for example `200` or `200-299`",
-            );
-            None
-        }
-    }
-}
-
-fn outlier(section: Option<&At<schema::OutlierSection>>, findings: &mut Findings) -> OutlierParams {
-    let Some(at) = section else { return OutlierParams { on: OutlierOn::Connection, ..OutlierParams::default() } };
-    let section = &at.value;
-    nonzero(&section.base_ejection, "base_ejection", findings);
-    if section.max_ejection.value < section.base_ejection.value {
-        findings.error(
-            section.max_ejection.place,
-            "out_of_range",
-            "`max_ejection` is shorter than `base_ejection`",
-            "write at least the base",
-        );
-    }
-    OutlierParams {
-        on: match section.on.value {
-            OutlierOnName::Connection => OutlierOn::Connection,
-            OutlierOnName::Gateway => OutlierOn::Gateway,
-            OutlierOnName::ServerErrors => OutlierOn::ServerErrors,
-        },
-        consecutive_failures: section.consecutive_failures.value.0 as u32,
-        base_ejection: section.base_ejection.value,
-        max_ejection: section.max_ejection.value,
-        jitter: f64::from(section.jitter.value.0) / 100.0,
-        max_ejection_percent: section.max_ejection_percent.value.0,
-    }
 }

@@ -8,6 +8,7 @@ use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
+use crate::timer::Deadline;
 use crate::tunnel::{self, Way};
 use crate::upstream::Connection;
 use ringway_health::Outcome;
@@ -57,9 +58,11 @@ enum Upload {
 }
 
 pub(super) struct Exchange<'a> {
-    client: &'a mut Client,
+    pub(super) client: &'a mut Client,
     pub(super) request: &'a mut Request,
     pub(super) upstream: Connection,
+    /// End of this try; once its answer has begun, of the whole exchange.
+    limit: Deadline,
     /// How much of `request.out` has been written.
     sent: usize,
     /// Chunks of the request's body on their way up, and how much of them has been written.
@@ -84,11 +87,14 @@ pub(super) struct Exchange<'a> {
     client_keep_alive: bool,
     /// The answer waits to be whole.
     holding: bool,
+    /// What an answer of 429 or 503 asks for.
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection) -> Self {
+    pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
         let mut exchange = Self {
+            limit,
             client,
             request,
             upstream,
@@ -109,6 +115,7 @@ impl<'a> Exchange<'a> {
             upstream_keep_alive: false,
             client_keep_alive: false,
             holding: false,
+            retry_after: None,
         };
         exchange.arm_for_upload();
         exchange
@@ -122,7 +129,7 @@ impl<'a> Exchange<'a> {
         self.armed_for_client = self.starved;
         let client = http::http_of(&self.request.view, self.request.listener).timeouts.body_idle;
         let idle = if self.starved { client } else { self.timeouts().body_idle };
-        self.client.timer.set_before(idle, self.request.limit);
+        self.client.timer.set_before(idle, self.limit);
     }
 
     /// Sends the request, as far as both sides let it.
@@ -141,7 +148,7 @@ impl<'a> Exchange<'a> {
                 }
             } else if self.request.body.is_end() {
                 self.upload = Upload::Done;
-                self.client.timer.set_before(self.timeouts().response, self.request.limit);
+                self.client.timer.set_before(self.timeouts().response, self.limit);
             } else if !self.client.input.is_empty() {
                 // From here on the request cannot be told again from its start.
                 self.request.replayable = false;
@@ -226,7 +233,7 @@ impl<'a> Exchange<'a> {
             Poll::Ready(_) => {
                 // It may have answered before it closed: an early refusal of a long body, mostly.
                 self.upload = Upload::Broken;
-                self.client.timer.set_before(self.timeouts().response, self.request.limit);
+                self.client.timer.set_before(self.timeouts().response, self.limit);
                 Poll::Ready(0)
             }
             Poll::Pending => Poll::Pending,
@@ -374,6 +381,12 @@ impl<'a> Exchange<'a> {
         if self.encoding == Encoding::Chunked {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
+        if self.request.explain || self.request.set_cookie.is_some() {
+            self.request.append_fields(out);
+        }
+        if matches!(head.status, 429 | 503) {
+            self.retry_after = retry_after(head, bytes);
+        }
         out.extend_from_slice(b"\r\n");
         self.upstream.input.consume(head.head_len);
         drop(scratch);
@@ -384,7 +397,7 @@ impl<'a> Exchange<'a> {
             && self.delivered + left <= WHOLE_BYTES_MAX
         {
             self.holding = true;
-            self.client.timer.set_before(WHOLE_WAIT, self.request.limit);
+            self.client.timer.set_before(WHOLE_WAIT, self.limit);
             return Ok(false);
         }
         Ok(true)
@@ -460,7 +473,7 @@ impl<'a> Exchange<'a> {
                             self.delivered += count as u64;
                             self.request.report.sent_bytes += count as u64;
                             self.client.open.worker.cells.sent_bytes.add(count as u64);
-                            self.client.timer.set_before(self.timeouts().body_idle, self.request.limit);
+                            self.client.timer.set_before(self.timeouts().body_idle, self.limit);
                         }
                         Poll::Ready(_) => return Poll::Ready(Delivered::ClientGone),
                         Poll::Pending => break true,
@@ -489,7 +502,7 @@ impl<'a> Exchange<'a> {
             }
         };
         if progress {
-            self.client.timer.set_before(self.timeouts().body_idle, self.request.limit);
+            self.client.timer.set_before(self.timeouts().body_idle, self.limit);
         }
         if self.client.timer.poll_fired(context) {
             return Poll::Ready(if starved_by_client {
@@ -526,7 +539,8 @@ impl<'a> Exchange<'a> {
         outcome: Outcome,
     ) -> (u16, Option<ProxyError>, Next) {
         let idle = self.timeouts().body_idle;
-        self.client.timer.set_before(idle, self.request.limit);
+        self.limit = self.request.limit;
+        self.client.timer.set_before(idle, self.limit);
         let delivered = poll_fn(|context| self.poll_deliver(context)).await;
         let status = self.status;
         let (error, next) = match delivered {
@@ -547,7 +561,8 @@ impl<'a> Exchange<'a> {
                     let worker = Rc::clone(&self.client.open.worker);
                     let idle_max = self.request.view.services[self.request.service].service.config.pool.idle_max;
                     self.release_buffers();
-                    upstream.pool.put(self.upstream.stream, idle_max, worker.timers.now(), &worker.cells);
+                    let Connection { stream, slot, .. } = self.upstream;
+                    upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
                     return (status, None, next);
                 }
                 (None, next)
@@ -586,6 +601,38 @@ impl<'a> Exchange<'a> {
         self.request.report.sent_bytes += down.moved;
     }
 
+    /// Whether all of the request has been sent and nothing of the answer has come: another try may go beside this one.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.upload == Upload::Done
+            && self.status == 0
+            && self.interims == 0
+            && self.upstream.input.is_empty()
+            && self.answer.is_empty()
+            && self.request.replayable
+    }
+
+    /// Goes on with another connection, on which the same request has been sent whole.
+    pub(super) fn replace(&mut self, upstream: Connection) {
+        let worker = &self.client.open.worker;
+        worker.buffers.give(std::mem::take(&mut self.upstream.input));
+        self.upstream = upstream;
+        self.sent = self.request.out.len();
+        self.upload = Upload::Done;
+        self.client.timer.set_before(self.timeouts().response, self.limit);
+    }
+
+    /// Gives the answer up before any of it was passed on, and keeps the connection if it is whole.
+    pub(super) fn discard(mut self, upstream: &crate::worker::Upstream) {
+        let whole = self.body.is_end() && self.upload == Upload::Done && self.upstream.input.is_empty();
+        let worker = Rc::clone(&self.client.open.worker);
+        self.release_buffers();
+        if whole && self.upstream_keep_alive {
+            let idle_max = self.request.view.services[self.request.service].service.config.pool.idle_max;
+            let Connection { stream, slot, .. } = self.upstream;
+            upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
+        }
+    }
+
     fn release_buffers(&mut self) {
         let buffers = &self.client.open.worker.buffers;
         buffers.give(std::mem::take(&mut self.upstream.input));
@@ -597,6 +644,13 @@ impl<'a> Exchange<'a> {
     pub(super) fn release(mut self) {
         self.release_buffers();
     }
+}
+
+/// `Retry-After` in seconds; dates are not obeyed, because clocks differ.
+fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> Option<Duration> {
+    let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"retry-after"))?;
+    let seconds: u32 = std::str::from_utf8(field.value.of(bytes)).ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(u64::from(seconds)))
 }
 
 #[derive(Clone, Copy)]

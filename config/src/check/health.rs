@@ -1,0 +1,201 @@
+//! Active checks and ejection.
+
+use super::key::regex;
+use super::text::{header_name, header_value, method, nonzero, path_text};
+use crate::decode::{At, Findings};
+use crate::model::{self, Capture, CheckKind};
+use crate::schema::{self, OutlierOnName};
+use ringway_health::{
+    CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, SuccessRateParams,
+};
+use std::time::Duration;
+
+pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findings) -> Option<model::HealthCheck> {
+    let section = &at.value;
+    let places = [
+        section.http.as_ref().map(|at| at.place),
+        section.grpc.as_ref().map(|at| at.place),
+        section.tcp.as_ref().map(|at| at.place),
+    ];
+    if let Some(second) = places.iter().flatten().nth(1) {
+        findings.error(*second, "two_checks", "`http`, `grpc` and `tcp` exclude one another", "keep one of them");
+        return None;
+    }
+    let kind = match (&section.http, &section.grpc, &section.tcp) {
+        (Some(http), ..) => http_check(&http.value, findings)?,
+        (None, Some(grpc), _) => CheckKind::Grpc {
+            service: grpc.value.service.as_ref().map_or_else(String::new, |at| header_value(at, findings)),
+            authority: grpc.value.authority.as_ref().map(|at| header_value(at, findings)),
+        },
+        (None, None, Some(_)) => CheckKind::Tcp,
+        (None, None, None) => {
+            findings.error(
+                at.place,
+                "no_check",
+                "it does not say what to check",
+                "add `http: { path: /healthz }`, `grpc: {}` or `tcp: {}`",
+            );
+            return None;
+        }
+    };
+    let address = section.address.as_ref().and_then(|at| {
+        let parsed = at.value.parse().ok();
+        if parsed.is_none() {
+            let message = format!("`{}` is not an IP address", at.value);
+            findings.error(at.place, "bad_address", message, "write for example `10.0.0.1`; the port is `port`");
+        }
+        parsed
+    });
+    let or_interval = |at: &Option<At<Duration>>| at.as_ref().map_or(section.interval.value, |at| at.value);
+    let intervals = [Some(&section.interval), section.interval_down.as_ref(), section.interval_transition.as_ref()];
+    for interval in intervals.into_iter().flatten() {
+        if interval.value < Duration::from_millis(10) {
+            findings.error(
+                interval.place,
+                "bad_duration",
+                "checks cannot be less than 10 ms apart",
+                "write for example `2s`",
+            );
+        }
+    }
+    nonzero(&section.timeout, "timeout", findings);
+    let shortest =
+        section.interval.value.min(or_interval(&section.interval_down)).min(or_interval(&section.interval_transition));
+    if section.timeout.value > shortest {
+        findings.warning(
+            section.timeout.place,
+            "timeout_above_interval",
+            "a check may take longer than its interval: the next waits for it",
+            "write a shorter `timeout`, or a longer `interval`",
+        );
+    }
+    Some(model::HealthCheck {
+        params: CheckParams {
+            interval: section.interval.value,
+            interval_down: or_interval(&section.interval_down),
+            interval_transition: or_interval(&section.interval_transition),
+            timeout: section.timeout.value,
+            rise: section.rise.value.0 as u32,
+            fall: section.fall.value.0 as u32,
+            jitter: section.jitter.value.0 as f64 / 100.0,
+            initial: match section.initial.value {
+                schema::InitialName::Up => Initial::Up,
+                schema::InitialName::Down => Initial::Down,
+            },
+        },
+        kind,
+        port: section.port.as_ref().map(|at| at.value.0 as u16),
+        address,
+        tls: section.tls.as_ref().map(|at| model::CheckTls {
+            sni: at.value.sni.as_ref().map(|at| header_value(at, findings)),
+            ca: at.value.ca.as_ref().map(|at| at.value.clone().into()),
+            verify: at.value.verify.value,
+        }),
+        agent: section.agent.as_ref().map(|at| model::Agent {
+            port: at.value.port.value.0 as u16,
+            send: at.value.send.as_ref().map_or_else(String::new, |at| at.value.clone()),
+        }),
+        concurrency: section.concurrency.value.0 as usize,
+    })
+}
+
+fn http_check(section: &schema::HttpCheckSection, findings: &mut Findings) -> Option<CheckKind> {
+    let path = path_text(&section.path, findings);
+    let mut expect: Vec<(u16, u16)> = section.expect.value.iter().filter_map(|at| status_range(at, findings)).collect();
+    if expect.is_empty() {
+        expect.push((200, 399));
+    }
+    let headers = section
+        .headers
+        .value
+        .iter()
+        .map(|header| (header_name(&header.value.name, findings), header_value(&header.value.value, findings)))
+        .collect();
+    let host = section.host.as_ref().map(|at| header_value(at, findings));
+    let body = match (&section.body, &section.body_regex) {
+        (Some(_), Some(at)) => {
+            findings.error(at.place, "two_bodies", "`body` and `body_regex` exclude each other", "keep one of the two");
+            None
+        }
+        (Some(at), None) => regex(&At { value: regex::escape(&at.value), place: at.place }, findings).map(Capture),
+        (None, Some(at)) => regex(at, findings).map(Capture),
+        (None, None) => None,
+    };
+    let weight_header = header_name(&section.weight_header, findings);
+    let method = method(&section.method, findings);
+    Some(CheckKind::Http { method, path: path?, host, headers, expect, body, weight_header })
+}
+
+fn status_range(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> {
+    let (low, high) = at.value.split_once('-').unwrap_or((&at.value, &at.value));
+    let range = low.trim().parse().ok().zip(high.trim().parse().ok());
+    match range {
+        Some((low, high)) if (100..=599).contains(&low) && low <= high && high <= 599 => Some((low, high)),
+        _ => {
+            findings.error(
+                at.place,
+                "bad_status",
+                format!("`{}` is not a status or a range of them", at.value),
+                "write for example `200` or `200-299`",
+            );
+            None
+        }
+    }
+}
+
+pub(super) fn outlier(section: Option<&At<schema::OutlierSection>>, findings: &mut Findings) -> OutlierParams {
+    let Some(at) = section else { return OutlierParams { on: OutlierOn::Connection, ..OutlierParams::default() } };
+    let section = &at.value;
+    nonzero(&section.base_ejection, "base_ejection", findings);
+    if section.max_ejection.value < section.base_ejection.value {
+        findings.error(
+            section.max_ejection.place,
+            "out_of_range",
+            "`max_ejection` is shorter than `base_ejection`",
+            "write at least the base",
+        );
+    }
+    nonzero(&section.interval, "interval", findings);
+    if let Some(detector) = &section.failure_percentage
+        && detector.value.threshold.value.0 == 0
+    {
+        findings.error(
+            detector.value.threshold.place,
+            "out_of_range",
+            "a threshold of 0 % would eject everybody",
+            "write a percentage from 1 to 100",
+        );
+    }
+    OutlierParams {
+        on: match section.on.value {
+            OutlierOnName::Connection => OutlierOn::Connection,
+            OutlierOnName::Gateway => OutlierOn::Gateway,
+            OutlierOnName::ServerErrors => OutlierOn::ServerErrors,
+        },
+        consecutive_failures: section.consecutive_failures.value.0 as u32,
+        consecutive_local_failures: section.consecutive_local_failures.as_ref().map(|at| at.value.0 as u32),
+        failure_percentage: section.failure_percentage.as_ref().map(|at| FailurePercentageParams {
+            threshold: at.value.threshold.value.0,
+            hosts_min: at.value.min_hosts.value.0 as u32,
+            volume_min: at.value.min_volume.value.0 as u32,
+        }),
+        success_rate: section.success_rate.as_ref().map(|at| SuccessRateParams {
+            deviations: at.value.deviations.value.0,
+            hosts_min: at.value.min_hosts.value.0 as u32,
+            volume_min: at.value.min_volume.value.0 as u32,
+        }),
+        latency: section.latency.as_ref().map(|at| LatencyParams {
+            factor: at.value.factor.value.0,
+            least: at.value.least.value,
+            hosts_min: at.value.min_hosts.value.0 as u32,
+            volume_min: at.value.min_volume.value.0 as u32,
+        }),
+        interval: section.interval.value,
+        retry_after_max: section.retry_after_max.value,
+        return_on_check: section.return_on_check.value,
+        base_ejection: section.base_ejection.value,
+        max_ejection: section.max_ejection.value,
+        jitter: f64::from(section.jitter.value.0) / 100.0,
+        max_ejection_percent: section.max_ejection_percent.value.0,
+    }
+}

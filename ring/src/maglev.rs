@@ -1,0 +1,186 @@
+//! The Maglev table: every member takes turns in claiming the entries of its own permutation.
+//!
+//! Shares are even to within one part in (table size / members); a change of membership moves more keys than the minimum.
+//! Source: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4. Weights
+//! are honoured by skipping turns: a member of half the largest weight claims in every other round.
+
+use crate::hash::Hash;
+use crate::params::MaglevParams;
+use crate::ring::{BuildError, Member, Slot};
+use crate::walk::Walk;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+
+/// Largest table.
+pub const TABLE_SIZE_MAX: u32 = 5_000_011;
+
+/// A table, immutable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maglev {
+    /// Owner's slot of every entry; empty if nobody has weight.
+    table: Box<[u16]>,
+    members: usize,
+    placed: usize,
+    params: MaglevParams,
+    digest: u64,
+}
+
+struct Claimant {
+    slot: u16,
+    weight: u64,
+    next: u64,
+    skip: u64,
+    /// Turns owed, in units of the largest weight.
+    credit: u64,
+}
+
+impl Maglev {
+    /// Builds the table of members that are sorted by id, distinct, and of lawful weight.
+    pub(crate) fn build(members: &[Member<'_>], params: MaglevParams) -> Result<Self, BuildError> {
+        let size = u64::from(params.table_size);
+        if !is_prime(params.table_size) || params.table_size > TABLE_SIZE_MAX {
+            return Err(BuildError::TableSize(params.table_size));
+        }
+        let mut claimants: Vec<Claimant> = members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.weight > 0)
+            .map(|(slot, member)| {
+                let id = member.id.as_bytes();
+                Claimant {
+                    slot: slot as u16,
+                    weight: u64::from(member.weight),
+                    next: xxh3_64_with_seed(id, params.seed ^ 0x6d61_676c_6576_0001) % size,
+                    skip: xxh3_64_with_seed(id, params.seed ^ 0x6d61_676c_6576_0002) % (size - 1) + 1,
+                    credit: 0,
+                }
+            })
+            .collect();
+        if claimants.len() as u64 > size {
+            return Err(BuildError::TableSize(params.table_size));
+        }
+        let heaviest = claimants.iter().map(|claimant| claimant.weight).max().unwrap_or(0);
+        let mut table = vec![u16::MAX; if claimants.is_empty() { 0 } else { size as usize }];
+        let mut free = table.len();
+        while free > 0 {
+            for claimant in &mut claimants {
+                claimant.credit += claimant.weight;
+                if claimant.credit < heaviest {
+                    continue;
+                }
+                claimant.credit -= heaviest;
+                while table[claimant.next as usize] != u16::MAX {
+                    claimant.next = (claimant.next + claimant.skip) % size;
+                }
+                table[claimant.next as usize] = claimant.slot;
+                free -= 1;
+                if free == 0 {
+                    break;
+                }
+            }
+        }
+        let mut hasher = Xxh3::new();
+        for &slot in &table {
+            hasher.update(members[usize::from(slot)].id.as_bytes());
+            hasher.update(&[0]);
+        }
+        let placed = claimants.len();
+        Ok(Self { table: table.into(), members: members.len(), placed, params, digest: hasher.digest() })
+    }
+
+    /// The owner of a key. `None` if nobody has weight.
+    #[inline]
+    #[must_use]
+    pub fn owner(&self, hash: Hash) -> Option<Slot> {
+        self.table.get(self.position(hash)).map(|&slot| Slot(slot))
+    }
+
+    #[inline]
+    pub(crate) fn walk(&self, hash: Hash) -> Walk {
+        Walk::new(self.position(hash) as u32)
+    }
+
+    /// The next distinct member along the table, whose entries are mixed well enough to spread a full one's overflow.
+    #[inline]
+    pub(crate) fn next(&self, walk: &mut Walk) -> Option<Slot> {
+        walk.step(self.table.len(), self.placed, self.members, |position| self.table[position])
+    }
+
+    #[inline]
+    fn position(&self, hash: Hash) -> usize {
+        (hash % u64::from(self.params.table_size)) as usize
+    }
+
+    /// Owners' slots, entry by entry.
+    #[must_use]
+    pub fn table(&self) -> &[u16] {
+        &self.table
+    }
+
+    /// Entries that each member owns, in slot order.
+    #[must_use]
+    pub fn counts(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.members];
+        self.table.iter().for_each(|&slot| counts[usize::from(slot)] += 1);
+        counts
+    }
+
+    /// A number that two tables share exactly if they place every key alike.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Bytes of memory, on the heap.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.table.len() * 2
+    }
+}
+
+/// Whether a number is prime: every skip then visits the whole table.
+#[must_use]
+pub fn is_prime(number: u32) -> bool {
+    number >= 2
+        && (2..).take_while(|&divisor: &u64| divisor * divisor <= u64::from(number)).all(|d| u64::from(number) % d != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(members: &[(&str, u32)], table_size: u32) -> Maglev {
+        let mut members: Vec<Member<'_>> = members.iter().map(|&(id, weight)| Member { id, weight }).collect();
+        members.sort_by_key(|member| member.id);
+        Maglev::build(&members, MaglevParams { table_size, seed: 0 }).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn shares_are_even_and_follow_weights() {
+        let counts = build(&[("a", 100), ("b", 100), ("c", 100)], 65_537).counts();
+        assert!(counts.iter().all(|&count| (21_845..=21_846).contains(&count)), "{counts:?}");
+        let counts = build(&[("a", 100), ("b", 300), ("c", 0)], 65_537).counts();
+        assert!((16_380..=16_390).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
+    }
+
+    #[test]
+    fn entries_are_pinned() {
+        // Made by another implementation.
+        assert_eq!(build(&[("a", 100), ("b", 100), ("c", 100)], 251).table()[..24], PINNED);
+    }
+
+    const PINNED: [u16; 24] = [2, 0, 1, 1, 2, 0, 2, 1, 0, 0, 1, 1, 2, 2, 0, 2, 0, 1, 2, 1, 2, 2, 2, 1];
+
+    #[test]
+    fn sizes_that_are_no_primes_are_refused() {
+        for size in [0, 1, 4, 65_536] {
+            let member = Member { id: "a", weight: 100 };
+            assert!(Maglev::build(&[member], MaglevParams { table_size: size, seed: 0 }).is_err(), "{size}");
+        }
+        assert!(is_prime(65_537) && is_prime(TABLE_SIZE_MAX) && !is_prime(65_535));
+    }
+
+    #[test]
+    fn nobody_with_weight_owns_nothing() {
+        assert_eq!(build(&[("a", 0)], 251).owner(7), None);
+    }
+}

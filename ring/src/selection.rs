@@ -1,0 +1,94 @@
+//! How far one request has come in looking for a member.
+
+use crate::group::Ask;
+use crate::hash::Hash;
+use crate::ring::Slot;
+use crate::walk::{Seen, Walk};
+
+/// How far one request has come in looking for a member. Kept for its retries.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    pub(crate) ask: Ask,
+    pub(crate) walk: Walk,
+    pub(crate) stage: Stage,
+    /// Index of the level in which the key is at home, and of the one that is looked at.
+    pub(crate) home: u8,
+    pub(crate) level: u8,
+    /// Levels that have been looked at, as bits.
+    pub(crate) visited: u16,
+    pub(crate) owner: Option<Slot>,
+    /// Members that were given.
+    pub(crate) tried: Seen,
+    pub(crate) spills: u32,
+    pub(crate) skipped: u32,
+    /// Numbers drawn so far.
+    pub(crate) draws: u32,
+    /// Somebody of this level refused the key only because of a ramp or of shedding.
+    pub(crate) ramped: bool,
+    /// The first level in which somebody had no room.
+    pub(crate) full_level: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// One of a hot key's owners; bound.
+    Hot,
+    /// Thresholds and bound.
+    Strict,
+    /// No thresholds but health and drain; bound.
+    Relaxed,
+    /// Beyond the bound, as the policy says.
+    Forced,
+    Over,
+}
+
+impl Selection {
+    #[inline]
+    pub(crate) fn new(ask: Ask, home: u8, walk: Walk, stage: Stage) -> Self {
+        Self {
+            ask,
+            walk,
+            stage,
+            home,
+            level: home,
+            visited: 0,
+            owner: None,
+            tried: Seen::default(),
+            spills: 0,
+            skipped: 0,
+            draws: 0,
+            ramped: false,
+            full_level: None,
+        }
+    }
+
+    /// The key's owner: the first of its walk, whatever its health. `None` before the first step.
+    #[must_use]
+    pub fn owner(&self) -> Option<Slot> {
+        self.owner
+    }
+
+    /// Members that were passed over because of the bound.
+    #[must_use]
+    pub fn spills(&self) -> u32 {
+        self.spills
+    }
+
+    /// Members that were passed over because of health, drain, ramps or shedding.
+    #[must_use]
+    pub fn skipped(&self) -> u32 {
+        self.skipped
+    }
+
+    /// The hash that the walk follows.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        self.ask.hash
+    }
+
+    /// Whether the key was spread over several owners because it is hot.
+    #[must_use]
+    pub fn is_hot(&self) -> bool {
+        self.ask.owners > 1
+    }
+}

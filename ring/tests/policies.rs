@@ -1,0 +1,428 @@
+//! Every policy honours weights, ramps, hard limits, levels; keys move no more than they must.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use proptest::prelude::*;
+use ringway_ring::{
+    Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, MaglevParams, Method, PeakEwmaParams, Pick, PolicyParams,
+    RendezvousParams, RingParams, Slot, Total, group_movement, hash_key,
+};
+use std::sync::Arc;
+
+const KEYED: [PolicyParams; 3] = [
+    PolicyParams::Ring(RingParams { points: 64, seed: 0 }),
+    PolicyParams::Maglev(MaglevParams { table_size: 1021, seed: 0 }),
+    PolicyParams::Rendezvous(RendezvousParams { seed: 0 }),
+];
+const ALL: [PolicyParams; 9] = [
+    KEYED[0],
+    KEYED[1],
+    KEYED[2],
+    PolicyParams::RoundRobin,
+    PolicyParams::Random,
+    PolicyParams::PowerOfTwo,
+    PolicyParams::LeastRequest,
+    PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000 }),
+    PolicyParams::First,
+];
+
+struct Fleet {
+    group: Group,
+    loads: Vec<Arc<Load>>,
+    ids: Vec<String>,
+}
+
+/// Of (id, weight, requests_max, level), sorted by id.
+fn fleet(policy: PolicyParams, bound: Option<BoundParams>, members: &[(&str, u32, u32, u8)]) -> Fleet {
+    let loads: Vec<Arc<Load>> = members.iter().map(|(id, ..)| Arc::new(Load::new(id))).collect();
+    let list = members.iter().zip(&loads).map(|(&(id, weight, requests_max, level), load)| GroupMember {
+        id,
+        weight,
+        requests_max,
+        level,
+        load: Arc::clone(load),
+    });
+    let group = Group::build(policy, bound, list, Arc::new(Total::new(1))).unwrap();
+    Fleet { group, loads, ids: members.iter().map(|(id, ..)| (*id).to_owned()).collect() }
+}
+
+fn equal(policy: PolicyParams, count: usize) -> Fleet {
+    let ids: Vec<String> = (0..count).map(|index| format!("b{index:03}")).collect();
+    let members: Vec<(&str, u32, u32, u8)> = ids.iter().map(|id| (id.as_str(), 100, u32::MAX, 0)).collect();
+    fleet(policy, None, &members)
+}
+
+fn ask(number: u64) -> Ask {
+    Ask {
+        hash: hash_key(&number.to_le_bytes(), 0),
+        chance: hash_key(&number.to_le_bytes(), 99),
+        now_millis: 1_000,
+        owners: 0,
+    }
+}
+
+impl Fleet {
+    fn place(&self, number: u64) -> Option<Slot> {
+        let mut selection = self.group.begin(ask(number));
+        match self.group.next(&mut selection, 0) {
+            Pick::Backend(slot) => Some(slot),
+            _ => None,
+        }
+    }
+
+    fn touch(&self, number: u64) -> Option<Slot> {
+        let slot = self.place(number)?;
+        self.group.release(slot, 0);
+        Some(slot)
+    }
+
+    fn counts(&self, requests: u64) -> Vec<u32> {
+        let mut counts = vec![0; self.loads.len()];
+        (0..requests).for_each(|number| counts[usize::from(self.touch(number).unwrap().0)] += 1);
+        counts
+    }
+}
+
+#[test]
+fn every_policy_gives_each_member_once_and_then_nobody() {
+    for policy in ALL {
+        let fleet = equal(policy, 40);
+        for number in 0..20 {
+            let mut selection = fleet.group.begin(ask(number));
+            let mut given = Vec::new();
+            while let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) {
+                fleet.group.release(slot, 0);
+                given.push(slot.0);
+            }
+            given.sort_unstable();
+            assert_eq!(given, (0..40).collect::<Vec<_>>(), "{policy:?}");
+            assert_eq!(fleet.group.next(&mut selection, 0), Pick::None, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn every_policy_honours_weight_zero_and_members_that_are_down() {
+    for policy in ALL {
+        let members =
+            [("a", 100, u32::MAX, 0), ("b", 0, u32::MAX, 0), ("c", 100, u32::MAX, 0), ("d", 100, u32::MAX, 0)];
+        let fleet = fleet(policy, None, &members);
+        fleet.loads[2].set_lifecycle(0);
+        fleet.group.refresh();
+        let counts = fleet.counts(2_000);
+        assert_eq!((counts[1], counts[2]), (0, 0), "{policy:?}: {counts:?}");
+        assert_eq!(counts[0] + counts[3], 2_000);
+        fleet.loads.iter().for_each(|load| load.set_lifecycle(0));
+        fleet.group.refresh();
+        assert_eq!(fleet.place(1), None, "{policy:?}");
+    }
+}
+
+#[test]
+fn every_policy_skips_a_full_member_and_says_when_all_are() {
+    for policy in ALL {
+        let fleet = fleet(policy, None, &[("a", 100, 2, 0), ("b", 100, 3, 0), ("c", 100, 1, 0)]);
+        for number in 0..6 {
+            assert!(fleet.place(number).is_some(), "{policy:?} {number}");
+        }
+        let mut selection = fleet.group.begin(ask(7));
+        assert_eq!(fleet.group.next(&mut selection, 0), Pick::AllFull, "{policy:?}");
+        fleet.group.release(Slot(2), 0);
+        fleet.group.restart(&mut selection);
+        assert_eq!(fleet.group.next(&mut selection, 0), Pick::Backend(Slot(2)), "{policy:?}");
+    }
+}
+
+#[test]
+fn every_policy_but_first_follows_weights_and_ramps() {
+    for policy in ALL.into_iter().filter(|policy| *policy != PolicyParams::First) {
+        let fleet = fleet(policy, None, &[("a", 100, u32::MAX, 0), ("b", 300, u32::MAX, 0)]);
+        let spread = |fleet: &Fleet| {
+            // Requests stay for a while, so that policies which look at loads have some to look at.
+            let mut held = std::collections::VecDeque::new();
+            let mut counts = [0.0; 2];
+            for number in 0..8_000 {
+                let slot = fleet.place(number).unwrap();
+                counts[usize::from(slot.0)] += 1.0;
+                held.push_back(slot);
+                if held.len() > 40 {
+                    fleet.group.release(held.pop_front().unwrap(), 0);
+                }
+            }
+            held.into_iter().for_each(|slot| fleet.group.release(slot, 0));
+            counts[1] / counts[0]
+        };
+        let ratio = spread(&fleet);
+        assert!((2.0..4.5).contains(&ratio), "{policy:?}: {ratio}");
+        // At a tenth of its ramp, the heavy one has 30 to the other's 100.
+        fleet.loads[1].set_lifecycle(FULL_SHARE / 10);
+        fleet.group.refresh();
+        let ratio = spread(&fleet);
+        assert!((0.05..0.6).contains(&ratio), "{policy:?} in its ramp: {ratio}");
+    }
+}
+
+#[test]
+fn least_request_takes_the_least_and_first_fills_up() {
+    let least = equal(PolicyParams::LeastRequest, 5);
+    for number in 0..50 {
+        least.place(number).unwrap();
+    }
+    assert!(least.loads.iter().all(|load| load.in_flight() == 10));
+    let first = fleet(PolicyParams::First, None, &[("a", 100, 3, 0), ("b", 100, 3, 0), ("c", 100, 3, 0)]);
+    let slots: Vec<u16> = (0..9).map(|number| first.place(number).unwrap().0).collect();
+    assert_eq!(slots, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+}
+
+#[test]
+fn two_choices_keep_loads_close() {
+    let spread = |policy| {
+        let fleet = equal(policy, 50);
+        for number in 0..5_000 {
+            fleet.place(number).unwrap();
+        }
+        fleet.loads.iter().map(|load| load.in_flight()).max().unwrap()
+    };
+    assert!(spread(PolicyParams::PowerOfTwo) <= 106);
+    assert!(spread(PolicyParams::Random) >= 115);
+}
+
+#[test]
+fn peak_ewma_avoids_the_slow_one_and_comes_back() {
+    let fleet = equal(ALL[7], 2);
+    for load in &fleet.loads {
+        load.observe(1_000.0, 1_000, 10_000);
+    }
+    fleet.loads[0].observe(500_000.0, 1_000, 10_000);
+    let counts = fleet.counts(1_000);
+    assert_eq!(counts[0], 0, "{counts:?}");
+    // A minute later the peak is forgotten: e^-6 of it is left, as much as the other has.
+    let mut selection =
+        (0..200).map(|number| fleet.group.begin(Ask { now_millis: 121_000, ..ask(number) })).collect::<Vec<_>>();
+    fleet.loads[1].observe(1_000.0, 121_000, 10_000);
+    let to_first = selection
+        .iter_mut()
+        .filter_map(|selection| match fleet.group.next(selection, 0) {
+            Pick::Backend(slot) => {
+                fleet.group.release(slot, 0);
+                Some(slot)
+            }
+            _ => None,
+        })
+        .filter(|slot| slot.0 == 0)
+        .count();
+    assert!(to_first > 50, "{to_first}");
+}
+
+#[test]
+fn latency_peaks_at_once_and_fades_with_its_constant() {
+    let load = Load::new("a");
+    assert_eq!(load.latency_micros(5, 1_000), 0.0);
+    load.observe(100.0, 0, 1_000);
+    load.observe(900.0, 0, 1_000);
+    assert_eq!(load.latency_micros(0, 1_000), 900.0);
+    load.observe(100.0, 1_000, 1_000);
+    let mean = load.latency_micros(1_000, 1_000);
+    assert!((390.0..400.0).contains(&mean), "{mean}");
+    // The clock wraps, and may go back a little.
+    load.observe(900.0, u32::MAX, 1_000);
+    assert!(load.latency_micros(u32::MAX - 5, 1_000) == 900.0 && load.latency_micros(999, 1_000) < 400.0);
+}
+
+#[test]
+fn lower_levels_take_all_until_their_share_shrinks() {
+    for policy in ALL {
+        let members =
+            [("a", 100, u32::MAX, 0), ("b", 100, u32::MAX, 0), ("x", 100, u32::MAX, 2), ("y", 100, u32::MAX, 2)];
+        let fleet = fleet(policy, None, &members);
+        let counts = fleet.counts(4_000);
+        assert_eq!(counts[2] + counts[3], 0, "{policy:?}");
+        // 40 % of the keys move to the second level, and only they.
+        let before: Vec<Slot> = (0..4_000).map(|number| fleet.touch(number).unwrap()).collect();
+        fleet.group.set_level_shares(&[(0, 0.6), (2, 0.4)]);
+        let after: Vec<Slot> = (0..4_000).map(|number| fleet.touch(number).unwrap()).collect();
+        let moved = after.iter().filter(|slot| slot.0 >= 2).count();
+        assert!((1_400..1_800).contains(&moved), "{policy:?}: {moved}");
+        if policy.hashes() {
+            assert!(before.iter().zip(&after).all(|(before, after)| after.0 >= 2 || before == after));
+            assert_eq!(after, (0..4_000).map(|number| fleet.touch(number).unwrap()).collect::<Vec<_>>());
+        }
+        // The first level dies: everything goes on, whatever the shares say.
+        fleet.loads[0].set_lifecycle(0);
+        fleet.loads[1].set_lifecycle(0);
+        fleet.group.refresh();
+        let counts = fleet.counts(1_000);
+        assert_eq!(counts[0] + counts[1], 0, "{policy:?}");
+    }
+}
+
+#[test]
+fn full_level_overflows_into_the_next() {
+    for policy in ALL {
+        let fleet =
+            fleet(policy, Some(BoundParams::default()), &[("a", 100, 2, 0), ("b", 100, 2, 0), ("x", 100, 50, 1)]);
+        let slots: Vec<u16> = (0..10).map(|number| fleet.place(number).unwrap().0).collect();
+        assert_eq!(slots.iter().filter(|&&slot| slot == 2).count(), 6, "{policy:?}: {slots:?}");
+    }
+}
+
+#[test]
+fn bound_counts_its_own_level_and_not_the_stranded() {
+    let bound = BoundParams { slack: 0.0, ..BoundParams::default() };
+    let members = [("a", 100, u32::MAX, 0), ("b", 100, u32::MAX, 0), ("c", 100, u32::MAX, 0), ("x", 100, u32::MAX, 1)];
+    let fleet = fleet(KEYED[0], Some(bound), &members);
+    let mut held: Vec<Slot> = (0..29).map(|number| fleet.place(number).unwrap()).collect();
+    assert_eq!([0, 1, 2, 3].map(|slot| fleet.group.cap(Slot(slot))), [13, 13, 13, 2]);
+    // One dies with its requests hanging: they are no part of what the others share.
+    fleet.loads[2].set_lifecycle(0);
+    fleet.group.refresh();
+    let stranded = held.iter().filter(|slot| slot.0 == 2).count() as u32;
+    let expected = ((30 - stranded) as f64 * 1.25 / 2.0).ceil() as u32;
+    assert_eq!(fleet.group.cap(Slot(0)), expected);
+    // They end one by one: the bound does not move.
+    held.retain(|slot| {
+        let stays = slot.0 != 2;
+        if !stays {
+            fleet.group.release(*slot, 0);
+        }
+        stays
+    });
+    assert_eq!(fleet.group.cap(Slot(0)), expected);
+}
+
+#[test]
+fn hot_key_is_spread_over_the_first_of_its_walk_and_no_others() {
+    for policy in KEYED {
+        let fleet = equal(policy, 20);
+        let walk = fleet.group.sequence(ask(3).hash);
+        let mut held = Vec::new();
+        for turn in 0..400 {
+            let mut selection = fleet.group.begin(Ask { owners: 4, chance: ask(turn).chance, ..ask(3) });
+            let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) else { panic!("somebody takes it") };
+            assert_eq!(selection.owner(), Some(walk[0]));
+            held.push(slot);
+        }
+        for owner in &walk[..4] {
+            let count = held.iter().filter(|slot| *slot == owner).count();
+            assert!((90..=110).contains(&count), "{policy:?}: {count}");
+        }
+        // A retry goes on along the walk, never back.
+        let mut selection = fleet.group.begin(Ask { owners: 4, ..ask(3) });
+        let mut given = Vec::new();
+        while let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) {
+            assert!(!given.contains(&slot));
+            given.push(slot);
+        }
+        assert_eq!(given.len(), 20);
+    }
+}
+
+#[test]
+fn reserving_by_name_obeys_health_and_the_hard_limit() {
+    let fleet = fleet(KEYED[0], Some(BoundParams::default()), &[("a", 100, 1, 0), ("b", 100, u32::MAX, 0)]);
+    let mut selection = fleet.group.begin(ask(1));
+    assert!(fleet.group.reserve(&mut selection, Slot(0), 0));
+    assert_eq!(selection.owner(), Some(Slot(0)));
+    let mut other = fleet.group.begin(ask(2));
+    assert!(!fleet.group.reserve(&mut other, Slot(0), 0), "it is full");
+    fleet.group.release(Slot(0), 0);
+    fleet.loads[0].set_lifecycle(0);
+    fleet.group.refresh();
+    assert!(!fleet.group.reserve(&mut other, Slot(0), 0), "it is down");
+    assert_eq!(fleet.group.next(&mut other, 0), Pick::Backend(Slot(1)));
+}
+
+fn movement_of(old: &Fleet, new: &Fleet) -> ringway_ring::Movement {
+    let ids = |fleet: &Fleet| -> Vec<String> { fleet.ids.clone() };
+    let (old_ids, new_ids) = (ids(old), ids(new));
+    let old_ids: Vec<&str> = old_ids.iter().map(String::as_str).collect();
+    let new_ids: Vec<&str> = new_ids.iter().map(String::as_str).collect();
+    group_movement(&old.group, &old_ids, &new.group, &new_ids)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn movement_of_every_keyed_policy_is_what_counting_finds(
+        kinds in (0..3_usize, 0..3_usize),
+        sizes in (1..9_usize, 1..9_usize),
+        seeds in (0..2_u64, 0..2_u64),
+    ) {
+        let policy = |kind: usize, seed: u64| match kind {
+            0 => PolicyParams::Ring(RingParams { points: 64, seed }),
+            1 => PolicyParams::Maglev(MaglevParams { table_size: 1021, seed }),
+            _ => PolicyParams::Rendezvous(RendezvousParams { seed }),
+        };
+        let (old, new) = (equal(policy(kinds.0, seeds.0), sizes.0), equal(policy(kinds.1, seeds.1), sizes.1));
+        let movement = movement_of(&old, &new);
+        let samples = 20_000;
+        let moved = (0..samples).filter(|number: &u64| {
+            let key = number.to_le_bytes();
+            let from = old.group.owner(hash_key(&key, seeds.0)).unwrap();
+            let to = new.group.owner(hash_key(&key, seeds.1)).unwrap();
+            old.ids[usize::from(from.0)] != new.ids[usize::from(to.0)]
+        }).count();
+        prop_assert!((movement.moved - moved as f64 / samples as f64).abs() < 0.02, "{} {}", movement.moved, moved);
+    }
+
+    #[test]
+    fn rendezvous_and_ring_move_only_what_they_must(count in 2..20_usize, gone in any::<prop::sample::Index>()) {
+        for policy in [KEYED[0], KEYED[2]] {
+            let before = equal(policy, count);
+            let gone = gone.index(count);
+            let left: Vec<(&str, u32, u32, u8)> = before.ids.iter().enumerate()
+                .filter(|(index, _)| *index != gone).map(|(_, id)| (id.as_str(), 100, u32::MAX, 0)).collect();
+            let after = fleet(policy, None, &left);
+            for number in 0..500 {
+                let hash = ask(number).hash;
+                let skipped: Vec<&str> = before.group.sequence(hash).into_iter()
+                    .map(|slot| before.ids[usize::from(slot.0)].as_str()).filter(|id| *id != before.ids[gone]).collect();
+                let rebuilt: Vec<&str> =
+                    after.group.sequence(hash).into_iter().map(|slot| after.ids[usize::from(slot.0)].as_str()).collect();
+                prop_assert_eq!(skipped, rebuilt);
+            }
+        }
+    }
+}
+
+#[test]
+fn exact_movement_equals_a_million_keys() {
+    for kind in 0..2 {
+        let policy = [PolicyParams::Ring(RingParams::default()), PolicyParams::Maglev(MaglevParams::default())][kind];
+        let (old, new) = (equal(policy, 10), equal(policy, 11));
+        let movement = movement_of(&old, &new);
+        assert_eq!(movement.method, Method::Exact);
+        let mut counted = std::collections::BTreeMap::new();
+        for number in 0..1_000_000_u64 {
+            let hash = hash_key(&number.to_le_bytes(), 0);
+            let (from, to) = (old.group.owner(hash).unwrap(), new.group.owner(hash).unwrap());
+            *counted.entry((from.0, to.0)).or_insert(0.0) += 1e-6;
+        }
+        let moved: f64 = counted.iter().filter(|((from, to), _)| from != to).map(|(_, share)| share).sum();
+        assert!((moved - movement.moved).abs() < 0.002, "{moved} {}", movement.moved);
+        for flow in &movement.moves {
+            let slot = |ids: &[String], id: &str| ids.iter().position(|known| known == id).unwrap() as u16;
+            let found = counted.get(&(slot(&old.ids, &flow.from), slot(&new.ids, &flow.to))).unwrap_or(&0.0);
+            // Four standard deviations of a count of a million.
+            assert!((found - flow.share).abs() < 4.0 * (flow.share / 1e6).sqrt() + 1e-5, "{flow:?} {found}");
+        }
+    }
+}
+
+#[test]
+fn digest_tells_policies_memberships_and_levels_apart() {
+    let mut digests: Vec<Option<u64>> = KEYED.iter().map(|policy| equal(*policy, 4).group.digest()).collect();
+    digests.push(equal(KEYED[0], 5).group.digest());
+    let tiers = [
+        ("b000", 100, u32::MAX, 0),
+        ("b001", 100, u32::MAX, 0),
+        ("b002", 100, u32::MAX, 0),
+        ("b003", 100, u32::MAX, 1),
+    ];
+    digests.push(fleet(KEYED[0], None, &tiers).group.digest());
+    assert!(digests.iter().all(Option::is_some));
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), 5);
+    assert_eq!(equal(PolicyParams::Random, 4).group.digest(), None);
+}

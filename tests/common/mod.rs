@@ -449,3 +449,37 @@ pub fn free_address() -> SocketAddr {
 pub fn path_text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// A fleet of echoes named `a`, `b`, ...
+pub fn echoes(count: usize) -> Vec<(&'static str, Backend)> {
+    ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().take(count).map(|name| (name, Backend::echo(name))).collect()
+}
+
+/// Names and addresses, for [`simple`].
+pub fn targets(fleet: &[(&'static str, Backend)]) -> Vec<(&'static str, SocketAddr)> {
+    fleet.iter().map(|(name, backend)| (*name, backend.address)).collect()
+}
+
+/// A backend that answers each request with what `respond` makes of its head; keeps connections alive.
+pub fn scripted(respond: impl Fn(&str) -> String + Send + Sync + 'static) -> Backend {
+    Backend::custom(move |mut stream, seen| {
+        while let Some((head, _)) = read_request(&mut stream) {
+            seen.lock().unwrap().push(head.clone());
+            if stream.write_all(respond(&head).as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// An answer with a body.
+pub fn response(status: &str, fields: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// The state of a backend in the status.
+pub fn backend_status(ringway: &Ringway, id: &str) -> serde_json::Value {
+    let status = ringway.status();
+    let backends = status["services"][0]["backends"].as_array().unwrap().clone();
+    backends.into_iter().find(|backend| backend["id"] == id).unwrap()
+}

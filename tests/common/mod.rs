@@ -483,3 +483,14 @@ pub fn backend_status(ringway: &Ringway, id: &str) -> serde_json::Value {
     let backends = status["services"][0]["backends"].as_array().unwrap().clone();
     backends.into_iter().find(|backend| backend["id"] == id).unwrap()
 }
+
+/// As [`require`], for a module of Python.
+pub fn require_python(module: &str) -> Option<()> {
+    let found = Command::new("python3").args(["-c", &format!("import {module}")]).output().unwrap().status.success();
+    if found {
+        return Some(());
+    }
+    assert!(std::env::var_os("CI").is_none(), "CI has no Python module {module}");
+    eprintln!("SKIPPED: Python has no module {module} here");
+    None
+}

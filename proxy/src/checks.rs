@@ -2,7 +2,7 @@
 
 use crate::probe::{self, Prober};
 use crate::snapshot::{Current, Service, ServiceLive};
-use ringway_health::{Event, EventKind, Probe, Window};
+use ringway_health::{Event, EventKind, Probe, ServiceHealth, Window};
 use ringway_ring::{FULL_SHARE, ShedController};
 use ringway_telemetry::catalogue;
 use ringway_telemetry::cells::{BackendTotals, Registry as Cells};
@@ -70,11 +70,12 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
         next_control: now,
         shedding: false,
     };
+    let mut ended = Vec::new();
     loop {
         let snapshot = current.load_full();
         let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
         let Some(service) = service else { return };
-        let next = driver.look(service, Instant::now());
+        let next = driver.look(service, &std::mem::take(&mut ended), Instant::now());
         let coalesce = COALESCE + COALESCE_PER_BACKEND * service.backends.len() as u32;
         let sleep = async {
             match next {
@@ -85,13 +86,10 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
         };
         tokio::select! {
             Some(first) = driver.running.join_next() => {
-                let ended: Vec<_> = std::iter::once(first)
-                    .chain(std::iter::from_fn(|| driver.running.try_join_next()))
-                    .flatten()
-                    .collect();
-                driver.take_in(&ended);
                 // Many checks end at about the same time: the next look takes them in together.
                 tokio::time::sleep(coalesce).await;
+                let others = std::iter::from_fn(|| driver.running.try_join_next());
+                ended.extend(std::iter::once(first).chain(others).flatten());
             }
             () = sleep => {}
             () = driver.live.health_changed.notified() => {}
@@ -99,11 +97,21 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
     }
 }
 
+fn take_in(health: &mut ServiceHealth, service: &str, ended: &[(String, Probe)], now: Instant) {
+    for (id, probe) in ended {
+        let result = if matches!(probe, Probe::Failure(_)) { "failure" } else { "success" };
+        metrics::counter!(catalogue::CHECKS.name, "service" => service.to_owned(), "result" => result).increment(1);
+        health.handle_probe(id, *probe, now);
+    }
+}
+
 impl Driver {
-    /// Does what is due; gives when something is next.
-    fn look(&mut self, service: &Arc<Service>, now: Instant) -> Option<Instant> {
+    /// Takes in what has ended, and does what is due; gives when something is next.
+    fn look(&mut self, service: &Arc<Service>, ended: &[(String, Probe)], now: Instant) -> Option<Instant> {
         let (next, due) = {
+            // Under one lock with what it changes where requests read: nobody sees the one without the other.
             let mut health = self.live.health();
+            take_in(&mut health, &self.live.name, ended, now);
             health.handle_timeout(now);
             let due = health.poll_probes(now);
             // Most checks change nothing: then nothing is written where requests read.
@@ -139,17 +147,6 @@ impl Driver {
             let probe = prober.probe(address).await;
             (id, probe)
         });
-    }
-
-    fn take_in(&self, ended: &[(String, Probe)]) {
-        let now = Instant::now();
-        let mut health = self.live.health();
-        for (id, probe) in ended {
-            let result = if matches!(probe, Probe::Failure(_)) { "failure" } else { "success" };
-            let name = self.live.name.to_string();
-            metrics::counter!(catalogue::CHECKS.name, "service" => name, "result" => result).increment(1);
-            health.handle_probe(id, *probe, now);
-        }
     }
 
     /// At the end of a window, lets the statistical detectors judge it.

@@ -45,7 +45,8 @@ impl RateLimiter {
 
     /// Takes in a request of a key at a time since the clock began. `Err`: refused, and when it would not be.
     pub(crate) fn admit(&self, hash: u64, now: Duration) -> Result<(), Duration> {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2).max(1);
+        // One more than it is: 0 is a free cell's.
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2).saturating_add(1);
         let shard = &self.shards[(hash >> 58) as usize % SHARDS];
         let mut sets = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let set = &mut sets[(hash & 0xffff_ffff) as usize % self.sets_per_shard];

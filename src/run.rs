@@ -20,7 +20,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         let reload = proxy.reloader();
         let follow = async {
             let mut hangup = signal(SignalKind::hangup())?;
-            let watch = ringway_proxy::watch(file, &reload);
+            let watch = ringway_proxy::watch(file, proxy.files(), &reload);
             tokio::pin!(watch);
             loop {
                 tokio::select! {

@@ -52,8 +52,7 @@ fn malformed_requests_reach_no_backend() {
         ("", "GET / HTTP/1.10\r\nHost: a\r\n\r\n".into()),
         ("", "GET / HTTP/2.0\r\nHost: a\r\n\r\n".into()),
         ("", "GET / http/1.1\r\nHost: a\r\n\r\n".into()),
-        ("", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()),
-        ("", "\u{16}\u{3}\u{1}\0\u{5}hello\r\n\r\n".into()),
+        ("", "PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n".into()),
     ];
     for (reason, bytes) in cases {
         let answer = raw(listen, format!("{bytes}{smuggled}").as_bytes());
@@ -62,6 +61,9 @@ fn malformed_requests_reach_no_backend() {
         assert!(answer.contains(&format!("x-ringway-reason: {reason}")), "{bytes:?}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{bytes:?}: {answer}");
     }
+    // TLS where none is spoken is answered in TLS: a fatal alert, handshake_failure.
+    let answer = raw(listen, format!("\u{16}\u{3}\u{1}\0\u{5}hello\r\n\r\n{smuggled}").as_bytes());
+    assert_eq!(answer.as_bytes(), [0x15, 3, 1, 0, 2, 2, 40]);
     assert_eq!(backend.requests(), Vec::<String>::new());
 }
 

@@ -142,35 +142,91 @@ fn listener_model(
     let routes = routes(section, services, findings);
     let protocol = match section.protocol.value {
         ProtocolName::Http => Protocol::Http(http_listener(section, routes?, findings)?),
-        ProtocolName::Tcp => {
-            let [route] = routes?.try_into().ok()?;
-            if route.split.is_some() {
-                findings.error(
-                    section.routes.place,
-                    "tcp_conditions",
-                    "a tcp listener has one service",
-                    "write `service: ...` instead of `routes`",
-                );
-            }
-            let conditions =
-                route.host.is_some() || route.path.is_some() || !route.methods.is_empty() || !route.headers.is_empty();
-            if conditions {
-                findings.error(
-                    section.routes.place,
-                    "tcp_conditions",
-                    "a tcp listener cannot look into its traffic",
-                    "write `service: ...` instead of `routes`, or `protocol: http`",
-                );
-            }
-            Protocol::Tcp(model::TcpListener { service: route.service })
-        }
+        ProtocolName::Tcp => Protocol::Tcp(tcp_listener(section, routes?, findings)),
     };
+    let proxy_protocol = networks(&section.proxy_protocol.value, findings);
+    let mut tls = section.tls.as_ref().and_then(|at| listener_tls(at, section.protocol.value, findings));
+    if let Some(tls) = tls.as_mut().filter(|_| !section.h2.value.enabled.value) {
+        tls.alpn.retain(|name| *name != "h2");
+    }
     Some(model::Listener {
         name: section.name.value.clone(),
         address: address?,
         protocol,
+        tls,
+        proxy_protocol,
         connections_max: section.connections_max.value.0 as usize,
         connections_per_ip_max: section.connections_per_ip_max.value.0 as u32,
+    })
+}
+
+fn tcp_listener(
+    section: &schema::ListenerSection,
+    routes: Vec<model::Route>,
+    findings: &mut Findings,
+) -> model::TcpListener {
+    let mut listener = model::TcpListener { service: None, names: Vec::new() };
+    for route in routes {
+        if route.split.is_some() || route.path.is_some() || !route.methods.is_empty() || !route.headers.is_empty() {
+            findings.error(
+                section.routes.place,
+                "tcp_conditions",
+                "a tcp listener cannot look into its traffic further than the name that a TLS client asks for",
+                "keep `match: { host: ... }` and `service: ...` alone, or write `protocol: http`",
+            );
+        }
+        match route.host {
+            Some(host) => listener.names.push((host, route.service)),
+            None => {
+                listener.service.get_or_insert(route.service);
+            }
+        }
+    }
+    listener
+}
+
+fn listener_tls(
+    at: &At<schema::ListenerTlsSection>,
+    protocol: ProtocolName,
+    findings: &mut Findings,
+) -> Option<model::ListenerTls> {
+    let section = &at.value;
+    if section.certificates.value.is_empty() {
+        findings.error(
+            section.certificates.place,
+            "no_certificate",
+            "TLS needs a certificate",
+            "add one: `- { certificate: server.pem, key: server.key }`",
+        );
+        return None;
+    }
+    let alpn = match (&section.alpn, protocol) {
+        (_, ProtocolName::Tcp) => Vec::new(),
+        (None, _) => vec!["h2", "http/1.1"],
+        (Some(list), _) => {
+            let name = |name: &schema::AlpnName| if *name == schema::AlpnName::H2 { "h2" } else { "http/1.1" };
+            list.value.iter().map(|at| name(&at.value)).collect()
+        }
+    };
+    Some(model::ListenerTls {
+        certificates: section
+            .certificates
+            .value
+            .iter()
+            .map(|at| model::Certificate {
+                certificate: at.value.certificate.value.clone().into(),
+                key: at.value.key.value.clone().into(),
+                ocsp: at.value.ocsp.as_ref().map(|at| at.value.clone().into()),
+            })
+            .collect(),
+        tls12: section.min_version.value == schema::TlsVersionName::Tls12,
+        alpn,
+        reject_unknown: section.unknown_sni.value == schema::UnknownSniName::Reject,
+        client: section.client.as_ref().map(|at| model::ClientCertificates {
+            ca: at.value.ca.value.clone().into(),
+            required: at.value.certificate.value == schema::ClientCertificateName::Required,
+            header: header_name(&at.value.header, findings),
+        }),
     })
 }
 
@@ -179,7 +235,6 @@ fn routes(
     services: &Names<'_>,
     findings: &mut Findings,
 ) -> Option<Vec<model::Route>> {
-    let tcp = section.protocol.value == ProtocolName::Tcp;
     match (&section.service, &section.routes.value[..]) {
         (Some(service), []) => {
             let service = service_index(service, services, findings)?;
@@ -211,14 +266,6 @@ fn routes(
             None
         }
         (None, routes) => {
-            if tcp && routes.len() > 1 {
-                findings.error(
-                    routes[1].place,
-                    "tcp_conditions",
-                    "a tcp listener has one service",
-                    "write `service: ...`",
-                );
-            }
             let built: Vec<_> = routes.iter().map(|route| route_model(route, services, findings)).collect();
             let built: Option<Vec<model::Route>> = built.into_iter().collect();
             for (index, route) in built.iter().flatten().enumerate() {
@@ -226,7 +273,7 @@ fn routes(
                     && route.path.is_none()
                     && route.methods.is_empty()
                     && route.headers.is_empty();
-                if catches_all && let Some(next) = routes.get(index + 1).filter(|_| !tcp) {
+                if catches_all && let Some(next) = routes.get(index + 1) {
                     findings.warning(
                         next.place,
                         "unreachable_route",
@@ -398,6 +445,11 @@ fn http_listener(
             idle: timeouts.idle.value,
             head: timeouts.head.value,
             body_idle: timeouts.body_idle.value,
+        },
+        h2: model::H2 {
+            enabled: section.h2.value.enabled.value,
+            streams_max: section.h2.value.streams_max.value.0 as u32,
+            extended_connect: section.h2.value.extended_connect.value,
         },
     })
 }

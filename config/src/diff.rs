@@ -97,8 +97,11 @@ impl fmt::Debug for Named<'_> {
                 }
             }
             Protocol::Tcp(tcp) => {
-                names.push(config.services.get(tcp.service).map(|service| service.name.clone()));
-                tcp.service = 0;
+                let indices = tcp.service.iter_mut().chain(tcp.names.iter_mut().map(|(_, service)| service));
+                for service in indices {
+                    names.push(config.services.get(*service).map(|service| service.name.clone()));
+                    *service = 0;
+                }
             }
         }
         write!(f, "{plain:?} {names:?}")

@@ -32,6 +32,29 @@ pub struct Config {
     pub services: Vec<Service>,
 }
 
+impl Config {
+    /// The files that it names and whose content matters: certificates, keys, authorities.
+    #[must_use]
+    pub fn files(&self) -> Vec<&std::path::Path> {
+        let mut files: Vec<&std::path::Path> = Vec::new();
+        for tls in self.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            for one in &tls.certificates {
+                files.extend([one.certificate.as_path(), &one.key]);
+                files.extend(one.ocsp.as_deref());
+            }
+            files.extend(tls.client.as_ref().map(|client| client.ca.as_path()));
+        }
+        for service in &self.services {
+            if let Some(tls) = &service.tls {
+                files.extend(tls.files());
+            }
+            let check = service.health.as_ref().and_then(|health| health.tls.as_ref());
+            files.extend(check.iter().flat_map(|tls| tls.files()));
+        }
+        files
+    }
+}
+
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -88,10 +111,101 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+    /// TLS towards clients, or none.
+    pub tls: Option<ListenerTls>,
+    /// Networks whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
     /// Most connections at once on this listener; 0 is no limit of its own.
     pub connections_max: usize,
     /// Most connections at once from one client address; 0 is no limit.
     pub connections_per_ip_max: u32,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Not empty; the first is the default.
+    pub certificates: Vec<Certificate>,
+    /// Whether version 1.2 is spoken.
+    pub tls12: bool,
+    /// Protocols offered, best first; empty for TCP.
+    pub alpn: Vec<&'static str>,
+    /// A client that names an unknown server gets an alert.
+    pub reject_unknown: bool,
+    /// Certificates of clients, or none.
+    pub client: Option<ClientCertificates>,
+}
+
+/// A certificate, its key and its staple, by their files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// PEM, leaf first.
+    pub certificate: std::path::PathBuf,
+    /// PEM.
+    pub key: std::path::PathBuf,
+    /// DER.
+    pub ocsp: Option<std::path::PathBuf>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// File of authorities.
+    pub ca: std::path::PathBuf,
+    /// Whether a client must have one.
+    pub required: bool,
+    /// Field that tells backends its fingerprint; lower case.
+    pub header: String,
+}
+
+/// TLS towards backends, of traffic or of checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Server name; the backend's address if absent.
+    pub sni: Option<String>,
+    /// File of authorities; the public ones if absent.
+    pub ca: Option<std::path::PathBuf>,
+    /// Whether the certificate must be valid.
+    pub verify: bool,
+    /// The proxy's own certificate and key.
+    pub own: Option<(std::path::PathBuf, std::path::PathBuf)>,
+}
+
+impl UpstreamTls {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        let own = self.own.iter().flat_map(|(certificate, key)| [certificate.as_path(), key]);
+        self.ca.as_deref().into_iter().chain(own)
+    }
+}
+
+/// What is spoken with backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    H2,
+}
+
+/// A PROXY header. Source: HAProxy's `proxy-protocol.txt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// A line of text.
+    V1,
+    /// Binary, with what else is known.
+    V2,
+}
+
+/// HTTP/2 towards clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct H2 {
+    /// Whether it is spoken.
+    pub enabled: bool,
+    /// Streams open at once.
+    pub streams_max: u32,
+    /// RFC 8441.
+    pub extended_connect: bool,
 }
 
 /// What a listener speaks.
@@ -120,6 +234,8 @@ pub struct HttpListener {
     pub explain_allow: Vec<IpNet>,
     /// Client-side time limits.
     pub timeouts: ClientTimeouts,
+    /// HTTP/2.
+    pub h2: H2,
 }
 
 /// Client-side time limits of HTTP.
@@ -211,8 +327,10 @@ pub struct HeaderMatch {
 /// A TCP listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TcpListener {
-    /// Index into [`Config::services`].
-    pub service: usize,
+    /// Index into [`Config::services`]: for all, or where no name of [`TcpListener::names`] matches; `None`: those are closed.
+    pub service: Option<usize>,
+    /// Services by the name that a TLS client asks for; not empty means that it is read.
+    pub names: Vec<(HostMatch, usize)>,
 }
 
 /// A group of backends with one balancing policy.
@@ -236,6 +354,12 @@ pub struct Service {
     pub hot_keys: Option<HotParams>,
     /// Shedding, or none.
     pub shed: Option<ShedParams>,
+    /// What is spoken with backends.
+    pub protocol: UpstreamProtocol,
+    /// TLS towards backends, or none.
+    pub tls: Option<UpstreamTls>,
+    /// Each connection begins with this, or with nothing.
+    pub proxy_protocol: Option<ProxyHeader>,
     /// Active checks, or none.
     pub health: Option<HealthCheck>,
     /// Ejection by live traffic.
@@ -321,6 +445,8 @@ pub enum KeySource {
     Header(String),
     /// A cookie's value.
     Cookie(String),
+    /// The server name that a TLS client asks for.
+    Sni,
     /// The client's address, through trusted hops, masked to so many bits.
     SourceIp {
         /// Prefix length kept of an IPv4 address, 0 to 32.
@@ -381,22 +507,13 @@ pub struct HealthCheck {
     /// Another address than the traffic's.
     pub address: Option<std::net::IpAddr>,
     /// Over TLS.
-    pub tls: Option<CheckTls>,
+    pub tls: Option<UpstreamTls>,
+    /// A check begins with this PROXY header, which says that it is the proxy's own.
+    pub proxy_protocol: Option<ProxyHeader>,
     /// An agent that is asked as well.
     pub agent: Option<Agent>,
     /// Checks that may be under way at once.
     pub concurrency: usize,
-}
-
-/// TLS of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckTls {
-    /// Server name; the backend's address if absent.
-    pub sni: Option<String>,
-    /// File of authorities; the public ones if absent.
-    pub ca: Option<std::path::PathBuf>,
-    /// Whether the certificate must be valid.
-    pub verify: bool,
 }
 
 /// An agent: HAProxy's agent-check protocol.

@@ -22,6 +22,30 @@ choice! {
     ProtocolName { "http" => Http, "tcp" => Tcp }
 }
 choice! {
+    /// A version of TLS.
+    TlsVersionName { "1.2" => Tls12, "1.3" => Tls13 }
+}
+choice! {
+    /// A protocol that is offered in TLS.
+    AlpnName { "h2" => H2, "http/1.1" => Http11 }
+}
+choice! {
+    /// What a client that names a server without certificate gets.
+    UnknownSniName { "default" => Default, "reject" => Reject }
+}
+choice! {
+    /// Whether clients show certificates.
+    ClientCertificateName { "required" => Required, "optional" => Optional }
+}
+choice! {
+    /// What is spoken with backends.
+    UpstreamProtocolName { "http1" => Http1, "h2" => H2 }
+}
+choice! {
+    /// A PROXY header.
+    ProxyHeaderName { "off" => Off, "v1" => V1, "v2" => V2 }
+}
+choice! {
     /// Order of backends for a request.
     PolicyName {
         "ring" => Ring, "maglev" => Maglev, "hrw" => Hrw, "round_robin" => RoundRobin, "random" => Random, "p2c" => P2c,
@@ -119,8 +143,16 @@ section! {
         default("http") protocol: ProtocolName,
         /// All traffic goes to this service: short for one route without conditions.
         optional service: String,
-        /// Routing rules; the first that matches takes the request. For `http`.
+        /// Routing rules; the first that matches takes the request. For `tcp`, rules with `match: { host: ... }` alone: the
+        /// name that a TLS client asks for (SNI), read without ending its TLS unless there is `tls`.
         default("[]") routes: List<RouteSection>,
+        /// TLS towards clients; absent is none.
+        optional tls: ListenerTlsSection,
+        /// HTTP/2 towards clients. For `http`.
+        default("{}") h2: H2Section,
+        /// Networks of proxies that begin connections with a PROXY header (version 1 or 2), which says who the client is.
+        /// Theirs must have one; others' connections are taken as they are.
+        default("[]") proxy_protocol: List<String>,
         /// What is believed of, and added to, the forwarding fields. For `http`.
         default("{}") forwarded: ForwardedSection,
         /// Largest request head; past it, 431. For `http`.
@@ -138,6 +170,76 @@ section! {
         default("0") connections_per_ip_max: Count,
         /// Networks whose requests may ask by the field `x-ringway-explain` why they went where they did. For `http`.
         default("[]") explain_allow: List<String>,
+    }
+}
+
+section! {
+    /// TLS towards clients.
+    ListenerTlsSection, "tls" {
+        /// Certificates with their keys. Which one a client gets is decided by the name that it asks for: the exact name, then
+        /// a wildcard, then the first of the list. The files are watched: a change is a reload.
+        required certificates: List<CertificateSection>,
+        /// The oldest version that is spoken.
+        default("1.2") min_version: TlsVersionName,
+        /// Protocols that are offered, best first; absent is `[ h2, http/1.1 ]`. For `http`.
+        optional alpn: List<AlpnName>,
+        /// What a client gets that asks for a name which no certificate has: the first certificate, or an alert.
+        default("default") unknown_sni: UnknownSniName,
+        /// Certificates of clients; absent, they are not asked for.
+        optional client: ClientCertificateSection,
+    }
+}
+
+section! {
+    /// A certificate and its key.
+    CertificateSection, "a certificate" {
+        /// PEM file: the certificate, then the intermediate ones.
+        required certificate: String,
+        /// PEM file of the private key (PKCS #8, PKCS #1 or SEC1).
+        required key: String,
+        /// DER file of an OCSP answer that is stapled; absent is none.
+        optional ocsp: String,
+    }
+}
+
+section! {
+    /// Certificates of clients.
+    ClientCertificateSection, "tls.client" {
+        /// PEM file of the authorities that may have issued them.
+        required ca: String,
+        /// Whether a client must have one.
+        default("required") certificate: ClientCertificateName,
+        /// Field in which the backend is told the certificate's SHA-256 fingerprint (64 hex digits); a client's own field of
+        /// that name is removed. For `http`.
+        default("x-client-cert-sha256") header: String,
+    }
+}
+
+section! {
+    /// HTTP/2 towards clients: over TLS by ALPN, without TLS by prior knowledge.
+    H2Section, "h2" {
+        /// Whether it is spoken.
+        default("true") enabled: bool,
+        /// Streams that a connection may have open at once.
+        default("128") streams_max: Int<1, 65536>,
+        /// WebSocket over HTTP/2 (RFC 8441).
+        default("true") extended_connect: bool,
+    }
+}
+
+section! {
+    /// TLS towards backends.
+    UpstreamTlsSection, "tls" {
+        /// Server name that is sent, and that the certificate must have; absent is the backend's address.
+        optional sni: String,
+        /// PEM file of authorities; absent are the public ones.
+        optional ca: String,
+        /// Whether the certificate must be valid.
+        default("true") verify: bool,
+        /// PEM file of the proxy's own certificate, for backends that ask for one; with `key`.
+        optional certificate: String,
+        /// PEM file of its private key.
+        optional key: String,
     }
 }
 
@@ -224,6 +326,14 @@ section! {
         required name: String,
         /// Which backend takes a request.
         default("{}") balance: BalanceSection,
+        /// What is spoken with backends of `http` listeners: `h2` shares connections among requests; without `tls`, the backends
+        /// must know that it is spoken.
+        default("http1") protocol: UpstreamProtocolName,
+        /// TLS towards backends; absent is none.
+        optional tls: UpstreamTlsSection,
+        /// Whether each connection to a backend begins with a PROXY header that says who the client is. A connection then
+        /// carries one client's requests only.
+        default("off") proxy_protocol: ProxyHeaderName,
         /// Active checks; absent is none.
         optional health: HealthSection,
         /// Ejection by live traffic. Absent, only connection failures and time-outs count (`on: connection`).
@@ -356,6 +466,8 @@ section! {
         optional host: EmptySection,
         /// The method.
         optional method: EmptySection,
+        /// The server name that a TLS client asks for.
+        optional sni: EmptySection,
         /// Several together: all must be present.
         optional all: List<KeyPartSection>,
     }
@@ -382,6 +494,8 @@ section! {
         optional host: EmptySection,
         /// The method.
         optional method: EmptySection,
+        /// The server name that a TLS client asks for.
+        optional sni: EmptySection,
     }
 }
 

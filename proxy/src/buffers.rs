@@ -1,10 +1,10 @@
 //! A worker's buffers: taken when there is something to read, given back when a connection idles.
 
+use crate::stream::Stream;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 
 /// Size of an ordinary buffer: a head, or a small exchange.
 pub(crate) const SMALL_BYTES: usize = 16 * 1024;
@@ -73,7 +73,7 @@ impl Buffer {
     /// Reads once; 0 is the end of the stream, or that the buffer is full at `bytes_max`.
     pub(crate) fn poll_read(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         bytes_max: usize,
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<usize>> {

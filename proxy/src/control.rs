@@ -144,6 +144,8 @@ impl Proxy {
             generation: 0,
             config: Arc::clone(&empty),
             services: Box::default(),
+            tls: Box::default(),
+            files_digest: 0,
             shadow: None,
         }));
         let shared = Arc::new(Shared {
@@ -229,6 +231,12 @@ impl Proxy {
             // Logged and counted inside.
             let _ = control.reload();
         }
+    }
+
+    /// A function that gives the files which the configuration in force names: certificates, keys, authorities.
+    pub fn files(&self) -> impl Fn() -> Vec<PathBuf> + Send + Sync + 'static {
+        let current = Arc::clone(&self.control.current);
+        move || current.load().config.files().into_iter().map(Into::into).collect()
     }
 
     /// The address that a listener is bound to.
@@ -320,17 +328,21 @@ impl Control {
         let mut state = self.state();
         let old = self.current.load_full();
         // A shadow is read from a file of its own, which may have changed where this one has not.
-        if *old.config == config && old.generation > 0 && config.shadow.is_none() {
+        let same_files = crate::tls::digest(&config) == old.files_digest;
+        if *old.config == config && old.generation > 0 && config.shadow.is_none() && same_files {
             return Ok(Applied { generation: old.generation, diff: Diff::default(), moved: Vec::new() });
         }
-        let changes = diff(&old.config, &config);
+        let mut changes = diff(&old.config, &config);
+        if old.generation > 0 && !same_files {
+            changes.changes.push("certificates changed".into());
+        }
         let now = Instant::now();
 
         // Prepare: may fail, touches nothing that serves.
         let generation = old.generation + 1;
         let snapshot = self.registry.prepare(Arc::new(config), generation, self.workers, now)?;
         let config = Arc::clone(&snapshot.config);
-        if *old.config == *snapshot.config && old.generation > 0 && same_shadow(&old, &snapshot) {
+        if *old.config == *snapshot.config && old.generation > 0 && same_shadow(&old, &snapshot) && same_files {
             return Ok(Applied { generation: old.generation, diff: Diff::default(), moved: Vec::new() });
         }
         let sockets = self.bind_new(&state, &config)?;

@@ -105,6 +105,9 @@ pub enum ProxyError {
     /// The connection was refused, or could not be made.
     #[error("connect failed")]
     ConnectFailed,
+    /// The TLS handshake with the backend failed.
+    #[error("TLS with the backend failed")]
+    TlsFailed,
     /// The connection was not made in time.
     #[error("connect timed out")]
     ConnectTimeout,
@@ -141,7 +144,9 @@ impl ProxyError {
             Self::BodyTooLarge => 413,
             Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
-            Self::ConnectFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => 502,
+            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
+                502
+            }
             Self::NoBackend | Self::AllFull | Self::QueueTimeout | Self::ServiceFull | Self::ConnectionLimit => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
         }
@@ -168,6 +173,7 @@ impl ProxyError {
             Self::RateLimited { .. } => "rate_limited",
             Self::ConnectionLimit => "connection_limit",
             Self::ConnectFailed => "connect_failed",
+            Self::TlsFailed => "upstream_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
             Self::BadAnswer(_) => "bad_upstream_answer",
@@ -197,6 +203,7 @@ impl ProxyError {
             }
             Self::NoBackend
             | Self::ConnectFailed
+            | Self::TlsFailed
             | Self::ConnectTimeout
             | Self::UpstreamClosed
             | Self::BadAnswer(_)
@@ -211,7 +218,7 @@ impl ProxyError {
     #[must_use]
     pub fn retry(self) -> RetryWhen {
         match self {
-            Self::ConnectFailed | Self::ConnectTimeout => RetryWhen::Connect,
+            Self::ConnectFailed | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
             Self::ConnectionLimit => RetryWhen::Always,
             Self::UpstreamClosed => RetryWhen::Reset,
             Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
@@ -225,7 +232,7 @@ impl ProxyError {
         match self {
             Self::ConnectTimeout => Some(Outcome::ConnectTimeout),
             Self::ResponseTimeout | Self::SendTimeout => Some(Outcome::Timeout),
-            Self::ConnectFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
+            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
                 Some(Outcome::ConnectionFailure)
             }
             // The exchange's whole time may have gone on other backends; the rest is nobody's but the client's or ours.

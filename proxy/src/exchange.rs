@@ -7,10 +7,12 @@ mod pump;
 use crate::answer;
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
+use crate::h2up;
 use crate::http::Client;
 use crate::inflight::{self, InFlight};
 use crate::request::Request;
 use crate::snapshot::ServiceLive;
+use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::upstream::{self, Connection, ConnectionSlot};
 use crate::worker::WorkerService;
@@ -233,21 +235,59 @@ async fn connection(
     let this = &view.services[request.service];
     let config = &this.service.config;
     let upstream = &this.upstreams[guard.index()];
+    let shared = config.protocol == model::UpstreamProtocol::H2;
+    if shared {
+        // Somebody else's connection that is just being opened will do as well.
+        let opening = loop {
+            if let Some(stream) = upstream.shared.take().filter(|_| !fresh) {
+                return Ok(Connection {
+                    reused: stream.reused,
+                    stream: Stream::Upstream(Box::new(stream)),
+                    slot: None,
+                    input: Buffer::default(),
+                });
+            }
+            if let Some(opening) = upstream.shared.open().await {
+                break opening;
+            }
+        };
+        let (stream, slot) = open(client, request, guard, limit).await?;
+        let begun = h2up::Connection::begin(stream, slot, worker.timers.now()).await;
+        let connection = begun.map_err(|_| ProxyError::ConnectFailed)?;
+        let stream = upstream.shared.put(&connection);
+        drop(opening);
+        let stream = Stream::Upstream(Box::new(stream));
+        return Ok(Connection { stream, slot: None, input: Buffer::default(), reused: false });
+    }
     // An upgrade takes the connection for good; a pooled one serves as well.
     if !fresh && let Some((stream, slot)) = upstream.pool.take(!repeatable(request, config), &worker.cells) {
-        return Ok(Connection { stream, slot, input: Buffer::default(), reused: true });
+        return Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: true });
     }
+    let (stream, slot) = open(client, request, guard, limit).await?;
+    Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: false })
+}
+
+/// A fresh connection, counted.
+async fn open(
+    client: &mut Client,
+    request: &mut Request,
+    guard: &InFlight,
+    limit: Deadline,
+) -> Result<(Stream, ConnectionSlot), ProxyError> {
+    let view = Rc::clone(&request.view);
+    let worker = Rc::clone(&client.open.worker);
+    let this = &view.services[request.service];
     let backend = &this.service.backends[guard.index()];
     let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
     let slot = slot.ok_or(ProxyError::ConnectionLimit)?;
     let before = worker.logs_access().then(Instant::now);
-    upstream.cells.connects.increment();
+    this.upstreams[guard.index()].cells.connects.increment();
     let address = this.service.address(guard.slot);
-    let stream = upstream::connect(address, config.timeouts.connect, limit, &client.timer)
+    let stream = upstream::connect(&this.service, address, Some(&client.peer), limit, &client.timer)
         .await
         .map_err(|error| timed_out(error, client, request))?;
     request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
-    Ok(Connection { stream, slot, input: Buffer::default(), reused: false })
+    Ok((stream, slot))
 }
 
 /// One try: a pooled connection, a fresh one if that turns out to be stale, the exchange.
@@ -300,7 +340,9 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                 return Tried::Done(exchange.finish(&guard, upstream, outcome).await);
             }
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
-                if stale && repeatable && exchange.request.replayable && !fresh =>
+                if exchange.request.replayable
+                    && !fresh
+                    && (stale && repeatable || exchange.upstream.stream.was_unprocessed()) =>
             {
                 // The backend closed the idle connection just as the request was sent: that is no failure of its.
                 exchange.release();

@@ -1,5 +1,6 @@
 //! Who the client is: forwarding fields believed of trusted hops only, and rewritten for the next one.
 
+use crate::http::Peer;
 use ipnet::IpNet;
 use ringway_config::model::Forwarded;
 use ringway_http1::{FieldName, RequestHead, write};
@@ -57,12 +58,12 @@ pub(crate) fn is_forwarding(kind: FieldName) -> bool {
 pub(crate) fn append(
     forwarded: &Forwarded,
     trusted: bool,
-    peer: IpAddr,
-    peer_text: &[u8],
+    client: &Peer,
     buffer: &[u8],
     head: &RequestHead,
     out: &mut Vec<u8>,
 ) {
+    let scheme = if client.secure { "https" } else { "http" };
     let believed = |kind: FieldName| head.values_of_kind(buffer, kind).filter(move |_| trusted);
     if forwarded.x_forwarded {
         out.extend_from_slice(b"x-forwarded-for: ");
@@ -70,11 +71,11 @@ pub(crate) fn append(
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
-        out.extend_from_slice(peer_text);
+        out.extend_from_slice(client.text.as_bytes());
         out.extend_from_slice(b"\r\n");
         match believed(FieldName::XForwardedProto).next() {
             Some(value) => write::field(out, "x-forwarded-proto", value),
-            None => out.extend_from_slice(b"x-forwarded-proto: http\r\n"),
+            None => write::field(out, "x-forwarded-proto", scheme.as_bytes()),
         }
         let host = believed(FieldName::XForwardedHost).next().unwrap_or_else(|| head.authority.of(buffer));
         if !host.is_empty() {
@@ -99,9 +100,9 @@ pub(crate) fn append(
             out.extend_from_slice(b", ");
         }
         // RFC 7239, 6: an IPv6 address is bracketed and quoted. Writing to a Vec does not fail.
-        let _ = match peer {
-            IpAddr::V4(address) => write!(out, "for={address};proto=http"),
-            IpAddr::V6(address) => write!(out, "for=\"[{address}]\";proto=http"),
+        let _ = match client.ip() {
+            IpAddr::V4(address) => write!(out, "for={address};proto={scheme}"),
+            IpAddr::V6(address) => write!(out, "for=\"[{address}]\";proto={scheme}"),
         };
         let authority = head.authority.of(buffer);
         if !authority.is_empty() {

@@ -4,19 +4,20 @@ use crate::buffers::Buffer;
 use crate::error::ProxyError;
 use crate::exchange::{self, Next};
 use crate::request::{Refusal, Request};
+use crate::stream::Stream;
 use crate::timer::Timer;
+use crate::tls::ServerTls;
 use crate::worker::{OpenConnection, View};
-use crate::{answer, request};
+use crate::{answer, front, h2down, proxyproto, request};
 use ringway_config::model::{ClientTimeouts, HttpListener, Protocol};
 use ringway_http1::{Limits, parse_request};
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 /// How long, and for how many bytes, a client may go on sending after an answer that closes: closing at once would
 /// reset the connection, and the answer with it.
@@ -25,14 +26,12 @@ const LINGER_BYTES: usize = 1024 * 1024;
 
 /// The client's side of a connection.
 pub(crate) struct Client {
-    pub(crate) open: OpenConnection,
-    pub(crate) stream: TcpStream,
+    pub(crate) open: Rc<OpenConnection>,
+    pub(crate) stream: Stream,
     pub(crate) timer: Timer,
     /// Bytes read and not yet dealt with.
     pub(crate) input: Buffer,
-    pub(crate) peer: SocketAddr,
-    /// The peer's address without port, as text.
-    pub(crate) peer_text: String,
+    pub(crate) peer: Rc<Peer>,
     /// How far the input has been searched for the end of a head.
     searched: usize,
     /// Limits of the listener, as of the last request.
@@ -45,22 +44,65 @@ pub(crate) struct Client {
 enum Arrival {
     Request(Request),
     Refused(Refusal),
+    /// The preface of HTTP/2, without TLS.
+    Http2,
+    /// TLS, where none is spoken.
+    Tls,
     Closed,
 }
 
-/// Serves a connection to its end.
-pub(crate) async fn serve(open: OpenConnection, stream: TcpStream, peer: SocketAddr, view: Rc<View>, listener: usize) {
-    let timer = open.worker.timer();
-    let peer_text = peer.ip().to_canonical().to_string();
-    let http = http_of(&view, listener);
-    let (limits, timeouts) = (limits_of(http), http.timeouts);
-    let input = Buffer::default();
-    let mut client = Client { open, stream, timer, input, peer, peer_text, searched: 0, limits, timeouts };
-    client.timer.set(timeouts.head);
-    drop(view);
-    client.run().await;
-    let worker = Rc::clone(&client.open.worker);
-    worker.buffers.give(std::mem::take(&mut client.input));
+/// Who is at the other end, and what his connection said about it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// The address without port, as text.
+    pub(crate) text: String,
+    /// The address that he has reached, if a PROXY header has told it.
+    pub(crate) destination: Option<SocketAddr>,
+    /// He came over TLS: here, or before the proxy in front.
+    pub(crate) secure: bool,
+    /// The server that he asked for in TLS.
+    pub(crate) server_name: Option<String>,
+    /// SHA-256 of his certificate, as text, and the field that tells backends.
+    pub(crate) certificate: Option<(Box<str>, String)>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let text = address.ip().to_canonical().to_string();
+        Self { address, text, destination: None, secure: false, server_name: None, certificate: None }
+    }
+
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+
+    /// Believes a PROXY header.
+    pub(crate) fn take(&mut self, told: proxyproto::Told) {
+        if let Some((source, destination)) = told.addresses {
+            *self = Self::new(source);
+            self.destination = Some(destination);
+        }
+        (self.secure, self.server_name) = (told.secure, told.authority);
+    }
+
+    /// Takes over what the TLS session knows.
+    pub(crate) fn take_session<T>(&mut self, session: &tokio_rustls::server::TlsStream<T>, tls: &ServerTls) {
+        let (_, session) = session.get_ref();
+        self.secure = true;
+        self.server_name = session.server_name().map(str::to_ascii_lowercase);
+        let leaf = session.peer_certificates().and_then(|chain| chain.first());
+        // An empty value when there is none: the field is Ringway's to say in any case.
+        self.certificate = tls
+            .header
+            .as_ref()
+            .map(|header| (header.clone(), leaf.map(|leaf| crate::tls::fingerprint(leaf)).unwrap_or_default()));
+    }
+}
+
+/// The newest view that has the connection's listener.
+pub(crate) fn view_of(open: &OpenConnection, known: Rc<View>) -> Rc<View> {
+    open.worker.listener(&open.gate).map_or(known, |(view, _)| view)
 }
 
 /// The listener's HTTP part.
@@ -76,22 +118,57 @@ fn limits_of(http: &HttpListener) -> Limits {
 }
 
 impl Client {
-    async fn run(&mut self) {
+    pub(crate) fn new(open: Rc<OpenConnection>, stream: Stream, peer: Rc<Peer>, view: &View, listener: usize) -> Self {
+        let timer = open.worker.timer();
+        let http = http_of(view, listener);
+        let (limits, timeouts) = (limits_of(http), http.timeouts);
+        timer.set(timeouts.head);
+        Self { open, stream, timer, input: Buffer::default(), peer, searched: 0, limits, timeouts }
+    }
+
+    /// Serves one stream of a connection.
+    pub(crate) async fn serve(self) {
+        // Within a stream nothing begins HTTP/2 anew.
+        drop(self.serve_connection().await);
+    }
+
+    /// Serves a connection to its end; or gives it back, with what has been read of it, if it speaks HTTP/2.
+    pub(crate) async fn serve_connection(mut self) -> Option<(Stream, Buffer)> {
+        let changes = self.run().await;
+        let input = std::mem::take(&mut self.input);
+        if changes {
+            return Some((self.stream, input));
+        }
+        self.open.worker.buffers.give(input);
+        None
+    }
+
+    /// `true`: the connection speaks HTTP/2.
+    async fn run(&mut self) -> bool {
         loop {
             match poll_fn(|context| self.poll_request(context)).await {
-                Arrival::Closed => return,
+                Arrival::Closed => return false,
+                Arrival::Http2 => return true,
+                Arrival::Tls => {
+                    self.open.worker.shared.cells.error("", "tls_on_plain_port");
+                    let _ = self.send(front::TLS_ALERT).await;
+                    self.linger().await;
+                    return false;
+                }
                 Arrival::Refused(refusal) => {
                     if !self.refuse(&refusal).await {
-                        return;
+                        return false;
                     }
                 }
                 Arrival::Request(mut request) => match exchange::run(self, &mut request).await {
                     Next::Request => {}
-                    Next::Abort => return,
+                    Next::Abort => return false,
                     // Bytes that nobody will read would turn the close into a reset.
-                    Next::Close if self.has_unread() => return self.linger().await,
-                    Next::Close => return,
-                    Next::Linger => return self.linger().await,
+                    Next::Close if !self.stream.has_unread() && !self.stream.says_goodbye() => return false,
+                    Next::Close | Next::Linger => {
+                        self.linger().await;
+                        return false;
+                    }
                 },
             }
             self.searched = 0;
@@ -116,7 +193,7 @@ impl Client {
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Closed),
                     // Between requests nothing is lost by closing, unless one has just arrived.
                     Poll::Pending if self.open.is_closing() || self.timer.poll_fired(context) => {
-                        return if self.has_unread() { Poll::Pending } else { Poll::Ready(Arrival::Closed) };
+                        return if self.stream.has_unread() { Poll::Pending } else { Poll::Ready(Arrival::Closed) };
                     }
                     Poll::Pending => return Poll::Pending,
                 }
@@ -140,12 +217,6 @@ impl Client {
                 Poll::Pending => return Poll::Pending,
             }
         }
-    }
-
-    /// Whether the kernel holds bytes that the runtime has not told of yet: it will.
-    fn has_unread(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        socket2::SockRef::from(&self.stream).peek(&mut byte).is_ok_and(|count| count > 0)
     }
 
     /// One more than the limit, so that a head of just that length is told from a longer one.
@@ -173,12 +244,33 @@ impl Client {
                 self.searched = self.input.len();
                 None
             }
-            Err(error) => Some(Arrival::Refused(Refusal::new(ProxyError::BadRequest(error)))),
+            Err(error) => Some(match self.other_protocol(http.h2.enabled) {
+                Some(None) => return None,
+                Some(Some(arrival)) => arrival,
+                None => Arrival::Refused(Refusal::new(ProxyError::BadRequest(error))),
+            }),
             Ok(true) => Some(match request::plan(self, &view, listener, &mut scratch) {
                 Ok(request) => Arrival::Request(request),
                 Err(refusal) => Arrival::Refused(refusal),
             }),
         }
+    }
+
+    /// What the first bytes are, if they are no HTTP/1.1; `Some(None)`: that remains to be seen.
+    #[cold]
+    fn other_protocol(&self, h2: bool) -> Option<Option<Arrival>> {
+        let bytes = self.input.bytes();
+        if !matches!(self.stream, Stream::Plain(_)) {
+            return None;
+        }
+        if bytes.starts_with(&[front::TLS_HANDSHAKE, 3]) {
+            return Some(Some(Arrival::Tls));
+        }
+        let common = bytes.len().min(h2down::PREFACE.len());
+        if h2 && bytes[..common] == h2down::PREFACE[..common] {
+            return Some((common == h2down::PREFACE.len()).then_some(Arrival::Http2));
+        }
+        None
     }
 
     /// Answers a request that goes to no backend. Gives whether the connection goes on.
@@ -210,6 +302,7 @@ impl Client {
                     Poll::Pending => return Poll::Pending,
                 }
             }
+            self.stream.poll_drive(context);
             Poll::Ready(true)
         })
         .await;

@@ -11,6 +11,8 @@ pub(crate) struct KeyInput<'a> {
     pub(crate) buffer: &'a [u8],
     pub(crate) head: &'a RequestHead,
     pub(crate) client: IpAddr,
+    /// The server that a TLS client asks for.
+    pub(crate) server_name: Option<&'a str>,
 }
 
 /// Writes the key's bytes to `key`: the first source that is present. `false`: none is.
@@ -22,10 +24,11 @@ pub(crate) fn extract(sources: &[KeySource], input: &KeyInput<'_>, key: &mut Vec
 }
 
 fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
-    let KeyInput { buffer, head, client } = *input;
+    let KeyInput { buffer, head, client, server_name } = *input;
     let value = match source {
         KeySource::Header(name) => head.value_of(buffer, name.as_bytes()),
         KeySource::Cookie(name) => head.cookie(buffer, name.as_bytes()),
+        KeySource::Sni => server_name.map(str::as_bytes),
         KeySource::Query(name) => query_value(head.query.of(buffer), name.as_bytes()),
         KeySource::Path { depth } => Some(first_segments(route::path_of(buffer, head), *depth)),
         KeySource::Regex(source, capture) => {
@@ -116,7 +119,8 @@ mod tests {
     fn key(sources: &[KeySource], text: &str) -> Option<String> {
         let mut head = RequestHead::default();
         assert!(parse_request(text.as_bytes(), &Limits::default(), &mut head).unwrap());
-        let input = KeyInput { buffer: text.as_bytes(), head: &head, client: "192.0.2.77".parse().unwrap() };
+        let input =
+            KeyInput { buffer: text.as_bytes(), head: &head, client: "192.0.2.77".parse().unwrap(), server_name: None };
         let mut key = Vec::new();
         extract(sources, &input, &mut key).then(|| String::from_utf8(key).unwrap())
     }

@@ -1,7 +1,7 @@
 //! One active check: what is asked over the wire, and what the answer means. Everything is bounded: the whole by the
 //! check's time-out, what is read by constants here.
 
-use crate::tls;
+use crate::{proxyproto, tls};
 use bytes::{BufMut, Bytes, BytesMut};
 use ringway_config::model::{Agent, Capture, CheckKind, HealthCheck};
 use ringway_health::{CheckFailure, Probe};
@@ -73,9 +73,14 @@ impl Prober {
 
     /// Gives the weight that the backend wants, in percent.
     async fn ask(&self, address: SocketAddr) -> Result<u8, CheckFailure> {
-        let stream = TcpStream::connect(address).await.map_err(|_| CheckFailure::Connect)?;
+        let mut stream = TcpStream::connect(address).await.map_err(|_| CheckFailure::Connect)?;
         // A check is one small request: it must not wait for more.
         let _ = stream.set_nodelay(true);
+        if let Some(version) = self.check.proxy_protocol {
+            let mut header = Vec::new();
+            proxyproto::write(version, &<_>::default(), None, &mut header);
+            stream.write_all(&header).await.map_err(|_| CheckFailure::Connect)?;
+        }
         let Some(section) = &self.check.tls else { return self.over(stream, address).await };
         let connector = self.tls.as_ref().ok_or(CheckFailure::Tls)?;
         let name = tls::server_name(section, address.ip()).map_err(|_| CheckFailure::Tls)?;

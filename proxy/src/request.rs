@@ -174,15 +174,20 @@ pub(crate) fn plan(
     write_host(client, head, &mut out);
     let upgrade = head.upgrade.filter(|_| head.body == BodyLength::None);
     let keep_host = head.form == TargetForm::Origin;
+    let certificate = client.peer.certificate.as_ref();
     write::copy_fields(&buffer[..head.head_len], &head.fields, &mut out, |field| match field.kind {
+        // Ringway's to say, and nobody else's.
+        _ if certificate.is_some_and(|(name, _)| field.name.of(buffer).eq_ignore_ascii_case(name.as_bytes())) => false,
         FieldName::Host => keep_host,
         // 1.0 has no interim answers.
         FieldName::Expect => head.version == Version::Http11,
         FieldName::Ringway => trusted,
         kind => !kind.is_hop_by_hop() && !forwarded::is_forwarding(kind),
     });
-    let peer = client.peer.ip().to_canonical();
-    forwarded::append(&http.forwarded, trusted, peer, client.peer_text.as_bytes(), buffer, head, &mut out);
+    forwarded::append(&http.forwarded, trusted, &client.peer, buffer, head, &mut out);
+    if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
+        write::field(&mut out, name, fingerprint.as_bytes());
+    }
     match upgrade {
         Some(protocols) => {
             out.extend_from_slice(b"connection: upgrade\r\n");
@@ -295,10 +300,10 @@ fn place(
         return Err(refuse(ProxyError::PathTraversal));
     }
     let route = route::find(&http.routes, buffer, head).ok_or(refuse(ProxyError::NoRoute))?;
-    let peer = client.peer.ip().to_canonical();
+    let peer = client.peer.ip();
     let trusted = forwarded::is_trusted(&http.forwarded.trusted, peer);
     let address = forwarded::client_address(&http.forwarded, peer, buffer, head);
-    let input = key::KeyInput { buffer, head, client: address };
+    let input = key::KeyInput { buffer, head, client: address, server_name: client.peer.server_name.as_deref() };
     let worker = &client.open.worker;
     let service = service_of(&http.routes[route], &input, key_bytes, worker);
     let this = &view.services[service].service;
@@ -511,7 +516,7 @@ impl Request {
         let number = |value: Option<u64>| value.map_or(Value::Nothing, Value::Number);
         let pairs = [
             ("time_ms", Value::Number(unix_millis())),
-            ("client", Value::Word(&client.peer_text)),
+            ("client", Value::Word(&client.peer.text)),
             ("listener", Value::Word(client.open.gate.name())),
             ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
             ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
@@ -543,7 +548,7 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
     let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
     let pairs = [
         ("time_ms", Value::Number(unix_millis())),
-        ("client", Value::Word(&client.peer_text)),
+        ("client", Value::Word(&client.peer.text)),
         ("listener", Value::Word(client.open.gate.name())),
         ("method", word()),
         ("target", word()),

@@ -5,6 +5,7 @@
 
 use crate::rate::RateLimiter;
 use crate::shadow::{Shadow, ShadowError};
+use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use arc_swap::ArcSwap;
 use ringway_config::model::{self, Config};
 use ringway_health::{Event, Member as HealthMember, ServiceHealth};
@@ -25,6 +26,10 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// In the order of the configuration: routes refer to them by index.
     pub services: Box<[Arc<Service>]>,
+    /// TLS towards clients, listener by listener.
+    pub(crate) tls: Box<[Option<Arc<ServerTls>>]>,
+    /// Of the files that TLS is made of.
+    pub(crate) files_digest: u64,
     /// The version whose placements are compared with these, or none.
     pub(crate) shadow: Option<Arc<Shadow>>,
 }
@@ -39,6 +44,10 @@ pub struct Service {
     pub backends: Box<[Backend]>,
     /// What outlives the snapshot.
     pub live: Arc<ServiceLive>,
+    /// TLS towards its backends.
+    pub(crate) tls: Option<ClientTls>,
+    /// A number that changes with what is spoken with backends.
+    pub(crate) transport: u64,
     /// The limiter of the service's `rate_limit`.
     pub(crate) limiter: Option<Arc<RateLimiter>>,
     /// Under a policy without keys: which backend an affinity cookie's value names.
@@ -113,13 +122,21 @@ pub enum SnapshotError {
         /// Why.
         source: BuildError,
     },
-    /// The TLS of a service's checks cannot be set up.
+    /// The TLS of a listener cannot be set up.
+    #[error("listener {listener:?}: {source}")]
+    ListenerTls {
+        /// The listener.
+        listener: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// The TLS of a service or its checks cannot be set up.
     #[error("service {service:?}: {source}")]
     Tls {
         /// The service.
         service: String,
         /// Why.
-        source: crate::tls::TlsError,
+        source: TlsError,
     },
     /// The shadow configuration cannot be used.
     #[error("shadow configuration: {0}")]
@@ -130,6 +147,7 @@ pub enum SnapshotError {
 #[derive(Default)]
 pub struct Registry {
     services: Mutex<HashMap<Box<str>, Arc<ServiceLive>>>,
+    tickets: Tickets,
 }
 
 /// The one pointer to what is in force.
@@ -199,7 +217,17 @@ impl Registry {
             Some(path) => Some(Arc::new(Shadow::load(path)?)),
             None => None,
         };
-        Ok(Snapshot { generation, config, services, shadow })
+        // Read before the files are: a file that changes in between is read again.
+        let files_digest = tls::digest(&config);
+        let server = |listener: &model::Listener| {
+            let Some(tls) = &listener.tls else { return Ok(None) };
+            let built = ServerTls::new(&listener.name, tls, &self.tickets);
+            built
+                .map(|tls| Some(Arc::new(tls)))
+                .map_err(|source| SnapshotError::ListenerTls { listener: listener.name.clone(), source })
+        };
+        let tls = config.listeners.iter().map(server).collect::<Result<_, _>>()?;
+        Ok(Snapshot { generation, config, services, tls, files_digest, shadow })
     }
 
     fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {
@@ -224,8 +252,19 @@ impl Registry {
         )
         .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
         if let Some(tls) = config.health.as_ref().and_then(|health| health.tls.as_ref()) {
-            crate::tls::check_client(tls)
-                .map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+            tls::check_client(tls).map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+        }
+        let alpn: &[&[u8]] = match config.protocol {
+            model::UpstreamProtocol::H2 => &[b"h2"],
+            model::UpstreamProtocol::Http1 => &[b"http/1.1"],
+        };
+        let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
+        let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+        let spoken = format!("{:?} {:?} {:?}", config.protocol, config.proxy_protocol, config.tls);
+        let mut transport = xxhash_rust::xxh3::Xxh3::new();
+        transport.update(spoken.as_bytes());
+        for path in config.tls.iter().flat_map(|tls| tls.files()) {
+            transport.update(&std::fs::read(path).unwrap_or_default());
         }
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter(limit));
         let times_answers = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
@@ -237,6 +276,8 @@ impl Registry {
             group,
             backends,
             live,
+            tls,
+            transport: transport.digest(),
             limiter,
             cookie_slots,
             times_answers,

@@ -1,20 +1,33 @@
 //! A client's TCP session: one backend, chosen by the client's address, for its whole life.
 
+use crate::buffers::Buffer;
 use crate::error::ProxyError;
+use crate::http::Peer;
 use crate::inflight::{self, InFlight};
+use crate::stream::Stream;
+use crate::timer::Timer;
 use crate::tunnel::{self, End, Way};
 use crate::upstream::{self, ConnectionSlot};
 use crate::worker::{OpenConnection, View};
 use crate::{key, request};
-use ringway_config::model::{KeySource, Protocol};
+use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
 use ringway_health::Outcome;
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
-use tokio::net::TcpStream;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+
+/// How long a client may take to say which server it wants.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+/// Longest first message of a client.
+const HELLO_BYTES_MAX: usize = 64 * 1024;
+/// A fatal alert: unrecognized_name.
+const UNRECOGNIZED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 
 /// A session as the access log tells it.
 struct Session {
@@ -30,22 +43,38 @@ struct Session {
 }
 
 /// Serves a session to its end.
-pub(crate) async fn serve(
-    open: OpenConnection,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    view: Rc<View>,
-    listener: usize,
-) {
+pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &Peer, view: Rc<View>, listener: usize) {
     let Protocol::Tcp(tcp) = &view.snapshot.config.listeners[listener].protocol else { return };
-    let service = tcp.service;
     let worker = Rc::clone(&open.worker);
+    let timer = worker.timer();
+    let mut hello = Buffer::default();
+    let mut named = None;
+    if peer.server_name.is_none() && matches!(stream, Stream::Plain(_)) && wants_name(tcp, &view) {
+        hello = worker.buffers.take();
+        timer.set(HELLO_TIME);
+        match client_hello(&mut stream, &mut hello, &timer).await {
+            Some(name) => named = name,
+            None => {
+                worker.shared.cells.error("", "client_hello");
+                worker.buffers.give(hello);
+                return;
+            }
+        }
+    }
+    let server_name = peer.server_name.as_deref().or(named.as_deref());
+    let Some(service) = service_of(tcp, server_name) else {
+        // RFC 6066, 3: the name is not known here.
+        let _ = stream.write_all(UNRECOGNIZED_NAME).await;
+        worker.shared.cells.error("", "unknown_server_name");
+        worker.buffers.give(hello);
+        return;
+    };
     let this = &view.services[service];
     let chance = worker.random();
-    let hash = this.service.hashes().then(|| hash_of(&this.service, peer));
+    let hash = this.service.hashes().then(|| hash_of(&this.service, peer, server_name));
     let mut session = Session {
         started: Instant::now(),
-        peer: peer.ip().to_canonical().to_string(),
+        peer: peer.text.clone(),
         service,
         hash,
         selection: this.service.group.begin(Ask {
@@ -59,10 +88,9 @@ pub(crate) async fn serve(
         up_bytes: 0,
         down_bytes: 0,
     };
-    let timer = worker.timer();
-    let admission = admit(&this.service, &worker, peer);
+    let admission = admit(&this.service, &worker, peer.address);
     let connected = match &admission {
-        Ok(_) => connect(&view, &mut session, &worker, &timer).await,
+        Ok(_) => connect(&view, &mut session, &worker, &timer, peer).await,
         Err(error) => Err(*error),
     };
     let reason = match connected {
@@ -70,7 +98,7 @@ pub(crate) async fn serve(
             worker.shared.cells.error(&this.service.config.name, error.reason());
             this.cells.requests[0].increment();
             // Nothing can be said on a TCP connection but that it is over.
-            let _ = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+            stream.abort();
             error.reason()
         }
         Ok((guard, mut backend, _slot)) => {
@@ -87,7 +115,7 @@ pub(crate) async fn serve(
             }
             let timeouts = &this.service.config.timeouts;
             let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
-            let (mut up, mut down) = (Way::new(<_>::default()), Way::new(<_>::default()));
+            let (mut up, mut down) = (Way::new(std::mem::take(&mut hello)), Way::new(<_>::default()));
             let end = tunnel::relay(&mut stream, &mut backend, &mut up, &mut down, &worker, &timer, &limits).await;
             (session.up_bytes, session.down_bytes) = (up.moved, down.moved);
             worker.cells.received_bytes.add(up.moved);
@@ -103,6 +131,53 @@ pub(crate) async fn serve(
     };
     this.cells.durations.record(session.started.elapsed());
     log(&open, &view, &session, reason);
+}
+
+/// Whether the name that a TLS client asks for matters.
+fn wants_name(tcp: &TcpListener, view: &View) -> bool {
+    let hashes_name = |service: usize| view.services[service].service.config.hash_key.contains(&KeySource::Sni);
+    !tcp.names.is_empty() || tcp.service.is_some_and(hashes_name)
+}
+
+fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option<usize> {
+    let name = server_name.unwrap_or_default();
+    let found = tcp.names.iter().find(|(host, _)| match host {
+        HostMatch::Exact(host) => host == name,
+        HostMatch::Suffix(suffix) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),
+    });
+    found.map(|(_, service)| *service).or(tcp.service)
+}
+
+/// Reads a client's first TLS message, which stays in the buffer, to pass on; gives the name that it asks for. `None`: it is no
+/// such message, or does not come in time.
+async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer) -> Option<Option<String>> {
+    let mut acceptor = rustls::server::Acceptor::default();
+    poll_fn(|context| {
+        loop {
+            let before = hello.len();
+            match hello.poll_read(stream, HELLO_BYTES_MAX, context) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(None),
+                Poll::Pending if timer.poll_fired(context) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+            let mut fresh = &hello.bytes()[before..];
+            while !fresh.is_empty() {
+                if !matches!(acceptor.read_tls(&mut fresh), Ok(1..)) {
+                    return Poll::Ready(None);
+                }
+                match acceptor.accept() {
+                    Ok(None) => {}
+                    Ok(Some(accepted)) => {
+                        let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+                        return Poll::Ready(Some(name));
+                    }
+                    Err(_) => return Poll::Ready(None),
+                }
+            }
+        }
+    })
+    .await
 }
 
 /// One session of a service that limits them.
@@ -147,8 +222,15 @@ fn address_bits(sources: &[KeySource]) -> Option<(u8, u8)> {
     })
 }
 
-fn hash_of(service: &crate::snapshot::Service, peer: SocketAddr) -> u64 {
-    // Of all the sources, a TCP session has an address only.
+fn hash_of(service: &crate::snapshot::Service, peer: &Peer, server_name: Option<&str>) -> u64 {
+    // Of all the sources, a TCP session has the name that it asks for and an address.
+    for source in &service.config.hash_key {
+        match (source, server_name) {
+            (KeySource::Sni, Some(name)) => return ringway_ring::hash_key(name.as_bytes(), service.seed()),
+            (KeySource::SourceIp { .. }, _) => break,
+            _ => {}
+        }
+    }
     let (v4_bits, v6_bits) = address_bits(&service.config.hash_key).unwrap_or((32, 128));
     let mut text = Vec::new();
     key::address_key(peer.ip(), v4_bits, v6_bits, &mut text);
@@ -160,8 +242,9 @@ async fn connect(
     view: &Rc<View>,
     session: &mut Session,
     worker: &Rc<crate::worker::Worker>,
-    timer: &crate::timer::Timer,
-) -> Result<(InFlight, TcpStream, ConnectionSlot), ProxyError> {
+    timer: &Timer,
+    peer: &Peer,
+) -> Result<(InFlight, Stream, ConnectionSlot), ProxyError> {
     let this = &view.services[session.service];
     let config = &this.service.config;
     let mut last_error = None;
@@ -182,7 +265,8 @@ async fn connect(
             Some(slot) => {
                 let address = this.service.address(guard.slot);
                 let never = crate::timer::Deadline::NEVER;
-                upstream::connect(address, config.timeouts.connect, never, timer).await.map(|stream| (stream, slot))
+                let connected = upstream::connect(&this.service, address, Some(peer), never, timer).await;
+                connected.map(|stream| (stream, slot))
             }
             None => Err(ProxyError::ConnectionLimit),
         };

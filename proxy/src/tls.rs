@@ -1,14 +1,17 @@
-//! TLS towards backends: client configurations, and why one cannot be made.
+//! TLS towards clients and backends: configurations of the library, and why one cannot be made.
 
-use ringway_config::model::CheckTls;
+use ringway_config::model::{ClientCertificates, Config, ListenerTls, UpstreamTls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, version};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 
 /// Why TLS cannot be set up.
@@ -32,34 +35,286 @@ pub enum TlsError {
     /// A name that no certificate can have.
     #[error("`{0}` is not a server name")]
     Name(String),
+    /// A key's file cannot be read.
+    #[error("read the private key from {path:?}: {source}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A key is of no use.
+    #[error("the private key in {path:?} cannot be used: {source}")]
+    BadKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// Another certificate's key.
+    #[error("the private key in {key:?} does not belong to the certificate in {certificate:?}")]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's.
+        key: PathBuf,
+    },
+    /// A certificate that cannot be read.
+    #[error("the certificate in {path:?} cannot be read: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A certificate whose time is over.
+    #[error("the certificate in {path:?} expired on {on}")]
+    Expired {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        on: String,
+    },
+    /// An OCSP answer's file cannot be read.
+    #[error("read the OCSP answer from {path:?}: {source}")]
+    Ocsp {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The library refuses.
     #[error("{0}")]
     Library(#[from] rustls::Error),
 }
 
-/// A client configuration for checks; `alpn` names the protocols that are offered.
-pub(crate) fn client(tls: &CheckTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+/// A client configuration; `alpn` names the protocols that are offered.
+pub(crate) fn client(tls: &UpstreamTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let mut config = if tls.verify {
-        builder.with_root_certificates(roots(tls.ca.as_deref())?).with_no_client_auth()
+    let builder = if tls.verify {
+        builder.with_root_certificates(roots(tls.ca.as_deref())?)
     } else {
-        let verifier = Arc::new(NoVerification(provider));
-        builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
+    };
+    let mut config = match &tls.own {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder.with_client_auth_cert(chain(certificate)?, private_key(key)?)?,
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
 
+/// TLS towards a service's backends.
+pub(crate) struct ClientTls {
+    pub(crate) config: Arc<ClientConfig>,
+    /// The name that is sent and verified; the backend's address if none.
+    name: Option<ServerName<'static>>,
+}
+
+impl ClientTls {
+    pub(crate) fn new(tls: &UpstreamTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
+        let name = tls.sni.as_ref().map(|_| server_name(tls, IpAddr::from([127, 0, 0, 1]))).transpose()?;
+        Ok(Self { config: client(tls, alpn)?, name })
+    }
+
+    pub(crate) fn name(&self, address: IpAddr) -> ServerName<'static> {
+        self.name.clone().unwrap_or_else(|| ServerName::IpAddress(address.into()))
+    }
+}
+
+/// TLS of a listener.
+pub(crate) struct ServerTls {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Field that tells backends the fingerprint of the client's certificate.
+    pub(crate) header: Option<Box<str>>,
+}
+
+/// Keys of session tickets, by listener: a reload leaves them alone, so that clients go on resuming. They rotate by
+/// themselves. Other rules for clients' certificates are other tickets: a session is not carried over to stricter ones.
+#[derive(Default)]
+pub(crate) struct Tickets(Mutex<HashMap<String, TicketKeys>>);
+
+/// For which rules, and what makes them.
+type TicketKeys = (Option<ClientCertificates>, Arc<dyn ProducesTickets>);
+
+impl Tickets {
+    fn of(&self, listener: &str, tls: &ListenerTls) -> Result<Arc<dyn ProducesTickets>, TlsError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((client, tickets)) = known.get(listener)
+            && *client == tls.client
+        {
+            return Ok(Arc::clone(tickets));
+        }
+        let fresh = aws_lc_rs::Ticketer::new()?;
+        known.insert(listener.to_owned(), (tls.client.clone(), Arc::clone(&fresh)));
+        Ok(fresh)
+    }
+}
+
+impl ServerTls {
+    pub(crate) fn new(listener: &str, tls: &ListenerTls, tickets: &Tickets) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut resolver = Resolver { exact: HashMap::new(), wild: HashMap::new(), default: None };
+        for files in &tls.certificates {
+            let certificates = chain(&files.certificate)?;
+            let names = names_of(&files.certificate, &certificates)?;
+            let key = provider
+                .key_provider
+                .load_private_key(private_key(&files.key)?)
+                .map_err(|source| TlsError::BadKey { path: files.key.clone(), source })?;
+            let mut certified = CertifiedKey::new(certificates, key);
+            match certified.keys_match() {
+                Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
+                Err(_) => {
+                    let (certificate, key) = (files.certificate.clone(), files.key.clone());
+                    return Err(TlsError::Mismatch { certificate, key });
+                }
+            }
+            if let Some(path) = &files.ocsp {
+                let staple = std::fs::read(path).map_err(|source| TlsError::Ocsp { path: path.clone(), source })?;
+                certified.ocsp = Some(staple);
+            }
+            resolver.add(names, Arc::new(certified), tls.reject_unknown);
+        }
+        let versions: &[&rustls::SupportedProtocolVersion] =
+            if tls.tls12 { &[&version::TLS13, &version::TLS12] } else { &[&version::TLS13] };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+        let builder = match &tls.client {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let authorities = Arc::new(roots(Some(&client.ca))?);
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider);
+                if !client.required {
+                    verifier = verifier.allow_unauthenticated();
+                }
+                let verifier =
+                    verifier.build().map_err(|error| TlsError::Library(rustls::Error::General(error.to_string())))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = tls.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.ticketer = tickets.of(listener, tls)?;
+        // Tickets hold the session: the server keeps none.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        let header = tls.client.as_ref().map(|client| client.header.as_str().into());
+        Ok(Self { config: Arc::new(config), header })
+    }
+}
+
+/// SHA-256 of a certificate, in hex digits.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    use std::fmt::Write as _;
+    let provider = aws_lc_rs::default_provider();
+    let sha256 = provider.cipher_suites.iter().find_map(|suite| {
+        let hash = suite.tls13()?.common.hash_provider;
+        (hash.algorithm() == rustls::crypto::hash::HashAlgorithm::SHA256).then(|| hash.hash(certificate))
+    });
+    sha256.iter().flat_map(|digest| digest.as_ref()).fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A hash of the contents of all files that the TLS of a configuration is made of.
+pub(crate) fn digest(config: &Config) -> u64 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for path in config.files() {
+        hash.update(path.as_os_str().as_encoded_bytes());
+        // A file that is missing is found out when it is read.
+        hash.update(&std::fs::read(path).unwrap_or_default());
+    }
+    hash.digest()
+}
+
+/// Certificates by name. Of several for one name, the first whose key the client can check.
+#[derive(Debug)]
+struct Resolver {
+    exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// By what follows the `*.`.
+    wild: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    default: Option<Vec<Arc<CertifiedKey>>>,
+}
+
+impl Resolver {
+    fn add(&mut self, names: Vec<String>, certified: Arc<CertifiedKey>, reject_unknown: bool) {
+        for name in &names {
+            let list = match name.strip_prefix("*.") {
+                Some(parent) => self.wild.entry(parent.to_owned()).or_default(),
+                None => self.exact.entry(name.clone()).or_default(),
+            };
+            list.push(Arc::clone(&certified));
+        }
+        if !reject_unknown {
+            match &mut self.default {
+                // Another key for what the default is for.
+                Some(list)
+                    if self.exact.values().chain(self.wild.values()).any(|same| {
+                        same.iter().any(|one| Arc::ptr_eq(one, &list[0]))
+                            && same.iter().any(|one| Arc::ptr_eq(one, &certified))
+                    }) =>
+                {
+                    list.push(certified)
+                }
+                Some(_) => {}
+                None => self.default = Some(vec![certified]),
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let known = hello.server_name().and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            self.exact.get(&name).or_else(|| self.wild.get(name.split_once('.')?.1))
+        });
+        let list = known.or(self.default.as_ref())?;
+        let schemes = hello.signature_schemes();
+        list.iter().find(|certified| certified.key.choose_scheme(schemes).is_some()).or(list.first()).cloned()
+    }
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = |source| TlsError::Read { path: path.to_owned(), source };
+    let chain = CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)?;
+    if chain.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(chain) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::Key { path: path.to_owned(), source })
+}
+
+/// The DNS names that a certificate is for, lower case. A certificate whose time is over is refused.
+fn names_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, TlsError> {
+    let malformed = |reason: String| TlsError::Malformed { path: path.to_owned(), reason };
+    let leaf = chain.first().ok_or_else(|| TlsError::Empty { path: path.to_owned() })?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|error| malformed(error.to_string()))?;
+    let until = certificate.validity().not_after;
+    if until < x509_parser::time::ASN1Time::now() {
+        return Err(TlsError::Expired { path: path.to_owned(), on: until.to_string() });
+    }
+    let alternative = certificate.subject_alternative_name().map_err(|error| malformed(error.to_string()))?;
+    let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
+    Ok(names
+        .filter_map(|name| match name {
+            x509_parser::extensions::GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect())
+}
+
 /// Whether a configuration could be made, and its name is one.
-pub(crate) fn check_client(tls: &CheckTls) -> Result<(), TlsError> {
+pub(crate) fn check_client(tls: &UpstreamTls) -> Result<(), TlsError> {
     client(tls, &[])?;
     server_name(tls, IpAddr::from([127, 0, 0, 1]))?;
     Ok(())
 }
 
 /// The name that is sent and verified.
-pub(crate) fn server_name(tls: &CheckTls, address: IpAddr) -> Result<ServerName<'static>, TlsError> {
+pub(crate) fn server_name(tls: &UpstreamTls, address: IpAddr) -> Result<ServerName<'static>, TlsError> {
     match &tls.sni {
         Some(name) => ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name.clone())),
         None => Ok(ServerName::IpAddress(address.into())),

@@ -1,6 +1,7 @@
 //! Bytes between two connections, both ways, unread: TCP listeners and upgraded HTTP connections.
 
 use crate::buffers::Buffer;
+use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use crate::worker::Worker;
 use std::future::poll_fn;
@@ -8,7 +9,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 /// After so many bytes one way, that way reads in long strides.
 const BULK_BYTES: u64 = 64 * 1024;
@@ -56,8 +56,8 @@ impl Way {
     /// Moves what can be moved. `Ok(true)`: something was.
     fn poll(
         &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &mut Stream,
+        to: &mut Stream,
         worker: &Worker,
         context: &mut Context<'_>,
     ) -> std::io::Result<bool> {
@@ -118,8 +118,8 @@ impl Way {
 
 /// Relays until both sides have ended. A side that half-closes can still receive.
 pub(crate) async fn relay(
-    client: &mut TcpStream,
-    upstream: &mut TcpStream,
+    client: &mut Stream,
+    upstream: &mut Stream,
     up: &mut Way,
     down: &mut Way,
     worker: &Worker,
@@ -137,6 +137,8 @@ pub(crate) async fn relay(
             Ok(true) => timer.set_before(limits.idle, limits.session),
             Ok(false) => {}
         }
+        client.poll_drive(context);
+        upstream.poll_drive(context);
         if up.state == State::Ended && down.state == State::Ended {
             return Poll::Ready(End::Closed);
         }

@@ -2,7 +2,10 @@
 
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
-use crate::snapshot::BackendState;
+use crate::http::Peer;
+use crate::proxyproto;
+use crate::snapshot::{BackendState, Service};
+use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use ringway_telemetry::cells::WorkerCells;
 use std::cell::{Cell, RefCell};
@@ -12,14 +15,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// A connection to a backend, in use.
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
-    /// Counts it among the backend's.
-    pub(crate) slot: ConnectionSlot,
+    pub(crate) stream: Stream,
+    /// Counts it among the backend's; one that is shared is counted elsewhere.
+    pub(crate) slot: Option<ConnectionSlot>,
     /// Bytes of the backend that are not dealt with yet.
     pub(crate) input: Buffer,
     /// It has carried a request before: the backend may close it at any time.
@@ -51,7 +54,7 @@ pub(crate) struct Pool {
 }
 
 struct Idle {
-    stream: TcpStream,
+    stream: Stream,
     slot: ConnectionSlot,
     since: Deadline,
 }
@@ -61,12 +64,11 @@ impl Pool {
     ///
     /// `certain`: ask the kernel too, not only what the runtime has been told, because the request must not be sent to
     /// a connection that is being closed: it could not be repeated.
-    pub(crate) fn take(&self, certain: bool, cells: &WorkerCells) -> Option<(TcpStream, ConnectionSlot)> {
+    pub(crate) fn take(&self, certain: bool, cells: &WorkerCells) -> Option<(Stream, ConnectionSlot)> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { stream, slot, .. }) = idle.pop() {
+        while let Some(Idle { mut stream, slot, .. }) = idle.pop() {
             cells.upstream_idle.subtract(1);
-            // Costs no system call while nothing has arrived. An end, or bytes that nobody asked for: no good.
-            if is_quiet(&stream, certain) {
+            if stream.is_quiet(certain) {
                 return Some((stream, slot));
             }
         }
@@ -76,7 +78,7 @@ impl Pool {
     /// Keeps a connection whose exchange has ended cleanly.
     pub(crate) fn put(
         &self,
-        stream: TcpStream,
+        stream: Stream,
         slot: ConnectionSlot,
         idle_max: usize,
         now: Deadline,
@@ -93,7 +95,7 @@ impl Pool {
     pub(crate) fn expire(&self, oldest: Deadline, cells: &WorkerCells) {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
-        idle.retain(|idle| idle.since >= oldest && is_quiet(&idle.stream, false));
+        idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_quiet(false));
         cells.upstream_idle.subtract((before - idle.len()) as u64);
     }
 
@@ -105,38 +107,57 @@ impl Pool {
     }
 }
 
-fn is_quiet(stream: &TcpStream, certain: bool) -> bool {
-    let nothing = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    if !stream.try_read(&mut [0]).is_err_and(nothing) {
-        return false;
-    }
-    if !certain {
-        return true;
-    }
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    socket2::SockRef::from(stream).peek(&mut byte).is_err_and(nothing)
-}
-
-/// Opens a connection.
+/// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).
 pub(crate) async fn connect(
+    service: &Service,
     address: SocketAddr,
-    timeout: Duration,
+    peer: Option<&Peer>,
     limit: Deadline,
     timer: &Timer,
-) -> Result<TcpStream, ProxyError> {
-    timer.set_before(timeout, limit);
-    let mut connecting = pin!(TcpStream::connect(address));
-    let stream = poll_fn(|context| {
-        if let Poll::Ready(result) = connecting.as_mut().poll(context) {
-            return Poll::Ready(result.map_err(|_| ProxyError::ConnectFailed));
+) -> Result<Stream, ProxyError> {
+    timer.set_before(service.config.timeouts.connect, limit);
+    let mut tcp = within(timer, ProxyError::ConnectFailed, TcpStream::connect(address)).await?;
+    // Heads and small bodies go out whole.
+    tcp.set_nodelay(true).map_err(|_| ProxyError::ConnectFailed)?;
+    if let Some(version) = service.config.proxy_protocol {
+        let mut header = Vec::new();
+        proxyproto::write(version, &told(peer, &tcp), None, &mut header);
+        within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
+    }
+    let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
+    let connecting = connector.connect(tls.name(address.ip()), tcp);
+    let stream = within(timer, ProxyError::TlsFailed, connecting).await?;
+    Ok(Stream::Client(Box::new(stream)))
+}
+
+/// What a PROXY header says of a client.
+fn told(peer: Option<&Peer>, tcp: &TcpStream) -> proxyproto::Told {
+    let Some(peer) = peer else { return proxyproto::Told::default() };
+    // Where he has reached the proxy, as far as that is known.
+    let destination = peer.destination.or_else(|| tcp.local_addr().ok());
+    proxyproto::Told {
+        addresses: destination.map(|destination| (peer.address, destination)),
+        authority: peer.server_name.clone(),
+        secure: peer.secure,
+    }
+}
+
+/// Runs something to its end, or to the timer's.
+async fn within<T>(
+    timer: &Timer,
+    otherwise: ProxyError,
+    doing: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, ProxyError> {
+    let mut doing = pin!(doing);
+    poll_fn(|context| {
+        if let Poll::Ready(result) = doing.as_mut().poll(context) {
+            return Poll::Ready(result.map_err(|_| otherwise));
         }
         if timer.poll_fired(context) {
             return Poll::Ready(Err(ProxyError::ConnectTimeout));
         }
         Poll::Pending
     })
-    .await?;
-    // Heads and small bodies go out whole.
-    stream.set_nodelay(true).map_err(|_| ProxyError::ConnectFailed)?;
-    Ok(stream)
+    .await
 }

@@ -8,7 +8,7 @@ use crate::perip::{PerIp, Place};
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{TICK, Timer, Timers};
 use crate::upstream::Pool;
-use crate::{accept, http};
+use crate::{accept, front};
 use arc_swap::Cache;
 use ringway_config::model::{Listener, Protocol};
 use ringway_http1::{RequestHead, ResponseHead};
@@ -115,7 +115,8 @@ pub(crate) struct Worker {
     random: Cell<u64>,
 }
 
-type PoolKey = (Box<str>, Box<str>, SocketAddr);
+/// Service, backend, address, and what is spoken there: a connection is of use to nothing else.
+type PoolKey = (Box<str>, Box<str>, SocketAddr, u64);
 
 /// Tables that are reused from request to request; borrowed only between two waits.
 #[derive(Default)]
@@ -156,6 +157,8 @@ pub(crate) struct WorkerLive {
 /// This worker's part of a backend.
 pub(crate) struct Upstream {
     pub(crate) pool: Pool,
+    /// Connections that carry several requests at once.
+    pub(crate) shared: crate::h2up::Shared,
     pub(crate) cells: Arc<BackendCells>,
 }
 
@@ -238,13 +241,14 @@ impl Worker {
                     .backends
                     .iter()
                     .map(|backend| {
-                        let key: PoolKey = (name.into(), backend.config.id.as_str().into(), backend.config.address);
+                        let id = backend.config.id.as_str();
+                        let key: PoolKey = (name.into(), id.into(), backend.config.address, service.transport);
                         let upstream = old_pools.remove(&key).unwrap_or_else(|| {
                             // A backend that has moved keeps its counters.
                             let moved = old_pools.iter().find(|(old, _)| old.0 == key.0 && old.1 == key.1);
                             let cells = moved.map(|(_, upstream)| Arc::clone(&upstream.cells));
                             let cells = cells.unwrap_or_else(|| self.shared.cells.backend(name, &key.1));
-                            Rc::new(Upstream { pool: Pool::default(), cells })
+                            Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), cells })
                         });
                         pools.insert(key, Rc::clone(&upstream));
                         upstream
@@ -256,6 +260,7 @@ impl Worker {
             .collect();
         for upstream in old_pools.values() {
             upstream.pool.close(&self.cells);
+            upstream.shared.close();
         }
         View { snapshot, services }
     }
@@ -398,6 +403,7 @@ impl Worker {
                 let oldest = self.timers.before(service.service.config.pool.idle_timeout);
                 for upstream in &service.upstreams {
                     upstream.pool.expire(oldest, &self.cells);
+                    upstream.shared.expire(oldest, self.timers.now());
                 }
             }
         }
@@ -559,8 +565,5 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: tokio::net::Tc
         return;
     }
     let open = worker.connection(gate, place);
-    match &view.snapshot.config.listeners[listener].protocol {
-        Protocol::Http(_) => drop(tokio::task::spawn_local(http::serve(open, stream, peer, view, listener))),
-        Protocol::Tcp(_) => drop(tokio::task::spawn_local(crate::tcp::serve(open, stream, peer, view, listener))),
-    }
+    drop(tokio::task::spawn_local(front::serve(open, stream, peer, view, listener)));
 }

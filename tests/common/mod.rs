@@ -477,11 +477,12 @@ pub fn response(status: &str, fields: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// The state of a backend in the status.
+/// The state of a backend in the status: of the first service that has one of this id.
 pub fn backend_status(ringway: &Ringway, id: &str) -> serde_json::Value {
     let status = ringway.status();
-    let backends = status["services"][0]["backends"].as_array().unwrap().clone();
-    backends.into_iter().find(|backend| backend["id"] == id).unwrap()
+    let services = status["services"].as_array().unwrap();
+    let mut backends = services.iter().flat_map(|service| service["backends"].as_array().unwrap());
+    backends.find(|backend| backend["id"] == id).unwrap().clone()
 }
 
 /// As [`require`], for a module of Python.

@@ -86,11 +86,13 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
         kind,
         port: section.port.as_ref().map(|at| at.value.0 as u16),
         address,
-        tls: section.tls.as_ref().map(|at| model::CheckTls {
+        tls: section.tls.as_ref().map(|at| model::UpstreamTls {
             sni: at.value.sni.as_ref().map(|at| header_value(at, findings)),
             ca: at.value.ca.as_ref().map(|at| at.value.clone().into()),
             verify: at.value.verify.value,
+            own: None,
         }),
+        proxy_protocol: None,
         agent: section.agent.as_ref().map(|at| model::Agent {
             port: at.value.port.value.0 as u16,
             send: at.value.send.as_ref().map_or_else(String::new, |at| at.value.clone()),

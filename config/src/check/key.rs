@@ -39,6 +39,7 @@ macro_rules! plain_sources {
         sources.extend(section.uri.as_ref().map(|_| KeySource::Uri));
         sources.extend(section.host.as_ref().map(|_| KeySource::Host));
         sources.extend(section.method.as_ref().map(|_| KeySource::Method));
+        sources.extend(section.sni.as_ref().map(|_| KeySource::Sni));
         sources
     }};
 }

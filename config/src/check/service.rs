@@ -2,7 +2,7 @@
 
 use super::health::{health_check, outlier};
 use super::key::sources;
-use super::text::{address, is_token, name, nonzero, path_text, unique};
+use super::text::{address, header_value, is_token, name, nonzero, path_text, unique};
 use crate::decode::{At, Findings};
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName};
@@ -72,6 +72,14 @@ fn service_model(
     if let Some(hedge) = &section.hedge {
         nonzero(&hedge.value.after, "after", findings);
     }
+    let tls = section.tls.as_ref().and_then(|at| upstream_tls(at, findings));
+    let proxy_protocol = proxy_header(section, findings);
+    let mut health = section.health.as_ref().and_then(|health| health_check(health, findings));
+    if let Some(health) = health.as_mut().filter(|health| health.port.is_none()) {
+        // A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
+        health.tls = health.tls.take().or(tls.clone());
+        health.proxy_protocol = proxy_protocol;
+    }
     Some(model::Service {
         name: section.name.value.clone(),
         policy,
@@ -90,7 +98,13 @@ fn service_model(
             target: at.value.target.value.0,
             share_max: f64::from(at.value.max.value.0) / 100.0,
         }),
-        health: section.health.as_ref().and_then(|health| health_check(health, findings)),
+        protocol: match section.protocol.value {
+            schema::UpstreamProtocolName::Http1 => model::UpstreamProtocol::Http1,
+            schema::UpstreamProtocolName::H2 => model::UpstreamProtocol::H2,
+        },
+        tls,
+        proxy_protocol,
+        health,
         outlier: outlier(section.outlier.as_ref(), findings),
         panic_threshold_percent: section.panic_threshold.value.0,
         panic_mode: match section.panic_mode.value {
@@ -122,6 +136,47 @@ fn service_model(
         pool: model::Pool { idle_max: pool.idle_max.value.0 as usize, idle_timeout: pool.idle_timeout.value },
         backends,
     })
+}
+
+fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) -> Option<model::UpstreamTls> {
+    let section = &at.value;
+    let own = match (&section.certificate, &section.key) {
+        (Some(certificate), Some(key)) => Some((certificate.value.clone().into(), key.value.clone().into())),
+        (None, None) => None,
+        (Some(alone), None) | (None, Some(alone)) => {
+            findings.error(
+                alone.place,
+                "half_a_certificate",
+                "`certificate` and `key` go together",
+                "write both, or neither",
+            );
+            return None;
+        }
+    };
+    Some(model::UpstreamTls {
+        sni: section.sni.as_ref().map(|at| header_value(at, findings)),
+        ca: section.ca.as_ref().map(|at| at.value.clone().into()),
+        verify: section.verify.value,
+        own,
+    })
+}
+
+fn proxy_header(section: &schema::ServiceSection, findings: &mut Findings) -> Option<model::ProxyHeader> {
+    let at = &section.proxy_protocol;
+    let header = match at.value {
+        schema::ProxyHeaderName::Off => return None,
+        schema::ProxyHeaderName::V1 => model::ProxyHeader::V1,
+        schema::ProxyHeaderName::V2 => model::ProxyHeader::V2,
+    };
+    if section.protocol.value == schema::UpstreamProtocolName::H2 {
+        findings.error(
+            at.place,
+            "shared_proxy_protocol",
+            "connections of `protocol: h2` are shared by clients: a PROXY header could name only one of them",
+            "remove `proxy_protocol`, or write `protocol: http1`; `x-forwarded-for` names the client of each request",
+        );
+    }
+    Some(header)
 }
 
 fn backends(section: &schema::ServiceSection, zone: Option<&str>, findings: &mut Findings) -> Vec<model::Backend> {

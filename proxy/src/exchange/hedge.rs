@@ -3,11 +3,13 @@
 
 use super::pump::{Exchange, TryError};
 use crate::error::ProxyError;
-use crate::http::Client;
+use crate::http::{Client, Peer};
 use crate::inflight::{self, InFlight};
 use crate::request::Request;
+use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use crate::upstream::{self, Connection, ConnectionSlot};
+use ringway_config::model::UpstreamProtocol;
 use ringway_ring::Selection;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -117,9 +119,10 @@ fn begin(exchange: &Exchange<'_>) -> Option<Pin<Box<dyn Future<Output = Option<R
     let guard = inflight::acquire_now(&view, service, &mut selection, worker.index)?;
     this.cells.hedges.increment();
     let timer = worker.timer();
-    let (bytes, limit) = (request.out.clone(), request.limit);
+    let peer = Rc::clone(&exchange.client.peer);
+    let what = Sending { bytes: request.out.clone(), limit: request.limit, peer };
     Some(Box::pin(async move {
-        match run(&guard, &view, service, &timer, &bytes, limit, &worker).await {
+        match run(&guard, &view, service, &timer, &what, &worker).await {
             Ok(connection) => Some(Rival { guard, connection, selection }),
             Err(error) => {
                 view.services[service].upstreams[guard.index()].cells.failures.increment();
@@ -130,35 +133,45 @@ fn begin(exchange: &Exchange<'_>) -> Option<Pin<Box<dyn Future<Output = Option<R
     }))
 }
 
+/// A request, to be sent again.
+struct Sending {
+    bytes: Vec<u8>,
+    limit: Deadline,
+    peer: Rc<Peer>,
+}
+
 /// Sends the request and waits for the first byte of its answer.
 async fn run(
     guard: &InFlight,
     view: &Rc<crate::worker::View>,
     service: usize,
     timer: &Timer,
-    bytes: &[u8],
-    limit: Deadline,
+    what: &Sending,
     worker: &crate::worker::Worker,
 ) -> Result<Connection, ProxyError> {
     let this = &view.services[service];
     let config = &this.service.config;
     let upstream = &this.upstreams[guard.index()];
-    let pooled = upstream.pool.take(true, &worker.cells);
-    let reused = pooled.is_some();
-    let (mut stream, slot) = match pooled {
-        Some(pooled) => pooled,
+    let shared = upstream.shared.take().map(|stream| (Stream::Upstream(Box::new(stream)), None));
+    let pooled = || upstream.pool.take(true, &worker.cells).map(|(stream, slot)| (stream, Some(slot)));
+    let ready = shared.or_else(pooled);
+    let reused = ready.is_some();
+    let (mut stream, slot) = match ready {
+        Some(ready) => ready,
+        // A second try is not worth a connection that others are to share.
+        None if config.protocol == UpstreamProtocol::H2 => return Err(ProxyError::ConnectionLimit),
         None => {
             let backend = &this.service.backends[guard.index()];
             let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
             let slot = slot.ok_or(ProxyError::ConnectionLimit)?;
             upstream.cells.connects.increment();
             let address = this.service.address(guard.slot);
-            (upstream::connect(address, config.timeouts.connect, limit, timer).await?, slot)
+            (upstream::connect(&this.service, address, Some(&what.peer), what.limit, timer).await?, Some(slot))
         }
     };
     upstream.cells.requests.increment();
-    stream.write_all(bytes).await.map_err(|_| ProxyError::UpstreamClosed)?;
-    timer.set_before(config.timeouts.response, limit);
+    stream.write_all(&what.bytes).await.map_err(|_| ProxyError::UpstreamClosed)?;
+    timer.set_before(config.timeouts.response, what.limit);
     let answered = poll_fn(|context| {
         if let Poll::Ready(result) = stream.poll_read_ready(context) {
             return Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed));
@@ -168,10 +181,10 @@ async fn run(
     answered.await?;
     // An end is no answer.
     let mut byte = [std::mem::MaybeUninit::uninit()];
-    match socket2::SockRef::from(&stream).peek(&mut byte) {
-        Ok(count) if count > 0 => {}
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-        _ => return Err(ProxyError::UpstreamClosed),
+    match stream.tcp().map(|tcp| socket2::SockRef::from(tcp).peek(&mut byte)) {
+        None | Some(Ok(1..)) => {}
+        Some(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+        Some(_) => return Err(ProxyError::UpstreamClosed),
     }
     Ok(Connection { stream, slot, input: crate::buffers::Buffer::default(), reused })
 }

@@ -259,6 +259,7 @@ impl<'a> Exchange<'a> {
                 Err(error) => return Poll::Ready(Err(TryError::Upstream(ProxyError::BadAnswer(error)))),
             }
         }
+        self.upstream.stream.poll_drive(context);
         // Interim answers go out at once.
         if self.status == 0 && self.poll_send_answer(context).is_err() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
@@ -506,6 +507,8 @@ impl<'a> Exchange<'a> {
         if progress {
             self.client.timer.set_before(self.timeouts().body_idle, self.limit);
         }
+        self.client.stream.poll_drive(context);
+        self.upstream.stream.poll_drive(context);
         if self.client.timer.poll_fired(context) {
             return Poll::Ready(if starved_by_client {
                 Delivered::ClientGone
@@ -561,12 +564,15 @@ impl<'a> Exchange<'a> {
                     (false, Upload::Done) if self.client.input.is_empty() => Next::Close,
                     (false, _) => Next::Linger,
                 };
-                if clean && self.upstream_keep_alive {
+                let config = &self.request.view.services[self.request.service].service.config;
+                // A PROXY header has told the backend of this client: no other's requests go there.
+                if clean && self.upstream_keep_alive && config.proxy_protocol.is_none() {
                     let worker = Rc::clone(&self.client.open.worker);
-                    let idle_max = self.request.view.services[self.request.service].service.config.pool.idle_max;
+                    let idle_max = config.pool.idle_max;
                     self.release_buffers();
-                    let Connection { stream, slot, .. } = self.upstream;
-                    upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
+                    if let Connection { stream, slot: Some(slot), .. } = self.upstream {
+                        upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
+                    }
                     return (status, None, next);
                 }
                 (None, next)
@@ -575,7 +581,7 @@ impl<'a> Exchange<'a> {
                 upstream.cells.failures.increment();
                 guard.report_error(error);
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
-                let _ = socket2::SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
+                self.client.stream.abort();
                 (Some(error), Next::Abort)
             }
             Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Abort),
@@ -630,10 +636,12 @@ impl<'a> Exchange<'a> {
         let whole = self.body.is_end() && self.upload == Upload::Done && self.upstream.input.is_empty();
         let worker = Rc::clone(&self.client.open.worker);
         self.release_buffers();
-        if whole && self.upstream_keep_alive {
-            let idle_max = self.request.view.services[self.request.service].service.config.pool.idle_max;
-            let Connection { stream, slot, .. } = self.upstream;
-            upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
+        let config = &self.request.view.services[self.request.service].service.config;
+        if whole && self.upstream_keep_alive && config.proxy_protocol.is_none() {
+            let idle_max = config.pool.idle_max;
+            if let Connection { stream, slot: Some(slot), .. } = self.upstream {
+                upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
+            }
         }
     }
 

@@ -1,0 +1,134 @@
+//! A client's connection before its first request: PROXY header, TLS, and which protocol it turns out to speak.
+
+use crate::buffers::Buffer;
+use crate::http::{self, Client, Peer};
+use crate::proxyproto;
+use crate::stream::Stream;
+use crate::timer::Timer;
+use crate::tls::ServerTls;
+use crate::worker::{OpenConnection, View};
+use crate::{forwarded, h2down, tcp};
+use ringway_config::model::Protocol;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+/// How long a TCP client may take for PROXY header, handshake and the name it asks for.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+/// First byte of a TLS record that begins a handshake.
+pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
+/// A fatal alert that the handshake has failed, in the oldest version: every client reads it.
+pub(crate) const TLS_ALERT: &[u8] = &[0x15, 3, 1, 0, 2, 2, 40];
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(
+    open: OpenConnection,
+    stream: TcpStream,
+    address: SocketAddr,
+    view: Rc<View>,
+    listener: usize,
+) {
+    let open = Rc::new(open);
+    let config = &view.snapshot.config.listeners[listener];
+    let mut peer = Peer::new(address);
+    let has_tls = view.snapshot.tls[listener].as_deref();
+    let says_who = forwarded::is_trusted(&config.proxy_protocol, address.ip().to_canonical());
+    let mut stream = Stream::Plain(stream);
+    if says_who || has_tls.is_some() {
+        let timer = open.worker.timer();
+        timer.set(match &config.protocol {
+            Protocol::Http(http) => http.timeouts.head,
+            Protocol::Tcp(_) => HELLO_TIME,
+        });
+        let Stream::Plain(mut tcp) = stream else { return };
+        if says_who {
+            let Some(told) = proxyproto::receive(&tcp, &timer).await else {
+                return refuse(&open, &mut tcp, "proxy_header", None);
+            };
+            peer.take(told);
+        }
+        stream = match has_tls {
+            None => Stream::Plain(tcp),
+            Some(tls) => match handshake(&open, tcp, tls, &timer, &config.protocol).await {
+                Some(secured) => {
+                    peer.take_session(&secured, tls);
+                    Stream::Server(Box::new(secured))
+                }
+                None => return,
+            },
+        };
+    }
+    let peer = Rc::new(peer);
+    match &config.protocol {
+        Protocol::Http(http) => {
+            let is_h2 =
+                matches!(&stream, Stream::Server(session) if session.get_ref().1.alpn_protocol() == Some(b"h2"));
+            if is_h2 && http.h2.enabled {
+                return h2down::serve(open, stream, Buffer::default(), peer, &view, listener).await;
+            }
+            let client = Client::new(Rc::clone(&open), stream, Rc::clone(&peer), &view, listener);
+            if let Some((stream, read)) = client.serve_connection().await {
+                // The client has turned out to speak HTTP/2 without being asked: prior knowledge.
+                let view = http::view_of(&open, view);
+                h2down::serve(open, stream, read, peer, &view, listener).await;
+            }
+        }
+        Protocol::Tcp(_) => tcp::serve(open, stream, &peer, view, listener).await,
+    }
+}
+
+/// The TLS handshake. A client that speaks HTTP to a TLS port is told so.
+async fn handshake(
+    open: &OpenConnection,
+    mut tcp: TcpStream,
+    tls: &ServerTls,
+    timer: &Timer,
+    protocol: &Protocol,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    let first = poll_fn(|context| {
+        let mut byte = [0];
+        match tcp.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Some(byte[0])),
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending if timer.poll_fired(context) || open.is_closing() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    let first = first.await?;
+    if first != TLS_HANDSHAKE {
+        let speaks_http = first.is_ascii_uppercase() && matches!(protocol, Protocol::Http(_));
+        let answer =
+            &b"HTTP/1.1 400 Bad Request\r\nx-ringway-reason: plain_http_on_tls_port\r\ncontent-type: text/plain\r\n\
+            content-length: 56\r\nconnection: close\r\n\r\nThis port speaks TLS: write https:// instead of http://.\n"
+                [..];
+        refuse(open, &mut tcp, "plain_http_on_tls_port", speaks_http.then_some(answer));
+        return None;
+    }
+    let mut accepting = pin!(tokio_rustls::TlsAcceptor::from(tls.config.clone()).accept(tcp));
+    let result = poll_fn(|context| match accepting.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(result.ok()),
+        Poll::Pending if timer.poll_fired(context) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    if result.is_none() {
+        open.worker.shared.cells.error("", "tls_handshake");
+    }
+    result
+}
+
+/// Ends a connection that nothing can be made of, with what can be written without waiting.
+fn refuse(open: &OpenConnection, tcp: &mut TcpStream, reason: &'static str, answer: Option<&[u8]>) {
+    open.worker.shared.cells.error("", reason);
+    if let Some(answer) = answer {
+        let _ = tcp.try_write(answer);
+        // Bytes that nobody reads would turn the end into a reset, and the answer with it.
+        let mut sink = [0; 4096];
+        while matches!(tcp.try_read(&mut sink), Ok(1..)) {}
+    }
+}

@@ -1,0 +1,380 @@
+//! HTTP/2 towards clients (RFC 9113): the connection, and each of its streams as a client of its own.
+
+use crate::buffers::Buffer;
+use crate::h2bridge::{self, Framing, Receiver, Sender};
+use crate::http::{self, Client, Peer};
+use crate::stream::Stream;
+use crate::timer::Timer;
+use crate::worker::{OpenConnection, View, Worker};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode};
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use ringway_http1::{BodyLength, Limits, Method, ResponseHead, parse_response};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What begins an HTTP/2 connection.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Window of a stream and of a connection, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes that a stream may have waiting to be sent.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that a peer may have reset and we not yet seen: CVE-2023-44487.
+const RESETS_PENDING: usize = 32;
+/// Streams that we may reset for errors of the peer before the connection is ended: CVE-2025-8671.
+const RESETS_LOCAL: usize = 256;
+/// Largest answer head.
+const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 128 * 1024, fields_max: 512 };
+
+/// How many streams are open, and the timer that runs while none is.
+struct Activity {
+    streams: Cell<usize>,
+    timer: Timer,
+    idle: Duration,
+}
+
+struct Active(Rc<Activity>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        if self.0.streams.get() == 0 {
+            self.0.timer.set(self.0.idle);
+        }
+    }
+}
+
+/// Serves a connection to its end. What has been read of it already comes first.
+pub(crate) async fn serve(
+    open: Rc<OpenConnection>,
+    stream: Stream,
+    read: Buffer,
+    peer: Rc<Peer>,
+    view: &Rc<View>,
+    listener: usize,
+) {
+    let worker = Rc::clone(&open.worker);
+    let http = http::http_of(view, listener);
+    let timer = worker.timer();
+    timer.set(http.timeouts.head);
+    let activity = Rc::new(Activity { streams: Cell::new(0), timer, idle: http.timeouts.idle });
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(http.h2.streams_max)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(http.head_bytes_max).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS_PENDING)
+        .max_local_error_reset_streams(Some(RESETS_LOCAL));
+    if http.h2.extended_connect {
+        builder.enable_connect_protocol();
+    }
+    let io = Prefixed { stream, read, worker: Rc::clone(&worker) };
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
+    let connected = poll_fn(|context| match handshake.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(result.ok()),
+        Poll::Pending if activity.timer.poll_fired(context) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    let Some(mut connection) = connected.await else { return };
+    activity.timer.set(http.timeouts.idle);
+    let mut closing = false;
+    loop {
+        let accepted = poll_fn(|context| {
+            loop {
+                if let Poll::Ready(accepted) = connection.poll_accept(context) {
+                    return Poll::Ready(accepted);
+                }
+                // Polled in any case: it is also what wakes this task when the worker drains.
+                let fired = activity.timer.poll_fired(context);
+                let idle = fired && activity.streams.get() == 0;
+                if closing {
+                    // The last goodbye has been said: a peer that does not close is left.
+                    return if idle { Poll::Ready(None) } else { Poll::Pending };
+                }
+                if !(open.is_closing() || idle) {
+                    return Poll::Pending;
+                }
+                closing = true;
+                connection.graceful_shutdown();
+                activity.timer.set(Duration::from_secs(1));
+            }
+        });
+        let Some(Ok((request, respond))) = accepted.await else { break };
+        activity.streams.set(activity.streams.get() + 1);
+        let active = Active(Rc::clone(&activity));
+        let Some((view, listener)) = worker.listener(&open.gate) else { break };
+        let stream = Downstream::new(request, respond);
+        let client = Client::new(
+            Rc::clone(&open),
+            Stream::Downstream(Box::new(stream.clone())),
+            Rc::clone(&peer),
+            &view,
+            listener,
+        );
+        tokio::task::spawn_local(async move {
+            let _active = active;
+            let mut serving = pin!(client.serve());
+            // A stream that its client resets takes all that was begun for it along.
+            poll_fn(|context| match serving.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => stream.poll_reset(context),
+            })
+            .await;
+        });
+    }
+    // Streams that are still open end by themselves; the connection is driven until then.
+    let _ = poll_fn(|context| connection.poll_closed(context)).await;
+}
+
+/// A connection of which some bytes have been read.
+struct Prefixed {
+    stream: Stream,
+    read: Buffer,
+    worker: Rc<Worker>,
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.read.is_empty() {
+            if this.read.is_allocated() {
+                this.worker.buffers.give(std::mem::take(&mut this.read));
+            }
+            let before = space.filled().len();
+            let read = Pin::new(&mut this.stream).poll_read(context, space);
+            this.worker.cells.received_bytes.add((space.filled().len() - before) as u64);
+            return read;
+        }
+        let count = this.read.len().min(space.remaining());
+        space.put_slice(&this.read.bytes()[..count]);
+        this.read.consume(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+/// One stream, as a connection that carries one HTTP/1.1 exchange.
+#[derive(Clone)]
+pub(crate) struct Downstream(Rc<RefCell<Inner>>);
+
+struct Inner {
+    respond: SendResponse<Bytes>,
+    receiver: Receiver,
+    method: Method,
+    /// An extended CONNECT (RFC 8441): shown as an upgrade.
+    upgrade: bool,
+    grpc: bool,
+    /// The answer's head as far as it has come.
+    head: Vec<u8>,
+    sender: Option<Sender>,
+}
+
+impl Downstream {
+    fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+        let (parts, body) = request.into_parts();
+        let mut text = Vec::with_capacity(512);
+        let upgrade = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
+        let method = if upgrade.is_some() { "GET" } else { parts.method.as_str() };
+        text.extend_from_slice(method.as_bytes());
+        text.push(b' ');
+        let authority = parts.uri.authority().map(|authority| authority.as_str());
+        if parts.method == HttpMethod::CONNECT && upgrade.is_none() {
+            text.extend_from_slice(authority.unwrap_or_default().as_bytes());
+        } else {
+            text.extend_from_slice(parts.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes());
+        }
+        text.extend_from_slice(b" HTTP/1.1\r\n");
+        if let Some(authority) = authority {
+            // RFC 9113, 8.3.1: where there is one, it stands for Host.
+            h2bridge::write_field("host", authority.as_bytes(), &mut text);
+        }
+        let fields = &parts.headers;
+        let mut cookies = Vec::new();
+        for (name, value) in fields {
+            match name.as_str() {
+                "host" if authority.is_some() => {}
+                // RFC 9113, 8.2.3: crumbs are one field again.
+                "cookie" => {
+                    if !cookies.is_empty() {
+                        cookies.extend_from_slice(b"; ");
+                    }
+                    cookies.extend_from_slice(value.as_bytes());
+                }
+                name if h2bridge::is_connection_specific(name) => {}
+                name => h2bridge::write_field(name, value.as_bytes(), &mut text),
+            }
+        }
+        if !cookies.is_empty() {
+            h2bridge::write_field("cookie", &cookies, &mut text);
+        }
+        if fields.get("te").is_some_and(|value| value == "trailers") && upgrade.is_none() {
+            text.extend_from_slice(b"connection: te\r\nte: trailers\r\n");
+        }
+        if let Some(protocol) = &upgrade {
+            text.extend_from_slice(b"connection: upgrade\r\n");
+            h2bridge::write_field("upgrade", protocol.as_bytes(), &mut text);
+            if protocol == "websocket" && !fields.contains_key("sec-websocket-key") {
+                // RFC 8441, 5: the handshake's key has no meaning there, but HTTP/1.1 wants one.
+                h2bridge::write_field("sec-websocket-key", b"cmluZ3dheS1yZmM4NDQxIQ==", &mut text);
+            }
+        }
+        let ended = body.is_end_stream();
+        let chunked = !ended && !fields.contains_key("content-length") && upgrade.is_none();
+        if chunked {
+            text.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        text.extend_from_slice(b"\r\n");
+        let grpc = fields.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        Self(Rc::new(RefCell::new(Inner {
+            respond,
+            receiver: Receiver::new((!ended).then_some(body), chunked, text),
+            method: if parts.method == HttpMethod::HEAD { Method::Head } else { Method::Get },
+            upgrade: upgrade.is_some(),
+            grpc,
+            head: Vec::new(),
+            sender: None,
+        })))
+    }
+
+    pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().receiver.poll_ready(context)
+    }
+
+    /// Ready once the client has reset the stream.
+    fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.0.borrow_mut();
+        match &mut inner.sender {
+            Some(sender) => sender.stream.poll_reset(context),
+            None => inner.respond.poll_reset(context),
+        }
+        .map(|_| ())
+    }
+
+    /// The answer is cut off: the client must see that.
+    pub(crate) fn abort(&self) {
+        let mut inner = self.0.borrow_mut();
+        match &mut inner.sender {
+            Some(sender) => sender.stream.send_reset(Reason::INTERNAL_ERROR),
+            None => inner.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+impl AsyncRead for Downstream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().receiver.poll_read(context, space)
+    }
+}
+
+impl AsyncWrite for Downstream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.borrow_mut();
+        match &mut inner.sender {
+            Some(sender) => sender.poll_write(context, bytes),
+            None => Poll::Ready(inner.take_head(bytes)),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.borrow_mut().sender.as_mut().map_or(Ok(()), Sender::finish))
+    }
+}
+
+impl Inner {
+    /// Takes text of the answer's head; once that is whole, sends it. Gives how many bytes were taken.
+    fn take_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let held = self.head.len();
+        self.head.extend_from_slice(bytes);
+        let invalid = |error| io::Error::new(ErrorKind::InvalidData, error);
+        let mut answer = ResponseHead::default();
+        if !parse_response(&self.head, &ANSWER_LIMITS, self.method, self.upgrade, &mut answer).map_err(invalid)? {
+            return Ok(bytes.len());
+        }
+        let text = std::mem::take(&mut self.head);
+        let taken = answer.head_len - held;
+        let mut fields = HeaderMap::with_capacity(answer.fields.len());
+        for field in &answer.fields {
+            h2bridge::push_field(&mut fields, field.name.of(&text), field.value.of(&text))?;
+        }
+        let status = StatusCode::from_u16(answer.status).map_err(|_| io::Error::from(ErrorKind::InvalidData))?;
+        if answer.is_interim() {
+            let mut interim = Response::new(());
+            *interim.status_mut() = status;
+            *interim.headers_mut() = fields;
+            self.respond.send_informational(interim).map_err(h2bridge::io_error)?;
+            return Ok(taken);
+        }
+        let mut response = Response::new(());
+        let mut framing = match answer.body {
+            _ if answer.is_switch() => Framing::Raw,
+            BodyLength::None => Framing::Sized(0),
+            BodyLength::Sized(length) => Framing::Sized(length),
+            BodyLength::Chunked => Framing::Chunked(<_>::default()),
+            BodyLength::UntilClose => Framing::Raw,
+        };
+        let mut ends = matches!(framing, Framing::Sized(0));
+        if self.grpc && fields.contains_key("x-ringway-reason") {
+            // Ringway's own refusal, in the form that gRPC clients read.
+            let message = fields.get("x-ringway-reason").cloned();
+            fields.remove("content-length");
+            fields.insert("content-type", HeaderValue::from_static("application/grpc"));
+            fields.insert("grpc-status", HeaderValue::from_static(grpc_status(answer.status)));
+            fields.extend(message.map(|message| (HeaderName::from_static("grpc-message"), message)));
+            (framing, ends) = (Framing::Discarded, true);
+        } else {
+            // RFC 8441, 4: success of an extended CONNECT is 200.
+            *response.status_mut() = if answer.is_switch() { StatusCode::OK } else { status };
+        }
+        if answer.is_switch() {
+            fields.remove("sec-websocket-accept");
+        }
+        *response.headers_mut() = fields;
+        let discards = matches!(framing, Framing::Discarded);
+        let stream = self.respond.send_response(response, ends).map_err(h2bridge::io_error)?;
+        self.sender = Some(Sender::new(stream, framing, ends && !discards));
+        Ok(taken)
+    }
+}
+
+/// Codes of gRPC for statuses of HTTP. Source: "HTTP to gRPC Status Code Mapping"; a deadline and a limit of ours have
+/// codes of their own.
+fn grpc_status(status: u16) -> &'static str {
+    match status {
+        400 | 413 | 431 => "13",
+        401 => "16",
+        403 => "7",
+        404 => "12",
+        408 | 504 => "4",
+        429 => "8",
+        502 | 503 => "14",
+        _ => "2",
+    }
+}

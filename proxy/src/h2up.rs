@@ -1,0 +1,311 @@
+//! HTTP/2 towards backends: connections shared by many exchanges, each of which sees HTTP/1.1.
+
+use crate::h2bridge::{self, Framing, Receiver, Sender};
+use crate::stream::Stream;
+use crate::timer::Deadline;
+use crate::upstream::ConnectionSlot;
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use http::{HeaderMap, HeaderValue, Request, Version};
+use ringway_http1::{BodyLength, Limits, RequestHead, parse_request};
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io::{self, ErrorKind, Write as _};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams on one connection, whatever its peer would allow.
+const STREAMS_MAX: usize = 100;
+/// Heads that we have written ourselves.
+const REQUEST_LIMITS: Limits = Limits { head_bytes_max: 256 * 1024, fields_max: 512 };
+/// Largest head of an answer.
+const ANSWER_BYTES_MAX: u32 = 64 * 1024;
+
+/// Connections of one worker to one backend.
+#[derive(Default)]
+pub(crate) struct Shared {
+    connections: RefCell<Vec<Rc<Connection>>>,
+    /// Somebody opens one: others wait for that instead of opening theirs.
+    opening: Cell<bool>,
+    opened: Notify,
+}
+
+/// Says that the opening is over, however it ended.
+pub(crate) struct Opening<'a>(&'a Shared);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.set(false);
+        self.0.opened.notify_waiters();
+    }
+}
+
+impl Shared {
+    /// A connection with room for one more stream.
+    pub(crate) fn take(&self) -> Option<Upstream> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| !connection.closed.get());
+        connections.iter().find(|connection| connection.has_room()).map(|connection| Upstream::new(connection, true))
+    }
+
+    /// Leave to open one; `None` after waiting for somebody else's.
+    pub(crate) async fn open(&self) -> Option<Opening<'_>> {
+        if self.opening.replace(true) {
+            self.opened.notified().await;
+            return None;
+        }
+        Some(Opening(self))
+    }
+
+    /// Shares a fresh connection, and gives its first stream.
+    pub(crate) fn put(&self, connection: &Rc<Connection>) -> Upstream {
+        self.connections.borrow_mut().push(Rc::clone(connection));
+        Upstream::new(connection, false)
+    }
+
+    /// Lets go of connections without streams since before `oldest`.
+    pub(crate) fn expire(&self, oldest: Deadline, now: Deadline) {
+        self.connections.borrow_mut().retain(|connection| {
+            if connection.streams.get() > 0 {
+                connection.used.set(now);
+            }
+            !connection.closed.get() && connection.used.get() >= oldest
+        });
+    }
+
+    /// Lets go of all: streams that are open end in peace.
+    pub(crate) fn close(&self) {
+        self.connections.borrow_mut().clear();
+    }
+}
+
+/// A connection that carries many streams.
+pub(crate) struct Connection {
+    send: RefCell<SendRequest<Bytes>>,
+    closed: Rc<Cell<bool>>,
+    streams: Cell<usize>,
+    used: Cell<Deadline>,
+}
+
+impl Connection {
+    /// Begins HTTP/2 on a fresh connection, which is counted by its slot as long as it lives.
+    pub(crate) async fn begin(stream: Stream, slot: ConnectionSlot, now: Deadline) -> Result<Rc<Self>, h2::Error> {
+        let (send, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(ANSWER_BYTES_MAX)
+            .initial_max_send_streams(STREAMS_MAX)
+            .enable_push(false)
+            .handshake::<_, Bytes>(stream)
+            .await?;
+        let closed = Rc::new(Cell::new(false));
+        let ended = Rc::clone(&closed);
+        tokio::task::spawn_local(async move {
+            let _slot = slot;
+            // Its streams have been told of an error.
+            let _ = connection.await;
+            ended.set(true);
+        });
+        Ok(Rc::new(Self { send: RefCell::new(send), closed, streams: Cell::new(0), used: Cell::new(now) }))
+    }
+
+    fn has_room(&self) -> bool {
+        !self.closed.get() && self.streams.get() < self.send.borrow().current_max_send_streams().clamp(1, STREAMS_MAX)
+    }
+}
+
+/// One stream, as a connection that carries one HTTP/1.1 exchange.
+pub(crate) struct Upstream {
+    connection: Rc<Connection>,
+    /// Before: the connection has carried other streams.
+    pub(crate) reused: bool,
+    answer: Option<ResponseFuture>,
+    is_head: bool,
+    receiver: Receiver,
+    sender: Option<Sender>,
+    unprocessed: bool,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.connection.streams.set(self.connection.streams.get() - 1);
+    }
+}
+
+impl Upstream {
+    fn new(connection: &Rc<Connection>, reused: bool) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self {
+            connection: Rc::clone(connection),
+            reused,
+            answer: None,
+            is_head: false,
+            receiver: Receiver::new(None, false, Vec::new()),
+            sender: None,
+            unprocessed: false,
+        }
+    }
+
+    pub(crate) fn was_unprocessed(&self) -> bool {
+        self.unprocessed
+    }
+
+    /// Remembers whether the backend has refused the stream before it looked at it (RFC 9113, 8.7).
+    fn failed(&mut self, error: h2::Error) -> io::Error {
+        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        if error.is_go_away() && error.is_remote() || refused || self.sender.is_none() {
+            self.unprocessed = true;
+            if !refused {
+                self.connection.closed.set(true);
+            }
+        }
+        h2bridge::io_error(error)
+    }
+
+    /// Takes text that begins with a whole head; sends it once the connection has room. Gives how much was the head.
+    fn poll_head(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let invalid = || io::Error::from(ErrorKind::InvalidData);
+        let mut head = RequestHead::default();
+        if !parse_request(bytes, &REQUEST_LIMITS, &mut head)
+            .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?
+        {
+            return Poll::Ready(Err(invalid()));
+        }
+        let ready = self.connection.send.borrow_mut().poll_ready(context);
+        if let Err(error) = ready!(ready) {
+            return Poll::Ready(Err(self.failed(error)));
+        }
+        let mut fields = HeaderMap::with_capacity(head.fields.len() + 1);
+        for field in &head.fields {
+            if !field.name.of(bytes).eq_ignore_ascii_case(b"host") {
+                h2bridge::push_field(&mut fields, field.name.of(bytes), field.value.of(bytes))?;
+            }
+        }
+        if head.te_trailers {
+            fields.insert("te", HeaderValue::from_static("trailers"));
+        }
+        let target = std::str::from_utf8(head.target.of(bytes)).map_err(|_| invalid())?;
+        let authority = std::str::from_utf8(head.authority.of(bytes)).map_err(|_| invalid())?;
+        let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(target);
+        let mut request = Request::new(());
+        *request.uri_mut() = uri.build().map_err(|_| invalid())?;
+        *request.method_mut() = http::Method::from_bytes(head.method_span.of(bytes)).map_err(|_| invalid())?;
+        *request.version_mut() = Version::HTTP_2;
+        self.is_head = request.method() == http::Method::HEAD;
+        let mut framing = match head.body {
+            BodyLength::None | BodyLength::Sized(0) => Framing::Sized(0),
+            BodyLength::Sized(length) => Framing::Sized(length),
+            BodyLength::Chunked => Framing::Chunked(<_>::default()),
+            BodyLength::UntilClose => Framing::Raw,
+        };
+        if let Some(protocol) = head.upgrade {
+            // RFC 8441: an upgrade is an extended CONNECT here, if the backend knows that.
+            if !self.connection.send.borrow().is_extended_connect_protocol_enabled() {
+                return Poll::Ready(Err(ErrorKind::Unsupported.into()));
+            }
+            let protocol = std::str::from_utf8(protocol.of(bytes)).map_err(|_| invalid())?;
+            request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+            *request.method_mut() = http::Method::CONNECT;
+            fields.remove("sec-websocket-key");
+            framing = Framing::Raw;
+        }
+        *request.headers_mut() = fields;
+        let ends = matches!(framing, Framing::Sized(0));
+        let sent = self.connection.send.borrow_mut().send_request(request, ends);
+        let (answer, stream) = match sent {
+            Ok(sent) => sent,
+            Err(error) => return Poll::Ready(Err(self.failed(error))),
+        };
+        self.answer = Some(answer);
+        self.sender = Some(Sender::new(stream, framing, ends));
+        Poll::Ready(Ok(head.head_len))
+    }
+
+    /// Waits for the answer's head, and stages it as text.
+    fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(answer) = &mut self.answer else { return Poll::Ready(Ok(())) };
+        if let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
+            let mut text = status_line(interim.status());
+            h2bridge::write_fields(interim.headers(), &mut text);
+            text.extend_from_slice(b"\r\n");
+            self.receiver.stage(&text);
+            return Poll::Ready(Ok(()));
+        }
+        let answer = match ready!(Pin::new(answer).poll(context)) {
+            Ok(answer) => answer,
+            Err(error) => return Poll::Ready(Err(self.failed(error))),
+        };
+        self.answer = None;
+        let (parts, body) = answer.into_parts();
+        let switches = matches!(&self.sender, Some(sender) if sender.is_raw()) && parts.status == http::StatusCode::OK;
+        let mut text = if switches {
+            let mut text = status_line(http::StatusCode::SWITCHING_PROTOCOLS);
+            text.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+            text
+        } else {
+            status_line(parts.status)
+        };
+        h2bridge::write_fields(&parts.headers, &mut text);
+        let bodiless = self.is_head || matches!(parts.status.as_u16(), 204 | 304) || switches;
+        let ended = body.is_end_stream();
+        let sized = parts.headers.contains_key("content-length");
+        if !sized && !bodiless {
+            text.extend_from_slice(if ended { b"content-length: 0\r\n" } else { b"transfer-encoding: chunked\r\n" });
+        }
+        text.extend_from_slice(b"\r\n");
+        self.receiver.stage(&text);
+        self.receiver.follow((!ended && (!bodiless || switches)).then_some(body), !sized && !bodiless);
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.sender.is_none() {
+            // Nothing was asked yet; whoever asks polls again.
+            return Poll::Pending;
+        }
+        if !self.receiver.has_text() && self.answer.is_some() {
+            return self.poll_answer(context);
+        }
+        self.receiver.poll_ready(context)
+    }
+}
+
+fn status_line(status: http::StatusCode) -> Vec<u8> {
+    let mut text = Vec::with_capacity(256);
+    // Writing to a vector cannot fail.
+    let _ = write!(text, "HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    text
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_read_ready(context))?;
+        this.receiver.poll_read(context, space)
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match &mut this.sender {
+            Some(sender) => sender.poll_write(context, bytes),
+            None => this.poll_head(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.get_mut().sender.as_mut().map_or(Ok(()), Sender::finish))
+    }
+}

@@ -1,0 +1,178 @@
+//! A connection as the data path sees it: bytes in, bytes out, whatever carries them.
+//!
+//! HTTP/2 streams take part as bridges that speak HTTP/1.1 on the inside: routing, retries, limits and accounting stand once,
+//! for every mix of versions on the two sides.
+
+use crate::h2down::Downstream;
+use crate::h2up::Upstream;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes in, bytes out.
+pub(crate) enum Stream {
+    /// TCP as it is.
+    Plain(TcpStream),
+    /// TLS towards a client.
+    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// TLS towards a backend.
+    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// One HTTP/2 stream of a client.
+    Downstream(Box<Downstream>),
+    /// One HTTP/2 stream to a backend.
+    Upstream(Box<Upstream>),
+}
+
+/// Runs the same expression on whichever it is.
+macro_rules! each {
+    ($stream:expr, $inner:ident => $run:expr) => {
+        match $stream {
+            Stream::Plain($inner) => $run,
+            Stream::Server($inner) => $run,
+            Stream::Client($inner) => $run,
+            Stream::Downstream($inner) => $run,
+            Stream::Upstream($inner) => $run,
+        }
+    };
+}
+
+impl Stream {
+    /// The TCP connection below, unless it is shared with other streams.
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Server(stream) => Some(stream.get_ref().0),
+            Self::Client(stream) => Some(stream.get_ref().0),
+            Self::Downstream(_) | Self::Upstream(_) => None,
+        }
+    }
+
+    /// Whether the end of what is written must be told by more than closing.
+    pub(crate) fn says_goodbye(&self) -> bool {
+        matches!(self, Self::Server(_) | Self::Client(_))
+    }
+
+    /// Whether the backend has said that it has not looked at what was sent: it may be sent again, whatever it was.
+    pub(crate) fn was_unprocessed(&self) -> bool {
+        matches!(self, Self::Upstream(stream) if stream.was_unprocessed())
+    }
+
+    /// What follows must look cut off to the other side: a reset instead of an end.
+    pub(crate) fn abort(&mut self) {
+        match self {
+            Self::Downstream(stream) => stream.abort(),
+            Self::Upstream(_) => {}
+            _ => {
+                if let Some(tcp) = self.tcp() {
+                    // If it cannot be set, a plain end is what is left.
+                    let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+                }
+            }
+        }
+    }
+
+    /// Whether the kernel holds bytes that the runtime has not told of yet: it will.
+    pub(crate) fn has_unread(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        self.tcp().is_some_and(|tcp| socket2::SockRef::from(tcp).peek(&mut byte).is_ok_and(|count| count > 0))
+    }
+
+    /// Whether an idle connection is still good: no end, and no bytes that nobody asked for.
+    ///
+    /// `certain`: ask the kernel too, not only what the runtime has been told.
+    pub(crate) fn is_quiet(&mut self, certain: bool) -> bool {
+        let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        match self {
+            Self::Plain(stream) => {
+                // Costs no system call while nothing has arrived.
+                if !stream.try_read(&mut [0]).is_err_and(|error| nothing(&error)) {
+                    return false;
+                }
+                let mut byte = [std::mem::MaybeUninit::uninit()];
+                !certain || socket2::SockRef::from(&*stream).peek(&mut byte).is_err_and(|error| nothing(&error))
+            }
+            Self::Client(stream) => {
+                // Session tickets may come at any time: they are taken in, and are no answer.
+                let mut byte = [0];
+                let mut context = Context::from_waker(Waker::noop());
+                Pin::new(stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+            _ => false,
+        }
+    }
+
+    /// Ready once a read would give bytes, an end or an error; with TLS it may turn out to have been neither.
+    pub(crate) fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_read_ready(context),
+            Self::Server(stream) => {
+                let (tcp, session) = stream.get_mut();
+                if has_plaintext(session) {
+                    return Poll::Ready(Ok(()));
+                }
+                tcp.poll_read_ready(context)
+            }
+            Self::Client(stream) => {
+                let (tcp, session) = stream.get_mut();
+                if has_plaintext(session) {
+                    return Poll::Ready(Ok(()));
+                }
+                tcp.poll_read_ready(context)
+            }
+            Self::Downstream(stream) => stream.poll_read_ready(context),
+            Self::Upstream(stream) => stream.poll_read_ready(context),
+        }
+    }
+
+    /// Pushes out what a layer below has taken and not yet written.
+    #[inline]
+    pub(crate) fn poll_drive(&mut self, context: &mut Context<'_>) {
+        match self {
+            Self::Plain(_) => {}
+            // What cannot go out now goes when it can; an error shows at the next read or write.
+            Self::Server(stream) => drop(Pin::new(stream).poll_flush(context)),
+            Self::Client(stream) => drop(Pin::new(stream).poll_flush(context)),
+            Self::Downstream(_) | Self::Upstream(_) => {}
+        }
+    }
+}
+
+/// Whether decrypted bytes, or the end, wait to be read.
+fn has_plaintext<D>(session: &mut rustls::ConnectionCommon<D>) -> bool {
+    session.process_new_packets().map_or(true, |state| state.plaintext_bytes_to_read() > 0 || state.peer_has_closed())
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, space),
+            other => {
+                other.poll_drive(context);
+                match ready!(each!(other, stream => Pin::new(stream).poll_read(context, space))) {
+                    // A peer that closes TCP without saying so in TLS has still ended.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                    result => Poll::Ready(result),
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(context))
+    }
+}

@@ -1,0 +1,493 @@
+//! HTTP/2, gRPC, TLS, SNI and the PROXY protocol, driven by curl, h2load, openssl, grpcio, nginx and HAProxy.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use common::*;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Certificates of one authority, made by openssl.
+struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    fn new() -> Option<Self> {
+        require("openssl")?;
+        let this = Self(tempfile::tempdir().unwrap());
+        let args = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=ca"];
+        this.openssl(&[&args[..], &NEW_KEY, &["-keyout", "ca.key", "-out", "ca.pem"]].concat());
+        Some(this)
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let made = Command::new("openssl").args(arguments).current_dir(self.0.path()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// A certificate for these names, valid for so many days, in `NAME.pem` and `NAME.key`.
+    fn issue(&self, name: &str, names: &str, days: &str) {
+        let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+        std::fs::write(self.path("names.ext"), format!("subjectAltName={names}\n")).unwrap();
+        let args = ["req", "-nodes", "-subj", "/CN=leaf"];
+        self.openssl(&[&args[..], &NEW_KEY, &["-keyout", &key, "-out", &request]].concat());
+        let args = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        self.openssl(&[&args[..], &["-days", days, "-extfile", "names.ext", "-out", &certificate]].concat());
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// `{ certificate: ..., key: ... }`
+    fn entry(&self, name: &str) -> String {
+        format!(
+            "{{ certificate: \"{}\", key: \"{}\" }}",
+            self.text(&format!("{name}.pem")),
+            self.text(&format!("{name}.key"))
+        )
+    }
+}
+
+const NEW_KEY: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
+
+/// A file of listeners and services around these backends.
+fn config(listeners: &str, services: &str) -> String {
+    format!("workers: 2\nadmin: {{ address: \"ADMIN\" }}\nlisteners:\n{listeners}\nservices:\n{services}\n")
+}
+
+fn service(name: &str, more: &str, backends: &[(&str, SocketAddr)]) -> String {
+    let backends: Vec<String> =
+        backends.iter().map(|(id, address)| format!("{{ id: {id}, address: \"{address}\" }}")).collect();
+    format!("  - {{ name: {name}, {more} backends: [ {} ] }}\n", backends.join(", "))
+}
+
+/// `status version size` of curl, or its exit code.
+fn curl(arguments: &[&str]) -> String {
+    let format = "%{http_code} %{http_version} %{size_download}";
+    let args = ["-sS", "--max-time", "10", "-o", "/dev/null", "-w", format];
+    let done = output("curl", &[&args[..], arguments].concat());
+    if done.status.success() {
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    } else {
+        format!("exit {}", done.status.code().unwrap_or(-1))
+    }
+}
+
+fn curl_body(arguments: &[&str]) -> String {
+    let done = output("curl", &[&["-sS", "--max-time", "10"][..], arguments].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[test]
+fn every_version_meets_every_version() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require("curl")) else { return };
+    certificates.issue("one", "DNS:one.test,IP:127.0.0.1", "2");
+    let long = "x".repeat(3_000_000);
+    let body = long.clone();
+    let plain = scripted(move |head| match head.starts_with("HEAD ") {
+        true => "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n".to_owned(),
+        false => response("200 OK", "", &body),
+    });
+    let (inner, tls, h1, over_h2) = (free_address(), free_address(), free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain }}\n\
+         \x20 - {{ name: tls, address: \"{tls}\", service: plain, tls: {{ certificates: [ {} ] }} }}\n\
+         \x20 - {{ name: h1, address: \"{h1}\", service: h2c }}\n\
+         \x20 - {{ name: over, address: \"{over_h2}\", service: h2 }}\n",
+        certificates.entry("one")
+    );
+    let ca = certificates.text("ca.pem");
+    let services = service("plain", "", &[("a", plain.address)])
+        + &service("h2c", "protocol: h2,", &[("a", inner)])
+        + &service("h2", &format!("protocol: h2, tls: {{ ca: \"{ca}\", sni: one.test }},"), &[("a", tls)]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    let whole = |version: &str| format!("200 {version} {}", long.len());
+    let upload = certificates.path("upload");
+    std::fs::write(&upload, &long).unwrap();
+    let upload = format!("@{}", upload.display());
+    for extra in [&[][..], &["--data-binary", &upload], &["-H", "Transfer-Encoding: chunked", "--data-binary", &upload]]
+    {
+        for address in [inner, h1, over_h2] {
+            let url = format!("http://{address}/");
+            assert_eq!(curl(&[&["--http1.1", &url][..], extra].concat()), whole("1.1"), "{extra:?}");
+            if extra.len() < 4 {
+                assert_eq!(curl(&[&["--http2-prior-knowledge", &url][..], extra].concat()), whole("2"), "{extra:?}");
+            }
+        }
+        let url = format!("https://{tls}/");
+        assert_eq!(curl(&[&["--cacert", &ca, "--http1.1", &url][..], extra].concat()), whole("1.1"));
+        if extra.len() < 4 {
+            assert_eq!(curl(&[&["--cacert", &ca, "--http2", &url][..], extra].concat()), whole("2"));
+        }
+    }
+    // Cookies that HTTP/2 has split are one field again, the scheme is told, and the answer to HEAD has no body.
+    curl(&["--http2-prior-knowledge", "-b", "a=1; b=2", &format!("http://{inner}/cookies")]);
+    let seen = plain.requests();
+    assert!(seen.iter().any(|head| head.contains("/cookies") && head.contains("cookie: a=1; b=2")), "{seen:?}");
+    assert_eq!(curl(&["--cacert", &ca, "-I", &format!("https://{tls}/")]), "200 2 0");
+    assert!(plain.requests().last().unwrap().contains("x-forwarded-proto: https"));
+    // Nobody is still counted as being served.
+    let idle = || {
+        ringway.status()["services"].as_array().unwrap().iter().all(|service| service["in_flight"] == 0).then_some(())
+    };
+    wait_for("all to have ended", idle);
+}
+
+#[test]
+fn many_streams_share_few_connections() {
+    if require("h2load").is_none() {
+        return;
+    }
+    let Some(fleet) = Nginx::fleet(2) else { return };
+    let (front, back) = (free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: back, address: \"{back}\", service: plain }}\n  - {{ name: front, address: \"{front}\", service: h2 }}\n"
+    );
+    let backends = [("a", fleet[0].address), ("b", fleet[1].address)];
+    let services = service("plain", "", &backends) + &service("h2", "protocol: h2,", &[("ringway", back)]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    let done = output("h2load", &["-n", "20000", "-c", "10", "-m", "32", "-t", "1", &format!("http://{front}/")]);
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(text.contains("20000 succeeded, 0 failed, 0 errored"), "{text}");
+    let connections = backend_status(&ringway, "ringway")["connections"].as_u64().unwrap();
+    assert!(connections > 0 && connections <= 16, "{connections} connections");
+    // The connections' other end goes away, politely: nothing is lost.
+    let load = Command::new("h2load")
+        .args(["-D", "4", "-c", "4", "-m", "8", "-t", "1", &format!("http://{front}/")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    // Its listener is replaced: GOAWAY on all its connections.
+    let other = listeners.replace("name: back,", "name: back-again,");
+    ringway.reconfigure(&config(&other, &services));
+    let text = String::from_utf8_lossy(&load.wait_with_output().unwrap().stdout).into_owned();
+    assert!(text.contains(" 0 failed, 0 errored") && text.contains(" 0 4xx, 0 5xx"), "{text}");
+}
+
+#[test]
+fn grpc_in_all_its_kinds() {
+    if require_python("grpc").is_none() {
+        return;
+    }
+    let port = free_port();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let server = path("server.py", include_str!("grpc/server.py"));
+    let client = path("client.py", include_str!("grpc/client.py"));
+    let server = Command::new("python3").arg(server).arg(port.to_string()).stdout(Stdio::null()).spawn().unwrap();
+    let _server = Running(server);
+    let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+    wait_for("the gRPC server", || TcpStream::connect(address).ok());
+    let (live, dead) = (free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: live, address: \"{live}\", service: grpc }}\n  - {{ name: dead, address: \"{dead}\", service: dead }}\n"
+    );
+    let services = service("grpc", "protocol: h2,", &[("a", address)])
+        + &service("dead", "protocol: h2,", &[("x", free_address())]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    let done = Command::new("python3").arg(client).args([live.to_string(), dead.to_string()]).output().unwrap();
+    let text = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{text}");
+    wait_for("cancelled calls to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
+}
+
+#[test]
+fn certificates_by_name_and_new_ones_without_a_dropped_connection() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require("curl")) else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    certificates.issue("wild", "DNS:*.wild.test", "2");
+    let backend = Backend::echo("a");
+    let (front, strict) = (free_address(), free_address());
+    let pair = format!("{}, {}", certificates.entry("one"), certificates.entry("wild"));
+    let listeners = format!(
+        "  - {{ name: web, address: \"{front}\", service: s, tls: {{ certificates: [ {pair} ] }} }}\n\
+         \x20 - {{ name: strict, address: \"{strict}\", service: s, \
+         tls: {{ unknown_sni: reject, min_version: \"1.3\", certificates: [ {pair} ] }} }}\n"
+    );
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let ca = certificates.text("ca.pem");
+    let by_name = |name: &str, address: SocketAddr, more: &[&str]| {
+        let resolve = format!("{name}:{}:127.0.0.1", address.port());
+        let url = format!("https://{name}:{}/", address.port());
+        curl(&[&["--cacert", &ca, "--resolve", &resolve, &url][..], more].concat())
+    };
+    assert!(by_name("one.test", front, &[]).starts_with("200 2"));
+    assert!(by_name("a.wild.test", front, &[]).starts_with("200 2"));
+    // Exit 60: the default certificate, which has another name. 35: an alert.
+    assert_eq!(by_name("other.test", front, &[]), "exit 60");
+    assert_eq!(by_name("a.b.wild.test", front, &[]), "exit 60");
+    assert_eq!(by_name("other.test", strict, &[]), "exit 35");
+    assert!(by_name("one.test", strict, &[]).starts_with("200 2"));
+    assert_eq!(by_name("one.test", strict, &["--tls-max", "1.2"]), "exit 35");
+    assert!(by_name("one.test", front, &["--tls-max", "1.2"]).starts_with("200"));
+
+    // Plain HTTP to a TLS port is told so, and TLS to a plain port gets an alert and not text.
+    let told = raw(front, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(
+        told.starts_with("HTTP/1.1 400") && told.contains("plain_http_on_tls_port") && told.contains("https://"),
+        "{told}"
+    );
+
+    // A connection from before goes on with its certificate; the next one gets the new one.
+    let serial = |address: SocketAddr| {
+        let done = Command::new("sh")
+            .arg("-c")
+            .arg(format!("openssl s_client -connect {address} -servername one.test </dev/null 2>/dev/null | openssl x509 -noout -serial"))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    };
+    let before = serial(front);
+    assert!(before.starts_with("serial="), "{before}");
+    let mut session = Command::new("openssl")
+        .args(["s_client", "-quiet", "-connect", &front.to_string(), "-servername", "one.test", "-alpn", "http/1.1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ask = session.stdin.take().unwrap();
+    let mut answers = session.stdout.take().unwrap();
+    let mut exchange = || {
+        ask.write_all(b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n").unwrap();
+        ask.flush().unwrap();
+        let mut bytes = [0; 4096];
+        let count = answers.read(&mut bytes).unwrap();
+        assert!(String::from_utf8_lossy(&bytes[..count]).starts_with("HTTP/1.1 200"));
+    };
+    exchange();
+    let generation = ringway.status()["generation"].as_u64().unwrap();
+    certificates.issue("one", "DNS:one.test", "2");
+    wait_for("the new certificate", || (serial(front) != before && !serial(front).is_empty()).then_some(()));
+    exchange();
+    let _session = Running(session);
+    assert!(ringway.status()["generation"].as_u64().unwrap() > generation);
+
+    // What is wrong is refused by name, and what is in force stays.
+    let now = serial(front);
+    std::fs::copy(certificates.path("wild.key"), certificates.path("one.key")).unwrap();
+    let refused = wait_for("the refusal", || {
+        let status = ringway.status();
+        (status["last_reload"]["result"] == "refused").then_some(status)
+    });
+    let text = refused["last_reload"]["error"].as_str().unwrap();
+    assert!(text.contains("one.key") && text.contains("does not belong"), "{text}");
+    assert_eq!(serial(front), now);
+    exchange();
+}
+
+#[test]
+fn bad_certificates_are_refused_with_their_path() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("good", "DNS:good.test", "2");
+    certificates.issue("old", "DNS:old.test", "-1");
+    std::fs::write(certificates.path("junk.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
+    std::fs::copy(certificates.path("good.key"), certificates.path("junk.key")).unwrap();
+    for (name, why) in [("old", "expired on"), ("junk", "cannot be read"), ("absent", "absent.pem")] {
+        let listeners = format!(
+            "  - {{ name: web, address: \"{}\", service: s, tls: {{ certificates: [ {} ] }} }}\n",
+            free_address(),
+            certificates.entry(name)
+        );
+        let text = config(&listeners, &service("s", "", &[("a", free_address())]));
+        let file = certificates.path("ringway.yaml");
+        std::fs::write(&file, text.replace("ADMIN", &free_address().to_string())).unwrap();
+        let refused = ringway(&["run", "--config", path_text(&file)]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why) && said.contains(name), "{name}: {said}");
+    }
+}
+
+#[test]
+fn clients_show_certificates_and_cannot_forge_the_field() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require("curl")) else { return };
+    certificates.issue("one", "IP:127.0.0.1", "2");
+    certificates.issue("client", "DNS:client", "2");
+    let backend = Backend::echo("a");
+    let (required, optional) = (free_address(), free_address());
+    let ca = certificates.text("ca.pem");
+    let listener = |name: &str, address: SocketAddr| {
+        format!(
+            "  - {{ name: {name}, address: \"{address}\", service: s, tls: {{ certificates: [ {} ], \
+             client: {{ ca: \"{ca}\", certificate: {name} }} }} }}\n",
+            certificates.entry("one")
+        )
+    };
+    let listeners = listener("required", required) + &listener("optional", optional);
+    let _ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let own = ["--cacert", &ca, "--cert", &certificates.text("client.pem"), "--key", &certificates.text("client.key")];
+    let forged = ["-H", "X-Client-Cert-SHA256: 00"];
+    let without = curl(&["--cacert", &ca, &format!("https://{required}/")]);
+    assert!(without.starts_with("exit "), "{without}");
+    let out = Command::new("openssl")
+        .args(["x509", "-noout", "-fingerprint", "-sha256", "-in", &certificates.text("client.pem")])
+        .output()
+        .unwrap();
+    let fingerprint =
+        String::from_utf8_lossy(&out.stdout).split('=').nth(1).unwrap().trim().replace(':', "").to_lowercase();
+    for address in [required, optional] {
+        let url = format!("https://{address}/");
+        assert!(curl(&[&own[..], &forged, &[&url]].concat()).starts_with("200"));
+        let head = backend.requests().pop().unwrap().to_lowercase();
+        assert_eq!(head.matches("x-client-cert-sha256").count(), 1, "{head}");
+        assert!(head.contains(&format!("x-client-cert-sha256: {fingerprint}")), "{head}");
+    }
+    assert!(curl(&[&["--cacert", &ca][..], &forged, &[&format!("https://{optional}/")]].concat()).starts_with("200"));
+    let head = backend.requests().pop().unwrap().to_lowercase();
+    assert!(!head.contains("x-client-cert-sha256"), "{head}");
+}
+
+/// Passes bytes on, so many at a time.
+fn trickle(to: SocketAddr, step: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let Ok(mut server) = TcpStream::connect(to) else { return };
+            server.set_nodelay(true).unwrap();
+            let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
+            std::thread::spawn(move || {
+                let mut bytes = vec![0; step];
+                while let Ok(count @ 1..) = client.read(&mut bytes) {
+                    if server.write_all(&bytes[..count]).is_err() {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let _ = server.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn tls_is_routed_by_name_without_being_ended() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require("curl")) else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    certificates.issue("two", "DNS:x.two.test", "2");
+    let (a, b) = (Backend::echo("a"), Backend::echo("b"));
+    let (one, two, pass) = (free_address(), free_address(), free_address());
+    let tls = |name: &str, address: SocketAddr| {
+        format!(
+            "  - {{ name: {name}, address: \"{address}\", service: {name}, tls: {{ certificates: [ {} ] }} }}\n",
+            certificates.entry(name)
+        )
+    };
+    let listeners = tls("one", one)
+        + &tls("two", two)
+        + &format!(
+            "  - name: pass\n    address: \"{pass}\"\n    protocol: tcp\n    routes:\n\
+             \x20     - {{ match: {{ host: one.test }}, service: to-one }}\n\
+             \x20     - {{ match: {{ host: \"*.two.test\" }}, service: to-two }}\n"
+        );
+    let services = service("one", "", &[("a", a.address)])
+        + &service("two", "", &[("b", b.address)])
+        + &service("to-one", "", &[("one", one)])
+        + &service("to-two", "balance: { hash_key: [ { sni: {} } ] },", &[("two", two)]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    let ca = certificates.text("ca.pem");
+    let body = |name: &str, port: u16| {
+        let resolve = format!("{name}:{port}:127.0.0.1");
+        curl_body(&["--cacert", &ca, "--resolve", &resolve, "-D", "-", &format!("https://{name}:{port}/")])
+    };
+    assert!(body("one.test", pass.port()).contains("x-backend: a"));
+    assert!(body("x.two.test", pass.port()).contains("x-backend: b"));
+    // The first message in pieces of a few bytes.
+    let slow = trickle(pass, 7);
+    assert!(body("x.two.test", slow.port()).contains("x-backend: b"));
+    // Names that nobody has, and what is no TLS: closed, and counted.
+    let resolve = format!("other.test:{}:127.0.0.1", pass.port());
+    let url = format!("https://other.test:{}/", pass.port());
+    assert_eq!(curl(&["--cacert", &ca, "--resolve", &resolve, &url]), "exit 35");
+    assert_eq!(raw(pass, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), "");
+    assert!(ringway.metric("ringway_rejected_requests_total{reason=\"unknown_server_name\"}") >= 1.0);
+    assert!(ringway.metric("ringway_rejected_requests_total{reason=\"client_hello\"}") >= 1.0);
+}
+
+#[test]
+fn proxy_headers_in_and_out_with_strangers() {
+    if require("curl").is_none() || require("nginx").is_none() || require("haproxy").is_none() {
+        return;
+    }
+    // HAProxy in front says who the client is; nginx behind is told so.
+    let (nginx, front, haproxy, untrusted) = (free_address(), free_address(), free_address(), free_address());
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(
+        file("nginx.conf"),
+        format!(
+            "daemon off; pid {}; error_log {}; events {{ }}\nhttp {{ access_log off; server {{ listen {nginx} proxy_protocol;\n\
+             location / {{ return 200 \"$proxy_protocol_addr $proxy_protocol_server_addr $http_x_forwarded_for\"; }} }} }}\n",
+            file("pid"),
+            file("log")
+        ),
+    )
+    .unwrap();
+    std::fs::write(
+        file("haproxy.cfg"),
+        format!(
+            "defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  timeout server 5s\n\
+             listen l\n  bind {haproxy}\n  server s {front} send-proxy-v2 source 127.0.0.9\n"
+        ),
+    )
+    .unwrap();
+    let quiet = |mut command: Command| Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let mut command = Command::new("nginx");
+    command.args(["-c", &file("nginx.conf"), "-e", &file("log")]);
+    let _nginx = quiet(command);
+    let mut command = Command::new("haproxy");
+    command.args(["-db", "-f", &file("haproxy.cfg")]);
+    let _haproxy = quiet(command);
+    for version in ["v1", "v2"] {
+        let listeners = format!(
+            "  - {{ name: web, address: \"{front}\", service: s, proxy_protocol: [ 127.0.0.0/8 ] }}\n\
+             \x20 - {{ name: other, address: \"{untrusted}\", service: s, proxy_protocol: [ 10.0.0.0/8 ] }}\n"
+        );
+        // The check speaks it too, or nginx would not answer it.
+        let more = format!(
+            "proxy_protocol: {version}, health: {{ http: {{}}, interval: 100ms, timeout: 100ms, initial: down }},"
+        );
+        let ringway = Ringway::start(&config(&listeners, &service("s", &more, &[("a", nginx)])));
+        wait_for("the check", || (backend_status(&ringway, "a")["state"] == "up").then_some(()));
+        wait_for("haproxy", || TcpStream::connect(haproxy).ok());
+        let told = curl_body(&["--interface", "127.0.0.7", &format!("http://{haproxy}/")]);
+        assert_eq!(told, "127.0.0.7 127.0.0.1 127.0.0.7", "{version}");
+        // curl's own header, version 1.
+        let told = curl_body(&["--haproxy-protocol", "--interface", "127.0.0.5", &format!("http://{front}/")]);
+        assert_eq!(told, "127.0.0.5 127.0.0.1 127.0.0.5", "{version}");
+        // Who is not trusted cannot say who he is, and who is must.
+        assert_eq!(curl(&["--haproxy-protocol", &format!("http://{untrusted}/")]).split(' ').next(), Some("400"));
+        assert!(curl_body(&[&format!("http://{untrusted}/")]).starts_with("127.0.0.1 "));
+        assert!(curl(&[&format!("http://{front}/")]).starts_with("exit "));
+        // Bytes in pieces, and clients that share no backend connection.
+        let slow = trickle(front, 3);
+        let told = curl_body(&["--haproxy-protocol", &format!("http://{slow}/")]);
+        assert!(told.starts_with("127.0.0.1 "), "{told}");
+    }
+}

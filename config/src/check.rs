@@ -1,6 +1,7 @@
 //! From the sections to the model: everything that a shape cannot say. Listeners and routes here, services in
 //! [`service`], the small texts (addresses, names, paths) in [`text`].
 
+mod actions;
 mod health;
 mod key;
 mod service;
@@ -167,7 +168,12 @@ fn tcp_listener(
 ) -> model::TcpListener {
     let mut listener = model::TcpListener { service: None, names: Vec::new() };
     for route in routes {
-        if route.split.is_some() || route.path.is_some() || !route.methods.is_empty() || !route.headers.is_empty() {
+        if route.actions.is_some()
+            || route.split.is_some()
+            || route.path.is_some()
+            || !route.methods.is_empty()
+            || !route.headers.is_empty()
+        {
             findings.error(
                 section.routes.place,
                 "tcp_conditions",
@@ -245,6 +251,7 @@ fn routes(
                 headers: Vec::new(),
                 service,
                 split: None,
+                actions: None,
             }])
         }
         (Some(service), _) => {
@@ -290,7 +297,12 @@ fn routes(
 
 fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &mut Findings) -> Option<model::Route> {
     let section = &at.value;
-    let target = target(at, services, findings);
+    let target = if section.redirect.is_some() && section.service.is_none() && section.split.value.is_empty() {
+        // Nobody is asked.
+        Some((0, None))
+    } else {
+        target(at, services, findings)
+    };
     let conditions = &section.r#match.value;
     let host = conditions.host.as_ref().map(|host| {
         let text = host.value.to_ascii_lowercase();
@@ -330,8 +342,17 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
             value: header.value.value.as_ref().map(|value| value.value.clone()),
         })
         .collect();
+    let actions = actions::actions(section, path.as_ref(), services, findings);
+    if let (Some(redirect), true) = (&section.redirect, section.service.is_some() || !section.split.value.is_empty()) {
+        findings.error(
+            redirect.place,
+            "redirect_and_service",
+            "a redirection goes to no service",
+            "remove `redirect`, or `service` and `split`",
+        );
+    }
     let (service, split) = target?;
-    Some(model::Route { host, path, methods, headers, service, split })
+    Some(model::Route { host, path, methods, headers, service, split, actions })
 }
 
 /// The service of a route, or the arms of its split.
@@ -451,6 +472,7 @@ fn http_listener(
             streams_max: section.h2.value.streams_max.value.0 as u32,
             extended_connect: section.h2.value.extended_connect.value,
         },
+        errors: actions::error_answers(section, findings),
     })
 }
 

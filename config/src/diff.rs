@@ -90,6 +90,10 @@ impl fmt::Debug for Named<'_> {
                 for route in &mut http.routes {
                     names.push(config.services.get(route.service).map(|service| service.name.clone()));
                     route.service = 0;
+                    if let Some(mirror) = route.actions.as_mut().and_then(|actions| actions.mirror.as_mut()) {
+                        names.push(config.services.get(mirror.service).map(|service| service.name.clone()));
+                        mirror.service = 0;
+                    }
                     for arm in route.split.iter_mut().flat_map(|split| &mut split.arms) {
                         names.push(config.services.get(arm.service).map(|service| service.name.clone()));
                         arm.service = 0;

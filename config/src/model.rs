@@ -44,6 +44,11 @@ impl Config {
             }
             files.extend(tls.client.as_ref().map(|client| client.ca.as_path()));
         }
+        for listener in &self.listeners {
+            if let Protocol::Http(http) = &listener.protocol {
+                files.extend(http.errors.iter().filter_map(|answer| answer.file.as_deref()));
+            }
+        }
         for service in &self.services {
             if let Some(tls) = &service.tls {
                 files.extend(tls.files());
@@ -236,6 +241,8 @@ pub struct HttpListener {
     pub timeouts: ClientTimeouts,
     /// HTTP/2.
     pub h2: H2,
+    /// Other texts for answers of Ringway's own.
+    pub errors: Vec<ErrorAnswer>,
 }
 
 /// Client-side time limits of HTTP.
@@ -275,6 +282,104 @@ pub struct Route {
     pub service: usize,
     /// Several services instead of one.
     pub split: Option<Split>,
+    /// What else is done with its requests and answers.
+    pub actions: Option<Box<Actions>>,
+}
+
+/// What a route does beside sending on.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Actions {
+    /// Instead of sending on.
+    pub redirect: Option<Redirect>,
+    /// Another path.
+    pub rewrite: Option<Rewrite>,
+    /// Changes of the request's fields.
+    pub request: FieldEdits,
+    /// Changes of the answer's fields.
+    pub response: FieldEdits,
+    /// Longest whole exchange; zero is no limit.
+    pub timeout: Option<Duration>,
+    /// Largest request body, in bytes.
+    pub body_bytes_max: Option<u64>,
+    /// Pages of other origins.
+    pub cors: Option<Cors>,
+    /// A copy of requests.
+    pub mirror: Option<Mirror>,
+}
+
+/// A redirection; what is absent stays as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// Scheme.
+    pub scheme: Option<String>,
+    /// Host, without port.
+    pub host: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Path and query.
+    pub path: Option<String>,
+}
+
+/// Another path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewrite {
+    /// The first bytes of the path are replaced.
+    Prefix {
+        /// So many.
+        from_len: usize,
+        /// By this.
+        to: String,
+    },
+    /// The first match is replaced.
+    Pattern(Capture, String),
+}
+
+/// Changes of fields.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldEdits {
+    /// Names of fields that are not passed on; lower case.
+    pub drop: Vec<String>,
+    /// Lines that are added, each with its end.
+    pub lines: String,
+    /// Another `Host`.
+    pub host: Option<String>,
+}
+
+/// Pages of other origins. Source: Fetch standard, CORS protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cors {
+    /// Any origin.
+    pub any: bool,
+    /// These.
+    pub origins: Vec<String>,
+    /// Lines of the answer to a preflight request, but for the origin.
+    pub preflight: String,
+    /// Lines of other answers, but for the origin.
+    pub answer: String,
+}
+
+/// A copy of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mirror {
+    /// Index into [`Config::services`].
+    pub service: usize,
+    /// Of so many percent of the requests.
+    pub percent: u32,
+}
+
+/// Another text for answers of Ringway's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorAnswer {
+    /// Ranges of statuses, both ends included.
+    pub statuses: Vec<(u16, u16)>,
+    /// Its content type.
+    pub content_type: String,
+    /// Its text.
+    pub body: Vec<u8>,
+    /// The file that it came from.
+    pub file: Option<std::path::PathBuf>,
 }
 
 /// Several services that share a route's keys.

@@ -150,6 +150,8 @@ section! {
         optional tls: ListenerTlsSection,
         /// HTTP/2 towards clients. For `http`.
         default("{}") h2: H2Section,
+        /// Other texts for the answers that Ringway gives itself; the first that fits. For `http`.
+        default("[]") errors: List<ErrorAnswerSection>,
         /// Networks of proxies that begin connections with a PROXY header (version 1 or 2), which says who the client is.
         /// Theirs must have one; others' connections are taken as they are.
         default("[]") proxy_protocol: List<String>,
@@ -254,6 +256,114 @@ section! {
         default("[]") split: List<SplitSection>,
         /// Where the key of a split comes from. Absent, it is the first arm's `hash_key`.
         optional split_key: List<KeySection>,
+        /// An answer that sends the client elsewhere, instead of a service.
+        optional redirect: RedirectSection,
+        /// Another path for the backend. Keys and routes go by the client's.
+        optional rewrite: RewriteSection,
+        /// Changes of the request's fields on their way to the backend; after everything that Ringway adds itself.
+        default("{}") request_headers: HeaderEditsSection,
+        /// Changes of the answer's fields on their way to the client.
+        default("{}") response_headers: HeaderEditsSection,
+        /// Longest whole exchange, instead of the service's `timeouts.request`.
+        optional timeout: Duration,
+        /// Largest request body, instead of the listener's.
+        optional body_bytes_max: Bytes,
+        /// Which pages of other origins may use this route (Fetch standard, CORS protocol).
+        optional cors: CorsSection,
+        /// A copy of requests goes to another service as well, whose answers nobody sees.
+        optional mirror: MirrorSection,
+    }
+}
+
+section! {
+    /// A redirection. What is absent stays as the client wrote it.
+    RedirectSection, "redirect" {
+        /// 301, 302, 303, 307 or 308.
+        default("308") status: Int<300, 399>,
+        /// `https`, for example.
+        optional scheme: String,
+        /// Host without port.
+        optional host: String,
+        /// Port; absent with another scheme is that scheme's own.
+        optional port: Int<1, 65535>,
+        /// Path and query.
+        optional path: String,
+    }
+}
+
+section! {
+    /// Another path.
+    RewriteSection, "rewrite" {
+        /// Takes the place of the path, or path prefix, that the route matches.
+        optional prefix: String,
+        /// Regular expression on the path, query included; the first match is replaced by `to`.
+        optional pattern: String,
+        /// What takes its place: `$1` is the first group.
+        optional to: String,
+    }
+}
+
+section! {
+    /// Changes of fields.
+    HeaderEditsSection, "headers" {
+        /// Fields that replace those of the same name.
+        default("[]") set: List<HeaderSection>,
+        /// Fields that join those of the same name.
+        default("[]") add: List<HeaderSection>,
+        /// Fields that are left out.
+        default("[]") remove: List<String>,
+    }
+}
+
+section! {
+    /// A field.
+    HeaderSection, "a header" {
+        /// Its name.
+        required name: String,
+        /// Its value.
+        required value: String,
+    }
+}
+
+section! {
+    /// Pages of other origins.
+    CorsSection, "cors" {
+        /// Origins such as `https://app.example.com`; `*` is any.
+        required origins: List<String>,
+        /// Methods beside GET, HEAD and POST.
+        default("[]") methods: List<String>,
+        /// Request fields beside the harmless ones.
+        default("[]") headers: List<String>,
+        /// Answer fields that pages may read.
+        default("[]") expose: List<String>,
+        /// How long a browser may remember this.
+        default("10m") max_age: Duration,
+        /// Whether cookies are sent along.
+        default("false") credentials: bool,
+    }
+}
+
+section! {
+    /// A copy of requests.
+    MirrorSection, "mirror" {
+        /// The service that gets it.
+        required service: String,
+        /// Of so many percent of the requests. Those with a body of more than 8 KiB are not copied.
+        default("100") percent: Percent,
+    }
+}
+
+section! {
+    /// An answer of Ringway's own, in other words.
+    ErrorAnswerSection, "an error answer" {
+        /// Statuses: numbers and ranges such as `502-504`.
+        required status: List<String>,
+        /// Its content type.
+        default("text/html; charset=utf-8") content_type: String,
+        /// Its text.
+        optional body: String,
+        /// Or a file that holds it; read when the configuration is.
+        optional file: String,
     }
 }
 

@@ -4,18 +4,15 @@
 mod hedge;
 mod pump;
 
-use crate::answer;
-use crate::buffers::Buffer;
 use crate::error::ProxyError;
-use crate::h2up;
-use crate::http::Client;
+use crate::http::{self, Client};
 use crate::inflight::{self, InFlight};
 use crate::request::Request;
 use crate::snapshot::ServiceLive;
-use crate::stream::Stream;
 use crate::timer::Deadline;
-use crate::upstream::{self, Connection, ConnectionSlot};
+use crate::upstream::{Connection, Reach};
 use crate::worker::WorkerService;
+use crate::{answer, mirror};
 use pump::{Exchange, TryError};
 use ringway_config::model;
 use ringway_health::Outcome;
@@ -41,6 +38,9 @@ pub(crate) enum Next {
 
 /// Carries a request out.
 pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
+    if let Some(mirror) = request.actions().and_then(|actions| actions.mirror) {
+        mirror::copy(client, request, mirror);
+    }
     let (status, error, next) = match carry(client, request).await {
         Ok((status, error, next)) => (status, error, next),
         Err(error) => {
@@ -74,10 +74,12 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     let keep_alive = request.keep_alive && request.body.is_end() && !client.open.is_closing();
     let mut out = worker.buffers.take_outgoing();
     let mut fields = Vec::new();
-    if request.explain {
+    if request.explain || !request.answer_lines.is_empty() {
         request.append_fields(&mut fields);
     }
-    answer::write(error, request.version, keep_alive, request.method == Method::Head, &fields, &mut out);
+    let pages = &http::http_of(&request.view, request.listener).errors;
+    let is_head = request.method == Method::Head;
+    answer::write(error, request.version, keep_alive, is_head, &fields, pages, &mut out);
     let sent = client.send(&out).await;
     request.report.sent_bytes += out.len() as u64;
     worker.buffers.give_outgoing(out);
@@ -224,70 +226,22 @@ enum Tried {
 
 /// A connection to the guard's backend: pooled, or fresh.
 async fn connection(
-    client: &mut Client,
+    client: &Client,
     request: &mut Request,
     guard: &InFlight,
     fresh: bool,
     limit: Deadline,
 ) -> Result<Connection, ProxyError> {
-    let view = Rc::clone(&request.view);
-    let worker = Rc::clone(&client.open.worker);
-    let this = &view.services[request.service];
-    let config = &this.service.config;
-    let upstream = &this.upstreams[guard.index()];
-    let shared = config.protocol == model::UpstreamProtocol::H2;
-    if shared {
-        // Somebody else's connection that is just being opened will do as well.
-        let opening = loop {
-            if let Some(stream) = upstream.shared.take().filter(|_| !fresh) {
-                return Ok(Connection {
-                    reused: stream.reused,
-                    stream: Stream::Upstream(Box::new(stream)),
-                    slot: None,
-                    input: Buffer::default(),
-                });
-            }
-            if let Some(opening) = upstream.shared.open().await {
-                break opening;
-            }
-        };
-        let (stream, slot) = open(client, request, guard, limit).await?;
-        let begun = h2up::Connection::begin(stream, slot, worker.timers.now()).await;
-        let connection = begun.map_err(|_| ProxyError::ConnectFailed)?;
-        let stream = upstream.shared.put(&connection);
-        drop(opening);
-        let stream = Stream::Upstream(Box::new(stream));
-        return Ok(Connection { stream, slot: None, input: Buffer::default(), reused: false });
-    }
-    // An upgrade takes the connection for good; a pooled one serves as well.
-    if !fresh && let Some((stream, slot)) = upstream.pool.take(!repeatable(request, config), &worker.cells) {
-        return Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: true });
-    }
-    let (stream, slot) = open(client, request, guard, limit).await?;
-    Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: false })
-}
-
-/// A fresh connection, counted.
-async fn open(
-    client: &mut Client,
-    request: &mut Request,
-    guard: &InFlight,
-    limit: Deadline,
-) -> Result<(Stream, ConnectionSlot), ProxyError> {
-    let view = Rc::clone(&request.view);
-    let worker = Rc::clone(&client.open.worker);
-    let this = &view.services[request.service];
-    let backend = &this.service.backends[guard.index()];
-    let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
-    let slot = slot.ok_or(ProxyError::ConnectionLimit)?;
+    let worker = &client.open.worker;
+    let service = &request.view.services[request.service];
+    let certain = !repeatable(request, &service.service.config);
     let before = worker.logs_access().then(Instant::now);
-    this.upstreams[guard.index()].cells.connects.increment();
-    let address = this.service.address(guard.slot);
-    let stream = upstream::connect(&this.service, address, Some(&client.peer), limit, &client.timer)
-        .await
-        .map_err(|error| timed_out(error, client, request))?;
-    request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
-    Ok((stream, slot))
+    let reach = Reach { worker, service, slot: guard.slot, peer: Some(&client.peer), limit, timer: &client.timer };
+    let connection = reach.connection(fresh, certain).await.map_err(|error| timed_out(error, client, request))?;
+    if !connection.reused {
+        request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
+    }
+    Ok(connection)
 }
 
 /// One try: a pooled connection, a fresh one if that turns out to be stale, the exchange.

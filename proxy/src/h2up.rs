@@ -1,5 +1,6 @@
 //! HTTP/2 towards backends: connections shared by many exchanges, each of which sees HTTP/1.1.
 
+use crate::error::ProxyError;
 use crate::h2bridge::{self, Framing, Receiver, Sender};
 use crate::stream::Stream;
 use crate::timer::Deadline;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     /// Somebody opens one: others wait for that instead of opening theirs.
     opening: Cell<bool>,
     opened: Notify,
+    /// How the last opening failed, if it did: those who waited for it need not try one after the other.
+    failed: Cell<Option<ProxyError>>,
 }
 
 /// Says that the opening is over, however it ended.
@@ -54,13 +57,19 @@ impl Shared {
         connections.iter().find(|connection| connection.has_room()).map(|connection| Upstream::new(connection, true))
     }
 
-    /// Leave to open one; `None` after waiting for somebody else's.
-    pub(crate) async fn open(&self) -> Option<Opening<'_>> {
+    /// Leave to open one; `None` after waiting for somebody else's, whose error is taken over.
+    pub(crate) async fn open(&self) -> Result<Option<Opening<'_>>, ProxyError> {
         if self.opening.replace(true) {
             self.opened.notified().await;
-            return None;
+            return self.failed.get().map_or(Ok(None), Err);
         }
-        Some(Opening(self))
+        self.failed.set(None);
+        Ok(Some(Opening(self)))
+    }
+
+    /// Tells those who wait for the opening that nothing came of it.
+    pub(crate) fn fail(&self, error: ProxyError) {
+        self.failed.set(Some(error));
     }
 
     /// Shares a fresh connection, and gives its first stream.

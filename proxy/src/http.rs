@@ -3,7 +3,7 @@
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
 use crate::exchange::{self, Next};
-use crate::request::{Refusal, Request};
+use crate::request::{Refusal, Request, Why};
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::tls::ServerTls;
@@ -276,10 +276,19 @@ impl Client {
     /// Answers a request that goes to no backend. Gives whether the connection goes on.
     async fn refuse(&mut self, refusal: &Refusal) -> bool {
         let worker = Rc::clone(&self.open.worker);
-        worker.shared.cells.error(&refusal.service, refusal.error.reason());
+        if let Why::Error(error) = &refusal.why {
+            worker.shared.cells.error(&refusal.service, error.reason());
+        }
         let keep_alive = refusal.keep_alive && !self.open.is_closing();
         let mut out = worker.buffers.take_outgoing();
-        answer::write(refusal.error, refusal.version, keep_alive, refusal.is_head, b"", &mut out);
+        let listener = worker.listener(&self.open.gate);
+        let pages = listener.as_ref().map_or(&[][..], |(view, listener)| &http_of(view, *listener).errors);
+        match &refusal.why {
+            Why::Error(error) => {
+                answer::write(*error, refusal.version, keep_alive, refusal.is_head, b"", pages, &mut out);
+            }
+            Why::Answer(canned) => answer::write_canned(canned, refusal.version, keep_alive, &mut out),
+        }
         let sent = self.send(&out).await;
         worker.buffers.give_outgoing(out);
         request::log_refusal(self, refusal);

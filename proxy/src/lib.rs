@@ -5,6 +5,7 @@
 //! two stand one atomic pointer to an immutable [`Snapshot`] and the atomics of the loads.
 
 mod accept;
+mod actions;
 mod admin;
 mod affinity;
 mod answer;
@@ -23,6 +24,7 @@ mod h2up;
 mod http;
 mod inflight;
 mod key;
+mod mirror;
 mod perip;
 mod plan;
 mod probe;

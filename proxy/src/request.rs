@@ -1,5 +1,6 @@
 //! From a parsed head to a plan: route, key, place, and the head that goes to whichever backend takes it.
 
+use crate::actions::{self, Canned};
 use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
 use crate::http::{self, Client};
@@ -7,7 +8,7 @@ use crate::snapshot::{Service, ServiceLive};
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
 use crate::{forwarded, key, route};
-use ringway_config::model::{OnMissing, Route};
+use ringway_config::model::{Actions, OnMissing, Route};
 use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, TargetForm, Version, write};
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
@@ -24,6 +25,8 @@ const REPLAY_BYTES_MAX: usize = 8 * 1024;
 pub(crate) struct Request {
     pub(crate) view: Rc<View>,
     pub(crate) listener: usize,
+    /// Which of the listener's routes.
+    route: usize,
     pub(crate) service: usize,
     pub(crate) hash: Option<Hash>,
     /// Whether the hash is that of a key of the request's own.
@@ -33,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) sticky: Option<Slot>,
     /// An affinity cookie that the answer sets.
     pub(crate) set_cookie: Option<CookieValue>,
+    /// Lines that the answer gets from its route.
+    pub(crate) answer_lines: Vec<u8>,
     /// The answer says why the request went where it did.
     pub(crate) explain: bool,
     /// The service's limit on requests counts this one.
@@ -70,8 +75,16 @@ pub(crate) struct Report {
 }
 
 /// A request that goes to no backend.
+/// Why a request goes to no backend.
+pub(crate) enum Why {
+    /// It cannot.
+    Error(ProxyError),
+    /// Its route answers.
+    Answer(Canned),
+}
+
 pub(crate) struct Refusal {
-    pub(crate) error: ProxyError,
+    pub(crate) why: Why,
     pub(crate) version: Version,
     pub(crate) is_head: bool,
     /// Whether the next request's head is known to follow.
@@ -81,8 +94,18 @@ pub(crate) struct Refusal {
     line: Vec<u8>,
 }
 
+/// Why a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
+struct Unplaced(Why, Option<usize>);
+
+impl From<(ProxyError, Option<usize>)> for Unplaced {
+    fn from((error, service): (ProxyError, Option<usize>)) -> Self {
+        Self(Why::Error(error), service)
+    }
+}
+
 /// Where a request belongs.
 struct Placed {
+    route: usize,
     service: usize,
     hash: Option<Hash>,
     keyed: bool,
@@ -106,7 +129,7 @@ impl Refusal {
     /// Of bytes that are no request: nothing after them can be trusted.
     pub(crate) fn new(error: ProxyError) -> Self {
         Self {
-            error,
+            why: Why::Error(error),
             version: Version::Http11,
             is_head: false,
             keep_alive: false,
@@ -115,9 +138,9 @@ impl Refusal {
         }
     }
 
-    fn of(error: ProxyError, buffer: &[u8], head: &RequestHead) -> Self {
+    fn of(why: Why, buffer: &[u8], head: &RequestHead) -> Self {
         Self {
-            error,
+            why,
             version: head.version,
             is_head: head.method == Method::Head,
             keep_alive: false,
@@ -141,10 +164,10 @@ pub(crate) fn plan(
     let started = Instant::now();
 
     let placed = place(client, view, listener, head, key_bytes, started);
-    let Placed { service, hash, keyed, trusted, sticky, set_cookie, explain, admission } = match placed {
+    let Placed { route, service, hash, keyed, trusted, sticky, set_cookie, explain, admission } = match placed {
         Ok(placed) => placed,
-        Err((error, service)) => {
-            let mut refusal = Refusal::of(error, buffer, head);
+        Err(Unplaced(why, service)) => {
+            let mut refusal = Refusal::of(why, buffer, head);
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
@@ -155,6 +178,7 @@ pub(crate) fn plan(
             return Err(refusal);
         }
     };
+    let actions = http.routes[route].actions.as_deref();
     let worker_service = &view.services[service];
     let this = &worker_service.service;
     let ask = ask(&worker, worker_service, hash, keyed);
@@ -167,15 +191,24 @@ pub(crate) fn plan(
         // RFC 9112, 3.2.4: an absolute target without a path means the server itself to OPTIONS.
         (true, Method::Options) => out.push(b'*'),
         (true, _) => out.push(b'/'),
-        (false, _) => out.extend_from_slice(head.forward_target.of(buffer)),
+        (false, _) => match actions.and_then(|actions| actions.rewrite.as_ref()) {
+            Some(rewrite) => actions::write_target(rewrite, head.forward_target.of(buffer), &mut out),
+            None => out.extend_from_slice(head.forward_target.of(buffer)),
+        },
     }
     let line = (head.method_span.len(), out.len() - target_start);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_host(client, head, &mut out);
+    let edits = actions.map(|actions| &actions.request);
+    let host = edits.and_then(|edits| edits.host.as_ref());
+    match host {
+        Some(host) => write::field(&mut out, "host", host.as_bytes()),
+        None => write_host(client, head, &mut out),
+    }
     let upgrade = head.upgrade.filter(|_| head.body == BodyLength::None);
-    let keep_host = head.form == TargetForm::Origin;
+    let keep_host = head.form == TargetForm::Origin && host.is_none();
     let certificate = client.peer.certificate.as_ref();
     write::copy_fields(&buffer[..head.head_len], &head.fields, &mut out, |field| match field.kind {
+        _ if edits.is_some_and(|edits| actions::drops(edits, field.name.of(buffer))) => false,
         // Ringway's to say, and nobody else's.
         _ if certificate.is_some_and(|(name, _)| field.name.of(buffer).eq_ignore_ascii_case(name.as_bytes())) => false,
         FieldName::Host => keep_host,
@@ -196,6 +229,9 @@ pub(crate) fn plan(
         None if head.te_trailers => out.extend_from_slice(b"connection: te\r\nte: trailers\r\n"),
         None => {}
     }
+    if let Some(edits) = edits {
+        out.extend_from_slice(edits.lines.as_bytes());
+    }
     let mut encoding = Encoding::Identity;
     if head.body == BodyLength::Chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
@@ -206,12 +242,14 @@ pub(crate) fn plan(
     let mut request = Request {
         view: Rc::clone(view),
         listener,
+        route,
         service,
         hash,
         keyed,
         selection: this.group.begin(ask),
         sticky,
         set_cookie,
+        answer_lines: actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default(),
         explain,
         _admission: admission,
         out,
@@ -222,9 +260,9 @@ pub(crate) fn plan(
         upgrade: upgrade.is_some(),
         body: head.body.into(),
         encoding,
-        body_bytes_left: http.body_bytes_max,
+        body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
-        limit: limit(client, head, buffer, this),
+        limit: limit(client, head, buffer, actions.and_then(|actions| actions.timeout), this),
         report: Report { line, received_bytes: head.head_len as u64, ..Report::default() },
     };
     client.input.consume(head.head_len);
@@ -246,9 +284,15 @@ fn ask(worker: &Worker, this: &WorkerService, hash: Option<Hash>, keyed: bool) -
     Ask { hash: hash.unwrap_or(chance), chance, now_millis: worker.millis(), owners }
 }
 
-/// End of the whole exchange: the service's limit, or the client's if that is nearer.
-fn limit(client: &Client, head: &RequestHead, buffer: &[u8], service: &Service) -> Deadline {
-    let limit = client.timer.deadline(service.config.timeouts.request);
+/// End of the whole exchange: the route's limit or the service's, or the client's if that is nearer.
+fn limit(
+    client: &Client,
+    head: &RequestHead,
+    buffer: &[u8],
+    of_route: Option<Duration>,
+    service: &Service,
+) -> Deadline {
+    let limit = client.timer.deadline(of_route.unwrap_or(service.config.timeouts.request));
     match head.value_of(buffer, b"grpc-timeout").and_then(grpc_timeout) {
         Some(timeout) => limit.min(client.timer.deadline(timeout.max(Duration::from_millis(1)))),
         None => limit,
@@ -282,26 +326,31 @@ fn place(
     head: &RequestHead,
     key_bytes: &mut Vec<u8>,
     now: Instant,
-) -> Result<Placed, (ProxyError, Option<usize>)> {
+) -> Result<Placed, Unplaced> {
     let http = http::http_of(view, listener);
     let buffer = client.input.bytes();
     let refuse = |error| (error, None);
     if head.method == Method::Connect {
-        return Err(refuse(ProxyError::ConnectRefused));
+        return Err(refuse(ProxyError::ConnectRefused).into());
     }
     if head.expect_unknown {
-        return Err(refuse(ProxyError::Expectation));
-    }
-    if matches!(head.body, BodyLength::Sized(length) if length > http.body_bytes_max) {
-        return Err(refuse(ProxyError::BodyTooLarge));
+        return Err(refuse(ProxyError::Expectation).into());
     }
     // Routes that do not look at the path are not fooled by it: such paths are the backend's business.
     if http.routes.iter().any(|route| route.path.is_some()) && route::climbs(route::path_of(buffer, head)) {
-        return Err(refuse(ProxyError::PathTraversal));
+        return Err(refuse(ProxyError::PathTraversal).into());
     }
     let route = route::find(&http.routes, buffer, head).ok_or(refuse(ProxyError::NoRoute))?;
     let peer = client.peer.ip();
     let trusted = forwarded::is_trusted(&http.forwarded.trusted, peer);
+    let actions = http.routes[route].actions.as_deref();
+    if let Some(canned) = actions.and_then(|actions| actions::canned(actions, &client.peer, trusted, buffer, head)) {
+        return Err(Unplaced(Why::Answer(canned), None));
+    }
+    let body_bytes_max = actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max);
+    if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
+        return Err(refuse(ProxyError::BodyTooLarge).into());
+    }
     let address = forwarded::client_address(&http.forwarded, peer, buffer, head);
     let input = key::KeyInput { buffer, head, client: address, server_name: client.peer.server_name.as_deref() };
     let worker = &client.open.worker;
@@ -311,6 +360,7 @@ fn place(
 
     admit_rate(this, worker, &input, key_bytes, now).map_err(refuse)?;
     let mut placed = Placed {
+        route,
         service,
         hash: None,
         keyed: false,
@@ -333,7 +383,7 @@ fn place(
         // Reserved first, then tested: racing workers never pass the limit together.
         let admission = Admission(Arc::clone(&this.live));
         if this.live.admitted.fetch_add(1, Relaxed) >= this.config.requests_max {
-            return Err(refuse(ProxyError::ServiceFull));
+            return Err(refuse(ProxyError::ServiceFull).into());
         }
         placed.admission = Some(admission);
     }
@@ -460,6 +510,11 @@ impl Request {
         Ok(())
     }
 
+    /// What its route does beside sending it on.
+    pub(crate) fn actions(&self) -> Option<&Actions> {
+        http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
+    }
+
     /// Counts data of the body against the listener's limit.
     pub(crate) fn count_body(&mut self, data: usize) -> Result<(), ProxyError> {
         self.body_bytes_left = self.body_bytes_left.checked_sub(data as u64).ok_or(ProxyError::BodyTooLarge)?;
@@ -472,6 +527,7 @@ impl Request {
         if let (Some(value), Some(cookie)) = (self.set_cookie, &service.config.affinity_cookie) {
             affinity::write(cookie, value, out);
         }
+        out.extend_from_slice(&self.answer_lines);
         if self.explain {
             self.append_explanation(service, out);
         }
@@ -543,6 +599,10 @@ impl Request {
 
 /// A refused request's line of the access log.
 pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
+    let (status, reason) = match &refusal.why {
+        Why::Error(error) => (error.status(), Value::Word(error.reason())),
+        Why::Answer(canned) => (canned.status, Value::Nothing),
+    };
     let line = refusal.line.as_slice();
     let mut words = line.splitn(2, |&byte| byte == b' ');
     let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
@@ -552,8 +612,8 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
         ("listener", Value::Word(client.open.gate.name())),
         ("method", word()),
         ("target", word()),
-        ("status", Value::Number(u64::from(refusal.error.status()))),
-        ("reason", Value::Word(refusal.error.reason())),
+        ("status", Value::Number(u64::from(status))),
+        ("reason", reason),
         ("service", if refusal.service.is_empty() { Value::Nothing } else { Value::Word(&refusal.service) }),
     ];
     client.open.worker.log(|log| log.line(&pairs));

@@ -7,7 +7,7 @@ use crate::inflight::{self, InFlight};
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::tunnel::{self, End, Way};
-use crate::upstream::{self, ConnectionSlot};
+use crate::upstream::{ConnectionSlot, Reach};
 use crate::worker::{OpenConnection, View};
 use crate::{key, request};
 use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
@@ -258,18 +258,9 @@ async fn connect(
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
         upstream.cells.requests.increment();
-        upstream.cells.connects.increment();
-        let backend = &this.service.backends[guard.index()];
-        let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
-        let connected = match slot {
-            Some(slot) => {
-                let address = this.service.address(guard.slot);
-                let never = crate::timer::Deadline::NEVER;
-                let connected = upstream::connect(&this.service, address, Some(peer), never, timer).await;
-                connected.map(|stream| (stream, slot))
-            }
-            None => Err(ProxyError::ConnectionLimit),
-        };
+        let limit = crate::timer::Deadline::NEVER;
+        let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
+        let connected = reach.open().await;
         match connected {
             Ok((stream, slot)) => return Ok((guard, stream, slot)),
             Err(error) => {

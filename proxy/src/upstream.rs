@@ -2,11 +2,15 @@
 
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
+use crate::h2up;
 use crate::http::Peer;
 use crate::proxyproto;
 use crate::snapshot::{BackendState, Service};
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
+use crate::worker::{Worker, WorkerService};
+use ringway_config::model::UpstreamProtocol;
+use ringway_ring::Slot;
 use ringway_telemetry::cells::WorkerCells;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -107,8 +111,76 @@ impl Pool {
     }
 }
 
+/// A way to a backend: what it takes to get a connection for one exchange.
+pub(crate) struct Reach<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) service: &'a WorkerService,
+    pub(crate) slot: Slot,
+    /// Who is told of, if the backend is told at all.
+    pub(crate) peer: Option<&'a Peer>,
+    pub(crate) limit: Deadline,
+    pub(crate) timer: &'a Timer,
+}
+
+impl Reach<'_> {
+    /// A connection that others have used, or a fresh one. `certain`: see [`Pool::take`].
+    pub(crate) async fn connection(&self, fresh: bool, certain: bool) -> Result<Connection, ProxyError> {
+        let upstream = &self.service.upstreams[usize::from(self.slot.0)];
+        if self.service.service.config.protocol == UpstreamProtocol::H2 {
+            return self.stream(&upstream.shared, fresh).await;
+        }
+        // An upgrade takes the connection for good; a pooled one serves as well.
+        if !fresh && let Some((stream, slot)) = upstream.pool.take(certain, &self.worker.cells) {
+            return Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: true });
+        }
+        let (stream, slot) = self.open().await?;
+        Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: false })
+    }
+
+    /// A stream of a connection that is shared.
+    async fn stream(&self, shared: &h2up::Shared, mut fresh: bool) -> Result<Connection, ProxyError> {
+        let connection = |stream: h2up::Upstream| Connection {
+            reused: stream.reused,
+            stream: Stream::Upstream(Box::new(stream)),
+            slot: None,
+            input: Buffer::default(),
+        };
+        let opening = loop {
+            if !fresh && let Some(stream) = shared.take() {
+                return Ok(connection(stream));
+            }
+            // Somebody else's connection that is just being opened will do as well.
+            match shared.open().await? {
+                Some(opening) => break opening,
+                None => fresh = false,
+            }
+        };
+        let begun = async {
+            let (stream, slot) = self.open().await?;
+            let beginning = h2up::Connection::begin(stream, slot, self.worker.timers.now());
+            beginning.await.map_err(|_| ProxyError::ConnectFailed)
+        };
+        let begun = begun.await.inspect_err(|error| shared.fail(*error))?;
+        let stream = shared.put(&begun);
+        drop(opening);
+        Ok(connection(stream))
+    }
+
+    /// A fresh connection, counted.
+    pub(crate) async fn open(&self) -> Result<(Stream, ConnectionSlot), ProxyError> {
+        let this = self.service;
+        let backend = &this.service.backends[usize::from(self.slot.0)];
+        let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
+        let slot = slot.ok_or(ProxyError::ConnectionLimit)?;
+        this.upstreams[usize::from(self.slot.0)].cells.connects.increment();
+        let address = this.service.address(self.slot);
+        let stream = connect(&this.service, address, self.peer, self.limit, self.timer).await?;
+        Ok((stream, slot))
+    }
+}
+
 /// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).
-pub(crate) async fn connect(
+async fn connect(
     service: &Service,
     address: SocketAddr,
     peer: Option<&Peer>,

@@ -111,6 +111,8 @@ pub(crate) struct Worker {
     /// Gates that were closed last: a connection may still be on its way here from another worker.
     retired: RefCell<VecDeque<Rc<Gate>>>,
     open: Cell<usize>,
+    /// Copies of requests under way.
+    pub(crate) mirroring: Cell<usize>,
     all_closed: Notify,
     random: Cell<u64>,
 }
@@ -194,6 +196,7 @@ impl Worker {
             listening: RefCell::default(),
             retired: RefCell::default(),
             open: Cell::new(0),
+            mirroring: Cell::new(0),
             all_closed: Notify::new(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),
             shared,

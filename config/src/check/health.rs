@@ -128,7 +128,7 @@ fn http_check(section: &schema::HttpCheckSection, findings: &mut Findings) -> Op
     Some(CheckKind::Http { method, path: path?, host, headers, expect, body, weight_header })
 }
 
-fn status_range(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> {
+pub(super) fn status_range(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> {
     let (low, high) = at.value.split_once('-').unwrap_or((&at.value, &at.value));
     let range = low.trim().parse().ok().zip(high.trim().parse().ok());
     match range {

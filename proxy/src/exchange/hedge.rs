@@ -6,10 +6,8 @@ use crate::error::ProxyError;
 use crate::http::{Client, Peer};
 use crate::inflight::{self, InFlight};
 use crate::request::Request;
-use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
-use crate::upstream::{self, Connection, ConnectionSlot};
-use ringway_config::model::UpstreamProtocol;
+use crate::upstream::{Connection, Reach};
 use ringway_ring::Selection;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -152,23 +150,9 @@ async fn run(
     let this = &view.services[service];
     let config = &this.service.config;
     let upstream = &this.upstreams[guard.index()];
-    let shared = upstream.shared.take().map(|stream| (Stream::Upstream(Box::new(stream)), None));
-    let pooled = || upstream.pool.take(true, &worker.cells).map(|(stream, slot)| (stream, Some(slot)));
-    let ready = shared.or_else(pooled);
-    let reused = ready.is_some();
-    let (mut stream, slot) = match ready {
-        Some(ready) => ready,
-        // A second try is not worth a connection that others are to share.
-        None if config.protocol == UpstreamProtocol::H2 => return Err(ProxyError::ConnectionLimit),
-        None => {
-            let backend = &this.service.backends[guard.index()];
-            let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
-            let slot = slot.ok_or(ProxyError::ConnectionLimit)?;
-            upstream.cells.connects.increment();
-            let address = this.service.address(guard.slot);
-            (upstream::connect(&this.service, address, Some(&what.peer), what.limit, timer).await?, Some(slot))
-        }
-    };
+    let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(&what.peer), limit: what.limit, timer };
+    let mut connection = reach.connection(false, true).await?;
+    let stream = &mut connection.stream;
     upstream.cells.requests.increment();
     stream.write_all(&what.bytes).await.map_err(|_| ProxyError::UpstreamClosed)?;
     timer.set_before(config.timeouts.response, what.limit);
@@ -186,5 +170,5 @@ async fn run(
         Some(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {}
         Some(_) => return Err(ProxyError::UpstreamClosed),
     }
-    Ok(Connection { stream, slot, input: crate::buffers::Buffer::default(), reused })
+    Ok(connection)
 }

@@ -4,6 +4,7 @@
 //! so that a body can still be going up while its answer comes down.
 
 use super::Next;
+use crate::actions;
 use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
@@ -370,8 +371,11 @@ impl<'a> Exchange<'a> {
         let out = &mut self.answer;
         write_status(head, bytes, out);
         let bodiless = head.status == 204;
+        let actions = self.request.actions();
         write::copy_fields(&bytes[..head.head_len], &head.fields, out, |field| {
-            !(field.kind.is_hop_by_hop() || bodiless && field.kind == FieldName::ContentLength)
+            !(actions.is_some_and(|actions| actions::drops_answer_field(actions, field.name.of(bytes)))
+                || field.kind.is_hop_by_hop()
+                || bodiless && field.kind == FieldName::ContentLength)
         });
         if let Some(protocol) = head.upgrade.filter(|_| head.is_switch()) {
             out.extend_from_slice(b"connection: upgrade\r\n");
@@ -384,7 +388,7 @@ impl<'a> Exchange<'a> {
         if self.encoding == Encoding::Chunked {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
-        if self.request.explain || self.request.set_cookie.is_some() {
+        if self.request.explain || self.request.set_cookie.is_some() || !self.request.answer_lines.is_empty() {
             self.request.append_fields(out);
         }
         if matches!(head.status, 429 | 503) {

@@ -1,0 +1,254 @@
+//! What a route does with requests and answers beside sending them on.
+
+use super::health::status_range;
+use super::text::{header_name, header_value, is_token, path_text};
+use super::{Names, service_index};
+use crate::decode::{At, Findings};
+use crate::model::{self, Actions, FieldEdits, PathMatch};
+use crate::schema;
+use regex::bytes::Regex;
+
+/// Fields that frame a message, or belong to one connection: nobody's to edit.
+const FRAMING: [&str; 8] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// `None`: nothing but sending on.
+pub(super) fn actions(
+    section: &schema::RouteSection,
+    path: Option<&PathMatch>,
+    services: &Names<'_>,
+    findings: &mut Findings,
+) -> Option<Box<Actions>> {
+    let actions = Actions {
+        redirect: section.redirect.as_ref().map(|at| redirect(at, findings)),
+        rewrite: section.rewrite.as_ref().and_then(|at| rewrite(at, path, findings)),
+        request: edits(&section.request_headers.value, true, findings),
+        response: edits(&section.response_headers.value, false, findings),
+        timeout: section.timeout.as_ref().map(|at| at.value),
+        body_bytes_max: section.body_bytes_max.as_ref().map(|at| at.value.0),
+        cors: section.cors.as_ref().map(|at| cors(at, findings)),
+        mirror: section.mirror.as_ref().and_then(|at| {
+            let service = service_index(&at.value.service, services, findings)?;
+            Some(model::Mirror { service, percent: at.value.percent.value.0 })
+        }),
+    };
+    (actions != Actions::default()).then(|| Box::new(actions))
+}
+
+fn redirect(at: &At<schema::RedirectSection>, findings: &mut Findings) -> model::Redirect {
+    let section = &at.value;
+    let status = section.status.value.0 as u16;
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        findings.error(
+            section.status.place,
+            "bad_redirect",
+            format!("{status} is no redirection"),
+            "write 301, 302, 303, 307 or 308",
+        );
+    }
+    if section.scheme.is_none() && section.host.is_none() && section.port.is_none() && section.path.is_none() {
+        findings.error(
+            at.place,
+            "empty_redirect",
+            "the redirection leads to where it comes from",
+            "write for example `{ scheme: https }`",
+        );
+    }
+    let text = |at: &Option<At<String>>, findings: &mut Findings| {
+        at.as_ref().map(|at| {
+            let text = header_value(at, findings);
+            if text.is_empty() || text.contains([' ', '"', '<', '>']) {
+                findings.error(
+                    at.place,
+                    "bad_redirect",
+                    format!("`{text}` cannot be part of an address"),
+                    "write it plainly",
+                );
+            }
+            text
+        })
+    };
+    model::Redirect {
+        status,
+        scheme: text(&section.scheme, findings),
+        host: text(&section.host, findings),
+        port: section.port.as_ref().map(|at| at.value.0 as u16),
+        path: section.path.as_ref().and_then(|at| path_text(at, findings)),
+    }
+}
+
+fn rewrite(
+    at: &At<schema::RewriteSection>,
+    path: Option<&PathMatch>,
+    findings: &mut Findings,
+) -> Option<model::Rewrite> {
+    let section = &at.value;
+    match (&section.prefix, &section.pattern, &section.to) {
+        (Some(prefix), None, None) => {
+            let to = path_text(prefix, findings)?;
+            match path {
+                Some(PathMatch::Prefix(from)) => Some(model::Rewrite::Prefix { from_len: from.len(), to }),
+                Some(PathMatch::Exact(from)) => Some(model::Rewrite::Prefix { from_len: from.len(), to }),
+                None => {
+                    findings.error(
+                        prefix.place,
+                        "bad_rewrite",
+                        "there is no path whose prefix could be replaced",
+                        "add `match: { path_prefix: ... }`, or use `pattern` and `to`",
+                    );
+                    None
+                }
+            }
+        }
+        (None, Some(pattern), Some(to)) => match Regex::new(&pattern.value) {
+            Ok(regex) => Some(model::Rewrite::Pattern(model::Capture(regex), header_value(to, findings))),
+            Err(error) => {
+                let reason = error.to_string();
+                let reason = reason.lines().last().unwrap_or_default().trim();
+                findings.error(
+                    pattern.place,
+                    "bad_regex",
+                    format!("the regular expression does not compile: {reason}"),
+                    "see https://docs.rs/regex for the syntax",
+                );
+                None
+            }
+        },
+        _ => {
+            findings.error(
+                at.place,
+                "bad_rewrite",
+                "a rewrite is a `prefix`, or a `pattern` with `to`",
+                "write for example `{ prefix: /new }` or `{ pattern: \"^/a/(.*)\", to: \"/b/$1\" }`",
+            );
+            None
+        }
+    }
+}
+
+fn edits(section: &schema::HeaderEditsSection, of_request: bool, findings: &mut Findings) -> FieldEdits {
+    let mut edits = FieldEdits::default();
+    let own_name = |at: &At<String>, findings: &mut Findings| {
+        let name = header_name(at, findings);
+        if FRAMING.contains(&name.as_str()) {
+            findings.error(
+                at.place,
+                "framing_field",
+                format!("`{name}` frames messages: it cannot be edited"),
+                "remove it; Ringway writes these fields itself",
+            );
+        }
+        name
+    };
+    for at in section.remove.value.iter() {
+        let name = own_name(at, findings);
+        edits.drop.push(name);
+    }
+    for (at, replaces) in
+        section.set.value.iter().map(|at| (at, true)).chain(section.add.value.iter().map(|at| (at, false)))
+    {
+        let name = own_name(&at.value.name, findings);
+        let value = header_value(&at.value.value, findings);
+        if of_request && name == "host" {
+            edits.host = Some(value);
+            continue;
+        }
+        edits.lines.push_str(&format!("{name}: {value}\r\n"));
+        if replaces {
+            edits.drop.push(name);
+        }
+    }
+    edits
+}
+
+fn cors(at: &At<schema::CorsSection>, findings: &mut Findings) -> model::Cors {
+    let section = &at.value;
+    let origins: Vec<String> = section.origins.value.iter().map(|at| header_value(at, findings)).collect();
+    let any = origins.iter().any(|origin| origin == "*");
+    if any && section.credentials.value {
+        findings.error(
+            section.credentials.place,
+            "bad_cors",
+            "browsers refuse credentials for any origin",
+            "name the origins, or remove `credentials`",
+        );
+    }
+    if origins.is_empty() {
+        findings.error(
+            section.origins.place,
+            "bad_cors",
+            "no origin is allowed",
+            "write `[ \"https://app.example.com\" ]`",
+        );
+    }
+    let mut list = |list: &[At<String>]| {
+        let names: Vec<&str> = list
+            .iter()
+            .map(|at| {
+                if !is_token(&at.value) {
+                    findings.error(
+                        at.place,
+                        "bad_cors",
+                        format!("`{}` is not a name", at.value),
+                        "write the plain name",
+                    );
+                }
+                at.value.as_str()
+            })
+            .collect();
+        names.join(", ")
+    };
+    let (methods, headers) = (list(&section.methods.value), list(&section.headers.value));
+    let expose = list(&section.expose.value);
+    let credentials = if section.credentials.value { "access-control-allow-credentials: true\r\n" } else { "" };
+    let field = |name: &str, value: &str| if value.is_empty() { String::new() } else { format!("{name}: {value}\r\n") };
+    model::Cors {
+        any,
+        origins,
+        preflight: format!(
+            "{}{}access-control-max-age: {}\r\n{credentials}",
+            field("access-control-allow-methods", &methods),
+            field("access-control-allow-headers", &headers),
+            section.max_age.value.as_secs(),
+        ),
+        answer: format!("{}{credentials}", field("access-control-expose-headers", &expose)),
+    }
+}
+
+/// Answers that take the place of Ringway's own.
+pub(super) fn error_answers(section: &schema::ListenerSection, findings: &mut Findings) -> Vec<model::ErrorAnswer> {
+    let mut answers = Vec::new();
+    for at in section.errors.value.iter() {
+        let answer = &at.value;
+        let statuses: Vec<(u16, u16)> =
+            answer.status.value.iter().filter_map(|at| status_range(at, findings)).collect();
+        let body = match (&answer.body, &answer.file) {
+            (Some(body), None) => body.value.clone().into_bytes(),
+            (None, Some(file)) => match std::fs::read(&file.value) {
+                Ok(body) => body,
+                Err(error) => {
+                    findings.error(
+                        file.place,
+                        "unreadable_file",
+                        format!("cannot read {}: {error}", file.value),
+                        "check its path and permissions",
+                    );
+                    continue;
+                }
+            },
+            _ => {
+                findings.error(
+                    at.place,
+                    "bad_error_answer",
+                    "an answer is a `body` or a `file`",
+                    "write one of the two",
+                );
+                continue;
+            }
+        };
+        let content_type = header_value(&answer.content_type, findings);
+        let file = answer.file.as_ref().map(|at| at.value.clone().into());
+        answers.push(model::ErrorAnswer { statuses, content_type, body, file });
+    }
+    answers
+}

@@ -1,0 +1,152 @@
+//! What a route does with requests and answers beside sending them on: redirections, other paths, fields, other origins.
+
+use crate::http::Peer;
+use crate::route;
+use ringway_config::model::{Actions, Cors, FieldEdits, Redirect, Rewrite};
+use ringway_http1::{FieldName, Method, RequestHead};
+
+/// An answer that no backend gives.
+#[derive(Debug)]
+pub(crate) struct Canned {
+    pub(crate) status: u16,
+    /// Lines, each with its end.
+    pub(crate) fields: Vec<u8>,
+}
+
+impl Canned {
+    pub(crate) fn phrase(&self) -> &'static str {
+        match self.status {
+            204 => "No Content",
+            301 => "Moved Permanently",
+            302 => "Found",
+            303 => "See Other",
+            307 => "Temporary Redirect",
+            _ => "Permanent Redirect",
+        }
+    }
+}
+
+/// The answer that a route gives itself, if it does.
+pub(crate) fn canned(
+    actions: &Actions,
+    peer: &Peer,
+    trusted: bool,
+    buffer: &[u8],
+    head: &RequestHead,
+) -> Option<Canned> {
+    if let Some(cors) = &actions.cors
+        && head.method == Method::Options
+        && head.value_of(buffer, b"access-control-request-method").is_some()
+        && let Some(origin) = head.value_of(buffer, b"origin")
+    {
+        let mut fields = Vec::new();
+        if allow(cors, origin, &mut fields) {
+            fields.extend_from_slice(cors.preflight.as_bytes());
+        }
+        return Some(Canned { status: 204, fields });
+    }
+    actions.redirect.as_ref().map(|redirect| redirection(redirect, peer, trusted, buffer, head))
+}
+
+fn redirection(redirect: &Redirect, peer: &Peer, trusted: bool, buffer: &[u8], head: &RequestHead) -> Canned {
+    let mut fields = b"location: ".to_vec();
+    let authority = head.authority.of(buffer);
+    let told = || head.values_of_kind(buffer, FieldName::XForwardedProto).next().filter(|_| trusted);
+    let scheme = match &redirect.scheme {
+        Some(scheme) => scheme.as_bytes(),
+        None => told().unwrap_or(if peer.secure { b"https" } else { b"http" }),
+    };
+    let host = redirect.host.as_deref().map_or(route::host_of(authority), str::as_bytes);
+    if !host.is_empty() {
+        fields.extend_from_slice(scheme);
+        fields.extend_from_slice(b"://");
+        fields.extend_from_slice(host);
+        match redirect.port {
+            Some(port) => fields.extend_from_slice(format!(":{port}").as_bytes()),
+            // A port goes with its scheme and host.
+            None if redirect.scheme.is_none() && redirect.host.is_none() => {
+                fields.extend_from_slice(&authority[route::host_of(authority).len()..]);
+            }
+            None => {}
+        }
+    }
+    match (&redirect.path, head.forward_target.of(buffer)) {
+        (Some(path), _) => fields.extend_from_slice(path.as_bytes()),
+        (None, b"" | b"*") => fields.push(b'/'),
+        (None, target) => fields.extend_from_slice(target),
+    }
+    fields.extend_from_slice(b"\r\n");
+    Canned { status: redirect.status, fields }
+}
+
+/// Lines for an answer to a page of another origin. `true`: it may use the route.
+fn allow(cors: &Cors, origin: &[u8], lines: &mut Vec<u8>) -> bool {
+    let allowed = cors.any || cors.origins.iter().any(|one| one.as_bytes() == origin);
+    if allowed {
+        lines.extend_from_slice(b"access-control-allow-origin: ");
+        lines.extend_from_slice(if cors.any { b"*" } else { origin });
+        lines.extend_from_slice(b"\r\n");
+    }
+    if !cors.any {
+        // Caches must not give one origin's answer to another.
+        lines.extend_from_slice(b"vary: origin\r\n");
+    }
+    allowed
+}
+
+/// Lines that the answer to this request gets.
+pub(crate) fn answer_lines(actions: &Actions, buffer: &[u8], head: &RequestHead) -> Vec<u8> {
+    let mut lines = Vec::new();
+    if let Some(cors) = &actions.cors
+        && let Some(origin) = head.value_of(buffer, b"origin")
+        && allow(cors, origin, &mut lines)
+    {
+        lines.extend_from_slice(cors.answer.as_bytes());
+    }
+    lines.extend_from_slice(actions.response.lines.as_bytes());
+    lines
+}
+
+/// Whether a field of an answer is left out.
+pub(crate) fn drops_answer_field(actions: &Actions, name: &[u8]) -> bool {
+    // What a backend says about origins is not the route's word.
+    let cors = || name.len() > 15 && name[..15].eq_ignore_ascii_case(b"access-control-");
+    drops(&actions.response, name) || actions.cors.is_some() && cors()
+}
+
+/// Whether a field is left out.
+pub(crate) fn drops(edits: &FieldEdits, name: &[u8]) -> bool {
+    edits.drop.iter().any(|dropped| name.eq_ignore_ascii_case(dropped.as_bytes()))
+}
+
+/// Writes the target that the backend gets.
+pub(crate) fn write_target(rewrite: &Rewrite, target: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    match rewrite {
+        Rewrite::Prefix { from_len, to } => {
+            let rest = target.get(*from_len..).unwrap_or_default();
+            out.extend_from_slice(to.as_bytes());
+            // One slash where the two meet, if a path goes on there at all.
+            match (to.ends_with('/'), rest.first()) {
+                (true, Some(b'/')) => out.extend_from_slice(&rest[1..]),
+                (false, Some(byte)) if !matches!(byte, b'/' | b'?') => {
+                    out.push(b'/');
+                    out.extend_from_slice(rest);
+                }
+                _ => out.extend_from_slice(rest),
+            }
+        }
+        Rewrite::Pattern(pattern, to) => {
+            let replaced = pattern.0.replace(target, to.as_bytes());
+            if replaced.first() != Some(&b'/') {
+                out.push(b'/');
+            }
+            out.extend_from_slice(&replaced);
+        }
+    }
+    // A target has no spaces, whatever a pattern made of it.
+    out[start..]
+        .iter_mut()
+        .filter(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
+        .for_each(|byte| *byte = b'_');
+}

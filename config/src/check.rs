@@ -99,9 +99,10 @@ fn access_log(section: &schema::AccessLogSection) -> model::AccessLog {
 
 /// Two listeners on one address, or a listener on the admin's.
 fn addresses(root: &schema::Root, admin: Option<&model::Admin>, findings: &mut Findings) {
-    let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
+    // Datagrams and connections have ports of their own.
+    let mut taken: HashMap<(SocketAddr, bool), &str> = HashMap::new();
     if let Some(admin) = admin {
-        taken.insert(admin.address, "admin");
+        taken.insert((admin.address, false), "admin");
     }
     for listener in root.listeners.value.iter() {
         let at = &listener.value.address;
@@ -109,7 +110,8 @@ fn addresses(root: &schema::Root, admin: Option<&model::Admin>, findings: &mut F
         if address.port() == 0 {
             continue;
         }
-        if let Some(other) = taken.insert(address, &listener.value.name.value) {
+        let udp = listener.value.protocol.value == ProtocolName::Udp;
+        if let Some(other) = taken.insert((address, udp), &listener.value.name.value) {
             findings.error(
                 at.place,
                 "duplicate_address",
@@ -144,6 +146,7 @@ fn listener_model(
     let protocol = match section.protocol.value {
         ProtocolName::Http => Protocol::Http(http_listener(section, routes?, findings)?),
         ProtocolName::Tcp => Protocol::Tcp(tcp_listener(section, routes?, findings)),
+        ProtocolName::Udp => Protocol::Udp(udp_listener(section, &routes?, findings)?),
     };
     let proxy_protocol = networks(&section.proxy_protocol.value, findings);
     let mut tls = section.tls.as_ref().and_then(|at| listener_tls(at, section.protocol.value, findings));
@@ -191,6 +194,42 @@ fn tcp_listener(
     listener
 }
 
+fn udp_listener(
+    section: &schema::ListenerSection,
+    routes: &[model::Route],
+    findings: &mut Findings,
+) -> Option<model::UdpListener> {
+    let plain = |route: &model::Route| {
+        route.host.is_none() && route.path.is_none() && route.split.is_none() && route.actions.is_none()
+    };
+    let [route] = routes else {
+        findings.error(
+            section.routes.place,
+            "udp_conditions",
+            "a udp listener has one service",
+            "write `service: ...`",
+        );
+        return None;
+    };
+    if !plain(route) || !route.methods.is_empty() || !route.headers.is_empty() {
+        findings.error(
+            section.routes.place,
+            "udp_conditions",
+            "a udp listener cannot look into its traffic",
+            "write `service: ...` instead of `routes`",
+        );
+    }
+    for at in section.tls.iter().map(|at| at.place).chain(section.proxy_protocol.value.first().map(|at| at.place)) {
+        findings.error(at, "udp_conditions", "a udp listener speaks neither TLS nor the PROXY protocol", "remove it");
+    }
+    nonzero(&section.udp.value.idle, "idle", findings);
+    Some(model::UdpListener {
+        service: route.service,
+        idle: section.udp.value.idle.value,
+        flows_max: section.udp.value.flows_max.value.0 as usize,
+    })
+}
+
 fn listener_tls(
     at: &At<schema::ListenerTlsSection>,
     protocol: ProtocolName,
@@ -207,7 +246,7 @@ fn listener_tls(
         return None;
     }
     let alpn = match (&section.alpn, protocol) {
-        (_, ProtocolName::Tcp) => Vec::new(),
+        (_, ProtocolName::Tcp | ProtocolName::Udp) => Vec::new(),
         (None, _) => vec!["h2", "http/1.1"],
         (Some(list), _) => {
             let name = |name: &schema::AlpnName| if *name == schema::AlpnName::H2 { "h2" } else { "http/1.1" };

@@ -100,6 +100,10 @@ impl fmt::Debug for Named<'_> {
                     }
                 }
             }
+            Protocol::Udp(udp) => {
+                names.push(config.services.get(udp.service).map(|service| service.name.clone()));
+                udp.service = 0;
+            }
             Protocol::Tcp(tcp) => {
                 let indices = tcp.service.iter_mut().chain(tcp.names.iter_mut().map(|(_, service)| service));
                 for service in indices {

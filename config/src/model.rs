@@ -220,6 +220,8 @@ pub enum Protocol {
     Http(HttpListener),
     /// Bytes, one backend a connection.
     Tcp(TcpListener),
+    /// Datagrams, one backend a flow.
+    Udp(UdpListener),
 }
 
 /// An HTTP listener.
@@ -436,6 +438,17 @@ pub struct TcpListener {
     pub service: Option<usize>,
     /// Services by the name that a TLS client asks for; not empty means that it is read.
     pub names: Vec<(HostMatch, usize)>,
+}
+
+/// A UDP listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UdpListener {
+    /// Index into [`Config::services`].
+    pub service: usize,
+    /// A flow ends after so long without a datagram.
+    pub idle: Duration,
+    /// Most flows at once.
+    pub flows_max: usize,
 }
 
 /// A group of backends with one balancing policy.

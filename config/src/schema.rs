@@ -19,7 +19,7 @@ choice! {
 }
 choice! {
     /// What a listener speaks.
-    ProtocolName { "http" => Http, "tcp" => Tcp }
+    ProtocolName { "http" => Http, "tcp" => Tcp, "udp" => Udp }
 }
 choice! {
     /// A version of TLS.
@@ -148,6 +148,8 @@ section! {
         default("[]") routes: List<RouteSection>,
         /// TLS towards clients; absent is none.
         optional tls: ListenerTlsSection,
+        /// Flows of datagrams. For `udp`.
+        default("{}") udp: UdpSection,
         /// HTTP/2 towards clients. For `http`.
         default("{}") h2: H2Section,
         /// Other texts for the answers that Ringway gives itself; the first that fits. For `http`.
@@ -172,6 +174,16 @@ section! {
         default("0") connections_per_ip_max: Count,
         /// Networks whose requests may ask by the field `x-ringway-explain` why they went where they did. For `http`.
         default("[]") explain_allow: List<String>,
+    }
+}
+
+section! {
+    /// Flows of datagrams: all of one client address and port.
+    UdpSection, "udp" {
+        /// A flow ends, and its client may get another backend, after this time without a datagram either way.
+        default("30s") idle: Duration,
+        /// Most flows at once: each takes a descriptor. Datagrams that would begin one more are dropped.
+        default("4096") flows_max: Positive,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::perip::PerIp;
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
-use crate::worker::{self, AccessSink, Command, GateKey, Shared};
+use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Shared};
 use crate::{admin, checks};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
@@ -11,7 +11,7 @@ use ringway_config::{Diagnostics, Diff, diff};
 use ringway_ring::{Movement, group_movement};
 use ringway_telemetry::{Metrics, access, catalogue};
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -391,15 +391,17 @@ impl Control {
         &self,
         state: &State,
         config: &Config,
-    ) -> Result<Vec<(GateKey, SocketAddr, Vec<TcpListener>)>, ReloadError> {
+    ) -> Result<Vec<(GateKey, SocketAddr, Vec<Listening>)>, ReloadError> {
         let mut sockets = Vec::new();
         for listener in &config.listeners {
             let key = GateKey::of(listener);
             if state.bound.contains_key(&key) {
                 continue;
             }
-            let ours = state.bound.values().any(|address| *address == listener.address);
-            let bind = bind(listener.address, self.workers, ours);
+            let udp = key.kind == GateKind::Udp;
+            let same = |known: &GateKey| (known.kind == GateKind::Udp) == udp;
+            let ours = state.bound.iter().any(|(known, address)| *address == listener.address && same(known));
+            let bind = bind(listener.address, udp, self.workers, ours);
             let (address, list) = bind.map_err(|source| ReloadError::Bind {
                 name: listener.name.clone(),
                 address: listener.address,
@@ -414,7 +416,7 @@ impl Control {
         &self,
         state: &mut State,
         config: &Config,
-        sockets: Vec<(GateKey, SocketAddr, Vec<TcpListener>)>,
+        sockets: Vec<(GateKey, SocketAddr, Vec<Listening>)>,
     ) {
         for (key, address, list) in sockets {
             for (sender, socket) in self.commands.iter().zip(list) {
@@ -502,33 +504,38 @@ impl Control {
 }
 
 /// One socket a worker on one address, so that the kernel spreads connections over them (SO_REUSEPORT).
-fn bind(address: SocketAddr, workers: usize, ours: bool) -> std::io::Result<(SocketAddr, Vec<TcpListener>)> {
+fn bind(address: SocketAddr, udp: bool, workers: usize, ours: bool) -> std::io::Result<(SocketAddr, Vec<Listening>)> {
     if !ours && address.port() != 0 {
         // SO_REUSEPORT would also share the port with another process that has set it: an old proxy that was thought
         // to be gone, and would go on taking half of the connections. Without it, that is an error, as it should be.
-        drop(open(address, false)?);
+        drop(open(address, udp, false)?);
     }
-    let first = open(address, true)?;
-    let bound = first.local_addr()?;
+    let (bound, first) = open(address, udp, true)?;
     let mut sockets = vec![first];
     while sockets.len() < workers {
-        sockets.push(open(bound, true)?);
+        sockets.push(open(bound, udp, true)?.1);
     }
     Ok((bound, sockets))
 }
 
-fn open(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
+fn open(address: SocketAddr, udp: bool, shared: bool) -> std::io::Result<(SocketAddr, Listening)> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let (kind, protocol) = if udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
     if address.is_ipv6() {
         // `[::]:80` and `0.0.0.0:80` are two listeners.
         socket.set_only_v6(true)?;
     }
-    socket.set_reuse_address(true)?;
+    // For datagrams it would share the port.
+    socket.set_reuse_address(!udp)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    if udp {
+        return Ok((bound, Listening::Datagrams(socket.into())));
+    }
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok((bound, Listening::Connections(socket.into())))
 }
 
 /// What a change moves of each service's key space.

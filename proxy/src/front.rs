@@ -43,7 +43,7 @@ pub(crate) async fn serve(
         let timer = open.worker.timer();
         timer.set(match &config.protocol {
             Protocol::Http(http) => http.timeouts.head,
-            Protocol::Tcp(_) => HELLO_TIME,
+            Protocol::Tcp(_) | Protocol::Udp(_) => HELLO_TIME,
         });
         let Stream::Plain(mut tcp) = stream else { return };
         if says_who {
@@ -79,6 +79,7 @@ pub(crate) async fn serve(
             }
         }
         Protocol::Tcp(_) => tcp::serve(open, stream, &peer, view, listener).await,
+        Protocol::Udp(_) => unreachable!("invariant: datagrams have no connections"),
     }
 }
 

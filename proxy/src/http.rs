@@ -109,7 +109,7 @@ pub(crate) fn view_of(open: &OpenConnection, known: Rc<View>) -> Rc<View> {
 pub(crate) fn http_of(view: &View, listener: usize) -> &HttpListener {
     match &view.snapshot.config.listeners[listener].protocol {
         Protocol::Http(http) => http,
-        Protocol::Tcp(_) => unreachable!("invariant: a gate's protocol is part of its identity"),
+        Protocol::Tcp(_) | Protocol::Udp(_) => unreachable!("invariant: a gate's protocol is part of its identity"),
     }
 }
 

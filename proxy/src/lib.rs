@@ -40,6 +40,7 @@ mod tcp;
 mod timer;
 mod tls;
 mod tunnel;
+mod udp;
 mod upstream;
 mod watch;
 mod worker;

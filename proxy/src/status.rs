@@ -56,6 +56,7 @@ pub(crate) fn status(control: &Control) -> Value {
             let protocol = match listener.protocol {
                 ringway_config::model::Protocol::Http(_) => "http",
                 ringway_config::model::Protocol::Tcp(_) => "tcp",
+                ringway_config::model::Protocol::Udp(_) => "udp",
             };
             let address = bound.get(&listener.name).unwrap_or(&listener.address);
             json!({ "name": listener.name, "address": address.to_string(), "protocol": protocol })

@@ -8,7 +8,7 @@ use crate::perip::{PerIp, Place};
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{TICK, Timer, Timers};
 use crate::upstream::Pool;
-use crate::{accept, front};
+use crate::{accept, front, udp};
 use arc_swap::Cache;
 use ringway_config::model::{Listener, Protocol};
 use ringway_http1::{RequestHead, ResponseHead};
@@ -61,26 +61,47 @@ pub(crate) struct GateKey {
     pub(crate) name: Arc<str>,
     /// As configured: port 0 stays 0.
     pub(crate) address: SocketAddr,
-    pub(crate) http: bool,
+    pub(crate) kind: GateKind,
+}
+
+/// What a gate lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum GateKind {
+    Http,
+    Tcp,
+    Udp,
+}
+
+impl GateKind {
+    fn of(listener: &Listener) -> Self {
+        match listener.protocol {
+            Protocol::Http(_) => Self::Http,
+            Protocol::Tcp(_) => Self::Tcp,
+            Protocol::Udp(_) => Self::Udp,
+        }
+    }
+}
+
+/// A listening socket.
+pub(crate) enum Listening {
+    Connections(std::net::TcpListener),
+    Datagrams(std::net::UdpSocket),
 }
 
 impl GateKey {
     pub(crate) fn of(listener: &Listener) -> Self {
-        let http = matches!(listener.protocol, Protocol::Http(_));
-        Self { name: listener.name.as_str().into(), address: listener.address, http }
+        Self { name: listener.name.as_str().into(), address: listener.address, kind: GateKind::of(listener) }
     }
 
     fn is(&self, listener: &Listener) -> bool {
-        *self.name == *listener.name
-            && self.address == listener.address
-            && self.http == matches!(listener.protocol, Protocol::Http(_))
+        *self.name == *listener.name && self.address == listener.address && self.kind == GateKind::of(listener)
     }
 }
 
 /// What the control side asks of a worker.
 pub(crate) enum Command {
     /// Serve this listening socket.
-    Listen { key: GateKey, socket: std::net::TcpListener },
+    Listen { key: GateKey, socket: Listening },
     /// Serve this connection, which another worker has accepted and has no time for.
     Adopt { key: GateKey, stream: std::net::TcpStream, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
@@ -338,22 +359,30 @@ impl Worker {
         OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate), place }
     }
 
-    fn listen(self: &Rc<Self>, key: GateKey, socket: std::net::TcpListener) {
-        let bound = socket.local_addr().and_then(|address| Ok((address, tokio::net::TcpListener::from_std(socket)?)));
-        let (address, socket) = match bound {
-            Ok(bound) => bound,
-            Err(error) => return tracing::error!(listener = %key.name, %error, "listening socket is unusable"),
+    fn listen(self: &Rc<Self>, key: GateKey, socket: Listening) {
+        let address = match &socket {
+            Listening::Connections(socket) => socket.local_addr(),
+            Listening::Datagrams(socket) => socket.local_addr(),
         };
         let gate = Rc::new(Gate {
             key: key.clone(),
-            address_text: address.to_string(),
+            address_text: address.map_or_else(|_| key.address.to_string(), |address| address.to_string()),
             closing: Cell::new(false),
             connections: Cell::new(0),
             stop: Notify::new(),
             latest: RefCell::default(),
         });
-        self.listening.borrow_mut().insert(key, Rc::clone(&gate));
-        tokio::task::spawn_local(accept::run(Rc::clone(self), gate, socket));
+        let (worker, name) = (Rc::clone(self), Rc::clone(&gate));
+        let listening = match socket {
+            Listening::Connections(socket) => tokio::net::TcpListener::from_std(socket)
+                .map(|socket| drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket)))),
+            Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket)
+                .map(|socket| drop(tokio::task::spawn_local(udp::run(worker, Rc::clone(&gate), socket)))),
+        };
+        match listening {
+            Ok(()) => drop(self.listening.borrow_mut().insert(key, gate)),
+            Err(error) => tracing::error!(listener = %name.name(), %error, "listening socket is unusable"),
+        }
     }
 
     fn unlisten(&self, key: &GateKey) {
@@ -552,7 +581,7 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: tokio::net::Tc
     let counted = most > 0
         && match &config.protocol {
             Protocol::Http(http) => !crate::forwarded::is_trusted(&http.forwarded.trusted, peer.ip().to_canonical()),
-            Protocol::Tcp(_) => true,
+            Protocol::Tcp(_) | Protocol::Udp(_) => true,
         };
     let place = if counted { worker.shared.per_ip.enter(&gate.key.name, peer.ip(), most) } else { None };
     if counted && place.is_none() {

@@ -1,0 +1,176 @@
+//! Flows of datagrams: dnsmasq behind, dig in front, and flaps between.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use common::*;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Answers each datagram with its name, a colon and the datagram.
+struct Echo {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+}
+
+impl Echo {
+    fn start(name: &'static str) -> Self {
+        Self::on(name, UdpSocket::bind("127.0.0.1:0").unwrap())
+    }
+
+    fn on(name: &'static str, socket: UdpSocket) -> Self {
+        let (address, stop) = (socket.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let stopped = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 65_535];
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                    let answer = [name.as_bytes(), b":", &buffer[..count]].concat();
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+        Self { address, stop }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn proxy(udp: &str, service: &str, backends: &[(&str, SocketAddr)]) -> (Ringway, SocketAddr, String) {
+    let listen = free_address();
+    let config = simple(listen, service, backends)
+        .replace("service: s } ]", &format!("protocol: udp, udp: {{ {udp} }}, service: s }} ]"));
+    (Ringway::start(&config), listen, config)
+}
+
+fn client(to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket
+}
+
+fn ask(client: &UdpSocket, text: &str) -> Option<String> {
+    client.send(text.as_bytes()).ok()?;
+    let mut buffer = [0; 65_535];
+    let count = client.recv(&mut buffer).ok()?;
+    Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
+}
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn names_are_resolved_through_the_proxy() {
+    if require("dnsmasq").is_none() || require("dig").is_none() {
+        return;
+    }
+    let port = free_port();
+    let server = Command::new("dnsmasq")
+        .args(["-k", "-C", "/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address=127.0.0.1"])
+        .args(["--user=root", "--pid-file=", "--address=/a.test/192.0.2.7", &format!("--port={port}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _server = Running(server);
+    // Names go over both: datagrams, and connections where the answer is long.
+    let (dns, listen) = (format!("127.0.0.1:{port}").parse::<SocketAddr>().unwrap(), free_address());
+    let config = format!(
+        "workers: 2\nadmin: {{ address: \"ADMIN\" }}\nlisteners:\n\
+         \x20 - {{ name: udp, address: \"{listen}\", protocol: udp, service: dns }}\n\
+         \x20 - {{ name: tcp, address: \"{listen}\", protocol: tcp, service: dns }}\n\
+         services: [ {{ name: dns, health: {{ tcp: {{}}, interval: 100ms }}, backends: [ {{ id: a, address: \"{dns}\" }} ] }} ]\n"
+    );
+    let ringway = Ringway::start(&config);
+    wait_for("dnsmasq", || (backend_status(&ringway, "a")["state"] == "up").then_some(()));
+    for more in ["+notcp", "+tcp"] {
+        let arguments = ["@127.0.0.1", "-p", &listen.port().to_string(), "+short", "+tries=3", more, "a.test"];
+        let done = output("dig", &arguments);
+        assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "192.0.2.7", "{more}");
+    }
+}
+
+#[test]
+fn flows_stay_where_they_are_while_backends_come_and_go() {
+    let fleet: Vec<(&str, Echo)> = ["a", "b", "c"].into_iter().map(|name| (name, Echo::start(name))).collect();
+    let targets: Vec<(&str, SocketAddr)> = fleet.iter().map(|(name, echo)| (*name, echo.address)).collect();
+    // A source key with the port in it would be nobody's: all flows of one address have one owner.
+    let (ringway, listen, config) = proxy("idle: 1s", "balance: { policy: round_robin }", &targets);
+    let clients: Vec<UdpSocket> = (0..12).map(|_| client(listen)).collect();
+    let homes: Vec<String> = clients.iter().map(|client| ask(client, "x").unwrap()).collect();
+    for name in ["a:x", "b:x", "c:x"] {
+        assert_eq!(homes.iter().filter(|home| *home == name).count(), 4, "{homes:?}");
+    }
+    let again = || clients.iter().map(|client| ask(client, "x").unwrap()).collect::<Vec<_>>();
+    assert_eq!(again(), homes);
+    // One is drained and one joins: what is there stays.
+    ringway.reconfigure(&config.replace("id: a,", "id: a, drain: true,"));
+    assert_eq!(again(), homes);
+    let fresh: Vec<String> = (0..6).map(|_| ask(&client(listen), "y").unwrap()).collect();
+    assert!(!fresh.contains(&"a:y".to_owned()), "{fresh:?}");
+    // The largest datagram, whole.
+    let long = "z".repeat(60_000);
+    assert_eq!(ask(&clients[0], &long).unwrap().len(), long.len() + 2);
+    // Idle flows end, and are given back.
+    wait_for("flows to end", || {
+        let status = ringway.status();
+        (status["services"][0]["in_flight"] == 0 && ringway.metric("ringway_downstream_connections") == 0.0)
+            .then_some(())
+    });
+    let moved = clients.iter().filter(|client| ask(client, "x").unwrap().starts_with('a')).count();
+    assert_eq!(moved, 0, "a drained backend gets no new flow");
+}
+
+#[test]
+fn a_backend_that_is_gone_loses_its_flows_only() {
+    let (a, b) = (Echo::start("a"), Echo::start("b"));
+    let service = "balance: { policy: round_robin }\noutlier: { consecutive_failures: 1, base_ejection: 30s, max_ejection_percent: 100 }";
+    let (ringway, listen, _) = proxy("idle: 30s", service, &[("a", a.address), ("b", b.address)]);
+    let clients: Vec<UdpSocket> = (0..8).map(|_| client(listen)).collect();
+    let homes: Vec<String> = clients.iter().map(|client| ask(client, "x").unwrap()).collect();
+    let gone = a.address;
+    drop(a);
+    // Its socket is closed within the time that it waits for a datagram.
+    wait_for("the backend to be gone", || UdpSocket::bind(gone).ok().map(drop));
+    for (client, home) in clients.iter().zip(&homes) {
+        client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let answer = wait_for("an answer", || ask(client, "x"));
+        assert!(answer == "b:x", "{answer} at first {home}");
+    }
+    assert_eq!(backend_status(&ringway, "a")["state"], "ejected");
+}
+
+#[test]
+fn flows_are_bounded() {
+    let echo = Echo::start("a");
+    let (ringway, listen, _) = proxy("idle: 30s, flows_max: 4", "balance: {}", &[("a", echo.address)]);
+    let clients: Vec<UdpSocket> = (0..20).map(|_| client(listen)).collect();
+    let served = clients
+        .iter()
+        .filter(|client| {
+            client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            ask(client, "x").is_some()
+        })
+        .count();
+    assert!((1..=4).contains(&served), "{served} flows");
+    assert!(ringway.metric("ringway_rejected_requests_total{reason=\"udp_flows_max\"}") >= 16.0);
+    // Who has a flow keeps it.
+    let status = ringway.status();
+    assert_eq!(status["services"][0]["in_flight"], served);
+}

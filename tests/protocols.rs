@@ -195,8 +195,8 @@ fn grpc_in_all_its_kinds() {
         std::fs::write(&path, text).unwrap();
         path
     };
-    let server = path("server.py", include_str!("grpc/server.py"));
-    let client = path("client.py", include_str!("grpc/client.py"));
+    let server = path("server.py", include_str!("python/grpc_server.py"));
+    let client = path("client.py", include_str!("python/grpc_client.py"));
     let server = Command::new("python3").arg(server).arg(port.to_string()).stdout(Stdio::null()).spawn().unwrap();
     let _server = Running(server);
     let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
@@ -490,4 +490,115 @@ fn proxy_headers_in_and_out_with_strangers() {
         let told = curl_body(&["--haproxy-protocol", &format!("http://{slow}/")]);
         assert!(told.starts_with("127.0.0.1 "), "{told}");
     }
+}
+
+#[test]
+fn websockets_over_http2_reach_a_backend_that_speaks_http1() {
+    if require_python("h2").is_none() || require_python("websockets").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("websocket.py");
+    std::fs::write(&script, include_str!("python/websocket.py")).unwrap();
+    let (listen, backend) = (free_address(), free_address());
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend)])));
+    let port = backend.port().to_string();
+    let done = Command::new("python3").arg(script).args([port, listen.to_string()]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    wait_for("the tunnel to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
+}
+
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// What comes until the end, or nothing more for a while: the codes of GOAWAY and RST_STREAM, by type.
+fn verdict(address: SocketAddr, frames: &[u8]) -> Vec<(u8, u32)> {
+    let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..], frames].concat();
+    let mut stream = send(address, &bytes);
+    stream.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    let mut answer = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    let (mut rest, mut seen) = (&answer[..], Vec::new());
+    while rest.len() >= 9 {
+        let length = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
+        let Some(payload) = rest.get(9..9 + length) else { break };
+        let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+        match rest[3] {
+            7 => seen.push((7, code(4))),
+            3 => seen.push((3, code(0))),
+            _ => {}
+        }
+        rest = &rest[9 + length..];
+    }
+    seen
+}
+
+#[test]
+fn malformed_frames_end_that_connection_only() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const GOAWAY: u8 = 7;
+    const PROTOCOL_ERROR: u32 = 1;
+    const FLOW_CONTROL_ERROR: u32 = 3;
+    const FRAME_SIZE_ERROR: u32 = 6;
+    const COMPRESSION_ERROR: u32 = 9;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let mut ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    // GET / over http with an indexed authority-less head; `:authority` is a literal.
+    let get = [&[0x82, 0x86, 0x84, 0x41, 1][..], b"a"].concat();
+    let flood: Vec<u8> = (0..400_u32)
+        .flat_map(|index| {
+            [frame(HEADERS, 5, 2 * index + 1, &get), frame(RST_STREAM, 0, 2 * index + 1, &[0, 0, 0, 8])].concat()
+        })
+        .collect();
+    let endless: Vec<u8> = std::iter::once(frame(HEADERS, 1, 1, &get))
+        .chain((0..2000).map(|_| frame(9, 0, 1, &[b"\0\x01x\x7f"[..].to_vec(), vec![0x61; 100]].concat())))
+        .flatten()
+        .collect();
+    for (what, frames, wanted) in [
+        ("headers on stream 0", frame(HEADERS, 5, 0, &get), vec![PROTOCOL_ERROR]),
+        ("an even stream", frame(HEADERS, 5, 2, &get), vec![PROTOCOL_ERROR]),
+        ("data before headers", frame(0, 0, 1, b"x"), vec![PROTOCOL_ERROR]),
+        ("a frame too large", frame(0, 0, 1, &vec![0; 20_000]), vec![FRAME_SIZE_ERROR]),
+        ("a window of nothing", frame(8, 0, 0, &[0, 0, 0, 0]), vec![PROTOCOL_ERROR]),
+        ("a window past its end", frame(8, 0, 0, &[0x7f, 255, 255, 255]), vec![FLOW_CONTROL_ERROR]),
+        // RFC 9113, 4.3 and 6.7, names COMPRESSION_ERROR and FRAME_SIZE_ERROR; the library says PROTOCOL_ERROR.
+        ("an index that is none", frame(HEADERS, 5, 1, &[0xff, 0x00]), vec![COMPRESSION_ERROR, PROTOCOL_ERROR]),
+        ("a ping of three bytes", frame(6, 0, 0, b"abc"), vec![FRAME_SIZE_ERROR, PROTOCOL_ERROR]),
+        ("a stray continuation", frame(9, 4, 1, &get), vec![PROTOCOL_ERROR]),
+        ("resets without end", flood, vec![ENHANCE_YOUR_CALM]),
+        ("a head without end", endless, vec![ENHANCE_YOUR_CALM, COMPRESSION_ERROR, PROTOCOL_ERROR]),
+    ] {
+        let seen = verdict(listen, &frames);
+        let ended = seen.iter().any(|(kind, code)| *kind == GOAWAY && wanted.contains(code));
+        assert!(ended, "{what}: {seen:?}");
+    }
+    // Of streams: a field in capitals, a missing path, a field of HTTP/1.1.
+    let name = |name: &[u8]| [&get[..], &[0x40, name.len() as u8], name, &[1], b"x"].concat();
+    for (what, head) in [
+        ("capitals", name(b"Upper")),
+        ("connection", name(b"connection")),
+        ("no path", [&[0x82, 0x86, 0x41, 1][..], b"a"].concat()),
+    ] {
+        let seen = verdict(listen, &frame(HEADERS, 5, 1, &head));
+        assert!(
+            seen.contains(&(RST_STREAM, PROTOCOL_ERROR)) || seen.contains(&(GOAWAY, PROTOCOL_ERROR)),
+            "{what}: {seen:?}"
+        );
+    }
+    // All the while others are served, and nothing of that has come to the backend but what was a request.
+    assert_eq!(get_with(listen, "/after", "").unwrap().status, 200);
+    assert!(ringway.is_running());
+    assert_eq!(ringway.metric("ringway_panics_total"), 0.0);
+    wait_for("streams to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
 }

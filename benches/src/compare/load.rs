@@ -77,6 +77,64 @@ pub fn saturate(
     Ok(Seen { requests: next() as u64, errors: next() as u64, seconds: next(), latency_us: [next(), next(), next()] })
 }
 
+/// As many requests as it can carry, by h2load: HTTP/1.1 with one stream, else HTTP/2.
+///
+/// # Errors
+/// When h2load is missing or says nothing.
+pub fn h2load(url: &str, core: usize, connections: usize, streams: usize, time: Duration) -> Result<Seen> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string(), "h2load", "-t", "1", "-H", "x-user-id: user-1"]);
+    command.args([
+        "-c",
+        &connections.to_string(),
+        "-m",
+        &streams.to_string(),
+        "-D",
+        &time.as_secs().max(1).to_string(),
+    ]);
+    if streams == 1 {
+        command.arg("--h1");
+    }
+    let output = while_doing(command.arg(url).output(), "run h2load (apt-get install nghttp2-client)")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.starts_with("requests: ")).ok_or("h2load gave no result")?;
+    let number = |what: &str| -> u64 {
+        let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+        let at = words.iter().position(|word| *word == what).unwrap_or(0);
+        words.get(at.wrapping_sub(1)).and_then(|word| word.parse().ok()).unwrap_or(0)
+    };
+    let errors = number("failed") + number("errored");
+    Ok(Seen { requests: number("succeeded"), errors, seconds: time.as_secs_f64(), latency_us: [f64::NAN; 3] })
+}
+
+/// TLS handshakes one after the other, by openssl.
+///
+/// # Errors
+/// When openssl is missing or says nothing.
+pub fn handshakes(port: u16, core: usize, resumed: bool, time: Duration) -> Result<Seen> {
+    let how: &[&str] = if resumed { &["-reuse", "-tls1_2"] } else { &["-new"] };
+    let seconds = time.as_secs().max(1);
+    let output = Command::new("taskset")
+        .args(["-c", &core.to_string(), "openssl", "s_time", "-connect", &format!("127.0.0.1:{port}")])
+        .args(how)
+        .args(["-time", &seconds.to_string()])
+        .output();
+    let output = while_doing(output, "run openssl (apt-get install openssl)")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // "N connections in M real seconds, ..."
+    let line =
+        text.lines().find(|line| line.contains(" connections in ") && line.contains("real")).ok_or_else(|| {
+            format!(
+                "openssl gave no result: {}",
+                String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default()
+            )
+        })?;
+    let mut words = line.split_whitespace();
+    let requests = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    let seconds = words.nth(2).and_then(|word| word.parse().ok()).unwrap_or(seconds as f64);
+    Ok(Seen { requests, errors: 0, seconds, latency_us: [f64::NAN; 3] })
+}
+
 /// A client's connection.
 struct Connection {
     stream: Option<TcpStream>,

@@ -54,6 +54,19 @@ pub struct Setup {
     pub backends: Vec<u16>,
     /// Backends are checked every 250 ms by `GET /health`: two failures, two successes.
     pub checks: bool,
+    /// What is on the front: see there.
+    pub cover: Cover,
+}
+
+/// What is spoken below or instead of HTTP/1.1 in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cover {
+    /// Nothing.
+    Plain,
+    /// TLS, with the certificate that `server.pem` and `server.key` in the directory hold.
+    Tls,
+    /// HTTP/2 without TLS.
+    H2,
 }
 
 impl Peer {
@@ -109,6 +122,9 @@ impl Peer {
         match (self, setup.balance) {
             (Self::Nginx, Balance::HashBound) => Some("has no bound: compared with its plain hash"),
             (Self::Traefik, Balance::Hash | Balance::HashBound) => Some("cannot hash a header"),
+            (Self::Envoy | Self::Traefik | Self::Floor, _) if setup.cover != Cover::Plain => {
+                Some("is not set up for this")
+            }
             _ => None,
         }
     }
@@ -116,8 +132,8 @@ impl Peer {
     fn files(self, setup: &Setup, port: u16, directory: &Path) -> Vec<(PathBuf, String)> {
         let file = |name: &str, text: String| (directory.join(format!("{}-{port}.{name}", self.name())), text);
         match self {
-            Self::Ringway => vec![file("yaml", ringway(setup, port))],
-            Self::Haproxy => vec![file("cfg", haproxy(setup, port))],
+            Self::Ringway => vec![file("yaml", ringway(setup, port, directory))],
+            Self::Haproxy => vec![file("cfg", haproxy(setup, port, directory))],
             Self::Nginx => vec![file("conf", nginx(setup, port, directory))],
             Self::Envoy => {
                 let endpoints = file("eds.yaml", envoy_endpoints(setup));
@@ -275,7 +291,16 @@ impl Drop for Running {
     }
 }
 
-fn ringway(setup: &Setup, port: u16) -> String {
+fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
+    let (certificate, key) = (directory.join("server.pem"), directory.join("server.key"));
+    let tls = match setup.cover {
+        Cover::Tls => format!(
+            ", tls: {{ certificates: [ {{ certificate: \"{}\", key: \"{}\" }} ] }}",
+            certificate.display(),
+            key.display()
+        ),
+        Cover::Plain | Cover::H2 => String::new(),
+    };
     let protocol = if setup.front == Front::Tcp { "tcp" } else { "http" };
     let key = if setup.front == Front::Tcp { "" } else { "hash_key: [ { header: x-user-id } ], " };
     let balance = match setup.balance {
@@ -284,7 +309,7 @@ fn ringway(setup: &Setup, port: u16) -> String {
         Balance::HashBound => format!("policy: ring, {key}bounded_load: {{ factor: 1.25 }}"),
     };
     let mut text = format!(
-        "workers: 1\nadmin: {{ enabled: false }}\nlisteners:\n  - {{ name: front, address: \"127.0.0.1:{port}\", protocol: {protocol}, service: s }}\n\
+        "workers: 1\nadmin: {{ enabled: false }}\nlisteners:\n  - {{ name: front, address: \"127.0.0.1:{port}\", protocol: {protocol}, service: s{tls} }}\n\
          services:\n  - name: s\n    balance: {{ {balance} }}\n"
     );
     if setup.checks {
@@ -297,7 +322,12 @@ fn ringway(setup: &Setup, port: u16) -> String {
     text
 }
 
-fn haproxy(setup: &Setup, port: u16) -> String {
+fn haproxy(setup: &Setup, port: u16, directory: &Path) -> String {
+    let cover = match setup.cover {
+        Cover::Plain => String::new(),
+        Cover::H2 => " proto h2".to_owned(),
+        Cover::Tls => format!(" ssl crt {} alpn h2,http/1.1", directory.join("server.both").display()),
+    };
     let mode = if setup.front == Front::Tcp { "tcp" } else { "http" };
     let balance = match (setup.balance, setup.front) {
         (Balance::RoundRobin, _) => "  balance roundrobin\n",
@@ -313,7 +343,7 @@ fn haproxy(setup: &Setup, port: u16) -> String {
     let reuse = if setup.front == Front::Tcp { "  option splice-auto\n" } else { "  http-reuse always\n" };
     let mut text = format!(
         "global\n  nbthread 1\n  maxconn {connections}\n  tune.pipesize 262144\ndefaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 60s\n  \
-         timeout server 60s\n{reuse}frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n{balance}"
+         timeout server 60s\n{reuse}frontend f\n  bind 127.0.0.1:{port}{cover}\n  default_backend b\nbackend b\n{balance}"
     );
     if setup.checks {
         text.push_str("  option httpchk GET /health\n  default-server check inter 250 fall 2 rise 2\n  option redispatch 1\n  retries 3\n");
@@ -340,11 +370,19 @@ fn nginx(setup: &Setup, port: u16, directory: &Path) -> String {
             "{head}stream {{ upstream u {{ {hash}{servers} }}\nserver {{ listen 127.0.0.1:{port}; proxy_pass u; proxy_timeout 60s; }} }}\n"
         );
     }
+    let (cover, certificate) = match setup.cover {
+        Cover::Plain => ("", String::new()),
+        Cover::H2 => (" http2", String::new()),
+        Cover::Tls => (
+            " ssl http2",
+            format!("ssl_certificate {0}/server.pem; ssl_certificate_key {0}/server.key;", directory.display()),
+        ),
+    };
     let hash = if setup.balance == Balance::RoundRobin { "" } else { "hash $http_x_user_id consistent; " };
     format!(
         "{head}http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;\n\
          upstream u {{ {hash}{servers} keepalive 1024; keepalive_requests 1000000000; }}\n\
-         server {{ listen 127.0.0.1:{port} reuseport; location / {{ proxy_pass http://u; proxy_http_version 1.1;\n\
+         server {{ listen 127.0.0.1:{port} reuseport{cover}; {certificate} location / {{ proxy_pass http://u; proxy_http_version 1.1;\n\
          proxy_set_header Connection \"\"; proxy_set_header Host $host; }} }} }}\n"
     )
 }

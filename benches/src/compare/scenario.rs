@@ -1,8 +1,8 @@
 //! What is measured.
 
 use super::cache::{Counts, Tier};
-use super::load::{OpenLoop, Seen, bulk, idle, saturate};
-use super::peer::{Balance, Front, Peer, Running, Setup};
+use super::load::{OpenLoop, Seen, bulk, h2load, handshakes, idle, saturate};
+use super::peer::{Balance, Cover, Front, Peer, Running, Setup};
 use super::report::Table;
 use super::{Result, wait_for_port, while_doing};
 use crate::simulate::workload::{Keys, Random, Workload};
@@ -35,13 +35,17 @@ impl Effort {
 }
 
 /// Names of all scenarios.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 19] = [
     "http-round-robin",
     "http-hash",
     "http-bound",
     "http-64k",
     "http-1m",
     "latency",
+    "https",
+    "tls-handshake",
+    "tls-resumed",
+    "h2",
     "tcp-small",
     "tcp-new",
     "tcp-bulk",
@@ -58,8 +62,13 @@ pub const NAMES: [&str; 15] = [
 /// # Errors
 /// When Ringway itself or the backends do not run, or nobody has this name.
 pub fn run(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
-    let setup =
-        |front, balance, fleet: &Backends| Setup { front, balance, backends: fleet.ports.clone(), checks: false };
+    let setup = |front, balance, fleet: &Backends| Setup {
+        front,
+        balance,
+        backends: fleet.ports.clone(),
+        checks: false,
+        cover: Cover::Plain,
+    };
     let http = |title: &str, balance, path, connections| -> Result<Table> {
         let fleet = Backends::start(4, effort.load_core, directory)?;
         saturated(title, &setup(Front::Http, balance, &fleet), path, connections, false, effort, directory)
@@ -70,6 +79,7 @@ pub fn run(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
         "http-bound" => http("HTTP/1.1, 128 B, hash of a header, bound 1.25", Balance::HashBound, "/", 64),
         "http-64k" => http("HTTP/1.1, 64 KiB, hash of a header, bound 1.25", Balance::HashBound, "/64k", 64),
         "http-1m" => http("HTTP/1.1, 1 MiB, hash of a header, bound 1.25", Balance::HashBound, "/1m", 16),
+        "https" | "tls-handshake" | "tls-resumed" | "h2" => covered(name, effort, directory),
         "tcp-small" | "tcp-new" => {
             let fleet = Backends::start(4, effort.load_core, directory)?;
             let (title, close) = if name == "tcp-small" {
@@ -247,6 +257,56 @@ fn latency(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table> {
     Ok(table)
 }
 
+/// TLS and HTTP/2 in front, HTTP/1.1 behind.
+fn covered(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
+    let (title, unit) = match name {
+        "https" => ("HTTPS (TLS 1.3), HTTP/1.1, 128 B, hash and bound, 64 connections kept", "CPU us per request"),
+        "tls-handshake" => ("Full TLS 1.3 handshakes, ECDSA P-256", "CPU us per handshake"),
+        "tls-resumed" => ("Resumed TLS 1.2 handshakes, by ticket", "CPU us per handshake"),
+        _ => ("HTTP/2 to HTTP/1.1, 128 B, hash and bound, 10 connections of 32 streams", "CPU us per request"),
+    };
+    let mut table = Table::new(title, &[unit, "a second", "errors", "resident MiB"]);
+    make_certificate(directory)?;
+    let fleet = Backends::start(4, effort.load_core, directory)?;
+    let cover = if name == "h2" { Cover::H2 } else { Cover::Tls };
+    let setup =
+        Setup { front: Front::Http, balance: Balance::HashBound, backends: fleet.ports.clone(), checks: false, cover };
+    let proxies = start(&setup, &Peer::ALL[..3], effort, directory, &mut table)?;
+    for round in 0..=effort.rounds {
+        for proxy in &proxies {
+            let time = if round == 0 { Duration::from_secs(1) } else { effort.time() };
+            let (seen, cpu_us) = measure(proxy, || match name {
+                "https" => h2load(&format!("https://127.0.0.1:{}/", proxy.port), effort.load_core, 64, 1, time),
+                "h2" => h2load(&format!("http://127.0.0.1:{}/", proxy.port), effort.load_core, 10, 32, time),
+                _ => handshakes(proxy.port, effort.load_core, name == "tls-resumed", time),
+            })?;
+            if round > 0 {
+                let rate = seen.requests as f64 / seen.seconds;
+                let resident = proxy.resident_kib() as f64 / 1024.0;
+                table.push(proxy.peer.name(), &[cpu_us, rate, seen.errors as f64, resident]);
+            }
+        }
+    }
+    Ok(table)
+}
+
+/// A self-signed certificate for the proxies.
+fn make_certificate(directory: &Path) -> Result<()> {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=bench.test", "-addext", "subjectAltName=DNS:bench.test,IP:127.0.0.1"])
+        .args(["-keyout", "server.key", "-out", "server.pem"])
+        .current_dir(directory)
+        .output();
+    let made = while_doing(made, "run openssl (apt-get install openssl)")?;
+    if !made.status.success() {
+        return Err(format!("openssl: {}", String::from_utf8_lossy(&made.stderr).trim()));
+    }
+    let read = |name: &str| while_doing(std::fs::read(directory.join(name)), name);
+    let both = [read("server.pem")?, read("server.key")?].concat();
+    while_doing(std::fs::write(directory.join("server.both"), both), "server.both")
+}
+
 fn tcp_bulk(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table> {
     let columns = ["CPU ms per GB", "MB/s", "resident MiB"];
     let mut table = Table::new("TCP, bulk over two connections", &columns);
@@ -275,6 +335,7 @@ fn many(effort: &Effort, directory: &Path) -> Result<Table> {
         balance: Balance::HashBound,
         backends: fleet.ports[..count].to_vec(),
         checks: false,
+        cover: Cover::Plain,
     };
     let few = start(&setup(4), &Peer::ALL[..4], effort, directory, &mut table)?;
     let mut unused = Table::new("", &[]);
@@ -303,7 +364,13 @@ fn bound_cost(effort: &Effort, directory: &Path) -> Result<Table> {
     let columns = ["CPU, bound over round robin", "us with bound", "us round robin"];
     let mut table = Table::new("HTTP/1.1, 128 B: hash and bound over round robin (CPU of the same proxy)", &columns);
     let fleet = Backends::start(4, effort.load_core, directory)?;
-    let setup = |balance| Setup { front: Front::Http, balance, backends: fleet.ports.clone(), checks: false };
+    let setup = |balance| Setup {
+        front: Front::Http,
+        balance,
+        backends: fleet.ports.clone(),
+        checks: false,
+        cover: Cover::Plain,
+    };
     let peers = [Peer::Ringway, Peer::Haproxy, Peer::Envoy];
     let plain = start(&setup(Balance::RoundRobin), &peers, effort, directory, &mut table)?;
     let bound = start(&setup(Balance::HashBound), &peers, effort, directory, &mut table)?;
@@ -354,6 +421,7 @@ fn reload(effort: &Effort, directory: &Path) -> Result<Table> {
         balance: Balance::HashBound,
         backends: fleet.ports[..count].to_vec(),
         checks: false,
+        cover: Cover::Plain,
     };
     let reloads = (2 * effort.seconds).max(2);
     for peer in &Peer::ALL[..5] {
@@ -418,6 +486,7 @@ fn cache_tier(title: &str, exponent: f64, effort: &Effort, directory: &Path) -> 
             balance: Balance::HashBound,
             backends: tier.ports[..10].to_vec(),
             checks: true,
+            cover: Cover::Plain,
         };
         for proxy in start(&setup, &[peer], effort, directory, &mut table)? {
             std::thread::sleep(Duration::from_millis(700));

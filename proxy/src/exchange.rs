@@ -23,6 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+/// How often a request is sent anew because its connection was being closed before the backend looked at it.
+const UNPROCESSED_MAX: u32 = 4;
+
 /// What the client's connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -255,6 +258,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
     let mut hedge = hedge::Hedge::new(client, request, repeatable);
     let began = this.service.times_answers.then(Instant::now);
     let mut fresh = false;
+    let mut unprocessed = 0;
     loop {
         let upstream = &this.upstreams[guard.index()];
         let connection = match connection(client, request, &guard, fresh, limit).await {
@@ -298,9 +302,11 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                     && !fresh
                     && (stale && repeatable || exchange.upstream.stream.was_unprocessed()) =>
             {
+                unprocessed += u32::from(exchange.upstream.stream.was_unprocessed());
                 // The backend closed the idle connection just as the request was sent: that is no failure of its.
                 exchange.release();
-                fresh = true;
+                // What was not looked at may be sent as often as it takes, within reason.
+                fresh = unprocessed == 0 || unprocessed >= UNPROCESSED_MAX;
             }
             Err(error) => {
                 exchange.release();

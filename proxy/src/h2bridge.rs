@@ -8,6 +8,9 @@ use std::io::{self, ErrorKind, Write as _};
 use std::task::{Context, Poll, ready};
 use tokio::io::ReadBuf;
 
+/// RFC 8441, 5: over HTTP/2 the handshake's key has no meaning, but HTTP/1.1 wants one.
+pub(crate) const WEBSOCKET_KEY: &[u8] = b"cmluZ3dheS1yZmM4NDQxIQ==";
+
 /// Data sent in one frame at most: what a peer takes by default.
 const FRAME_BYTES: usize = 16 * 1024;
 

@@ -16,7 +16,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -32,6 +32,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 const RESETS_PENDING: usize = 32;
 /// Streams that we may reset for errors of the peer before the connection is ended: CVE-2025-8671.
 const RESETS_LOCAL: usize = 256;
+/// How long a peer may take to close after us.
+const LINGER_TIME: Duration = Duration::from_secs(1);
 /// Largest answer head.
 const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 128 * 1024, fields_max: 512 };
 
@@ -79,7 +81,7 @@ pub(crate) async fn serve(
     if http.h2.extended_connect {
         builder.enable_connect_protocol();
     }
-    let io = Prefixed { stream, read, worker: Rc::clone(&worker) };
+    let io = Prefixed { stream, read, worker: Rc::clone(&worker), linger: None };
     let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
     let connected = poll_fn(|context| match handshake.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(result.ok()),
@@ -87,8 +89,12 @@ pub(crate) async fn serve(
         Poll::Pending => Poll::Pending,
     });
     let Some(mut connection) = connected.await else { return };
-    activity.timer.set(http.timeouts.idle);
+    // One that has not asked yet, on a listener that is going, has a moment for it.
+    let first = if open.is_closing() { Duration::from_secs(1) } else { http.timeouts.idle };
+    activity.timer.set(first);
     let mut closing = false;
+    // A connection that was accepted just before its listener went may still ask once, as one of HTTP/1.1 may.
+    let mut asked = false;
     loop {
         let accepted = poll_fn(|context| {
             loop {
@@ -102,7 +108,7 @@ pub(crate) async fn serve(
                     // The last goodbye has been said: a peer that does not close is left.
                     return if idle { Poll::Ready(None) } else { Poll::Pending };
                 }
-                if !(open.is_closing() || idle) {
+                if !(open.is_closing() && asked || idle) {
                     return Poll::Pending;
                 }
                 closing = true;
@@ -111,6 +117,7 @@ pub(crate) async fn serve(
             }
         });
         let Some(Ok((request, respond))) = accepted.await else { break };
+        asked = true;
         activity.streams.set(activity.streams.get() + 1);
         let active = Active(Rc::clone(&activity));
         let Some((view, listener)) = worker.listener(&open.gate) else { break };
@@ -142,6 +149,8 @@ struct Prefixed {
     stream: Stream,
     read: Buffer,
     worker: Rc<Worker>,
+    /// Runs once our side is closed.
+    linger: Option<Timer>,
 }
 
 impl AsyncRead for Prefixed {
@@ -173,7 +182,26 @@ impl AsyncWrite for Prefixed {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            let timer = this.worker.timer();
+            timer.set(LINGER_TIME);
+            this.linger = Some(timer);
+        }
+        // Frames that nobody reads would turn the end into a reset, and the last answers and GOAWAY with it.
+        let mut sink = [0; 4096];
+        loop {
+            let mut space = ReadBuf::new(&mut sink);
+            match Pin::new(&mut this.stream).poll_read(context, &mut space) {
+                Poll::Ready(Ok(())) if !space.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending if this.linger.as_ref().is_some_and(|timer| timer.poll_fired(context)) => {
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 }
 
@@ -238,8 +266,7 @@ impl Downstream {
             text.extend_from_slice(b"connection: upgrade\r\n");
             h2bridge::write_field("upgrade", protocol.as_bytes(), &mut text);
             if protocol == "websocket" && !fields.contains_key("sec-websocket-key") {
-                // RFC 8441, 5: the handshake's key has no meaning there, but HTTP/1.1 wants one.
-                h2bridge::write_field("sec-websocket-key", b"cmluZ3dheS1yZmM4NDQxIQ==", &mut text);
+                h2bridge::write_field("sec-websocket-key", h2bridge::WEBSOCKET_KEY, &mut text);
             }
         }
         let ended = body.is_end_stream();

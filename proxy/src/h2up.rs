@@ -1,7 +1,7 @@
 //! HTTP/2 towards backends: connections shared by many exchanges, each of which sees HTTP/1.1.
 
 use crate::error::ProxyError;
-use crate::h2bridge::{self, Framing, Receiver, Sender};
+use crate::h2bridge::{self, Framing, Receiver, Sender, WEBSOCKET_KEY};
 use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::upstream::ConnectionSlot;
@@ -140,6 +140,8 @@ pub(crate) struct Upstream {
     receiver: Receiver,
     sender: Option<Sender>,
     unprocessed: bool,
+    /// The request could not be sent: there is no answer to wait for.
+    broken: bool,
 }
 
 impl Drop for Upstream {
@@ -159,6 +161,7 @@ impl Upstream {
             receiver: Receiver::new(None, false, Vec::new()),
             sender: None,
             unprocessed: false,
+            broken: false,
         }
     }
 
@@ -215,8 +218,11 @@ impl Upstream {
             BodyLength::UntilClose => Framing::Raw,
         };
         if let Some(protocol) = head.upgrade {
-            // RFC 8441: an upgrade is an extended CONNECT here, if the backend knows that.
-            if !self.connection.send.borrow().is_extended_connect_protocol_enabled() {
+            // RFC 8441: an upgrade is an extended CONNECT here, if the backend knows that. The answer to an HTTP/1.1 client
+            // would need a hash of its key, which only the backend of an HTTP/1.1 connection makes.
+            let key = head.value_of(bytes, b"sec-websocket-key");
+            let bridged = key.is_some_and(|key| key == WEBSOCKET_KEY);
+            if !bridged || !self.connection.send.borrow().is_extended_connect_protocol_enabled() {
                 return Poll::Ready(Err(ErrorKind::Unsupported.into()));
             }
             let protocol = std::str::from_utf8(protocol.of(bytes)).map_err(|_| invalid())?;
@@ -275,6 +281,9 @@ impl Upstream {
     }
 
     pub(crate) fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
+            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
+        }
         if self.sender.is_none() {
             // Nothing was asked yet; whoever asks polls again.
             return Poll::Pending;
@@ -306,7 +315,11 @@ impl AsyncWrite for Upstream {
         let this = self.get_mut();
         match &mut this.sender {
             Some(sender) => sender.poll_write(context, bytes),
-            None => this.poll_head(context, bytes),
+            None => {
+                let sent = this.poll_head(context, bytes);
+                this.broken = matches!(sent, Poll::Ready(Err(_)));
+                sent
+            }
         }
     }
 

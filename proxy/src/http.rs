@@ -24,6 +24,9 @@ use tokio::io::AsyncWrite;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
+/// How long a connection that has not asked yet may wait with that, when its listener goes.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// The client's side of a connection.
 pub(crate) struct Client {
     pub(crate) open: Rc<OpenConnection>,
@@ -32,6 +35,9 @@ pub(crate) struct Client {
     /// Bytes read and not yet dealt with.
     pub(crate) input: Buffer,
     pub(crate) peer: Rc<Peer>,
+    /// Whether a request has come, or, on a listener that is going, how long one may still take has been set.
+    asked: bool,
+    last_call: bool,
     /// How far the input has been searched for the end of a head.
     searched: usize,
     /// Limits of the listener, as of the last request.
@@ -123,7 +129,18 @@ impl Client {
         let http = http_of(view, listener);
         let (limits, timeouts) = (limits_of(http), http.timeouts);
         timer.set(timeouts.head);
-        Self { open, stream, timer, input: Buffer::default(), peer, searched: 0, limits, timeouts }
+        Self {
+            open,
+            stream,
+            timer,
+            input: Buffer::default(),
+            peer,
+            asked: false,
+            last_call: false,
+            searched: 0,
+            limits,
+            timeouts,
+        }
     }
 
     /// Serves one stream of a connection.
@@ -191,6 +208,16 @@ impl Client {
                 match self.stream.poll_read_ready(context) {
                     Poll::Ready(Ok(())) => self.input = worker.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Closed),
+                    // One that was opened just before its listener went may still ask once.
+                    Poll::Pending if self.open.is_closing() && !self.asked => {
+                        self.asked = true;
+                        self.timer.set(LAST_CALL.min(self.timeouts.head));
+                        self.last_call = true;
+                        if !self.timer.poll_fired(context) {
+                            return Poll::Pending;
+                        }
+                    }
+                    Poll::Pending if self.last_call && !self.timer.poll_fired(context) => return Poll::Pending,
                     // Between requests nothing is lost by closing, unless one has just arrived.
                     Poll::Pending if self.open.is_closing() || self.timer.poll_fired(context) => {
                         return if self.stream.has_unread() { Poll::Pending } else { Poll::Ready(Arrival::Closed) };
@@ -250,7 +277,10 @@ impl Client {
                 None => Arrival::Refused(Refusal::new(ProxyError::BadRequest(error))),
             }),
             Ok(true) => Some(match request::plan(self, &view, listener, &mut scratch) {
-                Ok(request) => Arrival::Request(request),
+                Ok(request) => {
+                    (self.asked, self.last_call) = (true, false);
+                    Arrival::Request(request)
+                }
                 Err(refusal) => Arrival::Refused(refusal),
             }),
         }

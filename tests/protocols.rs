@@ -649,3 +649,39 @@ fn malformed_frames_end_that_connection_only() {
     assert_eq!(ringway.metric("ringway_panics_total"), 0.0);
     wait_for("streams to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
 }
+
+#[test]
+fn certificate_reloads_under_load_lose_nothing() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require("h2load")) else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let listeners = format!(
+        "  - {{ name: web, address: \"{listen}\", service: s, tls: {{ certificates: [ {} ] }} }}\n",
+        certificates.entry("one")
+    );
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let load = |more: &[&str]| {
+        let arguments = ["-D", "4", "-c", "8", "-t", "1"];
+        let mut command = Command::new("h2load");
+        command.args(arguments).args(more).arg(format!("https://{listen}/"));
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let loads = [load(&["-m", "4"]), load(&["--h1"])];
+    let generation = || ringway.status()["generation"].as_u64().unwrap();
+    let before = generation();
+    for _ in 0..20 {
+        // Beside the old pair, then in its place, key first: the moment between is a pair that is refused.
+        certificates.issue("fresh", "DNS:one.test", "2");
+        for kind in ["key", "pem"] {
+            std::fs::rename(certificates.path(&format!("fresh.{kind}")), certificates.path(&format!("one.{kind}")))
+                .unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    for load in loads {
+        let text = String::from_utf8_lossy(&load.wait_with_output().unwrap().stdout).into_owned();
+        assert!(text.contains(" 0 failed, 0 errored, 0 timeout") && text.contains(" 0 4xx, 0 5xx"), "{text}");
+    }
+    assert!(generation() >= before + 10, "{} reloads", generation() - before);
+}

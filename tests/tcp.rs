@@ -4,7 +4,10 @@
 mod common;
 use common::*;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 fn tcp(listen: SocketAddr, service: &str, backends: &[(&str, SocketAddr)]) -> String {
     simple(listen, service, backends).replace("name: web,", "name: web, protocol: tcp,")
@@ -48,7 +51,7 @@ fn sessions_go_by_source_address_past_dead_backends() {
             socket.connect(&listen.into()).unwrap();
             socket.shutdown(Shutdown::Write).unwrap();
             let mut answer = String::new();
-            std::net::TcpStream::from(socket).read_to_string(&mut answer).unwrap();
+            TcpStream::from(socket).read_to_string(&mut answer).unwrap();
             answer
         };
         let first = ask();
@@ -67,4 +70,45 @@ fn idle_session_is_timed_out() {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     assert!(bytes.is_empty());
+}
+
+#[test]
+fn sessions_end_with_their_backend_where_that_is_wanted() {
+    for close in [true, false] {
+        // Two backends that hold their connections and say nothing; their checks are answered by somebody else.
+        let silent = || Backend::custom(|mut stream, _| while let Ok(1..) = stream.read(&mut [0; 64]) {});
+        let (first, second, checked) = (silent(), silent(), Arc::new(AtomicBool::new(true)));
+        let well = Arc::clone(&checked);
+        let doctor = scripted(move |head| {
+            let ill = head.contains("host: first") && !well.load(Ordering::Relaxed);
+            response(if ill { "503 Ill" } else { "200 OK" }, "", "")
+        });
+        let listen = free_address();
+        let config = |on_down: &str| {
+            format!(
+                "workers: 1\nadmin: {{ address: \"ADMIN\" }}\n\
+                 listeners: [ {{ name: raw, address: \"{listen}\", protocol: tcp, service: s }} ]\n\
+                 services:\n  - name: s\n    on_down: {on_down}\n    balance: {{ policy: first }}\n\
+                 \x20   health: {{ http: {{ host: first }}, port: {}, interval: 50ms, timeout: 40ms, rise: 1, fall: 1 }}\n\
+                 \x20   panic_threshold: 0\n\
+                 \x20   backends: [ {{ id: a, address: \"{}\" }}, {{ id: b, address: \"{}\" }} ]\n",
+                doctor.address.port(),
+                first.address,
+                second.address
+            )
+        };
+        let ringway = Ringway::start(&config(if close { "close" } else { "keep" }));
+        let mut client = TcpStream::connect(listen).unwrap();
+        client.write_all(b"x").unwrap();
+        wait_for("the session", || (backend_status(&ringway, "a")["in_flight"] == 1).then_some(()));
+        checked.store(false, Ordering::Relaxed);
+        wait_for("the backend to be down", || (backend_status(&ringway, "a")["state"] == "down").then_some(()));
+        client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let ended = match client.read(&mut [0; 1]) {
+            Ok(count) => count == 0,
+            Err(error) => !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+        };
+        assert_eq!(ended, close);
+        assert_eq!(backend_status(&ringway, "a")["in_flight"], u32::from(!close));
+    }
 }

@@ -492,6 +492,8 @@ pub struct Service {
     pub slow_start: Option<SlowStartParams>,
     /// A drained or removed backend's share ramps to nothing over this time; zero is at once.
     pub drain_ramp: Duration,
+    /// TCP sessions end when their backend goes down.
+    pub close_on_down: bool,
     /// Upstream time limits.
     pub timeouts: UpstreamTimeouts,
     /// What may be tried again.

@@ -42,6 +42,10 @@ choice! {
     UpstreamProtocolName { "http1" => Http1, "h2" => H2 }
 }
 choice! {
+    /// What becomes of sessions when their backend goes down.
+    OnDownName { "keep" => Keep, "close" => Close }
+}
+choice! {
     /// A PROXY header.
     ProxyHeaderName { "off" => Off, "v1" => V1, "v2" => V2 }
 }
@@ -474,6 +478,9 @@ section! {
         optional slow_start: SlowStartSection,
         /// A drained backend's share goes to nothing over this time; 0 is at once.
         default("0") drain_ramp: Duration,
+        /// What becomes of TCP sessions when their backend fails its checks or is ejected: `keep` leaves them to
+        /// their own fate, `close` ends them, so that clients connect anew, elsewhere. For `tcp` listeners.
+        default("keep") on_down: OnDownName,
         /// Time limits towards backends.
         default("{}") timeouts: TimeoutsSection,
         /// What may be tried again, each time on the next distinct backend of the key's walk.

@@ -8,7 +8,7 @@ use crate::shadow::{Shadow, ShadowError};
 use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use arc_swap::ArcSwap;
 use ringway_config::model::{self, Config};
-use ringway_health::{Event, Member as HealthMember, ServiceHealth};
+use ringway_health::{Event, EventKind, Member as HealthMember, ServiceHealth};
 use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Load, PolicyParams, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -75,6 +75,8 @@ pub struct BackendState {
     pub suspect: AtomicBool,
     /// Connections open to it, idle ones included, over all workers.
     pub connections: AtomicU32,
+    /// Tells its sessions that it has gone down.
+    pub(crate) down: Notify,
 }
 
 /// What outlives snapshots of a service.
@@ -174,7 +176,14 @@ impl Service {
         if self.live.waiting.load(Relaxed) > 0 {
             self.live.room.notify_waiters();
         }
-        Self::events(health)
+        let events = Self::events(health);
+        for event in events.iter().filter(|_| self.config.close_on_down) {
+            if let (EventKind::Down(_) | EventKind::Ejected { .. }, Some(slot)) = (&event.kind, self.slot_of(&event.id))
+            {
+                self.backends[usize::from(slot.0)].state.down.notify_waiters();
+            }
+        }
+        events
     }
 
     /// What has happened, without anything that requests would see.
@@ -357,6 +366,7 @@ impl ServiceLive {
                 load: Arc::new(Load::new(id)),
                 suspect: AtomicBool::new(false),
                 connections: AtomicU32::new(0),
+                down: Notify::new(),
             })
         });
         Arc::clone(state)

@@ -17,6 +17,7 @@ use ringway_telemetry::access::Value;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -116,7 +117,17 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             let timeouts = &this.service.config.timeouts;
             let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
             let (mut up, mut down) = (Way::new(std::mem::take(&mut hello)), Way::new(<_>::default()));
-            let end = tunnel::relay(&mut stream, &mut backend, &mut up, &mut down, &worker, &timer, &limits).await;
+            let state = Arc::clone(&this.service.backends[guard.index()].state);
+            let relay = tunnel::relay(&mut stream, &mut backend, &mut up, &mut down, &worker, &timer, &limits);
+            let end = if this.service.config.close_on_down {
+                // Whoever is told to go connects anew, and finds another.
+                tokio::select! {
+                    end = relay => end,
+                    () = state.down.notified() => End::BackendDown,
+                }
+            } else {
+                relay.await
+            };
             (session.up_bytes, session.down_bytes) = (up.moved, down.moved);
             worker.cells.received_bytes.add(up.moved);
             worker.cells.sent_bytes.add(down.moved);
@@ -126,6 +137,10 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
                 End::Closed => "closed",
                 End::Reset => "reset",
                 End::TimedOut => "session_timeout",
+                End::BackendDown => {
+                    stream.abort();
+                    "backend_down"
+                }
             }
         }
     };
@@ -181,7 +196,7 @@ async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer) ->
 }
 
 /// One session of a service that limits them.
-struct Admission(std::sync::Arc<crate::snapshot::ServiceLive>);
+struct Admission(Arc<crate::snapshot::ServiceLive>);
 
 impl Drop for Admission {
     fn drop(&mut self) {
@@ -208,7 +223,7 @@ fn admit(
     if service.config.requests_max == u32::MAX {
         return Ok(None);
     }
-    let admission = Admission(std::sync::Arc::clone(&service.live));
+    let admission = Admission(Arc::clone(&service.live));
     if service.live.admitted.fetch_add(1, Relaxed) >= service.config.requests_max {
         return Err(ProxyError::ServiceFull);
     }

@@ -30,6 +30,8 @@ pub(crate) enum End {
     Reset,
     /// No byte for too long, or too old.
     TimedOut,
+    /// The backend is down, and its sessions are not to stay.
+    BackendDown,
 }
 
 /// One way of a tunnel.

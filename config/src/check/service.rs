@@ -117,6 +117,7 @@ fn service_model(
             SlowStartParams { window: at.value.window.value, initial_percent: at.value.initial_percent.value.0 as u32 }
         }),
         drain_ramp: section.drain_ramp.value,
+        close_on_down: section.on_down.value == schema::OnDownName::Close,
         timeouts: model::UpstreamTimeouts {
             connect: timeouts.connect.value,
             response: timeouts.response.value,

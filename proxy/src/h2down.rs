@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 /// What begins an HTTP/2 connection.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -129,8 +130,60 @@ pub(crate) async fn serve(
             &view,
             listener,
         );
-        tokio::task::spawn_local(async move {
-            let _active = active;
+        worker.streams.serve(Job { client, stream, _active: active });
+    }
+    // Streams that are still open end by themselves; the connection is driven until then.
+    let _ = poll_fn(|context| connection.poll_closed(context)).await;
+}
+
+/// A stream to be served.
+struct Job {
+    client: Client,
+    stream: Downstream,
+    _active: Active,
+}
+
+/// Tasks that serve streams, one after the other: a task is some kilobytes, which are not taken and given back for each
+/// stream.
+#[derive(Default)]
+pub(crate) struct StreamTasks(Rc<RefCell<Vec<Rc<StreamTask>>>>);
+
+/// A task that waits for its next stream.
+#[derive(Default)]
+struct StreamTask {
+    job: RefCell<Option<Job>>,
+    wake: Notify,
+}
+
+/// Tasks that wait, at most, per worker.
+const TASKS_KEPT: usize = 256;
+
+impl StreamTasks {
+    fn serve(&self, job: Job) {
+        let idle = self.0.borrow_mut().pop();
+        if let Some(task) = idle {
+            *task.job.borrow_mut() = Some(job);
+            task.wake.notify_one();
+            return;
+        }
+        let task = Rc::new(StreamTask { job: RefCell::new(Some(job)), wake: Notify::new() });
+        tokio::task::spawn_local(run_streams(Rc::clone(&self.0), task));
+    }
+
+    /// Lets go of half of those that wait.
+    pub(crate) fn trim(&self) {
+        let mut idle = self.0.borrow_mut();
+        let keep = idle.len() / 2;
+        // Without a job, they end.
+        idle.drain(keep..).for_each(|task| task.wake.notify_one());
+    }
+}
+
+async fn run_streams(idle: Rc<RefCell<Vec<Rc<StreamTask>>>>, task: Rc<StreamTask>) {
+    loop {
+        let Some(job) = task.job.take() else { return };
+        let Job { client, stream, _active } = job;
+        {
             let mut serving = pin!(client.serve());
             // A stream that its client resets takes all that was begun for it along.
             poll_fn(|context| match serving.as_mut().poll(context) {
@@ -138,10 +191,14 @@ pub(crate) async fn serve(
                 Poll::Pending => stream.poll_reset(context),
             })
             .await;
-        });
+        }
+        drop((stream, _active));
+        if idle.borrow().len() >= TASKS_KEPT {
+            return;
+        }
+        idle.borrow_mut().push(Rc::clone(&task));
+        task.wake.notified().await;
     }
-    // Streams that are still open end by themselves; the connection is driven until then.
-    let _ = poll_fn(|context| connection.poll_closed(context)).await;
 }
 
 /// A connection of which some bytes have been read.

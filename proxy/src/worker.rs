@@ -4,6 +4,7 @@
 
 use crate::budget::Budget;
 use crate::buffers::Buffers;
+use crate::h2down::StreamTasks;
 use crate::perip::{PerIp, Place};
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{TICK, Timer, Timers};
@@ -132,6 +133,8 @@ pub(crate) struct Worker {
     /// Gates that were closed last: a connection may still be on its way here from another worker.
     retired: RefCell<VecDeque<Rc<Gate>>>,
     open: Cell<usize>,
+    /// Tasks for streams of HTTP/2.
+    pub(crate) streams: StreamTasks,
     /// Copies of requests under way.
     pub(crate) mirroring: Cell<usize>,
     all_closed: Notify,
@@ -217,6 +220,7 @@ impl Worker {
             listening: RefCell::default(),
             retired: RefCell::default(),
             open: Cell::new(0),
+            streams: StreamTasks::default(),
             mirroring: Cell::new(0),
             all_closed: Notify::new(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),
@@ -441,6 +445,7 @@ impl Worker {
         }
         if ticks.is_multiple_of(200) {
             self.buffers.trim();
+            self.streams.trim();
         }
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn state(ringway: &Ringway, id: &str, expected: &str) {
@@ -110,17 +110,6 @@ fn check_goes_to_its_own_address_port_and_host() {
     let seen = health.requests()[0].clone();
     assert!(seen.starts_with("GET /deep?x=1 HTTP/1.1\r\nhost: health.internal\r\n"), "{seen}");
     assert!(traffic.requests().is_empty());
-}
-
-/// Killed when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

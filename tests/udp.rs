@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -63,16 +63,6 @@ fn ask(client: &UdpSocket, text: &str) -> Option<String> {
     let mut buffer = [0; 65_535];
     let count = client.recv(&mut buffer).ok()?;
     Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
-}
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -135,19 +135,21 @@ pub(crate) struct ServerTls {
 #[derive(Default)]
 pub(crate) struct Tickets(Mutex<HashMap<String, TicketKeys>>);
 
-/// For which rules, and what makes them.
-type TicketKeys = (Option<ClientCertificates>, Arc<dyn ProducesTickets>);
+/// For which rules (and what their file of authorities held), and what makes them.
+type TicketKeys = (Option<ClientCertificates>, u64, Arc<dyn ProducesTickets>);
 
 impl Tickets {
     fn of(&self, listener: &str, tls: &ListenerTls) -> Result<Arc<dyn ProducesTickets>, TlsError> {
+        let authorities = tls.client.as_ref().map(|client| std::fs::read(&client.ca).unwrap_or_default());
+        let authorities = xxhash_rust::xxh3::xxh3_64(&authorities.unwrap_or_default());
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((client, tickets)) = known.get(listener)
-            && *client == tls.client
+        if let Some((client, held, tickets)) = known.get(listener)
+            && (client, *held) == (&tls.client, authorities)
         {
             return Ok(Arc::clone(tickets));
         }
         let fresh = aws_lc_rs::Ticketer::new()?;
-        known.insert(listener.to_owned(), (tls.client.clone(), Arc::clone(&fresh)));
+        known.insert(listener.to_owned(), (tls.client.clone(), authorities, Arc::clone(&fresh)));
         Ok(fresh)
     }
 }

@@ -331,6 +331,16 @@ pub fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     Some((head, body))
 }
 
+/// Somebody's process, which ends with the test.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A real nginx with one server; every answer names it in `x-backend`. Killed when dropped.
 pub struct Nginx {
     pub address: SocketAddr,

@@ -162,6 +162,19 @@ impl Backends {
     }
 }
 
+impl Backends {
+    /// HTTP with hash and bound over the first so many.
+    fn first(&self, count: usize) -> Setup {
+        Setup {
+            front: Front::Http,
+            balance: Balance::HashBound,
+            backends: self.ports[..count].to_vec(),
+            checks: false,
+            cover: Cover::Plain,
+        }
+    }
+}
+
 impl Drop for Backends {
     fn drop(&mut self) {
         // QUIT and TERM go from the master to its worker; KILL would leave that behind.
@@ -330,13 +343,7 @@ fn many(effort: &Effort, directory: &Path) -> Result<Table> {
         &["CPU, many over 4", "us over many", "us over 4", "errors"],
     );
     let fleet = Backends::start(effort.many, effort.load_core, directory)?;
-    let setup = |count: usize| Setup {
-        front: Front::Http,
-        balance: Balance::HashBound,
-        backends: fleet.ports[..count].to_vec(),
-        checks: false,
-        cover: Cover::Plain,
-    };
+    let setup = |count: usize| fleet.first(count);
     let few = start(&setup(4), &Peer::ALL[..4], effort, directory, &mut table)?;
     let mut unused = Table::new("", &[]);
     let many = start(&setup(effort.many), &Peer::ALL[..4], effort, directory, &mut unused)?;
@@ -416,13 +423,7 @@ fn reload(effort: &Effort, directory: &Path) -> Result<Table> {
     let columns = ["p99 us", "failed", "requests", "p99.9 us", "CPU us per request", "reloads"];
     let mut table = Table::new("Reloads under 4,000 requests/s: a backend comes or goes every second", &columns);
     let fleet = Backends::start(5, effort.load_core, directory)?;
-    let setup = |count: usize| Setup {
-        front: Front::Http,
-        balance: Balance::HashBound,
-        backends: fleet.ports[..count].to_vec(),
-        checks: false,
-        cover: Cover::Plain,
-    };
+    let setup = |count: usize| fleet.first(count);
     let reloads = (2 * effort.seconds).max(2);
     for peer in &Peer::ALL[..5] {
         let mut own = setup(4);

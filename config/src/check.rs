@@ -2,6 +2,7 @@
 //! [`service`], the small texts (addresses, names, paths) in [`text`].
 
 mod actions;
+mod control;
 mod health;
 mod key;
 mod service;
@@ -50,6 +51,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let listeners: Vec<Option<model::Listener>> = listeners.collect();
     let access_log = access_log(&root.access_log.value);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
+    let control = control::control(root, findings);
     if findings.has_errors() {
         return None;
     }
@@ -63,6 +65,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
         drain_timeout: root.drain_timeout.value,
+        control,
         listeners: listeners.into_iter().flatten().collect(),
         services: services.into_iter().flatten().collect(),
     })
@@ -123,7 +126,8 @@ fn addresses(root: &schema::Root, admin: Option<&model::Admin>, findings: &mut F
 }
 
 fn listeners(root: &schema::Root, services: &Names<'_>, findings: &mut Findings) -> Vec<Option<model::Listener>> {
-    if root.listeners.value.is_empty() && !root.listeners.value.lost {
+    // The fleet may have none yet.
+    if root.listeners.value.is_empty() && !root.listeners.value.lost && root.control.is_none() {
         findings.error(
             root.listeners.place,
             "empty_listeners",

@@ -12,7 +12,12 @@ pub(crate) struct Place {
     pub column: usize,
     /// Length in characters, for the caret; 0 is unknown.
     pub width: usize,
+    /// Which text it is a place of, where several make up one configuration; 0 is the file.
+    pub text: usize,
 }
+
+/// A text that places are in, and its name.
+pub(crate) type Text<'a> = (&'a str, &'a str);
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,6 +48,9 @@ pub struct Diagnostic {
     pub help: Option<String>,
     #[serde(skip)]
     width: usize,
+    /// See [`Place::text`].
+    #[serde(skip)]
+    pub(crate) text: usize,
     #[serde(skip)]
     source: Option<String>,
 }
@@ -64,13 +72,15 @@ impl Diagnostic {
             message,
             help,
             width: place.width,
+            text: place.text,
             source: None,
         }
     }
 
-    /// Fills in what only the whole file knows.
-    pub(crate) fn locate(&mut self, file: &str, text: &str) {
-        file.clone_into(&mut self.file);
+    /// Fills in what only the texts know.
+    pub(crate) fn locate(&mut self, texts: &[Text<'_>]) {
+        let Some((file, text)) = texts.get(self.text) else { return };
+        (*file).clone_into(&mut self.file);
         self.source = self.line.checked_sub(1).and_then(|line| text.lines().nth(line)).map(str::to_owned);
     }
 }

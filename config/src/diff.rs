@@ -67,6 +67,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.admin != new.admin {
         diff.needs_restart.push("admin changed".into());
     }
+    if old.control != new.control {
+        diff.needs_restart.push("control changed".into());
+    }
     if old.process.connections_max != new.process.connections_max {
         changes.push("connections_max changed".into());
     }

@@ -8,6 +8,7 @@ mod decode;
 mod diagnostic;
 mod diff;
 mod env;
+mod fleet;
 pub mod model;
 mod node;
 mod reference;
@@ -17,6 +18,7 @@ use decode::{Decode, Findings};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use diff::{Diff, diff};
 pub use env::Lookup;
+pub use fleet::{FleetBackend, FleetConfig, FleetText};
 pub use reference::{json_schema, reference};
 
 /// A valid file.
@@ -34,11 +36,20 @@ pub struct Loaded {
 /// Everything that is wrong with it.
 pub fn load_str(file: &str, text: &str, environment: Lookup<'_>) -> Result<Loaded, Diagnostics> {
     let mut findings = Findings::default();
-    let config = read(text, environment, &mut findings);
+    let config = read(text, environment, &mut findings).and_then(|root| model(&root, &mut findings));
+    finish(config, findings, &[(file, text)])
+}
+
+/// What came of it: places named, in the order of the texts.
+fn finish(
+    config: Option<model::Config>,
+    findings: Findings,
+    texts: &[diagnostic::Text<'_>],
+) -> Result<Loaded, Diagnostics> {
     let mut list = findings.list;
-    list.sort_by_key(|finding| (finding.line, finding.column));
+    list.sort_by_key(|finding| (finding.text, finding.line, finding.column));
     list.dedup();
-    list.iter_mut().for_each(|finding| finding.locate(file, text));
+    list.iter_mut().for_each(|finding| finding.locate(texts));
     match config {
         Some(config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
             Ok(Loaded { config, warnings: list })
@@ -47,7 +58,8 @@ pub fn load_str(file: &str, text: &str, environment: Lookup<'_>) -> Result<Loade
     }
 }
 
-fn read(text: &str, environment: Lookup<'_>, findings: &mut Findings) -> Option<model::Config> {
+/// The file's tree, variables replaced.
+fn read(text: &str, environment: Lookup<'_>, findings: &mut Findings) -> Option<node::Node> {
     let mut root = match node::parse(text) {
         Ok(root) => root,
         Err(finding) => {
@@ -56,12 +68,16 @@ fn read(text: &str, environment: Lookup<'_>, findings: &mut Findings) -> Option<
         }
     };
     if root.value == node::Value::Null {
-        let first = diagnostic::Place { line: 1, column: 1, width: 1 };
+        let first = diagnostic::Place { line: 1, column: 1, width: 1, text: 0 };
         findings.error(first, "empty_file", "the file is empty", "begin with `listeners:` and `services:`");
         return None;
     }
     env::substitute(&mut root, environment, findings);
-    let root = schema::Root::decode(&root, findings)?;
+    Some(root)
+}
+
+fn model(root: &node::Node, findings: &mut Findings) -> Option<model::Config> {
+    let root = schema::Root::decode(root, findings)?;
     check::check(&root, findings)
 }
 
@@ -70,18 +86,60 @@ fn read(text: &str, environment: Lookup<'_>, findings: &mut Findings) -> Option<
 /// # Errors
 /// As [`load_str`]; a file that cannot be read is one finding without a place.
 pub fn load_file(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
-    let file = path.display().to_string();
+    load_str(&path.display().to_string(), &read_file(path)?, &|name| std::env::var(name).ok())
+}
+
+/// Reads a file, with the process's environment, and puts what the fleet has agreed on on top. The rules stand in
+/// docs/control-plane.md: the fleet's listeners and services win over the file's of the same name, the file's other
+/// sections win over the fleet's.
+///
+/// # Errors
+/// As [`load_file`]; findings name the text they are in.
+pub fn load_file_with(path: &std::path::Path, fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
+    load_str_with(&path.display().to_string(), &read_file(path)?, &|name| std::env::var(name).ok(), fleet)
+}
+
+/// As [`load_file_with`], of a text.
+///
+/// # Errors
+/// As [`load_file_with`].
+pub fn load_str_with(
+    file: &str,
+    text: &str,
+    environment: Lookup<'_>,
+    fleet: &FleetConfig,
+) -> Result<Loaded, Diagnostics> {
+    let mut findings = Findings::default();
+    let root = read(text, environment, &mut findings).map(|mut root| {
+        fleet::merge(&mut root, fleet, &mut findings);
+        root
+    });
+    let config = root.and_then(|root| model(&root, &mut findings));
+    let names: Vec<String> = fleet.texts().map(|text| text.name.clone()).collect();
+    let fleet_texts = names.iter().zip(fleet.texts()).map(|(name, text)| (name.as_str(), text.text.as_str()));
+    let texts: Vec<diagnostic::Text<'_>> = std::iter::once((file, text)).chain(fleet_texts).collect();
+    finish(config, findings, &texts)
+}
+
+/// Checks what a fleet is to agree on, without any proxy's file.
+///
+/// # Errors
+/// As [`load_file_with`].
+pub fn check_fleet(fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
+    load_str_with("control plane", "control: {}", &|_| None, fleet)
+}
+
+fn read_file(path: &std::path::Path) -> Result<String, Diagnostics> {
     let refuse = |code, message: String, help: &str| {
         let mut finding =
             Diagnostic::new(Severity::Error, code, diagnostic::Place::default(), message, Some(help.to_owned()));
-        finding.locate(&file, "");
+        finding.locate(&[(&path.display().to_string(), "")]);
         Diagnostics(vec![finding])
     };
     let bytes = std::fs::read(path).map_err(|error| {
         refuse("unreadable_file", format!("cannot read the file: {error}"), "check its path and permissions")
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         refuse("not_utf8", format!("the file is not UTF-8: {}", error.utf8_error()), "save it as UTF-8")
-    })?;
-    load_str(&file, &text, &|name| std::env::var(name).ok())
+    })
 }

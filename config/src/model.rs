@@ -3,6 +3,10 @@
 //! Nothing here is optional that "cannot be absent": defaults are filled in, names are resolved to indices, and what is
 //! invalid has been refused.
 
+mod control;
+
+pub use control::{Control, Member, MemberTls, MemberUrl, Role, TokenFile};
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -26,6 +30,8 @@ pub struct Config {
     pub shadow: Option<std::path::PathBuf>,
     /// How long a drain may take (SIGTERM, removed listeners).
     pub drain_timeout: Duration,
+    /// The control plane, or none.
+    pub control: Option<Control>,
     /// Addresses that accept traffic, in file order.
     pub listeners: Vec<Listener>,
     /// Groups of backends, in file order; routes refer to them by index.

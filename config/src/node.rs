@@ -39,6 +39,38 @@ impl Value {
     }
 }
 
+impl Node {
+    /// A section's entry.
+    pub(crate) fn entry(&self, name: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.0 == name).map(|entry| &entry.2)
+    }
+
+    /// A section's entry, to be changed.
+    pub(crate) fn entry_mut(&mut self, name: &str) -> Option<&mut Self> {
+        let Value::Map(entries) = &mut self.value else { return None };
+        entries.iter_mut().find(|entry| entry.0 == name).map(|entry| &mut entry.2)
+    }
+
+    /// What it says, if it is a text.
+    pub(crate) fn text(&self) -> Option<&str> {
+        if let Value::Text(text) = &self.value { Some(text) } else { None }
+    }
+
+    /// Its places are places of the text with this number.
+    pub(crate) fn set_text(&mut self, number: usize) {
+        self.place.text = number;
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.set_text(number)),
+            Value::Map(entries) => entries.iter_mut().for_each(|(_, place, value)| {
+                place.text = number;
+                value.set_text(number);
+            }),
+            _ => {}
+        }
+    }
+}
+
 /// Parses a file's text. What the YAML crate refuses (syntax, duplicate keys, alias bombs) is one finding.
 pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
     // YAML 1.2's booleans: a backend may be called `n`, and `off` is a word.
@@ -74,6 +106,7 @@ fn place(location: Location) -> Place {
         line: usize::try_from(location.line()).unwrap_or_default(),
         column: usize::try_from(location.column()).unwrap_or_default(),
         width: usize::try_from(location.span().len()).unwrap_or_default(),
+        text: 0,
     }
 }
 

@@ -8,6 +8,9 @@ use crate::diagnostic::Place;
 use crate::node::Node;
 use std::time::Duration;
 
+mod control;
+pub(crate) use control::*;
+
 /// Any number that fits 32 bits.
 type Count = Int<0, { u32::MAX as u64 }>;
 /// At least one.
@@ -109,10 +112,12 @@ section! {
         optional shadow: String,
         /// How long requests in flight may take to end on SIGTERM.
         default("30s") drain_timeout: Duration,
-        /// Addresses that accept traffic.
-        required listeners: List<ListenerSection>,
-        /// Groups of backends.
-        required services: List<ServiceSection>,
+        /// The control plane: topology is pulled from it, and a member may run here. Absent is none: this file is all.
+        optional control: ControlSection,
+        /// Addresses that accept traffic. With `control`, the fleet's come on top.
+        default("[]") listeners: List<ListenerSection>,
+        /// Groups of backends. With `control`, the fleet's come on top.
+        default("[]") services: List<ServiceSection>,
     }
 }
 
@@ -494,7 +499,7 @@ section! {
         /// Keep-alive connections to backends, per worker and backend.
         default("{}") pool: PoolSection,
         /// The targets.
-        required backends: List<BackendSection>,
+        default("[]") backends: List<BackendSection>,
     }
 }
 

@@ -13,7 +13,7 @@ use ringway_ring::{
 };
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
-    if root.services.value.is_empty() && !root.services.value.lost {
+    if root.services.value.is_empty() && !root.services.value.lost && root.control.is_none() {
         findings.error(
             root.services.place,
             "empty_services",
@@ -23,16 +23,18 @@ pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Opti
     }
     unique(root.services.value.iter().map(|service| &service.value.name), "service", findings);
     let zone = root.zone.as_ref().map(|at| at.value.as_str());
-    root.services.value.iter().map(|service| service_model(&service.value, zone, findings)).collect()
+    let fleet = root.control.is_some();
+    root.services.value.iter().map(|service| service_model(&service.value, zone, fleet, findings)).collect()
 }
 
 fn service_model(
     section: &schema::ServiceSection,
     zone: Option<&str>,
+    fleet: bool,
     findings: &mut Findings,
 ) -> Option<model::Service> {
     name(&section.name, "a service's name", findings);
-    let backends = backends(section, zone, findings);
+    let backends = backends(section, zone, fleet, findings);
     let balance = &section.balance.value;
     let policy = policy(balance, section, findings);
     let affinity_cookie = balance.affinity_cookie.as_ref().and_then(|at| affinity_cookie(&at.value, findings));
@@ -180,9 +182,15 @@ fn proxy_header(section: &schema::ServiceSection, findings: &mut Findings) -> Op
     Some(header)
 }
 
-fn backends(section: &schema::ServiceSection, zone: Option<&str>, findings: &mut Findings) -> Vec<model::Backend> {
+/// With a control plane (`fleet`), a service's backends may all be registered there, and none be so yet.
+fn backends(
+    section: &schema::ServiceSection,
+    zone: Option<&str>,
+    fleet: bool,
+    findings: &mut Findings,
+) -> Vec<model::Backend> {
     let list = &section.backends.value;
-    if list.is_empty() && !list.lost {
+    if list.is_empty() && !list.lost && !fleet {
         findings.error(
             section.backends.place,
             "empty_service",

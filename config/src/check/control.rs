@@ -1,0 +1,189 @@
+//! The control plane's sections.
+
+use super::text::{address, name, unique};
+use crate::decode::{At, Findings};
+use crate::model;
+use crate::schema::{self, RoleName, TimingName};
+use std::net::SocketAddr;
+
+/// What an admin's token and what a key's holder can do are the same thing: both are read from files.
+pub(super) fn control(root: &schema::Root, findings: &mut Findings) -> Option<model::Control> {
+    let at = root.control.as_ref()?;
+    let section = &at.value;
+    let members: Vec<model::MemberUrl> =
+        section.members.value.iter().filter_map(|member| member_url(member, findings)).collect();
+    if section.embedded.value && section.member.is_none() {
+        // All of a member's fields have defaults.
+        findings.error(
+            section.embedded.place,
+            "no_member",
+            "a member is embedded, and nothing says how",
+            "add `member: {}`, which listens on 127.0.0.1:9700",
+        );
+    }
+    let tls = &section.tls.value;
+    let path = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone().into());
+    let identity = match (&tls.certificate, &tls.key) {
+        (Some(certificate), Some(key)) => Some((certificate.value.clone().into(), key.value.clone().into())),
+        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => {
+            findings.error(
+                one.place,
+                "half_a_certificate",
+                "`certificate` and `key` go together",
+                "write both, or neither",
+            );
+            None
+        }
+    };
+    let directory = nonempty_path(&section.directory, findings);
+    let member = section.member.as_ref().and_then(|at| member(&at.value, findings));
+    Some(model::Control {
+        members,
+        embedded: section.embedded.value,
+        proxy: section.proxy.as_ref().map(|at| {
+            name(at, "a proxy's name", findings);
+            at.value.clone()
+        }),
+        directory,
+        token_file: path(&section.token_file),
+        ca: path(&tls.ca),
+        identity,
+        server_name: tls.name.as_ref().map(|at| at.value.clone()),
+        member,
+    })
+}
+
+fn nonempty_path(at: &At<String>, findings: &mut Findings) -> std::path::PathBuf {
+    if at.value.is_empty() {
+        findings.error(at.place, "bad_path", "the path is empty", "write a directory, for example `/var/lib/ringway`");
+    }
+    at.value.clone().into()
+}
+
+fn member_url(at: &At<String>, findings: &mut Findings) -> Option<model::MemberUrl> {
+    let url = model::MemberUrl::parse(&at.value);
+    if url.is_none() {
+        findings.error(
+            at.place,
+            "bad_member",
+            format!("`{}` is not the address of a member", at.value),
+            "write it as `https://10.0.0.1:9700`, or `http://127.0.0.1:9700`",
+        );
+    }
+    url
+}
+
+fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<model::Member> {
+    name(&section.name, "a member's name", findings);
+    let api = address(&section.address, findings);
+    let peers = address(&section.peer_address, findings);
+    if let (Some(api), Some(peers)) = (api, peers)
+        && api == peers
+        && api.port() != 0
+    {
+        findings.error(
+            section.peer_address.place,
+            "duplicate_address",
+            format!("{peers} is already the address of the API"),
+            "give members a port of their own",
+        );
+    }
+    exposed(&section.peer_address, peers, section.peer_tls.is_some(), "peer_tls", "members", findings);
+    exposed(&section.address, api, section.tls.is_some(), "tls", "the API", findings);
+    unique(section.tokens.value.iter().map(|token| &token.value.name), "token", findings);
+    unique(section.clients.value.iter().map(|client| &client.value.name), "client", findings);
+    let (api, peers) = (api?, peers?);
+    let advertise = |given: &Option<At<String>>, own: SocketAddr, findings: &mut Findings| match given {
+        Some(at)
+            if at
+                .value
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
+        {
+            Some(at.value.clone())
+        }
+        Some(at) => {
+            findings.error(
+                at.place,
+                "bad_address",
+                format!("`{}` is not a host and a port", at.value),
+                "write it as `\"control-1.example.com:9700\"`",
+            );
+            None
+        }
+        None => Some(own.to_string()),
+    };
+    let advertised = advertise(&section.advertise, api, findings);
+    let peer_advertised = advertise(&section.peer_advertise, peers, findings);
+    for (given, own) in [(&section.advertise, api), (&section.peer_advertise, peers)] {
+        if given.is_none() && own.ip().is_unspecified() {
+            findings.error(
+                section.place,
+                "no_advertise",
+                format!("nobody can be told to connect to {own}"),
+                "add `advertise` and `peer_advertise`: the addresses under which others find this member",
+            );
+            break;
+        }
+    }
+    Some(model::Member {
+        name: section.name.value.clone(),
+        directory: nonempty_path(&section.directory, findings),
+        address: api,
+        peer_address: peers,
+        advertise: advertised?,
+        peer_advertise: peer_advertised?,
+        tls: section.tls.as_ref().map(|at| model::MemberTls {
+            certificate: at.value.certificate.value.clone().into(),
+            key: at.value.key.value.clone().into(),
+            ca: at.value.client_ca.as_ref().map(|ca| ca.value.clone().into()),
+        }),
+        peer_tls: section.peer_tls.as_ref().map(|at| model::MemberTls {
+            certificate: at.value.certificate.value.clone().into(),
+            key: at.value.key.value.clone().into(),
+            ca: Some(at.value.ca.value.clone().into()),
+        }),
+        wan: section.timing.value == TimingName::Wan,
+        tokens: section
+            .tokens
+            .value
+            .iter()
+            .map(|token| model::TokenFile {
+                name: token.value.name.value.clone(),
+                role: role(token.value.role.value),
+                file: token.value.file.value.clone().into(),
+            })
+            .collect(),
+        clients: section
+            .clients
+            .value
+            .iter()
+            .map(|client| (client.value.name.value.clone(), role(client.value.role.value)))
+            .collect(),
+        anonymous: section.anonymous.as_ref().map(|at| role(at.value)),
+        audit_log: section.audit_log.as_ref().map(|at| at.value.clone().into()),
+        backups: section.backups.as_ref().map(|at| at.value.clone().into()),
+    })
+}
+
+fn role(name: RoleName) -> model::Role {
+    match name {
+        RoleName::Read => model::Role::Read,
+        RoleName::Register => model::Role::Register,
+        RoleName::Operate => model::Role::Operate,
+        RoleName::Admin => model::Role::Admin,
+    }
+}
+
+/// The log and the keys of a fleet in the clear, on a network.
+fn exposed(at: &At<String>, address: Option<SocketAddr>, tls: bool, field: &str, what: &str, findings: &mut Findings) {
+    if !tls && address.is_some_and(|address| !address.ip().is_loopback()) {
+        findings.error(
+            at.place,
+            "control_exposed",
+            format!("{what} would speak in the clear on {}", at.value),
+            format!("add `{field}`, or listen on a loopback address"),
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! The sections of the control plane: what a proxy pulls from, and what a member is.
+
+use crate::decode::{At, Decode, Field, Findings, List, SectionReader, Shape, choice, section};
+use crate::diagnostic::Place;
+use crate::node::Node;
+
+choice! {
+    /// Timing of elections.
+    TimingName { "lan" => Lan, "wan" => Wan }
+}
+choice! {
+    /// What a client of the control plane may do.
+    RoleName { "read" => Read, "register" => Register, "operate" => Operate, "admin" => Admin }
+}
+
+section! {
+    /// The control plane. It is never on the way of a request: without it, what was in force stays. Needs a restart.
+    ControlSection, "control" {
+        /// API addresses of members, for example `https://10.0.0.1:9700`: the topology is pulled from any of them.
+        default("[]") members: List<String>,
+        /// Whether a member runs in this process: `member` says how. The topology is pulled from it.
+        default("false") embedded: bool,
+        /// This proxy's name in the fleet; absent is the host's name with the admin listener's port.
+        optional proxy: String,
+        /// Directory for the last topology that was good, so that the proxy starts without the control plane.
+        default("ringway-data") directory: String,
+        /// File with the bearer token that is shown to members; absent is none.
+        optional token_file: String,
+        /// How members are checked, and what is shown to them; for addresses with `https`.
+        default("{}") tls: ControlTlsSection,
+        /// A member of the control plane: `ringway control run`, or `embedded`.
+        optional member: MemberSection,
+    }
+}
+
+section! {
+    /// TLS towards members.
+    ControlTlsSection, "tls" {
+        /// PEM file of the authorities that members' certificates come from; absent are the public ones.
+        optional ca: String,
+        /// PEM file of a certificate that is shown to members; with `key`.
+        optional certificate: String,
+        /// PEM file of its private key.
+        optional key: String,
+        /// Name that members' certificates must have; absent is the host of the address.
+        optional name: String,
+    }
+}
+
+section! {
+    /// A member of the control plane.
+    MemberSection, "member" {
+        /// Its name, unique in the control plane.
+        default("member-1") name: String,
+        /// Directory of its log. It belongs to this member alone.
+        default("ringway-control") directory: String,
+        /// Where the API listens.
+        default("127.0.0.1:9700") address: String,
+        /// Where members listen for each other.
+        default("127.0.0.1:9701") peer_address: String,
+        /// Address under which clients find the API, where it is another than `address`.
+        optional advertise: String,
+        /// Address under which the other members find this one, where it is another than `peer_address`.
+        optional peer_advertise: String,
+        /// TLS of the API; absent is none, for loopback only.
+        optional tls: MemberTlsSection,
+        /// TLS between members, both sides showing certificates of this authority; absent is none, for loopback only.
+        optional peer_tls: PeerTlsSection,
+        /// Elections: `lan` notices a dead leader after half a second, `wan` after two and a half.
+        default("lan") timing: TimingName,
+        /// Tokens that hold before any is in the log, the first admin's above all.
+        default("[]") tokens: List<TokenSection>,
+        /// Roles of client certificates, by a name that the certificate has. For `tls` with `client_ca`.
+        default("[]") clients: List<ClientRoleSection>,
+        /// What clients without a token and without a certificate may do; absent is all on a loopback address without any
+        /// token, and nothing otherwise.
+        optional anonymous: RoleName,
+        /// File of the audit log, a JSON line for each change that was asked for; absent is the process's log.
+        optional audit_log: String,
+        /// Directory of hourly backups; absent is none.
+        optional backups: String,
+    }
+}
+
+section! {
+    /// TLS of the control plane's API.
+    MemberTlsSection, "tls" {
+        /// PEM file of the certificate.
+        required certificate: String,
+        /// PEM file of its private key.
+        required key: String,
+        /// PEM file of the authorities of clients' certificates; absent, they are not asked for.
+        optional client_ca: String,
+    }
+}
+
+section! {
+    /// TLS between members.
+    PeerTlsSection, "peer_tls" {
+        /// PEM file of the authority of all members' certificates: it should issue nothing else.
+        required ca: String,
+        /// PEM file of this member's certificate.
+        required certificate: String,
+        /// PEM file of its private key.
+        required key: String,
+    }
+}
+
+section! {
+    /// A token and what it allows.
+    TokenSection, "a token" {
+        /// Name, for the audit log.
+        required name: String,
+        /// `read`, `register` (backends and heartbeats), `operate` (changes), `admin` (members, tokens, restore).
+        required role: RoleName,
+        /// File with the token's text.
+        required file: String,
+    }
+}
+
+section! {
+    /// The role of a client certificate.
+    ClientRoleSection, "a client" {
+        /// DNS name or common name of the certificate.
+        required name: String,
+        /// What it may do.
+        required role: RoleName,
+    }
+}

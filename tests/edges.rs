@@ -7,6 +7,7 @@ use std::process::Command;
 /// Every edge between crates of ours. A new one is a decision: docs/decisions/.
 const EDGES: &[(&str, &str)] = &[
     ("ringway", "ringway-config"),
+    ("ringway", "ringway-control"),
     ("ringway", "ringway-proxy"),
     ("ringway", "ringway-telemetry"),
     ("ringway-proxy", "ringway-ring"),
@@ -14,6 +15,7 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-proxy", "ringway-http1"),
     ("ringway-proxy", "ringway-config"),
     ("ringway-proxy", "ringway-telemetry"),
+    ("ringway-control", "ringway-config"),
     ("ringway-config", "ringway-ring"),
     ("ringway-config", "ringway-health"),
     ("ringway-benches", "ringway-ring"),

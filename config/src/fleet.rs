@@ -29,8 +29,8 @@ pub struct FleetText {
 pub struct FleetConfig {
     /// A configuration as a file would say it, without `control`.
     pub documents: Vec<FleetText>,
-    /// Services, each an entry of `services`.
-    pub services: Vec<FleetText>,
+    /// Services: name, and an entry of `services`, in which the name may be left out.
+    pub services: Vec<(String, FleetText)>,
     /// Backends that have been registered.
     pub backends: Vec<FleetBackend>,
     /// Where the certificates stand that `control:NAME` refers to: certificate and key.
@@ -59,7 +59,7 @@ pub struct FleetBackend {
 impl FleetConfig {
     /// Its texts, in the order in which places count them, from 1.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &FleetText> {
-        self.documents.iter().chain(&self.services)
+        self.documents.iter().chain(self.services.iter().map(|(_, text)| text))
     }
 }
 
@@ -77,6 +77,8 @@ pub(crate) fn merge(root: &mut Node, fleet: &FleetConfig, findings: &mut Finding
         if index < fleet.documents.len() {
             document(root, tree, findings);
         } else {
+            let name = &fleet.services[index - fleet.documents.len()].0;
+            call(&mut tree, name, findings);
             join(root, "services", vec![tree], findings);
         }
     }
@@ -140,6 +142,19 @@ fn document(root: &mut Node, tree: Node, findings: &mut Findings) {
                 }
             }
         }
+    }
+}
+
+/// A service that stands under a name has that name.
+fn call(tree: &mut Node, name: &str, findings: &mut Findings) {
+    let place = tree.place;
+    if let Some(written) = tree.entry("name") {
+        if written.text() != Some(name) {
+            let message = format!("the service stands under {name:?}, and has another name");
+            findings.error(written.place, "wrong_name", message, format!("write `name: {name}`, or leave it out"));
+        }
+    } else if let Value::Map(entries) = &mut tree.value {
+        entries.push(("name".into(), place, Node { value: Value::Text(name.to_owned()), place }));
     }
 }
 

@@ -79,7 +79,7 @@ fn registered_backends_join_their_service_and_win_by_id() {
 #[test]
 fn a_service_may_wait_for_its_backends_and_strangers_backends_are_told_of() {
     let mut fleet = FleetConfig {
-        services: vec![FleetText { name: "control plane: service late".into(), text: "{ name: late }".into() }],
+        services: vec![("late".into(), FleetText { name: "control plane: service late".into(), text: "{}".into() })],
         backends: vec![backend("nowhere", "x", "127.0.0.1:5")],
         ..FleetConfig::default()
     };
@@ -114,9 +114,12 @@ fn the_fleets_texts_have_no_variables_and_no_control() {
 #[test]
 fn two_of_the_fleets_of_one_name_are_refused() {
     let mut fleet = document("services: [ { name: twice } ]");
-    fleet.services.push(FleetText { name: "control plane: service twice".into(), text: "{ name: twice }".into() });
+    let text = FleetText { name: "control plane: service twice".into(), text: "{ name: twice }".into() };
+    fleet.services.push(("twice".into(), text.clone()));
     let Diagnostics(found) = check_fleet(&fleet).unwrap_err();
     assert_eq!(found.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["duplicate_name"]);
+    let fleet = FleetConfig { services: vec![("other".into(), text)], ..FleetConfig::default() };
+    assert_eq!(check_fleet(&fleet).unwrap_err().0[0].code, "wrong_name");
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn texts_of_any_kind_do_not_panic() {
         ["", "3", "[]", "services: 3", "listeners: { a: b }", "services: [ 3, [ ], { name: [ ] } ]", "\t", "a: *b"]
     {
         let mut fleet = document(text);
-        fleet.services.push(FleetText { name: "s".into(), text: text.into() });
+        fleet.services.push(("s".into(), FleetText { name: "s".into(), text: text.into() }));
         fleet.backends.push(backend("api", "", ""));
         assert!(load(&fleet).is_err(), "{text:?}: a backend without a name is never taken");
     }

@@ -215,7 +215,8 @@ fn backends(
             "give one a weight above 0",
         );
     }
-    if !list.is_empty() && !list.lost && list.iter().all(|backend| backend.value.tier.value.0 > 0) {
+    // Backends that are registered come one by one: a backup may be the first.
+    if !fleet && !list.is_empty() && !list.lost && list.iter().all(|backend| backend.value.tier.value.0 > 0) {
         let lowest = list.iter().map(|backend| backend.value.tier.value.0).min().unwrap_or(0);
         findings.error(
             section.backends.place,

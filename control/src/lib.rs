@@ -1,0 +1,2 @@
+//! The control plane: a small replicated store of topology, and what proxies read it with.
+pub mod state;

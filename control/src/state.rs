@@ -1,0 +1,201 @@
+//! What the fleet agrees on, as a pure machine: a command goes in, an answer comes out, and equal commands in equal order
+//! make equal states. No clock (times are data in commands), no randomness, no floats.
+//!
+//! The maps are persistent: a clone shares everything that has not changed, so readers, watchers and snapshots take the
+//! state as it was at one revision without stopping anybody.
+
+mod apply;
+mod command;
+mod digest;
+mod model;
+mod rollout;
+mod validate;
+
+pub use apply::Origin;
+pub use command::{Answer, By, Command, Condition, Done, Op, Refusal, Txn};
+pub use digest::Digest;
+pub use model::{
+    Backend, BackendState, Certificate, Change, Entry, Key, KeyError, Lease, Lock, NAME_BYTES_MAX, Object, Revision,
+    Role, TEXT_BYTES_MAX, Text, Token, is_name,
+};
+pub use rollout::{Errors, Phase, Policy, Rollout, Step, Vote};
+pub use validate::fleet_config;
+
+use rpds::RedBlackTreeMapSync as Map;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Revisions that are remembered, at most.
+pub const HISTORY_MAX: usize = 1000;
+/// Memory for remembered revisions, in bytes; the oldest go first.
+pub const HISTORY_BYTES_MAX: usize = 16 << 20;
+/// Memory for objects, in bytes.
+pub const OBJECTS_BYTES_MAX: usize = 64 << 20;
+/// Objects at most.
+pub const OBJECTS_MAX: usize = 100_000;
+/// Leases, locks and tokens at most, each.
+pub const LEASES_MAX: usize = 100_000;
+/// Named requests whose answers are kept.
+const REQUESTS_MAX: usize = 10_000;
+/// Rollouts that are remembered.
+const ROLLOUTS_MAX: usize = 20;
+/// Format of [`State::encode`].
+const FORMAT: u8 = 1;
+
+/// The state after some commands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The cluster's name; empty before the first command.
+    pub cluster: String,
+    /// Raised by each restore: revisions of different epochs are not comparable.
+    pub epoch: u64,
+    /// Counts changes of objects.
+    pub revision: u64,
+    /// Of all objects.
+    pub digest: Digest,
+    /// What proxies are told.
+    pub objects: Map<Key, Entry>,
+    /// About what the objects take, in bytes.
+    pub objects_bytes: usize,
+    /// By id.
+    pub leases: Map<u64, Lease>,
+    /// By name.
+    pub locks: Map<String, Lock>,
+    /// By name.
+    pub tokens: Map<String, Token>,
+    /// By revision.
+    pub history: Map<u64, Revision>,
+    /// About what the history takes, in bytes.
+    pub history_bytes: usize,
+    /// Answers to named requests, and the order in which they came.
+    requests: Map<String, (u64, Done)>,
+    requests_order: Map<u64, String>,
+    /// By id; at most the last one is not over.
+    pub rollouts: Map<u64, Rollout>,
+    /// Ids of leases, rollouts and fencing tokens are drawn from here.
+    pub next_id: u64,
+    /// Parts of a backup that is being restored.
+    restore: Vec<Arc<Vec<u8>>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            cluster: String::new(),
+            epoch: 0,
+            revision: 0,
+            digest: Digest::default(),
+            objects: Map::new_sync(),
+            objects_bytes: 0,
+            leases: Map::new_sync(),
+            locks: Map::new_sync(),
+            tokens: Map::new_sync(),
+            history: Map::new_sync(),
+            history_bytes: 0,
+            requests: Map::new_sync(),
+            requests_order: Map::new_sync(),
+            rollouts: Map::new_sync(),
+            next_id: 1,
+            restore: Vec::new(),
+        }
+    }
+}
+
+/// Why bytes are no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Another format.
+    #[error("the state has format {0}, this version reads {FORMAT}: use a newer version")]
+    Format(u8),
+    /// Damaged.
+    #[error("the state cannot be read: {0}")]
+    Damaged(String),
+}
+
+impl State {
+    /// For snapshots and backups.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // Writing to memory does not fail.
+        postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
+    }
+
+    /// The reverse of [`State::encode`].
+    ///
+    /// # Errors
+    /// The bytes are another format's, or damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match bytes.split_first() {
+            Some((&FORMAT, rest)) => {
+                postcard::from_bytes(rest).map_err(|error| DecodeError::Damaged(error.to_string()))
+            }
+            Some((&format, _)) => Err(DecodeError::Format(format)),
+            None => Err(DecodeError::Damaged("it is empty".into())),
+        }
+    }
+
+    /// The object under a key.
+    #[must_use]
+    pub fn object(&self, key: &Key) -> Option<&Object> {
+        self.objects.get(key).map(|entry| &*entry.object)
+    }
+
+    /// The rollout that is under way.
+    #[must_use]
+    pub fn rollout(&self) -> Option<&Rollout> {
+        self.rollouts.last().map(|(_, rollout)| rollout).filter(|rollout| !rollout.phase.is_final())
+    }
+
+    /// Backends of a service, by id.
+    pub fn backends<'a>(&'a self, service: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry, &'a Backend)> {
+        let first = Key::Backend { service: service.to_owned(), id: String::new() };
+        self.objects.range(first..).map_while(move |(key, entry)| match (key, &*entry.object) {
+            (Key::Backend { service: of, id }, Object::Backend(backend)) if of == service => {
+                Some((id.as_str(), entry, backend))
+            }
+            _ => None,
+        })
+    }
+
+    /// What has changed between two revisions that are remembered, oldest first. `None`: they are not, any more.
+    #[must_use]
+    pub fn changes_since(&self, revision: u64) -> Option<Vec<(u64, &Revision)>> {
+        if revision > self.revision {
+            return None;
+        }
+        let found: Vec<(u64, &Revision)> =
+            self.history.range(revision + 1..).map(|(revision, change)| (*revision, change)).collect();
+        (found.len() as u64 == self.revision - revision).then_some(found)
+    }
+
+    /// The operations that make objects as they were at a revision.
+    ///
+    /// # Errors
+    /// It is not remembered.
+    pub fn undo(&self, to: u64) -> Result<Vec<Op>, Refusal> {
+        let Some(changes) = self.changes_since(to) else {
+            let oldest = self.history.first().map_or(self.revision, |(revision, _)| revision - 1);
+            return Err(Refusal::new(
+                "unknown_revision",
+                format!("revision {to} is not remembered: choose one from {oldest} to {}", self.revision),
+            ));
+        };
+        let mut wanted: std::collections::BTreeMap<&Key, Option<&Arc<Object>>> = std::collections::BTreeMap::new();
+        for (_, revision) in &changes {
+            for change in &revision.changes {
+                // The first change after the revision tells what was there before.
+                wanted.entry(&change.key).or_insert(change.before.as_ref());
+            }
+        }
+        let ops = wanted.into_iter().filter_map(|(key, object)| match (object, self.object(key)) {
+            (Some(old), now) if now != Some(&**old) => Some(Op::Put { key: key.clone(), object: (**old).clone() }),
+            (None, Some(_)) => Some(Op::Delete { key: key.clone() }),
+            _ => None,
+        });
+        Ok(ops.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,543 @@
+//! Commands, applied.
+
+use super::command::{Answer, By, Command, Done, Op, Refusal, Txn};
+use super::model::{Change, Entry, Key, Lease, Lock, Object, Revision, Token, is_name};
+use super::rollout::{Phase, Policy, Rollout};
+use super::{
+    Digest, HISTORY_BYTES_MAX, HISTORY_MAX, LEASES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, REQUESTS_MAX, ROLLOUTS_MAX,
+    State, validate,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Where a command stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The member whose term it belongs to.
+    pub leader: u64,
+}
+
+/// Largest share of a service's weight that one transaction may take away, in percent, unless forced.
+const LOSS_PERCENT_MAX: u64 = 50;
+/// Longest note, in bytes.
+const NOTE_BYTES_MAX: usize = 4096;
+/// Shortest and longest life of a lease.
+const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
+/// Largest backup that can be restored.
+const RESTORE_BYTES_MAX: usize = OBJECTS_BYTES_MAX + HISTORY_BYTES_MAX + (16 << 20);
+
+impl State {
+    /// Applies a command: all of it, or nothing.
+    ///
+    /// # Errors
+    /// Why it does not hold; the state is as it was.
+    pub fn apply(&mut self, origin: Origin, command: Command) -> Answer {
+        // A clone shares everything; what fails half-way is dropped with it.
+        let mut next = self.clone();
+        let done = next.run(origin, command)?;
+        *self = next;
+        Ok(done)
+    }
+
+    fn run(&mut self, origin: Origin, command: Command) -> Answer {
+        match command {
+            Command::Init { cluster } => {
+                if !self.cluster.is_empty() {
+                    return Err(Refusal::new("initialized", format!("the cluster is {} already", self.cluster)));
+                }
+                self.cluster = cluster;
+                self.epoch = 1;
+                Ok(self.done(0, 0))
+            }
+            Command::Txn(txn) => self.txn(txn),
+            Command::Rollback { by, to } => {
+                let ops = self.undo(to)?;
+                let note = match by.note.is_empty() {
+                    true => format!("rollback to {to}"),
+                    false => format!("rollback to {to}: {}", by.note),
+                };
+                // What was good once may be taken back in one step: that is what a rollback is for.
+                let by = By { note, ..by };
+                self.txn(Txn { by, request: None, conditions: Vec::new(), ops, force: true })
+            }
+            Command::LeaseGrant { owner, ttl_ms } => {
+                let id = self.grant(owner, ttl_ms)?;
+                Ok(self.done(id, 0))
+            }
+            Command::LeaseRevoke { by, ids } => self.end_leases(&by, &ids),
+            Command::LeaseExpire { leader, at_ms, ids } => {
+                if leader != origin.leader {
+                    return Err(Refusal::new(
+                        "deposed",
+                        "the leader that saw the leases expire is not the leader any more",
+                    ));
+                }
+                self.end_leases(&By { at_ms, author: "control plane".into(), note: "no heartbeat".into() }, &ids)
+            }
+            Command::LockAcquire { name, owner, lease } => self.lock(name, owner, lease),
+            Command::LockRelease { name, token } => match self.locks.get(&name) {
+                Some(lock) if lock.token == token => {
+                    self.locks.remove_mut(&name);
+                    Ok(self.done(token, 0))
+                }
+                Some(lock) => Err(Refusal::new(
+                    "wrong_token",
+                    format!("lock {name:?} is held by {:?} with a later token than {token}", lock.owner),
+                )),
+                None => Err(Refusal::new("not_found", format!("nobody holds lock {name:?}"))),
+            },
+            Command::TokenPut { name, role, hash, expires_at_ms } => {
+                named("token", &name)?;
+                if self.tokens.size() >= LEASES_MAX && !self.tokens.contains_key(&name) {
+                    return Err(Refusal::new("too_many", format!("there are {LEASES_MAX} tokens already")));
+                }
+                self.tokens.insert_mut(name, Token { role, hash, expires_at_ms });
+                Ok(self.done(0, 0))
+            }
+            Command::TokenDelete { name } => {
+                if !self.tokens.remove_mut(&name) {
+                    return Err(Refusal::new("not_found", format!("there is no token {name:?}")));
+                }
+                Ok(self.done(0, 0))
+            }
+            Command::RolloutStart { txn, policy, participants } => self.start_rollout(txn, policy, participants),
+            Command::RolloutVotes { id, votes } => {
+                let mut rollout = self.running(id)?;
+                rollout.vote(votes)?;
+                self.rollouts.insert_mut(id, rollout);
+                Ok(self.done(id, 0))
+            }
+            Command::RolloutAdvance { id, stage } => {
+                let mut rollout = self.running(id)?;
+                let expected = match rollout.phase {
+                    Phase::Stage(now) => now + 1,
+                    _ => 0,
+                };
+                if stage != expected || stage as usize >= rollout.policy.stages_percent.len() {
+                    return Err(Refusal::new("wrong_stage", format!("rollout {id} goes to stage {expected} next")));
+                }
+                rollout.phase = Phase::Stage(stage);
+                self.rollouts.insert_mut(id, rollout);
+                Ok(self.done(id, 0))
+            }
+            Command::RolloutCommit { id, at_ms } => self.commit_rollout(id, at_ms),
+            Command::RolloutAbort { id, reason } => {
+                let mut rollout = self.running(id)?;
+                rollout.phase = Phase::Aborted(reason);
+                self.rollouts.insert_mut(id, rollout);
+                Ok(self.done(id, 0))
+            }
+            Command::RestoreChunk { number, bytes, .. } => self.restore_chunk(number, bytes),
+            Command::RestoreCommit { by, whole } => self.restore_commit(by, whole),
+            // Compared by whoever applies it (`replica.rs`); it changes nothing.
+            Command::Checkpoint { .. } => Ok(self.done(0, 0)),
+            Command::Agree { at_ms, verdicts, note } => self.agree(at_ms, verdicts, note),
+        }
+    }
+
+    fn done(&self, id: u64, changed: usize) -> Done {
+        Done { revision: self.revision, id, changed: u32::try_from(changed).unwrap_or(u32::MAX) }
+    }
+
+    fn draw_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    fn txn(&mut self, txn: Txn) -> Answer {
+        if let Some(known) = txn.request.as_ref().and_then(|request| self.requests.get(request)) {
+            return Ok(known.1.clone());
+        }
+        if let (Some(rollout), true) = (self.rollout(), txn.ops.iter().any(|op| is_configuration(op.key()))) {
+            return Err(Refusal::new(
+                "rollout_active",
+                format!("rollout {} is under way: wait for its end, or abort it", rollout.id),
+            ));
+        }
+        let changes = self.change(&txn)?;
+        let done = self.record(txn.by, changes);
+        if let Some(request) = txn.request {
+            self.remember(request, &done);
+        }
+        Ok(done)
+    }
+
+    /// What a transaction changes, checked and done; the revision is the caller's.
+    fn change(&mut self, txn: &Txn) -> Result<Vec<Change>, Refusal> {
+        if txn.by.note.len() > NOTE_BYTES_MAX || txn.by.author.len() > NOTE_BYTES_MAX {
+            return Err(Refusal::new("too_large", format!("a note has at most {NOTE_BYTES_MAX} bytes")));
+        }
+        if txn.request.as_ref().is_some_and(|request| request.len() > 128 || request.is_empty()) {
+            return Err(Refusal::new("bad_name", "the request's name has 1 to 128 bytes"));
+        }
+        for condition in &txn.conditions {
+            let modified = self.objects.get(&condition.key).map_or(0, |entry| entry.modified);
+            if modified != condition.modified {
+                let is =
+                    if modified == 0 { "is not there".into() } else { format!("was changed by revision {modified}") };
+                return Err(Refusal::new(
+                    "stale",
+                    format!("{} {is}, not by revision {}: read it again", condition.key, condition.modified),
+                ));
+            }
+        }
+        let before = self.clone();
+        let next = self.revision + 1;
+        let mut touched = BTreeSet::new();
+        for op in &txn.ops {
+            self.one(op, next)?;
+            touched.insert(op.key().clone());
+        }
+        let changes: Vec<Change> = touched
+            .into_iter()
+            .filter_map(|key| {
+                let (was, is) = (before.objects.get(&key), self.objects.get(&key));
+                let (was, is) = (was.map(|entry| &entry.object), is.map(|entry| &entry.object));
+                (was != is).then(|| Change { before: was.cloned(), after: is.cloned(), key })
+            })
+            .collect();
+        if self.objects.size() > OBJECTS_MAX || self.objects_bytes > OBJECTS_BYTES_MAX {
+            return Err(Refusal::new(
+                "too_large",
+                format!("the fleet's objects would exceed {OBJECTS_MAX}, or {} MiB", OBJECTS_BYTES_MAX >> 20),
+            ));
+        }
+        if changes.iter().any(|change| is_configuration(&change.key)) {
+            validate::configuration(self)?;
+        }
+        if !txn.force {
+            guard(&before, self, &changes)?;
+        }
+        Ok(changes)
+    }
+
+    fn one(&mut self, op: &Op, revision: u64) -> Result<(), Refusal> {
+        match op {
+            Op::Put { key, object } => {
+                if !object.fits(key) {
+                    return Err(Refusal::new("wrong_kind", format!("{key} is the name of another kind of object")));
+                }
+                validate::object(self, key, object)?;
+                self.put(key, Arc::new(object.clone()), revision);
+            }
+            Op::Delete { key } => {
+                if !self.objects.contains_key(key) {
+                    return Err(Refusal::new("not_found", format!("{key} is not there")));
+                }
+                self.delete(key);
+            }
+            Op::Backend { key, weight, state } => {
+                let Some(Object::Backend(backend)) = self.object(key) else {
+                    return Err(Refusal::new("not_found", format!("{key} is not a backend that is registered")));
+                };
+                let mut backend = backend.clone();
+                backend.weight = weight.unwrap_or(backend.weight);
+                backend.state = state.unwrap_or(backend.state);
+                let object = Object::Backend(backend);
+                validate::object(self, key, &object)?;
+                self.put(key, Arc::new(object), revision);
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, key: &Key, object: Arc<Object>, revision: u64) {
+        let old = self.objects.get(key);
+        if old.is_some_and(|old| old.object == object) {
+            return;
+        }
+        let created = old.map_or(revision, |old| old.created);
+        if let Some(old) = old.map(|old| Arc::clone(&old.object)) {
+            self.digest.remove(key, &old);
+            self.objects_bytes = self.objects_bytes.saturating_sub(old.weight());
+        }
+        self.digest.add(key, &object);
+        self.objects_bytes += object.weight();
+        self.objects.insert_mut(key.clone(), Entry { object, created, modified: revision });
+    }
+
+    fn delete(&mut self, key: &Key) {
+        let Some(old) = self.objects.get(key).map(|entry| Arc::clone(&entry.object)) else { return };
+        self.digest.remove(key, &old);
+        self.objects_bytes = self.objects_bytes.saturating_sub(old.weight());
+        self.objects.remove_mut(key);
+    }
+
+    /// A new revision, unless nothing has changed.
+    fn record(&mut self, by: By, changes: Vec<Change>) -> Done {
+        let changed = changes.len();
+        if changed > 0 {
+            self.revision += 1;
+            let revision = Revision { at_ms: by.at_ms, author: by.author, note: by.note, changes };
+            self.history_bytes += revision.weight();
+            self.history.insert_mut(self.revision, revision);
+            while self.history.size() > HISTORY_MAX
+                || (self.history_bytes > HISTORY_BYTES_MAX && self.history.size() > 1)
+            {
+                let Some((&oldest, weight)) = self.history.first().map(|(at, revision)| (at, revision.weight())) else {
+                    break;
+                };
+                self.history.remove_mut(&oldest);
+                self.history_bytes = self.history_bytes.saturating_sub(weight);
+            }
+        }
+        self.done(0, changed)
+    }
+
+    fn remember(&mut self, request: String, done: &Done) {
+        let order = self.draw_id();
+        self.requests.insert_mut(request.clone(), (order, done.clone()));
+        self.requests_order.insert_mut(order, request);
+        while self.requests.size() > REQUESTS_MAX {
+            let Some((&oldest, request)) = self.requests_order.first() else { break };
+            let request = request.clone();
+            self.requests_order.remove_mut(&oldest);
+            self.requests.remove_mut(&request);
+        }
+    }
+
+    fn grant(&mut self, owner: String, ttl_ms: u64) -> Result<u64, Refusal> {
+        if !TTL_MS.contains(&ttl_ms) {
+            return Err(Refusal::new("bad_ttl", format!("{ttl_ms} ms is no life for a lease: write 1s to 24h")));
+        }
+        if owner.len() > NOTE_BYTES_MAX {
+            return Err(Refusal::new("too_large", "the owner's name is too long"));
+        }
+        if self.leases.size() >= LEASES_MAX {
+            return Err(Refusal::new("too_many", format!("there are {LEASES_MAX} leases already")));
+        }
+        let id = self.draw_id();
+        self.leases.insert_mut(id, Lease { ttl_ms, owner });
+        Ok(id)
+    }
+
+    /// Leases end, and backends and locks with them.
+    fn end_leases(&mut self, by: &By, ids: &[u64]) -> Answer {
+        let ids: BTreeSet<u64> = ids.iter().copied().filter(|id| self.leases.contains_key(id)).collect();
+        if ids.is_empty() {
+            return Err(Refusal::new("not_found", "there is no such lease"));
+        }
+        for id in &ids {
+            self.leases.remove_mut(id);
+        }
+        let locks: Vec<String> =
+            self.locks.iter().filter(|(_, lock)| ids.contains(&lock.lease)).map(|(name, _)| name.clone()).collect();
+        for name in locks {
+            self.locks.remove_mut(&name);
+        }
+        let hangs = |object: &Object| matches!(object, Object::Backend(backend) if backend.lease.is_some_and(|id| ids.contains(&id)));
+        let gone: Vec<Change> = self
+            .objects
+            .iter()
+            .filter(|(_, entry)| hangs(&entry.object))
+            .map(|(key, entry)| Change { key: key.clone(), before: Some(Arc::clone(&entry.object)), after: None })
+            .collect();
+        for change in &gone {
+            self.delete(&change.key);
+        }
+        Ok(self.record(by.clone(), gone))
+    }
+
+    fn lock(&mut self, name: String, owner: String, lease: u64) -> Answer {
+        named("lock", &name)?;
+        if !self.leases.contains_key(&lease) {
+            return Err(Refusal::new("not_found", format!("there is no lease {lease}: it may have expired")));
+        }
+        match self.locks.get(&name) {
+            // Asked again, perhaps because the first answer was lost.
+            Some(lock) if lock.lease == lease && lock.owner == owner => Ok(self.done(lock.token, 0)),
+            Some(lock) => Err(Refusal::new("locked", format!("lock {name:?} is held by {:?}", lock.owner))),
+            None if self.locks.size() >= LEASES_MAX => {
+                Err(Refusal::new("too_many", format!("there are {LEASES_MAX} locks already")))
+            }
+            None => {
+                let token = self.draw_id();
+                self.locks.insert_mut(name, Lock { owner, lease, token });
+                Ok(self.done(token, 0))
+            }
+        }
+    }
+
+    fn running(&self, id: u64) -> Result<Rollout, Refusal> {
+        match self.rollouts.get(&id) {
+            Some(rollout) if !rollout.phase.is_final() => Ok(rollout.clone()),
+            Some(_) => Err(Refusal::new("rollout_over", format!("rollout {id} is over"))),
+            None => Err(Refusal::new("not_found", format!("there is no rollout {id}"))),
+        }
+    }
+
+    fn start_rollout(&mut self, txn: Txn, policy: Policy, participants: Vec<String>) -> Answer {
+        if let Some(rollout) = self.rollout() {
+            return Err(Refusal::new("rollout_active", format!("rollout {} is under way", rollout.id)));
+        }
+        let rising = policy.stages_percent.windows(2).all(|pair| pair[0] < pair[1]);
+        if !rising || policy.stages_percent.iter().any(|percent| !(1..=100).contains(percent)) {
+            return Err(Refusal::new("bad_policy", "stages are rising shares from 1 to 100 percent"));
+        }
+        if !(1..=100).contains(&policy.quorum_percent) {
+            return Err(Refusal::new("bad_policy", "the quorum is 1 to 100 percent"));
+        }
+        // Tried on a copy: what is wrong is refused before any proxy hears of it.
+        let changes = self.clone().change(&txn)?;
+        if changes.is_empty() {
+            return Ok(self.done(0, 0));
+        }
+        let changed = changes.len();
+        let id = self.draw_id();
+        let phase = Phase::Preparing;
+        let rollout = Rollout { id, txn, changes, policy, participants, votes: BTreeMap::new(), phase };
+        self.rollouts.insert_mut(id, rollout);
+        while self.rollouts.size() > ROLLOUTS_MAX {
+            let Some((&oldest, _)) = self.rollouts.first() else { break };
+            self.rollouts.remove_mut(&oldest);
+        }
+        Ok(self.done(id, changed))
+    }
+
+    fn commit_rollout(&mut self, id: u64, at_ms: u64) -> Answer {
+        let mut rollout = self.running(id)?;
+        let mut txn = rollout.txn.clone();
+        // Compare-and-set was for the moment of asking; configuration cannot have changed since.
+        txn.conditions.clear();
+        txn.by.at_ms = at_ms;
+        let changes = self.change(&txn)?;
+        let done = self.record(txn.by, changes);
+        rollout.phase = Phase::Committed(self.revision);
+        self.rollouts.insert_mut(id, rollout);
+        Ok(Done { id, ..done })
+    }
+
+    fn restore_chunk(&mut self, number: u32, bytes: Vec<u8>) -> Answer {
+        if number == 0 {
+            self.restore.clear();
+        }
+        if number as usize != self.restore.len() {
+            return Err(Refusal::new("restore_order", format!("part {} of the backup comes next", self.restore.len())));
+        }
+        let so_far: usize = self.restore.iter().map(|part| part.len()).sum();
+        if so_far + bytes.len() > RESTORE_BYTES_MAX {
+            self.restore.clear();
+            return Err(Refusal::new("too_large", format!("a backup has at most {} MiB", RESTORE_BYTES_MAX >> 20)));
+        }
+        self.restore.push(Arc::new(bytes));
+        Ok(self.done(0, 0))
+    }
+
+    /// Objects, tokens and history become the backup's. The cluster keeps its name, and no revision comes twice.
+    fn restore_commit(&mut self, by: By, whole: [u8; 32]) -> Answer {
+        let bytes: Vec<u8> = self.restore.iter().flat_map(|part| part.iter().copied()).collect();
+        self.restore.clear();
+        if *blake3::hash(&bytes).as_bytes() != whole {
+            return Err(Refusal::new(
+                "damaged",
+                "the parts do not make up the backup that was announced: send it again",
+            ));
+        }
+        let old = Self::decode(&bytes).map_err(|error| Refusal::new("damaged", error.to_string()))?;
+        let mut changes = Vec::new();
+        let keys: BTreeSet<&Key> = self.objects.keys().chain(old.objects.keys()).collect();
+        for key in keys {
+            let (was, is) = (self.objects.get(key), old.objects.get(key));
+            let (was, is) = (was.map(|entry| &entry.object), is.map(|entry| &entry.object));
+            if was != is {
+                changes.push(Change { key: key.clone(), before: was.cloned(), after: is.cloned() });
+            }
+        }
+        self.objects = old.objects;
+        self.objects_bytes = old.objects_bytes;
+        self.digest = Digest::default();
+        for (key, entry) in self.objects.iter() {
+            self.digest.add(key, &entry.object);
+        }
+        for (name, token) in old.tokens.iter() {
+            self.tokens.insert_mut(name.clone(), token.clone());
+        }
+        // Holders of leases that are gone find out by their next heartbeat.
+        self.leases = old.leases;
+        self.locks = Default::default();
+        self.rollouts = Default::default();
+        self.revision = self.revision.max(old.revision);
+        self.next_id = self.next_id.max(old.next_id);
+        self.epoch = self.epoch.max(old.epoch) + 1;
+        let note = format!("restored revision {} of cluster {:?}. {}", old.revision, old.cluster, by.note);
+        // Even if nothing differs: it is a new epoch.
+        let done = self.record(By { note, ..by }, changes);
+        Ok(done)
+    }
+
+    fn agree(&mut self, at_ms: u64, verdicts: Vec<(Key, bool)>, note: String) -> Answer {
+        let mut changes = Vec::new();
+        let next = self.revision + 1;
+        for (key, down) in verdicts {
+            let Some(Object::Backend(backend)) = self.object(&key) else { continue };
+            if backend.ejected == down {
+                continue;
+            }
+            let before = self.objects.get(&key).map(|entry| Arc::clone(&entry.object));
+            let mut backend = backend.clone();
+            backend.ejected = down;
+            let after = Arc::new(Object::Backend(backend));
+            self.put(&key, Arc::clone(&after), next);
+            changes.push(Change { key, before, after: Some(after) });
+        }
+        Ok(self.record(By { at_ms, author: "agreed health".into(), note }, changes))
+    }
+}
+
+/// Whether a change of it is shown to proxies before it holds, when it is rolled out.
+fn is_configuration(key: &Key) -> bool {
+    !matches!(key, Key::Backend { .. })
+}
+
+fn named(what: &str, name: &str) -> Result<(), Refusal> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        "bad_name",
+        format!("{name:?} is no name for a {what}: write 1 to 128 letters, digits and `._:-`"),
+    ))
+}
+
+/// Accidents that have taken fleets down: one transaction that empties a service or takes most of it away.
+fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusal> {
+    let services: BTreeSet<&str> = changes
+        .iter()
+        .filter_map(|change| match &change.key {
+            Key::Backend { service, .. } => Some(service.as_str()),
+            _ => None,
+        })
+        .collect();
+    for service in services {
+        let weight = |state: &State| -> u64 {
+            let takes = |backend: &&super::Backend| backend.state == super::BackendState::Ready;
+            state
+                .backends(service)
+                .map(|(_, _, backend)| backend)
+                .filter(takes)
+                .map(|backend| u64::from(backend.weight))
+                .sum()
+        };
+        let (had, has) = (weight(before), weight(after));
+        if had > 0 && has == 0 {
+            return Err(Refusal::new(
+                "guard_empty",
+                format!(
+                    "nothing that is registered for {service:?} would take traffic any more: force it if it is meant"
+                ),
+            ));
+        }
+        if had > 0 && (had.saturating_sub(has)) * 100 > had * LOSS_PERCENT_MAX {
+            return Err(Refusal::new(
+                "guard_loss",
+                format!(
+                    "{service:?} would lose {} % of its registered weight at once, more than {LOSS_PERCENT_MAX} %: take \
+                     smaller steps, or force it",
+                    (had - has) * 100 / had
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! What can be asked of the state, and what it answers. Variants and fields are only ever added at the end: the log of one
+//! version is read by the next.
+
+use super::model::{BackendState, Key, Object, Role};
+use super::rollout::{Policy, Vote};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An entry of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first entry: names the cluster.
+    Init {
+        /// Never changes.
+        cluster: String,
+    },
+    /// Changes objects, all or none.
+    Txn(Txn),
+    /// Makes objects as they were at a revision; a new revision.
+    Rollback {
+        /// Who, when, why.
+        by: By,
+        /// The revision.
+        to: u64,
+    },
+    /// Makes a lease.
+    LeaseGrant {
+        /// Who asks.
+        owner: String,
+        /// Milliseconds.
+        ttl_ms: u64,
+    },
+    /// Ends leases, and what hangs on them, by their holders' or an operator's wish.
+    LeaseRevoke {
+        /// Who, when, why.
+        by: By,
+        /// Which.
+        ids: Vec<u64>,
+    },
+    /// Ends leases without heartbeats. Holds only if the entry is the proposer's own: a leader that was deposed while it was
+    /// proposing revokes nothing.
+    LeaseExpire {
+        /// The member that proposes it.
+        leader: u64,
+        /// Unix milliseconds.
+        at_ms: u64,
+        /// Which.
+        ids: Vec<u64>,
+    },
+    /// Takes a lock, if nobody else has it.
+    LockAcquire {
+        /// Of what.
+        name: String,
+        /// For whom.
+        owner: String,
+        /// Goes with it.
+        lease: u64,
+    },
+    /// Gives a lock back.
+    LockRelease {
+        /// Of what.
+        name: String,
+        /// The holder's.
+        token: u64,
+    },
+    /// Makes or replaces a token.
+    TokenPut {
+        /// For the audit log.
+        name: String,
+        /// What it allows.
+        role: Role,
+        /// BLAKE3 of its text.
+        hash: [u8; 32],
+        /// Unix milliseconds.
+        expires_at_ms: Option<u64>,
+    },
+    /// Ends a token.
+    TokenDelete {
+        /// Which.
+        name: String,
+    },
+    /// Shows a change to every proxy before it holds.
+    RolloutStart {
+        /// The change.
+        txn: Txn,
+        /// How.
+        policy: Policy,
+        /// Live proxies: who must say yes.
+        participants: Vec<String>,
+    },
+    /// What proxies say.
+    RolloutVotes {
+        /// The rollout.
+        id: u64,
+        /// By proxy.
+        votes: BTreeMap<String, Vote>,
+    },
+    /// Goes on to a share of the proxies.
+    RolloutAdvance {
+        /// The rollout.
+        id: u64,
+        /// Index of the stage.
+        stage: u32,
+    },
+    /// The change holds for all.
+    RolloutCommit {
+        /// The rollout.
+        id: u64,
+        /// Unix milliseconds.
+        at_ms: u64,
+    },
+    /// The change is dropped.
+    RolloutAbort {
+        /// The rollout.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A part of a backup that is to be restored.
+    RestoreChunk {
+        /// BLAKE3 of the whole.
+        whole: [u8; 32],
+        /// From 0; part 0 begins anew.
+        number: u32,
+        /// At most some MiB.
+        bytes: Vec<u8>,
+    },
+    /// Puts the parts into force: objects are the backup's, the epoch is raised.
+    RestoreCommit {
+        /// Who, when, why.
+        by: By,
+        /// BLAKE3 of the whole.
+        whole: [u8; 32],
+    },
+    /// What the leader's state was after this many changes: a member whose own differs has gone wrong and stops.
+    Checkpoint {
+        /// Revision.
+        revision: u64,
+        /// Digest, as text.
+        digest: String,
+    },
+    /// What a quorum of proxies has seen.
+    Agree {
+        /// Unix milliseconds.
+        at_ms: u64,
+        /// Backends, and whether they are down for everybody.
+        verdicts: Vec<(Key, bool)>,
+        /// Proxies that stand behind it, for the history.
+        note: String,
+    },
+}
+
+/// Who asks, when, why.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct By {
+    /// Unix milliseconds, by the proposer's clock: only shown, never compared.
+    pub at_ms: u64,
+    /// Token, certificate or address.
+    pub author: String,
+    /// In the author's words.
+    pub note: String,
+}
+
+/// Changes of objects, all or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Txn {
+    /// Who, when, why.
+    pub by: By,
+    /// A name of the request: asked again, it gets the first answer.
+    pub request: Option<String>,
+    /// All must hold.
+    pub conditions: Vec<Condition>,
+    /// In this order.
+    pub ops: Vec<Op>,
+    /// The guards against accidents are off.
+    pub force: bool,
+}
+
+/// What must be so for a transaction to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// The object.
+    pub key: Key,
+    /// The revision that changed it last; 0: it is not there.
+    pub modified: u64,
+}
+
+/// A change of one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Op {
+    /// Makes or replaces it.
+    Put {
+        /// Which.
+        key: Key,
+        /// As it is to be.
+        object: Object,
+    },
+    /// Removes it; it must be there.
+    Delete {
+        /// Which.
+        key: Key,
+    },
+    /// Changes a backend in part; it must be there.
+    Backend {
+        /// Which.
+        key: Key,
+        /// `None`: as it is.
+        #[serde(default)]
+        weight: Option<u32>,
+        /// `None`: as it is.
+        #[serde(default)]
+        state: Option<BackendState>,
+    },
+}
+
+impl Op {
+    /// The object that it changes.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } | Self::Backend { key, .. } => key,
+        }
+    }
+}
+
+/// What came of a command.
+pub type Answer = Result<Done, Refusal>;
+
+/// It holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The state's revision after it.
+    pub revision: u64,
+    /// What it made: a lease's or a rollout's id, a lock's fencing token.
+    pub id: u64,
+    /// Objects that it changed.
+    pub changed: u32,
+}
+
+/// It does not; nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Stable machine-readable name.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// The findings, where it is a configuration that is wrong: as `ringway check` prints them.
+    pub findings: Vec<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), findings: Vec::new() }
+    }
+}

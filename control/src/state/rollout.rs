@@ -1,0 +1,224 @@
+//! Two-phase rollout: a change is shown to every live proxy, holds for growing shares of them, and then for all; or for
+//! nobody. A pure machine: commands move it, [`Rollout::next`] says what the leader should propose.
+//!
+//! The coordinator's state is in the log, so it does not block when a leader dies. Source: Gray, Lamport, "Consensus on
+//! Transaction Commit", 2006.
+
+use super::command::{Refusal, Txn};
+use super::model::Change;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How a change is rolled out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Shares of the proxies that go first, in percent, rising; empty is all at once.
+    pub stages_percent: Vec<u8>,
+    /// How long each share is watched before the next, in milliseconds.
+    pub bake_ms: u64,
+    /// How long proxies have to prepare, in milliseconds.
+    pub deadline_ms: u64,
+    /// Proxies that must have said yes at the deadline, in percent of those that were live; one no is always the end.
+    pub quorum_percent: u8,
+    /// A share's rate of failed requests may exceed that of the rest, or of before, by this many percent of all requests.
+    pub error_margin_percent: u8,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            stages_percent: Vec::new(),
+            bake_ms: 30_000,
+            deadline_ms: 10_000,
+            quorum_percent: 100,
+            error_margin_percent: 1,
+        }
+    }
+}
+
+/// What a proxy says of a change that it has built but does not use yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vote {
+    /// `None`: yes. What is wrong, otherwise.
+    pub refusal: Option<String>,
+    /// Of all rings that it would use, as a text: equal on all proxies with equal files.
+    pub digest: String,
+    /// Key space that would move, in millionths, of the service that moves most.
+    pub moved_ppm: u32,
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Proxies build it.
+    Preparing,
+    /// It holds for a share of them: the index into the policy's stages.
+    Stage(u32),
+    /// It holds for all, since this revision.
+    Committed(u64),
+    /// It holds for nobody.
+    Aborted(String),
+}
+
+impl Phase {
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Committed(_) | Self::Aborted(_))
+    }
+}
+
+/// A change on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Unique, rising.
+    pub id: u64,
+    /// The change that was asked for.
+    pub txn: Txn,
+    /// What it changes, as of the revision that it began at.
+    pub changes: Vec<Change>,
+    /// How.
+    pub policy: Policy,
+    /// Live proxies when it began.
+    pub participants: Vec<String>,
+    /// What they have said.
+    pub votes: BTreeMap<String, Vote>,
+    /// Where it stands.
+    pub phase: Phase,
+}
+
+/// What a leader should propose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing yet: ask again after at most this many milliseconds, or when something has happened.
+    Wait(u64),
+    /// [`super::Command::RolloutAdvance`].
+    Advance(u32),
+    /// [`super::Command::RolloutCommit`].
+    Commit,
+    /// [`super::Command::RolloutAbort`].
+    Abort(String),
+}
+
+/// What the leader has seen of failed requests, in millionths of all, since the phase began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Errors {
+    /// Of proxies that the change holds for.
+    pub cohort_ppm: u32,
+    /// Of the others; where there are none, of the same before.
+    pub rest_ppm: u32,
+    /// Requests that the cohort's figure stands on.
+    pub cohort_requests: u64,
+    /// Proxies of the cohort that are gone since.
+    pub cohort_lost: u32,
+}
+
+/// Requests below which a rate says nothing.
+const REQUESTS_MIN: u64 = 20;
+
+impl Rollout {
+    /// Share of the proxies that it holds for now, in percent.
+    #[must_use]
+    pub fn percent(&self) -> u8 {
+        match &self.phase {
+            Phase::Preparing | Phase::Aborted(_) => 0,
+            Phase::Stage(index) => self.policy.stages_percent.get(*index as usize).copied().unwrap_or(100),
+            Phase::Committed(_) => 100,
+        }
+    }
+
+    /// Whether a proxy belongs to a share: every proxy, and the leader, say the same.
+    #[must_use]
+    pub fn in_cohort(id: u64, proxy: &str, percent: u8) -> bool {
+        let hash = xxhash_rust::xxh3::xxh3_64_with_seed(proxy.as_bytes(), id);
+        // Multiplied, not divided: 100 takes everybody.
+        (u128::from(hash) * 100) >> 64 < u128::from(percent)
+    }
+
+    pub(super) fn vote(&mut self, votes: BTreeMap<String, Vote>) -> Result<(), Refusal> {
+        for (proxy, vote) in votes {
+            // The first word holds, and only that of those who were asked.
+            if self.participants.contains(&proxy) {
+                self.votes.entry(proxy).or_insert(vote);
+            }
+        }
+        Ok(())
+    }
+
+    /// What should come next. `elapsed_ms`: since this phase was entered, by the clock of who asks: after a change of
+    /// leader it begins anew, never shorter.
+    #[must_use]
+    pub fn next(&self, elapsed_ms: u64, errors: Errors) -> Step {
+        match &self.phase {
+            Phase::Committed(_) | Phase::Aborted(_) => Step::Wait(u64::MAX),
+            Phase::Preparing => self.prepared(elapsed_ms),
+            Phase::Stage(index) => {
+                if errors.cohort_lost > 0 {
+                    return Step::Abort(format!("{} proxies that had the change are gone", errors.cohort_lost));
+                }
+                let margin = u32::from(self.policy.error_margin_percent) * 10_000;
+                if errors.cohort_requests >= REQUESTS_MIN && errors.cohort_ppm > errors.rest_ppm.saturating_add(margin)
+                {
+                    return Step::Abort(format!(
+                        "proxies that had the change failed {:.2} % of requests, the others {:.2} %",
+                        f64::from(errors.cohort_ppm) / 10_000.0,
+                        f64::from(errors.rest_ppm) / 10_000.0
+                    ));
+                }
+                if elapsed_ms < self.policy.bake_ms {
+                    return Step::Wait(self.policy.bake_ms - elapsed_ms);
+                }
+                let next = index + 1;
+                if (next as usize) < self.policy.stages_percent.len() { Step::Advance(next) } else { Step::Commit }
+            }
+        }
+    }
+
+    fn prepared(&self, elapsed_ms: u64) -> Step {
+        let refused: Vec<String> = self
+            .votes
+            .iter()
+            .filter_map(|(proxy, vote)| vote.refusal.as_ref().map(|why| format!("{proxy}: {why}")))
+            .collect();
+        if let Some(first) = refused.first() {
+            return Step::Abort(match refused.len() {
+                1 => format!("refused by {first}"),
+                more => format!("refused by {more} proxies, first {first}"),
+            });
+        }
+        let mut digests: Vec<(&str, &str)> =
+            self.votes.iter().map(|(proxy, vote)| (vote.digest.as_str(), proxy.as_str())).collect();
+        digests.sort_unstable();
+        if let (Some(first), Some(last)) = (digests.first(), digests.last())
+            && first.0 != last.0
+        {
+            return Step::Abort(format!("{} and {} would build different rings from it", first.1, last.1));
+        }
+        if self.votes.len() >= self.participants.len() {
+            return if self.policy.stages_percent.is_empty() { Step::Commit } else { Step::Advance(0) };
+        }
+        if elapsed_ms < self.policy.deadline_ms {
+            return Step::Wait(self.policy.deadline_ms - elapsed_ms);
+        }
+        let wanted = (self.participants.len() * usize::from(self.policy.quorum_percent)).div_ceil(100);
+        if self.votes.len() < wanted {
+            let silent: Vec<&str> = self
+                .participants
+                .iter()
+                .filter(|proxy| !self.votes.contains_key(*proxy))
+                .map(String::as_str)
+                .take(5)
+                .collect();
+            return Step::Abort(format!(
+                "{} of {} proxies have not said whether they can build it, {} among them",
+                self.participants.len() - self.votes.len(),
+                self.participants.len(),
+                silent.join(", ")
+            ));
+        }
+        if self.policy.stages_percent.is_empty() { Step::Commit } else { Step::Advance(0) }
+    }
+}

@@ -1,0 +1,125 @@
+//! The same checks that a proxy's file gets, before anything is proposed and again when it is applied.
+
+use super::command::Refusal;
+use super::model::{Backend, Key, Object, TEXT_BYTES_MAX};
+use super::{BackendState, State};
+use ringway_config::{FleetBackend, FleetConfig, FleetText, Severity, check_fleet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The document that proxies read.
+pub(crate) const MAIN: &str = "main";
+
+/// Findings that an answer carries, at most.
+const FINDINGS_MAX: usize = 20;
+
+/// One object by itself.
+pub(super) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Refusal> {
+    match object {
+        Object::Document(text) | Object::Service(text) => {
+            if text.text.len() > TEXT_BYTES_MAX {
+                return Err(Refusal::new("too_large", format!("{key} has more than {} KiB", TEXT_BYTES_MAX >> 10)));
+            }
+            Ok(())
+        }
+        Object::Certificate(pair) => {
+            if pair.certificate.len() + pair.key.len() > TEXT_BYTES_MAX {
+                return Err(Refusal::new("too_large", format!("{key} has more than {} KiB", TEXT_BYTES_MAX >> 10)));
+            }
+            let pem = |text: &str, what: &str| text.contains("-----BEGIN ") && text.contains(what);
+            if !pem(&pair.certificate, "CERTIFICATE-----") || !pem(&pair.key, "PRIVATE KEY-----") {
+                return Err(Refusal::new(
+                    "bad_certificate",
+                    format!("{key}: `certificate` must be PEM of certificates, `key` PEM of a private key"),
+                ));
+            }
+            Ok(())
+        }
+        Object::Backend(backend) => self::backend(state, key, backend),
+    }
+}
+
+fn backend(state: &State, key: &Key, backend: &Backend) -> Result<(), Refusal> {
+    if backend.address.parse::<SocketAddr>().is_err() {
+        return Err(Refusal::new(
+            "bad_address",
+            format!("{key}: `{}` is not an address: write it as `10.0.0.1:8080` or `[::1]:8080`", backend.address),
+        ));
+    }
+    if backend.weight > 1600 {
+        return Err(Refusal::new("out_of_range", format!("{key}: weight {} is not from 0 to 1600", backend.weight)));
+    }
+    if backend.tier > 7 {
+        return Err(Refusal::new("out_of_range", format!("{key}: tier {} is not from 0 to 7", backend.tier)));
+    }
+    let good = |text: &Option<String>| text.as_ref().is_none_or(|text| super::is_name(text));
+    if !good(&backend.zone) || !good(&backend.source) {
+        return Err(Refusal::new("bad_name", format!("{key}: a zone has 1 to 128 letters, digits and `._:-`")));
+    }
+    if let Some(lease) = backend.lease.filter(|lease| !state.leases.contains_key(lease)) {
+        return Err(Refusal::new("not_found", format!("{key}: there is no lease {lease}: it may have expired")));
+    }
+    Ok(())
+}
+
+/// Everything together.
+pub(super) fn configuration(state: &State) -> Result<(), Refusal> {
+    // Where a proxy will have a certificate's files is its own business: any path stands for it.
+    let fleet = fleet_config(state, |name| {
+        (PathBuf::from(format!("{name}.certificate")), PathBuf::from(format!("{name}.key")))
+    });
+    match check_fleet(&fleet) {
+        Ok(_) => Ok(()),
+        Err(diagnostics) => {
+            let errors: Vec<String> = diagnostics
+                .0
+                .iter()
+                .filter(|finding| finding.severity == Severity::Error)
+                .map(ToString::to_string)
+                .collect();
+            let mut refusal =
+                Refusal::new("invalid", format!("the configuration is not valid: {} errors", errors.len()));
+            refusal.findings = errors.into_iter().take(FINDINGS_MAX).collect();
+            Err(refusal)
+        }
+    }
+}
+
+/// The state as proxies put it on top of their files; `place` says where a certificate and its key stand.
+#[must_use]
+pub fn fleet_config(state: &State, place: impl Fn(&str) -> (PathBuf, PathBuf)) -> FleetConfig {
+    from_objects(state.objects.iter().map(|(key, entry)| (key, &*entry.object)), place)
+}
+
+/// As [`fleet_config`], of objects in the order of their keys.
+pub(crate) fn from_objects<'a>(
+    objects: impl Iterator<Item = (&'a Key, &'a Object)>,
+    place: impl Fn(&str) -> (PathBuf, PathBuf),
+) -> FleetConfig {
+    let mut fleet = FleetConfig::default();
+    for (key, object) in objects {
+        match (key, object) {
+            (Key::Document(name), Object::Document(text)) if name == MAIN => {
+                fleet.documents.push(FleetText { name: format!("control plane: {key}"), text: text.text.clone() });
+            }
+            (Key::Service(name), Object::Service(text)) => {
+                let text = FleetText { name: format!("control plane: {key}"), text: text.text.clone() };
+                fleet.services.push((name.clone(), text));
+            }
+            (Key::Certificate(name), Object::Certificate(_)) => {
+                fleet.certificates.insert(name.clone(), place(name));
+            }
+            (Key::Backend { service, id }, Object::Backend(backend)) => fleet.backends.push(FleetBackend {
+                service: service.clone(),
+                id: id.clone(),
+                address: backend.address.clone(),
+                weight: backend.weight,
+                tier: backend.tier,
+                zone: backend.zone.clone(),
+                drain: backend.state != BackendState::Ready || backend.ejected,
+            }),
+            _ => {}
+        }
+    }
+    fleet
+}

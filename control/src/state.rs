@@ -20,6 +20,7 @@ pub use model::{
 };
 pub use rollout::{Errors, Phase, Policy, Rollout, Step, Vote};
 pub use validate::fleet_config;
+pub(crate) use validate::from_objects;
 
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};

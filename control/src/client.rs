@@ -1,0 +1,297 @@
+//! A proxy's end: follows the topology, keeps it on disk, tells the fleet how it goes.
+
+use crate::cache::Cache;
+use crate::http::{Api, ApiError};
+use crate::view::{Handled, View, ViewError};
+use crate::wire::{Heartbeat, Message};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+use ringway_config::model::{Control, MemberUrl};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// First and longest wait between two attempts; each is drawn from nothing up to it ("full jitter").
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A stream without a line for this long is dead: members send one every five seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Between two heartbeats, a fifth of it drawn.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Longest line: a topology.
+const LINE_BYTES_MAX: usize = 256 << 20;
+
+/// Follows the control plane for as long as it is polled.
+pub struct Client {
+    api: Api,
+    cache: Cache,
+    /// This proxy's name in the fleet.
+    pub name: String,
+    view: watch::Sender<Option<Arc<View>>>,
+    state: Mutex<Progress>,
+    hurry: Notify,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// The member that is followed now.
+    member: Option<String>,
+    /// The last word of any member.
+    heard: Option<Instant>,
+    /// The topology came from the disk, and from nobody since.
+    from_disk: bool,
+    /// Why there is no connection.
+    error: Option<String>,
+    reconnects: u64,
+}
+
+/// How it goes, for the status.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// `control plane`, `disk` or `none`.
+    pub source: &'static str,
+    /// The member that is followed.
+    pub member: Option<String>,
+    /// Since any member was heard of.
+    pub age: Option<Duration>,
+    /// Why there is no connection.
+    pub error: Option<String>,
+    /// Connections that were begun again.
+    pub reconnects: u64,
+}
+
+/// Why a client cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The settings are of no use.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The directory of the last good topology.
+    #[error("directory {}: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Client {
+    /// As a proxy's configuration says. The last good topology is read from disk.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn new(settings: &Control, name: String) -> Result<Self, ClientError> {
+        let api = Api::new(settings)?;
+        let path = &settings.directory;
+        let cache = Cache::open(path).map_err(|source| ClientError::Directory { path: path.clone(), source })?;
+        let stored = cache.load();
+        let state = Progress { from_disk: stored.is_some(), ..Progress::default() };
+        let (view, _) = watch::channel(stored.map(Arc::new));
+        Ok(Self { api, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
+    }
+
+    /// The topology as it is known, and as it changes.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Option<Arc<View>>> {
+        self.view.subscribe()
+    }
+
+    /// Where it is kept.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// How it goes.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let state = self.state();
+        let source = match (self.view.borrow().is_some(), state.from_disk) {
+            (false, _) => "none",
+            (true, true) => "disk",
+            (true, false) => "control plane",
+        };
+        Standing {
+            source,
+            member: state.member.clone(),
+            age: state.heard.map(|at| at.elapsed()),
+            error: state.error.clone(),
+            reconnects: state.reconnects,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Progress> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the next heartbeat at once: something has happened that the fleet waits for.
+    pub fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Follows the topology. Never returns.
+    pub async fn follow(&self) {
+        let mut wait = BACKOFF.0;
+        let mut random = Random::new(&self.name);
+        let mut from = random.below(self.api.members().len().max(1));
+        loop {
+            let members = self.api.members();
+            let Some(member) = members.get(from % members.len().max(1)).cloned() else {
+                return std::future::pending().await;
+            };
+            let began = Instant::now();
+            let error = match self.follow_one(&member).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            {
+                let mut state = self.state();
+                if state.error.as_ref() != Some(&error) {
+                    tracing::warn!(%member, error, "the control plane cannot be followed: what is in force stays");
+                }
+                state.member = None;
+                state.error = Some(error);
+                state.reconnects += 1;
+            }
+            // A connection that has lasted was a good one.
+            if began.elapsed() > BACKOFF.1 {
+                wait = BACKOFF.0;
+            }
+            tokio::time::sleep(wait.mul_f64(random.unit())).await;
+            wait = (wait * 2).min(BACKOFF.1);
+            from += 1;
+        }
+    }
+
+    async fn follow_one(&self, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
+        let mut link = self.api.connect(member).await.map_err(|error| error.to_string())?;
+        let path = match &*self.view.borrow() {
+            Some(view) => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
+            None => "/v1/watch".to_owned(),
+        };
+        let response =
+            self.api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = http_body_util::Limited::new(response.into_body(), 1 << 20).collect().await;
+            let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            return Err(crate::http::problem(status, &body).to_string());
+        }
+        let mut body = response.into_body();
+        let mut line = Vec::new();
+        loop {
+            let frame =
+                tokio::time::timeout(SILENCE_MAX, body.frame()).await.map_err(|_| "it has gone silent".to_owned())?;
+            let frame = frame.ok_or("it has ended the stream")?.map_err(|error| error.to_string())?;
+            let Some(data) = frame.data_ref() else { continue };
+            for part in data.split_inclusive(|byte| *byte == b'\n') {
+                line.extend_from_slice(part);
+                if line.len() > LINE_BYTES_MAX {
+                    return Err("its lines are too long".into());
+                }
+                if line.ends_with(b"\n") {
+                    let message = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
+                    line.clear();
+                    // A topology may be large: its memory is given back.
+                    line.shrink_to(1 << 16);
+                    self.take(member, message).map_err(|error| error.to_string())?;
+                }
+            }
+        }
+    }
+
+    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), ViewError> {
+        // A member that has lost its leader knows less and less: it may be heard, but it does not make us younger.
+        let stale = matches!(&message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > 15_000));
+        let known = self.view.borrow().clone();
+        let next = match (&known, message) {
+            (Some(view), message) => {
+                let mut next = (**view).clone();
+                match next.handle(message)? {
+                    Handled::Changed => Some(next),
+                    Handled::Same => None,
+                }
+            }
+            (None, Message::Snapshot(snapshot)) => Some(View::from_snapshot(snapshot, None)?),
+            (None, _) => return Err(ViewError::Gap { epoch: 0, previous: 0 }),
+        };
+        {
+            let mut state = self.state();
+            if state.member.is_none() {
+                tracing::info!(%member, "the control plane is followed");
+                state.member = Some(member.to_string());
+                state.error = None;
+            }
+            if !stale {
+                state.heard = Some(Instant::now());
+            }
+            state.from_disk = false;
+        }
+        if let Some(next) = next {
+            self.view.send_replace(Some(Arc::new(next)));
+        }
+        Ok(())
+    }
+
+    /// Tells the fleet how it goes, every two seconds and on [`Client::hurry`]. Never returns.
+    pub async fn report(&self, heartbeat: impl Fn() -> Heartbeat) {
+        let mut random = Random::new(&self.name);
+        let mut link = None;
+        let mut from = 0_usize;
+        let path = format!("/v1/proxies/{}", self.name);
+        loop {
+            let wait = HEARTBEAT.mul_f64(0.8 + 0.2 * random.unit());
+            // Not twice as often as every fiftieth of a second, whatever happens.
+            let soonest = tokio::time::sleep(Duration::from_millis(20));
+            let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
+            soonest.await;
+            let members = self.api.members();
+            let Some(member) = members.get(from % members.len().max(1)) else { return std::future::pending().await };
+            let mut open = match link.take() {
+                Some(open) => open,
+                None => match self.api.connect(member).await {
+                    Ok(open) => open,
+                    Err(_) => {
+                        from += 1;
+                        continue;
+                    }
+                },
+            };
+            let Ok(body) = serde_json::to_vec(&heartbeat()) else { continue };
+            let ask = self.api.ask(&mut open, Method::PUT, &path, body.into());
+            match tokio::time::timeout(HEARTBEAT, ask).await {
+                Ok(Ok(_)) => link = Some(open),
+                // The member has no leader to tell, or does not know us: another may.
+                _ => from += 1,
+            }
+        }
+    }
+}
+
+/// Enough to spread proxies in time; seeded by their names and the process.
+struct Random(u64);
+
+impl Random {
+    fn new(name: &str) -> Self {
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
+        Self(seed | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        // xorshift64*. Source: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016.
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}

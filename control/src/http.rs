@@ -1,0 +1,280 @@
+//! A client of the API: any member will do.
+
+use crate::tls::{self, TlsError};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use ringway_config::model::{Control, MemberUrl};
+use rustls::pki_types::ServerName;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Until a connection stands, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Until an answer begins.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+/// Largest answer: a backup.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Where members are, and what is shown to them.
+#[derive(Clone)]
+pub struct Api {
+    members: Vec<MemberUrl>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    server_name: Option<String>,
+    authorization: Option<header::HeaderValue>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// The settings are of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The token cannot be read.
+    #[error("token file {}: {reason}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A member cannot be reached.
+    #[error("{member}: {reason}")]
+    Unreachable {
+        /// Its address.
+        member: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is nobody to ask.
+    #[error("no member of the control plane is named: write `control: {{ members: [ \"https://HOST:9700\" ] }}`")]
+    NoMembers,
+    /// A member said no.
+    #[error("{0}")]
+    Refused(Problem),
+    /// A member said something else.
+    #[error("{member} answered what cannot be read: {reason}")]
+    Strange {
+        /// Its address.
+        member: String,
+        /// What.
+        reason: String,
+    },
+}
+
+/// Why a member said no. Source: RFC 9457.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The answer's status.
+    pub status: u16,
+    /// Stable machine-readable name.
+    pub code: String,
+    /// What is wrong, and what to do.
+    pub detail: String,
+    /// The findings, where a configuration is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.detail, self.code)?;
+        self.findings.iter().try_for_each(|finding| write!(f, "\n\n{finding}"))
+    }
+}
+
+/// A connection to a member.
+pub struct Link {
+    sender: SendRequest<Full<Bytes>>,
+    /// Whose it is.
+    pub member: MemberUrl,
+}
+
+impl Api {
+    /// As a proxy's configuration says.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn new(settings: &Control) -> Result<Self, ApiError> {
+        let mut members = settings.members.clone();
+        if members.is_empty()
+            && settings.embedded
+            && let Some(member) = &settings.member
+        {
+            members.extend(MemberUrl::parse(&format!(
+                "http{}://{}",
+                if member.tls.is_some() { "s" } else { "" },
+                member.address
+            )));
+        }
+        let tls = if members.iter().any(|member| member.tls) {
+            let identity = settings.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+            Some(tls::client(settings.ca.as_deref(), identity, &[b"http/1.1"])?)
+        } else {
+            None
+        };
+        let authorization = settings.token_file.as_ref().map(|path| bearer(path)).transpose()?;
+        Ok(Self { members, tls, server_name: settings.server_name.clone(), authorization })
+    }
+
+    /// How many members are known.
+    #[must_use]
+    pub fn members(&self) -> &[MemberUrl] {
+        &self.members
+    }
+
+    /// A connection to one of them.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`].
+    pub async fn connect(&self, member: &MemberUrl) -> Result<Link, ApiError> {
+        let failed = |reason: String| ApiError::Unreachable { member: member.to_string(), reason };
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.open(member)).await {
+            Ok(Ok(sender)) => Ok(Link { sender, member: member.clone() }),
+            Ok(Err(reason)) => Err(failed(reason)),
+            Err(_) => Err(failed(format!("no connection within {}s", CONNECT_TIMEOUT.as_secs()))),
+        }
+    }
+
+    async fn open(&self, member: &MemberUrl) -> Result<SendRequest<Full<Bytes>>, String> {
+        let stream =
+            TcpStream::connect((member.host.as_str(), member.port)).await.map_err(|error| error.to_string())?;
+        // Small requests, each waited for.
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        if !member.tls {
+            return handshake(stream).await;
+        }
+        let config = self.tls.clone().ok_or("TLS is not set up")?;
+        let name = self.server_name.clone().unwrap_or_else(|| member.host.clone());
+        let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
+        let stream =
+            tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|error| error.to_string())?;
+        handshake(stream).await
+    }
+
+    /// Asks one member after the other until one answers; what it answers holds.
+    ///
+    /// # Errors
+    /// See [`ApiError`]: the last member's, if none can be asked.
+    pub async fn call(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Bytes, ApiError> {
+        let body: Bytes = body.into();
+        let mut last = ApiError::NoMembers;
+        for member in &self.members {
+            let mut link = match self.connect(member).await {
+                Ok(link) => link,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            match self.ask(&mut link, method.clone(), path, body.clone()).await {
+                // A member that has no leader says so; another may have one.
+                Err(ApiError::Refused(problem)) if problem.code == "no_leader" => last = ApiError::Refused(problem),
+                // Reading is repeated elsewhere; what may have been done is not.
+                Err(error @ (ApiError::Unreachable { .. } | ApiError::Strange { .. })) if method == Method::GET => {
+                    last = error;
+                }
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    /// As [`Api::call`], JSON both ways.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<serde_json::Value, ApiError> {
+        let answer = self.call(method, path, body.map(ToString::to_string).unwrap_or_default()).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|error| ApiError::Strange { member: "a member".into(), reason: error.to_string() })
+    }
+
+    /// Asks over a connection, and reads the answer to its end.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; past [`ApiError::Refused`], the connection is of no more use.
+    pub async fn ask(&self, link: &mut Link, method: Method, path: &str, body: Bytes) -> Result<Bytes, ApiError> {
+        let member = link.member.to_string();
+        let failed = |reason: String| ApiError::Strange { member: member.clone(), reason };
+        let response = self.begin(link, method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+        let body = tokio::time::timeout(ANSWER_TIMEOUT, body.collect()).await;
+        let body = body.map_err(|_| failed("the answer does not end".into()))?;
+        let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+        if status.is_success() { Ok(body) } else { Err(ApiError::Refused(problem(status, &body))) }
+    }
+
+    /// Asks over a connection; the answer's body is the caller's to read.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`].
+    pub async fn begin(
+        &self,
+        link: &mut Link,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ApiError> {
+        let member = link.member.to_string();
+        let failed = |reason: String| ApiError::Unreachable { member: member.clone(), reason };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, link.member.authority())
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| failed(error.to_string()))?;
+        match tokio::time::timeout(ANSWER_TIMEOUT, link.sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed(format!("no answer within {}s", ANSWER_TIMEOUT.as_secs()))),
+        }
+    }
+}
+
+/// What a refusal says; of somebody who does not speak as members do, the status.
+pub(crate) fn problem(status: StatusCode, body: &[u8]) -> Problem {
+    serde_json::from_slice(body).unwrap_or_else(|_| Problem {
+        status: status.as_u16(),
+        code: "http".into(),
+        detail: format!("the answer is {status}"),
+        findings: Vec::new(),
+    })
+}
+
+fn bearer(path: &std::path::Path) -> Result<header::HeaderValue, ApiError> {
+    let failed = |reason: String| ApiError::Token { path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let mut value = header::HeaderValue::from_str(&format!("Bearer {}", text.trim()))
+        .map_err(|_| failed("it must be one line of letters and digits".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // It ends when the sender and the answer are dropped; what goes wrong is told through them.
+    tokio::spawn(connection);
+    Ok(sender)
+}

@@ -1,0 +1,5 @@
+//! The control plane of Ringway: a small replicated store of topology, and what proxies read it with.
+#![warn(missing_docs)]
+
+pub mod store;
+pub mod transport;

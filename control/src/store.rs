@@ -232,7 +232,11 @@ impl Store {
         Self::run(path, loaded, None)
     }
 
-    fn run(path: PathBuf, (database, view): (Database, View), directory: Option<Directory>) -> Result<Self, StoreError> {
+    fn run(
+        path: PathBuf,
+        (database, view): (Database, View),
+        directory: Option<Directory>,
+    ) -> Result<Self, StoreError> {
         let (queue, ops) = mpsc::channel(QUEUE_OPS_MAX);
         let (failure, _) = watch::channel(None);
         let pulse = Arc::new(Pulse::default());

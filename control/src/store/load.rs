@@ -9,7 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition,
+};
 use serde::de::DeserializeOwned;
 
 use super::record::{self, Entry, Identity, RecordError};
@@ -50,8 +52,9 @@ pub(super) fn open(
         Ok((database, view))
     };
     // Damaged pages make the database panic in places; a panic here is one more way of finding them.
-    catch_unwind(AssertUnwindSafe(attempt))
-        .unwrap_or_else(|panic| Err(damaged(path, Place::File, &format!("the database panicked: {}", message(&*panic)))))
+    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|panic| {
+        Err(damaged(path, Place::File, &format!("the database panicked: {}", message(&*panic))))
+    })
 }
 
 fn read(path: &Path, database: &Database, identity: &Identity, has_run: bool) -> Result<View, StoreError> {
@@ -105,8 +108,7 @@ fn read(path: &Path, database: &Database, identity: &Identity, has_run: bool) ->
         log.insert(index, Arc::new(entry));
     }
     view.log = log;
-    let headers: Vec<SnapshotHeader> =
-        field(path, Place::Snapshots, SNAPSHOTS, get(SNAPSHOTS)?)?.unwrap_or_default();
+    let headers: Vec<SnapshotHeader> = field(path, Place::Snapshots, SNAPSHOTS, get(SNAPSHOTS)?)?.unwrap_or_default();
     view.next_snapshot = headers.last().map_or(0, |header| header.number.saturating_add(1));
     view.snapshots = usable(path, database, headers, &view)?;
     Ok(view)
@@ -134,7 +136,9 @@ fn usable(
     }
     let reached = headers.last().and_then(|header| header.meta.last).map(|id| id.index);
     if view.purged.map(|id| id.index) > reached {
-        return Err(first_problem.unwrap_or_else(|| damaged(path, Place::Snapshots, "none reaches the log's beginning")));
+        return Err(
+            first_problem.unwrap_or_else(|| damaged(path, Place::Snapshots, "none reaches the log's beginning"))
+        );
     }
     Ok(headers)
 }

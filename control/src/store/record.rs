@@ -160,10 +160,7 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry {
-        Entry {
-            id: LogId { term: 3, leader: 7, index: 42 },
-            payload: Payload::Command(Bytes::from_static(b"set a 1")),
-        }
+        Entry { id: LogId { term: 3, leader: 7, index: 42 }, payload: Payload::Command(Bytes::from_static(b"set a 1")) }
     }
 
     #[test]

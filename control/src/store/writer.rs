@@ -21,14 +21,35 @@ const BATCH_OPS_MAX: usize = 512;
 
 /// What the thread is asked to write.
 pub(super) enum Op {
-    Append { records: Vec<(u64, Vec<u8>)>, done: Done },
-    Meta { key: u8, record: Vec<u8>, done: Done },
+    Append {
+        records: Vec<(u64, Vec<u8>)>,
+        done: Done,
+    },
+    Meta {
+        key: u8,
+        record: Vec<u8>,
+        done: Done,
+    },
     /// Goes with the next transaction that something else causes.
-    Committed { record: Vec<u8> },
-    Truncate { from: u64, done: Done },
-    Purge { through: u64, record: Vec<u8>, done: Done },
+    Committed {
+        record: Vec<u8>,
+    },
+    Truncate {
+        from: u64,
+        done: Done,
+    },
+    Purge {
+        through: u64,
+        record: Vec<u8>,
+        done: Done,
+    },
     /// `headers` are those to keep, the new one last.
-    Snapshot { headers: Vec<SnapshotHeader>, record: Vec<u8>, content: Bytes, done: Done },
+    Snapshot {
+        headers: Vec<SnapshotHeader>,
+        record: Vec<u8>,
+        content: Bytes,
+        done: Done,
+    },
     Stop,
 }
 

@@ -233,7 +233,8 @@ impl Peer {
         rpc: Rpc,
         parts: Vec<Bytes>,
     ) -> Result<A, CallError> {
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| CallError::Broken { address: self.address(), source };
+        let broken =
+            |source: Box<dyn std::error::Error + Send + Sync>| CallError::Broken { address: self.address(), source };
         let length: usize = parts.iter().map(Bytes::len).sum();
         let uri = Uri::builder().scheme("http").authority(self.address.as_str()).path_and_query(rpc.path()).build();
         let request = Request::post(uri.map_err(|error| broken(error.into()))?)

@@ -20,9 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::wire::{self, Call, Reply};
-use super::{
-    CLUSTER_HEADER, PING_INTERVAL, PROTOCOL, PROTOCOL_HEADER, Rpc, SMALL_BYTES_MAX, TO_NODE_HEADER,
-};
+use super::{CLUSTER_HEADER, PING_INTERVAL, PROTOCOL, PROTOCOL_HEADER, Rpc, SMALL_BYTES_MAX, TO_NODE_HEADER};
 use crate::store::record::Identity;
 
 /// A cluster has some ten members with four connections each.

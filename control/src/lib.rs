@@ -1,8 +1,13 @@
-//! The control plane: a small replicated store of topology, and what proxies read it with.
+//! The control plane of Ringway: a small replicated store of topology, and what proxies read it with.
+#![warn(missing_docs)]
+
 pub mod cache;
 pub mod client;
+pub mod consensus;
 pub mod http;
 pub mod state;
+pub mod store;
 pub mod tls;
+pub mod transport;
 pub mod view;
 pub mod wire;

@@ -1,0 +1,502 @@
+//! Consensus: one log, one machine, several members that stay the same.
+//!
+//! The only module that sees the engine (openraft). The rest of the crate proposes commands, waits for read barriers
+//! and watches a [`Status`]; disk and wire carry structs of `store/record.rs`.
+//!
+//! ```text
+//! propose -> engine -> log.rs -> store           (this member's disk)
+//!               |-> network.rs -> transport      (the others' disks)
+//!               '-> machine.rs -> Machine::apply (once a quorum has it)
+//! ```
+
+mod care;
+mod convert;
+mod log;
+mod machine;
+mod members;
+mod network;
+mod status;
+#[cfg(test)]
+mod suite;
+mod types;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::error::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::raft::ClientWriteResponse;
+use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use self::log::Log;
+use self::machine::{Retired, StateMachine};
+pub use self::members::MemberError;
+use self::network::{Network, Server};
+pub use self::status::{MemberStatus, Role, Status};
+use self::types::{Command, Raft, Types};
+use crate::store::record::Identity;
+pub use crate::store::record::MemberInfo;
+use crate::store::{Store, StoreError};
+use crate::transport::{self, Dialer};
+
+/// The largest command, in bytes: an append call holds several.
+pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Its index in the log; grows by one, with gaps where the log had other entries than commands.
+    pub index: u64,
+    /// The term that it belongs to.
+    pub term: u64,
+    /// The member whose term it is. A deposed leader's command never carries a later leader's id.
+    pub leader: u64,
+}
+
+/// Why a machine cannot go on. The member stops: skipping an entry would make its state differ from the others'.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the machine halts: {reason}")]
+pub struct Halt {
+    /// For the log and the operator.
+    pub reason: String,
+}
+
+/// Why a snapshot's bytes are not a state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("restore the machine: {reason}")]
+pub struct RestoreError {
+    /// For the log and the operator.
+    pub reason: String,
+}
+
+/// A state of one moment that serialises itself when it is called.
+pub type Frozen = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
+/// What the log decides over. Deterministic: no clock, no randomness, no floats, no order of hash maps.
+pub trait Machine: Send + Sync + 'static {
+    /// Applies one committed command; the answer goes to whoever proposed it here.
+    ///
+    /// Fails only on a command that this build does not know, which stops the member. A panic does too.
+    fn apply(&mut self, at: At, command: &[u8]) -> Result<Vec<u8>, Halt>;
+
+    /// The whole state, to be written into a snapshot. Cheap to take: it is serialised later, off the path of `apply`.
+    fn freeze(&self) -> Frozen;
+
+    /// Replaces the state by a snapshot's.
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError>;
+}
+
+/// TLS between members. Both sides are expected to demand certificates: a peer that may connect may vote.
+#[derive(Clone, Debug)]
+pub struct PeerTls {
+    /// For calls from other members.
+    pub server: Arc<rustls::ServerConfig>,
+    /// For calls to other members; checks the host of their peer address.
+    pub client: Arc<rustls::ClientConfig>,
+}
+
+/// How long members wait for each other.
+///
+/// A leader is missed after `election_max` plus a random time within `election_min..election_max`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two heartbeats.
+    pub heartbeat: Duration,
+    /// The shortest time until an election.
+    pub election_min: Duration,
+    /// The longest, and the length of a leader's lease.
+    pub election_max: Duration,
+    /// For a connection: name, TCP, TLS, HTTP/2.
+    pub connect: Duration,
+    /// For entries to reach a follower's disk.
+    pub append: Duration,
+    /// For a snapshot to be sent and installed.
+    pub snapshot: Duration,
+    /// For a proposal, a read barrier or a membership change to be decided.
+    pub decide: Duration,
+}
+
+impl Timing {
+    /// Members in one data centre.
+    pub fn lan() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            heartbeat: ms(50),
+            election_min: ms(150),
+            election_max: ms(300),
+            connect: ms(200),
+            append: ms(2_000),
+            snapshot: ms(30_000),
+            decide: ms(5_000),
+        }
+    }
+
+    /// Members up to some 100 ms apart.
+    pub fn wan() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            heartbeat: ms(250),
+            election_min: ms(750),
+            election_max: ms(1_500),
+            connect: ms(1_000),
+            append: ms(5_000),
+            snapshot: ms(120_000),
+            decide: ms(15_000),
+        }
+    }
+}
+
+/// A member's settings.
+#[derive(Debug)]
+pub struct Options {
+    /// For `raft.redb`, `node.json` and `LOCK`; made where there is none.
+    pub directory: PathBuf,
+    /// The cluster's name: 1 to 128 visible ASCII characters. Members of another cluster are refused.
+    pub cluster: String,
+    /// This member: random, never given to another, not even after its disk is lost.
+    pub node: u64,
+    /// Where it is reached.
+    pub info: MemberInfo,
+    /// Where other members call.
+    pub listener: TcpListener,
+    /// `None`: plain TCP, for loopback only.
+    pub tls: Option<PeerTls>,
+    /// See [`Timing`].
+    pub timing: Timing,
+    /// Entries from one snapshot to the next; 5000 is usual.
+    pub snapshot_every: u64,
+    /// Entries that stay in the log behind a snapshot, for followers that lag a little; 1000 is usual.
+    pub keep: u64,
+}
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is out of bounds.
+    #[error("the cluster's name must be 1 to 128 visible ASCII characters")]
+    ClusterName,
+    /// Time-outs that cannot work together.
+    #[error("timing: {0}")]
+    Timing(String),
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The listener.
+    #[error("listen for members: {0}")]
+    Listen(#[source] std::io::Error),
+    /// The log cannot be replayed: the machine refuses a snapshot, for instance.
+    #[error("replay the log: {0}")]
+    Replay(String),
+}
+
+/// Why a proposal or a read has no good answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another member leads, as far as this one knows. Nothing was proposed.
+    #[error("member {} leads", .leader.as_ref().map_or_else(|| "none".to_owned(), |(node, info)| format!("{node} ({})", info.name)))]
+    NotLeader {
+        /// Who does; `None` during an election.
+        leader: Option<(u64, MemberInfo)>,
+    },
+    /// This leader has no quorum, or not yet, or is handing over. Nothing was proposed; try again.
+    #[error("no quorum")]
+    Unavailable,
+    /// Proposed and not decided in time, or the leader changed meanwhile. It may be, or may yet become, committed:
+    /// only a command that can be recognised may be tried again.
+    #[error("proposed, and not known to be committed")]
+    Unknown,
+    /// Longer than [`COMMAND_BYTES_MAX`].
+    #[error("{bytes} bytes are more than a command may have ({COMMAND_BYTES_MAX})")]
+    TooLarge {
+        /// The command's length.
+        bytes: usize,
+    },
+    /// This member has stopped or failed; see [`Node::failed`].
+    #[error("this member has stopped")]
+    Stopped,
+}
+
+/// Why a member cannot go on. The process should exit with an error and be restarted; boot verifies the disk.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The disk failed.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    /// The engine stopped by itself: the machine halted, or an invariant broke.
+    #[error("consensus failed: {0}")]
+    Engine(String),
+}
+
+/// A committed and applied command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// Where in the log it stands.
+    pub index: u64,
+    /// What [`Machine::apply`] said.
+    pub answer: Vec<u8>,
+}
+
+/// How a read makes sure that this member still leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Asks a quorum.
+    Index,
+    /// Trusts the lease: no round trip, but clocks that run at different speeds could break it.
+    Lease,
+}
+
+/// A member. Cheap to clone; all clones are one member.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: u64,
+    info: MemberInfo,
+    timing: Timing,
+    raft: Raft,
+    store: Store,
+    retired: Retired,
+    /// One membership change of this member's at a time.
+    changing: tokio::sync::Mutex<()>,
+    status: watch::Receiver<Status>,
+    failure: watch::Receiver<Option<Failure>>,
+    server: Mutex<Option<transport::Server>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.inner.id).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Starts a member: verifies its disk, replays its log and serves other members.
+    ///
+    /// A new member is nobody's until it is initialised ([`Node::initialize`]) or added by a leader
+    /// ([`Node::add_learner`]).
+    pub async fn start<M: Machine>(options: Options, machine: M) -> Result<Self, StartError> {
+        let (directory, identity) = (options.directory.clone(), identity(&options)?);
+        let store = tokio::task::spawn_blocking(move || Store::open(&directory, &identity)).await;
+        let store = store.map_err(|error| StartError::Replay(error.to_string()))??;
+        Self::start_on(options, machine, store).await
+    }
+
+    /// Starts a member on a store of the caller's; `directory` is not used. For tests that make disks fail.
+    pub async fn start_on<M: Machine>(options: Options, machine: M, store: Store) -> Result<Self, StartError> {
+        let identity = identity(&options)?;
+        let config = Arc::new(config(&options)?);
+        let retired = Retired::default();
+        let timing = options.timing;
+        let source = options.listener.local_addr().map_err(StartError::Listen)?.ip();
+        let client_tls = options.tls.as_ref().map(|tls| &tls.client);
+        let dialer = Arc::new(Dialer::new(options.cluster, Some(source), timing.connect, client_tls));
+        let network = Network { dialer, timing: timing.clone() };
+        let log = Log { store: store.clone() };
+        let machine = StateMachine::new(Box::new(machine), store.clone(), Arc::clone(&retired));
+        let raft = match Raft::build(options.node, config, network, log, machine).await {
+            Ok(raft) => raft,
+            Err(error) => {
+                store.close().await;
+                return Err(StartError::Replay(error.to_string()));
+            }
+        };
+        let handler = Server { raft: raft.clone(), node: options.node };
+        let server_tls = options.tls.as_ref().map(|tls| &tls.server);
+        let server = match transport::Server::start(options.listener, server_tls, identity, handler) {
+            Ok(server) => server,
+            Err(error) => {
+                store.close().await;
+                return Err(StartError::Listen(error));
+            }
+        };
+        raft.run();
+        let (status_sender, status) = watch::channel(status::of(&raft, timing.election_max));
+        let (failure_sender, failure) = watch::channel(None);
+        let inner = Arc::new(Inner {
+            id: options.node,
+            info: options.info,
+            raft: raft.clone(),
+            store: store.clone(),
+            retired,
+            changing: tokio::sync::Mutex::default(),
+            status,
+            failure,
+            server: Mutex::new(Some(server)),
+            tasks: Mutex::default(),
+            timing: timing.clone(),
+        });
+        let tasks = vec![
+            tokio::spawn(status::publish(raft.clone(), timing, status_sender)),
+            tokio::spawn(care::report(raft, store, failure_sender)),
+            tokio::spawn(care::watch(Arc::downgrade(&inner))),
+        ];
+        *inner.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        Ok(Self { inner })
+    }
+
+    /// Makes this member a cluster of one. Only on a member that has never been in one.
+    pub async fn initialize(&self) -> Result<(), MemberError> {
+        let members = BTreeMap::from([(self.inner.id, self.inner.info.clone())]);
+        match self.inner.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(_)) => Err(MemberError::NotPristine),
+            Err(RaftError::Fatal(_)) => Err(MemberError::Propose(ProposeError::Stopped)),
+        }
+    }
+
+    /// Proposes a command; on return it is committed and applied here.
+    ///
+    /// Waits up to `Timing::decide`. What each error says about the command is told at [`ProposeError`].
+    pub async fn propose(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes: command.len() });
+        }
+        let write = self.inner.raft.client_write(Command(Bytes::from(command)));
+        match timeout(self.inner.timing.decide, write).await {
+            Ok(Ok(ClientWriteResponse { log_id, data, .. })) => Ok(Proposed { index: log_id.index(), answer: data }),
+            Ok(Err(error)) => Err(self.write_error(error)),
+            Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Makes a read of the machine linearizable: what was committed before the call is applied on return.
+    ///
+    /// Only on the leader; waits up to `Timing::decide`.
+    pub async fn read_barrier(&self, policy: Read) -> Result<(), ProposeError> {
+        let policy = match policy {
+            Read::Index => ReadPolicy::ReadIndex,
+            Read::Lease => ReadPolicy::LeaseRead,
+        };
+        match timeout(self.inner.timing.decide, self.inner.raft.ensure_linearizable(policy)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => Err(self.forward(forward)),
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(ProposeError::Unavailable)
+            }
+            Ok(Err(RaftError::Fatal(_))) => Err(ProposeError::Stopped),
+        }
+    }
+
+    /// Waits after a restart until the machine is as new as the disk's log says it was; until then local reads may
+    /// go back in time. `false` when that takes longer than `within`: without a quorum it never comes.
+    pub async fn recovered(&self, within: Duration) -> bool {
+        self.inner.raft.wait_for_recovery(Some(within)).await.is_ok()
+    }
+
+    /// This member's view of the cluster at this moment.
+    pub fn status(&self) -> Status {
+        status::of(&self.inner.raft, self.inner.timing.election_max)
+    }
+
+    /// The view as it changes; `quorum_age` alone does not count as a change.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.inner.status.clone()
+    }
+
+    /// Takes a snapshot now; it is on disk some time after the return, see [`Status::snapshot`].
+    pub async fn snapshot(&self) -> Result<(), ProposeError> {
+        self.inner.raft.trigger().snapshot().await.map_err(|_| ProposeError::Stopped)
+    }
+
+    /// Resolves when the disk or the engine has failed for good; never after [`Node::stop`].
+    pub async fn failed(&self) -> Failure {
+        let mut failure = self.inner.failure.clone();
+        match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+            Ok(Some(failure)) => failure,
+            // Stopped without a failure.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Leaves the network, writes what is queued and closes the disk. Other clones answer `Stopped` from then on.
+    ///
+    /// Does not hand over: [`Node::transfer`] first spares the others an election.
+    pub async fn stop(self) {
+        let server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in &tasks {
+            task.abort();
+        }
+        for task in tasks {
+            // Aborted: the error says just that.
+            let _ = task.await;
+        }
+        // An engine that has failed before says so here again.
+        let _ = self.inner.raft.shutdown().await;
+        self.inner.store.close().await;
+    }
+
+    fn write_error(&self, error: RaftError<Types, ClientWriteError<Types>>) -> ProposeError {
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => self.forward(forward),
+            // Appended here and then lost to another leader, who may have it too; or the engine died with it.
+            RaftError::APIError(_) | RaftError::Fatal(openraft::error::Fatal::StorageError(_)) => ProposeError::Unknown,
+            RaftError::Fatal(_) => ProposeError::Stopped,
+        }
+    }
+
+    fn forward(&self, forward: ForwardToLeader<Types>) -> ProposeError {
+        match (forward.leader_id, forward.leader_node) {
+            (Some(leader), Some(info)) if leader != self.inner.id => {
+                ProposeError::NotLeader { leader: Some((leader, info)) }
+            }
+            _ if self.inner.raft.metrics().borrow_watched().state.is_leader() => ProposeError::Unavailable,
+            _ => ProposeError::NotLeader { leader: None },
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
+}
+
+fn identity(options: &Options) -> Result<Identity, StartError> {
+    let cluster = &options.cluster;
+    // It travels in a header.
+    if cluster.is_empty() || cluster.len() > 128 || !cluster.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(StartError::ClusterName);
+    }
+    Ok(Identity { cluster: cluster.clone(), node: options.node })
+}
+
+fn config(options: &Options) -> Result<Config, StartError> {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let timing = &options.timing;
+    let config = Config {
+        cluster_name: options.cluster.clone(),
+        heartbeat_interval: ms(timing.heartbeat),
+        election_timeout_min: ms(timing.election_min),
+        election_timeout_max: ms(timing.election_max),
+        install_snapshot_timeout: ms(timing.snapshot),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
+        max_in_snapshot_log_to_keep: options.keep,
+        // A follower that lags by more is faster served with a snapshot; must exceed `snapshot_every`, or a new
+        // snapshot would not end the lag.
+        replication_lag_threshold: options.snapshot_every.saturating_add(options.keep).saturating_add(1),
+        max_payload_entries: 1024,
+        enable_pre_vote: Some(true),
+        // A restarted leader stands for election like anyone: others may have moved on.
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        backoff: network::backoff(timing),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| StartError::Timing(error.to_string()))
+}

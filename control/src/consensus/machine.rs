@@ -1,0 +1,169 @@
+//! The machine as the engine's state machine: in memory, rebuilt at boot from the newest snapshot and the log.
+//!
+//! Beside the machine's own state a snapshot holds the ids of removed members, so that no later change can give one
+//! of them to another: a member that votes twice under one id could elect two leaders.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::{BufMut as _, Bytes};
+use futures_util::{Stream, StreamExt as _};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::convert;
+use super::log::failed;
+use super::types::{Command, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, Types};
+use super::{At, Frozen, Machine};
+use crate::store::{Store, record};
+
+/// Ids that were members once and are not any more.
+pub(super) type Retired = Arc<RwLock<BTreeSet<u64>>>;
+
+/// The first record of a snapshot's content, before the machine's bytes.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    retired: BTreeSet<u64>,
+}
+
+pub(super) struct StateMachine {
+    machine: Box<dyn Machine>,
+    store: Store,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    retired: Retired,
+}
+
+impl StateMachine {
+    pub(super) fn new(machine: Box<dyn Machine>, store: Store, retired: Retired) -> Self {
+        Self { machine, store, applied: None, membership: StoredMembership::default(), retired }
+    }
+
+    fn apply_entry(
+        &mut self,
+        id: LogId,
+        payload: EntryPayload<Command, u64, record::MemberInfo>,
+    ) -> io::Result<Vec<u8>> {
+        let answer = match payload {
+            EntryPayload::Blank => Vec::new(),
+            EntryPayload::Normal(Command(command)) => {
+                let leader = id.committed_leader_id();
+                let at = At { index: id.index(), term: leader.term, leader: leader.node_id };
+                // A member that cannot apply an entry must stop: skipping it would make its state another one.
+                let answer = catch_unwind(AssertUnwindSafe(|| self.machine.apply(at, &command)));
+                let answer =
+                    answer.map_err(|_| io::Error::other(format!("the machine panicked at entry {}", at.index)))?;
+                answer.map_err(|halt| io::Error::other(format!("entry {}: {halt}", at.index)))?
+            }
+            EntryPayload::Membership(membership) => {
+                self.retire(&membership);
+                self.membership = StoredMembership::new(Some(id), membership);
+                Vec::new()
+            }
+        };
+        self.applied = Some(id);
+        Ok(answer)
+    }
+
+    fn retire(&self, next: &Membership) {
+        let gone = self.membership.membership().nodes().map(|(node, _)| *node);
+        let gone = gone.filter(|node| next.get_node(node).is_none());
+        self.retired.write().unwrap_or_else(PoisonError::into_inner).extend(gone);
+    }
+
+    fn restore(&mut self, content: &Bytes) -> io::Result<()> {
+        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "the snapshot has no head");
+        let (length, rest) = content.split_first_chunk::<4>().ok_or_else(malformed)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (head, state) = rest.split_at_checked(length).ok_or_else(malformed)?;
+        let head: Head = record::decode(0, head).map_err(io::Error::other)?;
+        let restored = catch_unwind(AssertUnwindSafe(|| self.machine.restore(state)));
+        restored.map_err(|_| io::Error::other("the machine panicked at a snapshot"))?.map_err(io::Error::other)?;
+        *self.retired.write().unwrap_or_else(PoisonError::into_inner) = head.retired;
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let answer = self.apply_entry(entry.log_id, entry.payload)?;
+            if let Some(responder) = responder {
+                responder.send(answer);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            store: self.store.clone(),
+            meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
+            head: Head { retired: self.retired.read().unwrap_or_else(PoisonError::into_inner).clone() },
+            state: Mutex::new(Some(self.machine.freeze())),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, content: Bytes) -> Result<(), io::Error> {
+        self.restore(&content)?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        let meta = convert::meta(meta);
+        // At boot the engine installs what the store has given it.
+        if self.store.snapshot_meta().as_ref() != Some(&meta) {
+            self.store.save_snapshot(meta, content).await.map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let store = self.store.clone();
+        let read = tokio::task::spawn_blocking(move || store.snapshot()).await.map_err(io::Error::other)?;
+        let Some((meta, snapshot)) = read.map_err(|error| failed(&error))? else { return Ok(None) };
+        Ok(Some(Snapshot { meta: convert::to_meta(meta).map_err(io::Error::other)?, snapshot }))
+    }
+}
+
+/// The state of one moment, serialised and saved off the path of `apply`.
+pub(super) struct Builder {
+    store: Store,
+    meta: SnapshotMeta,
+    head: Head,
+    state: Mutex<Option<Frozen>>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let state = state.ok_or_else(|| io::Error::other("the snapshot was built before"))?;
+        let head = record::encode(0, &self.head).map_err(io::Error::other)?;
+        let content = tokio::task::spawn_blocking(move || {
+            let state = state();
+            let mut content = Vec::with_capacity(4 + head.len() + state.len());
+            content.put_u32_le(u32::try_from(head.len()).unwrap_or(u32::MAX));
+            content.extend_from_slice(&head);
+            content.extend_from_slice(&state);
+            Bytes::from(content)
+        });
+        let content = content.await.map_err(io::Error::other)?;
+        let meta = convert::meta(&self.meta);
+        self.store.save_snapshot(meta, content.clone()).await.map_err(|error| failed(&error))?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: content })
+    }
+}

@@ -1,0 +1,128 @@
+//! What a member knows of the cluster.
+
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{Instant as _, ServerState};
+use tokio::sync::watch;
+
+use super::Timing;
+use super::types::Raft;
+use crate::store::record::MemberInfo;
+
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Leads, and a quorum has said so within the lease.
+    Leader,
+    /// Led, and has not heard from a quorum for longer than the lease: another may lead by now.
+    LeaderWithoutQuorum,
+    /// Stands for election.
+    Candidate,
+    /// Follows.
+    Follower,
+    /// Follows without a vote, or is in no cluster yet.
+    Learner,
+    /// Stopped or failed.
+    Stopped,
+}
+
+/// One member as the leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its id.
+    pub node: u64,
+    /// Where it is reached.
+    pub info: MemberInfo,
+    /// Entries that it is known to lack; `None` where unknown, and on all but the leader.
+    pub lag: Option<u64>,
+}
+
+/// A member's view of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// This member.
+    pub id: u64,
+    /// The term it is in.
+    pub term: u64,
+    /// Who leads, as far as this member knows. Its own leadership counts only with [`Role::Leader`].
+    pub leader: Option<(u64, MemberInfo)>,
+    /// What this member is.
+    pub role: Role,
+    /// The last entry's index.
+    pub last_log: Option<u64>,
+    /// The last entry known to be committed.
+    pub committed: Option<u64>,
+    /// The last entry in the machine.
+    pub applied: Option<u64>,
+    /// The last entry in the newest snapshot.
+    pub snapshot: Option<u64>,
+    /// The last entry that is only in snapshots.
+    pub purged: Option<u64>,
+    /// How long ago a quorum acknowledged this leader; `None` on all but leaders.
+    pub quorum_age: Option<Duration>,
+    /// Those that vote. During a joint change, of both sets.
+    pub voters: Vec<MemberStatus>,
+    /// Those that only listen.
+    pub learners: Vec<MemberStatus>,
+}
+
+/// The view at this moment.
+pub(super) fn of(raft: &Raft, lease: Duration) -> Status {
+    let metrics = raft.metrics().borrow_watched().clone();
+    let quorum_age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+    let role = match metrics.state {
+        _ if metrics.running_state.is_err() => Role::Stopped,
+        ServerState::Leader if quorum_age.is_some_and(|age| age <= lease) => Role::Leader,
+        ServerState::Leader => Role::LeaderWithoutQuorum,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Follower => Role::Follower,
+        ServerState::Learner => Role::Learner,
+        ServerState::Shutdown => Role::Stopped,
+    };
+    let membership = metrics.membership_config.membership();
+    let member = |node: u64| {
+        let matched = metrics.replication.as_ref().and_then(|replication| replication.get(&node));
+        // Positions, not indices: an empty log lacks one entry more than a log whose last index is 0.
+        let length = |index: Option<u64>| index.map_or(0, |index| index.saturating_add(1));
+        let lag = matched.map(|matched| {
+            length(metrics.last_log_index).saturating_sub(length(matched.as_ref().map(|id| id.index())))
+        });
+        Some(MemberStatus { node, info: membership.get_node(&node)?.clone(), lag })
+    };
+    Status {
+        id: metrics.id,
+        term: metrics.current_term,
+        leader: metrics.current_leader.and_then(|leader| Some((leader, membership.get_node(&leader)?.clone()))),
+        role,
+        last_log: metrics.last_log_index,
+        committed: metrics.local_committed.map(|id| id.index()),
+        applied: metrics.last_applied.map(|id| id.index()),
+        snapshot: metrics.snapshot.map(|id| id.index()),
+        purged: metrics.purged.map(|id| id.index()),
+        quorum_age,
+        voters: membership.voter_ids().filter_map(member).collect(),
+        learners: membership.learner_ids().filter_map(member).collect(),
+    }
+}
+
+/// Keeps the watched view up to date. A lease runs out without the engine saying so, hence the timer.
+pub(super) async fn publish(raft: Raft, timing: Timing, sender: watch::Sender<Status>) {
+    let mut metrics = raft.metrics();
+    loop {
+        let next = of(&raft, timing.election_max);
+        sender.send_if_modified(|status| {
+            let changed = Status { quorum_age: None, ..next.clone() } != Status { quorum_age: None, ..status.clone() };
+            *status = next;
+            changed
+        });
+        tokio::select! {
+            changed = metrics.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = tokio::time::sleep(timing.heartbeat) => {}
+        }
+    }
+}

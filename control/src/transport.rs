@@ -1,0 +1,81 @@
+//! How members talk: `POST /raft/{append,vote,pre-vote,snapshot,transfer}` over HTTP/2, with rustls where the caller
+//! gives it.
+//!
+//! Bodies are records of `store/record.rs`, whose index is the call's number. Every request names the cluster, the
+//! member it is meant for and the protocol; one that names others is answered 409 and never served: an address that
+//! was given to another member must not let two clusters, or a member and its successor, mix.
+
+mod client;
+mod server;
+mod wire;
+
+use std::time::Duration;
+
+pub use client::{CallError, Dialer, Peer};
+pub use server::{Handler, Server};
+pub use wire::{
+    AppendAnswer, AppendCall, Call, Reply, SnapshotAnswer, SnapshotCall, TransferAnswer, TransferCall, VoteAnswer,
+    VoteCall,
+};
+
+/// Raised when a member that knows only the old one could misread the new one.
+const PROTOCOL: &str = "1";
+const CLUSTER_HEADER: &str = "ringway-cluster";
+const TO_NODE_HEADER: &str = "ringway-to-node";
+const PROTOCOL_HEADER: &str = "ringway-proto";
+
+/// Entries of an append call take at most half of this, see `consensus/log.rs`.
+const APPEND_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The state is limited to 64 MiB; the rest is the header and growth of the encoding.
+const SNAPSHOT_BYTES_MAX: u64 = 80 * 1024 * 1024;
+/// Votes and answers: some integers.
+const SMALL_BYTES_MAX: u64 = 64 * 1024;
+
+/// A silent connection is asked for a sign of life this often.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// And is closed when there is none for this long.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The calls between members; the number is the record's index and never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rpc {
+    /// Entries, or a heartbeat.
+    Append = 1,
+    /// A request for a vote.
+    Vote = 2,
+    /// Whether a vote would be granted.
+    PreVote = 3,
+    /// A whole snapshot.
+    Snapshot = 4,
+    /// The leader steps down in favour of the receiver.
+    Transfer = 5,
+}
+
+impl Rpc {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Append => "/raft/append",
+            Self::Vote => "/raft/vote",
+            Self::PreVote => "/raft/pre-vote",
+            Self::Snapshot => "/raft/snapshot",
+            Self::Transfer => "/raft/transfer",
+        }
+    }
+
+    fn of_path(path: &str) -> Option<Self> {
+        let all = [Self::Append, Self::Vote, Self::PreVote, Self::Snapshot, Self::Transfer];
+        all.into_iter().find(|rpc| rpc.path() == path)
+    }
+
+    const fn index(self) -> u64 {
+        self as u64
+    }
+
+    const fn bytes_max(self) -> u64 {
+        match self {
+            Self::Append => APPEND_BYTES_MAX,
+            Self::Snapshot => SNAPSHOT_BYTES_MAX,
+            Self::Vote | Self::PreVote | Self::Transfer => SMALL_BYTES_MAX,
+        }
+    }
+}

@@ -153,8 +153,10 @@ impl Timing {
     }
 }
 
+/// What answers other members' questions to whatever is above consensus, see [`Node::ask`].
+pub type Answerer = Arc<dyn Fn(Bytes) -> futures_util::future::BoxFuture<'static, Vec<u8>> + Send + Sync>;
+
 /// A member's settings.
-#[derive(Debug)]
 pub struct Options {
     /// For `raft.redb`, `node.json` and `LOCK`; made where there is none.
     pub directory: PathBuf,
@@ -172,6 +174,8 @@ pub struct Options {
     pub timing: Timing,
     /// Entries from one snapshot to the next; 5000 is usual.
     pub snapshot_every: u64,
+    /// `None`: nobody asks here.
+    pub answerer: Option<Answerer>,
     /// Entries that stay in the log behind a snapshot, for followers that lag a little; 1000 is usual.
     pub keep: u64,
 }
@@ -270,6 +274,9 @@ struct Inner {
     status: watch::Receiver<Status>,
     failure: watch::Receiver<Option<Failure>>,
     server: Mutex<Option<transport::Server>>,
+    dialer: Arc<Dialer>,
+    /// For [`Node::ask`]: the member that was asked last, and its connection.
+    peers: Mutex<Option<(u64, String, Arc<transport::Peer>)>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -300,7 +307,7 @@ impl Node {
         let source = options.listener.local_addr().map_err(StartError::Listen)?.ip();
         let client_tls = options.tls.as_ref().map(|tls| &tls.client);
         let dialer = Arc::new(Dialer::new(options.cluster, Some(source), timing.connect, client_tls));
-        let network = Network { dialer, timing: timing.clone() };
+        let network = Network { dialer: Arc::clone(&dialer), timing: timing.clone() };
         let log = Log { store: store.clone() };
         let machine = StateMachine::new(Box::new(machine), store.clone(), Arc::clone(&retired));
         let raft = match Raft::build(options.node, config, network, log, machine).await {
@@ -310,7 +317,7 @@ impl Node {
                 return Err(StartError::Replay(error.to_string()));
             }
         };
-        let handler = Server { raft: raft.clone(), node: options.node };
+        let handler = Server { raft: raft.clone(), node: options.node, answerer: options.answerer };
         let server_tls = options.tls.as_ref().map(|tls| &tls.server);
         let server = match transport::Server::start(options.listener, server_tls, identity, handler) {
             Ok(server) => server,
@@ -332,6 +339,8 @@ impl Node {
             status,
             failure,
             server: Mutex::new(Some(server)),
+            dialer,
+            peers: Mutex::default(),
             tasks: Mutex::default(),
             timing: timing.clone(),
         });
@@ -401,6 +410,33 @@ impl Node {
     /// The view as it changes; `quorum_age` alone does not count as a change.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()
+    }
+
+    /// Asks what is above consensus on another member, over the members' own authenticated connections.
+    ///
+    /// # Errors
+    /// [`CallError::is_unsent`](transport::CallError::is_unsent) says whether it may be asked again without a second effect.
+    pub async fn ask(
+        &self,
+        node: u64,
+        info: &MemberInfo,
+        question: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, transport::CallError> {
+        let peer = {
+            let mut slot = self.inner.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*slot {
+                Some((known, address, peer)) if *known == node && *address == info.peer_address => Arc::clone(peer),
+                _ => {
+                    let dialer = Arc::clone(&self.inner.dialer);
+                    let peer = Arc::new(transport::Peer::new(dialer, node, info.peer_address.clone()));
+                    *slot = Some((node, info.peer_address.clone(), Arc::clone(&peer)));
+                    peer
+                }
+            }
+        };
+        let answer: Bytes = peer.call(transport::Rpc::Ask, &Bytes::from(question), deadline).await?;
+        Ok(answer.into())
     }
 
     /// Takes a snapshot now; it is on disk some time after the return, see [`Status::snapshot`].

@@ -1,4 +1,4 @@
-//! How members talk: `POST /raft/{append,vote,pre-vote,snapshot,transfer}` over HTTP/2, with rustls where the caller
+//! How members talk: `POST /raft/{append,vote,pre-vote,snapshot,transfer,ask}` over HTTP/2, with rustls where the caller
 //! gives it.
 //!
 //! Bodies are records of `store/record.rs`, whose index is the call's number. Every request names the cluster, the
@@ -28,6 +28,10 @@ const PROTOCOL_HEADER: &str = "ringway-proto";
 const APPEND_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The state is limited to 64 MiB; the rest is the header and growth of the encoding.
 const SNAPSHOT_BYTES_MAX: u64 = 80 * 1024 * 1024;
+/// A command, or a heartbeat.
+const ASK_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// The fleet: some hundred bytes for each of some ten thousand proxies.
+const ASK_ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Votes and answers: some integers.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
@@ -49,6 +53,8 @@ pub enum Rpc {
     Snapshot = 4,
     /// The leader steps down in favour of the receiver.
     Transfer = 5,
+    /// What is above consensus asks of the leader.
+    Ask = 6,
 }
 
 impl Rpc {
@@ -59,11 +65,12 @@ impl Rpc {
             Self::PreVote => "/raft/pre-vote",
             Self::Snapshot => "/raft/snapshot",
             Self::Transfer => "/raft/transfer",
+            Self::Ask => "/raft/ask",
         }
     }
 
     fn of_path(path: &str) -> Option<Self> {
-        let all = [Self::Append, Self::Vote, Self::PreVote, Self::Snapshot, Self::Transfer];
+        let all = [Self::Append, Self::Vote, Self::PreVote, Self::Snapshot, Self::Transfer, Self::Ask];
         all.into_iter().find(|rpc| rpc.path() == path)
     }
 
@@ -75,7 +82,12 @@ impl Rpc {
         match self {
             Self::Append => APPEND_BYTES_MAX,
             Self::Snapshot => SNAPSHOT_BYTES_MAX,
+            Self::Ask => ASK_BYTES_MAX,
             Self::Vote | Self::PreVote | Self::Transfer => SMALL_BYTES_MAX,
         }
+    }
+
+    const fn answer_bytes_max(self) -> u64 {
+        if matches!(self, Self::Ask) { ASK_ANSWER_BYTES_MAX } else { SMALL_BYTES_MAX }
     }
 }

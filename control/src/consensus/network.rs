@@ -180,6 +180,7 @@ impl RaftNetworkV2<Types> for Client {
 pub(super) struct Server {
     pub(super) raft: Raft,
     pub(super) node: u64,
+    pub(super) answerer: Option<super::Answerer>,
 }
 
 impl Handler for Server {
@@ -190,6 +191,10 @@ impl Handler for Server {
             Call::PreVote(call) => self.raft.pre_vote(vote_request(call)).await.ok().map(vote_reply),
             Call::Snapshot(call, content) => self.snapshot(call, content).await.map(Reply::Snapshot),
             Call::Transfer(call) => self.transfer(call).await.map(Reply::Transfer),
+            Call::Ask(bytes) => match &self.answerer {
+                Some(answer) => Some(Reply::Ask(answer(bytes).await.into())),
+                None => None,
+            },
         }
     }
 }

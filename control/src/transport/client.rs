@@ -27,9 +27,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::wire::{SnapshotAnswer, SnapshotCall, snapshot_head};
-use super::{
-    CLUSTER_HEADER, PING_INTERVAL, PING_TIMEOUT, PROTOCOL, PROTOCOL_HEADER, Rpc, SMALL_BYTES_MAX, TO_NODE_HEADER,
-};
+use super::{CLUSTER_HEADER, PING_INTERVAL, PING_TIMEOUT, PROTOCOL, PROTOCOL_HEADER, Rpc, TO_NODE_HEADER};
 use crate::store::record::{self, RecordError};
 
 type Body = StreamBody<stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
@@ -81,6 +79,14 @@ pub enum CallError {
     /// The call could not be encoded.
     #[error("encode a call: {0}")]
     Encode(#[from] postcard::Error),
+}
+
+impl CallError {
+    /// Nothing of the call was carried out.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Dial { .. } | Self::Status { .. } | Self::Encode(_))
+    }
 }
 
 /// What all calls of a member have in common.
@@ -249,7 +255,7 @@ impl Peer {
         if response.status() != StatusCode::OK {
             return Err(CallError::Status { address: self.address(), status: response.status() });
         }
-        let body = Limited::new(response.into_body(), SMALL_BYTES_MAX as usize);
+        let body = Limited::new(response.into_body(), rpc.answer_bytes_max() as usize);
         let body = body.collect().await.map_err(broken)?.to_bytes();
         record::decode(rpc.index(), &body).map_err(|source| CallError::Answer { address: self.address(), source })
     }

@@ -117,6 +117,8 @@ pub enum Call {
     Snapshot(SnapshotCall, Bytes),
     /// See [`TransferCall`].
     Transfer(TransferCall),
+    /// Whatever is above consensus understands.
+    Ask(Bytes),
 }
 
 /// An answer as the receiver gives it.
@@ -130,6 +132,8 @@ pub enum Reply {
     Snapshot(SnapshotAnswer),
     /// To `Transfer`.
     Transfer(TransferAnswer),
+    /// To `Ask`.
+    Ask(Bytes),
 }
 
 /// Parses a request's body.
@@ -140,6 +144,7 @@ pub(super) fn parse(rpc: Rpc, body: Bytes) -> Result<Call, RecordError> {
         Rpc::Vote => Call::Vote(record::decode(index, &body)?),
         Rpc::PreVote => Call::PreVote(record::decode(index, &body)?),
         Rpc::Transfer => Call::Transfer(record::decode(index, &body)?),
+        Rpc::Ask => Call::Ask(record::decode(index, &body)?),
         Rpc::Snapshot => {
             let (head, content) = split(body)?;
             let head: SnapshotCall = record::decode(index, &head)?;
@@ -164,6 +169,7 @@ pub(super) fn answer(rpc: Rpc, reply: &Reply) -> Result<Vec<u8>, postcard::Error
         Reply::Vote(answer) => record::encode(index, answer),
         Reply::Snapshot(answer) => record::encode(index, answer),
         Reply::Transfer(answer) => record::encode(index, answer),
+        Reply::Ask(answer) => record::encode(index, answer),
     }
 }
 

@@ -1,0 +1,452 @@
+//! A member at work: proposals find the leader wherever they are made, reads are as fresh as they say, and whoever leads
+//! keeps the heartbeats.
+
+use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
+use crate::hub::Hub;
+use crate::keeper::Keeper;
+use crate::replica::{Published, decode_answer};
+use crate::state::{Command, Done, Refusal, State};
+use crate::wire::{Heartbeat, ProxyView};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Notify, watch};
+
+/// How long a request waits for a leader: an election takes about half of it.
+const LEADER_WAIT: Duration = Duration::from_millis(1000);
+/// Between two looks for one.
+const LEADER_POLL: Duration = Duration::from_millis(25);
+/// How long a call to the leader may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often the leader looks whether something is due.
+const TICK: Duration = Duration::from_millis(200);
+/// Revisions from one checkpoint to the next.
+const CHECKPOINT_EVERY: u64 = 1000;
+
+/// See the module.
+pub struct Plane {
+    node: Node,
+    published: watch::Receiver<Published>,
+    /// Of the watch streams.
+    pub hub: Hub,
+    keeper: Mutex<Option<(u64, Keeper)>>,
+    wake: Notify,
+    /// When a leader was last heard of, and which.
+    leader_seen: Mutex<Option<Instant>>,
+    /// Writes that were proposed here.
+    pub proposals: AtomicU64,
+    /// Those of them that were refused.
+    pub refusals: AtomicU64,
+}
+
+/// Why something cannot be done.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaneError {
+    /// Nobody leads, or nobody has a quorum. Nothing was done; ask again.
+    #[error("no member leads, or it has no quorum: nothing was changed; ask again in a moment")]
+    NoLeader,
+    /// It was proposed, and may come about or not.
+    #[error("it was proposed, and is not known to be decided: read whether it holds before asking again")]
+    Unknown,
+    /// The state says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The members say no.
+    #[error("{0}")]
+    Member(String),
+}
+
+/// What a member asks of the leader.
+#[derive(Serialize, Deserialize)]
+enum Ask {
+    Propose(Vec<u8>),
+    Barrier,
+    KeepAlive(Vec<u64>),
+    Heartbeat(String, Box<Heartbeat>),
+    Fleet,
+    Member(MemberChange),
+}
+
+/// What it gets.
+#[derive(Serialize, Deserialize)]
+enum Told {
+    Proposed(u64, Vec<u8>),
+    Barrier(u64),
+    Missing(Vec<u64>),
+    Fleet(FleetView),
+    Done,
+    NotLeader,
+    Unknown,
+    Member(String),
+}
+
+/// The fleet as the leader sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FleetView {
+    /// By name.
+    pub proxies: Vec<ProxyView>,
+    /// Services whose backends do not expire although they should, because they are too many, and how many.
+    pub frozen: BTreeMap<String, usize>,
+}
+
+/// A change of who the members are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// A new member: it follows, and votes as soon as it has caught up.
+    Join {
+        /// Its id, never used before.
+        node: u64,
+        /// Where it is reached.
+        info: (String, String, String),
+        /// It is to vote.
+        voter: bool,
+        /// The member that it takes the place of.
+        replace: Option<u64>,
+    },
+    /// A learner is to vote.
+    Promote(u64),
+    /// A member goes.
+    Remove(u64),
+    /// Another member is to lead.
+    Transfer(u64),
+}
+
+impl Plane {
+    /// On a node that runs.
+    #[must_use]
+    pub fn new(node: Node, published: watch::Receiver<Published>) -> Self {
+        Self {
+            node,
+            published,
+            hub: Hub::default(),
+            keeper: Mutex::new(None),
+            wake: Notify::new(),
+            leader_seen: Mutex::new(None),
+            proposals: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// The state as it is here.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.published.borrow().state)
+    }
+
+    /// The state as it comes.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<Published> {
+        self.published.clone()
+    }
+
+    /// This member's view of the members.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.node.status()
+    }
+
+    /// The node itself.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Option<(u64, Keeper)>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Since a leader with a quorum was known here; `None`: never.
+    #[must_use]
+    pub fn leader_age(&self) -> Option<Duration> {
+        let seen = self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.map(|at| at.elapsed())
+    }
+
+    /// Puts a command into the log; on return it is applied here. Wherever the leader is, once.
+    ///
+    /// # Errors
+    /// See [`PlaneError`].
+    pub async fn propose(&self, command: &Command) -> Result<Done, PlaneError> {
+        self.proposals.fetch_add(1, Relaxed);
+        // Writing to memory does not fail.
+        let bytes = postcard::to_allocvec(command).unwrap_or_default();
+        let told = self.with_leader(Ask::Propose(bytes)).await?;
+        let Told::Proposed(index, answer) = told else { return Err(PlaneError::Unknown) };
+        self.applied(index).await;
+        let answer = decode_answer(&answer);
+        if answer.is_err() {
+            self.refusals.fetch_add(1, Relaxed);
+        }
+        Ok(answer?)
+    }
+
+    /// On return, what was decided before the call is applied here: a read then is linearizable.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`].
+    pub async fn barrier(&self) -> Result<(), PlaneError> {
+        match self.with_leader(Ask::Barrier).await? {
+            Told::Barrier(index) if self.applied(index).await => Ok(()),
+            _ => Err(PlaneError::NoLeader),
+        }
+    }
+
+    /// Heartbeats of leases; the answer are those that are not there.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`].
+    pub async fn keep_alive(&self, ids: Vec<u64>) -> Result<Vec<u64>, PlaneError> {
+        match self.with_leader(Ask::KeepAlive(ids)).await? {
+            Told::Missing(ids) => Ok(ids),
+            _ => Err(PlaneError::NoLeader),
+        }
+    }
+
+    /// A proxy's heartbeat.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`].
+    pub async fn heartbeat(&self, name: String, heartbeat: Heartbeat) -> Result<(), PlaneError> {
+        self.with_leader(Ask::Heartbeat(name, Box::new(heartbeat))).await.map(drop)
+    }
+
+    /// The fleet.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`].
+    pub async fn fleet(&self) -> Result<FleetView, PlaneError> {
+        match self.with_leader(Ask::Fleet).await? {
+            Told::Fleet(fleet) => Ok(fleet),
+            _ => Err(PlaneError::NoLeader),
+        }
+    }
+
+    /// Changes who the members are.
+    ///
+    /// # Errors
+    /// See [`PlaneError`].
+    pub async fn change_members(&self, change: MemberChange) -> Result<(), PlaneError> {
+        match self.with_leader(Ask::Member(change)).await? {
+            Told::Done => Ok(()),
+            Told::Member(why) => Err(PlaneError::Member(why)),
+            _ => Err(PlaneError::Unknown),
+        }
+    }
+
+    /// Waits until an entry is applied here.
+    async fn applied(&self, index: u64) -> bool {
+        let mut published = self.published.clone();
+        let wait = published.wait_for(|now| now.index >= index || now.failed.is_some());
+        matches!(tokio::time::timeout(ASK_TIMEOUT, wait).await, Ok(Ok(now)) if now.failed.is_none())
+    }
+
+    async fn with_leader(&self, ask: Ask) -> Result<Told, PlaneError> {
+        let began = Instant::now();
+        let mut bytes = None;
+        loop {
+            let status = self.node.status();
+            let told = match status.leader {
+                Some((leader, info)) if leader != status.id => {
+                    let bytes = bytes.get_or_insert_with(|| postcard::to_allocvec(&ask).unwrap_or_default());
+                    self.ask(leader, &info, bytes.clone()).await
+                }
+                Some(_) => self.answer_here(&ask).await,
+                None => Told::NotLeader,
+            };
+            match told {
+                Told::NotLeader if began.elapsed() < LEADER_WAIT => tokio::time::sleep(LEADER_POLL).await,
+                Told::NotLeader => return Err(PlaneError::NoLeader),
+                Told::Unknown => return Err(PlaneError::Unknown),
+                told => return Ok(told),
+            }
+        }
+    }
+
+    async fn ask(&self, leader: u64, info: &MemberInfo, bytes: Vec<u8>) -> Told {
+        match self.node.ask(leader, info, bytes, ASK_TIMEOUT).await {
+            Ok(answer) => postcard::from_bytes(&answer).unwrap_or(Told::Unknown),
+            // Never sent: as if there were no leader.
+            Err(error) if error.is_unsent() => Told::NotLeader,
+            Err(_) => Told::Unknown,
+        }
+    }
+
+    /// What another member asks of this one, as the leader that it takes it for.
+    pub async fn answer(&self, bytes: &[u8]) -> Vec<u8> {
+        let told = match postcard::from_bytes::<Ask>(bytes) {
+            Ok(ask) => self.answer_here(&ask).await,
+            Err(_) => Told::Unknown,
+        };
+        postcard::to_allocvec(&told).unwrap_or_default()
+    }
+
+    async fn answer_here(&self, ask: &Ask) -> Told {
+        match ask {
+            Ask::Propose(command) => match self.node.propose(command.clone()).await {
+                Ok(proposed) => {
+                    // Somebody may wait for what follows from it.
+                    self.wake.notify_one();
+                    Told::Proposed(proposed.index, proposed.answer)
+                }
+                Err(error) => unproposed(&error),
+            },
+            Ask::Barrier => match self.node.read_barrier(Read::Index).await {
+                Ok(()) => Told::Barrier(self.published.borrow().index),
+                Err(error) => unproposed(&error),
+            },
+            Ask::KeepAlive(ids) => {
+                self.kept(|keeper, state, now| Told::Missing(keeper.handle_keep_alive(state, ids, now)))
+            }
+            Ask::Heartbeat(name, heartbeat) => {
+                let told = self.kept(|keeper, state, now| {
+                    keeper.handle_heartbeat(state, name.clone(), (**heartbeat).clone(), now);
+                    Told::Done
+                });
+                if heartbeat.vote.is_some() {
+                    self.wake.notify_one();
+                }
+                told
+            }
+            Ask::Fleet => self.kept(|keeper, state, now| {
+                Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
+            }),
+            Ask::Member(change) => match self.member(change).await {
+                Ok(()) => Told::Done,
+                Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
+                Err(error) => Told::Member(error.to_string()),
+            },
+        }
+    }
+
+    /// As leader, or not at all.
+    fn kept(&self, act: impl FnOnce(&mut Keeper, &State, Instant) -> Told) -> Told {
+        let state = self.state();
+        match &mut *self.keeper() {
+            Some((_, keeper)) => act(keeper, &state, Instant::now()),
+            None => Told::NotLeader,
+        }
+    }
+
+    /// Live proxies, as the leader sees them.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`].
+    pub async fn live_proxies(&self) -> Result<Vec<String>, PlaneError> {
+        let fleet = self.fleet().await?;
+        Ok(fleet.proxies.into_iter().filter(|proxy| proxy.state != "offline").map(|proxy| proxy.name).collect())
+    }
+
+    async fn member(&self, change: &MemberChange) -> Result<(), MemberError> {
+        match change {
+            MemberChange::Join { node, info, voter, replace } => {
+                let info =
+                    MemberInfo { name: info.0.clone(), peer_address: info.1.clone(), api_address: info.2.clone() };
+                let known = self.node.status();
+                if !known.voters.iter().chain(&known.learners).any(|member| member.node == *node) {
+                    self.node.add_learner(*node, info).await?;
+                }
+                match replace {
+                    Some(old) => self.node.replace(*old, *node).await,
+                    None if *voter && !known.voters.iter().any(|member| member.node == *node) => {
+                        self.node.promote(*node).await
+                    }
+                    None => Ok(()),
+                }
+            }
+            MemberChange::Promote(node) => self.node.promote(*node).await,
+            MemberChange::Remove(node) => self.node.remove(*node).await,
+            MemberChange::Transfer(to) => self.node.transfer(*to).await,
+        }
+    }
+
+    /// Does what the leader has to do, while this member leads. Returns when the member must stop, with the reason.
+    pub async fn run(&self) -> String {
+        let mut published = self.published.clone();
+        let mut status = self.node.watch_status();
+        let mut checkpoint = 0;
+        let serve = self.hub.run(self.published.clone());
+        tokio::pin!(serve);
+        loop {
+            tokio::select! {
+                () = &mut serve => return "the state machine is gone".into(),
+                failure = self.node.failed() => return failure.to_string(),
+                _ = status.changed() => {}
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+            if let Some(why) = &published.borrow_and_update().failed {
+                return why.clone();
+            }
+            let now = self.node.status();
+            let leads = now.role == Role::Leader;
+            if leads || (now.leader.is_some() && now.role == Role::Follower) {
+                *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
+            let state = self.state();
+            let commands = {
+                let mut keeper = self.keeper();
+                if !leads {
+                    *keeper = None;
+                    continue;
+                }
+                if keeper.as_ref().is_none_or(|(term, _)| *term != now.term) {
+                    *keeper = Some((now.term, Keeper::new(Instant::now())));
+                }
+                match &mut *keeper {
+                    Some((_, keeper)) => keeper.handle_tick(&state, now.id, unix_ms(), Instant::now()),
+                    None => Vec::new(),
+                }
+            };
+            for command in commands {
+                self.lead(&command).await;
+            }
+            if state.revision >= checkpoint + CHECKPOINT_EVERY {
+                checkpoint = state.revision;
+                let digest = state.digest.to_string();
+                self.lead(&Command::Checkpoint { revision: state.revision, digest }).await;
+            }
+        }
+    }
+
+    /// Proposes as leader; a leader that is none any more has nothing to propose.
+    async fn lead(&self, command: &Command) {
+        let bytes = postcard::to_allocvec(command).unwrap_or_default();
+        match self.node.propose(bytes).await {
+            Ok(proposed) => {
+                // What follows may be due at once.
+                self.wake.notify_one();
+                if let Err(refusal) = decode_answer(&proposed.answer) {
+                    tracing::debug!(code = refusal.code, %refusal, "a leader's proposal was refused");
+                } else if let Command::RolloutAbort { id, reason } = command {
+                    tracing::warn!(rollout = id, reason, "rollout aborted");
+                } else if let Command::RolloutCommit { id, .. } = command {
+                    tracing::info!(rollout = id, "rollout committed");
+                } else if let Command::LeaseExpire { ids, .. } = command {
+                    tracing::warn!(leases = ids.len(), "leases have expired");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a leader's proposal came to nothing"),
+        }
+    }
+}
+
+fn unproposed(error: &ProposeError) -> Told {
+    match error {
+        ProposeError::NotLeader { .. } | ProposeError::Unavailable | ProposeError::Stopped => Told::NotLeader,
+        ProposeError::TooLarge { .. } => {
+            let refusal = Refusal { code: "too_large".into(), message: error.to_string(), findings: Vec::new() };
+            let answer: crate::state::Answer = Err(refusal);
+            Told::Proposed(0, postcard::to_allocvec(&answer).unwrap_or_default())
+        }
+        _ => Told::Unknown,
+    }
+}
+
+/// Wall time, for people to read: nothing is decided by it.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,12 +1,14 @@
 //! The control plane of Ringway: a small replicated store of topology, and what proxies read it with.
 #![warn(missing_docs)]
 
+pub mod api;
 pub mod cache;
 pub mod client;
 pub mod consensus;
 pub mod http;
 pub mod hub;
 pub mod keeper;
+pub mod member;
 pub mod plane;
 pub mod replica;
 pub mod state;

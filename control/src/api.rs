@@ -1,0 +1,316 @@
+//! The API: HTTP/1.1 and HTTP/2, JSON. Described by `GET /openapi.json`; errors are RFC 9457 problems with a stable `code`.
+
+mod auth;
+mod objects;
+mod openapi;
+mod routes;
+mod stream;
+
+use crate::consensus::MemberInfo;
+use crate::http::Problem;
+use crate::plane::{Plane, PlaneError, unix_ms};
+use crate::state::Refusal;
+pub use auth::TokenError;
+use auth::{Caller, Gate};
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+pub(crate) use routes::backup_bytes;
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections at once: a fleet's watchers, and as many again.
+const CONNECTIONS_MAX: usize = 25_000;
+/// Until a TLS handshake is done.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Until a request's head is there.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Until its body is.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest body but a backup: a transaction must fit an entry of the log.
+const BODY_BYTES_MAX: usize = crate::consensus::COMMAND_BYTES_MAX;
+/// Largest backup that is taken in.
+const RESTORE_BYTES_MAX: usize = 96 << 20;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What every request needs.
+pub struct Api {
+    plane: Arc<Plane>,
+    gate: Gate,
+    audit: Option<Mutex<std::fs::File>>,
+    /// This member's name and addresses.
+    me: MemberInfo,
+}
+
+/// One request, its caller known.
+struct Ask<'a> {
+    method: &'a hyper::Method,
+    /// The path's segments, percent-decoded.
+    path: Vec<String>,
+    query: Vec<(String, String)>,
+    headers: &'a hyper::HeaderMap,
+    caller: Caller,
+    from: SocketAddr,
+}
+
+impl Ask<'_> {
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn header(&self, name: header::HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Api {
+    /// For a member.
+    ///
+    /// # Errors
+    /// Tokens that cannot be read.
+    pub fn new(
+        plane: Arc<Plane>,
+        member: &ringway_config::model::Member,
+        audit: Option<std::fs::File>,
+        me: MemberInfo,
+    ) -> Result<Self, TokenError> {
+        Ok(Self { plane, gate: Gate::new(member)?, audit: audit.map(Mutex::new), me })
+    }
+
+    /// Serves for as long as it is polled.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        // Connections end with this future.
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, from)) => {
+                    // Only a hint to the kernel.
+                    let _ = stream.set_nodelay(true);
+                    let (api, tls) = (Arc::clone(&self), tls.clone());
+                    connections.spawn(async move {
+                        match tls {
+                            None => api.connection(stream, from, Vec::new()).await,
+                            Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                                Ok(Ok(stream)) => {
+                                    let chain = stream.get_ref().1.peer_certificates();
+                                    let names = chain.and_then(<[_]>::first).map(auth::names).unwrap_or_default();
+                                    api.connection(stream, from, names).await;
+                                }
+                                Ok(Err(error)) => tracing::debug!(%from, %error, "a client's TLS handshake failed"),
+                                Err(_) => tracing::debug!(%from, "a client's TLS handshake took too long"),
+                            },
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept on the control plane's API failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    async fn connection<S>(self: Arc<Self>, stream: S, from: SocketAddr, names: Vec<String>)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let names = Arc::new(names);
+        let service = hyper::service::service_fn(move |request| {
+            let (api, names) = (Arc::clone(&self), Arc::clone(&names));
+            async move { Ok::<_, Infallible>(api.answer(request, from, &names).await) }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 * 1024);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(128)
+            .max_header_list_size(32 * 1024)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+        // What goes wrong on a connection is its client's to see.
+        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        from: SocketAddr,
+        names: &[String],
+    ) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let path: Vec<String> = parts.uri.path().split('/').filter(|part| !part.is_empty()).map(unescape).collect();
+        let open = routes::open(self, &parts.method, &path);
+        let answer = match open {
+            Some(response) => Ok(response),
+            None => self.known(&parts, path, body, from, names).await,
+        };
+        answer.unwrap_or_else(|problem| problem_answer(&problem))
+    }
+
+    async fn known(
+        self: &Arc<Self>,
+        parts: &http::request::Parts,
+        path: Vec<String>,
+        body: Incoming,
+        from: SocketAddr,
+        names: &[String],
+    ) -> Result<Response<Body>, Problem> {
+        let state = self.plane.state();
+        let caller = self.gate.caller(&state, &parts.headers, names, from, unix_ms())?;
+        let query = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let query = query.map(|(name, value)| (unescape(name), unescape(value))).collect();
+        let restore = path.last().is_some_and(|last| last == "restore");
+        let limit = if restore { RESTORE_BYTES_MAX } else { BODY_BYTES_MAX };
+        let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
+        let body = body.map_err(|_| problem(408, "slow", "the request's body did not come"))?;
+        let body = body.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                problem(413, "too_large", format!("the request has more than {} KiB", limit >> 10))
+            } else {
+                problem(400, "bad_body", "the request's body broke off")
+            }
+        })?;
+        let ask = Ask { method: &parts.method, path, query, headers: &parts.headers, caller, from };
+        let answer = routes::route(self, &ask, body.to_bytes()).await;
+        self.audit(&ask, &answer);
+        answer
+    }
+
+    /// A line for each change that was asked for, whatever came of it.
+    fn audit(&self, ask: &Ask<'_>, answer: &Result<Response<Body>, Problem>) {
+        // Signs of life change nothing, and would bury what does.
+        let path: Vec<&str> = ask.path.iter().map(String::as_str).collect();
+        let alive = matches!(path[..], ["v1", "proxies", _] | ["v1", "leases", _]) && ask.method == hyper::Method::PUT;
+        if alive || matches!(*ask.method, hyper::Method::GET | hyper::Method::HEAD) {
+            return;
+        }
+        let (status, code) = match answer {
+            Ok(response) => (response.status().as_u16(), ""),
+            Err(problem) => (problem.status, problem.code.as_str()),
+        };
+        let path = format!("/{}", ask.path.join("/"));
+        let role = auth::role_name(ask.caller.role);
+        match &self.audit {
+            None => tracing::info!(
+                target: "audit", caller = ask.caller.name, role, from = %ask.from, method = %ask.method, path, status, code, "asked"
+            ),
+            Some(file) => {
+                let line = serde_json::json!({
+                    "unix_ms": unix_ms(), "caller": ask.caller.name, "role": role, "from": ask.from.to_string(),
+                    "method": ask.method.as_str(), "path": path, "status": status, "code": code,
+                });
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = writeln!(file, "{line}") {
+                    tracing::error!(%error, %line, "the audit log cannot be written");
+                }
+            }
+        }
+    }
+}
+
+fn problem(status: u16, code: &str, detail: impl Into<String>) -> Problem {
+    Problem { status, code: code.into(), detail: detail.into(), findings: Vec::new() }
+}
+
+impl From<PlaneError> for Problem {
+    fn from(error: PlaneError) -> Self {
+        match error {
+            PlaneError::NoLeader => problem(503, "no_leader", error.to_string()),
+            PlaneError::Unknown => problem(504, "unknown_outcome", error.to_string()),
+            PlaneError::Refused(refusal) => refusal.into(),
+            PlaneError::Member(why) => problem(409, "members", why),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal.code.as_str() {
+            "not_found" | "unknown_revision" => 404,
+            "stale" => 412,
+            "locked" | "wrong_token" | "rollout_active" | "rollout_over" | "wrong_stage" | "initialized"
+            | "guard_empty" | "guard_loss" | "deposed" | "restore_order" => 409,
+            "too_large" | "too_many" => 413,
+            "stopped" => 503,
+            "internal" => 500,
+            _ => 422,
+        };
+        Self { status, code: refusal.code, detail: refusal.message, findings: refusal.findings }
+    }
+}
+
+fn problem_answer(problem: &Problem) -> Response<Body> {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // A problem is texts and a number: writing it does not fail.
+    let text = serde_json::to_string(problem).unwrap_or_default();
+    let mut response = full(status, "application/problem+json", text);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn json(value: &serde_json::Value) -> Response<Body> {
+    full(StatusCode::OK, "application/json", format!("{value}\n"))
+}
+
+fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+/// Percent-decoding; what is no escape stands for itself, what is no UTF-8 is replaced.
+fn unescape(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digit = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                plain.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+/// `10s`, `1500ms`, `5m`, or milliseconds as a number.
+fn duration_ms(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "ms" | "" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}

@@ -1,0 +1,151 @@
+//! Who asks, and what they may do: a bearer token, a client certificate, or nothing to show.
+
+use crate::http::Problem;
+use crate::state::{Role, State};
+use hyper::header::{self, HeaderMap};
+use std::path::Path;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// For the audit log and the history.
+    pub(crate) name: String,
+    /// What it may do.
+    pub(crate) role: Role,
+}
+
+/// Tokens and names that the member's own configuration knows.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Hashes of tokens that hold before any is in the log.
+    tokens: Vec<(String, Role, [u8; 32])>,
+    /// Roles of client certificates.
+    clients: Vec<(String, Role)>,
+    /// Of those that show nothing.
+    anonymous: Option<Role>,
+}
+
+/// Why a member's tokens cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("token {name:?}: {}: {reason}", path.display())]
+pub struct TokenError {
+    name: String,
+    path: std::path::PathBuf,
+    reason: String,
+}
+
+/// BLAKE3 of a token's text.
+pub(crate) fn hash(text: &str) -> [u8; 32] {
+    *blake3::hash(text.trim().as_bytes()).as_bytes()
+}
+
+/// Below this, a token can be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
+
+impl Gate {
+    pub(crate) fn new(member: &ringway_config::model::Member) -> Result<Self, TokenError> {
+        let mut tokens = Vec::new();
+        for token in &member.tokens {
+            let text = read(&token.name, &token.file)?;
+            tokens.push((token.name.clone(), token.role.into(), hash(&text)));
+        }
+        let clients: Vec<(String, Role)> =
+            member.clients.iter().map(|(name, role)| (name.clone(), (*role).into())).collect();
+        // On loopback, without anything to check, whoever is there may do everything: as with the admin listener.
+        let open = member.address.ip().is_loopback() && tokens.is_empty() && clients.is_empty();
+        let anonymous = member.anonymous.map(Role::from).or(open.then_some(Role::Admin));
+        Ok(Self { tokens, clients, anonymous })
+    }
+
+    /// Who asks. `names`: of the client's certificate.
+    pub(crate) fn caller(
+        &self,
+        state: &State,
+        headers: &HeaderMap,
+        names: &[String],
+        from: std::net::SocketAddr,
+        now_ms: u64,
+    ) -> Result<Caller, Problem> {
+        if let Some(value) = headers.get(header::AUTHORIZATION) {
+            let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+            let Some(token) = token else {
+                return Err(refused(401, "bad_token", "write `Authorization: Bearer TOKEN`"));
+            };
+            let given = blake3::Hash::from(hash(token));
+            // Hashes are compared, in constant time (that is what `blake3::Hash` does).
+            if let Some((name, role, _)) = self.tokens.iter().find(|(_, _, hash)| given == *hash) {
+                return Ok(Caller { name: name.clone(), role: *role });
+            }
+            let found = state.tokens.iter().find(|(_, token)| given == token.hash);
+            return match found {
+                Some((_, token)) if token.expires_at_ms.is_some_and(|at| at <= now_ms) => {
+                    Err(refused(401, "expired_token", "the token has expired: ask an admin for a new one"))
+                }
+                Some((name, token)) => Ok(Caller { name: name.clone(), role: token.role }),
+                None => Err(refused(401, "bad_token", "nobody knows this token")),
+            };
+        }
+        if let Some((name, role)) = self.clients.iter().find(|(name, _)| names.contains(name)) {
+            return Ok(Caller { name: name.clone(), role: *role });
+        }
+        match self.anonymous {
+            Some(role) => Ok(Caller { name: from.ip().to_string(), role }),
+            None => {
+                Err(refused(401, "no_token", "show a token (`Authorization: Bearer TOKEN`) or a known certificate"))
+            }
+        }
+    }
+}
+
+impl Caller {
+    /// Whether it may.
+    pub(crate) fn needs(&self, role: Role) -> Result<(), Problem> {
+        if self.role >= role {
+            return Ok(());
+        }
+        let (has, wants) = (role_name(self.role), role_name(role));
+        Err(refused(403, "wrong_role", format!("{} has the role `{has}`, and this takes `{wants}`", self.name)))
+    }
+}
+
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Read => "read",
+        Role::Register => "register",
+        Role::Operate => "operate",
+        Role::Admin => "admin",
+    }
+}
+
+fn refused(status: u16, code: &str, detail: impl Into<String>) -> Problem {
+    Problem { status, code: code.into(), detail: detail.into(), findings: Vec::new() }
+}
+
+fn read(name: &str, path: &Path) -> Result<String, TokenError> {
+    let failed = |reason: String| TokenError { name: name.to_owned(), path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    if text.trim().len() < TOKEN_BYTES_MIN {
+        return Err(failed(format!(
+            "a token has at least {TOKEN_BYTES_MIN} characters: `openssl rand -hex 32` makes one"
+        )));
+    }
+    Ok(text)
+}
+
+/// The names of a client's certificate: DNS names, URIs, and the common name.
+pub(crate) fn names(certificate: &rustls::pki_types::CertificateDer<'_>) -> Vec<String> {
+    use x509_parser::extensions::GeneralName;
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
+    let mut names: Vec<String> = Vec::new();
+    if let Ok(Some(alternative)) = parsed.subject_alternative_name() {
+        for name in &alternative.value.general_names {
+            match name {
+                GeneralName::DNSName(name) | GeneralName::URI(name) => names.push((*name).to_owned()),
+                _ => {}
+            }
+        }
+    }
+    let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    names.extend(common.map(str::to_owned));
+    names
+}

@@ -1,0 +1,558 @@
+//! Which path does what.
+
+use super::auth::{hash, role_name};
+use super::objects::{self, by, done_json, fresh, parse, placed};
+use super::stream;
+use super::{Api, Ask, Body, duration_ms, full, json, problem};
+use crate::consensus::{MemberStatus, Role as MemberRole};
+use crate::http::Problem;
+use crate::plane::{MemberChange, unix_ms};
+use crate::state::{Command, Object, Role, State};
+use crate::wire::{Heartbeat, RevisionView, Snapshot};
+use bytes::Bytes;
+use hyper::{Method, Response, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json as value};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// A member that has not heard of a leader for this long is not ready.
+const READY_AGE: Duration = Duration::from_secs(5);
+/// Parts of a backup, each an entry of the log.
+const RESTORE_PART: usize = 1 << 20;
+
+/// Paths that need no credentials.
+pub(super) fn open(api: &Api, method: &Method, path: &[String]) -> Option<Response<Body>> {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    match path[..] {
+        ["healthz"] => Some(full(StatusCode::OK, "text/plain", "ok\n")),
+        ["readyz"] => Some(match api.plane.leader_age() {
+            Some(age) if age < READY_AGE && !api.plane.state().cluster.is_empty() => {
+                full(StatusCode::OK, "text/plain", "ready\n")
+            }
+            _ => full(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "no leader is followed\n"),
+        }),
+        ["openapi.json"] => Some(json(&super::openapi::document())),
+        _ => None,
+    }
+}
+
+/// Everything else.
+pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<Response<Body>, Problem> {
+    let path: Vec<&str> = ask.path.iter().map(String::as_str).collect();
+    let rest = |from: usize| path[from..].join("/");
+    match (ask.method.as_str(), &path[..]) {
+        ("GET", ["metrics"]) => metrics(api, ask),
+        ("GET", ["v1", "status"]) => status(api, ask),
+        ("GET", ["v1", "topology"]) => topology(api, ask).await,
+        ("GET", ["v1", "watch"]) => {
+            ask.caller.needs(Role::Register)?;
+            stream::watch(api, ask)
+        }
+        ("GET", ["v1", "objects"]) => objects::list(api, ask).await,
+        ("GET", ["v1", "objects", ..]) => objects::get(api, ask, &rest(2)).await,
+        ("PUT", ["v1", "objects", ..]) => objects::put(api, ask, &rest(2), &body).await,
+        ("PATCH", ["v1", "objects", ..]) => objects::patch(api, ask, &rest(2), &body).await,
+        ("DELETE", ["v1", "objects", ..]) => objects::delete(api, ask, &rest(2)).await,
+        ("POST", ["v1", "txn"]) => objects::transact(api, ask, &body).await,
+        ("POST", ["v1", "check"]) => objects::check(api, ask, &body).await,
+        ("GET", ["v1", "history"]) => history(api, ask).await,
+        ("GET", ["v1", "history", revision]) => revision_at(api, ask, revision).await,
+        ("POST", ["v1", "rollback"]) => rollback(api, ask, &body).await,
+        ("GET", ["v1", "leases"]) => leases(api, ask).await,
+        ("POST", ["v1", "leases"]) => grant(api, ask, &body).await,
+        ("POST", ["v1", "leases", "keepalive"]) => keep_alive(api, ask, &body).await,
+        ("PUT", ["v1", "leases", id]) => keep_one_alive(api, ask, id).await,
+        ("DELETE", ["v1", "leases", id]) => revoke(api, ask, id).await,
+        ("GET", ["v1", "locks"]) => locks(api, ask).await,
+        ("PUT", ["v1", "locks", name]) => lock(api, ask, name, &body).await,
+        ("DELETE", ["v1", "locks", name]) => unlock(api, ask, name).await,
+        ("GET", ["v1", "tokens"]) => tokens(api, ask).await,
+        ("PUT", ["v1", "tokens", name]) => put_token(api, ask, name, &body).await,
+        ("DELETE", ["v1", "tokens", name]) => {
+            ask.caller.needs(Role::Admin)?;
+            done(api, Command::TokenDelete { name: (*name).to_owned() }).await
+        }
+        ("GET", ["v1", "proxies"]) => {
+            ask.caller.needs(Role::Read)?;
+            let fleet = api.plane.fleet().await?;
+            let state = api.plane.state();
+            Ok(placed(
+                api,
+                json(&value!({
+                    "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
+                    "proxies": fleet.proxies, "frozen": fleet.frozen,
+                })),
+            ))
+        }
+        ("PUT", ["v1", "proxies", name]) => {
+            ask.caller.needs(Role::Register)?;
+            if !crate::state::is_name(name) {
+                return Err(problem(400, "bad_name", "a proxy's name has 1 to 128 letters, digits and `._:-`"));
+            }
+            api.plane.heartbeat((*name).to_owned(), parse::<Heartbeat>(&body)?).await?;
+            Ok(json(&value!({})))
+        }
+        ("GET", ["v1", "rollouts"]) => rollouts(api, ask).await,
+        ("POST", ["v1", "rollouts"]) => objects::roll_out(api, ask, &body).await,
+        ("GET", ["v1", "rollouts", id]) => rollout(api, ask, id).await,
+        ("POST", ["v1", "rollouts", id, "abort"]) => abort(api, ask, id, &body).await,
+        ("GET", ["v1", "members"]) => members(api, ask),
+        ("POST", ["v1", "members"]) => join(api, ask, &body).await,
+        ("POST", ["v1", "members", id, "promote"]) => change_member(api, ask, MemberChange::Promote(number(id)?)).await,
+        ("DELETE", ["v1", "members", id]) => change_member(api, ask, MemberChange::Remove(number(id)?)).await,
+        ("POST", ["v1", "transfer"]) => {
+            let to: To = parse(&body)?;
+            change_member(api, ask, MemberChange::Transfer(to.to)).await
+        }
+        ("GET", ["v1", "backup"]) => backup(api, ask).await,
+        ("POST", ["v1", "restore"]) => restore(api, ask, &body).await,
+        (_, ["v1", known, ..]) if super::openapi::is_resource(known) => {
+            Err(problem(405, "bad_method", format!("{} is not for this path: see /openapi.json", ask.method)))
+        }
+        _ => Err(problem(404, "unknown_path", "there is nothing here: see /openapi.json")),
+    }
+}
+
+fn number(text: &str) -> Result<u64, Problem> {
+    text.parse().map_err(|_| problem(400, "bad_number", format!("{text:?} is not a number")))
+}
+
+async fn done(api: &Api, command: Command) -> Result<Response<Body>, Problem> {
+    Ok(json(&done_json(&api.plane.propose(&command).await?)))
+}
+
+fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    let (state, status) = (api.plane.state(), api.plane.status());
+    Ok(placed(
+        api,
+        json(&value!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "cluster": state.cluster, "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
+            "member": {
+                "node": status.id, "name": api.me.name, "role": member_role(status.role), "term": status.term,
+                "last_log": status.last_log, "committed": status.committed, "applied": status.applied,
+                "snapshot": status.snapshot,
+                "quorum_age_ms": status.quorum_age.map(|age| age.as_millis() as u64),
+            },
+            "leader": status.leader.as_ref().map(|(node, info)| value!({
+                "node": node, "name": info.name, "api_address": info.api_address,
+            })),
+            "leader_age_ms": api.plane.leader_age().map(|age| age.as_millis() as u64),
+            "objects": objects::counts(&state),
+            "objects_bytes": state.objects_bytes, "leases": state.leases.size(), "locks": state.locks.size(),
+            "watchers": api.plane.hub.watchers(),
+            "rollout": state.rollout().map(rollout_json),
+        })),
+    ))
+}
+
+fn member_role(role: MemberRole) -> &'static str {
+    match role {
+        MemberRole::Leader => "leader",
+        MemberRole::LeaderWithoutQuorum => "leader_without_quorum",
+        MemberRole::Candidate => "candidate",
+        MemberRole::Follower => "follower",
+        MemberRole::Learner => "learner",
+        MemberRole::Stopped => "stopped",
+    }
+}
+
+/// `GET /v1/topology[?after=EPOCH.REVISION&wait=30s]`: the whole, as soon as it is later than `after`.
+async fn topology(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Register)?;
+    let after = ask.parameter("after");
+    let state = match after {
+        None => {
+            fresh(api, ask).await?;
+            api.plane.state()
+        }
+        Some(after) => {
+            let bad = || problem(400, "bad_position", "write `after=EPOCH.REVISION`");
+            let (epoch, revision) = after.split_once('.').ok_or_else(bad)?;
+            let after: (u64, u64) = (epoch.parse().map_err(|_| bad())?, revision.parse().map_err(|_| bad())?);
+            let wait = ask.parameter("wait").map_or(Some(30_000), duration_ms).ok_or_else(bad)?.min(35_000);
+            let mut now = api.plane.hub.subscribe();
+            let later = now.wait_for(|now| (now.epoch, now.revision) > after);
+            match tokio::time::timeout(Duration::from_millis(wait), later).await {
+                Ok(Ok(now)) => Arc::clone(&now.state),
+                // Nothing has happened: the client asks again from where it is.
+                _ => {
+                    let mut response = full(StatusCode::NOT_MODIFIED, "application/json", "");
+                    response.headers_mut().remove(header::CONTENT_TYPE);
+                    return Ok(placed(api, response));
+                }
+            }
+        }
+    };
+    let text = serde_json::to_string(&Snapshot::of(&state)).unwrap_or_default();
+    let mut response = full(StatusCode::OK, "application/json", text);
+    if let Ok(tag) = header::HeaderValue::from_str(&format!("\"{}.{}\"", state.epoch, state.revision)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(placed(api, response))
+}
+
+fn revision_json(number: u64, revision: &crate::state::Revision) -> Value {
+    let mut shown = revision.clone();
+    for change in &mut shown.changes {
+        for object in [&mut change.before, &mut change.after].into_iter().flatten() {
+            *object = Arc::new(Object::redacted(object));
+        }
+    }
+    value!(RevisionView { revision: number, change: shown })
+}
+
+async fn history(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    fresh(api, ask).await?;
+    let limit = ask.parameter("limit").map_or(Ok(20), number)?.min(1000) as usize;
+    let state = api.plane.state();
+    let skip = state.history.size().saturating_sub(limit);
+    let mut shown: Vec<Value> =
+        state.history.iter().skip(skip).map(|(number, revision)| revision_json(*number, revision)).collect();
+    shown.reverse();
+    Ok(placed(api, json(&value!({ "revisions": shown }))))
+}
+
+async fn revision_at(api: &Api, ask: &Ask<'_>, revision: &str) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    fresh(api, ask).await?;
+    let wanted = number(revision)?;
+    let state = api.plane.state();
+    match state.history.get(&wanted) {
+        Some(revision) => Ok(placed(api, json(&revision_json(wanted, revision)))),
+        None => Err(problem(404, "unknown_revision", format!("revision {wanted} is not remembered"))),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackBody {
+    to: u64,
+    #[serde(default)]
+    note: String,
+}
+
+async fn rollback(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Operate)?;
+    let RollbackBody { to, note } = parse(body)?;
+    done(api, Command::Rollback { by: by(ask, Some(&note)), to }).await
+}
+
+async fn leases(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    fresh(api, ask).await?;
+    let state = api.plane.state();
+    let list: Vec<Value> = state
+        .leases
+        .iter()
+        .map(|(id, lease)| value!({ "id": id, "ttl_ms": lease.ttl_ms, "owner": lease.owner }))
+        .collect();
+    Ok(placed(api, json(&value!({ "leases": list }))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrantBody {
+    ttl: String,
+    #[serde(default)]
+    owner: Option<String>,
+}
+
+async fn grant(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Register)?;
+    let GrantBody { ttl, owner } = parse(body)?;
+    let ttl_ms =
+        duration_ms(&ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `10s`")))?;
+    let owner = owner.unwrap_or_else(|| ask.caller.name.clone());
+    done(api, Command::LeaseGrant { owner, ttl_ms }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeepBody {
+    ids: Vec<u64>,
+}
+
+async fn keep_alive(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Register)?;
+    let KeepBody { ids } = parse(body)?;
+    let missing = api.plane.keep_alive(ids).await?;
+    Ok(json(&value!({ "missing": missing })))
+}
+
+async fn keep_one_alive(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Register)?;
+    let id = number(id)?;
+    if api.plane.keep_alive(vec![id]).await?.is_empty() {
+        return Ok(json(&value!({})));
+    }
+    Err(problem(404, "not_found", format!("there is no lease {id}: it may have expired")))
+}
+
+async fn revoke(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Register)?;
+    done(api, Command::LeaseRevoke { by: by(ask, None), ids: vec![number(id)?] }).await
+}
+
+async fn locks(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    fresh(api, ask).await?;
+    let state = api.plane.state();
+    let list: Vec<Value> = state
+        .locks
+        .iter()
+        .map(|(name, lock)| value!({ "name": name, "owner": lock.owner, "lease": lock.lease, "token": lock.token }))
+        .collect();
+    Ok(placed(api, json(&value!({ "locks": list }))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LockBody {
+    lease: u64,
+    #[serde(default)]
+    owner: Option<String>,
+}
+
+async fn lock(api: &Api, ask: &Ask<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Register)?;
+    let LockBody { lease, owner } = parse(body)?;
+    let owner = owner.unwrap_or_else(|| ask.caller.name.clone());
+    let done = api.plane.propose(&Command::LockAcquire { name: name.to_owned(), owner, lease }).await?;
+    Ok(json(&value!({ "token": done.id })))
+}
+
+async fn unlock(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Register)?;
+    let token =
+        ask.parameter("token").ok_or_else(|| problem(400, "no_token", "write `?token=` with the fencing token"))?;
+    done(api, Command::LockRelease { name: name.to_owned(), token: number(token)? }).await
+}
+
+async fn tokens(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Admin)?;
+    fresh(api, ask).await?;
+    let state = api.plane.state();
+    let list: Vec<Value> = state
+        .tokens
+        .iter()
+        .map(|(name, token)| value!({ "name": name, "role": role_name(token.role), "expires_at_ms": token.expires_at_ms }))
+        .collect();
+    Ok(placed(api, json(&value!({ "tokens": list }))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBody {
+    role: Role,
+    #[serde(default)]
+    ttl: Option<String>,
+}
+
+/// The token's text is made here, shown once, and kept by nobody.
+async fn put_token(api: &Api, ask: &Ask<'_>, name: &str, body: &[u8]) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Admin)?;
+    let TokenBody { role, ttl } = parse(body)?;
+    let ttl = match ttl {
+        None => None,
+        Some(ttl) => {
+            Some(duration_ms(&ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `24h`")))?)
+        }
+    };
+    let mut random = [0; 32];
+    // 256 bits of the system's randomness, by way of TLS's provider.
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.secure_random.fill(&mut random).map_err(|_| problem(500, "internal", "the system has no randomness"))?;
+    let text = format!("rwt_{}", blake3::Hash::from(random).to_hex());
+    let expires_at_ms = ttl.map(|ttl| unix_ms().saturating_add(ttl));
+    api.plane.propose(&Command::TokenPut { name: name.to_owned(), role, hash: hash(&text), expires_at_ms }).await?;
+    Ok(json(&value!({ "name": name, "role": role_name(role), "token": text, "expires_at_ms": expires_at_ms })))
+}
+
+fn rollout_json(rollout: &crate::state::Rollout) -> Value {
+    let refused: Vec<Value> = rollout
+        .votes
+        .iter()
+        .filter_map(|(proxy, vote)| vote.refusal.as_ref().map(|why| value!({ "proxy": proxy, "reason": why })))
+        .collect();
+    let moved = rollout.votes.values().map(|vote| vote.moved_ppm).max().unwrap_or(0);
+    value!({
+        "id": rollout.id, "phase": rollout.phase, "percent": rollout.percent(), "policy": rollout.policy,
+        "author": rollout.txn.by.author, "note": rollout.txn.by.note, "at_ms": rollout.txn.by.at_ms,
+        "participants": rollout.participants.len(), "votes": rollout.votes.len(), "refused": refused,
+        "moved_percent": f64::from(moved) / 10_000.0,
+        "keys": rollout.changes.iter().map(|change| value!(change.key)).collect::<Vec<_>>(),
+    })
+}
+
+async fn rollouts(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    fresh(api, ask).await?;
+    let state = api.plane.state();
+    let mut list: Vec<Value> = state.rollouts.values().map(rollout_json).collect();
+    list.reverse();
+    Ok(placed(api, json(&value!({ "rollouts": list }))))
+}
+
+async fn rollout(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    fresh(api, ask).await?;
+    let id = number(id)?;
+    let state = api.plane.state();
+    match state.rollouts.get(&id) {
+        Some(rollout) => Ok(placed(api, json(&rollout_json(rollout)))),
+        None => Err(problem(404, "not_found", format!("there is no rollout {id}"))),
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct AbortBody {
+    #[serde(default)]
+    reason: String,
+}
+
+async fn abort(api: &Api, ask: &Ask<'_>, id: &str, body: &[u8]) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Operate)?;
+    let AbortBody { reason } = if body.is_empty() { AbortBody::default() } else { parse(body)? };
+    let reason = if reason.is_empty() { format!("by {}", ask.caller.name) } else { reason };
+    done(api, Command::RolloutAbort { id: number(id)?, reason }).await
+}
+
+fn member_json(member: &MemberStatus, leader: Option<u64>, voter: bool) -> Value {
+    value!({
+        "node": member.node, "name": member.info.name, "peer_address": member.info.peer_address,
+        "api_address": member.info.api_address, "voter": voter, "leader": leader == Some(member.node), "lag": member.lag,
+    })
+}
+
+fn members(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    let status = api.plane.status();
+    let leader = status.leader.as_ref().map(|(node, _)| *node);
+    let voters = status.voters.iter().map(|member| member_json(member, leader, true));
+    let learners = status.learners.iter().map(|member| member_json(member, leader, false));
+    let list: Vec<Value> = voters.chain(learners).collect();
+    let cluster = api.plane.state().cluster.clone();
+    Ok(placed(
+        api,
+        json(&value!({ "cluster": cluster, "term": status.term, "answered_by": status.id, "members": list })),
+    ))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JoinBody {
+    node: u64,
+    name: String,
+    peer_address: String,
+    api_address: String,
+    #[serde(default = "yes")]
+    voter: bool,
+    #[serde(default)]
+    replace: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct To {
+    to: u64,
+}
+
+async fn join(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
+    let JoinBody { node, name, peer_address, api_address, voter, replace } = parse(body)?;
+    let info = (name, peer_address, api_address);
+    change_member(api, ask, MemberChange::Join { node, info, voter, replace }).await
+}
+
+async fn change_member(api: &Api, ask: &Ask<'_>, change: MemberChange) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Admin)?;
+    api.plane.change_members(change).await?;
+    Ok(json(&value!({})))
+}
+
+/// A backup: the state as snapshots have it, with BLAKE3 behind it.
+pub(crate) fn backup_bytes(state: &State) -> Vec<u8> {
+    let mut bytes = state.encode();
+    let digest = blake3::hash(&bytes);
+    bytes.extend_from_slice(digest.as_bytes());
+    bytes
+}
+
+async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    // Certificates' keys are in it.
+    ask.caller.needs(Role::Admin)?;
+    fresh(api, ask).await?;
+    let state = api.plane.state();
+    let bytes = tokio::task::spawn_blocking(move || backup_bytes(&state)).await;
+    let bytes = bytes.map_err(|_| problem(500, "internal", "the backup could not be made"))?;
+    Ok(placed(api, full(StatusCode::OK, "application/octet-stream", bytes)))
+}
+
+async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Admin)?;
+    let damaged = |why: &str| problem(422, "damaged", format!("this is no backup, or it is damaged: {why}"));
+    let split = body.len().checked_sub(32).ok_or_else(|| damaged("it is too short"))?;
+    let (content, digest) = body.split_at(split);
+    let whole = *blake3::hash(content).as_bytes();
+    if digest != whole {
+        return Err(damaged("its checksum is wrong"));
+    }
+    State::decode(content).map_err(|error| damaged(&error.to_string()))?;
+    for (number, part) in content.chunks(RESTORE_PART).enumerate() {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
+    }
+    done(api, Command::RestoreCommit { by: by(ask, None), whole }).await
+}
+
+/// Prometheus' text format.
+fn metrics(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    ask.caller.needs(Role::Read)?;
+    let (state, status) = (api.plane.state(), api.plane.status());
+    let age = api.plane.leader_age().map_or(f64::INFINITY, |age| age.as_secs_f64());
+    let leads = f64::from(u8::from(status.role == MemberRole::Leader));
+    let float = |value: usize| value as f64;
+    let rows: [(&str, &str, &str, f64); 13] = [
+        ("revision", "gauge", "Revision of the topology on this member.", state.revision as f64),
+        ("epoch", "gauge", "Epoch of the topology: raised by each restore.", state.epoch as f64),
+        ("term", "gauge", "Term of the member.", status.term as f64),
+        ("leader", "gauge", "Whether this member leads, with a quorum.", leads),
+        ("leader_age_seconds", "gauge", "Since a leader was last heard of.", age),
+        ("log_last", "gauge", "Index of the last entry of the log.", status.last_log.unwrap_or(0) as f64),
+        ("log_applied", "gauge", "Index of the last entry that is applied.", status.applied.unwrap_or(0) as f64),
+        ("objects", "gauge", "Objects of the topology.", float(state.objects.size())),
+        ("objects_bytes", "gauge", "About what the objects take.", float(state.objects_bytes)),
+        ("leases", "gauge", "Leases.", float(state.leases.size())),
+        ("watchers", "gauge", "Watch streams that are open on this member.", float(api.plane.hub.watchers())),
+        ("proposals_total", "counter", "Changes that were asked for here.", api.plane.proposals.load(Relaxed) as f64),
+        (
+            "refusals_total",
+            "counter",
+            "Changes that were asked for here and refused.",
+            api.plane.refusals.load(Relaxed) as f64,
+        ),
+    ];
+    let mut text = String::new();
+    for (name, kind, help, value) in rows {
+        let value = if value.is_infinite() { "+Inf".to_owned() } else { value.to_string() };
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "# HELP ringway_control_{name} {help}\n# TYPE ringway_control_{name} {kind}\nringway_control_{name} {value}"
+        );
+    }
+    Ok(full(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+}

@@ -1,0 +1,111 @@
+//! The watch stream: lines as they come, a sign of life every five seconds, one line in flight for each watcher.
+
+use super::{Api, Ask, Body, problem};
+use crate::http::Problem;
+use crate::hub::line;
+use crate::wire::{Message, Ping};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{Response, header};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Between two signs of life.
+const PING: Duration = Duration::from_secs(5);
+
+/// `EPOCH.REVISION`.
+fn position(text: &str) -> Option<(u64, u64)> {
+    let (epoch, revision) = text.split_once('.')?;
+    Some((epoch.parse().ok()?, revision.parse().ok()?))
+}
+
+/// Answers with a stream that ends when the client goes, or the member.
+pub(super) fn watch(api: &Arc<Api>, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+    let events = ask.header(header::ACCEPT).is_some_and(|accept| accept.contains("text/event-stream"));
+    // A browser that comes back says where it was.
+    let last = ask.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let from = match ask.parameter("from").or(last) {
+        Some(text) => Some(position(text).ok_or_else(|| problem(400, "bad_position", "write `from=EPOCH.REVISION`"))?),
+        None => None,
+    };
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(feed(Arc::clone(api), from, events, sender));
+    let body = Feed { receiver };
+    let mut response = Response::new(body.boxed_unsync());
+    let kind = if events { "text/event-stream" } else { "application/x-ndjson" };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender: mpsc::Sender<Bytes>) {
+    let mut now = api.plane.hub.subscribe();
+    let mut rollout = Bytes::new();
+    loop {
+        let seen = now.borrow_and_update().clone();
+        // A member that has just begun knows nothing yet: a watcher that knows more waits for it.
+        if !seen.state.cluster.is_empty() {
+            let mut lines = api.plane.hub.catch_up(&seen, from);
+            if from.is_none_or(|known| (seen.epoch, seen.revision) >= known) {
+                from = Some((seen.epoch, seen.revision));
+            } else {
+                // Behind the watcher: it would refuse what this member has to say. It is told that it is alive.
+                lines.clear();
+            }
+            if rollout != seen.rollout {
+                rollout = seen.rollout.clone();
+                lines.push(rollout.clone());
+            }
+            drop(seen);
+            for text in lines {
+                let text = if events { event(&text, from) } else { text };
+                if sender.send(text).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::select! {
+            changed = now.changed() => if changed.is_err() { return },
+            () = sender.closed() => return,
+            () = tokio::time::sleep(PING) => {
+                let age = api.plane.leader_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+                let ping = line(&Message::Ping(Ping { revision: now.borrow().revision, leader_age_ms: age }));
+                let ping = if events { event(&ping, None) } else { ping };
+                if sender.send(ping).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// As server-sent events have it. Source: WHATWG HTML, section 9.2.
+fn event(line: &[u8], id: Option<(u64, u64)>) -> Bytes {
+    let mut text = Vec::with_capacity(line.len() + 40);
+    if let Some((epoch, revision)) = id {
+        text.extend_from_slice(format!("id: {epoch}.{revision}\n").as_bytes());
+    }
+    text.extend_from_slice(b"data: ");
+    text.extend_from_slice(line);
+    text.push(b'\n');
+    text.into()
+}
+
+struct Feed {
+    receiver: mpsc::Receiver<Bytes>,
+}
+
+impl hyper::body::Body for Feed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+        self.receiver.poll_recv(context).map(|data| data.map(|data| Ok(hyper::body::Frame::data(data))))
+    }
+}

@@ -1,0 +1,455 @@
+//! A member as a process has it: its directory, its place in a cluster, its listeners.
+
+use crate::api;
+use crate::consensus::{MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
+use crate::http::{Api as Client, ApiError};
+use crate::plane::{Plane, PlaneError, unix_ms};
+use crate::replica::Replica;
+use crate::state::{Command, State};
+use crate::tls::{self, TlsError};
+use hyper::Method;
+use ringway_config::model::{self, Member as Settings};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// Entries from one snapshot to the next, and those that stay behind it.
+const SNAPSHOT_EVERY: u64 = 5000;
+const KEEP: u64 = 1000;
+/// Between two backups.
+const BACKUP_EVERY: Duration = Duration::from_secs(3600);
+/// Backups that are kept.
+const BACKUPS_KEPT: usize = 24;
+/// Between two attempts to join.
+const JOIN_RETRY: Duration = Duration::from_millis(500);
+/// What is to be done when the member first runs.
+const PLAN_FILE: &str = "member.json";
+
+/// A member that runs.
+pub struct Member {
+    plane: Arc<Plane>,
+    tasks: Vec<JoinHandle<()>>,
+    stopped: JoinHandle<String>,
+    /// Where the API is.
+    pub address: SocketAddr,
+    /// Where members find it.
+    pub peer_address: SocketAddr,
+}
+
+/// Which member of which cluster a directory holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The member's id, never given to another.
+    pub node: u64,
+    /// How it comes into the cluster.
+    pub origin: Origin,
+}
+
+/// How a member comes into its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It is the first.
+    First,
+    /// It has been taken in. Removed, it does not come back by itself.
+    Joined,
+    /// Members that are there take it in.
+    Join {
+        /// API addresses.
+        members: Vec<String>,
+        /// File with an admin's token.
+        token_file: Option<PathBuf>,
+        /// File with the authorities of the API's certificates.
+        ca: Option<PathBuf>,
+        /// It is to vote.
+        voter: bool,
+        /// The member that it takes the place of.
+        replace: Option<u64>,
+    },
+}
+
+/// Why a member does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Its directory is nobody's yet.
+    #[error(
+        "{} belongs to no cluster yet: `ringway control init` makes it the first member of a new one, `ringway control \
+         join` a member of one that is there", .0.display()
+    )]
+    Nobody(PathBuf),
+    /// Its directory is somebody's already.
+    #[error("{} belongs to member {node} of cluster {cluster:?} already", path.display())]
+    Somebody {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        node: u64,
+        /// Of which cluster.
+        cluster: String,
+    },
+    /// A file of its directory.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An address cannot be bound.
+    #[error("bind {what} to {address}: {source}")]
+    Bind {
+        /// What for.
+        what: &'static str,
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Tokens.
+    #[error(transparent)]
+    Token(#[from] api::TokenError),
+    /// The log.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The first member cannot make its cluster.
+    #[error("make the cluster: {0}")]
+    Init(String),
+    /// The members that are there are of no help.
+    #[error("join: {0}")]
+    Join(#[from] ApiError),
+}
+
+impl Plan {
+    /// A new cluster, of which this is the first member.
+    ///
+    /// # Errors
+    /// The directory is somebody's already, or cannot be written.
+    pub fn first(directory: &Path, cluster: Option<String>) -> Result<Self, RunError> {
+        Self::nobodys(directory)?;
+        let cluster = cluster.unwrap_or_else(|| format!("ringway-{:08x}", random() as u32));
+        Self { cluster, node: random(), origin: Origin::First }.write(directory)
+    }
+
+    /// A member of a cluster that is there, whose name its members tell.
+    ///
+    /// # Errors
+    /// As [`Plan::first`]; nobody answers.
+    pub async fn join(directory: &Path, client: &Client, origin: Origin) -> Result<Self, RunError> {
+        Self::nobodys(directory)?;
+        let status = client.json(Method::GET, "/v1/status", None).await?;
+        let Some(cluster) = status["cluster"].as_str().filter(|name| !name.is_empty()) else {
+            return Err(RunError::Init("the members that were asked are in no cluster themselves".into()));
+        };
+        Self { cluster: cluster.to_owned(), node: random(), origin }.write(directory)
+    }
+
+    /// What a directory holds.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(directory: &Path) -> Result<Option<Self>, RunError> {
+        let path = directory.join(PLAN_FILE);
+        let failed = |source| RunError::File { path: path.clone(), source };
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn nobodys(directory: &Path) -> Result<(), RunError> {
+        match Self::read(directory)? {
+            Some(Self { node, cluster, .. }) => Err(RunError::Somebody { path: directory.to_owned(), node, cluster }),
+            None => Ok(()),
+        }
+    }
+
+    fn write(self, directory: &Path) -> Result<Self, RunError> {
+        let path = directory.join(PLAN_FILE);
+        let failed = |source| RunError::File { path: path.clone(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let beside = directory.join("member.json.new");
+        let mut file = File::create(&beside).map_err(failed)?;
+        let text = serde_json::to_string_pretty(&self).map_err(|error| failed(error.into()))?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&beside, &path).map_err(failed)?;
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        Ok(self)
+    }
+}
+
+/// Enough for ids that never meet.
+fn random() -> u64 {
+    // The standard library draws the keys of its hash maps from the system's randomness.
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()) >> 1 | 1
+}
+
+impl Member {
+    /// Starts a member as its directory says; `embedded` makes an empty directory the first member of a new cluster.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn start(settings: &Settings, embedded: bool) -> Result<Self, RunError> {
+        let plan = match Plan::read(&settings.directory)? {
+            Some(plan) => plan,
+            None if embedded => Plan::first(&settings.directory, None)?,
+            None => return Err(RunError::Nobody(settings.directory.clone())),
+        };
+        let bind = |what, address: SocketAddr| {
+            TcpListener::bind(address).map_err(|source| RunError::Bind { what, address, source })
+        };
+        let peers = bind("the members' listener", settings.peer_address)?;
+        let clients = bind("the API", settings.address)?;
+        let local = |listener: &TcpListener, given: SocketAddr| listener.local_addr().unwrap_or(given);
+        let (address, peer_address) = (local(&clients, settings.address), local(&peers, settings.peer_address));
+        // A port that the system chose is told to others as it is.
+        let told = |told: &str, given: SocketAddr, real: SocketAddr| {
+            if told == given.to_string() { real.to_string() } else { told.to_owned() }
+        };
+        let info = MemberInfo {
+            name: settings.name.clone(),
+            peer_address: told(&settings.peer_advertise, settings.peer_address, peer_address),
+            api_address: told(&settings.advertise, settings.address, address),
+        };
+        let peer_tls = settings.peer_tls.as_ref().map(peer_tls).transpose()?;
+        let api_tls = settings.tls.as_ref().map(api_tls).transpose()?;
+        let audit = settings.audit_log.as_ref().map(|path| append(path)).transpose()?;
+        let (replica, published) = Replica::new();
+        // Questions come as soon as the listener stands, and the one who answers is made of the node: they wait for it.
+        let slot: Arc<OnceLock<Weak<Plane>>> = Arc::default();
+        let asked = Arc::clone(&slot);
+        let answerer: crate::consensus::Answerer = Arc::new(move |question: bytes::Bytes| {
+            let plane = asked.get().and_then(Weak::upgrade);
+            Box::pin(async move {
+                match plane {
+                    Some(plane) => plane.answer(&question).await,
+                    None => Vec::new(),
+                }
+            })
+        });
+        let options = Options {
+            directory: settings.directory.clone(),
+            cluster: plan.cluster.clone(),
+            node: plan.node,
+            info: info.clone(),
+            listener: peers,
+            tls: peer_tls,
+            timing: if settings.wan { Timing::wan() } else { Timing::lan() },
+            snapshot_every: SNAPSHOT_EVERY,
+            answerer: Some(answerer),
+            keep: KEEP,
+        };
+        let node = Node::start(options, replica).await?;
+        let plane = Arc::new(Plane::new(node.clone(), published));
+        // Set once, here.
+        let _ = slot.set(Arc::downgrade(&plane));
+        if plan.origin == Origin::First {
+            match node.initialize().await {
+                // It has been, when it ran before.
+                Ok(()) | Err(MemberError::NotPristine) => {}
+                Err(error) => return Err(RunError::Init(error.to_string())),
+            }
+        }
+        let api = Arc::new(api::Api::new(Arc::clone(&plane), settings, audit, info.clone())?);
+        let failed = |source| RunError::Bind { what: "the API", address, source };
+        clients.set_nonblocking(true).map_err(failed)?;
+        let clients = tokio::net::TcpListener::from_std(clients).map_err(failed)?;
+        let mut tasks = vec![tokio::spawn(api.serve(clients, api_tls))];
+        tasks.push(tokio::spawn(name_cluster(Arc::clone(&plane), plan.cluster.clone())));
+        if let Origin::Join { members, token_file, ca, voter, replace } = plan.origin {
+            let client = Client::new(&client_settings(&members, token_file, ca))?;
+            let joined = Plan { cluster: plan.cluster.clone(), node: plan.node, origin: Origin::Joined };
+            let directory = settings.directory.clone();
+            let plane = Arc::clone(&plane);
+            tasks.push(tokio::spawn(async move {
+                enter(&plane, client, plan.node, info, voter, replace).await;
+                if let Err(error) = joined.write(&directory) {
+                    tracing::error!(%error, "that this member has joined cannot be written down");
+                }
+            }));
+        }
+        if let Some(directory) = &settings.backups {
+            tasks.push(tokio::spawn(backups(Arc::clone(&plane), directory.clone())));
+        }
+        let stopped = tokio::spawn({
+            let plane = Arc::clone(&plane);
+            async move { plane.run().await }
+        });
+        tracing::info!(cluster = plan.cluster, node = plan.node, name = settings.name, %address, %peer_address, "member started");
+        Ok(Self { plane, tasks, stopped, address, peer_address })
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn plane(&self) -> &Arc<Plane> {
+        &self.plane
+    }
+
+    /// Resolves when the member cannot go on: the process should end with an error and be started again.
+    pub async fn failed(&mut self) -> String {
+        match (&mut self.stopped).await {
+            Ok(why) => why,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Hands the lead over if it has it, and ends.
+    pub async fn stop(self) {
+        let status = self.plane.status();
+        if status.role == crate::consensus::Role::Leader {
+            let heir = status.voters.iter().filter(|voter| voter.node != status.id).min_by_key(|voter| voter.lag);
+            if let Some(heir) = heir
+                && let Err(error) = self.plane.node().transfer(heir.node).await
+            {
+                tracing::warn!(%error, "the lead was not handed over: the others will elect");
+            }
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.stopped.abort();
+        self.plane.node().clone().stop().await;
+    }
+}
+
+/// A client's settings for members that are to be joined.
+#[must_use]
+pub fn client_settings(members: &[String], token_file: Option<PathBuf>, ca: Option<PathBuf>) -> model::Control {
+    model::Control {
+        members: members.iter().filter_map(|member| model::MemberUrl::parse(member)).collect(),
+        embedded: false,
+        proxy: None,
+        directory: PathBuf::new(),
+        token_file,
+        ca,
+        identity: None,
+        server_name: None,
+        member: None,
+    }
+}
+
+fn peer_tls(files: &model::MemberTls) -> Result<PeerTls, TlsError> {
+    let ca = files.ca.as_deref();
+    Ok(PeerTls {
+        server: tls::server(&files.certificate, &files.key, ca, true, &[b"h2"])?,
+        client: tls::client(ca, Some((&files.certificate, &files.key)), &[b"h2"])?,
+    })
+}
+
+fn api_tls(files: &model::MemberTls) -> Result<TlsAcceptor, TlsError> {
+    let config = tls::server(&files.certificate, &files.key, files.ca.as_deref(), false, &[b"h2", b"http/1.1"])?;
+    Ok(TlsAcceptor::from(config))
+}
+
+fn append(path: &Path) -> Result<File, RunError> {
+    let open = OpenOptions::new().create(true).append(true).open(path);
+    open.map_err(|source| RunError::File { path: path.to_owned(), source })
+}
+
+/// The first entry of the log names the cluster. Whoever leads puts it there; the second is refused.
+async fn name_cluster(plane: Arc<Plane>, cluster: String) {
+    while plane.state().cluster.is_empty() {
+        if plane.status().role == crate::consensus::Role::Leader {
+            match plane.propose(&Command::Init { cluster: cluster.clone() }).await {
+                Ok(_) => return,
+                Err(PlaneError::Refused(_)) => return,
+                Err(error) => tracing::debug!(%error, "the cluster is not named yet"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Asks members that are there to be taken in, until it is.
+async fn enter(plane: &Plane, client: Client, node: u64, info: MemberInfo, voter: bool, replace: Option<u64>) {
+    let body = serde_json::json!({
+        "node": node, "name": info.name, "peer_address": info.peer_address, "api_address": info.api_address,
+        "voter": voter, "replace": replace,
+    });
+    let mut told = String::new();
+    loop {
+        let status = plane.status();
+        let inside = if voter {
+            status.voters.iter().any(|member| member.node == node)
+        } else {
+            status.learners.iter().any(|member| member.node == node)
+        };
+        // Once inside, for ever: a member that was removed does not come back by itself.
+        if inside {
+            tracing::info!(node, "this member is in the cluster");
+            return;
+        }
+        if let Err(error) = client.json(Method::POST, "/v1/members", Some(&body)).await {
+            let error = error.to_string();
+            if error != told {
+                tracing::warn!(error, "not taken in yet");
+                told = error;
+            }
+        }
+        tokio::time::sleep(JOIN_RETRY).await;
+    }
+}
+
+/// The leader writes a backup each hour.
+async fn backups(plane: Arc<Plane>, directory: PathBuf) {
+    let mut last = None;
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let due = last.is_none_or(|at: std::time::Instant| at.elapsed() >= BACKUP_EVERY);
+        if !due || plane.status().role != crate::consensus::Role::Leader {
+            continue;
+        }
+        let (state, directory) = (plane.state(), directory.clone());
+        let written = tokio::task::spawn_blocking(move || write_backup(&directory, &state)).await;
+        match written {
+            Ok(Ok(path)) => {
+                last = Some(std::time::Instant::now());
+                tracing::info!(file = %path.display(), "backup written");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the backup was not written"),
+            Err(error) => tracing::error!(%error, "the backup was not written"),
+        }
+    }
+}
+
+fn write_backup(directory: &Path, state: &State) -> std::io::Result<PathBuf> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::create_dir_all(directory)?;
+    let path = directory.join(format!(
+        "{}-{:016}-{:04}-{:012}.ringway-backup",
+        state.cluster,
+        unix_ms(),
+        state.epoch,
+        state.revision
+    ));
+    let beside = path.with_extension("new");
+    // Certificates' keys are in it.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(&api::backup_bytes(state))?;
+    file.sync_all()?;
+    std::fs::rename(&beside, &path)?;
+    let mut known: Vec<PathBuf> = std::fs::read_dir(directory)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "ringway-backup"))
+        .collect();
+    // Names sort by time.
+    known.sort();
+    for old in known.iter().take(known.len().saturating_sub(BACKUPS_KEPT)) {
+        std::fs::remove_file(old)?;
+    }
+    Ok(path)
+}

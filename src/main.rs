@@ -1,7 +1,9 @@
 //! The binary: command line and wiring, nothing else.
 
+mod control;
 mod demo;
 mod explain;
+mod fleet;
 mod plan;
 mod run;
 
@@ -66,6 +68,13 @@ enum Command {
         #[arg(long, value_name = "PERCENT", value_parser = percent)]
         max_move: Option<f64>,
     },
+    /// Members of the control plane, and everything that is asked of them.
+    Control {
+        #[command(flatten)]
+        access: control::Access,
+        #[command(subcommand)]
+        command: control::Command,
+    },
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Run sample backends and the proxy in one process, to try it.
@@ -92,6 +101,7 @@ fn main() -> ExitCode {
             (None, None) => unreachable!("invariant: the command line asks for one of the two"),
         },
         Command::Plan { old, new, json, max_move } => plan::plan(&old, &new, json, max_move),
+        Command::Control { access, command } => control::control(&access, command),
         Command::Schema => schema(),
         Command::Demo { listen, admin, backends } => demo::demo(listen, admin, backends),
     };
@@ -103,7 +113,7 @@ fn main() -> ExitCode {
 }
 
 /// `12`, `12.5` or `12%`.
-fn percent(text: &str) -> Result<f64, String> {
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
     text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is not a percentage: write for example `12%`"))
 }
 

@@ -83,7 +83,7 @@ fn method(plan: &ServicePlan) -> String {
     }
 }
 
-fn write_table(out: &mut impl Write, plans: &[ServicePlan]) -> std::io::Result<()> {
+pub(crate) fn write_table(out: &mut impl Write, plans: &[ServicePlan]) -> std::io::Result<()> {
     for plan in plans {
         let moved = plan.movement.moved * 100.0;
         match plan.kind {

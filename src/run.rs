@@ -1,22 +1,38 @@
 //! `ringway run`: a proxy that follows its file and ends in peace.
 
+use crate::fleet::Fleet;
+use anyhow::Context;
+use ringway_config::model;
+use ringway_control::member::Member;
 use ringway_proxy::{Proxy, Source};
 use ringway_telemetry::{Metrics, logs};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs until SIGTERM or SIGINT. Exit 0: all requests ended; 1: some were cut off, or the file is not valid.
 pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     logs::install();
-    let loaded = ringway_config::load_file(file)?;
-    for warning in &loaded.warnings {
-        tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
-    }
+    let mut loaded = ringway_config::load_file(file)?;
     raise_descriptor_limit();
     let runtime = control_runtime()?;
     runtime.block_on(async {
-        let proxy = Proxy::start(loaded.config, Source::File(file.to_owned()), Metrics::install()).await?;
+        let member = embedded(&loaded.config).await?;
+        let fleet = Fleet::new(file.to_owned(), &loaded.config)?;
+        let mut source = Source::File(file.to_owned());
+        if let Some(fleet) = &fleet {
+            loaded = fleet.first(loaded);
+            source = fleet.source();
+        }
+        for warning in &loaded.warnings {
+            tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
+        }
+        let proxy = Proxy::start(loaded.config, source, Metrics::install()).await?;
+        if let Some(fleet) = &fleet {
+            let shown = Arc::clone(fleet);
+            proxy.show_topology(move || shown.status());
+        }
         let reload = proxy.reloader();
         let follow = async {
             let mut hangup = signal(SignalKind::hangup())?;
@@ -29,15 +45,87 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
                 }
             }
         };
+        let agree = async {
+            match &fleet {
+                Some(fleet) => fleet.run(&proxy).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = follow => {
                 let ended: anyhow::Result<std::convert::Infallible> = ended;
                 ended?;
             }
+            () = agree => {}
             ended = stop_signal() => ended?,
         }
-        end(proxy).await
+        let ended = end(proxy).await;
+        if let Some(member) = member {
+            member.stop();
+        }
+        ended
     })
+}
+
+/// A member of the control plane on a thread of its own: it must answer whatever the proxy does.
+pub(crate) struct EmbeddedMember {
+    stop: tokio::sync::oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl EmbeddedMember {
+    /// Starts it; on return it listens.
+    pub(crate) async fn start(settings: model::Member) -> anyhow::Result<(Self, std::net::SocketAddr)> {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (started, start) = tokio::sync::oneshot::channel();
+        let run = move || {
+            let runtime = match control_runtime() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    // Whoever waits has given up, or is told.
+                    let _ = started.send(Err(error.into()));
+                    return;
+                }
+            };
+            runtime.block_on(async move {
+                let mut member = match Member::start(&settings, true).await {
+                    Ok(member) => member,
+                    Err(error) => {
+                        let _ = started.send(Err(anyhow::Error::from(error)));
+                        return;
+                    }
+                };
+                let _ = started.send(Ok(member.address));
+                tokio::select! {
+                    _ = stopped => member.stop().await,
+                    // The proxy goes on: what is in force stays.
+                    why = member.failed() => tracing::error!(why, "the embedded member of the control plane has stopped"),
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("control-member".into()).spawn(run)?;
+        let address = start.await.context("the embedded member ended at once")??;
+        Ok((Self { stop, thread }, address))
+    }
+
+    /// Ends it.
+    pub(crate) fn stop(self) {
+        // It may have ended by itself.
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the embedded member has panicked");
+        }
+    }
+}
+
+async fn embedded(config: &model::Config) -> anyhow::Result<Option<EmbeddedMember>> {
+    let Some(member) =
+        config.control.as_ref().filter(|control| control.embedded).and_then(|control| control.member.clone())
+    else {
+        return Ok(None);
+    };
+    let (member, _) = EmbeddedMember::start(member).await.context("embedded member")?;
+    Ok(Some(member))
 }
 
 /// A proxied connection takes two descriptors: as many as the system lets us have.

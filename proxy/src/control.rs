@@ -1,5 +1,6 @@
 //! The control side: starts the workers, applies configurations all or nothing, drains.
 
+use crate::fleet::TopologySource;
 use crate::perip::PerIp;
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
@@ -7,7 +8,7 @@ use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Sha
 use crate::{admin, checks};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
-use ringway_config::{Diagnostics, Diff, diff};
+use ringway_config::{Diagnostics, Diff, Loaded, diff};
 use ringway_ring::{Movement, group_movement};
 use ringway_telemetry::{Metrics, access, catalogue};
 use std::collections::HashMap;
@@ -27,17 +28,18 @@ const BACKLOG: i32 = 4096;
 const FLOWS_LOGGED: usize = 8;
 
 /// Where configurations come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file, read again on each reload.
     File(PathBuf),
+    /// A file and what a fleet has agreed on, joined anew on each reload.
+    Joined(Box<dyn Fn() -> Result<Loaded, Diagnostics> + Send + Sync>),
     /// Made in memory: it cannot be reloaded from outside.
     Memory,
 }
 
 /// A running proxy: its workers' threads, and the handle to steer them.
 pub struct Proxy {
-    control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -49,6 +51,8 @@ pub(crate) struct Control {
     pub(crate) started: Instant,
     pub(crate) draining: AtomicBool,
     pub(crate) workers: usize,
+    /// Says where the topology stands, if there is a control plane.
+    pub(crate) topology: OnceLock<TopologySource>,
     shared: Arc<Shared>,
     registry: Registry,
     commands: Vec<mpsc::UnboundedSender<Command>>,
@@ -183,6 +187,7 @@ impl Proxy {
             started: Instant::now(),
             draining: AtomicBool::new(false),
             workers,
+            topology: OnceLock::new(),
             shared,
             registry: Registry::default(),
             commands,
@@ -290,18 +295,17 @@ impl Control {
 
     /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status.
     pub(crate) fn reload(&self) -> Result<Applied, ReloadError> {
-        let result = match &self.source {
+        let loaded = match &self.source {
             Source::Memory => Err(ReloadError::NoFile),
-            Source::File(path) => match ringway_config::load_file(path) {
-                Ok(loaded) => {
-                    for warning in &loaded.warnings {
-                        tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
-                    }
-                    self.apply(loaded.config)
-                }
-                Err(diagnostics) => Err(ReloadError::Invalid(diagnostics)),
-            },
+            Source::File(path) => ringway_config::load_file(path).map_err(ReloadError::Invalid),
+            Source::Joined(load) => load().map_err(ReloadError::Invalid),
         };
+        let result = loaded.and_then(|loaded| {
+            for warning in &loaded.warnings {
+                tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
+            }
+            self.apply(loaded.config)
+        });
         let label = match &result {
             Ok(applied) if applied.diff.is_empty() => "unchanged",
             Ok(_) => "applied",
@@ -384,6 +388,11 @@ impl Control {
             tracing::info!(%service, moved_percent = movement.moved * 100.0, flows = flows.join(", "), "keys have moved");
         }
         Ok(Applied { generation, diff: changes, moved })
+    }
+
+    /// Whether the listeners that are not there yet could be bound.
+    pub(crate) fn try_bind(&self, config: &Config) -> Result<(), ReloadError> {
+        self.bind_new(&self.state(), config).map(drop)
     }
 
     /// Sockets for listeners that are not there yet: one a worker.

@@ -70,6 +70,7 @@ pub(crate) fn status(control: &Control) -> Value {
         "generation": snapshot.generation,
         "draining": control.draining.load(Relaxed),
         "workers": control.workers,
+        "topology": control.topology.get().map(|topology| topology().json()),
         "last_reload": control.last_reload().json(),
         "listeners": listeners,
         "services": services,
@@ -182,6 +183,14 @@ fn cap_json(cap: u32) -> Value {
 pub(crate) fn metrics(control: &Control) -> String {
     let snapshot = control.current.load_full();
     let mut samples = vec![(catalogue::GENERATION, Vec::new(), snapshot.generation as f64)];
+    if let Some(topology) = control.topology.get().map(|topology| topology()) {
+        let age = topology.age.map_or(f64::INFINITY, |age| age.as_secs_f64());
+        samples.push((catalogue::TOPOLOGY_AGE, Vec::new(), age));
+        samples.push((catalogue::TOPOLOGY_REVISION, Vec::new(), topology.revision as f64));
+        samples.push((catalogue::TOPOLOGY_EPOCH, Vec::new(), topology.epoch as f64));
+        samples.push((catalogue::TOPOLOGY_CONNECTED, Vec::new(), f64::from(u8::from(topology.member.is_some()))));
+        samples.push((catalogue::TOPOLOGY_STUCK, Vec::new(), f64::from(u8::from(topology.stuck.is_some()))));
+    }
     for service in &snapshot.services {
         if let Some(digest) = service.ring_digest() {
             samples.push((catalogue::RING_DIGEST, vec![service.config.name.clone(), format!("{digest:016x}")], 1.0));

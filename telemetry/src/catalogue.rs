@@ -82,6 +82,11 @@ catalogue! {
     UPSTREAM_IDLE = "ringway_upstream_idle_connections", Gauge, [], "Upstream connections kept for the next request.";
     GENERATION = "ringway_config_generation", Gauge, [], "Version of the configuration in force.";
     RING_DIGEST = "ringway_ring_digest_info", Gauge, ["service", "digest"], "Always 1; the digest of the service's ring as a label.";
+    TOPOLOGY_AGE = "ringway_topology_age_seconds", Gauge, [], "Since the control plane was heard of; there only with `control`.";
+    TOPOLOGY_REVISION = "ringway_topology_revision", Gauge, [], "Revision of the fleet's topology that is in force; there only with `control`.";
+    TOPOLOGY_EPOCH = "ringway_topology_epoch", Gauge, [], "Epoch of the fleet's topology that is in force; there only with `control`.";
+    TOPOLOGY_CONNECTED = "ringway_topology_connected", Gauge, [], "1 while a member of the control plane is followed; there only with `control`.";
+    TOPOLOGY_STUCK = "ringway_topology_stuck", Gauge, [], "1 while the fleet's topology cannot be put into force here; there only with `control`.";
     RELOADS = "ringway_reloads_total", Counter, ["result"], "Reloads by result: applied, unchanged, refused.";
     RELOAD_LAST_OK = "ringway_config_last_reload_successful", Gauge, [], "1 if the last reload was applied or unchanged, 0 if it was refused.";
     HEALTH_CHANGES = "ringway_health_changes_total", Counter, ["service", "to", "reason"], "Changes of a backend's state, by the state it changed to and why.";

@@ -215,6 +215,19 @@ impl Registry {
             .fold((0, 0), |(all, moved), cells| (all + cells.shadowed.get(), moved + cells.shadow_moved.get()))
     }
 
+    /// Requests that have ended, over all services and workers, by class as in [`ServiceCells::requests`].
+    #[must_use]
+    pub fn request_totals(&self) -> [u64; 6] {
+        let services = lock(&self.services);
+        let mut totals = [0; 6];
+        for cells in services.values().flatten() {
+            for (total, cell) in totals.iter_mut().zip(&cells.requests) {
+                *total += cell.get();
+            }
+        }
+        totals
+    }
+
     /// Requests a backend has got, over all workers.
     #[must_use]
     pub fn backend_requests(&self, service: &str, id: &str) -> u64 {

@@ -225,7 +225,7 @@ fn backends(
             "write `tier: 0` for the backends that take the traffic (or leave it out)",
         );
     }
-    if section.zone_aware.value && zone.is_none() {
+    if section.zone_aware.value && zone.is_none() && !fleet {
         findings.error(
             section.zone_aware.place,
             "no_zone",

@@ -1,0 +1,199 @@
+//! `ringway control apply` and `diff`: from a file to the fleet, with what it moves shown before.
+
+use super::show::Printer;
+use super::{confirmed, path_of};
+use anyhow::{Context, bail};
+use clap::Args;
+use hyper::Method;
+use ringway_config::{FleetConfig, check_fleet};
+use ringway_control::http::{Api, ApiError};
+use ringway_control::state::{Key, Object, Text};
+use ringway_control::view::View;
+use ringway_control::wire::Snapshot;
+use ringway_proxy::ServicePlan;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The file: a configuration without `control`.
+    file: PathBuf,
+    /// Name of the document; proxies read `main`.
+    #[arg(long, default_value = "main")]
+    document: String,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Why, for the history.
+    #[arg(long, default_value = "")]
+    note: String,
+    /// Refuse if more than this many percent of a service's keys would move.
+    #[arg(long, value_name = "PERCENT", value_parser = crate::percent)]
+    max_move: Option<f64>,
+    /// At once, without asking proxies whether they can build it.
+    #[arg(long)]
+    direct: bool,
+    /// Shares of the proxies that go first, in percent.
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', conflicts_with = "direct")]
+    stages: Vec<u8>,
+    /// How long each share is watched, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    bake: u64,
+    /// How long proxies have to prepare, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    deadline: u64,
+}
+
+/// The topology as it is.
+pub(super) async fn snapshot(api: &Api) -> anyhow::Result<View> {
+    let bytes = api.call(Method::GET, "/v1/topology", "").await?;
+    let snapshot: Snapshot = serde_json::from_slice(&bytes).context("the member's topology cannot be read")?;
+    Ok(View::from_snapshot(snapshot, None)?)
+}
+
+fn fleet_config(view: &View) -> FleetConfig {
+    view.fleet_config(|name| (format!("{name}.pem").into(), format!("{name}.key").into()))
+}
+
+/// Ring digests of the services that the fleet's texts define, built here by the same code that proxies have.
+pub(super) fn rings(view: &View) -> BTreeMap<String, String> {
+    let Ok(loaded) = check_fleet(&fleet_config(view)) else { return BTreeMap::new() };
+    let hashed = loaded.config.services.iter().filter(|service| !service.backends.is_empty());
+    hashed
+        .filter_map(|service| {
+            let explained = ringway_proxy::explain(&loaded.config, &service.name, b"").ok()?;
+            Some((service.name.clone(), format!("{:016x}", explained.ring_digest)))
+        })
+        .collect()
+}
+
+/// What the file would move.
+fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Vec<ServicePlan>> {
+    let mut next = view.clone();
+    next.objects.insert(key.clone(), Arc::new(Object::Document(Text { text: text.to_owned() })));
+    let before = check_fleet(&fleet_config(view))?.config;
+    let after = check_fleet(&fleet_config(&next))?.config;
+    Ok(ringway_proxy::plan(&before, &after)?)
+}
+
+fn key_of(document: &str) -> anyhow::Result<Key> {
+    Ok(format!("document/{document}").parse()?)
+}
+
+fn text_of(view: &View, key: &Key) -> String {
+    match view.objects.get(key).map(|object| &**object) {
+        Some(Object::Document(text)) => text.text.clone(),
+        _ => String::new(),
+    }
+}
+
+pub(super) async fn apply(api: &Api, printer: &Printer, apply: &Apply) -> anyhow::Result<ExitCode> {
+    let text = std::fs::read_to_string(&apply.file).with_context(|| apply.file.display().to_string())?;
+    let key = key_of(&apply.document)?;
+    let view = snapshot(api).await?;
+    // Who has changed it in the meantime is told, not overwritten.
+    let entry = api.json(Method::GET, &path_of(&["v1", "objects", &key.to_string()]), None).await;
+    let modified = match entry {
+        Ok(entry) => entry["modified"].as_u64().unwrap_or(0),
+        Err(ApiError::Refused(problem)) if problem.status == 404 => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let body = json!({
+        "conditions": [{ "key": key, "modified": modified }],
+        "ops": [{ "put": { "key": key, "object": { "document": { "text": text } } } }],
+        "note": apply.note,
+    });
+    // The member's word on it first: its findings name the line.
+    let checked = api.json(Method::POST, "/v1/check", Some(&body)).await?;
+    if checked["changes"].as_array().is_none_or(Vec::is_empty) {
+        printer.say("nothing changes")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if apply.document == "main" {
+        let plans = plan(&view, &key, &text)?;
+        if !printer.json {
+            crate::plan::write_table(&mut std::io::stderr().lock(), &plans)?;
+        }
+        let over =
+            plans.iter().find(|plan| apply.max_move.is_some_and(|most| plan.movement.moved * 100.0 > most + 1e-9));
+        if let Some(plan) = over {
+            let most = apply.max_move.unwrap_or_default();
+            printer.say(&format!(
+                "service {}: {:.2} % of the keys would move, more than {most} %: refused",
+                plan.name,
+                plan.movement.moved * 100.0
+            ))?;
+            return Ok(ExitCode::from(1));
+        }
+    }
+    if !apply.yes && !confirmed(&format!("{key} is changed for the whole fleet"))? {
+        return Ok(ExitCode::from(1));
+    }
+    if apply.direct {
+        printer.done(&api.json(Method::POST, "/v1/txn", Some(&body)).await?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut body = body;
+    body["policy"] = json!({
+        "stages_percent": apply.stages, "bake_ms": apply.bake * 1000, "deadline_ms": apply.deadline * 1000,
+    });
+    let started = api.json(Method::POST, "/v1/rollouts", Some(&body)).await?;
+    follow(api, printer, &started["id"]).await
+}
+
+/// Until it is over.
+async fn follow(api: &Api, printer: &Printer, id: &Value) -> anyhow::Result<ExitCode> {
+    let mut shown = String::new();
+    let mut failures = 0;
+    loop {
+        let rollout = match api.json(Method::GET, &format!("/v1/rollouts/{id}"), None).await {
+            Ok(rollout) => rollout,
+            // A new leader is being elected: the rollout goes on with it.
+            Err(error) if failures < 50 => {
+                failures += 1;
+                tracing::debug!(%error, "the rollout's state is not known");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        failures = 0;
+        let line = super::show::rollout_line(&rollout);
+        if line != shown && !printer.json {
+            writeln!(std::io::stderr(), "{line}")?;
+            shown = line;
+        }
+        let phase = &rollout["phase"];
+        if phase.get("committed").is_some() {
+            if printer.json {
+                writeln!(std::io::stdout(), "{rollout}")?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        if phase.get("aborted").is_some() {
+            if printer.json {
+                writeln!(std::io::stdout(), "{rollout}")?;
+            }
+            return Ok(ExitCode::from(1));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Line by line: what only the fleet has with `-`, what only the file has with `+`.
+pub(super) async fn diff(api: &Api, printer: &Printer, file: &Path, document: &str) -> anyhow::Result<ExitCode> {
+    let new = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let key = key_of(document)?;
+    if new.is_empty() {
+        bail!("{}: the file is empty", file.display());
+    }
+    let old = text_of(&snapshot(api).await?, &key);
+    let lines = super::show::line_diff(&old, &new);
+    printer.diff(&lines)?;
+    Ok(if old == new { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}

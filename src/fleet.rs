@@ -1,0 +1,282 @@
+//! A proxy in a fleet: its file and the control plane's topology are one configuration, and every change of either is a
+//! reload. The control plane is never on the way of a request: what it says is applied, or it is not.
+
+use anyhow::Context;
+use ringway_config::model::Config;
+use ringway_config::{Diagnostics, FleetConfig, Loaded};
+use ringway_control::client::Client;
+use ringway_control::state::{Key, Object, Vote};
+use ringway_control::view::View;
+use ringway_control::wire::Heartbeat;
+use ringway_proxy::{Proxy, Source, TopologyStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What proxy, file and control plane have in common.
+pub(crate) struct Fleet {
+    file: PathBuf,
+    client: Client,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is to be in force: the newest that was said, good or not.
+    target: FleetConfig,
+    /// What is in force.
+    applied: Option<Arc<View>>,
+    /// The rollout whose change is in force here before it is for all.
+    canary: Option<u64>,
+    /// Why `target` is not in force.
+    stuck: Option<String>,
+    /// The last vote.
+    vote: Option<(u64, Vote)>,
+}
+
+/// The name of a proxy that has none in its file.
+fn own_name(config: &Config) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let port = config.admin.as_ref().map_or(0, |admin| admin.address.port());
+    let plain: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    format!("{plain}:{port}")
+}
+
+impl Fleet {
+    /// For a file with a `control` section. The last good topology is taken from disk.
+    pub(crate) fn new(file: PathBuf, config: &Config) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(control) = config.control.as_ref().filter(|control| !control.members.is_empty() || control.embedded)
+        else {
+            return Ok(None);
+        };
+        let name = control.proxy.clone().unwrap_or_else(|| own_name(config));
+        let client = Client::new(control, name).context("control plane")?;
+        let fleet = Self { file, client, state: Mutex::default() };
+        if let Some(view) = client_view(&fleet.client) {
+            fleet.aim(&view);
+        }
+        Ok(Some(Arc::new(fleet)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, this is to be in force.
+    fn aim(&self, view: &View) {
+        if let Err(error) = self.client.cache().place_certificates(view) {
+            tracing::error!(%error, "the fleet's certificates cannot be written");
+        }
+        let target = view.fleet_config(|name| self.client.cache().certificate(view, name));
+        self.state().target = target;
+    }
+
+    /// File and topology, joined.
+    fn load(&self) -> Result<Loaded, Diagnostics> {
+        let target = self.state().target.clone();
+        ringway_config::load_file_with(&self.file, &target)
+    }
+
+    /// The first configuration. A topology from disk that does not fit the file any more is left out: the file alone
+    /// serves until the control plane has said something better.
+    pub(crate) fn first(&self, alone: Loaded) -> Loaded {
+        match self.load() {
+            Ok(loaded) => {
+                let view = client_view(&self.client);
+                self.state().applied = view;
+                loaded
+            }
+            Err(diagnostics) => {
+                tracing::error!(%diagnostics, "the stored topology does not fit the file: the file alone is in force");
+                let mut state = self.state();
+                state.target = FleetConfig::default();
+                state.stuck = Some(first_line(&diagnostics.to_string()));
+                alone
+            }
+        }
+    }
+
+    /// Where the proxy reads its configuration from.
+    pub(crate) fn source(self: &Arc<Self>) -> Source {
+        let fleet = Arc::clone(self);
+        Source::Joined(Box::new(move || fleet.load()))
+    }
+
+    /// For the status and the metrics.
+    pub(crate) fn status(&self) -> TopologyStatus {
+        let standing = self.client.standing();
+        let state = self.state();
+        let mut status = TopologyStatus {
+            source: standing.source,
+            proxy: self.client.name.clone(),
+            age: standing.age,
+            member: standing.member,
+            error: standing.error,
+            stuck: state.stuck.clone(),
+            canary: state.canary,
+            ..TopologyStatus::default()
+        };
+        if let Some(view) = &state.applied {
+            status.cluster = view.cluster.clone();
+            (status.epoch, status.revision) = (view.epoch, view.revision);
+            status.digest = view.digest.to_string();
+        }
+        status
+    }
+
+    /// Follows the control plane. Never returns.
+    pub(crate) async fn run(&self, proxy: &Proxy) {
+        let mut view = self.client.view();
+        let apply = async {
+            loop {
+                let now = view.borrow_and_update().clone();
+                if let Some(now) = now {
+                    self.apply(proxy, &now);
+                    // Somebody may wait to hear of it.
+                    self.client.hurry();
+                }
+                if view.changed().await.is_err() {
+                    return std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::join!(self.client.follow(), self.client.report(|| self.heartbeat(proxy)), apply);
+    }
+
+    /// Puts into force what the fleet has agreed on, and votes on what it has not yet.
+    fn apply(&self, proxy: &Proxy, view: &Arc<View>) {
+        let target = view.in_force(&self.client.name);
+        let canary = view.rollout.as_ref().map(|rollout| rollout.id).filter(|_| target.objects != view.objects);
+        self.aim(&target);
+        match proxy.reload() {
+            Ok(_) => {
+                {
+                    let mut state = self.state();
+                    state.applied = Some(Arc::new(target));
+                    state.canary = canary;
+                    state.stuck = None;
+                }
+                // What holds for some only is not what a proxy should start from.
+                if canary.is_none()
+                    && let Err(error) = self.client.cache().store(view)
+                {
+                    tracing::error!(%error, "the topology cannot be stored: without the control plane, a restart has an older one");
+                }
+            }
+            // Logged inside.
+            Err(error) => self.state().stuck = Some(first_line(&error.to_string())),
+        }
+        self.vote(proxy, view);
+    }
+
+    fn vote(&self, proxy: &Proxy, view: &View) {
+        let (Some(rollout), Some(candidate)) = (&view.rollout, view.candidate()) else {
+            self.state().vote = None;
+            return;
+        };
+        if self.state().vote.as_ref().is_some_and(|(id, _)| *id == rollout.id) {
+            return;
+        }
+        let vote = match self.prepare(proxy, &candidate) {
+            Ok((digest, moved)) => Vote { refusal: None, digest, moved_ppm: (moved * 1e6) as u32 },
+            Err(refusal) => Vote { refusal: Some(refusal), digest: String::new(), moved_ppm: 0 },
+        };
+        match &vote.refusal {
+            None => tracing::info!(rollout = rollout.id, moved_percent = f64::from(vote.moved_ppm) / 1e4, "prepared"),
+            Some(why) => tracing::warn!(rollout = rollout.id, why, "a rollout cannot be put into force here: refused"),
+        }
+        self.state().vote = Some((rollout.id, vote));
+    }
+
+    /// The digest of the fleet's rings under a candidate, and what it moves.
+    fn prepare(&self, proxy: &Proxy, candidate: &View) -> Result<(String, f64), String> {
+        let cache = self.client.cache();
+        cache.place_certificates(candidate).map_err(|error| format!("certificates: {error}"))?;
+        let fleet = candidate.fleet_config(|name| cache.certificate(candidate, name));
+        let loaded =
+            ringway_config::load_file_with(&self.file, &fleet).map_err(|error| first_line(&error.to_string()))?;
+        let named = fleet_services(&fleet);
+        let prepared = proxy.prepare(loaded.config).map_err(|error| first_line(&error.to_string()))?;
+        // Services that only this proxy's file knows are its own business.
+        let rings = prepared.rings.iter().filter(|(name, _)| named.contains(name.as_str()));
+        let text: String = rings.map(|(name, digest)| format!("{name}={digest:016x};")).collect();
+        Ok((text, prepared.moved))
+    }
+
+    fn heartbeat(&self, proxy: &Proxy) -> Heartbeat {
+        let report = proxy.report();
+        let state = self.state();
+        let named = fleet_services(&state.target);
+        let applied = state.applied.as_ref();
+        let registered = |key: &Key| applied.is_some_and(|view| view.objects.contains_key(key));
+        let down = report.down.into_iter().map(|(service, id)| Key::Backend { service, id }).filter(registered);
+        Heartbeat {
+            version: env!("CARGO_PKG_VERSION").into(),
+            epoch: applied.map_or(0, |view| view.epoch),
+            revision: applied.map_or(0, |view| view.revision),
+            digest: applied.map(|view| view.digest.to_string()).unwrap_or_default(),
+            rings: report
+                .rings
+                .iter()
+                .filter(|(name, _)| named.contains(name.as_str()))
+                .map(|(name, digest)| (name.clone(), format!("{digest:016x}")))
+                .collect::<BTreeMap<_, _>>(),
+            stuck: state.stuck.clone(),
+            generation: report.generation,
+            vote: state.vote.clone(),
+            down: down.collect(),
+            requests: report.requests,
+            failed: report.failed,
+            canary: state.canary,
+        }
+    }
+}
+
+fn client_view(client: &Client) -> Option<Arc<View>> {
+    client.view().borrow().clone()
+}
+
+/// Services whose rings are the fleet's business: those that its texts define, as far as names can be told without parsing
+/// them, and those with registered backends.
+fn fleet_services(fleet: &FleetConfig) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = fleet.services.iter().map(|(name, _)| name.clone()).collect();
+    names.extend(fleet.backends.iter().map(|backend| backend.service.clone()));
+    // A document alone, without any proxy's file: it was checked that way before it was agreed on.
+    if let Ok(loaded) = ringway_config::check_fleet(fleet) {
+        names.extend(loaded.config.services.into_iter().map(|service| service.name));
+    }
+    names
+}
+
+fn first_line(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    match lines.next().map(str::trim) {
+        Some(place) if place.starts_with("-->") => format!("{first} {place}"),
+        _ => first.to_owned(),
+    }
+}
+
+/// An object as a line of a table.
+pub(crate) fn summary(object: &Object) -> String {
+    match object {
+        Object::Document(text) | Object::Service(text) => format!("{} lines", text.text.lines().count()),
+        Object::Certificate(_) => "certificate and key".into(),
+        Object::Backend(backend) => {
+            let mut text = format!("{}, weight {}, {}", backend.address, backend.weight, backend.state.name());
+            if backend.tier > 0 {
+                text.push_str(&format!(", tier {}", backend.tier));
+            }
+            if let Some(zone) = &backend.zone {
+                text.push_str(&format!(", zone {zone}"));
+            }
+            if backend.ejected {
+                text.push_str(", ejected by the fleet");
+            }
+            if let Some(lease) = backend.lease {
+                text.push_str(&format!(", lease {lease}"));
+            }
+            text
+        }
+    }
+}

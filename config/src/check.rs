@@ -468,6 +468,7 @@ fn service_index(at: &At<String>, services: &Names<'_>, findings: &mut Findings)
                 format!("the services are `{}`", names.join("`, `"))
             }
         };
+        findings.dangling.push((at.place, at.value.clone()));
         findings.error(at.place, "dangling_service", format!("there is no service {:?}", at.value), help);
     }
     None

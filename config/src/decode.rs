@@ -15,6 +15,8 @@ pub(crate) struct At<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) list: Vec<Diagnostic>,
+    /// Services that something refers to, and that are nowhere.
+    pub(crate) dangling: Vec<(Place, String)>,
 }
 
 impl Findings {

@@ -182,6 +182,31 @@ fn join(root: &mut Node, list: &str, items: Vec<Node>, findings: &mut Findings) 
     }
 }
 
+/// Services that are referred to and nowhere, without backends.
+pub(crate) fn await_services(root: &mut Node, wanted: &[(Place, String)], findings: &mut Findings) {
+    let place = root.place;
+    if root.entry("services").is_none_or(|list| list.value == Value::Null)
+        && let Value::Map(entries) = &mut root.value
+    {
+        entries.retain(|entry| entry.0 != "services");
+        entries.push(("services".into(), place, Node { value: Value::List(Vec::new()), place }));
+    }
+    let Some(Node { value: Value::List(services), .. }) = root.entry_mut("services") else { return };
+    let mut known: Vec<&str> = Vec::new();
+    for (at, name) in wanted {
+        if known.contains(&name.as_str()) {
+            continue;
+        }
+        known.push(name);
+        let message =
+            format!("service {name:?} is not here yet: until the fleet has it, its requests are answered 503");
+        findings.warning(*at, "awaited_service", message, "check its name, if the fleet has it under another");
+        let text = Node { value: Value::Text(name.clone()), place: *at };
+        let value = Value::Map(vec![("name".into(), *at, text)]);
+        services.push(Node { value, place: *at });
+    }
+}
+
 /// Backends into their services.
 fn register(root: &mut Node, backends: &[FleetBackend], findings: &mut Findings) {
     let mut of: BTreeMap<&str, Vec<&FleetBackend>> = BTreeMap::new();

@@ -77,8 +77,23 @@ fn read(text: &str, environment: Lookup<'_>, findings: &mut Findings) -> Option<
 }
 
 fn model(root: &node::Node, findings: &mut Findings) -> Option<model::Config> {
-    let root = schema::Root::decode(root, findings)?;
-    check::check(&root, findings)
+    let build = |root: &node::Node, findings: &mut Findings| {
+        let root = schema::Root::decode(root, findings)?;
+        check::check(&root, findings)
+    };
+    let mut tried = Findings::default();
+    let built = build(root, &mut tried);
+    // The fleet's own texts must be whole.
+    tried.dangling.retain(|(place, _)| place.text == 0);
+    if tried.dangling.is_empty() || root.entry("control").is_none() {
+        findings.list.append(&mut tried.list);
+        return built;
+    }
+    // A file may refer to what the fleet has not said yet, or not any more: until it does, that is a service without
+    // backends.
+    let mut root = root.clone();
+    fleet::await_services(&mut root, &tried.dangling, findings);
+    build(&root, findings)
 }
 
 /// Reads a file, with the process's environment.

@@ -148,3 +148,28 @@ fn texts_of_any_kind_do_not_panic() {
         assert!(load(&fleet).is_err(), "{text:?}: a backend without a name is never taken");
     }
 }
+
+#[test]
+fn a_file_may_refer_to_services_that_the_fleet_has_not_said_yet() {
+    let file = "control: { members: [ \"http://127.0.0.1:1\" ] }\n\
+                listeners:\n  - { name: a, address: \"127.0.0.1:1\", service: late }\n  \
+                - { name: b, address: \"127.0.0.1:2\", service: late }\n";
+    let loaded = load_str_with("f", file, &|_| None, &FleetConfig::default()).unwrap();
+    assert_eq!(loaded.config.services[0].name, "late");
+    assert_eq!(
+        loaded.warnings.iter().map(|warning| (warning.code, warning.line)).collect::<Vec<_>>(),
+        [("awaited_service", 3)]
+    );
+    let loaded = load_str_with(
+        "f",
+        file,
+        &|_| None,
+        &document("services: [ { name: late, backends: [ { id: a, address: \"127.0.0.1:3\" } ] } ]"),
+    )
+    .unwrap();
+    assert_eq!((loaded.config.services[0].backends.len(), loaded.warnings.len()), (1, 0));
+    // The fleet's own texts are whole.
+    let Diagnostics(found) =
+        check_fleet(&document("listeners: [ { name: a, address: \"127.0.0.1:1\", service: nowhere } ]")).unwrap_err();
+    assert_eq!(found[0].code, "dangling_service");
+}

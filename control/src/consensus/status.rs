@@ -70,7 +70,10 @@ pub struct Status {
 /// The view at this moment.
 pub(super) fn of(raft: &Raft, lease: Duration) -> Status {
     let metrics = raft.metrics().borrow_watched().clone();
-    let quorum_age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+    let acknowledged = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+    // The only voter is a quorum, at any time; nobody acknowledges it.
+    let alone = metrics.membership_config.membership().voter_ids().eq([metrics.id]);
+    let quorum_age = if alone && metrics.state == ServerState::Leader { Some(Duration::ZERO) } else { acknowledged };
     let role = match metrics.state {
         _ if metrics.running_state.is_err() => Role::Stopped,
         ServerState::Leader if quorum_age.is_some_and(|age| age <= lease) => Role::Leader,

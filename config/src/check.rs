@@ -29,7 +29,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let names = root.services.value.iter().enumerate();
     let names = Names {
         index: names.map(|(index, service)| (service.value.name.value.as_str(), index)).collect(),
-        complete: !root.services.value.lost && !root.services.value.is_empty(),
+        complete: !root.services.value.lost && (!root.services.value.is_empty() || root.control.is_some()),
     };
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);

@@ -564,9 +564,26 @@ async fn backup(api: &Api, file: &Path) -> anyhow::Result<()> {
 
 /// What every proxy says of itself, against the topology, against each other, and against rings built here.
 async fn verify(api: &Api, printer: &show::Printer) -> anyhow::Result<ExitCode> {
-    let snapshot = apply::snapshot(api).await?;
-    let fleet: Value = api.json(Method::GET, "/v1/proxies", None).await?;
-    let expected = apply::rings(&snapshot);
+    let began = std::time::Instant::now();
+    loop {
+        let snapshot = apply::snapshot(api).await?;
+        let fleet: Value = api.json(Method::GET, "/v1/proxies", None).await?;
+        let expected = apply::rings(&snapshot);
+        let findings = compare(&fleet, &expected);
+        // A change of a moment ago is still on its way to some.
+        if findings.is_empty() || began.elapsed() > SETTLE {
+            let proxies = fleet["proxies"].as_array().map_or(0, Vec::len);
+            printer.verified(proxies, &expected, &findings)?;
+            return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+/// How long proxies may take to say that they have the latest revision: a heartbeat and some.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(4);
+
+fn compare(fleet: &Value, expected: &std::collections::BTreeMap<String, String>) -> Vec<String> {
     let mut findings: Vec<String> = Vec::new();
     let empty = Vec::new();
     let proxies = fleet["proxies"].as_array().unwrap_or(&empty);
@@ -577,7 +594,7 @@ async fn verify(api: &Api, printer: &show::Printer) -> anyhow::Result<ExitCode> 
             let why = proxy["heartbeat"]["stuck"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
             findings.push(format!("{name} is {state}{why}"));
         }
-        for (service, digest) in &expected {
+        for (service, digest) in expected {
             let has = proxy["heartbeat"]["rings"][service].as_str();
             if state != "offline" && has.is_some_and(|has| has != digest) {
                 findings
@@ -585,6 +602,5 @@ async fn verify(api: &Api, printer: &show::Printer) -> anyhow::Result<ExitCode> 
             }
         }
     }
-    printer.verified(proxies.len(), &expected, &findings)?;
-    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    findings
 }

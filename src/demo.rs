@@ -1,23 +1,32 @@
-//! `ringway demo`: sample backends and the proxy in one process, nothing else needed.
+//! `ringway demo`: sample backends, two proxies and a control plane of three in one process, nothing else needed.
 
-use crate::run;
+use crate::fleet::Fleet;
+use crate::run::{self, EmbeddedMember};
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use ringway_proxy::{Proxy, Source};
+use ringway_control::http::Api;
+use ringway_control::member::{Origin, Plan, client_settings};
+use ringway_proxy::Proxy;
 use ringway_telemetry::{Metrics, logs};
+use serde_json::json;
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
+/// Members of the demo's control plane: one may die.
+const MEMBERS: usize = 3;
+
 /// Runs the demo until SIGTERM or SIGINT.
-pub(crate) fn demo(listen: SocketAddr, admin: SocketAddr, backends: u16) -> anyhow::Result<ExitCode> {
+pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
     logs::install();
+    let directory = Directory::make()?;
     run::control_runtime()?.block_on(async {
         let mut addresses = Vec::new();
         for index in 0..backends {
@@ -28,43 +37,187 @@ pub(crate) fn demo(listen: SocketAddr, admin: SocketAddr, backends: u16) -> anyh
             let socket = socket.into_std()?;
             std::thread::Builder::new().name(id.clone()).spawn(move || serve(socket, id))?;
         }
-        let text = config(listen, admin, &addresses);
-        let loaded = ringway_config::load_str("demo", &text, &|_| None)?;
-        let proxy = Proxy::start(loaded.config, Source::Memory, Metrics::install()).await?;
-        let listen = proxy.address("web").unwrap_or(listen);
-        write!(std::io::stdout(), "{}", instructions(listen, admin, &text))?;
-        std::io::stdout().flush()?;
-        run::stop_signal().await?;
-        run::end(proxy).await
+        let members = members(&directory.0, at.control).await?;
+        let urls: Vec<String> = members.iter().map(|(_, address)| format!("http://{address}")).collect();
+        let api = Api::new(&client_settings(&urls, None, None))?;
+        publish(&api, &addresses).await.context("put the sample service into the control plane")?;
+        let metrics = Metrics::install();
+        let (first, first_fleet) = proxy(&directory.0, "proxy-1", at.listen, Some(at.admin), &urls, metrics).await?;
+        let second_listen = SocketAddr::new(at.listen.ip(), 0);
+        let (second, second_fleet) =
+            proxy(&directory.0, "proxy-2", second_listen, None, &urls, Metrics::install()).await?;
+        let listens = [&first, &second].map(|proxy| proxy.address("web").unwrap_or(at.listen));
+        // Both proxies know the sample service before anybody is told to try them.
+        let mut views = [first_fleet.view(), second_fleet.view()];
+        let follow = async { tokio::join!(first_fleet.run(&first), second_fleet.run(&second)) };
+        let ready = async {
+            for view in &mut views {
+                // The sender lives as long as the fleet.
+                let _ = view.wait_for(Option::is_some).await;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            write!(std::io::stdout(), "{}", instructions(&listens, at.admin, &urls, &addresses))?;
+            std::io::stdout().flush()?;
+            run::stop_signal().await
+        };
+        tokio::select! {
+            ended = ready => ended?,
+            _ = follow => {}
+        }
+        let ended = run::end(first).await?;
+        second.drain().await;
+        second.stop();
+        for (member, _) in members {
+            member.stop();
+        }
+        Ok(ended)
     })
 }
 
-/// The demo's configuration, as a user would write it.
-fn config(listen: SocketAddr, admin: SocketAddr, backends: &[(String, SocketAddr)]) -> String {
-    let mut text = format!(
-        "admin: {{ address: \"{admin}\" }}\n\
-         listeners:\n  - {{ name: web, address: \"{listen}\", service: sample }}\n\
-         services:\n  - name: sample\n    balance:\n      \
-         hash_key: [ {{ header: x-user-id }}, {{ cookie: sid }}, {{ path: {{}} }} ]\n    \
-         health: {{ http: {{ path: /healthz }}, interval: 1s }}\n    outlier: {{}}\n    backends:\n"
-    );
-    for (id, address) in backends {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "      - {{ id: {id}, address: \"{address}\" }}");
-    }
-    text
+/// Where the demo listens.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    /// The first proxy.
+    pub(crate) listen: SocketAddr,
+    /// Its admin listener.
+    pub(crate) admin: SocketAddr,
+    /// The first member's API.
+    pub(crate) control: SocketAddr,
 }
 
-fn instructions(listen: SocketAddr, admin: SocketAddr, config: &str) -> String {
+/// The demo's files: gone with it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn make() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("ringway-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, directory = %self.0.display(), "the demo's files are left behind");
+        }
+    }
+}
+
+/// A control plane of three, each on a thread of its own.
+async fn members(directory: &Path, first: SocketAddr) -> anyhow::Result<Vec<(EmbeddedMember, SocketAddr)>> {
+    let mut members: Vec<(EmbeddedMember, SocketAddr)> = Vec::new();
+    for index in 0..MEMBERS {
+        let path = directory.join(format!("member-{}", index + 1));
+        let any = SocketAddr::new(first.ip(), 0);
+        let address = if index == 0 { first } else { any };
+        let text = format!(
+            "control: {{ member: {{ name: member-{}, directory: {path:?}, address: \"{address}\", peer_address: \"{any}\" }} }}",
+            index + 1
+        );
+        let config = ringway_config::load_str("demo", &text, &|_| None)?.config;
+        let settings = config.control.and_then(|control| control.member).context("invariant: just written")?;
+        if let Some((_, leader)) = members.first() {
+            let urls = vec![format!("http://{leader}")];
+            let client = Api::new(&client_settings(&urls, None, None))?;
+            let origin = Origin::Join { members: urls, token_file: None, ca: None, voter: true, replace: None };
+            // The first member may be electing itself.
+            let mut tries = 0;
+            while let Err(error) = Plan::join(&path, &client, origin.clone()).await {
+                tries += 1;
+                if tries > 100 {
+                    return Err(error.into());
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+        members.push(EmbeddedMember::start(settings).await.context("start a member of the control plane")?);
+    }
+    Ok(members)
+}
+
+/// What a user would do with `ringway control apply` and `ringway control backend add`, in one transaction.
+async fn publish(api: &Api, backends: &[(String, SocketAddr)]) -> anyhow::Result<()> {
+    let document = json!({ "put": { "key": "document/main", "object": { "document": { "text": DOCUMENT } } } });
+    let backend = |(id, address): &(String, SocketAddr)| {
+        json!({ "put": {
+            "key": format!("backend/sample/{id}"), "object": { "backend": { "address": address.to_string() } },
+        } })
+    };
+    let ops: Vec<_> = std::iter::once(document).chain(backends.iter().map(backend)).collect();
+    let body = json!({ "ops": ops, "note": "the demo" });
+    api.json(Method::POST, "/v1/txn", Some(&body)).await?;
+    Ok(())
+}
+
+/// The sample service, as a user would write it for a fleet.
+const DOCUMENT: &str = "services:
+  - name: sample
+    balance:
+      hash_key: [ { header: x-user-id }, { cookie: sid }, { path: {} } ]
+    health: { http: { path: /healthz }, interval: 1s }
+    outlier: {}
+";
+
+/// A proxy whose file says where it listens, and where the rest comes from.
+async fn proxy(
+    directory: &Path,
+    name: &str,
+    listen: SocketAddr,
+    admin: Option<SocketAddr>,
+    members: &[String],
+    metrics: Metrics,
+) -> anyhow::Result<(Proxy, Arc<Fleet>)> {
+    let admin = match admin {
+        Some(address) => format!("{{ address: \"{address}\" }}"),
+        None => "{ enabled: false }".to_owned(),
+    };
+    let text = format!(
+        "admin: {admin}\ncontrol: {{ proxy: {name}, directory: {:?}, members: {members:?} }}\n\
+         listeners: [ {{ name: web, address: \"{listen}\", service: sample }} ]\n",
+        directory.join(name)
+    );
+    let file = directory.join(format!("{name}.yaml"));
+    std::fs::write(&file, &text)?;
+    let loaded = ringway_config::load_file(&file)?;
+    let fleet = Fleet::new(file, &loaded.config)?.context("invariant: the file names members")?;
+    let loaded = fleet.first(loaded);
+    let proxy = Proxy::start(loaded.config, fleet.source(), metrics).await?;
+    let shown = Arc::clone(&fleet);
+    proxy.show_topology(move || shown.status());
+    Ok((proxy, fleet))
+}
+
+fn instructions(
+    listens: &[SocketAddr; 2],
+    admin: SocketAddr,
+    members: &[String],
+    backends: &[(String, SocketAddr)],
+) -> String {
+    let [first, second] = listens;
+    let member = &members[0];
+    let last = backends.last().map_or("backend-1", |(id, _)| id.as_str());
+    let address = backends.first().map(|(_, address)| address.to_string()).unwrap_or_default();
     format!(
-        "ringway demo: proxy on http://{listen}, admin on http://{admin}\n\n\
-         The configuration is:\n\n{config}\n\
+        "ringway demo: proxies on http://{first} and http://{second}, admin on http://{admin},\n\
+         a control plane of {MEMBERS} on {}\n\n\
+         The fleet has agreed on:\n\n{DOCUMENT}\n\
          Try, in another terminal:\n\n  \
-         curl -i http://{listen}/ -H 'x-user-id: alice'      # x-backend names who answered: always the same for alice\n  \
-         for u in alice bob carol dave; do curl -s http://{listen}/ -H \"x-user-id: $u\"; done\n  \
+         curl -i http://{first}/ -H 'x-user-id: alice'      # x-backend names who answered: always the same for alice\n  \
+         curl -i http://{second}/ -H 'x-user-id: alice'      # and the same through the other proxy\n  \
+         for u in alice bob carol dave; do curl -s http://{first}/ -H \"x-user-id: $u\"; done\n\n\
+         A live change that reaches both:\n\n  \
+         export RINGWAY_CONTROL={member}\n  \
+         ringway control backend drain sample {last}\n  \
+         ringway control backend add sample one-more {address}\n  \
+         ringway control proxies                              # both are synced\n  \
+         ringway control history                              # who changed what\n  \
+         ringway control rollback 1                           # and back again\n\n\
+         What there is to see:\n\n  \
          curl -s http://{admin}/status                       # loads, health, shares of the ring\n  \
          curl -s http://{admin}/metrics                      # Prometheus\n\n\
-         Ctrl-C ends it.\n"
+         Ctrl-C ends it.\n",
+        members.join(", ")
     )
 }
 

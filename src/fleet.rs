@@ -96,6 +96,11 @@ impl Fleet {
         }
     }
 
+    /// The topology as it is known.
+    pub(crate) fn view(&self) -> tokio::sync::watch::Receiver<Option<Arc<View>>> {
+        self.client.view()
+    }
+
     /// Where the proxy reads its configuration from.
     pub(crate) fn source(self: &Arc<Self>) -> Source {
         let fleet = Arc::clone(self);

@@ -77,14 +77,17 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
-    /// Run sample backends and the proxy in one process, to try it.
+    /// Run sample backends, two proxies and a control plane of three in one process, to try it.
     Demo {
-        /// Where the proxy listens.
+        /// Where the first proxy listens; the second takes any free port.
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
         listen: SocketAddr,
         /// Where the admin listener listens.
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
         admin: SocketAddr,
+        /// Where the first member of the control plane listens; the others take any free port.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9700")]
+        control: SocketAddr,
         /// How many sample backends.
         #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
         backends: u16,
@@ -103,7 +106,9 @@ fn main() -> ExitCode {
         Command::Plan { old, new, json, max_move } => plan::plan(&old, &new, json, max_move),
         Command::Control { access, command } => control::control(&access, command),
         Command::Schema => schema(),
-        Command::Demo { listen, admin, backends } => demo::demo(listen, admin, backends),
+        Command::Demo { listen, admin, control, backends } => {
+            demo::demo(&demo::Addresses { listen, admin, control }, backends)
+        }
     };
     result.unwrap_or_else(|error| {
         // Standard error may be closed; there is nobody else to tell.

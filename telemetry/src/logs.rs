@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// The consensus engine tells every vote and every entry at `info`.
-const DEFAULT: &str = "info,openraft=warn";
+const DEFAULT: &str = "info,openraft=error";
 
 /// Starts logging to standard error: text on a terminal, JSON lines elsewhere. `RINGWAY_LOG` sets the level
-/// (`info` if unset, the consensus engine's warnings only; the syntax of `tracing_subscriber`'s `EnvFilter`).
+/// (`info` if unset, the consensus engine's errors only; the syntax of `tracing_subscriber`'s `EnvFilter`).
 pub fn install() {
     let filter = EnvFilter::try_from_env("RINGWAY_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

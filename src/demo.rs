@@ -181,7 +181,7 @@ async fn proxy(
     std::fs::write(&file, &text)?;
     let loaded = ringway_config::load_file(&file)?;
     let fleet = Fleet::new(file, &loaded.config)?.context("invariant: the file names members")?;
-    let loaded = fleet.first(loaded);
+    let loaded = fleet.first(loaded).await;
     let proxy = Proxy::start(loaded.config, fleet.source(), metrics).await?;
     let shown = Arc::clone(&fleet);
     proxy.show_topology(move || shown.status());

@@ -34,6 +34,9 @@ struct State {
     vote: Option<(u64, Vote)>,
 }
 
+/// How long a proxy that has nothing stored waits for the control plane before it starts with its file alone.
+const FIRST_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The name of a proxy that has none in its file.
 fn own_name(config: &Config) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -79,7 +82,22 @@ impl Fleet {
 
     /// The first configuration. A topology from disk that does not fit the file any more is left out: the file alone
     /// serves until the control plane has said something better.
-    pub(crate) fn first(&self, alone: Loaded) -> Loaded {
+    pub(crate) async fn first(&self, alone: Loaded) -> Loaded {
+        if client_view(&self.client).is_none() {
+            // Nothing is stored: half a configuration for a moment would be answers of 503 for a moment.
+            let mut view = self.client.view();
+            let said = view.wait_for(Option::is_some);
+            tokio::select! {
+                () = self.client.follow() => {}
+                _ = said => {}
+                () = tokio::time::sleep(FIRST_WAIT) => {
+                    tracing::warn!("the control plane does not answer, and nothing is stored: the file alone is in force");
+                }
+            }
+            if let Some(view) = client_view(&self.client) {
+                self.aim(&view.in_force(&self.client.name));
+            }
+        }
         match self.load() {
             Ok(loaded) => {
                 let view = client_view(&self.client);

@@ -22,7 +22,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         let fleet = Fleet::new(file.to_owned(), &loaded.config)?;
         let mut source = Source::File(file.to_owned());
         if let Some(fleet) = &fleet {
-            loaded = fleet.first(loaded);
+            loaded = fleet.first(loaded).await;
             source = fleet.source();
         }
         for warning in &loaded.warnings {

@@ -60,9 +60,10 @@ fn example_configuration_is_valid() {
 
 #[test]
 fn demo_answers_and_names_its_backend() {
-    let (listen, admin) = (free_address(), free_address());
+    let (listen, admin, control) = (free_address(), free_address(), free_address());
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
         .args(["demo", "--listen", &listen.to_string(), "--admin", &admin.to_string()])
+        .args(["--control", &control.to_string()])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

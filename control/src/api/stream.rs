@@ -15,6 +15,11 @@ use tokio::sync::mpsc;
 /// Between two signs of life.
 const PING: Duration = Duration::from_secs(5);
 
+/// How long a watcher that knows nothing waits for a member to be up to date.
+const FRESH_WAIT: Duration = Duration::from_secs(1);
+/// The hub's pace, and some.
+const FRESH_PACE: Duration = Duration::from_millis(10);
+
 /// `EPOCH.REVISION`.
 fn position(text: &str) -> Option<(u64, u64)> {
     let (epoch, revision) = text.split_once('.')?;
@@ -42,6 +47,13 @@ pub(super) fn watch(api: &Arc<Api>, ask: &Ask<'_>) -> Result<Response<Body>, Pro
 }
 
 async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender: mpsc::Sender<Bytes>) {
+    if from.is_none() {
+        // Who knows nothing yet begins with what holds, not with what a member that lags has. Without a leader, that is
+        // all there is.
+        let _ = tokio::time::timeout(FRESH_WAIT, api.plane.barrier()).await;
+        // The hub shows what is applied after a moment.
+        tokio::time::sleep(FRESH_PACE).await;
+    }
     let mut now = api.plane.hub.subscribe();
     let mut rollout = Bytes::new();
     loop {

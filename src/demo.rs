@@ -58,9 +58,10 @@ pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             write!(std::io::stdout(), "{}", instructions(&listens, at.admin, &urls, &addresses))?;
             std::io::stdout().flush()?;
-            run::stop_signal().await
+            std::future::pending::<std::io::Result<()>>().await
         };
         tokio::select! {
+            ended = run::stop_signal() => ended?,
             ended = ready => ended?,
             _ = follow => {}
         }

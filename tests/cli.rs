@@ -74,9 +74,9 @@ fn demo_answers_and_names_its_backend() {
         let again = get_with(listen, "/", "x-user-id: alice\r\n").unwrap();
         assert_eq!(again.header("x-backend"), Some(backend.as_str()));
     }
-    assert!(
-        get(admin, "/metrics").unwrap().text().contains("ringway_requests_total{service=\"sample\",class=\"2xx\"} 6")
-    );
+    let counted = "ringway_requests_total{service=\"sample\",class=\"2xx\"} 6\n";
+    let metrics = get(admin, "/metrics").unwrap().text();
+    assert!(metrics.contains(counted), "{metrics}");
     signal(child.id(), "TERM");
     assert!(wait_for("the demo to end", || child.try_wait().unwrap()).success());
 }

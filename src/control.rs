@@ -333,10 +333,10 @@ fn member_settings(file: &Path) -> anyhow::Result<Settings> {
 async fn run(file: &Path) -> anyhow::Result<ExitCode> {
     ringway_telemetry::logs::install();
     let settings = member_settings(file)?;
+    let stop = crate::run::stop_signals()?;
     let mut member = Member::start(&settings, false).await?;
     tokio::select! {
-        ended = crate::run::stop_signal() => {
-            ended?;
+        () = stop => {
             member.stop().await;
             Ok(ExitCode::SUCCESS)
         }

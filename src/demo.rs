@@ -28,6 +28,7 @@ pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
     logs::install();
     let directory = Directory::make()?;
     run::control_runtime()?.block_on(async {
+        let stop = run::stop_signals()?;
         let mut addresses = Vec::new();
         for index in 0..backends {
             let socket = TcpListener::bind("127.0.0.1:0").await.context("bind a sample backend")?;
@@ -61,7 +62,7 @@ pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
             std::future::pending::<std::io::Result<()>>().await
         };
         tokio::select! {
-            ended = run::stop_signal() => ended?,
+            () = stop => {}
             ended = ready => ended?,
             _ = follow => {}
         }

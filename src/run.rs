@@ -18,6 +18,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
     let runtime = control_runtime()?;
     runtime.block_on(async {
+        let stop = stop_signals()?;
         let member = embedded(&loaded.config).await?;
         let fleet = Fleet::new(file.to_owned(), &loaded.config)?;
         let mut source = Source::File(file.to_owned());
@@ -57,7 +58,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
                 ended?;
             }
             () = agree => {}
-            ended = stop_signal() => ended?,
+            () = stop => {}
         }
         let ended = end(proxy).await;
         if let Some(member) = member {
@@ -143,14 +144,21 @@ pub(crate) fn control_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Resolves at the next SIGTERM or SIGINT.
-pub(crate) async fn stop_signal() -> std::io::Result<()> {
+/// SIGTERM and SIGINT are this process's to answer from the call on, not from when somebody waits: resolves at the next.
+pub(crate) fn stop_signals() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Resolves at the next SIGTERM or SIGINT.
+pub(crate) async fn stop_signal() -> std::io::Result<()> {
+    stop_signals()?.await;
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod types;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -218,7 +219,7 @@ pub enum ProposeError {
         /// The command's length.
         bytes: usize,
     },
-    /// This member has stopped or failed; see [`Node::failed`].
+    /// This member had stopped or failed before; nothing was proposed. See [`Node::failed`].
     #[error("this member has stopped")]
     Stopped,
 }
@@ -265,6 +266,8 @@ struct Inner {
     raft: Raft,
     store: Store,
     retired: Retired,
+    /// By [`Node::stop`].
+    stopped: AtomicBool,
     /// One membership change of this member's at a time.
     changing: tokio::sync::Mutex<()>,
     status: watch::Receiver<Status>,
@@ -328,6 +331,7 @@ impl Node {
             raft: raft.clone(),
             store: store.clone(),
             retired,
+            stopped: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
             status,
             failure,
@@ -361,6 +365,7 @@ impl Node {
         if command.len() > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes: command.len() });
         }
+        self.running()?;
         let write = self.inner.raft.client_write(Command(Bytes::from(command)));
         match timeout(self.inner.timing.decide, write).await {
             Ok(Ok(ClientWriteResponse { log_id, data, .. })) => Ok(Proposed { index: log_id.index(), answer: data }),
@@ -422,6 +427,7 @@ impl Node {
     ///
     /// Does not hand over: [`Node::transfer`] first spares the others an election.
     pub async fn stop(self) {
+        self.inner.stopped.store(true, Ordering::Relaxed);
         let server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(server) = server {
             server.stop().await;
@@ -439,12 +445,17 @@ impl Node {
         self.inner.store.close().await;
     }
 
+    /// What is asked of a member that has ended is certainly not proposed.
+    fn running(&self) -> Result<(), ProposeError> {
+        let ended = self.inner.stopped.load(Ordering::Relaxed) || self.inner.failure.borrow().is_some();
+        if ended { Err(ProposeError::Stopped) } else { Ok(()) }
+    }
+
     fn write_error(&self, error: RaftError<Types, ClientWriteError<Types>>) -> ProposeError {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => self.forward(forward),
-            // Appended here and then lost to another leader, who may have it too; or the engine died with it.
-            RaftError::APIError(_) | RaftError::Fatal(openraft::error::Fatal::StorageError(_)) => ProposeError::Unknown,
-            RaftError::Fatal(_) => ProposeError::Stopped,
+            // Appended here and then lost to another leader, who may have it too; or the engine ended with it.
+            RaftError::APIError(_) | RaftError::Fatal(_) => ProposeError::Unknown,
         }
     }
 

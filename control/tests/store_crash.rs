@@ -72,7 +72,8 @@ async fn step(store: &Store, model: &Model, random: &mut Random, generation: &mu
             }
         }
         6 | 7 => {
-            let vote = Vote { term: 1 + random.below(1_000_000), leader: random.below(5), committed: random.below(2) == 0 };
+            let vote =
+                Vote { term: 1 + random.below(1_000_000), leader: random.below(5), committed: random.below(2) == 0 };
             after.vote = Some(vote);
             store.save_vote(vote).await
         }

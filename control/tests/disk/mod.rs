@@ -29,6 +29,7 @@ impl Random {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each test has faults of its own")]
 pub(crate) enum Fault {
     /// This and every later operation fails; then `lose_power` decides about what was not synced.
     PowerLoss,
@@ -50,6 +51,7 @@ struct State {
     lengths: Vec<usize>,
     operations_left: Option<(u64, Fault)>,
     failing: Option<Fault>,
+    hanging: bool,
     random: Random,
 }
 
@@ -62,6 +64,7 @@ impl Disk {
         Self::with(Vec::new(), seed)
     }
 
+    #[allow(dead_code, reason = "for the tests of the store alone")]
     pub(crate) fn of(image: Vec<u8>) -> Self {
         Self::with(image, 0)
     }
@@ -74,6 +77,7 @@ impl Disk {
             lengths: Vec::new(),
             operations_left: None,
             failing: None,
+            hanging: false,
             random: Random::new(seed ^ 0x5eed),
         })))
     }
@@ -83,18 +87,27 @@ impl Disk {
         self.0.lock().unwrap().operations_left = Some((operations, fault));
     }
 
+    /// Syncs do not return until this is taken back.
+    #[allow(dead_code, reason = "the tests of the store alone do not wait")]
+    pub(crate) fn hang(&self, hanging: bool) {
+        self.0.lock().unwrap().hanging = hanging;
+    }
+
+    #[allow(dead_code, reason = "the tests of the cluster do not repair")]
     pub(crate) fn repair(&self) {
         let mut state = self.0.lock().unwrap();
         state.failing = None;
         state.operations_left = None;
     }
 
+    #[allow(dead_code, reason = "for the tests of the store alone")]
     pub(crate) fn image(&self) -> Vec<u8> {
         self.0.lock().unwrap().current.clone()
     }
 
     /// Each sector that was not synced keeps its old content, or one of those written since, or a torn one of them;
     /// the file has one of the lengths it had.
+    #[allow(dead_code, reason = "for the tests of the store alone")]
     pub(crate) fn lose_power(&self) {
         let mut state = self.0.lock().unwrap();
         let State { synced, dirty, lengths, random, .. } = &mut *state;
@@ -176,6 +189,9 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        while self.0.lock().unwrap().hanging {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         let mut state = self.0.lock().unwrap();
         state.count()?;
         state.synced = state.current.clone();

@@ -1,4 +1,5 @@
 //! Whose directory it is, and what a bad record says.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
 
@@ -6,6 +7,9 @@ use bytes::Bytes;
 use redb::{Database, TableDefinition};
 use ringway_control::store::record::{self, Entry, FORMAT, Identity, LogId, Payload};
 use ringway_control::store::{Place, Store, StoreError};
+
+type Log<'a> = redb::Table<'a, u64, &'static [u8]>;
+type Damage = fn(&mut Log<'_>);
 
 const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
 
@@ -26,7 +30,7 @@ async fn filled(directory: &Path) {
 }
 
 /// Changes the log behind the store's back.
-fn tamper(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {
+fn tamper(directory: &Path, change: impl FnOnce(&mut Log<'_>)) {
     let database = Database::open(directory.join("raft.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
     change(&mut transaction.open_table(LOG).unwrap());
@@ -76,7 +80,7 @@ async fn a_member_whose_log_is_gone_does_not_start_with_an_empty_one() {
 
 #[tokio::test]
 async fn a_bad_record_is_named_with_its_file_and_the_cure() {
-    let damages: [(&str, fn(&mut redb::Table<'_, u64, &'static [u8]>)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("log record 4: the checksum does not match", |log| {
             let mut bytes = record::encode(4, &entry(4)).unwrap();
             bytes[20] ^= 1;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here depends on speed: what must come is waited for up to a deadline, what must not come is asked for until
 //! something else proves that it had its chance.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails, and says where it was")]
 
 #[path = "cluster/chaos.rs"]
 mod chaos;

@@ -1,6 +1,6 @@
 //! What a disk may do to the log: lose power at any write, run full, fail, flip bits. Nothing that was acknowledged may
 //! be missing afterwards, and nothing may be served that was not written.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails, and says where it was")]
 
 mod disk;
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ringway_control::consensus::MemberError;
 
 use super::harness::{Cluster, eventually, set, until};
+use super::relay::Link;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_member_is_replaced_while_writes_go_on() {
@@ -112,5 +114,37 @@ async fn a_leader_that_removes_itself_hands_over() {
     assert_eq!(new.status().voters.len(), 2);
     cluster.kill(id).await;
     cluster.write(set("a", 2)).await;
+    cluster.stop().await;
+}
+
+/// The leader is lost between the two halves of a change: whoever leads next finishes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_a_lost_leader_left_half_done_is_finished() {
+    let mut cluster = Cluster::of_three().await;
+    let info = cluster.launch(4).await;
+    let leader = cluster.leader().await.node.clone();
+    let id = leader.status().id;
+    let replaced = cluster.ids().into_iter().find(|other| *other != id).unwrap();
+    leader.add_learner(4, info).await.unwrap();
+    until("the learner has caught up", || leader.status().learners.into_iter().find(|l| l.lag == Some(0))).await;
+    // Slow enough to be caught in the middle.
+    let delay = Duration::from_millis(15);
+    for to in cluster.ids() {
+        cluster.relay.set(id, to, Link { cut: false, delay });
+    }
+    let change = tokio::spawn({
+        let leader = leader.clone();
+        async move { leader.replace(replaced, 4).await }
+    });
+    until("both sets vote on a follower", || (cluster.status(4).voters.len() == 4).then_some(())).await;
+    cluster.kill(id).await;
+    println!("the change on the lost leader: {:?}", change.await.unwrap());
+    let new = cluster.leader_but(id).await.node.clone();
+    until("the change is finished", || {
+        let voters: Vec<u64> = new.status().voters.iter().map(|voter| voter.node).collect();
+        (voters.len() == 3 && voters.contains(&4) && !voters.contains(&replaced)).then_some(())
+    })
+    .await;
+    eventually("a write", || new.propose(set("a", 1))).await;
     cluster.stop().await;
 }

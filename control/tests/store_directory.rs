@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use redb::{Database, TableDefinition};
-use ringway_control::store::record::{self, Entry, FORMAT, Identity, LogId, Payload};
+use redb::{Database, ReadableTable as _, TableDefinition};
+use ringway_control::store::record::{self, Entry, FORMAT, Identity, LogId, Membership, Payload, SnapshotMeta};
 use ringway_control::store::{Place, Store, StoreError};
 
 type Log<'a> = redb::Table<'a, u64, &'static [u8]>;
@@ -145,4 +145,55 @@ async fn a_closed_store_says_so() {
     let error = store.append(vec![entry(0)], Box::new(|_| ())).await.unwrap_err();
     assert!(matches!(*error, StoreError::Closed), "{error}");
     assert!(store.snapshot().unwrap().is_none());
+}
+
+fn meta(last: u64) -> SnapshotMeta {
+    SnapshotMeta { last: Some(entry(last).id), membership_at: None, membership: Membership::default() }
+}
+
+/// Flips a byte in the newest snapshot's last chunk.
+fn harm_newest_snapshot(directory: &Path) {
+    const SNAPSHOT: TableDefinition<'static, (u64, u32), &[u8]> = TableDefinition::new("snapshot");
+    let database = Database::open(directory.join("raft.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(SNAPSHOT).unwrap();
+        let (key, mut bytes) = {
+            let (key, bytes) = table.last().unwrap().unwrap();
+            (key.value(), bytes.value().to_vec())
+        };
+        *bytes.last_mut().unwrap() ^= 1;
+        table.insert(key, bytes.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[tokio::test]
+async fn the_snapshot_before_serves_where_the_log_reaches_back_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path()).await;
+    let open = || Store::open(directory.path(), &identity("blue", 1));
+    let store = open().unwrap();
+    let content = |byte: u8| Bytes::from(vec![byte; 600_000]);
+    store.save_snapshot(meta(3), content(3)).await.unwrap();
+    store.save_snapshot(meta(6), content(6)).await.unwrap();
+    // One that was built while a newer one came in changes nothing.
+    store.save_snapshot(meta(5), content(5)).await.unwrap();
+    assert_eq!(store.snapshot().unwrap(), Some((meta(6), content(6))));
+    store.close().await;
+    harm_newest_snapshot(directory.path());
+    let store = open().unwrap();
+    assert_eq!(store.snapshot().unwrap(), Some((meta(3), content(3))));
+    // The next one takes the place of the bad one.
+    store.save_snapshot(meta(8), content(8)).await.unwrap();
+    store.purge(entry(5).id).await.unwrap();
+    store.close().await;
+    let store = open().unwrap();
+    assert_eq!(store.snapshot().unwrap(), Some((meta(8), content(8))));
+    assert_eq!((store.purged(), store.last()), (Some(entry(5).id), Some(entry(9).id)));
+    store.close().await;
+    harm_newest_snapshot(directory.path());
+    // Now entries 4 and 5 would be missing.
+    let error = open().unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { place: Place::Snapshot(2), .. }), "{error:?}");
 }

@@ -15,22 +15,22 @@ mod log;
 mod machine;
 mod members;
 mod network;
+mod options;
 mod status;
 #[cfg(test)]
 mod suite;
 mod types;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{Config, ReadPolicy, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -39,9 +39,10 @@ use self::log::Log;
 use self::machine::{Retired, StateMachine};
 pub use self::members::MemberError;
 use self::network::{Network, Server};
+pub use self::options::{Answerer, Options, PeerTls, StartError, Timing};
+use self::options::{config, identity};
 pub use self::status::{MemberStatus, Role, Status};
 use self::types::{Command, Raft, Types};
-use crate::store::record::Identity;
 pub use crate::store::record::MemberInfo;
 use crate::store::{Store, StoreError};
 use crate::transport::{self, Dialer};
@@ -93,113 +94,6 @@ pub trait Machine: Send + Sync + 'static {
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError>;
 }
 
-/// TLS between members. Both sides are expected to demand certificates: a peer that may connect may vote.
-#[derive(Clone, Debug)]
-pub struct PeerTls {
-    /// For calls from other members.
-    pub server: Arc<rustls::ServerConfig>,
-    /// For calls to other members; checks the host of their peer address.
-    pub client: Arc<rustls::ClientConfig>,
-}
-
-/// How long members wait for each other.
-///
-/// A leader is missed after `election_max` plus a random time within `election_min..election_max`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// Between two heartbeats.
-    pub heartbeat: Duration,
-    /// The shortest time until an election.
-    pub election_min: Duration,
-    /// The longest, and the length of a leader's lease.
-    pub election_max: Duration,
-    /// For a connection: name, TCP, TLS, HTTP/2.
-    pub connect: Duration,
-    /// For entries to reach a follower's disk.
-    pub append: Duration,
-    /// For a snapshot to be sent and installed.
-    pub snapshot: Duration,
-    /// For a proposal, a read barrier or a membership change to be decided.
-    pub decide: Duration,
-}
-
-impl Timing {
-    /// Members in one data centre.
-    pub fn lan() -> Self {
-        let ms = Duration::from_millis;
-        Self {
-            heartbeat: ms(50),
-            election_min: ms(150),
-            election_max: ms(300),
-            connect: ms(200),
-            append: ms(2_000),
-            snapshot: ms(30_000),
-            decide: ms(5_000),
-        }
-    }
-
-    /// Members up to some 100 ms apart.
-    pub fn wan() -> Self {
-        let ms = Duration::from_millis;
-        Self {
-            heartbeat: ms(250),
-            election_min: ms(750),
-            election_max: ms(1_500),
-            connect: ms(1_000),
-            append: ms(5_000),
-            snapshot: ms(120_000),
-            decide: ms(15_000),
-        }
-    }
-}
-
-/// What answers other members' questions to whatever is above consensus, see [`Node::ask`].
-pub type Answerer = Arc<dyn Fn(Bytes) -> futures_util::future::BoxFuture<'static, Vec<u8>> + Send + Sync>;
-
-/// A member's settings.
-pub struct Options {
-    /// For `raft.redb`, `node.json` and `LOCK`; made where there is none.
-    pub directory: PathBuf,
-    /// The cluster's name: 1 to 128 visible ASCII characters. Members of another cluster are refused.
-    pub cluster: String,
-    /// This member: random, never given to another, not even after its disk is lost.
-    pub node: u64,
-    /// Where it is reached.
-    pub info: MemberInfo,
-    /// Where other members call.
-    pub listener: TcpListener,
-    /// `None`: plain TCP, for loopback only.
-    pub tls: Option<PeerTls>,
-    /// See [`Timing`].
-    pub timing: Timing,
-    /// Entries from one snapshot to the next; 5000 is usual.
-    pub snapshot_every: u64,
-    /// `None`: nobody asks here.
-    pub answerer: Option<Answerer>,
-    /// Entries that stay in the log behind a snapshot, for followers that lag a little; 1000 is usual.
-    pub keep: u64,
-}
-
-/// Why a member does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A setting is out of bounds.
-    #[error("the cluster's name must be 1 to 128 visible ASCII characters")]
-    ClusterName,
-    /// Time-outs that cannot work together.
-    #[error("timing: {0}")]
-    Timing(String),
-    /// The disk.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The listener.
-    #[error("listen for members: {0}")]
-    Listen(#[source] std::io::Error),
-    /// The log cannot be replayed: the machine refuses a snapshot, for instance.
-    #[error("replay the log: {0}")]
-    Replay(String),
-}
-
 /// Why a proposal or a read has no good answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
@@ -222,7 +116,7 @@ pub enum ProposeError {
         /// The command's length.
         bytes: usize,
     },
-    /// This member has stopped or failed; see [`Node::failed`].
+    /// This member had stopped or failed before; nothing was proposed. See [`Node::failed`].
     #[error("this member has stopped")]
     Stopped,
 }
@@ -269,6 +163,8 @@ struct Inner {
     raft: Raft,
     store: Store,
     retired: Retired,
+    /// By [`Node::stop`].
+    stopped: AtomicBool,
     /// One membership change of this member's at a time.
     changing: tokio::sync::Mutex<()>,
     status: watch::Receiver<Status>,
@@ -335,6 +231,7 @@ impl Node {
             raft: raft.clone(),
             store: store.clone(),
             retired,
+            stopped: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
             status,
             failure,
@@ -370,6 +267,7 @@ impl Node {
         if command.len() > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes: command.len() });
         }
+        self.running()?;
         let write = self.inner.raft.client_write(Command(Bytes::from(command)));
         match timeout(self.inner.timing.decide, write).await {
             Ok(Ok(ClientWriteResponse { log_id, data, .. })) => Ok(Proposed { index: log_id.index(), answer: data }),
@@ -458,6 +356,7 @@ impl Node {
     ///
     /// Does not hand over: [`Node::transfer`] first spares the others an election.
     pub async fn stop(self) {
+        self.inner.stopped.store(true, Ordering::Relaxed);
         let server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(server) = server {
             server.stop().await;
@@ -475,12 +374,17 @@ impl Node {
         self.inner.store.close().await;
     }
 
+    /// What is asked of a member that has ended is certainly not proposed.
+    fn running(&self) -> Result<(), ProposeError> {
+        let ended = self.inner.stopped.load(Ordering::Relaxed) || self.inner.failure.borrow().is_some();
+        if ended { Err(ProposeError::Stopped) } else { Ok(()) }
+    }
+
     fn write_error(&self, error: RaftError<Types, ClientWriteError<Types>>) -> ProposeError {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => self.forward(forward),
-            // Appended here and then lost to another leader, who may have it too; or the engine died with it.
-            RaftError::APIError(_) | RaftError::Fatal(openraft::error::Fatal::StorageError(_)) => ProposeError::Unknown,
-            RaftError::Fatal(_) => ProposeError::Stopped,
+            // Appended here and then lost to another leader, who may have it too; or the engine ended with it.
+            RaftError::APIError(_) | RaftError::Fatal(_) => ProposeError::Unknown,
         }
     }
 
@@ -501,38 +405,4 @@ impl Drop for Inner {
             task.abort();
         }
     }
-}
-
-fn identity(options: &Options) -> Result<Identity, StartError> {
-    let cluster = &options.cluster;
-    // It travels in a header.
-    if cluster.is_empty() || cluster.len() > 128 || !cluster.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(StartError::ClusterName);
-    }
-    Ok(Identity { cluster: cluster.clone(), node: options.node })
-}
-
-fn config(options: &Options) -> Result<Config, StartError> {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let timing = &options.timing;
-    let config = Config {
-        cluster_name: options.cluster.clone(),
-        heartbeat_interval: ms(timing.heartbeat),
-        election_timeout_min: ms(timing.election_min),
-        election_timeout_max: ms(timing.election_max),
-        install_snapshot_timeout: ms(timing.snapshot),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
-        max_in_snapshot_log_to_keep: options.keep,
-        // A follower that lags by more is faster served with a snapshot; must exceed `snapshot_every`, or a new
-        // snapshot would not end the lag.
-        replication_lag_threshold: options.snapshot_every.saturating_add(options.keep).saturating_add(1),
-        max_payload_entries: 1024,
-        enable_pre_vote: Some(true),
-        // A restarted leader stands for election like anyone: others may have moved on.
-        enable_leader_restore: Some(false),
-        allow_log_reversion: Some(false),
-        backoff: network::backoff(timing),
-        ..Config::default()
-    };
-    config.validate().map_err(|error| StartError::Timing(error.to_string()))
 }

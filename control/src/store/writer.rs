@@ -143,7 +143,8 @@ impl Writer {
         }
         queue.close();
         let why = self.failure.borrow().clone().unwrap_or_else(|| Arc::new(StoreError::Closed));
-        while let Ok(op) = queue.try_recv() {
+        // Not `try_recv`: a sender that has its place in the queue and has not put its write there yet counts too.
+        while let Some(op) = queue.blocking_recv() {
             if let Some(done) = op.done() {
                 done(Err(Arc::clone(&why)));
             }

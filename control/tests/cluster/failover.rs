@@ -83,7 +83,7 @@ async fn a_follower_that_was_cut_off_does_not_depose_the_leader() {
     // Long enough for it to stand for election several times over.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
-        leader.node.propose(set("a", 2)).await.unwrap();
+        eventually("a write", || leader.node.propose(set("a", 2))).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     cluster.relay.isolate(follower, cluster.ids(), false);
@@ -105,7 +105,7 @@ async fn a_follower_that_cannot_call_is_no_harm() {
         cluster.relay.set(follower, other, super::relay::Link { cut: true, ..Default::default() });
     }
     for value in 0..100 {
-        leader.node.propose(set("a", value)).await.unwrap();
+        eventually("a write", || leader.node.propose(set("a", value))).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     cluster.agreed().await;

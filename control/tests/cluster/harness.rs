@@ -143,7 +143,12 @@ impl Cluster {
             info: self.infos[&id].clone(),
             listener,
             tls: None,
-            timing: Timing::lan(),
+            // A machine that compiles beside the tests starves heartbeats longer than a network does.
+            timing: Timing {
+                election_min: Duration::from_millis(250),
+                election_max: Duration::from_millis(500),
+                ..Timing::lan()
+            },
             snapshot_every: self.snapshot_every,
             answerer: None,
             keep: self.keep,

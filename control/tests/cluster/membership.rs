@@ -24,7 +24,7 @@ async fn a_dead_member_is_replaced_while_writes_go_on() {
         async move {
             let mut written = 0;
             while !stop.load(Ordering::Relaxed) {
-                leader.propose(set("during", written + 1)).await.unwrap();
+                eventually("a write meanwhile", || leader.propose(set("during", written + 1))).await;
                 written += 1;
             }
             written

@@ -7,6 +7,8 @@
     reason = "each test binary uses its own part"
 )]
 
+pub mod control;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

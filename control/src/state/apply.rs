@@ -510,34 +510,60 @@ fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusa
         })
         .collect();
     for service in services {
-        let weight = |state: &State| -> u64 {
-            let takes = |backend: &&super::Backend| backend.state == super::BackendState::Ready;
-            state
-                .backends(service)
-                .map(|(_, _, backend)| backend)
-                .filter(takes)
-                .map(|backend| u64::from(backend.weight))
-                .sum()
-        };
-        let (had, has) = (weight(before), weight(after));
-        if had > 0 && has == 0 {
-            return Err(Refusal::new(
-                "guard_empty",
-                format!(
-                    "nothing that is registered for {service:?} would take traffic any more: force it if it is meant"
-                ),
-            ));
+        // Registered ones alone first, because they are at hand; what a document says takes reading it.
+        let registered = loss(service, &takes_traffic(before, service), &takes_traffic(after, service));
+        if registered.is_err() {
+            loss(service, &with_documents(before, service), &with_documents(after, service))?;
         }
-        if had > 0 && (had.saturating_sub(has)) * 100 > had * LOSS_PERCENT_MAX {
-            return Err(Refusal::new(
-                "guard_loss",
-                format!(
-                    "{service:?} would lose {} % of its registered weight at once, more than {LOSS_PERCENT_MAX} %: take \
-                     smaller steps, or force it",
-                    (had - has) * 100 / had
-                ),
-            ));
-        }
+    }
+    Ok(())
+}
+
+/// Backends that take traffic, with their weights.
+type Weights = BTreeMap<String, u64>;
+
+fn takes_traffic(state: &State, service: &str) -> Weights {
+    let takes = |backend: &super::Backend| backend.state == super::BackendState::Ready && backend.weight > 0;
+    let list = state.backends(service).filter(|(_, _, backend)| takes(backend));
+    list.map(|(id, _, backend)| (id.to_owned(), u64::from(backend.weight))).collect()
+}
+
+fn with_documents(state: &State, service: &str) -> Weights {
+    let fleet = validate::fleet_config(state, |_| Default::default());
+    let Ok(loaded) = ringway_config::check_fleet(&fleet) else { return takes_traffic(state, service) };
+    match loaded.config.services.iter().find(|known| known.name == service) {
+        Some(known) => known
+            .backends
+            .iter()
+            .filter(|backend| !backend.drain && backend.weight > 0)
+            .map(|backend| (backend.id.clone(), u64::from(backend.weight)))
+            .collect(),
+        // The proxies' own files have it: what else is in it is not known here.
+        None => takes_traffic(state, service),
+    }
+}
+
+/// What leaves is counted by the weight that it had: another weight is no loss as long as it takes traffic.
+fn loss(service: &str, before: &Weights, after: &Weights) -> Result<(), Refusal> {
+    let had: u64 = before.values().sum();
+    let stays: u64 = before.iter().filter(|(id, _)| after.contains_key(*id)).map(|(_, weight)| weight).sum();
+    let comes: u64 = after.iter().filter(|(id, _)| !before.contains_key(*id)).map(|(_, weight)| weight).sum();
+    let has = stays + comes;
+    if had > 0 && after.is_empty() {
+        return Err(Refusal::new(
+            "guard_empty",
+            format!("nothing of {service:?} would take traffic any more: force it if it is meant"),
+        ));
+    }
+    if had.saturating_sub(has) * 100 > had * LOSS_PERCENT_MAX {
+        return Err(Refusal::new(
+            "guard_loss",
+            format!(
+                "{service:?} would lose {} % of its weight at once, more than {LOSS_PERCENT_MAX} %: take smaller steps, \
+                 or force it",
+                (had - has) * 100 / had
+            ),
+        ));
     }
     Ok(())
 }

@@ -512,6 +512,7 @@ fn http_listener(
             extended_connect: section.h2.value.extended_connect.value,
         },
         errors: actions::error_answers(section, findings),
+        compress: section.compress.as_ref().map(|at| Box::new(actions::compress(at, findings))),
     })
 }
 

@@ -245,6 +245,8 @@ pub struct HttpListener {
     pub h2: H2,
     /// Other texts for answers of Ringway's own.
     pub errors: Vec<ErrorAnswer>,
+    /// Compression of answers.
+    pub compress: Option<Box<Compress>>,
 }
 
 /// Client-side time limits of HTTP.
@@ -307,6 +309,38 @@ pub struct Actions {
     pub cors: Option<Cors>,
     /// A copy of requests.
     pub mirror: Option<Mirror>,
+    /// Compression of answers, instead of the listener's.
+    pub compress: Option<Box<Compress>>,
+}
+
+/// Compression of answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compress {
+    /// Best first; empty is no compression.
+    pub algorithms: Vec<ContentCoding>,
+    /// Answers known to be shorter stay as they are.
+    pub bytes_min: u64,
+    /// Media types, lower case; one that ends with `/` stands for all that begin so.
+    pub types: Vec<String>,
+    /// Effort of gzip, 1 to 9.
+    pub gzip_level: u32,
+    /// Effort of brotli, 0 to 9.
+    pub brotli_level: u32,
+    /// Effort of zstd, 1 to 9.
+    pub zstd_level: u32,
+    /// Answers that a worker compresses at once.
+    pub responses_max: usize,
+}
+
+/// A content coding (RFC 9110, 8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentCoding {
+    /// RFC 8878.
+    Zstd,
+    /// RFC 7932.
+    Brotli,
+    /// RFC 1952.
+    Gzip,
 }
 
 /// A redirection; what is absent stays as it was.

@@ -50,6 +50,10 @@ choice! {
     ProxyHeaderName { "off" => Off, "v1" => V1, "v2" => V2 }
 }
 choice! {
+    /// A content coding.
+    CodingName { "zstd" => Zstd, "br" => Brotli, "gzip" => Gzip }
+}
+choice! {
     /// Order of backends for a request.
     PolicyName {
         "ring" => Ring, "maglev" => Maglev, "hrw" => Hrw, "round_robin" => RoundRobin, "random" => Random, "p2c" => P2c,
@@ -156,6 +160,8 @@ section! {
         default("{}") udp: UdpSection,
         /// HTTP/2 towards clients. For `http`.
         default("{}") h2: H2Section,
+        /// Compression of answers; absent is none. A route's own comes first. For `http`.
+        optional compress: CompressSection,
         /// Other texts for the answers that Ringway gives itself; the first that fits. For `http`.
         default("[]") errors: List<ErrorAnswerSection>,
         /// Networks of proxies that begin connections with a PROXY header (version 1 or 2), which says who the client is.
@@ -288,6 +294,32 @@ section! {
         optional cors: CorsSection,
         /// A copy of requests goes to another service as well, whose answers nobody sees.
         optional mirror: MirrorSection,
+        /// Compression of answers, instead of the listener's.
+        optional compress: CompressSection,
+    }
+}
+
+section! {
+    /// Compression of answers, for clients that accept it. Answers that are compressed already, forbid it
+    /// (`Cache-Control: no-transform`), are parts of others or carry a digest of themselves go out as they are; so do those
+    /// to HTTP/1.0. Beware of secrets and a client's own words in one answer (BREACH).
+    CompressSection, "compress" {
+        /// Codings, best first: a client's equal wishes are decided by this order. Absent is `[ zstd, br, gzip ]`; empty is no
+        /// compression.
+        optional algorithms: List<CodingName>,
+        /// Answers known to be shorter stay as they are.
+        default("1KiB") min_bytes: Bytes,
+        /// Content types, without parameters; `text/*` is all that begin so. Absent is `text/*` and the usual text formats of
+        /// `application`, `image/svg+xml` among them.
+        optional types: List<String>,
+        /// Effort of gzip.
+        default("5") gzip_level: Int<1, 9>,
+        /// Effort of brotli.
+        default("4") br_level: Int<0, 9>,
+        /// Effort of zstd.
+        default("3") zstd_level: Int<1, 9>,
+        /// Answers that a worker compresses at once; more go out as they are. Each takes up to about 1 MiB.
+        default("256") responses_max: Positive,
     }
 }
 

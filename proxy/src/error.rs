@@ -126,6 +126,9 @@ pub enum ProxyError {
     /// The backend stopped taking the request.
     #[error("backend stopped reading")]
     SendTimeout,
+    /// An encoder has given up, for want of memory.
+    #[error("compression failed")]
+    CompressionFailed,
     /// The whole exchange took too long.
     #[error("request timed out")]
     RequestTimeout,
@@ -147,7 +150,12 @@ impl ProxyError {
             Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
                 502
             }
-            Self::NoBackend | Self::AllFull | Self::QueueTimeout | Self::ServiceFull | Self::ConnectionLimit => 503,
+            Self::NoBackend
+            | Self::AllFull
+            | Self::QueueTimeout
+            | Self::ServiceFull
+            | Self::ConnectionLimit
+            | Self::CompressionFailed => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
         }
     }
@@ -180,6 +188,7 @@ impl ProxyError {
             Self::ShortAnswer => "short_upstream_answer",
             Self::ResponseTimeout => "response_timeout",
             Self::SendTimeout => "upstream_send_timeout",
+            Self::CompressionFailed => "compression_failed",
             Self::RequestTimeout => "request_timeout",
         }
     }
@@ -198,9 +207,12 @@ impl ProxyError {
             | Self::BodyTimeout
             | Self::RateLimited { .. }
             | Self::ClientClosed => Side::Downstream,
-            Self::NoRoute | Self::AllFull | Self::QueueTimeout | Self::ServiceFull | Self::ConnectionLimit => {
-                Side::Internal
-            }
+            Self::NoRoute
+            | Self::AllFull
+            | Self::QueueTimeout
+            | Self::ServiceFull
+            | Self::ConnectionLimit
+            | Self::CompressionFailed => Side::Internal,
             Self::NoBackend
             | Self::ConnectFailed
             | Self::TlsFailed

@@ -12,6 +12,7 @@ mod answer;
 mod budget;
 mod buffers;
 mod checks;
+mod compress;
 mod control;
 mod error;
 mod exchange;

@@ -7,8 +7,8 @@ use crate::http::{self, Client};
 use crate::snapshot::{Service, ServiceLive};
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
-use crate::{forwarded, key, route};
-use ringway_config::model::{Actions, OnMissing, Route};
+use crate::{compress, forwarded, key, route};
+use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, OnMissing, Route};
 use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, TargetForm, Version, write};
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
@@ -38,6 +38,8 @@ pub(crate) struct Request {
     pub(crate) set_cookie: Option<CookieValue>,
     /// Lines that the answer gets from its route.
     pub(crate) answer_lines: Vec<u8>,
+    /// The coding that the answer may be compressed in.
+    pub(crate) coding: Option<ContentCoding>,
     /// The answer says why the request went where it did.
     pub(crate) explain: bool,
     /// The service's limit on requests counts this one.
@@ -250,6 +252,10 @@ pub(crate) fn plan(
         sticky,
         set_cookie,
         answer_lines: actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default(),
+        // Where there are no chunks, nothing tells where a body of unknown length was cut off.
+        coding: compression(http, route)
+            .filter(|_| head.version == Version::Http11)
+            .and_then(|rule| compress::choose(rule, buffer, head)),
         explain,
         _admission: admission,
         out,
@@ -268,6 +274,12 @@ pub(crate) fn plan(
     client.input.consume(head.head_len);
     request.take_small_body(client).map_err(Refusal::new)?;
     Ok(request)
+}
+
+/// The rule by which a route's answers are compressed, if they are.
+fn compression(http: &HttpListener, route: usize) -> Option<&Compress> {
+    let of_route = http.routes[route].actions.as_ref().and_then(|actions| actions.compress.as_deref());
+    of_route.or(http.compress.as_deref()).filter(|rule| !rule.algorithms.is_empty())
 }
 
 /// What the request brings to the choice of a backend. Counts its key, if hot ones are looked for.
@@ -513,6 +525,11 @@ impl Request {
     /// What its route does beside sending it on.
     pub(crate) fn actions(&self) -> Option<&Actions> {
         http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
+    }
+
+    /// How its answer is compressed, if it is.
+    pub(crate) fn compression(&self) -> Option<&Compress> {
+        compression(http::http_of(&self.view, self.listener), self.route)
     }
 
     /// Counts data of the body against the listener's limit.

@@ -227,6 +227,10 @@ fn udp_listener(
         service: route.service,
         idle: section.udp.value.idle.value,
         flows_max: section.udp.value.flows_max.value.0 as usize,
+        quic: section.udp.value.quic_connection_id.as_ref().map(|at| model::QuicIds {
+            length: at.value.length.value.0 as usize,
+            ids_max: at.value.ids_max.value.0 as usize,
+        }),
     })
 }
 

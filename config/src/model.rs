@@ -483,6 +483,17 @@ pub struct UdpListener {
     pub idle: Duration,
     /// Most flows at once.
     pub flows_max: usize,
+    /// Flows are known by QUIC's connection ids.
+    pub quic: Option<QuicIds>,
+}
+
+/// Connection ids of QUIC (RFC 8999).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuicIds {
+    /// Length of the ids that backends give out, in bytes.
+    pub length: usize,
+    /// Ids that are remembered.
+    pub ids_max: usize,
 }
 
 /// A group of backends with one balancing policy.

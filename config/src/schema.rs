@@ -188,12 +188,26 @@ section! {
 }
 
 section! {
-    /// Flows of datagrams: all of one client address and port.
+    /// Flows of datagrams: all of one client address and port, but for `quic_connection_id`.
     UdpSection, "udp" {
         /// A flow ends, and its client may get another backend, after this time without a datagram either way.
         default("30s") idle: Duration,
         /// Most flows at once: each takes a descriptor. Datagrams that would begin one more are dropped.
         default("4096") flows_max: Positive,
+        /// QUIC connections are placed by their connection ids, and found by them: a client whose address changes, but not its
+        /// id, keeps its backend. Other datagrams go by their source. Absent is by the source always.
+        optional quic_connection_id: QuicIdSection,
+    }
+}
+
+section! {
+    /// Connection ids of QUIC (RFC 8999). The key of a connection is the id that its client has chosen; the one that its backend
+    /// answers with is remembered. Later ids of a connection are encrypted: who changes address and id at once is placed anew.
+    QuicIdSection, "quic_connection_id" {
+        /// Length of the ids that the backends give out, in bytes: 20 for nginx, 8 for many others.
+        required length: Int<1, 20>,
+        /// Ids that are remembered; past it, those go that were not asked for longest.
+        default("65536") ids_max: Int<16, 16_777_216>,
     }
 }
 
@@ -318,7 +332,8 @@ section! {
         default("4") br_level: Int<0, 9>,
         /// Effort of zstd.
         default("3") zstd_level: Int<1, 9>,
-        /// Answers that a worker compresses at once; more go out as they are. Each takes up to 1 MiB with gzip, 2 with zstd, 4 with brotli.
+        /// Answers that a worker compresses at once; more go out as they are. Each takes up to 1 MiB with gzip, 2 with zstd, 4
+        /// with brotli.
         default("128") responses_max: Positive,
     }
 }

@@ -30,6 +30,7 @@ mod perip;
 mod plan;
 mod probe;
 mod proxyproto;
+mod quic;
 mod rate;
 mod request;
 mod route;

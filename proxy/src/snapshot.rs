@@ -3,6 +3,7 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::quic;
 use crate::rate::RateLimiter;
 use crate::shadow::{Shadow, ShadowError};
 use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
@@ -102,6 +103,8 @@ pub struct ServiceLive {
     pub(crate) moved: Mutex<(f64, u64)>,
     /// The limiter, and what it was made from: a reload that leaves the limit alone leaves its memory alone.
     limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
+    /// Backends of QUIC's connections, by the ids that they gave themselves.
+    pub(crate) quic_ids: Mutex<quic::Ids<Arc<BackendState>>>,
     /// Requests that wait for room.
     pub waiting: AtomicU32,
     /// Tells one of them that there may be room.
@@ -310,6 +313,7 @@ impl Registry {
                 hot_table: ArcSwap::default(),
                 moved: Mutex::default(),
                 limiter: Mutex::default(),
+                quic_ids: Mutex::default(),
                 waiting: AtomicU32::new(0),
                 room: Notify::new(),
                 backends: Mutex::default(),

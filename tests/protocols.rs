@@ -525,6 +525,56 @@ fn websockets_over_http2_reach_a_backend_that_speaks_http1() {
 }
 
 #[test]
+fn websockets_over_http1_reach_backends_that_speak_http2() {
+    if require_python("websockets").is_none() || require("haproxy").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("websocket.py");
+    std::fs::write(&script, include_str!("python/websocket_http1.py")).unwrap();
+    let (backend, inner, stranger, ours, theirs) =
+        (free_address(), free_address(), free_address(), free_address(), free_address());
+    // HAProxy speaks HTTP/2 here, and knows RFC 8441.
+    let text = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n\
+         frontend f\n bind {stranger} proto h2\n default_backend b\nbackend b\n server s {backend}\n"
+    );
+    let path = directory.path().join("haproxy.cfg");
+    std::fs::write(&path, text).unwrap();
+    let haproxy = Command::new("haproxy").args(["-db", "-f"]).arg(&path).stdout(Stdio::null()).spawn().unwrap();
+    let _haproxy = Running(haproxy);
+    wait_for("haproxy", || TcpStream::connect(stranger).ok());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain }}\n\
+         \x20 - {{ name: ours, address: \"{ours}\", service: ours }}\n\
+         \x20 - {{ name: theirs, address: \"{theirs}\", service: theirs }}\n"
+    );
+    let services = service("plain", "", &[("backend", backend)])
+        + &service("ours", "protocol: h2,", &[("inner", inner)])
+        + &service("theirs", "protocol: h2,", &[("haproxy", stranger)]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    let port = backend.port().to_string();
+    let urls = [format!("ws://{ours}/chat"), format!("ws://{theirs}/chat")];
+    let done = Command::new("python3").arg(script).arg(port).args(&urls).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for id in ["backend", "inner", "haproxy"] {
+        wait_for("the tunnels to be over", || (backend_status(&ringway, id)["in_flight"] == 0).then_some(()));
+    }
+    // They shared their connections.
+    assert!(ringway.metric("ringway_backend_connects_total{service=\"theirs\",backend=\"haproxy\"}") <= 2.0);
+    // A handshake that is none is refused here; another protocol is not asked for.
+    let ask = |fields: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n{fields}\r\n");
+        read_answer(&mut send(ours, request.as_bytes()), true).unwrap()
+    };
+    for key in ["", "Sec-WebSocket-Key: short\r\n"] {
+        let answer = ask(&format!("Upgrade: WebSocket\r\n{key}"));
+        assert_eq!((answer.status, answer.header("x-ringway-reason")), (400, Some("bad_websocket_key")));
+    }
+    assert_ne!(ask("Upgrade: irc\r\n").status, 101);
+}
+
+#[test]
 fn what_a_shared_connection_cannot_carry_is_refused_at_once() {
     let backend = Backend::echo("a");
     let (inner, front) = (free_address(), free_address());

@@ -69,6 +69,9 @@ pub enum ProxyError {
     /// An expectation other than 100-continue.
     #[error("unknown expectation")]
     Expectation,
+    /// A WebSocket handshake without a proper key (RFC 6455, 4.2.1).
+    #[error("bad WebSocket key")]
+    WebSocketKey,
     /// None of the hash keys is there, and the service wants one.
     #[error("no hash key in the request")]
     KeyMissing,
@@ -140,7 +143,9 @@ impl ProxyError {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
-            Self::BadRequest(_) | Self::PathTraversal | Self::KeyMissing | Self::ClientClosed => 400,
+            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::KeyMissing | Self::ClientClosed => {
+                400
+            }
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
             Self::HeadTimeout | Self::BodyTimeout => 408,
@@ -170,6 +175,7 @@ impl ProxyError {
             Self::BodyTooLarge => "body_too_large",
             Self::ConnectRefused => "connect_method_refused",
             Self::Expectation => "unknown_expectation",
+            Self::WebSocketKey => "bad_websocket_key",
             Self::KeyMissing => "hash_key_missing",
             Self::HeadTimeout => "request_head_timeout",
             Self::BodyTimeout => "request_body_timeout",
@@ -202,6 +208,7 @@ impl ProxyError {
             | Self::BodyTooLarge
             | Self::ConnectRefused
             | Self::Expectation
+            | Self::WebSocketKey
             | Self::KeyMissing
             | Self::HeadTimeout
             | Self::BodyTimeout

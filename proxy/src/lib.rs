@@ -45,6 +45,7 @@ mod tunnel;
 mod udp;
 mod upstream;
 mod watch;
+mod websocket;
 mod worker;
 
 pub use control::{Applied, Proxy, ReloadError, Source, StartError};

@@ -7,9 +7,9 @@ use crate::http::{self, Client};
 use crate::snapshot::{Service, ServiceLive};
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
-use crate::{compress, forwarded, key, route};
-use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, OnMissing, Route};
-use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, TargetForm, Version, write};
+use crate::{compress, forwarded, key, route, websocket};
+use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, OnMissing, Route, UpstreamProtocol};
+use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, Span, TargetForm, Version, write};
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::net::IpAddr;
@@ -206,7 +206,7 @@ pub(crate) fn plan(
         Some(host) => write::field(&mut out, "host", host.as_bytes()),
         None => write_host(client, head, &mut out),
     }
-    let upgrade = head.upgrade.filter(|_| head.body == BodyLength::None);
+    let upgrade = upgrade_of(this, head, buffer);
     let keep_host = head.form == TargetForm::Origin && host.is_none();
     let certificate = client.peer.certificate.as_ref();
     write::copy_fields(&buffer[..head.head_len], &head.fields, &mut out, |field| match field.kind {
@@ -274,6 +274,14 @@ pub(crate) fn plan(
     client.input.consume(head.head_len);
     request.take_small_body(client).map_err(Refusal::new)?;
     Ok(request)
+}
+
+/// The protocols that the request may be upgraded to. HTTP/2 carries WebSocket alone (RFC 8441); any other `Upgrade` may be
+/// ignored (RFC 9110, 7.8).
+fn upgrade_of(service: &Service, head: &RequestHead, buffer: &[u8]) -> Option<Span> {
+    let http1 = service.config.protocol == UpstreamProtocol::Http1;
+    let bridged = |protocols: &Span| protocols.of(buffer).eq_ignore_ascii_case(websocket::PROTOCOL);
+    head.upgrade.filter(|protocols| head.body == BodyLength::None && (http1 || bridged(protocols)))
 }
 
 /// The rule by which a route's answers are compressed, if they are.
@@ -370,6 +378,13 @@ fn place(
     let this = &view.services[service].service;
     let refuse = |error| (error, Some(service));
 
+    // Towards HTTP/2, the answer to the handshake is made here.
+    if this.config.protocol == UpstreamProtocol::H2
+        && upgrade_of(this, head, buffer).is_some()
+        && !head.value_of(buffer, b"sec-websocket-key").is_some_and(websocket::is_key)
+    {
+        return Err(refuse(ProxyError::WebSocketKey).into());
+    }
     admit_rate(this, worker, &input, key_bytes, now).map_err(refuse)?;
     let mut placed = Placed {
         route,

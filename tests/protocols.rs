@@ -508,6 +508,51 @@ fn proxy_headers_in_and_out_with_strangers() {
 }
 
 #[test]
+fn connections_have_ids_of_their_own_in_proxy_headers() {
+    if require("haproxy").is_none() || require("curl").is_none() {
+        return;
+    }
+    // HAProxy behind reads the ids, HAProxy in front gives some out.
+    let (behind, front, raw, before) = (free_address(), free_address(), free_address(), free_address());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("haproxy.cfg");
+    let text = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n\
+         frontend behind\n bind {behind} accept-proxy\n\
+         \x20http-request return status 200 content-type text/plain lf-string \"%[fc_pp_unique_id] %[src]\"\n\
+         frontend before\n bind {before}\n unique-id-format given-%[rand(9999999)]-%pid\n default_backend b\n\
+         backend b\n server s {front} send-proxy-v2 proxy-v2-options unique-id\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let haproxy = Command::new("haproxy").args(["-db", "-f"]).arg(&path).stdout(Stdio::null()).spawn().unwrap();
+    let _haproxy = Running(haproxy);
+    wait_for("haproxy", || TcpStream::connect(before).ok());
+    let log = directory.path().join("access");
+    let listeners = format!(
+        "  - {{ name: web, address: \"{front}\", service: s, proxy_protocol: [ 127.0.0.1 ] }}\n\
+         \x20 - {{ name: raw, address: \"{raw}\", service: s }}\n"
+    );
+    let services = service("s", "proxy_protocol: v2, proxy_protocol_unique_id: true, pool: {},", &[("behind", behind)]);
+    let text = format!("access_log: {{ format: json, target: {} }}\n", log.display()) + &config(&listeners, &services);
+    let _ringway = Ringway::start(&text);
+    // Two requests of one connection, and one of another.
+    let url = format!("http://{raw}/");
+    let ids = curl_body(&[&url, &url]) + &curl_body(&["--http2-prior-knowledge", &url]);
+    let ids: Vec<&str> = ids.split(" 127.0.0.1").filter(|id| !id.is_empty()).collect();
+    assert!(ids.len() == 3 && ids.iter().all(|id| id.len() == 32), "{ids:?}");
+    assert!(ids[0] == ids[1] && ids[1] != ids[2], "{ids:?}");
+    // What has an id already keeps it.
+    let given = curl_body(&[&format!("http://{before}/")]);
+    assert!(given.starts_with("given-") && given.ends_with(" 127.0.0.1"), "{given}");
+    for id in [ids[0], ids[2], given.split(' ').next().unwrap()] {
+        wait_for("the access log", || {
+            let text = std::fs::read_to_string(&log).ok()?;
+            text.contains(&format!("\"connection_id\":\"{id}\"")).then_some(())
+        });
+    }
+}
+
+#[test]
 fn websockets_over_http2_reach_a_backend_that_speaks_http1() {
     if require_python("h2").is_none() || require_python("websockets").is_none() {
         return;

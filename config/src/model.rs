@@ -199,7 +199,10 @@ pub enum ProxyHeader {
     /// A line of text.
     V1,
     /// Binary, with what else is known.
-    V2,
+    V2 {
+        /// With a unique id of the client's connection.
+        unique_id: bool,
+    },
 }
 
 /// HTTP/2 towards clients.

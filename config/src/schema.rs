@@ -507,6 +507,9 @@ section! {
         /// Whether each connection to a backend begins with a PROXY header that says who the client is. A connection then
         /// carries one client's requests only.
         default("off") proxy_protocol: ProxyHeaderName,
+        /// Whether the PROXY header of version 2 has a unique id of the client's connection (`PP2_TYPE_UNIQUE_ID`): the one that a
+        /// header from in front has told, or one of Ringway's own, 32 hex digits. The access log has it as `connection_id`.
+        default("false") proxy_protocol_unique_id: bool,
         /// Active checks; absent is none.
         optional health: HealthSection,
         /// Ejection by live traffic. Absent, only connection failures and time-outs count (`on: connection`).

@@ -153,6 +153,7 @@ impl Proxy {
             cells: Arc::clone(&metrics.cells),
             started: Instant::now(),
             secret: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
+            instance: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 1_u8),
             per_ip: PerIp::default(),
             workers,
             open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),

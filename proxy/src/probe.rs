@@ -78,7 +78,7 @@ impl Prober {
         let _ = stream.set_nodelay(true);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
-            proxyproto::write(version, &<_>::default(), None, &mut header);
+            proxyproto::write(version, &<_>::default(), &mut header);
             stream.write_all(&header).await.map_err(|_| CheckFailure::Connect)?;
         }
         let Some(section) = &self.check.tls else { return self.over(stream, address).await };

@@ -624,6 +624,7 @@ impl Request {
             ("connect_us", number(self.report.connect_micros)),
             ("upstream_head_us", number(self.report.head_micros)),
             ("duration_us", Value::Number(self.started.elapsed().as_micros() as u64)),
+            ("connection_id", client.peer.logged_id()),
         ];
         worker.log(|log| log.line(&pairs));
     }

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Makes the hashes of rate limits' keys nobody's to choose.
     pub(crate) secret: u64,
+    /// Tells ids of this process from those of others.
+    pub(crate) instance: u64,
     /// How many workers there are.
     pub(crate) workers: usize,
     /// Client connections open now, or on their way to it, worker by worker.
@@ -141,6 +143,8 @@ pub(crate) struct Worker {
     pub(crate) compressing: Cell<usize>,
     all_closed: Notify,
     random: Cell<u64>,
+    /// Ids given out.
+    ids: Cell<u64>,
 }
 
 /// Service, backend, address, and what is spoken there: a connection is of use to nothing else.
@@ -227,6 +231,7 @@ impl Worker {
             compressing: Cell::new(0),
             all_closed: Notify::new(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),
+            ids: Cell::new(0),
             shared,
         };
         let view = worker.build_view(snapshot);
@@ -330,6 +335,12 @@ impl Worker {
         state ^= state >> 27;
         self.random.set(state);
         state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 32 hex digits that no other process, worker or call gives.
+    pub(crate) fn unique_id(&self) -> String {
+        self.ids.set(self.ids.get() + 1);
+        format!("{:016x}{:04x}{:012x}", self.shared.instance, self.index, self.ids.get())
     }
 
     /// A line of the access log, if there is one.

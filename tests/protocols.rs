@@ -315,6 +315,62 @@ fn certificates_by_name_and_new_ones_without_a_dropped_connection() {
 }
 
 #[test]
+fn an_ocsp_answer_is_stapled_and_follows_its_file() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    // The authority's answer about the certificate, made by openssl from its index of certificates.
+    let answer = |validity_days: &str, out: &str| {
+        let serial = output("openssl", &["x509", "-noout", "-serial", "-in", &certificates.text("one.pem")]);
+        let serial = String::from_utf8_lossy(&serial.stdout).trim().replace("serial=", "");
+        let line = format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=leaf\n");
+        std::fs::write(certificates.path("index.txt"), line).unwrap();
+        let request = ["ocsp", "-issuer", "ca.pem", "-cert", "one.pem", "-reqout", "request.der"];
+        certificates.openssl(&request);
+        let signer = ["-CA", "ca.pem", "-rsigner", "ca.pem", "-rkey", "ca.key", "-ndays", validity_days];
+        let from = ["ocsp", "-index", "index.txt", "-reqin", "request.der", "-respout", "fresh.der"];
+        certificates.openssl(&[&from[..], &signer].concat());
+        std::fs::rename(certificates.path("fresh.der"), certificates.path(out)).unwrap();
+    };
+    answer("1", "one.ocsp");
+    let backend = Backend::echo("a");
+    let (front, without) = (free_address(), free_address());
+    let entry = certificates.entry("one").replace(" }", &format!(", ocsp: \"{}\" }}", certificates.text("one.ocsp")));
+    let listeners = format!(
+        "  - {{ name: web, address: \"{front}\", service: s, tls: {{ certificates: [ {entry} ] }} }}\n\
+         \x20 - {{ name: plain, address: \"{without}\", service: s, tls: {{ certificates: [ {} ] }} }}\n",
+        certificates.entry("one")
+    );
+    let _ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let status = |address: SocketAddr, version: &str| {
+        let script = format!(
+            "openssl s_client -connect {address} -servername one.test -status {version} -CAfile {} </dev/null 2>&1",
+            certificates.text("ca.pem")
+        );
+        String::from_utf8_lossy(&output("sh", &["-c", &script]).stdout).into_owned()
+    };
+    let next_update = |text: &str| text.lines().find(|line| line.contains("Next Update")).map(str::to_owned);
+    let mut before = None;
+    for version in ["-tls1_2", "-tls1_3"] {
+        let text = status(front, version);
+        assert!(text.contains("OCSP Response Status: successful") && text.contains("Cert Status: good"), "{text}");
+        assert!(status(without, version).contains("OCSP response: no response sent"));
+        before = next_update(&text);
+    }
+    assert!(before.is_some());
+    // Answers are good for a few days: a new one is taken when its file changes.
+    answer("3", "one.ocsp");
+    wait_for("the new answer", || (next_update(&status(front, "-tls1_3")) != before).then_some(()));
+    let broken = certificates.entry("one").replace(" }", ", ocsp: /nonexistent/answer.der }");
+    let refused = listeners.replace(&entry, &broken);
+    let path = certificates.path("c.yaml");
+    let text = config(&refused, &service("s", "", &[("a", backend.address)]));
+    std::fs::write(&path, text.replace("ADMIN", &free_address().to_string())).unwrap();
+    let done = ringway(&["run", "--config", path_text(&path)]);
+    let text = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && text.contains("/nonexistent/answer.der"), "{text}");
+}
+
+#[test]
 fn bad_certificates_are_refused_with_their_path() {
     let Some(certificates) = Certificates::new() else { return };
     certificates.issue("good", "DNS:good.test", "2");

@@ -3,6 +3,7 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::probe::Prober;
 use crate::quic;
 use crate::rate::RateLimiter;
 use crate::shadow::{Shadow, ShadowError};
@@ -47,6 +48,8 @@ pub struct Service {
     pub live: Arc<ServiceLive>,
     /// TLS towards its backends.
     pub(crate) tls: Option<ClientTls>,
+    /// Makes its active checks.
+    pub(crate) prober: Option<Arc<Prober>>,
     /// A number that changes with what is spoken with backends.
     pub(crate) transport: u64,
     /// The limiter of the service's `rate_limit`.
@@ -263,9 +266,8 @@ impl Registry {
             Arc::clone(&live.total),
         )
         .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
-        if let Some(tls) = config.health.as_ref().and_then(|health| health.tls.as_ref()) {
-            tls::check_client(tls).map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-        }
+        let prober = config.health.as_ref().map(Prober::new).transpose();
+        let prober = prober.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
         let alpn: &[&[u8]] = match config.protocol {
             model::UpstreamProtocol::H2 => &[b"h2"],
             model::UpstreamProtocol::Http1 => &[b"http/1.1"],
@@ -289,6 +291,7 @@ impl Registry {
             backends,
             live,
             tls,
+            prober: prober.map(Arc::new),
             transport: transport.digest(),
             limiter,
             cookie_slots,

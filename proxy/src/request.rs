@@ -602,10 +602,11 @@ impl Request {
         let (method_len, target_len) = self.report.line;
         let line = &self.out[..];
         let number = |value: Option<u64>| value.map_or(Value::Nothing, Value::Number);
+        let listener = client.open.gate.name();
         let pairs = [
             ("time_ms", Value::Number(unix_millis())),
             ("client", Value::Word(&client.peer.text)),
-            ("listener", Value::Word(client.open.gate.name())),
+            ("listener", Value::Word(&listener)),
             ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
             ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
             ("status", Value::Number(u64::from(status))),
@@ -639,10 +640,11 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
     let line = refusal.line.as_slice();
     let mut words = line.splitn(2, |&byte| byte == b' ');
     let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
+    let listener = client.open.gate.name();
     let pairs = [
         ("time_ms", Value::Number(unix_millis())),
         ("client", Value::Word(&client.peer.text)),
-        ("listener", Value::Word(client.open.gate.name())),
+        ("listener", Value::Word(&listener)),
         ("method", word()),
         ("target", word()),
         ("status", Value::Number(u64::from(status))),

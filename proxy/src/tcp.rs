@@ -298,10 +298,11 @@ fn log(open: &OpenConnection, view: &View, session: &Session, peer: &Peer, reaso
     let id = |index: usize| Value::Word(&service.backends[index].config.id);
     let owner = session.hash.and(session.selection.owner());
     let mut hash_text = [0; 16];
+    let listener = open.gate.name();
     let pairs = [
         ("time_ms", Value::Number(request::unix_millis())),
         ("client", Value::Word(&peer.text)),
-        ("listener", Value::Word(open.gate.name())),
+        ("listener", Value::Word(&listener)),
         ("reason", Value::Word(reason)),
         ("service", Value::Word(&service.config.name)),
         ("key_hash", session.hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),

@@ -401,11 +401,12 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
     let id = |index: usize| Value::Word(&service.backends[index].config.id);
     let owner = started.hash.and(started.selection.owner());
     let mut hash_text = [0; 16];
+    let listener = started.open.gate.name();
     let peer = flow.client.ip().to_canonical().to_string();
     let pairs = [
         ("time_ms", Value::Number(request::unix_millis())),
         ("client", Value::Word(&peer)),
-        ("listener", Value::Word(started.open.gate.name())),
+        ("listener", Value::Word(&listener)),
         ("reason", Value::Word(reason)),
         ("service", Value::Word(&service.config.name)),
         ("key_hash", started.hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),

@@ -27,6 +27,7 @@ mod inflight;
 mod key;
 mod mirror;
 mod perip;
+mod pktinfo;
 mod plan;
 mod probe;
 mod proxyproto;

@@ -7,6 +7,7 @@
 use crate::error::ProxyError;
 use crate::inflight::{self, InFlight};
 use crate::key;
+use crate::pktinfo;
 use crate::quic::{self, Destination, Id};
 use crate::request;
 use crate::snapshot::BackendState;
@@ -19,7 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
@@ -41,7 +42,16 @@ struct Front {
     gate: Rc<Gate>,
     socket: UdpSocket,
     flows: RefCell<Flows>,
+    /// Of a socket on all addresses.
+    space: RefCell<Option<pktinfo::Space>>,
     buffer: RefCell<Box<[u8]>>,
+}
+
+/// Where a client's datagrams come from, and which address of the host's they were sent to, where that is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Path {
+    client: SocketAddr,
+    local: Option<IpAddr>,
 }
 
 /// A socket's flows.
@@ -49,27 +59,27 @@ struct Front {
 struct Flows {
     count: usize,
     /// One for each backend; the last is the newest.
-    by_client: HashMap<SocketAddr, Vec<Rc<Flow>>>,
-    by_id: HashMap<(SocketAddr, Id), Rc<Flow>>,
+    by_path: HashMap<Path, Vec<Rc<Flow>>>,
+    by_id: HashMap<(Path, Id), Rc<Flow>>,
 }
 
 impl Flows {
-    fn newest(&self, client: SocketAddr) -> Option<Rc<Flow>> {
-        self.by_client.get(&client)?.last().cloned()
+    fn newest(&self, path: Path) -> Option<Rc<Flow>> {
+        self.by_path.get(&path)?.last().cloned()
     }
 
-    fn on_backend(&self, client: SocketAddr, id: &str) -> Option<Rc<Flow>> {
-        self.by_client.get(&client)?.iter().find(|flow| *flow.backend.id == *id).cloned()
+    fn on_backend(&self, path: Path, id: &str) -> Option<Rc<Flow>> {
+        self.by_path.get(&path)?.iter().find(|flow| *flow.backend.id == *id).cloned()
     }
 
     fn insert(&mut self, flow: &Rc<Flow>) {
         self.count += 1;
-        self.by_client.entry(flow.client).or_default().push(Rc::clone(flow));
+        self.by_path.entry(flow.path).or_default().push(Rc::clone(flow));
     }
 
     /// `true`: the flow was not known by this id.
     fn learn(&mut self, flow: &Rc<Flow>, id: Id) -> bool {
-        if self.by_id.insert((flow.client, id), Rc::clone(flow)).is_some_and(|before| Rc::ptr_eq(&before, flow)) {
+        if self.by_id.insert((flow.path, id), Rc::clone(flow)).is_some_and(|before| Rc::ptr_eq(&before, flow)) {
             return false;
         }
         let mut ids = flow.ids.borrow_mut();
@@ -82,17 +92,17 @@ impl Flows {
 
     /// Another flow may have taken the id over.
     fn forget(&mut self, flow: &Rc<Flow>, id: &Id) {
-        if self.by_id.get(&(flow.client, *id)).is_some_and(|known| Rc::ptr_eq(known, flow)) {
-            self.by_id.remove(&(flow.client, *id));
+        if self.by_id.get(&(flow.path, *id)).is_some_and(|known| Rc::ptr_eq(known, flow)) {
+            self.by_id.remove(&(flow.path, *id));
         }
     }
 
     fn remove(&mut self, flow: &Rc<Flow>) {
         self.count -= 1;
-        if let Some(flows) = self.by_client.get_mut(&flow.client) {
+        if let Some(flows) = self.by_path.get_mut(&flow.path) {
             flows.retain(|known| !Rc::ptr_eq(known, flow));
             if flows.is_empty() {
-                self.by_client.remove(&flow.client);
+                self.by_path.remove(&flow.path);
             }
         }
         for id in std::mem::take(&mut *flow.ids.borrow_mut()) {
@@ -103,7 +113,7 @@ impl Flows {
 
 /// One client's datagrams, and their backend's socket.
 struct Flow {
-    client: SocketAddr,
+    path: Path,
     backend: Arc<BackendState>,
     /// Connection ids that lead here from this client's address, oldest first.
     ids: RefCell<VecDeque<Id>>,
@@ -122,7 +132,12 @@ struct Flow {
 /// Serves a listening socket until its gate closes and its flows have ended.
 pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket) {
     let buffer = RefCell::new(vec![0; DATAGRAM_BYTES].into_boxed_slice());
-    let front = Rc::new(Front { worker, gate, socket, flows: RefCell::default(), buffer });
+    let space = pktinfo::Space::of(&socket).unwrap_or_else(|error| {
+        tracing::warn!(listener = %gate.name(), %error, "answers go out from the address that the system chooses");
+        None
+    });
+    let space = RefCell::new(space);
+    let front = Rc::new(Front { worker, gate, socket, flows: RefCell::default(), space, buffer });
     while !front.gate.closing.get() {
         tokio::select! {
             biased;
@@ -142,18 +157,34 @@ pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket) {
 }
 
 impl Front {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
+        let (count, client, local) = match &mut *self.space.borrow_mut() {
+            Some(space) => space.receive(&self.socket, buffer)?,
+            None => self.socket.try_recv_from(buffer).map(|(count, client)| (count, client, None))?,
+        };
+        Ok((count, Path { client, local }))
+    }
+
+    fn send(&self, path: Path, datagram: &[u8]) -> io::Result<usize> {
+        match path.local {
+            Some(local) => pktinfo::send(&self.socket, datagram, path.client, local),
+            // Past the runtime, which would have to be asked to wait.
+            None => socket2::SockRef::from(&self.socket).send_to(datagram, &path.client.into()),
+        }
+    }
+
     /// Takes in what has come.
     async fn take_in(self: &Rc<Self>, new_flows: bool) {
         for _ in 0..BATCH {
             let mut buffer = self.buffer.borrow_mut();
-            let (count, client) = match self.socket.try_recv_from(&mut buffer) {
+            let (count, path) = match self.receive(&mut buffer) {
                 Ok(received) => received,
                 // An ICMP error of an earlier answer is not this socket's end.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => continue,
             };
             self.worker.cells.received_bytes.add(count as u64);
-            match self.flow_of(client, &buffer[..count], new_flows) {
+            match self.flow_of(path, &buffer[..count], new_flows) {
                 Ok(Some(flow)) => flow.send(&buffer[..count]),
                 Ok(None) => {}
                 Err(reason) => self.worker.shared.cells.error("", reason),
@@ -166,7 +197,7 @@ impl Front {
     /// The flow that a datagram belongs to; `None`: it would begin one, and none may begin.
     fn flow_of(
         self: &Rc<Self>,
-        client: SocketAddr,
+        path: Path,
         datagram: &[u8],
         new_flows: bool,
     ) -> Result<Option<Rc<Flow>>, &'static str> {
@@ -174,23 +205,23 @@ impl Front {
         let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return Err("no_listener") };
         let destination = udp.quic.and_then(|quic| quic::destination(datagram, quic.length));
         let known = match destination {
-            Some(Destination { id, .. }) => self.flows.borrow().by_id.get(&(client, id)).cloned(),
-            None => self.flows.borrow().newest(client),
+            Some(Destination { id, .. }) => self.flows.borrow().by_id.get(&(path, id)).cloned(),
+            None => self.flows.borrow().newest(path),
         };
         if known.is_some() {
             return Ok(known);
         }
         let backend = destination.and_then(|Destination { id, .. }| recall(&view, udp, &id));
         let known = match (&backend, destination) {
-            (Some(backend), _) => self.flows.borrow().on_backend(client, &backend.id),
+            (Some(backend), _) => self.flows.borrow().on_backend(path, &backend.id),
             // An id that was given out under encryption: on the same path, it is the same connection's.
-            (None, Some(Destination { long: false, .. })) => self.flows.borrow().newest(client),
+            (None, Some(Destination { long: false, .. })) => self.flows.borrow().newest(path),
             (None, _) => None,
         };
         let flow = match known {
             Some(flow) => flow,
             None if !new_flows => return Ok(None),
-            None => self.begin(client, &view, udp, destination.map(|destination| destination.id), backend)?,
+            None => self.begin(path, &view, udp, destination.map(|destination| destination.id), backend)?,
         };
         if let Some(Destination { id, .. }) = destination {
             self.flows.borrow_mut().learn(&flow, id);
@@ -201,7 +232,7 @@ impl Front {
     /// Begins a flow: chooses a backend for it, if it is not known already.
     fn begin(
         self: &Rc<Self>,
-        client: SocketAddr,
+        path: Path,
         view: &Rc<View>,
         udp: &UdpListener,
         id: Option<Id>,
@@ -210,7 +241,7 @@ impl Front {
         let this = &view.services[udp.service];
         let hash = this.service.hashes().then(|| match &id {
             Some(id) => ringway_ring::hash_key(id.as_bytes(), this.service.seed()),
-            None => hash_of(&this.service, client),
+            None => hash_of(&this.service, path.client),
         });
         let chance = self.worker.random();
         let mut selection = this.service.group.begin(Ask {
@@ -236,7 +267,7 @@ impl Front {
         })?;
         let backend = Arc::clone(&this.service.backends[guard.index()].state);
         // Another connection of this client's may be there already.
-        if let Some(flow) = self.flows.borrow().on_backend(client, &backend.id) {
+        if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
             return Ok(flow);
         }
         // Per worker, as the sockets are.
@@ -255,7 +286,7 @@ impl Front {
         let timer = self.worker.timer();
         timer.set(udp.idle);
         let flow = Rc::new(Flow {
-            client,
+            path,
             backend,
             ids: RefCell::default(),
             quic: udp.quic,
@@ -341,7 +372,7 @@ fn poll_answers(flow: &Rc<Flow>, front: &Front, started: &Started, context: &mut
                 if let Some(quic) = flow.quic {
                     learn(flow, front, started, quic, space.filled());
                 }
-                if socket2::SockRef::from(&front.socket).send_to(space.filled(), &flow.client.into()).is_ok() {
+                if front.send(flow.path, space.filled()).is_ok() {
                     flow.down.set(flow.down.get() + count as u64);
                     front.worker.cells.sent_bytes.add(count as u64);
                 }
@@ -402,7 +433,7 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
     let owner = started.hash.and(started.selection.owner());
     let mut hash_text = [0; 16];
     let listener = started.open.gate.name();
-    let peer = flow.client.ip().to_canonical().to_string();
+    let peer = flow.path.client.ip().to_canonical().to_string();
     let pairs = [
         ("time_ms", Value::Number(request::unix_millis())),
         ("client", Value::Word(&peer)),

@@ -80,8 +80,11 @@ fn quality(weight: &[u8]) -> Option<u16> {
         && fraction.len() <= 3
         && fraction.iter().all(u8::is_ascii_digit)
         && (*whole == b'0' || *whole == b'1' && fraction.iter().all(|digit| *digit == b'0'));
+    if !well_formed {
+        return None;
+    }
     let tail = (0..3).fold(0, |sum, at| sum * 10 + fraction.get(at).map_or(0, |digit| u16::from(digit - b'0')));
-    well_formed.then(|| u16::from(*whole == b'1') * 1000 + tail)
+    Some(u16::from(*whole == b'1') * 1000 + tail)
 }
 
 fn named<'a>(fields: &'a [Field], buffer: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a Field> {
@@ -202,8 +205,9 @@ impl Drop for Compressor {
 
 impl Compressor {
     /// `None`: as many as may be are at work already, or there is no memory for one more.
-    pub(crate) fn new(rule: &Compress, coding: ContentCoding, worker: &Rc<Worker>) -> Option<Box<Self>> {
-        let encoder = if worker.compressing.get() >= rule.responses_max { None } else { encoder(rule, coding).ok() };
+    pub(crate) fn new(rule: &Compress, coding: ContentCoding, body: &Body, worker: &Rc<Worker>) -> Option<Box<Self>> {
+        let full = worker.compressing.get() >= rule.responses_max;
+        let encoder = if full { None } else { encoder(rule, coding, body).ok() };
         let Some(encoder) = encoder else {
             worker.cells.compression_skipped.increment();
             return None;
@@ -277,25 +281,38 @@ impl Compressor {
     }
 }
 
-fn encoder(rule: &Compress, coding: ContentCoding) -> io::Result<Encoder> {
+fn encoder(rule: &Compress, coding: ContentCoding, body: &Body) -> io::Result<Encoder> {
+    // Tables and windows for a short answer are short: most of what it costs is to make them.
+    let length = if let Body::Sized(length) = body { Some(*length) } else { None };
     Ok(match coding {
         ContentCoding::Gzip => {
             let level = flate2::Compression::new(rule.gzip_level);
             Encoder::Gzip(flate2::write::GzEncoder::new(Vec::new(), level))
         }
-        ContentCoding::Brotli => Encoder::Brotli(Box::new(brotli::CompressorWriter::new(
-            Vec::new(),
-            STEP_BYTES,
-            rule.brotli_level,
-            WINDOW_LOG,
-        ))),
+        ContentCoding::Brotli => {
+            let params = brotli::enc::BrotliEncoderParams {
+                quality: i32::try_from(rule.brotli_level).unwrap_or_default(),
+                lgwin: window_log(length) as i32,
+                size_hint: length.and_then(|length| usize::try_from(length).ok()).unwrap_or_default(),
+                ..<_>::default()
+            };
+            Encoder::Brotli(Box::new(brotli::CompressorWriter::with_params(Vec::new(), STEP_BYTES, &params)))
+        }
         ContentCoding::Zstd => {
             let level = i32::try_from(rule.zstd_level).unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
             let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level)?;
-            encoder.window_log(WINDOW_LOG)?;
+            encoder.window_log(window_log(length))?;
+            encoder.set_pledged_src_size(length)?;
             Encoder::Zstd(encoder)
         }
     })
+}
+
+/// The smallest window that an answer fits in, if that is known, and no larger than all may have.
+fn window_log(length: Option<u64>) -> u32 {
+    /// What brotli and zstd both know.
+    const LEAST: u32 = 10;
+    length.map_or(WINDOW_LOG, |length| (u64::BITS - length.leading_zeros()).clamp(LEAST, WINDOW_LOG))
 }
 
 impl Encoder {
@@ -374,6 +391,18 @@ mod tests {
             ("gzip;q=0.1234", None),
         ] {
             assert_eq!(best(accepted, &all), wanted, "{accepted}");
+        }
+        // Whatever is sent, nothing panics.
+        let text = b"gzip;q=0.5, *;q=1.000, identity;q=0;x=\"y\"";
+        for at in 0..text.len() {
+            for byte in 0..=u8::MAX {
+                let mut noisy = text.to_vec();
+                noisy[at] = byte;
+                let mut wishes = Wishes::default();
+                wishes.take_in(&noisy[..=(at * 7 + usize::from(byte)) % text.len()]);
+                wishes.take_in(&noisy);
+                let _ = wishes.best(&all);
+            }
         }
         assert_eq!(best("gzip, br", &[Gzip, Brotli]), Some(Gzip));
         assert_eq!(best("zstd", &[Gzip]), None);

@@ -366,7 +366,7 @@ impl<'a> Exchange<'a> {
         let rule = self.request.compression().filter(|rule| compress::is_eligible(rule, head, bytes));
         let mut coding = rule.and(self.request.coding);
         if let (Some(rule), Some(wanted), false) = (rule, coding, self.body.is_end()) {
-            self.compressor = Compressor::new(rule, wanted, &worker);
+            self.compressor = Compressor::new(rule, wanted, &self.body, &worker);
             // An answer to HEAD has no body, and the fields that the one to GET would have.
             coding = coding.filter(|_| self.compressor.is_some());
         }

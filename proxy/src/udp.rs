@@ -175,6 +175,8 @@ impl Front {
 
     /// Takes in what has come.
     async fn take_in(self: &Rc<Self>, new_flows: bool) {
+        let Some((view, listener)) = self.worker.listener(&self.gate) else { return };
+        let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return };
         for _ in 0..BATCH {
             let mut buffer = self.buffer.borrow_mut();
             let (count, path) = match self.receive(&mut buffer) {
@@ -184,7 +186,7 @@ impl Front {
                 Err(_) => continue,
             };
             self.worker.cells.received_bytes.add(count as u64);
-            match self.flow_of(path, &buffer[..count], new_flows) {
+            match self.flow_of(path, &buffer[..count], &view, udp, new_flows) {
                 Ok(Some(flow)) => flow.send(&buffer[..count]),
                 Ok(None) => {}
                 Err(reason) => self.worker.shared.cells.error("", reason),
@@ -199,10 +201,10 @@ impl Front {
         self: &Rc<Self>,
         path: Path,
         datagram: &[u8],
+        view: &Rc<View>,
+        udp: &UdpListener,
         new_flows: bool,
     ) -> Result<Option<Rc<Flow>>, &'static str> {
-        let (view, listener) = self.worker.listener(&self.gate).ok_or("no_listener")?;
-        let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return Err("no_listener") };
         let destination = udp.quic.and_then(|quic| quic::destination(datagram, quic.length));
         let known = match destination {
             Some(Destination { id, .. }) => self.flows.borrow().by_id.get(&(path, id)).cloned(),
@@ -211,7 +213,7 @@ impl Front {
         if known.is_some() {
             return Ok(known);
         }
-        let backend = destination.and_then(|Destination { id, .. }| recall(&view, udp, &id));
+        let backend = destination.and_then(|Destination { id, .. }| recall(view, udp, &id));
         let known = match (&backend, destination) {
             (Some(backend), _) => self.flows.borrow().on_backend(path, &backend.id),
             // An id that was given out under encryption: on the same path, it is the same connection's.
@@ -221,7 +223,7 @@ impl Front {
         let flow = match known {
             Some(flow) => flow,
             None if !new_flows => return Ok(None),
-            None => self.begin(path, &view, udp, destination.map(|destination| destination.id), backend)?,
+            None => self.begin(path, view, udp, destination.map(|destination| destination.id), backend)?,
         };
         if let Some(Destination { id, .. }) = destination {
             self.flows.borrow_mut().learn(&flow, id);

@@ -315,6 +315,34 @@ fn certificates_by_name_and_new_ones_without_a_dropped_connection() {
 }
 
 #[test]
+fn sessions_are_resumed_after_their_listener_was_renamed() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    let backend = Backend::echo("a");
+    let front = free_address();
+    let listeners = |name: &str| {
+        let entry = certificates.entry("one");
+        format!("  - {{ name: {name}, address: \"{front}\", service: s, tls: {{ certificates: [ {entry} ] }} }}\n")
+    };
+    let services = service("s", "", &[("a", backend.address)]);
+    let ringway = Ringway::start(&config(&listeners("web"), &services));
+    let session = certificates.text("session");
+    let connect = |more: &str| {
+        // Tickets of TLS 1.3 come after the handshake: an answer tells that they have.
+        let script = format!(
+            "(printf 'GET / HTTP/1.1\\r\\nHost: one.test\\r\\nConnection: close\\r\\n\\r\\n') | \
+             openssl s_client -connect {front} -servername one.test {more} -ign_eof 2>&1"
+        );
+        String::from_utf8_lossy(&output("sh", &["-c", &script]).stdout).into_owned()
+    };
+    let first = connect(&format!("-sess_out {session}"));
+    assert!(first.contains("New, TLS") && first.contains("HTTP/1.1 200"), "{first}");
+    ringway.reconfigure(&config(&listeners("other"), &services));
+    let again = connect(&format!("-sess_in {session}"));
+    assert!(again.contains("Reused, TLS") && again.contains("HTTP/1.1 200"), "{again}");
+}
+
+#[test]
 fn an_ocsp_answer_is_stapled_and_follows_its_file() {
     let Some(certificates) = Certificates::new() else { return };
     certificates.issue("one", "DNS:one.test", "2");

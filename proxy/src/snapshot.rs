@@ -236,7 +236,9 @@ impl Registry {
         let files_digest = tls::digest(&config);
         let server = |listener: &model::Listener| {
             let Some(tls) = &listener.tls else { return Ok(None) };
-            let built = ServerTls::new(&listener.name, tls, &self.tickets);
+            // As a listener's sockets, its tickets stay when its name changes.
+            let by_name = if listener.address.port() == 0 { listener.name.as_str() } else { "" };
+            let built = ServerTls::new(&format!("{}{by_name}", listener.address), tls, &self.tickets);
             built
                 .map(|tls| Some(Arc::new(tls)))
                 .map_err(|source| SnapshotError::ListenerTls { listener: listener.name.clone(), source })

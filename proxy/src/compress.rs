@@ -7,7 +7,7 @@ use ringway_http1::{Body, Field, FieldName, Progress, RequestHead, ResponseHead,
 use std::io::{self, Write};
 use std::rc::Rc;
 
-/// Bytes given to an encoder in one go: a fraction of a millisecond of work.
+/// Bytes given to an encoder in one go, before other connections have their turn: a fraction of a millisecond of work.
 const STEP_BYTES: usize = 16 * 1024;
 /// Window of brotli and zstd, as a power of two: what an encoder remembers bounds what it costs.
 const WINDOW_LOG: u32 = 18;

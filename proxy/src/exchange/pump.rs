@@ -15,8 +15,8 @@ use crate::tunnel::{self, Way};
 use crate::upstream::Connection;
 use ringway_health::Outcome;
 use ringway_http1::{Body, Encoding, FieldName, Limits, ParseError, Version, parse_response, write};
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,8 +33,6 @@ const WHOLE_WAIT: Duration = Duration::from_millis(50);
 const BULK_BYTES: u64 = 64 * 1024;
 /// And at once, when so many are known to come.
 const LONG_BYTES: u64 = 24 * 1024;
-/// Steps of compression before other connections have their turn.
-const COMPRESS_STEPS: u32 = 4;
 /// Largest head of an answer, and most fields in it.
 const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 
@@ -475,7 +473,7 @@ impl<'a> Exchange<'a> {
     /// Passes the answer on to its end.
     fn poll_deliver(&mut self, context: &mut Context<'_>) -> Poll<Delivered> {
         let mut progress = false;
-        let mut steps_left = COMPRESS_STEPS;
+        let mut compressed = false;
         if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
             // The answer may still be whole; the connection cannot go on after it.
             self.upload = Upload::Broken;
@@ -492,12 +490,11 @@ impl<'a> Exchange<'a> {
             let available = self.upstream.input.len();
             if available > 0 {
                 progress = true;
-                if self.compressor.is_some() {
-                    if steps_left == 0 {
-                        context.waker().wake_by_ref();
-                        break false;
-                    }
-                    steps_left -= 1;
+                if std::mem::replace(&mut compressed, self.compressor.is_some()) {
+                    // One step, then others have their turn. A plain wake-up would not do: the runtime looks for what has arrived
+                    // only once in a while as long as a task is ready. This one wakes after it has looked.
+                    let _ = pin!(tokio::task::yield_now()).poll(context);
+                    break false;
                 }
                 if self.encoding == Encoding::Identity
                     && let Some(plain) = self.body.plain(available)

@@ -73,9 +73,11 @@ fn demo_answers_and_names_its_backend() {
         let again = get_with(listen, "/", "x-user-id: alice\r\n").unwrap();
         assert_eq!(again.header("x-backend"), Some(backend.as_str()));
     }
-    assert!(
-        get(admin, "/metrics").unwrap().text().contains("ringway_requests_total{service=\"sample\",class=\"2xx\"} 6")
-    );
+    // A request is counted once its answer has been delivered.
+    wait_for("the count", || {
+        let text = get(admin, "/metrics").unwrap().text();
+        text.contains("ringway_requests_total{service=\"sample\",class=\"2xx\"} 6").then_some(())
+    });
     signal(child.id(), "TERM");
     assert!(wait_for("the demo to end", || child.try_wait().unwrap()).success());
 }

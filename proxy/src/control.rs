@@ -4,7 +4,7 @@ use crate::perip::PerIp;
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
 use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Shared};
-use crate::{admin, checks};
+use crate::{admin, checks, pktinfo};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
 use ringway_config::{Diagnostics, Diff, diff};
@@ -548,6 +548,9 @@ fn open(address: SocketAddr, udp: bool, shared: bool) -> std::io::Result<(Socket
     // For datagrams it would share the port.
     socket.set_reuse_address(!udp)?;
     socket.set_reuse_port(shared)?;
+    if udp {
+        pktinfo::enable(&socket, address)?;
+    }
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
     if udp {

@@ -11,21 +11,25 @@ use std::os::fd::AsRawFd;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+/// Makes the kernel tell it of a socket that is to listen on this address, if that is all addresses. Before the socket is bound:
+/// of a datagram that has come before, it knows nothing.
+pub(crate) fn enable(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
+    match address {
+        _ if !address.ip().is_unspecified() => {}
+        SocketAddr::V4(_) => setsockopt(socket, Ipv4PacketInfo, &true)?,
+        SocketAddr::V6(_) => setsockopt(socket, Ipv6RecvPacketInfo, &true)?,
+    }
+    Ok(())
+}
+
 /// Space for what the kernel says about a datagram.
 pub(crate) struct Space(Vec<u8>);
 
 impl Space {
     /// `None`: the socket is bound to one address, which answers come from in any case.
-    pub(crate) fn of(socket: &UdpSocket) -> io::Result<Option<Self>> {
-        let address = socket.local_addr()?;
-        if !address.ip().is_unspecified() {
-            return Ok(None);
-        }
-        match address {
-            SocketAddr::V4(_) => setsockopt(socket, Ipv4PacketInfo, &true)?,
-            SocketAddr::V6(_) => setsockopt(socket, Ipv6RecvPacketInfo, &true)?,
-        }
-        Ok(Some(Self(cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo))))
+    pub(crate) fn of(socket: &UdpSocket) -> Option<Self> {
+        let wild = socket.local_addr().is_ok_and(|address| address.ip().is_unspecified());
+        wild.then(|| Self(cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo)))
     }
 
     /// A datagram, its sender, and the address that it was sent to, if one can answer from that.
@@ -47,7 +51,11 @@ impl Space {
                 ControlMessageOwned::Ipv6PacketInfo(info) => Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into()),
                 _ => None,
             });
-            Ok((received.bytes, sender, local.filter(|local: &IpAddr| !local.is_multicast())))
+            Ok((
+                received.bytes,
+                sender,
+                local.filter(|local: &IpAddr| !local.is_multicast() && !local.is_unspecified()),
+            ))
         })
     }
 }

@@ -132,11 +132,7 @@ struct Flow {
 /// Serves a listening socket until its gate closes and its flows have ended.
 pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket) {
     let buffer = RefCell::new(vec![0; DATAGRAM_BYTES].into_boxed_slice());
-    let space = pktinfo::Space::of(&socket).unwrap_or_else(|error| {
-        tracing::warn!(listener = %gate.name(), %error, "answers go out from the address that the system chooses");
-        None
-    });
-    let space = RefCell::new(space);
+    let space = RefCell::new(pktinfo::Space::of(&socket));
     let front = Rc::new(Front { worker, gate, socket, flows: RefCell::default(), space, buffer });
     while !front.gate.closing.get() {
         tokio::select! {

@@ -61,24 +61,27 @@ fn example_configuration_is_valid() {
 #[test]
 fn demo_answers_and_names_its_backend() {
     let (listen, admin, control) = (free_address(), free_address(), free_address());
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+    let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
         .args(["demo", "--listen", &listen.to_string(), "--admin", &admin.to_string()])
         .args(["--control", &control.to_string()])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let mut child = Running(child);
     let first = wait_for("the demo", || get_with(listen, "/", "x-user-id: alice\r\n"));
     let backend = first.header("x-backend").unwrap().to_owned();
     for _ in 0..5 {
         let again = get_with(listen, "/", "x-user-id: alice\r\n").unwrap();
         assert_eq!(again.header("x-backend"), Some(backend.as_str()));
     }
-    let counted = "ringway_requests_total{service=\"sample\",class=\"2xx\"} 6\n";
-    let metrics = get(admin, "/metrics").unwrap().text();
-    assert!(metrics.contains(counted), "{metrics}");
-    signal(child.id(), "TERM");
-    assert!(wait_for("the demo to end", || child.try_wait().unwrap()).success());
+    // A request is counted once its answer has been delivered.
+    wait_for("the count", || {
+        let text = get(admin, "/metrics").unwrap().text();
+        text.contains("ringway_requests_total{service=\"sample\",class=\"2xx\"} 6").then_some(())
+    });
+    signal(child.0.id(), "TERM");
+    assert!(wait_for("the demo to end", || child.0.try_wait().unwrap()).success());
 }
 
 #[test]

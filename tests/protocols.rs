@@ -315,6 +315,90 @@ fn certificates_by_name_and_new_ones_without_a_dropped_connection() {
 }
 
 #[test]
+fn sessions_are_resumed_after_their_listener_was_renamed() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    let backend = Backend::echo("a");
+    let front = free_address();
+    let listeners = |name: &str| {
+        let entry = certificates.entry("one");
+        format!("  - {{ name: {name}, address: \"{front}\", service: s, tls: {{ certificates: [ {entry} ] }} }}\n")
+    };
+    let services = service("s", "", &[("a", backend.address)]);
+    let ringway = Ringway::start(&config(&listeners("web"), &services));
+    let session = certificates.text("session");
+    let connect = |more: &str| {
+        // Tickets of TLS 1.3 come after the handshake: an answer tells that they have.
+        let script = format!(
+            "(printf 'GET / HTTP/1.1\\r\\nHost: one.test\\r\\nConnection: close\\r\\n\\r\\n') | \
+             openssl s_client -connect {front} -servername one.test {more} -ign_eof 2>&1"
+        );
+        String::from_utf8_lossy(&output("sh", &["-c", &script]).stdout).into_owned()
+    };
+    let first = connect(&format!("-sess_out {session}"));
+    assert!(first.contains("New, TLS") && first.contains("HTTP/1.1 200"), "{first}");
+    ringway.reconfigure(&config(&listeners("other"), &services));
+    let again = connect(&format!("-sess_in {session}"));
+    assert!(again.contains("Reused, TLS") && again.contains("HTTP/1.1 200"), "{again}");
+}
+
+#[test]
+fn an_ocsp_answer_is_stapled_and_follows_its_file() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    // The authority's answer about the certificate, made by openssl from its index of certificates.
+    let answer = |validity_days: &str, out: &str| {
+        let serial = output("openssl", &["x509", "-noout", "-serial", "-in", &certificates.text("one.pem")]);
+        let serial = String::from_utf8_lossy(&serial.stdout).trim().replace("serial=", "");
+        let line = format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=leaf\n");
+        std::fs::write(certificates.path("index.txt"), line).unwrap();
+        let request = ["ocsp", "-issuer", "ca.pem", "-cert", "one.pem", "-reqout", "request.der"];
+        certificates.openssl(&request);
+        let signer = ["-CA", "ca.pem", "-rsigner", "ca.pem", "-rkey", "ca.key", "-ndays", validity_days];
+        let from = ["ocsp", "-index", "index.txt", "-reqin", "request.der", "-respout", "fresh.der"];
+        certificates.openssl(&[&from[..], &signer].concat());
+        std::fs::rename(certificates.path("fresh.der"), certificates.path(out)).unwrap();
+    };
+    answer("1", "one.ocsp");
+    let backend = Backend::echo("a");
+    let (front, without) = (free_address(), free_address());
+    let entry = certificates.entry("one").replace(" }", &format!(", ocsp: \"{}\" }}", certificates.text("one.ocsp")));
+    let listeners = format!(
+        "  - {{ name: web, address: \"{front}\", service: s, tls: {{ certificates: [ {entry} ] }} }}\n\
+         \x20 - {{ name: plain, address: \"{without}\", service: s, tls: {{ certificates: [ {} ] }} }}\n",
+        certificates.entry("one")
+    );
+    let _ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let status = |address: SocketAddr, version: &str| {
+        let script = format!(
+            "openssl s_client -connect {address} -servername one.test -status {version} -CAfile {} </dev/null 2>&1",
+            certificates.text("ca.pem")
+        );
+        String::from_utf8_lossy(&output("sh", &["-c", &script]).stdout).into_owned()
+    };
+    let next_update = |text: &str| text.lines().find(|line| line.contains("Next Update")).map(str::to_owned);
+    let mut before = None;
+    for version in ["-tls1_2", "-tls1_3"] {
+        let text = status(front, version);
+        assert!(text.contains("OCSP Response Status: successful") && text.contains("Cert Status: good"), "{text}");
+        assert!(status(without, version).contains("OCSP response: no response sent"));
+        before = next_update(&text);
+    }
+    assert!(before.is_some());
+    // Answers are good for a few days: a new one is taken when its file changes.
+    answer("3", "one.ocsp");
+    wait_for("the new answer", || (next_update(&status(front, "-tls1_3")) != before).then_some(()));
+    let broken = certificates.entry("one").replace(" }", ", ocsp: /nonexistent/answer.der }");
+    let refused = listeners.replace(&entry, &broken);
+    let path = certificates.path("c.yaml");
+    let text = config(&refused, &service("s", "", &[("a", backend.address)]));
+    std::fs::write(&path, text.replace("ADMIN", &free_address().to_string())).unwrap();
+    let done = ringway(&["run", "--config", path_text(&path)]);
+    let text = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && text.contains("/nonexistent/answer.der"), "{text}");
+}
+
+#[test]
 fn bad_certificates_are_refused_with_their_path() {
     let Some(certificates) = Certificates::new() else { return };
     certificates.issue("good", "DNS:good.test", "2");
@@ -508,6 +592,51 @@ fn proxy_headers_in_and_out_with_strangers() {
 }
 
 #[test]
+fn connections_have_ids_of_their_own_in_proxy_headers() {
+    if require("haproxy").is_none() || require("curl").is_none() {
+        return;
+    }
+    // HAProxy behind reads the ids, HAProxy in front gives some out.
+    let (behind, front, raw, before) = (free_address(), free_address(), free_address(), free_address());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("haproxy.cfg");
+    let text = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n\
+         frontend behind\n bind {behind} accept-proxy\n\
+         \x20http-request return status 200 content-type text/plain lf-string \"%[fc_pp_unique_id] %[src]\"\n\
+         frontend before\n bind {before}\n unique-id-format given-%[rand(9999999)]-%pid\n default_backend b\n\
+         backend b\n server s {front} send-proxy-v2 proxy-v2-options unique-id\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let haproxy = Command::new("haproxy").args(["-db", "-f"]).arg(&path).stdout(Stdio::null()).spawn().unwrap();
+    let _haproxy = Running(haproxy);
+    wait_for("haproxy", || TcpStream::connect(before).ok());
+    let log = directory.path().join("access");
+    let listeners = format!(
+        "  - {{ name: web, address: \"{front}\", service: s, proxy_protocol: [ 127.0.0.1 ] }}\n\
+         \x20 - {{ name: raw, address: \"{raw}\", service: s }}\n"
+    );
+    let services = service("s", "proxy_protocol: v2, proxy_protocol_unique_id: true, pool: {},", &[("behind", behind)]);
+    let text = format!("access_log: {{ format: json, target: {} }}\n", log.display()) + &config(&listeners, &services);
+    let _ringway = Ringway::start(&text);
+    // Two requests of one connection, and one of another.
+    let url = format!("http://{raw}/");
+    let ids = curl_body(&[&url, &url]) + &curl_body(&["--http2-prior-knowledge", &url]);
+    let ids: Vec<&str> = ids.split(" 127.0.0.1").filter(|id| !id.is_empty()).collect();
+    assert!(ids.len() == 3 && ids.iter().all(|id| id.len() == 32), "{ids:?}");
+    assert!(ids[0] == ids[1] && ids[1] != ids[2], "{ids:?}");
+    // What has an id already keeps it.
+    let given = curl_body(&[&format!("http://{before}/")]);
+    assert!(given.starts_with("given-") && given.ends_with(" 127.0.0.1"), "{given}");
+    for id in [ids[0], ids[2], given.split(' ').next().unwrap()] {
+        wait_for("the access log", || {
+            let text = std::fs::read_to_string(&log).ok()?;
+            text.contains(&format!("\"connection_id\":\"{id}\"")).then_some(())
+        });
+    }
+}
+
+#[test]
 fn websockets_over_http2_reach_a_backend_that_speaks_http1() {
     if require_python("h2").is_none() || require_python("websockets").is_none() {
         return;
@@ -522,6 +651,56 @@ fn websockets_over_http2_reach_a_backend_that_speaks_http1() {
     let done = Command::new("python3").arg(script).args([port, listen.to_string()]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     wait_for("the tunnel to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
+}
+
+#[test]
+fn websockets_over_http1_reach_backends_that_speak_http2() {
+    if require_python("websockets").is_none() || require("haproxy").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("websocket.py");
+    std::fs::write(&script, include_str!("python/websocket_http1.py")).unwrap();
+    let (backend, inner, stranger, ours, theirs) =
+        (free_address(), free_address(), free_address(), free_address(), free_address());
+    // HAProxy speaks HTTP/2 here, and knows RFC 8441.
+    let text = format!(
+        "defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n\
+         frontend f\n bind {stranger} proto h2\n default_backend b\nbackend b\n server s {backend}\n"
+    );
+    let path = directory.path().join("haproxy.cfg");
+    std::fs::write(&path, text).unwrap();
+    let haproxy = Command::new("haproxy").args(["-db", "-f"]).arg(&path).stdout(Stdio::null()).spawn().unwrap();
+    let _haproxy = Running(haproxy);
+    wait_for("haproxy", || TcpStream::connect(stranger).ok());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain }}\n\
+         \x20 - {{ name: ours, address: \"{ours}\", service: ours }}\n\
+         \x20 - {{ name: theirs, address: \"{theirs}\", service: theirs }}\n"
+    );
+    let services = service("plain", "", &[("backend", backend)])
+        + &service("ours", "protocol: h2,", &[("inner", inner)])
+        + &service("theirs", "protocol: h2,", &[("haproxy", stranger)]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    let port = backend.port().to_string();
+    let urls = [format!("ws://{ours}/chat"), format!("ws://{theirs}/chat")];
+    let done = Command::new("python3").arg(script).arg(port).args(&urls).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for id in ["backend", "inner", "haproxy"] {
+        wait_for("the tunnels to be over", || (backend_status(&ringway, id)["in_flight"] == 0).then_some(()));
+    }
+    // They shared their connections.
+    assert!(ringway.metric("ringway_backend_connects_total{service=\"theirs\",backend=\"haproxy\"}") <= 2.0);
+    // A handshake that is none is refused here; another protocol is not asked for.
+    let ask = |fields: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n{fields}\r\n");
+        read_answer(&mut send(ours, request.as_bytes()), true).unwrap()
+    };
+    for key in ["", "Sec-WebSocket-Key: short\r\n"] {
+        let answer = ask(&format!("Upgrade: WebSocket\r\n{key}"));
+        assert_eq!((answer.status, answer.header("x-ringway-reason")), (400, Some("bad_websocket_key")));
+    }
+    assert_ne!(ask("Upgrade: irc\r\n").status, 101);
 }
 
 #[test]

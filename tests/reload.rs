@@ -4,7 +4,9 @@
 mod common;
 use common::*;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const HASHED: &str = "balance: { hash_key: [ { header: x-key } ] }";
 
@@ -98,7 +100,7 @@ fn listeners_come_and_go_and_running_sessions_stay() {
     let mut leaving = send(second, b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: 1\r\n\r\n");
     assert_eq!(read_answer(&mut leaving, true).unwrap().text(), answer.text());
     ringway.reconfigure(&config);
-    wait_for("the listener to be gone", || std::net::TcpStream::connect(second).is_err().then_some(()));
+    wait_for("the listener to be gone", || TcpStream::connect(second).is_err().then_some(()));
     // The connection that was idle on it is closed, that of the other listener is not.
     assert_eq!(leaving.read(&mut [0]).unwrap(), 0);
     kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: 1\r\n\r\n").unwrap();
@@ -219,4 +221,66 @@ fn reloads_leak_no_descriptor() {
         ringway.reconfigure(&plain);
     }
     wait_for("descriptors to be given back", || (descriptors() <= before + 8).then_some(()));
+}
+
+#[test]
+fn a_listener_that_is_renamed_or_speaks_something_else_refuses_nobody() {
+    let backend = scripted(|_| response("200 OK", "", "here"));
+    let listen = free_address();
+    let config = simple(listen, "limits: {}", &[("a", backend.address)]);
+    let ringway = Ringway::start(&config);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let (mut good, mut bad) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    // A connection for each: it is accepted, reset or refused.
+                    let answer =
+                        TcpStream::connect(listen).map_err(|error| error.to_string()).and_then(|mut stream| {
+                            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                            stream
+                                .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                                .map_err(|error| error.to_string())?;
+                            read_answer(&mut stream, true).ok_or_else(|| "no answer".to_owned())
+                        });
+                    match answer {
+                        Ok(answer) if answer.text() == "here" => good += 1,
+                        other => bad.push(format!("{other:?}")),
+                    }
+                }
+                (good, bad)
+            })
+        })
+        .collect();
+    let mut kept = TcpStream::connect(listen).unwrap();
+    kept.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut on_kept = || {
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        read_answer(&mut kept, true).unwrap()
+    };
+    let renamed = |number: usize| config.replace("name: web", &format!("name: web-{number}"));
+    for number in 0..25 {
+        ringway.reconfigure(&renamed(number));
+        // Under another name, it is the same connection.
+        assert_eq!(on_kept().text(), "here");
+        let listeners = ringway.status()["listeners"].clone();
+        assert_eq!(
+            (&listeners[0]["name"], &listeners[0]["address"], listeners.as_array().unwrap().len()),
+            (&format!("web-{number}").into(), &listen.to_string().into(), 1)
+        );
+    }
+    for number in 0..15 {
+        ringway.reconfigure(&renamed(number).replace("service: s }", "protocol: tcp, service: s }"));
+        ringway.reconfigure(&renamed(number));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut total = 0;
+    for client in clients {
+        let (good, bad) = client.join().unwrap();
+        assert!(bad.is_empty(), "{} failed: {:?}", bad.len(), &bad[..bad.len().min(3)]);
+        total += good;
+    }
+    assert!(total > 0);
 }

@@ -89,6 +89,16 @@ fn names_are_resolved_through_the_proxy() {
     );
     let ringway = Ringway::start(&config);
     wait_for("dnsmasq", || (backend_status(&ringway, "a")["state"] == "up").then_some(()));
+    // Another one that listens on all addresses: dig takes an answer from the one only that it has asked.
+    let everywhere = free_port();
+    let wild = config.replace(
+        "name: tcp,",
+        &format!("name: wild, address: \"0.0.0.0:{everywhere}\", protocol: udp, service: dns }}\n  - {{ name: tcp,"),
+    );
+    ringway.reconfigure(&wild);
+    let port = everywhere.to_string();
+    let done = output("dig", &["@127.0.0.77", "-p", &port, "+short", "+tries=1", "+notcp", "a.test"]);
+    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "192.0.2.7");
     for more in ["+notcp", "+tcp"] {
         let arguments = ["@127.0.0.1", "-p", &listen.port().to_string(), "+short", "+tries=3", more, "a.test"];
         let done = output("dig", &arguments);
@@ -163,4 +173,34 @@ fn flows_are_bounded() {
     // Who has a flow keeps it.
     let status = ringway.status();
     assert_eq!(status["services"][0]["in_flight"], served);
+}
+
+#[test]
+fn answers_come_from_the_address_that_was_asked() {
+    let echo = Echo::start("a");
+    for (listen, addresses) in [("0.0.0.0", &["127.0.0.1", "127.0.0.2", "127.7.7.7"][..]), ("[::]", &["[::1]"])] {
+        let port = free_port();
+        let listen: SocketAddr = format!("{listen}:{port}").parse().unwrap();
+        let config =
+            simple(listen, "", &[("a", echo.address)]).replace("service: s } ]", "protocol: udp, service: s } ]");
+        let ringway = Ringway::start(&config);
+        // One socket that asks all of them, and one that is connected for each, and takes no answer from elsewhere.
+        let one = UdpSocket::bind((listen.ip(), 0)).unwrap();
+        one.set_read_timeout(Some(PATIENCE)).unwrap();
+        for address in addresses {
+            let to: SocketAddr = format!("{address}:{port}").parse().unwrap();
+            for number in 0..3 {
+                let mut buffer = [0; 64];
+                one.send_to(format!("{number}").as_bytes(), to).unwrap();
+                let (count, from) = one.recv_from(&mut buffer).unwrap();
+                assert_eq!((&buffer[..count], from), (format!("a:{number}").as_bytes(), to));
+            }
+            let connected = UdpSocket::bind((listen.ip(), 0)).unwrap();
+            connected.connect(to).unwrap();
+            connected.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert_eq!(ask(&connected, "x").as_deref(), Some("a:x"), "{to}");
+        }
+        let flows = ringway.status()["services"][0]["in_flight"].as_u64().unwrap();
+        assert_eq!(flows, 2 * addresses.len() as u64);
+    }
 }

@@ -231,6 +231,10 @@ fn udp_listener(
         service: route.service,
         idle: section.udp.value.idle.value,
         flows_max: section.udp.value.flows_max.value.0 as usize,
+        quic: section.udp.value.quic_connection_id.as_ref().map(|at| model::QuicIds {
+            length: at.value.length.value.0 as usize,
+            ids_max: at.value.ids_max.value.0 as usize,
+        }),
     })
 }
 
@@ -517,6 +521,7 @@ fn http_listener(
             extended_connect: section.h2.value.extended_connect.value,
         },
         errors: actions::error_answers(section, findings),
+        compress: section.compress.as_ref().map(|at| Box::new(actions::compress(at, findings))),
     })
 }
 

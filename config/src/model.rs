@@ -205,7 +205,10 @@ pub enum ProxyHeader {
     /// A line of text.
     V1,
     /// Binary, with what else is known.
-    V2,
+    V2 {
+        /// With a unique id of the client's connection.
+        unique_id: bool,
+    },
 }
 
 /// HTTP/2 towards clients.
@@ -251,6 +254,8 @@ pub struct HttpListener {
     pub h2: H2,
     /// Other texts for answers of Ringway's own.
     pub errors: Vec<ErrorAnswer>,
+    /// Compression of answers.
+    pub compress: Option<Box<Compress>>,
 }
 
 /// Client-side time limits of HTTP.
@@ -313,6 +318,38 @@ pub struct Actions {
     pub cors: Option<Cors>,
     /// A copy of requests.
     pub mirror: Option<Mirror>,
+    /// Compression of answers, instead of the listener's.
+    pub compress: Option<Box<Compress>>,
+}
+
+/// Compression of answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compress {
+    /// Best first; empty is no compression.
+    pub algorithms: Vec<ContentCoding>,
+    /// Answers known to be shorter stay as they are.
+    pub bytes_min: u64,
+    /// Media types, lower case; one that ends with `/` stands for all that begin so.
+    pub types: Vec<String>,
+    /// Effort of gzip, 1 to 9.
+    pub gzip_level: u32,
+    /// Effort of brotli, 0 to 9.
+    pub brotli_level: u32,
+    /// Effort of zstd, 1 to 9.
+    pub zstd_level: u32,
+    /// Answers that a worker compresses at once.
+    pub responses_max: usize,
+}
+
+/// A content coding (RFC 9110, 8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentCoding {
+    /// RFC 8878.
+    Zstd,
+    /// RFC 7932.
+    Brotli,
+    /// RFC 1952.
+    Gzip,
 }
 
 /// A redirection; what is absent stays as it was.
@@ -455,6 +492,17 @@ pub struct UdpListener {
     pub idle: Duration,
     /// Most flows at once.
     pub flows_max: usize,
+    /// Flows are known by QUIC's connection ids.
+    pub quic: Option<QuicIds>,
+}
+
+/// Connection ids of QUIC (RFC 8999).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuicIds {
+    /// Length of the ids that backends give out, in bytes.
+    pub length: usize,
+    /// Ids that are remembered.
+    pub ids_max: usize,
 }
 
 /// A group of backends with one balancing policy.

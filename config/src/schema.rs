@@ -53,6 +53,10 @@ choice! {
     ProxyHeaderName { "off" => Off, "v1" => V1, "v2" => V2 }
 }
 choice! {
+    /// A content coding.
+    CodingName { "zstd" => Zstd, "br" => Brotli, "gzip" => Gzip }
+}
+choice! {
     /// Order of backends for a request.
     PolicyName {
         "ring" => Ring, "maglev" => Maglev, "hrw" => Hrw, "round_robin" => RoundRobin, "random" => Random, "p2c" => P2c,
@@ -161,6 +165,8 @@ section! {
         default("{}") udp: UdpSection,
         /// HTTP/2 towards clients. For `http`.
         default("{}") h2: H2Section,
+        /// Compression of answers; absent is none. A route's own comes first. For `http`.
+        optional compress: CompressSection,
         /// Other texts for the answers that Ringway gives itself; the first that fits. For `http`.
         default("[]") errors: List<ErrorAnswerSection>,
         /// Networks of proxies that begin connections with a PROXY header (version 1 or 2), which says who the client is.
@@ -187,12 +193,26 @@ section! {
 }
 
 section! {
-    /// Flows of datagrams: all of one client address and port.
+    /// Flows of datagrams: all of one client address and port, but for `quic_connection_id`.
     UdpSection, "udp" {
         /// A flow ends, and its client may get another backend, after this time without a datagram either way.
         default("30s") idle: Duration,
         /// Most flows at once: each takes a descriptor. Datagrams that would begin one more are dropped.
         default("4096") flows_max: Positive,
+        /// QUIC connections are placed by their connection ids, and found by them: a client whose address changes, but not its
+        /// id, keeps its backend. Other datagrams go by their source. Absent is by the source always.
+        optional quic_connection_id: QuicIdSection,
+    }
+}
+
+section! {
+    /// Connection ids of QUIC (RFC 8999). The key of a connection is the id that its client has chosen; the one that its backend
+    /// answers with is remembered. Later ids of a connection are encrypted: who changes address and id at once is placed anew.
+    QuicIdSection, "quic_connection_id" {
+        /// Length of the ids that the backends give out, in bytes: 20 for nginx, 8 for many others.
+        required length: Int<1, 20>,
+        /// Ids that are remembered; past it, those go that were not asked for longest.
+        default("65536") ids_max: Int<16, 16_777_216>,
     }
 }
 
@@ -293,6 +313,33 @@ section! {
         optional cors: CorsSection,
         /// A copy of requests goes to another service as well, whose answers nobody sees.
         optional mirror: MirrorSection,
+        /// Compression of answers, instead of the listener's.
+        optional compress: CompressSection,
+    }
+}
+
+section! {
+    /// Compression of answers, for clients that accept it. Answers that are compressed already, forbid it
+    /// (`Cache-Control: no-transform`), are parts of others or carry a digest of themselves go out as they are; so do those
+    /// to HTTP/1.0. Beware of secrets and a client's own words in one answer (BREACH).
+    CompressSection, "compress" {
+        /// Codings, best first: a client's equal wishes are decided by this order. Absent is `[ zstd, br, gzip ]`; empty is no
+        /// compression.
+        optional algorithms: List<CodingName>,
+        /// Answers known to be shorter stay as they are.
+        default("1KiB") min_bytes: Bytes,
+        /// Content types, without parameters; `text/*` is all that begin so. Absent is `text/*` and the usual text formats of
+        /// `application`, `image/svg+xml` among them.
+        optional types: List<String>,
+        /// Effort of gzip.
+        default("5") gzip_level: Int<1, 9>,
+        /// Effort of brotli.
+        default("4") br_level: Int<0, 9>,
+        /// Effort of zstd.
+        default("3") zstd_level: Int<1, 9>,
+        /// Answers that a worker compresses at once; more go out as they are. Each takes up to 1 MiB with gzip, 2 with zstd, 4
+        /// with brotli.
+        default("128") responses_max: Positive,
     }
 }
 
@@ -465,6 +512,9 @@ section! {
         /// Whether each connection to a backend begins with a PROXY header that says who the client is. A connection then
         /// carries one client's requests only.
         default("off") proxy_protocol: ProxyHeaderName,
+        /// Whether the PROXY header of version 2 has a unique id of the client's connection (`PP2_TYPE_UNIQUE_ID`): the one that a
+        /// header from in front has told, or one of Ringway's own, 32 hex digits. The access log has it as `connection_id`.
+        default("false") proxy_protocol_unique_id: bool,
         /// Active checks; absent is none.
         optional health: HealthSection,
         /// Ejection by live traffic. Absent, only connection failures and time-outs count (`on: connection`).

@@ -133,6 +133,34 @@ impl Body {
         Ok(progress)
     }
 
+    /// Finds the next data of the body in `input`, at most one piece, for who makes something else of it. Trailer fields that
+    /// may be passed on are appended to `trailers`. Gives the piece's range, which is empty where there is none.
+    ///
+    /// # Errors
+    /// As [`Body::transfer`].
+    pub fn next_data(
+        &mut self,
+        input: &[u8],
+        trailers: &mut Vec<u8>,
+    ) -> Result<(std::ops::Range<usize>, Progress), ParseError> {
+        let mut progress = Progress::default();
+        let mut data = 0..0;
+        match self {
+            Self::Sized(_) | Self::UntilClose => {
+                data = 0..self.plain(input.len()).unwrap_or_default();
+                self.advance(data.end);
+                progress.consumed = data.end;
+            }
+            Self::Chunked(decoder) => match decoder.next(input, &mut progress.consumed)? {
+                ChunkEvent::Data(range) => data = range,
+                ChunkEvent::End(trailer) => write::trailers(&input[trailer], trailers)?,
+                ChunkEvent::NeedMore => {}
+            },
+        }
+        (progress.data, progress.done) = (data.len(), self.is_end());
+        Ok((data, progress))
+    }
+
     /// What ends the message on the other side when the input's connection has ended: `Some` bytes if that was a
     /// proper end (`UntilClose`), `None` if the body was cut off.
     #[must_use]

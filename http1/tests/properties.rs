@@ -84,6 +84,32 @@ fn every_split_of_a_chunked_body_decodes_alike() {
 }
 
 #[test]
+fn a_body_taken_piece_by_piece_is_the_same() {
+    for split in 0..=CHUNKED.len() {
+        let mut body = Body::from(BodyLength::Chunked);
+        let (mut buffer, mut data, mut trailers) = (Vec::new(), Vec::new(), Vec::new());
+        for part in [&CHUNKED[..split], &CHUNKED[split..]] {
+            buffer.extend_from_slice(part);
+            while !body.is_end() {
+                let (piece, progress) = body.next_data(&buffer, &mut trailers).unwrap();
+                assert_eq!((piece.len(), progress.done), (progress.data, body.is_end()));
+                data.extend_from_slice(&buffer[piece]);
+                buffer.drain(..progress.consumed);
+                if progress.data == 0 {
+                    break;
+                }
+            }
+        }
+        assert!(body.is_end() && buffer.is_empty(), "{split}");
+        assert_eq!(data, b"hello 0123456789");
+        assert_eq!(trailers, b"X-T: 1\r\n");
+    }
+    let mut sized = Body::Sized(3);
+    let (piece, progress) = sized.next_data(b"abcd", &mut Vec::new()).unwrap();
+    assert_eq!((piece, progress.consumed, progress.done), (0..3, 3, true));
+}
+
+#[test]
 fn head_limits_hold() {
     let limits = Limits { head_bytes_max: 100, fields_max: 3 };
     let mut head = RequestHead::default();

@@ -9,27 +9,15 @@ use tokio::net::{TcpListener, TcpStream};
 /// How long to wait after an error of accept (out of descriptors, mostly) or while there are too many connections.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
-/// Accepts until the gate closes; then takes what the kernel has queued, so that closing resets nobody.
-pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: TcpListener) {
-    while !gate.closing.get() {
-        if is_full(&worker, &gate) {
-            // The kernel's queue holds what comes meanwhile.
-            tokio::time::sleep(BACK_OFF).await;
-            continue;
-        }
-        let accepted = tokio::select! {
-            biased;
-            accepted = socket.accept() => accepted,
-            () = gate.stop.notified() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => serve(&worker, &gate, stream, peer),
-            Err(error) => {
-                // An error of accept never ends the loop.
-                worker.cells.accept_errors.increment();
-                tracing::warn!(listener = %gate.name(), %error, "accept failed");
-                tokio::time::sleep(BACK_OFF).await;
-            }
+/// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
+/// resets nobody.
+pub(crate) async fn run(worker: Rc<Worker>, mut gate: Rc<Gate>, socket: TcpListener) {
+    loop {
+        accept(&worker, &gate, &socket).await;
+        let heir = gate.heir.take();
+        match heir {
+            Some(heir) => gate = heir,
+            None => break,
         }
     }
     // A socket that closes resets what waits in its queue: empty it first.
@@ -43,6 +31,30 @@ pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: TcpListener)
                 // Handshakes under way end in the queue a moment later.
                 idle_turns += 1;
                 tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+}
+
+async fn accept(worker: &Rc<Worker>, gate: &Rc<Gate>, socket: &TcpListener) {
+    while !gate.closing.get() {
+        if is_full(worker, gate) {
+            // The kernel's queue holds what comes meanwhile.
+            tokio::time::sleep(BACK_OFF).await;
+            continue;
+        }
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            () = gate.stop.notified() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => serve(worker, gate, stream, peer),
+            Err(error) => {
+                // An error of accept never ends the loop.
+                worker.cells.accept_errors.increment();
+                tracing::warn!(listener = %gate.name(), %error, "accept failed");
+                tokio::time::sleep(BACK_OFF).await;
             }
         }
     }

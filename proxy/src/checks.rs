@@ -1,6 +1,5 @@
 //! The driver that gives each service's machines their time: active checks, ejections, ramps, hot keys, shedding.
 
-use crate::probe::{self, Prober};
 use crate::snapshot::{Current, Service, ServiceLive};
 use ringway_health::{Event, EventKind, Probe, ServiceHealth, Window};
 use ringway_ring::{FULL_SHARE, ShedController};
@@ -42,7 +41,7 @@ pub(crate) fn tell(service: &Service, events: &[Event]) {
 struct Driver {
     live: Arc<ServiceLive>,
     cells: Arc<Cells>,
-    prober: Option<Arc<Prober>>,
+    concurrency: usize,
     permits: Arc<Semaphore>,
     running: JoinSet<(String, Probe)>,
     /// Numbers of the backends at the last window's end.
@@ -60,7 +59,7 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
     let mut driver = Driver {
         live,
         cells,
-        prober: None,
+        concurrency: 1,
         permits: Arc::new(Semaphore::new(1)),
         running: JoinSet::new(),
         totals: HashMap::new(),
@@ -130,15 +129,15 @@ impl Driver {
     }
 
     fn begin_check(&mut self, service: &Service, id: String, now: Instant) {
-        let (Some(check), Some(slot)) = (&service.config.health, service.slot_of(&id)) else {
+        let (Some(prober), Some(slot)) = (&service.prober, service.slot_of(&id)) else {
             // Gone since: the machine will hear of it with the next membership.
             self.live.health().handle_probe(&id, Probe::Success, now);
             return;
         };
-        let before = self.prober.as_ref().map(Arc::as_ptr);
-        let prober = probe::keep(&mut self.prober, check);
-        if before != Some(Arc::as_ptr(&prober)) {
-            self.permits = Arc::new(Semaphore::new(check.concurrency));
+        let prober = Arc::clone(prober);
+        let concurrency = prober.concurrency();
+        if self.concurrency != concurrency {
+            (self.concurrency, self.permits) = (concurrency, Arc::new(Semaphore::new(concurrency)));
         }
         let (address, permits) = (service.address(slot), Arc::clone(&self.permits));
         self.running.spawn(async move {

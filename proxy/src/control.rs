@@ -5,7 +5,7 @@ use crate::perip::PerIp;
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
 use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Shared};
-use crate::{admin, checks};
+use crate::{admin, checks, pktinfo};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
 use ringway_config::{Diagnostics, Diff, Loaded, diff};
@@ -65,6 +65,15 @@ struct State {
     bound: HashMap<GateKey, SocketAddr>,
     last_reload: LastReload,
     access_writer: Option<JoinHandle<()>>,
+}
+
+/// Where a new listener's sockets come from.
+enum Sockets {
+    /// They were bound to this address for it, one a worker.
+    Fresh(SocketAddr, Vec<Listening>),
+    /// They are those of this listener, which goes. A socket that was closed would take with it what the kernel has queued, and
+    /// what is on its way into that queue.
+    Of(GateKey),
 }
 
 /// Why a proxy does not start.
@@ -157,6 +166,7 @@ impl Proxy {
             cells: Arc::clone(&metrics.cells),
             started: Instant::now(),
             secret: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
+            instance: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 1_u8),
             per_ip: PerIp::default(),
             workers,
             open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -247,8 +257,7 @@ impl Proxy {
     /// The address that a listener is bound to.
     #[must_use]
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
-        let state = self.control.state();
-        state.bound.iter().find(|(key, _)| *key.name == *listener).map(|(_, address)| *address)
+        self.control.bound().get(listener).copied()
     }
 
     /// Stops accepting, lets requests end, for at most the configured time. `true`: all have ended.
@@ -290,7 +299,10 @@ impl Control {
 
     /// Bound addresses by listener name.
     pub(crate) fn bound(&self) -> HashMap<String, SocketAddr> {
-        self.state().bound.iter().map(|(key, address)| (key.name.to_string(), *address)).collect()
+        let (state, snapshot) = (self.state(), self.current.load());
+        let listeners = snapshot.config.listeners.iter();
+        let known = |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).copied();
+        listeners.filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
     }
 
     /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status.
@@ -395,16 +407,17 @@ impl Control {
         self.bind_new(&self.state(), config).map(drop)
     }
 
-    /// Sockets for listeners that are not there yet: one a worker.
-    fn bind_new(
-        &self,
-        state: &State,
-        config: &Config,
-    ) -> Result<Vec<(GateKey, SocketAddr, Vec<Listening>)>, ReloadError> {
+    /// Sockets for listeners that are not there yet: those of one that goes and stood in the same place, or one a worker.
+    fn bind_new(&self, state: &State, config: &Config) -> Result<Vec<(GateKey, Sockets)>, ReloadError> {
         let mut sockets = Vec::new();
         for listener in &config.listeners {
             let key = GateKey::of(listener);
             if state.bound.contains_key(&key) {
+                continue;
+            }
+            // Addresses are unique: who stands in the same place goes.
+            if let Some(from) = state.bound.keys().find(|known| known.shares_sockets(&key)) {
+                sockets.push((key, Sockets::Of(from.clone())));
                 continue;
             }
             let udp = key.kind == GateKind::Udp;
@@ -416,22 +429,28 @@ impl Control {
                 address: listener.address,
                 source,
             })?;
-            sockets.push((key, address, list));
+            sockets.push((key, Sockets::Fresh(address, list)));
         }
         Ok(sockets)
     }
 
-    fn reconcile_listeners(
-        &self,
-        state: &mut State,
-        config: &Config,
-        sockets: Vec<(GateKey, SocketAddr, Vec<Listening>)>,
-    ) {
-        for (key, address, list) in sockets {
-            for (sender, socket) in self.commands.iter().zip(list) {
-                // A worker that has ended takes no more commands.
-                let _ = sender.send(Command::Listen { key: key.clone(), socket });
-            }
+    fn reconcile_listeners(&self, state: &mut State, config: &Config, sockets: Vec<(GateKey, Sockets)>) {
+        for (key, sockets) in sockets {
+            let address = match sockets {
+                Sockets::Fresh(address, list) => {
+                    for (sender, socket) in self.commands.iter().zip(list) {
+                        // A worker that has ended takes no more commands.
+                        let _ = sender.send(Command::Listen { key: key.clone(), socket });
+                    }
+                    address
+                }
+                Sockets::Of(from) => {
+                    for sender in &self.commands {
+                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone() });
+                    }
+                    state.bound.remove(&from).unwrap_or(from.address)
+                }
+            };
             state.bound.insert(key, address);
         }
         let wanted: Vec<GateKey> = config.listeners.iter().map(GateKey::of).collect();
@@ -538,6 +557,9 @@ fn open(address: SocketAddr, udp: bool, shared: bool) -> std::io::Result<(Socket
     // For datagrams it would share the port.
     socket.set_reuse_address(!udp)?;
     socket.set_reuse_port(shared)?;
+    if udp {
+        pktinfo::enable(&socket, address)?;
+    }
     socket.bind(&address.into())?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
     if udp {

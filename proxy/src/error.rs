@@ -69,6 +69,9 @@ pub enum ProxyError {
     /// An expectation other than 100-continue.
     #[error("unknown expectation")]
     Expectation,
+    /// A WebSocket handshake without a proper key (RFC 6455, 4.2.1).
+    #[error("bad WebSocket key")]
+    WebSocketKey,
     /// None of the hash keys is there, and the service wants one.
     #[error("no hash key in the request")]
     KeyMissing,
@@ -126,6 +129,9 @@ pub enum ProxyError {
     /// The backend stopped taking the request.
     #[error("backend stopped reading")]
     SendTimeout,
+    /// An encoder has given up, for want of memory.
+    #[error("compression failed")]
+    CompressionFailed,
     /// The whole exchange took too long.
     #[error("request timed out")]
     RequestTimeout,
@@ -137,7 +143,9 @@ impl ProxyError {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
-            Self::BadRequest(_) | Self::PathTraversal | Self::KeyMissing | Self::ClientClosed => 400,
+            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::KeyMissing | Self::ClientClosed => {
+                400
+            }
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
             Self::HeadTimeout | Self::BodyTimeout => 408,
@@ -147,7 +155,12 @@ impl ProxyError {
             Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
                 502
             }
-            Self::NoBackend | Self::AllFull | Self::QueueTimeout | Self::ServiceFull | Self::ConnectionLimit => 503,
+            Self::NoBackend
+            | Self::AllFull
+            | Self::QueueTimeout
+            | Self::ServiceFull
+            | Self::ConnectionLimit
+            | Self::CompressionFailed => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
         }
     }
@@ -162,6 +175,7 @@ impl ProxyError {
             Self::BodyTooLarge => "body_too_large",
             Self::ConnectRefused => "connect_method_refused",
             Self::Expectation => "unknown_expectation",
+            Self::WebSocketKey => "bad_websocket_key",
             Self::KeyMissing => "hash_key_missing",
             Self::HeadTimeout => "request_head_timeout",
             Self::BodyTimeout => "request_body_timeout",
@@ -180,6 +194,7 @@ impl ProxyError {
             Self::ShortAnswer => "short_upstream_answer",
             Self::ResponseTimeout => "response_timeout",
             Self::SendTimeout => "upstream_send_timeout",
+            Self::CompressionFailed => "compression_failed",
             Self::RequestTimeout => "request_timeout",
         }
     }
@@ -193,14 +208,18 @@ impl ProxyError {
             | Self::BodyTooLarge
             | Self::ConnectRefused
             | Self::Expectation
+            | Self::WebSocketKey
             | Self::KeyMissing
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::RateLimited { .. }
             | Self::ClientClosed => Side::Downstream,
-            Self::NoRoute | Self::AllFull | Self::QueueTimeout | Self::ServiceFull | Self::ConnectionLimit => {
-                Side::Internal
-            }
+            Self::NoRoute
+            | Self::AllFull
+            | Self::QueueTimeout
+            | Self::ServiceFull
+            | Self::ConnectionLimit
+            | Self::CompressionFailed => Side::Internal,
             Self::NoBackend
             | Self::ConnectFailed
             | Self::TlsFailed

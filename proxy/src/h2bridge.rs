@@ -8,9 +8,6 @@ use std::io::{self, ErrorKind, Write as _};
 use std::task::{Context, Poll, ready};
 use tokio::io::ReadBuf;
 
-/// RFC 8441, 5: over HTTP/2 the handshake's key has no meaning, but HTTP/1.1 wants one.
-pub(crate) const WEBSOCKET_KEY: &[u8] = b"cmluZ3dheS1yZmM4NDQxIQ==";
-
 /// Data sent in one frame at most: what a peer takes by default.
 const FRAME_BYTES: usize = 16 * 1024;
 
@@ -137,11 +134,6 @@ impl Sender {
     fn send(&mut self, bytes: &[u8], ends: bool) -> io::Result<()> {
         self.ended = ends;
         self.stream.send_data(Bytes::copy_from_slice(bytes), ends).map_err(io_error)
-    }
-
-    /// Whether what is written is passed on as it is.
-    pub(crate) fn is_raw(&self) -> bool {
-        matches!(self.framing, Framing::Raw)
     }
 
     /// The text has ended.

@@ -5,6 +5,7 @@ use crate::h2bridge::{self, Framing, Receiver, Sender};
 use crate::http::{self, Client, Peer};
 use crate::stream::Stream;
 use crate::timer::Timer;
+use crate::websocket;
 use crate::worker::{OpenConnection, View, Worker};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode};
 use bytes::Bytes;
@@ -35,6 +36,8 @@ const RESETS_PENDING: usize = 32;
 const RESETS_LOCAL: usize = 256;
 /// How long a peer may take to close after us.
 const LINGER_TIME: Duration = Duration::from_secs(1);
+/// Why a tunnel is not opened that its backend did not open.
+const NOT_SWITCHED: HeaderValue = HeaderValue::from_static("not_switched");
 /// Largest answer head.
 const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 128 * 1024, fields_max: 512 };
 
@@ -323,7 +326,7 @@ impl Downstream {
             text.extend_from_slice(b"connection: upgrade\r\n");
             h2bridge::write_field("upgrade", protocol.as_bytes(), &mut text);
             if protocol == "websocket" && !fields.contains_key("sec-websocket-key") {
-                h2bridge::write_field("sec-websocket-key", h2bridge::WEBSOCKET_KEY, &mut text);
+                h2bridge::write_field("sec-websocket-key", websocket::KEY, &mut text);
             }
         }
         let ended = body.is_end_stream();
@@ -432,6 +435,11 @@ impl Inner {
             fields.insert("content-type", HeaderValue::from_static("application/grpc"));
             fields.insert("grpc-status", HeaderValue::from_static(grpc_status(answer.status)));
             fields.extend(message.map(|message| (HeaderName::from_static("grpc-message"), message)));
+            (framing, ends) = (Framing::Discarded, true);
+        } else if self.upgrade && !answer.is_switch() && status.is_success() {
+            // A backend that answers the request and does not switch: here, that would be a tunnel (RFC 8441, 5).
+            fields = HeaderMap::from_iter([(HeaderName::from_static("x-ringway-reason"), NOT_SWITCHED)]);
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
             (framing, ends) = (Framing::Discarded, true);
         } else {
             // RFC 8441, 4: success of an extended CONNECT is 200.

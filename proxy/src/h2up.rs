@@ -1,12 +1,14 @@
 //! HTTP/2 towards backends: connections shared by many exchanges, each of which sees HTTP/1.1.
 
 use crate::error::ProxyError;
-use crate::h2bridge::{self, Framing, Receiver, Sender, WEBSOCKET_KEY};
+use crate::h2bridge::{self, Framing, Receiver, Sender};
 use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::upstream::ConnectionSlot;
+use crate::websocket;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{Ping, PingPong};
 use http::{HeaderMap, HeaderValue, Request, Version};
 use ringway_http1::{BodyLength, Limits, RequestHead, parse_request};
 use std::cell::{Cell, RefCell};
@@ -14,7 +16,7 @@ use std::future::Future;
 use std::io::{self, ErrorKind, Write as _};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
@@ -100,12 +102,45 @@ pub(crate) struct Connection {
     closed: Rc<Cell<bool>>,
     streams: Cell<usize>,
     used: Cell<Deadline>,
+    /// Whether the peer's settings have come.
+    settings: Rc<Settings>,
+}
+
+/// Whether the peer's first settings are known: they say whether it takes extended CONNECT (RFC 8441, 3), and it is not to be
+/// asked before. They come before its answer to a PING.
+struct Settings {
+    known: Cell<bool>,
+    ping: RefCell<Option<PingPong>>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Settings {
+    /// Ready once they are known, or never will be.
+    fn poll_known(self: &Rc<Self>, context: &Context<'_>) -> Poll<()> {
+        if self.known.get() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            waiting.push(context.waker().clone());
+        }
+        drop(waiting);
+        let Some(mut ping) = self.ping.take() else { return Poll::Pending };
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            // A connection that has ended says so to who asks it for a stream.
+            let _ = ping.ping(Ping::opaque()).await;
+            this.known.set(true);
+            this.waiting.take().into_iter().for_each(Waker::wake);
+        });
+        Poll::Pending
+    }
 }
 
 impl Connection {
     /// Begins HTTP/2 on a fresh connection, which is counted by its slot as long as it lives.
     pub(crate) async fn begin(stream: Stream, slot: ConnectionSlot, now: Deadline) -> Result<Rc<Self>, h2::Error> {
-        let (send, connection) = h2::client::Builder::new()
+        let (send, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
@@ -114,6 +149,11 @@ impl Connection {
             .enable_push(false)
             .handshake::<_, Bytes>(stream)
             .await?;
+        let settings = Settings {
+            known: Cell::new(false),
+            ping: RefCell::new(connection.ping_pong()),
+            waiting: RefCell::default(),
+        };
         let closed = Rc::new(Cell::new(false));
         let ended = Rc::clone(&closed);
         tokio::task::spawn_local(async move {
@@ -122,7 +162,8 @@ impl Connection {
             let _ = connection.await;
             ended.set(true);
         });
-        Ok(Rc::new(Self { send: RefCell::new(send), closed, streams: Cell::new(0), used: Cell::new(now) }))
+        let send = RefCell::new(send);
+        Ok(Rc::new(Self { send, closed, streams: Cell::new(0), used: Cell::new(now), settings: Rc::new(settings) }))
     }
 
     fn has_room(&self) -> bool {
@@ -137,6 +178,8 @@ pub(crate) struct Upstream {
     pub(crate) reused: bool,
     answer: Option<ResponseFuture>,
     is_head: bool,
+    /// The client's part of a WebSocket handshake, answered here.
+    websocket_accept: Option<[u8; 28]>,
     receiver: Receiver,
     sender: Option<Sender>,
     unprocessed: bool,
@@ -158,6 +201,7 @@ impl Upstream {
             reused,
             answer: None,
             is_head: false,
+            websocket_accept: None,
             receiver: Receiver::new(None, false, Vec::new()),
             sender: None,
             unprocessed: false,
@@ -218,13 +262,14 @@ impl Upstream {
             BodyLength::UntilClose => Framing::Raw,
         };
         if let Some(protocol) = head.upgrade {
-            // RFC 8441: an upgrade is an extended CONNECT here, if the backend knows that. The answer to an HTTP/1.1 client
-            // would need a hash of its key, which only the backend of an HTTP/1.1 connection makes.
-            let key = head.value_of(bytes, b"sec-websocket-key");
-            let bridged = key.is_some_and(|key| key == WEBSOCKET_KEY);
-            if !bridged || !self.connection.send.borrow().is_extended_connect_protocol_enabled() {
+            // RFC 8441: an upgrade is an extended CONNECT here, if the backend knows that.
+            ready!(self.connection.settings.poll_known(context));
+            if !self.connection.send.borrow().is_extended_connect_protocol_enabled() {
                 return Poll::Ready(Err(ErrorKind::Unsupported.into()));
             }
+            // No other protocol comes as far as this: see `request::plan`.
+            let key = head.value_of(bytes, b"sec-websocket-key").ok_or_else(invalid)?;
+            self.websocket_accept = Some(websocket::accept(key));
             let protocol = std::str::from_utf8(protocol.of(bytes)).map_err(|_| invalid())?;
             request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
             *request.method_mut() = http::Method::CONNECT;
@@ -258,14 +303,20 @@ impl Upstream {
             Err(error) => return Poll::Ready(Err(self.failed(error))),
         };
         self.answer = None;
-        let (parts, body) = answer.into_parts();
-        let switches = matches!(&self.sender, Some(sender) if sender.is_raw()) && parts.status == http::StatusCode::OK;
-        let mut text = if switches {
-            let mut text = status_line(http::StatusCode::SWITCHING_PROTOCOLS);
-            text.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
-            text
-        } else {
-            status_line(parts.status)
+        let (mut parts, body) = answer.into_parts();
+        let accept = self.websocket_accept.filter(|_| parts.status.is_success());
+        let switches = accept.is_some();
+        let mut text = match accept {
+            Some(accept) => {
+                let mut text = status_line(http::StatusCode::SWITCHING_PROTOCOLS);
+                text.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+                h2bridge::write_field("sec-websocket-accept", &accept, &mut text);
+                // A tunnel has no length, and its handshake is ours.
+                parts.headers.remove("content-length");
+                parts.headers.remove("sec-websocket-accept");
+                text
+            }
+            None => status_line(parts.status),
         };
         h2bridge::write_fields(&parts.headers, &mut text);
         let bodiless = self.is_head || matches!(parts.status.as_u16(), 204 | 304) || switches;

@@ -7,10 +7,12 @@ use crate::request::{Refusal, Request, Why};
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::tls::ServerTls;
-use crate::worker::{OpenConnection, View};
+use crate::worker::{OpenConnection, View, Worker};
 use crate::{answer, front, h2down, proxyproto, request};
 use ringway_config::model::{ClientTimeouts, HttpListener, Protocol};
 use ringway_http1::{Limits, parse_request};
+use ringway_telemetry::access::Value;
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -69,6 +71,8 @@ pub(crate) struct Peer {
     pub(crate) secure: bool,
     /// The server that he asked for in TLS.
     pub(crate) server_name: Option<String>,
+    /// An id of his connection: of the proxy in front, or of ours once it is asked for.
+    unique_id: OnceCell<Box<[u8]>>,
     /// SHA-256 of his certificate, as text, and the field that tells backends.
     pub(crate) certificate: Option<(Box<str>, String)>,
 }
@@ -76,7 +80,18 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let text = address.ip().to_canonical().to_string();
-        Self { address, text, destination: None, secure: false, server_name: None, certificate: None }
+        let unique_id = OnceCell::new();
+        Self { address, text, destination: None, secure: false, server_name: None, unique_id, certificate: None }
+    }
+
+    /// An id of his connection that no other has.
+    pub(crate) fn unique_id(&self, worker: &Worker) -> &[u8] {
+        self.unique_id.get_or_init(|| worker.unique_id().into_bytes().into())
+    }
+
+    /// The same for the access log, if it has one.
+    pub(crate) fn logged_id(&self) -> Value<'_> {
+        self.unique_id.get().map_or(Value::Nothing, |id| Value::Bytes(id))
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
@@ -90,6 +105,7 @@ impl Peer {
             self.destination = Some(destination);
         }
         (self.secure, self.server_name) = (told.secure, told.authority);
+        self.unique_id = told.unique_id.map(OnceCell::from).unwrap_or_default();
     }
 
     /// Takes over what the TLS session knows.

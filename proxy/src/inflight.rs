@@ -162,6 +162,12 @@ pub(crate) fn acquire_sticky(
     reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true })
 }
 
+/// A place on a backend for what has begun there, although the backend takes nothing new.
+pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
+    view.services[service].service.group.resume(slot, shard);
+    InFlight { view: Rc::clone(view), service, slot, shard, sticky: true }
+}
+
 fn try_acquire(
     view: &Rc<View>,
     service: usize,

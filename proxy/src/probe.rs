@@ -1,7 +1,8 @@
 //! One active check: what is asked over the wire, and what the answer means. Everything is bounded: the whole by the
 //! check's time-out, what is read by constants here.
 
-use crate::{proxyproto, tls};
+use crate::proxyproto;
+use crate::tls::{ClientTls, TlsError};
 use bytes::{BufMut, Bytes, BytesMut};
 use ringway_config::model::{Agent, Capture, CheckKind, HealthCheck};
 use ringway_health::{CheckFailure, Probe};
@@ -26,25 +27,24 @@ const SERVING: u32 = 1;
 /// A service's checks, ready to be made.
 pub(crate) struct Prober {
     check: HealthCheck,
-    tls: Option<TlsConnector>,
+    tls: Option<ClientTls>,
 }
 
 impl Prober {
-    /// Of a configuration that was found good: see [`tls::check_client`].
-    pub(crate) fn new(check: &HealthCheck) -> Self {
+    /// Reads the files that the check names: whoever makes a new snapshot because they have changed makes a new prober.
+    pub(crate) fn new(check: &HealthCheck) -> Result<Self, TlsError> {
         let alpn: &[&[u8]] = match check.kind {
             CheckKind::Grpc { .. } => &[b"h2"],
             CheckKind::Http { .. } => &[b"http/1.1"],
             CheckKind::Tcp => &[],
         };
-        // Its files may have gone since: then every check fails, and says so.
-        let tls = check.tls.as_ref().and_then(|tls| tls::client(tls, alpn).ok()).map(TlsConnector::from);
-        Self { check: check.clone(), tls }
+        let tls = check.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose()?;
+        Ok(Self { check: check.clone(), tls })
     }
 
-    /// What it was made from.
-    pub(crate) fn check(&self) -> &HealthCheck {
-        &self.check
+    /// Checks that may be under way at once.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.check.concurrency
     }
 
     /// One check, its time bounded.
@@ -78,13 +78,12 @@ impl Prober {
         let _ = stream.set_nodelay(true);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
-            proxyproto::write(version, &<_>::default(), None, &mut header);
+            proxyproto::write(version, &<_>::default(), &mut header);
             stream.write_all(&header).await.map_err(|_| CheckFailure::Connect)?;
         }
-        let Some(section) = &self.check.tls else { return self.over(stream, address).await };
-        let connector = self.tls.as_ref().ok_or(CheckFailure::Tls)?;
-        let name = tls::server_name(section, address.ip()).map_err(|_| CheckFailure::Tls)?;
-        let stream = connector.connect(name, stream).await.map_err(|_| CheckFailure::Tls)?;
+        let Some(tls) = &self.tls else { return self.over(stream, address).await };
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        let stream = connector.connect(tls.name(address.ip()), stream).await.map_err(|_| CheckFailure::Tls)?;
         self.over(stream, address).await
     }
 
@@ -373,16 +372,6 @@ fn agent_says(line: &str) -> Result<Option<u8>, CheckFailure> {
 
 fn with_agent(asked: u8, agent: Option<u8>) -> u8 {
     agent.map_or(asked, |percent| percent.min(asked))
-}
-
-/// A prober for a check, kept while the check stays the same.
-pub(crate) fn keep(kept: &mut Option<Arc<Prober>>, check: &HealthCheck) -> Arc<Prober> {
-    if let Some(prober) = kept.as_ref().filter(|prober| prober.check() == check) {
-        return Arc::clone(prober);
-    }
-    let prober = Arc::new(Prober::new(check));
-    *kept = Some(Arc::clone(&prober));
-    prober
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(crate) struct Told {
     pub(crate) authority: Option<String>,
     /// Whether the client came over TLS.
     pub(crate) secure: bool,
+    /// An id of the client's connection.
+    pub(crate) unique_id: Option<Box<[u8]>>,
 }
 
 /// Why a header cannot be read.
@@ -153,6 +155,9 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
         let value = rest.get(3..end).ok_or(Malformed)?;
         match kind {
             TLV_AUTHORITY => told.authority = String::from_utf8(value.to_vec()).ok(),
+            // Longer ones are not ids: 128 bytes at most.
+            TLV_UNIQUE_ID if value.len() > 128 => return Err(Malformed),
+            TLV_UNIQUE_ID => told.unique_id = (!value.is_empty()).then(|| value.into()),
             TLV_SSL => told.secure = value.first().is_some_and(|flags| flags & SSL_CLIENT != 0),
             _ => {}
         }
@@ -162,7 +167,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
 }
 
 /// Writes a header. `told` without addresses: the connection is the proxy's own.
-pub(crate) fn write(version: ProxyHeader, told: &Told, unique_id: Option<u64>, out: &mut Vec<u8>) {
+pub(crate) fn write(version: ProxyHeader, told: &Told, out: &mut Vec<u8>) {
     // Both of one family: an IPv4 client of a dual-stack socket is an IPv4 client.
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let pair = told.addresses.map(|(source, destination)| {
@@ -207,8 +212,8 @@ pub(crate) fn write(version: ProxyHeader, told: &Told, unique_id: Option<u64>, o
             if let Some(authority) = &told.authority {
                 tlv(TLV_AUTHORITY, authority.as_bytes(), out);
             }
-            if let Some(id) = unique_id {
-                tlv(TLV_UNIQUE_ID, &id.to_be_bytes(), out);
+            if let (Some(id), ProxyHeader::V2 { unique_id: true }) = (&told.unique_id, version) {
+                tlv(TLV_UNIQUE_ID, id, out);
             }
             if told.secure {
                 // Flags, and four bytes of "not verified": no certificate was asked for, or it is told elsewhere.
@@ -237,16 +242,22 @@ mod tests {
             [("1.2.3.4:5", "6.7.8.9:10"), ("[::1]:5", "[2001:db8::1]:443"), ("1.2.3.4:5", "[::1]:6")]
         {
             let addresses = (source.parse().unwrap(), destination.parse().unwrap());
-            let told = Told { addresses: Some(addresses), authority: Some("a.example".into()), secure: true };
+            let told = Told {
+                addresses: Some(addresses),
+                authority: Some("a.example".into()),
+                secure: true,
+                unique_id: Some((*b"an id").into()),
+            };
             let mut text = Vec::new();
-            write(ProxyHeader::V2, &told, Some(7), &mut text);
+            write(ProxyHeader::V2 { unique_id: true }, &told, &mut text);
             text.extend_from_slice(b"rest");
             let (read, length) = parse(&text).unwrap().unwrap();
             assert_eq!(&text[length..], b"rest");
             assert_eq!((read.authority.as_deref(), read.secure), (Some("a.example"), true));
+            assert_eq!(read.unique_id.as_deref(), Some(&b"an id"[..]));
             assert_eq!(read.addresses.unwrap().0.ip().to_canonical(), addresses.0.ip());
             text.clear();
-            write(ProxyHeader::V1, &told, None, &mut text);
+            write(ProxyHeader::V1, &told, &mut text);
             let (read, length) = parse(&text).unwrap().unwrap();
             assert_eq!((read.addresses.unwrap().0.port(), length), (5, text.len()));
             // Whatever part has come, more is waited for, and nothing panics.
@@ -275,7 +286,7 @@ mod tests {
         let mut v2 = Vec::new();
         let told =
             Told { addresses: Some(("1.2.3.4:5".parse().unwrap(), "1.2.3.4:6".parse().unwrap())), ..Told::default() };
-        write(ProxyHeader::V2, &told, None, &mut v2);
+        write(ProxyHeader::V2 { unique_id: false }, &told, &mut v2);
         for (at, value) in [(12, 0x31), (12, 0x22), (13, 0x99), (14, 0xff), (15, 3)] {
             let mut bad = v2.clone();
             bad[at] = value;

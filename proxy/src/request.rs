@@ -7,9 +7,9 @@ use crate::http::{self, Client};
 use crate::snapshot::{Service, ServiceLive};
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
-use crate::{forwarded, key, route};
-use ringway_config::model::{Actions, OnMissing, Route};
-use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, TargetForm, Version, write};
+use crate::{compress, forwarded, key, route, websocket};
+use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, OnMissing, Route, UpstreamProtocol};
+use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, Span, TargetForm, Version, write};
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::net::IpAddr;
@@ -38,6 +38,8 @@ pub(crate) struct Request {
     pub(crate) set_cookie: Option<CookieValue>,
     /// Lines that the answer gets from its route.
     pub(crate) answer_lines: Vec<u8>,
+    /// The coding that the answer may be compressed in.
+    pub(crate) coding: Option<ContentCoding>,
     /// The answer says why the request went where it did.
     pub(crate) explain: bool,
     /// The service's limit on requests counts this one.
@@ -204,7 +206,7 @@ pub(crate) fn plan(
         Some(host) => write::field(&mut out, "host", host.as_bytes()),
         None => write_host(client, head, &mut out),
     }
-    let upgrade = head.upgrade.filter(|_| head.body == BodyLength::None);
+    let upgrade = upgrade_of(this, head, buffer);
     let keep_host = head.form == TargetForm::Origin && host.is_none();
     let certificate = client.peer.certificate.as_ref();
     write::copy_fields(&buffer[..head.head_len], &head.fields, &mut out, |field| match field.kind {
@@ -250,6 +252,10 @@ pub(crate) fn plan(
         sticky,
         set_cookie,
         answer_lines: actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default(),
+        // Where there are no chunks, nothing tells where a body of unknown length was cut off.
+        coding: compression(http, route)
+            .filter(|_| head.version == Version::Http11)
+            .and_then(|rule| compress::choose(rule, buffer, head)),
         explain,
         _admission: admission,
         out,
@@ -268,6 +274,20 @@ pub(crate) fn plan(
     client.input.consume(head.head_len);
     request.take_small_body(client).map_err(Refusal::new)?;
     Ok(request)
+}
+
+/// The protocols that the request may be upgraded to. HTTP/2 carries WebSocket alone (RFC 8441); any other `Upgrade` may be
+/// ignored (RFC 9110, 7.8).
+fn upgrade_of(service: &Service, head: &RequestHead, buffer: &[u8]) -> Option<Span> {
+    let http1 = service.config.protocol == UpstreamProtocol::Http1;
+    let bridged = |protocols: &Span| protocols.of(buffer).eq_ignore_ascii_case(websocket::PROTOCOL);
+    head.upgrade.filter(|protocols| head.body == BodyLength::None && (http1 || bridged(protocols)))
+}
+
+/// The rule by which a route's answers are compressed, if they are.
+fn compression(http: &HttpListener, route: usize) -> Option<&Compress> {
+    let of_route = http.routes[route].actions.as_ref().and_then(|actions| actions.compress.as_deref());
+    of_route.or(http.compress.as_deref()).filter(|rule| !rule.algorithms.is_empty())
 }
 
 /// What the request brings to the choice of a backend. Counts its key, if hot ones are looked for.
@@ -358,6 +378,13 @@ fn place(
     let this = &view.services[service].service;
     let refuse = |error| (error, Some(service));
 
+    // Towards HTTP/2, the answer to the handshake is made here.
+    if this.config.protocol == UpstreamProtocol::H2
+        && upgrade_of(this, head, buffer).is_some()
+        && !head.value_of(buffer, b"sec-websocket-key").is_some_and(websocket::is_key)
+    {
+        return Err(refuse(ProxyError::WebSocketKey).into());
+    }
     admit_rate(this, worker, &input, key_bytes, now).map_err(refuse)?;
     let mut placed = Placed {
         route,
@@ -515,6 +542,11 @@ impl Request {
         http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
     }
 
+    /// How its answer is compressed, if it is.
+    pub(crate) fn compression(&self) -> Option<&Compress> {
+        compression(http::http_of(&self.view, self.listener), self.route)
+    }
+
     /// Counts data of the body against the listener's limit.
     pub(crate) fn count_body(&mut self, data: usize) -> Result<(), ProxyError> {
         self.body_bytes_left = self.body_bytes_left.checked_sub(data as u64).ok_or(ProxyError::BodyTooLarge)?;
@@ -570,10 +602,11 @@ impl Request {
         let (method_len, target_len) = self.report.line;
         let line = &self.out[..];
         let number = |value: Option<u64>| value.map_or(Value::Nothing, Value::Number);
+        let listener = client.open.gate.name();
         let pairs = [
             ("time_ms", Value::Number(unix_millis())),
             ("client", Value::Word(&client.peer.text)),
-            ("listener", Value::Word(client.open.gate.name())),
+            ("listener", Value::Word(&listener)),
             ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
             ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
             ("status", Value::Number(u64::from(status))),
@@ -592,6 +625,7 @@ impl Request {
             ("connect_us", number(self.report.connect_micros)),
             ("upstream_head_us", number(self.report.head_micros)),
             ("duration_us", Value::Number(self.started.elapsed().as_micros() as u64)),
+            ("connection_id", client.peer.logged_id()),
         ];
         worker.log(|log| log.line(&pairs));
     }
@@ -606,10 +640,11 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
     let line = refusal.line.as_slice();
     let mut words = line.splitn(2, |&byte| byte == b' ');
     let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
+    let listener = client.open.gate.name();
     let pairs = [
         ("time_ms", Value::Number(unix_millis())),
         ("client", Value::Word(&client.peer.text)),
-        ("listener", Value::Word(client.open.gate.name())),
+        ("listener", Value::Word(&listener)),
         ("method", word()),
         ("target", word()),
         ("status", Value::Number(u64::from(status))),

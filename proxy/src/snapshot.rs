@@ -3,6 +3,8 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::probe::Prober;
+use crate::quic;
 use crate::rate::RateLimiter;
 use crate::shadow::{Shadow, ShadowError};
 use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
@@ -46,6 +48,8 @@ pub struct Service {
     pub live: Arc<ServiceLive>,
     /// TLS towards its backends.
     pub(crate) tls: Option<ClientTls>,
+    /// Makes its active checks.
+    pub(crate) prober: Option<Arc<Prober>>,
     /// A number that changes with what is spoken with backends.
     pub(crate) transport: u64,
     /// The limiter of the service's `rate_limit`.
@@ -102,6 +106,8 @@ pub struct ServiceLive {
     pub(crate) moved: Mutex<(f64, u64)>,
     /// The limiter, and what it was made from: a reload that leaves the limit alone leaves its memory alone.
     limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
+    /// Backends of QUIC's connections, by the ids that they gave themselves.
+    pub(crate) quic_ids: Mutex<quic::Ids<Arc<BackendState>>>,
     /// Requests that wait for room.
     pub waiting: AtomicU32,
     /// Tells one of them that there may be room.
@@ -230,7 +236,9 @@ impl Registry {
         let files_digest = tls::digest(&config);
         let server = |listener: &model::Listener| {
             let Some(tls) = &listener.tls else { return Ok(None) };
-            let built = ServerTls::new(&listener.name, tls, &self.tickets);
+            // As a listener's sockets, its tickets stay when its name changes.
+            let by_name = if listener.address.port() == 0 { listener.name.as_str() } else { "" };
+            let built = ServerTls::new(&format!("{}{by_name}", listener.address), tls, &self.tickets);
             built
                 .map(|tls| Some(Arc::new(tls)))
                 .map_err(|source| SnapshotError::ListenerTls { listener: listener.name.clone(), source })
@@ -260,9 +268,8 @@ impl Registry {
             Arc::clone(&live.total),
         )
         .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
-        if let Some(tls) = config.health.as_ref().and_then(|health| health.tls.as_ref()) {
-            tls::check_client(tls).map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-        }
+        let prober = config.health.as_ref().map(Prober::new).transpose();
+        let prober = prober.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
         let alpn: &[&[u8]] = match config.protocol {
             model::UpstreamProtocol::H2 => &[b"h2"],
             model::UpstreamProtocol::Http1 => &[b"http/1.1"],
@@ -286,6 +293,7 @@ impl Registry {
             backends,
             live,
             tls,
+            prober: prober.map(Arc::new),
             transport: transport.digest(),
             limiter,
             cookie_slots,
@@ -310,6 +318,7 @@ impl Registry {
                 hot_table: ArcSwap::default(),
                 moved: Mutex::default(),
                 limiter: Mutex::default(),
+                quic_ids: Mutex::default(),
                 waiting: AtomicU32::new(0),
                 room: Notify::new(),
                 backends: Mutex::default(),

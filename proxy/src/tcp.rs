@@ -33,7 +33,6 @@ const UNRECOGNIZED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 /// A session as the access log tells it.
 struct Session {
     started: Instant,
-    peer: String,
     service: usize,
     hash: Option<u64>,
     selection: Selection,
@@ -75,7 +74,6 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
     let hash = this.service.hashes().then(|| hash_of(&this.service, peer, server_name));
     let mut session = Session {
         started: Instant::now(),
-        peer: peer.text.clone(),
         service,
         hash,
         selection: this.service.group.begin(Ask {
@@ -145,7 +143,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         }
     };
     this.cells.durations.record(session.started.elapsed());
-    log(&open, &view, &session, reason);
+    log(&open, &view, &session, peer, reason);
 }
 
 /// Whether the name that a TLS client asks for matters.
@@ -292,7 +290,7 @@ async fn connect(
     }
 }
 
-fn log(open: &OpenConnection, view: &View, session: &Session, reason: &str) {
+fn log(open: &OpenConnection, view: &View, session: &Session, peer: &Peer, reason: &str) {
     if !open.worker.logs_access() {
         return;
     }
@@ -300,10 +298,11 @@ fn log(open: &OpenConnection, view: &View, session: &Session, reason: &str) {
     let id = |index: usize| Value::Word(&service.backends[index].config.id);
     let owner = session.hash.and(session.selection.owner());
     let mut hash_text = [0; 16];
+    let listener = open.gate.name();
     let pairs = [
         ("time_ms", Value::Number(request::unix_millis())),
-        ("client", Value::Word(&session.peer)),
-        ("listener", Value::Word(open.gate.name())),
+        ("client", Value::Word(&peer.text)),
+        ("listener", Value::Word(&listener)),
         ("reason", Value::Word(reason)),
         ("service", Value::Word(&service.config.name)),
         ("key_hash", session.hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),
@@ -316,6 +315,7 @@ fn log(open: &OpenConnection, view: &View, session: &Session, reason: &str) {
         ("received_bytes", Value::Number(session.up_bytes)),
         ("sent_bytes", Value::Number(session.down_bytes)),
         ("duration_us", Value::Number(session.started.elapsed().as_micros() as u64)),
+        ("connection_id", peer.logged_id()),
     ];
     open.worker.log(|log| log.line(&pairs));
 }

@@ -89,7 +89,7 @@ pub enum TlsError {
 }
 
 /// A client configuration; `alpn` names the protocols that are offered.
-pub(crate) fn client(tls: &UpstreamTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+fn client(tls: &UpstreamTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = if tls.verify {
@@ -308,15 +308,8 @@ fn names_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, Tl
         .collect())
 }
 
-/// Whether a configuration could be made, and its name is one.
-pub(crate) fn check_client(tls: &UpstreamTls) -> Result<(), TlsError> {
-    client(tls, &[])?;
-    server_name(tls, IpAddr::from([127, 0, 0, 1]))?;
-    Ok(())
-}
-
 /// The name that is sent and verified.
-pub(crate) fn server_name(tls: &UpstreamTls, address: IpAddr) -> Result<ServerName<'static>, TlsError> {
+fn server_name(tls: &UpstreamTls, address: IpAddr) -> Result<ServerName<'static>, TlsError> {
     match &tls.sni {
         Some(name) => ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name.clone())),
         None => Ok(ServerName::IpAddress(address.into())),

@@ -1,21 +1,29 @@
 //! UDP: datagrams of one client address are a flow, which stays on its backend until it has been idle for a while.
+//!
+//! Where connection ids of QUIC count, they come before the address: a client address may have a flow for each of several
+//! backends, and an id that was seen with a backend leads there from whatever address. That is a flow of its own, from a port of
+//! its own: the backend must see that the path has changed, and validate it (RFC 9000, 9.3).
 
 use crate::error::ProxyError;
 use crate::inflight::{self, InFlight};
 use crate::key;
+use crate::pktinfo;
+use crate::quic::{self, Destination, Id};
 use crate::request;
+use crate::snapshot::BackendState;
 use crate::timer::Timer;
 use crate::worker::{Gate, OpenConnection, View, Worker};
-use ringway_config::model::{KeySource, Protocol};
+use ringway_config::model::{KeySource, Protocol, QuicIds, UdpListener};
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::io::ReadBuf;
@@ -25,18 +33,92 @@ use tokio::net::UdpSocket;
 const DATAGRAM_BYTES: usize = 65_535;
 /// Datagrams read in one go before others have their turn.
 const BATCH: usize = 64;
+/// Connection ids that a flow is known by: the client's first, and some that came after it.
+const IDS_PER_FLOW: usize = 8;
 
 /// What the listening task and its flows share.
 struct Front {
     worker: Rc<Worker>,
     gate: Rc<Gate>,
     socket: UdpSocket,
-    flows: RefCell<HashMap<SocketAddr, Rc<Flow>>>,
+    flows: RefCell<Flows>,
+    /// Of a socket on all addresses.
+    space: RefCell<Option<pktinfo::Space>>,
     buffer: RefCell<Box<[u8]>>,
+}
+
+/// Where a client's datagrams come from, and which address of the host's they were sent to, where that is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Path {
+    client: SocketAddr,
+    local: Option<IpAddr>,
+}
+
+/// A socket's flows.
+#[derive(Default)]
+struct Flows {
+    count: usize,
+    /// One for each backend; the last is the newest.
+    by_path: HashMap<Path, Vec<Rc<Flow>>>,
+    by_id: HashMap<(Path, Id), Rc<Flow>>,
+}
+
+impl Flows {
+    fn newest(&self, path: Path) -> Option<Rc<Flow>> {
+        self.by_path.get(&path)?.last().cloned()
+    }
+
+    fn on_backend(&self, path: Path, id: &str) -> Option<Rc<Flow>> {
+        self.by_path.get(&path)?.iter().find(|flow| *flow.backend.id == *id).cloned()
+    }
+
+    fn insert(&mut self, flow: &Rc<Flow>) {
+        self.count += 1;
+        self.by_path.entry(flow.path).or_default().push(Rc::clone(flow));
+    }
+
+    /// `true`: the flow was not known by this id.
+    fn learn(&mut self, flow: &Rc<Flow>, id: Id) -> bool {
+        if self.by_id.insert((flow.path, id), Rc::clone(flow)).is_some_and(|before| Rc::ptr_eq(&before, flow)) {
+            return false;
+        }
+        let mut ids = flow.ids.borrow_mut();
+        ids.push_back(id);
+        let oldest = if ids.len() > IDS_PER_FLOW { ids.pop_front() } else { None };
+        drop(ids);
+        oldest.iter().for_each(|id| self.forget(flow, id));
+        true
+    }
+
+    /// Another flow may have taken the id over.
+    fn forget(&mut self, flow: &Rc<Flow>, id: &Id) {
+        if self.by_id.get(&(flow.path, *id)).is_some_and(|known| Rc::ptr_eq(known, flow)) {
+            self.by_id.remove(&(flow.path, *id));
+        }
+    }
+
+    fn remove(&mut self, flow: &Rc<Flow>) {
+        self.count -= 1;
+        if let Some(flows) = self.by_path.get_mut(&flow.path) {
+            flows.retain(|known| !Rc::ptr_eq(known, flow));
+            if flows.is_empty() {
+                self.by_path.remove(&flow.path);
+            }
+        }
+        for id in std::mem::take(&mut *flow.ids.borrow_mut()) {
+            self.forget(flow, &id);
+        }
+    }
 }
 
 /// One client's datagrams, and their backend's socket.
 struct Flow {
+    path: Path,
+    backend: Arc<BackendState>,
+    /// Connection ids that lead here from this client's address, oldest first.
+    ids: RefCell<VecDeque<Id>>,
+    /// Whether, and how, ids of the backend are looked for.
+    quic: Option<QuicIds>,
     upstream: UdpSocket,
     timer: Timer,
     idle: Duration,
@@ -50,7 +132,8 @@ struct Flow {
 /// Serves a listening socket until its gate closes and its flows have ended.
 pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket) {
     let buffer = RefCell::new(vec![0; DATAGRAM_BYTES].into_boxed_slice());
-    let front = Rc::new(Front { worker, gate, socket, flows: RefCell::default(), buffer });
+    let space = RefCell::new(pktinfo::Space::of(&socket));
+    let front = Rc::new(Front { worker, gate, socket, flows: RefCell::default(), space, buffer });
     while !front.gate.closing.get() {
         tokio::select! {
             biased;
@@ -60,7 +143,7 @@ pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket) {
         front.take_in(true).await;
     }
     // Flows go on until they are idle, or the drain's time is up; nothing new begins.
-    while !front.flows.borrow().is_empty() {
+    while front.flows.borrow().count > 0 {
         tokio::select! {
             readable = front.socket.readable() => if readable.is_err() { break },
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
@@ -70,45 +153,94 @@ pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket) {
 }
 
 impl Front {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
+        let (count, client, local) = match &mut *self.space.borrow_mut() {
+            Some(space) => space.receive(&self.socket, buffer)?,
+            None => self.socket.try_recv_from(buffer).map(|(count, client)| (count, client, None))?,
+        };
+        Ok((count, Path { client, local }))
+    }
+
+    fn send(&self, path: Path, datagram: &[u8]) -> io::Result<usize> {
+        match path.local {
+            Some(local) => pktinfo::send(&self.socket, datagram, path.client, local),
+            // Past the runtime, which would have to be asked to wait.
+            None => socket2::SockRef::from(&self.socket).send_to(datagram, &path.client.into()),
+        }
+    }
+
     /// Takes in what has come.
     async fn take_in(self: &Rc<Self>, new_flows: bool) {
+        let Some((view, listener)) = self.worker.listener(&self.gate) else { return };
+        let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return };
         for _ in 0..BATCH {
             let mut buffer = self.buffer.borrow_mut();
-            let (count, client) = match self.socket.try_recv_from(&mut buffer) {
+            let (count, path) = match self.receive(&mut buffer) {
                 Ok(received) => received,
                 // An ICMP error of an earlier answer is not this socket's end.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => continue,
             };
             self.worker.cells.received_bytes.add(count as u64);
-            let known = self.flows.borrow().get(&client).cloned();
-            let flow = match known {
-                Some(flow) => flow,
-                None if !new_flows => continue,
-                None => match self.begin(client) {
-                    Ok(flow) => flow,
-                    Err(reason) => {
-                        self.worker.shared.cells.error("", reason);
-                        continue;
-                    }
-                },
-            };
-            flow.send(&buffer[..count]);
+            match self.flow_of(path, &buffer[..count], &view, udp, new_flows) {
+                Ok(Some(flow)) => flow.send(&buffer[..count]),
+                Ok(None) => {}
+                Err(reason) => self.worker.shared.cells.error("", reason),
+            }
         }
         // More is waiting: others have their turn first.
         tokio::task::yield_now().await;
     }
 
-    /// Begins a client's flow: chooses a backend for it.
-    fn begin(self: &Rc<Self>, client: SocketAddr) -> Result<Rc<Flow>, &'static str> {
-        let (view, listener) = self.worker.listener(&self.gate).ok_or("no_listener")?;
-        let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return Err("no_listener") };
-        // Per worker, as the sockets are.
-        if self.flows.borrow().len() >= udp.flows_max.div_ceil(self.worker.workers()).max(1) {
-            return Err("udp_flows_max");
+    /// The flow that a datagram belongs to; `None`: it would begin one, and none may begin.
+    fn flow_of(
+        self: &Rc<Self>,
+        path: Path,
+        datagram: &[u8],
+        view: &Rc<View>,
+        udp: &UdpListener,
+        new_flows: bool,
+    ) -> Result<Option<Rc<Flow>>, &'static str> {
+        let destination = udp.quic.and_then(|quic| quic::destination(datagram, quic.length));
+        let known = match destination {
+            Some(Destination { id, .. }) => self.flows.borrow().by_id.get(&(path, id)).cloned(),
+            None => self.flows.borrow().newest(path),
+        };
+        if known.is_some() {
+            return Ok(known);
         }
+        let backend = destination.and_then(|Destination { id, .. }| recall(view, udp, &id));
+        let known = match (&backend, destination) {
+            (Some(backend), _) => self.flows.borrow().on_backend(path, &backend.id),
+            // An id that was given out under encryption: on the same path, it is the same connection's.
+            (None, Some(Destination { long: false, .. })) => self.flows.borrow().newest(path),
+            (None, _) => None,
+        };
+        let flow = match known {
+            Some(flow) => flow,
+            None if !new_flows => return Ok(None),
+            None => self.begin(path, view, udp, destination.map(|destination| destination.id), backend)?,
+        };
+        if let Some(Destination { id, .. }) = destination {
+            self.flows.borrow_mut().learn(&flow, id);
+        }
+        Ok(Some(flow))
+    }
+
+    /// Begins a flow: chooses a backend for it, if it is not known already.
+    fn begin(
+        self: &Rc<Self>,
+        path: Path,
+        view: &Rc<View>,
+        udp: &UdpListener,
+        id: Option<Id>,
+        backend: Option<Arc<BackendState>>,
+    ) -> Result<Rc<Flow>, &'static str> {
         let this = &view.services[udp.service];
-        let hash = this.service.hashes().then(|| hash_of(&this.service, client));
+        let hash = this.service.hashes().then(|| match &id {
+            Some(id) => ringway_ring::hash_key(id.as_bytes(), this.service.seed()),
+            None => hash_of(&this.service, path.client),
+        });
         let chance = self.worker.random();
         let mut selection = this.service.group.begin(Ask {
             hash: hash.unwrap_or(chance),
@@ -116,11 +248,30 @@ impl Front {
             now_millis: self.worker.millis(),
             owners: 0,
         });
-        let found = inflight::acquire_now(&view, udp.service, &mut selection, self.worker.index);
+        let shard = self.worker.index;
+        let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
+        let found = known
+            .and_then(|slot| {
+                let config = &this.service.backends[usize::from(slot.0)].config;
+                if config.drain || config.weight == 0 {
+                    return Some(inflight::resume(view, udp.service, slot, shard));
+                }
+                inflight::acquire_sticky(view, udp.service, &mut selection, slot, shard)
+            })
+            .or_else(|| inflight::acquire_now(view, udp.service, &mut selection, shard));
         let guard = found.ok_or_else(|| {
             this.cells.requests[5].increment();
             ProxyError::NoBackend.reason()
         })?;
+        let backend = Arc::clone(&this.service.backends[guard.index()].state);
+        // Another connection of this client's may be there already.
+        if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
+            return Ok(flow);
+        }
+        // Per worker, as the sockets are.
+        if self.flows.borrow().count >= udp.flows_max.div_ceil(self.worker.workers()).max(1) {
+            return Err("udp_flows_max");
+        }
         let upstream = connect(this.service.address(guard.slot)).map_err(|_| "udp_socket")?;
         this.upstreams[guard.index()].cells.requests.increment();
         this.cells.requests[2].increment();
@@ -133,6 +284,10 @@ impl Front {
         let timer = self.worker.timer();
         timer.set(udp.idle);
         let flow = Rc::new(Flow {
+            path,
+            backend,
+            ids: RefCell::default(),
+            quic: udp.quic,
             upstream,
             timer,
             idle: udp.idle,
@@ -141,14 +296,20 @@ impl Front {
             refused: Cell::new(false),
             waker: Cell::default(),
         });
-        self.flows.borrow_mut().insert(client, Rc::clone(&flow));
+        self.flows.borrow_mut().insert(&flow);
         self.worker.shared.open[self.worker.index].fetch_add(1, Relaxed);
         let open = self.worker.connection(&self.gate, None);
         let service = udp.service;
-        let started = Started { open, view: Rc::clone(&view), service, guard, selection, hash, at: Instant::now() };
-        tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), client, started));
+        let started = Started { open, view: Rc::clone(view), service, guard, selection, hash, at: Instant::now() };
+        tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
     }
+}
+
+/// The backend that has given itself this id.
+fn recall(view: &View, udp: &UdpListener, id: &Id) -> Option<Arc<BackendState>> {
+    let ids = &view.services[udp.service].service.live.quic_ids;
+    ids.lock().unwrap_or_else(PoisonError::into_inner).get(id, udp.quic?.ids_max)
 }
 
 /// What a flow holds for as long as it lives.
@@ -163,9 +324,9 @@ struct Started {
 }
 
 /// Passes the backend's datagrams on to the client, until the flow ends.
-async fn answer(front: Rc<Front>, flow: Rc<Flow>, client: SocketAddr, started: Started) {
-    let reason = poll_fn(|context| flow.poll_answers(&front, client, context)).await;
-    front.flows.borrow_mut().remove(&client);
+async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
+    let reason = poll_fn(|context| poll_answers(&flow, &front, &started, context)).await;
+    front.flows.borrow_mut().remove(&flow);
     if flow.refused.get() {
         front.worker.shared.cells.error(&started.view.services[started.service].service.config.name, reason);
         started.guard.report_error(ProxyError::ConnectFailed);
@@ -174,7 +335,7 @@ async fn answer(front: Rc<Front>, flow: Rc<Flow>, client: SocketAddr, started: S
     }
     let this = &started.view.services[started.service];
     this.cells.durations.record(started.at.elapsed());
-    log(&started, &flow, client, reason);
+    log(&started, &flow, reason);
 }
 
 impl Flow {
@@ -192,36 +353,48 @@ impl Flow {
         }
         self.timer.set(self.idle);
     }
+}
 
-    /// Ready when the flow is over; says why.
-    fn poll_answers(&self, front: &Front, client: SocketAddr, context: &mut Context<'_>) -> Poll<&'static str> {
-        for _ in 0..BATCH {
-            // Somebody who is there no more has no flow: the next datagram finds another.
-            if self.refused.get() {
-                return Poll::Ready("refused");
+/// Ready when the flow is over; says why.
+fn poll_answers(flow: &Rc<Flow>, front: &Front, started: &Started, context: &mut Context<'_>) -> Poll<&'static str> {
+    for _ in 0..BATCH {
+        // Somebody who is there no more has no flow: the next datagram finds another.
+        if flow.refused.get() {
+            return Poll::Ready("refused");
+        }
+        let mut buffer = front.buffer.borrow_mut();
+        let mut space = ReadBuf::new(&mut buffer);
+        match flow.upstream.poll_recv(context, &mut space) {
+            Poll::Ready(Ok(())) => {
+                let count = space.filled().len();
+                if let Some(quic) = flow.quic {
+                    learn(flow, front, started, quic, space.filled());
+                }
+                if front.send(flow.path, space.filled()).is_ok() {
+                    flow.down.set(flow.down.get() + count as u64);
+                    front.worker.cells.sent_bytes.add(count as u64);
+                }
+                flow.timer.set(flow.idle);
             }
-            let mut buffer = front.buffer.borrow_mut();
-            let mut space = ReadBuf::new(&mut buffer);
-            match self.upstream.poll_recv(context, &mut space) {
-                Poll::Ready(Ok(())) => {
-                    let count = space.filled().len();
-                    if socket2::SockRef::from(&front.socket).send_to(space.filled(), &client.into()).is_ok() {
-                        self.down.set(self.down.get() + count as u64);
-                        front.worker.cells.sent_bytes.add(count as u64);
-                    }
-                    self.timer.set(self.idle);
-                }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => self.refused.set(true),
-                Poll::Ready(Err(_)) => {}
-                Poll::Pending if self.timer.poll_fired(context) => return Poll::Ready("idle"),
-                Poll::Pending => {
-                    self.waker.set(Some(context.waker().clone()));
-                    return Poll::Pending;
-                }
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => flow.refused.set(true),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending if flow.timer.poll_fired(context) => return Poll::Ready("idle"),
+            Poll::Pending => {
+                flow.waker.set(Some(context.waker().clone()));
+                return Poll::Pending;
             }
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
+    }
+    context.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// Remembers the id that a backend gives itself: its client will use it, from wherever it is.
+fn learn(flow: &Rc<Flow>, front: &Front, started: &Started, quic: QuicIds, datagram: &[u8]) {
+    let Some(id) = quic::source(datagram) else { return };
+    if front.flows.borrow_mut().learn(flow, id) {
+        let ids = &started.view.services[started.service].service.live.quic_ids;
+        ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&flow.backend), quic.ids_max);
     }
 }
 
@@ -248,7 +421,7 @@ fn hash_of(service: &crate::snapshot::Service, client: SocketAddr) -> u64 {
     ringway_ring::hash_key(&text, service.seed())
 }
 
-fn log(started: &Started, flow: &Flow, client: SocketAddr, reason: &str) {
+fn log(started: &Started, flow: &Flow, reason: &str) {
     let worker = &started.open.worker;
     if !worker.logs_access() {
         return;
@@ -257,11 +430,12 @@ fn log(started: &Started, flow: &Flow, client: SocketAddr, reason: &str) {
     let id = |index: usize| Value::Word(&service.backends[index].config.id);
     let owner = started.hash.and(started.selection.owner());
     let mut hash_text = [0; 16];
-    let peer = client.ip().to_canonical().to_string();
+    let listener = started.open.gate.name();
+    let peer = flow.path.client.ip().to_canonical().to_string();
     let pairs = [
         ("time_ms", Value::Number(request::unix_millis())),
         ("client", Value::Word(&peer)),
-        ("listener", Value::Word(started.open.gate.name())),
+        ("listener", Value::Word(&listener)),
         ("reason", Value::Word(reason)),
         ("service", Value::Word(&service.config.name)),
         ("key_hash", started.hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),

@@ -9,7 +9,7 @@ use crate::snapshot::{BackendState, Service};
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use crate::worker::{Worker, WorkerService};
-use ringway_config::model::UpstreamProtocol;
+use ringway_config::model::{ProxyHeader, UpstreamProtocol};
 use ringway_ring::Slot;
 use ringway_telemetry::cells::WorkerCells;
 use std::cell::{Cell, RefCell};
@@ -174,7 +174,7 @@ impl Reach<'_> {
         let slot = slot.ok_or(ProxyError::ConnectionLimit)?;
         this.upstreams[usize::from(self.slot.0)].cells.connects.increment();
         let address = this.service.address(self.slot);
-        let stream = connect(&this.service, address, self.peer, self.limit, self.timer).await?;
+        let stream = connect(&this.service, address, self.peer, self.limit, self.timer, self.worker).await?;
         Ok((stream, slot))
     }
 }
@@ -186,6 +186,7 @@ async fn connect(
     peer: Option<&Peer>,
     limit: Deadline,
     timer: &Timer,
+    worker: &Worker,
 ) -> Result<Stream, ProxyError> {
     timer.set_before(service.config.timeouts.connect, limit);
     let mut tcp = within(timer, ProxyError::ConnectFailed, TcpStream::connect(address)).await?;
@@ -193,7 +194,7 @@ async fn connect(
     tcp.set_nodelay(true).map_err(|_| ProxyError::ConnectFailed)?;
     if let Some(version) = service.config.proxy_protocol {
         let mut header = Vec::new();
-        proxyproto::write(version, &told(peer, &tcp), None, &mut header);
+        proxyproto::write(version, &told(version, peer, &tcp, worker), &mut header);
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
@@ -204,7 +205,7 @@ async fn connect(
 }
 
 /// What a PROXY header says of a client.
-fn told(peer: Option<&Peer>, tcp: &TcpStream) -> proxyproto::Told {
+fn told(version: ProxyHeader, peer: Option<&Peer>, tcp: &TcpStream, worker: &Worker) -> proxyproto::Told {
     let Some(peer) = peer else { return proxyproto::Told::default() };
     // Where he has reached the proxy, as far as that is known.
     let destination = peer.destination.or_else(|| tcp.local_addr().ok());
@@ -212,6 +213,7 @@ fn told(peer: Option<&Peer>, tcp: &TcpStream) -> proxyproto::Told {
         addresses: destination.map(|destination| (peer.address, destination)),
         authority: peer.server_name.clone(),
         secure: peer.secure,
+        unique_id: matches!(version, ProxyHeader::V2 { unique_id: true }).then(|| peer.unique_id(worker).into()),
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Makes the hashes of rate limits' keys nobody's to choose.
     pub(crate) secret: u64,
+    /// Tells ids of this process from those of others.
+    pub(crate) instance: u64,
     /// How many workers there are.
     pub(crate) workers: usize,
     /// Client connections open now, or on their way to it, worker by worker.
@@ -56,13 +58,14 @@ pub(crate) struct AccessSink {
     pub(crate) sender: std::sync::mpsc::SyncSender<Vec<u8>>,
 }
 
-/// What makes a listener the same one after a reload.
+/// What makes a listener the same one after a reload: a name may change, sockets and connections stay.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct GateKey {
-    pub(crate) name: Arc<str>,
     /// As configured: port 0 stays 0.
     pub(crate) address: SocketAddr,
     pub(crate) kind: GateKind,
+    /// Of a listener on port 0: nothing else tells it from others.
+    name: Option<Arc<str>>,
 }
 
 /// What a gate lets in.
@@ -91,11 +94,20 @@ pub(crate) enum Listening {
 
 impl GateKey {
     pub(crate) fn of(listener: &Listener) -> Self {
-        Self { name: listener.name.as_str().into(), address: listener.address, kind: GateKind::of(listener) }
+        let name = (listener.address.port() == 0).then(|| listener.name.as_str().into());
+        Self { address: listener.address, kind: GateKind::of(listener), name }
     }
 
     fn is(&self, listener: &Listener) -> bool {
-        *self.name == *listener.name && self.address == listener.address && self.kind == GateKind::of(listener)
+        self.address == listener.address
+            && self.kind == GateKind::of(listener)
+            && self.name.as_ref().is_none_or(|name| **name == *listener.name)
+    }
+
+    /// Whether a listener of the one key can take the sockets of the other over.
+    pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
+        let udp = |key: &Self| key.kind == GateKind::Udp;
+        self.address == other.address && self.name == other.name && udp(self) == udp(other)
     }
 }
 
@@ -103,6 +115,8 @@ impl GateKey {
 pub(crate) enum Command {
     /// Serve this listening socket.
     Listen { key: GateKey, socket: Listening },
+    /// Go on with the sockets of a listener under another key: it speaks something else from now on.
+    HandOver { from: GateKey, to: GateKey },
     /// Serve this connection, which another worker has accepted and has no time for.
     Adopt { key: GateKey, stream: std::net::TcpStream, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
@@ -137,8 +151,12 @@ pub(crate) struct Worker {
     pub(crate) streams: StreamTasks,
     /// Copies of requests under way.
     pub(crate) mirroring: Cell<usize>,
+    /// Answers being compressed.
+    pub(crate) compressing: Cell<usize>,
     all_closed: Notify,
     random: Cell<u64>,
+    /// Ids given out.
+    ids: Cell<u64>,
 }
 
 /// Service, backend, address, and what is spoken there: a connection is of use to nothing else.
@@ -191,8 +209,12 @@ pub(crate) struct Upstream {
 /// A listener's open-or-closing state, shared by its connections.
 pub(crate) struct Gate {
     key: GateKey,
+    /// The listener's name, as far as this worker has heard.
+    name: RefCell<Arc<str>>,
     /// The address it is bound to, as text.
-    pub(crate) address_text: String,
+    pub(crate) address_text: Arc<str>,
+    /// Who takes its socket over, once it closes.
+    pub(crate) heir: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
     pub(crate) connections: Cell<usize>,
     pub(crate) stop: Notify,
@@ -222,8 +244,10 @@ impl Worker {
             open: Cell::new(0),
             streams: StreamTasks::default(),
             mirroring: Cell::new(0),
+            compressing: Cell::new(0),
             all_closed: Notify::new(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),
+            ids: Cell::new(0),
             shared,
         };
         let view = worker.build_view(snapshot);
@@ -301,6 +325,10 @@ impl Worker {
         if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view))
             && let Some(index) = view.snapshot.config.listeners.iter().position(|listener| gate.key.is(listener))
         {
+            let name = view.snapshot.config.listeners[index].name.as_str();
+            if **gate.name.borrow() != *name {
+                *gate.name.borrow_mut() = name.into();
+            }
             *latest = Some((view, index));
         }
         latest.as_ref().map(|(view, index)| (Rc::clone(view), *index))
@@ -327,6 +355,12 @@ impl Worker {
         state ^= state >> 27;
         self.random.set(state);
         state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 32 hex digits that no other process, worker or call gives.
+    pub(crate) fn unique_id(&self) -> String {
+        self.ids.set(self.ids.get() + 1);
+        format!("{:016x}{:04x}{:012x}", self.shared.instance, self.index, self.ids.get())
     }
 
     /// A line of the access log, if there is one.
@@ -368,14 +402,8 @@ impl Worker {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
         };
-        let gate = Rc::new(Gate {
-            key: key.clone(),
-            address_text: address.map_or_else(|_| key.address.to_string(), |address| address.to_string()),
-            closing: Cell::new(false),
-            connections: Cell::new(0),
-            stop: Notify::new(),
-            latest: RefCell::default(),
-        });
+        let address = address.map_or_else(|_| key.address.to_string(), |address| address.to_string());
+        let gate = self.gate(key.clone(), address.into());
         let (worker, name) = (Rc::clone(self), Rc::clone(&gate));
         let listening = match socket {
             Listening::Connections(socket) => tokio::net::TcpListener::from_std(socket)
@@ -386,6 +414,33 @@ impl Worker {
         match listening {
             Ok(()) => drop(self.listening.borrow_mut().insert(key, gate)),
             Err(error) => tracing::error!(listener = %name.name(), %error, "listening socket is unusable"),
+        }
+    }
+
+    fn gate(&self, key: GateKey, address_text: Arc<str>) -> Rc<Gate> {
+        let gate = Rc::new(Gate {
+            key,
+            name: RefCell::new("".into()),
+            address_text,
+            heir: RefCell::default(),
+            closing: Cell::new(false),
+            connections: Cell::new(0),
+            stop: Notify::new(),
+            latest: RefCell::default(),
+        });
+        // For its name.
+        let _ = self.listener(&gate);
+        gate
+    }
+
+    /// The socket goes on as it is, with what its queue holds; connections of before end as those of a listener that goes.
+    fn hand_over(&self, from: &GateKey, to: GateKey) {
+        let old = self.listening.borrow().get(from).cloned();
+        if let Some(old) = old {
+            let heir = self.gate(to.clone(), Arc::clone(&old.address_text));
+            *old.heir.borrow_mut() = Some(Rc::clone(&heir));
+            self.listening.borrow_mut().insert(to, heir);
+            self.unlisten(from);
         }
     }
 
@@ -480,8 +535,8 @@ impl Gate {
         self.key.clone()
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.key.name
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name.borrow())
     }
 }
 
@@ -543,6 +598,7 @@ pub(crate) fn run(
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
                     Some(Command::Listen { key, socket }) => worker.listen(key, socket),
+                    Some(Command::HandOver { from, to }) => worker.hand_over(&from, to),
                     Some(Command::Adopt { key, stream, peer }) => worker.adopt(&key, stream, peer),
                     Some(Command::Unlisten { key }) => worker.unlisten(&key),
                     Some(Command::Refresh) => drop(worker.view()),
@@ -588,7 +644,7 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: tokio::net::Tc
             Protocol::Http(http) => !crate::forwarded::is_trusted(&http.forwarded.trusted, peer.ip().to_canonical()),
             Protocol::Tcp(_) | Protocol::Udp(_) => true,
         };
-    let place = if counted { worker.shared.per_ip.enter(&gate.key.name, peer.ip(), most) } else { None };
+    let place = if counted { worker.shared.per_ip.enter(&gate.address_text, peer.ip(), most) } else { None };
     if counted && place.is_none() {
         worker.shared.open[worker.index].fetch_sub(1, Relaxed);
         worker.shared.cells.error("", "connections_per_ip");

@@ -487,6 +487,17 @@ impl Group {
         true
     }
 
+    /// Counts what goes on with a member on which it has begun, whatever became of the member since: it is no new load.
+    pub fn resume(&self, slot: Slot, shard: usize) {
+        let seat = &self.seats[usize::from(slot.0)];
+        let level = &self.levels[usize::from(seat.level)];
+        seat.load.reserve(u32::MAX);
+        self.total.add(level.key, shard, 1);
+        if seat.claim() == 0 {
+            level.stranded.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Gives a place back: the request has ended.
     #[inline]
     pub fn release(&self, slot: Slot, shard: usize) {

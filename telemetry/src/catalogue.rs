@@ -80,6 +80,10 @@ catalogue! {
     CONNECTIONS = "ringway_downstream_connections", Gauge, [], "Client connections open now.";
     ACCEPTED = "ringway_downstream_accepted_total", Counter, [], "Client connections accepted.";
     UPSTREAM_IDLE = "ringway_upstream_idle_connections", Gauge, [], "Upstream connections kept for the next request.";
+    COMPRESSED = "ringway_compressed_responses_total", Counter, [], "Answers that were compressed.";
+    COMPRESSION_SKIPPED = "ringway_compression_skipped_total", Counter, [], "Answers that were not, because as many as may be were being compressed.";
+    COMPRESSION_INPUT = "ringway_compression_input_bytes_total", Counter, [], "Bytes of answers before their compression.";
+    COMPRESSION_OUTPUT = "ringway_compression_output_bytes_total", Counter, [], "Bytes of answers after their compression.";
     GENERATION = "ringway_config_generation", Gauge, [], "Version of the configuration in force.";
     RING_DIGEST = "ringway_ring_digest_info", Gauge, ["service", "digest"], "Always 1; the digest of the service's ring as a label.";
     TOPOLOGY_AGE = "ringway_topology_age_seconds", Gauge, [], "Since the control plane was heard of; there only with `control`.";

@@ -144,6 +144,14 @@ pub struct WorkerCells {
     pub panics: Cell,
     /// Access log lines dropped.
     pub access_log_lost: Cell,
+    /// Answers compressed.
+    pub compressed: Cell,
+    /// Answers that were not, because too many were.
+    pub compression_skipped: Cell,
+    /// Bytes before compression.
+    pub compression_input: Cell,
+    /// Bytes after it.
+    pub compression_output: Cell,
 }
 
 type PerBackend<T> = BTreeMap<(Box<str>, Box<str>), T>;

@@ -133,6 +133,10 @@ impl Metrics {
             (catalogue::ACCEPT_ERRORS, |cells| &cells.accept_errors),
             (catalogue::PANICS, |cells| &cells.panics),
             (catalogue::ACCESS_LOG_LOST, |cells| &cells.access_log_lost),
+            (catalogue::COMPRESSED, |cells| &cells.compressed),
+            (catalogue::COMPRESSION_SKIPPED, |cells| &cells.compression_skipped),
+            (catalogue::COMPRESSION_INPUT, |cells| &cells.compression_input),
+            (catalogue::COMPRESSION_OUTPUT, |cells| &cells.compression_output),
         ] {
             text.head(&metric);
             self.cells.for_workers(|cells| text.sample(metric.name, metric.labels, &[], sum(cells, pick) as f64));

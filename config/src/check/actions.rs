@@ -4,7 +4,7 @@ use super::health::status_range;
 use super::text::{header_name, header_value, is_token, path_text};
 use super::{Names, service_index};
 use crate::decode::{At, Findings};
-use crate::model::{self, Actions, FieldEdits, PathMatch};
+use crate::model::{self, Actions, ContentCoding, FieldEdits, PathMatch};
 use crate::schema;
 use regex::bytes::Regex;
 
@@ -31,6 +31,7 @@ pub(super) fn actions(
             let service = service_index(&at.value.service, services, findings)?;
             Some(model::Mirror { service, percent: at.value.percent.value.0 })
         }),
+        compress: section.compress.as_ref().map(|at| Box::new(compress(at, findings))),
     };
     (actions != Actions::default()).then(|| Box::new(actions))
 }
@@ -212,6 +213,72 @@ fn cors(at: &At<schema::CorsSection>, findings: &mut Findings) -> model::Cors {
             section.max_age.value.as_secs(),
         ),
         answer: format!("{}{credentials}", field("access-control-expose-headers", &expose)),
+    }
+}
+
+/// What is compressed where nothing else is said: text, and formats that are text.
+const COMPRESSED_TYPES: [&str; 12] = [
+    "text/",
+    "application/javascript",
+    "application/json",
+    "application/ld+json",
+    "application/manifest+json",
+    "application/problem+json",
+    "application/wasm",
+    "application/xhtml+xml",
+    "application/xml",
+    "application/atom+xml",
+    "application/rss+xml",
+    "image/svg+xml",
+];
+
+pub(super) fn compress(at: &At<schema::CompressSection>, findings: &mut Findings) -> model::Compress {
+    let section = &at.value;
+    let mut algorithms = Vec::new();
+    match &section.algorithms {
+        None => algorithms.extend([ContentCoding::Zstd, ContentCoding::Brotli, ContentCoding::Gzip]),
+        Some(list) => {
+            for at in list.value.iter() {
+                let coding = match at.value {
+                    schema::CodingName::Zstd => ContentCoding::Zstd,
+                    schema::CodingName::Brotli => ContentCoding::Brotli,
+                    schema::CodingName::Gzip => ContentCoding::Gzip,
+                };
+                if !algorithms.contains(&coding) {
+                    algorithms.push(coding);
+                }
+            }
+        }
+    }
+    let types = match &section.types {
+        None => COMPRESSED_TYPES.iter().map(|name| (*name).to_owned()).collect(),
+        Some(list) => list.value.iter().filter_map(|at| media_type(at, findings)).collect(),
+    };
+    model::Compress {
+        algorithms,
+        bytes_min: section.min_bytes.value.0,
+        types,
+        gzip_level: section.gzip_level.value.0 as u32,
+        brotli_level: section.br_level.value.0 as u32,
+        zstd_level: section.zstd_level.value.0 as u32,
+        responses_max: section.responses_max.value.0 as usize,
+    }
+}
+
+fn media_type(at: &At<String>, findings: &mut Findings) -> Option<String> {
+    let text = at.value.to_ascii_lowercase();
+    match text.split_once('/') {
+        Some((kind, "*")) if is_token(kind) && kind != "*" => Some(format!("{kind}/")),
+        Some((kind, subtype)) if is_token(kind) && is_token(subtype) && !text.contains('*') => Some(text),
+        _ => {
+            findings.error(
+                at.place,
+                "bad_media_type",
+                format!("`{}` is not a content type", at.value),
+                "write for example `application/json` or `text/*`, without parameters",
+            );
+            None
+        }
     }
 }
 

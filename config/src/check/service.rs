@@ -165,12 +165,21 @@ fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) ->
 }
 
 fn proxy_header(section: &schema::ServiceSection, findings: &mut Findings) -> Option<model::ProxyHeader> {
-    let at = &section.proxy_protocol;
+    let (at, unique_id) = (&section.proxy_protocol, &section.proxy_protocol_unique_id);
     let header = match at.value {
-        schema::ProxyHeaderName::Off => return None,
-        schema::ProxyHeaderName::V1 => model::ProxyHeader::V1,
-        schema::ProxyHeaderName::V2 => model::ProxyHeader::V2,
+        schema::ProxyHeaderName::Off => None,
+        schema::ProxyHeaderName::V1 => Some(model::ProxyHeader::V1),
+        schema::ProxyHeaderName::V2 => Some(model::ProxyHeader::V2 { unique_id: unique_id.value }),
     };
+    if unique_id.value && !matches!(header, Some(model::ProxyHeader::V2 { .. })) {
+        findings.error(
+            unique_id.place,
+            "unique_id_without_v2",
+            "only version 2 of the PROXY header has a place for an id",
+            "write `proxy_protocol: v2`, or remove this",
+        );
+    }
+    let header = header?;
     if section.protocol.value == schema::UpstreamProtocolName::H2 {
         findings.error(
             at.place,

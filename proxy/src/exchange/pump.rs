@@ -5,6 +5,7 @@
 
 use super::Next;
 use crate::actions;
+use crate::compress::{self, Compressor};
 use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
@@ -14,8 +15,8 @@ use crate::tunnel::{self, Way};
 use crate::upstream::Connection;
 use ringway_health::Outcome;
 use ringway_http1::{Body, Encoding, FieldName, Limits, ParseError, Version, parse_response, write};
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -85,6 +86,8 @@ pub(super) struct Exchange<'a> {
     pub(super) status: u16,
     body: Body,
     encoding: Encoding,
+    /// The body is compressed on its way.
+    compressor: Option<Box<Compressor>>,
     delivered: u64,
     upstream_keep_alive: bool,
     client_keep_alive: bool,
@@ -114,6 +117,7 @@ impl<'a> Exchange<'a> {
             status: 0,
             body: Body::Sized(0),
             encoding: Encoding::Identity,
+            compressor: None,
             delivered: 0,
             upstream_keep_alive: false,
             client_keep_alive: false,
@@ -257,7 +261,7 @@ impl<'a> Exchange<'a> {
             match self.take_answer() {
                 Ok(true) => return Poll::Ready(Ok(())),
                 Ok(false) => {}
-                Err(error) => return Poll::Ready(Err(TryError::Upstream(ProxyError::BadAnswer(error)))),
+                Err(error) => return Poll::Ready(Err(TryError::Upstream(error))),
             }
         }
         self.upstream.stream.poll_drive(context);
@@ -307,7 +311,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Looks at what has come. `Ok(true)`: the answer can be passed on now.
-    fn take_answer(&mut self) -> Result<bool, ParseError> {
+    fn take_answer(&mut self) -> Result<bool, ProxyError> {
         if self.holding {
             return self.take_held_body();
         }
@@ -317,7 +321,8 @@ impl<'a> Exchange<'a> {
         loop {
             let method = self.request.method;
             if self.upstream.input.is_empty()
-                || !parse_response(self.upstream.input.bytes(), &ANSWER_LIMITS, method, self.request.upgrade, head)?
+                || !parse_response(self.upstream.input.bytes(), &ANSWER_LIMITS, method, self.request.upgrade, head)
+                    .map_err(ProxyError::BadAnswer)?
             {
                 return Ok(false);
             }
@@ -329,7 +334,7 @@ impl<'a> Exchange<'a> {
             }
             self.interims += 1;
             if self.interims > INTERIM_MAX {
-                return Err(ParseError::Status);
+                return Err(ProxyError::BadAnswer(ParseError::Status));
             }
             if self.request.version == Version::Http11 {
                 write_status(head, self.upstream.input.bytes(), &mut self.answer);
@@ -354,9 +359,17 @@ impl<'a> Exchange<'a> {
             && head.body == ringway_http1::BodyLength::None
         {
             // Bytes after an answer that has no body: nobody knows what they are.
-            return Err(ParseError::LengthInvalid);
+            return Err(ProxyError::BadAnswer(ParseError::LengthInvalid));
+        }
+        let rule = self.request.compression().filter(|rule| compress::is_eligible(rule, head, bytes));
+        let mut coding = rule.and(self.request.coding);
+        if let (Some(rule), Some(wanted), false) = (rule, coding, self.body.is_end()) {
+            self.compressor = Compressor::new(rule, wanted, &self.body, &worker);
+            // An answer to HEAD has no body, and the fields that the one to GET would have.
+            coding = coding.filter(|_| self.compressor.is_some());
         }
         self.encoding = match (self.body.plain(0), self.request.version) {
+            _ if self.compressor.is_some() => Encoding::Chunked,
             (None, Version::Http11) => Encoding::Chunked,
             (Some(_), Version::Http11) if self.body == Body::UntilClose => Encoding::Chunked,
             _ => Encoding::Identity,
@@ -375,8 +388,12 @@ impl<'a> Exchange<'a> {
         write::copy_fields(&bytes[..head.head_len], &head.fields, out, |field| {
             !(actions.is_some_and(|actions| actions::drops_answer_field(actions, field.name.of(bytes)))
                 || field.kind.is_hop_by_hop()
-                || bodiless && field.kind == FieldName::ContentLength)
+                || bodiless && field.kind == FieldName::ContentLength
+                || coding.is_some() && compress::drops(field, bytes))
         });
+        if rule.is_some() {
+            compress::write_fields(coding, head, bytes, out);
+        }
         if let Some(protocol) = head.upgrade.filter(|_| head.is_switch()) {
             out.extend_from_slice(b"connection: upgrade\r\n");
             write::field(out, "upgrade", protocol.of(bytes));
@@ -411,7 +428,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// What has come of a short body joins its head. `Ok(true)`: all of it has.
-    fn take_held_body(&mut self) -> Result<bool, ParseError> {
+    fn take_held_body(&mut self) -> Result<bool, ProxyError> {
         self.take_body()?;
         let whole = self.body.is_end();
         if whole {
@@ -421,10 +438,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// Moves body bytes from the backend's input behind what is already on its way down.
-    fn take_body(&mut self) -> Result<(), ParseError> {
+    fn take_body(&mut self) -> Result<(), ProxyError> {
         let input = self.upstream.input.bytes();
         if !input.is_empty() && self.status != 101 && !self.body.is_end() {
-            let progress = self.body.transfer(input, &mut self.answer, self.encoding)?;
+            let progress = match &mut self.compressor {
+                None => self.body.transfer(input, &mut self.answer, self.encoding).map_err(ProxyError::BadAnswer)?,
+                Some(compressor) => compressor.transfer(&mut self.body, input, &mut self.answer)?,
+            };
             self.delivered += progress.data as u64;
             self.upstream.input.consume(progress.consumed);
         }
@@ -453,6 +473,7 @@ impl<'a> Exchange<'a> {
     /// Passes the answer on to its end.
     fn poll_deliver(&mut self, context: &mut Context<'_>) -> Poll<Delivered> {
         let mut progress = false;
+        let mut compressed = false;
         if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
             // The answer may still be whole; the connection cannot go on after it.
             self.upload = Upload::Broken;
@@ -469,6 +490,12 @@ impl<'a> Exchange<'a> {
             let available = self.upstream.input.len();
             if available > 0 {
                 progress = true;
+                if std::mem::replace(&mut compressed, self.compressor.is_some()) {
+                    // One step, then others have their turn. A plain wake-up would not do: the runtime looks for what has arrived
+                    // only once in a while as long as a task is ready. This one wakes after it has looked.
+                    let _ = pin!(tokio::task::yield_now()).poll(context);
+                    break false;
+                }
                 if self.encoding == Encoding::Identity
                     && let Some(plain) = self.body.plain(available)
                 {
@@ -489,23 +516,32 @@ impl<'a> Exchange<'a> {
                 }
                 let before = self.upstream.input.len();
                 if let Err(error) = self.take_body() {
-                    return Poll::Ready(Delivered::CutOff(ProxyError::BadAnswer(error)));
+                    return Poll::Ready(Delivered::CutOff(error));
                 }
                 if self.upstream.input.len() < before {
                     continue;
                 }
             }
             match self.poll_more(context) {
-                Poll::Ready(Ok(0)) => match self.body.end_of_input(self.encoding) {
-                    Some(end) => {
-                        self.answer.extend_from_slice(end);
+                Poll::Ready(Ok(0)) => match (self.body.end_of_input(self.encoding), &mut self.compressor) {
+                    (Some(end), compressor) => {
+                        match compressor.as_mut().map(|compressor| compressor.finish(&mut self.answer)) {
+                            None => self.answer.extend_from_slice(end),
+                            Some(Ok(())) => {}
+                            Some(Err(error)) => return Poll::Ready(Delivered::CutOff(error)),
+                        }
                         self.body = Body::Sized(0);
                     }
-                    None => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
+                    (None, _) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
                 },
                 Poll::Ready(Ok(_)) => progress = true,
                 Poll::Ready(Err(_)) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
-                Poll::Pending => break false,
+                // What has been said is not held back until more comes: an event may be all for a long while.
+                Poll::Pending => match self.compressor.as_mut().map(|compressor| compressor.flush(&mut self.answer)) {
+                    Some(Ok(true)) => {}
+                    Some(Err(error)) => return Poll::Ready(Delivered::CutOff(error)),
+                    _ => break false,
+                },
             }
         };
         if progress {

@@ -166,16 +166,14 @@ impl Keeper {
 
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {
         self.leases.retain(|id, _| state.leases.contains_key(id));
-        let due: Vec<u64> = state
-            .leases
-            .iter()
-            .filter(|(id, lease)| {
-                let deadline = self.leases.get(id).copied();
-                // Never heard of by this leader: a whole life from when it began.
-                now > deadline.unwrap_or(self.since + Duration::from_millis(lease.ttl_ms))
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        let mut due = Vec::new();
+        for (id, lease) in state.leases.iter() {
+            // Seen for the first time, granted just now or before this leader began: a whole life from here.
+            let deadline = *self.leases.entry(*id).or_insert(now + Duration::from_millis(lease.ttl_ms));
+            if now > deadline {
+                due.push(*id);
+            }
+        }
         self.frozen.clear();
         if due.is_empty() {
             return None;
@@ -388,6 +386,11 @@ mod tests {
         let mut state = leased(1);
         let mut keeper = Keeper::new(start);
         let ms = |ms| start + Duration::from_millis(ms);
+        assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(0))), 0);
+        // Granted long after the leader began: it has its life as well.
+        let late = state.apply(ORIGIN, Command::LeaseGrant { owner: "late".into(), ttl_ms: 1000 }).unwrap().id;
+        assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(4500))), 0);
+        state.apply(ORIGIN, Command::LeaseRevoke { by: By::default(), ids: vec![late] }).unwrap();
         assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(5000))), 0);
         assert_eq!(keeper.handle_keep_alive(&state, &[1, 99], ms(5000)), vec![99]);
         assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(10_000))), 0);
@@ -404,6 +407,7 @@ mod tests {
         let mut state = leased(50);
         let mut keeper = Keeper::new(start);
         let mut gone = 0;
+        assert!(keeper.handle_tick(&state, 1, 0, start).is_empty());
         for tick in 0..40_u64 {
             for command in keeper.handle_tick(&state, 1, 0, start + Duration::from_millis(6000 + tick * 200)) {
                 gone += expired(std::slice::from_ref(&command));

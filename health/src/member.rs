@@ -73,6 +73,8 @@ impl Ramp {
 pub struct MemberView {
     /// `up`, `degraded`, `down`, `unknown` (not checked yet), `ejected`, `draining`, `drained`.
     pub state: &'static str,
+    /// Neither down by its checks nor ejected, whatever its operator wants of it.
+    pub healthy: bool,
     /// Share of its keys that it takes, of 65535.
     pub share: u16,
     /// Failures of live traffic in a row.
@@ -250,6 +252,7 @@ impl MemberState {
             "down"
         };
         MemberView {
+            healthy: self.is_healthy(),
             state,
             share: self.share,
             consecutive_failures: self.failures.max(self.local_failures),

@@ -93,8 +93,8 @@ impl Proxy {
         for service in &snapshot.services {
             let health = service.live.health();
             for backend in &service.backends {
-                let unhealthy =
-                    health.view(&backend.config.id, now).is_some_and(|view| matches!(view.state, "down" | "ejected"));
+                // Drained or not: what all have agreed to drain must still be seen to come back.
+                let unhealthy = health.view(&backend.config.id, now).is_some_and(|view| !view.healthy);
                 if unhealthy {
                     down.push((service.config.name.clone(), backend.config.id.clone()));
                 }

@@ -18,6 +18,7 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-control", "ringway-config"),
     ("ringway-config", "ringway-ring"),
     ("ringway-config", "ringway-health"),
+    ("ringway-benches", "ringway-control"),
     ("ringway-benches", "ringway-ring"),
     ("ringway-benches", "ringway-http1"),
 ];

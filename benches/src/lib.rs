@@ -1,4 +1,5 @@
 //! What the programs of this crate share.
 
 pub mod compare;
+pub mod control;
 pub mod simulate;

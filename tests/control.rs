@@ -471,6 +471,96 @@ fn an_embedded_member_is_enough_for_one_machine() {
     drop(ringway);
 }
 
+/// Ids of a service's registered backends.
+fn registered(cluster: &Cluster, service: &str) -> Vec<String> {
+    let prefix = format!("backend/{service}/");
+    let shown = cluster.control(&["get", &prefix, "--json"]).json();
+    let list = shown["objects"].as_array().cloned().unwrap_or_default();
+    list.iter().map(|entry| entry["key"].as_str().unwrap().trim_start_matches(&prefix).to_owned()).collect()
+}
+
+#[test]
+fn backends_are_found_by_dns_and_survive_its_loss() {
+    if require("dnsmasq").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let hosts = directory.path().join("hosts");
+    let write = |text: &str| std::fs::write(&hosts, text).unwrap();
+    write("10.1.0.1 api.test\n10.1.0.2 api.test\n10.1.0.9 one.test\nfd00::9 two.test\n");
+    let server = free_address();
+    let mut dns = Running(
+        std::process::Command::new("dnsmasq")
+            .args(["--no-daemon", "--no-resolv", "--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces"])
+            .args([format!("--port={}", server.port()), format!("--addn-hosts={}", hosts.display())])
+            .args([
+                "--srv-host=_http._tcp.srv.test,one.test,8001,10,30",
+                "--srv-host=_http._tcp.srv.test,two.test,8002,20,70",
+            ])
+            .args(["--user=root", "--conf-file=/dev/null", "--local=/test/"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let source = |name: &str, rest: &str| {
+        format!(
+            "{{ name: {name}, dns: {{ {rest}, servers: [ \"{server}\" ], interval_min: 200ms, interval_max: 400ms }} }}"
+        )
+    };
+    let cluster = Cluster::of(
+        1,
+        &format!(
+            ", sources: [ {}, {} ]",
+            source("a", "service: api, name: api.test, port: 80"),
+            source("srv", "service: srv, name: _http._tcp.srv.test, record: srv")
+        ),
+    );
+    wait_for("the addresses", || (registered(&cluster, "api") == ["10.1.0.1-80", "10.1.0.2-80"]).then_some(()));
+    wait_for("the services", || (registered(&cluster, "srv") == ["one.test-8001", "two.test-8002"]).then_some(()));
+    let two = cluster.control(&["get", "backend/srv/two.test-8002", "--json"]).json()["object"]["backend"].clone();
+    assert_eq!((&two["address"], &two["weight"], &two["tier"]), (&json!("[fd00::9]:8002"), &json!(70), &json!(1)));
+    write("10.1.0.2 api.test\n10.1.0.3 api.test\n10.1.0.9 one.test\nfd00::9 two.test\n");
+    signal(dns.0.id(), "HUP");
+    wait_for("the change", || (registered(&cluster, "api") == ["10.1.0.2-80", "10.1.0.3-80"]).then_some(()));
+    // Without records, and without a server: nobody takes a service down like that.
+    write("10.1.0.9 one.test\n");
+    signal(dns.0.id(), "HUP");
+    wait_for("the warning", || cluster.log(0).contains("a source cannot be seen").then_some(()));
+    dns.0.kill().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(registered(&cluster, "api"), ["10.1.0.2-80", "10.1.0.3-80"]);
+    assert_eq!(registered(&cluster, "srv"), ["one.test-8001", "two.test-8002"]);
+}
+
+#[test]
+fn backends_are_found_in_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let beside = directory.path().join("beside");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, directory.path().join(name)).unwrap();
+    };
+    write(
+        "one.yaml",
+        "- { service: s, id: a, address: \"10.0.0.1:80\" }\n- { service: s, id: b, address: \"10.0.0.2:80\" }\n",
+    );
+    let cluster =
+        Cluster::of(3, &format!(", sources: [ {{ name: files, directory: {{ path: {:?} }} }} ]", directory.path()));
+    wait_for("the files", || (registered(&cluster, "s") == ["a", "b"]).then_some(()));
+    // Whoever leads next goes on with it.
+    let members = cluster.control(&["members", "--json"]).json()["members"].clone();
+    let heir = members.as_array().unwrap().iter().find(|member| member["leader"] == false).unwrap()["node"].to_string();
+    assert!(cluster.control(&["transfer", &heir]).status.success());
+    write("two.yaml", "- { service: s, id: c, address: \"10.0.0.3:80\", weight: 50 }\n");
+    wait_for("the second file", || (registered(&cluster, "s") == ["a", "b", "c"]).then_some(()));
+    write("two.yaml", "- { service: s, id: c, adress: \"10.0.0.3:80\" }\n");
+    let told = || (0..3).any(|index| cluster.log(index).contains("unknown field `adress`"));
+    wait_for("the finding", || told().then_some(()));
+    assert_eq!(registered(&cluster, "s"), ["a", "b", "c"], "what it said before stays");
+    std::fs::remove_file(directory.path().join("two.yaml")).unwrap();
+    wait_for("the removal", || (registered(&cluster, "s") == ["a", "b"]).then_some(()));
+}
+
 #[test]
 fn certificates_come_from_the_control_plane() {
     if require("openssl").is_none() {

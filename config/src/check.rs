@@ -3,6 +3,7 @@
 
 mod actions;
 mod control;
+pub(crate) use control::file_backends;
 mod health;
 mod key;
 mod service;

@@ -144,6 +144,30 @@ pub fn check_fleet(fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
     load_str_with("control plane", "control: {}", &|_| None, fleet)
 }
 
+/// Reads a file of a directory source: a list of backends.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read_backends(path: &std::path::Path) -> Result<Vec<FleetBackend>, Diagnostics> {
+    let text = read_file(path)?;
+    let name = path.display().to_string();
+    let mut findings = Findings::default();
+    let backends = match node::parse(&text) {
+        Ok(tree) => decode::List::<schema::FileBackendSection>::decode(&tree, &mut findings)
+            .map(|list| check::file_backends(&list, &mut findings))
+            .unwrap_or_default(),
+        Err(finding) => {
+            findings.list.push(*finding);
+            Vec::new()
+        }
+    };
+    if findings.has_errors() {
+        findings.list.iter_mut().for_each(|finding| finding.locate(&[(&name, &text)]));
+        return Err(Diagnostics(findings.list));
+    }
+    Ok(backends)
+}
+
 fn read_file(path: &std::path::Path) -> Result<String, Diagnostics> {
     let refuse = |code, message: String, help: &str| {
         let mut finding =

@@ -5,7 +5,7 @@
 
 mod control;
 
-pub use control::{Control, Member, MemberTls, MemberUrl, Role, TokenFile};
+pub use control::{Control, DnsSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile};
 
 use std::net::SocketAddr;
 use std::time::Duration;

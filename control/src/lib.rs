@@ -5,6 +5,7 @@ pub mod api;
 pub mod cache;
 pub mod client;
 pub mod consensus;
+mod discovery;
 pub mod http;
 pub mod hub;
 pub mod keeper;

@@ -2,6 +2,7 @@
 
 use crate::api;
 use crate::consensus::{MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
+use crate::discovery;
 use crate::http::{Api as Client, ApiError};
 use crate::plane::{Plane, PlaneError, unix_ms};
 use crate::replica::Replica;
@@ -280,6 +281,9 @@ impl Member {
                     tracing::error!(%error, "that this member has joined cannot be written down");
                 }
             }));
+        }
+        for source in &settings.sources {
+            tasks.push(tokio::spawn(discovery::follow(Arc::clone(&plane), source.clone())));
         }
         if let Some(directory) = &settings.backups {
             tasks.push(tokio::spawn(backups(Arc::clone(&plane), directory.clone())));

@@ -164,7 +164,107 @@ fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<mo
         anonymous: section.anonymous.as_ref().map(|at| role(at.value)),
         audit_log: section.audit_log.as_ref().map(|at| at.value.clone().into()),
         backups: section.backups.as_ref().map(|at| at.value.clone().into()),
+        sources: sources(section, findings),
     })
+}
+
+fn sources(section: &schema::MemberSection, findings: &mut Findings) -> Vec<model::Source> {
+    let list = &section.sources.value;
+    unique(list.iter().map(|source| &source.value.name), "source", findings);
+    let mut sources = Vec::new();
+    for at in list.iter() {
+        let source = &at.value;
+        name(&source.name, "a source's name", findings);
+        let kind = match (&source.dns, &source.directory) {
+            (Some(dns), None) => dns_source(&dns.value, findings).map(model::SourceKind::Dns),
+            (None, Some(directory)) => {
+                Some(model::SourceKind::Directory(nonempty_path(&directory.value.path, findings)))
+            }
+            _ => {
+                findings.error(
+                    at.place,
+                    "source_kind",
+                    format!(
+                        "source {:?} has {}",
+                        source.name.value,
+                        if source.dns.is_some() { "two kinds" } else { "no kind" }
+                    ),
+                    "give exactly one of `dns` and `directory`",
+                );
+                None
+            }
+        };
+        sources.extend(kind.map(|kind| model::Source { name: source.name.value.clone(), kind }));
+    }
+    sources
+}
+
+fn dns_source(section: &schema::DnsSourceSection, findings: &mut Findings) -> Option<model::DnsSource> {
+    name(&section.service, "a service's name", findings);
+    name(&section.name, "a DNS name", findings);
+    let port = section.port.as_ref().map(|at| at.value.0 as u16);
+    match (section.record.value, &section.port) {
+        (schema::DnsRecordName::A, None) => findings.error(
+            section.record.place,
+            "no_port",
+            "addresses have no ports",
+            "add `port: 8080`, or write `record: srv`",
+        ),
+        (schema::DnsRecordName::Srv, Some(at)) => {
+            findings.error(at.place, "unused_port", "SRV records have ports of their own", "remove `port`");
+        }
+        _ => {}
+    }
+    let servers = section.servers.value.iter().filter_map(|at| address(at, findings)).collect();
+    super::text::nonzero(&section.interval_min, "interval_min", findings);
+    if section.interval_max.value < section.interval_min.value {
+        findings.error(
+            section.interval_max.place,
+            "out_of_range",
+            "interval_max is shorter than interval_min",
+            "make it as long, or longer",
+        );
+    }
+    Some(model::DnsSource {
+        service: section.service.value.clone(),
+        name: section.name.value.clone(),
+        port,
+        servers,
+        interval: (section.interval_min.value, section.interval_max.value),
+    })
+}
+
+/// A file of a directory source.
+pub(crate) fn file_backends(
+    list: &crate::decode::List<schema::FileBackendSection>,
+    findings: &mut Findings,
+) -> Vec<crate::FleetBackend> {
+    let mut seen = std::collections::HashSet::new();
+    let mut backends = Vec::new();
+    for at in list.iter() {
+        let section = &at.value;
+        name(&section.service, "a service's name", findings);
+        name(&section.id, "a backend's id", findings);
+        if !seen.insert((&section.service.value, &section.id.value)) {
+            findings.error(
+                section.id.place,
+                "duplicate_id",
+                format!("backend {:?} of {:?} is in the file twice", section.id.value, section.service.value),
+                "remove one",
+            );
+        }
+        let Some(address) = address(&section.address, findings) else { continue };
+        backends.push(crate::FleetBackend {
+            service: section.service.value.clone(),
+            id: section.id.value.clone(),
+            address: address.to_string(),
+            weight: section.weight.value.0 as u32,
+            tier: section.tier.value.0 as u8,
+            zone: section.zone.as_ref().map(|at| at.value.clone()),
+            drain: section.drain.value,
+        });
+    }
+    backends
 }
 
 fn role(name: RoleName) -> model::Role {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How this process takes part in a fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +107,41 @@ pub struct Member {
     pub audit_log: Option<PathBuf>,
     /// Directory of hourly backups.
     pub backups: Option<PathBuf>,
+    /// Where backends are found.
+    pub sources: Vec<Source>,
+}
+
+/// A source of backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Unique name.
+    pub name: String,
+    /// What it looks at.
+    pub kind: SourceKind,
+}
+
+/// What a source looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Names.
+    Dns(DnsSource),
+    /// A directory of files, see [`crate::read_backends`].
+    Directory(PathBuf),
+}
+
+/// Backends by DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsSource {
+    /// The service.
+    pub service: String,
+    /// What is looked up.
+    pub name: String,
+    /// The port of A and AAAA records' addresses; `None`: SRV records have their own.
+    pub port: Option<u16>,
+    /// Name servers; empty are the system's.
+    pub servers: Vec<SocketAddr>,
+    /// Bounds of the time between two looks.
+    pub interval: (Duration, Duration),
 }
 
 /// Files of a TLS server.

@@ -1,12 +1,17 @@
 //! The sections of the control plane: what a proxy pulls from, and what a member is.
 
-use crate::decode::{At, Decode, Field, Findings, List, SectionReader, Shape, choice, section};
+use crate::decode::{At, Decode, Field, Findings, Int, List, SectionReader, Shape, choice, section};
 use crate::diagnostic::Place;
 use crate::node::Node;
+use std::time::Duration;
 
 choice! {
     /// Timing of elections.
     TimingName { "lan" => Lan, "wan" => Wan }
+}
+choice! {
+    /// Kind of DNS record.
+    DnsRecordName { "a" => A, "srv" => Srv }
 }
 choice! {
     /// What a client of the control plane may do.
@@ -79,6 +84,71 @@ section! {
         optional audit_log: String,
         /// Directory of hourly backups; absent is none.
         optional backups: String,
+        /// Where backends are found. Every member should have the same: the one that leads looks, and what it finds is
+        /// registered, so that all proxies place keys over one agreed set.
+        default("[]") sources: List<SourceSection>,
+    }
+}
+
+section! {
+    /// A source of backends: exactly one of `dns` and `directory`.
+    SourceSection, "a source" {
+        /// Unique name: backends that it has registered, and no others, are its own to change and remove.
+        required name: String,
+        /// Names that are looked up, for one service.
+        optional dns: DnsSourceSection,
+        /// Files that are watched.
+        optional directory: DirectorySourceSection,
+    }
+}
+
+section! {
+    /// Backends by DNS. An answer without addresses, or none at all, changes nothing.
+    DnsSourceSection, "dns" {
+        /// The service that they are backends of.
+        required service: String,
+        /// The name, for example `api.internal`, or `_http._tcp.api.internal` for `record: srv`.
+        required name: String,
+        /// `a` is A and AAAA records, whose backends are known by their addresses; `srv` brings names (their identities), ports
+        /// and weights.
+        default("a") record: DnsRecordName,
+        /// For `record: a`.
+        optional port: Int<1, { u16::MAX as u64 }>,
+        /// Name servers, `10.0.0.2:53`; absent are the system's.
+        default("[]") servers: List<String>,
+        /// Records are looked up again when their time to live has passed, but no more often than this,
+        default("1s") interval_min: Duration,
+        /// and no more seldom than this.
+        default("30s") interval_max: Duration,
+    }
+}
+
+section! {
+    /// Backends by files: each `*.yaml` has a list of `{ service, id, address, weight, tier, zone, drain }`. A file that is
+    /// wrong is told, and what it said before stays.
+    DirectorySourceSection, "directory" {
+        /// The directory. It is watched.
+        required path: String,
+    }
+}
+
+section! {
+    /// A backend in a file of a directory source.
+    FileBackendSection, "a backend" {
+        /// The service that it is a backend of.
+        required service: String,
+        /// Stable identity, unique in the service.
+        required id: String,
+        /// IP address and port.
+        required address: String,
+        /// 100 is normal.
+        default("100") weight: Int<0, 1600>,
+        /// 0 takes the traffic; 1 and higher are backups.
+        default("0") tier: Int<0, 7>,
+        /// The zone that it stands in.
+        optional zone: String,
+        /// It takes no new keys.
+        default("false") drain: bool,
     }
 }
 

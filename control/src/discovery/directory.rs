@@ -1,0 +1,117 @@
+//! Backends by files of a directory.
+
+use super::Seen;
+use notify::{RecursiveMode, Watcher};
+use ringway_config::{FleetBackend, read_backends};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc;
+
+/// Looked at although no event came: network file systems send none.
+const POLL: Duration = Duration::from_secs(5);
+/// Quiet time after an event: files are written in several steps.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// A directory, and what its files have said.
+pub(super) struct Files {
+    path: PathBuf,
+    /// What each file said when it was last right, and which of its versions was looked at.
+    said: BTreeMap<PathBuf, (Option<SystemTime>, u64, Vec<FleetBackend>)>,
+    events: mpsc::Receiver<()>,
+    /// Dropped, it watches no more.
+    _watcher: Option<notify::RecommendedWatcher>,
+}
+
+impl Files {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let (sender, events) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |_| {
+            // Full means that one is waiting already.
+            let _ = sender.try_send(());
+        });
+        let watcher = watcher.and_then(|mut watcher| {
+            watcher.watch(&path, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, directory = %path.display(), "file events are not to be had: it is looked at every 5s");
+        }
+        Self { path, said: BTreeMap::new(), events, _watcher: watcher.ok() }
+    }
+
+    /// All files together. A directory that cannot be read is no directory without files.
+    pub(super) fn look(&mut self) -> Result<Seen, (String, Duration)> {
+        let failed = |error: std::io::Error| (format!("{}: {error}", self.path.display()), POLL);
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+            if path.extension().is_some_and(|extension| extension == "yaml") && !hidden {
+                files.push(path);
+            }
+        }
+        files.sort();
+        self.said.retain(|path, _| files.contains(path));
+        for path in files {
+            let data = path.metadata().ok();
+            let modified = data.as_ref().and_then(|data| data.modified().ok());
+            let size = data.map_or(0, |data| data.len());
+            if self
+                .said
+                .get(&path)
+                .is_some_and(|(known, length, _)| *known == modified && *length == size && modified.is_some())
+            {
+                continue;
+            }
+            match read_backends(&path) {
+                Ok(backends) => drop(self.said.insert(path, (modified, size, backends))),
+                Err(diagnostics) => {
+                    tracing::error!(%diagnostics, "a file of backends is wrong: what it said before stays");
+                    let before = self.said.remove(&path).map(|(_, _, backends)| backends).unwrap_or_default();
+                    self.said.insert(path, (modified, size, before));
+                }
+            }
+        }
+        let backends = self.said.values().flat_map(|(_, _, backends)| backends.iter().cloned()).collect();
+        Ok(Seen { backends, again: POLL })
+    }
+
+    pub(super) async fn wait(&mut self, most: Duration) {
+        if let Ok(Some(())) = tokio::time::timeout(most, self.events.recv()).await {
+            // Until it is quiet, but not for ever.
+            let quiet = async { while let Ok(Some(())) = tokio::time::timeout(DEBOUNCE, self.events.recv()).await {} };
+            let _ = tokio::time::timeout(DEBOUNCE * 10, quiet).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_file_says_what_it_said_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        let mut files = Files::new(directory.path().to_owned());
+        let ids = |files: &mut Files| -> Vec<String> {
+            files.look().unwrap().backends.into_iter().map(|backend| backend.id).collect()
+        };
+        write("a.yaml", "- { service: s, id: a, address: \"10.0.0.1:80\" }\n");
+        write("b.yaml", "- { service: s, id: b, address: \"10.0.0.2:80\", weight: 50 }\n");
+        write("other.txt", "nothing");
+        assert_eq!(ids(&mut files), ["a", "b"]);
+        write("a.yaml", "- { service: s, id: a2, adress: \"10.0.0.1:80\" }\n");
+        assert_eq!(ids(&mut files), ["a", "b"]);
+        write(
+            "a.yaml",
+            "- { service: s, id: a3, address: \"10.0.0.1:80\" }\n- { service: s, id: a4, address: \"10.0.0.1:81\" }\n",
+        );
+        assert_eq!(ids(&mut files), ["a3", "a4", "b"]);
+        std::fs::remove_file(directory.path().join("b.yaml")).unwrap();
+        assert_eq!(ids(&mut files), ["a3", "a4"]);
+        std::fs::remove_dir_all(directory.path()).unwrap();
+        assert!(files.look().is_err(), "a directory that is gone is not an empty one");
+    }
+}

@@ -94,7 +94,12 @@ impl Members {
                 return Err(String::from_utf8_lossy(&output.stderr).into_owned());
             }
             let child = members.spawn(&config)?;
-            members.list.push(Process { child, config, url: format!("https://127.0.0.1:{api}"), node: 0 });
+            let url = format!("https://127.0.0.1:{api}");
+            members.list.push(Process { child, config, url: url.clone(), node: 0 });
+            let one = members.api_of(&[url])?;
+            members
+                .wait("a member to answer", async || one.json(hyper::Method::GET, "/v1/status", None).await.ok())
+                .await?;
         }
         let api = members.api()?;
         members

@@ -471,6 +471,114 @@ fn an_embedded_member_is_enough_for_one_machine() {
     drop(ringway);
 }
 
+#[test]
+fn certificates_say_who_may_do_what() {
+    if require("openssl").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let openssl = |args: &[&str]| {
+        let out = run("openssl", args);
+        assert!(out.status.success(), "{}", out.error());
+    };
+    let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    let make = |name: &str, subject: &str, rest: &[&str]| {
+        let (key, pem) = (at(&format!("{name}.key")), at(&format!("{name}.pem")));
+        openssl(&[&["req", "-x509", "-subj", subject, "-keyout", &key, "-out", &pem][..], &new, rest].concat());
+    };
+    make("ca", "/CN=authority", &[]);
+    let (ca, ca_key) = (at("ca.pem"), at("ca.key"));
+    let issued = ["-CA", &ca, "-CAkey", &ca_key, "-addext", "basicConstraints=critical,CA:FALSE"];
+    let leaf = |name: &str, names: &str| {
+        make(name, &format!("/CN={name}"), &[&issued[..], &["-addext", names]].concat());
+    };
+    leaf("member", "subjectAltName=IP:127.0.0.1");
+    leaf("deploy", "subjectAltName=DNS:deploy.test");
+    leaf("proxy", "subjectAltName=DNS:proxy.test");
+    leaf("stranger", "subjectAltName=DNS:stranger.test");
+    make("forged", "/CN=deploy", &["-addext", "subjectAltName=DNS:deploy.test"]);
+    let (api, peers, listen) = (free_address(), free_address(), free_address());
+    let member = at("member.yaml");
+    let text = format!(
+        "control:\n  member:\n    directory: {:?}\n    address: \"{api}\"\n    peer_address: \"{peers}\"\n    \
+         tls: {{ certificate: {pem:?}, key: {key:?}, client_ca: {ca:?} }}\n    \
+         peer_tls: {{ ca: {ca:?}, certificate: {pem:?}, key: {key:?} }}\n    \
+         clients: [ {{ name: deploy.test, role: operate }}, {{ name: proxy.test, role: register }} ]\n",
+        at("data"),
+        pem = at("member.pem"),
+        key = at("member.key"),
+    );
+    std::fs::write(&member, text).unwrap();
+    assert!(ringway(&["control", "init", "-c", &member]).status.success());
+    let _member = Running(
+        std::process::Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(["control", "run", "-c", &member])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let url = format!("https://{api}");
+    let ask = |who: &str, method: &str, path: &str, body: &str| {
+        let mut args = vec!["-s", "--max-time", "5", "--cacert", &ca, "-X", method, "-d", body];
+        let (pem, key) = (at(&format!("{who}.pem")), at(&format!("{who}.key")));
+        if !who.is_empty() {
+            args.extend(["--cert", &pem, "--key", &key]);
+        }
+        let target = format!("{url}{path}");
+        args.push(&target);
+        run("curl", &args)
+    };
+    wait_for("the member", || (ask("", "GET", "/readyz", "").text() == "ready\n").then_some(()));
+    let backend = r#"{"address":"10.0.0.1:80"}"#;
+    let put = |who: &str| ask(who, "PUT", "/v1/objects/backend/other/a", backend).json();
+    assert_eq!(put("")["code"], "no_token");
+    assert_eq!(put("stranger")["code"], "no_token");
+    assert_eq!(put("proxy")["revision"], 1);
+    let document = r#"{"text":"services: []"}"#;
+    assert_eq!(ask("proxy", "PUT", "/v1/objects/document/main", document).json()["code"], "wrong_role");
+    assert_eq!(ask("deploy", "PUT", "/v1/objects/document/main", document).json()["revision"], 2);
+    assert!(!ask("forged", "GET", "/v1/status", "").status.success(), "the handshake fails");
+    let history = ask("deploy", "GET", "/v1/history", "").json();
+    assert_eq!(history["revisions"][0]["author"], "deploy.test");
+    // The command line and a proxy, with certificates of their own.
+    let control = |args: &[&str]| {
+        let (pem, key) = (at("deploy.pem"), at("deploy.key"));
+        ringway(
+            &[&["control", "--members", &url, "--ca", &ca, "--certificate", &pem, "--key-file", &key], args].concat(),
+        )
+    };
+    let upstream = Backend::echo("a");
+    let file = at("fleet.yaml");
+    std::fs::write(&file, service(&[("a", upstream.address)])).unwrap();
+    let out = control(&["apply", &file, "--yes", "--direct"]);
+    assert!(out.status.success(), "{out:?}");
+    let proxy = Ringway::start(&format!(
+        "admin: {{ address: ADMIN }}\ncontrol: {{ directory: {:?}, members: [ {url:?} ], \
+         tls: {{ ca: {ca:?}, certificate: {:?}, key: {:?} }} }}\n\
+         listeners: [ {{ name: web, address: \"{listen}\", service: s }} ]\n",
+        at("stored"),
+        at("proxy.pem"),
+        at("proxy.key"),
+    ));
+    wait_for("the service", || (get(listen, "/")?.status == 200).then_some(()));
+    assert_eq!(proxy.metric("ringway_topology_connected "), 1.0);
+    // Members do not speak with who has no certificate of theirs.
+    let peer = format!("https://{peers}/raft/ask");
+    assert!(!run("curl", &["-s", "--cacert", &ca, "--http2", "-d", "x", &peer]).status.success());
+}
+
+#[test]
+fn what_would_speak_in_the_clear_on_a_network_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("member.yaml");
+    std::fs::write(&file, "control: { member: { address: \"0.0.0.0:9700\", advertise: \"a:9700\" } }\n").unwrap();
+    let out = ringway(&["check", file.to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("control_exposed") && text.contains("add `tls`"), "{text}");
+}
+
 /// Ids of a service's registered backends.
 fn registered(cluster: &Cluster, service: &str) -> Vec<String> {
     let prefix = format!("backend/{service}/");

@@ -24,6 +24,8 @@ pub(crate) struct Fleet {
 struct State {
     /// What is to be in force: the newest that was said, good or not.
     target: FleetConfig,
+    /// Services that it has a say in.
+    named: BTreeSet<String>,
     /// What is in force.
     applied: Option<Arc<View>>,
     /// The rollout whose change is in force here before it is for all.
@@ -71,7 +73,9 @@ impl Fleet {
             tracing::error!(%error, "the fleet's certificates cannot be written");
         }
         let target = view.fleet_config(|name| self.client.cache().certificate(view, name));
-        self.state().target = target;
+        let named = fleet_services(&target);
+        let mut state = self.state();
+        (state.target, state.named) = (target, named);
     }
 
     /// File and topology, joined.
@@ -229,7 +233,7 @@ impl Fleet {
     fn heartbeat(&self, proxy: &Proxy) -> Heartbeat {
         let report = proxy.report();
         let state = self.state();
-        let named = fleet_services(&state.target);
+        let named = &state.named;
         let applied = state.applied.as_ref();
         let registered = |key: &Key| applied.is_some_and(|view| view.objects.contains_key(key));
         let down = report.down.into_iter().map(|(service, id)| Key::Backend { service, id }).filter(registered);

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 const MAGIC: &[u8; 8] = b"ringwayT";
 const FORMAT: u8 = 1;
@@ -17,9 +18,11 @@ const HEAD: usize = MAGIC.len() + 1 + 32;
 const BYTES_MAX: u64 = 256 << 20;
 
 /// The directory with the two files.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Cache {
     directory: PathBuf,
+    /// The slot that was written last: the other is next.
+    last: Mutex<Option<PathBuf>>,
 }
 
 impl Cache {
@@ -29,7 +32,7 @@ impl Cache {
     /// It cannot be made.
     pub fn open(directory: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self { directory: directory.to_owned(), last: Mutex::default() })
     }
 
     fn slots(&self) -> [PathBuf; 2] {
@@ -59,9 +62,14 @@ impl Cache {
         let mut snapshot = view.snapshot();
         snapshot.rollout = None;
         let json = serde_json::to_vec(&snapshot)?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let age = |slot: &PathBuf| read(slot).ok().map(|view| (view.epoch, view.revision));
         let [a, b] = self.slots();
-        let slot = if age(&a) <= age(&b) { a } else { b };
+        let first = match &*last {
+            Some(last) => *last != a,
+            None => age(&a) <= age(&b),
+        };
+        let slot = if first { a } else { b };
         let beside = slot.with_extension("new");
         // Certificates' keys are among it.
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
@@ -71,7 +79,9 @@ impl Cache {
         file.write_all(&json)?;
         file.sync_all()?;
         std::fs::rename(&beside, &slot)?;
-        File::open(&self.directory)?.sync_all()
+        File::open(&self.directory)?.sync_all()?;
+        *last = Some(slot);
+        Ok(())
     }
 
     /// Writes the certificates of a topology, where [`Cache::certificate`] says. The name has the content's hash in it: a

@@ -18,6 +18,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Between two heartbeats, a fifth of it drawn.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// A member that has not heard of a leader for this long, in milliseconds, is left for another.
+const STALE_MS: u64 = 15_000;
 /// Longest line: a topology.
 const LINE_BYTES_MAX: usize = 256 << 20;
 
@@ -58,6 +60,15 @@ pub struct Standing {
     pub error: Option<String>,
     /// Connections that were begun again.
     pub reconnects: u64,
+}
+
+/// Why a line is not taken.
+#[derive(Debug, thiserror::Error)]
+enum TakeError {
+    #[error(transparent)]
+    View(#[from] ViewError),
+    #[error("it has lost its leader: another member may have one")]
+    Stale,
 }
 
 /// Why a client cannot be made.
@@ -202,9 +213,12 @@ impl Client {
         }
     }
 
-    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), ViewError> {
+    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
         // A member that has lost its leader knows less and less: it may be heard, but it does not make us younger.
-        let stale = matches!(&message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > 15_000));
+        let stale = matches!(&message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS));
+        if stale && self.api.members().len() > 1 {
+            return Err(TakeError::Stale);
+        }
         let known = self.view.borrow().clone();
         let next = match (&known, message) {
             (Some(view), message) => {
@@ -215,7 +229,7 @@ impl Client {
                 }
             }
             (None, Message::Snapshot(snapshot)) => Some(View::from_snapshot(snapshot, None)?),
-            (None, _) => return Err(ViewError::Gap { epoch: 0, previous: 0 }),
+            (None, _) => return Err(ViewError::Gap { epoch: 0, previous: 0 }.into()),
         };
         {
             let mut state = self.state();

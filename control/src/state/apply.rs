@@ -401,7 +401,17 @@ impl State {
         // Compare-and-set was for the moment of asking; configuration cannot have changed since.
         txn.conditions.clear();
         txn.by.at_ms = at_ms;
-        let changes = self.change(&txn)?;
+        let mut next = self.clone();
+        let changes = match next.change(&txn) {
+            Ok(changes) => changes,
+            Err(refusal) => {
+                // What has changed since leaves no room for it: it ends here, or the leader would ask for ever.
+                rollout.phase = Phase::Aborted(format!("it does not fit what has changed meanwhile: {refusal}"));
+                self.rollouts.insert_mut(id, rollout);
+                return Ok(self.done(id, 0));
+            }
+        };
+        *self = next;
         let done = self.record(txn.by, changes);
         rollout.phase = Phase::Committed(self.revision);
         self.rollouts.insert_mut(id, rollout);

@@ -203,6 +203,26 @@ fn a_rollout_ends_with_the_first_no_two_digests_or_silence() {
 }
 
 #[test]
+fn a_rollout_that_fits_no_more_is_aborted_by_its_commit() {
+    let mut state = fresh();
+    state.apply(ORIGIN, Command::Txn(txn(vec![put("backend/api/a", backend(1))]))).unwrap();
+    let ops = vec![document(CONFIG), Op::Delete { key: key("backend/api/a") }];
+    let start = Command::RolloutStart {
+        txn: Txn { force: true, ..txn(ops) },
+        policy: Policy::default(),
+        participants: Vec::new(),
+    };
+    let id = state.apply(ORIGIN, start).unwrap().id;
+    state
+        .apply(ORIGIN, Command::Txn(Txn { force: true, ..txn(vec![Op::Delete { key: key("backend/api/a") }]) }))
+        .unwrap();
+    let before = state.digest;
+    state.apply(ORIGIN, Command::RolloutCommit { id, at_ms: 1 }).unwrap();
+    assert!(matches!(&state.rollouts.get(&id).unwrap().phase, Phase::Aborted(why) if why.contains("is not there")));
+    assert_eq!((state.digest, state.revision), (before, 2));
+}
+
+#[test]
 fn cohorts_grow_and_a_hundred_percent_is_everybody() {
     let names: Vec<String> = (0..1000).map(|index| format!("proxy-{index}")).collect();
     let of = |percent| names.iter().filter(|name| Rollout::in_cohort(7, name, percent)).collect::<Vec<_>>();

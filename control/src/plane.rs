@@ -382,7 +382,7 @@ impl Plane {
             }
             let now = self.node.status();
             let leads = now.role == Role::Leader;
-            if leads || (now.leader.is_some() && now.role == Role::Follower) {
+            if leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner)) {
                 *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
             let state = self.state();

@@ -4,7 +4,7 @@
 use crate::state::{Backend, Command, Errors, Key, Object, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// A proxy that has not been heard of for this long is offline.
@@ -166,16 +166,12 @@ impl Keeper {
 
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {
         self.leases.retain(|id, _| state.leases.contains_key(id));
-        let due: Vec<u64> = state
-            .leases
-            .iter()
-            .filter(|(id, lease)| {
-                let deadline = self.leases.get(id).copied();
-                // Never heard of by this leader: a whole life from when it began.
-                now > deadline.unwrap_or(self.since + Duration::from_millis(lease.ttl_ms))
-            })
-            .map(|(id, _)| *id)
-            .collect();
+        for (id, lease) in state.leases.iter() {
+            // Granted a moment ago, or under another leader: a whole life from now.
+            self.leases.entry(*id).or_insert_with(|| now + Duration::from_millis(lease.ttl_ms));
+        }
+        let due = self.leases.iter().filter(|(_, deadline)| now > **deadline).map(|(id, _)| *id);
+        let due: BTreeSet<u64> = due.collect();
         self.frozen.clear();
         if due.is_empty() {
             return None;
@@ -396,6 +392,19 @@ mod tests {
         state.apply(ORIGIN, commands[0].clone()).unwrap();
         assert_eq!(state.objects.size(), 0);
         assert!(keeper.handle_tick(&state, 1, 0, ms(20_000)).is_empty());
+    }
+
+    #[test]
+    fn a_lease_lives_from_when_it_is_granted_however_long_its_leader_leads() {
+        let start = Instant::now();
+        let mut state = State::default();
+        let mut keeper = Keeper::new(start);
+        let ms = |ms| start + Duration::from_millis(ms);
+        assert!(keeper.handle_tick(&state, 1, 0, ms(60_000)).is_empty());
+        state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 1000 }).unwrap();
+        assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(60_200))), 0);
+        assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(61_200))), 0);
+        assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(61_201))), 1);
     }
 
     #[test]

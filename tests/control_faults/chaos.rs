@@ -246,7 +246,10 @@ fn no_leader(cluster: &Cluster, number: usize) {
             Err(Failure::Definite(503, code)) if code == "no_leader" => {
                 assert!(asked.elapsed() < Duration::from_secs(3), "it took {:?} to say so", asked.elapsed());
                 let status = cluster.member(number).status().expect("a member without a quorum tells its status");
-                assert!(status["member"]["role"] != "leader" && status["leader_age_ms"].as_u64() > Some(500), "{status}");
+                assert!(
+                    status["member"]["role"] != "leader" && status["leader_age_ms"].as_u64() > Some(500),
+                    "{status}"
+                );
                 return;
             }
             // It has not noticed yet.

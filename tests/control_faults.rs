@@ -15,9 +15,13 @@
 mod chaos;
 #[path = "control_faults/client.rs"]
 mod client;
+#[path = "control_faults/clocks.rs"]
+mod clocks;
 #[path = "control_faults/cluster.rs"]
 mod cluster;
 mod common;
+#[path = "control_faults/disks.rs"]
+mod disks;
 #[path = "common/linear.rs"]
 mod linear;
 #[path = "control_faults/namespace.rs"]
@@ -26,6 +30,8 @@ mod namespace;
 mod random;
 #[path = "control_faults/relay.rs"]
 mod relay;
+#[path = "control_faults/traffic.rs"]
+mod traffic;
 #[path = "control_faults/witness.rs"]
 mod witness;
 #[path = "control_faults/workload.rs"]

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(crate) enum Fault {
     /// SIGKILL.
     Kill,
     KillLeader,
@@ -92,7 +92,7 @@ fn members_that_die_stop_and_lag_lose_nothing() {
     for (run, faults) in faults.chunks(FAULTS_PER_RUN).enumerate() {
         let mut random = random.fork();
         let cluster = Cluster::new(&format!("relayed-{run}"), 3, &mut random);
-        torment(cluster, faults, &mut random);
+        trial(cluster, faults, &mut random);
     }
 }
 
@@ -102,7 +102,7 @@ fn members_that_do_not_hear_each_other_lose_nothing() {
     let faults = draw(&ROUTED, &mut random);
     for (run, faults) in faults.chunks(FAULTS_PER_RUN).enumerate() {
         let Some(cluster) = Cluster::in_namespaces(&format!("routed-{run}"), 5) else { return };
-        torment(cluster, faults, &mut random.fork());
+        trial(cluster, faults, &mut random.fork());
     }
 }
 
@@ -111,22 +111,12 @@ fn nowhere() -> Vec<SocketAddr> {
     (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
 }
 
-fn torment(mut cluster: Cluster, faults: &[Fault], random: &mut Random) {
+/// A cluster from its birth to its check.
+fn trial(mut cluster: Cluster, faults: &[Fault], random: &mut Random) {
     let apis = cluster.apis();
     let witness = Witness::start(&apis);
     let mut workload = Workload::start(&apis, &nowhere(), random);
-    let mut slowest = Duration::ZERO;
-    for fault in faults {
-        let begun = Instant::now();
-        inject(&mut cluster, *fault, random);
-        let injected = begun.elapsed();
-        cluster.mend();
-        let mended = Instant::now();
-        cluster.settled();
-        writes_again(&apis, random);
-        slowest = slowest.max(mended.elapsed());
-        println!("{fault:?}: {injected:?}, writes again {:?} after it was mended", mended.elapsed());
-    }
+    let count = torment(&mut cluster, faults, random);
     workload.stop();
     let leader = cluster.settled();
     workload.read_all();
@@ -134,7 +124,31 @@ fn torment(mut cluster: Cluster, faults: &[Fault], random: &mut Random) {
     let seen = witness.summary();
     let log = witness.finish(cluster.member(leader).api);
     workload.check(&log);
-    println!("{} faults, {}; {seen}; at the latest, writes came {slowest:?} after", faults.len(), workload.summary());
+    println!("{count} faults, {}; {seen}", workload.summary());
+}
+
+/// One fault after the other, each mended before the next. Gives how many.
+pub(crate) fn torment(cluster: &mut Cluster, faults: &[Fault], random: &mut Random) -> usize {
+    let apis = cluster.apis();
+    for fault in faults {
+        let begun = Instant::now();
+        inject(cluster, *fault, random);
+        let lasted = begun.elapsed();
+        cluster.mend();
+        let mended = Instant::now();
+        cluster.settled();
+        writes_again(&apis, random);
+        println!("{fault:?}: {lasted:.1?}, writes through every member {:.1?} after it was mended", mended.elapsed());
+    }
+    faults.len()
+}
+
+/// For a test whose subject is another: one of those that change most.
+pub(crate) fn draw_short(random: &mut Random) -> Vec<Fault> {
+    let mut faults =
+        vec![Fault::KillLeader, Fault::PauseLeader, Fault::KillMajority, Fault::Transfer, Fault::IsolateOne];
+    random.shuffle(&mut faults);
+    faults
 }
 
 /// Through every member.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What lies between members.
@@ -33,6 +34,9 @@ pub(crate) struct Member {
     /// It must go on before it can end.
     paused: bool,
 }
+
+/// Clusters of this process so far.
+static NETS: AtomicU8 = AtomicU8::new(0);
 
 /// Killed when dropped.
 pub(crate) struct Cluster {
@@ -98,16 +102,24 @@ impl Member {
 impl Cluster {
     /// Some members behind relays.
     pub(crate) fn new(name: &str, count: usize, random: &mut Random) -> Self {
+        Self::with(name, count, random, |_| {})
+    }
+
+    /// `prepare` sees each of them before it is made.
+    pub(crate) fn with(name: &str, count: usize, random: &mut Random, prepare: impl FnMut(&mut Member)) -> Self {
         let (relay, root) = (Relay::default(), tempfile::tempdir().unwrap());
+        // A part of loopback of its own: a port that a killed member gives free is not drawn by somebody's connection.
+        let net = format!("127.{}.{}", 1 + std::process::id() % 250, NETS.fetch_add(1, Relaxed));
         let members = (1..=count).map(|number| {
-            let address = format!("127.0.0.{number}");
+            let address = format!("{net}.{number}");
             let at = |port| -> SocketAddr { format!("{address}:{port}").parse().unwrap() };
             let (api, peer) = (at(free_port()), at(free_port()));
             let advertised = relay.open(number, peer, random.fork());
             let fields = format!("address: \"{api}\", peer_address: \"{peer}\", peer_advertise: \"{advertised}\"");
             Member::new(root.path(), number, api, &fields)
         });
-        let members = members.collect();
+        let mut members: Vec<Member> = members.collect();
+        members.iter_mut().for_each(prepare);
         Self::run(name, Self { members, network: Network::Relay(relay), _root: root })
     }
 
@@ -268,7 +280,8 @@ impl Cluster {
         let known: Option<Vec<(u64, u64, String)>> = running
             .map(|member| {
                 let status = member.status()?;
-                let role = status["member"]["role"].as_str()?.to_owned();
+                // A new cluster is one when it has its name.
+                let role = status["member"]["role"].as_str().filter(|_| status["cluster"] != "")?.to_owned();
                 Some((status["leader"]["node"].as_u64()?, status["member"]["term"].as_u64()?, role))
             })
             .collect();

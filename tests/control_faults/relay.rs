@@ -1,5 +1,5 @@
 //! A relay before every member's peer listener. It knows who calls by the loopback address that the call comes from:
-//! member `n` is 127.0.0.n, and members call from the address that they listen on.
+//! the last number of member `n` is n, and members call from the address that they listen on.
 
 use crate::random::Random;
 use std::collections::HashMap;

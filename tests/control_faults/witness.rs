@@ -88,7 +88,7 @@ impl Seen {
     /// Who leads, and what has changed, as this member says.
     fn look(&self, api: SocketAddr) {
         while !self.stop.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(60));
+            std::thread::sleep(Duration::from_millis(100));
             let Some(status) = client::get(api, "/v1/status") else { continue };
             let member = &status["member"];
             if member["role"].as_str().is_some_and(|role| role.starts_with("leader")) {

@@ -70,6 +70,16 @@ enum Ask {
     Member(MemberChange),
 }
 
+impl Ask {
+    /// Whether a second time does no more than the first.
+    fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Barrier | Self::KeepAlive(_) | Self::Heartbeat(..) | Self::Fleet => true,
+            Self::Propose(_) | Self::Member(_) => false,
+        }
+    }
+}
+
 /// What it gets.
 #[derive(Serialize, Deserialize)]
 enum Told {
@@ -251,7 +261,10 @@ impl Plane {
             let told = match status.leader {
                 Some((leader, info)) if leader != status.id => {
                     let bytes = bytes.get_or_insert_with(|| postcard::to_allocvec(&ask).unwrap_or_default());
-                    self.ask(leader, &info, bytes.clone()).await
+                    match ask.may_be_repeated() {
+                        true => self.ask_while_it_leads(leader, &info, bytes.clone()).await,
+                        false => self.ask(leader, &info, bytes.clone()).await,
+                    }
                 }
                 Some(_) => self.answer_here(&ask).await,
                 None => Told::NotLeader,
@@ -262,6 +275,19 @@ impl Plane {
                 Told::Unknown => return Err(PlaneError::Unknown),
                 told => return Ok(told),
             }
+        }
+    }
+
+    /// As [`Plane::ask`], for what may be asked again: it ends when the leader is not heard of any more.
+    async fn ask_while_it_leads(&self, leader: u64, info: &MemberInfo, bytes: Vec<u8>) -> Told {
+        let mut status = self.node.watch_status();
+        let lost = status.wait_for(|status| status.leader.as_ref().is_none_or(|(now, _)| *now != leader));
+        tokio::select! {
+            told = self.ask(leader, info, bytes) => match told {
+                Told::Unknown => Told::NotLeader,
+                told => told,
+            },
+            _ = lost => Told::NotLeader,
         }
     }
 

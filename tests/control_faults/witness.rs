@@ -5,12 +5,12 @@ use crate::workload::value_of;
 use ringway_control::view::View;
 use ringway_control::wire::Message;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What was changed, by revision: keys, and the values of those that are registers.
 pub(crate) type Log = BTreeMap<u64, Vec<(String, u64)>>;
@@ -18,8 +18,8 @@ pub(crate) type Log = BTreeMap<u64, Vec<(String, u64)>>;
 #[derive(Default)]
 struct Seen {
     stop: AtomicBool,
-    /// Who said to lead, by term.
-    leaders: Mutex<BTreeMap<u64, BTreeSet<u64>>>,
+    /// Who said to lead with a quorum, and when it was asked and answered, by term.
+    leaders: Mutex<BTreeMap<u64, Vec<(u64, Instant, Instant)>>>,
     log: Mutex<Log>,
     /// Where watchers are.
     views: Mutex<BTreeMap<SocketAddr, (u64, u64, String)>>,
@@ -65,8 +65,13 @@ impl Witness {
         }
         let violations = self.seen.violations.lock().unwrap();
         assert!(violations.is_empty(), "{violations:#?}");
+        // The engine counts leaders by term and number: within a term a greater number may follow a smaller one, once
+        // that one's lease is over, and never the other way.
         for (term, leaders) in &*self.seen.leaders.lock().unwrap() {
-            assert_eq!(leaders.len(), 1, "term {term} had the leaders {leaders:?}");
+            for (later, asked, _) in leaders {
+                let before = leaders.iter().find(|(node, _, answered)| answered < asked && node > later);
+                assert!(before.is_none(), "term {term} was led by {before:?}, and then by {later}");
+            }
         }
         let log = self.seen.log.lock().unwrap().clone();
         let (first, last) = (*log.first_key_value().unwrap().0, *log.last_key_value().unwrap().0);
@@ -89,11 +94,12 @@ impl Seen {
     fn look(&self, api: SocketAddr) {
         while !self.stop.load(SeqCst) {
             std::thread::sleep(Duration::from_millis(100));
+            let asked = Instant::now();
             let Some(status) = client::get(api, "/v1/status") else { continue };
             let member = &status["member"];
-            if member["role"].as_str().is_some_and(|role| role.starts_with("leader")) {
+            if member["role"] == "leader" {
                 let (term, node) = (member["term"].as_u64().unwrap(), member["node"].as_u64().unwrap());
-                self.leaders.lock().unwrap().entry(term).or_default().insert(node);
+                self.leaders.lock().unwrap().entry(term).or_default().push((node, asked, Instant::now()));
             }
             let known = self.log.lock().unwrap().last_key_value().map_or(0, |(revision, _)| *revision);
             let revision = status["revision"].as_u64().unwrap();

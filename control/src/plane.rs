@@ -323,9 +323,7 @@ impl Plane {
                 Ok(()) => Told::Barrier(self.published.borrow().index),
                 Err(error) => unproposed(&error),
             },
-            Ask::KeepAlive(ids) => {
-                self.kept(|keeper, state, now| Told::Missing(keeper.handle_keep_alive(state, ids, now)))
-            }
+            Ask::KeepAlive(ids) => self.keep_alive_here(ids).await,
             Ask::Heartbeat(name, heartbeat) => {
                 let told = self.kept(|keeper, state, now| {
                     keeper.handle_heartbeat(state, name.clone(), (**heartbeat).clone(), now);
@@ -347,12 +345,25 @@ impl Plane {
         }
     }
 
-    /// As leader, or not at all.
+    /// A leader that has just begun may not have applied what it was granted by the one before: that a lease is not there
+    /// is said only of the whole log.
+    async fn keep_alive_here(&self, ids: &[u64]) -> Told {
+        let keep = || self.kept(|keeper, state, now| Told::Missing(keeper.handle_keep_alive(state, ids, now)));
+        match keep() {
+            Told::Missing(missing) if !missing.is_empty() => match self.node.read_barrier(Read::Index).await {
+                Ok(()) => keep(),
+                Err(error) => unproposed(&error),
+            },
+            told => told,
+        }
+    }
+
+    /// As leader, or not at all. One that was stopped and goes on is none, before it has noticed: another may lead.
     fn kept(&self, act: impl FnOnce(&mut Keeper, &State, Instant) -> Told) -> Told {
         let state = self.state();
         match &mut *self.keeper() {
-            Some((_, keeper)) => act(keeper, &state, Instant::now()),
-            None => Told::NotLeader,
+            Some((_, keeper)) if self.node.status().role == Role::Leader => act(keeper, &state, Instant::now()),
+            _ => Told::NotLeader,
         }
     }
 

@@ -167,7 +167,7 @@ fn inject(cluster: &mut Cluster, fault: Fault, random: &mut Random) {
     let leader = cluster.leader_or(random);
     let any = 1 + random.below(count as u64) as usize;
     // Longer than the lease and an election.
-    let lasting = Duration::from_millis(900 + random.below(900));
+    let lasting = Duration::from_millis(700 + random.below(700));
     let others: Vec<usize> = (1..=count).filter(|number| *number != leader).collect();
     match fault {
         Fault::Kill => cluster.member_mut(any).kill(),

@@ -4,7 +4,7 @@ use crate::client;
 use crate::workload::value_of;
 use ringway_control::view::View;
 use ringway_control::wire::Message;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -59,8 +59,10 @@ impl Witness {
             .then_some(())
         });
         self.seen.stop.store(true, SeqCst);
+        // Watchers look up with the next line: this is it.
+        let last = json!({ "address": "127.0.0.1:9", "source": "the-end" });
+        client::json(member, "PUT", "/v1/objects/backend/probe/p?force=true", &last).unwrap();
         for thread in self.threads.drain(..) {
-            // Watchers look up with the next sign of life.
             thread.join().expect("a witness panicked");
         }
         let violations = self.seen.violations.lock().unwrap();

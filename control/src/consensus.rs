@@ -167,6 +167,7 @@ struct Inner {
     stopped: AtomicBool,
     /// One membership change of this member's at a time.
     changing: tokio::sync::Mutex<()>,
+    heard: status::Heard,
     status: watch::Receiver<Status>,
     failure: watch::Receiver<Option<Failure>>,
     server: Mutex<Option<transport::Server>>,
@@ -213,7 +214,9 @@ impl Node {
                 return Err(StartError::Replay(error.to_string()));
             }
         };
-        let handler = Server { raft: raft.clone(), node: options.node, answerer: options.answerer };
+        let heard = status::Heard::default();
+        let (answerer, heard_by) = (options.answerer, heard.clone());
+        let handler = Server { raft: raft.clone(), node: options.node, answerer, heard: heard_by };
         let server_tls = options.tls.as_ref().map(|tls| &tls.server);
         let server = match transport::Server::start(options.listener, server_tls, identity, handler) {
             Ok(server) => server,
@@ -223,7 +226,7 @@ impl Node {
             }
         };
         raft.run();
-        let (status_sender, status) = watch::channel(status::of(&raft, timing.election_max));
+        let (status_sender, status) = watch::channel(status::of(&raft, &heard, timing.election_max));
         let (failure_sender, failure) = watch::channel(None);
         let inner = Arc::new(Inner {
             id: options.node,
@@ -233,6 +236,7 @@ impl Node {
             retired,
             stopped: AtomicBool::new(false),
             changing: tokio::sync::Mutex::default(),
+            heard: heard.clone(),
             status,
             failure,
             server: Mutex::new(Some(server)),
@@ -242,7 +246,7 @@ impl Node {
             timing: timing.clone(),
         });
         let tasks = vec![
-            tokio::spawn(status::publish(raft.clone(), timing, status_sender)),
+            tokio::spawn(status::publish(raft.clone(), heard.clone(), timing, status_sender)),
             tokio::spawn(care::report(raft, store, failure_sender)),
             tokio::spawn(care::watch(Arc::downgrade(&inner))),
         ];
@@ -302,7 +306,7 @@ impl Node {
 
     /// This member's view of the cluster at this moment.
     pub fn status(&self) -> Status {
-        status::of(&self.inner.raft, self.inner.timing.election_max)
+        status::of(&self.inner.raft, &self.inner.heard, self.inner.timing.election_max)
     }
 
     /// The view as it changes; `quorum_age` alone does not count as a change.

@@ -402,6 +402,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_lives_from_when_it_is_granted_however_long_its_leader_leads() {
+        let start = Instant::now();
+        let mut state = State::default();
+        let mut keeper = Keeper::new(start);
+        let ms = |ms| start + Duration::from_millis(ms);
+        assert!(keeper.handle_tick(&state, 1, 0, ms(60_000)).is_empty());
+        state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 1000 }).unwrap();
+        assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(60_200))), 0);
+        assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(61_200))), 0);
+        assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(61_201))), 1);
+    }
+
+    #[test]
     fn a_storm_of_expiries_is_stopped() {
         let start = Instant::now();
         let mut state = leased(50);

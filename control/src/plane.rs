@@ -70,6 +70,16 @@ enum Ask {
     Member(MemberChange),
 }
 
+impl Ask {
+    /// Whether a second time does no more than the first.
+    fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Barrier | Self::KeepAlive(_) | Self::Heartbeat(..) | Self::Fleet => true,
+            Self::Propose(_) | Self::Member(_) => false,
+        }
+    }
+}
+
 /// What it gets.
 #[derive(Serialize, Deserialize)]
 enum Told {
@@ -251,7 +261,10 @@ impl Plane {
             let told = match status.leader {
                 Some((leader, info)) if leader != status.id => {
                     let bytes = bytes.get_or_insert_with(|| postcard::to_allocvec(&ask).unwrap_or_default());
-                    self.ask(leader, &info, bytes.clone()).await
+                    match ask.may_be_repeated() {
+                        true => self.ask_while_it_leads(leader, &info, bytes.clone()).await,
+                        false => self.ask(leader, &info, bytes.clone()).await,
+                    }
                 }
                 Some(_) => self.answer_here(&ask).await,
                 None => Told::NotLeader,
@@ -262,6 +275,19 @@ impl Plane {
                 Told::Unknown => return Err(PlaneError::Unknown),
                 told => return Ok(told),
             }
+        }
+    }
+
+    /// As [`Plane::ask`], for what may be asked again: it ends when the leader is not heard of any more.
+    async fn ask_while_it_leads(&self, leader: u64, info: &MemberInfo, bytes: Vec<u8>) -> Told {
+        let mut status = self.node.watch_status();
+        let lost = status.wait_for(|status| status.leader.as_ref().is_none_or(|(now, _)| *now != leader));
+        tokio::select! {
+            told = self.ask(leader, info, bytes) => match told {
+                Told::Unknown => Told::NotLeader,
+                told => told,
+            },
+            _ = lost => Told::NotLeader,
         }
     }
 
@@ -297,9 +323,7 @@ impl Plane {
                 Ok(()) => Told::Barrier(self.published.borrow().index),
                 Err(error) => unproposed(&error),
             },
-            Ask::KeepAlive(ids) => {
-                self.kept(|keeper, state, now| Told::Missing(keeper.handle_keep_alive(state, ids, now)))
-            }
+            Ask::KeepAlive(ids) => self.keep_alive_here(ids).await,
             Ask::Heartbeat(name, heartbeat) => {
                 let told = self.kept(|keeper, state, now| {
                     keeper.handle_heartbeat(state, name.clone(), (**heartbeat).clone(), now);
@@ -321,12 +345,25 @@ impl Plane {
         }
     }
 
-    /// As leader, or not at all.
+    /// A leader that has just begun may not have applied what it was granted by the one before: that a lease is not there
+    /// is said only of the whole log.
+    async fn keep_alive_here(&self, ids: &[u64]) -> Told {
+        let keep = || self.kept(|keeper, state, now| Told::Missing(keeper.handle_keep_alive(state, ids, now)));
+        match keep() {
+            Told::Missing(missing) if !missing.is_empty() => match self.node.read_barrier(Read::Index).await {
+                Ok(()) => keep(),
+                Err(error) => unproposed(&error),
+            },
+            told => told,
+        }
+    }
+
+    /// As leader, or not at all. One that was stopped and goes on is none, before it has noticed: another may lead.
     fn kept(&self, act: impl FnOnce(&mut Keeper, &State, Instant) -> Told) -> Told {
         let state = self.state();
         match &mut *self.keeper() {
-            Some((_, keeper)) => act(keeper, &state, Instant::now()),
-            None => Told::NotLeader,
+            Some((_, keeper)) if self.node.status().role == Role::Leader => act(keeper, &state, Instant::now()),
+            _ => Told::NotLeader,
         }
     }
 
@@ -382,7 +419,7 @@ impl Plane {
             }
             let now = self.node.status();
             let leads = now.role == Role::Leader;
-            if leads || (now.leader.is_some() && now.role == Role::Follower) {
+            if leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner)) {
                 *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
             let state = self.state();

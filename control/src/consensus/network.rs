@@ -16,6 +16,7 @@ use openraft::raft::{
 
 use super::Timing;
 use super::convert;
+use super::status::Heard;
 use super::types::{Raft, Snapshot, Types, Vote};
 use crate::store::record::MemberInfo;
 use crate::transport::{
@@ -181,6 +182,7 @@ pub(super) struct Server {
     pub(super) raft: Raft,
     pub(super) node: u64,
     pub(super) answerer: Option<super::Answerer>,
+    pub(super) heard: Heard,
 }
 
 impl Handler for Server {
@@ -224,7 +226,11 @@ impl Server {
             entries: entries.inspect_err(|error| tracing::warn!(%error, "an append call")).ok()?,
             leader_commit: call.committed.map(convert::to_log_id),
         };
-        Some(match self.raft.append_entries(request).await.ok()? {
+        let response = self.raft.append_entries(request).await.ok()?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            self.heard.note();
+        }
+        Some(match response {
             AppendEntriesResponse::Success => AppendAnswer::Done,
             AppendEntriesResponse::PartialSuccess(id) => AppendAnswer::Through(id.as_ref().map(convert::log_id)),
             AppendEntriesResponse::Conflict => AppendAnswer::Conflict,

@@ -1,6 +1,7 @@
 //! What a member knows of the cluster.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Instant as _, ServerState};
@@ -45,7 +46,7 @@ pub struct Status {
     pub id: u64,
     /// The term it is in.
     pub term: u64,
-    /// Who leads, as far as this member knows. Its own leadership counts only with [`Role::Leader`].
+    /// Who leads, as far as this member knows: it has been heard of a moment ago. Its own leadership counts only with [`Role::Leader`].
     pub leader: Option<(u64, MemberInfo)>,
     /// What this member is.
     pub role: Role,
@@ -67,8 +68,23 @@ pub struct Status {
     pub learners: Vec<MemberStatus>,
 }
 
+/// When a leader's call was last taken here. The engine remembers whom it voted for, not whether that one is still there:
+/// to a member that is cut off, an old leader would lead for ever. All clones are one.
+#[derive(Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<Option<Instant>>>);
+
+impl Heard {
+    pub(super) fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn within(&self, time: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() <= time)
+    }
+}
+
 /// The view at this moment.
-pub(super) fn of(raft: &Raft, lease: Duration) -> Status {
+pub(super) fn of(raft: &Raft, heard: &Heard, lease: Duration) -> Status {
     let metrics = raft.metrics().borrow_watched().clone();
     let acknowledged = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
     // The only voter is a quorum, at any time; nobody acknowledges it.
@@ -93,10 +109,12 @@ pub(super) fn of(raft: &Raft, lease: Duration) -> Status {
         });
         Some(MemberStatus { node, info: membership.get_node(&node)?.clone(), lag })
     };
+    // A silence in which every follower would have stood for election.
+    let leader = metrics.current_leader.filter(|leader| *leader == metrics.id || heard.within(lease * 2));
     Status {
         id: metrics.id,
         term: metrics.current_term,
-        leader: metrics.current_leader.and_then(|leader| Some((leader, membership.get_node(&leader)?.clone()))),
+        leader: leader.and_then(|leader| Some((leader, membership.get_node(&leader)?.clone()))),
         role,
         last_log: metrics.last_log_index,
         committed: metrics.local_committed.map(|id| id.index()),
@@ -110,10 +128,10 @@ pub(super) fn of(raft: &Raft, lease: Duration) -> Status {
 }
 
 /// Keeps the watched view up to date. A lease runs out without the engine saying so, hence the timer.
-pub(super) async fn publish(raft: Raft, timing: Timing, sender: watch::Sender<Status>) {
+pub(super) async fn publish(raft: Raft, heard: Heard, timing: Timing, sender: watch::Sender<Status>) {
     let mut metrics = raft.metrics();
     loop {
-        let next = of(&raft, timing.election_max);
+        let next = of(&raft, &heard, timing.election_max);
         sender.send_if_modified(|status| {
             let changed = Status { quorum_age: None, ..next.clone() } != Status { quorum_age: None, ..status.clone() };
             *status = next;

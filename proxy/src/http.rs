@@ -213,6 +213,8 @@ impl Client {
     /// Waits for a whole head. Holds no buffer while nothing has come.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
         let worker = Rc::clone(&self.open.worker);
+        // Session tickets and the like, which belong to no answer.
+        self.stream.poll_drive(context);
         loop {
             if !self.input.is_empty() {
                 match self.parse() {
@@ -357,8 +359,12 @@ impl Client {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            self.stream.poll_drive(context);
-            Poll::Ready(true)
+            // What TLS has taken and the kernel has not is not sent.
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Ready(result) => Poll::Ready(result.is_ok()),
+                Poll::Pending if self.timer.poll_fired(context) => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await;
         self.open.worker.cells.sent_bytes.add(sent as u64);

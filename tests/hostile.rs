@@ -32,3 +32,31 @@ fn a_client_that_reads_slowly_over_tls_gets_all_of_it() {
     let script = include_str!("python/slow_tls_reader.py");
     python(script, &[&listen.to_string(), &certificates.text("ca.pem")]);
 }
+
+/// As [`python`], with the client of HTTP/2 at hand.
+fn python_h2(script: &str, arguments: &[&str]) {
+    python(&format!("{}{script}", include_str!("python/h2client.py")), arguments);
+}
+
+#[test]
+fn what_follows_a_tunnel_that_was_not_opened_is_no_request() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    let backend = scripted(|head| match head.split(' ').nth(1) {
+        Some("/denied") => response("403 Forbidden", "", "no"),
+        Some("/made") => response("201 Created", "", "made"),
+        _ => response("200 OK", "", "yes"),
+    });
+    let listen = free_address();
+    let routes = ["ok", "denied", "made", "smuggled", "injected"]
+        .map(|path| format!("{{ match: {{ path: /{path} }}, service: s }}"))
+        .join(", ");
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", routes: [ {routes} ] }}\n");
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    python_h2(include_str!("python/connect_data.py"), &[&listen.to_string()]);
+    wait_for("all to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
+    let seen = backend.requests();
+    assert!(seen.iter().all(|head| !head.contains("smuggled") && !head.contains("injected")), "{seen:?}");
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}

@@ -125,7 +125,7 @@ pub(crate) async fn serve(
         activity.streams.set(activity.streams.get() + 1);
         let active = Active(Rc::clone(&activity));
         let Some((view, listener)) = worker.listener(&open.gate) else { break };
-        let stream = Downstream::new(request, respond);
+        let Some(stream) = Downstream::new(request, respond) else { continue };
         let client = Client::new(
             Rc::clone(&open),
             Stream::Downstream(Box::new(stream.clone())),
@@ -282,10 +282,16 @@ struct Inner {
 }
 
 impl Downstream {
-    fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    /// `None`: the request is malformed, and its stream has been reset (RFC 9113, 8.1.1).
+    fn new(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<Self> {
         let (parts, body) = request.into_parts();
         let mut text = Vec::with_capacity(512);
         let upgrade = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
+        // The library sees to all other fields; of this one it knows that it is UTF-8.
+        if upgrade.as_ref().is_some_and(|protocol| !is_protocol(protocol)) {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return None;
+        }
         let method = if upgrade.is_some() { "GET" } else { parts.method.as_str() };
         text.extend_from_slice(method.as_bytes());
         text.push(b' ');
@@ -336,7 +342,7 @@ impl Downstream {
         }
         text.extend_from_slice(b"\r\n");
         let grpc = fields.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        Self(Rc::new(RefCell::new(Inner {
+        Some(Self(Rc::new(RefCell::new(Inner {
             respond,
             receiver: Receiver::new((!ended).then_some(body), chunked, text),
             method: if parts.method == HttpMethod::HEAD { Method::Head } else { Method::Get },
@@ -344,7 +350,7 @@ impl Downstream {
             grpc,
             head: Vec::new(),
             sender: None,
-        })))
+        }))))
     }
 
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -453,6 +459,17 @@ impl Inner {
         let stream = self.respond.send_response(response, ends).map_err(h2bridge::io_error)?;
         self.sender = Some(Sender::new(stream, framing, ends && !discards));
         Ok(taken)
+    }
+}
+
+/// Whether a name is one that `Upgrade` may have (RFC 9110, 7.8): a token, and perhaps a version.
+fn is_protocol(name: &str) -> bool {
+    let is_token = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    };
+    match name.split_once('/') {
+        Some((name, version)) => is_token(name) && is_token(version),
+        None => is_token(name),
     }
 }
 

@@ -204,6 +204,10 @@ impl Client {
                     }
                 },
             }
+            // A stream of HTTP/2 is one request. What else came on it was for a tunnel that was not opened.
+            if self.stream.carries_one() {
+                return false;
+            }
             self.searched = 0;
             // Part of the next head may be here already.
             self.timer.set(if self.input.is_empty() { self.timeouts.idle } else { self.timeouts.head });

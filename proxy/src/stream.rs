@@ -55,6 +55,11 @@ impl Stream {
         matches!(self, Self::Server(_) | Self::Client(_))
     }
 
+    /// Whether it carries one exchange, and nothing after it.
+    pub(crate) fn carries_one(&self) -> bool {
+        matches!(self, Self::Downstream(_) | Self::Upstream(_))
+    }
+
     /// Whether the backend has said that it has not looked at what was sent: it may be sent again, whatever it was.
     pub(crate) fn was_unprocessed(&self) -> bool {
         matches!(self, Self::Upstream(stream) if stream.was_unprocessed())

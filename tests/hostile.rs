@@ -5,6 +5,7 @@ mod common;
 
 use common::peers::*;
 use common::*;
+use std::io::{Read, Write};
 use std::process::Command;
 
 /// Runs a script of `tests/python` to its end; it must succeed.
@@ -59,4 +60,71 @@ fn what_follows_a_tunnel_that_was_not_opened_is_no_request() {
     let seen = backend.requests();
     assert!(seen.iter().all(|head| !head.contains("smuggled") && !head.contains("injected")), "{seen:?}");
     assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
+#[test]
+fn the_certificates_field_is_ringways_alone() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require("curl")) else { return };
+    if require_python("h2").is_none() {
+        return;
+    }
+    certificates.issue("one", "DNS:one.test,IP:127.0.0.1", "2");
+    // Notes all that comes, trailers too.
+    let backend = Backend::custom(|mut stream, seen| {
+        let mut text = String::new();
+        let mut byte = [0];
+        while let Ok(1) = stream.read(&mut byte) {
+            text.push(char::from(byte[0]));
+            let chunked = text.to_ascii_lowercase().contains("transfer-encoding: chunked");
+            if text.ends_with("\r\n\r\n") && (!chunked || text.contains("\r\n0\r\n")) {
+                seen.lock().unwrap().push(std::mem::take(&mut text));
+                if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let (secure, plain, trusting) = (free_address(), free_address(), free_address());
+    let ca = certificates.text("ca.pem");
+    let listeners = format!(
+        "  - {{ name: secure, address: \"{secure}\", service: s, tls: {{ certificates: [ {} ], \
+         client: {{ ca: \"{ca}\", certificate: optional, header: X-Client-Cert-SHA256 }} }} }}\n\
+         \x20 - {{ name: plain, address: \"{plain}\", service: s }}\n\
+         \x20 - {{ name: trusting, address: \"{trusting}\", service: s, forwarded: {{ trusted: [ 127.0.0.1 ] }} }}\n",
+        certificates.entry("one")
+    );
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let forgeries = ["X-Client-Cert-SHA256: forged", "X_Client_Cert_SHA256: forged", "x-client_cert-sha256: forged"];
+    let others = [
+        "X_Forwarded_For: forged",
+        "x_ringway-explain: forged",
+        "X_Ringway_A_Name_Of_Some_Length: forged",
+        "Transfer_Encoding: forged",
+    ];
+    for forgery in forgeries.iter().chain(&others) {
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            assert_eq!(curl_body(&[version, "-H", forgery, &format!("http://{plain}/")]), "ok");
+        }
+        for version in ["--http1.1", "--http2"] {
+            assert_eq!(curl_body(&[version, "--cacert", &ca, "-H", forgery, &format!("https://{secure}/")]), "ok");
+        }
+        let name = forgery.split(':').next().unwrap();
+        let trailer = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nok\r\n0\r\n{name}: forged\r\nx-kept: kept\r\n\r\n"
+        );
+        assert!(raw(plain, trailer.as_bytes()).starts_with("HTTP/1.1 200"));
+        assert!(raw(trusting, trailer.as_bytes()).starts_with("HTTP/1.1 200"));
+        let script = "import sys\nclient = Client(sys.argv[1])\nstream = client.request(method='POST', end=False)\n\
+            client.h.send_data(stream, b'ok')\n\
+            client.h.send_headers(stream, [(sys.argv[2].lower(), 'forged'), ('x-kept', 'kept')], end_stream=True)\nclient.flush()\n\
+            assert client.pump(lambda: client.over(stream)) and client.status(stream) == 200\n";
+        python_h2(script, &[&plain.to_string(), name]);
+    }
+    let seen = backend.requests();
+    assert!(seen.iter().all(|text| !text.contains("forged")), "{seen:?}");
+    assert_eq!(seen.iter().filter(|text| text.contains("x-kept: kept")).count(), 3 * (forgeries.len() + others.len()));
+    // A hop that is trusted has seen the certificate itself.
+    assert_eq!(curl_body(&["-H", "X-Client-Cert-SHA256: told", &format!("http://{trusting}/")]), "ok");
+    assert!(backend.requests().last().unwrap().contains("X-Client-Cert-SHA256: told"));
+    drop(ringway);
 }

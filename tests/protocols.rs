@@ -22,12 +22,6 @@ fn curl(arguments: &[&str]) -> String {
     }
 }
 
-fn curl_body(arguments: &[&str]) -> String {
-    let done = output("curl", &[&["-sS", "--max-time", "10"][..], arguments].concat());
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8_lossy(&done.stdout).into_owned()
-}
-
 #[test]
 fn every_version_meets_every_version() {
     let (Some(certificates), Some(())) = (Certificates::new(), require("curl")) else { return };

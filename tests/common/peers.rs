@@ -1,6 +1,6 @@
 //! What it takes to speak with TLS and HTTP/2: certificates, configurations with several listeners, frames.
 
-use super::require;
+use super::{output, require};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -67,4 +67,11 @@ pub fn service(name: &str, more: &str, backends: &[(&str, SocketAddr)]) -> Strin
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// What curl gets.
+pub fn curl_body(arguments: &[&str]) -> String {
+    let done = output("curl", &[&["-sS", "--max-time", "10"][..], arguments].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }

@@ -174,8 +174,9 @@ impl<'a> Exchange<'a> {
                     }
                     self.chunks.clear();
                     self.chunks_sent = 0;
-                    let moved =
-                        self.request.body.transfer(self.client.input.bytes(), &mut self.chunks, self.request.encoding);
+                    let keep = |name: &[u8]| !self.request.view.snapshot.is_identity(name);
+                    let (input, encoding) = (self.client.input.bytes(), self.request.encoding);
+                    let moved = self.request.body.transfer_with(input, &mut self.chunks, encoding, keep);
                     let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
                     self.request.count_body(progress.data).map_err(TryError::Downstream)?;
                     self.take_from_client(progress.consumed);

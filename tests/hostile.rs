@@ -128,3 +128,71 @@ fn the_certificates_field_is_ringways_alone() {
     assert!(backend.requests().last().unwrap().contains("X-Client-Cert-SHA256: told"));
     drop(ringway);
 }
+
+#[test]
+fn stalled_streams_hold_nobody_else_up() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    // Reads no body of a request to /stuck; answers others at length or in short.
+    let big = "x".repeat(2_000_000);
+    let backend = Backend::custom(move |mut stream, _| {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            if !matches!(stream.read(&mut byte), Ok(1)) {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        if head.contains("/stuck") {
+            std::thread::sleep(PATIENCE);
+        }
+        let mut body = vec![0; if head.starts_with("POST") { 100_000 } else { 0 }];
+        let _ = stream.read_exact(&mut body);
+        let body = if head.contains("/big") { &big } else { "small" };
+        let _ = stream.write_all(response("200 OK", "connection: close\r\n", body).as_bytes());
+    });
+    let (inner, front) = (free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain }}\n  - {{ name: front, address: \"{front}\", service: h2 }}\n"
+    );
+    let services =
+        service("plain", "", &[("a", backend.address)]) + &service("h2", "protocol: h2,", &[("inner", inner)]);
+    let text = config(&listeners, &services).replace("workers: 2", "workers: 1");
+    let ringway = Ringway::start(&text);
+    let script = r#"
+stalled = Client(sys.argv[1], acknowledges=False)
+streams = [stalled.request(path="/big") for _ in range(40)]
+assert stalled.pump(lambda: all(stalled.status(stream) == 200 for stream in streams))
+# As much as anybody lets through.
+stalled.pump(lambda: False, 1)
+other = Client(sys.argv[1])
+stream = other.request(path="/small")
+assert other.pump(lambda: other.over(stream), 10) and other.status(stream) == 200, other.streams
+
+# The same upwards: one client's uploads, of which some are not taken.
+uploads = Client(sys.argv[2])
+def upload(path, length):
+    stream = uploads.request(method="POST", path=path, fields=[("content-length", "100000" if path != "/stuck" else "5000000")], end=False)
+    left = length
+    while left:
+        if not uploads.pump(lambda: uploads.h.local_flow_control_window(stream) > 0, 0.5 if path == "/stuck" else 10):
+            return stream, left
+        count = min(left, uploads.h.local_flow_control_window(stream), 16384)
+        uploads.h.send_data(stream, b"x" * count, end_stream=count == left and path != "/stuck")
+        uploads.flush()
+        left -= count
+    return stream, 0
+for _ in range(3):
+    upload("/stuck", 5_000_000)
+for _ in range(20):
+    upload("/stuck", 60_000)
+stream, left = upload("/small", 100_000)
+assert left == 0, left
+assert uploads.pump(lambda: uploads.over(stream), 10) and uploads.status(stream) == 200, uploads.streams[stream]
+"#;
+    python_h2(script, &[&front.to_string(), &inner.to_string()]);
+    assert_eq!(ringway.metric("ringway_backend_connects_total{service=\"h2\",backend=\"inner\"}"), 1.0);
+}

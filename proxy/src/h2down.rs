@@ -25,9 +25,11 @@ use tokio::sync::Notify;
 /// What begins an HTTP/2 connection.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Window of a stream and of a connection, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Window of a stream, in bytes: what a backend that does not read leaves here. A connection's is that of all its streams, so
+/// that stalled uploads take nothing from others.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// Largest window (RFC 9113, 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 /// Bytes that a stream may have waiting to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a peer may have reset and we not yet seen: CVE-2023-44487.
@@ -77,7 +79,7 @@ pub(crate) async fn serve(
     builder
         .max_concurrent_streams(http.h2.streams_max)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(http.h2.streams_max.saturating_mul(STREAM_WINDOW).min(WINDOW_MAX))
         .max_header_list_size(u32::try_from(http.head_bytes_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS_PENDING)

@@ -20,8 +20,10 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// Window of a stream: what a client that does not read leaves here.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// All streams' together: the stalled ones take nothing from the others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams on one connection, whatever its peer would allow.
 const STREAMS_MAX: usize = 100;

@@ -6,7 +6,7 @@ mod common;
 use common::peers::*;
 use common::*;
 use std::io::{Read, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Runs a script of `tests/python` to its end; it must succeed.
 fn python(script: &str, arguments: &[&str]) {
@@ -195,4 +195,89 @@ assert uploads.pump(lambda: uploads.over(stream), 10) and uploads.status(stream)
 "#;
     python_h2(script, &[&front.to_string(), &inner.to_string()]);
     assert_eq!(ringway.metric("ringway_backend_connects_total{service=\"h2\",backend=\"inner\"}"), 1.0);
+}
+
+/// A client of this kind does not let its connections end; they do all the same.
+fn ends_in_spite_of(kind: &str) {
+    let Some(certificates) = Certificates::new() else { return };
+    if require_python("h2").is_none() {
+        return;
+    }
+    certificates.issue("one", "DNS:one.test", "2");
+    let backend = scripted(|head| {
+        let length = head.split(['/', ' ']).nth(2).and_then(|word| word.parse().ok()).unwrap_or(0);
+        response("200 OK", "", &"x".repeat(length))
+    });
+    let (plain, secure) = (free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: plain, address: \"{plain}\", service: s, timeouts: {{ idle: 300ms }} }}\n\
+         \x20 - {{ name: tls, address: \"{secure}\", service: s, timeouts: {{ idle: 300ms }}, tls: {{ certificates: [ {} ] }} }}\n",
+        certificates.entry("one")
+    );
+    let services = service("s", "timeouts: { body_idle: 500ms },", &[("a", backend.address)]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    let open = || ringway.metric("ringway_downstream_connections");
+    let script = r#"
+import ssl, threading
+kind, address, ca = sys.argv[1:4]
+held = []
+if kind == "ping":
+    # Says nothing to the PING that comes before the end.
+    client = Client(address)
+    stream = client.request(path="/5")
+    assert client.pump(lambda: client.over(stream))
+    held.append(client)
+elif kind == "queue":
+    # Lets everything be sent, and reads none of it.
+    client = Client(address)
+    client.h.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    client.h.increment_flow_control_window(2**31 - 1 - 65535)
+    client.flush()
+    for _ in range(120):
+        client.request(path="/65000", flush=False)
+    client.flush()
+    held.append(client)
+else:
+    context = ssl.create_default_context(cafile=ca)
+    def ask(length):
+        tcp = socket.socket()
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        host, port = address.rsplit(":", 1)
+        tcp.connect((host, int(port)))
+        connection = context.wrap_socket(tcp, server_hostname="one.test")
+        connection.sendall(f"GET /{length} HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n".encode())
+        held.append(connection)
+    for length in range(2_400_000, 3_200_000, 12_000):
+        ask(length)
+print("sent", flush=True)
+sys.stdin.read()
+"#;
+    let address = if kind == "tls" { secure } else { plain };
+    let mut client = Command::new("python3")
+        .args(["-c", &format!("{}{script}", include_str!("python/h2client.py"))])
+        .args([kind, &address.to_string(), &certificates.text("ca.pem")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 4];
+    client.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    let mut client = Running(client);
+    wait_for("the connections to be left", || (open() == 0.0).then_some(()));
+    assert!(client.0.try_wait().unwrap().is_none(), "the client is still there");
+}
+
+#[test]
+fn who_answers_no_ping_is_left() {
+    ends_in_spite_of("ping");
+}
+
+#[test]
+fn who_reads_no_queued_answers_is_left() {
+    ends_in_spite_of("queue");
+}
+
+#[test]
+fn who_leaves_no_room_for_goodbye_is_left() {
+    ends_in_spite_of("tls");
 }

@@ -38,6 +38,8 @@ const RESETS_PENDING: usize = 32;
 const RESETS_LOCAL: usize = 256;
 /// How long a peer may take to close after us.
 const LINGER_TIME: Duration = Duration::from_secs(1);
+/// How long a peer may take to say that it has heard GOAWAY, and to take what is queued for it, once no stream is served.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// Why a tunnel is not opened that its backend did not open.
 const NOT_SWITCHED: HeaderValue = HeaderValue::from_static("not_switched");
 /// Largest answer head.
@@ -47,7 +49,8 @@ const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 128 * 1024, fields_max: 5
 struct Activity {
     streams: Cell<usize>,
     timer: Timer,
-    idle: Duration,
+    /// How long it runs then: less once the connection ends.
+    idle: Cell<Duration>,
 }
 
 struct Active(Rc<Activity>);
@@ -56,7 +59,7 @@ impl Drop for Active {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
         if self.0.streams.get() == 0 {
-            self.0.timer.set(self.0.idle);
+            self.0.timer.set(self.0.idle.get());
         }
     }
 }
@@ -74,7 +77,7 @@ pub(crate) async fn serve(
     let http = http::http_of(view, listener);
     let timer = worker.timer();
     timer.set(http.timeouts.head);
-    let activity = Rc::new(Activity { streams: Cell::new(0), timer, idle: http.timeouts.idle });
+    let activity = Rc::new(Activity { streams: Cell::new(0), timer, idle: Cell::new(http.timeouts.idle) });
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(http.h2.streams_max)
@@ -137,8 +140,22 @@ pub(crate) async fn serve(
         );
         worker.streams.serve(Job { client, stream, _active: active });
     }
-    // Streams that are still open end by themselves; the connection is driven until then.
-    let _ = poll_fn(|context| connection.poll_closed(context)).await;
+    // Streams that are still open end by themselves; the connection is driven until then, and a moment longer.
+    let mut draining = worker.is_draining();
+    activity.idle.set(if draining { LINGER_TIME } else { CLOSE_TIME });
+    activity.timer.set(activity.idle.get());
+    poll_fn(|context| {
+        if connection.poll_closed(context).is_ready() {
+            return Poll::Ready(());
+        }
+        if worker.is_draining() && !std::mem::replace(&mut draining, true) {
+            activity.idle.set(LINGER_TIME);
+            activity.timer.set(LINGER_TIME);
+        }
+        let fired = activity.timer.poll_fired(context);
+        if fired && activity.streams.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// A stream to be served.
@@ -211,7 +228,7 @@ struct Prefixed {
     stream: Stream,
     read: Buffer,
     worker: Rc<Worker>,
-    /// Runs once our side is closed.
+    /// Runs from when our side begins to close.
     linger: Option<Timer>,
 }
 
@@ -245,12 +262,16 @@ impl AsyncWrite for Prefixed {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        let timer = this.linger.get_or_insert_with(|| {
             let timer = this.worker.timer();
             timer.set(LINGER_TIME);
-            this.linger = Some(timer);
+            timer
+        });
+        // Looked at first: a peer that reads nothing keeps TLS from saying goodbye.
+        if timer.poll_fired(context) {
+            return Poll::Ready(Ok(()));
         }
+        ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
         // Frames that nobody reads would turn the end into a reset, and the last answers and GOAWAY with it.
         let mut sink = [0; 4096];
         loop {
@@ -258,9 +279,6 @@ impl AsyncWrite for Prefixed {
             match Pin::new(&mut this.stream).poll_read(context, &mut space) {
                 Poll::Ready(Ok(())) if !space.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending if this.linger.as_ref().is_some_and(|timer| timer.poll_fired(context)) => {
-                    return Poll::Ready(Ok(()));
-                }
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -384,8 +384,10 @@ impl Client {
         let mut budget = LINGER_BYTES;
         self.timer.set(LINGER_TIME);
         poll_fn(|context| {
+            // A client that reads nothing keeps TLS from saying goodbye.
+            let over = self.timer.poll_fired(context) || worker.is_draining();
             if Pin::new(&mut self.stream).poll_shutdown(context).is_pending() {
-                return Poll::Pending;
+                return if over { Poll::Ready(()) } else { Poll::Pending };
             }
             loop {
                 let held = self.input.len();
@@ -393,7 +395,7 @@ impl Client {
                 match self.input.poll_read(&mut self.stream, 0, context) {
                     Poll::Ready(Ok(count)) if count > 0 && count <= budget => budget -= count,
                     Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending if self.timer.poll_fired(context) || worker.is_draining() => return Poll::Ready(()),
+                    Poll::Pending if over => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
             }

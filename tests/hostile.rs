@@ -6,6 +6,7 @@ mod common;
 use common::peers::*;
 use common::*;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 /// Runs a script of `tests/python` to its end; it must succeed.
@@ -280,4 +281,75 @@ fn who_reads_no_queued_answers_is_left() {
 #[test]
 fn who_leaves_no_room_for_goodbye_is_left() {
     ends_in_spite_of("tls");
+}
+
+#[test]
+fn what_http2_cannot_carry_is_no_fault_of_the_backends() {
+    let backend = Backend::echo("a");
+    let (inner, front) = (free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain, h2: {{ extended_connect: false }} }}\n\
+         \x20 - {{ name: front, address: \"{front}\", service: h2 }}\n"
+    );
+    let services = service("plain", "", &[("a", backend.address)])
+        + &service("h2", "protocol: h2, outlier: { consecutive_failures: 3 },", &[("inner", inner)]);
+    let ringway = Ringway::start(&config(&listeners, &services).replace("workers: 2", "workers: 1"));
+    let ask = |target: &str, host: &str, fields: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
+        let answer = read_answer(&mut send(front, request.as_bytes()), true).unwrap();
+        (answer.status, answer.header("x-ringway-reason").map(str::to_owned))
+    };
+    assert_eq!(ask("/", "a", "").0, 200);
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGVzdHRlc3R0ZXN0dGVzdA==\r\n";
+    for _ in 0..5 {
+        assert_eq!(ask("/a<b", "a", ""), (400, Some("bad_target".to_owned())));
+        assert_eq!(ask("/", "a%41", ""), (400, Some("bad_target".to_owned())));
+        assert_eq!(ask("/", "a", upgrade), (501, Some("upgrade_unsupported".to_owned())));
+    }
+    assert_eq!(ask("/", "a", "").0, 200);
+    assert_eq!(ringway.metric("ringway_backend_failures_total{service=\"h2\",backend=\"inner\"}"), 0.0);
+    assert_eq!(ringway.metric("ringway_backend_connects_total{service=\"h2\",backend=\"inner\"}"), 1.0);
+    assert_eq!(backend_status(&ringway, "inner")["state"], "up");
+}
+
+#[test]
+fn a_stream_that_a_backend_resets_costs_no_connection() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    let (backend, front) = (free_address(), free_address());
+    let script = r#"
+import threading
+def serve(connection):
+    h = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+    h.initiate_connection()
+    connection.sendall(h.data_to_send())
+    while data := connection.recv(65536):
+        for event in h.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                if dict(event.headers)[":path"] == "/bad":
+                    h.reset_stream(event.stream_id, 2)
+                else:
+                    h.send_headers(event.stream_id, [(":status", "200"), ("content-length", "0")], end_stream=True)
+        connection.sendall(h.data_to_send())
+host, port = sys.argv[1].rsplit(":", 1)
+listener = socket.create_server((host, int(port)))
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"#;
+    let server = Command::new("python3")
+        .args(["-c", &format!("{}{script}", include_str!("python/h2client.py"))])
+        .arg(backend.to_string())
+        .spawn()
+        .unwrap();
+    let _server = Running(server);
+    wait_for("the backend", || TcpStream::connect(backend).ok());
+    let listeners = format!("  - {{ name: front, address: \"{front}\", service: h2 }}\n");
+    let services = service("h2", "protocol: h2, retry: { attempts: 0 },", &[("x", backend)]);
+    let ringway = Ringway::start(&config(&listeners, &services).replace("workers: 2", "workers: 1"));
+    assert_eq!(get(front, "/good").unwrap().status, 200);
+    assert_eq!(get(front, "/bad").unwrap().status, 502);
+    assert_eq!(get(front, "/bad").unwrap().status, 502);
+    assert_eq!(get(front, "/good").unwrap().status, 200);
+    assert_eq!(ringway.metric("ringway_backend_connects_total{service=\"h2\",backend=\"x\"}"), 1.0);
 }

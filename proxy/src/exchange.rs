@@ -275,7 +275,10 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
         };
         let upstream = &this.upstreams[guard.index()];
-        let stale = exchange.upstream.reused && exchange.upstream.input.is_empty() && exchange.interims == 0;
+        let stale = exchange.upstream.reused
+            && exchange.upstream.input.is_empty()
+            && exchange.interims == 0
+            && exchange.upstream.stream.is_disconnected();
         match result {
             Ok(()) => {
                 if let Some(began) = began {

@@ -256,7 +256,10 @@ impl<'a> Exchange<'a> {
         loop {
             match self.poll_upstream(context) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(TryError::Upstream(error))),
+                Poll::Ready(Err(error)) => {
+                    let refusal = self.upstream.stream.refusal().map(TryError::Downstream);
+                    return Poll::Ready(Err(refusal.unwrap_or(TryError::Upstream(error))));
+                }
                 Poll::Pending => break,
             }
             match self.take_answer() {

@@ -353,3 +353,85 @@ while True:
     assert_eq!(get(front, "/good").unwrap().status, 200);
     assert_eq!(ringway.metric("ringway_backend_connects_total{service=\"h2\",backend=\"x\"}"), 1.0);
 }
+
+#[test]
+fn resets_and_floods_reach_no_backend_and_end_their_connection() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    let backend = scripted(|head| match head.contains("/slow") {
+        true => {
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            response("200 OK", "", "")
+        }
+        false => response("200 OK", "", &"x".repeat(3_000_000)),
+    });
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let script = r#"
+import struct
+def raw(kind, flags, stream, payload):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+address = sys.argv[1]
+# Requests that are taken back at once, in bursts that no queue overflows from.
+client = Client(address)
+for burst in range(5):
+    for _ in range(20):
+        stream = client.request(path="/reset", flush=False)
+        client.h.reset_stream(stream, 8)
+    client.flush()
+    client.pump(lambda: False, 0.3)
+stream = client.request(path="/ordinary")
+assert client.pump(lambda: client.over(stream)) and client.status(stream) == 200 and client.goaway is None
+# More of that than anybody needs, though not so much at once.
+for burst in range(400):
+    for _ in range(20):
+        stream = client.request(path="/reset", flush=False)
+        client.h.reset_stream(stream, 8)
+    try:
+        client.flush()
+    except OSError:
+        break
+    if client.pump(lambda: client.goaway is not None or client.closed, 0.01):
+        break
+assert client.goaway == 11, client.goaway
+
+for name, frames in {
+    "ping": raw(6, 0, 0, bytes(8)) * 1500,
+    "settings": raw(4, 0, 0, b"") * 1500,
+    "window": raw(8, 0, 0, bytes([0, 0, 0, 1])) * 1500,
+    "empty": raw(0, 0, 1, b"") * 1500,
+}.items():
+    client = Client(address)
+    if name == "empty":
+        client.request(method="POST", path="/slow", end=False)
+    try:
+        client.socket.sendall(frames)
+    except OSError:
+        pass
+    assert client.pump(lambda: client.goaway is not None), name
+    assert client.goaway == 11, (name, client.goaway)
+
+# Who takes much sends many windows.
+client = Client(address)
+for _ in range(3):
+    stream = client.request(path="/long")
+    assert client.pump(lambda: client.over(stream)) and client.streams[stream]["data"] == 3_000_000, client.streams
+
+# A request that is cancelled while its backend works is one that was.
+stream = client.request(path="/slow")
+client.pump(lambda: False, 0.5)
+client.h.reset_stream(stream, 8)
+client.flush()
+client.pump(lambda: False, 0.2)
+"#;
+    python_h2(script, &[&listen.to_string()]);
+    assert!(backend.requests().iter().all(|head| !head.contains("/reset")), "{:?}", backend.requests().len());
+    for reason in ["reset", "ping", "settings", "window", "empty_data"] {
+        let line = format!("ringway_rejected_requests_total{{reason=\"http2_{reason}_flood\"}}");
+        assert_eq!(ringway.metric(&line), 1.0, "{reason}");
+    }
+    let cancelled = || ringway.metric("ringway_proxy_errors_total{service=\"s\",reason=\"client_closed\"}");
+    wait_for("the cancelled request to be counted", || (cancelled() >= 1.0).then_some(()));
+}

@@ -2,6 +2,7 @@
 
 use crate::buffers::Buffer;
 use crate::h2bridge::{self, Framing, Receiver, Sender};
+use crate::h2watch::Watch;
 use crate::http::{self, Client, Peer};
 use crate::stream::Stream;
 use crate::timer::Timer;
@@ -90,7 +91,8 @@ pub(crate) async fn serve(
     if http.h2.extended_connect {
         builder.enable_connect_protocol();
     }
-    let io = Prefixed { stream, read, worker: Rc::clone(&worker), linger: None };
+    let watch = Rc::new(RefCell::new(Watch::new(PREFACE.len())));
+    let io = Prefixed { stream, read, worker: Rc::clone(&worker), linger: None, watch: Rc::clone(&watch) };
     let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
     let connected = poll_fn(|context| match handshake.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(result.ok()),
@@ -104,11 +106,18 @@ pub(crate) async fn serve(
     let mut closing = false;
     // A connection that was accepted just before its listener went may still ask once, as one of HTTP/1.1 may.
     let mut asked = false;
+    let mut flooded = false;
     loop {
         let accepted = poll_fn(|context| {
             loop {
                 if let Poll::Ready(accepted) = connection.poll_accept(context) {
                     return Poll::Ready(accepted);
+                }
+                let flood = watch.borrow().flood();
+                if let Some(reason) = flood.filter(|_| !std::mem::replace(&mut flooded, true)) {
+                    worker.shared.cells.error("", reason);
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    continue;
                 }
                 // Polled in any case: it is also what wakes this task when the worker drains.
                 let fired = activity.timer.poll_fired(context);
@@ -130,7 +139,10 @@ pub(crate) async fn serve(
         activity.streams.set(activity.streams.get() + 1);
         let active = Active(Rc::clone(&activity));
         let Some((view, listener)) = worker.listener(&open.gate) else { break };
-        let Some(stream) = Downstream::new(request, respond) else { continue };
+        let Some(stream) = Downstream::new(request, respond) else {
+            watch.borrow_mut().handle_malformed();
+            continue;
+        };
         let client = Client::new(
             Rc::clone(&open),
             Stream::Downstream(Box::new(stream.clone())),
@@ -207,10 +219,17 @@ async fn run_streams(idle: Rc<RefCell<Vec<Rc<StreamTask>>>>, task: Rc<StreamTask
         let Job { client, stream, _active } = job;
         {
             let mut serving = pin!(client.serve());
-            // A stream that its client resets takes all that was begun for it along.
-            poll_fn(|context| match serving.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => stream.poll_reset(context),
+            // One that was reset before its turn is no request; one that its client resets later takes all that was begun for it
+            // along.
+            let mut begun = false;
+            poll_fn(|context| {
+                if !std::mem::replace(&mut begun, true) && stream.poll_reset(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                match serving.as_mut().poll(context) {
+                    Poll::Ready(()) => Poll::Ready(()),
+                    Poll::Pending => stream.poll_reset(context),
+                }
             })
             .await;
         }
@@ -230,21 +249,30 @@ struct Prefixed {
     worker: Rc<Worker>,
     /// Runs from when our side begins to close.
     linger: Option<Timer>,
+    /// Looks at the frames that pass.
+    watch: Rc<RefCell<Watch>>,
 }
 
 impl AsyncRead for Prefixed {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let mut watch = this.watch.borrow_mut();
+        if watch.flood().is_some() && this.linger.is_none() {
+            // The connection's task is just being polled, and looks at that next.
+            return Poll::Pending;
+        }
         if this.read.is_empty() {
             if this.read.is_allocated() {
                 this.worker.buffers.give(std::mem::take(&mut this.read));
             }
             let before = space.filled().len();
             let read = Pin::new(&mut this.stream).poll_read(context, space);
+            watch.handle_read(&space.filled()[before..], this.worker.second());
             this.worker.cells.received_bytes.add((space.filled().len() - before) as u64);
             return read;
         }
         let count = this.read.len().min(space.remaining());
+        watch.handle_read(&this.read.bytes()[..count], this.worker.second());
         space.put_slice(&this.read.bytes()[..count]);
         this.read.consume(count);
         Poll::Ready(Ok(()))
@@ -253,7 +281,10 @@ impl AsyncRead for Prefixed {
 
 impl AsyncWrite for Prefixed {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
+        this.watch.borrow_mut().handle_written(&bytes[..count]);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -378,7 +409,7 @@ impl Downstream {
     }
 
     /// Ready once the client has reset the stream.
-    fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.0.borrow_mut();
         match &mut inner.sender {
             Some(sender) => sender.stream.poll_reset(context),

@@ -3,70 +3,12 @@
 
 mod common;
 
+use common::peers::*;
 use common::*;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// Certificates of one authority, made by openssl.
-struct Certificates(tempfile::TempDir);
-
-impl Certificates {
-    fn new() -> Option<Self> {
-        require("openssl")?;
-        let this = Self(tempfile::tempdir().unwrap());
-        let args = ["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=ca"];
-        this.openssl(&[&args[..], &NEW_KEY, &["-keyout", "ca.key", "-out", "ca.pem"]].concat());
-        Some(this)
-    }
-
-    fn openssl(&self, arguments: &[&str]) {
-        let made = Command::new("openssl").args(arguments).current_dir(self.0.path()).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
-
-    /// A certificate for these names, valid for so many days, in `NAME.pem` and `NAME.key`.
-    fn issue(&self, name: &str, names: &str, days: &str) {
-        let (key, request, certificate) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
-        std::fs::write(self.path("names.ext"), format!("subjectAltName={names}\n")).unwrap();
-        let args = ["req", "-nodes", "-subj", "/CN=leaf"];
-        self.openssl(&[&args[..], &NEW_KEY, &["-keyout", &key, "-out", &request]].concat());
-        let args = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-        self.openssl(&[&args[..], &["-days", days, "-extfile", "names.ext", "-out", &certificate]].concat());
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    /// `{ certificate: ..., key: ... }`
-    fn entry(&self, name: &str) -> String {
-        format!(
-            "{{ certificate: \"{}\", key: \"{}\" }}",
-            self.text(&format!("{name}.pem")),
-            self.text(&format!("{name}.key"))
-        )
-    }
-}
-
-const NEW_KEY: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
-
-/// A file of listeners and services around these backends.
-fn config(listeners: &str, services: &str) -> String {
-    format!("workers: 2\nadmin: {{ address: \"ADMIN\" }}\nlisteners:\n{listeners}\nservices:\n{services}\n")
-}
-
-fn service(name: &str, more: &str, backends: &[(&str, SocketAddr)]) -> String {
-    let backends: Vec<String> =
-        backends.iter().map(|(id, address)| format!("{{ id: {id}, address: \"{address}\" }}")).collect();
-    format!("  - {{ name: {name}, {more} backends: [ {} ] }}\n", backends.join(", "))
-}
 
 /// `status version size` of curl, or its exit code.
 fn curl(arguments: &[&str]) -> String {
@@ -78,12 +20,6 @@ fn curl(arguments: &[&str]) -> String {
     } else {
         format!("exit {}", done.status.code().unwrap_or(-1))
     }
-}
-
-fn curl_body(arguments: &[&str]) -> String {
-    let done = output("curl", &[&["-sS", "--max-time", "10"][..], arguments].concat());
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 #[test]
@@ -715,7 +651,7 @@ fn what_a_shared_connection_cannot_carry_is_refused_at_once() {
     let ringway = Ringway::start(&config(&listeners, &services));
     let begin = std::time::Instant::now();
     let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGVzdHRlc3R0ZXN0dGVzdA==\r\n\r\n";
-    assert_eq!(read_answer(&mut send(front, upgrade), true).unwrap().status, 502);
+    assert_eq!(read_answer(&mut send(front, upgrade), true).unwrap().status, 501);
     // A listener that speaks no HTTP/2 to who begins with it: an error, and no waiting.
     ringway.reconfigure(&config(
         &listeners.replace("service: plain }", "service: plain, h2: { enabled: false } }"),
@@ -723,12 +659,6 @@ fn what_a_shared_connection_cannot_carry_is_refused_at_once() {
     ));
     wait_for("the old connection to be gone", || (get(front, "/").unwrap().status == 502).then_some(()));
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
-}
-
-/// A frame of HTTP/2 (RFC 9113, 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// What comes until the end, or nothing more for a while: the codes of GOAWAY and RST_STREAM, by type.

@@ -252,8 +252,9 @@ section! {
         required ca: String,
         /// Whether a client must have one.
         default("required") certificate: ClientCertificateName,
-        /// Field in which the backend is told the certificate's SHA-256 fingerprint (64 hex digits); a client's own field of
-        /// that name is removed. For `http`.
+        /// Field in which the backend is told the certificate's SHA-256 fingerprint (64 hex digits). What clients say in
+        /// a field of that name, also with `_` for `-` or in a trailer, is removed on every listener, unless the client is in
+        /// `forwarded.trusted` there. For `http`.
         default("x-client-cert-sha256") header: String,
     }
 }

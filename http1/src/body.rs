@@ -95,6 +95,20 @@ impl Body {
     /// # Errors
     /// The input is malformed; what was appended before is still good, but the message must be cut off.
     pub fn transfer(&mut self, input: &[u8], out: &mut Vec<u8>, encoding: Encoding) -> Result<Progress, ParseError> {
+        self.transfer_with(input, out, encoding, |_| true)
+    }
+
+    /// As [`Body::transfer`], without the trailer fields for whose names `keep` does not hold.
+    ///
+    /// # Errors
+    /// As [`Body::transfer`].
+    pub fn transfer_with(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        encoding: Encoding,
+        keep: impl Fn(&[u8]) -> bool,
+    ) -> Result<Progress, ParseError> {
         let mut progress = Progress::default();
         if self.is_end() {
             return Ok(Progress { done: true, ..progress });
@@ -118,10 +132,10 @@ impl Body {
                     ChunkEvent::End(trailer) => {
                         if encoding == Encoding::Chunked {
                             out.extend_from_slice(b"0\r\n");
-                            write::trailers(&input[trailer], out)?;
+                            write::trailers(&input[trailer], out, &keep)?;
                             out.extend_from_slice(b"\r\n");
                         } else {
-                            write::trailers(&input[trailer], &mut Vec::new())?;
+                            write::trailers(&input[trailer], &mut Vec::new(), &keep)?;
                         }
                         progress.done = true;
                         break;
@@ -153,7 +167,7 @@ impl Body {
             }
             Self::Chunked(decoder) => match decoder.next(input, &mut progress.consumed)? {
                 ChunkEvent::Data(range) => data = range,
-                ChunkEvent::End(trailer) => write::trailers(&input[trailer], trailers)?,
+                ChunkEvent::End(trailer) => write::trailers(&input[trailer], trailers, |_| true)?,
                 ChunkEvent::NeedMore => {}
             },
         }

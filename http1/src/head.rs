@@ -153,9 +153,16 @@ pub enum FieldName {
     Forwarded,
     /// `x-ringway-…`: ours, never a client's.
     Ringway,
+    /// One of these but for `_` in place of `-`: who reads fields as variables (CGI, WSGI) cannot tell the two apart.
+    Disguised,
     /// Any other name that `Connection` lists: for this hop only.
     Nominated,
 }
+
+/// How names of ours begin.
+const RINGWAY: &[u8] = b"x-ringway-";
+/// Longest name that [`FieldName::classify`] knows whole.
+const KNOWN_BYTES_MAX: usize = 18;
 
 impl FieldName {
     pub(crate) fn classify(name: &[u8]) -> Self {
@@ -180,12 +187,27 @@ impl FieldName {
             17 if is(b"transfer-encoding") => Self::TransferEncoding,
             17 if is(b"x-forwarded-proto") => Self::XForwardedProto,
             18 if is(b"proxy-authenticate") => Self::ProxyAuthenticate,
-            len if len > 10 && name[..10].eq_ignore_ascii_case(b"x-ringway-") => Self::Ringway,
+            len if len > 10 && name[..10].eq_ignore_ascii_case(RINGWAY) => Self::Ringway,
+            _ if memchr::memchr(b'_', name).is_some() => Self::unmask(name),
             _ => Self::Other,
         }
     }
 
-    /// Whether the field is for one hop only and is never passed on as it was received.
+    /// Whether a name with `_` is one of these with `-`.
+    #[cold]
+    fn unmask(name: &[u8]) -> Self {
+        let mut dashed = [0; KNOWN_BYTES_MAX];
+        for (to, from) in dashed.iter_mut().zip(name) {
+            *to = if *from == b'_' { b'-' } else { *from };
+        }
+        let known = match dashed.get(..name.len()) {
+            Some(dashed) => Self::classify(dashed) != Self::Other,
+            None => dashed[..RINGWAY.len()].eq_ignore_ascii_case(RINGWAY),
+        };
+        if known { Self::Disguised } else { Self::Other }
+    }
+
+    /// Whether the field is for one hop only, or pretends to be, and is never passed on as it was received.
     #[must_use]
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
@@ -198,6 +220,7 @@ impl FieldName {
                 | Self::Upgrade
                 | Self::Http2Settings
                 | Self::Nominated
+                | Self::Disguised
         )
     }
 
@@ -339,4 +362,25 @@ pub(crate) fn collect_fields(
     }
     framing.nominate(buffer, fields);
     Ok(framing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn underscores_hide_nothing() {
+        for name in [
+            "X_Forwarded_For",
+            "x-forwarded_host",
+            "transfer_encoding",
+            "X_RINGWAY_explain",
+            "x_ringway-of-any-length-at-all",
+        ] {
+            assert_eq!(FieldName::classify(name.as_bytes()), FieldName::Disguised, "{name}");
+        }
+        for name in ["_", "x_request_id", "x_ringway_", "x_forwarded_for_", "proxy_authenticate_x"] {
+            assert_eq!(FieldName::classify(name.as_bytes()), FieldName::Other, "{name}");
+        }
+    }
 }

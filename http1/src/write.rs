@@ -43,8 +43,8 @@ pub fn chunk_size(size: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the trailer fields that may be passed on; `section` ends with its empty line.
-pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>) -> Result<(), ParseError> {
+/// Appends the trailer fields that may be passed on and for whose names `keep` holds; `section` ends with its empty line.
+pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>, keep: impl Fn(&[u8]) -> bool) -> Result<(), ParseError> {
     if section == b"\r\n" || section.is_empty() {
         return Ok(());
     }
@@ -52,7 +52,8 @@ pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>) -> Result<(), ParseErr
     match httparse::parse_headers(section, &mut table) {
         Ok(httparse::Status::Complete((len, fields))) if len == section.len() => {
             for header in fields {
-                if FieldName::classify(header.name.as_bytes()).may_trail() {
+                let name = header.name.as_bytes();
+                if FieldName::classify(name).may_trail() && keep(name) {
                     field(out, header.name, header.value);
                 }
             }

@@ -158,6 +158,7 @@ impl Proxy {
             config: Arc::clone(&empty),
             services: Box::default(),
             tls: Box::default(),
+            identity_fields: Box::default(),
             files_digest: 0,
             shadow: None,
         }));

@@ -72,6 +72,12 @@ pub enum ProxyError {
     /// A WebSocket handshake without a proper key (RFC 6455, 4.2.1).
     #[error("bad WebSocket key")]
     WebSocketKey,
+    /// A target or an authority that HTTP/2 cannot carry to the backend.
+    #[error("target or authority cannot be sent over HTTP/2")]
+    BadTarget,
+    /// The backend takes no WebSocket over HTTP/2 (RFC 8441).
+    #[error("backend takes no upgrade over HTTP/2")]
+    UpgradeUnsupported,
     /// None of the hash keys is there, and the service wants one.
     #[error("no hash key in the request")]
     KeyMissing,
@@ -143,9 +149,13 @@ impl ProxyError {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
-            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::KeyMissing | Self::ClientClosed => {
-                400
-            }
+            Self::BadRequest(_)
+            | Self::PathTraversal
+            | Self::WebSocketKey
+            | Self::BadTarget
+            | Self::KeyMissing
+            | Self::ClientClosed => 400,
+            Self::UpgradeUnsupported => 501,
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
             Self::HeadTimeout | Self::BodyTimeout => 408,
@@ -176,6 +186,8 @@ impl ProxyError {
             Self::ConnectRefused => "connect_method_refused",
             Self::Expectation => "unknown_expectation",
             Self::WebSocketKey => "bad_websocket_key",
+            Self::BadTarget => "bad_target",
+            Self::UpgradeUnsupported => "upgrade_unsupported",
             Self::KeyMissing => "hash_key_missing",
             Self::HeadTimeout => "request_head_timeout",
             Self::BodyTimeout => "request_body_timeout",
@@ -209,12 +221,14 @@ impl ProxyError {
             | Self::ConnectRefused
             | Self::Expectation
             | Self::WebSocketKey
+            | Self::BadTarget
             | Self::KeyMissing
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::RateLimited { .. }
             | Self::ClientClosed => Side::Downstream,
             Self::NoRoute
+            | Self::UpgradeUnsupported
             | Self::AllFull
             | Self::QueueTimeout
             | Self::ServiceFull
@@ -271,6 +285,7 @@ impl ProxyError {
             417 => "Expectation Failed",
             429 => "Too Many Requests",
             431 => "Request Header Fields Too Large",
+            501 => "Not Implemented",
             502 => "Bad Gateway",
             503 => "Service Unavailable",
             _ => "Gateway Timeout",

@@ -9,6 +9,7 @@ use crate::http::{self, Client};
 use crate::inflight::{self, InFlight};
 use crate::request::Request;
 use crate::snapshot::ServiceLive;
+use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::upstream::{Connection, Reach};
 use crate::worker::WorkerService;
@@ -17,10 +18,12 @@ use pump::{Exchange, TryError};
 use ringway_config::model;
 use ringway_health::Outcome;
 use ringway_http1::Method;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Instant;
 
 /// How often a request is sent anew because its connection was being closed before the backend looked at it.
@@ -44,7 +47,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     if let Some(mirror) = request.actions().and_then(|actions| actions.mirror) {
         mirror::copy(client, request, mirror);
     }
-    let (status, error, next) = match carry(client, request).await {
+    let (status, error, next) = match carry_unless_reset(client, request).await {
         Ok((status, error, next)) => (status, error, next),
         Err(error) => {
             let next = refuse(client, request, error).await;
@@ -91,6 +94,21 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
         (true, true) => Next::Request,
         (true, false) => Next::Linger,
     }
+}
+
+/// Carries the request out until its client takes it back, which only a stream of HTTP/2 can without closing.
+async fn carry_unless_reset(
+    client: &mut Client,
+    request: &mut Request,
+) -> Result<(u16, Option<ProxyError>, Next), ProxyError> {
+    let Stream::Downstream(stream) = &client.stream else { return carry(client, request).await };
+    let stream = stream.clone();
+    let mut carrying = pin!(carry(client, request));
+    poll_fn(|context| match carrying.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(result),
+        Poll::Pending => stream.poll_reset(context).map(|()| Err(ProxyError::ClientClosed)),
+    })
+    .await
 }
 
 /// Tries backends until one answers.
@@ -275,7 +293,10 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
         };
         let upstream = &this.upstreams[guard.index()];
-        let stale = exchange.upstream.reused && exchange.upstream.input.is_empty() && exchange.interims == 0;
+        let stale = exchange.upstream.reused
+            && exchange.upstream.input.is_empty()
+            && exchange.interims == 0
+            && exchange.upstream.stream.is_disconnected();
         match result {
             Ok(()) => {
                 if let Some(began) = began {

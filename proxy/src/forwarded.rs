@@ -42,6 +42,12 @@ fn parse_address(text: &[u8]) -> Option<IpAddr> {
     text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
+/// Whether a field's name is that of another to who reads fields as variables: case aside, and with `_` for `-`.
+pub(crate) fn reads_as(name: &[u8], field: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == field.len() && name.iter().zip(field.as_bytes()).all(|(a, b)| plain(*a) == plain(*b))
+}
+
 /// Whether a field is about who sent the request: replaced or extended by [`append`], never passed on beside it.
 pub(crate) fn is_forwarding(kind: FieldName) -> bool {
     matches!(

@@ -2,6 +2,7 @@
 
 use crate::buffers::Buffer;
 use crate::h2bridge::{self, Framing, Receiver, Sender};
+use crate::h2watch::Watch;
 use crate::http::{self, Client, Peer};
 use crate::stream::Stream;
 use crate::timer::Timer;
@@ -25,9 +26,11 @@ use tokio::sync::Notify;
 /// What begins an HTTP/2 connection.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Window of a stream and of a connection, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Window of a stream, in bytes: what a backend that does not read leaves here. A connection's is that of all its streams, so
+/// that stalled uploads take nothing from others.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// Largest window (RFC 9113, 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
 /// Bytes that a stream may have waiting to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a peer may have reset and we not yet seen: CVE-2023-44487.
@@ -36,6 +39,8 @@ const RESETS_PENDING: usize = 32;
 const RESETS_LOCAL: usize = 256;
 /// How long a peer may take to close after us.
 const LINGER_TIME: Duration = Duration::from_secs(1);
+/// How long a peer may take to say that it has heard GOAWAY, and to take what is queued for it, once no stream is served.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// Why a tunnel is not opened that its backend did not open.
 const NOT_SWITCHED: HeaderValue = HeaderValue::from_static("not_switched");
 /// Largest answer head.
@@ -45,7 +50,8 @@ const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 128 * 1024, fields_max: 5
 struct Activity {
     streams: Cell<usize>,
     timer: Timer,
-    idle: Duration,
+    /// How long it runs then: less once the connection ends.
+    idle: Cell<Duration>,
 }
 
 struct Active(Rc<Activity>);
@@ -54,7 +60,7 @@ impl Drop for Active {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
         if self.0.streams.get() == 0 {
-            self.0.timer.set(self.0.idle);
+            self.0.timer.set(self.0.idle.get());
         }
     }
 }
@@ -72,12 +78,12 @@ pub(crate) async fn serve(
     let http = http::http_of(view, listener);
     let timer = worker.timer();
     timer.set(http.timeouts.head);
-    let activity = Rc::new(Activity { streams: Cell::new(0), timer, idle: http.timeouts.idle });
+    let activity = Rc::new(Activity { streams: Cell::new(0), timer, idle: Cell::new(http.timeouts.idle) });
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(http.h2.streams_max)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(http.h2.streams_max.saturating_mul(STREAM_WINDOW).min(WINDOW_MAX))
         .max_header_list_size(u32::try_from(http.head_bytes_max).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS_PENDING)
@@ -85,7 +91,8 @@ pub(crate) async fn serve(
     if http.h2.extended_connect {
         builder.enable_connect_protocol();
     }
-    let io = Prefixed { stream, read, worker: Rc::clone(&worker), linger: None };
+    let watch = Rc::new(RefCell::new(Watch::new(PREFACE.len())));
+    let io = Prefixed { stream, read, worker: Rc::clone(&worker), linger: None, watch: Rc::clone(&watch) };
     let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
     let connected = poll_fn(|context| match handshake.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(result.ok()),
@@ -99,11 +106,18 @@ pub(crate) async fn serve(
     let mut closing = false;
     // A connection that was accepted just before its listener went may still ask once, as one of HTTP/1.1 may.
     let mut asked = false;
+    let mut flooded = false;
     loop {
         let accepted = poll_fn(|context| {
             loop {
                 if let Poll::Ready(accepted) = connection.poll_accept(context) {
                     return Poll::Ready(accepted);
+                }
+                let flood = watch.borrow().flood();
+                if let Some(reason) = flood.filter(|_| !std::mem::replace(&mut flooded, true)) {
+                    worker.shared.cells.error("", reason);
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    continue;
                 }
                 // Polled in any case: it is also what wakes this task when the worker drains.
                 let fired = activity.timer.poll_fired(context);
@@ -125,7 +139,10 @@ pub(crate) async fn serve(
         activity.streams.set(activity.streams.get() + 1);
         let active = Active(Rc::clone(&activity));
         let Some((view, listener)) = worker.listener(&open.gate) else { break };
-        let stream = Downstream::new(request, respond);
+        let Some(stream) = Downstream::new(request, respond) else {
+            watch.borrow_mut().handle_malformed();
+            continue;
+        };
         let client = Client::new(
             Rc::clone(&open),
             Stream::Downstream(Box::new(stream.clone())),
@@ -135,8 +152,22 @@ pub(crate) async fn serve(
         );
         worker.streams.serve(Job { client, stream, _active: active });
     }
-    // Streams that are still open end by themselves; the connection is driven until then.
-    let _ = poll_fn(|context| connection.poll_closed(context)).await;
+    // Streams that are still open end by themselves; the connection is driven until then, and a moment longer.
+    let mut draining = worker.is_draining();
+    activity.idle.set(if draining { LINGER_TIME } else { CLOSE_TIME });
+    activity.timer.set(activity.idle.get());
+    poll_fn(|context| {
+        if connection.poll_closed(context).is_ready() {
+            return Poll::Ready(());
+        }
+        if worker.is_draining() && !std::mem::replace(&mut draining, true) {
+            activity.idle.set(LINGER_TIME);
+            activity.timer.set(LINGER_TIME);
+        }
+        let fired = activity.timer.poll_fired(context);
+        if fired && activity.streams.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// A stream to be served.
@@ -188,10 +219,17 @@ async fn run_streams(idle: Rc<RefCell<Vec<Rc<StreamTask>>>>, task: Rc<StreamTask
         let Job { client, stream, _active } = job;
         {
             let mut serving = pin!(client.serve());
-            // A stream that its client resets takes all that was begun for it along.
-            poll_fn(|context| match serving.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => stream.poll_reset(context),
+            // One that was reset before its turn is no request; one that its client resets later takes all that was begun for it
+            // along.
+            let mut begun = false;
+            poll_fn(|context| {
+                if !std::mem::replace(&mut begun, true) && stream.poll_reset(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                match serving.as_mut().poll(context) {
+                    Poll::Ready(()) => Poll::Ready(()),
+                    Poll::Pending => stream.poll_reset(context),
+                }
             })
             .await;
         }
@@ -209,23 +247,32 @@ struct Prefixed {
     stream: Stream,
     read: Buffer,
     worker: Rc<Worker>,
-    /// Runs once our side is closed.
+    /// Runs from when our side begins to close.
     linger: Option<Timer>,
+    /// Looks at the frames that pass.
+    watch: Rc<RefCell<Watch>>,
 }
 
 impl AsyncRead for Prefixed {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let mut watch = this.watch.borrow_mut();
+        if watch.flood().is_some() && this.linger.is_none() {
+            // The connection's task is just being polled, and looks at that next.
+            return Poll::Pending;
+        }
         if this.read.is_empty() {
             if this.read.is_allocated() {
                 this.worker.buffers.give(std::mem::take(&mut this.read));
             }
             let before = space.filled().len();
             let read = Pin::new(&mut this.stream).poll_read(context, space);
+            watch.handle_read(&space.filled()[before..], this.worker.second());
             this.worker.cells.received_bytes.add((space.filled().len() - before) as u64);
             return read;
         }
         let count = this.read.len().min(space.remaining());
+        watch.handle_read(&this.read.bytes()[..count], this.worker.second());
         space.put_slice(&this.read.bytes()[..count]);
         this.read.consume(count);
         Poll::Ready(Ok(()))
@@ -234,7 +281,10 @@ impl AsyncRead for Prefixed {
 
 impl AsyncWrite for Prefixed {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
+        this.watch.borrow_mut().handle_written(&bytes[..count]);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -243,12 +293,16 @@ impl AsyncWrite for Prefixed {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        let timer = this.linger.get_or_insert_with(|| {
             let timer = this.worker.timer();
             timer.set(LINGER_TIME);
-            this.linger = Some(timer);
+            timer
+        });
+        // Looked at first: a peer that reads nothing keeps TLS from saying goodbye.
+        if timer.poll_fired(context) {
+            return Poll::Ready(Ok(()));
         }
+        ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
         // Frames that nobody reads would turn the end into a reset, and the last answers and GOAWAY with it.
         let mut sink = [0; 4096];
         loop {
@@ -256,9 +310,6 @@ impl AsyncWrite for Prefixed {
             match Pin::new(&mut this.stream).poll_read(context, &mut space) {
                 Poll::Ready(Ok(())) if !space.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending if this.linger.as_ref().is_some_and(|timer| timer.poll_fired(context)) => {
-                    return Poll::Ready(Ok(()));
-                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -282,10 +333,16 @@ struct Inner {
 }
 
 impl Downstream {
-    fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    /// `None`: the request is malformed, and its stream has been reset (RFC 9113, 8.1.1).
+    fn new(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<Self> {
         let (parts, body) = request.into_parts();
         let mut text = Vec::with_capacity(512);
         let upgrade = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
+        // The library sees to all other fields; of this one it knows that it is UTF-8.
+        if upgrade.as_ref().is_some_and(|protocol| !is_protocol(protocol)) {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return None;
+        }
         let method = if upgrade.is_some() { "GET" } else { parts.method.as_str() };
         text.extend_from_slice(method.as_bytes());
         text.push(b' ');
@@ -336,7 +393,7 @@ impl Downstream {
         }
         text.extend_from_slice(b"\r\n");
         let grpc = fields.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        Self(Rc::new(RefCell::new(Inner {
+        Some(Self(Rc::new(RefCell::new(Inner {
             respond,
             receiver: Receiver::new((!ended).then_some(body), chunked, text),
             method: if parts.method == HttpMethod::HEAD { Method::Head } else { Method::Get },
@@ -344,7 +401,7 @@ impl Downstream {
             grpc,
             head: Vec::new(),
             sender: None,
-        })))
+        }))))
     }
 
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -352,7 +409,7 @@ impl Downstream {
     }
 
     /// Ready once the client has reset the stream.
-    fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.0.borrow_mut();
         match &mut inner.sender {
             Some(sender) => sender.stream.poll_reset(context),
@@ -453,6 +510,17 @@ impl Inner {
         let stream = self.respond.send_response(response, ends).map_err(h2bridge::io_error)?;
         self.sender = Some(Sender::new(stream, framing, ends && !discards));
         Ok(taken)
+    }
+}
+
+/// Whether a name is one that `Upgrade` may have (RFC 9110, 7.8): a token, and perhaps a version.
+fn is_protocol(name: &str) -> bool {
+    let is_token = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    };
+    match name.split_once('/') {
+        Some((name, version)) => is_token(name) && is_token(version),
+        None => is_token(name),
     }
 }
 

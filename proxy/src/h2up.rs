@@ -20,8 +20,10 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// Window of a stream: what a client that does not read leaves here.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// All streams' together: the stalled ones take nothing from the others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams on one connection, whatever its peer would allow.
 const STREAMS_MAX: usize = 100;
@@ -183,8 +185,12 @@ pub(crate) struct Upstream {
     receiver: Receiver,
     sender: Option<Sender>,
     unprocessed: bool,
+    /// The connection has failed, and not just this stream.
+    disconnected: bool,
     /// The request could not be sent: there is no answer to wait for.
     broken: bool,
+    /// Nor can it be: of that, the backend knows nothing.
+    refusal: Option<ProxyError>,
 }
 
 impl Drop for Upstream {
@@ -205,7 +211,9 @@ impl Upstream {
             receiver: Receiver::new(None, false, Vec::new()),
             sender: None,
             unprocessed: false,
+            disconnected: false,
             broken: false,
+            refusal: None,
         }
     }
 
@@ -213,14 +221,25 @@ impl Upstream {
         self.unprocessed
     }
 
-    /// Remembers whether the backend has refused the stream before it looked at it (RFC 9113, 8.7).
+    /// Whether another connection may fare better.
+    pub(crate) fn is_disconnected(&self) -> bool {
+        self.disconnected
+    }
+
+    /// Why the request cannot be sent over HTTP/2 at all.
+    pub(crate) fn refusal(&self) -> Option<ProxyError> {
+        self.refusal
+    }
+
+    /// Remembers what has failed, and whether the backend has refused the stream before it looked at it (RFC 9113, 8.7).
     fn failed(&mut self, error: h2::Error) -> io::Error {
+        if error.is_io() || error.is_go_away() || self.sender.is_none() {
+            self.disconnected = true;
+            self.connection.closed.set(true);
+        }
         let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
         if error.is_go_away() && error.is_remote() || refused || self.sender.is_none() {
             self.unprocessed = true;
-            if !refused {
-                self.connection.closed.set(true);
-            }
         }
         h2bridge::io_error(error)
     }
@@ -368,7 +387,14 @@ impl AsyncWrite for Upstream {
             Some(sender) => sender.poll_write(context, bytes),
             None => {
                 let sent = this.poll_head(context, bytes);
-                this.broken = matches!(sent, Poll::Ready(Err(_)));
+                if let Poll::Ready(Err(error)) = &sent {
+                    this.broken = true;
+                    this.refusal = match error.kind() {
+                        ErrorKind::InvalidData => Some(ProxyError::BadTarget),
+                        ErrorKind::Unsupported => Some(ProxyError::UpgradeUnsupported),
+                        _ => None,
+                    };
+                }
                 sent
             }
         }

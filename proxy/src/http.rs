@@ -204,6 +204,10 @@ impl Client {
                     }
                 },
             }
+            // A stream of HTTP/2 is one request. What else came on it was for a tunnel that was not opened.
+            if self.stream.carries_one() {
+                return false;
+            }
             self.searched = 0;
             // Part of the next head may be here already.
             self.timer.set(if self.input.is_empty() { self.timeouts.idle } else { self.timeouts.head });
@@ -213,6 +217,8 @@ impl Client {
     /// Waits for a whole head. Holds no buffer while nothing has come.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
         let worker = Rc::clone(&self.open.worker);
+        // Session tickets and the like, which belong to no answer.
+        self.stream.poll_drive(context);
         loop {
             if !self.input.is_empty() {
                 match self.parse() {
@@ -357,8 +363,12 @@ impl Client {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            self.stream.poll_drive(context);
-            Poll::Ready(true)
+            // What TLS has taken and the kernel has not is not sent.
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Ready(result) => Poll::Ready(result.is_ok()),
+                Poll::Pending if self.timer.poll_fired(context) => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await;
         self.open.worker.cells.sent_bytes.add(sent as u64);
@@ -374,8 +384,10 @@ impl Client {
         let mut budget = LINGER_BYTES;
         self.timer.set(LINGER_TIME);
         poll_fn(|context| {
+            // A client that reads nothing keeps TLS from saying goodbye.
+            let over = self.timer.poll_fired(context) || worker.is_draining();
             if Pin::new(&mut self.stream).poll_shutdown(context).is_pending() {
-                return Poll::Pending;
+                return if over { Poll::Ready(()) } else { Poll::Pending };
             }
             loop {
                 let held = self.input.len();
@@ -383,7 +395,7 @@ impl Client {
                 match self.input.poll_read(&mut self.stream, 0, context) {
                     Poll::Ready(Ok(count)) if count > 0 && count <= budget => budget -= count,
                     Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending if self.timer.poll_fired(context) || worker.is_draining() => return Poll::Ready(()),
+                    Poll::Pending if over => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
             }

@@ -23,6 +23,7 @@ mod front;
 mod h2bridge;
 mod h2down;
 mod h2up;
+mod h2watch;
 mod http;
 mod inflight;
 mod key;

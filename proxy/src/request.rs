@@ -211,8 +211,9 @@ pub(crate) fn plan(
     let certificate = client.peer.certificate.as_ref();
     write::copy_fields(&buffer[..head.head_len], &head.fields, &mut out, |field| match field.kind {
         _ if edits.is_some_and(|edits| actions::drops(edits, field.name.of(buffer))) => false,
-        // Ringway's to say, and nobody else's.
-        _ if certificate.is_some_and(|(name, _)| field.name.of(buffer).eq_ignore_ascii_case(name.as_bytes())) => false,
+        // Ringway's to say, and nobody else's: here, or, but for a hop that is trusted, on another listener.
+        _ if certificate.is_some_and(|(name, _)| forwarded::reads_as(field.name.of(buffer), name)) => false,
+        _ if !trusted && view.snapshot.is_identity(field.name.of(buffer)) => false,
         FieldName::Host => keep_host,
         // 1.0 has no interim answers.
         FieldName::Expect => head.version == Version::Http11,
@@ -530,7 +531,9 @@ impl Request {
         }) {
             return Ok(());
         }
-        let progress = self.body.transfer(input, &mut self.out, self.encoding).map_err(ProxyError::BadRequest)?;
+        let keep = |name: &[u8]| !self.view.snapshot.is_identity(name);
+        let progress = self.body.transfer_with(input, &mut self.out, self.encoding, keep);
+        let progress = progress.map_err(ProxyError::BadRequest)?;
         self.count_body(progress.data)?;
         self.report.received_bytes += progress.consumed as u64;
         client.input.consume(progress.consumed);

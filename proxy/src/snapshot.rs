@@ -3,6 +3,7 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::forwarded;
 use crate::probe::Prober;
 use crate::quic;
 use crate::rate::RateLimiter;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub services: Box<[Arc<Service>]>,
     /// TLS towards clients, listener by listener.
     pub(crate) tls: Box<[Option<Arc<ServerTls>>]>,
+    /// Fields in which some listener tells backends of clients' certificates: no client says them on any listener.
+    pub(crate) identity_fields: Box<[Box<str>]>,
     /// Of the files that TLS is made of.
     pub(crate) files_digest: u64,
     /// The version whose placements are compared with these, or none.
@@ -158,6 +161,14 @@ pub struct Registry {
     tickets: Tickets,
 }
 
+impl Snapshot {
+    /// Whether a field is one in which backends are told of clients' certificates.
+    #[inline]
+    pub(crate) fn is_identity(&self, name: &[u8]) -> bool {
+        self.identity_fields.iter().any(|field| forwarded::reads_as(name, field))
+    }
+}
+
 /// The one pointer to what is in force.
 pub type Current = ArcSwap<Snapshot>;
 
@@ -244,7 +255,9 @@ impl Registry {
                 .map_err(|source| SnapshotError::ListenerTls { listener: listener.name.clone(), source })
         };
         let tls = config.listeners.iter().map(server).collect::<Result<_, _>>()?;
-        Ok(Snapshot { generation, config, services, tls, files_digest, shadow })
+        let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client.as_ref());
+        let identity_fields = clients.map(|client| client.header.as_str().into()).collect();
+        Ok(Snapshot { generation, config, services, tls, identity_fields, files_digest, shadow })
     }
 
     fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {

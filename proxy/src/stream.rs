@@ -3,6 +3,7 @@
 //! HTTP/2 streams take part as bridges that speak HTTP/1.1 on the inside: routing, retries, limits and accounting stand once,
 //! for every mix of versions on the two sides.
 
+use crate::error::ProxyError;
 use crate::h2down::Downstream;
 use crate::h2up::Upstream;
 use std::io;
@@ -53,6 +54,24 @@ impl Stream {
     /// Whether the end of what is written must be told by more than closing.
     pub(crate) fn says_goodbye(&self) -> bool {
         matches!(self, Self::Server(_) | Self::Client(_))
+    }
+
+    /// Whether it carries one exchange, and nothing after it.
+    pub(crate) fn carries_one(&self) -> bool {
+        matches!(self, Self::Downstream(_) | Self::Upstream(_))
+    }
+
+    /// Whether another connection may fare better: not if all that failed is one stream of several.
+    pub(crate) fn is_disconnected(&self) -> bool {
+        !matches!(self, Self::Upstream(stream) if !stream.is_disconnected())
+    }
+
+    /// Why what was written cannot be sent at all: the backend knows nothing of it.
+    pub(crate) fn refusal(&self) -> Option<ProxyError> {
+        match self {
+            Self::Upstream(stream) => stream.refusal(),
+            _ => None,
+        }
     }
 
     /// Whether the backend has said that it has not looked at what was sent: it may be sent again, whatever it was.

@@ -8,6 +8,7 @@
 )]
 
 pub mod control;
+pub mod peers;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

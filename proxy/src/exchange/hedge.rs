@@ -157,6 +157,7 @@ async fn run(
     stream.write_all(&what.bytes).await.map_err(|_| ProxyError::UpstreamClosed)?;
     timer.set_before(config.timeouts.response, what.limit);
     let answered = poll_fn(|context| {
+        stream.poll_drive(context);
         if let Poll::Ready(result) = stream.poll_read_ready(context) {
             return Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed));
         }

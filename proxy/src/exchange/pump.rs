@@ -174,8 +174,9 @@ impl<'a> Exchange<'a> {
                     }
                     self.chunks.clear();
                     self.chunks_sent = 0;
-                    let moved =
-                        self.request.body.transfer(self.client.input.bytes(), &mut self.chunks, self.request.encoding);
+                    let keep = |name: &[u8]| !self.request.view.snapshot.is_identity(name);
+                    let (input, encoding) = (self.client.input.bytes(), self.request.encoding);
+                    let moved = self.request.body.transfer_with(input, &mut self.chunks, encoding, keep);
                     let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
                     self.request.count_body(progress.data).map_err(TryError::Downstream)?;
                     self.take_from_client(progress.consumed);
@@ -255,7 +256,10 @@ impl<'a> Exchange<'a> {
         loop {
             match self.poll_upstream(context) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(TryError::Upstream(error))),
+                Poll::Ready(Err(error)) => {
+                    let refusal = self.upstream.stream.refusal().map(TryError::Downstream);
+                    return Poll::Ready(Err(refusal.unwrap_or(TryError::Upstream(error))));
+                }
                 Poll::Pending => break,
             }
             match self.take_answer() {
@@ -472,8 +476,9 @@ impl<'a> Exchange<'a> {
 
     /// Passes the answer on to its end.
     fn poll_deliver(&mut self, context: &mut Context<'_>) -> Poll<Delivered> {
-        let mut progress = false;
         let mut compressed = false;
+        let sent_before = self.request.report.sent_bytes;
+        let mut progress = false;
         if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
             // The answer may still be whole; the connection cannot go on after it.
             self.upload = Upload::Broken;
@@ -485,7 +490,12 @@ impl<'a> Exchange<'a> {
                 Err(()) => return Poll::Ready(Delivered::ClientGone),
             }
             if self.body.is_end() {
-                return Poll::Ready(Delivered::Whole);
+                // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
+                match Pin::new(&mut self.client.stream).poll_flush(context) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(Delivered::Whole),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Delivered::ClientGone),
+                    Poll::Pending => break true,
+                }
             }
             let available = self.upstream.input.len();
             if available > 0 {
@@ -507,7 +517,6 @@ impl<'a> Exchange<'a> {
                             self.delivered += count as u64;
                             self.request.report.sent_bytes += count as u64;
                             self.client.open.worker.cells.sent_bytes.add(count as u64);
-                            self.client.timer.set_before(self.timeouts().body_idle, self.limit);
                         }
                         Poll::Ready(_) => return Poll::Ready(Delivered::ClientGone),
                         Poll::Pending => break true,
@@ -544,7 +553,7 @@ impl<'a> Exchange<'a> {
                 },
             }
         };
-        if progress {
+        if progress || self.request.report.sent_bytes > sent_before {
             self.client.timer.set_before(self.timeouts().body_idle, self.limit);
         }
         self.client.stream.poll_drive(context);

@@ -1,6 +1,7 @@
 //! Ringway beside HAProxy, nginx, Envoy and Traefik: the same backends, the same load, interleaved.
 
 pub mod cache;
+pub mod grpc;
 pub mod load;
 pub mod peer;
 pub mod report;

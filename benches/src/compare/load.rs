@@ -82,6 +82,21 @@ pub fn saturate(
 /// # Errors
 /// When h2load is missing or says nothing.
 pub fn h2load(url: &str, core: usize, connections: usize, streams: usize, time: Duration) -> Result<Seen> {
+    h2load_with(url, core, connections, streams, time, &[])
+}
+
+/// The same, with more arguments.
+///
+/// # Errors
+/// As [`h2load`].
+pub fn h2load_with(
+    url: &str,
+    core: usize,
+    connections: usize,
+    streams: usize,
+    time: Duration,
+    more: &[&str],
+) -> Result<Seen> {
     let mut command = Command::new("taskset");
     command.args(["-c", &core.to_string(), "h2load", "-t", "1", "-H", "x-user-id: user-1"]);
     command.args([
@@ -95,6 +110,7 @@ pub fn h2load(url: &str, core: usize, connections: usize, streams: usize, time: 
     if streams == 1 {
         command.arg("--h1");
     }
+    command.args(more);
     let output = while_doing(command.arg(url).output(), "run h2load (apt-get install nghttp2-client)")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| line.starts_with("requests: ")).ok_or("h2load gave no result")?;

@@ -67,6 +67,8 @@ pub enum Cover {
     Tls,
     /// HTTP/2 without TLS.
     H2,
+    /// HTTP/2 without TLS, towards backends as well.
+    Grpc,
 }
 
 impl Peer {
@@ -122,6 +124,7 @@ impl Peer {
         match (self, setup.balance) {
             (Self::Nginx, Balance::HashBound) => Some("has no bound: compared with its plain hash"),
             (Self::Traefik, Balance::Hash | Balance::HashBound) => Some("cannot hash a header"),
+            (Self::Envoy, _) if setup.cover == Cover::Grpc => None,
             (Self::Envoy | Self::Traefik | Self::Floor, _) if setup.cover != Cover::Plain => {
                 Some("is not set up for this")
             }
@@ -299,7 +302,7 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
             certificate.display(),
             key.display()
         ),
-        Cover::Plain | Cover::H2 => String::new(),
+        Cover::Plain | Cover::H2 | Cover::Grpc => String::new(),
     };
     let protocol = if setup.front == Front::Tcp { "tcp" } else { "http" };
     let key = if setup.front == Front::Tcp { "" } else { "hash_key: [ { header: x-user-id } ], " };
@@ -315,6 +318,9 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
     if setup.checks {
         text.push_str("    health: { http: { path: /health }, interval: 250ms, timeout: 200ms, rise: 2, fall: 2 }\n");
     }
+    if setup.cover == Cover::Grpc {
+        text.push_str("    protocol: h2\n");
+    }
     text.push_str("    backends:\n");
     for backend in &setup.backends {
         let _ = writeln!(text, "      - {{ id: b{backend}, address: \"127.0.0.1:{backend}\" }}");
@@ -325,7 +331,7 @@ fn ringway(setup: &Setup, port: u16, directory: &Path) -> String {
 fn haproxy(setup: &Setup, port: u16, directory: &Path) -> String {
     let cover = match setup.cover {
         Cover::Plain => String::new(),
-        Cover::H2 => " proto h2".to_owned(),
+        Cover::H2 | Cover::Grpc => " proto h2".to_owned(),
         Cover::Tls => format!(" ssl crt {} alpn h2,http/1.1", directory.join("server.both").display()),
     };
     let mode = if setup.front == Front::Tcp { "tcp" } else { "http" };
@@ -349,7 +355,8 @@ fn haproxy(setup: &Setup, port: u16, directory: &Path) -> String {
         text.push_str("  option httpchk GET /health\n  default-server check inter 250 fall 2 rise 2\n  option redispatch 1\n  retries 3\n");
     }
     for backend in &setup.backends {
-        let _ = writeln!(text, "  server s{backend} 127.0.0.1:{backend}");
+        let protocol = if setup.cover == Cover::Grpc { " proto h2" } else { "" };
+        let _ = writeln!(text, "  server s{backend} 127.0.0.1:{backend}{protocol}");
     }
     text
 }
@@ -372,13 +379,20 @@ fn nginx(setup: &Setup, port: u16, directory: &Path) -> String {
     }
     let (cover, certificate) = match setup.cover {
         Cover::Plain => ("", String::new()),
-        Cover::H2 => (" http2", String::new()),
+        Cover::H2 | Cover::Grpc => (" http2", String::new()),
         Cover::Tls => (
             " ssl http2",
             format!("ssl_certificate {0}/server.pem; ssl_certificate_key {0}/server.key;", directory.display()),
         ),
     };
     let hash = if setup.balance == Balance::RoundRobin { "" } else { "hash $http_x_user_id consistent; " };
+    if setup.cover == Cover::Grpc {
+        return format!(
+            "{head}http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;\n\
+             upstream u {{ {hash}{servers} keepalive 1024; keepalive_requests 1000000000; }}\n\
+             server {{ listen 127.0.0.1:{port} reuseport{cover}; location / {{ grpc_pass grpc://u; }} }} }}\n"
+        );
+    }
     format!(
         "{head}http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;\n\
          upstream u {{ {hash}{servers} keepalive 1024; keepalive_requests 1000000000; }}\n\
@@ -397,9 +411,10 @@ fn envoy(setup: &Setup, port: u16, endpoints: &Path) -> String {
         )
     } else {
         let policy = if hashes { ", hash_policy: [ { header: { header_name: x-user-id } } ]" } else { "" };
+        let codec = if setup.cover == Cover::Grpc { "HTTP2" } else { "HTTP1" };
         format!(
             "{{ name: http, typed_config: {{ \"@type\": {TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager, \
-             stat_prefix: f, codec_type: HTTP1, generate_request_id: false, \
+             stat_prefix: f, codec_type: {codec}, generate_request_id: false, \
              route_config: {{ virtual_hosts: [ {{ name: v, domains: [ \"*\" ], routes: [ {{ match: {{ prefix: / }}, \
              route: {{ cluster: c, timeout: 0s, retry_policy: {{ retry_on: connect-failure, num_retries: 3 }}{policy} }} }} ] }} ] }}, \
              http_filters: [ {{ name: router, typed_config: {{ \"@type\": {TYPES}.filters.http.router.v3.Router, suppress_envoy_headers: true }} }} ] }} }}"
@@ -417,10 +432,17 @@ fn envoy(setup: &Setup, port: u16, endpoints: &Path) -> String {
     } else {
         ""
     };
+    let upstream = if setup.cover == Cover::Grpc {
+        ", typed_extension_protocol_options: { envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { \"@type\": \
+         type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: { \
+         http2_protocol_options: {} } } }"
+    } else {
+        ""
+    };
     format!(
         "node: {{ id: bench, cluster: bench }}\nstatic_resources:\n  listeners:\n  - name: f\n    \
          address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}\n    filter_chains: [ {{ filters: [ {filter} ] }} ]\n  \
-         clusters:\n  - {{ name: c, connect_timeout: 5s, {balance}{checks}, type: EDS, \
+         clusters:\n  - {{ name: c, connect_timeout: 5s, {balance}{checks}{upstream}, type: EDS, \
          eds_cluster_config: {{ eds_config: {{ path_config_source: {{ path: \"{}\" }} }} }}, \
          circuit_breakers: {{ thresholds: [ {{ max_connections: 100000, max_pending_requests: 100000, max_requests: 100000 }} ] }} }}\n",
         endpoints.display()

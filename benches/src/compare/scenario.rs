@@ -1,7 +1,7 @@
 //! What is measured.
 
 use super::cache::{Counts, Tier};
-use super::load::{OpenLoop, Seen, bulk, h2load, handshakes, idle, saturate};
+use super::load::{OpenLoop, Seen, bulk, h2load, h2load_with, handshakes, idle, saturate};
 use super::peer::{Balance, Cover, Front, Peer, Running, Setup};
 use super::report::Table;
 use super::{Result, wait_for_port, while_doing};
@@ -35,7 +35,7 @@ impl Effort {
 }
 
 /// Names of all scenarios.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 20] = [
     "http-round-robin",
     "http-hash",
     "http-bound",
@@ -46,6 +46,7 @@ pub const NAMES: [&str; 19] = [
     "tls-handshake",
     "tls-resumed",
     "h2",
+    "grpc",
     "tcp-small",
     "tcp-new",
     "tcp-bulk",
@@ -79,7 +80,7 @@ pub fn run(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
         "http-bound" => http("HTTP/1.1, 128 B, hash of a header, bound 1.25", Balance::HashBound, "/", 64),
         "http-64k" => http("HTTP/1.1, 64 KiB, hash of a header, bound 1.25", Balance::HashBound, "/64k", 64),
         "http-1m" => http("HTTP/1.1, 1 MiB, hash of a header, bound 1.25", Balance::HashBound, "/1m", 16),
-        "https" | "tls-handshake" | "tls-resumed" | "h2" => covered(name, effort, directory),
+        "https" | "tls-handshake" | "tls-resumed" | "h2" | "grpc" => covered(name, effort, directory),
         "tcp-small" | "tcp-new" => {
             let fleet = Backends::start(4, effort.load_core, directory)?;
             let (title, close) = if name == "tcp-small" {
@@ -276,21 +277,38 @@ fn covered(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
         "https" => ("HTTPS (TLS 1.3), HTTP/1.1, 128 B, hash and bound, 64 connections kept", "CPU us per request"),
         "tls-handshake" => ("Full TLS 1.3 handshakes, ECDSA P-256", "CPU us per handshake"),
         "tls-resumed" => ("Resumed TLS 1.2 handshakes, by ticket", "CPU us per handshake"),
+        "grpc" => ("gRPC unary, 64 B each way, hash and bound, 10 connections of 32 streams", "CPU us per request"),
         _ => ("HTTP/2 to HTTP/1.1, 128 B, hash and bound, 10 connections of 32 streams", "CPU us per request"),
     };
     let mut table = Table::new(title, &[unit, "a second", "errors", "resident MiB"]);
     make_certificate(directory)?;
-    let fleet = Backends::start(4, effort.load_core, directory)?;
-    let cover = if name == "h2" { Cover::H2 } else { Cover::Tls };
-    let setup =
-        Setup { front: Front::Http, balance: Balance::HashBound, backends: fleet.ports.clone(), checks: false, cover };
-    let proxies = start(&setup, &Peer::ALL[..3], effort, directory, &mut table)?;
+    let cover = match name {
+        "h2" => Cover::H2,
+        "grpc" => Cover::Grpc,
+        _ => Cover::Tls,
+    };
+    let fleet = if name == "grpc" { None } else { Some(Backends::start(4, effort.load_core, directory)?) };
+    let backends = match &fleet {
+        Some(fleet) => fleet.ports.clone(),
+        None => super::grpc::serve(4)?,
+    };
+    let setup = Setup { front: Front::Http, balance: Balance::HashBound, backends, checks: false, cover };
+    let peers = if name == "grpc" { &Peer::ALL[..4] } else { &Peer::ALL[..3] };
+    let proxies = start(&setup, peers, effort, directory, &mut table)?;
+    let message = directory.join("message");
+    while_doing(std::fs::write(&message, super::grpc::message()), "write a message")?;
+    let message = message.display().to_string();
+    let unary = ["-d", message.as_str(), "-H", "content-type: application/grpc", "-H", "te: trailers"];
     for round in 0..=effort.rounds {
         for proxy in &proxies {
             let time = if round == 0 { Duration::from_secs(1) } else { effort.time() };
             let (seen, cpu_us) = measure(proxy, || match name {
                 "https" => h2load(&format!("https://127.0.0.1:{}/", proxy.port), effort.load_core, 64, 1, time),
                 "h2" => h2load(&format!("http://127.0.0.1:{}/", proxy.port), effort.load_core, 10, 32, time),
+                "grpc" => {
+                    let url = format!("http://127.0.0.1:{}/bench.Echo/Unary", proxy.port);
+                    h2load_with(&url, effort.load_core, 10, 32, time, &unary)
+                }
                 _ => handshakes(proxy.port, effort.load_core, name == "tls-resumed", time),
             })?;
             if round > 0 {

@@ -1,7 +1,7 @@
 //! A member's disk: the log, the vote and the snapshots in one file, `raft.redb`.
 //!
 //! Reads come from memory, where the whole log is (snapshots keep it to some thousand entries). Writes go through one
-//! thread (`store/writer.rs`): it drains its queue into one transaction, syncs once and then completes the callbacks in
+//! thread (`store/writer.rs`): it drains its queue into one transaction, syncs it and then completes the callbacks in
 //! order. The file is verified whole before anything of it is used (`store/load.rs`); what does not verify is never
 //! repaired by leaving something out, since an entry that a quorum relied on could be what is left out. After an error
 //! of the disk nothing is written any more and [`Store::failed`] says why: the process has to end.

@@ -1,4 +1,4 @@
-//! The thread that writes: queue -> one transaction -> one sync -> callbacks, in the queue's order.
+//! The thread that writes: queue -> one transaction, synced before it is named and after -> callbacks, in the queue's order.
 //!
 //! Votes and entries take the same queue, so their order on disk is the order in which the engine asked.
 
@@ -156,7 +156,10 @@ impl Writer {
             return Ok(());
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let transaction = self.database.begin_write()?;
+            let mut transaction = self.database.begin_write()?;
+            // With one sync, a damaged last write looks like one that a power loss cut short, and is left out without a
+            // word: an acknowledged entry, or a vote. With two, what the file's header names was whole once.
+            transaction.set_two_phase_commit(true);
             for op in batch {
                 op.write(&transaction)?;
             }

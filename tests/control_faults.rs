@@ -2,8 +2,10 @@
 //! while clients write, lock and watch, and a proxy serves. What they saw is checked afterwards.
 //!
 //! Everything is drawn from a seed, which is printed: `RINGWAY_SEED=N cargo test --test control_faults` draws the same
-//! faults again. `RINGWAY_FAULTS=1000 cargo test --release --test control_faults -- --nocapture` injects that many instead
-//! of one of each kind. Namespaces, full disks and wrong clocks need root; without, those tests say that they are skipped.
+//! faults again. `RINGWAY_FAULTS=1000 cargo test --release --test control_faults -- --nocapture` injects that many, with and
+//! without a network between, instead of one of each kind; damages a log in 750 places; and has the control plane dead for
+//! ten minutes instead of ten seconds. Namespaces, full disks and wrong clocks need root, iproute2 and faketime; without,
+//! those tests say that they are skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

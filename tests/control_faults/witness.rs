@@ -15,11 +15,19 @@ use std::time::{Duration, Instant};
 /// What was changed, by revision: keys, and the values of those that are registers.
 pub(crate) type Log = BTreeMap<u64, Vec<(String, u64)>>;
 
+/// A member said to lead, between when it was asked and when it had answered.
+#[derive(Debug)]
+struct Claim {
+    node: u64,
+    asked: Instant,
+    answered: Instant,
+}
+
 #[derive(Default)]
 struct Seen {
     stop: AtomicBool,
-    /// Who said to lead with a quorum, and when it was asked and answered, by term.
-    leaders: Mutex<BTreeMap<u64, Vec<(u64, Instant, Instant)>>>,
+    /// Who said to lead with a quorum, by term.
+    leaders: Mutex<BTreeMap<u64, Vec<Claim>>>,
     log: Mutex<Log>,
     /// Where watchers are.
     views: Mutex<BTreeMap<SocketAddr, (u64, u64, String)>>,
@@ -70,9 +78,9 @@ impl Witness {
         // The engine counts leaders by term and number: within a term a greater number may follow a smaller one, once
         // that one's lease is over, and never the other way.
         for (term, leaders) in &*self.seen.leaders.lock().unwrap() {
-            for (later, asked, _) in leaders {
-                let before = leaders.iter().find(|(node, _, answered)| answered < asked && node > later);
-                assert!(before.is_none(), "term {term} was led by {before:?}, and then by {later}");
+            for later in leaders {
+                let before = leaders.iter().find(|one| one.answered < later.asked && one.node > later.node);
+                assert!(before.is_none(), "term {term} was led by {before:?}, and then by {later:?}");
             }
         }
         let log = self.seen.log.lock().unwrap().clone();
@@ -101,7 +109,11 @@ impl Seen {
             let member = &status["member"];
             if member["role"] == "leader" {
                 let (term, node) = (member["term"].as_u64().unwrap(), member["node"].as_u64().unwrap());
-                self.leaders.lock().unwrap().entry(term).or_default().push((node, asked, Instant::now()));
+                self.leaders.lock().unwrap().entry(term).or_default().push(Claim {
+                    node,
+                    asked,
+                    answered: Instant::now(),
+                });
             }
             let known = self.log.lock().unwrap().last_key_value().map_or(0, |(revision, _)| *revision);
             let revision = status["revision"].as_u64().unwrap();

@@ -1,4 +1,5 @@
-//! The thread that writes: queue -> one transaction, synced before it is named and after -> callbacks, in the queue's order.
+//! The thread that writes: queue -> one transaction, synced before the header names it and after -> callbacks, in the
+//! queue's order.
 //!
 //! Votes and entries take the same queue, so their order on disk is the order in which the engine asked.
 

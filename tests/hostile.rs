@@ -435,3 +435,38 @@ client.pump(lambda: False, 0.2)
     let cancelled = || ringway.metric("ringway_proxy_errors_total{service=\"s\",reason=\"client_closed\"}");
     wait_for("the cancelled request to be counted", || (cancelled() >= 1.0).then_some(()));
 }
+
+#[test]
+fn an_answer_that_broke_leaves_nothing_in_the_one_that_wins() {
+    let wait = |millis| std::thread::sleep(std::time::Duration::from_millis(millis));
+    let broken = Backend::custom(move |mut stream, _| {
+        if read_request(&mut stream).is_some() {
+            wait(1000);
+            let _ =
+                stream.write_all(b"HTTP/1.1 503 No\r\nx-first: 1\r\nretry-after: 9\r\ncontent-length: 10\r\n\r\nabc");
+        }
+    });
+    let good = Backend::custom(move |mut stream, _| {
+        if read_request(&mut stream).is_some() {
+            wait(1000);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+    });
+    let listen = free_address();
+    let service = "balance: { policy: first, affinity_cookie: { name: at, secret: 0123456789abcdef0123456789abcdef } }\nhedge: { after: 400ms, budget: 100 }\noutlier: { consecutive_failures: 1000 }";
+    let targets = [("broken", broken.address), ("good", good.address)];
+    let ringway = Ringway::start(&simple(listen, service, &targets).replace("workers: 2", "workers: 1"));
+    let mut cookies = std::collections::HashSet::new();
+    for _ in 0..4 {
+        let answer = raw(listen, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        // A machine that stands still for a moment may see the first answer begin, and the second try given up.
+        let whole = answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok");
+        assert!(whole || answer.starts_with("HTTP/1.1 502"), "{answer}");
+        assert!(answer.matches("HTTP/1.1").count() == 1 && !answer.contains("x-first"), "{answer}");
+        whole.then(|| {
+            cookies.insert(answer.lines().find(|line| line.starts_with("set-cookie")).unwrap_or_default().to_owned())
+        });
+    }
+    assert_eq!(cookies.len(), 1, "{cookies:?}");
+    assert!(ringway.metric("ringway_hedges_won_total{service=\"s\"}") >= 1.0);
+}

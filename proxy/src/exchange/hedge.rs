@@ -71,6 +71,8 @@ impl Hedge {
                     }
                     this.cells.hedges_won.increment();
                     *guard = rival.guard;
+                    exchange.request.set_cookie =
+                        guard.wants_cookie().then(|| guard.cookie()).or(exchange.request.set_cookie);
                     exchange.request.selection = rival.selection;
                     exchange.request.report.backend = Some(guard.index());
                     exchange.replace(rival.connection);

@@ -470,3 +470,53 @@ fn an_answer_that_broke_leaves_nothing_in_the_one_that_wins() {
     assert_eq!(cookies.len(), 1, "{cookies:?}");
     assert!(ringway.metric("ringway_hedges_won_total{service=\"s\"}") >= 1.0);
 }
+
+#[test]
+fn a_clients_deadline_is_no_fault_of_a_backend() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    let wait = |millis| std::thread::sleep(std::time::Duration::from_millis(millis));
+    let backend = Backend::echo("a");
+    let (inner, front, hedged) = (free_address(), free_address(), free_address());
+    // A backend whose handshake takes its time.
+    let slow = Backend::custom(move |stream, _| {
+        wait(800);
+        let Ok(behind) = TcpStream::connect(inner) else { return };
+        let (mut from, mut to) = (stream.try_clone().unwrap(), behind.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = std::io::copy(&mut &behind, &mut &stream);
+    });
+    let silent = || Backend::custom(|mut stream, _| while read_request(&mut stream).is_some() {});
+    let (first, second) = (silent(), silent());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain, tls: {{ certificates: [ {} ] }} }}\n\
+         \x20 - {{ name: front, address: \"{front}\", service: h2 }}\n\
+         \x20 - {{ name: hedged, address: \"{hedged}\", service: hedged }}\n",
+        certificates.entry("one")
+    );
+    let services = service("plain", "", &[("a", backend.address)])
+        + &service(
+            "h2",
+            "protocol: h2, tls: { verify: false }, timeouts: { connect: 10s }, outlier: { consecutive_failures: 1 },",
+            &[("slow", slow.address)],
+        )
+        + &service(
+            "hedged",
+            "hedge: { after: 50ms, budget: 100 }, outlier: { consecutive_failures: 1 },",
+            &[("first", first.address), ("second", second.address)],
+        );
+    let ringway = Ringway::start(&config(&listeners, &services).replace("workers: 2", "workers: 1"));
+    let hasty: Vec<_> = (0..3).map(|_| send(front, b"GET / HTTP/1.1\r\nHost: a\r\ngrpc-timeout: 1n\r\n\r\n")).collect();
+    wait(20);
+    assert_eq!(get(front, "/").unwrap().status, 200);
+    for mut stream in hasty {
+        let answer = read_answer(&mut stream, true).unwrap();
+        assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")));
+    }
+    assert_eq!(slow.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+    let answer = get_with(hedged, "/", "grpc-timeout: 500m\r\n").unwrap();
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")));
+    assert_eq!(ringway.metric("ringway_hedges_total{service=\"hedged\"}"), 1.0);
+    // Nor of one that may not be ejected because it is the last.
+    assert!(!ringway.log().contains("failures in a row"), "{}", ringway.log());
+}

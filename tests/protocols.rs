@@ -651,7 +651,7 @@ fn what_a_shared_connection_cannot_carry_is_refused_at_once() {
     let ringway = Ringway::start(&config(&listeners, &services));
     let begin = std::time::Instant::now();
     let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGVzdHRlc3R0ZXN0dGVzdA==\r\n\r\n";
-    assert_eq!(read_answer(&mut send(front, upgrade), true).unwrap().status, 501);
+    assert_eq!(read_answer(&mut send(front, upgrade), true).unwrap().status, 502);
     // A listener that speaks no HTTP/2 to who begins with it: an error, and no waiting.
     ringway.reconfigure(&config(
         &listeners.replace("service: plain }", "service: plain, h2: { enabled: false } }"),

@@ -541,7 +541,7 @@ fn connections_have_ids_of_their_own_in_proxy_headers() {
          frontend behind\n bind {behind} accept-proxy\n\
          \x20http-request return status 200 content-type text/plain lf-string \"%[fc_pp_unique_id] %[src]\"\n\
          frontend before\n bind {before}\n unique-id-format given-%[rand(9999999)]-%pid\n default_backend b\n\
-         backend b\n server s {front} send-proxy-v2 proxy-v2-options unique-id\n"
+         backend b\n server s {front} send-proxy-v2 proxy-v2-options unique-id,crc32c\n"
     );
     std::fs::write(&path, text).unwrap();
     let haproxy = Command::new("haproxy").args(["-db", "-f"]).arg(&path).stdout(Stdio::null()).spawn().unwrap();

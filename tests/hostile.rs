@@ -520,3 +520,35 @@ fn a_clients_deadline_is_no_fault_of_a_backend() {
     // Nor of one that may not be ejected because it is the last.
     assert!(!ringway.log().contains("failures in a row"), "{}", ringway.log());
 }
+
+#[test]
+fn a_stream_has_one_host_and_its_backends_grpc_status() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    let backend = scripted(|_| {
+        "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\nx-ringway-reason: theirs\r\ntransfer-encoding: chunked\r\n\r\n\
+         5\r\nhello\r\n0\r\ngrpc-status: 0\r\n\r\n"
+            .to_owned()
+    });
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let _ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let script = r#"
+client = Client(sys.argv[1])
+stream = client.request([("content-type", "application/grpc"), ("te", "trailers")], method="POST")
+assert client.pump(lambda: client.over(stream))
+answer = client.streams[stream]
+assert answer["data"] == 5 and answer["trailers"] == {"grpc-status": "0"} and "grpc-status" not in answer["fields"], answer
+for hosts in (["b.test"], ["a.test", "b.test"], ["a.test", "a.test"], ["a.test:81"], [""]):
+    stream = client.request([("host", host) for host in hosts], path="/differs")
+    assert client.pump(lambda: client.over(stream))
+    assert client.streams[stream]["reset"] == 1 and client.goaway is None, (hosts, client.streams[stream])
+for hosts, authority in ((["A.test"], "a.test"), (["a.test"], None), ([], "a.test")):
+    stream = client.request([("host", host) for host in hosts], path="/same", authority=authority)
+    assert client.pump(lambda: client.over(stream)) and client.status(stream) == 200, (hosts, client.streams[stream])
+"#;
+    python_h2(script, &[&listen.to_string()]);
+    let seen = backend.requests();
+    assert!(seen.iter().all(|head| !head.contains("/differs") && head.matches("ost: ").count() == 2), "{seen:?}");
+}

@@ -435,3 +435,120 @@ client.pump(lambda: False, 0.2)
     let cancelled = || ringway.metric("ringway_proxy_errors_total{service=\"s\",reason=\"client_closed\"}");
     wait_for("the cancelled request to be counted", || (cancelled() >= 1.0).then_some(()));
 }
+
+#[test]
+fn an_answer_that_broke_leaves_nothing_in_the_one_that_wins() {
+    let wait = |millis| std::thread::sleep(std::time::Duration::from_millis(millis));
+    let broken = Backend::custom(move |mut stream, _| {
+        if read_request(&mut stream).is_some() {
+            wait(1000);
+            let _ =
+                stream.write_all(b"HTTP/1.1 503 No\r\nx-first: 1\r\nretry-after: 9\r\ncontent-length: 10\r\n\r\nabc");
+        }
+    });
+    let good = Backend::custom(move |mut stream, _| {
+        if read_request(&mut stream).is_some() {
+            wait(1000);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+    });
+    let listen = free_address();
+    let service = "balance: { policy: first, affinity_cookie: { name: at, secret: 0123456789abcdef0123456789abcdef } }\nhedge: { after: 400ms, budget: 100 }\noutlier: { consecutive_failures: 1000 }";
+    let targets = [("broken", broken.address), ("good", good.address)];
+    let ringway = Ringway::start(&simple(listen, service, &targets).replace("workers: 2", "workers: 1"));
+    let mut cookies = std::collections::HashSet::new();
+    for _ in 0..4 {
+        let answer = raw(listen, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        // A machine that stands still for a moment may see the first answer begin, and the second try given up.
+        let whole = answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok");
+        assert!(whole || answer.starts_with("HTTP/1.1 502"), "{answer}");
+        assert!(answer.matches("HTTP/1.1").count() == 1 && !answer.contains("x-first"), "{answer}");
+        whole.then(|| {
+            cookies.insert(answer.lines().find(|line| line.starts_with("set-cookie")).unwrap_or_default().to_owned())
+        });
+    }
+    assert_eq!(cookies.len(), 1, "{cookies:?}");
+    assert!(ringway.metric("ringway_hedges_won_total{service=\"s\"}") >= 1.0);
+}
+
+#[test]
+fn a_clients_deadline_is_no_fault_of_a_backend() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    let wait = |millis| std::thread::sleep(std::time::Duration::from_millis(millis));
+    let backend = Backend::echo("a");
+    let (inner, front, hedged) = (free_address(), free_address(), free_address());
+    // A backend whose handshake takes its time.
+    let slow = Backend::custom(move |stream, _| {
+        wait(800);
+        let Ok(behind) = TcpStream::connect(inner) else { return };
+        let (mut from, mut to) = (stream.try_clone().unwrap(), behind.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = std::io::copy(&mut &behind, &mut &stream);
+    });
+    let silent = || Backend::custom(|mut stream, _| while read_request(&mut stream).is_some() {});
+    let (first, second) = (silent(), silent());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain, tls: {{ certificates: [ {} ] }} }}\n\
+         \x20 - {{ name: front, address: \"{front}\", service: h2 }}\n\
+         \x20 - {{ name: hedged, address: \"{hedged}\", service: hedged }}\n",
+        certificates.entry("one")
+    );
+    let services = service("plain", "", &[("a", backend.address)])
+        + &service(
+            "h2",
+            "protocol: h2, tls: { verify: false }, timeouts: { connect: 10s }, outlier: { consecutive_failures: 1 },",
+            &[("slow", slow.address)],
+        )
+        + &service(
+            "hedged",
+            "hedge: { after: 50ms, budget: 100 }, outlier: { consecutive_failures: 1 },",
+            &[("first", first.address), ("second", second.address)],
+        );
+    let ringway = Ringway::start(&config(&listeners, &services).replace("workers: 2", "workers: 1"));
+    let hasty: Vec<_> = (0..3).map(|_| send(front, b"GET / HTTP/1.1\r\nHost: a\r\ngrpc-timeout: 1n\r\n\r\n")).collect();
+    wait(20);
+    assert_eq!(get(front, "/").unwrap().status, 200);
+    for mut stream in hasty {
+        let answer = read_answer(&mut stream, true).unwrap();
+        assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")));
+    }
+    assert_eq!(slow.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+    let answer = get_with(hedged, "/", "grpc-timeout: 500m\r\n").unwrap();
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")));
+    assert_eq!(ringway.metric("ringway_hedges_total{service=\"hedged\"}"), 1.0);
+    // Nor of one that may not be ejected because it is the last.
+    assert!(!ringway.log().contains("failures in a row"), "{}", ringway.log());
+}
+
+#[test]
+fn a_stream_has_one_host_and_its_backends_grpc_status() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    let backend = scripted(|_| {
+        "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\nx-ringway-reason: theirs\r\ntransfer-encoding: chunked\r\n\r\n\
+         5\r\nhello\r\n0\r\ngrpc-status: 0\r\n\r\n"
+            .to_owned()
+    });
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let _ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let script = r#"
+client = Client(sys.argv[1])
+stream = client.request([("content-type", "application/grpc"), ("te", "trailers")], method="POST")
+assert client.pump(lambda: client.over(stream))
+answer = client.streams[stream]
+assert answer["data"] == 5 and answer["trailers"] == {"grpc-status": "0"} and "grpc-status" not in answer["fields"], answer
+for hosts in (["b.test"], ["a.test", "b.test"], ["a.test", "a.test"], ["a.test:81"], [""]):
+    stream = client.request([("host", host) for host in hosts], path="/differs")
+    assert client.pump(lambda: client.over(stream))
+    assert client.streams[stream]["reset"] == 1 and client.goaway is None, (hosts, client.streams[stream])
+for hosts, authority in ((["A.test"], "a.test"), (["a.test"], None), ([], "a.test")):
+    stream = client.request([("host", host) for host in hosts], path="/same", authority=authority)
+    assert client.pump(lambda: client.over(stream)) and client.status(stream) == 200, (hosts, client.streams[stream])
+"#;
+    python_h2(script, &[&listen.to_string()]);
+    let seen = backend.requests();
+    assert!(seen.iter().all(|head| !head.contains("/differs") && head.matches("ost: ").count() == 2), "{seen:?}");
+}

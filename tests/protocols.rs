@@ -541,7 +541,7 @@ fn connections_have_ids_of_their_own_in_proxy_headers() {
          frontend behind\n bind {behind} accept-proxy\n\
          \x20http-request return status 200 content-type text/plain lf-string \"%[fc_pp_unique_id] %[src]\"\n\
          frontend before\n bind {before}\n unique-id-format given-%[rand(9999999)]-%pid\n default_backend b\n\
-         backend b\n server s {front} send-proxy-v2 proxy-v2-options unique-id\n"
+         backend b\n server s {front} send-proxy-v2 proxy-v2-options unique-id,crc32c\n"
     );
     std::fs::write(&path, text).unwrap();
     let haproxy = Command::new("haproxy").args(["-db", "-f"]).arg(&path).stdout(Stdio::null()).spawn().unwrap();
@@ -651,7 +651,7 @@ fn what_a_shared_connection_cannot_carry_is_refused_at_once() {
     let ringway = Ringway::start(&config(&listeners, &services));
     let begin = std::time::Instant::now();
     let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGVzdHRlc3R0ZXN0dGVzdA==\r\n\r\n";
-    assert_eq!(read_answer(&mut send(front, upgrade), true).unwrap().status, 501);
+    assert_eq!(read_answer(&mut send(front, upgrade), true).unwrap().status, 502);
     // A listener that speaks no HTTP/2 to who begins with it: an error, and no waiting.
     ringway.reconfigure(&config(
         &listeners.replace("service: plain }", "service: plain, h2: { enabled: false } }"),

@@ -204,3 +204,40 @@ fn answers_come_from_the_address_that_was_asked() {
         assert_eq!(flows, 2 * addresses.len() as u64);
     }
 }
+
+#[test]
+fn flows_that_nobody_answers_make_room_for_others() {
+    // Answers nothing to those who say nothing, as to addresses that are nobody's.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+            if count > 0 && buffer[0] != b'-' {
+                let _ = socket.send_to(&buffer[..count], from);
+            }
+        }
+    });
+    let (ringway, listen, _) = proxy("idle: 600s, flows_max: 16", "", &[("a", address)]);
+    let asks = |socket: &UdpSocket, text: &[u8]| {
+        let mut buffer = [0; 64];
+        // Datagrams may be lost.
+        (0..5).any(|_| {
+            socket.send(text).unwrap();
+            matches!(socket.recv(&mut buffer), Ok(count) if &buffer[..count] == text)
+        })
+    };
+    let before: Vec<UdpSocket> = (0..3).map(|_| client(listen)).collect();
+    assert!(before.iter().all(|socket| asks(socket, b"before")));
+    for _ in 0..3 {
+        let silent: Vec<UdpSocket> = (0..40).map(|_| client(listen)).collect();
+        silent.iter().for_each(|socket| drop(socket.send(b"-").unwrap()));
+        assert!(asks(&client(listen), b"new"), "a new client's flow begins");
+    }
+    assert!(before.iter().all(|socket| asks(socket, b"again")));
+    // Those who were answered have stayed where they were.
+    let flows = || ringway.metric("ringway_downstream_accepted_total");
+    let now = flows();
+    assert!(before.iter().all(|socket| asks(socket, b"once more")));
+    assert_eq!(flows(), now);
+}

@@ -197,7 +197,8 @@ section! {
     UdpSection, "udp" {
         /// A flow ends, and its client may get another backend, after this time without a datagram either way.
         default("30s") idle: Duration,
-        /// Most flows at once: each takes a descriptor. Datagrams that would begin one more are dropped.
+        /// Most flows at once: each takes a descriptor. One more takes the place of the oldest that
+        /// was never answered; where all were, its datagrams are dropped.
         default("4096") flows_max: Positive,
         /// QUIC connections are placed by their connection ids, and found by them: a client whose address changes, but not its
         /// id, keeps its backend. Other datagrams go by their source. Absent is by the source always.

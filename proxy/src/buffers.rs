@@ -1,8 +1,9 @@
 //! A worker's buffers: taken when there is something to read, given back when a connection idles.
 
 use crate::stream::Stream;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -20,6 +21,18 @@ pub(crate) struct Buffer {
     data: Vec<u8>,
     start: usize,
     end: usize,
+    /// Of a large one: its place among those that may be out.
+    _place: Option<LargePlace>,
+}
+
+/// One of a worker's large buffers, counted as long as this lives: also where a cancelled exchange drops it.
+#[derive(Debug)]
+struct LargePlace(Rc<Cell<usize>>);
+
+impl Drop for LargePlace {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Buffer {
@@ -94,13 +107,13 @@ pub(crate) struct Buffers {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
     outgoing: RefCell<Vec<Vec<u8>>>,
-    large_out: std::cell::Cell<usize>,
+    large_out: Rc<Cell<usize>>,
 }
 
 impl Buffers {
     pub(crate) fn take(&self) -> Buffer {
         let data = self.small.borrow_mut().pop().unwrap_or_else(|| vec![0; SMALL_BYTES]);
-        Buffer { data, start: 0, end: 0 }
+        Buffer { data, ..Buffer::default() }
     }
 
     /// Exchanges an empty small buffer for a large one, if the worker's allowance holds.
@@ -110,18 +123,14 @@ impl Buffers {
         }
         let data = self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE_BYTES]);
         self.large_out.set(self.large_out.get() + 1);
-        self.give(std::mem::replace(buffer, Buffer { data, start: 0, end: 0 }));
+        let _place = Some(LargePlace(Rc::clone(&self.large_out)));
+        self.give(std::mem::replace(buffer, Buffer { data, _place, ..Buffer::default() }));
     }
 
     pub(crate) fn give(&self, buffer: Buffer) {
         match buffer.data.len() {
             SMALL_BYTES if self.small.borrow().len() < SMALL_KEPT => self.small.borrow_mut().push(buffer.data),
-            LARGE_BYTES => {
-                self.large_out.set(self.large_out.get().saturating_sub(1));
-                if self.large.borrow().len() < LARGE_KEPT {
-                    self.large.borrow_mut().push(buffer.data);
-                }
-            }
+            LARGE_BYTES if self.large.borrow().len() < LARGE_KEPT => self.large.borrow_mut().push(buffer.data),
             // Nothing, or grown for one long head.
             _ => {}
         }
@@ -148,6 +157,29 @@ impl Buffers {
             let mut pool = pool.borrow_mut();
             let keep = pool.len() / 2;
             pool.truncate(keep);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_that_are_dropped_give_their_places_back() {
+        let buffers = Buffers::default();
+        let grown = || {
+            let mut buffer = buffers.take();
+            buffers.grow(&mut buffer);
+            buffer
+        };
+        for round in 0..3 {
+            let mut held: Vec<Buffer> = (0..LARGE_KEPT).map(|_| grown()).collect();
+            assert!(held.iter().all(|buffer| buffer.capacity() == LARGE_BYTES), "{round}");
+            assert_eq!(grown().capacity(), SMALL_BYTES, "there are no more than these");
+            // A cancelled exchange drops its own; others give them back, or exchange them.
+            buffers.give(held.remove(0));
+            held[0] = Buffer::default();
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::snapshot::ServiceLive;
 use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::upstream::{Connection, Reach};
-use crate::worker::WorkerService;
+use crate::worker::{Worker, WorkerService};
 use crate::{answer, mirror};
 use pump::{Exchange, TryError};
 use ringway_config::model;
@@ -258,7 +258,7 @@ async fn connection(
     let certain = !repeatable(request, &service.service.config);
     let before = worker.logs_access().then(Instant::now);
     let reach = Reach { worker, service, slot: guard.slot, peer: Some(&client.peer), limit, timer: &client.timer };
-    let connection = reach.connection(fresh, certain).await.map_err(|error| timed_out(error, client, request))?;
+    let connection = reach.connection(fresh, certain).await.map_err(|error| timed_out(error, worker, request.limit))?;
     if !connection.reused {
         request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
     }
@@ -334,7 +334,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                 return Tried::Failed(
                     guard,
                     match error {
-                        TryError::Upstream(error) => TryError::Upstream(timed_out(error, client, request)),
+                        TryError::Upstream(error) => TryError::Upstream(timed_out(error, &worker, request.limit)),
                         TryError::Downstream(error) => TryError::Downstream(error),
                     },
                 );
@@ -362,8 +362,8 @@ fn next_try(exchange: &mut Exchange<'_>) -> Option<(InFlight, Retrying)> {
 }
 
 /// A time-out that was the whole exchange's is told as that.
-fn timed_out(error: ProxyError, client: &Client, request: &Request) -> ProxyError {
+fn timed_out(error: ProxyError, worker: &Worker, limit: Deadline) -> ProxyError {
     let is_timeout =
         matches!(error, ProxyError::ConnectTimeout | ProxyError::ResponseTimeout | ProxyError::SendTimeout);
-    if is_timeout && client.open.worker.timers.now() >= request.limit { ProxyError::RequestTimeout } else { error }
+    if is_timeout && worker.timers.now() >= limit { ProxyError::RequestTimeout } else { error }
 }

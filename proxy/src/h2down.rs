@@ -327,6 +327,8 @@ struct Inner {
     /// An extended CONNECT (RFC 8441): shown as an upgrade.
     upgrade: bool,
     grpc: bool,
+    /// The answer is Ringway's own.
+    own: bool,
     /// The answer's head as far as it has come.
     head: Vec<u8>,
     sender: Option<Sender>,
@@ -338,15 +340,15 @@ impl Downstream {
         let (parts, body) = request.into_parts();
         let mut text = Vec::with_capacity(512);
         let upgrade = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
-        // The library sees to all other fields; of this one it knows that it is UTF-8.
-        if upgrade.as_ref().is_some_and(|protocol| !is_protocol(protocol)) {
+        // The library sees to all other fields; of the protocol it knows that it is UTF-8.
+        let authority = parts.uri.authority().map(|authority| authority.as_str());
+        if upgrade.as_ref().is_some_and(|protocol| !is_protocol(protocol)) || !agrees(&parts.headers, authority) {
             respond.send_reset(Reason::PROTOCOL_ERROR);
             return None;
         }
         let method = if upgrade.is_some() { "GET" } else { parts.method.as_str() };
         text.extend_from_slice(method.as_bytes());
         text.push(b' ');
-        let authority = parts.uri.authority().map(|authority| authority.as_str());
         if parts.method == HttpMethod::CONNECT && upgrade.is_none() {
             text.extend_from_slice(authority.unwrap_or_default().as_bytes());
         } else {
@@ -399,6 +401,7 @@ impl Downstream {
             method: if parts.method == HttpMethod::HEAD { Method::Head } else { Method::Get },
             upgrade: upgrade.is_some(),
             grpc,
+            own: false,
             head: Vec::new(),
             sender: None,
         }))))
@@ -416,6 +419,11 @@ impl Downstream {
             None => inner.respond.poll_reset(context),
         }
         .map(|_| ())
+    }
+
+    /// What is written from now on is no backend's.
+    pub(crate) fn begin_own(&self) {
+        self.0.borrow_mut().own = true;
     }
 
     /// The answer is cut off: the client must see that.
@@ -485,7 +493,7 @@ impl Inner {
             BodyLength::UntilClose => Framing::Raw,
         };
         let mut ends = matches!(framing, Framing::Sized(0));
-        if self.grpc && fields.contains_key("x-ringway-reason") {
+        if self.grpc && self.own && fields.contains_key("x-ringway-reason") {
             // Ringway's own refusal, in the form that gRPC clients read.
             let message = fields.get("x-ringway-reason").cloned();
             fields.remove("content-length");
@@ -510,6 +518,18 @@ impl Inner {
         let stream = self.respond.send_response(response, ends).map_err(h2bridge::io_error)?;
         self.sender = Some(Sender::new(stream, framing, ends && !discards));
         Ok(taken)
+    }
+}
+
+/// Whether Host, where there is one, says what `:authority` says: one name for whoever looks at either (RFC 9113, 8.3.1).
+fn agrees(fields: &HeaderMap, authority: Option<&str>) -> bool {
+    let mut hosts = fields.get_all("host").iter();
+    match (hosts.next(), authority) {
+        (Some(host), Some(authority)) => {
+            host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) && hosts.next().is_none()
+        }
+        // The rules of HTTP/1.1 see to what is alone.
+        _ => true,
     }
 }
 

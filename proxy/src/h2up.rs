@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// Window of a stream: what a client that does not read leaves here.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -36,50 +37,63 @@ const ANSWER_BYTES_MAX: u32 = 64 * 1024;
 #[derive(Default)]
 pub(crate) struct Shared {
     connections: RefCell<Vec<Rc<Connection>>>,
-    /// Somebody opens one: others wait for that instead of opening theirs.
-    opening: Cell<bool>,
-    opened: Notify,
+    /// One is being opened: all who need one wait for that.
+    opening: Rc<Opens>,
+}
+
+#[derive(Default)]
+struct Opens {
+    under_way: Cell<bool>,
+    over: Notify,
     /// How the last opening failed, if it did: those who waited for it need not try one after the other.
     failed: Cell<Option<ProxyError>>,
 }
 
 /// Says that the opening is over, however it ended.
-pub(crate) struct Opening<'a>(&'a Shared);
+pub(crate) struct Opening(Rc<Opens>);
 
-impl Drop for Opening<'_> {
+impl Drop for Opening {
     fn drop(&mut self) {
-        self.0.opening.set(false);
-        self.0.opened.notify_waiters();
+        self.0.under_way.set(false);
+        self.0.over.notify_waiters();
     }
 }
 
 impl Shared {
-    /// A connection with room for one more stream.
-    pub(crate) fn take(&self) -> Option<Upstream> {
+    /// A connection with room for one more stream; `newest`: the one that was opened last comes first, and counts as fresh.
+    pub(crate) fn take(&self, newest: bool) -> Option<Upstream> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.closed.get());
-        connections.iter().find(|connection| connection.has_room()).map(|connection| Upstream::new(connection, true))
+        let mut with_room = connections.iter().filter(|connection| connection.has_room());
+        let chosen = if newest { with_room.next_back() } else { with_room.next() };
+        chosen.map(|connection| Upstream::new(connection, connection.carried.replace(true)))
     }
 
-    /// Leave to open one; `None` after waiting for somebody else's, whose error is taken over.
-    pub(crate) async fn open(&self) -> Result<Option<Opening<'_>>, ProxyError> {
-        if self.opening.replace(true) {
-            self.opened.notified().await;
-            return self.failed.get().map_or(Ok(None), Err);
+    /// Leave to open one; `None`: that is under way.
+    pub(crate) fn open(&self) -> Option<Opening> {
+        if self.opening.under_way.replace(true) {
+            return None;
         }
-        self.failed.set(None);
-        Ok(Some(Opening(self)))
+        self.opening.failed.set(None);
+        Some(Opening(Rc::clone(&self.opening)))
     }
 
-    /// Tells those who wait for the opening that nothing came of it.
-    pub(crate) fn fail(&self, error: ProxyError) {
-        self.failed.set(Some(error));
+    /// The end of the opening that is under way, or begins next.
+    pub(crate) fn opened(&self) -> Notified<'_> {
+        self.opening.over.notified()
     }
 
-    /// Shares a fresh connection, and gives its first stream.
-    pub(crate) fn put(&self, connection: &Rc<Connection>) -> Upstream {
-        self.connections.borrow_mut().push(Rc::clone(connection));
-        Upstream::new(connection, false)
+    /// How that ended.
+    pub(crate) fn outcome(&self) -> Result<(), ProxyError> {
+        self.opening.failed.get().map_or(Ok(()), Err)
+    }
+
+    /// Shares what was opened, or tells those who wait for it that nothing came of it.
+    pub(crate) fn put(&self, opening: Opening, opened: Result<Rc<Connection>, ProxyError>) {
+        match opened {
+            Ok(connection) => self.connections.borrow_mut().push(connection),
+            Err(error) => opening.0.failed.set(Some(error)),
+        }
     }
 
     /// Lets go of connections without streams since before `oldest`.
@@ -103,6 +117,8 @@ pub(crate) struct Connection {
     send: RefCell<SendRequest<Bytes>>,
     closed: Rc<Cell<bool>>,
     streams: Cell<usize>,
+    /// Whether it has had a stream.
+    carried: Cell<bool>,
     used: Cell<Deadline>,
     /// Whether the peer's settings have come.
     settings: Rc<Settings>,
@@ -165,7 +181,14 @@ impl Connection {
             ended.set(true);
         });
         let send = RefCell::new(send);
-        Ok(Rc::new(Self { send, closed, streams: Cell::new(0), used: Cell::new(now), settings: Rc::new(settings) }))
+        Ok(Rc::new(Self {
+            send,
+            closed,
+            streams: Cell::new(0),
+            carried: Cell::new(false),
+            used: Cell::new(now),
+            settings: Rc::new(settings),
+        }))
     }
 
     fn has_room(&self) -> bool {

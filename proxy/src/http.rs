@@ -350,8 +350,11 @@ impl Client {
         sent && keep_alive
     }
 
-    /// Writes all of it, or gives up when the client does not read.
+    /// Writes all of an answer of ours, or gives up when the client does not read.
     pub(crate) async fn send(&mut self, out: &[u8]) -> bool {
+        if let Stream::Downstream(stream) = &self.stream {
+            stream.begin_own();
+        }
         let mut sent = 0;
         self.timer.set(Duration::from_secs(10));
         let result = poll_fn(|context| {

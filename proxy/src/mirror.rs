@@ -47,7 +47,14 @@ pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
     tokio::task::spawn_local(async move { run(&copying.0, &view, mirror.service, hash, &bytes, method).await });
 }
 
-async fn run(worker: &Worker, view: &Rc<View>, service: usize, hash: u64, bytes: &[u8], method: Method) -> Option<()> {
+async fn run(
+    worker: &Rc<Worker>,
+    view: &Rc<View>,
+    service: usize,
+    hash: u64,
+    bytes: &[u8],
+    method: Method,
+) -> Option<()> {
     let this = &view.services[service];
     let ask = Ask { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
     let mut selection = this.service.group.begin(ask);

@@ -15,6 +15,7 @@ const V1_BYTES_MAX: usize = 107;
 /// Longest version 2 header that is taken.
 const V2_BYTES_MAX: usize = 4096;
 const TLV_AUTHORITY: u8 = 0x02;
+const TLV_CRC32C: u8 = 0x03;
 const TLV_UNIQUE_ID: u8 = 0x05;
 const TLV_SSL: u8 = 0x20;
 const SSL_CLIENT: u8 = 0x01;
@@ -148,13 +149,23 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
         // A Unix socket, or nothing that is known.
         _ => {}
     }
+    let mut summed = false;
     let mut rest = &body[addresses_len..];
     while !rest.is_empty() {
         let [kind, high, low, ..] = *rest else { return Err(Malformed) };
         let end = 3 + usize::from(u16::from_be_bytes([high, low]));
         let value = rest.get(3..end).ok_or(Malformed)?;
         match kind {
-            TLV_AUTHORITY => told.authority = String::from_utf8(value.to_vec()).ok(),
+            TLV_AUTHORITY => told.authority = std::str::from_utf8(value).ok().map(str::to_ascii_lowercase),
+            TLV_CRC32C => {
+                // Over the whole header, with nothing where the sum stands.
+                let sum: [u8; 4] = value.try_into().map_err(|_| Malformed)?;
+                let at = length - rest.len() + 3;
+                let parts = [&bytes[..at], &[0; 4], &bytes[at + 4..length]].concat();
+                if std::mem::replace(&mut summed, true) || crc32c(&parts) != u32::from_be_bytes(sum) {
+                    return Err(Malformed);
+                }
+            }
             // Longer ones are not ids: 128 bytes at most.
             TLV_UNIQUE_ID if value.len() > 128 => return Err(Malformed),
             TLV_UNIQUE_ID => told.unique_id = (!value.is_empty()).then(|| value.into()),
@@ -164,6 +175,13 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
         rest = &rest[end..];
     }
     Ok(Some((told, length)))
+}
+
+/// CRC-32C (RFC 3720, 12.1), bit by bit: a header is short, and has one at most.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0x82f6_3b78 & (sum & 1).wrapping_neg()))
+    })
 }
 
 /// Writes a header. `told` without addresses: the connection is the proxy's own.
@@ -265,6 +283,47 @@ mod tests {
                 assert_eq!(parse(&text[..part]), Ok(None), "{part}");
             }
         }
+    }
+
+    #[test]
+    fn a_checksum_that_is_there_is_right() {
+        // RFC 3720, B.4.
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        let addresses = Some(("1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap()));
+        let mut text = Vec::new();
+        write(ProxyHeader::V2 { unique_id: false }, &Told { addresses, ..Told::default() }, &mut text);
+        tlv(TLV_CRC32C, &[0; 4], &mut text);
+        text[15] += 7;
+        let sum = crc32c(&text).to_be_bytes();
+        let at = text.len() - 4;
+        assert_eq!(parse(&text), Err(Malformed), "a checksum of nothing");
+        text[at..].copy_from_slice(&sum);
+        assert_eq!(parse(&text).unwrap().unwrap().0.addresses, addresses);
+        // Of all bytes but the one that says that there is a checksum.
+        for wrong in (13..text.len()).filter(|at| *at != 28) {
+            let mut bad = text.clone();
+            bad[wrong] ^= 1;
+            assert!(!matches!(parse(&bad), Ok(Some(_))), "{wrong}");
+        }
+        // Never two of them, or of another length.
+        let mut twice = text.clone();
+        tlv(TLV_CRC32C, &sum, &mut twice);
+        twice[15] += 7;
+        assert_eq!(parse(&twice), Err(Malformed));
+        let mut short = text[..28].to_vec();
+        tlv(TLV_CRC32C, &[0; 3], &mut short);
+        short[15] = 18;
+        assert_eq!(parse(&short), Err(Malformed));
+    }
+
+    #[test]
+    fn names_are_told_in_small_letters() {
+        let addresses = Some(("1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap()));
+        let told = Told { addresses, authority: Some("WWW.Example".into()), ..Told::default() };
+        let mut text = Vec::new();
+        write(ProxyHeader::V2 { unique_id: false }, &told, &mut text);
+        assert_eq!(parse(&text).unwrap().unwrap().0.authority.as_deref(), Some("www.example"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -61,6 +61,8 @@ struct Flows {
     /// One for each backend; the last is the newest.
     by_path: HashMap<Path, Vec<Rc<Flow>>>,
     by_id: HashMap<(Path, Id), Rc<Flow>>,
+    /// Oldest first: flows that had not been answered when they were last looked at.
+    unanswered: VecDeque<Weak<Flow>>,
 }
 
 impl Flows {
@@ -75,6 +77,23 @@ impl Flows {
     fn insert(&mut self, flow: &Rc<Flow>) {
         self.count += 1;
         self.by_path.entry(flow.path).or_default().push(Rc::clone(flow));
+        self.unanswered.push_back(Rc::downgrade(flow));
+        // Twice as many as there can be: most have been answered or are gone.
+        if self.unanswered.len() > 2 * self.count + 64 {
+            self.unanswered.retain(|flow| flow.upgrade().is_some_and(|flow| flow.is_unanswered()));
+        }
+    }
+
+    /// Ends the oldest flow that its backend has never answered, if there is one: its client's address may be nobody's.
+    fn evict(&mut self) -> bool {
+        while let Some(oldest) = self.unanswered.pop_front() {
+            if let Some(flow) = oldest.upgrade().filter(|flow| flow.is_unanswered()) {
+                self.remove(&flow);
+                flow.waker.take().iter().for_each(Waker::wake_by_ref);
+                return true;
+            }
+        }
+        false
     }
 
     /// `true`: the flow was not known by this id.
@@ -98,6 +117,9 @@ impl Flows {
     }
 
     fn remove(&mut self, flow: &Rc<Flow>) {
+        if flow.removed.replace(true) {
+            return;
+        }
         self.count -= 1;
         if let Some(flows) = self.by_path.get_mut(&flow.path) {
             flows.retain(|known| !Rc::ptr_eq(known, flow));
@@ -126,6 +148,8 @@ struct Flow {
     down: Cell<u64>,
     /// The backend's host has said that nobody listens there.
     refused: Cell<bool>,
+    /// It is not among the flows any more: another has its place.
+    removed: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -269,7 +293,8 @@ impl Front {
             return Ok(flow);
         }
         // Per worker, as the sockets are.
-        if self.flows.borrow().count >= udp.flows_max.div_ceil(self.worker.workers()).max(1) {
+        let is_full = self.flows.borrow().count >= udp.flows_max.div_ceil(self.worker.workers()).max(1);
+        if is_full && !self.flows.borrow_mut().evict() {
             return Err("udp_flows_max");
         }
         let upstream = connect(this.service.address(guard.slot)).map_err(|_| "udp_socket")?;
@@ -294,6 +319,7 @@ impl Front {
             up: Cell::new(0),
             down: Cell::new(0),
             refused: Cell::new(false),
+            removed: Cell::new(false),
             waker: Cell::default(),
         });
         self.flows.borrow_mut().insert(&flow);
@@ -339,6 +365,10 @@ async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
 }
 
 impl Flow {
+    fn is_unanswered(&self) -> bool {
+        self.down.get() == 0 && !self.removed.get()
+    }
+
     /// A datagram to the backend. One that cannot go now is lost, as datagrams are.
     fn send(&self, datagram: &[u8]) {
         // Past the runtime, which does not know yet whether a fresh socket takes anything.
@@ -361,6 +391,9 @@ fn poll_answers(flow: &Rc<Flow>, front: &Front, started: &Started, context: &mut
         // Somebody who is there no more has no flow: the next datagram finds another.
         if flow.refused.get() {
             return Poll::Ready("refused");
+        }
+        if flow.removed.get() {
+            return Poll::Ready("evicted");
         }
         let mut buffer = front.buffer.borrow_mut();
         let mut space = ReadBuf::new(&mut buffer);

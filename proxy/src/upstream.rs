@@ -2,13 +2,13 @@
 
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
-use crate::h2up;
+use crate::h2up::{self, Opening};
 use crate::http::Peer;
 use crate::proxyproto;
 use crate::snapshot::{BackendState, Service};
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
-use crate::worker::{Worker, WorkerService};
+use crate::worker::{Upstream, Worker, WorkerService};
 use ringway_config::model::{ProxyHeader, UpstreamProtocol};
 use ringway_ring::Slot;
 use ringway_telemetry::cells::WorkerCells;
@@ -16,9 +16,11 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -113,7 +115,7 @@ impl Pool {
 
 /// A way to a backend: what it takes to get a connection for one exchange.
 pub(crate) struct Reach<'a> {
-    pub(crate) worker: &'a Worker,
+    pub(crate) worker: &'a Rc<Worker>,
     pub(crate) service: &'a WorkerService,
     pub(crate) slot: Slot,
     /// Who is told of, if the backend is told at all.
@@ -127,7 +129,7 @@ impl Reach<'_> {
     pub(crate) async fn connection(&self, fresh: bool, certain: bool) -> Result<Connection, ProxyError> {
         let upstream = &self.service.upstreams[usize::from(self.slot.0)];
         if self.service.service.config.protocol == UpstreamProtocol::H2 {
-            return self.stream(&upstream.shared, fresh).await;
+            return self.stream(upstream, fresh).await;
         }
         // An upgrade takes the connection for good; a pooled one serves as well.
         if !fresh && let Some((stream, slot)) = upstream.pool.take(certain, &self.worker.cells) {
@@ -137,46 +139,69 @@ impl Reach<'_> {
         Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: false })
     }
 
-    /// A stream of a connection that is shared.
-    async fn stream(&self, shared: &h2up::Shared, mut fresh: bool) -> Result<Connection, ProxyError> {
+    /// A stream of a connection that is shared. `fresh`: of one that is opened from now on.
+    async fn stream(&self, upstream: &Rc<Upstream>, mut fresh: bool) -> Result<Connection, ProxyError> {
+        let shared = &upstream.shared;
         let connection = |stream: h2up::Upstream| Connection {
             reused: stream.reused,
             stream: Stream::Upstream(Box::new(stream)),
             slot: None,
             input: Buffer::default(),
         };
-        let opening = loop {
-            if !fresh && let Some(stream) = shared.take() {
+        if !fresh && let Some(stream) = shared.take(false) {
+            return Ok(connection(stream));
+        }
+        self.timer.set_before(Duration::ZERO, self.limit);
+        loop {
+            // Somebody else's connection that is just being opened will do as well.
+            let mut opened = pin!(shared.opened());
+            if let Some(opening) = shared.open() {
+                let (worker, service) = (Rc::clone(self.worker), Arc::clone(&self.service.service));
+                tokio::task::spawn_local(open_shared(worker, service, self.slot, Rc::clone(upstream), opening));
+            }
+            let result = poll_fn(|context| match opened.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(shared.outcome()),
+                Poll::Pending if self.timer.poll_fired(context) => Poll::Ready(Err(ProxyError::ConnectTimeout)),
+                Poll::Pending => Poll::Pending,
+            });
+            result.await?;
+            if let Some(stream) = shared.take(std::mem::take(&mut fresh)) {
                 return Ok(connection(stream));
             }
-            // Somebody else's connection that is just being opened will do as well.
-            match shared.open().await? {
-                Some(opening) => break opening,
-                None => fresh = false,
-            }
-        };
-        let begun = async {
-            let (stream, slot) = self.open().await?;
-            let beginning = h2up::Connection::begin(stream, slot, self.worker.timers.now());
-            beginning.await.map_err(|_| ProxyError::ConnectFailed)
-        };
-        let begun = begun.await.inspect_err(|error| shared.fail(*error))?;
-        let stream = shared.put(&begun);
-        drop(opening);
-        Ok(connection(stream))
+        }
     }
 
     /// A fresh connection, counted.
     pub(crate) async fn open(&self) -> Result<(Stream, ConnectionSlot), ProxyError> {
-        let this = self.service;
-        let backend = &this.service.backends[usize::from(self.slot.0)];
-        let slot = ConnectionSlot::take(&backend.state, backend.config.connections_max);
-        let slot = slot.ok_or(ProxyError::ConnectionLimit)?;
-        this.upstreams[usize::from(self.slot.0)].cells.connects.increment();
-        let address = this.service.address(self.slot);
-        let stream = connect(&this.service, address, self.peer, self.limit, self.timer, self.worker).await?;
+        let service = &self.service.service;
+        let slot = count(service, self.slot, &self.service.upstreams[usize::from(self.slot.0)])?;
+        let address = service.address(self.slot);
+        let stream = connect(service, address, self.peer, self.limit, self.timer, self.worker).await?;
         Ok((stream, slot))
     }
+}
+
+/// Counts a connection that is about to be opened, if there may be one more.
+fn count(service: &Service, slot: Slot, upstream: &Upstream) -> Result<ConnectionSlot, ProxyError> {
+    let backend = &service.backends[usize::from(slot.0)];
+    let counted = ConnectionSlot::take(&backend.state, backend.config.connections_max);
+    upstream.cells.connects.add(u64::from(counted.is_some()));
+    counted.ok_or(ProxyError::ConnectionLimit)
+}
+
+/// Opens a connection that requests share. It is nobody's own: none of them takes it along when its client's patience ends.
+async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upstream: Rc<Upstream>, opening: Opening) {
+    let timer = worker.timer();
+    let opened = async {
+        let counted = count(&service, slot, &upstream)?;
+        // No PROXY header goes to what is shared: the configuration sees to that.
+        let stream = connect(&service, service.address(slot), None, Deadline::NEVER, &timer, &worker).await?;
+        let beginning = h2up::Connection::begin(stream, counted, worker.timers.now());
+        let beginning = async { beginning.await.map_err(std::io::Error::other) };
+        within(&timer, ProxyError::ConnectFailed, beginning).await
+    };
+    let opened = opened.await;
+    upstream.shared.put(opening, opened);
 }
 
 /// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).

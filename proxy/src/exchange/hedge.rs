@@ -8,6 +8,7 @@ use crate::inflight::{self, InFlight};
 use crate::request::Request;
 use crate::timer::{Deadline, Timer};
 use crate::upstream::{Connection, Reach};
+use crate::worker::Worker;
 use ringway_ring::Selection;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -66,11 +67,15 @@ impl Hedge {
                     let view = Rc::clone(&exchange.request.view);
                     let this = &view.services[exchange.request.service];
                     if let Some(error) = failed.take() {
+                        let worker = &exchange.client.open.worker;
+                        let error = super::timed_out(error, worker, exchange.request.limit);
                         this.upstreams[guard.index()].cells.failures.increment();
                         guard.report_error(error);
                     }
                     this.cells.hedges_won.increment();
                     *guard = rival.guard;
+                    exchange.request.set_cookie =
+                        guard.wants_cookie().then(|| guard.cookie()).or(exchange.request.set_cookie);
                     exchange.request.selection = rival.selection;
                     exchange.request.report.backend = Some(guard.index());
                     exchange.replace(rival.connection);
@@ -123,6 +128,7 @@ fn begin(exchange: &Exchange<'_>) -> Option<Pin<Box<dyn Future<Output = Option<R
         match run(&guard, &view, service, &timer, &what, &worker).await {
             Ok(connection) => Some(Rival { guard, connection, selection }),
             Err(error) => {
+                let error = super::timed_out(error, &worker, what.limit);
                 view.services[service].upstreams[guard.index()].cells.failures.increment();
                 guard.report_error(error);
                 None
@@ -145,7 +151,7 @@ async fn run(
     service: usize,
     timer: &Timer,
     what: &Sending,
-    worker: &crate::worker::Worker,
+    worker: &Rc<Worker>,
 ) -> Result<Connection, ProxyError> {
     let this = &view.services[service];
     let config = &this.service.config;

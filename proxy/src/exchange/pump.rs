@@ -80,6 +80,8 @@ pub(super) struct Exchange<'a> {
     /// Bytes on their way down, and how much of them has been written.
     answer: Vec<u8>,
     answered: usize,
+    /// How much of it is interim answers.
+    interim_bytes: usize,
     /// Whether a byte of the real answer has gone to the client.
     committed: bool,
     pub(super) interims: u32,
@@ -112,6 +114,7 @@ impl<'a> Exchange<'a> {
             armed_for_client: false,
             answer: Vec::new(),
             answered: 0,
+            interim_bytes: 0,
             committed: false,
             interims: 0,
             status: 0,
@@ -349,6 +352,7 @@ impl<'a> Exchange<'a> {
                     |field| !field.kind.is_hop_by_hop() && field.kind != FieldName::ContentLength,
                 );
                 self.answer.extend_from_slice(b"\r\n");
+                self.interim_bytes = self.answer.len();
             }
             self.upstream.input.consume(head.head_len);
         }
@@ -470,7 +474,7 @@ impl<'a> Exchange<'a> {
             }
         }
         self.answer.clear();
-        self.answered = 0;
+        (self.answered, self.interim_bytes) = (0, 0);
         Ok(true)
     }
 
@@ -670,11 +674,18 @@ impl<'a> Exchange<'a> {
             && self.request.replayable
     }
 
-    /// Goes on with another connection, on which the same request has been sent whole.
+    /// Goes on with another connection, on which the same request has been sent whole. Of an answer that had begun to come on the
+    /// first one, nothing is left but interim answers that the client has a part of.
     pub(super) fn replace(&mut self, upstream: Connection) {
         let worker = &self.client.open.worker;
         worker.buffers.give(std::mem::take(&mut self.upstream.input));
         self.upstream = upstream;
+        self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 });
+        self.interim_bytes = self.answer.len();
+        (self.interims, self.status, self.delivered) = (0, 0, 0);
+        (self.body, self.encoding, self.compressor) = (Body::Sized(0), Encoding::Identity, None);
+        (self.upstream_keep_alive, self.client_keep_alive, self.holding) = (false, false, false);
+        self.retry_after = None;
         self.sent = self.request.out.len();
         self.upload = Upload::Done;
         self.client.timer.set_before(self.timeouts().response, self.limit);

@@ -552,3 +552,31 @@ for hosts, authority in ((["A.test"], "a.test"), (["a.test"], None), ([], "a.tes
     let seen = backend.requests();
     assert!(seen.iter().all(|head| !head.contains("/differs") && head.matches("ost: ").count() == 2), "{seen:?}");
 }
+
+#[test]
+fn connections_are_counted_for_the_client_that_a_proxy_header_names() {
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let listeners = format!(
+        "  - {{ name: web, address: \"{listen}\", service: s, proxy_protocol: [ 127.0.0.1 ], connections_per_ip_max: 2 }}\n"
+    );
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let connect = |client: &str| {
+        let text = format!("PROXY TCP4 {client} 192.0.2.1 1000 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut stream = send(listen, text.as_bytes());
+        let answer = read_answer(&mut stream, true).unwrap();
+        (stream, answer.status, answer.header("x-ringway-reason").map(str::to_owned))
+    };
+    // Many clients behind one proxy.
+    let many: Vec<_> = (1..=6).map(|host| connect(&format!("192.0.2.{host}"))).collect();
+    assert!(many.iter().all(|(_, status, _)| *status == 200));
+    // One client, by whichever way.
+    let second = connect("192.0.2.1");
+    assert_eq!(second.1, 200);
+    let (_, status, reason) = connect("192.0.2.1");
+    assert_eq!((status, reason.as_deref()), (429, Some("connections_per_ip")));
+    drop(second);
+    wait_for("a place to be free", || (connect("192.0.2.1").1 == 200).then_some(()));
+    drop(many);
+    wait_for("all to be gone", || (ringway.metric("ringway_downstream_connections") == 0.0).then_some(()));
+}

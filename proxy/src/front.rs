@@ -25,15 +25,20 @@ pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
 /// A fatal alert that the handshake has failed, in the oldest version: every client reads it.
 pub(crate) const TLS_ALERT: &[u8] = &[0x15, 3, 1, 0, 2, 2, 40];
 
+/// Why a client's connection is one too many, and what it is told.
+pub(crate) const PER_IP: &str = "connections_per_ip";
+pub(crate) const PER_IP_ANSWER: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nx-ringway-reason: connections_per_ip\r\nretry-after: 1\r\n\
+      content-length: 0\r\nconnection: close\r\n\r\n";
+
 /// Serves a connection to its end.
 pub(crate) async fn serve(
-    open: OpenConnection,
+    mut open: OpenConnection,
     stream: TcpStream,
     address: SocketAddr,
     view: Rc<View>,
     listener: usize,
 ) {
-    let open = Rc::new(open);
     let config = &view.snapshot.config.listeners[listener];
     let mut peer = Peer::new(address);
     let has_tls = view.snapshot.tls[listener].as_deref();
@@ -50,7 +55,12 @@ pub(crate) async fn serve(
             let Some(told) = proxyproto::receive(&tcp, &timer).await else {
                 return refuse(&open, &mut tcp, "proxy_header", None);
             };
+            let client = told.addresses.map(|(client, _)| client);
             peer.take(told);
+            if client.is_some_and(|client| !open.enter(config, client)) {
+                let speaks_http = has_tls.is_none() && matches!(config.protocol, Protocol::Http(_));
+                return refuse(&open, &mut tcp, PER_IP, speaks_http.then_some(PER_IP_ANSWER));
+            }
         }
         stream = match has_tls {
             None => Stream::Plain(tcp),
@@ -63,7 +73,7 @@ pub(crate) async fn serve(
             },
         };
     }
-    let peer = Rc::new(peer);
+    let (open, peer) = (Rc::new(open), Rc::new(peer));
     match &config.protocol {
         Protocol::Http(http) => {
             let is_h2 =

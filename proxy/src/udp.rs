@@ -324,7 +324,7 @@ impl Front {
         });
         self.flows.borrow_mut().insert(&flow);
         self.worker.shared.open[self.worker.index].fetch_add(1, Relaxed);
-        let open = self.worker.connection(&self.gate, None);
+        let open = self.worker.connection(&self.gate);
         let service = udp.service;
         let started = Started { open, view: Rc::clone(view), service, guard, selection, hash, at: Instant::now() };
         tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));

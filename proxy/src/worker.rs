@@ -388,13 +388,13 @@ impl Worker {
     }
 
     /// Counts a connection for as long as the value lives, and a panic that ends it.
-    pub(crate) fn connection(self: &Rc<Self>, gate: &Rc<Gate>, place: Option<Place>) -> OpenConnection {
+    pub(crate) fn connection(self: &Rc<Self>, gate: &Rc<Gate>) -> OpenConnection {
         self.open.set(self.open.get() + 1);
         gate.connections.set(gate.connections.get() + 1);
         self.shared.connections.fetch_add(1, Relaxed);
         self.cells.connections.increment();
         self.cells.accepted.increment();
-        OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate), place }
+        OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate), place: None }
     }
 
     fn listen(self: &Rc<Self>, key: GateKey, socket: Listening) {
@@ -549,6 +549,22 @@ pub(crate) struct OpenConnection {
 }
 
 impl OpenConnection {
+    /// Counts it among its client's, where the listener limits them. `false`: he has as many as he may.
+    pub(crate) fn enter(&mut self, config: &Listener, client: SocketAddr) -> bool {
+        let most = config.connections_per_ip_max;
+        let counted = most > 0
+            && match &config.protocol {
+                Protocol::Http(http) => {
+                    !crate::forwarded::is_trusted(&http.forwarded.trusted, client.ip().to_canonical())
+                }
+                Protocol::Tcp(_) | Protocol::Udp(_) => true,
+            };
+        if counted {
+            self.place = self.worker.shared.per_ip.enter(&self.gate.address_text, client.ip(), most);
+        }
+        !counted || self.place.is_some()
+    }
+
     /// Whether this connection should end after what it is doing.
     pub(crate) fn is_closing(&self) -> bool {
         self.worker.is_draining() || self.gate.closing.get()
@@ -638,25 +654,16 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: tokio::net::Tc
         return;
     };
     let config = &view.snapshot.config.listeners[listener];
-    let most = config.connections_per_ip_max;
-    let counted = most > 0
-        && match &config.protocol {
-            Protocol::Http(http) => !crate::forwarded::is_trusted(&http.forwarded.trusted, peer.ip().to_canonical()),
-            Protocol::Tcp(_) | Protocol::Udp(_) => true,
-        };
-    let place = if counted { worker.shared.per_ip.enter(&gate.address_text, peer.ip(), most) } else { None };
-    if counted && place.is_none() {
-        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
-        worker.shared.cells.error("", "connections_per_ip");
+    let mut open = worker.connection(gate);
+    // Who begins with a PROXY header stands for somebody else, who is counted once he is known.
+    let stands_in = crate::forwarded::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    if !stands_in && !open.enter(config, peer) {
+        worker.shared.cells.error("", front::PER_IP);
         if matches!(config.protocol, Protocol::Http(_)) {
             // As far as it goes without waiting: many such connections must cost next to nothing.
-            let _ = stream.try_write(
-                b"HTTP/1.1 429 Too Many Requests\r\nx-ringway-reason: connections_per_ip\r\nretry-after: 1\r\n\
-                  content-length: 0\r\nconnection: close\r\n\r\n",
-            );
+            let _ = stream.try_write(front::PER_IP_ANSWER);
         }
         return;
     }
-    let open = worker.connection(gate, place);
     drop(tokio::task::spawn_local(front::serve(open, stream, peer, view, listener)));
 }

@@ -185,7 +185,7 @@ section! {
         /// Most connections at once on this listener; 0 is no limit of its own.
         default("0") connections_max: Count,
         /// Most connections at once from one client address (IPv6: one /64); 0 is no limit. A client in a `trusted` network
-        /// is a proxy, and is not counted.
+        /// is a proxy, and is not counted; one that a PROXY header names is, in place of who sent it.
         default("0") connections_per_ip_max: Count,
         /// Networks whose requests may ask by the field `x-ringway-explain` why they went where they did. For `http`.
         default("[]") explain_allow: List<String>,

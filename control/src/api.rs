@@ -39,6 +39,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest body but a backup: a transaction must fit an entry of the log.
 const BODY_BYTES_MAX: usize = crate::consensus::COMMAND_BYTES_MAX;
+/// What is read of a request that is refused for who sends it.
+const REFUSED_BYTES_MAX: usize = 64 * 1024;
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest backup that is taken in.
 const RESTORE_BYTES_MAX: usize = 96 << 20;
 
@@ -172,7 +175,15 @@ impl Api {
         names: &[String],
     ) -> Result<Response<Body>, Problem> {
         let state = self.plane.state();
-        let caller = self.gate.caller(&state, &parts.headers, names, from, unix_ms())?;
+        let caller = match self.gate.caller(&state, &parts.headers, names, from, unix_ms()) {
+            Ok(caller) => caller,
+            Err(problem) => {
+                // A body that is left unread resets its stream, and some clients then do not look at the answer.
+                let rest = Limited::new(body, REFUSED_BYTES_MAX).collect();
+                let _ = tokio::time::timeout(REFUSED_TIMEOUT, rest).await;
+                return Err(problem);
+            }
+        };
         let query = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let query = query.map(|(name, value)| (unescape(name), unescape(value))).collect();

@@ -512,8 +512,14 @@ fn named(what: &str, name: &str) -> Result<(), Refusal> {
 
 /// Accidents that have taken fleets down: one transaction that empties a service or takes most of it away.
 fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusal> {
+    let takes = |object: &Option<Arc<Object>>| {
+        matches!(object.as_deref(), Some(Object::Backend(backend))
+            if backend.state == super::BackendState::Ready && backend.weight > 0)
+    };
+    // Only what takes traffic now and will not can be a loss: registering thousands looks at none of the others.
     let services: BTreeSet<&str> = changes
         .iter()
+        .filter(|change| takes(&change.before) && !takes(&change.after))
         .filter_map(|change| match &change.key {
             Key::Backend { service, .. } => Some(service.as_str()),
             _ => None,

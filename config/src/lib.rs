@@ -1,6 +1,6 @@
 //! The configuration file: schema, validated model, diagnostics, diff.
 //!
-//! text -> tree with places (`node`) -> variables (`env`) -> sections (`decode`, `schema`) -> [`model`] (`check`).
+//! text -> tree with places (`node`) -> variables (`env`) -> sections (`decode`, `schema`) -> [`mod@model`] (`check`).
 //! Everything that is wrong is told at once, each with its place and what to write instead.
 
 mod check;

@@ -446,7 +446,9 @@ impl Decode for Duration {
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// `500ms`, `2s`, `1m30s`, `1h`, `1d`: as in files, so wherever else people write a time.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     let mut last_unit = u64::MAX;

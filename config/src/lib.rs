@@ -14,6 +14,7 @@ mod node;
 mod reference;
 mod schema;
 
+pub use decode::parse_duration;
 use decode::{Decode, Findings};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use diff::{Diff, diff};

@@ -98,29 +98,9 @@ fn explain(control: &Control, query: &str) -> Response<Full<Bytes>> {
     }
 }
 
-/// Percent-decoding; what is no escape stands for itself.
+/// Percent-decoding, as of a form; what is no escape stands for itself.
 fn unescape(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digit = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
-        match (bytes[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                plain.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (b'+', ..) => {
-                plain.push(b' ');
-                at += 1;
-            }
-            (byte, ..) => {
-                plain.push(byte);
-                at += 1;
-            }
-        }
-    }
-    plain
+    percent_encoding::percent_decode_str(&text.replace('+', " ")).collect()
 }
 
 fn reload(control: &Control) -> Response<Full<Bytes>> {

@@ -1,6 +1,6 @@
 //! Members as processes, with certificates of their own.
 
-use crate::compare::Result;
+use crate::compare::{Result, free_port};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use ringway_control::http::Api;
 use ringway_control::member::client_settings;
@@ -31,11 +31,6 @@ pub struct Members {
 
 fn text<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + '_ {
     move |error| format!("{what}: {error}")
-}
-
-fn free_port() -> Result<u16> {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").map_err(text("bind"))?;
-    Ok(socket.local_addr().map_err(text("address"))?.port())
 }
 
 /// An authority and one certificate of it, for everybody.

@@ -10,6 +10,7 @@ use crate::consensus::MemberInfo;
 use crate::http::Problem;
 use crate::plane::{Plane, PlaneError, unix_ms};
 use crate::state::Refusal;
+use crate::tls::Renewed;
 pub use auth::TokenError;
 use auth::{Caller, Gate};
 use bytes::Bytes;
@@ -23,6 +24,7 @@ pub(crate) use routes::backup_bytes;
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -54,6 +56,8 @@ pub struct Api {
     audit: Option<Mutex<std::fs::File>>,
     /// This member's name and addresses.
     me: MemberInfo,
+    /// Files of this member's own certificates.
+    certificates: Vec<PathBuf>,
 }
 
 /// One request, its caller known.
@@ -88,11 +92,13 @@ impl Api {
         audit: Option<std::fs::File>,
         me: MemberInfo,
     ) -> Result<Self, TokenError> {
-        Ok(Self { plane, gate: Gate::new(member)?, audit: audit.map(Mutex::new), me })
+        let files = [&member.tls, &member.peer_tls].into_iter().flatten();
+        let certificates = files.map(|files| files.certificate.clone()).collect();
+        Ok(Self { plane, gate: Gate::new(member)?, audit: audit.map(Mutex::new), me, certificates })
     }
 
     /// Serves for as long as it is polled.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<Renewed<rustls::ServerConfig>>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         // Connections end with this future.
         let mut connections = tokio::task::JoinSet::new();
@@ -103,7 +109,7 @@ impl Api {
                 Ok((stream, from)) => {
                     // Only a hint to the kernel.
                     let _ = stream.set_nodelay(true);
-                    let (api, tls) = (Arc::clone(&self), tls.clone());
+                    let (api, tls) = (Arc::clone(&self), tls.as_ref().map(|tls| TlsAcceptor::from(tls.current())));
                     connections.spawn(async move {
                         match tls {
                             None => api.connection(stream, from, Vec::new()).await,

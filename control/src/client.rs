@@ -4,6 +4,7 @@ use crate::cache::Cache;
 use crate::http::{Api, ApiError};
 use crate::view::{Handled, View, ViewError};
 use crate::wire::{Heartbeat, Message};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -25,7 +26,8 @@ const LINE_BYTES_MAX: usize = 256 << 20;
 
 /// Follows the control plane for as long as it is polled.
 pub struct Client {
-    api: Api,
+    settings: Control,
+    api: ArcSwap<Api>,
     cache: Cache,
     /// This proxy's name in the fleet.
     pub name: String,
@@ -100,7 +102,8 @@ impl Client {
         let stored = cache.load();
         let state = Progress { from_disk: stored.is_some(), ..Progress::default() };
         let (view, _) = watch::channel(stored.map(Arc::new));
-        Ok(Self { api, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
+        let api = ArcSwap::from_pointee(api);
+        Ok(Self { settings: settings.clone(), api, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
     }
 
     /// The topology as it is known, and as it changes.
@@ -133,6 +136,15 @@ impl Client {
         }
     }
 
+    /// For a connection that begins now: certificates and token as their files are. What cannot be read stays as it was.
+    fn renewed(&self) -> Arc<Api> {
+        match Api::new(&self.settings) {
+            Ok(api) => self.api.store(Arc::new(api)),
+            Err(error) => tracing::warn!(%error, "towards the control plane, the old certificate or token stays"),
+        }
+        self.api.load_full()
+    }
+
     fn state(&self) -> MutexGuard<'_, Progress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,9 +158,9 @@ impl Client {
     pub async fn follow(&self) {
         let mut wait = BACKOFF.0;
         let mut random = Random::new(&self.name);
-        let mut from = random.below(self.api.members().len().max(1));
+        let members = self.api.load().members().to_vec();
+        let mut from = random.below(members.len().max(1));
         loop {
-            let members = self.api.members();
             let Some(member) = members.get(from % members.len().max(1)).cloned() else {
                 return std::future::pending().await;
             };
@@ -177,13 +189,14 @@ impl Client {
     }
 
     async fn follow_one(&self, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
-        let mut link = self.api.connect(member).await.map_err(|error| error.to_string())?;
+        let api = self.renewed();
+        let mut link = api.connect(member).await.map_err(|error| error.to_string())?;
         let path = match &*self.view.borrow() {
             Some(view) => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
             None => "/v1/watch".to_owned(),
         };
         let response =
-            self.api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
+            api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
         let status = response.status();
         if !status.is_success() {
             let body = http_body_util::Limited::new(response.into_body(), 1 << 20).collect().await;
@@ -216,7 +229,7 @@ impl Client {
     fn take(&self, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
         // A member that has lost its leader knows less and less: it may be heard, but it does not make us younger.
         let stale = matches!(&message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS));
-        if stale && self.api.members().len() > 1 {
+        if stale && self.settings.members.len() > 1 {
             return Err(TakeError::Stale);
         }
         let known = self.view.borrow().clone();
@@ -255,17 +268,17 @@ impl Client {
         let mut link = None;
         let mut from = 0_usize;
         let path = format!("/v1/proxies/{}", self.name);
+        let members = self.api.load().members().to_vec();
         loop {
             let wait = HEARTBEAT.mul_f64(0.8 + 0.2 * random.unit());
             // Not twice as often as every fiftieth of a second, whatever happens.
             let soonest = tokio::time::sleep(Duration::from_millis(20));
             let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
             soonest.await;
-            let members = self.api.members();
             let Some(member) = members.get(from % members.len().max(1)) else { return std::future::pending().await };
             let mut open = match link.take() {
                 Some(open) => open,
-                None => match self.api.connect(member).await {
+                None => match self.renewed().connect(member).await {
                     Ok(open) => open,
                     Err(_) => {
                         from += 1;
@@ -274,7 +287,8 @@ impl Client {
                 },
             };
             let Ok(body) = serde_json::to_vec(&heartbeat()) else { continue };
-            let ask = self.api.ask(&mut open, Method::PUT, &path, body.into());
+            let api = self.api.load_full();
+            let ask = api.ask(&mut open, Method::PUT, &path, body.into());
             match tokio::time::timeout(HEARTBEAT, ask).await {
                 Ok(Ok(_)) => link = Some(open),
                 // The member has no leader to tell, or does not know us: another may.

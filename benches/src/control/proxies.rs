@@ -5,6 +5,7 @@ use super::percentile;
 use super::scenario::{Effort, Row, row, text};
 use crate::compare::{Result, free_port};
 use hyper::Method;
+use ringway_control::http::Api;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -26,7 +27,6 @@ struct Proxy {
     members: PathBuf,
     config: PathBuf,
     listen: u16,
-    admin: u16,
 }
 
 impl Proxy {
@@ -44,7 +44,7 @@ impl Proxy {
         );
         let config = at("p.yaml");
         std::fs::write(&config, yaml).map_err(text("write a file"))?;
-        Ok(Self { child: None, members: members.binary().to_owned(), config, listen, admin })
+        Ok(Self { child: None, members: members.binary().to_owned(), config, listen })
     }
 
     fn start(&mut self) -> Result<()> {
@@ -63,13 +63,12 @@ impl Proxy {
             let _ = child.wait();
         }
     }
+}
 
-    /// Revision of what is in force.
-    async fn revision(&self) -> Option<u64> {
-        let answer = get(self.admin, "/status").await?;
-        let value: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-        value["topology"]["revision"].as_u64()
-    }
+/// Revision that the proxy has in force, as its members know it: its own status would be a list of all backends.
+async fn reported(api: &Api) -> Option<u64> {
+    let fleet = api.json(Method::GET, "/v1/proxies", None).await.ok()?;
+    fleet["proxies"].as_array()?.first()?["heartbeat"]["revision"].as_u64()
 }
 
 impl Drop for Proxy {
@@ -117,7 +116,7 @@ pub async fn cold_start(members: &mut Members) -> Result<Vec<Row>> {
     let last = put("/v1/objects/backend/s/a", json!({ "address": format!("127.0.0.1:{port}") })).await?;
     let mut proxy = Proxy::new(members)?;
     proxy.start()?;
-    members.wait("the proxy", async || (proxy.revision().await? >= last["revision"].as_u64()?).then_some(())).await?;
+    members.wait("the proxy", async || (reported(&api).await? >= last["revision"].as_u64()?).then_some(())).await?;
     for index in 0..members.list.len() {
         members.kill(index)?;
     }
@@ -158,9 +157,8 @@ pub async fn large_service(members: &Members, effort: &Effort) -> Result<Vec<Row
     }
     let mut proxy = Proxy::new(members)?;
     proxy.start()?;
-    let reached = async |revision: u64| {
-        members.wait("the proxy", async || (proxy.revision().await? >= revision).then_some(())).await
-    };
+    let reached =
+        async |wanted: u64| members.wait("the proxy", async || (reported(&api).await? >= wanted).then_some(())).await;
     reached(revision).await?;
     // Heartbeats and first checks are over.
     tokio::time::sleep(Duration::from_secs(3)).await;

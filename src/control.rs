@@ -3,6 +3,7 @@
 mod apply;
 mod member;
 mod show;
+mod verify;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -480,7 +481,7 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Rollouts { id: None, .. } => printer.rollouts(&get("/v1/rollouts").await?)?,
         Command::Proxies => printer.proxies(&get("/v1/proxies").await?)?,
-        Command::Verify => return verify(&api, &printer).await,
+        Command::Verify => return verify::verify(&api, &printer).await,
         Command::Backup { file } => backup(&api, &file).await?,
         Command::Restore { file, yes } => {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
@@ -557,47 +558,4 @@ async fn backup(api: &Api, file: &Path) -> anyhow::Result<()> {
     std::fs::rename(&beside, file)?;
     writeln!(std::io::stderr(), "{} bytes written to {}", bytes.len(), file.display())?;
     Ok(())
-}
-
-/// What every proxy says of itself, against the topology, against each other, and against rings built here.
-async fn verify(api: &Api, printer: &show::Printer) -> anyhow::Result<ExitCode> {
-    let began = std::time::Instant::now();
-    loop {
-        let snapshot = apply::snapshot(api).await?;
-        let fleet: Value = api.json(Method::GET, "/v1/proxies", None).await?;
-        let expected = apply::rings(&snapshot);
-        let findings = compare(&fleet, &expected);
-        // A change of a moment ago is still on its way to some.
-        if findings.is_empty() || began.elapsed() > SETTLE {
-            let proxies = fleet["proxies"].as_array().map_or(0, Vec::len);
-            printer.verified(proxies, &expected, &findings)?;
-            return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-}
-
-/// How long proxies may take to say that they have the latest revision: a heartbeat and some.
-const SETTLE: std::time::Duration = std::time::Duration::from_secs(4);
-
-fn compare(fleet: &Value, expected: &std::collections::BTreeMap<String, String>) -> Vec<String> {
-    let mut findings: Vec<String> = Vec::new();
-    let empty = Vec::new();
-    let proxies = fleet["proxies"].as_array().unwrap_or(&empty);
-    for proxy in proxies {
-        let name = proxy["name"].as_str().unwrap_or("?");
-        let state = proxy["state"].as_str().unwrap_or("?");
-        if state != "synced" {
-            let why = proxy["heartbeat"]["stuck"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
-            findings.push(format!("{name} is {state}{why}"));
-        }
-        for (service, digest) in expected {
-            let has = proxy["heartbeat"]["rings"][service].as_str();
-            if state != "offline" && has.is_some_and(|has| has != digest) {
-                findings
-                    .push(format!("{name} has another ring for {service}: {} instead of {digest}", has.unwrap_or("?")));
-            }
-        }
-    }
-    findings
 }

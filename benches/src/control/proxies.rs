@@ -18,8 +18,7 @@ const STARTS: usize = 20;
 /// Backends in one transaction of the log.
 const BATCH: usize = 1000;
 /// `s` by path.
-const DOCUMENT: &str =
-    "services: [ { name: s, balance: { hash_key: [ { path: {} } ] }, health: { enabled: false } } ]\n";
+const DOCUMENT: &str = "services: [ { name: s, balance: { hash_key: [ { path: {} } ] } } ]\n";
 
 /// A proxy as a process, killed when dropped.
 struct Proxy {

@@ -3,9 +3,9 @@
 
 use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
 use crate::hub::Hub;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, PROXY_TTL};
 use crate::replica::{Published, decode_answer};
-use crate::state::{Command, Done, Refusal, State};
+use crate::state::{Command, Done, Origin, Refusal, State};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// Revisions from one checkpoint to the next.
 const CHECKPOINT_EVERY: u64 = 1000;
 
+/// How long a rollout waits until the leader has heard of every proxy.
+const FLEET_WAIT: Duration = Duration::from_secs(9);
+
 /// See the module.
 pub struct Plane {
     node: Node,
@@ -35,11 +38,15 @@ pub struct Plane {
     wake: Notify,
     /// When a leader was last heard of, and which.
     leader_seen: Mutex<Option<Instant>>,
+    /// Term and leader, and since when they have been known here.
+    reign: Mutex<Reign>,
     /// Writes that were proposed here.
     pub proposals: AtomicU64,
     /// Those of them that were refused.
     pub refusals: AtomicU64,
 }
+
+type Reign = (Option<(u64, u64)>, Instant);
 
 /// Why something cannot be done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -135,6 +142,7 @@ impl Plane {
             keeper: Mutex::new(None),
             wake: Notify::new(),
             leader_seen: Mutex::new(None),
+            reign: Mutex::new((None, Instant::now())),
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
         }
@@ -181,6 +189,10 @@ impl Plane {
     /// See [`PlaneError`].
     pub async fn propose(&self, command: &Command) -> Result<Done, PlaneError> {
         self.proposals.fetch_add(1, Relaxed);
+        if let Err(refusal) = self.try_configuration(command).await? {
+            self.refusals.fetch_add(1, Relaxed);
+            return Err(refusal.into());
+        }
         // Writing to memory does not fail.
         let bytes = postcard::to_allocvec(command).unwrap_or_default();
         let told = self.with_leader(Ask::Propose(bytes)).await?;
@@ -191,6 +203,20 @@ impl Plane {
             self.refusals.fetch_add(1, Relaxed);
         }
         Ok(answer?)
+    }
+
+    /// What would be wrong with a change of configuration, before it is in the log. What this member has may be old: a refusal
+    /// holds if it still is one after a barrier.
+    async fn try_configuration(&self, command: &Command) -> Result<Result<(), Refusal>, PlaneError> {
+        if !command.is_configuration() {
+            return Ok(Ok(()));
+        }
+        let attempt = || (*self.state()).clone().apply(Origin { leader: 0 }, command.clone()).map(drop);
+        if attempt().is_ok() {
+            return Ok(Ok(()));
+        }
+        self.barrier().await?;
+        Ok(attempt())
     }
 
     /// On return, what was decided before the call is applied here: a read then is linearizable.
@@ -367,11 +393,18 @@ impl Plane {
         }
     }
 
-    /// Live proxies, as the leader sees them.
+    /// Live proxies, as the leader sees them; a leader that has just begun is given the time to hear of them.
     ///
     /// # Errors
     /// [`PlaneError::NoLeader`].
     pub async fn live_proxies(&self) -> Result<Vec<String>, PlaneError> {
+        let began = Instant::now();
+        while !self.knows_fleet() {
+            if began.elapsed() > FLEET_WAIT {
+                return Err(PlaneError::NoLeader);
+            }
+            tokio::time::sleep(TICK).await;
+        }
         let fleet = self.fleet().await?;
         Ok(fleet.proxies.into_iter().filter(|proxy| proxy.state != "offline").map(|proxy| proxy.name).collect())
     }
@@ -419,6 +452,7 @@ impl Plane {
             }
             let now = self.node.status();
             let leads = now.role == Role::Leader;
+            self.note_reign(&now);
             if leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner)) {
                 *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
@@ -426,7 +460,10 @@ impl Plane {
             let commands = {
                 let mut keeper = self.keeper();
                 if !leads {
-                    *keeper = None;
+                    // It may lead again in the same term: what it has heard of proxies still holds.
+                    if let Some((_, keeper)) = &mut *keeper {
+                        keeper.handle_lapse();
+                    }
                     continue;
                 }
                 if keeper.as_ref().is_none_or(|(term, _)| *term != now.term) {
@@ -446,6 +483,22 @@ impl Plane {
                 self.lead(&Command::Checkpoint { revision: state.revision, digest }).await;
             }
         }
+    }
+
+    /// Since when who leads now has led, as far as it was seen here.
+    fn note_reign(&self, now: &Status) {
+        let leader = now.leader.as_ref().map(|(node, _)| (now.term, *node));
+        let mut reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
+        if reign.0 != leader {
+            *reign = (leader, Instant::now());
+        }
+    }
+
+    /// Whether the leader has led for long enough to have heard of every proxy that lives.
+    #[must_use]
+    pub fn knows_fleet(&self) -> bool {
+        let reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
+        reign.0.is_some() && reign.1.elapsed() > PROXY_TTL
     }
 
     /// Proposes as leader; a leader that is none any more has nothing to propose.

@@ -88,6 +88,8 @@ impl Store {
         if held.has_run() && !path.exists() {
             return Err(StoreError::Missing { path });
         }
+        // Certificates' keys are in it.
+        directory::private_file(&path)?;
         let loaded = load::open(&path, identity, held.has_run(), |builder| builder.create(&path))?;
         held.record(identity)?;
         Self::run(path, loaded, Some(held))

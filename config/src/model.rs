@@ -5,7 +5,9 @@
 
 mod control;
 
-pub use control::{Control, DnsSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile};
+pub use control::{
+    Control, DnsSource, Etcd, EtcdSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile,
+};
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! A proxy's end: follows the topology, keeps it on disk, tells the fleet how it goes.
 
 use crate::cache::Cache;
+use crate::etcd::{EtcdError, Follower, Store};
 use crate::http::{Api, ApiError};
 use crate::view::{Handled, View, ViewError};
 use crate::wire::{Heartbeat, Message};
@@ -25,13 +26,19 @@ const LINE_BYTES_MAX: usize = 256 << 20;
 
 /// Follows the control plane for as long as it is polled.
 pub struct Client {
-    api: Api,
+    store: Followed,
     cache: Cache,
     /// This proxy's name in the fleet.
     pub name: String,
     view: watch::Sender<Option<Arc<View>>>,
     state: Mutex<Progress>,
     hurry: Notify,
+}
+
+/// Where the topology comes from.
+enum Followed {
+    Members(Api),
+    Etcd(Box<Follower>),
 }
 
 #[derive(Default)]
@@ -44,13 +51,15 @@ struct Progress {
     from_disk: bool,
     /// Why there is no connection.
     error: Option<String>,
+    /// Why what was said last is no topology.
+    refused: Option<String>,
     reconnects: u64,
 }
 
 /// How it goes, for the status.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// `control plane`, `disk` or `none`.
+    /// `control plane`, `etcd`, `disk` or `none`.
     pub source: &'static str,
     /// The member that is followed.
     pub member: Option<String>,
@@ -58,6 +67,8 @@ pub struct Standing {
     pub age: Option<Duration>,
     /// Why there is no connection.
     pub error: Option<String>,
+    /// Why what etcd says now is no topology: what it said before stays.
+    pub refused: Option<String>,
     /// Connections that were begun again.
     pub reconnects: u64,
 }
@@ -78,6 +89,9 @@ pub enum ClientError {
     /// The settings are of no use.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The settings are of no use.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     /// The directory of the last good topology.
     #[error("directory {}: {source}", path.display())]
     Directory {
@@ -94,13 +108,16 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn new(settings: &Control, name: String) -> Result<Self, ClientError> {
-        let api = Api::new(settings)?;
+        let store = match &settings.etcd {
+            Some(etcd) => Followed::Etcd(Box::new(Follower::new(Store::new(etcd)?))),
+            None => Followed::Members(Api::new(settings)?),
+        };
         let path = &settings.directory;
         let cache = Cache::open(path).map_err(|source| ClientError::Directory { path: path.clone(), source })?;
         let stored = cache.load();
         let state = Progress { from_disk: stored.is_some(), ..Progress::default() };
         let (view, _) = watch::channel(stored.map(Arc::new));
-        Ok(Self { api, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
+        Ok(Self { store, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
     }
 
     /// The topology as it is known, and as it changes.
@@ -122,13 +139,17 @@ impl Client {
         let source = match (self.view.borrow().is_some(), state.from_disk) {
             (false, _) => "none",
             (true, true) => "disk",
-            (true, false) => "control plane",
+            (true, false) => match self.store {
+                Followed::Members(_) => "control plane",
+                Followed::Etcd(_) => "etcd",
+            },
         };
         Standing {
             source,
             member: state.member.clone(),
             age: state.heard.map(|at| at.elapsed()),
             error: state.error.clone(),
+            refused: state.refused.clone(),
             reconnects: state.reconnects,
         }
     }
@@ -142,20 +163,32 @@ impl Client {
         self.hurry.notify_one();
     }
 
+    /// Where the topology's texts stand, for findings: what comes before an object's name.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.store {
+            Followed::Members(_) => "control plane: ".into(),
+            Followed::Etcd(follower) => format!("etcd: {}", follower.store.prefix()),
+        }
+    }
+
     /// Follows the topology. Never returns.
     pub async fn follow(&self) {
         let mut wait = BACKOFF.0;
         let mut random = Random::new(&self.name);
-        let mut from = random.below(self.api.members().len().max(1));
+        let members = match &self.store {
+            Followed::Members(api) => api.members(),
+            Followed::Etcd(follower) => follower.store.endpoints(),
+        };
+        let mut from = random.below(members.len().max(1));
         loop {
-            let members = self.api.members();
             let Some(member) = members.get(from % members.len().max(1)).cloned() else {
                 return std::future::pending().await;
             };
             let began = Instant::now();
-            let error = match self.follow_one(&member).await {
-                Ok(never) => match never {},
-                Err(error) => error,
+            let Err(error) = match &self.store {
+                Followed::Members(api) => self.follow_one(api, &member).await,
+                Followed::Etcd(etcd) => etcd.follow(self, &member).await.map_err(|error| error.to_string()),
             };
             {
                 let mut state = self.state();
@@ -176,14 +209,14 @@ impl Client {
         }
     }
 
-    async fn follow_one(&self, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
-        let mut link = self.api.connect(member).await.map_err(|error| error.to_string())?;
+    async fn follow_one(&self, api: &Api, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
+        let mut link = api.connect(member).await.map_err(|error| error.to_string())?;
         let path = match &*self.view.borrow() {
             Some(view) => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
             None => "/v1/watch".to_owned(),
         };
         let response =
-            self.api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
+            api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
         let status = response.status();
         if !status.is_success() {
             let body = http_body_util::Limited::new(response.into_body(), 1 << 20).collect().await;
@@ -207,16 +240,16 @@ impl Client {
                     line.clear();
                     // A topology may be large: its memory is given back.
                     line.shrink_to(1 << 16);
-                    self.take(member, message).map_err(|error| error.to_string())?;
+                    self.take(api, member, message).map_err(|error| error.to_string())?;
                 }
             }
         }
     }
 
-    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
+    fn take(&self, api: &Api, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
         // A member that has lost its leader knows less and less: it may be heard, but it does not make us younger.
         let stale = matches!(&message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS));
-        if stale && self.api.members().len() > 1 {
+        if stale && api.members().len() > 1 {
             return Err(TakeError::Stale);
         }
         let known = self.view.borrow().clone();
@@ -231,26 +264,86 @@ impl Client {
             (None, Message::Snapshot(snapshot)) => Some(View::from_snapshot(snapshot, None)?),
             (None, _) => return Err(ViewError::Gap { epoch: 0, previous: 0 }.into()),
         };
-        {
-            let mut state = self.state();
-            if state.member.is_none() {
-                tracing::info!(%member, "the control plane is followed");
-                state.member = Some(member.to_string());
-                state.error = None;
-            }
-            if !stale {
-                state.heard = Some(Instant::now());
-            }
-            state.from_disk = false;
-        }
+        self.followed(member, !stale);
+        self.state().from_disk = false;
         if let Some(next) = next {
             self.view.send_replace(Some(Arc::new(next)));
         }
         Ok(())
     }
 
+    /// A member has said something; `fresh`: not only what it knew long ago.
+    fn followed(&self, member: &MemberUrl, fresh: bool) {
+        let mut state = self.state();
+        if state.member.is_none() {
+            tracing::info!(%member, "the control plane is followed");
+            state.member = Some(member.to_string());
+            state.error = None;
+        }
+        if fresh {
+            state.heard = Some(Instant::now());
+        }
+    }
+
+    /// The topology that is known.
+    pub(crate) fn known(&self) -> Option<Arc<View>> {
+        self.view.borrow().clone()
+    }
+
+    /// etcd has given a sign of life.
+    pub(crate) fn heard(&self, member: &MemberUrl) {
+        self.followed(member, true);
+    }
+
+    /// etcd says this, of the cluster that is known.
+    pub(crate) fn publish(&self, member: &MemberUrl, mut view: View) {
+        self.followed(member, true);
+        {
+            let mut state = self.state();
+            state.refused = None;
+            state.from_disk = false;
+        }
+        let known = self.known();
+        if let Some(known) = &known {
+            // What was deleted last leaves no revision behind for who reads it anew.
+            view.revision = view.revision.max(known.revision);
+        }
+        if known.is_none_or(|known| *known != view) {
+            self.view.send_replace(Some(Arc::new(view)));
+        }
+    }
+
+    /// What etcd says is no topology: what it said before stays.
+    pub(crate) fn refuse(&self, member: &MemberUrl, reason: String) {
+        self.heard(member);
+        let mut state = self.state();
+        if state.refused.as_ref() != Some(&reason) {
+            tracing::error!(reason, "what etcd says is refused: what is in force stays");
+            state.refused = Some(reason);
+            drop(state);
+            self.hurry();
+        }
+    }
+
+    /// A number from 0 to 1 that spreads proxies in time.
+    pub(crate) fn spread(&self) -> f64 {
+        Random::new(&self.name).unit()
+    }
+
+    /// Somebody waits for the next heartbeat.
+    pub(crate) async fn hurried(&self) {
+        self.hurry.notified().await;
+    }
+
     /// Tells the fleet how it goes, every two seconds and on [`Client::hurry`]. Never returns.
     pub async fn report(&self, heartbeat: impl Fn() -> Heartbeat) {
+        match &self.store {
+            Followed::Members(api) => self.report_to(api, heartbeat).await,
+            Followed::Etcd(follower) => crate::etcd::register(&follower.store, self, heartbeat).await,
+        }
+    }
+
+    async fn report_to(&self, api: &Api, heartbeat: impl Fn() -> Heartbeat) {
         let mut random = Random::new(&self.name);
         let mut link = None;
         let mut from = 0_usize;
@@ -261,11 +354,11 @@ impl Client {
             let soonest = tokio::time::sleep(Duration::from_millis(20));
             let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
             soonest.await;
-            let members = self.api.members();
+            let members = api.members();
             let Some(member) = members.get(from % members.len().max(1)) else { return std::future::pending().await };
             let mut open = match link.take() {
                 Some(open) => open,
-                None => match self.api.connect(member).await {
+                None => match api.connect(member).await {
                     Ok(open) => open,
                     Err(_) => {
                         from += 1;
@@ -274,7 +367,7 @@ impl Client {
                 },
             };
             let Ok(body) = serde_json::to_vec(&heartbeat()) else { continue };
-            let ask = self.api.ask(&mut open, Method::PUT, &path, body.into());
+            let ask = api.ask(&mut open, Method::PUT, &path, body.into());
             match tokio::time::timeout(HEARTBEAT, ask).await {
                 Ok(Ok(_)) => link = Some(open),
                 // The member has no leader to tell, or does not know us: another may.

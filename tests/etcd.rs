@@ -1,0 +1,354 @@
+//! etcd as the store of the topology, and as a source of backends: real etcd, written to by etcdctl.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+use common::control::{Cluster, FleetProxy};
+use common::etcd::{Etcd, EtcdProxy, PREFIX};
+use common::peers::Certificates;
+use common::*;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+const SERVICE: &str = "balance: { hash_key: [ { path: {} } ] }";
+
+fn document(backends: &[(&str, SocketAddr)]) -> String {
+    let list: Vec<String> =
+        backends.iter().map(|(id, address)| format!("{{ id: {id}, address: \"{address}\" }}")).collect();
+    format!("services:\n  - {{ name: s, {SERVICE}, backends: [ {} ] }}\n", list.join(", "))
+}
+
+fn backend(address: SocketAddr) -> String {
+    json!({ "address": address.to_string() }).to_string()
+}
+
+/// Which backend has which key, by curl's word.
+fn placement(listen: SocketAddr) -> BTreeMap<String, String> {
+    let urls: Vec<String> = (0..40).map(|key| format!("http://{listen}/{key}")).collect();
+    let mut args = vec!["-s", "--max-time", "10", "-w", "\n"];
+    args.extend(urls.iter().map(String::as_str));
+    let text = control::run("curl", &args).text();
+    let owners: Vec<String> = text.lines().map(str::to_owned).collect();
+    assert_eq!(owners.len(), urls.len(), "{text}");
+    urls.iter().map(|url| url.rsplit_once('/').unwrap().1.to_owned()).zip(owners).collect()
+}
+
+fn await_status(listen: SocketAddr, status: u16) {
+    wait_for("the answer", || (get(listen, "/")?.status == status).then_some(()));
+}
+
+fn await_backends(proxy: &EtcdProxy, count: usize) {
+    wait_for("the backends", || {
+        (proxy.ringway.status()["services"][0]["backends"].as_array()?.len() == count).then_some(())
+    });
+}
+
+fn await_stuck(proxy: &EtcdProxy, said: &str) -> String {
+    wait_for("the refusal", || {
+        let stuck = proxy.topology()["stuck"].as_str()?.to_owned();
+        stuck.contains(said).then_some(stuck)
+    })
+}
+
+#[test]
+fn what_etcdctl_writes_reaches_every_proxy() {
+    let Some(etcd) = Etcd::of(1) else { return };
+    let backends = ["a", "b", "c"].map(Backend::echo);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    let proxies = ["p1", "p2"].map(|name| EtcdProxy::start(&etcd, name, ""));
+    for proxy in &proxies {
+        await_status(proxy.listen, 200);
+    }
+    etcd.put("backend/s/b", &backend(backends[1].address));
+    // A service may stand by itself, and a key that is no object's is left out, with a warning.
+    etcd.put("service/other", "backends: [ { id: x, address: \"127.0.0.1:1\" } ]\n");
+    etcd.put("backends/s/typo", "?");
+    etcd.put("backend/s/c", &backend(backends[2].address));
+    for proxy in &proxies {
+        await_backends(proxy, 3);
+        wait_for("the warning", || proxy.ringway.log().contains("/fleet/backends/s/typo").then_some(()));
+        assert_eq!(proxy.ringway.log().matches("/fleet/backends/s/typo").count(), 1);
+    }
+    let owners = placement(proxies[0].listen);
+    assert_eq!(owners, placement(proxies[1].listen));
+    assert_eq!(owners.values().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    let status = proxies[0].topology();
+    assert_eq!((&status["source"], &status["stuck"]), (&json!("etcd"), &Value::Null), "{status}");
+    assert_eq!(status["revision"], etcd.revision_of("backend/s/c"), "{status}");
+    assert_eq!(status["digest"], proxies[1].topology()["digest"]);
+    assert_eq!(proxies[0].ringway.metric("ringway_topology_connected "), 1.0);
+    // Who has what, for operators.
+    wait_for("the registration", || {
+        let shown: Value = serde_json::from_str(&etcd.ctl(&["get", "--print-value-only", "/fleet/proxies/p2"])).ok()?;
+        let same = shown["digest"] == status["digest"] && shown["revision"] == status["revision"];
+        (same && shown["state"] == "synced" && shown["rings"]["s"].is_string()).then_some(())
+    });
+    // What goes gives its keys to the others, and no other key moves.
+    etcd.delete("backend/s/c");
+    for proxy in &proxies {
+        await_backends(proxy, 2);
+        let now = placement(proxy.listen);
+        assert!(owners.iter().all(|(key, owner)| owner == "c" || now[key] == *owner), "{owners:?} {now:?}");
+    }
+    // A proxy that is gone is forgotten with its lease.
+    let [first, second] = proxies;
+    drop(second);
+    wait_for("the lease's end", || etcd.ctl(&["get", "/fleet/proxies/p2"]).is_empty().then_some(()));
+    assert!(!etcd.ctl(&["get", "/fleet/proxies/p1"]).is_empty());
+    drop(first);
+}
+
+#[test]
+fn a_backend_goes_with_its_lease() {
+    let Some(etcd) = Etcd::of(1) else { return };
+    let backends = ["a", "b"].map(Backend::echo);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    let proxy = EtcdProxy::start(&etcd, "p1", "");
+    let granted = etcd.ctl(&["lease", "grant", "4"]);
+    let lease = granted.split_whitespace().nth(1).unwrap().to_owned();
+    let key = format!("{PREFIX}backend/s/b");
+    etcd.ctl(&["put", &format!("--lease={lease}"), &key, &backend(backends[1].address)]);
+    await_backends(&proxy, 2);
+    wait_for("its keys", || placement(proxy.listen).values().any(|owner| owner == "b").then_some(()));
+    // Nobody keeps it alive.
+    await_backends(&proxy, 1);
+    assert!(placement(proxy.listen).values().all(|owner| owner == "a"));
+}
+
+#[test]
+fn a_bad_value_changes_nothing_and_is_named() {
+    let Some(etcd) = Etcd::of(1) else { return };
+    let backends = ["a", "b"].map(Backend::echo);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    let mut proxy = EtcdProxy::start(&etcd, "p1", "");
+    await_status(proxy.listen, 200);
+    let generation = proxy.ringway.status()["generation"].clone();
+    etcd.put("backend/s/b", "{ \"address\": \"127.0.0.1:1\",\n  \"wieght\": 3 }");
+    let stuck = await_stuck(&proxy, "wieght");
+    assert!(stuck.contains("etcd: /fleet/backend/s/b") && stuck.contains("line 2"), "{stuck}");
+    assert_eq!(proxy.ringway.metric("ringway_topology_stuck "), 1.0);
+    assert_eq!(proxy.ringway.status()["generation"], generation);
+    wait_for("the fleet's view", || {
+        let shown: Value = serde_json::from_str(&etcd.ctl(&["get", "--print-value-only", "/fleet/proxies/p1"])).ok()?;
+        (shown["state"] == "stuck" && shown["reason"].as_str()?.contains("wieght")).then_some(())
+    });
+    // It starts again with what was good.
+    proxy.restart();
+    assert_eq!(get(proxy.listen, "/").unwrap().text(), "a");
+    await_stuck(&proxy, "wieght");
+    assert_eq!(proxy.topology()["source"], "disk");
+    etcd.put("backend/s/b", &backend(backends[1].address));
+    await_backends(&proxy, 2);
+    assert_eq!(proxy.topology()["stuck"], Value::Null);
+    assert_eq!(proxy.topology()["source"], "etcd");
+    // A document is checked by the code that checks files, and the finding says where.
+    etcd.put("document/main", "services:\n  - name: s\n    balnace: {}\n");
+    let stuck = await_stuck(&proxy, "balnace");
+    assert!(stuck.contains("etcd: /fleet/document/main:3:5"), "{stuck}");
+    await_backends(&proxy, 2);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    wait_for("the good document", || (proxy.topology()["stuck"] == Value::Null).then_some(()));
+}
+
+#[test]
+fn a_compaction_while_away_is_no_matter() {
+    let Some(mut etcd) = Etcd::of(1) else { return };
+    let backends = ["a", "b", "c"].map(Backend::echo);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    etcd.put("backend/s/b", &backend(backends[1].address));
+    let proxy = EtcdProxy::start(&etcd, "p1", "");
+    await_backends(&proxy, 2);
+    // Where the proxy does not find it, much happens, and is forgotten.
+    let known = etcd.hide();
+    wait_for("the loss", || proxy.topology()["error"].as_str().map(drop));
+    etcd.delete("backend/s/b");
+    etcd.put("backend/s/c", &backend(free_address()));
+    etcd.put("backend/s/c", &backend(backends[2].address));
+    etcd.ctl(&["compaction", "--physical", &etcd.revision().to_string()]);
+    assert_eq!(get(proxy.listen, "/").unwrap().status, 200);
+    etcd.unhide(known);
+    wait_for("the new topology", || {
+        let list = proxy.ringway.status()["services"][0]["backends"].clone();
+        let ids: Vec<&str> = list.as_array()?.iter().filter_map(|backend| backend["id"].as_str()).collect();
+        (ids == ["a", "c"]).then_some(())
+    });
+    assert!(placement(proxy.listen).values().any(|owner| owner == "c"));
+    // The watch goes on from there.
+    etcd.delete("backend/s/c");
+    await_backends(&proxy, 1);
+}
+
+#[test]
+fn no_request_fails_while_etcd_is_killed() {
+    let Some(mut etcd) = Etcd::of(3) else { return };
+    let backends = ["a", "b"].map(Backend::echo);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    let mut proxy = EtcdProxy::start(&etcd, "p1", "");
+    await_status(proxy.listen, 200);
+    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let traffic = {
+        let (stop, asked, listen) = (Arc::clone(&stop), Arc::clone(&asked), proxy.listen);
+        std::thread::spawn(move || {
+            let mut failed = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let good = get(listen, "/x").is_some_and(|answer| answer.status == 200);
+                failed += usize::from(!good);
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+            failed
+        })
+    };
+    // One of three is nothing: what changes then arrives, whomever the proxy has followed.
+    for index in 0..3 {
+        etcd.kill(index);
+        etcd.ready();
+        let before = proxy.topology()["revision"].as_u64().unwrap();
+        etcd.put(
+            "backend/s/b",
+            &json!({ "address": backends[1].address.to_string(), "weight": 10 + index }).to_string(),
+        );
+        wait_for("the change", || (proxy.topology()["revision"].as_u64()? > before).then_some(()));
+        etcd.bring_back();
+    }
+    etcd.kill_all();
+    wait_for("the loss", || proxy.topology()["error"].as_str().map(drop));
+    let reached = asked.load(Ordering::Relaxed);
+    wait_for("more requests", || (asked.load(Ordering::Relaxed) > reached + 50).then_some(()));
+    stop.store(true, Ordering::Relaxed);
+    assert_eq!(traffic.join().unwrap(), 0, "of {}", asked.load(Ordering::Relaxed));
+    // With nobody there it starts from its disk.
+    let revision = proxy.topology()["revision"].clone();
+    proxy.restart();
+    assert_eq!(get(proxy.listen, "/x").unwrap().status, 200);
+    assert_eq!((&proxy.topology()["source"], &proxy.topology()["revision"]), (&json!("disk"), &revision));
+    assert_eq!(proxy.ringway.metric("ringway_topology_connected "), 0.0);
+    etcd.bring_back();
+    wait_for("etcd", || (proxy.topology()["source"] == "etcd").then_some(()));
+    etcd.delete("backend/s/b");
+    await_backends(&proxy, 1);
+}
+
+#[test]
+fn another_cluster_and_an_older_store_are_refused() {
+    let Some(mut etcd) = Etcd::of(1) else { return };
+    let backends = ["a", "b"].map(Backend::echo);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    let mut proxy = EtcdProxy::start(&etcd, "p1", "");
+    await_status(proxy.listen, 200);
+    let other = document(&[("b", backends[1].address)]);
+    let refused = |proxy: &EtcdProxy, said: &str| {
+        wait_for("the refusal", || proxy.topology()["error"].as_str()?.contains(said).then_some(()));
+        assert_eq!(get(proxy.listen, "/").unwrap().text(), "a");
+    };
+    // The same cluster's number, with a history that has only begun.
+    etcd.wipe();
+    refused(&proxy, "has been at");
+    etcd.token = "second".into();
+    etcd.wipe();
+    etcd.put("document/main", &other);
+    (0..5).for_each(|_| etcd.put("document/other", "{}"));
+    refused(&proxy, "not \"etcd ");
+    proxy.restart();
+    refused(&proxy, "not \"etcd ");
+    // Meant by its operator.
+    proxy.forget();
+    proxy.restart();
+    wait_for("the other cluster", || (get(proxy.listen, "/")?.text() == "b").then_some(()));
+}
+
+#[test]
+fn certificates_and_users_are_shown_where_etcd_asks() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("server", "DNS:etcd.test,IP:127.0.0.1", "2");
+    certificates.issue("client", "DNS:proxy.test", "2");
+    let Some(mut etcd) = Etcd::with_tls(&certificates) else { return };
+    let backend = Backend::echo("a");
+    etcd.put("document/main", &document(&[("a", backend.address)]));
+    for arguments in [
+        &["user", "add", "root:secret"][..],
+        &["user", "grant-role", "root", "root"],
+        &["role", "add", "fleet"],
+        &["role", "grant-permission", "--prefix=true", "fleet", "readwrite", PREFIX],
+        &["user", "add", "ringway:pass word"],
+        &["user", "grant-role", "ringway", "fleet"],
+        &["auth", "enable"],
+    ] {
+        let said = etcd.try_ctl(arguments);
+        // The role of root is there from the first.
+        assert!(said.status.success() || arguments[1] == "grant-role", "{arguments:?}: {said:?}");
+    }
+    etcd.credentials.push("--user=root:secret".into());
+    let password = certificates.path("password");
+    std::fs::write(&password, "wrong\n").unwrap();
+    let tls = format!(
+        ", tls: {{ ca: {:?}, certificate: {:?}, key: {:?}, name: etcd.test }}",
+        certificates.path("ca.pem"),
+        certificates.path("client.pem"),
+        certificates.path("client.key")
+    );
+    let login = format!(", username: ringway, password_file: {password:?}");
+    let proxy = EtcdProxy::start(&etcd, "p1", &format!("{tls}{login}"));
+    wait_for("the refusal", || proxy.topology()["error"].as_str()?.contains("authentication failed").then_some(()));
+    assert_eq!(get(proxy.listen, "/").unwrap().status, 503);
+    // A password that is right is read without a restart.
+    std::fs::write(&password, "pass word\n").unwrap();
+    await_status(proxy.listen, 200);
+    wait_for("the registration", || (!etcd.ctl(&["get", "/fleet/proxies/p1"]).is_empty()).then_some(()));
+    // Without a certificate, or under another name, there is no connection.
+    let bare = EtcdProxy::start(&etcd, "p2", &format!(", tls: {{ ca: {:?} }}{login}", certificates.path("ca.pem")));
+    let other = EtcdProxy::start(&etcd, "p3", &format!("{}{login}", tls.replace("etcd.test", "other.test")));
+    for proxy in [&bare, &other] {
+        wait_for("the refusal", || proxy.topology()["error"].as_str().map(drop));
+        assert_eq!(proxy.topology()["source"], "none");
+    }
+}
+
+#[test]
+fn a_source_finds_backends_in_etcd() {
+    let Some(mut etcd) = Etcd::of(1) else { return };
+    let backends = ["a", "b", "c"].map(Backend::echo);
+    let source = |name: &str, value: &str| drop(etcd.ctl(&["put", &format!("/services/s/{name}"), value]));
+    source("a", &backends[0].address.to_string());
+    source("b", &json!({ "address": backends[1].address.to_string(), "weight": 50 }).to_string());
+    let cluster = Cluster::of(
+        1,
+        &format!(
+            ", sources: [ {{ name: keys, etcd: {{ service: s, endpoints: {}, prefix: /services/s/ }} }} ]",
+            etcd.endpoints()
+        ),
+    );
+    let file = cluster.write("f.yaml", &format!("services: [ {{ name: s, {SERVICE} }} ]\n"));
+    assert!(cluster.control(&["apply", &file, "--yes"]).status.success());
+    let proxy = FleetProxy::start(&cluster, "p1", "");
+    let has = |wanted: &[(&str, u64)]| {
+        wait_for(&format!("{wanted:?}"), || {
+            let list = proxy.ringway.status()["services"][0]["backends"].clone();
+            let found: Vec<(String, u64)> = list
+                .as_array()?
+                .iter()
+                .map(|backend| (backend["id"].as_str().unwrap().to_owned(), backend["weight"].as_u64().unwrap()))
+                .collect();
+            let wanted: Vec<(String, u64)> = wanted.iter().map(|(id, weight)| ((*id).to_owned(), *weight)).collect();
+            (found == wanted).then_some(())
+        });
+    };
+    has(&[("a", 100), ("b", 50)]);
+    // A value that is wrong says what it said before; what is right beside it comes.
+    source("b", "{ \"address\": 3 }");
+    source("c", &backends[2].address.to_string());
+    has(&[("a", 100), ("b", 50), ("c", 100)]);
+    etcd.ctl(&["del", "/services/s/c"]);
+    has(&[("a", 100), ("b", 50)]);
+    // No keys at all are no news, and neither is an etcd that is away.
+    etcd.ctl(&["del", "--prefix", "/services/s/"]);
+    wait_for("the warning", || cluster.log(0).contains("etcd has no keys below /services/s/").then_some(()));
+    has(&[("a", 100), ("b", 50)]);
+    etcd.kill_all();
+    wait_for("the loss", || (cluster.log(0).matches("a source cannot be seen").count() > 1).then_some(()));
+    has(&[("a", 100), ("b", 50)]);
+    etcd.bring_back();
+    etcd.ctl(&["put", "/services/s/a", &backends[0].address.to_string()]);
+    has(&[("a", 100)]);
+}

@@ -1,9 +1,10 @@
 //! etcd, version 3, as a store of the topology for those who run it already, and as a source of backends.
 //!
 //! `grpc` carries calls, `proto` says what is in them, `mirror` (pure) makes a topology of keys, `follow` keeps it true,
-//! `register` tells etcd how the proxy does. The truth is always a read at one revision; a watch says what has changed since,
-//! and is begun anew with a read at every doubt.
+//! `register` tells etcd how the proxy does, `admin` is the command line's. The truth is always a read at
+//! one revision; a watch says what has changed since, and is begun anew with a read at every doubt.
 
+mod admin;
 mod follow;
 mod grpc;
 mod mirror;
@@ -12,15 +13,14 @@ mod register;
 
 use crate::state::{Key, OBJECTS_BYTES_MAX, OBJECTS_MAX, Object};
 use crate::tls::{self, TlsError};
-use crate::view::View;
+pub use admin::Shown;
 use bytes::Bytes;
 pub(crate) use follow::Follower;
 use grpc::{Answers, CallError, Channel, code};
 use hyper::header::HeaderValue;
-use mirror::Mirror;
 use proto::{
-    Against, AuthenticateRequest, AuthenticateResponse, Compare, Header, KeyValue, Op, PutRequest, RangeRequest,
-    RangeResponse, RequestOp, TxnRequest, TxnResponse, Union, WatchCreateRequest, WatchRequest, WatchResponse,
+    AuthenticateRequest, AuthenticateResponse, Header, KeyValue, RangeRequest, RangeResponse, Union,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 pub(crate) use register::register;
 use ringway_config::model::{Etcd, MemberUrl};
@@ -61,6 +61,14 @@ pub enum EtcdError {
     /// A member does not answer, or refuses.
     #[error("etcd {member}: {reason}")]
     Call {
+        /// Its address.
+        member: String,
+        /// Why.
+        reason: String,
+    },
+    /// A change was asked for, and what has become of it is not known.
+    #[error("etcd {member}: {reason}: the change may have come about, look before asking again")]
+    Unknown {
         /// Its address.
         member: String,
         /// Why.
@@ -108,14 +116,6 @@ struct Read {
     keys: Vec<KeyValue>,
 }
 
-/// A topology as it stands in etcd, for people.
-pub struct Shown {
-    /// The topology.
-    pub view: View,
-    /// The revision that changed each object last.
-    pub modified: std::collections::BTreeMap<Key, u64>,
-}
-
 impl Store {
     /// As a configuration says.
     ///
@@ -151,7 +151,8 @@ impl Store {
         let Some((name, path)) = &self.settings.login else { return Ok(channel) };
         let password = std::fs::read_to_string(path)
             .map_err(|error| EtcdError::Password { path: path.clone(), reason: error.to_string() })?;
-        let request = AuthenticateRequest { name: name.clone(), password: password.trim_end().to_owned() };
+        let request =
+            AuthenticateRequest { name: name.clone(), password: password.trim_end_matches(['\r', '\n']).to_owned() };
         match channel.call::<AuthenticateResponse>("Auth/Authenticate", &request).await {
             Ok(answer) => {
                 let mut token = HeaderValue::from_str(&answer.token)
@@ -265,66 +266,6 @@ impl Store {
         let answers = self.watch(member, &channel, &range, read.header.revision + 1).await?;
         let bare = |kv: KeyValue| (kv.key.get(prefix.len()..).unwrap_or_default().to_vec(), kv.value.to_vec());
         Ok((read.keys.into_iter().map(bare).collect(), Doorbell { answers, channel }))
-    }
-
-    /// The topology as it is now, whoever of the members answers first.
-    ///
-    /// # Errors
-    /// See [`EtcdError`]: the last member's, if none can be asked.
-    pub async fn show(&self) -> Result<Shown, EtcdError> {
-        let mut last = EtcdError::Invalid("no address of etcd is given".into());
-        for member in self.endpoints() {
-            match self.show_from(member).await {
-                Err(error @ EtcdError::Call { .. }) => last = error,
-                other => return other,
-            }
-        }
-        Err(last)
-    }
-
-    async fn show_from(&self, member: &MemberUrl) -> Result<Shown, EtcdError> {
-        let channel = self.connect(member).await?;
-        let read = self.read(member, &channel, &self.pages()).await?;
-        let mut mirror = Mirror::new(self.prefix(), &read.header);
-        let mut modified = std::collections::BTreeMap::new();
-        for kv in &read.keys {
-            mirror.put(kv);
-            if let Some(key) = mirror.key(&kv.key) {
-                modified.insert(key, u64::try_from(kv.mod_revision).unwrap_or(0));
-            }
-        }
-        Ok(Shown { view: mirror.view()?, modified })
-    }
-
-    /// Puts a document, if nobody has changed it since `modified` (0: it was not there). Gives etcd's revision.
-    ///
-    /// # Errors
-    /// See [`EtcdError`]. After [`EtcdError::Call`] it may have come about.
-    pub async fn put_document(&self, key: &Key, text: &str, modified: u64) -> Result<u64, EtcdError> {
-        let name = Bytes::from(format!("{}{key}", self.settings.prefix));
-        let against = Some(Against::ModRevision(i64::try_from(modified).unwrap_or(i64::MAX)));
-        let put = PutRequest { key: name.clone(), value: Bytes::from(text.to_owned()), lease: 0 };
-        let txn = TxnRequest {
-            compare: vec![Compare { result: 0, target: 2, key: name, against }],
-            success: vec![RequestOp { op: Some(Op::Put(put)) }],
-        };
-        let mut last = EtcdError::Invalid("no address of etcd is given".into());
-        for member in self.endpoints() {
-            let channel = match self.connect(member).await {
-                Ok(channel) => channel,
-                Err(error) => {
-                    last = error;
-                    continue;
-                }
-            };
-            // What may have been done is not done again elsewhere.
-            let answer: TxnResponse = channel.call("KV/Txn", &txn).await.map_err(|error| failed(member, &error))?;
-            return match answer.succeeded {
-                true => Ok(answer.header.map_or(0, |header| u64::try_from(header.revision).unwrap_or(0))),
-                false => Err(EtcdError::Changed(key.clone())),
-            };
-        }
-        Err(last)
     }
 }
 

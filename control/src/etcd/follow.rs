@@ -58,7 +58,8 @@ impl Follower {
             let read = self.store.read(member, &channel, &self.store.pages()).await?;
             self.check(client, &read.header)?;
             let mut mirror = Mirror::new(self.store.prefix(), &read.header);
-            read.keys.iter().for_each(|kv| mirror.put(kv));
+            // Consumed: for as long as the watch lasts, the mirror is enough.
+            read.keys.into_iter().for_each(|kv| mirror.put(&kv));
             self.publish(client, member, &mirror)?;
             let ended = self.watch(client, member, &channel, &mut mirror, read.header.revision + 1).await;
             // What has been heard holds, even if it was the member's last word.
@@ -193,5 +194,85 @@ impl Follower {
                 tracing::warn!(%key, "a key of etcd's is no object's name: it is left out");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::proto::{Event, KeyValue};
+    use ringway_config::model::{Control, Etcd};
+
+    fn client(directory: &std::path::Path) -> (Client, Follower, MemberUrl) {
+        let member = MemberUrl::parse("http://127.0.0.1:2379").unwrap();
+        let etcd = Etcd {
+            endpoints: vec![member.clone()],
+            prefix: "/r/".into(),
+            login: None,
+            ca: None,
+            identity: None,
+            server_name: None,
+        };
+        let mut settings: Control = crate::member::client_settings(&[], None, None);
+        settings.directory = directory.to_owned();
+        settings.etcd = Some(etcd.clone());
+        let follower = Follower::new(Store::new(&etcd).unwrap());
+        (Client::new(&settings, "p".into()).unwrap(), follower, member)
+    }
+
+    fn put(value: &str, revision: i64) -> WatchResponse {
+        let key = Bytes::from_static(b"/r/backend/s/a");
+        let kv = KeyValue { key, create_revision: 1, mod_revision: revision, value: Bytes::from(value.to_owned()) };
+        let header = Some(Header { cluster_id: 1, revision });
+        WatchResponse { header, events: vec![Event { kind: 0, kv: Some(kv) }], ..WatchResponse::default() }
+    }
+
+    #[test]
+    fn neither_another_cluster_nor_an_older_store_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let (client, follower, member) = client(directory.path());
+        let header = |cluster_id, revision| Header { cluster_id, revision };
+        follower.check(&client, &header(1, 10)).unwrap();
+        follower.check(&client, &header(1, 12)).unwrap();
+        assert!(matches!(follower.check(&client, &header(1, 11)), Err(EtcdError::Older { found: 11, known: 12 })));
+        assert!(matches!(follower.check(&client, &header(2, 99)), Err(EtcdError::Cluster { .. })));
+        // What a watch tells was true when it was sent: it may be from before the last probe.
+        let mut mirror = Mirror::new("/r/", &header(1, 12));
+        assert!(!follower.take(&client, &member, &mut mirror, &put("{\"address\":\"10.0.0.1:1\"}", 11)).unwrap());
+        assert_eq!(mirror.view().unwrap().revision, 11);
+        let mut strange = put("{}", 13);
+        strange.header = Some(header(3, 13));
+        assert!(follower.take(&client, &member, &mut mirror, &strange).is_err());
+        assert_eq!(mirror.view().unwrap().revision, 11);
+    }
+
+    #[test]
+    fn a_compacted_watch_is_begun_anew_and_any_other_end_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let (client, follower, member) = client(directory.path());
+        let mut mirror = Mirror::new("/r/", &Header { cluster_id: 1, revision: 1 });
+        let ended = |compact_revision| WatchResponse { canceled: true, compact_revision, ..WatchResponse::default() };
+        assert!(follower.take(&client, &member, &mut mirror, &ended(7)).unwrap());
+        assert!(follower.take(&client, &member, &mut mirror, &ended(0)).is_err());
+    }
+
+    #[test]
+    fn a_refusal_leaves_what_is_known_and_a_deletion_never_goes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let (client, follower, member) = client(directory.path());
+        let mut mirror = Mirror::new("/r/", &Header { cluster_id: 1, revision: 1 });
+        follower.take(&client, &member, &mut mirror, &put("{\"address\":\"10.0.0.1:1\"}", 4)).unwrap();
+        follower.publish(&client, &member, &mirror).unwrap();
+        assert_eq!(client.standing().source, "etcd");
+        follower.take(&client, &member, &mut mirror, &put("{", 5)).unwrap();
+        follower.publish(&client, &member, &mirror).unwrap();
+        assert_eq!(client.known().unwrap().revision, 4);
+        assert!(client.standing().refused.unwrap().contains("/r/backend/s/a"));
+        // Read anew after the key was deleted: nothing is left that has a revision.
+        let empty = Mirror::new("/r/", &Header { cluster_id: 1, revision: 6 });
+        follower.publish(&client, &member, &empty).unwrap();
+        let known = client.known().unwrap();
+        assert_eq!((known.revision, known.objects.len()), (4, 0));
+        assert_eq!(client.standing().refused, None);
     }
 }

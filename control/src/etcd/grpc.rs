@@ -30,6 +30,9 @@ const FRAME_HEAD: usize = 5;
 pub(crate) mod code {
     pub(crate) const FAILED_PRECONDITION: u32 = 9;
     pub(crate) const OUT_OF_RANGE: u32 = 11;
+    /// After these nothing has been done: an argument that is wrong, no permission, no room, a state that forbids it, nobody
+    /// that is known.
+    pub(crate) const REFUSALS: &[u32] = &[3, 7, 8, FAILED_PRECONDITION, 16];
 }
 
 /// Why there is no answer.

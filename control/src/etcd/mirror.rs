@@ -48,7 +48,8 @@ impl Mirror {
         let Some(key) = self.key(&kv.key) else {
             // Kinds of objects that a later version knows, notes, what others keep here: no reason to stop a fleet.
             if self.strange.len() < NAMES_MAX {
-                self.strange.insert(kv.key.clone());
+                // A copy: the key is a part of the whole message that it came in.
+                self.strange.insert(Bytes::copy_from_slice(&kv.key));
             }
             return;
         };
@@ -127,7 +128,12 @@ mod tests {
     use super::*;
 
     fn kv(key: &str, value: &str, mod_revision: i64) -> KeyValue {
-        KeyValue { key: Bytes::from(key.to_owned()), mod_revision, value: Bytes::from(value.to_owned()) }
+        KeyValue {
+            key: Bytes::from(key.to_owned()),
+            create_revision: 1,
+            mod_revision,
+            value: Bytes::from(value.to_owned()),
+        }
     }
 
     fn mirror() -> Mirror {
@@ -167,7 +173,7 @@ mod tests {
             let error = mirror.view().unwrap_err().to_string();
             assert!(error.starts_with("etcd: /r/backend/api/a: ") && error.contains(said), "{error}");
         }
-        mirror.put(&KeyValue { key: "/r/service/x".into(), mod_revision: 21, value: Bytes::from_static(b"ab\xff") });
+        mirror.put(&KeyValue { value: Bytes::from_static(b"ab\xff"), ..kv("/r/service/x", "", 21) });
         assert!(mirror.view().unwrap_err().to_string().ends_with("(and 1 more are wrong)"));
         mirror.handle(&Event { kind: 1, kv: Some(kv("/r/backend/api/a", "", 22)) });
         assert_eq!(mirror.view().unwrap_err().to_string(), "etcd: /r/service/x: not UTF-8 from byte 2 on");

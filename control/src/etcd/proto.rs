@@ -20,6 +20,8 @@ pub(crate) struct Header {
 pub(crate) struct KeyValue {
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) key: Bytes,
+    #[prost(int64, tag = "2")]
+    pub(crate) create_revision: i64,
     /// The revision that changed it last; of a deletion, the one that deleted it.
     #[prost(int64, tag = "3")]
     pub(crate) mod_revision: i64,

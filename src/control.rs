@@ -1,6 +1,7 @@
 //! `ringway control`: members, and everything that is asked of them.
 
 mod apply;
+mod etcd;
 mod show;
 
 use anyhow::{Context, bail};
@@ -39,6 +40,8 @@ pub(crate) struct Access {
     /// PEM file of its key.
     #[arg(long, global = true, value_name = "FILE", requires = "certificate")]
     key_file: Option<PathBuf>,
+    #[command(flatten)]
+    etcd: etcd::Etcd,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -304,6 +307,7 @@ pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitC
             Command::Run { config } => run(&config).await,
             Command::Init { config, cluster } => init(&config, cluster),
             Command::Join { config, learner, replace } => join(access, &config, learner, replace).await,
+            command if access.etcd.is_meant() => etcd::ask(access, command).await,
             command => match ask(access, command).await {
                 Err(error) => match error.downcast_ref::<ApiError>() {
                     Some(ApiError::Refused(problem)) => {

@@ -231,6 +231,24 @@ fn no_request_fails_while_etcd_is_killed() {
 }
 
 #[test]
+fn a_member_that_hangs_is_left_for_another() {
+    let Some(etcd) = Etcd::of(3) else { return };
+    let backends = ["a", "b"].map(Backend::echo);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    let proxy = EtcdProxy::start(&etcd, "p1", "");
+    await_status(proxy.listen, 200);
+    let followed = wait_for("a member", || proxy.topology()["member"].as_str().map(str::to_owned));
+    let index = etcd.urls().split(',').position(|url| url == followed).unwrap();
+    signal(etcd.pid(index), "STOP");
+    wait_for("the change", || {
+        etcd.try_ctl(&["put", "/fleet/backend/s/b", &backend(backends[1].address)]).status.success().then_some(())
+    });
+    wait_for("another member", || proxy.topology()["member"].as_str().filter(|member| *member != followed).map(drop));
+    await_backends(&proxy, 2);
+    signal(etcd.pid(index), "CONT");
+}
+
+#[test]
 fn another_cluster_and_an_older_store_are_refused() {
     let Some(mut etcd) = Etcd::of(1) else { return };
     let backends = ["a", "b"].map(Backend::echo);
@@ -351,4 +369,100 @@ fn a_source_finds_backends_in_etcd() {
     etcd.bring_back();
     etcd.ctl(&["put", "/services/s/a", &backends[0].address.to_string()]);
     has(&[("a", 100)]);
+}
+
+#[test]
+fn a_file_is_checked_and_shown_before_it_is_put_into_etcd() {
+    let Some(etcd) = Etcd::of(1) else { return };
+    let backends = ["a", "b"].map(Backend::echo);
+    let proxy = EtcdProxy::start(&etcd, "p1", "");
+    let directory = tempfile::tempdir().unwrap();
+    let urls = etcd.urls();
+    let command = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ringway"));
+        command.args(["control", "--etcd", &urls, "--prefix", PREFIX]).args(arguments);
+        command
+    };
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let apply = |arguments: &[&str]| {
+        let output = command(&[&["apply"], arguments].concat()).stdin(std::process::Stdio::null()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let first = write("first.yaml", &document(&[("a", backends[0].address)]));
+    let bad = write("bad.yaml", "services:\n  - name: s\n    balnace: {}\n");
+    let (code, said) = apply(&[&bad, "--yes"]);
+    assert!(code == Some(1) && said.contains("balnace") && said.contains(":3:5"), "{said}");
+    assert_eq!(apply(&[&first]).0, Some(1), "nobody has said yes");
+    assert_eq!(etcd.ctl(&["get", "--prefix", "/fleet/document/"]), "");
+    let (code, said) = apply(&[&first, "--yes"]);
+    assert!(code == Some(0) && said.contains("service s: new"), "{said}");
+    await_status(proxy.listen, 200);
+    let (code, said) = apply(&[&first, "--yes"]);
+    assert!(code == Some(0) && said.contains("nothing changes"), "{said}");
+    let output = command(&["get", "document/main"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), std::fs::read_to_string(&first).unwrap());
+    // What moves is shown, and may be too much.
+    let second = write("second.yaml", &document(&[("a", backends[0].address), ("b", backends[1].address)]));
+    let (code, said) = apply(&[&second, "--yes", "--max-move", "5"]);
+    assert!(code == Some(1) && said.contains("would move, more than 5 %"), "{said}");
+    assert_ne!(apply(&[&second, "--yes", "--stages", "50"]).0, Some(0), "there are no rollouts");
+    // Somebody else is quicker: theirs stays.
+    let mut asked = command(&["apply", &second])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(directory.path().join("said")).unwrap())
+        .spawn()
+        .unwrap();
+    wait_for("the question", || {
+        std::fs::read_to_string(directory.path().join("said")).ok()?.contains("[y/N]").then_some(())
+    });
+    etcd.put("document/main", &document(&[("b", backends[1].address)]));
+    std::io::Write::write_all(&mut asked.stdin.take().unwrap(), b"y\n").unwrap();
+    assert_eq!(asked.wait().unwrap().code(), Some(1));
+    assert!(std::fs::read_to_string(directory.path().join("said")).unwrap().contains("has changed since it was read"));
+    wait_for("theirs", || (get(proxy.listen, "/")?.text() == "b").then_some(()));
+    assert_eq!(apply(&[&second, "--yes"]).0, Some(0));
+    await_backends(&proxy, 2);
+}
+
+#[test]
+fn a_burst_is_put_into_force_in_few_steps() {
+    let Some(etcd) = Etcd::of(1) else { return };
+    let backend_a = Backend::echo("a");
+    etcd.put("document/main", &document(&[("a", backend_a.address)]));
+    let proxy = EtcdProxy::start(&etcd, "p1", "");
+    await_status(proxy.listen, 200);
+    let before = proxy.ringway.status()["generation"].as_u64().unwrap();
+    // While it cannot look, much happens; what it then does is bounded by time, not by the changes.
+    proxy.ringway.signal("STOP");
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let endpoints = etcd.urls();
+            std::thread::spawn(move || {
+                for step in 0..40 {
+                    let (key, value) = (
+                        format!("{PREFIX}backend/s/w{writer}"),
+                        json!({ "address": "127.0.0.1:1", "weight": 1 + step }).to_string(),
+                    );
+                    let said = control::run("etcdctl", &["--endpoints", &endpoints, "put", &key, &value]);
+                    assert!(said.status.success(), "{said:?}");
+                }
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    proxy.ringway.signal("CONT");
+    wait_for("the last of each", || {
+        let list = proxy.ringway.status()["services"][0]["backends"].clone();
+        let last = list.as_array()?.iter().filter(|backend| backend["weight"] == 40).count();
+        (last == 4).then_some(())
+    });
+    let steps = proxy.ringway.status()["generation"].as_u64().unwrap() - before;
+    assert!((1..=20).contains(&steps), "{steps} steps for 160 changes");
+    let last = (0..4).map(|writer| etcd.revision_of(&format!("backend/s/w{writer}"))).max().unwrap();
+    assert_eq!(proxy.topology()["revision"], last);
 }

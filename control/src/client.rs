@@ -186,6 +186,8 @@ impl Client {
                 return std::future::pending().await;
             };
             let began = Instant::now();
+            // Whoever followed before may have been dropped in the middle: a start waits for the first word only.
+            self.state().member = None;
             let Err(error) = match &self.store {
                 Followed::Members(api) => self.follow_one(api, &member).await,
                 Followed::Etcd(etcd) => etcd.follow(self, &member).await.map_err(|error| error.to_string()),

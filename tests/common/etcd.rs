@@ -101,6 +101,10 @@ impl Etcd {
         wait_for("etcd", || self.try_ctl(&["get", "ready"]).status.success().then_some(()));
     }
 
+    pub fn pid(&self, index: usize) -> u32 {
+        self.members[index].child.as_ref().unwrap().id()
+    }
+
     /// kill -9.
     pub fn kill(&mut self, index: usize) {
         if let Some(mut child) = self.members[index].child.take() {

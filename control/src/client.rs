@@ -190,7 +190,8 @@ impl Client {
             self.state().member = None;
             let Err(error) = match &self.store {
                 Followed::Members(api) => self.follow_one(api, &member).await,
-                Followed::Etcd(etcd) => etcd.follow(self, &member).await.map_err(|error| error.to_string()),
+                // Boxed: its state is large, and nobody waits for it.
+                Followed::Etcd(etcd) => Box::pin(etcd.follow(self, &member)).await.map_err(|error| error.to_string()),
             };
             {
                 let mut state = self.state();
@@ -341,7 +342,7 @@ impl Client {
     pub async fn report(&self, heartbeat: impl Fn() -> Heartbeat) {
         match &self.store {
             Followed::Members(api) => self.report_to(api, heartbeat).await,
-            Followed::Etcd(follower) => crate::etcd::register(&follower.store, self, heartbeat).await,
+            Followed::Etcd(follower) => Box::pin(crate::etcd::register(&follower.store, self, heartbeat)).await,
         }
     }
 

@@ -78,7 +78,7 @@ fn what_etcdctl_writes_reaches_every_proxy() {
     assert_eq!((&status["source"], &status["stuck"]), (&json!("etcd"), &Value::Null), "{status}");
     assert_eq!(status["revision"], etcd.revision_of("backend/s/c"), "{status}");
     assert_eq!(status["digest"], proxies[1].topology()["digest"]);
-    assert_eq!(proxies[0].ringway.metric("ringway_topology_connected "), 1.0);
+    wait_for("the connection", || (proxies[0].ringway.metric("ringway_topology_connected ") == 1.0).then_some(()));
     // Who has what, for operators.
     wait_for("the registration", || {
         let shown: Value = serde_json::from_str(&etcd.ctl(&["get", "--print-value-only", "/fleet/proxies/p2"])).ok()?;

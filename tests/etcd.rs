@@ -180,6 +180,36 @@ fn a_compaction_while_away_is_no_matter() {
     await_backends(&proxy, 1);
 }
 
+/// As etcd's JSON wants it.
+fn base64(text: &str) -> String {
+    let line = format!("printf %s '{text}' | base64 -w0");
+    control::run("sh", &["-c", &line]).text()
+}
+
+#[test]
+fn a_watch_that_etcd_cannot_go_on_with_is_begun_anew() {
+    let Some(etcd) = Etcd::of(1) else { return };
+    let backends = ["a", "b"].map(Backend::echo);
+    etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    let proxy = EtcdProxy::start(&etcd, "p1", "");
+    await_status(proxy.listen, 200);
+    wait_for("the watch", || proxy.topology()["member"].as_str().map(drop));
+    // More than etcd keeps for one that does not listen, and then it is compacted.
+    proxy.ringway.signal("STOP");
+    let text = "x".repeat(8 << 10);
+    let body = json!({ "key": base64("/fleet/document/other"), "value": base64(&text) }).to_string();
+    let many = format!("{}/v3/kv/put?[1-5000]", etcd.urls());
+    let said = control::run("curl", &["-s", "-o", "/dev/null", "-w", "%{http_code}\n", "-d", &body, &many]).text();
+    assert_eq!(said.lines().filter(|line| *line == "200").count(), 5000, "{said}");
+    etcd.put("backend/s/b", &backend(backends[1].address));
+    etcd.ctl(&["compaction", "--physical", &etcd.revision().to_string()]);
+    proxy.ringway.signal("CONT");
+    await_backends(&proxy, 2);
+    wait_for("another read", || proxy.ringway.log().contains("etcd has compacted what came next").then_some(()));
+    etcd.delete("backend/s/b");
+    await_backends(&proxy, 1);
+}
+
 #[test]
 fn no_request_fails_while_etcd_is_killed() {
     let Some(mut etcd) = Etcd::of(3) else { return };

@@ -19,6 +19,10 @@ pub(super) struct Mirror {
     /// The last revision that has changed a part of the topology.
     revision: u64,
     objects: BTreeMap<Key, Arc<Object>>,
+    /// Of all objects.
+    digest: Digest,
+    /// About what they take.
+    bytes: usize,
     /// Values that are of no use, and why.
     bad: BTreeMap<Key, String>,
     /// Keys that are no objects' names.
@@ -32,6 +36,8 @@ impl Mirror {
             cluster: cluster(prefix, header),
             revision: 0,
             objects: BTreeMap::new(),
+            digest: Digest::default(),
+            bytes: 0,
             bad: BTreeMap::new(),
             strange: BTreeSet::new(),
         }
@@ -57,10 +63,10 @@ impl Mirror {
         match object(&key, &kv.value) {
             Ok(object) => {
                 self.bad.remove(&key);
-                self.objects.insert(key, Arc::new(object));
+                self.set(&key, Some(Arc::new(object)));
             }
             Err(reason) => {
-                self.objects.remove(&key);
+                self.set(&key, None);
                 self.bad.insert(key, reason);
             }
         }
@@ -76,9 +82,24 @@ impl Mirror {
             Some(key) => {
                 self.changed(kv);
                 self.bad.remove(&key);
-                self.objects.remove(&key);
+                self.set(&key, None);
             }
             None => drop(self.strange.remove(&kv.key)),
+        }
+    }
+
+    fn set(&mut self, key: &Key, object: Option<Arc<Object>>) {
+        let old = match object {
+            Some(object) => {
+                self.digest.add(key, &object);
+                self.bytes += object.weight();
+                self.objects.insert(key.clone(), object)
+            }
+            None => self.objects.remove(key),
+        };
+        if let Some(old) = old {
+            self.digest.remove(key, &old);
+            self.bytes -= old.weight();
         }
     }
 
@@ -96,8 +117,7 @@ impl Mirror {
     /// # Errors
     /// [`EtcdError::Invalid`] and [`EtcdError::TooMuch`].
     pub(super) fn view(&self) -> Result<View, EtcdError> {
-        let bytes: usize = self.objects.values().map(|object| object.weight()).sum();
-        if self.objects.len() + self.bad.len() > OBJECTS_MAX || bytes > OBJECTS_BYTES_MAX {
+        if self.objects.len() + self.bad.len() > OBJECTS_MAX || self.bytes > OBJECTS_BYTES_MAX {
             return Err(EtcdError::TooMuch { prefix: self.prefix.clone() });
         }
         if let Some((key, reason)) = self.bad.first_key_value() {
@@ -107,16 +127,12 @@ impl Mirror {
             };
             return Err(EtcdError::Invalid(format!("etcd: {}{key}: {reason}{more}", self.prefix)));
         }
-        let mut digest = Digest::default();
-        for (key, object) in &self.objects {
-            digest.add(key, object);
-        }
         Ok(View {
             cluster: self.cluster.clone(),
             // etcd has none: its revisions are compared for as long as the cluster's number is the same.
             epoch: 0,
             revision: self.revision,
-            digest,
+            digest: self.digest,
             objects: self.objects.clone(),
             rollout: None,
         })
@@ -192,5 +208,32 @@ mod tests {
         assert_eq!(mirror.view().unwrap(), before);
         mirror.handle(&Event { kind: 1, kv: Some(kv("/r/note", "", 31)) });
         assert_eq!(mirror.strange().count(), 3);
+    }
+
+    proptest::proptest! {
+        /// Whatever comes in whatever order: what is known is what a read of the keys that are left would give.
+        #[test]
+        fn any_events_lead_where_a_read_would(
+            steps in proptest::collection::vec((0..5_usize, proptest::option::of(0..4_usize)), 0..40)
+        ) {
+            const NAMES: [&str; 5] =
+                ["/r/backend/s/a", "/r/backend/s/b", "/r/service/s", "/r/document/main", "/r/stranger"];
+            const VALUES: [&str; 4] = ["{\"address\":\"10.0.0.1:80\"}", "{\"address\":\"[::1]:9\",\"weight\":3}", "{}", "?"];
+            let mut mirror = Mirror::new("/r/", &Header { cluster_id: 7, revision: 1 });
+            let mut left = BTreeMap::new();
+            for (revision, (name, value)) in (2..).zip(steps) {
+                let (kind, text) = value.map_or((1, ""), |value| (0, VALUES[value]));
+                let kv = kv(NAMES[name], text, revision);
+                mirror.handle(&Event { kind, kv: Some(kv.clone()) });
+                match value {
+                    Some(_) => drop(left.insert(name, kv)),
+                    None => drop(left.remove(&name)),
+                }
+            }
+            let mut read = Mirror::new("/r/", &Header { cluster_id: 7, revision: 1 });
+            left.values().for_each(|kv| read.put(kv));
+            read.revision = mirror.revision;
+            proptest::prop_assert_eq!(mirror, read);
+        }
     }
 }

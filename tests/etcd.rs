@@ -368,6 +368,20 @@ fn certificates_and_users_are_shown_where_etcd_asks() {
     await_status(reader.listen, 200);
     wait_for("the refusal", || reader.ringway.log().contains("etcd cannot be told how this proxy does").then_some(()));
     assert_eq!(reader.topology()["source"], "etcd");
+    // Files are read at each connection: a certificate of another authority is replaced without a restart.
+    let Some(others) = Certificates::new() else { return };
+    others.issue("client", "DNS:proxy.test", "2");
+    let mine = |from: &Certificates| {
+        for kind in ["key", "pem"] {
+            std::fs::copy(from.path(&format!("client.{kind}")), certificates.path(&format!("mine.{kind}"))).unwrap();
+        }
+    };
+    mine(&others);
+    let renewed = EtcdProxy::start(&etcd, "renewed", &tls.replace("client.", "mine."));
+    wait_for("the refusal", || renewed.topology()["error"].as_str().map(drop));
+    assert_eq!(get(renewed.listen, "/").unwrap().status, 503);
+    mine(&certificates);
+    await_status(renewed.listen, 200);
     // Without a certificate, or under another name, there is no connection.
     let bare = EtcdProxy::start(&etcd, "p2", &format!(", tls: {{ ca: {:?} }}{login}", certificates.path("ca.pem")));
     let other = EtcdProxy::start(&etcd, "p3", &format!("{}{login}", tls.replace("etcd.test", "other.test")));

@@ -25,7 +25,7 @@ use proto::{
 pub(crate) use register::register;
 use ringway_config::model::{Etcd, MemberUrl};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Quiet time after a change.
 const DEBOUNCE: std::time::Duration = std::time::Duration::from_millis(50);
@@ -37,10 +37,10 @@ const PAGE_SMALL: i64 = 2000;
 const PROXIES: &str = "proxies/";
 
 /// Where a topology is, and what is shown to etcd.
-#[derive(Clone)]
 pub struct Store {
     settings: Etcd,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    /// As the files were when they could last be read.
+    tls: Mutex<Option<Arc<rustls::ClientConfig>>>,
 }
 
 /// Why etcd cannot be asked, or has said no.
@@ -122,13 +122,17 @@ impl Store {
     /// # Errors
     /// Files that cannot be read.
     pub fn new(settings: &Etcd) -> Result<Self, EtcdError> {
-        let tls = if settings.endpoints.iter().any(|endpoint| endpoint.tls) {
-            let identity = settings.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
-            Some(tls::client(settings.ca.as_deref(), identity, &[b"h2"])?)
-        } else {
-            None
-        };
-        Ok(Self { settings: settings.clone(), tls })
+        Ok(Self { settings: settings.clone(), tls: Mutex::new(client_tls(settings)?) })
+    }
+
+    /// For a connection that begins now: certificates as their files are. What cannot be read stays as it was.
+    fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
+        let mut current = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        match client_tls(&self.settings) {
+            Ok(read) => *current = read,
+            Err(error) => tracing::warn!(%error, "towards etcd, the old certificate stays"),
+        }
+        current.clone()
     }
 
     /// Members that can be asked.
@@ -146,8 +150,8 @@ impl Store {
     /// A connection, with a token where etcd asks who we are.
     async fn connect(&self, member: &MemberUrl) -> Result<Channel, EtcdError> {
         let failed = |error: CallError| failed(member, &error);
-        let tls = self.tls.as_ref();
-        let mut channel = Channel::connect(member, tls, self.settings.server_name.as_deref()).await.map_err(failed)?;
+        let (tls, name) = (self.tls(), self.settings.server_name.as_deref());
+        let mut channel = Channel::connect(member, tls.as_ref(), name).await.map_err(failed)?;
         let Some((name, path)) = &self.settings.login else { return Ok(channel) };
         let password = std::fs::read_to_string(path)
             .map_err(|error| EtcdError::Password { path: path.clone(), reason: error.to_string() })?;
@@ -267,6 +271,14 @@ impl Store {
         let bare = |kv: KeyValue| (kv.key.get(prefix.len()..).unwrap_or_default().to_vec(), kv.value.to_vec());
         Ok((read.keys.into_iter().map(bare).collect(), Doorbell { answers, channel }))
     }
+}
+
+fn client_tls(settings: &Etcd) -> Result<Option<Arc<rustls::ClientConfig>>, TlsError> {
+    if !settings.endpoints.iter().any(|endpoint| endpoint.tls) {
+        return Ok(None);
+    }
+    let identity = settings.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+    tls::client(settings.ca.as_deref(), identity, &[b"h2"]).map(Some)
 }
 
 /// Rings when keys that have been read have changed.

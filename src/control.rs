@@ -2,14 +2,16 @@
 
 mod apply;
 mod etcd;
+mod member;
 mod show;
+mod verify;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use hyper::Method;
-use ringway_config::model::{Control, Member as Settings, MemberUrl};
+use ringway_config::model::{Control, MemberUrl};
 use ringway_control::http::{Api, ApiError};
-use ringway_control::member::{Member, Origin, Plan, client_settings};
+use ringway_control::member::client_settings;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -63,6 +65,10 @@ pub(crate) enum Command {
         /// Name of the cluster; absent, it is drawn.
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
+        /// Directory of a certificate authority, made where there is none: certificates, keys and tokens that the file
+        /// names and that are not there yet are issued.
+        #[arg(long, value_name = "DIRECTORY")]
+        authority: Option<PathBuf>,
     },
     /// Make a member's directory a member of a cluster that is there; it joins when it runs.
     Join {
@@ -75,7 +81,14 @@ pub(crate) enum Command {
         /// The member, dead for good, that it takes the place of.
         #[arg(long, value_name = "NODE")]
         replace: Option<u64>,
+        /// Directory of the certificate authority that `init` has made: certificates and keys that the file names and
+        /// that are not there yet are issued.
+        #[arg(long, value_name = "DIRECTORY")]
+        authority: Option<PathBuf>,
     },
+    /// Certificates for machines where the authority is not.
+    #[command(subcommand)]
+    Authority(Authority),
     /// Members of the control plane.
     Members,
     /// Let another member lead.
@@ -169,6 +182,39 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Authority {
+    /// Issue a member's certificate: NAME.pem, NAME.key, and members.pem to check others by.
+    Member {
+        #[command(flatten)]
+        to: IssueTo,
+        /// DNS name or IP address under which it is reached; more than one may be given.
+        #[arg(long = "host", value_name = "HOST", required = true)]
+        hosts: Vec<String>,
+    },
+    /// Issue a client's certificate: NAME.pem, NAME.key, and members.pem to check members by. `member.clients` says what
+    /// the name may do.
+    Client {
+        #[command(flatten)]
+        to: IssueTo,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IssueTo {
+    /// The authority's directory, made where there is none.
+    directory: PathBuf,
+    /// Common name of the certificate.
+    #[arg(long)]
+    name: String,
+    /// Directory that the files are written to.
+    #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+    out: PathBuf,
+    /// How long it is valid.
+    #[arg(long, value_name = "DAYS", default_value_t = member::DAYS, value_parser = clap::value_parser!(u64).range(1..=7300))]
+    days: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -304,9 +350,12 @@ pub(crate) enum Token {
 pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
     crate::run::control_runtime()?.block_on(async {
         match command {
-            Command::Run { config } => run(&config).await,
-            Command::Init { config, cluster } => init(&config, cluster),
-            Command::Join { config, learner, replace } => join(access, &config, learner, replace).await,
+            Command::Run { config } => member::run(&config).await,
+            Command::Init { config, cluster, authority } => member::init(&config, cluster, authority.as_deref()),
+            Command::Join { config, learner, replace, authority } => {
+                member::join(access, &config, learner, replace, authority.as_deref()).await
+            }
+            Command::Authority(command) => member::authority(command),
             command if access.etcd.is_meant() => etcd::ask(access, command).await,
             command => match ask(access, command).await {
                 Err(error) => match error.downcast_ref::<ApiError>() {
@@ -324,57 +373,6 @@ pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitC
             },
         }
     })
-}
-
-fn member_settings(file: &Path) -> anyhow::Result<Settings> {
-    let config = ringway_config::load_file(file)?.config;
-    config
-        .control
-        .and_then(|control| control.member)
-        .with_context(|| format!("{}: there is no member in it: write `control: {{ member: {{}} }}`", file.display()))
-}
-
-async fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    ringway_telemetry::logs::install();
-    let settings = member_settings(file)?;
-    let stop = crate::run::stop_signals()?;
-    let mut member = Member::start(&settings, false).await?;
-    tokio::select! {
-        () = stop => {
-            member.stop().await;
-            Ok(ExitCode::SUCCESS)
-        }
-        why = member.failed() => bail!("this member cannot go on: {why}"),
-    }
-}
-
-fn init(file: &Path, cluster: Option<String>) -> anyhow::Result<ExitCode> {
-    let settings = member_settings(file)?;
-    if let Some(name) = cluster.as_ref().filter(|name| !ringway_control::state::is_name(name)) {
-        bail!("{name:?} is no name for a cluster: write 1 to 128 letters, digits and `._:-`");
-    }
-    let plan = Plan::first(&settings.directory, cluster)?;
-    let directory = settings.directory.display();
-    writeln!(std::io::stdout(), "{directory} is member {} of the new cluster {}", plan.node, plan.cluster)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn join(access: &Access, file: &Path, learner: bool, replace: Option<u64>) -> anyhow::Result<ExitCode> {
-    let settings = member_settings(file)?;
-    // They are read when the member runs, wherever that is.
-    let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
-    let (token_file, ca) = (absolute(&access.token_file)?, absolute(&access.ca)?);
-    let client = Api::new(&client_settings(&access.members, token_file.clone(), ca.clone()))?;
-    let origin = Origin::Join { members: access.members.clone(), token_file, ca, voter: !learner, replace };
-    let plan = Plan::join(&settings.directory, &client, origin).await?;
-    let directory = settings.directory.display();
-    writeln!(
-        std::io::stdout(),
-        "{directory} is member {} of cluster {}: it joins when it runs (`ringway control run`)",
-        plan.node,
-        plan.cluster
-    )?;
-    Ok(ExitCode::SUCCESS)
 }
 
 impl Access {
@@ -413,7 +411,7 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
     let get = async |path: &str| api.json(Method::GET, path, None).await;
     let put = async |method: Method, path: String, body: Value| api.json(method, &path, Some(&body)).await;
     match command {
-        Command::Run { .. } | Command::Init { .. } | Command::Join { .. } => {
+        Command::Run { .. } | Command::Init { .. } | Command::Join { .. } | Command::Authority(_) => {
             unreachable!("invariant: handled before anybody is asked")
         }
         Command::Members => printer.members(&get("/v1/members").await?)?,
@@ -487,7 +485,7 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Rollouts { id: None, .. } => printer.rollouts(&get("/v1/rollouts").await?)?,
         Command::Proxies => printer.proxies(&get("/v1/proxies").await?)?,
-        Command::Verify => return verify(&api, &printer).await,
+        Command::Verify => return verify::verify(&api, &printer).await,
         Command::Backup { file } => backup(&api, &file).await?,
         Command::Restore { file, yes } => {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
@@ -564,47 +562,4 @@ async fn backup(api: &Api, file: &Path) -> anyhow::Result<()> {
     std::fs::rename(&beside, file)?;
     writeln!(std::io::stderr(), "{} bytes written to {}", bytes.len(), file.display())?;
     Ok(())
-}
-
-/// What every proxy says of itself, against the topology, against each other, and against rings built here.
-async fn verify(api: &Api, printer: &show::Printer) -> anyhow::Result<ExitCode> {
-    let began = std::time::Instant::now();
-    loop {
-        let snapshot = apply::snapshot(api).await?;
-        let fleet: Value = api.json(Method::GET, "/v1/proxies", None).await?;
-        let expected = apply::rings(&snapshot);
-        let findings = compare(&fleet, &expected);
-        // A change of a moment ago is still on its way to some.
-        if findings.is_empty() || began.elapsed() > SETTLE {
-            let proxies = fleet["proxies"].as_array().map_or(0, Vec::len);
-            printer.verified(proxies, &expected, &findings)?;
-            return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-}
-
-/// How long proxies may take to say that they have the latest revision: a heartbeat and some.
-const SETTLE: std::time::Duration = std::time::Duration::from_secs(4);
-
-fn compare(fleet: &Value, expected: &std::collections::BTreeMap<String, String>) -> Vec<String> {
-    let mut findings: Vec<String> = Vec::new();
-    let empty = Vec::new();
-    let proxies = fleet["proxies"].as_array().unwrap_or(&empty);
-    for proxy in proxies {
-        let name = proxy["name"].as_str().unwrap_or("?");
-        let state = proxy["state"].as_str().unwrap_or("?");
-        if state != "synced" {
-            let why = proxy["heartbeat"]["stuck"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
-            findings.push(format!("{name} is {state}{why}"));
-        }
-        for (service, digest) in expected {
-            let has = proxy["heartbeat"]["rings"][service].as_str();
-            if state != "offline" && has.is_some_and(|has| has != digest) {
-                findings
-                    .push(format!("{name} has another ring for {service}: {} instead of {digest}", has.unwrap_or("?")));
-            }
-        }
-    }
-    findings
 }

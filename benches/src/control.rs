@@ -1,6 +1,7 @@
 //! The control plane, measured: three members as processes with their own disks, TLS everywhere, clients in this process.
 
 pub mod members;
+pub mod proxies;
 pub mod scenario;
 
 /// Percentile `p` (0 to 1) of numbers, which are sorted here; 0 of none.

@@ -10,9 +10,12 @@ use crate::consensus::MemberInfo;
 use crate::http::Problem;
 use crate::plane::{Plane, PlaneError, unix_ms};
 use crate::state::Refusal;
+use crate::tls::Renewed;
 pub use auth::TokenError;
 use auth::{Caller, Gate};
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -23,9 +26,10 @@ pub(crate) use routes::backup_bytes;
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
@@ -54,6 +58,8 @@ pub struct Api {
     audit: Option<Mutex<std::fs::File>>,
     /// This member's name and addresses.
     me: MemberInfo,
+    /// Files of this member's own certificates.
+    certificates: Vec<PathBuf>,
 }
 
 /// One request, its caller known.
@@ -88,11 +94,13 @@ impl Api {
         audit: Option<std::fs::File>,
         me: MemberInfo,
     ) -> Result<Self, TokenError> {
-        Ok(Self { plane, gate: Gate::new(member)?, audit: audit.map(Mutex::new), me })
+        let files = [&member.tls, &member.peer_tls].into_iter().flatten();
+        let certificates = files.map(|files| files.certificate.clone()).collect();
+        Ok(Self { plane, gate: Gate::new(member)?, audit: audit.map(Mutex::new), me, certificates })
     }
 
     /// Serves for as long as it is polled.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<Renewed<rustls::ServerConfig>>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         // Connections end with this future.
         let mut connections = tokio::task::JoinSet::new();
@@ -103,20 +111,18 @@ impl Api {
                 Ok((stream, from)) => {
                     // Only a hint to the kernel.
                     let _ = stream.set_nodelay(true);
-                    let (api, tls) = (Arc::clone(&self), tls.clone());
+                    let (api, tls) = (Arc::clone(&self), tls.as_ref().map(|tls| TlsAcceptor::from(tls.current())));
                     connections.spawn(async move {
-                        match tls {
-                            None => api.connection(stream, from, Vec::new()).await,
-                            Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                                Ok(Ok(stream)) => {
-                                    let chain = stream.get_ref().1.peer_certificates();
-                                    let names = chain.and_then(<[_]>::first).map(auth::names).unwrap_or_default();
-                                    api.connection(stream, from, names).await;
-                                }
-                                Ok(Err(error)) => tracing::debug!(%from, %error, "a client's TLS handshake failed"),
-                                Err(_) => tracing::debug!(%from, "a client's TLS handshake took too long"),
+                        // Each part in a box of its own: ten thousand watchers wait in the last one, and should not hold the
+                        // memory of a handshake for as long.
+                        let served = match tls {
+                            None => Box::pin(api.connection(stream, from, Vec::new())) as BoxFuture<'_, ()>,
+                            Some(tls) => match Box::pin(handshake(tls, stream, from)).await {
+                                Some((stream, names)) => Box::pin(api.connection(stream, from, names)),
+                                None => return,
                             },
-                        }
+                        };
+                        served.await;
                         drop(permit);
                     });
                 }
@@ -128,14 +134,20 @@ impl Api {
         }
     }
 
-    async fn connection<S>(self: Arc<Self>, stream: S, from: SocketAddr, names: Vec<String>)
+    /// Serves a connection until it ends. Not an `async fn`: its future is that of the connection, and no larger.
+    fn connection<S>(
+        self: Arc<Self>,
+        stream: S,
+        from: SocketAddr,
+        names: Vec<String>,
+    ) -> impl Future<Output = ()> + Send
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let names = Arc::new(names);
         let service = hyper::service::service_fn(move |request| {
             let (api, names) = (Arc::clone(&self), Arc::clone(&names));
-            async move { Ok::<_, Infallible>(api.answer(request, from, &names).await) }
+            async move { Ok::<_, Infallible>(Box::pin(api.answer(request, from, &names)).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 * 1024);
@@ -147,7 +159,7 @@ impl Api {
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
         // What goes wrong on a connection is its client's to see.
-        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        builder.serve_connection(TokioIo::new(stream), service).into_owned().map(drop)
     }
 
     async fn answer(
@@ -234,6 +246,24 @@ impl Api {
             }
         }
     }
+}
+
+/// TLS, and the names of the client's certificate.
+async fn handshake(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    from: SocketAddr,
+) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, Vec<String>)> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates();
+            let names = chain.and_then(<[_]>::first).map(auth::names).unwrap_or_default();
+            return Some((stream, names));
+        }
+        Ok(Err(error)) => tracing::debug!(%from, %error, "a client's TLS handshake failed"),
+        Err(_) => tracing::debug!(%from, "a client's TLS handshake took too long"),
+    }
+    None
 }
 
 fn problem(status: u16, code: &str, detail: impl Into<String>) -> Problem {

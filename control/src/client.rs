@@ -5,6 +5,7 @@ use crate::etcd::{EtcdError, Follower, Store};
 use crate::http::{Api, ApiError};
 use crate::view::{Handled, View, ViewError};
 use crate::wire::{Heartbeat, Message};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -37,8 +38,25 @@ pub struct Client {
 
 /// Where the topology comes from.
 enum Followed {
-    Members(Api),
+    Members(Box<Members>),
     Etcd(Box<Follower>),
+}
+
+/// Members of the control plane, and what is shown to them.
+struct Members {
+    settings: Control,
+    api: ArcSwap<Api>,
+}
+
+impl Members {
+    /// For a connection that begins now: certificates and token as their files are. What cannot be read stays as it was.
+    fn renewed(&self) -> Arc<Api> {
+        match Api::new(&self.settings) {
+            Ok(api) => self.api.store(Arc::new(api)),
+            Err(error) => tracing::warn!(%error, "towards the control plane, the old certificate or token stays"),
+        }
+        self.api.load_full()
+    }
 }
 
 #[derive(Default)]
@@ -110,7 +128,10 @@ impl Client {
     pub fn new(settings: &Control, name: String) -> Result<Self, ClientError> {
         let store = match &settings.etcd {
             Some(etcd) => Followed::Etcd(Box::new(Follower::new(Store::new(etcd)?))),
-            None => Followed::Members(Api::new(settings)?),
+            None => {
+                let api = ArcSwap::from_pointee(Api::new(settings)?);
+                Followed::Members(Box::new(Members { settings: settings.clone(), api }))
+            }
         };
         let path = &settings.directory;
         let cache = Cache::open(path).map_err(|source| ClientError::Directory { path: path.clone(), source })?;
@@ -177,8 +198,8 @@ impl Client {
         let mut wait = BACKOFF.0;
         let mut random = Random::new(&self.name);
         let members = match &self.store {
-            Followed::Members(api) => api.members(),
-            Followed::Etcd(follower) => follower.store.endpoints(),
+            Followed::Members(members) => members.api.load().members().to_vec(),
+            Followed::Etcd(follower) => follower.store.endpoints().to_vec(),
         };
         let mut from = random.below(members.len().max(1));
         loop {
@@ -189,7 +210,7 @@ impl Client {
             // Whoever followed before may have been dropped in the middle: a start waits for the first word only.
             self.state().member = None;
             let Err(error) = match &self.store {
-                Followed::Members(api) => self.follow_one(api, &member).await,
+                Followed::Members(members) => self.follow_one(members, &member).await,
                 // Boxed: its state is large, and nobody waits for it.
                 Followed::Etcd(etcd) => Box::pin(etcd.follow(self, &member)).await.map_err(|error| error.to_string()),
             };
@@ -212,7 +233,8 @@ impl Client {
         }
     }
 
-    async fn follow_one(&self, api: &Api, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
+    async fn follow_one(&self, members: &Members, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
+        let api = members.renewed();
         let mut link = api.connect(member).await.map_err(|error| error.to_string())?;
         let path = match &*self.view.borrow() {
             Some(view) => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
@@ -243,7 +265,7 @@ impl Client {
                     line.clear();
                     // A topology may be large: its memory is given back.
                     line.shrink_to(1 << 16);
-                    self.take(api, member, message).map_err(|error| error.to_string())?;
+                    self.take(&api, member, message).map_err(|error| error.to_string())?;
                 }
             }
         }
@@ -341,27 +363,27 @@ impl Client {
     /// Tells the fleet how it goes, every two seconds and on [`Client::hurry`]. Never returns.
     pub async fn report(&self, heartbeat: impl Fn() -> Heartbeat) {
         match &self.store {
-            Followed::Members(api) => self.report_to(api, heartbeat).await,
+            Followed::Members(members) => self.report_to(members, heartbeat).await,
             Followed::Etcd(follower) => Box::pin(crate::etcd::register(&follower.store, self, heartbeat)).await,
         }
     }
 
-    async fn report_to(&self, api: &Api, heartbeat: impl Fn() -> Heartbeat) {
+    async fn report_to(&self, plane: &Members, heartbeat: impl Fn() -> Heartbeat) {
         let mut random = Random::new(&self.name);
         let mut link = None;
         let mut from = 0_usize;
         let path = format!("/v1/proxies/{}", self.name);
+        let members = plane.api.load().members().to_vec();
         loop {
             let wait = HEARTBEAT.mul_f64(0.8 + 0.2 * random.unit());
             // Not twice as often as every fiftieth of a second, whatever happens.
             let soonest = tokio::time::sleep(Duration::from_millis(20));
             let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
             soonest.await;
-            let members = api.members();
             let Some(member) = members.get(from % members.len().max(1)) else { return std::future::pending().await };
             let mut open = match link.take() {
                 Some(open) => open,
-                None => match api.connect(member).await {
+                None => match plane.renewed().connect(member).await {
                     Ok(open) => open,
                     Err(_) => {
                         from += 1;
@@ -370,6 +392,7 @@ impl Client {
                 },
             };
             let Ok(body) = serde_json::to_vec(&heartbeat()) else { continue };
+            let api = plane.api.load_full();
             let ask = api.ask(&mut open, Method::PUT, &path, body.into());
             match tokio::time::timeout(HEARTBEAT, ask).await {
                 Ok(Ok(_)) => link = Some(open),

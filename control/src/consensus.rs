@@ -202,7 +202,7 @@ impl Node {
         let retired = Retired::default();
         let timing = options.timing;
         let source = options.listener.local_addr().map_err(StartError::Listen)?.ip();
-        let client_tls = options.tls.as_ref().map(|tls| &tls.client);
+        let client_tls = options.tls.as_ref().map(|tls| tls.client.clone());
         let dialer = Arc::new(Dialer::new(options.cluster, Some(source), timing.connect, client_tls));
         let network = Network { dialer: Arc::clone(&dialer), timing: timing.clone() };
         let log = Log { store: store.clone() };
@@ -217,7 +217,7 @@ impl Node {
         let heard = status::Heard::default();
         let (answerer, heard_by) = (options.answerer, heard.clone());
         let handler = Server { raft: raft.clone(), node: options.node, answerer, heard: heard_by };
-        let server_tls = options.tls.as_ref().map(|tls| &tls.server);
+        let server_tls = options.tls.as_ref().map(|tls| tls.server.clone());
         let server = match transport::Server::start(options.listener, server_tls, identity, handler) {
             Ok(server) => server,
             Err(error) => {

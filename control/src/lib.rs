@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod authority;
 pub mod cache;
 pub mod client;
 pub mod consensus;

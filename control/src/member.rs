@@ -7,9 +7,10 @@ use crate::http::{Api as Client, ApiError};
 use crate::plane::{Plane, PlaneError, unix_ms};
 use crate::replica::Replica;
 use crate::state::{Command, State};
-use crate::tls::{self, TlsError};
+use crate::tls::{self, Renewed, TlsError};
 use hyper::Method;
 use ringway_config::model::{self, Member as Settings};
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -18,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 /// Entries from one snapshot to the next, and those that stay behind it.
 const SNAPSHOT_EVERY: u64 = 5000;
@@ -171,7 +171,11 @@ impl Plan {
         }
     }
 
-    fn nobodys(directory: &Path) -> Result<(), RunError> {
+    /// Whether a directory is nobody's yet.
+    ///
+    /// # Errors
+    /// It is somebody's, or cannot be read.
+    pub fn nobodys(directory: &Path) -> Result<(), RunError> {
         match Self::read(directory)? {
             Some(Self { node, cluster, .. }) => Err(RunError::Somebody { path: directory.to_owned(), node, cluster }),
             None => Ok(()),
@@ -225,8 +229,9 @@ impl Member {
             peer_address: told(&settings.peer_advertise, settings.peer_address, peer_address),
             api_address: told(&settings.advertise, settings.address, address),
         };
-        let peer_tls = settings.peer_tls.as_ref().map(peer_tls).transpose()?;
-        let api_tls = settings.tls.as_ref().map(api_tls).transpose()?;
+        let mut tasks = Vec::new();
+        let peer_tls = settings.peer_tls.as_ref().map(|files| peer_tls(files, &mut tasks)).transpose()?;
+        let api_tls = settings.tls.as_ref().map(|files| api_tls(files, &mut tasks)).transpose()?;
         let audit = settings.audit_log.as_ref().map(|path| append(path)).transpose()?;
         let (replica, published) = Replica::new();
         // Questions come as soon as the listener stands, and the one who answers is made of the node: they wait for it.
@@ -268,7 +273,7 @@ impl Member {
         let failed = |source| RunError::Bind { what: "the API", address, source };
         clients.set_nonblocking(true).map_err(failed)?;
         let clients = tokio::net::TcpListener::from_std(clients).map_err(failed)?;
-        let mut tasks = vec![tokio::spawn(api.serve(clients, api_tls))];
+        tasks.push(tokio::spawn(api.serve(clients, api_tls)));
         tasks.push(tokio::spawn(name_cluster(Arc::clone(&plane), plan.cluster.clone())));
         if let Origin::Join { members, token_file, ca, voter, replace } = plan.origin {
             let client = Client::new(&client_settings(&members, token_file, ca))?;
@@ -346,17 +351,44 @@ pub fn client_settings(members: &[String], token_file: Option<PathBuf>, ca: Opti
     }
 }
 
-fn peer_tls(files: &model::MemberTls) -> Result<PeerTls, TlsError> {
-    let ca = files.ca.as_deref();
-    Ok(PeerTls {
-        server: tls::server(&files.certificate, &files.key, ca, true, &[b"h2"])?,
-        client: tls::client(ca, Some((&files.certificate, &files.key)), &[b"h2"])?,
-    })
+/// Of the listener for members and of calls to them, with a task that follows the files.
+fn peer_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<PeerTls, TlsError> {
+    let files = files.clone();
+    let followed = followed(&files);
+    let read = move || {
+        let ca = files.ca.as_deref();
+        let server = tls::server(&files.certificate, &files.key, ca, true, &[b"h2"])?;
+        Ok::<_, TlsError>((server, tls::client(ca, Some((&files.certificate, &files.key)), &[b"h2"])?))
+    };
+    let (server, client) = read()?;
+    let current = PeerTls { server: server.into(), client: client.into() };
+    let renewed = current.clone();
+    tasks.push(tokio::spawn(followed.0.follow(followed.1, move || {
+        let (server, client) = read()?;
+        renewed.server.renew(server);
+        renewed.client.renew(client);
+        Ok(())
+    })));
+    Ok(current)
 }
 
-fn api_tls(files: &model::MemberTls) -> Result<TlsAcceptor, TlsError> {
-    let config = tls::server(&files.certificate, &files.key, files.ca.as_deref(), false, &[b"h2", b"http/1.1"])?;
-    Ok(TlsAcceptor::from(config))
+/// Of the API's listener, with a task that follows the files.
+fn api_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<Renewed<ServerConfig>, TlsError> {
+    let files = files.clone();
+    let followed = followed(&files);
+    let read = move || tls::server(&files.certificate, &files.key, files.ca.as_deref(), false, &[b"h2", b"http/1.1"]);
+    let current = Renewed::from(read()?);
+    let renewed = current.clone();
+    tasks.push(tokio::spawn(followed.0.follow(followed.1, move || {
+        renewed.renew(read()?);
+        Ok(())
+    })));
+    Ok(current)
+}
+
+fn followed(files: &model::MemberTls) -> (tls::Files, PathBuf) {
+    let paths = [Some(&files.certificate), Some(&files.key), files.ca.as_ref()];
+    (tls::Files::new(paths.into_iter().flatten().cloned().collect()), files.certificate.clone())
 }
 
 fn append(path: &Path) -> Result<File, RunError> {

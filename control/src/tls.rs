@@ -1,11 +1,21 @@
-//! TLS of the API and between members, from files.
+//! TLS of the API and between members, from files that are read again when they change.
 
+use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Between two looks at the files.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A certificate that ends within this is warned of,
+const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
+/// this often.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +37,113 @@ pub enum TlsError {
         /// Why.
         source: rustls::Error,
     },
+}
+
+/// A configuration of TLS that may change: each new connection uses what is there then.
+#[derive(Debug)]
+pub struct Renewed<T>(Arc<ArcSwap<T>>);
+
+impl<T> Clone for Renewed<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> From<Arc<T>> for Renewed<T> {
+    fn from(config: Arc<T>) -> Self {
+        Self(Arc::new(ArcSwap::new(config)))
+    }
+}
+
+impl<T> Renewed<T> {
+    /// What a connection that begins now uses.
+    #[must_use]
+    pub fn current(&self) -> Arc<T> {
+        self.0.load_full()
+    }
+
+    /// Connections from now on use this.
+    pub fn renew(&self, config: Arc<T>) {
+        self.0.store(config);
+    }
+}
+
+/// Files, and what they looked like when they were last read. Made before they are first read: what changes in between
+/// is seen as a change.
+pub(crate) struct Files {
+    paths: Vec<PathBuf>,
+    known: Vec<Option<Stamp>>,
+}
+
+/// Inode, size, and times of change of content and of inode in nanoseconds.
+type Stamp = (u64, u64, i64, i64);
+
+impl Files {
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
+        let known = stamps(&paths);
+        Self { paths, known }
+    }
+
+    /// Calls `read` when a file has changed, for as long as it is polled. What it refuses is told once, and tried again: of
+    /// a certificate and a key, one is replaced before the other.
+    pub(crate) async fn follow(mut self, certificate: PathBuf, read: impl Fn() -> Result<(), TlsError>) {
+        let mut told = String::new();
+        let mut warned = None;
+        loop {
+            warn_of_end(&certificate, &mut warned);
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = stamps(&self.paths);
+            if now == self.known {
+                continue;
+            }
+            match read() {
+                Ok(()) => {
+                    tracing::info!(certificate = %certificate.display(), "certificates were read again");
+                    (self.known, warned) = (now, None);
+                    told.clear();
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if error != told {
+                        tracing::warn!(error, "certificates have changed and cannot be used: the old ones stay");
+                        told = error;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    let stamp = |path: &PathBuf| {
+        let found = std::fs::metadata(path).ok()?;
+        let ns = |seconds: i64, ns: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(ns);
+        Some((found.ino(), found.size(), ns(found.mtime(), found.mtime_nsec()), ns(found.ctime(), found.ctime_nsec())))
+    };
+    paths.iter().map(stamp).collect()
+}
+
+fn warn_of_end(certificate: &Path, warned: &mut Option<SystemTime>) {
+    let now = SystemTime::now();
+    if warned.is_some_and(|at| now.duration_since(at).is_ok_and(|since| since < WARN_EVERY)) {
+        return;
+    }
+    // Counted from now also where all is well: the file is not read every time.
+    *warned = Some(now);
+    let Some(end) = not_after(certificate) else { return };
+    let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let left = Duration::from_secs(end).saturating_sub(unix);
+    if left < SOON {
+        let days = left.as_secs() / 86_400;
+        tracing::warn!(certificate = %certificate.display(), days, "the certificate ends soon: replace the file");
+    }
+}
+
+/// When a certificate's file ends to be valid, in seconds of Unix time.
+pub(crate) fn not_after(certificate: &Path) -> Option<u64> {
+    let chain = chain(certificate).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok()
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

@@ -4,19 +4,20 @@ use crate::actions::{self, Canned};
 use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
 use crate::http::{self, Client};
-use crate::snapshot::{Service, ServiceLive};
+use crate::snapshot::Service;
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
-use crate::{compress, forwarded, key, route, websocket};
-use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, OnMissing, Route, UpstreamProtocol};
+use crate::{compress, forwarded, websocket};
+use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
 use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, Span, TargetForm, Version, write};
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
-use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+mod place;
+
+use place::{Admission, Placed, Unplaced, place};
 
 /// Small bodies that came with their head are sent with it, and can be sent again.
 const REPLAY_BYTES_MAX: usize = 8 * 1024;
@@ -94,37 +95,6 @@ pub(crate) struct Refusal {
     /// Empty if none was chosen.
     pub(crate) service: Box<str>,
     line: Vec<u8>,
-}
-
-/// Why a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
-struct Unplaced(Why, Option<usize>);
-
-impl From<(ProxyError, Option<usize>)> for Unplaced {
-    fn from((error, service): (ProxyError, Option<usize>)) -> Self {
-        Self(Why::Error(error), service)
-    }
-}
-
-/// Where a request belongs.
-struct Placed {
-    route: usize,
-    service: usize,
-    hash: Option<Hash>,
-    keyed: bool,
-    trusted: bool,
-    sticky: Option<Slot>,
-    set_cookie: Option<CookieValue>,
-    explain: bool,
-    admission: Option<Admission>,
-}
-
-/// One request of a service that limits them.
-struct Admission(Arc<ServiceLive>);
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.0.admitted.fetch_sub(1, Relaxed);
-    }
 }
 
 impl Refusal {
@@ -336,171 +306,6 @@ fn grpc_timeout(value: &[u8]) -> Option<Duration> {
         b'n' => Duration::from_nanos(amount),
         _ => return None,
     })
-}
-
-/// Route, limits and key: everything that can refuse a request whose framing is good. A refusal names the service, once one
-/// was chosen.
-fn place(
-    client: &Client,
-    view: &View,
-    listener: usize,
-    head: &RequestHead,
-    key_bytes: &mut Vec<u8>,
-    now: Instant,
-) -> Result<Placed, Unplaced> {
-    let http = http::http_of(view, listener);
-    let buffer = client.input.bytes();
-    let refuse = |error| (error, None);
-    if head.method == Method::Connect {
-        return Err(refuse(ProxyError::ConnectRefused).into());
-    }
-    if head.expect_unknown {
-        return Err(refuse(ProxyError::Expectation).into());
-    }
-    // Routes that do not look at the path are not fooled by it: such paths are the backend's business.
-    if http.routes.iter().any(|route| route.path.is_some()) && route::climbs(route::path_of(buffer, head)) {
-        return Err(refuse(ProxyError::PathTraversal).into());
-    }
-    let route = route::find(&http.routes, buffer, head).ok_or(refuse(ProxyError::NoRoute))?;
-    let peer = client.peer.ip();
-    let trusted = forwarded::is_trusted(&http.forwarded.trusted, peer);
-    let actions = http.routes[route].actions.as_deref();
-    if let Some(canned) = actions.and_then(|actions| actions::canned(actions, &client.peer, trusted, buffer, head)) {
-        return Err(Unplaced(Why::Answer(canned), None));
-    }
-    let body_bytes_max = actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max);
-    if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
-        return Err(refuse(ProxyError::BodyTooLarge).into());
-    }
-    let address = forwarded::client_address(&http.forwarded, peer, buffer, head);
-    let input = key::KeyInput { buffer, head, client: address, server_name: client.peer.server_name.as_deref() };
-    let worker = &client.open.worker;
-    let service = service_of(&http.routes[route], &input, key_bytes, worker);
-    let this = &view.services[service].service;
-    let refuse = |error| (error, Some(service));
-
-    // Towards HTTP/2, the answer to the handshake is made here.
-    if this.config.protocol == UpstreamProtocol::H2
-        && upgrade_of(this, head, buffer).is_some()
-        && !head.value_of(buffer, b"sec-websocket-key").is_some_and(websocket::is_key)
-    {
-        return Err(refuse(ProxyError::WebSocketKey).into());
-    }
-    admit_rate(this, worker, &input, key_bytes, now).map_err(refuse)?;
-    let mut placed = Placed {
-        route,
-        service,
-        hash: None,
-        keyed: false,
-        trusted,
-        sticky: None,
-        set_cookie: None,
-        explain: explains(&http.explain_allow, peer, &input),
-        admission: None,
-    };
-    if this.hashes() {
-        find_key(&mut placed, this, worker, &input, key_bytes, address).map_err(refuse)?;
-        if placed.keyed && view.snapshot.shadow.is_some() {
-            compare_with_shadow(view, &placed, &input, key_bytes);
-        }
-    } else if let Some(cookie) = &this.config.affinity_cookie {
-        let value = head.cookie(buffer, cookie.name.as_bytes()).and_then(|text| affinity::parse(cookie, text));
-        placed.sticky = value.and_then(|value| this.slot_of_cookie(value.0));
-    }
-    if this.config.requests_max < u32::MAX {
-        // Reserved first, then tested: racing workers never pass the limit together.
-        let admission = Admission(Arc::clone(&this.live));
-        if this.live.admitted.fetch_add(1, Relaxed) >= this.config.requests_max {
-            return Err(refuse(ProxyError::ServiceFull).into());
-        }
-        placed.admission = Some(admission);
-    }
-    Ok(placed)
-}
-
-/// The service of a route: of a split, the arm that the key falls into.
-fn service_of(route: &Route, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>, worker: &Worker) -> usize {
-    let Some(split) = &route.split else { return route.service };
-    let hash =
-        if key::extract(&split.key, input, key_bytes) { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };
-    let arms = split.arms.iter().map(|arm| (arm.salt, arm.weight));
-    ringway_ring::choose_arm(hash, arms).map_or(route.service, |index| split.arms[index].service)
-}
-
-fn admit_rate(
-    this: &Service,
-    worker: &Worker,
-    input: &key::KeyInput<'_>,
-    key_bytes: &mut Vec<u8>,
-    now: Instant,
-) -> Result<(), ProxyError> {
-    let (Some(limit), Some(limiter)) = (&this.config.rate_limit, &this.limiter) else { return Ok(()) };
-    if !key::extract(&limit.key, input, key_bytes) {
-        return Ok(());
-    }
-    let hash = ringway_ring::hash_key(key_bytes, worker.shared.secret);
-    limiter.admit(hash, now.saturating_duration_since(worker.shared.started)).map_err(|wait| {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        ProxyError::RateLimited { seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
-    })
-}
-
-/// The key's hash: of an affinity cookie, of the first source that is present, or of what stands for them.
-fn find_key(
-    placed: &mut Placed,
-    this: &Service,
-    worker: &Worker,
-    input: &key::KeyInput<'_>,
-    key_bytes: &mut Vec<u8>,
-    address: IpAddr,
-) -> Result<(), ProxyError> {
-    if let Some(cookie) = &this.config.affinity_cookie {
-        let text = input.head.cookie(input.buffer, cookie.name.as_bytes());
-        let value = text.and_then(|text| affinity::parse(cookie, text)).unwrap_or_else(|| {
-            let fresh = CookieValue(worker.random());
-            placed.set_cookie = Some(fresh);
-            fresh
-        });
-        placed.hash = Some(ringway_ring::hash_key(&value.0.to_le_bytes(), this.seed()));
-        placed.keyed = true;
-        return Ok(());
-    }
-    placed.keyed = key::extract(&this.config.hash_key, input, key_bytes);
-    placed.hash = Some(if placed.keyed {
-        ringway_ring::hash_key(key_bytes, this.seed())
-    } else {
-        match this.config.on_missing {
-            OnMissing::Reject => return Err(ProxyError::KeyMissing),
-            OnMissing::Random => worker.random(),
-            OnMissing::RoundRobin => this.next_in_turn(),
-            OnMissing::SourceIp => {
-                key_bytes.clear();
-                key::address_key(address, 32, 128, key_bytes);
-                placed.keyed = true;
-                ringway_ring::hash_key(key_bytes, this.seed())
-            }
-        }
-    });
-    Ok(())
-}
-
-/// Counts whether the shadow configuration would send the request elsewhere.
-fn compare_with_shadow(view: &View, placed: &Placed, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>) {
-    let this = &view.services[placed.service];
-    let shadow = view.snapshot.shadow.as_ref().and_then(|shadow| shadow.service(&this.service.config.name));
-    let (Some(shadow), Some(hash)) = (shadow, placed.hash) else { return };
-    let ours = this.service.group.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
-    this.cells.shadowed.increment();
-    if shadow.owner(input, key_bytes) != ours {
-        this.cells.shadow_moved.increment();
-    }
-}
-
-/// Whether the request asks why it goes where it does, and may.
-fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, input: &key::KeyInput<'_>) -> bool {
-    !allowed.is_empty()
-        && input.head.value_of(input.buffer, b"x-ringway-explain").is_some()
-        && forwarded::is_trusted(allowed, peer)
 }
 
 /// `Host` first (RFC 9110, 7.2), unless the client's own field is copied as it stands.

@@ -53,6 +53,13 @@ pub fn movement(old: &Ring, old_ids: &[&str], new: &Ring, new_ids: &[&str]) -> M
         return Movement::default();
     }
     let mut flows: BTreeMap<(u16, u16), u64> = BTreeMap::new();
+    // Most keys stay where they are, and most rings are large: only what moves is counted by pairs.
+    let stays = same_slots(old_ids, new_ids);
+    let mut add = |owners: (u16, u16), places: u64| {
+        if stays.get(usize::from(owners.0)) != Some(&Some(owners.1)) {
+            *flows.entry(owners).or_default() += places;
+        }
+    };
     let (mut at_old, mut at_new) = (0, 0);
     let mut begin = 0;
     // Between two neighbouring points of either ring all keys have one old and one new owner: those of the next points.
@@ -61,7 +68,7 @@ pub fn movement(old: &Ring, old_ids: &[&str], new: &Ring, new_ids: &[&str]) -> M
         let next_new = (at_new < new_len).then(|| new.place_at(at_new));
         let end = next_old.into_iter().chain(next_new).min().unwrap_or(begin) + 1;
         let owners = (old.owner_at(at_old % old_len), new.owner_at(at_new % new_len));
-        *flows.entry(owners).or_default() += end - begin;
+        add(owners, end - begin);
         begin = end;
         while at_old < old_len && old.place_at(at_old) < end {
             at_old += 1;
@@ -70,10 +77,16 @@ pub fn movement(old: &Ring, old_ids: &[&str], new: &Ring, new_ids: &[&str]) -> M
             at_new += 1;
         }
     }
-    *flows.entry((old.owner_at(0), new.owner_at(0))).or_default() += (1 << 48) - begin;
+    add((old.owner_at(0), new.owner_at(0)), (1 << 48) - begin);
 
     let flows = flows.into_iter().map(|((from, to), places)| ((from, to), places as f64 / CIRCLE));
     collect(flows, old_ids, new_ids, Method::Exact)
+}
+
+/// For each old slot, the new one of the same member.
+fn same_slots(old_ids: &[&str], new_ids: &[&str]) -> Vec<Option<u16>> {
+    let known: BTreeMap<&str, u16> = (0..).zip(new_ids).map(|(slot, id)| (*id, slot)).collect();
+    old_ids.iter().map(|id| known.get(id).copied()).collect()
 }
 
 /// Compares two groups as they are with every member healthy; `ids` are in slot order. Groups without keys own nothing.

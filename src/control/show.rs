@@ -422,10 +422,17 @@ impl Printer {
         Ok(())
     }
 
-    pub(super) fn verified(&self, proxies: usize, rings: &BTreeMap<String, String>, findings: &[String]) -> Done {
-        if self.raw(
-            &json!({ "proxies": proxies, "rings": rings, "findings": findings, "verified": findings.is_empty() }),
-        )? {
+    pub(super) fn verified(
+        &self,
+        proxies: usize,
+        compared: usize,
+        rings: &BTreeMap<String, String>,
+        findings: &[String],
+    ) -> Done {
+        if self.raw(&json!({
+            "proxies": proxies, "compared": compared, "rings": rings, "findings": findings,
+            "verified": findings.is_empty(),
+        }))? {
             return Ok(());
         }
         let mut out = std::io::stdout().lock();
@@ -433,7 +440,11 @@ impl Printer {
             writeln!(out, "{finding}")?;
         }
         if findings.is_empty() {
-            writeln!(out, "{proxies} proxies have what was agreed on; {} rings compared", rings.len())?;
+            writeln!(
+                out,
+                "{proxies} proxies have what was agreed on; {} rings compared with those of {compared}",
+                rings.len()
+            )?;
         }
         Ok(())
     }

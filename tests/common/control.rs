@@ -42,7 +42,7 @@ fn said(command: &mut Command) -> Said {
 #[derive(Debug)]
 pub struct Curl {
     pub status: u16,
-    body: String,
+    pub body: String,
 }
 
 impl Curl {
@@ -61,6 +61,23 @@ pub fn curl(url: &str, method: &str, path: &str, body: &Value) -> Curl {
     let text = run("curl", &args).text();
     let (body, status) = text.rsplit_once('\n').unwrap();
     Curl { status: status.parse().unwrap(), body: body.to_owned() }
+}
+
+/// Asks with curl over TLS; `None`: no connection, or one that is not trusted.
+pub fn curl_tls(url: &str, ca: &str, token: &str, method: &str, path: &str, body: &str) -> Option<Curl> {
+    let bearer = format!("Authorization: Bearer {}", std::fs::read_to_string(token).ok()?.trim());
+    let target = format!("{url}{path}");
+    let args =
+        ["-s", "--max-time", "10", "-w", "\n%{http_code}", "--cacert", ca, "-H", &bearer, "-X", method, "-d", body];
+    let said = run("curl", &[&args[..], &[&target]].concat());
+    let text = said.status.success().then(|| said.text())?;
+    let (body, status) = text.rsplit_once('\n')?;
+    Some(Curl { status: status.parse().ok()?, body: body.to_owned() })
+}
+
+/// Runs `ringway` to its end.
+pub fn ringway_said(args: &[&str]) -> Said {
+    said(&mut ringway(args))
 }
 
 struct Member {

@@ -1,15 +1,26 @@
 //! The control plane, measured: three members with real fsync and mutual TLS on this machine. Prints a Markdown table.
 //!
-//!     cargo build --release --workspace && target/release/control [--smoke] [SCENARIO...]
+//!     cargo build --release --workspace && target/release/control [--smoke] [--kills COUNT] [SCENARIO...]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table, and what goes wrong")]
 
 use ringway_benches::compare::Result;
 use ringway_benches::control::members::Members;
+use ringway_benches::control::proxies;
 use ringway_benches::control::scenario::{self, Effort, Row};
 use std::process::ExitCode;
 
-const NAMES: [&str; 8] =
-    ["idle", "failover", "writes", "watchers", "watchers-many", "heartbeats", "rollout", "restart"];
+const NAMES: [&str; 10] = [
+    "idle",
+    "failover",
+    "writes",
+    "watchers",
+    "watchers-many",
+    "heartbeats",
+    "rollout",
+    "restart",
+    "cold-start",
+    "large-service",
+];
 
 async fn measure(effort: &Effort, names: &[String]) -> Result<Vec<Row>> {
     let binary = std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("ringway");
@@ -29,6 +40,8 @@ async fn measure(effort: &Effort, names: &[String]) -> Result<Vec<Row>> {
             "watchers-many" => scenario::watchers(&members, &Effort { watchers: effort.watchers * 9, ..*effort }).await,
             "heartbeats" => scenario::heartbeats(&members, effort).await,
             "rollout" => scenario::rollout(&members, effort).await,
+            "cold-start" => proxies::cold_start(&mut members).await,
+            "large-service" => proxies::large_service(&members, effort).await,
             _ => scenario::restart(&mut members, effort).await,
         };
         rows.extend(measured.map_err(|error| format!("{name}: {error}"))?);
@@ -40,8 +53,16 @@ fn main() -> ExitCode {
     let mut effort =
         Effort { watchers: 1000, changes: 20, kills: 50, seconds: 5, backends: 10_000, proxies: 1000, state_mib: 60 };
     let mut names = Vec::new();
-    for argument in std::env::args().skip(1) {
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--kills" => match arguments.next().and_then(|count| count.parse().ok()) {
+                Some(count) => effort.kills = count,
+                None => {
+                    eprintln!("write --kills COUNT");
+                    return ExitCode::from(2);
+                }
+            },
             "--smoke" => {
                 effort = Effort {
                     watchers: 100,
@@ -55,7 +76,7 @@ fn main() -> ExitCode {
             }
             name if NAMES.contains(&name) => names.push(argument),
             _ => {
-                eprintln!("what is {argument}? control [--smoke] [{}]", NAMES.join(" | "));
+                eprintln!("what is {argument}? control [--smoke] [--kills COUNT] [{}]", NAMES.join(" | "));
                 return ExitCode::from(2);
             }
         }

@@ -193,11 +193,19 @@ impl Members {
     /// Processor time of a member so far, in seconds.
     #[must_use]
     pub fn cpu(&self, index: usize) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.list[index].child.id())).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-        let ticks: f64 = [11, 12].iter().filter_map(|&at| fields.get(at)?.parse::<f64>().ok()).sum();
-        // The kernel counts in hundredths for user space, whatever its own tick.
-        ticks / 100.0
+        cpu_of(self.list[index].child.id())
+    }
+
+    /// Of its files: `token`, `ca.pem`, `c.pem`, `k.pem`.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What is measured.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Resident memory of a member, in KiB.
@@ -208,6 +216,15 @@ impl Members {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
         line.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0.0)
     }
+}
+
+/// Processor time of a process so far, in seconds.
+pub(super) fn cpu_of(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks: f64 = [11, 12].iter().filter_map(|&at| fields.get(at)?.parse::<f64>().ok()).sum();
+    // The kernel counts in hundredths for user space, whatever its own tick.
+    ticks / 100.0
 }
 
 impl Drop for Members {

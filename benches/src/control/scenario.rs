@@ -27,7 +27,7 @@ pub struct Row {
     pub aim: &'static str,
 }
 
-fn row(name: impl Into<String>, figure: String, aim: &'static str) -> Row {
+pub(super) fn row(name: impl Into<String>, figure: String, aim: &'static str) -> Row {
     Row { name: name.into(), figure, aim }
 }
 
@@ -50,7 +50,7 @@ pub struct Effort {
     pub state_mib: usize,
 }
 
-fn text<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + '_ {
+pub(super) fn text<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 

@@ -141,3 +141,35 @@ pub(super) fn document() -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// `"v1", "leases", id` of a pattern as `/v1/leases/{}`.
+    fn path(pattern: &str) -> String {
+        let part =
+            |part: &str| part.strip_prefix('"').and_then(|part| part.strip_suffix('"')).unwrap_or("{}").to_owned();
+        pattern.split(", ").fold(String::new(), |path, text| path + "/" + &part(text))
+    }
+
+    #[test]
+    fn what_is_described_is_what_is_served() {
+        let mut served: BTreeSet<(String, String)> = BTreeSet::new();
+        for line in include_str!("routes.rs").lines().map(str::trim) {
+            let Some((head, _)) = line.split_once("] => ").or_else(|| line.split_once("]) => ")) else { continue };
+            if let Some(pattern) = head.strip_prefix('[') {
+                served.insert(("get".into(), path(pattern)));
+            } else if let Some((method, pattern)) = head.strip_prefix("(\"").and_then(|head| head.split_once("\", [")) {
+                served.insert((method.to_lowercase(), path(pattern)));
+            }
+        }
+        let plain = |path: &str| {
+            let part = |part: &str| if part.starts_with('{') { "{}".to_owned() } else { part.to_owned() };
+            path.split('/').map(part).collect::<Vec<_>>().join("/")
+        };
+        let described = PATHS.iter().map(|(method, path, ..)| ((*method).to_owned(), plain(path))).collect();
+        assert_eq!(served, described);
+    }
+}

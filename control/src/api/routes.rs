@@ -545,8 +545,18 @@ fn metrics(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             api.plane.refusals.load(Relaxed) as f64,
         ),
     ];
+    // Read from the file: what will be served after the next look at it, and nobody asks often.
+    let ends = api.certificates.iter().filter_map(|path| crate::tls::not_after(path)).min();
+    let end = ends.map(|end| {
+        (
+            "certificate_not_after_seconds",
+            "gauge",
+            "Unix time at which the first of this member's certificates ends.",
+            end as f64,
+        )
+    });
     let mut text = String::new();
-    for (name, kind, help, value) in rows {
+    for (name, kind, help, value) in rows.into_iter().chain(end) {
         let value = if value.is_infinite() { "+Inf".to_owned() } else { value.to_string() };
         // Writing to a String does not fail.
         let _ = writeln!(

@@ -50,7 +50,8 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
     if from.is_none() {
         // Who knows nothing yet begins with what holds, not with what a member that lags has. Without a leader, that is
         // all there is.
-        let _ = tokio::time::timeout(FRESH_WAIT, api.plane.barrier()).await;
+        // In a box: it is over long before the watcher goes.
+        let _ = Box::pin(tokio::time::timeout(FRESH_WAIT, api.plane.barrier())).await;
         // The hub shows what is applied after a moment.
         tokio::time::sleep(FRESH_PACE).await;
     }

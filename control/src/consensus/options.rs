@@ -11,14 +11,15 @@ use openraft::{Config, SnapshotPolicy};
 use super::network;
 use crate::store::StoreError;
 use crate::store::record::{Identity, MemberInfo};
+use crate::tls::Renewed;
 
-/// TLS between members. Both sides are expected to demand certificates: a peer that may connect may vote.
+/// TLS between members. Both sides are expected to demand certificates: a peer that may connect may vote. Their ALPN is `h2`.
 #[derive(Clone, Debug)]
 pub struct PeerTls {
     /// For calls from other members.
-    pub server: Arc<rustls::ServerConfig>,
+    pub server: Renewed<rustls::ServerConfig>,
     /// For calls to other members; checks the host of their peer address.
-    pub client: Arc<rustls::ClientConfig>,
+    pub client: Renewed<rustls::ClientConfig>,
 }
 
 /// How long members wait for each other.

@@ -29,6 +29,7 @@ use tokio_rustls::TlsConnector;
 use super::wire::{SnapshotAnswer, SnapshotCall, snapshot_head};
 use super::{CLUSTER_HEADER, PING_INTERVAL, PING_TIMEOUT, PROTOCOL, PROTOCOL_HEADER, Rpc, TO_NODE_HEADER};
 use crate::store::record::{self, RecordError};
+use crate::tls::Renewed;
 
 type Body = StreamBody<stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
 type Sender = http2::SendRequest<Body>;
@@ -95,7 +96,7 @@ pub struct Dialer {
     /// The address that connections leave from: that of the own listener, so that peers and firewalls see one.
     source: Option<IpAddr>,
     connect_timeout: Duration,
-    tls: Option<TlsConnector>,
+    tls: Option<Renewed<rustls::ClientConfig>>,
 }
 
 impl Dialer {
@@ -104,13 +105,8 @@ impl Dialer {
         cluster: String,
         source: Option<IpAddr>,
         connect_timeout: Duration,
-        tls: Option<&Arc<rustls::ClientConfig>>,
+        tls: Option<Renewed<rustls::ClientConfig>>,
     ) -> Self {
-        let tls = tls.map(|config| {
-            let mut config = rustls::ClientConfig::clone(config);
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            TlsConnector::from(Arc::new(config))
-        });
         Self { cluster, source: source.filter(|source| !source.is_unspecified()), connect_timeout, tls }
     }
 
@@ -124,7 +120,7 @@ impl Dialer {
                     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
                     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
                     let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
-                    handshake(tls.connect(name, stream).await?).await
+                    handshake(TlsConnector::from(tls.current()).connect(name, stream).await?).await
                 }
             }
         };

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::wire::{self, Call, Reply};
 use super::{CLUSTER_HEADER, PING_INTERVAL, PROTOCOL, PROTOCOL_HEADER, Rpc, SMALL_BYTES_MAX, TO_NODE_HEADER};
 use crate::store::record::Identity;
+use crate::tls::Renewed;
 
 /// A cluster has some ten members with four connections each.
 const CONNECTIONS_MAX: usize = 256;
@@ -56,17 +57,12 @@ impl Server {
     /// Serves `handler` on a listener.
     pub fn start<H: Handler>(
         listener: std::net::TcpListener,
-        tls: Option<&Arc<rustls::ServerConfig>>,
+        tls: Option<Renewed<rustls::ServerConfig>>,
         identity: Identity,
         handler: H,
     ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let tls = tls.map(|config| {
-            let mut config = rustls::ServerConfig::clone(config);
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            TlsAcceptor::from(Arc::new(config))
-        });
         let shared = Arc::new(Shared { identity, handler, large: Semaphore::new(LARGE_BODIES_MAX) });
         Ok(Self { task: tokio::spawn(accept(listener, tls, shared)) })
     }
@@ -85,7 +81,7 @@ impl Drop for Server {
     }
 }
 
-async fn accept<H: Handler>(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared<H>>) {
+async fn accept<H: Handler>(listener: TcpListener, tls: Option<Renewed<rustls::ServerConfig>>, shared: Arc<Shared<H>>) {
     // Aborts its tasks when this one is aborted.
     let mut connections = JoinSet::new();
     loop {
@@ -96,7 +92,8 @@ async fn accept<H: Handler>(listener: TcpListener, tls: Option<TlsAcceptor>, sha
         }
         match listener.accept().await {
             Ok((stream, from)) => {
-                connections.spawn(serve(stream, from, tls.clone(), Arc::clone(&shared)));
+                let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
+                connections.spawn(serve(stream, from, tls, Arc::clone(&shared)));
             }
             Err(error) => {
                 // Out of descriptors, most likely: it passes, and a loop without a pause would not help it to.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ringway_control::consensus::{MemberInfo, Node, Options, PeerTls, Timing};
 use ringway_control::store::record::Vote;
+use ringway_control::tls::Renewed;
 use ringway_control::transport::{CallError, Dialer, Peer, Rpc, VoteAnswer, VoteCall};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -40,22 +41,24 @@ fn tls(own: &Authority, trusted: &Authority, address: &str) -> PeerTls {
     let roots = Arc::new(roots);
     let (chain, key) = certificate(own, address);
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider()).build().unwrap();
-    let server = ServerConfig::builder_with_provider(provider())
+    let mut server = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.clone(), key.clone_key())
         .unwrap();
-    let client = ClientConfig::builder_with_provider(provider())
+    let mut client = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
         .unwrap();
-    PeerTls { server: Arc::new(server), client: Arc::new(client) }
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    PeerTls { server: Arc::new(server).into(), client: Arc::new(client).into() }
 }
 
-async fn ask(address: &str, client: Option<&Arc<ClientConfig>>) -> Result<VoteAnswer, CallError> {
+async fn ask(address: &str, client: Option<Renewed<ClientConfig>>) -> Result<VoteAnswer, CallError> {
     let dialer = Dialer::new("blue".to_owned(), None, DEADLINE, client);
     let call = VoteCall { vote: Vote { term: 0, leader: 9, committed: false }, last: None, transfer: false };
     Peer::new(Arc::new(dialer), 1, address.to_owned()).call(Rpc::PreVote, &call, DEADLINE).await
@@ -100,8 +103,8 @@ async fn members_with_certificates_form_a_cluster_and_others_are_kept_out() {
     let address = nodes[0].2.peer_address.clone();
     let insider = tls(&ours, &ours, "127.0.0.9");
     let outsider = tls(&theirs, &ours, "127.0.0.9");
-    assert!(ask(&address, Some(&insider.client)).await.is_ok());
-    for client in [None, Some(&outsider.client)] {
+    assert!(ask(&address, Some(insider.client)).await.is_ok());
+    for client in [None, Some(outsider.client)] {
         let refused = ask(&address, client).await;
         assert!(matches!(refused, Err(CallError::Dial { .. } | CallError::Broken { .. })), "{refused:?}");
     }

@@ -1,0 +1,201 @@
+//! Listeners: what they speak, and with whom.
+
+use super::*;
+
+/// An address that accepts traffic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Unique name.
+    pub name: String,
+    /// Where it listens; unique.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// TLS towards clients, or none.
+    pub tls: Option<ListenerTls>,
+    /// Networks whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Most connections at once on this listener; 0 is no limit of its own.
+    pub connections_max: usize,
+    /// Most connections at once from one client address; 0 is no limit.
+    pub connections_per_ip_max: u32,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Not empty; the first is the default.
+    pub certificates: Vec<Certificate>,
+    /// Whether version 1.2 is spoken.
+    pub tls12: bool,
+    /// Protocols offered, best first; empty for TCP.
+    pub alpn: Vec<&'static str>,
+    /// A client that names an unknown server gets an alert.
+    pub reject_unknown: bool,
+    /// Certificates of clients, or none.
+    pub client: Option<ClientCertificates>,
+}
+
+/// A certificate, its key and its staple, by their files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// PEM, leaf first.
+    pub certificate: std::path::PathBuf,
+    /// PEM.
+    pub key: std::path::PathBuf,
+    /// DER.
+    pub ocsp: Option<std::path::PathBuf>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// File of authorities.
+    pub ca: std::path::PathBuf,
+    /// Whether a client must have one.
+    pub required: bool,
+    /// Field that tells backends its fingerprint; lower case.
+    pub header: String,
+}
+
+/// TLS towards backends, of traffic or of checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Server name; the backend's address if absent.
+    pub sni: Option<String>,
+    /// File of authorities; the public ones if absent.
+    pub ca: Option<std::path::PathBuf>,
+    /// Whether the certificate must be valid.
+    pub verify: bool,
+    /// The proxy's own certificate and key.
+    pub own: Option<(std::path::PathBuf, std::path::PathBuf)>,
+}
+
+impl UpstreamTls {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        let own = self.own.iter().flat_map(|(certificate, key)| [certificate.as_path(), key]);
+        self.ca.as_deref().into_iter().chain(own)
+    }
+}
+
+/// What is spoken with backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    H2,
+}
+
+/// A PROXY header. Source: HAProxy's `proxy-protocol.txt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// A line of text.
+    V1,
+    /// Binary, with what else is known.
+    V2 {
+        /// With a unique id of the client's connection.
+        unique_id: bool,
+    },
+}
+
+/// HTTP/2 towards clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct H2 {
+    /// Whether it is spoken.
+    pub enabled: bool,
+    /// Streams open at once.
+    pub streams_max: u32,
+    /// RFC 8441.
+    pub extended_connect: bool,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Protocol {
+    /// HTTP/1.1, routed request by request.
+    Http(HttpListener),
+    /// Bytes, one backend a connection.
+    Tcp(TcpListener),
+    /// Datagrams, one backend a flow.
+    Udp(UdpListener),
+}
+
+/// An HTTP listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpListener {
+    /// The first that matches takes the request.
+    pub routes: Vec<Route>,
+    /// What is believed of, and added to, the forwarding fields.
+    pub forwarded: Forwarded,
+    /// Largest request head, in bytes: past it, 431.
+    pub head_bytes_max: usize,
+    /// Most fields in a head: past it, 431.
+    pub fields_max: usize,
+    /// Largest request body, in bytes: past it, 413. `u64::MAX` is no limit.
+    pub body_bytes_max: u64,
+    /// Networks that may ask why a request went where it did.
+    pub explain_allow: Vec<IpNet>,
+    /// Client-side time limits.
+    pub timeouts: ClientTimeouts,
+    /// HTTP/2.
+    pub h2: H2,
+    /// Other texts for answers of Ringway's own.
+    pub errors: Vec<ErrorAnswer>,
+    /// Compression of answers.
+    pub compress: Option<Box<Compress>>,
+}
+
+/// Client-side time limits of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientTimeouts {
+    /// A connection without a request may stay this long.
+    pub idle: Duration,
+    /// From a head's first byte (or the accept) to its last.
+    pub head: Duration,
+    /// Longest pause within a body: of a client that sends, or that does not read.
+    pub body_idle: Duration,
+}
+
+/// Whose forwarding fields are believed, and which are added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Networks whose `X-Forwarded-*` and `Forwarded` are believed and extended; from others they are replaced.
+    pub trusted: Vec<IpNet>,
+    /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
+    pub x_forwarded: bool,
+    /// Send `Forwarded` (RFC 7239).
+    pub forwarded: bool,
+}
+
+/// A TCP listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpListener {
+    /// Index into [`Config::services`]: for all, or where no name of [`TcpListener::names`] matches; `None`: those are closed.
+    pub service: Option<usize>,
+    /// Services by the name that a TLS client asks for; not empty means that it is read.
+    pub names: Vec<(HostMatch, usize)>,
+}
+
+/// A UDP listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UdpListener {
+    /// Index into [`Config::services`].
+    pub service: usize,
+    /// A flow ends after so long without a datagram.
+    pub idle: Duration,
+    /// Most flows at once.
+    pub flows_max: usize,
+    /// Flows are known by QUIC's connection ids.
+    pub quic: Option<QuicIds>,
+}
+
+/// Connection ids of QUIC (RFC 8999).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuicIds {
+    /// Length of the ids that backends give out, in bytes.
+    pub length: usize,
+    /// Ids that are remembered.
+    pub ids_max: usize,
+}

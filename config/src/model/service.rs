@@ -1,0 +1,330 @@
+//! Services and their backends: keys, health, time-outs, limits.
+
+use super::*;
+
+/// A group of backends with one balancing policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Unique name.
+    pub name: String,
+    /// The order of backends for a request.
+    pub policy: PolicyParams,
+    /// The first source that is present gives the key. Not empty for hashing policies.
+    pub hash_key: Vec<KeySource>,
+    /// What to do when no source is present.
+    pub on_missing: OnMissing,
+    /// The bound on each backend's load, or none (`preset: off`).
+    pub bound: Option<BoundParams>,
+    /// For [`ringway_ring::AllFull::Queue`].
+    pub queue: Queue,
+    /// A cookie made by Ringway.
+    pub affinity_cookie: Option<AffinityCookie>,
+    /// When keys are hot, or that none are.
+    pub hot_keys: Option<HotParams>,
+    /// Shedding, or none.
+    pub shed: Option<ShedParams>,
+    /// What is spoken with backends.
+    pub protocol: UpstreamProtocol,
+    /// TLS towards backends, or none.
+    pub tls: Option<UpstreamTls>,
+    /// Each connection begins with this, or with nothing.
+    pub proxy_protocol: Option<ProxyHeader>,
+    /// Active checks, or none.
+    pub health: Option<HealthCheck>,
+    /// Ejection by live traffic.
+    pub outlier: OutlierParams,
+    /// Health is ignored while less than this share of the weight is eligible, in percent; 0 is never.
+    pub panic_threshold_percent: u32,
+    /// What is done then.
+    pub panic_mode: PanicMode,
+    /// See [`ringway_health::Params::overprovisioning_percent`].
+    pub overprovisioning_percent: u32,
+    /// Ramp for backends that come up or join.
+    pub slow_start: Option<SlowStartParams>,
+    /// A drained or removed backend's share ramps to nothing over this time; zero is at once.
+    pub drain_ramp: Duration,
+    /// TCP sessions end when their backend goes down.
+    pub close_on_down: bool,
+    /// Upstream time limits.
+    pub timeouts: UpstreamTimeouts,
+    /// What may be tried again.
+    pub retry: Retry,
+    /// A second try beside the first, or none.
+    pub hedge: Option<Hedge>,
+    /// Most requests in flight over all backends; `u32::MAX` is no limit.
+    pub requests_max: u32,
+    /// Most retries under way at once; `u32::MAX` is no limit.
+    pub retries_max: u32,
+    /// Limit on the rate of requests of each key, or none.
+    pub rate_limit: Option<RateLimit>,
+    /// Upstream keep-alive connections.
+    pub pool: Pool,
+    /// Not empty; ids unique within the service.
+    pub backends: Vec<Backend>,
+}
+
+/// One target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Stable identity: what is hashed, and what state hangs on.
+    pub id: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// 100 is normal; 0 drains; at most 1600.
+    pub weight: u32,
+    /// Takes no new keys; what it has ends in peace.
+    pub drain: bool,
+    /// Most requests (TCP: sessions) at once; `u32::MAX` is no limit.
+    pub requests_max: u32,
+    /// Most connections at once; `u32::MAX` is no limit.
+    pub connections_max: u32,
+    /// 0 takes the traffic, higher ones are backups.
+    pub tier: u8,
+    /// The zone that it stands in.
+    pub zone: Option<String>,
+    /// Preference: tier, and within it the own zone first. See [`ringway_ring::GroupMember::level`].
+    pub level: u8,
+}
+
+/// A cookie made by Ringway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AffinityCookie {
+    /// Its name.
+    pub name: String,
+    /// `Set-Cookie` after the value: `; Path=/; HttpOnly`.
+    pub attributes: String,
+    /// Signs it.
+    pub secret: Vec<u8>,
+}
+
+/// A regular expression with a capture group, equal to another by its text.
+#[derive(Debug, Clone)]
+pub struct Capture(pub Regex);
+
+impl PartialEq for Capture {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Capture {}
+
+/// Where a hash key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A field's value; name in lower case.
+    Header(String),
+    /// A cookie's value.
+    Cookie(String),
+    /// The server name that a TLS client asks for.
+    Sni,
+    /// The client's address, through trusted hops, masked to so many bits.
+    SourceIp {
+        /// Prefix length kept of an IPv4 address, 0 to 32.
+        v4_bits: u8,
+        /// Prefix length kept of an IPv6 address, 0 to 128.
+        v6_bits: u8,
+    },
+    /// The path, without the query; so many segments of it, 0 is all.
+    Path {
+        /// Segments.
+        depth: usize,
+    },
+    /// What an expression captures of another source.
+    Regex(Box<Self>, Capture),
+    /// Path and query, as sent.
+    Uri,
+    /// A query parameter's raw value.
+    Query(String),
+    /// The host, lower case, without port.
+    Host,
+    /// The method.
+    Method,
+    /// All of these, each present, joined by a NUL byte.
+    All(Vec<Self>),
+}
+
+/// What to do when no hash key is present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissing {
+    /// Any backend.
+    Random,
+    /// The next in turn.
+    RoundRobin,
+    /// By the client's address.
+    SourceIp,
+    /// 400.
+    Reject,
+}
+
+/// Bounds of the wait for a backend with room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests waiting at once in the service.
+    pub length_max: u32,
+    /// Longest wait.
+    pub timeout: Duration,
+}
+
+/// Active checks of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthCheck {
+    /// Schedule and thresholds.
+    pub params: CheckParams,
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Another port than the traffic's.
+    pub port: Option<u16>,
+    /// Another address than the traffic's.
+    pub address: Option<std::net::IpAddr>,
+    /// Over TLS.
+    pub tls: Option<UpstreamTls>,
+    /// A check begins with this PROXY header, which says that it is the proxy's own.
+    pub proxy_protocol: Option<ProxyHeader>,
+    /// An agent that is asked as well.
+    pub agent: Option<Agent>,
+    /// Checks that may be under way at once.
+    pub concurrency: usize,
+}
+
+/// An agent: HAProxy's agent-check protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// Its port.
+    pub port: u16,
+    /// Sent first.
+    pub send: String,
+}
+
+/// What an active check asks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CheckKind {
+    /// A connection opens.
+    Tcp,
+    /// A request gets an expected status.
+    Http {
+        /// Method, upper case.
+        method: String,
+        /// Request target, begins with `/`.
+        path: String,
+        /// `Host`; the backend's address if absent.
+        host: Option<String>,
+        /// More fields.
+        headers: Vec<(String, String)>,
+        /// Inclusive ranges of good statuses.
+        expect: Vec<(u16, u16)>,
+        /// What the body must have somewhere.
+        body: Option<Capture>,
+        /// Field that says how many percent of its weight the backend wants; lower case.
+        weight_header: String,
+    },
+    /// `grpc.health.v1.Health/Check` over HTTP/2.
+    Grpc {
+        /// The service that is asked for.
+        service: String,
+        /// `:authority`; the backend's address if absent.
+        authority: Option<String>,
+    },
+}
+
+/// Upstream time limits. Zero is no limit where said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// To open a connection.
+    pub connect: Duration,
+    /// From the last byte of the request to the head of the answer.
+    pub response: Duration,
+    /// Whole exchange, retries included; zero is no limit.
+    pub request: Duration,
+    /// Longest pause within an answer's body, or while the backend takes the request's.
+    pub body_idle: Duration,
+    /// TCP and upgraded connections: no byte either way for so long; zero is no limit.
+    pub idle: Duration,
+    /// TCP and upgraded connections: whole life; zero is no limit.
+    pub session: Duration,
+}
+
+/// What may be tried again, each time on the next distinct backend of the key's walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries after the first; 0 is never.
+    pub attempts: u32,
+    /// What is tried again.
+    pub on: RetryOn,
+    /// Also requests that are not idempotent, once a byte of them may have been processed.
+    pub non_idempotent: bool,
+    /// From the start of a try to the head of its answer; zero is no limit.
+    pub per_try_timeout: Duration,
+    /// Retries, in percent of requests.
+    pub budget_percent: u32,
+    /// Retries a second that are allowed in any case.
+    pub budget_min: u32,
+    /// Wait before the first retry; zero is none.
+    pub backoff: Duration,
+}
+
+/// Conditions of a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryOn {
+    /// Refused, or not in time.
+    pub connect: bool,
+    /// Closed or reset before the answer.
+    pub reset: bool,
+    /// No HTTP, or cut off before any of it was passed on.
+    pub bad_answer: bool,
+    /// The answer did not begin in time.
+    pub timeout: bool,
+    /// 502, 503, 504.
+    pub gateway: bool,
+    /// 500 to 599.
+    pub server_errors: bool,
+    /// 409.
+    pub conflict: bool,
+    /// 429.
+    pub throttled: bool,
+}
+
+impl RetryOn {
+    /// Whether an answer with this status is tried again.
+    #[must_use]
+    pub fn has_status(&self, status: u16) -> bool {
+        match status {
+            502..=504 => self.gateway || self.server_errors,
+            500..=599 => self.server_errors,
+            409 => self.conflict,
+            429 => self.throttled,
+            _ => false,
+        }
+    }
+}
+
+/// A second try beside the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hedge {
+    /// Wait before it.
+    pub after: Duration,
+    /// Second tries, in percent of requests.
+    pub budget_percent: u32,
+}
+
+/// Limit on the rate of requests of each key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateLimit {
+    /// Time between two requests of a steady stream.
+    pub interval: Duration,
+    /// Requests that may come at once.
+    pub burst: u32,
+    /// The first source that is present is the key.
+    pub key: Vec<KeySource>,
+    /// Keys that are remembered.
+    pub keys_max: usize,
+}
+
+/// Upstream keep-alive connections, per worker and backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// Most idle ones kept.
+    pub idle_max: usize,
+    /// An idle one is closed after this time.
+    pub idle_timeout: Duration,
+}

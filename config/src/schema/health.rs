@@ -1,0 +1,185 @@
+//! Sections of health: what is asked, and what is concluded.
+
+use super::*;
+
+section! {
+    /// Active checks: one of `http`, `grpc`, `tcp`.
+    HealthSection, "health" {
+        /// A request whose answer must have an expected status, and perhaps body.
+        optional http: HttpCheckSection,
+        /// The call `grpc.health.v1.Health/Check`, over HTTP/2.
+        optional grpc: GrpcCheckSection,
+        /// A connection that must open; with `tls`, a handshake that must succeed.
+        optional tcp: EmptySection,
+        /// The check goes over TLS.
+        optional tls: CheckTlsSection,
+        /// An agent beside the backend that is asked as well: HAProxy's agent-check protocol.
+        optional agent: AgentSection,
+        /// From the start of a check to the start of the next.
+        default("2s") interval: Duration,
+        /// The same while the backend is down; absent is `interval`.
+        optional interval_down: Duration,
+        /// The same while a change of state is half confirmed; absent is `interval`.
+        optional interval_transition: Duration,
+        /// How long a check may take.
+        default("1s") timeout: Duration,
+        /// Successes in a row that bring a backend up.
+        default("2") rise: Positive,
+        /// Failures in a row that take a backend down.
+        default("3") fall: Positive,
+        /// Intervals are shortened by up to this share, so that checks do not fall into step.
+        default("10") jitter: Int<0, 50>,
+        /// What a backend is taken for until its first check has ended.
+        default("up") initial: InitialName,
+        /// Another port than the traffic's.
+        optional port: Int<1, 65535>,
+        /// Another IP address than the traffic's.
+        optional address: String,
+        /// Checks of this service that may be under way at once.
+        default("256") concurrency: Int<1, 4096>,
+    }
+}
+
+section! {
+    /// A request whose answer must have an expected status.
+    HttpCheckSection, "health.http" {
+        /// Path and query.
+        default("/") path: String,
+        /// Method.
+        default("GET") method: String,
+        /// Host; absent is the backend's address.
+        optional host: String,
+        /// More fields.
+        default("[]") headers: List<CheckHeaderSection>,
+        /// Good statuses: numbers and ranges such as `200-299`; empty is 200 to 399.
+        default("[]") expect: List<String>,
+        /// Text that the first 64 KiB of the body must have somewhere.
+        optional body: String,
+        /// Regular expression that the first 64 KiB of the body must match somewhere.
+        optional body_regex: String,
+        /// Field of a good answer that says how many percent of its weight the backend wants now: 0 to 100.
+        default("x-ringway-weight") weight_header: String,
+    }
+}
+
+section! {
+    /// The call `grpc.health.v1.Health/Check`, over HTTP/2: SERVING is good.
+    GrpcCheckSection, "health.grpc" {
+        /// The service that is asked for; absent is the server as a whole.
+        optional service: String,
+        /// `:authority`; absent is the backend's address.
+        optional authority: String,
+    }
+}
+
+section! {
+    /// TLS of a check.
+    CheckTlsSection, "health.tls" {
+        /// Server name that is sent, and that the certificate must have; absent is the backend's address.
+        optional sni: String,
+        /// File of PEM certificates of authorities; absent are the public ones.
+        optional ca: String,
+        /// Whether the certificate must be valid.
+        default("true") verify: bool,
+    }
+}
+
+section! {
+    /// An agent: a TCP service that answers a line such as `up`, `75%`, `drain`, `down`.
+    AgentSection, "health.agent" {
+        /// Its port.
+        required port: Int<1, 65535>,
+        /// Text that is sent to it first.
+        optional send: String,
+    }
+}
+
+section! {
+    /// A field of a check's request.
+    CheckHeaderSection, "a header" {
+        /// The field's name.
+        required name: String,
+        /// Its value.
+        required value: String,
+    }
+}
+
+section! {
+    /// Ejection by live traffic.
+    OutlierSection, "outlier" {
+        /// What counts: `connection` failures and time-outs; also 502 to 504 (`gateway`); also every 5xx (`server_errors`).
+        default("server_errors") on: OutlierOnName,
+        /// Failures in a row that eject; 0 is never. A connect that times out counts as that many.
+        default("5") consecutive_failures: Count,
+        /// If given, connection failures and time-outs are counted apart, and so many in a row eject; 0 is never.
+        optional consecutive_local_failures: Count,
+        /// Ejects who fails too large a part of its requests; absent is no such thing.
+        optional failure_percentage: FailurePercentageSection,
+        /// Ejects whose success rate is far below the others'; absent is no such thing.
+        optional success_rate: SuccessRateSection,
+        /// Ejects who is far slower than the others; absent is no such thing.
+        optional latency: LatencySection,
+        /// Time over which the three above are judged.
+        default("10s") interval: Duration,
+        /// Longest `Retry-After` of a 429 or 503 that is obeyed, by ejection; 0 obeys none.
+        default("0") retry_after_max: Duration,
+        /// Whether active checks that succeed `rise` times in a row end an ejection.
+        default("false") return_on_check: bool,
+        /// First ejection; the n-th in a row lasts n times as long.
+        default("30s") base_ejection: Duration,
+        /// Longest ejection.
+        default("5m") max_ejection: Duration,
+        /// Ejections are lengthened by up to this share, in percent.
+        default("10") jitter: Percent,
+        /// Share of the backends that may be ejected at once, in percent; one always may, if there are two.
+        default("20") max_ejection_percent: Percent,
+    }
+}
+
+section! {
+    /// Ejects who fails too large a part of its requests.
+    FailurePercentageSection, "failure_percentage" {
+        /// Percent from which it is ejected.
+        default("85") threshold: Percent,
+        /// Backends that must have the volume.
+        default("5") min_hosts: Positive,
+        /// Requests that a backend must have had in the interval.
+        default("50") min_volume: Positive,
+    }
+}
+
+section! {
+    /// Ejects whose success rate is below the mean by more than a multiple of the standard deviation.
+    SuccessRateSection, "success_rate" {
+        /// That multiple.
+        default("1.9") deviations: Number<100, 100_000>,
+        /// Backends that must have the volume.
+        default("5") min_hosts: Positive,
+        /// Requests that a backend must have had in the interval.
+        default("100") min_volume: Positive,
+    }
+}
+
+section! {
+    /// Ejects whose mean latency, to the head of the answer, is above a multiple of the median.
+    LatencySection, "latency" {
+        /// That multiple.
+        default("3.0") factor: Factor,
+        /// Below this, nobody is too slow.
+        default("100ms") least: Duration,
+        /// Backends that must have the volume.
+        default("3") min_hosts: Positive,
+        /// Requests that a backend must have had in the interval.
+        default("50") min_volume: Positive,
+    }
+}
+
+section! {
+    /// Ramp for a backend that comes up or joins.
+    SlowStartSection, "slow_start" {
+        /// From the first request to the full share.
+        default("30s") window: Duration,
+        /// Share at the beginning, in percent.
+        default("10") initial_percent: Int<1, 100>,
+    }
+}

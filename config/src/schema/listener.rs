@@ -1,0 +1,170 @@
+//! Sections of listeners: what they speak, and with whom.
+
+use super::*;
+
+section! {
+    /// An address that accepts traffic.
+    ListenerSection, "a listener" {
+        /// Unique name, for logs and metrics.
+        required name: String,
+        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of IPv6.
+        required address: String,
+        /// What it speaks.
+        default("http") protocol: ProtocolName,
+        /// All traffic goes to this service: short for one route without conditions.
+        optional service: String,
+        /// Routing rules; the first that matches takes the request. For `tcp`, rules with `match: { host: ... }` alone: the
+        /// name that a TLS client asks for (SNI), read without ending its TLS unless there is `tls`.
+        default("[]") routes: List<RouteSection>,
+        /// TLS towards clients; absent is none.
+        optional tls: ListenerTlsSection,
+        /// Flows of datagrams. For `udp`.
+        default("{}") udp: UdpSection,
+        /// HTTP/2 towards clients. For `http`.
+        default("{}") h2: H2Section,
+        /// Compression of answers; absent is none. A route's own comes first. For `http`.
+        optional compress: CompressSection,
+        /// Other texts for the answers that Ringway gives itself; the first that fits. For `http`.
+        default("[]") errors: List<ErrorAnswerSection>,
+        /// Networks of proxies that begin connections with a PROXY header (version 1 or 2), which says who the client is.
+        /// Theirs must have one; others' connections are taken as they are.
+        default("[]") proxy_protocol: List<String>,
+        /// What is believed of, and added to, the forwarding fields. For `http`.
+        default("{}") forwarded: ForwardedSection,
+        /// Largest request head; past it, 431. For `http`.
+        default("32KiB") head_bytes_max: Bytes,
+        /// Most fields in a request head; past it, 431. For `http`.
+        default("100") fields_max: Int<1, 256>,
+        /// Largest request body; past it, 413. Absent is no limit. For `http`.
+        optional body_bytes_max: Bytes,
+        /// Time limits towards clients. For `http`.
+        default("{}") timeouts: ClientTimeoutsSection,
+        /// Most connections at once on this listener; 0 is no limit of its own.
+        default("0") connections_max: Count,
+        /// Most connections at once from one client address (IPv6: one /64); 0 is no limit. A client in a `trusted` network
+        /// is a proxy, and is not counted; one that a PROXY header names is, in place of who sent it.
+        default("0") connections_per_ip_max: Count,
+        /// Networks whose requests may ask by the field `x-ringway-explain` why they went where they did. For `http`.
+        default("[]") explain_allow: List<String>,
+    }
+}
+
+section! {
+    /// Flows of datagrams: all of one client address and port, but for `quic_connection_id`.
+    UdpSection, "udp" {
+        /// A flow ends, and its client may get another backend, after this time without a datagram either way.
+        default("30s") idle: Duration,
+        /// Most flows at once: each takes a descriptor. One more takes the place of the oldest that
+        /// was never answered; where all were, its datagrams are dropped.
+        default("4096") flows_max: Positive,
+        /// QUIC connections are placed by their connection ids, and found by them: a client whose address changes, but not its
+        /// id, keeps its backend. Other datagrams go by their source. Absent is by the source always.
+        optional quic_connection_id: QuicIdSection,
+    }
+}
+
+section! {
+    /// Connection ids of QUIC (RFC 8999). The key of a connection is the id that its client has chosen; the one that its backend
+    /// answers with is remembered. Later ids of a connection are encrypted: who changes address and id at once is placed anew.
+    QuicIdSection, "quic_connection_id" {
+        /// Length of the ids that the backends give out, in bytes: 20 for nginx, 8 for many others.
+        required length: Int<1, 20>,
+        /// Ids that are remembered; past it, those go that were not asked for longest.
+        default("65536") ids_max: Int<16, 16_777_216>,
+    }
+}
+
+section! {
+    /// TLS towards clients.
+    ListenerTlsSection, "tls" {
+        /// Certificates with their keys. Which one a client gets is decided by the name that it asks for: the exact name, then
+        /// a wildcard, then the first of the list. The files are watched: a change is a reload.
+        required certificates: List<CertificateSection>,
+        /// The oldest version that is spoken.
+        default("1.2") min_version: TlsVersionName,
+        /// Protocols that are offered, best first; absent is `[ h2, http/1.1 ]`. For `http`.
+        optional alpn: List<AlpnName>,
+        /// What a client gets that asks for a name which no certificate has: the first certificate, or an alert.
+        default("default") unknown_sni: UnknownSniName,
+        /// Certificates of clients; absent, they are not asked for.
+        optional client: ClientCertificateSection,
+    }
+}
+
+section! {
+    /// A certificate and its key.
+    CertificateSection, "a certificate" {
+        /// PEM file: the certificate, then the intermediate ones.
+        required certificate: String,
+        /// PEM file of the private key (PKCS #8, PKCS #1 or SEC1).
+        required key: String,
+        /// DER file of an OCSP answer that is stapled; absent is none.
+        optional ocsp: String,
+    }
+}
+
+section! {
+    /// Certificates of clients.
+    ClientCertificateSection, "tls.client" {
+        /// PEM file of the authorities that may have issued them.
+        required ca: String,
+        /// Whether a client must have one.
+        default("required") certificate: ClientCertificateName,
+        /// Field in which the backend is told the certificate's SHA-256 fingerprint (64 hex digits). What clients say in
+        /// a field of that name, also with `_` for `-` or in a trailer, is removed on every listener, unless the client is in
+        /// `forwarded.trusted` there. For `http`.
+        default("x-client-cert-sha256") header: String,
+    }
+}
+
+section! {
+    /// HTTP/2 towards clients: over TLS by ALPN, without TLS by prior knowledge.
+    H2Section, "h2" {
+        /// Whether it is spoken.
+        default("true") enabled: bool,
+        /// Streams that a connection may have open at once.
+        default("128") streams_max: Int<1, 65536>,
+        /// WebSocket over HTTP/2 (RFC 8441).
+        default("true") extended_connect: bool,
+    }
+}
+
+section! {
+    /// TLS towards backends.
+    UpstreamTlsSection, "tls" {
+        /// Server name that is sent, and that the certificate must have; absent is the backend's address.
+        optional sni: String,
+        /// PEM file of authorities; absent are the public ones.
+        optional ca: String,
+        /// Whether the certificate must be valid.
+        default("true") verify: bool,
+        /// PEM file of the proxy's own certificate, for backends that ask for one; with `key`.
+        optional certificate: String,
+        /// PEM file of its private key.
+        optional key: String,
+    }
+}
+
+section! {
+    /// Whose forwarding fields are believed, and which are added.
+    ForwardedSection, "forwarded" {
+        /// Networks of proxies in front, for example `10.0.0.0/8`: theirs are believed and extended, others' replaced.
+        default("[]") trusted: List<String>,
+        /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
+        default("true") x_forwarded: bool,
+        /// Send `Forwarded` (RFC 7239).
+        default("false") forwarded: bool,
+    }
+}
+
+section! {
+    /// Time limits towards clients.
+    ClientTimeoutsSection, "a listener's timeouts" {
+        /// A connection without a request may stay this long.
+        default("60s") idle: Duration,
+        /// From a request head's first byte (or the accept) to its last.
+        default("10s") head: Duration,
+        /// Longest pause within a request's body.
+        default("30s") body_idle: Duration,
+    }
+}

@@ -1,0 +1,370 @@
+//! Sections of services: how keys are made, where they go, within which limits.
+
+use super::*;
+
+section! {
+    /// A group of backends with one balancing policy.
+    ServiceSection, "a service" {
+        /// Unique name, for routes, logs and metrics.
+        required name: String,
+        /// Which backend takes a request.
+        default("{}") balance: BalanceSection,
+        /// What is spoken with backends of `http` listeners: `h2` shares connections among requests; without `tls`, the backends
+        /// must know that it is spoken.
+        default("http1") protocol: UpstreamProtocolName,
+        /// TLS towards backends; absent is none.
+        optional tls: UpstreamTlsSection,
+        /// Whether each connection to a backend begins with a PROXY header that says who the client is. A connection then
+        /// carries one client's requests only.
+        default("off") proxy_protocol: ProxyHeaderName,
+        /// Whether the PROXY header of version 2 has a unique id of the client's connection (`PP2_TYPE_UNIQUE_ID`): the one that a
+        /// header from in front has told, or one of Ringway's own, 32 hex digits. The access log has it as `connection_id`.
+        default("false") proxy_protocol_unique_id: bool,
+        /// Active checks; absent is none.
+        optional health: HealthSection,
+        /// Ejection by live traffic. Absent, only connection failures and time-outs count (`on: connection`).
+        optional outlier: OutlierSection,
+        /// Health is ignored while less than this share of the weight is healthy, in percent; 0 is never.
+        default("50") panic_threshold: Percent,
+        /// What is done then: `all` sends to every backend, healthy or not; `fail` answers 503, so that the few healthy ones
+        /// are not overrun.
+        default("all") panic_mode: PanicModeName,
+        /// A tier (or zone) keeps all its keys as long as this many percent of its healthy weight make up its weight; what it
+        /// cannot carry goes to the next.
+        default("140") overprovisioning: Int<100, 1000>,
+        /// Backends in this proxy's own `zone` come before the others of their tier.
+        default("false") zone_aware: bool,
+        /// Ramp for a backend that comes up or joins; absent is none.
+        optional slow_start: SlowStartSection,
+        /// A drained backend's share goes to nothing over this time; 0 is at once.
+        default("0") drain_ramp: Duration,
+        /// What becomes of TCP sessions when their backend fails its checks or is ejected: `keep` leaves them to
+        /// their own fate, `close` ends them, so that clients connect anew, elsewhere. For `tcp` listeners.
+        default("keep") on_down: OnDownName,
+        /// Time limits towards backends.
+        default("{}") timeouts: TimeoutsSection,
+        /// What may be tried again, each time on the next distinct backend of the key's walk.
+        default("{}") retry: RetrySection,
+        /// A second try of a request that is slow to be answered, beside the first; absent is none.
+        optional hedge: HedgeSection,
+        /// Limits on the service as a whole.
+        default("{}") limits: LimitsSection,
+        /// Limit on the rate of requests of each key; absent is none.
+        optional rate_limit: RateLimitSection,
+        /// Keep-alive connections to backends, per worker and backend.
+        default("{}") pool: PoolSection,
+        /// The targets.
+        default("[]") backends: List<BackendSection>,
+    }
+}
+
+section! {
+    /// Which backend takes a request.
+    BalanceSection, "balance" {
+        /// By key: `ring` (consistent hashing), `maglev` (evener, moves more), `hrw` (rendezvous, for up to 32 backends).
+        /// Without: `round_robin` (smooth, weighted), `random`, `p2c` (less loaded of two), `least_request`, `peak_ewma`
+        /// (faster of two), `first` (in the order of ids, the first with room). See docs/balancing.md.
+        default("ring") policy: PolicyName,
+        /// Where the key comes from: the first that is present. Absent is the client's address.
+        optional hash_key: List<KeySection>,
+        /// What to do when no key is present.
+        default("random") on_missing: OnMissingName,
+        /// Points on the ring per 100 of weight: more give evener shares and cost 12 to 15 bytes each.
+        default("256") points: Int<1, 16384>,
+        /// Entries of the Maglev table: a prime, 100 for each backend or more.
+        default("65537") table_size: Int<2, 5_000_011>,
+        /// How fast `peak_ewma` forgets a peak.
+        default("10s") decay: Duration,
+        /// Secret against chosen keys, the same on every proxy of a fleet; absent is none.
+        optional seed: String,
+        /// The bound on each backend's load.
+        default("{}") bounded_load: BoundSection,
+        /// A cookie that keeps a client on its backend, made by Ringway; absent is none.
+        optional affinity_cookie: AffinityCookieSection,
+        /// Keys with so much traffic that one backend cannot carry them are spread over several; absent is no such thing.
+        optional hot_keys: HotKeysSection,
+        /// Sheds a part of the keys of backends that have more than their share; absent is no such thing.
+        optional shed: ShedSection,
+    }
+}
+
+section! {
+    /// A cookie made by Ringway. For policies by key it is the key, before any `hash_key`; for others it names the backend.
+    AffinityCookieSection, "affinity_cookie" {
+        /// Its name.
+        default("ringway") name: String,
+        /// How long a browser keeps it; 0 is until it is closed.
+        default("0") ttl: Duration,
+        /// Paths that it is sent for.
+        default("/") path: String,
+        /// Domain that it is sent to; absent is the host that set it.
+        optional domain: String,
+        /// Only over HTTPS.
+        default("false") secure: bool,
+        /// Not for scripts.
+        default("true") http_only: bool,
+        /// `lax`, `strict` or `none`.
+        default("lax") same_site: SameSiteName,
+        /// Secret that signs it, the same on every proxy of a fleet: a cookie that was not made with it is replaced.
+        required secret: String,
+    }
+}
+
+section! {
+    /// Hot keys. Shares are in units of one backend's fair share of the requests.
+    HotKeysSection, "hot_keys" {
+        /// A key with more than this becomes hot, and has one backend for each such share, and one more.
+        default("0.5") enter: Number<10, 1_000_000>,
+        /// One with less than this is hot no more.
+        default("0.35") leave: Number<10, 1_000_000>,
+        /// Hot keys at most.
+        default("256") keys_max: Int<1, 4096>,
+        /// Requests that must have been seen before a share is believed.
+        default("1000") min_volume: Positive,
+    }
+}
+
+section! {
+    /// Shedding: a slow controller beside the bound, which moves the same keys every time.
+    ShedSection, "shed" {
+        /// Mean load, in units of the mean of all, above which a backend sheds.
+        default("1.2") target: Factor,
+        /// Largest part of its keys that a backend sheds.
+        default("90") max: Percent,
+    }
+}
+
+section! {
+    /// A source of the hash key: exactly one of these.
+    KeySection, "a hash key" {
+        /// A field's value.
+        optional header: String,
+        /// A cookie's value.
+        optional cookie: String,
+        /// The client's address, through trusted hops.
+        optional source_ip: SourceIpSection,
+        /// The path, without the query.
+        optional path: PathKeySection,
+        /// What a regular expression captures.
+        optional regex: RegexSection,
+        /// Path and query, as sent.
+        optional uri: EmptySection,
+        /// A query parameter's value, as sent.
+        optional query: String,
+        /// The host, without port.
+        optional host: EmptySection,
+        /// The method.
+        optional method: EmptySection,
+        /// The server name that a TLS client asks for.
+        optional sni: EmptySection,
+        /// Several together: all must be present.
+        optional all: List<KeyPartSection>,
+    }
+}
+
+section! {
+    /// A part of a composite key: exactly one of these.
+    KeyPartSection, "a part of a hash key" {
+        /// A field's value.
+        optional header: String,
+        /// A cookie's value.
+        optional cookie: String,
+        /// The client's address, through trusted hops.
+        optional source_ip: SourceIpSection,
+        /// The path, without the query.
+        optional path: PathKeySection,
+        /// What a regular expression captures.
+        optional regex: RegexSection,
+        /// Path and query, as sent.
+        optional uri: EmptySection,
+        /// A query parameter's value, as sent.
+        optional query: String,
+        /// The host, without port.
+        optional host: EmptySection,
+        /// The method.
+        optional method: EmptySection,
+        /// The server name that a TLS client asks for.
+        optional sni: EmptySection,
+    }
+}
+
+section! {
+    /// The path as a key.
+    PathKeySection, "path" {
+        /// So many segments of it, from the left; 0 is all.
+        default("0") depth: Int<0, 64>,
+    }
+}
+
+section! {
+    /// The first capture of a regular expression as a key; no match is no key. Of one source, the path if none is named.
+    RegexSection, "regex" {
+        /// The expression, with one capture group: `^/users/([^/]+)`. It runs in time linear in the text.
+        required pattern: String,
+        /// Look at this field.
+        optional header: String,
+        /// Look at this cookie.
+        optional cookie: String,
+        /// Look at this query parameter.
+        optional query: String,
+        /// Look at the host.
+        optional host: EmptySection,
+        /// Look at path and query.
+        optional uri: EmptySection,
+        /// Look at the path.
+        optional path: EmptySection,
+    }
+}
+
+section! {
+    /// The client's address as a key.
+    SourceIpSection, "source_ip" {
+        /// Bits of an IPv4 address that count.
+        default("32") v4_bits: Int<0, 32>,
+        /// Bits of an IPv6 address that count.
+        default("128") v6_bits: Int<0, 128>,
+    }
+}
+
+section! {
+    /// Nothing to set: write `{}`.
+    EmptySection, "this section" {
+    }
+}
+
+section! {
+    /// The bound on each backend's load: `max(min_slots, ceil(factor * a + slack * sqrt(a)))` with `a` its fair share.
+    BoundSection, "bounded_load" {
+        /// Load factor: a backend may carry so many times its fair share.
+        default("1.25") factor: Factor,
+        /// Slack for noise: `strict` none, `balanced` 2, `affinity` 3 square roots of the fair share; `off` is no bound.
+        default("balanced") preset: PresetName,
+        /// A backend may always carry so many.
+        default("1") min_slots: Positive,
+        /// When every backend is full: its `owner` or the `least_loaded` takes it all the same, or it waits in a `queue`,
+        /// or it is answered 503 (`reject`).
+        default("owner") all_full: AllFullName,
+        /// Bounds of the queue.
+        default("{}") queue: QueueSection,
+    }
+}
+
+section! {
+    /// Bounds of the queue.
+    QueueSection, "queue" {
+        /// Most requests that wait at once.
+        default("1024") length_max: Positive,
+        /// Longest wait.
+        default("1s") timeout: Duration,
+    }
+}
+
+section! {
+    /// Time limits towards backends.
+    TimeoutsSection, "timeouts" {
+        /// To open a connection.
+        default("1s") connect: Duration,
+        /// From the end of the request to the head of the answer.
+        default("30s") response: Duration,
+        /// The whole exchange, retries included; 0 is no limit.
+        default("0") request: Duration,
+        /// Longest pause within an answer's body, or while the backend takes the request's.
+        default("30s") body_idle: Duration,
+        /// TCP and WebSocket: no byte either way for so long; 0 is no limit.
+        default("1h") idle: Duration,
+        /// TCP and WebSocket: whole life; 0 is no limit.
+        default("0") session: Duration,
+    }
+}
+
+section! {
+    /// What may be tried again. A failed connect always may; anything later only if the method is idempotent.
+    RetrySection, "retry" {
+        /// Tries after the first; 0 is never.
+        default("2") attempts: Int<0, 100>,
+        /// What is tried again: `connect` failures and time-outs, `reset` before the answer, `bad_answer` (no HTTP, or cut
+        /// off before it was passed on), `timeout`; and answers: `gateway` (502 to 504), `server_errors` (5xx), `conflict`
+        /// (409), `throttled` (429). Absent are the first four.
+        optional on: List<RetryOnName>,
+        /// Also requests that are not idempotent, although a backend may have begun to process them.
+        default("false") non_idempotent: bool,
+        /// Also answers that did not begin in time; `false` takes `timeout` out of `on`.
+        default("true") on_timeout: bool,
+        /// From the start of a try to the head of its answer; then the next is tried. 0 is no limit but `timeouts`.
+        default("0") per_try_timeout: Duration,
+        /// Retries, in percent of the requests of the last ten seconds, per worker.
+        default("20") budget: Percent,
+        /// Retries a second that are allowed in any case, per worker.
+        default("10") budget_min: Count,
+        /// Wait before a retry, doubled for each further one, shortened at random by up to half; 0 is none.
+        default("0") backoff: Duration,
+    }
+}
+
+section! {
+    /// A second try beside the first: the first answer that begins is taken, the other is given up. Idempotent requests only.
+    HedgeSection, "hedge" {
+        /// Wait before the second try.
+        required after: Duration,
+        /// Second tries, in percent of the requests of the last ten seconds, per worker.
+        default("10") budget: Percent,
+    }
+}
+
+section! {
+    /// Limits on the service as a whole.
+    LimitsSection, "limits" {
+        /// Most requests (TCP: sessions) in flight, over all backends; past it, 503. Absent is no limit.
+        optional requests_max: Positive,
+        /// Most retries under way at once. Absent is no limit.
+        optional retries_max: Count,
+    }
+}
+
+section! {
+    /// Limit on the rate of requests of each key: GCRA, in bounded memory.
+    RateLimitSection, "rate_limit" {
+        /// So many requests,
+        required requests: Int<1, 1_000_000>,
+        /// in this time.
+        default("1s") per: Duration,
+        /// Requests that may come at once after a pause; absent is `requests`.
+        optional burst: Int<1, 1_000_000>,
+        /// Whose rate: the first source that is present. Absent is the client's address. No source: no limit.
+        optional key: List<KeySection>,
+        /// Keys that are remembered; past it, the one that matters least is forgotten.
+        default("65536") keys_max: Int<256, 16_777_216>,
+    }
+}
+
+section! {
+    /// Keep-alive connections to backends, per worker and backend.
+    PoolSection, "pool" {
+        /// Most that are kept idle.
+        default("256") idle_max: Count,
+        /// An idle one is closed after this time.
+        default("30s") idle_timeout: Duration,
+    }
+}
+
+section! {
+    /// A target.
+    BackendSection, "a backend" {
+        /// Stable identity, unique in the service: what is hashed, and what state hangs on. Not the address.
+        required id: String,
+        /// IP address and port.
+        required address: String,
+        /// 100 is normal, 200 gets twice as much, 0 gets nothing new.
+        default("100") weight: Int<0, 1600>,
+        /// Takes no new keys; what it has ends in peace.
+        default("false") drain: bool,
+        /// Most requests (TCP: sessions) at once; absent is no limit.
+        optional requests_max: Positive,
+        /// Most connections at once, idle ones included; absent is no limit.
+        optional connections_max: Positive,
+        /// 0 takes the traffic; 1 and higher are backups, each for the tiers before it.
+        default("0") tier: Int<0, 7>,
+        /// The zone that it stands in.
+        optional zone: String,
+    }
+}

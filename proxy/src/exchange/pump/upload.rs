@@ -1,0 +1,133 @@
+//! The way up: head, body, framing, as the backend takes them.
+
+use super::{BULK_BYTES, Exchange, TryError, Upload};
+use crate::error::ProxyError;
+use crate::http;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
+
+#[derive(Clone, Copy)]
+enum Source {
+    Head,
+    Chunks,
+    Body(usize),
+}
+
+impl Exchange<'_> {
+    pub(super) fn arm_for_upload(&mut self) {
+        self.armed_for_client = self.starved;
+        let client = http::http_of(&self.request.view, self.request.listener).timeouts.body_idle;
+        let idle = if self.starved { client } else { self.timeouts().body_idle };
+        self.client.timer.set_before(idle, self.limit);
+    }
+
+    /// Sends the request, as far as both sides let it.
+    pub(super) fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), TryError> {
+        while self.upload == Upload::Sending {
+            self.starved = false;
+            if self.sent < self.request.out.len() {
+                match self.write_up(context, Source::Head) {
+                    Poll::Ready(count) => self.sent += count,
+                    Poll::Pending => return Ok(()),
+                }
+            } else if self.chunks_sent < self.chunks.len() {
+                match self.write_up(context, Source::Chunks) {
+                    Poll::Ready(count) => self.chunks_sent += count,
+                    Poll::Pending => return Ok(()),
+                }
+            } else if self.request.body.is_end() {
+                self.upload = Upload::Done;
+                self.client.timer.set_before(self.timeouts().response, self.limit);
+            } else if !self.client.input.is_empty() {
+                // From here on the request cannot be told again from its start.
+                self.request.replayable = false;
+                if let Some(available) = self.request.body.plain(self.client.input.len()) {
+                    match self.write_up(context, Source::Body(available)) {
+                        Poll::Ready(count) => {
+                            self.request.count_body(count).map_err(TryError::Downstream)?;
+                            self.request.body.advance(count);
+                            self.take_from_client(count);
+                        }
+                        Poll::Pending => return Ok(()),
+                    }
+                } else {
+                    if self.chunks.capacity() == 0 {
+                        self.chunks = self.client.open.worker.buffers.take_outgoing();
+                    }
+                    self.chunks.clear();
+                    self.chunks_sent = 0;
+                    let keep = |name: &[u8]| !self.request.view.snapshot.is_identity(name);
+                    let (input, encoding) = (self.client.input.bytes(), self.request.encoding);
+                    let moved = self.request.body.transfer_with(input, &mut self.chunks, encoding, keep);
+                    let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
+                    self.request.count_body(progress.data).map_err(TryError::Downstream)?;
+                    self.take_from_client(progress.consumed);
+                    if progress.consumed == 0 && self.poll_client(context)?.is_pending() {
+                        return Ok(());
+                    }
+                }
+            } else if self.poll_client(context)?.is_pending() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn take_from_client(&mut self, count: usize) {
+        self.client.input.consume(count);
+        self.request.report.received_bytes += count as u64;
+    }
+
+    /// More of the request's body.
+    fn poll_client(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, TryError> {
+        self.starved = true;
+        let worker = &self.client.open.worker;
+        if !self.client.input.is_allocated() {
+            self.client.input = worker.buffers.take();
+        } else if self.request.report.received_bytes > BULK_BYTES {
+            worker.buffers.grow(&mut self.client.input);
+        }
+        let bytes_max = self.client.input.capacity();
+        match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
+            Poll::Ready(Ok(count)) if count > 0 => {
+                worker.cells.received_bytes.add(count as u64);
+                self.arm_for_upload();
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(_) => Err(TryError::Downstream(ProxyError::ClientClosed)),
+            Poll::Pending => {
+                if self.client.input.is_empty() {
+                    worker.buffers.give(std::mem::take(&mut self.client.input));
+                }
+                if !self.armed_for_client {
+                    self.arm_for_upload();
+                }
+                Ok(Poll::Pending)
+            }
+        }
+    }
+
+    fn write_up(&mut self, context: &mut Context<'_>, source: Source) -> Poll<usize> {
+        let bytes = match source {
+            Source::Head => &self.request.out[self.sent..],
+            Source::Chunks => &self.chunks[self.chunks_sent..],
+            Source::Body(available) => &self.client.input.bytes()[..available],
+        };
+        match Pin::new(&mut self.upstream.stream).poll_write(context, bytes) {
+            Poll::Ready(Ok(count)) if count > 0 => {
+                if count < bytes.len() || !matches!(source, Source::Head) {
+                    self.arm_for_upload();
+                }
+                Poll::Ready(count)
+            }
+            Poll::Ready(_) => {
+                // It may have answered before it closed: an early refusal of a long body, mostly.
+                self.upload = Upload::Broken;
+                self.client.timer.set_before(self.timeouts().response, self.limit);
+                Poll::Ready(0)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

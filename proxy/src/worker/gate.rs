@@ -1,0 +1,142 @@
+//! Listeners as a worker has them, and the connections that came in by them.
+
+use super::{View, Worker};
+use crate::perip::Place;
+use ringway_config::model::{Listener, Protocol};
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::Notify;
+
+/// What makes a listener the same one after a reload: a name may change, sockets and connections stay.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct GateKey {
+    /// As configured: port 0 stays 0.
+    pub(crate) address: SocketAddr,
+    pub(crate) kind: GateKind,
+    /// Of a listener on port 0: nothing else tells it from others.
+    pub(super) name: Option<Arc<str>>,
+}
+
+/// What a gate lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum GateKind {
+    Http,
+    Tcp,
+    Udp,
+}
+
+impl GateKind {
+    pub(super) fn of(listener: &Listener) -> Self {
+        match listener.protocol {
+            Protocol::Http(_) => Self::Http,
+            Protocol::Tcp(_) => Self::Tcp,
+            Protocol::Udp(_) => Self::Udp,
+        }
+    }
+}
+
+/// A listening socket.
+pub(crate) enum Listening {
+    Connections(std::net::TcpListener),
+    Datagrams(std::net::UdpSocket),
+}
+
+impl GateKey {
+    pub(crate) fn of(listener: &Listener) -> Self {
+        let name = (listener.address.port() == 0).then(|| listener.name.as_str().into());
+        Self { address: listener.address, kind: GateKind::of(listener), name }
+    }
+
+    pub(super) fn is(&self, listener: &Listener) -> bool {
+        self.address == listener.address
+            && self.kind == GateKind::of(listener)
+            && self.name.as_ref().is_none_or(|name| **name == *listener.name)
+    }
+
+    /// Whether a listener of the one key can take the sockets of the other over.
+    pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
+        let udp = |key: &Self| key.kind == GateKind::Udp;
+        self.address == other.address && self.name == other.name && udp(self) == udp(other)
+    }
+}
+
+/// A listener's open-or-closing state, shared by its connections.
+pub(crate) struct Gate {
+    pub(super) key: GateKey,
+    /// The listener's name, as far as this worker has heard.
+    pub(super) name: RefCell<Arc<str>>,
+    /// The address it is bound to, as text.
+    pub(crate) address_text: Arc<str>,
+    /// Who takes its socket over, once it closes.
+    pub(crate) heir: RefCell<Option<Rc<Self>>>,
+    pub(crate) closing: Cell<bool>,
+    pub(crate) connections: Cell<usize>,
+    pub(crate) stop: Notify,
+    /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
+    pub(super) latest: RefCell<Option<(Rc<View>, usize)>>,
+}
+
+impl Gate {
+    pub(crate) fn key(&self) -> GateKey {
+        self.key.clone()
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name.borrow())
+    }
+}
+
+/// See [`Worker::connection`].
+pub(crate) struct OpenConnection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) gate: Rc<Gate>,
+    /// Among the connections of its client's address.
+    pub(super) place: Option<Place>,
+}
+
+impl OpenConnection {
+    /// Counts it among its client's, where the listener limits them. `false`: he has as many as he may.
+    pub(crate) fn enter(&mut self, config: &Listener, client: SocketAddr) -> bool {
+        let most = config.connections_per_ip_max;
+        let counted = most > 0
+            && match &config.protocol {
+                Protocol::Http(http) => {
+                    !crate::forwarded::is_trusted(&http.forwarded.trusted, client.ip().to_canonical())
+                }
+                Protocol::Tcp(_) | Protocol::Udp(_) => true,
+            };
+        if counted {
+            self.place = self.worker.shared.per_ip.enter(&self.gate.address_text, client.ip(), most);
+        }
+        !counted || self.place.is_some()
+    }
+
+    /// Whether this connection should end after what it is doing.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.worker.is_draining() || self.gate.closing.get()
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        if let Some(place) = self.place.take() {
+            worker.shared.per_ip.leave(place);
+        }
+        if std::thread::panicking() {
+            worker.cells.panics.increment();
+            tracing::error!(listener = %self.gate.name(), "a connection ended by a panic: this is a bug");
+        }
+        self.gate.connections.set(self.gate.connections.get() - 1);
+        worker.open.set(worker.open.get() - 1);
+        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
+        worker.shared.connections.fetch_sub(1, Relaxed);
+        worker.cells.connections.subtract(1);
+        if worker.open.get() == 0 {
+            worker.all_closed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `ringway control run`, `init`, `join` and `authority`: what is done where a member is, or before there is one.
+
+use super::{Access, IssueTo};
+use anyhow::{Context, bail};
+use ringway_config::model::Member as Settings;
+use ringway_control::authority::{self, Authority, Issues};
+use ringway_control::http::Api;
+use ringway_control::member::{Member, Origin, Plan, client_settings};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// How long a certificate is valid when nothing is said.
+pub(super) const DAYS: u64 = 365;
+
+fn member_settings(file: &Path) -> anyhow::Result<Settings> {
+    let config = ringway_config::load_file(file)?.config;
+    config
+        .control
+        .and_then(|control| control.member)
+        .with_context(|| format!("{}: there is no member in it: write `control: {{ member: {{}} }}`", file.display()))
+}
+
+pub(super) async fn run(file: &Path) -> anyhow::Result<ExitCode> {
+    ringway_telemetry::logs::install();
+    let settings = member_settings(file)?;
+    let stop = crate::run::stop_signals()?;
+    let mut member = Member::start(&settings, false).await?;
+    tokio::select! {
+        () = stop => {
+            member.stop().await;
+            Ok(ExitCode::SUCCESS)
+        }
+        why = member.failed() => bail!("this member cannot go on: {why}"),
+    }
+}
+
+pub(super) fn init(file: &Path, cluster: Option<String>, authority: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let settings = member_settings(file)?;
+    if let Some(name) = cluster.as_ref().filter(|name| !ringway_control::state::is_name(name)) {
+        bail!("{name:?} is no name for a cluster: write 1 to 128 letters, digits and `._:-`");
+    }
+    Plan::nobodys(&settings.directory)?;
+    if let Some(directory) = authority {
+        issue_missing(directory, &settings, true)?;
+    }
+    let plan = Plan::first(&settings.directory, cluster)?;
+    let directory = settings.directory.display();
+    writeln!(std::io::stdout(), "{directory} is member {} of the new cluster {}", plan.node, plan.cluster)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn join(
+    access: &Access,
+    file: &Path,
+    learner: bool,
+    replace: Option<u64>,
+    authority: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
+    let settings = member_settings(file)?;
+    Plan::nobodys(&settings.directory)?;
+    if let Some(directory) = authority {
+        issue_missing(directory, &settings, false)?;
+    }
+    // They are read when the member runs, wherever that is.
+    let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+    let (token_file, ca) = (absolute(&access.token_file)?, absolute(&access.ca)?);
+    let client = Api::new(&client_settings(&access.members, token_file.clone(), ca.clone()))?;
+    let origin = Origin::Join { members: access.members.clone(), token_file, ca, voter: !learner, replace };
+    let plan = Plan::join(&settings.directory, &client, origin).await?;
+    let directory = settings.directory.display();
+    writeln!(
+        std::io::stdout(),
+        "{directory} is member {} of cluster {}: it joins when it runs (`ringway control run`)",
+        plan.node,
+        plan.cluster
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a member's file names and nobody has made yet: certificates and keys, the authorities' own, and, for the `first`
+/// member, its tokens.
+fn issue_missing(directory: &Path, settings: &Settings, first: bool) -> anyhow::Result<()> {
+    let members = Authority::open(directory, Issues::Members)?;
+    let clients = Authority::open(directory, Issues::Clients)?;
+    let made = |path: &Path, what: &str| writeln!(std::io::stdout(), "made {}: {what}", path.display());
+    let mut pairs = BTreeSet::new();
+    let mut copies = Vec::new();
+    if let Some(files) = &settings.peer_tls {
+        pairs.insert((&files.certificate, &files.key));
+        copies.extend(files.ca.as_ref().map(|path| (path, &members, "the authority of members' certificates")));
+    }
+    if let Some(files) = &settings.tls {
+        pairs.insert((&files.certificate, &files.key));
+        copies.extend(files.ca.as_ref().map(|path| (path, &clients, "the authority of clients' certificates")));
+    }
+    if pairs.is_empty() {
+        bail!("nothing is to be issued: the member has neither `tls` nor `peer_tls`");
+    }
+    let hosts = hosts(settings);
+    for (certificate, key) in pairs {
+        match (certificate.exists(), key.exists()) {
+            (true, true) => {}
+            (false, false) => {
+                members.issue(&settings.name, &hosts, DAYS)?.write(certificate, key)?;
+                made(certificate, &format!("certificate of {} for {}, {DAYS} days", settings.name, hosts.join(", ")))?;
+                made(key, "its private key")?;
+            }
+            (there, _) => bail!(
+                "{} is there and {} is not: remove the one, or bring the other",
+                if there { certificate.display() } else { key.display() },
+                if there { key.display() } else { certificate.display() }
+            ),
+        }
+    }
+    for (path, authority, what) in copies {
+        if !path.exists() {
+            authority::write(path, authority.certificate(), false)?;
+            made(path, what)?;
+        }
+    }
+    for token in settings.tokens.iter().filter(|token| first && !token.file.exists()) {
+        authority::write(&token.file, &authority::token()?, true)?;
+        made(&token.file, &format!("token {}: whoever has it may do what its role says", token.name))?;
+    }
+    Ok(())
+}
+
+/// Under which names and addresses a member is reached.
+fn hosts(settings: &Settings) -> Vec<String> {
+    let mut hosts = BTreeSet::new();
+    for told in [&settings.advertise, &settings.peer_advertise] {
+        let host = told.rsplit_once(':').map_or(told.as_str(), |(host, _)| host);
+        hosts.insert(host.trim_start_matches('[').trim_end_matches(']').to_owned());
+    }
+    for address in [settings.address, settings.peer_address] {
+        if !address.ip().is_unspecified() {
+            hosts.insert(address.ip().to_string());
+        }
+    }
+    hosts.into_iter().collect()
+}
+
+/// Certificates for other machines.
+pub(super) fn authority(command: super::Authority) -> anyhow::Result<ExitCode> {
+    let (to, hosts, issues) = match command {
+        super::Authority::Member { to, hosts } => (to, hosts, Issues::Members),
+        super::Authority::Client { to } => (to, Vec::new(), Issues::Clients),
+    };
+    let IssueTo { directory, name, out, days } = to;
+    if !ringway_control::state::is_name(&name) {
+        bail!("{name:?} is no name: write 1 to 128 letters, digits and `._:-`");
+    }
+    let issued = Authority::open(&directory, issues)?.issue(&name, &hosts, days)?;
+    let (certificate, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
+    issued.write(&certificate, &key)?;
+    let ca = out.join("members.pem");
+    if !ca.exists() {
+        authority::write(&ca, Authority::open(&directory, Issues::Members)?.certificate(), false)?;
+    }
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "made {}, {}; members are checked by {}", certificate.display(), key.display(), ca.display())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -7,6 +7,7 @@ pub mod cache;
 pub mod client;
 pub mod consensus;
 mod discovery;
+pub mod etcd;
 pub mod http;
 pub mod hub;
 pub mod keeper;

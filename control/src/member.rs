@@ -348,6 +348,7 @@ pub fn client_settings(members: &[String], token_file: Option<PathBuf>, ca: Opti
         ca,
         identity: None,
         server_name: None,
+        etcd: None,
         member: None,
     }
 }

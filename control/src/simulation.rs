@@ -1,0 +1,98 @@
+//! Members in virtual time on one thread: everything that happens is drawn from a seed, and happens again with it.
+//!
+//! Real are the state machine, the plane with its keeper, consensus with the whole engine, the members' calls as they are
+//! encoded, and the store with its database. Simulated are the clock, the order in which tasks run (`scheduler.rs`), the
+//! network under the encoded calls (`net.rs`) and the disk under the database (`tests/disk`). Not here: TLS, HTTP and
+//! sockets, and the API's.
+//!
+//! ```sh
+//! RINGWAY_SIM_SEEDS=1000 cargo test -p ringway-control --lib simulation     # as many, from RINGWAY_SIM_FIRST or 1 on
+//! RINGWAY_SIM_SEED=17 cargo test -p ringway-control --lib simulation -- --nocapture   # one, with its trace
+//! ```
+#![allow(clippy::print_stdout, reason = "a simulation says which seeds it plays, and a single one what happens")]
+
+mod clients;
+#[path = "../tests/disk/mod.rs"]
+mod disk;
+mod faults;
+#[path = "../tests/linear/mod.rs"]
+mod linear;
+mod member;
+mod net;
+mod scheduler;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub(crate) use self::scheduler::Runtime;
+
+use self::disk::Random;
+use self::faults::Cluster;
+use self::scheduler::Scheduler;
+use self::world::World;
+
+/// Clients that read and write.
+const CLIENTS: u64 = 3;
+/// Seeds that every test run plays.
+const SEEDS: u64 = 12;
+
+/// The trace's hash and what there was in it; or what went wrong.
+fn play(seed: u64, loud: bool) -> Result<(String, String), String> {
+    Scheduler::run(seed, async move {
+        let world = World::new(loud);
+        let scheduler = Scheduler::current().expect("a simulation runs");
+        let mut cluster = Cluster::new(seed, world.clone(), scheduler.clone());
+        cluster.form().await;
+        let mut random = Random::new(seed ^ 0xc11e);
+        for _ in 0..CLIENTS {
+            let client = cluster.record.clone().registers(Random::new(random.below(u64::MAX)));
+            drop(scheduler.spawn(0, client));
+        }
+        drop(scheduler.spawn(0, cluster.record.clone().lease(Random::new(random.below(u64::MAX)))));
+        cluster.suffer().await;
+        cluster.recover().await;
+        if world.is_good() {
+            cluster.record.check(&world.commands());
+        }
+        world.finish()
+    })
+}
+
+/// Plays a seed; a failure says how to see it again.
+fn hash_of(seed: u64, loud: bool) -> String {
+    let played = catch_unwind(AssertUnwindSafe(|| play(seed, loud)));
+    let again = format!("RINGWAY_SIM_SEED={seed} cargo test -p ringway-control --lib simulation -- --nocapture");
+    match played {
+        Ok(Ok((hash, summary))) => {
+            println!("seed {seed}: {hash}, {summary}");
+            hash
+        }
+        Ok(Err(why)) => panic!("seed {seed} fails; play it again by\n    {again}\n{why}"),
+        Err(_) => panic!("seed {seed} panics; play it again by\n    {again}"),
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+#[test]
+fn members_keep_their_promises_whatever_happens_to_them() {
+    if let Some(seed) = number("RINGWAY_SIM_SEED") {
+        hash_of(seed, true);
+        return;
+    }
+    let (first, seeds) = (number("RINGWAY_SIM_FIRST").unwrap_or(1), number("RINGWAY_SIM_SEEDS").unwrap_or(SEEDS));
+    for seed in first..first + seeds {
+        hash_of(seed, false);
+    }
+}
+
+#[test]
+fn a_seed_is_played_twice_alike_and_another_otherwise() {
+    let hashes: Vec<String> = (1..4).map(|seed| hash_of(seed, false)).collect();
+    for (seed, hash) in (1..4).zip(&hashes) {
+        assert_eq!(hash_of(seed, false), *hash, "seed {seed}");
+    }
+    assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2] && hashes[0] != hashes[2], "{hashes:?}");
+}

@@ -203,7 +203,7 @@ impl Cluster {
     fn weather(&mut self) -> Weather {
         match self.random.below(4) {
             0 => Weather::default(),
-            1 => Weather { lost: 10 + self.random.below(150), ..Weather::default() },
+            1 => Weather { lost: 5 + self.random.below(80), ..Weather::default() },
             2 => Weather {
                 late: 20 + self.random.below(300),
                 late_ms: 30 + self.random.below(600),
@@ -228,7 +228,7 @@ impl Cluster {
             let weather = self.weather();
             self.ground.net.set_weather(weather);
             let length = ms(200 + self.random.below(2_500));
-            match self.random.below(13) {
+            match self.random.below(14) {
                 0 | 1 => self.crashes(length).await,
                 2 => self.halves(length).await,
                 3 => self.one_way(length).await,
@@ -240,6 +240,7 @@ impl Cluster {
                 9 => self.cut_off(length).await,
                 10 => self.left_behind().await,
                 11 => self.power_cut_in_a_write(length).await,
+                12 => self.forgetful_voter(length).await,
                 _ => self.pass(length).await,
             }
             let between = ms(self.random.below(1_500));
@@ -271,6 +272,24 @@ impl Cluster {
             member.fail_disk(self.random.below(60), Fault::PowerLoss);
         }
         self.pass(length).await;
+    }
+
+    /// A member that does not hear the leader asks one that does and that has just been restarted.
+    async fn forgetful_voter(&mut self, length: Duration) {
+        let Some(leader) = self.leader() else { return };
+        let (deaf, restarted) = (self.any(), self.any());
+        self.world.note(format_args!("m{leader} and m{deaf} do not hear each other"));
+        self.ground.net.cut(leader, deaf);
+        self.ground.net.cut(deaf, leader);
+        self.pass(ms(600)).await;
+        for _ in 0..3 {
+            self.crash(restarted, false);
+            self.boot(restarted).await;
+            let between = ms(300 + self.random.below(300));
+            self.pass(between).await;
+        }
+        self.pass(length).await;
+        self.heal();
     }
 
     async fn halves(&mut self, length: Duration) {

@@ -4,7 +4,7 @@
 use crate::state::{Backend, Command, Errors, Key, Object, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// A proxy that has not been heard of for this long is offline.
@@ -27,6 +27,8 @@ pub struct Keeper {
     leases: HashMap<u64, Instant>,
     proxies: BTreeMap<String, Seen>,
     expired: HashMap<String, VecDeque<Instant>>,
+    /// Leases whose end has been proposed: nothing that is said now makes them live on.
+    ending: BTreeSet<u64>,
     /// Services whose backends do not expire for now: too many would at once.
     frozen: BTreeMap<String, usize>,
     rollout: Option<Watched>,
@@ -56,6 +58,7 @@ impl Keeper {
             leases: HashMap::new(),
             proxies: BTreeMap::new(),
             expired: HashMap::new(),
+            ending: BTreeSet::new(),
             frozen: BTreeMap::new(),
             rollout: None,
             votes: BTreeMap::new(),
@@ -67,15 +70,16 @@ impl Keeper {
         self.leases.clear();
     }
 
-    /// Heartbeats of leases; those that are not there (any more) are the answer.
+    /// Heartbeats of leases; those that are not there (any more) are the answer. One whose end is on its way through the log
+    /// counts as gone: whoever was told that it lives would be told too much.
     pub fn handle_keep_alive(&mut self, state: &State, ids: &[u64], now: Instant) -> Vec<u64> {
         let mut missing = Vec::new();
         for id in ids {
             match state.leases.get(id) {
-                Some(lease) => {
+                Some(lease) if !self.ending.contains(id) => {
                     self.leases.insert(*id, now + Duration::from_millis(lease.ttl_ms));
                 }
-                None => missing.push(*id),
+                _ => missing.push(*id),
             }
         }
         missing
@@ -171,6 +175,7 @@ impl Keeper {
 
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {
         self.leases.retain(|id, _| state.leases.contains_key(id));
+        self.ending.retain(|id| state.leases.contains_key(id));
         let mut due = Vec::new();
         for (id, lease) in state.leases.iter() {
             // Seen for the first time, granted just now or before this leader began: a whole life from here.
@@ -221,6 +226,7 @@ impl Keeper {
                 None => {}
             }
         }
+        self.ending.extend(&ids);
         (!ids.is_empty()).then_some(Command::LeaseExpire { leader, at_ms, ids })
     }
 
@@ -417,6 +423,24 @@ mod tests {
         assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(60_200))), 0);
         assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(61_200))), 0);
         assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(61_201))), 1);
+    }
+
+    #[test]
+    fn a_lease_whose_end_is_proposed_is_not_said_to_live() {
+        let start = Instant::now();
+        let mut state = leased(1);
+        let mut keeper = Keeper::new(start);
+        let ms = |ms| start + Duration::from_millis(ms);
+        assert!(keeper.handle_tick(&state, 1, 0, start).is_empty());
+        let commands = keeper.handle_tick(&state, 1, 0, ms(5001));
+        assert_eq!(expired(&commands), 1);
+        // The entry may take its time: the state has the lease still.
+        assert_eq!(keeper.handle_keep_alive(&state, &[1], ms(5002)), vec![1]);
+        state.apply(ORIGIN, commands[0].clone()).unwrap();
+        assert_eq!(keeper.handle_keep_alive(&state, &[1], ms(5300)), vec![1]);
+        // One that is granted anew is another.
+        let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 5000 }).unwrap().id;
+        assert!(keeper.handle_keep_alive(&state, &[id], ms(5400)).is_empty());
     }
 
     #[test]

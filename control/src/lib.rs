@@ -14,6 +14,8 @@ pub mod keeper;
 pub mod member;
 pub mod plane;
 pub mod replica;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod store;
 pub mod tls;

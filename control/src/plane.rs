@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// How long a request waits for a leader: an election takes about half of it.
 const LEADER_WAIT: Duration = Duration::from_millis(1000);
@@ -44,6 +45,8 @@ pub struct Plane {
     pub proposals: AtomicU64,
     /// Those of them that were refused.
     pub refusals: AtomicU64,
+    /// [`unix_ms`], or a simulation's.
+    wall: fn() -> u64,
 }
 
 type Reign = (Option<(u64, u64)>, Instant);
@@ -145,7 +148,14 @@ impl Plane {
             reign: Mutex::new((None, Instant::now())),
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            wall: unix_ms,
         }
+    }
+
+    /// With another wall clock.
+    #[cfg(test)]
+    pub(crate) fn with_wall(self, wall: fn() -> u64) -> Self {
+        Self { wall, ..self }
     }
 
     /// The state as it is here.
@@ -309,6 +319,7 @@ impl Plane {
         let mut status = self.node.watch_status();
         let lost = status.wait_for(|status| status.leader.as_ref().is_none_or(|(now, _)| *now != leader));
         tokio::select! {
+            biased;
             told = self.ask(leader, info, bytes) => match told {
                 Told::Unknown => Told::NotLeader,
                 told => told,
@@ -385,10 +396,12 @@ impl Plane {
     }
 
     /// As leader, or not at all. One that was stopped and goes on is none, before it has noticed: another may lead.
-    fn kept(&self, act: impl FnOnce(&mut Keeper, &State, Instant) -> Told) -> Told {
+    fn kept(&self, act: impl FnOnce(&mut Keeper, &State, std::time::Instant) -> Told) -> Told {
         let state = self.state();
         match &mut *self.keeper() {
-            Some((_, keeper)) if self.node.status().role == Role::Leader => act(keeper, &state, Instant::now()),
+            Some((_, keeper)) if self.node.status().role == Role::Leader => {
+                act(keeper, &state, Instant::now().into_std())
+            }
             _ => Told::NotLeader,
         }
     }
@@ -441,6 +454,7 @@ impl Plane {
         tokio::pin!(serve);
         loop {
             tokio::select! {
+                biased;
                 () = &mut serve => return "the state machine is gone".into(),
                 failure = self.node.failed() => return failure.to_string(),
                 _ = status.changed() => {}
@@ -467,10 +481,10 @@ impl Plane {
                     continue;
                 }
                 if keeper.as_ref().is_none_or(|(term, _)| *term != now.term) {
-                    *keeper = Some((now.term, Keeper::new(Instant::now())));
+                    *keeper = Some((now.term, Keeper::new(Instant::now().into_std())));
                 }
                 match &mut *keeper {
-                    Some((_, keeper)) => keeper.handle_tick(&state, now.id, unix_ms(), Instant::now()),
+                    Some((_, keeper)) => keeper.handle_tick(&state, now.id, (self.wall)(), Instant::now().into_std()),
                     None => Vec::new(),
                 }
             };

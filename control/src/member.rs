@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// Entries from one snapshot to the next, and those that stay behind it.
@@ -30,6 +30,8 @@ const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 const BACKUPS_KEPT: usize = 24;
 /// Between two attempts to join.
 const JOIN_RETRY: Duration = Duration::from_millis(500);
+/// How long a cluster that is joined may take to have a name.
+const NAME_WAIT: Duration = Duration::from_secs(5);
 /// What is to be done when the member first runs.
 const PLAN_FILE: &str = "member.json";
 
@@ -129,6 +131,9 @@ pub enum RunError {
     /// The first member cannot make its cluster.
     #[error("make the cluster: {0}")]
     Init(String),
+    /// They are nobody's themselves.
+    #[error("join: the members that were asked are in no cluster themselves")]
+    NoCluster,
     /// The members that are there are of no help.
     #[error("join: {0}")]
     Join(#[from] ApiError),
@@ -151,11 +156,17 @@ impl Plan {
     /// As [`Plan::first`]; nobody answers.
     pub async fn join(directory: &Path, client: &Client, origin: Origin) -> Result<Self, RunError> {
         Self::nobodys(directory)?;
-        let status = client.json(Method::GET, "/v1/status", None).await?;
-        let Some(cluster) = status["cluster"].as_str().filter(|name| !name.is_empty()) else {
-            return Err(RunError::Init("the members that were asked are in no cluster themselves".into()));
+        let began = Instant::now();
+        let cluster = loop {
+            let status = client.json(Method::GET, "/v1/status", None).await?;
+            match status["cluster"].as_str().filter(|name| !name.is_empty()) {
+                Some(cluster) => break cluster.to_owned(),
+                // The first member has begun a moment ago, and its cluster has no name yet.
+                None if began.elapsed() < NAME_WAIT => tokio::time::sleep(JOIN_RETRY).await,
+                None => return Err(RunError::NoCluster),
+            }
         };
-        Self { cluster: cluster.to_owned(), node: random(), origin }.write(directory)
+        Self { cluster, node: random(), origin }.write(directory)
     }
 
     /// What a directory holds.
@@ -447,7 +458,7 @@ async fn backups(plane: Arc<Plane>, directory: PathBuf) {
     let mut last = None;
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let due = last.is_none_or(|at: std::time::Instant| at.elapsed() >= BACKUP_EVERY);
+        let due = last.is_none_or(|at: Instant| at.elapsed() >= BACKUP_EVERY);
         if !due || plane.status().role != crate::consensus::Role::Leader {
             continue;
         }
@@ -455,7 +466,7 @@ async fn backups(plane: Arc<Plane>, directory: PathBuf) {
         let written = tokio::task::spawn_blocking(move || write_backup(&directory, &state)).await;
         match written {
             Ok(Ok(path)) => {
-                last = Some(std::time::Instant::now());
+                last = Some(Instant::now());
                 tracing::info!(file = %path.display(), "backup written");
             }
             Ok(Err(error)) => tracing::error!(%error, "the backup was not written"),

@@ -19,6 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 /// Entries from one snapshot to the next, and those that stay behind it.
@@ -30,6 +31,8 @@ const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 const BACKUPS_KEPT: usize = 24;
 /// Between two attempts to join.
 const JOIN_RETRY: Duration = Duration::from_millis(500);
+/// Connections that wait to be accepted: when a member goes, all who followed it come to the others at once.
+const BACKLOG: u32 = 4096;
 /// How long a cluster that is joined may take to have a name.
 const NAME_WAIT: Duration = Duration::from_secs(5);
 /// What is to be done when the member first runs.
@@ -226,9 +229,8 @@ impl Member {
             None if embedded => Plan::first(&settings.directory, None)?,
             None => return Err(RunError::Nobody(settings.directory.clone())),
         };
-        let bind = |what, address: SocketAddr| {
-            TcpListener::bind(address).map_err(|source| RunError::Bind { what, address, source })
-        };
+        let bind =
+            |what, address: SocketAddr| listen(address).map_err(|source| RunError::Bind { what, address, source });
         let peers = bind("the members' listener", settings.peer_address)?;
         let clients = bind("the API", settings.address)?;
         let local = |listener: &TcpListener, given: SocketAddr| listener.local_addr().unwrap_or(given);
@@ -362,6 +364,13 @@ pub fn client_settings(members: &[String], token_file: Option<PathBuf>, ca: Opti
         etcd: None,
         member: None,
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Of the listener for members and of calls to them, with a task that follows the files.

@@ -1,0 +1,205 @@
+//! The keeper, told and asked.
+
+use super::*;
+use crate::state::{By, Op, Origin, Policy, Text, Txn};
+
+const ORIGIN: Origin = Origin { leader: 1 };
+
+fn key(text: &str) -> Key {
+    text.parse().unwrap()
+}
+
+fn txn(ops: Vec<Op>) -> Txn {
+    Txn { by: By::default(), request: None, conditions: Vec::new(), ops, force: true }
+}
+
+fn backend(lease: Option<u64>) -> Object {
+    let mut backend: Backend = serde_json::from_str("{\"address\":\"10.0.0.1:1\"}").unwrap();
+    backend.lease = lease;
+    Object::Backend(backend)
+}
+
+/// A state with so many leased backends of one service.
+fn leased(count: u16) -> State {
+    let mut state = State::default();
+    state.apply(ORIGIN, Command::Init { cluster: "c".into() }).unwrap();
+    for index in 0..count {
+        let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 5000 }).unwrap().id;
+        let op = Op::Put { key: key(&format!("backend/api/{index}")), object: backend(Some(id)) };
+        state.apply(ORIGIN, Command::Txn(txn(vec![op]))).unwrap();
+    }
+    state
+}
+
+fn heartbeat(state: &State) -> Heartbeat {
+    Heartbeat {
+        version: "1".into(),
+        epoch: state.epoch,
+        revision: state.revision,
+        digest: state.digest.to_string(),
+        rings: BTreeMap::from([("api".into(), "d".into())]),
+        stuck: None,
+        generation: 1,
+        vote: None,
+        down: Vec::new(),
+        requests: 0,
+        failed: 0,
+        canary: None,
+    }
+}
+
+fn expired(commands: &[Command]) -> usize {
+    commands.iter().map(|command| if let Command::LeaseExpire { ids, .. } = command { ids.len() } else { 0 }).sum()
+}
+
+#[test]
+fn a_new_leader_grants_a_whole_life_and_heartbeats_extend_it() {
+    let start = Instant::now();
+    let mut state = leased(1);
+    let mut keeper = Keeper::new(start);
+    let ms = |ms| start + Duration::from_millis(ms);
+    assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(0))), 0);
+    // Granted long after the leader began: it has its life as well.
+    let late = state.apply(ORIGIN, Command::LeaseGrant { owner: "late".into(), ttl_ms: 1000 }).unwrap().id;
+    assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(4500))), 0);
+    state.apply(ORIGIN, Command::LeaseRevoke { by: By::default(), ids: vec![late] }).unwrap();
+    assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(5000))), 0);
+    assert_eq!(keeper.handle_keep_alive(&state, &[1, 99], ms(5000)), vec![99]);
+    assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(10_000))), 0);
+    let commands = keeper.handle_tick(&state, 1, 0, ms(10_001));
+    assert_eq!(expired(&commands), 1);
+    state.apply(ORIGIN, commands[0].clone()).unwrap();
+    assert_eq!(state.objects.size(), 0);
+    assert!(keeper.handle_tick(&state, 1, 0, ms(20_000)).is_empty());
+}
+
+#[test]
+fn a_lease_lives_from_when_it_is_granted_however_long_its_leader_leads() {
+    let start = Instant::now();
+    let mut state = State::default();
+    let mut keeper = Keeper::new(start);
+    let ms = |ms| start + Duration::from_millis(ms);
+    assert!(keeper.handle_tick(&state, 1, 0, ms(60_000)).is_empty());
+    state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 1000 }).unwrap();
+    assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(60_200))), 0);
+    assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(61_200))), 0);
+    assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(61_201))), 1);
+}
+
+#[test]
+fn a_storm_of_expiries_is_stopped() {
+    let start = Instant::now();
+    let mut state = leased(50);
+    let mut keeper = Keeper::new(start);
+    let mut gone = 0;
+    assert!(keeper.handle_tick(&state, 1, 0, start).is_empty());
+    for tick in 0..40_u64 {
+        for command in keeper.handle_tick(&state, 1, 0, start + Duration::from_millis(6000 + tick * 200)) {
+            gone += expired(std::slice::from_ref(&command));
+            state.apply(ORIGIN, command).unwrap();
+        }
+    }
+    assert_eq!(gone, 10, "a fifth of fifty within ten seconds");
+    assert_eq!(keeper.frozen().get("api"), Some(&40));
+}
+
+#[test]
+fn the_fleet_is_seen_as_it_is() {
+    let start = Instant::now();
+    let state = leased(1);
+    let mut keeper = Keeper::new(start);
+    let mut tell = |name: &str, change: &dyn Fn(&mut Heartbeat), at| {
+        let mut one = heartbeat(&state);
+        change(&mut one);
+        keeper.handle_heartbeat(&state, name.into(), one, start + Duration::from_secs(at));
+    };
+    tell("a", &|_| {}, 10);
+    tell("b", &|_| {}, 10);
+    tell("behind", &|one| one.revision = 0, 10);
+    tell("drifted", &|one| one.digest = "x".into(), 10);
+    tell("ring", &|one| drop(one.rings.insert("api".into(), "other".into())), 10);
+    tell("stuck", &|one| one.stuck = Some("bind".into()), 10);
+    tell("offline", &|_| {}, 1);
+    let fleet = keeper.fleet(&state, start + Duration::from_secs(10));
+    let states: Vec<(&str, &str)> = fleet.iter().map(|view| (view.name.as_str(), &*view.state)).collect();
+    let wanted = [
+        ("a", "synced"),
+        ("b", "synced"),
+        ("behind", "behind"),
+        ("drifted", "drifted"),
+        ("offline", "offline"),
+        ("ring", "drifted"),
+        ("stuck", "stuck"),
+    ];
+    assert_eq!(states, wanted);
+    assert_eq!(keeper.live(start + Duration::from_secs(10)).len(), 6);
+}
+
+#[test]
+fn health_is_agreed_by_a_quorum_and_bounded() {
+    let start = Instant::now();
+    let mut state = leased(4);
+    let mut keeper = Keeper::new(start);
+    let now = start + Duration::from_secs(8);
+    let all: Vec<Key> = (0..4).map(|index| key(&format!("backend/api/{index}"))).collect();
+    for name in ["p", "q", "r"] {
+        let down = if name == "p" { all.clone() } else { Vec::new() };
+        keeper.handle_heartbeat(&state, name.into(), Heartbeat { down, ..heartbeat(&state) }, now);
+    }
+    keeper.handle_keep_alive(&state, &[1, 2, 3, 4], now);
+    assert!(keeper.handle_tick(&state, 1, 0, now).is_empty(), "one proxy alone changes nothing for the others");
+    keeper.handle_heartbeat(&state, "q".into(), Heartbeat { down: all.clone(), ..heartbeat(&state) }, now);
+    let commands = keeper.handle_tick(&state, 1, 0, now);
+    let Command::Agree { verdicts, .. } = &commands[0] else { panic!("{commands:?}") };
+    assert_eq!(verdicts, &[(all[0].clone(), true)], "no more than a third");
+    state.apply(ORIGIN, commands[0].clone()).unwrap();
+    assert!(keeper.handle_tick(&state, 1, 0, now).is_empty());
+    keeper.handle_heartbeat(&state, "q".into(), heartbeat(&state), now);
+    let commands = keeper.handle_tick(&state, 1, 0, now);
+    assert!(matches!(&commands[0], Command::Agree { verdicts, .. } if verdicts == &[(all[0].clone(), false)]));
+}
+
+#[test]
+fn a_rollout_is_led_from_votes_to_commit_or_back() {
+    for bad in [false, true] {
+        let start = Instant::now();
+        let mut state = leased(1);
+        let mut keeper = Keeper::new(start);
+        let mut now = start + Duration::from_millis(10);
+        let names: Vec<String> = (0..10).map(|index| format!("p{index}")).collect();
+        for name in &names {
+            keeper.handle_heartbeat(&state, name.clone(), heartbeat(&state), now);
+        }
+        let object = Object::Document(Text { text: "services: [ { name: api } ]".into() });
+        let start = Command::RolloutStart {
+            txn: txn(vec![Op::Put { key: key("document/main"), object }]),
+            policy: Policy { stages_percent: vec![50], bake_ms: 1000, ..Policy::default() },
+            participants: keeper.live(now),
+        };
+        let id = state.apply(ORIGIN, start).unwrap().id;
+        let mut requests = 0;
+        let mut steps = 0;
+        while state.rollout().is_some() && steps < 100 {
+            steps += 1;
+            now += Duration::from_millis(100);
+            requests += 100;
+            let percent = state.rollout().map_or(0, Rollout::percent);
+            for name in &names {
+                let vote = Vote { refusal: None, digest: "d".into(), moved_ppm: 0 };
+                let failed = if bad && Rollout::in_cohort(id, name, percent) { requests / 10 } else { 0 };
+                let one = Heartbeat { vote: Some((id, vote)), requests, failed, ..heartbeat(&state) };
+                keeper.handle_heartbeat(&state, name.clone(), one, now);
+            }
+            keeper.handle_keep_alive(&state, &[1], now);
+            for command in keeper.handle_tick(&state, 1, 0, now) {
+                state.apply(ORIGIN, command).unwrap();
+            }
+        }
+        let phase = &state.rollouts.get(&id).unwrap().phase;
+        match (bad, phase) {
+            (false, Phase::Committed(_)) => assert!(state.object(&key("document/main")).is_some()),
+            (true, Phase::Aborted(reason)) => assert!(reason.contains("failed"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

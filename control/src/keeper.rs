@@ -1,13 +1,15 @@
 //! What only the leader knows, and only in memory: heartbeats of leases and of proxies. A pure machine: time is passed in,
 //! and what should be proposed comes out. A new leader begins with an empty one, and grants everybody a whole life.
 
+mod brake;
 #[cfg(test)]
 mod tests;
 
-use crate::state::{Backend, Command, Errors, Key, Object, Phase, Rollout, State, Step, Vote};
+use crate::state::{Command, Errors, Key, Object, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
+use brake::Brake;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// A proxy that has not been heard of for this long is offline.
@@ -16,22 +18,15 @@ const PROXY_TTL: Duration = Duration::from_secs(7);
 const PROXY_FORGET: Duration = Duration::from_secs(3600);
 /// Proxies that are remembered.
 const PROXIES_MAX: usize = 20_000;
-/// Share of a service's leased backends that may expire within [`STORM_WINDOW`], in percent; one always may.
-const STORM_PERCENT: usize = 20;
-const STORM_WINDOW: Duration = Duration::from_secs(10);
 /// Largest share of a service's registered backends that agreed health takes out, in percent; one always may be.
 const EJECTED_PERCENT_MAX: usize = 30;
-/// Leases that expire in one entry of the log.
-const EXPIRE_MAX: usize = 1000;
 
 /// See the module.
 pub struct Keeper {
     since: Instant,
     leases: HashMap<u64, Instant>,
     proxies: BTreeMap<String, Seen>,
-    expired: HashMap<String, VecDeque<Instant>>,
-    /// Services whose backends do not expire for now: too many would at once.
-    frozen: BTreeMap<String, usize>,
+    brake: Brake,
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
 }
@@ -58,8 +53,7 @@ impl Keeper {
             since: now,
             leases: HashMap::new(),
             proxies: BTreeMap::new(),
-            expired: HashMap::new(),
-            frozen: BTreeMap::new(),
+            brake: Brake::default(),
             rollout: None,
             votes: BTreeMap::new(),
         }
@@ -151,10 +145,10 @@ impl Keeper {
         }
     }
 
-    /// Services whose backends do not expire for now, and how many of them should.
+    /// Services whose backends do not expire although they are overdue, and how many of them.
     #[must_use]
     pub fn frozen(&self) -> &BTreeMap<String, usize> {
-        &self.frozen
+        self.brake.frozen()
     }
 
     /// What should be proposed now; `leader` is this member.
@@ -177,48 +171,7 @@ impl Keeper {
                 due.push(*id);
             }
         }
-        self.frozen.clear();
-        if due.is_empty() {
-            return None;
-        }
-        let mut of_lease: HashMap<u64, Vec<&str>> = HashMap::new();
-        let mut leased: HashMap<&str, usize> = HashMap::new();
-        for (key, entry) in state.objects.iter() {
-            if let (Key::Backend { service, .. }, Object::Backend(Backend { lease: Some(id), .. })) =
-                (key, &*entry.object)
-            {
-                of_lease.entry(*id).or_default().push(service);
-                *leased.entry(service).or_default() += 1;
-            }
-        }
-        for times in self.expired.values_mut() {
-            times.retain(|at| now - *at < STORM_WINDOW);
-        }
-        self.expired.retain(|_, times| !times.is_empty());
-        // As many as there were before the first of them went.
-        let all: HashMap<&str, usize> = leased
-            .iter()
-            .map(|(service, count)| (*service, count + self.expired.get(*service).map_or(0, VecDeque::len)))
-            .collect();
-        let mut ids = Vec::new();
-        for id in due {
-            let services = of_lease.get(&id).map(Vec::as_slice).unwrap_or_default();
-            let storm = services.iter().find(|service| {
-                let recent = self.expired.get(**service).map_or(0, VecDeque::len);
-                let all = all.get(*service).copied().unwrap_or(0);
-                recent + 1 > (all * STORM_PERCENT / 100).max(1)
-            });
-            match storm {
-                Some(service) => *self.frozen.entry((*service).to_owned()).or_default() += 1,
-                None if ids.len() < EXPIRE_MAX => {
-                    for service in services {
-                        self.expired.entry((*service).to_owned()).or_default().push_back(now);
-                    }
-                    ids.push(id);
-                }
-                None => {}
-            }
-        }
+        let ids = self.brake.release(state, &due, now);
         (!ids.is_empty()).then_some(Command::LeaseExpire { leader, at_ms, ids })
     }
 

@@ -1,7 +1,7 @@
 //! The keeper, told and asked.
 
 use super::*;
-use crate::state::{By, Op, Origin, Policy, Text, Txn};
+use crate::state::{Backend, By, Op, Origin, Policy, Text, Txn};
 
 const ORIGIN: Origin = Origin { leader: 1 };
 
@@ -19,14 +19,34 @@ fn backend(lease: Option<u64>) -> Object {
     Object::Backend(backend)
 }
 
+fn put(state: &mut State, backends: &[(&str, Option<u64>)]) {
+    let ops = backends.iter().map(|(name, lease)| Op::Put { key: key(name), object: backend(*lease) }).collect();
+    state.apply(ORIGIN, Command::Txn(txn(ops))).unwrap();
+}
+
+fn grant(state: &mut State) -> u64 {
+    state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 5000 }).unwrap().id
+}
+
+/// Ticks five times a second from one second to another; how many leases have expired.
+fn run(keeper: &mut Keeper, state: &mut State, start: Instant, seconds: std::ops::Range<u64>) -> usize {
+    let mut gone = 0;
+    for tick in seconds.start * 5..seconds.end * 5 {
+        for command in keeper.handle_tick(state, 1, 0, start + Duration::from_millis(tick * 200)) {
+            gone += expired(std::slice::from_ref(&command));
+            state.apply(ORIGIN, command).unwrap();
+        }
+    }
+    gone
+}
+
 /// A state with so many leased backends of one service.
 fn leased(count: u16) -> State {
     let mut state = State::default();
     state.apply(ORIGIN, Command::Init { cluster: "c".into() }).unwrap();
     for index in 0..count {
-        let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 5000 }).unwrap().id;
-        let op = Op::Put { key: key(&format!("backend/api/{index}")), object: backend(Some(id)) };
-        state.apply(ORIGIN, Command::Txn(txn(vec![op]))).unwrap();
+        let id = grant(&mut state);
+        put(&mut state, &[(&format!("backend/api/{index}"), Some(id))]);
     }
     state
 }
@@ -56,6 +76,7 @@ fn expired(commands: &[Command]) -> usize {
 fn a_new_leader_grants_a_whole_life_and_heartbeats_extend_it() {
     let start = Instant::now();
     let mut state = leased(1);
+    put(&mut state, &[("backend/api/other", None)]);
     let mut keeper = Keeper::new(start);
     let ms = |ms| start + Duration::from_millis(ms);
     assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(0))), 0);
@@ -69,7 +90,7 @@ fn a_new_leader_grants_a_whole_life_and_heartbeats_extend_it() {
     let commands = keeper.handle_tick(&state, 1, 0, ms(10_001));
     assert_eq!(expired(&commands), 1);
     state.apply(ORIGIN, commands[0].clone()).unwrap();
-    assert_eq!(state.objects.size(), 0);
+    assert_eq!(state.objects.size(), 1);
     assert!(keeper.handle_tick(&state, 1, 0, ms(20_000)).is_empty());
 }
 
@@ -87,20 +108,93 @@ fn a_lease_lives_from_when_it_is_granted_however_long_its_leader_leads() {
 }
 
 #[test]
-fn a_storm_of_expiries_is_stopped() {
+fn a_storm_of_expiries_is_stopped_for_as_long_as_it_lasts() {
     let start = Instant::now();
     let mut state = leased(50);
     let mut keeper = Keeper::new(start);
-    let mut gone = 0;
-    assert!(keeper.handle_tick(&state, 1, 0, start).is_empty());
-    for tick in 0..40_u64 {
-        for command in keeper.handle_tick(&state, 1, 0, start + Duration::from_millis(6000 + tick * 200)) {
-            gone += expired(std::slice::from_ref(&command));
-            state.apply(ORIGIN, command).unwrap();
-        }
-    }
-    assert_eq!(gone, 10, "a fifth of fifty within ten seconds");
+    assert_eq!(run(&mut keeper, &mut state, start, 0..90), 10, "a fifth of fifty, and no other fifth later");
     assert_eq!(keeper.frozen().get("api"), Some(&40));
+    // The network is back, and then a single host dies.
+    let ids: Vec<u64> = state.leases.keys().copied().collect();
+    let mut at = 90;
+    while at < 120 {
+        keeper.handle_keep_alive(&state, &ids[1..], start + Duration::from_secs(at));
+        if at < 110 {
+            keeper.handle_keep_alive(&state, &ids[..1], start + Duration::from_secs(at));
+        }
+        let gone = run(&mut keeper, &mut state, start, at..at + 3);
+        assert_eq!(gone, usize::from(at == 111), "at {at}");
+        at += 3;
+    }
+    assert!(keeper.frozen().is_empty());
+}
+
+#[test]
+fn a_lease_counts_for_as_many_backends_as_hang_on_it() {
+    let start = Instant::now();
+    let mut state = leased(0);
+    let many: Vec<String> = (0..10).map(|index| format!("backend/api/{index}")).collect();
+    let (all, one, lock) = (grant(&mut state), grant(&mut state), grant(&mut state));
+    let hang: Vec<(&str, Option<u64>)> = many.iter().map(|name| (name.as_str(), Some(all))).collect();
+    put(&mut state, &hang);
+    put(&mut state, &[("backend/api/single", Some(one)), ("backend/other/x", Some(all)), ("backend/other/y", None)]);
+    let acquire = Command::LockAcquire { name: "job".into(), owner: "o".into(), lease: lock };
+    state.apply(ORIGIN, acquire).unwrap();
+    let mut keeper = Keeper::new(start);
+    assert_eq!(run(&mut keeper, &mut state, start, 0..60), 2, "ten at once are a storm, a lock is none");
+    assert!(state.leases.contains_key(&all) && state.objects.size() == 12);
+    assert_eq!(keeper.frozen(), &BTreeMap::from([("api".to_owned(), 10)]));
+}
+
+#[test]
+fn expiry_takes_one_after_another_and_never_the_last() {
+    let start = Instant::now();
+    let mut state = leased(3);
+    let mut keeper = Keeper::new(start);
+    // Not a storm: one falls silent every twenty seconds.
+    let ids: Vec<u64> = state.leases.keys().copied().collect();
+    let mut gone = 0;
+    for second in 0..90 {
+        let alive = &ids[(second as usize / 20).min(3)..];
+        keeper.handle_keep_alive(&state, alive, start + Duration::from_secs(second));
+        gone += run(&mut keeper, &mut state, start, second..second + 1);
+    }
+    assert_eq!((gone, state.objects.size()), (2, 1), "nobody would serve at all");
+    assert_eq!(keeper.frozen().get("api"), Some(&1));
+    // Its successor registers: now it may go. What does not take traffic is no successor.
+    put(&mut state, &[("backend/api/drained", None)]);
+    let drain = Op::Backend { key: key("backend/api/drained"), weight: Some(0), state: None };
+    state.apply(ORIGIN, Command::Txn(txn(vec![drain]))).unwrap();
+    assert_eq!(run(&mut keeper, &mut state, start, 90..105), 0);
+    put(&mut state, &[("backend/api/next", None)]);
+    assert_eq!(run(&mut keeper, &mut state, start, 105..106), 1);
+}
+
+#[test]
+fn a_service_that_a_document_gives_backends_may_lose_its_registered_ones() {
+    for written in [false, true] {
+        let start = Instant::now();
+        let mut state = leased(1);
+        let backends = if written { "[ { id: x, address: \"10.0.0.9:1\" } ]" } else { "[]" };
+        let object = Object::Document(Text { text: format!("services: [ {{ name: api, backends: {backends} }} ]") });
+        let op = Op::Put { key: key("document/main"), object };
+        state.apply(ORIGIN, Command::Txn(txn(vec![op]))).unwrap();
+        let mut keeper = Keeper::new(start);
+        assert_eq!(run(&mut keeper, &mut state, start, 0..30), usize::from(written));
+    }
+}
+
+#[test]
+fn an_expiry_that_came_to_nothing_does_not_count() {
+    let start = Instant::now();
+    let mut state = leased(4);
+    let mut keeper = Keeper::new(start);
+    let ids: Vec<u64> = state.leases.keys().copied().collect();
+    let at = |ms| start + Duration::from_millis(ms);
+    assert!(keeper.handle_tick(&state, 1, 0, at(0)).is_empty());
+    keeper.handle_keep_alive(&state, &ids[1..], at(5000));
+    assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, at(5200))), 1, "proposed, and not decided");
+    assert_eq!(run(&mut keeper, &mut state, start, 6..7), 1);
 }
 
 #[test]

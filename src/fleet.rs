@@ -5,9 +5,9 @@ use anyhow::Context;
 use ringway_config::model::Config;
 use ringway_config::{Diagnostics, FleetConfig, Loaded};
 use ringway_control::client::Client;
-use ringway_control::state::{Key, Object, Vote};
+use ringway_control::state::{Key, Object, Rollout, Vote};
 use ringway_control::view::View;
-use ringway_control::wire::Heartbeat;
+use ringway_control::wire::{Heartbeat, RolloutView};
 use ringway_proxy::{Proxy, Source, TopologyStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -173,7 +173,9 @@ impl Fleet {
     /// Puts into force what the fleet has agreed on, and votes on what it has not yet.
     fn apply(&self, proxy: &Proxy, view: &Arc<View>) {
         let target = view.in_force(&self.client.name);
-        let canary = view.rollout.as_ref().map(|rollout| rollout.id).filter(|_| target.objects != view.objects);
+        // Also where the change makes no difference any more: the leader waits for everyone that goes first.
+        let goes_first = |rollout: &&RolloutView| Rollout::in_cohort(rollout.id, &self.client.name, rollout.percent);
+        let canary = view.rollout.as_ref().filter(goes_first).map(|rollout| rollout.id);
         self.aim(&target);
         match proxy.reload() {
             Ok(_) => {

@@ -5,7 +5,7 @@ mod brake;
 #[cfg(test)]
 mod tests;
 
-use crate::state::{Command, Errors, Key, Object, Phase, Rollout, State, Step, Vote};
+use crate::state::{Command, Key, Object, Observed, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
 use brake::Brake;
 use std::borrow::Cow;
@@ -41,8 +41,64 @@ struct Watched {
     id: u64,
     phase: Phase,
     entered: Instant,
-    /// Requests and failures of each proxy when the phase was entered.
-    base: BTreeMap<String, (u64, u64)>,
+    /// What each proxy said first in this phase: only what comes on top of it is the phase's.
+    base: BTreeMap<String, Base>,
+    /// For how long, all in all, any of the share was without the change. Counted through, or a proxy that starts again
+    /// and again would be waited for without end.
+    waited: Duration,
+    looked: Instant,
+    /// Since when all of the share have it.
+    baking: Option<Instant>,
+}
+
+/// A proxy at the beginning of a phase.
+struct Base {
+    requests: u64,
+    failed: u64,
+    stuck: Option<String>,
+}
+
+impl Base {
+    fn of(heartbeat: &Heartbeat) -> Self {
+        Self { requests: heartbeat.requests, failed: heartbeat.failed, stuck: heartbeat.stuck.clone() }
+    }
+}
+
+impl Watched {
+    fn new(rollout: &Rollout, proxies: &BTreeMap<String, Seen>, now: Instant) -> Self {
+        Self {
+            id: rollout.id,
+            phase: rollout.phase.clone(),
+            entered: now,
+            base: proxies.iter().map(|(name, seen)| (name.clone(), Base::of(&seen.heartbeat))).collect(),
+            waited: Duration::ZERO,
+            looked: now,
+            baking: None,
+        }
+    }
+
+    fn handle_heartbeat(&mut self, name: &str, heartbeat: &Heartbeat, before: Option<&Seen>) {
+        match self.base.get_mut(name) {
+            // It was restarted, and counts from nothing.
+            Some(base) if before.is_some_and(|before| heartbeat.requests < before.heartbeat.requests) => {
+                (base.requests, base.failed) = (0, 0);
+            }
+            Some(_) => {}
+            None => drop(self.base.insert(name.to_owned(), Base::of(heartbeat))),
+        }
+    }
+
+    /// Fills in what only passing time tells.
+    fn handle_observed(&mut self, observed: &mut Observed, now: Instant) {
+        if observed.cohort_waiting > 0 {
+            self.waited += now - self.looked;
+        }
+        self.looked = now;
+        let complete = observed.cohort_waiting == 0 && observed.cohort_unheard == 0;
+        self.baking = complete.then(|| self.baking.unwrap_or(now));
+        observed.waited_ms = self.waited.as_millis() as u64;
+        observed.baked_ms = self.baking.map(|since| (now - since).as_millis() as u64);
+    }
 }
 
 impl Keeper {
@@ -80,10 +136,13 @@ impl Keeper {
         }
         if let (Some((id, vote)), Some(rollout)) = (&heartbeat.vote, state.rollout())
             && *id == rollout.id
-            && rollout.participants.contains(&name)
             && !rollout.votes.contains_key(&name)
+            && rollout.participants.contains(&name)
         {
             self.votes.insert(name.clone(), vote.clone());
+        }
+        if let Some(watched) = &mut self.rollout {
+            watched.handle_heartbeat(&name, &heartbeat, self.proxies.get(&name));
         }
         self.proxies.insert(name, Seen { heartbeat, at: now });
     }
@@ -183,10 +242,7 @@ impl Keeper {
         };
         let id = rollout.id;
         if self.rollout.as_ref().is_none_or(|watched| watched.id != id || watched.phase != rollout.phase) {
-            let base = self.proxies.iter();
-            let base =
-                base.map(|(name, seen)| (name.clone(), (seen.heartbeat.requests, seen.heartbeat.failed))).collect();
-            self.rollout = Some(Watched { id, phase: rollout.phase.clone(), entered: now, base });
+            self.rollout = Some(Watched::new(rollout, &self.proxies, now));
         }
         let mut commands = Vec::new();
         self.votes.retain(|name, _| !rollout.votes.contains_key(name));
@@ -195,9 +251,15 @@ impl Keeper {
             // What they mean is seen when they are in the log.
             return commands;
         }
-        let Some(watched) = &self.rollout else { return commands };
+        let Some(mut watched) = self.rollout.take() else { return commands };
         let elapsed_ms = (now - watched.entered).as_millis() as u64;
-        match rollout.next(elapsed_ms, self.errors(rollout, watched, now)) {
+        let mut observed = Observed::default();
+        if matches!(rollout.phase, Phase::Stage(_)) {
+            observed = self.observe(rollout, &watched, now);
+            watched.handle_observed(&mut observed, now);
+        }
+        self.rollout = Some(watched);
+        match rollout.next(elapsed_ms, &observed) {
             Step::Wait(_) => {}
             Step::Advance(stage) => commands.push(Command::RolloutAdvance { id, stage }),
             Step::Commit => commands.push(Command::RolloutCommit { id, at_ms }),
@@ -206,33 +268,70 @@ impl Keeper {
         commands
     }
 
-    fn errors(&self, rollout: &Rollout, watched: &Watched, now: Instant) -> Errors {
-        let percent = rollout.percent();
-        let (mut cohort, mut rest) = ((0_u64, 0_u64), (0_u64, 0_u64));
-        let mut lost = 0;
-        for (name, seen) in &self.proxies {
-            let inside = Rollout::in_cohort(rollout.id, name, percent);
-            let known = watched.base.get(name);
-            if inside && known.is_some() && rollout.participants.contains(name) && now - seen.at >= PROXY_TTL {
-                lost += 1;
-            }
-            // A proxy that was restarted counts from nothing.
-            let (requests, failed) = known.copied().unwrap_or_default();
-            let requests = seen.heartbeat.requests.checked_sub(requests).unwrap_or(seen.heartbeat.requests);
-            let failed = seen.heartbeat.failed.checked_sub(failed).unwrap_or(seen.heartbeat.failed);
-            let sum = if inside { &mut cohort } else { &mut rest };
-            sum.0 += requests;
-            sum.1 += failed;
+    /// How the share fares that has the change, or should have.
+    fn observe(&self, rollout: &Rollout, watched: &Watched, now: Instant) -> Observed {
+        let threshold = rollout.threshold();
+        let mut observed = Observed::default();
+        for name in rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold)) {
+            self.observe_participant(name, watched, now, &mut observed);
         }
-        if rest.0 == 0 {
-            // Everybody has the change: what they did before it is what they are compared with.
-            let (requests, failed) = watched.base.values().fold((0, 0), |sum, base| (sum.0 + base.0, sum.1 + base.1));
-            rest = (requests, failed);
+        self.observe_requests(watched, threshold, &mut observed);
+        observed
+    }
+
+    fn observe_participant(&self, name: &str, watched: &Watched, now: Instant, observed: &mut Observed) {
+        let seen = self.proxies.get(name);
+        // It may have spoken to the leader before this one just now.
+        if now - seen.map_or(self.since, |seen| seen.at) >= PROXY_TTL {
+            observed.cohort_lost += 1;
+            return;
+        }
+        let Some(Seen { heartbeat, .. }) = seen else {
+            observed.cohort_unheard += 1;
+            return;
+        };
+        let said = || match &heartbeat.stuck {
+            Some(why) => format!("{name}: {why}"),
+            None => name.to_owned(),
+        };
+        // What it was stuck with before is no news of this change, and may be what the change is to repair.
+        let before = watched.base.get(name).and_then(|base| base.stuck.as_ref());
+        if heartbeat.stuck.is_some() && heartbeat.stuck.as_ref() != before {
+            observed.stuck.get_or_insert_with(said);
+        }
+        if heartbeat.canary != Some(watched.id) {
+            observed.cohort_waiting += 1;
+            observed.straggler.get_or_insert_with(said);
+        }
+    }
+
+    fn observe_requests(&self, watched: &Watched, threshold: u8, observed: &mut Observed) {
+        let (mut cohort, mut rest, mut before) = ((0_u64, 0_u64), (0_u64, 0_u64), (0_u64, 0_u64));
+        let add = |sum: &mut (u64, u64), requests: u64, failed: u64| {
+            sum.0 = sum.0.saturating_add(requests);
+            sum.1 = sum.1.saturating_add(failed);
+        };
+        for (name, Seen { heartbeat, .. }) in &self.proxies {
+            let Some(base) = watched.base.get(name) else { continue };
+            add(&mut before, base.requests, base.failed);
+            let requests = heartbeat.requests.saturating_sub(base.requests);
+            let failed = heartbeat.failed.saturating_sub(base.failed);
+            if heartbeat.canary == Some(watched.id) {
+                // Whatever its member told it the share is.
+                add(&mut cohort, requests, failed);
+            } else if !Rollout::in_cohort(watched.id, name, threshold) {
+                add(&mut rest, requests, failed);
+            }
+        }
+        if rest.0 < Rollout::REQUESTS_MIN {
+            // Everybody has the change, or the others have hardly any traffic: what all did before it counts as well.
+            add(&mut rest, before.0, before.1);
         }
         let ppm = |(requests, failed): (u64, u64)| {
             u32::try_from(failed.saturating_mul(1_000_000).checked_div(requests).unwrap_or(0)).unwrap_or(u32::MAX)
         };
-        Errors { cohort_ppm: ppm(cohort), rest_ppm: ppm(rest), cohort_requests: cohort.0, cohort_lost: lost }
+        observed.cohort_requests = cohort.0;
+        (observed.cohort_ppm, observed.rest_ppm) = (ppm(cohort), ppm(rest));
     }
 
     /// What a majority of the live proxies sees down is down for all; what a majority sees up, or nobody sees, is not.

@@ -277,11 +277,13 @@ fn a_rollout_is_led_from_votes_to_commit_or_back() {
             steps += 1;
             now += Duration::from_millis(100);
             requests += 100;
-            let percent = state.rollout().map_or(0, Rollout::percent);
+            let threshold = state.rollout().map_or(0, Rollout::threshold);
             for name in &names {
                 let vote = Vote { refusal: None, digest: "d".into(), moved_ppm: 0 };
-                let failed = if bad && Rollout::in_cohort(id, name, percent) { requests / 10 } else { 0 };
-                let one = Heartbeat { vote: Some((id, vote)), requests, failed, ..heartbeat(&state) };
+                let has = Rollout::in_cohort(id, name, threshold);
+                let failed = if bad && has { requests / 10 } else { 0 };
+                let canary = has.then_some(id);
+                let one = Heartbeat { vote: Some((id, vote)), requests, failed, canary, ..heartbeat(&state) };
                 keeper.handle_heartbeat(&state, name.clone(), one, now);
             }
             keeper.handle_keep_alive(&state, &[1], now);
@@ -296,4 +298,148 @@ fn a_rollout_is_led_from_votes_to_commit_or_back() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A rollout in its first stage, which ten proxies have voted for, and those of them that go first.
+struct Staged {
+    state: State,
+    keeper: Keeper,
+    now: Instant,
+    id: u64,
+    names: Vec<String>,
+    first: Vec<String>,
+}
+
+impl Staged {
+    fn new(count: usize, percent: u8) -> Self {
+        let now = Instant::now();
+        let mut state = leased(0);
+        let names: Vec<String> = (0..count).map(|index| format!("p{index}")).collect();
+        let object = Object::Document(Text { text: "services: [ { name: api } ]".into() });
+        let command = Command::RolloutStart {
+            txn: txn(vec![Op::Put { key: key("document/main"), object }]),
+            policy: Policy { stages_percent: vec![percent], bake_ms: 20_000, ..Policy::default() },
+            participants: names.clone(),
+        };
+        let id = state.apply(ORIGIN, command).unwrap().id;
+        state.apply(ORIGIN, Command::RolloutAdvance { id, stage: 0 }).unwrap();
+        let threshold = state.rollout().unwrap().threshold();
+        let first = names.iter().filter(|name| Rollout::in_cohort(id, name, threshold)).cloned().collect();
+        let mut this = Self { state, keeper: Keeper::new(now), now, id, names, first };
+        this.tell(&|_, _, _| {});
+        this.keeper.handle_tick(&this.state, 1, 0, this.now);
+        this
+    }
+
+    /// A heartbeat of everybody, as it is after `change` of whoever goes first or does not.
+    fn tell(&mut self, change: &dyn Fn(&str, bool, &mut Heartbeat)) {
+        for name in &self.names {
+            let mut one = heartbeat(&self.state);
+            let first = self.first.contains(name);
+            change(name, first, &mut one);
+            if one.version != "silent" {
+                self.keeper.handle_heartbeat(&self.state, name.clone(), one, self.now);
+            }
+        }
+    }
+
+    /// Second by second; how it has ended, and after how many.
+    fn run(&mut self, seconds: u64, change: &dyn Fn(u64, &str, bool, &mut Heartbeat)) -> Option<(u64, Phase)> {
+        for second in 0..seconds {
+            self.tell(&|name, first, one| change(second, name, first, one));
+            for command in self.keeper.handle_tick(&self.state, 1, 0, self.now) {
+                self.state.apply(ORIGIN, command).unwrap();
+            }
+            let phase = &self.state.rollouts.get(&self.id).unwrap().phase;
+            if phase.is_final() {
+                return Some((second, phase.clone()));
+            }
+            self.now += Duration::from_secs(1);
+        }
+        None
+    }
+}
+
+#[test]
+fn a_share_that_does_not_come_into_force_ends_the_rollout() {
+    let mut staged = Staged::new(10, 20);
+    assert!(staged.first.len() >= 2);
+    let late = staged.first[0].clone();
+    let id = staged.id;
+    let end = staged.run(60, &|_, name, first, one| one.canary = (first && name != late).then_some(id));
+    let Some((10, Phase::Aborted(why))) = end else { panic!("{end:?}") };
+    assert!(why.contains("1 of the proxies that go first have not put it into force") && why.contains(&late), "{why}");
+}
+
+#[test]
+fn a_share_is_watched_from_when_all_of_it_have_the_change() {
+    let mut staged = Staged::new(10, 20);
+    let id = staged.id;
+    let end = staged.run(60, &|second, _, first, one| one.canary = (first && second >= 5).then_some(id));
+    let Some((25, Phase::Committed(_))) = end else { panic!("{end:?}") };
+    // One that starts again and again is not waited for without end.
+    let mut staged = Staged::new(10, 20);
+    let id = staged.id;
+    let end = staged.run(60, &|second, _, first, one| one.canary = (first && second % 3 > 0).then_some(id));
+    assert!(matches!(end, Some((25..35, Phase::Aborted(_)))), "{end:?}");
+}
+
+#[test]
+fn a_proxy_that_is_stuck_with_the_change_ends_the_rollout() {
+    let mut staged = Staged::new(3, 10);
+    let id = staged.id;
+    let end = staged.run(60, &|second, _, first, one| {
+        one.canary = first.then_some(id);
+        one.stuck = (first && second == 3).then(|| "bind".into());
+    });
+    let Some((3, Phase::Aborted(why))) = end else { panic!("{end:?}") };
+    assert!(why.ends_with(": bind"), "{why}");
+    // What was there before is what the change may repair.
+    let mut staged = Staged::new(3, 10);
+    let id = staged.id;
+    staged.keeper = Keeper::new(staged.now);
+    let end = staged.run(60, &|second, _, first, one| {
+        one.canary = (first && second > 1).then_some(id);
+        one.stuck = (second <= 1).then(|| "an old file".into());
+    });
+    let Some((22, Phase::Committed(_))) = end else { panic!("{end:?}") };
+}
+
+#[test]
+fn a_new_leader_counts_from_what_it_hears_first() {
+    for bad in [false, true] {
+        let mut staged = Staged::new(10, 50);
+        let id = staged.id;
+        // Leads from here on, and has heard of nobody: the others have failed much in their lives, those that go first
+        // nothing until now.
+        staged.keeper = Keeper::new(staged.now);
+        let end = staged.run(60, &|second, _, first, one| {
+            one.canary = first.then_some(id);
+            one.requests = 1_000_000 + second * 100;
+            one.failed = if first { 0 } else { 500_000 };
+            one.failed += if bad && first { second * 10 } else { 0 };
+        });
+        match end {
+            Some((1, Phase::Aborted(why))) if bad => {
+                assert!(why.contains("failed 10.00 % of requests, the others 0.00 %"), "{why}");
+            }
+            Some((20, Phase::Committed(_))) if !bad => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_new_leader_takes_those_for_lost_that_it_never_hears_of() {
+    let mut staged = Staged::new(10, 20);
+    let (id, dead) = (staged.id, staged.first[0].clone());
+    staged.keeper = Keeper::new(staged.now);
+    let end = staged.run(60, &|_, name, first, one| {
+        one.canary = first.then_some(id);
+        if name == dead {
+            one.version = "silent".into();
+        }
+    });
+    let Some((7, Phase::Aborted(why))) = end else { panic!("{end:?}") };
+    assert!(why.contains("1 proxies that had the change are gone"), "{why}");
 }

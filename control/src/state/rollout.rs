@@ -128,6 +128,22 @@ pub struct Observed {
     pub baked_ms: Option<u64>,
 }
 
+/// What a vote's digest is of: epoch and revision of the topology under the change. `None`: an older proxy has not said.
+fn basis(digest: &str) -> Option<(u64, u64)> {
+    let (prefix, _) = digest.split_once(';')?;
+    let (epoch, revision) = prefix.split_once('.')?;
+    Some((epoch.parse().ok()?, revision.parse().ok()?))
+}
+
+impl Vote {
+    /// A digest that is compared only with those of the same revision: backends come and go while proxies build. Older
+    /// proxies have only the rings, which begin with a service's name and `=`.
+    #[must_use]
+    pub fn digest(epoch: u64, revision: u64, rings: &str) -> String {
+        format!("{epoch}.{revision};{rings}")
+    }
+}
+
 impl Rollout {
     /// Requests below which a rate says nothing.
     pub const REQUESTS_MIN: u64 = 20;
@@ -253,13 +269,12 @@ impl Rollout {
                 more => format!("refused by {more} proxies, first {first}"),
             });
         }
-        let mut digests: Vec<(&str, &str)> =
-            self.votes.iter().map(|(proxy, vote)| (vote.digest.as_str(), proxy.as_str())).collect();
-        digests.sort_unstable();
-        if let (Some(first), Some(last)) = (digests.first(), digests.last())
-            && first.0 != last.0
-        {
-            return Step::Abort(format!("{} and {} would build different rings from it", first.1, last.1));
+        let mut first: BTreeMap<Option<(u64, u64)>, (&str, &str)> = BTreeMap::new();
+        for (proxy, vote) in &self.votes {
+            let (digest, other) = *first.entry(basis(&vote.digest)).or_insert((&vote.digest, proxy));
+            if digest != vote.digest {
+                return Step::Abort(format!("{other} and {proxy} would build different rings from it"));
+            }
         }
         if self.votes.len() >= self.participants.len() {
             return if self.policy.stages_percent.is_empty() { Step::Commit } else { Step::Advance(0) };

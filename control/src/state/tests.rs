@@ -275,6 +275,30 @@ fn a_share_is_never_nobody_and_hardly_more_than_it_says() {
 }
 
 #[test]
+fn rings_are_compared_where_they_are_of_the_same_revision() {
+    let cases: [(&[(&str, Vote)], bool); 4] = [
+        // A backend has registered between the two.
+        (&[("p", vote(None, "1.100;s=0a;")), ("q", vote(None, "1.101;s=0b;"))], true),
+        (
+            &[("o", vote(None, "1.100;s=0a;")), ("p", vote(None, "1.101;s=0b;")), ("q", vote(None, "1.101;s=0c;"))],
+            false,
+        ),
+        // Older proxies do not say.
+        (&[("p", vote(None, "s=0a;")), ("q", vote(None, "1.101;s=0b;"))], true),
+        (&[("o", vote(None, "1.1=0a;")), ("p", vote(None, "1.1=0b;")), ("q", vote(None, "1.101;s=0b;"))], false),
+    ];
+    for (given, fits) in cases {
+        let mut state = fresh();
+        let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+        let id = rollout(&mut state, Vec::new(), &names);
+        votes(&mut state, id, given);
+        let step = state.rollout().unwrap().next(0, &Observed::default());
+        assert_eq!(step == Step::Commit, fits, "{step:?}");
+    }
+    assert_eq!(Vote::digest(1, 100, "s=0a;"), "1.100;s=0a;");
+}
+
+#[test]
 fn a_backup_comes_back_whole_in_a_new_epoch() {
     let mut state = fresh();
     state.apply(ORIGIN, Command::Txn(txn(vec![document(CONFIG), put("backend/api/a", backend(1))]))).unwrap();

@@ -443,3 +443,17 @@ fn a_new_leader_takes_those_for_lost_that_it_never_hears_of() {
     let Some((7, Phase::Aborted(why))) = end else { panic!("{end:?}") };
     assert!(why.contains("1 proxies that had the change are gone"), "{why}");
 }
+
+#[test]
+fn whoever_has_the_change_counts_whatever_an_older_member_told_it() {
+    let mut staged = Staged::new(10, 20);
+    let id = staged.id;
+    let other = staged.names.iter().find(|name| !staged.first.contains(name)).unwrap().clone();
+    let end = staged.run(60, &|second, name, first, one| {
+        one.canary = (first || name == other).then_some(id);
+        one.requests = second * 100;
+        one.failed = if name == other { second * 50 } else { 0 };
+    });
+    let Some((1, Phase::Aborted(why))) = end else { panic!("{end:?}") };
+    assert!(why.contains("the others 0.00 %"), "{why}");
+}

@@ -1,6 +1,7 @@
 //! `ringway control`: members, and everything that is asked of them.
 
 mod apply;
+mod etcd;
 mod member;
 mod show;
 mod verify;
@@ -41,6 +42,8 @@ pub(crate) struct Access {
     /// PEM file of its key.
     #[arg(long, global = true, value_name = "FILE", requires = "certificate")]
     key_file: Option<PathBuf>,
+    #[command(flatten)]
+    etcd: etcd::Etcd,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -353,6 +356,7 @@ pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitC
                 member::join(access, &config, learner, replace, authority.as_deref()).await
             }
             Command::Authority(command) => member::authority(command),
+            command if access.etcd.is_meant() => etcd::ask(access, command).await,
             command => match ask(access, command).await {
                 Err(error) => match error.downcast_ref::<ApiError>() {
                     Some(ApiError::Refused(problem)) => {

@@ -50,7 +50,10 @@ fn own_name(config: &Config) -> String {
 impl Fleet {
     /// For a file with a `control` section. The last good topology is taken from disk.
     pub(crate) fn new(file: PathBuf, config: &Config) -> anyhow::Result<Option<Arc<Self>>> {
-        let Some(control) = config.control.as_ref().filter(|control| !control.members.is_empty() || control.embedded)
+        let Some(control) = config
+            .control
+            .as_ref()
+            .filter(|control| !control.members.is_empty() || control.embedded || control.etcd.is_some())
         else {
             return Ok(None);
         };
@@ -72,10 +75,14 @@ impl Fleet {
         if let Err(error) = self.client.cache().place_certificates(view) {
             tracing::error!(%error, "the fleet's certificates cannot be written");
         }
-        let target = view.fleet_config(|name| self.client.cache().certificate(view, name));
+        let target = self.fleet_config(view);
         let named = fleet_services(&target);
         let mut state = self.state();
         (state.target, state.named) = (target, named);
+    }
+
+    fn fleet_config(&self, view: &View) -> FleetConfig {
+        view.fleet_config_of(&self.client.place(), |name| self.client.cache().certificate(view, name))
     }
 
     /// File and topology, joined.
@@ -139,7 +146,8 @@ impl Fleet {
             age: standing.age,
             member: standing.member,
             error: standing.error,
-            stuck: state.stuck.clone(),
+            // What is no topology at all is the newest that was said.
+            stuck: standing.refused.or_else(|| state.stuck.clone()),
             canary: state.canary,
             ..TopologyStatus::default()
         };
@@ -221,7 +229,7 @@ impl Fleet {
     fn prepare(&self, proxy: &Proxy, candidate: &View) -> Result<(String, f64), String> {
         let cache = self.client.cache();
         cache.place_certificates(candidate).map_err(|error| format!("certificates: {error}"))?;
-        let fleet = candidate.fleet_config(|name| cache.certificate(candidate, name));
+        let fleet = self.fleet_config(candidate);
         let loaded = ringway_config::load_file_with(&self.file, &fleet).map_err(|error| first_error(&error))?;
         let named = fleet_services(&fleet);
         let prepared = proxy.prepare(loaded.config).map_err(|error| reason(&error))?;
@@ -249,7 +257,7 @@ impl Fleet {
                 .filter(|(name, _)| named.contains(name.as_str()))
                 .map(|(name, digest)| (name.clone(), format!("{digest:016x}")))
                 .collect::<BTreeMap<_, _>>(),
-            stuck: state.stuck.clone(),
+            stuck: self.client.standing().refused.or_else(|| state.stuck.clone()),
             generation: report.generation,
             vote: state.vote.clone(),
             down: down.collect(),

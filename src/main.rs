@@ -71,7 +71,7 @@ enum Command {
     /// Members of the control plane, and everything that is asked of them.
     Control {
         #[command(flatten)]
-        access: control::Access,
+        access: Box<control::Access>,
         #[command(subcommand)]
         command: control::Command,
     },

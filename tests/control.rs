@@ -472,6 +472,80 @@ fn an_embedded_member_is_enough_for_one_machine() {
     drop(ringway);
 }
 
+#[test]
+fn what_was_refused_leaves_what_was_there() {
+    let cluster = Cluster::of(1, "");
+    let url = &cluster.urls[0];
+    let put = |path: &str, body: Value| curl(url, "PUT", path, &body);
+    let good = json!({ "address": "10.0.0.1:80" });
+    let lease = put("/v1/objects/backend/s/a?ttl=30s", good.clone()).json()["lease"].clone();
+    // A registration that is refused does not end the one that holds.
+    let wrong = put("/v1/objects/backend/s/a?ttl=30s", json!({ "address": "10.0.0.1:80", "weight": 5000 }));
+    assert_eq!((wrong.status, wrong.json()["code"].as_str()), (422, Some("out_of_range")));
+    assert_eq!(registered(&cluster, "s"), ["a"]);
+    assert_eq!(put("/v1/objects/backend/s/a?ttl=30s", good.clone()).json()["lease"], lease);
+    // A lease that carries a lock as well outlives its backend.
+    let shared = curl(url, "POST", "/v1/leases", &json!({ "ttl": "30s" })).json()["id"].clone();
+    assert_eq!(put("/v1/locks/l", json!({ "lease": shared, "owner": "me" })).status, 200);
+    assert_eq!(put("/v1/objects/backend/s/z", json!({ "address": "10.0.0.2:80", "lease": shared })).status, 200);
+    assert_eq!(curl(url, "DELETE", "/v1/objects/backend/s/z", &Value::Null).status, 200);
+    assert_eq!(curl(url, "GET", "/v1/locks", &Value::Null).json()["locks"].as_array().unwrap().len(), 1);
+    // A request's name is for one request.
+    let named = |path: &str| {
+        let target = format!("{url}{path}");
+        let args = ["-s", "-X", "PUT", "-H", "idempotency-key: k", "-d", r#"{"address":"10.0.0.3:80"}"#, &target];
+        run("curl", &args).json()
+    };
+    let first = named("/v1/objects/backend/s/x");
+    assert_eq!(named("/v1/objects/backend/s/x"), first);
+    assert_eq!(named("/v1/objects/backend/s/y")["code"], "idempotency_mismatch");
+    // What a text means does not depend on a member's disk.
+    let file = cluster.write("sorry.html", "sorry");
+    let text = format!(
+        "listeners: [ {{ name: w, address: \"127.0.0.1:1\", service: s, errors: [ {{ status: [ 503 ], file: {file:?} }} ] }} ]\n\
+         services: [ {{ name: s }} ]\n"
+    );
+    let before = put("/v1/objects/document/main", json!({ "text": text })).json();
+    assert!(before["revision"].is_u64(), "{before}");
+    std::fs::remove_file(&file).unwrap();
+    let mut cluster = cluster;
+    cluster.kill(0);
+    cluster.bring_back(0);
+    wait_for("the document to be there again", || {
+        let status = curl(&cluster.urls[0], "GET", "/v1/status", &Value::Null).json();
+        (status["revision"] == before["revision"]).then_some(())
+    });
+    // Its log is for its user alone: certificates' keys are in it.
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |name: &str| std::fs::metadata(cluster.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("member-1/raft.redb"), mode("member-1")), (0o600, 0o700));
+}
+
+#[test]
+fn who_connects_and_asks_nothing_is_sent_away() {
+    use std::io::{Read, Write};
+    let cluster = Cluster::of(1, "");
+    let address: std::net::SocketAddr = cluster.urls[0].trim_start_matches("http://").parse().unwrap();
+    let silent = ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\n"].map(|begin| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(begin.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        (begin, stream)
+    });
+    for (begin, mut stream) in silent {
+        let mut rest = Vec::new();
+        // Closed or reset: over, within the test's patience.
+        let end = stream.read_to_end(&mut rest);
+        let waited = end.is_err_and(|error| matches!(error.kind(), std::io::ErrorKind::WouldBlock));
+        assert!(!waited, "{begin:?} is kept");
+    }
+    // Who asks is kept: a watch stream outlives that time.
+    let target = format!("{}/v1/watch", cluster.urls[0]);
+    let watched = run("curl", &["-s", "-N", "--max-time", "12", &target]);
+    assert_eq!(watched.status.code(), Some(28), "the stream ends with the client's patience: {}", watched.text());
+    assert!(watched.text().matches("\"ping\"").count() >= 2, "{}", watched.text());
+}
+
 /// Ids of a service's registered backends.
 fn registered(cluster: &Cluster, service: &str) -> Vec<String> {
     let prefix = format!("backend/{service}/");

@@ -24,7 +24,7 @@ mod cluster;
 mod common;
 #[path = "control_faults/disks.rs"]
 mod disks;
-#[path = "common/linear.rs"]
+#[path = "../control/tests/linear/mod.rs"]
 mod linear;
 #[path = "control_faults/namespace.rs"]
 mod namespace;

@@ -106,7 +106,7 @@ fn certificates_say_who_may_do_what() {
         at("proxy.key"),
     ));
     wait_for("the service", || (get(listen, "/")?.status == 200).then_some(()));
-    assert_eq!(proxy.metric("ringway_topology_connected "), 1.0);
+    wait_for("the connection", || (proxy.metric("ringway_topology_connected ") == 1.0).then_some(()));
     // Members do not speak with who has no certificate of theirs.
     let peer = format!("https://{peers}/raft/ask");
     assert!(!run("curl", &["-s", "--cacert", &ca, "--http2", "-d", "x", &peer]).status.success());

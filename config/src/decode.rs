@@ -17,6 +17,8 @@ pub(crate) struct Findings {
     pub(crate) list: Vec<Diagnostic>,
     /// Services that something refers to, and that are nowhere.
     pub(crate) dangling: Vec<(Place, String)>,
+    /// Nothing but the texts is looked at: what they mean must not depend on the disk of whoever checks them.
+    pub(crate) detached: bool,
 }
 
 impl Findings {

@@ -82,7 +82,7 @@ fn model(root: &node::Node, findings: &mut Findings) -> Option<model::Config> {
         let root = schema::Root::decode(root, findings)?;
         check::check(&root, findings)
     };
-    let mut tried = Findings::default();
+    let mut tried = Findings { detached: findings.detached, ..Findings::default() };
     let built = build(root, &mut tried);
     // The fleet's own texts must be whole.
     tried.dangling.retain(|(place, _)| place.text == 0);
@@ -125,7 +125,15 @@ pub fn load_str_with(
     environment: Lookup<'_>,
     fleet: &FleetConfig,
 ) -> Result<Loaded, Diagnostics> {
-    let mut findings = Findings::default();
+    join((file, text), environment, fleet, Findings::default())
+}
+
+fn join(
+    (file, text): diagnostic::Text<'_>,
+    environment: Lookup<'_>,
+    fleet: &FleetConfig,
+    mut findings: Findings,
+) -> Result<Loaded, Diagnostics> {
     let root = read(text, environment, &mut findings).map(|mut root| {
         fleet::merge(&mut root, fleet, &mut findings);
         root
@@ -137,12 +145,14 @@ pub fn load_str_with(
     finish(config, findings, &texts)
 }
 
-/// Checks what a fleet is to agree on, without any proxy's file.
+/// Checks what a fleet is to agree on, without any proxy's file, and without looking at any other file that it names: whoever
+/// checks the same texts comes to the same end. Files that error answers are read from count as empty.
 ///
 /// # Errors
 /// As [`load_file_with`].
 pub fn check_fleet(fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
-    load_str_with("control plane", "control: {}", &|_| None, fleet)
+    let findings = Findings { detached: true, ..Findings::default() };
+    join(("control plane", "control: {}"), &|_| None, fleet, findings)
 }
 
 /// Reads a file of a directory source: a list of backends.

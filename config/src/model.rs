@@ -8,7 +8,9 @@ mod listener;
 mod route;
 mod service;
 
-pub use control::{Control, DnsSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile};
+pub use control::{
+    Control, DnsSource, Etcd, EtcdSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile,
+};
 pub use listener::*;
 pub use route::*;
 pub use service::*;

@@ -27,6 +27,7 @@ use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -60,6 +61,7 @@ pub struct Api {
     me: MemberInfo,
     /// Files of this member's own certificates.
     certificates: Vec<PathBuf>,
+    restoring: tokio::sync::Mutex<()>,
 }
 
 /// One request, its caller known.
@@ -96,7 +98,14 @@ impl Api {
     ) -> Result<Self, TokenError> {
         let files = [&member.tls, &member.peer_tls].into_iter().flatten();
         let certificates = files.map(|files| files.certificate.clone()).collect();
-        Ok(Self { plane, gate: Gate::new(member)?, audit: audit.map(Mutex::new), me, certificates })
+        Ok(Self {
+            plane,
+            gate: Gate::new(member)?,
+            audit: audit.map(Mutex::new),
+            me,
+            certificates,
+            restoring: Default::default(),
+        })
     }
 
     /// Serves for as long as it is polled.
@@ -134,18 +143,34 @@ impl Api {
         }
     }
 
-    /// Serves a connection until it ends. Not an `async fn`: its future is that of the connection, and no larger.
-    fn connection<S>(
+    /// Serves a connection until it ends; one that has asked for nothing in good time is closed, whatever it has begun with.
+    async fn connection<S>(self: Arc<Self>, stream: S, from: SocketAddr, names: Vec<String>)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let asked = Arc::new(AtomicBool::new(false));
+        let served = self.serve_one(stream, from, names, Arc::clone(&asked));
+        tokio::pin!(served);
+        let first = tokio::time::timeout(HEAD_TIMEOUT, &mut served).await;
+        if first.is_err() && asked.load(Relaxed) {
+            served.await;
+        }
+    }
+
+    /// Not an `async fn`: its future is that of the connection, and no larger.
+    fn serve_one<S>(
         self: Arc<Self>,
         stream: S,
         from: SocketAddr,
         names: Vec<String>,
+        asked: Arc<AtomicBool>,
     ) -> impl Future<Output = ()> + Send
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let names = Arc::new(names);
         let service = hyper::service::service_fn(move |request| {
+            asked.store(true, Relaxed);
             let (api, names) = (Arc::clone(&self), Arc::clone(&names));
             async move { Ok::<_, Infallible>(Box::pin(api.answer(request, from, &names)).await) }
         });
@@ -199,7 +224,14 @@ impl Api {
         let query = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let query = query.map(|(name, value)| (unescape(name), unescape(value))).collect();
-        let restore = path.last().is_some_and(|last| last == "restore");
+        let restore = parts.method == hyper::Method::POST
+            && path.iter().map(String::as_str).eq(["v1", "restore"])
+            && caller.role >= crate::state::Role::Admin;
+        // One at a time: it is held in memory whole.
+        let _alone = match restore {
+            true => Some(self.restoring.lock().await),
+            false => None,
+        };
         let limit = if restore { RESTORE_BYTES_MAX } else { BODY_BYTES_MAX };
         let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
         let body = body.map_err(|_| problem(408, "slow", "the request's body did not come"))?;

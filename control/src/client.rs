@@ -1,6 +1,7 @@
 //! A proxy's end: follows the topology, keeps it on disk, tells the fleet how it goes.
 
 use crate::cache::Cache;
+use crate::etcd::{EtcdError, Follower, Store};
 use crate::http::{Api, ApiError};
 use crate::view::{Handled, View, ViewError};
 use crate::wire::{Heartbeat, Message};
@@ -26,14 +27,36 @@ const LINE_BYTES_MAX: usize = 256 << 20;
 
 /// Follows the control plane for as long as it is polled.
 pub struct Client {
-    settings: Control,
-    api: ArcSwap<Api>,
+    store: Followed,
     cache: Cache,
     /// This proxy's name in the fleet.
     pub name: String,
     view: watch::Sender<Option<Arc<View>>>,
     state: Mutex<Progress>,
     hurry: Notify,
+}
+
+/// Where the topology comes from.
+enum Followed {
+    Members(Box<Members>),
+    Etcd(Box<Follower>),
+}
+
+/// Members of the control plane, and what is shown to them.
+struct Members {
+    settings: Control,
+    api: ArcSwap<Api>,
+}
+
+impl Members {
+    /// For a connection that begins now: certificates and token as their files are. What cannot be read stays as it was.
+    fn renewed(&self) -> Arc<Api> {
+        match Api::new(&self.settings) {
+            Ok(api) => self.api.store(Arc::new(api)),
+            Err(error) => tracing::warn!(%error, "towards the control plane, the old certificate or token stays"),
+        }
+        self.api.load_full()
+    }
 }
 
 #[derive(Default)]
@@ -46,13 +69,15 @@ struct Progress {
     from_disk: bool,
     /// Why there is no connection.
     error: Option<String>,
+    /// Why what was said last is no topology.
+    refused: Option<String>,
     reconnects: u64,
 }
 
 /// How it goes, for the status.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// `control plane`, `disk` or `none`.
+    /// `control plane`, `etcd`, `disk` or `none`.
     pub source: &'static str,
     /// The member that is followed.
     pub member: Option<String>,
@@ -60,6 +85,8 @@ pub struct Standing {
     pub age: Option<Duration>,
     /// Why there is no connection.
     pub error: Option<String>,
+    /// Why what etcd says now is no topology: what it said before stays.
+    pub refused: Option<String>,
     /// Connections that were begun again.
     pub reconnects: u64,
 }
@@ -80,6 +107,9 @@ pub enum ClientError {
     /// The settings are of no use.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The settings are of no use.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     /// The directory of the last good topology.
     #[error("directory {}: {source}", path.display())]
     Directory {
@@ -96,14 +126,19 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn new(settings: &Control, name: String) -> Result<Self, ClientError> {
-        let api = Api::new(settings)?;
+        let store = match &settings.etcd {
+            Some(etcd) => Followed::Etcd(Box::new(Follower::new(Store::new(etcd)?))),
+            None => {
+                let api = ArcSwap::from_pointee(Api::new(settings)?);
+                Followed::Members(Box::new(Members { settings: settings.clone(), api }))
+            }
+        };
         let path = &settings.directory;
         let cache = Cache::open(path).map_err(|source| ClientError::Directory { path: path.clone(), source })?;
         let stored = cache.load();
         let state = Progress { from_disk: stored.is_some(), ..Progress::default() };
         let (view, _) = watch::channel(stored.map(Arc::new));
-        let api = ArcSwap::from_pointee(api);
-        Ok(Self { settings: settings.clone(), api, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
+        Ok(Self { store, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
     }
 
     /// The topology as it is known, and as it changes.
@@ -125,24 +160,19 @@ impl Client {
         let source = match (self.view.borrow().is_some(), state.from_disk) {
             (false, _) => "none",
             (true, true) => "disk",
-            (true, false) => "control plane",
+            (true, false) => match self.store {
+                Followed::Members(_) => "control plane",
+                Followed::Etcd(_) => "etcd",
+            },
         };
         Standing {
             source,
             member: state.member.clone(),
             age: state.heard.map(|at| at.elapsed()),
             error: state.error.clone(),
+            refused: state.refused.clone(),
             reconnects: state.reconnects,
         }
-    }
-
-    /// For a connection that begins now: certificates and token as their files are. What cannot be read stays as it was.
-    fn renewed(&self) -> Arc<Api> {
-        match Api::new(&self.settings) {
-            Ok(api) => self.api.store(Arc::new(api)),
-            Err(error) => tracing::warn!(%error, "towards the control plane, the old certificate or token stays"),
-        }
-        self.api.load_full()
     }
 
     fn state(&self) -> MutexGuard<'_, Progress> {
@@ -154,20 +184,35 @@ impl Client {
         self.hurry.notify_one();
     }
 
+    /// Where the topology's texts stand, for findings: what comes before an object's name.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.store {
+            Followed::Members(_) => "control plane: ".into(),
+            Followed::Etcd(follower) => format!("etcd: {}", follower.store.prefix()),
+        }
+    }
+
     /// Follows the topology. Never returns.
     pub async fn follow(&self) {
         let mut wait = BACKOFF.0;
         let mut random = Random::new(&self.name);
-        let members = self.api.load().members().to_vec();
+        let members = match &self.store {
+            Followed::Members(members) => members.api.load().members().to_vec(),
+            Followed::Etcd(follower) => follower.store.endpoints().to_vec(),
+        };
         let mut from = random.below(members.len().max(1));
         loop {
             let Some(member) = members.get(from % members.len().max(1)).cloned() else {
                 return std::future::pending().await;
             };
             let began = Instant::now();
-            let error = match self.follow_one(&member).await {
-                Ok(never) => match never {},
-                Err(error) => error,
+            // Whoever followed before may have been dropped in the middle: a start waits for the first word only.
+            self.state().member = None;
+            let Err(error) = match &self.store {
+                Followed::Members(members) => self.follow_one(members, &member).await,
+                // Boxed: its state is large, and nobody waits for it.
+                Followed::Etcd(etcd) => Box::pin(etcd.follow(self, &member)).await.map_err(|error| error.to_string()),
             };
             {
                 let mut state = self.state();
@@ -188,8 +233,8 @@ impl Client {
         }
     }
 
-    async fn follow_one(&self, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
-        let api = self.renewed();
+    async fn follow_one(&self, members: &Members, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
+        let api = members.renewed();
         let mut link = api.connect(member).await.map_err(|error| error.to_string())?;
         let path = match &*self.view.borrow() {
             Some(view) => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
@@ -220,16 +265,16 @@ impl Client {
                     line.clear();
                     // A topology may be large: its memory is given back.
                     line.shrink_to(1 << 16);
-                    self.take(member, message).map_err(|error| error.to_string())?;
+                    self.take(&api, member, message).map_err(|error| error.to_string())?;
                 }
             }
         }
     }
 
-    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
+    fn take(&self, api: &Api, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
         // A member that has lost its leader knows less and less: it may be heard, but it does not make us younger.
         let stale = matches!(&message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS));
-        if stale && self.settings.members.len() > 1 {
+        if stale && api.members().len() > 1 {
             return Err(TakeError::Stale);
         }
         let known = self.view.borrow().clone();
@@ -244,31 +289,91 @@ impl Client {
             (None, Message::Snapshot(snapshot)) => Some(View::from_snapshot(snapshot, None)?),
             (None, _) => return Err(ViewError::Gap { epoch: 0, previous: 0 }.into()),
         };
-        {
-            let mut state = self.state();
-            if state.member.is_none() {
-                tracing::info!(%member, "the control plane is followed");
-                state.member = Some(member.to_string());
-                state.error = None;
-            }
-            if !stale {
-                state.heard = Some(Instant::now());
-            }
-            state.from_disk = false;
-        }
+        self.followed(member, !stale);
+        self.state().from_disk = false;
         if let Some(next) = next {
             self.view.send_replace(Some(Arc::new(next)));
         }
         Ok(())
     }
 
+    /// A member has said something; `fresh`: not only what it knew long ago.
+    fn followed(&self, member: &MemberUrl, fresh: bool) {
+        let mut state = self.state();
+        if state.member.is_none() {
+            tracing::info!(%member, "the control plane is followed");
+            state.member = Some(member.to_string());
+            state.error = None;
+        }
+        if fresh {
+            state.heard = Some(Instant::now());
+        }
+    }
+
+    /// The topology that is known.
+    pub(crate) fn known(&self) -> Option<Arc<View>> {
+        self.view.borrow().clone()
+    }
+
+    /// etcd has given a sign of life.
+    pub(crate) fn heard(&self, member: &MemberUrl) {
+        self.followed(member, true);
+    }
+
+    /// etcd says this, of the cluster that is known.
+    pub(crate) fn publish(&self, member: &MemberUrl, mut view: View) {
+        self.followed(member, true);
+        {
+            let mut state = self.state();
+            state.refused = None;
+            state.from_disk = false;
+        }
+        let known = self.known();
+        if let Some(known) = &known {
+            // What was deleted last leaves no revision behind for who reads it anew.
+            view.revision = view.revision.max(known.revision);
+        }
+        if known.is_none_or(|known| *known != view) {
+            self.view.send_replace(Some(Arc::new(view)));
+        }
+    }
+
+    /// What etcd says is no topology: what it said before stays.
+    pub(crate) fn refuse(&self, member: &MemberUrl, reason: String) {
+        self.heard(member);
+        let mut state = self.state();
+        if state.refused.as_ref() != Some(&reason) {
+            tracing::error!(reason, "what etcd says is refused: what is in force stays");
+            state.refused = Some(reason);
+            drop(state);
+            self.hurry();
+        }
+    }
+
+    /// A number from 0 to 1 that spreads proxies in time.
+    pub(crate) fn spread(&self) -> f64 {
+        Random::new(&self.name).unit()
+    }
+
+    /// Somebody waits for the next heartbeat.
+    pub(crate) async fn hurried(&self) {
+        self.hurry.notified().await;
+    }
+
     /// Tells the fleet how it goes, every two seconds and on [`Client::hurry`]. Never returns.
     pub async fn report(&self, heartbeat: impl Fn() -> Heartbeat) {
+        match &self.store {
+            Followed::Members(members) => self.report_to(members, heartbeat).await,
+            Followed::Etcd(follower) => Box::pin(crate::etcd::register(&follower.store, self, heartbeat)).await,
+        }
+    }
+
+    async fn report_to(&self, plane: &Members, heartbeat: impl Fn() -> Heartbeat) {
         let mut random = Random::new(&self.name);
         let mut link = None;
         let mut from = 0_usize;
         let path = format!("/v1/proxies/{}", self.name);
-        let members = self.api.load().members().to_vec();
+        let members = plane.api.load().members().to_vec();
         loop {
             let wait = HEARTBEAT.mul_f64(0.8 + 0.2 * random.unit());
             // Not twice as often as every fiftieth of a second, whatever happens.
@@ -278,7 +383,7 @@ impl Client {
             let Some(member) = members.get(from % members.len().max(1)) else { return std::future::pending().await };
             let mut open = match link.take() {
                 Some(open) => open,
-                None => match self.renewed().connect(member).await {
+                None => match plane.renewed().connect(member).await {
                     Ok(open) => open,
                     Err(_) => {
                         from += 1;
@@ -287,7 +392,7 @@ impl Client {
                 },
             };
             let Ok(body) = serde_json::to_vec(&heartbeat()) else { continue };
-            let api = self.api.load_full();
+            let api = plane.api.load_full();
             let ask = api.ask(&mut open, Method::PUT, &path, body.into());
             match tokio::time::timeout(HEARTBEAT, ask).await {
                 Ok(Ok(_)) => link = Some(open),

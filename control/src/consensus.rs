@@ -31,6 +31,7 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResponse;
+use openraft::type_config::TypeConfigExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -39,6 +40,7 @@ use self::log::Log;
 use self::machine::{Retired, StateMachine};
 pub use self::members::MemberError;
 use self::network::{Network, Server};
+pub(crate) use self::options::Core;
 pub use self::options::{Answerer, Options, PeerTls, StartError, Timing};
 use self::options::{config, identity};
 pub use self::status::{MemberStatus, Role, Status};
@@ -197,17 +199,48 @@ impl Node {
 
     /// Starts a member on a store of the caller's; `directory` is not used. For tests that make disks fail.
     pub async fn start_on<M: Machine>(options: Options, machine: M, store: Store) -> Result<Self, StartError> {
-        let identity = identity(&options)?;
-        let config = Arc::new(config(&options)?);
-        let retired = Retired::default();
-        let timing = options.timing;
+        let core = Core::of(&options)?;
         let source = options.listener.local_addr().map_err(StartError::Listen)?.ip();
         let client_tls = options.tls.as_ref().map(|tls| tls.client.clone());
-        let dialer = Arc::new(Dialer::new(options.cluster, Some(source), timing.connect, client_tls));
+        let dialer = Dialer::new(options.cluster, Some(source), options.timing.connect, client_tls);
+        let identity = core.identity.clone();
+        let (listener, server_tls) = (options.listener, options.tls.as_ref().map(|tls| tls.server.clone()));
+        let serve = |handler| transport::Server::start(listener, server_tls, identity, handler).map(Some);
+        Self::assemble(core, Arc::new(dialer), machine, store, serve).await
+    }
+
+    /// Starts a member without sockets; beside it, where calls to it go.
+    #[cfg(test)]
+    pub(crate) async fn start_carried<M: Machine>(
+        core: Core,
+        machine: M,
+        store: Store,
+        carrier: Arc<dyn transport::Carrier>,
+    ) -> Result<(Self, transport::Inbox), StartError> {
+        let dialer = Dialer::carried(core.identity.cluster.clone(), carrier);
+        let mut inbox = None;
+        let serve = |handler| {
+            inbox = Some(transport::inbox(handler));
+            Ok(None)
+        };
+        let node = Self::assemble(core, Arc::new(dialer), machine, store, serve).await?;
+        Ok((node, inbox.expect("a member that has started serves")))
+    }
+
+    async fn assemble<M: Machine>(
+        core: Core,
+        dialer: Arc<Dialer>,
+        machine: M,
+        store: Store,
+        serve: impl FnOnce(Server) -> std::io::Result<Option<transport::Server>>,
+    ) -> Result<Self, StartError> {
+        let config = Arc::new(config(&core)?);
+        let (id, timing) = (core.identity.node, core.timing);
+        let retired = Retired::default();
         let network = Network { dialer: Arc::clone(&dialer), timing: timing.clone() };
         let log = Log { store: store.clone() };
         let machine = StateMachine::new(Box::new(machine), store.clone(), Arc::clone(&retired));
-        let raft = match Raft::build(options.node, config, network, log, machine).await {
+        let raft = match Raft::build(id, config, network, log, machine).await {
             Ok(raft) => raft,
             Err(error) => {
                 store.close().await;
@@ -215,10 +248,8 @@ impl Node {
             }
         };
         let heard = status::Heard::default();
-        let (answerer, heard_by) = (options.answerer, heard.clone());
-        let handler = Server { raft: raft.clone(), node: options.node, answerer, heard: heard_by };
-        let server_tls = options.tls.as_ref().map(|tls| tls.server.clone());
-        let server = match transport::Server::start(options.listener, server_tls, identity, handler) {
+        let server = match serve(Server { raft: raft.clone(), node: id, answerer: core.answerer, heard: heard.clone() })
+        {
             Ok(server) => server,
             Err(error) => {
                 store.close().await;
@@ -229,8 +260,8 @@ impl Node {
         let (status_sender, status) = watch::channel(status::of(&raft, &heard, timing.election_max));
         let (failure_sender, failure) = watch::channel(None);
         let inner = Arc::new(Inner {
-            id: options.node,
-            info: options.info,
+            id,
+            info: core.info,
             raft: raft.clone(),
             store: store.clone(),
             retired,
@@ -239,16 +270,16 @@ impl Node {
             heard: heard.clone(),
             status,
             failure,
-            server: Mutex::new(Some(server)),
+            server: Mutex::new(server),
             dialer,
             peers: Mutex::default(),
             tasks: Mutex::default(),
             timing: timing.clone(),
         });
         let tasks = vec![
-            tokio::spawn(status::publish(raft.clone(), heard.clone(), timing, status_sender)),
-            tokio::spawn(care::report(raft, store, failure_sender)),
-            tokio::spawn(care::watch(Arc::downgrade(&inner))),
+            Types::spawn(status::publish(raft.clone(), heard.clone(), timing, status_sender)),
+            Types::spawn(care::report(raft, store, failure_sender)),
+            Types::spawn(care::watch(Arc::downgrade(&inner))),
         ];
         *inner.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Ok(Self { inner })

@@ -6,6 +6,7 @@
 
 mod directory;
 mod dns;
+mod etcd;
 
 use crate::consensus::Role;
 use crate::plane::{Plane, unix_ms};
@@ -33,6 +34,7 @@ struct Seen {
 enum Looker {
     Dns(Box<dns::Names>),
     Directory(directory::Files),
+    Etcd(Box<etcd::Keys>),
 }
 
 impl Looker {
@@ -40,6 +42,7 @@ impl Looker {
         Ok(match kind {
             SourceKind::Dns(settings) => Self::Dns(Box::new(dns::Names::new(settings.clone())?)),
             SourceKind::Directory(path) => Self::Directory(directory::Files::new(path.clone())),
+            SourceKind::Etcd(settings) => Self::Etcd(Box::new(etcd::Keys::new(settings)?)),
         })
     }
 
@@ -48,6 +51,7 @@ impl Looker {
         match self {
             Self::Dns(names) => names.look().await,
             Self::Directory(files) => files.look(),
+            Self::Etcd(keys) => keys.look().await,
         }
     }
 
@@ -56,6 +60,7 @@ impl Looker {
         match self {
             Self::Dns(_) => tokio::time::sleep(most).await,
             Self::Directory(files) => files.wait(most).await,
+            Self::Etcd(keys) => keys.wait(most).await,
         }
     }
 }

@@ -9,11 +9,11 @@ use crate::state::{Command, Key, Object, Observed, Phase, Rollout, State, Step, 
 use crate::wire::{Heartbeat, ProxyView};
 use brake::Brake;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 /// A proxy that has not been heard of for this long is offline.
-const PROXY_TTL: Duration = Duration::from_secs(7);
+pub(crate) const PROXY_TTL: Duration = Duration::from_secs(7);
 /// And is forgotten after this.
 const PROXY_FORGET: Duration = Duration::from_secs(3600);
 /// Proxies that are remembered.
@@ -23,9 +23,13 @@ const EJECTED_PERCENT_MAX: usize = 30;
 
 /// See the module.
 pub struct Keeper {
+    /// When it began to lead, or to lead again.
     since: Instant,
+    lapsed: bool,
     leases: HashMap<u64, Instant>,
     proxies: BTreeMap<String, Seen>,
+    /// Leases whose end has been proposed: nothing that is said now makes them live on.
+    ending: BTreeSet<u64>,
     brake: Brake,
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
@@ -107,23 +111,32 @@ impl Keeper {
     pub fn new(now: Instant) -> Self {
         Self {
             since: now,
+            lapsed: false,
             leases: HashMap::new(),
             proxies: BTreeMap::new(),
+            ending: BTreeSet::new(),
             brake: Brake::default(),
             rollout: None,
             votes: BTreeMap::new(),
         }
     }
 
-    /// Heartbeats of leases; those that are not there (any more) are the answer.
+    /// This member does not lead for now, and hears nobody: what could not be said counts against nobody.
+    pub fn handle_lapse(&mut self) {
+        self.leases.clear();
+        self.lapsed = true;
+    }
+
+    /// Heartbeats of leases; those that are not there (any more) are the answer. One whose end is on its way through the log
+    /// counts as gone: whoever was told that it lives would be told too much.
     pub fn handle_keep_alive(&mut self, state: &State, ids: &[u64], now: Instant) -> Vec<u64> {
         let mut missing = Vec::new();
         for id in ids {
             match state.leases.get(id) {
-                Some(lease) => {
+                Some(lease) if !self.ending.contains(id) => {
                     self.leases.insert(*id, now + Duration::from_millis(lease.ttl_ms));
                 }
-                None => missing.push(*id),
+                _ => missing.push(*id),
             }
         }
         missing
@@ -212,6 +225,12 @@ impl Keeper {
 
     /// What should be proposed now; `leader` is this member.
     pub fn handle_tick(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Vec<Command> {
+        if std::mem::take(&mut self.lapsed) {
+            self.since = now;
+            if let Some(watched) = &mut self.rollout {
+                watched.looked = now;
+            }
+        }
         self.proxies.retain(|_, seen| now - seen.at < PROXY_FORGET);
         let mut commands = Vec::new();
         commands.extend(self.expire(state, leader, at_ms, now));
@@ -222,6 +241,7 @@ impl Keeper {
 
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {
         self.leases.retain(|id, _| state.leases.contains_key(id));
+        self.ending.retain(|id| state.leases.contains_key(id));
         let mut due = Vec::new();
         for (id, lease) in state.leases.iter() {
             // Seen for the first time, granted just now or before this leader began: a whole life from here.
@@ -231,6 +251,7 @@ impl Keeper {
             }
         }
         let ids = self.brake.release(state, &due, now);
+        self.ending.extend(&ids);
         (!ids.is_empty()).then_some(Command::LeaseExpire { leader, at_ms, ids })
     }
 
@@ -282,7 +303,7 @@ impl Keeper {
     fn observe_participant(&self, name: &str, watched: &Watched, now: Instant, observed: &mut Observed) {
         let seen = self.proxies.get(name);
         // It may have spoken to the leader before this one just now.
-        if now - seen.map_or(self.since, |seen| seen.at) >= PROXY_TTL {
+        if now - seen.map_or(self.since, |seen| seen.at.max(self.since)) >= PROXY_TTL {
             observed.cohort_lost += 1;
             return;
         }

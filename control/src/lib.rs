@@ -7,12 +7,15 @@ pub mod cache;
 pub mod client;
 pub mod consensus;
 mod discovery;
+pub mod etcd;
 pub mod http;
 pub mod hub;
 pub mod keeper;
 pub mod member;
 pub mod plane;
 pub mod replica;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod store;
 pub mod tls;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -185,7 +186,8 @@ impl Plan {
     fn write(self, directory: &Path) -> Result<Self, RunError> {
         let path = directory.join(PLAN_FILE);
         let failed = |source| RunError::File { path: path.clone(), source };
-        std::fs::create_dir_all(directory).map_err(failed)?;
+        // Its log will have certificates' keys in it.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let beside = directory.join("member.json.new");
         let mut file = File::create(&beside).map_err(failed)?;
         let text = serde_json::to_string_pretty(&self).map_err(|error| failed(error.into()))?;
@@ -346,6 +348,7 @@ pub fn client_settings(members: &[String], token_file: Option<PathBuf>, ca: Opti
         ca,
         identity: None,
         server_name: None,
+        etcd: None,
         member: None,
     }
 }

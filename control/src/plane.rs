@@ -3,16 +3,17 @@
 
 use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
 use crate::hub::Hub;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, PROXY_TTL};
 use crate::replica::{Published, decode_answer};
-use crate::state::{Command, Done, Refusal, State};
+use crate::state::{Command, Done, Origin, Refusal, State};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// How long a request waits for a leader: an election takes about half of it.
 const LEADER_WAIT: Duration = Duration::from_millis(1000);
@@ -25,6 +26,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// Revisions from one checkpoint to the next.
 const CHECKPOINT_EVERY: u64 = 1000;
 
+/// How long a rollout waits until the leader has heard of every proxy.
+const FLEET_WAIT: Duration = Duration::from_secs(9);
+
 /// See the module.
 pub struct Plane {
     node: Node,
@@ -35,11 +39,17 @@ pub struct Plane {
     wake: Notify,
     /// When a leader was last heard of, and which.
     leader_seen: Mutex<Option<Instant>>,
+    /// Term and leader, and since when they have been known here.
+    reign: Mutex<Reign>,
     /// Writes that were proposed here.
     pub proposals: AtomicU64,
     /// Those of them that were refused.
     pub refusals: AtomicU64,
+    /// [`unix_ms`], or a simulation's.
+    wall: fn() -> u64,
 }
+
+type Reign = (Option<(u64, u64)>, Instant);
 
 /// Why something cannot be done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -135,9 +145,17 @@ impl Plane {
             keeper: Mutex::new(None),
             wake: Notify::new(),
             leader_seen: Mutex::new(None),
+            reign: Mutex::new((None, Instant::now())),
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            wall: unix_ms,
         }
+    }
+
+    /// With another wall clock.
+    #[cfg(test)]
+    pub(crate) fn with_wall(self, wall: fn() -> u64) -> Self {
+        Self { wall, ..self }
     }
 
     /// The state as it is here.
@@ -181,6 +199,10 @@ impl Plane {
     /// See [`PlaneError`].
     pub async fn propose(&self, command: &Command) -> Result<Done, PlaneError> {
         self.proposals.fetch_add(1, Relaxed);
+        if let Err(refusal) = self.try_configuration(command).await? {
+            self.refusals.fetch_add(1, Relaxed);
+            return Err(refusal.into());
+        }
         // Writing to memory does not fail.
         let bytes = postcard::to_allocvec(command).unwrap_or_default();
         let told = self.with_leader(Ask::Propose(bytes)).await?;
@@ -191,6 +213,20 @@ impl Plane {
             self.refusals.fetch_add(1, Relaxed);
         }
         Ok(answer?)
+    }
+
+    /// What would be wrong with a change of configuration, before it is in the log. What this member has may be old: a refusal
+    /// holds if it still is one after a barrier.
+    async fn try_configuration(&self, command: &Command) -> Result<Result<(), Refusal>, PlaneError> {
+        if !command.is_configuration() {
+            return Ok(Ok(()));
+        }
+        let attempt = || (*self.state()).clone().apply(Origin { leader: 0 }, command.clone()).map(drop);
+        if attempt().is_ok() {
+            return Ok(Ok(()));
+        }
+        self.barrier().await?;
+        Ok(attempt())
     }
 
     /// On return, what was decided before the call is applied here: a read then is linearizable.
@@ -283,6 +319,7 @@ impl Plane {
         let mut status = self.node.watch_status();
         let lost = status.wait_for(|status| status.leader.as_ref().is_none_or(|(now, _)| *now != leader));
         tokio::select! {
+            biased;
             told = self.ask(leader, info, bytes) => match told {
                 Told::Unknown => Told::NotLeader,
                 told => told,
@@ -359,19 +396,28 @@ impl Plane {
     }
 
     /// As leader, or not at all. One that was stopped and goes on is none, before it has noticed: another may lead.
-    fn kept(&self, act: impl FnOnce(&mut Keeper, &State, Instant) -> Told) -> Told {
+    fn kept(&self, act: impl FnOnce(&mut Keeper, &State, std::time::Instant) -> Told) -> Told {
         let state = self.state();
         match &mut *self.keeper() {
-            Some((_, keeper)) if self.node.status().role == Role::Leader => act(keeper, &state, Instant::now()),
+            Some((_, keeper)) if self.node.status().role == Role::Leader => {
+                act(keeper, &state, Instant::now().into_std())
+            }
             _ => Told::NotLeader,
         }
     }
 
-    /// Live proxies, as the leader sees them.
+    /// Live proxies, as the leader sees them; a leader that has just begun is given the time to hear of them.
     ///
     /// # Errors
     /// [`PlaneError::NoLeader`].
     pub async fn live_proxies(&self) -> Result<Vec<String>, PlaneError> {
+        let began = Instant::now();
+        while !self.knows_fleet() {
+            if began.elapsed() > FLEET_WAIT {
+                return Err(PlaneError::NoLeader);
+            }
+            tokio::time::sleep(TICK).await;
+        }
         let fleet = self.fleet().await?;
         Ok(fleet.proxies.into_iter().filter(|proxy| proxy.state != "offline").map(|proxy| proxy.name).collect())
     }
@@ -408,6 +454,7 @@ impl Plane {
         tokio::pin!(serve);
         loop {
             tokio::select! {
+                biased;
                 () = &mut serve => return "the state machine is gone".into(),
                 failure = self.node.failed() => return failure.to_string(),
                 _ = status.changed() => {}
@@ -419,6 +466,7 @@ impl Plane {
             }
             let now = self.node.status();
             let leads = now.role == Role::Leader;
+            self.note_reign(&now);
             if leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner)) {
                 *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
@@ -426,14 +474,17 @@ impl Plane {
             let commands = {
                 let mut keeper = self.keeper();
                 if !leads {
-                    *keeper = None;
+                    // It may lead again in the same term: what it has heard of proxies still holds.
+                    if let Some((_, keeper)) = &mut *keeper {
+                        keeper.handle_lapse();
+                    }
                     continue;
                 }
                 if keeper.as_ref().is_none_or(|(term, _)| *term != now.term) {
-                    *keeper = Some((now.term, Keeper::new(Instant::now())));
+                    *keeper = Some((now.term, Keeper::new(Instant::now().into_std())));
                 }
                 match &mut *keeper {
-                    Some((_, keeper)) => keeper.handle_tick(&state, now.id, unix_ms(), Instant::now()),
+                    Some((_, keeper)) => keeper.handle_tick(&state, now.id, (self.wall)(), Instant::now().into_std()),
                     None => Vec::new(),
                 }
             };
@@ -446,6 +497,22 @@ impl Plane {
                 self.lead(&Command::Checkpoint { revision: state.revision, digest }).await;
             }
         }
+    }
+
+    /// Since when who leads now has led, as far as it was seen here.
+    fn note_reign(&self, now: &Status) {
+        let leader = now.leader.as_ref().map(|(node, _)| (now.term, *node));
+        let mut reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
+        if reign.0 != leader {
+            *reign = (leader, Instant::now());
+        }
+    }
+
+    /// Whether the leader has led for long enough to have heard of every proxy that lives.
+    #[must_use]
+    pub fn knows_fleet(&self) -> bool {
+        let reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
+        reign.0.is_some() && reign.1.elapsed() > PROXY_TTL
     }
 
     /// Proposes as leader; a leader that is none any more has nothing to propose.

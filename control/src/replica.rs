@@ -1,7 +1,8 @@
 //! The state behind the log: applies what is committed, and shows every new state to whoever waits for it.
 
 use crate::consensus::{At, Frozen, Halt, Machine, RestoreError};
-use crate::state::{Answer, Command, Origin, Refusal, State};
+use crate::state::{Answer, Command, Digest, Origin, Refusal, State};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -21,8 +22,13 @@ pub struct Replica {
     state: State,
     index: u64,
     failed: Option<String>,
+    /// Digests of the last revisions, as they were applied here.
+    recent: VecDeque<(u64, Digest)>,
     published: watch::Sender<Published>,
 }
+
+/// Revisions that may lie between a checkpoint's making and its place in the log.
+const RECENT_MAX: usize = 4096;
 
 impl Replica {
     /// Without anything.
@@ -31,7 +37,7 @@ impl Replica {
         let state = State::default();
         let first = Published { state: Arc::new(state.clone()), index: 0, failed: None };
         let (published, receiver) = watch::channel(first);
-        (Self { state, index: 0, failed: None, published }, receiver)
+        (Self { state, index: 0, failed: None, recent: VecDeque::new(), published }, receiver)
     }
 
     fn publish(&self) {
@@ -54,15 +60,32 @@ impl Replica {
             }
         };
         if let Command::Checkpoint { revision, digest } = &command
-            && *revision == self.state.revision
-            && *digest != self.state.digest.to_string()
+            && self.differs(*revision, digest)
         {
             return Err(self.fail(format!(
                 "this member's state differs from the leader's at revision {revision}: its memory or disk is faulty; wipe \
                  its directory and let it join again"
             )));
         }
-        self.state.apply(Origin { leader: at.leader }, command)
+        let before = self.state.revision;
+        let answer = self.state.apply(Origin { leader: at.leader }, command);
+        if self.state.revision != before {
+            self.recent.push_back((self.state.revision, self.state.digest));
+            if self.recent.len() > RECENT_MAX {
+                self.recent.pop_front();
+            }
+        }
+        answer
+    }
+
+    /// Whether this member has gone another way. The leader had applied nothing that does not stand before its checkpoint in
+    /// the log: who has not come to the leader's revision has refused what the others took.
+    fn differs(&self, revision: u64, digest: &str) -> bool {
+        if revision > self.state.revision {
+            return true;
+        }
+        let known = self.recent.binary_search_by_key(&revision, |(revision, _)| *revision);
+        known.is_ok_and(|index| self.recent[index].1.to_string() != digest)
     }
 
     fn fail(&mut self, why: String) -> Refusal {
@@ -109,7 +132,55 @@ impl Machine for Replica {
         };
         self.state = State::decode(state).map_err(|error| RestoreError { reason: error.to_string() })?;
         self.index = u64::from_le_bytes(*index);
+        self.recent = VecDeque::from([(self.state.revision, self.state.digest)]);
         self.publish();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{By, Op, Txn};
+
+    fn put(replica: &mut Replica, index: u64, name: &str) {
+        let object = serde_json::from_str("{\"backend\":{\"address\":\"10.0.0.1:1\"}}").unwrap();
+        let op = Op::Put { key: format!("backend/s/{name}").parse().unwrap(), object };
+        let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops: vec![op], force: false };
+        apply(replica, index, &Command::Txn(txn)).unwrap();
+    }
+
+    fn apply(replica: &mut Replica, index: u64, command: &Command) -> Result<Vec<u8>, Halt> {
+        replica.apply(At { index, term: 1, leader: 1 }, &postcard::to_allocvec(command).unwrap())
+    }
+
+    fn checkpoint(of: &Replica) -> Command {
+        Command::Checkpoint { revision: of.state.revision, digest: of.state.digest.to_string() }
+    }
+
+    #[test]
+    fn a_member_that_went_another_way_stops_at_the_next_checkpoint() {
+        let (mut leader, _one) = Replica::new();
+        let (mut same, _two) = Replica::new();
+        let (mut behind, _three) = Replica::new();
+        let (mut other, _four) = Replica::new();
+        for index in 1..=10 {
+            put(&mut leader, index, &format!("b{index}"));
+            put(&mut same, index, &format!("b{index}"));
+            // One has refused an entry that the others took; one took something else in its place.
+            if index != 5 {
+                put(&mut behind, index, &format!("b{index}"));
+            }
+            put(&mut other, index, &format!("b{}", if index == 5 { 50 } else { index }));
+        }
+        let taken = checkpoint(&leader);
+        // More was applied between its making and its place in the log.
+        for replica in [&mut leader, &mut same, &mut other] {
+            put(replica, 11, "b11");
+        }
+        assert!(apply(&mut leader, 12, &taken).is_ok());
+        assert!(apply(&mut same, 12, &taken).is_ok());
+        assert!(apply(&mut behind, 12, &taken).unwrap_err().reason.contains("differs"));
+        assert!(apply(&mut other, 12, &taken).unwrap_err().reason.contains("differs"));
     }
 }

@@ -20,7 +20,7 @@ pub use model::{
 };
 pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
 pub use validate::fleet_config;
-pub(crate) use validate::from_objects;
+pub(crate) use validate::{CONTROL_PLANE, from_objects, object as check_object};
 
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};

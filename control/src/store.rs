@@ -17,6 +17,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -66,7 +67,8 @@ struct Shared {
     pulse: Arc<Pulse>,
     /// Gone once closed.
     database: Mutex<Option<Arc<Database>>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// `None`: the writer is a future of the caller's, and nothing leaves the caller's thread.
+    thread: Option<Mutex<Option<std::thread::JoinHandle<()>>>>,
     /// Holds the lock until the store is closed.
     directory: Mutex<Option<Directory>>,
 }
@@ -88,9 +90,11 @@ impl Store {
         if held.has_run() && !path.exists() {
             return Err(StoreError::Missing { path });
         }
+        // Certificates' keys are in it.
+        directory::private_file(&path)?;
         let loaded = load::open(&path, identity, held.has_run(), |builder| builder.create(&path))?;
         held.record(identity)?;
-        Self::run(path, loaded, Some(held))
+        Self::on_thread(path, loaded, Some(held))
     }
 
     /// Opens a store on storage of the caller's: how tests make disks fail.
@@ -99,23 +103,44 @@ impl Store {
     pub fn open_on(identity: &Identity, has_run: bool, backend: impl StorageBackend) -> Result<Self, StoreError> {
         let path = PathBuf::from("raft.redb");
         let loaded = load::open(&path, identity, has_run, |builder| builder.create_with_backend(backend))?;
-        Self::run(path, loaded, None)
+        Self::on_thread(path, loaded, None)
     }
 
-    fn run(
+    /// As [`Store::open_on`], without a thread: the writer is a future for the caller to run, and waits for `pace` before
+    /// and after every transaction. For simulations.
+    #[cfg(test)]
+    pub(crate) fn open_in_turns(
+        identity: &Identity,
+        has_run: bool,
+        backend: impl StorageBackend,
+        pace: impl Fn() -> futures_util::future::BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Result<(Self, futures_util::future::BoxFuture<'static, ()>), StoreError> {
+        let path = PathBuf::from("raft.redb");
+        let loaded = load::open(&path, identity, has_run, |builder| builder.create_with_backend(backend))?;
+        let (shared, writer, ops) = Self::parts(path, loaded, None);
+        Ok((Self { shared: Arc::new(shared) }, Box::pin(writer.run_in_turns(ops, pace))))
+    }
+
+    fn on_thread(path: PathBuf, loaded: (Database, View), directory: Option<Directory>) -> Result<Self, StoreError> {
+        let (mut shared, writer, ops) = Self::parts(path, loaded, directory);
+        let thread = std::thread::Builder::new()
+            .name("raft-writer".to_owned())
+            .spawn(move || writer.run(ops))
+            .map_err(|source| StoreError::Io { action: "start the writer of", path: shared.path.clone(), source })?;
+        shared.thread = Some(Mutex::new(Some(thread)));
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    fn parts(
         path: PathBuf,
         (database, view): (Database, View),
         directory: Option<Directory>,
-    ) -> Result<Self, StoreError> {
+    ) -> (Shared, writer::Writer, mpsc::Receiver<Op>) {
         let (queue, ops) = mpsc::channel(QUEUE_OPS_MAX);
         let (failure, _) = watch::channel(None);
         let pulse = Arc::new(Pulse::default());
         let database = Arc::new(database);
         let writer = writer::Writer::new(path.clone(), Arc::clone(&database), failure.clone(), Arc::clone(&pulse));
-        let thread = std::thread::Builder::new()
-            .name("raft-writer".to_owned())
-            .spawn(move || writer.run(ops))
-            .map_err(|source| StoreError::Io { action: "start the writer of", path: path.clone(), source })?;
         let shared = Shared {
             path,
             view: RwLock::new(view),
@@ -124,10 +149,21 @@ impl Store {
             failure,
             pulse,
             database: Mutex::new(Some(database)),
-            thread: Mutex::new(Some(thread)),
+            thread: None,
             directory: Mutex::new(directory),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        (shared, writer, ops)
+    }
+
+    /// Does what blocks off the runtime's threads.
+    pub(crate) async fn off_runtime<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        match self.shared.thread {
+            Some(_) => tokio::task::spawn_blocking(work).await.map_err(io::Error::other),
+            None => Ok(work()),
+        }
     }
 
     /// The last vote on disk.
@@ -288,18 +324,19 @@ impl Store {
     pub async fn close(&self) {
         // A full queue or a writer that has ended: either way the thread's end is what counts.
         let _ = self.shared.queue.send(Op::Stop).await;
-        let thread = lock(&self.shared.thread).take();
+        let thread = self.shared.thread.as_ref().and_then(|thread| lock(thread).take());
         if let Some(thread) = thread {
             // A panic of the thread is caught and reported inside it.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
         let database = lock(&self.shared.database).take();
         let directory = lock(&self.shared.directory).take();
-        let _ = tokio::task::spawn_blocking(move || {
-            drop(database);
-            drop(directory);
-        })
-        .await;
+        let _ = self
+            .off_runtime(move || {
+                drop(database);
+                drop(directory);
+            })
+            .await;
     }
 
     /// Queues a write and waits until it is on disk.

@@ -13,10 +13,43 @@ use std::time::Duration;
 
 pub use client::{CallError, Dialer, Peer};
 pub use server::{Handler, Server};
+#[cfg(test)]
+pub(crate) use wire::parse as parse_call;
 pub use wire::{
     AppendAnswer, AppendCall, Call, Reply, SnapshotAnswer, SnapshotCall, TransferAnswer, TransferCall, VoteAnswer,
     VoteCall,
 };
+
+/// Carries bodies from one member in place of sockets; whoever asks stops to wait at its own deadline.
+#[cfg(test)]
+pub(crate) trait Carrier: Send + Sync {
+    /// Takes a call's body to the member `to` at `address`, and its answer's body back.
+    fn carry(
+        &self,
+        to: u64,
+        address: String,
+        rpc: Rpc,
+        body: bytes::Bytes,
+    ) -> futures_util::future::BoxFuture<'static, Result<bytes::Bytes, CallError>>;
+}
+
+/// Where carried bodies arrive: the called side without sockets.
+#[cfg(test)]
+pub(crate) type Inbox = std::sync::Arc<
+    dyn Fn(Rpc, bytes::Bytes) -> futures_util::future::BoxFuture<'static, Result<Vec<u8>, http::StatusCode>>
+        + Send
+        + Sync,
+>;
+
+/// Has carried bodies handled.
+#[cfg(test)]
+pub(crate) fn inbox<H: Handler>(handler: H) -> Inbox {
+    let handler = std::sync::Arc::new(handler);
+    std::sync::Arc::new(move |rpc, body| {
+        let handler = std::sync::Arc::clone(&handler);
+        Box::pin(async move { server::handle(&*handler, rpc, body, "a carrier").await })
+    })
+}
 
 /// Raised when a member that knows only the old one could misread the new one.
 const PROTOCOL: &str = "1";

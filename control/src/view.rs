@@ -1,7 +1,7 @@
 //! The topology as a proxy has it, kept true by the lines of a watch stream. Pure.
 
+use crate::state::{CONTROL_PLANE, from_objects, is_name};
 use crate::state::{Digest, Key, Object, Rollout};
-use crate::state::{from_objects, is_name};
 use crate::wire::{Message, Replaced, RolloutView, Snapshot};
 use ringway_config::FleetConfig;
 use std::collections::BTreeMap;
@@ -175,7 +175,13 @@ impl View {
     /// For putting on top of a file; `place` says where a certificate and its key stand.
     #[must_use]
     pub fn fleet_config(&self, place: impl Fn(&str) -> (PathBuf, PathBuf)) -> FleetConfig {
-        from_objects(self.objects.iter().map(|(key, object)| (key, &**object)), place)
+        self.fleet_config_of(CONTROL_PLANE, place)
+    }
+
+    /// As [`View::fleet_config`]; `store` is what findings begin with, before an object's name.
+    #[must_use]
+    pub fn fleet_config_of(&self, store: &str, place: impl Fn(&str) -> (PathBuf, PathBuf)) -> FleetConfig {
+        from_objects(self.objects.iter().map(|(key, object)| (key, &**object)), store, place)
     }
 
     /// Names of the services that the fleet has a say in.

@@ -38,7 +38,7 @@ pub struct Report {
 /// Where the topology stands, for the status and the metrics.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TopologyStatus {
-    /// `control plane`, `disk` or `none`.
+    /// `control plane`, `etcd`, `disk` or `none`.
     pub source: &'static str,
     /// This proxy's name in the fleet.
     pub proxy: String,

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Method;
 use ringway_config::{FleetConfig, check_fleet};
+use ringway_control::etcd::Store;
 use ringway_control::http::{Api, ApiError};
 use ringway_control::state::{Key, Object, Text};
 use ringway_control::view::View;
@@ -81,6 +82,49 @@ fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Vec<ServicePlan>> 
     Ok(ringway_proxy::plan(&before, &after)?)
 }
 
+/// Shows what the file would move; false: more than the caller lets it.
+fn planned(printer: &Printer, apply: &Apply, view: &View, key: &Key, text: &str) -> anyhow::Result<bool> {
+    let plans = plan(view, key, text)?;
+    if !printer.json {
+        crate::plan::write_table(&mut std::io::stderr().lock(), &plans)?;
+    }
+    let over = plans.iter().find(|plan| apply.max_move.is_some_and(|most| plan.movement.moved * 100.0 > most + 1e-9));
+    let Some(plan) = over else { return Ok(true) };
+    let most = apply.max_move.unwrap_or_default();
+    printer.say(&format!(
+        "service {}: {:.2} % of the keys would move, more than {most} %: refused",
+        plan.name,
+        plan.movement.moved * 100.0
+    ))?;
+    Ok(false)
+}
+
+/// As [`apply`], where the topology is in etcd: there are no rollouts, and the change holds for all at once.
+pub(super) async fn apply_to(store: &Store, printer: &Printer, apply: &Apply) -> anyhow::Result<ExitCode> {
+    if !apply.stages.is_empty() {
+        bail!("etcd has no rollouts: without `--stages`, the change holds for all proxies at once");
+    }
+    let text = std::fs::read_to_string(&apply.file).with_context(|| apply.file.display().to_string())?;
+    let key = key_of(&apply.document)?;
+    let shown = store.show().await?;
+    if shown.check(&key, &text, false)?.changed == 0 {
+        printer.say("nothing changes")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // What is wrong as a whole has no keys that could move: the file mends it.
+    let whole = check_fleet(&fleet_config(&shown.view)).is_ok();
+    if apply.document == "main" && whole && !planned(printer, apply, &shown.view, &key, &text)? {
+        return Ok(ExitCode::from(1));
+    }
+    if !apply.yes && !confirmed(&format!("{key} is changed for the whole fleet, at once"))? {
+        return Ok(ExitCode::from(1));
+    }
+    let modified = shown.revisions.get(&key).map_or(0, |(_, modified)| *modified);
+    let revision = store.put_document(&key, &text, modified).await?;
+    printer.done(&json!({ "revision": revision, "changed": 1 }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn key_of(document: &str) -> anyhow::Result<Key> {
     Ok(format!("document/{document}").parse()?)
 }
@@ -114,22 +158,8 @@ pub(super) async fn apply(api: &Api, printer: &Printer, apply: &Apply) -> anyhow
         printer.say("nothing changes")?;
         return Ok(ExitCode::SUCCESS);
     }
-    if apply.document == "main" {
-        let plans = plan(&view, &key, &text)?;
-        if !printer.json {
-            crate::plan::write_table(&mut std::io::stderr().lock(), &plans)?;
-        }
-        let over =
-            plans.iter().find(|plan| apply.max_move.is_some_and(|most| plan.movement.moved * 100.0 > most + 1e-9));
-        if let Some(plan) = over {
-            let most = apply.max_move.unwrap_or_default();
-            printer.say(&format!(
-                "service {}: {:.2} % of the keys would move, more than {most} %: refused",
-                plan.name,
-                plan.movement.moved * 100.0
-            ))?;
-            return Ok(ExitCode::from(1));
-        }
+    if apply.document == "main" && !planned(printer, apply, &view, &key, &text)? {
+        return Ok(ExitCode::from(1));
     }
     if !apply.yes && !confirmed(&format!("{key} is changed for the whole fleet"))? {
         return Ok(ExitCode::from(1));

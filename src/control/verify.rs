@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long proxies may take to say that they have the latest revision: a heartbeat and some.
 const SETTLE: Duration = Duration::from_secs(4);
+/// How long a leader that has just begun is given to hear of every proxy.
+const KNOWN: Duration = Duration::from_secs(9);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -35,7 +37,9 @@ pub(super) async fn verify(api: &Api, printer: &Printer) -> anyhow::Result<ExitC
         let all = proxies.iter().all(|proxy| proxy["name"].as_str().is_some_and(|name| compared.contains(name)));
         // A change of a moment ago is still on its way to some; where changes never end, each proxy is compared when it is at
         // the same one.
-        if findings.is_empty() && all || began.elapsed() > SETTLE {
+        // A leader that has just begun has not heard of all: what it does not know cannot be verified.
+        let known = fleet["settled"] != false || began.elapsed() > KNOWN;
+        if known && (findings.is_empty() && all || began.elapsed() > SETTLE) {
             printer.verified(proxies.len(), compared.len(), &expected, &findings)?;
             return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
         }

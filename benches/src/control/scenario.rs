@@ -392,6 +392,12 @@ pub async fn rollout(members: &Members, effort: &Effort) -> Result<Vec<Row>> {
             "ops": [{ "put": { "key": "document/main", "object": { "document": { "text": document } } } }],
             "policy": { "stages_percent": [], "deadline_ms": 10_000 },
         });
+        members
+            .wait("the leader to know all proxies", async || {
+                let fleet = api.json(Method::GET, "/v1/proxies", None).await.ok()?;
+                (fleet["settled"] == true).then_some(())
+            })
+            .await?;
         while hear.try_recv().is_ok() {}
         let before = api.json(Method::GET, "/v1/status", None).await.map_err(text("status"))?["revision"].as_u64();
         let before = before.unwrap_or(0);

@@ -291,6 +291,7 @@ pub(super) fn error_answers(section: &schema::ListenerSection, findings: &mut Fi
             answer.status.value.iter().filter_map(|at| status_range(at, findings)).collect();
         let body = match (&answer.body, &answer.file) {
             (Some(body), None) => body.value.clone().into_bytes(),
+            (None, Some(_)) if findings.detached => Vec::new(),
             (None, Some(file)) => match std::fs::read(&file.value) {
                 Ok(body) => body,
                 Err(error) => {

@@ -1,5 +1,7 @@
 //! The control plane's sections.
 
+mod etcd;
+
 use super::text::{address, name, unique};
 use crate::decode::{At, Findings};
 use crate::model;
@@ -11,7 +13,7 @@ pub(super) fn control(root: &schema::Root, findings: &mut Findings) -> Option<mo
     let at = root.control.as_ref()?;
     let section = &at.value;
     let members: Vec<model::MemberUrl> =
-        section.members.value.iter().filter_map(|member| member_url(member, findings)).collect();
+        section.members.value.iter().filter_map(|member| member_url(member, "a member", 9700, findings)).collect();
     if section.embedded.value && section.member.is_none() {
         // All of a member's fields have defaults.
         findings.error(
@@ -22,21 +24,9 @@ pub(super) fn control(root: &schema::Root, findings: &mut Findings) -> Option<mo
         );
     }
     let tls = &section.tls.value;
-    let path = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone().into());
-    let identity = match (&tls.certificate, &tls.key) {
-        (Some(certificate), Some(key)) => Some((certificate.value.clone().into(), key.value.clone().into())),
-        (None, None) => None,
-        (Some(one), None) | (None, Some(one)) => {
-            findings.error(
-                one.place,
-                "half_a_certificate",
-                "`certificate` and `key` go together",
-                "write both, or neither",
-            );
-            None
-        }
-    };
+    let identity = identity(tls, findings);
     let directory = nonempty_path(&section.directory, findings);
+    let etcd = section.etcd.as_ref().map(|at| etcd::store(section, at, findings));
     let member = section.member.as_ref().and_then(|at| member(&at.value, findings));
     Some(model::Control {
         members,
@@ -50,8 +40,33 @@ pub(super) fn control(root: &schema::Root, findings: &mut Findings) -> Option<mo
         ca: path(&tls.ca),
         identity,
         server_name: tls.name.as_ref().map(|at| at.value.clone()),
+        etcd,
         member,
     })
+}
+
+fn path(at: &Option<At<String>>) -> Option<std::path::PathBuf> {
+    at.as_ref().map(|at| at.value.clone().into())
+}
+
+/// Certificate and key that are shown.
+fn identity(
+    tls: &schema::ControlTlsSection,
+    findings: &mut Findings,
+) -> Option<(std::path::PathBuf, std::path::PathBuf)> {
+    match (&tls.certificate, &tls.key) {
+        (Some(certificate), Some(key)) => Some((certificate.value.clone().into(), key.value.clone().into())),
+        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => {
+            findings.error(
+                one.place,
+                "half_a_certificate",
+                "`certificate` and `key` go together",
+                "write both, or neither",
+            );
+            None
+        }
+    }
 }
 
 fn nonempty_path(at: &At<String>, findings: &mut Findings) -> std::path::PathBuf {
@@ -61,14 +76,14 @@ fn nonempty_path(at: &At<String>, findings: &mut Findings) -> std::path::PathBuf
     at.value.clone().into()
 }
 
-fn member_url(at: &At<String>, findings: &mut Findings) -> Option<model::MemberUrl> {
+fn member_url(at: &At<String>, whose: &str, port: u16, findings: &mut Findings) -> Option<model::MemberUrl> {
     let url = model::MemberUrl::parse(&at.value);
     if url.is_none() {
         findings.error(
             at.place,
             "bad_member",
-            format!("`{}` is not the address of a member", at.value),
-            "write it as `https://10.0.0.1:9700`, or `http://127.0.0.1:9700`",
+            format!("`{}` is not the address of {whose}", at.value),
+            format!("write it as `https://10.0.0.1:{port}`, or `http://127.0.0.1:{port}`"),
         );
     }
     url
@@ -175,21 +190,23 @@ fn sources(section: &schema::MemberSection, findings: &mut Findings) -> Vec<mode
     for at in list.iter() {
         let source = &at.value;
         name(&source.name, "a source's name", findings);
-        let kind = match (&source.dns, &source.directory) {
-            (Some(dns), None) => dns_source(&dns.value, findings).map(model::SourceKind::Dns),
-            (None, Some(directory)) => {
+        let kind = match (&source.dns, &source.directory, &source.etcd) {
+            (Some(dns), None, None) => dns_source(&dns.value, findings).map(model::SourceKind::Dns),
+            (None, Some(directory), None) => {
                 Some(model::SourceKind::Directory(nonempty_path(&directory.value.path, findings)))
             }
-            _ => {
+            (None, None, Some(keys)) => Some(model::SourceKind::Etcd(etcd::source(&keys.value, findings))),
+            (dns, directory, keys) => {
+                let count = [dns.is_some(), directory.is_some(), keys.is_some()].into_iter().filter(|has| *has).count();
                 findings.error(
                     at.place,
                     "source_kind",
                     format!(
                         "source {:?} has {}",
                         source.name.value,
-                        if source.dns.is_some() { "two kinds" } else { "no kind" }
+                        ["no kind", "one kind", "two kinds", "three kinds"][count]
                     ),
-                    "give exactly one of `dns` and `directory`",
+                    "give exactly one of `dns`, `directory` and `etcd`",
                 );
                 None
             }

@@ -24,11 +24,30 @@ pub struct Control {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Name that members' certificates must have, where it is not the address's host.
     pub server_name: Option<String>,
+    /// The topology is pulled from here, and from no members.
+    pub etcd: Option<Etcd>,
     /// A member of the control plane.
     pub member: Option<Member>,
 }
 
-/// The address of a member's API: `http://` or `https://`, a host and a port.
+/// etcd, and a part of its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Etcd {
+    /// Members to ask; any will do.
+    pub endpoints: Vec<MemberUrl>,
+    /// What its keys begin with; ends with `/`.
+    pub prefix: String,
+    /// User, and the file with the password.
+    pub login: Option<(String, PathBuf)>,
+    /// Authorities of its certificates; `None` are the public ones.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key that are shown to it.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Name that its certificates must have, where it is not the address's host.
+    pub server_name: Option<String>,
+}
+
+/// The address of a member's API, or of etcd: `http://` or `https://`, a host and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MemberUrl {
     /// Whether it is `https`.
@@ -127,6 +146,17 @@ pub enum SourceKind {
     Dns(DnsSource),
     /// A directory of files, see [`crate::read_backends`].
     Directory(PathBuf),
+    /// Keys of etcd.
+    Etcd(EtcdSource),
+}
+
+/// Backends by keys of etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdSource {
+    /// The service.
+    pub service: String,
+    /// Where.
+    pub etcd: Etcd,
 }
 
 /// Backends by DNS.

@@ -33,21 +33,40 @@ section! {
         optional token_file: String,
         /// How members are checked, and what is shown to them; for addresses with `https`.
         default("{}") tls: ControlTlsSection,
+        /// The topology is pulled from etcd, by those who run it already, instead of from members.
+        optional etcd: EtcdSection,
         /// A member of the control plane: `ringway control run`, or `embedded`.
         optional member: MemberSection,
     }
 }
 
 section! {
-    /// TLS towards members.
+    /// etcd, version 3.4 or later, as the store of the topology. Needs a restart.
+    EtcdSection, "etcd" {
+        /// Client addresses of its members, for example `https://10.0.0.1:2379`: any will do.
+        required endpoints: List<String>,
+        /// What the topology's keys begin with: `document/main`, `service/NAME`, `backend/SERVICE/ID` and
+        /// `certificate/NAME` follow it.
+        default("/ringway/") prefix: String,
+        /// User, where etcd asks for one; with `password_file`.
+        optional username: String,
+        /// File with the user's password. It is read at each connection.
+        optional password_file: String,
+        /// How etcd is checked, and what is shown to it; for addresses with `https`.
+        default("{}") tls: ControlTlsSection,
+    }
+}
+
+section! {
+    /// TLS towards members, or etcd.
     ControlTlsSection, "tls" {
-        /// PEM file of the authorities that members' certificates come from; absent are the public ones.
+        /// PEM file of the authorities that their certificates come from; absent are the public ones.
         optional ca: String,
-        /// PEM file of a certificate that is shown to members; with `key`.
+        /// PEM file of a certificate that is shown to them; with `key`.
         optional certificate: String,
         /// PEM file of its private key.
         optional key: String,
-        /// Name that members' certificates must have; absent is the host of the address.
+        /// Name that their certificates must have; absent is the host of the address.
         optional name: String,
     }
 }
@@ -91,7 +110,7 @@ section! {
 }
 
 section! {
-    /// A source of backends: exactly one of `dns` and `directory`.
+    /// A source of backends: exactly one of `dns`, `directory` and `etcd`.
     SourceSection, "a source" {
         /// Unique name: backends that it has registered, and no others, are its own to change and remove.
         required name: String,
@@ -99,6 +118,8 @@ section! {
         optional dns: DnsSourceSection,
         /// Files that are watched.
         optional directory: DirectorySourceSection,
+        /// Keys of etcd that are watched, for one service.
+        optional etcd: EtcdSourceSection,
     }
 }
 
@@ -129,6 +150,26 @@ section! {
     DirectorySourceSection, "directory" {
         /// The directory. It is watched.
         required path: String,
+    }
+}
+
+section! {
+    /// Backends by keys of etcd: what follows the prefix is the backend's id, and the value is `IP:PORT`, or the JSON that
+    /// the API takes for a backend. A value that is wrong is told, and what it said before stays; no keys at all change
+    /// nothing.
+    EtcdSourceSection, "etcd" {
+        /// The service that they are backends of.
+        required service: String,
+        /// Client addresses of etcd's members, for example `https://10.0.0.1:2379`: any will do.
+        required endpoints: List<String>,
+        /// What the keys begin with, for example `/services/api/`.
+        required prefix: String,
+        /// User, where etcd asks for one; with `password_file`.
+        optional username: String,
+        /// File with the user's password. It is read at each connection.
+        optional password_file: String,
+        /// How etcd is checked, and what is shown to it; for addresses with `https`.
+        default("{}") tls: ControlTlsSection,
     }
 }
 

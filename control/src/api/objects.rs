@@ -168,23 +168,29 @@ async fn register(
     if let Some(Object::Backend(known)) = state.object(&key)
         && let Some(lease) =
             known.lease.filter(|lease| state.leases.get(lease).is_some_and(|lease| lease.ttl_ms == ttl_ms))
+        && api.plane.keep_alive(vec![lease]).await?.is_empty()
     {
         backend.lease = Some(lease);
         // Drained by an operator, it stays so, however often it says that it is there.
         (backend.state, backend.ejected) = (known.state, known.ejected);
-        if backend == *known && api.plane.keep_alive(vec![lease]).await?.is_empty() {
-            let done = Done { revision: state.revision, id: lease, changed: 0 };
-            return Ok(json(&value!({ "revision": done.revision, "changed": 0, "lease": lease })));
+        if backend == *known {
+            return Ok(json(&value!({ "revision": state.revision, "changed": 0, "lease": lease })));
         }
     }
+    let mut granted = None;
     if backend.lease.is_none() {
         let grant = Command::LeaseGrant { owner: format!("{} ({})", key, ask.caller.name), ttl_ms };
-        backend.lease = Some(api.plane.propose(&grant).await?.id);
+        granted = Some(api.plane.propose(&grant).await?.id);
+        backend.lease = granted;
     }
     let lease = backend.lease;
     let done = change(api, ask, &key.clone(), Op::Put { key, object: Object::Backend(backend) }).await;
-    if let (Err(_), Some(lease)) = (&done, lease) {
-        // Nothing hangs on it; if this fails as well, it expires by itself.
+    // A refusal: nothing hangs on the lease that was granted for this. Of any other failure, nobody knows; and a lease that
+    // was there before holds what was there before.
+    if let (Err(problem), Some(lease)) = (&done, granted)
+        && problem.code != "unknown_outcome"
+    {
+        // If this fails as well, it expires by itself.
         let _ =
             api.plane.propose(&Command::LeaseRevoke { by: by(ask, Some("not registered")), ids: vec![lease] }).await;
     }
@@ -215,9 +221,11 @@ pub(super) async fn delete(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Respo
         _ => None,
     };
     let done = change(api, ask, &key.clone(), Op::Delete { key }).await?;
+    // What else hangs on it, hangs on.
     let shared = |id: u64| {
         let state = api.plane.state();
-        state.objects.values().any(|entry| matches!(&*entry.object, Object::Backend(other) if other.lease == Some(id)))
+        let other = |object: &Object| matches!(object, Object::Backend(other) if other.lease == Some(id));
+        state.objects.values().any(|entry| other(&entry.object)) || state.locks.values().any(|lock| lock.lease == id)
     };
     if let Some(id) = lease.filter(|id| !shared(*id)) {
         // Else it expires by itself.

@@ -67,7 +67,12 @@ const PATHS: &[(&str, &str, &str, &str)] = &[
     ("get", "/v1/tokens", "admin", "Names and roles of tokens"),
     ("put", "/v1/tokens/{name}", "admin", "`{role, ttl}`: makes or replaces a token, whose text is shown this once"),
     ("delete", "/v1/tokens/{name}", "admin", "Ends it"),
-    ("get", "/v1/proxies", "read", "The fleet: `synced`, `behind`, `drifted`, `stuck`, `offline`"),
+    (
+        "get",
+        "/v1/proxies",
+        "read",
+        "The fleet: `synced`, `behind`, `drifted`, `stuck`, `offline`; until `settled`, the leader has not yet heard of all",
+    ),
     ("put", "/v1/proxies/{name}", "register", "A proxy's heartbeat"),
     ("get", "/v1/rollouts", "read", "Rollouts, newest first"),
     (

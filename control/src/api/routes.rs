@@ -20,6 +20,10 @@ use std::time::Duration;
 
 /// A member that has not heard of a leader for this long is not ready.
 const READY_AGE: Duration = Duration::from_secs(5);
+/// Largest heartbeat: digests of a thousand rings, and some thousand backends that are down.
+const HEARTBEAT_BYTES_MAX: usize = 256 << 10;
+/// Texts in one are cut off here.
+const TEXT_BYTES_MAX: usize = 4096;
 /// Parts of a backup, each an entry of the log.
 const RESTORE_PART: usize = 1 << 20;
 
@@ -86,7 +90,7 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
                 api,
                 json(&value!({
                     "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
-                    "proxies": fleet.proxies, "frozen": fleet.frozen,
+                    "proxies": fleet.proxies, "frozen": fleet.frozen, "settled": api.plane.knows_fleet(),
                 })),
             ))
         }
@@ -95,7 +99,19 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
             if !crate::state::is_name(name) {
                 return Err(problem(400, "bad_name", "a proxy's name has 1 to 128 letters, digits and `._:-`"));
             }
-            api.plane.heartbeat((*name).to_owned(), parse::<Heartbeat>(&body)?).await?;
+            if body.len() > HEARTBEAT_BYTES_MAX {
+                return Err(problem(
+                    413,
+                    "too_large",
+                    format!("a heartbeat has more than {} KiB", HEARTBEAT_BYTES_MAX >> 10),
+                ));
+            }
+            let mut heartbeat = parse::<Heartbeat>(&body)?;
+            for text in [Some(&mut heartbeat.version), heartbeat.stuck.as_mut()].into_iter().flatten() {
+                let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+                text.truncate(end.unwrap_or(0));
+            }
+            api.plane.heartbeat((*name).to_owned(), heartbeat).await?;
             Ok(json(&value!({})))
         }
         ("GET", ["v1", "rollouts"]) => rollouts(api, ask).await,

@@ -2,10 +2,11 @@
 //! changes that a lost leader left half done.
 
 use std::sync::Weak;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::status::Role;
 use super::types::{LogId, Raft};

@@ -132,7 +132,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let store = self.store.clone();
-        let read = tokio::task::spawn_blocking(move || store.snapshot()).await.map_err(io::Error::other)?;
+        let read = self.store.off_runtime(move || store.snapshot()).await?;
         let Some((meta, snapshot)) = read.map_err(|error| failed(&error))? else { return Ok(None) };
         Ok(Some(Snapshot { meta: convert::to_meta(meta).map_err(io::Error::other)?, snapshot }))
     }
@@ -153,7 +153,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
         let state = state.ok_or_else(|| io::Error::other("the snapshot was built before"))?;
         let head = record::encode(0, &self.head).map_err(io::Error::other)?;
-        let content = tokio::task::spawn_blocking(move || {
+        let content = self.store.off_runtime(move || {
             let state = state();
             let mut content = Vec::with_capacity(4 + head.len() + state.len());
             content.put_u32_le(u32::try_from(head.len()).unwrap_or(u32::MAX));
@@ -161,7 +161,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
             content.extend_from_slice(&state);
             Bytes::from(content)
         });
-        let content = content.await.map_err(io::Error::other)?;
+        let content = content.await?;
         let meta = convert::meta(&self.meta);
         self.store.save_snapshot(meta, content.clone()).await.map_err(|error| failed(&error))?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: content })

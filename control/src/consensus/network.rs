@@ -145,6 +145,7 @@ impl RaftNetworkV2<Types> for Client {
             digest: *blake3::hash(&content).as_bytes(),
         };
         let answer = tokio::select! {
+            biased;
             closed = cancel => return Err(closed.into()),
             answer = self.peer.send_snapshot(&head, content, self.timing.snapshot) => answer,
         };

@@ -129,11 +129,34 @@ pub(super) fn identity(options: &Options) -> Result<Identity, StartError> {
     Ok(Identity { cluster: cluster.clone(), node: options.node })
 }
 
-pub(super) fn config(options: &Options) -> Result<Config, StartError> {
+/// What of a member's settings has nothing to do with directories and sockets.
+pub(crate) struct Core {
+    pub(crate) identity: Identity,
+    pub(crate) info: MemberInfo,
+    pub(crate) timing: Timing,
+    pub(crate) snapshot_every: u64,
+    pub(crate) keep: u64,
+    pub(crate) answerer: Option<Answerer>,
+}
+
+impl Core {
+    pub(super) fn of(options: &Options) -> Result<Self, StartError> {
+        Ok(Self {
+            identity: identity(options)?,
+            info: options.info.clone(),
+            timing: options.timing.clone(),
+            snapshot_every: options.snapshot_every,
+            keep: options.keep,
+            answerer: options.answerer.clone(),
+        })
+    }
+}
+
+pub(super) fn config(options: &Core) -> Result<Config, StartError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let timing = &options.timing;
     let config = Config {
-        cluster_name: options.cluster.clone(),
+        cluster_name: options.identity.cluster.clone(),
         heartbeat_interval: ms(timing.heartbeat),
         election_timeout_min: ms(timing.election_min),
         election_timeout_max: ms(timing.election_max),

@@ -1,11 +1,12 @@
 //! What a member knows of the cluster.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Instant as _, ServerState};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Timing;
 use super::types::Raft;
@@ -138,6 +139,7 @@ pub(super) async fn publish(raft: Raft, heard: Heard, timing: Timing, sender: wa
             changed
         });
         tokio::select! {
+            biased;
             changed = metrics.changed() => {
                 if changed.is_err() {
                     return;

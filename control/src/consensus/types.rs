@@ -5,8 +5,12 @@ use std::fmt;
 
 use bytes::Bytes;
 use openraft::alias;
+#[cfg(not(test))]
+use openraft::impls::TokioRuntime as Runtime;
 
 use super::machine::StateMachine;
+#[cfg(test)]
+use crate::simulation::Runtime;
 use crate::store::record::MemberInfo;
 
 openraft::declare_raft_types!(
@@ -16,6 +20,7 @@ openraft::declare_raft_types!(
         R = Vec<u8>,
         NodeId = u64,
         Node = MemberInfo,
+        AsyncRuntime = Runtime,
 );
 
 pub(super) type Raft = openraft::Raft<Types, StateMachine>;

@@ -1,7 +1,7 @@
 //! Which of the leases without heartbeats may go. When many backends of a service fall silent together, the network is to
 //! blame more often than they are: a few go, the others stay until somebody has heard of them or an operator has looked.
 
-use crate::state::{Backend, BackendState, Key, Object, State, from_objects};
+use crate::state::{Backend, BackendState, CONTROL_PLANE, Key, Object, State, from_objects};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -202,7 +202,8 @@ impl Written {
         let at = Some((state.epoch, texts().count(), modified));
         if self.at != at {
             self.at = at;
-            let fleet = from_objects(texts().map(|(key, entry)| (key, &*entry.object)), |_| Default::default());
+            let objects = texts().map(|(key, entry)| (key, &*entry.object));
+            let fleet = from_objects(objects, CONTROL_PLANE, |_| Default::default());
             // What cannot be read has no backends: the registered one stays.
             let services = ringway_config::check_fleet(&fleet).map(|loaded| loaded.config.services).unwrap_or_default();
             let takes = |service: &ringway_config::model::Service| {

@@ -108,6 +108,25 @@ fn a_lease_lives_from_when_it_is_granted_however_long_its_leader_leads() {
 }
 
 #[test]
+fn a_lease_whose_end_is_proposed_is_not_said_to_live() {
+    let start = Instant::now();
+    let mut state = leased(1);
+    put(&mut state, &[("backend/api/other", None)]);
+    let mut keeper = Keeper::new(start);
+    let ms = |ms| start + Duration::from_millis(ms);
+    assert!(keeper.handle_tick(&state, 1, 0, start).is_empty());
+    let commands = keeper.handle_tick(&state, 1, 0, ms(5001));
+    assert_eq!(expired(&commands), 1);
+    // The entry may take its time: the state has the lease still.
+    assert_eq!(keeper.handle_keep_alive(&state, &[1], ms(5002)), vec![1]);
+    state.apply(ORIGIN, commands[0].clone()).unwrap();
+    assert_eq!(keeper.handle_keep_alive(&state, &[1], ms(5300)), vec![1]);
+    // One that is granted anew is another.
+    let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 5000 }).unwrap().id;
+    assert!(keeper.handle_keep_alive(&state, &[id], ms(5400)).is_empty());
+}
+
+#[test]
 fn a_storm_of_expiries_is_stopped_for_as_long_as_it_lasts() {
     let start = Instant::now();
     let mut state = leased(50);
@@ -456,4 +475,21 @@ fn whoever_has_the_change_counts_whatever_an_older_member_told_it() {
     });
     let Some((1, Phase::Aborted(why))) = end else { panic!("{end:?}") };
     assert!(why.contains("the others 0.00 %"), "{why}");
+}
+
+#[test]
+fn what_could_not_be_heard_while_nobody_led_counts_against_nobody() {
+    let mut staged = Staged::new(10, 20);
+    let id = staged.id;
+    let fine = |_, _: &str, first: bool, one: &mut Heartbeat| one.canary = first.then_some(id);
+    assert_eq!(staged.run(3, &fine), None);
+    staged.keeper.handle_lapse();
+    staged.now += Duration::from_secs(30);
+    assert!(
+        staged
+            .keeper
+            .handle_tick(&staged.state, 1, 0, staged.now)
+            .iter()
+            .all(|command| { !matches!(command, Command::RolloutAbort { .. }) })
+    );
 }

@@ -23,6 +23,8 @@ const LOSS_PERCENT_MAX: u64 = 50;
 const NOTE_BYTES_MAX: usize = 4096;
 /// Shortest and longest life of a lease.
 const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
+/// More ids than a cluster gives out between a backup and its restore.
+const RESTORE_ID_GAP: u64 = 1 << 32;
 /// Largest backup that can be restored.
 const RESTORE_BYTES_MAX: usize = OBJECTS_BYTES_MAX + HISTORY_BYTES_MAX + (16 << 20);
 
@@ -146,8 +148,8 @@ impl State {
     }
 
     fn txn(&mut self, txn: Txn) -> Answer {
-        if let Some(known) = txn.request.as_ref().and_then(|request| self.requests.get(request)) {
-            return Ok(known.1.clone());
+        if let Some(known) = self.answered(&txn)? {
+            return Ok(known);
         }
         if let (Some(rollout), true) = (self.rollout(), txn.ops.iter().any(|op| is_configuration(op.key()))) {
             return Err(Refusal::new(
@@ -156,11 +158,30 @@ impl State {
             ));
         }
         let changes = self.change(&txn)?;
+        let remembered = remembered(&txn);
         let done = self.record(txn.by, changes);
-        if let Some(request) = txn.request {
+        if let Some(request) = remembered {
             self.remember(request, &done);
         }
         Ok(done)
+    }
+
+    /// The answer to a named request that was asked before. The same name for something else is a mistake of whoever gives
+    /// names, and must not look like success.
+    fn answered(&self, txn: &Txn) -> Result<Option<Done>, Refusal> {
+        let (Some(request), Some(remembered)) = (&txn.request, remembered(txn)) else { return Ok(None) };
+        if let Some((_, known)) = self.requests.get(&remembered) {
+            return Ok(Some(known.clone()));
+        }
+        let named = format!("{request}\0");
+        let taken = self.requests.range(named.clone()..).next().is_some_and(|(known, _)| known.starts_with(&named));
+        if taken {
+            return Err(Refusal::new(
+                "idempotency_mismatch",
+                format!("the request {request:?} was something else: give each request a name of its own"),
+            ));
+        }
+        Ok(None)
     }
 
     /// What a transaction changes, checked and done; the revision is the caller's.
@@ -341,6 +362,9 @@ impl State {
 
     fn lock(&mut self, name: String, owner: String, lease: u64) -> Answer {
         named("lock", &name)?;
+        if owner.len() > NOTE_BYTES_MAX {
+            return Err(Refusal::new("too_large", format!("an owner has at most {NOTE_BYTES_MAX} bytes")));
+        }
         if !self.leases.contains_key(&lease) {
             return Err(Refusal::new("not_found", format!("there is no lease {lease}: it may have expired")));
         }
@@ -368,6 +392,9 @@ impl State {
     }
 
     fn start_rollout(&mut self, txn: Txn, policy: Policy, participants: Vec<String>) -> Answer {
+        if let Some(known) = self.answered(&txn)? {
+            return Ok(known);
+        }
         if let Some(rollout) = self.rollout() {
             return Err(Refusal::new("rollout_active", format!("rollout {} is under way", rollout.id)));
         }
@@ -386,13 +413,18 @@ impl State {
         let changed = changes.len();
         let id = self.draw_id();
         let phase = Phase::Preparing;
+        let remembered = remembered(&txn);
         let rollout = Rollout { id, txn, changes, policy, participants, votes: BTreeMap::new(), phase };
         self.rollouts.insert_mut(id, rollout);
         while self.rollouts.size() > ROLLOUTS_MAX {
             let Some((&oldest, _)) = self.rollouts.first() else { break };
             self.rollouts.remove_mut(&oldest);
         }
-        Ok(self.done(id, changed))
+        let done = self.done(id, changed);
+        if let Some(request) = remembered {
+            self.remember(request, &done);
+        }
+        Ok(done)
     }
 
     fn commit_rollout(&mut self, id: u64, at_ms: u64) -> Answer {
@@ -460,15 +492,20 @@ impl State {
         for (key, entry) in self.objects.iter() {
             self.digest.add(key, &entry.object);
         }
-        for (name, token) in old.tokens.iter() {
-            self.tokens.insert_mut(name.clone(), token.clone());
+        // A cluster that has tokens keeps its own: those that were ended since the backup do not hold again.
+        if self.tokens.is_empty() {
+            self.tokens = old.tokens;
         }
+        // What was answered before is not what would be answered now.
+        self.requests = Default::default();
+        self.requests_order = Default::default();
         // Holders of leases that are gone find out by their next heartbeat.
         self.leases = old.leases;
         self.locks = Default::default();
         self.rollouts = Default::default();
         self.revision = self.revision.max(old.revision);
-        self.next_id = self.next_id.max(old.next_id);
+        // Ids that were given out after the backup are known to nobody here, but to their holders: none comes twice.
+        self.next_id = self.next_id.max(old.next_id).saturating_add(RESTORE_ID_GAP);
         self.epoch = self.epoch.max(old.epoch) + 1;
         let note = format!("restored revision {} of cluster {:?}. {}", old.revision, old.cluster, by.note);
         // Even if nothing differs: it is a new epoch.
@@ -495,9 +532,27 @@ impl State {
     }
 }
 
+impl Command {
+    /// Whether it changes what the checks of a configuration look at.
+    pub(crate) fn is_configuration(&self) -> bool {
+        match self {
+            Self::Txn(txn) | Self::RolloutStart { txn, .. } => txn.ops.iter().any(|op| is_configuration(op.key())),
+            _ => false,
+        }
+    }
+}
+
 /// Whether a change of it is shown to proxies before it holds, when it is rolled out.
 fn is_configuration(key: &Key) -> bool {
     !matches!(key, Key::Backend { .. })
+}
+
+/// Under what a named request's answer is kept: its name, and a hash of what was asked, by whom.
+fn remembered(txn: &Txn) -> Option<String> {
+    let request = txn.request.as_ref()?;
+    // Writing to memory does not fail.
+    let asked = postcard::to_allocvec(&(&txn.by.author, &txn.conditions, &txn.ops, txn.force)).unwrap_or_default();
+    Some(format!("{request}\0{}", blake3::hash(&asked).to_hex()))
 }
 
 fn named(what: &str, name: &str) -> Result<(), Refusal> {

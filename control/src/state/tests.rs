@@ -72,8 +72,16 @@ fn a_named_request_is_done_once() {
     let mut state = fresh();
     let ask = |port| Txn { request: Some("r1".into()), ..txn(vec![put("backend/api/a", backend(port))]) };
     let first = state.apply(ORIGIN, Command::Txn(ask(1))).unwrap();
-    assert_eq!(state.apply(ORIGIN, Command::Txn(ask(2))).unwrap(), first);
-    assert_eq!(state.object(&key("backend/api/a")), Some(&backend(1)));
+    state.apply(ORIGIN, Command::Txn(txn(vec![put("backend/api/a", backend(3))]))).unwrap();
+    assert_eq!(state.apply(ORIGIN, Command::Txn(ask(1))).unwrap(), first);
+    assert_eq!(state.object(&key("backend/api/a")), Some(&backend(3)), "it is not done again");
+    // The same name for something else, or by somebody else, is not what was asked before.
+    assert_eq!(code(state.apply(ORIGIN, Command::Txn(ask(2)))), "idempotency_mismatch");
+    let other = By { author: "other".into(), ..by() };
+    assert_eq!(code(state.apply(ORIGIN, Command::Txn(Txn { by: other, ..ask(1) }))), "idempotency_mismatch");
+    // Not even one whose name begins alike.
+    let longer = Txn { request: Some("r".into()), ..txn(vec![put("backend/api/b", backend(1))]) };
+    assert_eq!(state.apply(ORIGIN, Command::Txn(longer)).unwrap().changed, 1);
 }
 
 #[test]

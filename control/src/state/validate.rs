@@ -14,7 +14,7 @@ pub(crate) const MAIN: &str = "main";
 const FINDINGS_MAX: usize = 20;
 
 /// One object by itself.
-pub(super) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Refusal> {
+pub(crate) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Refusal> {
     match object {
         Object::Document(text) | Object::Service(text) => {
             if text.text.len() > TEXT_BYTES_MAX {
@@ -88,22 +88,26 @@ pub(super) fn configuration(state: &State) -> Result<(), Refusal> {
 /// The state as proxies put it on top of their files; `place` says where a certificate and its key stand.
 #[must_use]
 pub fn fleet_config(state: &State, place: impl Fn(&str) -> (PathBuf, PathBuf)) -> FleetConfig {
-    from_objects(state.objects.iter().map(|(key, entry)| (key, &*entry.object)), place)
+    from_objects(state.objects.iter().map(|(key, entry)| (key, &*entry.object)), CONTROL_PLANE, place)
 }
 
-/// As [`fleet_config`], of objects in the order of their keys.
+/// What findings in our own members' texts begin with.
+pub(crate) const CONTROL_PLANE: &str = "control plane: ";
+
+/// As [`fleet_config`], of objects in the order of their keys; `store` is what findings begin with.
 pub(crate) fn from_objects<'a>(
     objects: impl Iterator<Item = (&'a Key, &'a Object)>,
+    store: &str,
     place: impl Fn(&str) -> (PathBuf, PathBuf),
 ) -> FleetConfig {
     let mut fleet = FleetConfig::default();
     for (key, object) in objects {
         match (key, object) {
             (Key::Document(name), Object::Document(text)) if name == MAIN => {
-                fleet.documents.push(FleetText { name: format!("control plane: {key}"), text: text.text.clone() });
+                fleet.documents.push(FleetText { name: format!("{store}{key}"), text: text.text.clone() });
             }
             (Key::Service(name), Object::Service(text)) => {
-                let text = FleetText { name: format!("control plane: {key}"), text: text.text.clone() };
+                let text = FleetText { name: format!("{store}{key}"), text: text.text.clone() };
                 fleet.services.push((name.clone(), text));
             }
             (Key::Certificate(name), Object::Certificate(_)) => {

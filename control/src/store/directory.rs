@@ -1,7 +1,8 @@
 //! The member's directory: one process at a time, one member for ever.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,8 @@ pub(super) struct Directory {
 impl Directory {
     /// Makes the directory where there is none, takes its lock and checks whose it is.
     pub(super) fn lock(path: &Path, identity: &Identity) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(path).map_err(|source| failed("create", path, source))?;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(path).map_err(|source| failed("create", path, source))?;
         let lock_path = path.join("LOCK");
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(|source| failed("open", &lock_path, source))?;
@@ -81,6 +83,20 @@ impl Directory {
         self.has_run = true;
         Ok(())
     }
+}
+
+/// A file for its owner only: made so if it is not there, empty, and made so if it was not.
+pub(super) fn private_file(path: &Path) -> Result<(), StoreError> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let private = || -> io::Result<()> {
+        let file = file?;
+        let mode = file.metadata()?.permissions().mode();
+        if mode & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(mode & !0o077))?;
+        }
+        Ok(())
+    };
+    private().map_err(|source| failed("open", path, source))
 }
 
 fn check(path: &Path, bytes: &[u8], expected: &Identity) -> Result<(), StoreError> {

@@ -7,11 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use redb::{Database, WriteTransaction};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::load::{COMMITTED, LOG_TABLE, META_TABLE, PURGED, SNAPSHOTS, message};
 use super::snapshot::{CHUNK_BYTES, SNAPSHOT_TABLE, SnapshotHeader};
@@ -113,43 +114,79 @@ impl Writer {
         let mut stop = false;
         while !stop {
             let Some(first) = queue.blocking_recv() else { break };
-            let mut batch = Vec::new();
-            let mut next = Some(first);
-            while let Some(op) = next {
-                match op {
-                    Op::Stop => {
-                        stop = true;
-                        break;
-                    }
-                    Op::Committed { record } => self.committed = Some(record),
-                    op => batch.push(op),
-                }
-                next = if batch.len() < BATCH_OPS_MAX { queue.try_recv().ok() } else { None };
+            let batch;
+            (batch, stop) = self.gather(first, &mut queue);
+            if batch.is_empty() && !stop {
+                continue;
             }
+            let result = self.commit(&batch);
+            stop |= result.is_err();
+            complete(batch, &result);
+        }
+        queue.close();
+        // Not `try_recv`: a sender that has its place in the queue and has not put its write there yet counts too.
+        while let Some(op) = queue.blocking_recv() {
+            complete(vec![op], &Err(self.why_closed()));
+        }
+    }
+
+    /// As [`Writer::run`], for a runtime that everything shares: a disk takes time there only in `pace`.
+    #[cfg(test)]
+    pub(super) async fn run_in_turns<P: Future<Output = ()>>(
+        mut self,
+        mut queue: mpsc::Receiver<Op>,
+        pace: impl Fn() -> P,
+    ) {
+        let mut stop = false;
+        while !stop {
+            let Some(first) = queue.recv().await else { break };
+            let batch;
+            (batch, stop) = self.gather(first, &mut queue);
             if batch.is_empty() && !stop {
                 continue;
             }
             self.pulse.begin();
-            let result = self.write(&batch);
-            self.pulse.end();
-            // Before the callbacks: whoever hears of the failure through them finds the reason here.
-            if let Err(error) = &result {
-                tracing::error!(%error, "the control log cannot be written");
-                self.failure.send_replace(Some(Arc::clone(error)));
-                stop = true;
-            }
-            for done in batch.into_iter().filter_map(Op::done) {
-                done(result.clone());
-            }
+            pace().await;
+            let result = self.commit(&batch);
+            stop |= result.is_err();
+            pace().await;
+            complete(batch, &result);
         }
         queue.close();
-        let why = self.failure.borrow().clone().unwrap_or_else(|| Arc::new(StoreError::Closed));
-        // Not `try_recv`: a sender that has its place in the queue and has not put its write there yet counts too.
-        while let Some(op) = queue.blocking_recv() {
-            if let Some(done) = op.done() {
-                done(Err(Arc::clone(&why)));
-            }
+        while let Some(op) = queue.recv().await {
+            complete(vec![op], &Err(self.why_closed()));
         }
+    }
+
+    /// One transaction's worth of what is queued, and whether it is the last.
+    fn gather(&mut self, first: Op, queue: &mut mpsc::Receiver<Op>) -> (Vec<Op>, bool) {
+        let mut batch = Vec::new();
+        let mut next = Some(first);
+        while let Some(op) = next {
+            match op {
+                Op::Stop => return (batch, true),
+                Op::Committed { record } => self.committed = Some(record),
+                op => batch.push(op),
+            }
+            next = if batch.len() < BATCH_OPS_MAX { queue.try_recv().ok() } else { None };
+        }
+        (batch, false)
+    }
+
+    fn commit(&mut self, batch: &[Op]) -> Result<(), Arc<StoreError>> {
+        self.pulse.begin();
+        let result = self.write(batch);
+        self.pulse.end();
+        // Before the callbacks: whoever hears of the failure through them finds the reason here.
+        if let Err(error) = &result {
+            tracing::error!(%error, "the control log cannot be written");
+            self.failure.send_replace(Some(Arc::clone(error)));
+        }
+        result
+    }
+
+    fn why_closed(&self) -> Arc<StoreError> {
+        self.failure.borrow().clone().unwrap_or_else(|| Arc::new(StoreError::Closed))
     }
 
     fn write(&mut self, batch: &[Op]) -> Result<(), Arc<StoreError>> {
@@ -179,6 +216,13 @@ impl Writer {
             Ok(Err(source)) => Err(Arc::new(StoreError::Write { path, source: Box::new(source) })),
             Err(panic) => Err(Arc::new(StoreError::Panicked { path, message: message(&*panic) })),
         }
+    }
+}
+
+/// Calls whoever waits, in the queue's order.
+fn complete(batch: Vec<Op>, result: &Result<(), Arc<StoreError>>) {
+    for done in batch.into_iter().filter_map(Op::done) {
+        done(result.clone());
     }
 }
 

@@ -97,6 +97,9 @@ pub struct Dialer {
     source: Option<IpAddr>,
     connect_timeout: Duration,
     tls: Option<Renewed<rustls::ClientConfig>>,
+    /// Takes the place of sockets.
+    #[cfg(test)]
+    carrier: Option<Arc<dyn super::Carrier>>,
 }
 
 impl Dialer {
@@ -107,7 +110,20 @@ impl Dialer {
         connect_timeout: Duration,
         tls: Option<Renewed<rustls::ClientConfig>>,
     ) -> Self {
-        Self { cluster, source: source.filter(|source| !source.is_unspecified()), connect_timeout, tls }
+        Self {
+            cluster,
+            source: source.filter(|source| !source.is_unspecified()),
+            connect_timeout,
+            tls,
+            #[cfg(test)]
+            carrier: None,
+        }
+    }
+
+    /// Without sockets.
+    #[cfg(test)]
+    pub(crate) fn carried(cluster: String, carrier: Arc<dyn super::Carrier>) -> Self {
+        Self { carrier: Some(carrier), ..Self::new(cluster, None, Duration::ZERO, None) }
     }
 
     async fn connect(&self, address: &str) -> std::io::Result<Connection> {
@@ -218,6 +234,12 @@ impl Peer {
         parts: Vec<Bytes>,
         deadline: Duration,
     ) -> Result<A, CallError> {
+        #[cfg(test)]
+        if let Some(carrier) = &self.dialer.carrier {
+            let carried = carrier.carry(self.node, self.address(), rpc, Bytes::from(parts.concat()));
+            let timed_out = |_| CallError::Timeout { address: self.address(), after: deadline };
+            return self.answer(rpc, &timeout(deadline, carried).await.map_err(timed_out)??);
+        }
         let mut sender = self.sender().await.map_err(|source| CallError::Dial { address: self.address(), source })?;
         let result = match timeout(deadline, self.send(&mut sender, rpc, parts)).await {
             Ok(result) => result,
@@ -253,7 +275,11 @@ impl Peer {
         }
         let body = Limited::new(response.into_body(), rpc.answer_bytes_max() as usize);
         let body = body.collect().await.map_err(broken)?.to_bytes();
-        record::decode(rpc.index(), &body).map_err(|source| CallError::Answer { address: self.address(), source })
+        self.answer(rpc, &body)
+    }
+
+    fn answer<A: DeserializeOwned>(&self, rpc: Rpc, body: &[u8]) -> Result<A, CallError> {
+        record::decode(rpc.index(), body).map_err(|source| CallError::Answer { address: self.address(), source })
     }
 
     /// The connection's sender, dialled where there is none.

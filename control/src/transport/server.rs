@@ -1,5 +1,6 @@
 //! The called side: accepts, checks who is meant, parses, hands over, answers.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,12 +169,7 @@ impl<H: Handler> Shared<H> {
         let body = Limited::new(request.into_body(), usize::try_from(length).unwrap_or(usize::MAX)).collect();
         let body = timeout(BODY_TIMEOUT, body).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
         let body = body.map_err(|_| StatusCode::BAD_REQUEST)?.to_bytes();
-        let call = wire::parse(rpc, body).map_err(|error| {
-            tracing::warn!(%from, path = rpc.path(), %error, "a peer's call does not parse");
-            StatusCode::BAD_REQUEST
-        })?;
-        let reply = self.handler.handle(call).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-        wire::answer(rpc, &reply).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+        handle(&self.handler, rpc, body, from).await
     }
 
     /// 409 unless cluster, member and protocol are ours.
@@ -193,6 +189,21 @@ impl<H: Handler> Shared<H> {
         }
         Ok(())
     }
+}
+
+/// A call's body in, its answer's body out.
+pub(super) async fn handle<H: Handler>(
+    handler: &H,
+    rpc: Rpc,
+    body: Bytes,
+    from: impl fmt::Display,
+) -> Result<Vec<u8>, StatusCode> {
+    let call = wire::parse(rpc, body).map_err(|error| {
+        tracing::warn!(%from, path = rpc.path(), %error, "a peer's call does not parse");
+        StatusCode::BAD_REQUEST
+    })?;
+    let reply = handler.handle(call).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+    wire::answer(rpc, &reply).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

@@ -137,7 +137,7 @@ pub enum Reply {
 }
 
 /// Parses a request's body.
-pub(super) fn parse(rpc: Rpc, body: Bytes) -> Result<Call, RecordError> {
+pub(crate) fn parse(rpc: Rpc, body: Bytes) -> Result<Call, RecordError> {
     let index = rpc.index();
     Ok(match rpc {
         Rpc::Append => Call::Append(record::decode::<AppendCall>(index, &body)?.checked()?),

@@ -60,6 +60,7 @@ struct State {
 pub(crate) struct Disk(Arc<Mutex<State>>);
 
 impl Disk {
+    #[allow(dead_code, reason = "the simulation makes its disks of images")]
     pub(crate) fn new(seed: u64) -> Self {
         Self::with(Vec::new(), seed)
     }
@@ -69,7 +70,7 @@ impl Disk {
         Self::with(image, 0)
     }
 
-    fn with(image: Vec<u8>, seed: u64) -> Self {
+    pub(crate) fn with(image: Vec<u8>, seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             synced: image.clone(),
             current: image,
@@ -98,6 +99,18 @@ impl Disk {
         let mut state = self.0.lock().unwrap();
         state.failing = None;
         state.operations_left = None;
+    }
+
+    /// It has lost power.
+    #[allow(dead_code, reason = "for the simulation alone")]
+    pub(crate) fn is_dark(&self) -> bool {
+        self.0.lock().unwrap().failing == Some(Fault::PowerLoss)
+    }
+
+    /// A fault has begun.
+    #[allow(dead_code, reason = "for the simulation alone")]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.lock().unwrap().failing.is_some()
     }
 
     #[allow(dead_code, reason = "for the tests of the store alone")]
@@ -194,8 +207,15 @@ impl StorageBackend for Disk {
         }
         let mut state = self.0.lock().unwrap();
         state.count()?;
-        state.synced = state.current.clone();
-        state.dirty.clear();
+        let State { current, synced, dirty, .. } = &mut *state;
+        synced.resize(current.len(), 0);
+        for (sector, _) in std::mem::take(dirty) {
+            let at = sector * SECTOR;
+            let end = (at + SECTOR).min(current.len());
+            if at < end {
+                synced[at..end].copy_from_slice(&current[at..end]);
+            }
+        }
         state.lengths.clear();
         Ok(())
     }

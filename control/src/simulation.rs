@@ -1,0 +1,129 @@
+//! Members in virtual time on one thread: everything that happens is drawn from a seed, and happens again with it.
+//!
+//! Real are the state machine, the plane with its keeper, consensus with the whole engine, the members' calls as they are
+//! encoded, and the store with its database. Simulated are the clock, the order in which tasks run (`scheduler.rs`), the
+//! network under the encoded calls (`net.rs`) and the disk under the database (`tests/disk`). Not here: TLS, HTTP and
+//! sockets, and the API's.
+//!
+//! ```sh
+//! control/simulate 1000           # RINGWAY_SIM_SEEDS=1000 cargo test -p ringway-control --lib simulation, and faster
+//! control/simulate --seed 17      # RINGWAY_SIM_SEED=17: one, with its trace
+//! ```
+#![allow(clippy::print_stdout, reason = "a simulation says which seeds it plays, and a single one what happens")]
+
+mod clients;
+#[path = "../tests/disk/mod.rs"]
+mod disk;
+mod faults;
+#[path = "../tests/linear/mod.rs"]
+mod linear;
+mod member;
+mod net;
+mod scheduler;
+mod world;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+pub(crate) use self::scheduler::Runtime;
+
+use self::disk::Random;
+use self::faults::Cluster;
+use self::scheduler::Scheduler;
+use self::world::World;
+
+/// Clients that read and write.
+const CLIENTS: u64 = 3;
+/// Seeds that every test run plays.
+const SEEDS: u64 = 8;
+/// Failures that are worth being seen at a time.
+const FAILED_MAX: usize = 10;
+
+/// The trace's hash and what there was in it; or what went wrong.
+fn play(seed: u64, loud: bool) -> Result<(String, String), String> {
+    Scheduler::run(seed, async move {
+        let world = World::new(loud);
+        let scheduler = Scheduler::current().expect("a simulation runs");
+        let mut cluster = Cluster::new(seed, world.clone(), scheduler.clone());
+        cluster.form().await;
+        let mut random = Random::new(seed ^ 0xc11e);
+        for _ in 0..CLIENTS {
+            let client = cluster.record.clone().registers(Random::new(random.below(u64::MAX)));
+            drop(scheduler.spawn(0, client));
+        }
+        drop(scheduler.spawn(0, cluster.record.clone().lease(Random::new(random.below(u64::MAX)))));
+        cluster.suffer().await;
+        cluster.recover().await;
+        if world.is_good() {
+            cluster.record.check(&world.commands());
+        }
+        world.finish()
+    })
+}
+
+/// Plays a seed for its hash; a failure says how to see it again.
+fn hash_of(seed: u64, loud: bool) -> Result<String, String> {
+    let played = catch_unwind(AssertUnwindSafe(|| play(seed, loud)));
+    let why = match played {
+        Ok(Ok((hash, summary))) => {
+            println!("seed {seed}: {hash}, {summary}");
+            return Ok(hash);
+        }
+        Ok(Err(why)) => why,
+        Err(_) => "it panicked, see above".to_owned(),
+    };
+    let why = format!("seed {seed} fails; play it again by\n    control/simulate --seed {seed}\n{why}");
+    println!("{why}");
+    Err(why)
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+#[test]
+fn members_keep_their_promises_whatever_happens_to_them() {
+    if let Some(seed) = number("RINGWAY_SIM_SEED") {
+        hash_of(seed, true).unwrap_or_else(|why| panic!("{why}"));
+        return;
+    }
+    let (first, seeds) = (number("RINGWAY_SIM_FIRST").unwrap_or(1), number("RINGWAY_SIM_SEEDS").unwrap_or(SEEDS));
+    let (next, failed) = (AtomicU64::new(first), Mutex::new(BTreeSet::new()));
+    // Each seed has its thread for itself; that several are played at a time changes none of them.
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Relaxed);
+                    if seed >= first + seeds || failed.lock().unwrap().len() >= FAILED_MAX {
+                        return;
+                    }
+                    if hash_of(seed, false).is_err() {
+                        failed.lock().unwrap().insert(seed);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "seeds {failed:?} fail; play them again by `control/simulate --seed N`");
+}
+
+#[test]
+fn a_seed_is_played_twice_alike_and_another_otherwise() {
+    let play = |seed| hash_of(seed, false).unwrap_or_else(|why| panic!("{why}"));
+    let first = play(1);
+    // In a process of its own: other addresses, another state of the system's randomness.
+    let here = std::env::current_exe().expect("a test runs");
+    let again = std::process::Command::new(here)
+        .args(["--exact", "simulation::members_keep_their_promises_whatever_happens_to_them", "--nocapture"])
+        .env("RINGWAY_SIM_SEED", "1")
+        .output()
+        .expect("this program starts");
+    let again = String::from_utf8_lossy(&again.stdout);
+    assert!(again.contains(&format!("seed 1: {first}")), "{first} is not in\n{again}");
+    assert_eq!(play(1), first);
+    assert_ne!(play(2), first);
+}

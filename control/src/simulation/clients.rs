@@ -1,0 +1,307 @@
+//! Clients that read, write and compare-and-set through any member, keep a lease alive, and remember all they were told.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::disk::Random;
+use super::linear::{self, Call, Operation};
+use super::member::Life;
+use super::scheduler::Scheduler;
+use super::world::World;
+use crate::consensus::{Read, Role};
+use crate::plane::PlaneError;
+use crate::state::{Backend, By, Command, Condition, Key, Object, Op, State, Txn};
+
+/// The registers.
+pub(super) const KEYS: [&str; 3] = ["a", "b", "c"];
+/// Of the lease that is kept alive.
+const LEASE: Duration = Duration::from_secs(3);
+/// Longer than a member takes to say that it does not know.
+const PATIENCE_MS: u64 = 8_000;
+
+/// What became of a write of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Written,
+    Failed,
+    Unknown,
+}
+
+#[derive(Default)]
+struct Told {
+    operations: Vec<(usize, Operation)>,
+    writes: BTreeMap<u64, Outcome>,
+}
+
+/// What the clients share. All clones are one.
+#[derive(Clone)]
+pub(super) struct Record {
+    pub(super) world: World,
+    pub(super) scheduler: Scheduler,
+    /// Processes that run.
+    pub(super) members: Arc<Mutex<BTreeMap<u64, Life>>>,
+    told: Arc<Mutex<Told>>,
+    next_value: Arc<AtomicU64>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+fn key(index: usize) -> Key {
+    Key::Backend { service: "s".to_owned(), id: KEYS[index].to_owned() }
+}
+
+/// A register's value, and the revision that wrote it; 0 and 0 before the first.
+fn register(state: &State, index: usize) -> (u64, u64) {
+    let entry = state.objects.get(&key(index));
+    entry.map_or((0, 0), |entry| (value(&entry.object).unwrap_or(0), entry.modified))
+}
+
+/// The value is in the backend's `source`.
+fn value(object: &Object) -> Option<u64> {
+    let Object::Backend(backend) = object else { return None };
+    backend.source.as_deref()?.strip_prefix('w')?.parse().ok()
+}
+
+/// Writes a register; `over`: only what this revision wrote.
+fn write(index: usize, value: u64, over: Option<u64>) -> Command {
+    let backend = Backend {
+        address: "10.0.0.1:80".to_owned(),
+        weight: 100,
+        tier: 0,
+        zone: None,
+        state: crate::state::BackendState::Ready,
+        ejected: false,
+        lease: None,
+        source: Some(format!("w{value}")),
+    };
+    Command::Txn(Txn {
+        by: By::default(),
+        request: None,
+        conditions: over.map(|modified| Condition { key: key(index), modified }).into_iter().collect(),
+        ops: vec![Op::Put { key: key(index), object: Object::Backend(backend) }],
+        force: true,
+    })
+}
+
+impl Record {
+    pub(super) fn new(world: World, scheduler: Scheduler) -> Self {
+        Self {
+            world,
+            scheduler,
+            members: Arc::default(),
+            told: Arc::default(),
+            next_value: Arc::new(AtomicU64::new(1)),
+            stop: Arc::default(),
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap()
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    /// Any process that runs.
+    fn any(&self, random: &mut Random) -> Option<Life> {
+        let members = self.members.lock().unwrap();
+        let at = random.below(members.len().max(1) as u64) as usize;
+        members.values().nth(at).cloned()
+    }
+
+    /// Has a member do something; `None`: it died over it, or it took too long.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        life: &Life,
+        patience: Duration,
+        what: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.scheduler.spawn(life.group, async move { drop(sender.send(what.await)) }));
+        timeout(patience, receiver).await.ok()?.ok()
+    }
+
+    fn done(&self, index: usize, call: Call, invoked: u64, returned: Option<u64>) {
+        let ends = if returned.is_some() { "" } else { ", perhaps" };
+        self.world.note(format_args!("{} {call:?}{ends}", KEYS[index]));
+        self.told().operations.push((index, Operation { call, invoked, returned }));
+    }
+
+    async fn read(&self, life: &Life, index: usize, patience: Duration) -> Option<(u64, u64)> {
+        let plane = Arc::clone(&life.plane);
+        let invoked = self.world.tick();
+        let read = async move { plane.barrier().await.map(|()| register(&plane.state(), index)) };
+        let found = self.ask(life, patience, read).await?.ok()?;
+        self.done(index, Call::Read(found.0), invoked, Some(self.world.tick()));
+        Some(found)
+    }
+
+    /// By the leader's lease: no member is asked.
+    async fn read_by_lease(&self, index: usize) {
+        let leader = {
+            let members = self.members.lock().unwrap();
+            members.values().find(|life| life.status().role == Role::Leader).cloned()
+        };
+        let Some(life) = leader else { return };
+        let (node, plane) = (life.node.clone(), Arc::clone(&life.plane));
+        let invoked = self.world.tick();
+        let read = async move { node.read_barrier(Read::Lease).await.map(|()| register(&plane.state(), index)) };
+        if let Some(Ok((found, _))) = self.ask(&life, Duration::from_secs(8), read).await {
+            self.world.count("reads by lease");
+            self.done(index, Call::Read(found), invoked, Some(self.world.tick()));
+        }
+    }
+
+    /// Unconditionally, or only over what is `expected`; what the register is then, as far as that is known.
+    async fn write(
+        &self,
+        life: &Life,
+        index: usize,
+        expected: Option<(u64, u64)>,
+        patience: Duration,
+    ) -> Option<(u64, u64)> {
+        let value = self.next_value.fetch_add(1, Relaxed);
+        let (plane, command) = (Arc::clone(&life.plane), write(index, value, expected.map(|(_, revision)| revision)));
+        let call = expected.map_or(Call::Write(value), |(expected, _)| Call::Swap(expected, value));
+        let invoked = self.world.tick();
+        let answer = self.ask(life, patience, async move { plane.propose(&command).await }).await;
+        let (outcome, known) = match answer {
+            Some(Ok(done)) => {
+                self.done(index, call, invoked, Some(self.world.tick()));
+                self.world.count("writes");
+                (Outcome::Written, Some((value, done.revision)))
+            }
+            Some(Err(PlaneError::Refused(refusal))) if refusal.code == "stale" && expected.is_some() => {
+                let refused = Call::Refused(expected.map_or(0, |(value, _)| value));
+                self.done(index, refused, invoked, Some(self.world.tick()));
+                (Outcome::Failed, None)
+            }
+            Some(Err(PlaneError::NoLeader)) => (Outcome::Failed, None),
+            Some(Err(PlaneError::Unknown)) | None => {
+                self.done(index, call, invoked, None);
+                self.world.count("writes of unknown outcome");
+                (Outcome::Unknown, None)
+            }
+            Some(Err(error)) => {
+                self.world.violation(format_args!("a write is answered {error}"));
+                (Outcome::Failed, None)
+            }
+        };
+        self.told().writes.insert(value, outcome);
+        known
+    }
+
+    /// Reads and writes until it is stopped.
+    pub(super) async fn registers(self, mut random: Random) {
+        let mut known: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+        while !self.stopped() {
+            sleep(Duration::from_millis(5 + random.below(120))).await;
+            let index = random.below(KEYS.len() as u64) as usize;
+            // Some are impatient: what they give up on may come about all the same.
+            let patience = Duration::from_millis([PATIENCE_MS, PATIENCE_MS, 300][random.below(3) as usize]);
+            let Some(life) = self.any(&mut random) else { continue };
+            let now = match (random.below(10), known.get(&index).copied()) {
+                (0, _) => self.write(&life, index, None, patience).await,
+                (1..=5, Some(expected)) => self.write(&life, index, Some(expected), patience).await,
+                (6, _) => {
+                    self.read_by_lease(index).await;
+                    continue;
+                }
+                _ => self.read(&life, index, patience).await,
+            };
+            match now {
+                Some(now) => drop(known.insert(index, now)),
+                None => drop(known.remove(&index)),
+            }
+        }
+    }
+
+    /// Keeps a lease alive by whoever answers: it does not end before its time.
+    pub(super) async fn lease(self, mut random: Random) {
+        let mut lease: Option<(u64, Instant)> = None;
+        while !self.stopped() {
+            sleep(Duration::from_millis(100 + random.below(200))).await;
+            let Some(life) = self.any(&mut random) else { continue };
+            let plane = Arc::clone(&life.plane);
+            let begun = Instant::now();
+            let patience = Duration::from_secs(1);
+            let Some((id, heard)) = lease else {
+                let ttl_ms = LEASE.as_millis() as u64;
+                let grant = Command::LeaseGrant { owner: "kept".to_owned(), ttl_ms };
+                let granted = self.ask(&life, patience, async move { plane.propose(&grant).await }).await;
+                lease = granted.and_then(Result::ok).map(|done| (done.id, begun));
+                continue;
+            };
+            let kept = self.ask(&life, patience, async move { plane.keep_alive(vec![id]).await }).await;
+            match kept {
+                Some(Ok(missing)) if missing.is_empty() => {
+                    self.world.count("heartbeats of a lease");
+                    lease = Some((id, begun));
+                }
+                Some(Ok(_)) => {
+                    if heard.elapsed() < LEASE {
+                        let silence = heard.elapsed();
+                        self.world.violation(format_args!("lease {id} is gone {silence:?} after it was kept alive"));
+                    }
+                    lease = None;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads every register once more, through a member that must answer.
+    pub(super) async fn read_all(&self, life: &Life) {
+        for index in 0..KEYS.len() {
+            if self.read(life, index, Duration::from_secs(8)).await.is_none() {
+                self.world.violation(format_args!("m{} does not answer when all is well", life.id));
+            }
+        }
+    }
+
+    /// A write that must succeed now.
+    pub(super) async fn write_at(&self, life: &Life) -> bool {
+        self.write(life, 0, None, Duration::from_secs(8)).await.is_some()
+    }
+
+    /// Whether there is an order that explains what every client was told, and whether the log has what it must.
+    pub(super) fn check(&self, commands: &[(u64, Bytes)]) {
+        let told = self.told();
+        for (index, name) in KEYS.iter().enumerate() {
+            let history: Vec<Operation> =
+                told.operations.iter().filter(|(of, _)| *of == index).map(|(_, operation)| *operation).collect();
+            if let Err(why) = linear::check(0, &history) {
+                self.world.violation(format_args!("{name} is not linearizable: {why}"));
+            }
+        }
+        let mut places: BTreeMap<u64, u64> = BTreeMap::new();
+        for (_, command) in commands {
+            let Ok(Command::Txn(txn)) = postcard::from_bytes(command) else { continue };
+            for op in &txn.ops {
+                if let Op::Put { object, .. } = op
+                    && let Some(value) = value(object)
+                {
+                    *places.entry(value).or_default() += 1;
+                }
+            }
+        }
+        for (value, outcome) in &told.writes {
+            let found = places.get(value).copied().unwrap_or(0);
+            match outcome {
+                Outcome::Written if found != 1 => {
+                    self.world.violation(format_args!("w{value} was acknowledged and is {found} times in the log"));
+                }
+                Outcome::Unknown if found > 1 => {
+                    self.world.violation(format_args!("w{value} is {found} times in the log"));
+                }
+                _ => {}
+            }
+        }
+    }
+}

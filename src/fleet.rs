@@ -3,12 +3,12 @@
 
 use anyhow::Context;
 use ringway_config::model::Config;
-use ringway_config::{Diagnostics, FleetConfig, Loaded};
+use ringway_config::{Diagnostics, FleetConfig, Loaded, Severity};
 use ringway_control::client::Client;
-use ringway_control::state::{Key, Object, Vote};
+use ringway_control::state::{Key, Object, Rollout, Vote};
 use ringway_control::view::View;
-use ringway_control::wire::Heartbeat;
-use ringway_proxy::{Proxy, Source, TopologyStatus};
+use ringway_control::wire::{Heartbeat, RolloutView};
+use ringway_proxy::{Proxy, ReloadError, Source, TopologyStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,7 +119,7 @@ impl Fleet {
                 tracing::error!(%diagnostics, "the stored topology does not fit the file: the file alone is in force");
                 let mut state = self.state();
                 state.target = FleetConfig::default();
-                state.stuck = Some(first_line(&diagnostics.to_string()));
+                state.stuck = Some(first_error(&diagnostics));
                 alone
             }
         }
@@ -181,7 +181,9 @@ impl Fleet {
     /// Puts into force what the fleet has agreed on, and votes on what it has not yet.
     fn apply(&self, proxy: &Proxy, view: &Arc<View>) {
         let target = view.in_force(&self.client.name);
-        let canary = view.rollout.as_ref().map(|rollout| rollout.id).filter(|_| target.objects != view.objects);
+        // Also where the change makes no difference any more: the leader waits for everyone that goes first.
+        let goes_first = |rollout: &&RolloutView| Rollout::in_cohort(rollout.id, &self.client.name, rollout.percent);
+        let canary = view.rollout.as_ref().filter(goes_first).map(|rollout| rollout.id);
         self.aim(&target);
         match proxy.reload() {
             Ok(_) => {
@@ -199,7 +201,7 @@ impl Fleet {
                 }
             }
             // Logged inside.
-            Err(error) => self.state().stuck = Some(first_line(&error.to_string())),
+            Err(error) => self.state().stuck = Some(reason(&error)),
         }
         self.vote(proxy, view);
     }
@@ -228,14 +230,13 @@ impl Fleet {
         let cache = self.client.cache();
         cache.place_certificates(candidate).map_err(|error| format!("certificates: {error}"))?;
         let fleet = self.fleet_config(candidate);
-        let loaded =
-            ringway_config::load_file_with(&self.file, &fleet).map_err(|error| first_line(&error.to_string()))?;
+        let loaded = ringway_config::load_file_with(&self.file, &fleet).map_err(|error| first_error(&error))?;
         let named = fleet_services(&fleet);
-        let prepared = proxy.prepare(loaded.config).map_err(|error| first_line(&error.to_string()))?;
+        let prepared = proxy.prepare(loaded.config).map_err(|error| reason(&error))?;
         // Services that only this proxy's file knows are its own business.
         let rings = prepared.rings.iter().filter(|(name, _)| named.contains(name.as_str()));
         let text: String = rings.map(|(name, digest)| format!("{name}={digest:016x};")).collect();
-        Ok((text, prepared.moved))
+        Ok((Vote::digest(candidate.epoch, candidate.revision, &text), prepared.moved))
     }
 
     fn heartbeat(&self, proxy: &Proxy) -> Heartbeat {
@@ -283,6 +284,20 @@ fn fleet_services(fleet: &FleetConfig) -> BTreeSet<String> {
     names
 }
 
+/// Why a configuration is not in force, in a line.
+fn reason(error: &ReloadError) -> String {
+    match error {
+        ReloadError::Invalid(diagnostics) => first_error(diagnostics),
+        other => first_line(&other.to_string()),
+    }
+}
+
+/// The findings stand in the order of the file: what comes first may be a warning, and no reason.
+fn first_error(diagnostics: &Diagnostics) -> String {
+    let error = diagnostics.0.iter().find(|finding| finding.severity == Severity::Error);
+    first_line(&error.or(diagnostics.0.first()).map(ToString::to_string).unwrap_or_default())
+}
+
 fn first_line(text: &str) -> String {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
@@ -313,5 +328,26 @@ pub(crate) fn summary(object: &Object) -> String {
             }
             text
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_the_first_error_and_no_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("proxy.yaml");
+        let text = "control: { members: [ \"http://127.0.0.1:1\" ], directory: d }\n\
+                    listeners:\n\
+                    \x20 - { name: a, address: \"127.0.0.1:0\", service: later }\n\
+                    \x20 - { name: b, address: nowhere, service: later }\n";
+        std::fs::write(&file, text).unwrap();
+        let found = ringway_config::load_file_with(&file, &FleetConfig::default()).unwrap_err();
+        assert_eq!(found.0[0].severity, Severity::Warning, "{found}");
+        let told = first_error(&found);
+        assert!(told.starts_with("error[") && told.contains(":4:"), "{told}");
+        assert_eq!(reason(&ReloadError::Invalid(found)), told);
     }
 }

@@ -18,7 +18,7 @@ pub use model::{
     Backend, BackendState, Certificate, Change, Entry, Key, KeyError, Lease, Lock, NAME_BYTES_MAX, Object, Revision,
     Role, TEXT_BYTES_MAX, Text, Token, is_name,
 };
-pub use rollout::{Errors, Phase, Policy, Rollout, Step, Vote};
+pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
 pub use validate::fleet_config;
 pub(crate) use validate::{CONTROL_PLANE, from_objects, object as check_object};
 

@@ -89,7 +89,7 @@ impl Replaced {
 pub struct RolloutView {
     /// Its number.
     pub id: u64,
-    /// Share of the proxies that it holds for, in percent.
+    /// It holds for proxies whose hash lies below, in percent of all hashes: see [`Rollout::threshold`].
     pub percent: u8,
     /// Objects as they will be.
     pub changes: Vec<Replaced>,
@@ -99,7 +99,11 @@ impl RolloutView {
     /// Of a rollout that is under way.
     #[must_use]
     pub fn of(rollout: &Rollout) -> Self {
-        Self { id: rollout.id, percent: rollout.percent(), changes: rollout.changes.iter().map(Replaced::of).collect() }
+        Self {
+            id: rollout.id,
+            percent: rollout.threshold(),
+            changes: rollout.changes.iter().map(Replaced::of).collect(),
+        }
     }
 }
 

@@ -103,23 +103,51 @@ pub enum Step {
     Abort(String),
 }
 
-/// What the leader has seen of failed requests, in millionths of all, since the phase began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Errors {
-    /// Of proxies that the change holds for.
+/// What the leader has seen of the proxies since a stage began.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// Failed requests of proxies that have the change in force, in millionths of all.
     pub cohort_ppm: u32,
-    /// Of the others; where there are none, of the same before.
+    /// Of the others; where they say too little, with what all did before.
     pub rest_ppm: u32,
     /// Requests that the cohort's figure stands on.
     pub cohort_requests: u64,
-    /// Proxies of the cohort that are gone since.
+    /// Participants of the cohort that are gone.
     pub cohort_lost: u32,
+    /// Participants of the cohort that this leader has not heard of yet.
+    pub cohort_unheard: u32,
+    /// Participants of the cohort that do not have the change in force.
+    pub cohort_waiting: u32,
+    /// One of those, with its reason if it has told one.
+    pub straggler: Option<String>,
+    /// A proxy of the cohort that has met what it cannot put into force, and why.
+    pub stuck: Option<String>,
+    /// For how long, all in all, any of the cohort was without the change.
+    pub waited_ms: u64,
+    /// For how long all of the cohort have had it; `None`: not all have.
+    pub baked_ms: Option<u64>,
 }
 
-/// Requests below which a rate says nothing.
-const REQUESTS_MIN: u64 = 20;
+/// What a vote's digest is of: epoch and revision of the topology under the change. `None`: an older proxy has not said.
+fn basis(digest: &str) -> Option<(u64, u64)> {
+    let (prefix, _) = digest.split_once(';')?;
+    let (epoch, revision) = prefix.split_once('.')?;
+    Some((epoch.parse().ok()?, revision.parse().ok()?))
+}
+
+impl Vote {
+    /// A digest that is compared only with those of the same revision: backends come and go while proxies build. Older
+    /// proxies have only the rings, which begin with a service's name and `=`.
+    #[must_use]
+    pub fn digest(epoch: u64, revision: u64, rings: &str) -> String {
+        format!("{epoch}.{revision};{rings}")
+    }
+}
 
 impl Rollout {
+    /// Requests below which a rate says nothing.
+    pub const REQUESTS_MIN: u64 = 20;
+
     /// Share of the proxies that it holds for now, in percent.
     #[must_use]
     pub fn percent(&self) -> u8 {
@@ -130,12 +158,42 @@ impl Rollout {
         }
     }
 
+    /// The share as proxies are told it: those belong to it whose hash lies below, in percent of all hashes.
+    ///
+    /// The least value that takes in `percent` of the participants, rounded up: of three proxies, one in ten would mostly
+    /// be nobody, and a change that nobody has tried would hold for all. Proxies of any version compare their own hash
+    /// with a number, so they need not know each other.
+    #[must_use]
+    pub fn threshold(&self) -> u8 {
+        let percent = self.percent();
+        if percent == 0 || percent >= 100 || self.participants.is_empty() {
+            return percent;
+        }
+        let wanted = (self.participants.len() * usize::from(percent)).div_ceil(100);
+        let mut counts = [0_usize; 100];
+        for proxy in &self.participants {
+            counts[usize::from(Self::bucket(self.id, proxy))] += 1;
+        }
+        let mut inside = 0;
+        let enough = |count: &usize| {
+            inside += count;
+            inside >= wanted
+        };
+        // A hundred buckets: below the last one are all participants.
+        counts.iter().position(enough).map_or(100, |bucket| bucket as u8 + 1)
+    }
+
     /// Whether a proxy belongs to a share: every proxy, and the leader, say the same.
     #[must_use]
-    pub fn in_cohort(id: u64, proxy: &str, percent: u8) -> bool {
+    pub fn in_cohort(id: u64, proxy: &str, threshold: u8) -> bool {
+        Self::bucket(id, proxy) < threshold
+    }
+
+    /// Its place among all hashes, in percent: 0 to 99.
+    fn bucket(id: u64, proxy: &str) -> u8 {
         let hash = xxhash_rust::xxh3::xxh3_64_with_seed(proxy.as_bytes(), id);
         // Multiplied, not divided: 100 takes everybody.
-        (u128::from(hash) * 100) >> 64 < u128::from(percent)
+        ((u128::from(hash) * 100) >> 64) as u8
     }
 
     pub(super) fn vote(&mut self, votes: BTreeMap<String, Vote>) -> Result<(), Refusal> {
@@ -151,30 +209,52 @@ impl Rollout {
     /// What should come next. `elapsed_ms`: since this phase was entered, by the clock of who asks: after a change of
     /// leader it begins anew, never shorter.
     #[must_use]
-    pub fn next(&self, elapsed_ms: u64, errors: Errors) -> Step {
+    pub fn next(&self, elapsed_ms: u64, observed: &Observed) -> Step {
         match &self.phase {
             Phase::Committed(_) | Phase::Aborted(_) => Step::Wait(u64::MAX),
             Phase::Preparing => self.prepared(elapsed_ms),
-            Phase::Stage(index) => {
-                if errors.cohort_lost > 0 {
-                    return Step::Abort(format!("{} proxies that had the change are gone", errors.cohort_lost));
-                }
-                let margin = u32::from(self.policy.error_margin_percent) * 10_000;
-                if errors.cohort_requests >= REQUESTS_MIN && errors.cohort_ppm > errors.rest_ppm.saturating_add(margin)
-                {
-                    return Step::Abort(format!(
-                        "proxies that had the change failed {:.2} % of requests, the others {:.2} %",
-                        f64::from(errors.cohort_ppm) / 10_000.0,
-                        f64::from(errors.rest_ppm) / 10_000.0
-                    ));
-                }
-                if elapsed_ms < self.policy.bake_ms {
-                    return Step::Wait(self.policy.bake_ms - elapsed_ms);
-                }
-                let next = index + 1;
-                if (next as usize) < self.policy.stages_percent.len() { Step::Advance(next) } else { Step::Commit }
-            }
+            Phase::Stage(index) => match self.harm(observed) {
+                Some(reason) => Step::Abort(reason),
+                None => self.baked(index + 1, observed),
+            },
         }
+    }
+
+    /// What speaks against the change where it is in force.
+    fn harm(&self, observed: &Observed) -> Option<String> {
+        if observed.cohort_lost > 0 {
+            return Some(format!("{} proxies that had the change are gone", observed.cohort_lost));
+        }
+        if let Some(why) = &observed.stuck {
+            return Some(format!("stuck where it goes first: {why}"));
+        }
+        let margin = u32::from(self.policy.error_margin_percent) * 10_000;
+        let enough = observed.cohort_requests >= Self::REQUESTS_MIN;
+        (enough && observed.cohort_ppm > observed.rest_ppm.saturating_add(margin)).then(|| {
+            format!(
+                "proxies that had the change failed {:.2} % of requests, the others {:.2} %",
+                f64::from(observed.cohort_ppm) / 10_000.0,
+                f64::from(observed.rest_ppm) / 10_000.0
+            )
+        })
+    }
+
+    /// What a share has not in force yet cannot be watched there.
+    fn baked(&self, next: u32, observed: &Observed) -> Step {
+        let Some(baked_ms) = observed.baked_ms else {
+            if observed.waited_ms < self.policy.deadline_ms {
+                return Step::Wait(self.policy.deadline_ms - observed.waited_ms);
+            }
+            return Step::Abort(format!(
+                "{} of the proxies that go first have not put it into force in time, {} among them",
+                observed.cohort_waiting + observed.cohort_unheard,
+                observed.straggler.as_deref().unwrap_or("none heard of"),
+            ));
+        };
+        if baked_ms < self.policy.bake_ms {
+            return Step::Wait(self.policy.bake_ms - baked_ms);
+        }
+        if (next as usize) < self.policy.stages_percent.len() { Step::Advance(next) } else { Step::Commit }
     }
 
     fn prepared(&self, elapsed_ms: u64) -> Step {
@@ -189,13 +269,12 @@ impl Rollout {
                 more => format!("refused by {more} proxies, first {first}"),
             });
         }
-        let mut digests: Vec<(&str, &str)> =
-            self.votes.iter().map(|(proxy, vote)| (vote.digest.as_str(), proxy.as_str())).collect();
-        digests.sort_unstable();
-        if let (Some(first), Some(last)) = (digests.first(), digests.last())
-            && first.0 != last.0
-        {
-            return Step::Abort(format!("{} and {} would build different rings from it", first.1, last.1));
+        let mut first: BTreeMap<Option<(u64, u64)>, (&str, &str)> = BTreeMap::new();
+        for (proxy, vote) in &self.votes {
+            let (digest, other) = *first.entry(basis(&vote.digest)).or_insert((&vote.digest, proxy));
+            if digest != vote.digest {
+                return Step::Abort(format!("{other} and {proxy} would build different rings from it"));
+            }
         }
         if self.votes.len() >= self.participants.len() {
             return if self.policy.stages_percent.is_empty() { Step::Commit } else { Step::Advance(0) };

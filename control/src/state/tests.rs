@@ -168,6 +168,18 @@ fn votes(state: &mut State, id: u64, votes: &[(&str, Vote)]) {
     state.apply(ORIGIN, Command::RolloutVotes { id, votes }).unwrap();
 }
 
+/// What ends a stage, and a word of the reason; all of them although the time is over.
+fn harms() -> [(Observed, &'static str); 4] {
+    let baked = || Observed { baked_ms: Some(60_000), ..Observed::default() };
+    let straggler = Some("p: bind".into());
+    [
+        (Observed { cohort_ppm: 20_001, rest_ppm: 10_000, cohort_requests: 1000, ..baked() }, "failed 2.00 %"),
+        (Observed { cohort_lost: 1, ..baked() }, "1 proxies that had the change are gone"),
+        (Observed { stuck: Some("p: bind".into()), ..baked() }, "stuck where it goes first: p: bind"),
+        (Observed { cohort_waiting: 1, straggler, waited_ms: 10_000, ..Observed::default() }, "in time, p: bind among"),
+    ]
+}
+
 #[test]
 fn a_rollout_holds_when_all_have_said_yes() {
     let mut state = fresh();
@@ -176,16 +188,20 @@ fn a_rollout_holds_when_all_have_said_yes() {
     assert_eq!(code(state.apply(ORIGIN, Command::Txn(txn(vec![document("{}")])))), "rollout_active");
     state.apply(ORIGIN, Command::Txn(txn(vec![put("backend/api/b", backend(2))]))).unwrap();
     votes(&mut state, id, &[("p", vote(None, "d")), ("stranger", vote(Some("no"), "x"))]);
-    assert_eq!(state.rollout().unwrap().next(100, Errors::default()), Step::Wait(9_900));
+    assert_eq!(state.rollout().unwrap().next(100, &Observed::default()), Step::Wait(9_900));
     votes(&mut state, id, &[("q", vote(None, "d")), ("p", vote(Some("late no"), "d"))]);
-    assert_eq!(state.rollout().unwrap().next(100, Errors::default()), Step::Advance(0));
+    assert_eq!(state.rollout().unwrap().next(100, &Observed::default()), Step::Advance(0));
     state.apply(ORIGIN, Command::RolloutAdvance { id, stage: 0 }).unwrap();
     assert_eq!(code(state.apply(ORIGIN, Command::RolloutAdvance { id, stage: 0 })), "wrong_stage");
     let running = state.rollout().unwrap();
-    assert_eq!((running.percent(), running.next(1000, Errors::default())), (50, Step::Wait(29_000)));
-    assert_eq!(running.next(30_000, Errors::default()), Step::Commit);
-    let bad = Errors { cohort_ppm: 20_001, rest_ppm: 10_000, cohort_requests: 1000, cohort_lost: 0 };
-    assert!(matches!(running.next(0, bad), Step::Abort(_)));
+    let baked = |ms| Observed { baked_ms: Some(ms), ..Observed::default() };
+    assert_eq!((running.percent(), running.next(1000, &baked(1000))), (50, Step::Wait(29_000)));
+    assert_eq!(running.next(30_000, &baked(30_000)), Step::Commit);
+    assert_eq!(running.next(40_000, &Observed::default()), Step::Wait(10_000), "nobody has it: nothing is watched");
+    for (bad, why) in harms() {
+        let Step::Abort(reason) = running.next(0, &bad) else { panic!("{bad:?}") };
+        assert!(reason.contains(why), "{reason}");
+    }
     state.apply(ORIGIN, Command::RolloutCommit { id, at_ms: 7 }).unwrap();
     assert_eq!(state.revision, 2);
     assert!(state.object(&key("document/main")).is_some());
@@ -204,7 +220,7 @@ fn a_rollout_ends_with_the_first_no_two_digests_or_silence() {
         let mut state = fresh();
         let id = rollout(&mut state, Vec::new(), &["p", "q"]);
         votes(&mut state, id, given);
-        assert_eq!(state.rollout().unwrap().next(10_000, Errors::default()), Step::Abort(reason.into()));
+        assert_eq!(state.rollout().unwrap().next(10_000, &Observed::default()), Step::Abort(reason.into()));
         state.apply(ORIGIN, Command::RolloutAbort { id, reason: reason.into() }).unwrap();
         assert_eq!((state.revision, state.objects.size()), (0, 0));
     }
@@ -237,6 +253,57 @@ fn cohorts_grow_and_a_hundred_percent_is_everybody() {
     assert_eq!((of(0).len(), of(100).len()), (0, 1000));
     assert!((60..140).contains(&of(10).len()), "{}", of(10).len());
     assert!(of(10).iter().all(|name| of(50).contains(name)));
+}
+
+#[test]
+fn a_share_is_never_nobody_and_hardly_more_than_it_says() {
+    let mut exact = 0;
+    for id in 0..200 {
+        for count in [1_usize, 3, 10, 200] {
+            let mut before = 0;
+            for (stage, percent) in [1_u8, 10, 50, 99, 100].into_iter().enumerate() {
+                let names: Vec<String> = (0..count).map(|index| format!("edge-{index}")).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let mut state = fresh();
+                rollout(&mut state, vec![1, 10, 50, 99, 100], &names);
+                let mut rollout = state.rollout().unwrap().clone();
+                (rollout.id, rollout.phase) = (id, Phase::Stage(stage as u32));
+                let inside = names.iter().filter(|name| Rollout::in_cohort(id, name, rollout.threshold())).count();
+                let wanted = (count * usize::from(percent)).div_ceil(100);
+                assert!(
+                    inside >= wanted && inside >= before && inside <= wanted + 12,
+                    "{inside} of {count}, {percent} %"
+                );
+                exact += usize::from(count == 3 && inside == wanted);
+                before = inside;
+            }
+        }
+    }
+    assert!(exact > 950, "{exact} of 1000: only names that fall into one hundredth come together");
+}
+
+#[test]
+fn rings_are_compared_where_they_are_of_the_same_revision() {
+    let cases: [(&[(&str, Vote)], bool); 4] = [
+        // A backend has registered between the two.
+        (&[("p", vote(None, "1.100;s=0a;")), ("q", vote(None, "1.101;s=0b;"))], true),
+        (
+            &[("o", vote(None, "1.100;s=0a;")), ("p", vote(None, "1.101;s=0b;")), ("q", vote(None, "1.101;s=0c;"))],
+            false,
+        ),
+        // Older proxies do not say.
+        (&[("p", vote(None, "s=0a;")), ("q", vote(None, "1.101;s=0b;"))], true),
+        (&[("o", vote(None, "1.1=0a;")), ("p", vote(None, "1.1=0b;")), ("q", vote(None, "1.101;s=0b;"))], false),
+    ];
+    for (given, fits) in cases {
+        let mut state = fresh();
+        let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+        let id = rollout(&mut state, Vec::new(), &names);
+        votes(&mut state, id, given);
+        let step = state.rollout().unwrap().next(0, &Observed::default());
+        assert_eq!(step == Step::Commit, fits, "{step:?}");
+    }
+    assert_eq!(Vote::digest(1, 100, "s=0a;"), "1.100;s=0a;");
 }
 
 #[test]

@@ -415,7 +415,7 @@ impl Printer {
             for (service, count) in frozen {
                 writeln!(
                     std::io::stderr(),
-                    "{service}: {count} backends have sent no heartbeat, too many at once to be believed: they stay"
+                    "{service}: {count} backends have sent no heartbeat and stay: too many at once, or the last"
                 )?;
             }
         }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 /// Share of a service's leased backends that may expire within [`STORM_WINDOW`], in percent; one always may.
 const STORM_PERCENT: usize = 20;
 const STORM_WINDOW: Duration = Duration::from_secs(10);
+/// A storm that has grown no further for this long, and of which no more is overdue than may go at once, was some hosts' death.
+const CALM: Duration = Duration::from_secs(60);
 /// Leases that expire in one entry of the log.
 const EXPIRE_MAX: usize = 1000;
 
@@ -16,11 +18,18 @@ const EXPIRE_MAX: usize = 1000;
 pub(super) struct Brake {
     /// What has expired, by service: within the window, or since the storm began.
     gone: HashMap<String, VecDeque<Gone>>,
-    /// Services of which more is overdue than may go. Their counts are kept until nothing of them is overdue.
-    storms: BTreeSet<String>,
+    /// Services of which more is overdue than may go. Their counts are kept until the storm is over.
+    storms: BTreeMap<String, Storm>,
     frozen: BTreeMap<String, usize>,
     hanging: Hanging,
     written: Written,
+}
+
+struct Storm {
+    /// Backends that are overdue,
+    overdue: usize,
+    /// and since when there have been no more of them.
+    since: Instant,
 }
 
 struct Gone {
@@ -57,7 +66,7 @@ impl Brake {
         let mut rooms = self.rooms();
         let mut ids = Vec::new();
         for id in due {
-            if !self.is_held(state, *id, &rooms) && ids.len() < EXPIRE_MAX {
+            if !self.is_held(state, *id, &rooms, now) && ids.len() < EXPIRE_MAX {
                 self.let_go(*id, &mut rooms, now);
                 ids.push(*id);
             }
@@ -65,15 +74,28 @@ impl Brake {
         ids
     }
 
-    /// Ends storms of which nothing is overdue, and drops what does not count any more.
+    /// Ends storms that are over, and drops what does not count any more.
     fn forget(&mut self, state: &State, due: &[u64], now: Instant) {
         if !self.storms.is_empty() {
-            let overdue: BTreeSet<&str> =
-                due.iter().flat_map(|id| self.hanging.of(*id)).map(|load| self.hanging.name(load.service)).collect();
-            self.storms.retain(|service| overdue.contains(service.as_str()));
+            let mut overdue: HashMap<usize, usize> = HashMap::new();
+            for load in due.iter().flat_map(|id| self.hanging.of(*id)) {
+                *overdue.entry(load.service).or_default() += 1;
+            }
+            let services = &self.hanging.services;
+            let left = overdue.into_iter().map(|(service, count)| (services[service].name.as_str(), (service, count)));
+            let left: HashMap<&str, (usize, usize)> = left.collect();
+            self.storms.retain(|service, storm| {
+                let Some(&(index, count)) = left.get(service.as_str()) else { return false };
+                if count > storm.overdue {
+                    storm.since = now;
+                }
+                storm.overdue = count;
+                let few = count <= (services[index].leased * STORM_PERCENT / 100).max(1);
+                !(few && now - storm.since >= CALM)
+            });
         }
         for (service, list) in &mut self.gone {
-            let storm = self.storms.contains(service);
+            let storm = self.storms.contains_key(service);
             // A lease that is still there was proposed in vain.
             list.retain(|gone| !state.leases.contains_key(&gone.lease) && (storm || now - gone.at < STORM_WINDOW));
         }
@@ -91,7 +113,7 @@ impl Brake {
     }
 
     /// Whether a lease stays for the sake of any service that would lose by it.
-    fn is_held(&mut self, state: &State, id: u64, rooms: &[Room]) -> bool {
+    fn is_held(&mut self, state: &State, id: u64, rooms: &[Room], now: Instant) -> bool {
         let mut held = false;
         for loads in self.hanging.of(id).chunk_by(|a, b| a.service == b.service) {
             let name = self.hanging.name(loads[0].service);
@@ -99,7 +121,7 @@ impl Brake {
             let ready = loads.iter().filter(|load| load.ready).count();
             let storm = room.gone + loads.len() > room.allowed;
             if storm {
-                self.storms.insert(name.to_owned());
+                self.storms.entry(name.to_owned()).or_insert(Storm { overdue: 0, since: now });
             } else if ready == 0 || ready < room.ready || self.written.has(state, name) {
                 continue;
             }

@@ -149,6 +149,25 @@ fn a_storm_of_expiries_is_stopped_for_as_long_as_it_lasts() {
 }
 
 #[test]
+fn a_few_that_are_dead_go_one_after_another() {
+    let start = Instant::now();
+    let mut state = leased(4);
+    let mut keeper = Keeper::new(start);
+    let ids: Vec<u64> = state.leases.keys().copied().collect();
+    let mut gone = Vec::new();
+    for second in 0..200 {
+        // Two of four hosts die together.
+        keeper.handle_keep_alive(&state, &ids[2..], start + Duration::from_secs(second));
+        if run(&mut keeper, &mut state, start, second..second + 1) > 0 {
+            gone.push(second);
+        }
+    }
+    assert_eq!(gone.len(), 2, "{gone:?}");
+    assert!((60..80).contains(&(gone[1] - gone[0])), "{gone:?}");
+    assert!(keeper.frozen().is_empty());
+}
+
+#[test]
 fn a_lease_counts_for_as_many_backends_as_hang_on_it() {
     let start = Instant::now();
     let mut state = leased(0);

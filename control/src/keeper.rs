@@ -205,11 +205,15 @@ impl Keeper {
                 *counts.entry((service.clone(), digest.clone())).or_default() += 1;
             }
         }
+        let mut most: BTreeMap<&str, usize> = BTreeMap::new();
+        for ((service, _), count) in &counts {
+            let most = most.entry(service).or_default();
+            *most = (*most).max(*count);
+        }
         for view in fleet.iter_mut().filter(|view| synced(view)) {
             let differs = view.heartbeat.rings.iter().any(|(service, digest)| {
                 let own = counts.get(&(service.clone(), digest.clone())).copied().unwrap_or(0);
-                let most = counts.iter().filter(|((of, _), _)| of == service).map(|(_, count)| *count).max();
-                most.is_some_and(|most| most > own)
+                most.get(service.as_str()).is_some_and(|most| *most > own)
             });
             if differs {
                 view.state = Cow::Borrowed("drifted");

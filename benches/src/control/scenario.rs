@@ -221,7 +221,8 @@ pub async fn failover(members: &mut Members, effort: &Effort) -> Result<Vec<Row>
             .map(|(_, one)| one.url.clone())
             .collect();
         let api = members.api_of(&others)?;
-        put(&api, "failover/a", 1 + round as u64 * 2).await?;
+        // A hand-over of a moment ago may still have an answer that nobody knows.
+        members.wait("a write", async || put(&api, "failover/a", 1 + round as u64 * 2).await.ok()).await?;
         let began = Instant::now();
         members.kill(leader)?;
         members.wait("a write", async || put(&api, "failover/a", 2 + round as u64 * 2).await.ok()).await?;
@@ -235,7 +236,7 @@ pub async fn failover(members: &mut Members, effort: &Effort) -> Result<Vec<Row>
         let began = Instant::now();
         let body = json!({ "to": members.list[heir].node });
         if let Err(error) = all.json(Method::POST, "/v1/transfer", Some(&body)).await {
-            return Err(format!("hand over: {error}"));
+            return Err(format!("round {round}: hand over: {error}"));
         }
         members.wait("a write", async || put(&all, "failover/b", round as u64 + 1).await.ok()).await?;
         planned.push(began.elapsed().as_secs_f64() * 1e3);

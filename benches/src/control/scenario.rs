@@ -55,7 +55,8 @@ pub(super) fn text<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + '
 }
 
 async fn put(api: &Api, key: &str, weight: u64) -> std::result::Result<u64, String> {
-    let body = json!({ "address": "10.0.0.1:80", "weight": weight % 1600 });
+    // Never 0: a service that would be emptied by it is guarded.
+    let body = json!({ "address": "10.0.0.1:80", "weight": 1 + weight % 1600 });
     let answer = api.json(Method::PUT, &format!("/v1/objects/backend/{key}"), Some(&body)).await;
     answer.map_err(text("put"))?["revision"].as_u64().ok_or_else(|| "no revision".to_owned())
 }

@@ -5,6 +5,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::pki_types::ServerName;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,6 +33,8 @@ pub struct Authority {
     issues: Issues,
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
+    /// It was made just now.
+    pub is_new: bool,
 }
 
 /// A certificate and its key, in PEM.
@@ -65,6 +68,9 @@ pub enum AuthorityError {
         /// Why.
         reason: String,
     },
+    /// Neither a DNS name nor an IP address.
+    #[error("`{0}` is no host: write a DNS name or an IP address, without a port")]
+    Host(String),
     /// The system has no randomness.
     #[error("the system gives no random bytes")]
     Random,
@@ -108,7 +114,7 @@ impl Authority {
                 };
                 let key = KeyPair::from_pem(&key_text).map_err(|error| wrong(&key, error))?;
                 let issuer = Issuer::from_ca_cert_pem(&text, key).map_err(|error| wrong(&certificate, error))?;
-                Ok(Self { issues, certificate: text, issuer })
+                Ok(Self { issues, certificate: text, issuer, is_new: false })
             }
         }
     }
@@ -127,7 +133,7 @@ impl Authority {
         let certificate = params.self_signed(&key).map_err(wrong)?.pem();
         write(&key_path, &key.serialize_pem(), true)?;
         write(&path, &certificate, false)?;
-        Ok(Self { issues, certificate, issuer: Issuer::new(params, key) })
+        Ok(Self { issues, certificate, issuer: Issuer::new(params, key), is_new: true })
     }
 
     /// The authority's own certificate, in PEM: what those who check are given.
@@ -142,6 +148,9 @@ impl Authority {
     /// A host that is no name.
     pub fn issue(&self, name: &str, hosts: &[String], days: u64) -> Result<Issued, AuthorityError> {
         let wrong = |error: rcgen::Error| AuthorityError::Certificate { path: name.into(), reason: error.to_string() };
+        if let Some(host) = hosts.iter().find(|host| ServerName::try_from(host.as_str()).is_err()) {
+            return Err(AuthorityError::Host(host.clone()));
+        }
         let mut params = CertificateParams::new(hosts).map_err(wrong)?;
         valid(&mut params, name, days);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -207,4 +216,24 @@ fn valid(params: &mut CertificateParams, name: &str, days: u64) {
     params.not_after = begin + EARLIER + Duration::from_secs(days.saturating_mul(24 * 3600));
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path(), Issues::Members).unwrap();
+        assert!(authority.is_new && !Authority::open(directory.path(), Issues::Members).unwrap().is_new);
+        let issue =
+            |host: &str| authority.issue("m", &[host.to_owned()], 1).map(drop).map_err(|error| error.to_string());
+        for good in ["10.0.0.1", "::1", "control-1.example.com", "localhost"] {
+            assert_eq!(issue(good), Ok(()));
+        }
+        for bad in ["", "a b", "10.0.0.1:9700", "https://x", "a..b"] {
+            assert!(issue(bad).unwrap_err().contains("is no host"), "{bad}");
+        }
+    }
 }

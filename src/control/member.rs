@@ -84,6 +84,7 @@ pub(super) async fn join(
 fn issue_missing(directory: &Path, settings: &Settings, first: bool) -> anyhow::Result<()> {
     let members = Authority::open(directory, Issues::Members)?;
     let clients = Authority::open(directory, Issues::Clients)?;
+    told(directory, members.is_new || clients.is_new)?;
     let made = |path: &Path, what: &str| writeln!(std::io::stdout(), "made {}: {what}", path.display());
     let mut pairs = BTreeSet::new();
     let mut copies = Vec::new();
@@ -127,6 +128,14 @@ fn issue_missing(directory: &Path, settings: &Settings, first: bool) -> anyhow::
     Ok(())
 }
 
+/// An authority that nobody meant to make is a wrong path, most likely.
+fn told(directory: &Path, is_new: bool) -> anyhow::Result<()> {
+    if is_new {
+        writeln!(std::io::stdout(), "made a new authority in {}: nobody trusts it yet", directory.display())?;
+    }
+    Ok(())
+}
+
 /// Under which names and addresses a member is reached.
 fn hosts(settings: &Settings) -> Vec<String> {
     let mut hosts = BTreeSet::new();
@@ -152,7 +161,9 @@ pub(super) fn authority(command: super::Authority) -> anyhow::Result<ExitCode> {
     if !ringway_control::state::is_name(&name) {
         bail!("{name:?} is no name: write 1 to 128 letters, digits and `._:-`");
     }
-    let issued = Authority::open(&directory, issues)?.issue(&name, &hosts, days)?;
+    let authority = Authority::open(&directory, issues)?;
+    let issued = authority.issue(&name, &hosts, days)?;
+    told(&directory, authority.is_new)?;
     let (certificate, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
     issued.write(&certificate, &key)?;
     let ca = out.join("members.pem");

@@ -2,19 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
-use common::control::{self, Cluster, FleetProxy, curl, run};
+use common::control::{self, Cluster, FleetProxy, curl, run, service};
 use common::*;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-
-fn service(backends: &[(&str, std::net::SocketAddr)]) -> String {
-    let list: Vec<String> =
-        backends.iter().map(|(id, address)| format!("{{ id: {id}, address: \"{address}\" }}")).collect();
-    format!(
-        "services: [ {{ name: s, balance: {{ hash_key: [ {{ path: {{}} }} ] }}, backends: [ {} ] }} ]\n",
-        list.join(", ")
-    )
-}
 
 #[test]
 fn a_live_change_reaches_every_proxy() {

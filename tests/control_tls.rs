@@ -2,18 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
-use common::control::{curl_tls, ringway_said as ringway, run};
+use common::control::{curl_tls, ringway_said as ringway, run, service};
 use common::*;
 use std::process::{Child, Command, Stdio};
-
-fn service(backends: &[(&str, std::net::SocketAddr)]) -> String {
-    let list: Vec<String> =
-        backends.iter().map(|(id, address)| format!("{{ id: {id}, address: \"{address}\" }}")).collect();
-    format!(
-        "services: [ {{ name: s, balance: {{ hash_key: [ {{ path: {{}} }} ] }}, backends: [ {} ] }} ]\n",
-        list.join(", ")
-    )
-}
 
 #[test]
 fn certificates_say_who_may_do_what() {

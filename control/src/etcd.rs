@@ -327,7 +327,7 @@ fn cluster(prefix: &str, header: &Header) -> String {
 }
 
 /// What stands under a key, read as the API reads it and checked as members check it.
-fn object(key: &Key, value: &[u8]) -> Result<Object, String> {
+pub(crate) fn object(key: &Key, value: &[u8]) -> Result<Object, String> {
     use crate::state::{State, Text, check_object};
     let text = || match std::str::from_utf8(value) {
         Ok(text) => Ok(Text { text: text.to_owned() }),

@@ -80,6 +80,16 @@ pub fn ringway_said(args: &[&str]) -> Said {
     said(&mut ringway(args))
 }
 
+/// A document with service `s`, by path.
+pub fn service(backends: &[(&str, SocketAddr)]) -> String {
+    let list: Vec<String> =
+        backends.iter().map(|(id, address)| format!("{{ id: {id}, address: \"{address}\" }}")).collect();
+    format!(
+        "services: [ {{ name: s, balance: {{ hash_key: [ {{ path: {{}} }} ] }}, backends: [ {} ] }} ]\n",
+        list.join(", ")
+    )
+}
+
 struct Member {
     child: Child,
     config: PathBuf,

@@ -1,12 +1,11 @@
 //! Backends by keys of etcd.
 
 use super::Seen;
-use crate::etcd::{Doorbell, Store};
-use crate::state::{Backend, BackendState};
+use crate::etcd::{Doorbell, Store, object};
+use crate::state::{BackendState, Key, Object};
 use ringway_config::FleetBackend;
 use ringway_config::model::EtcdSource;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Everything is read again although no change was told: a connection that has died does not say so.
@@ -84,29 +83,18 @@ impl Keys {
     }
 }
 
-/// `IP:PORT`, or the JSON that the API takes.
+/// `IP:PORT`, or the JSON that the API takes: read and checked as a backend of the store is.
 fn backend(service: &str, id: &str, value: &[u8]) -> Result<FleetBackend, String> {
-    let text = std::str::from_utf8(value).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
-    let text = text.trim();
-    let backend: Backend = if text.starts_with('{') {
-        serde_json::from_str(text).map_err(|error| error.to_string())?
-    } else {
-        serde_json::from_value(serde_json::json!({ "address": text })).map_err(|error| error.to_string())?
+    let plain = std::str::from_utf8(value).ok().map(str::trim).filter(|text| !text.starts_with('{'));
+    let json = plain.map(|address| serde_json::json!({ "address": address }).to_string());
+    let key = Key::Backend { service: service.to_owned(), id: id.to_owned() };
+    let Object::Backend(backend) = object(&key, json.as_ref().map_or(value, String::as_bytes))? else {
+        return Err(format!("{key} is no backend"));
     };
-    let address: SocketAddr = backend
-        .address
-        .parse()
-        .map_err(|_| format!("`{}` is not an address: write it as `10.0.0.1:8080` or `[::1]:8080`", backend.address))?;
-    if backend.weight > 1600 || backend.tier > 7 {
-        return Err(format!(
-            "weight {} is not from 0 to 1600, or tier {} not from 0 to 7",
-            backend.weight, backend.tier
-        ));
-    }
     Ok(FleetBackend {
         service: service.to_owned(),
         id: id.to_owned(),
-        address: address.to_string(),
+        address: backend.address,
         weight: backend.weight,
         tier: backend.tier,
         drain: backend.state != BackendState::Ready || backend.ejected,

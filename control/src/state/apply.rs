@@ -148,7 +148,8 @@ impl State {
     }
 
     fn txn(&mut self, txn: Txn) -> Answer {
-        if let Some(known) = self.answered(&txn)? {
+        let remembered = remembered(&txn);
+        if let Some(known) = self.answered(remembered.as_deref())? {
             return Ok(known);
         }
         if let (Some(rollout), true) = (self.rollout(), txn.ops.iter().any(|op| is_configuration(op.key()))) {
@@ -158,7 +159,6 @@ impl State {
             ));
         }
         let changes = self.change(&txn)?;
-        let remembered = remembered(&txn);
         let done = self.record(txn.by, changes);
         if let Some(request) = remembered {
             self.remember(request, &done);
@@ -168,9 +168,11 @@ impl State {
 
     /// The answer to a named request that was asked before. The same name for something else is a mistake of whoever gives
     /// names, and must not look like success.
-    fn answered(&self, txn: &Txn) -> Result<Option<Done>, Refusal> {
-        let (Some(request), Some(remembered)) = (&txn.request, remembered(txn)) else { return Ok(None) };
-        if let Some((_, known)) = self.requests.get(&remembered) {
+    fn answered(&self, remembered: Option<&str>) -> Result<Option<Done>, Refusal> {
+        let Some((remembered, (request, _))) = remembered.and_then(|text| Some((text, text.split_once('\0')?))) else {
+            return Ok(None);
+        };
+        if let Some((_, known)) = self.requests.get(remembered) {
             return Ok(Some(known.clone()));
         }
         let named = format!("{request}\0");
@@ -392,7 +394,8 @@ impl State {
     }
 
     fn start_rollout(&mut self, txn: Txn, policy: Policy, participants: Vec<String>) -> Answer {
-        if let Some(known) = self.answered(&txn)? {
+        let remembered = remembered(&txn);
+        if let Some(known) = self.answered(remembered.as_deref())? {
             return Ok(known);
         }
         if let Some(rollout) = self.rollout() {
@@ -413,7 +416,6 @@ impl State {
         let changed = changes.len();
         let id = self.draw_id();
         let phase = Phase::Preparing;
-        let remembered = remembered(&txn);
         let rollout = Rollout { id, txn, changes, policy, participants, votes: BTreeMap::new(), phase };
         self.rollouts.insert_mut(id, rollout);
         while self.rollouts.size() > ROLLOUTS_MAX {

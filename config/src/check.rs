@@ -511,6 +511,7 @@ fn http_listener(
         fields_max: section.fields_max.value.0 as usize,
         explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
+        allow_half_close: section.allow_half_close.value,
         timeouts: model::ClientTimeouts {
             idle: timeouts.idle.value,
             head: timeouts.head.value,

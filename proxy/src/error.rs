@@ -87,7 +87,7 @@ pub enum ProxyError {
     /// The body stalled.
     #[error("request body timed out")]
     BodyTimeout,
-    /// The client closed before its request was complete.
+    /// The client left before it had its answer.
     #[error("client closed the connection")]
     ClientClosed,
     /// No backend may take the request.
@@ -149,12 +149,9 @@ impl ProxyError {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
-            Self::BadRequest(_)
-            | Self::PathTraversal
-            | Self::WebSocketKey
-            | Self::BadTarget
-            | Self::KeyMissing
-            | Self::ClientClosed => 400,
+            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::BadTarget | Self::KeyMissing => 400,
+            // Nobody gets it: it is for the log, where nginx has made it usual.
+            Self::ClientClosed => 499,
             Self::UpgradeUnsupported => 501,
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
@@ -284,6 +281,7 @@ impl ProxyError {
             413 => "Content Too Large",
             417 => "Expectation Failed",
             429 => "Too Many Requests",
+            499 => "Client Closed Request",
             431 => "Request Header Fields Too Large",
             501 => "Not Implemented",
             502 => "Bad Gateway",

@@ -3,6 +3,7 @@
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
 use crate::exchange::{self, Next};
+use crate::presence::Presence;
 use crate::request::{Refusal, Request, Why};
 use crate::stream::Stream;
 use crate::timer::Timer;
@@ -40,6 +41,8 @@ pub(crate) struct Client {
     /// Whether a request has come, or, on a listener that is going, how long one may still take has been set.
     asked: bool,
     last_call: bool,
+    /// Whether the end of its input has come.
+    ended: bool,
     /// How far the input has been searched for the end of a head.
     searched: usize,
     /// Limits of the listener, as of the last request.
@@ -153,10 +156,18 @@ impl Client {
             peer,
             asked: false,
             last_call: false,
+            ended: false,
             searched: 0,
             limits,
             timeouts,
         }
+    }
+
+    /// What tells whether it is still there, and what can be used beside that. `may_end`: the end of its input alone is no
+    /// leaving.
+    pub(crate) fn presence(&mut self, may_end: bool) -> (Presence<'_>, &Timer, &Peer) {
+        let Self { open, stream, input, ended, timer, peer, .. } = self;
+        (Presence { stream, input, ended, worker: &open.worker, may_end }, timer, peer)
     }
 
     /// Serves one stream of a connection.

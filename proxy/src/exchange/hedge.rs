@@ -57,6 +57,8 @@ impl Hedge {
                         }
                         Poll::Pending => {}
                     }
+                } else if exchange.poll_left(context, exchange.request.may_half_close()).is_ready() {
+                    return Poll::Ready(Err(Err(TryError::Downstream(ProxyError::ClientClosed))));
                 }
                 self.poll(context, exchange).map(Ok)
             })

@@ -162,6 +162,9 @@ impl<'a> Exchange<'a> {
         if self.status == 0 && self.poll_send_answer(context).is_err() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
         }
+        if self.poll_left(context, self.request.may_half_close()).is_ready() {
+            return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
+        }
         if self.client.timer.poll_fired(context) {
             if self.holding {
                 // Long enough: what is there goes out, the rest follows as it comes.
@@ -175,6 +178,14 @@ impl<'a> Exchange<'a> {
             }));
         }
         Poll::Pending
+    }
+
+    /// Whether the client has left. One that the upload waits for is read from there.
+    pub(super) fn poll_left(&mut self, context: &mut Context<'_>, may_end: bool) -> Poll<()> {
+        if self.upload == Upload::Sending && self.starved {
+            return Poll::Pending;
+        }
+        self.client.presence(may_end).0.poll_left(context)
     }
 
     /// Reads from the backend before its answer is passed on.
@@ -448,6 +459,10 @@ impl<'a> Exchange<'a> {
         }
         self.client.stream.poll_drive(context);
         self.upstream.stream.poll_drive(context);
+        // One that gets its answer may have said all; a connection that has failed has nobody at its end.
+        if self.poll_left(context, true).is_ready() {
+            return Poll::Ready(Delivered::ClientGone);
+        }
         if self.client.timer.poll_fired(context) {
             return Poll::Ready(if starved_by_client {
                 Delivered::ClientGone

@@ -301,7 +301,8 @@ impl Registry {
         };
         let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
         let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-        let spoken = format!("{:?} {:?} {:?}", config.protocol, config.proxy_protocol, config.tls);
+        let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
+        let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
         let mut transport = xxhash_rust::xxh3::Xxh3::new();
         transport.update(spoken.as_bytes());
         for path in config.tls.iter().flat_map(|tls| tls.files()) {

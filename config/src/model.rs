@@ -38,6 +38,8 @@ pub struct Config {
     pub shadow: Option<std::path::PathBuf>,
     /// How long a drain may take (SIGTERM, removed listeners).
     pub drain_timeout: Duration,
+    /// Idle connections of listeners that go close one by one within this time; zero is at once.
+    pub drain_spread: Duration,
     /// The control plane, or none.
     pub control: Option<Control>,
     /// Addresses that accept traffic, in file order.

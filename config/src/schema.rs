@@ -120,6 +120,10 @@ section! {
         optional shadow: String,
         /// How long requests in flight may take to end on SIGTERM.
         default("30s") drain_timeout: Duration,
+        /// On SIGTERM, and for a listener that a reload removes: connections without a request close one by one, each at its own
+        /// time within this one, so that clients do not all come back at once. Busy ones are told with their next response
+        /// (`Connection: close`, GOAWAY). 0 closes them at once. Absent is a quarter of `drain_timeout`.
+        optional drain_spread: Duration,
         /// The control plane: topology is pulled from it, and a member may run here. Absent is none: this file is all.
         optional control: ControlSection,
         /// Addresses that accept traffic. With `control`, the fleet's come on top.

@@ -166,7 +166,7 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 }
 
 /// Reads one answer; `None` if the connection ends first. `has_body` is false for answers to HEAD.
-pub fn read_answer(stream: &mut TcpStream, has_body: bool) -> Option<Answer> {
+pub fn read_answer(stream: &mut (impl Read + ?Sized), has_body: bool) -> Option<Answer> {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {

@@ -1,7 +1,8 @@
 //! SIGTERM: in-flight requests end, the process does soon after; a second signal ends it at once. Of connections whose handshake
 //! has completed, none is cut.
 //!
-//! `RINGWAY_DRAINS=100 cargo test --release --test drain -- --nocapture` drains that many times under load instead of five.
+//! `RINGWAY_DRAINS=100 cargo test --release --test drain -- --nocapture` drains that many times under load instead of five;
+//! `RINGWAY_RATE=4000` is the rate of requests of the rolling restart.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -280,4 +281,76 @@ fn spread_of_nothing_closes_idle_connections_at_once() {
     ringway.signal("TERM");
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);
     assert_eq!(ringway.wait(), 0);
+}
+
+#[test]
+fn readiness_goes_first_and_traffic_is_served_as_before_for_the_delay() {
+    let fleet = echoes(1);
+    let listen = free_address();
+    let text = |delay: &str| format!("drain_delay: {delay}\n{}", simple(listen, "", &targets(&fleet)));
+    let mut ringway = Ringway::start(&text("60s"));
+    ringway.signal("TERM");
+    wait_for("readiness to be withdrawn", || (get(ringway.admin, "/readyz")?.status == 503).then_some(()));
+    let mut stream = send(listen, b"");
+    for _ in 0..3 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let answer = read_answer(&mut stream, true).unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, None));
+    }
+    assert_eq!((get(ringway.admin, "/healthz").unwrap().status, &ringway.status()["draining"]), (200, &true.into()));
+    ringway.signal("TERM");
+    assert_eq!(ringway.wait(), 1, "a second signal ends it at once");
+    // By itself, it ends in peace; the delay can be changed by a reload.
+    let mut ringway = Ringway::start(&text("60s"));
+    ringway.reconfigure(&text("100ms"));
+    ringway.signal("TERM");
+    assert_eq!(ringway.wait(), 0);
+}
+
+/// A real HAProxy that spreads requests over proxies, and asks their admin listeners whether they are ready.
+fn haproxy(listen: SocketAddr, servers: &[(SocketAddr, SocketAddr)], directory: &std::path::Path) -> Running {
+    let mut text = format!(
+        "global\n  maxconn 2000\ndefaults\n  mode http\n  timeout connect 10s\n  timeout client 20s\n  timeout server 20s\n  \
+         timeout check 10s\n  retries 0\nlisten web\n  bind {listen}\n  option httpchk GET /readyz\n"
+    );
+    for (index, (server, admin)) in servers.iter().enumerate() {
+        text.push_str(&format!("  server r{index} {server} check port {} inter 100ms fall 1 rise 1\n", admin.port()));
+    }
+    let path = directory.join("haproxy.cfg");
+    std::fs::write(&path, text).unwrap();
+    let mut command = std::process::Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(path).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    Running(command.spawn().unwrap())
+}
+
+#[test]
+fn rolling_restart_behind_a_balancer_fails_no_request() {
+    let Some(()) = require("haproxy") else { return };
+    let fleet = echoes(2);
+    let rate = number("RINGWAY_RATE", 200);
+    let servers: Vec<(SocketAddr, SocketAddr)> = (0..2).map(|_| (free_address(), free_address())).collect();
+    let start = |(listen, admin): (SocketAddr, SocketAddr)| {
+        Ringway::start_at(admin, &format!("drain_delay: 2s\n{}", simple(listen, "", &targets(&fleet))))
+    };
+    let mut proxies: Vec<Ringway> = servers.iter().map(|server| start(*server)).collect();
+    let (directory, front) = (tempfile::tempdir().unwrap(), free_address());
+    let _haproxy = haproxy(front, &servers, directory.path());
+    wait_for("HAProxy", || (get(front, "/")?.status == 200).then_some(()));
+    let seen = Arc::new(Seen::default());
+    let clients = load::paced(&Way { address: front, tls: None }, rate, &seen);
+    for (index, server) in servers.iter().enumerate() {
+        let before = seen.served.load(Ordering::SeqCst);
+        wait_for("load", || (seen.served.load(Ordering::SeqCst) > before + rate / 2).then_some(()));
+        proxies[index].signal("TERM");
+        assert_eq!(proxies[index].wait(), 0);
+        proxies[index] = start(*server);
+        wait_for("the fresh proxy to be sent requests", || {
+            (proxies[index].metric("ringway_downstream_accepted_total ") > 0.0).then_some(())
+        });
+    }
+    seen.ending.store(true, Ordering::SeqCst);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let (served, cut) = (seen.served.load(Ordering::SeqCst), seen.cut.lock().unwrap());
+    assert!(cut.is_empty(), "{served} served, {} failed: {cut:#?}", cut.len());
+    eprintln!("{served} served, none failed");
 }

@@ -67,6 +67,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         access_log,
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
+        drain_delay: root.drain_delay.value,
         drain_timeout: root.drain_timeout.value,
         drain_spread,
         control,

@@ -61,6 +61,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.shadow != new.shadow {
         changes.push("shadow changed".into());
     }
+    if old.drain_delay != new.drain_delay {
+        changes.push("drain_delay changed".into());
+    }
     if old.drain_timeout != new.drain_timeout {
         changes.push("drain_timeout changed".into());
     }

@@ -277,7 +277,8 @@ impl Proxy {
         self.control.bound().get(listener).copied()
     }
 
-    /// Stops accepting, lets requests end, for at most the configured time. `true`: all have ended.
+    /// Is ready no longer, and after the configured delay stops accepting, lets requests end, for at most the configured time.
+    /// `true`: all have ended.
     pub async fn drain(&self) -> bool {
         self.control.drain().await
     }
@@ -542,7 +543,15 @@ impl Control {
 
     async fn drain(&self) -> bool {
         self.draining.store(true, Relaxed);
-        let timeout = self.current.load().config.drain_timeout;
+        let (delay, timeout) = {
+            let config = &self.current.load().config;
+            (config.drain_delay, config.drain_timeout)
+        };
+        if !delay.is_zero() {
+            tracing::info!(?delay, "not ready any more; new connections are still accepted");
+            tokio::time::sleep(delay).await;
+        }
+        tracing::info!("draining: no new connections, requests in flight may end");
         let all = async {
             self.drain_workers().await;
             // One that had no connection left may have been handed one by another that was not draining yet: from here on nobody

@@ -51,8 +51,12 @@ pub struct Ringway {
 impl Ringway {
     /// Starts with a configuration in which `ADMIN` stands for the admin listener's address.
     pub fn start(config: &str) -> Self {
+        Self::start_at(free_address(), config)
+    }
+
+    /// The same, with a given address for the admin listener.
+    pub fn start_at(admin: SocketAddr, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let admin: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
         let path = directory.path().join("ringway.yaml");
         std::fs::write(&path, config.replace("ADMIN", &admin.to_string())).unwrap();
         let log = directory.path().join("log");

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Streams that a client of HTTP/2 has open at once.
 const STREAMS: usize = 4;
@@ -87,6 +87,30 @@ pub fn start(kind: Kind, way: &Way, count: usize, seen: &Arc<Seen>) -> Vec<JoinH
                 // Some are slow to say their first word.
                 std::thread::sleep(Duration::from_millis(turn * 7 % 40));
                 serve(kind, &who, stream, &way, &seen);
+            }
+        })
+    };
+    (0..count).map(one).collect()
+}
+
+/// Clients that send this many requests a second together until they are to end: half of them on a connection each.
+pub fn paced(way: &Way, rate: usize, seen: &Arc<Seen>) -> Vec<JoinHandle<()>> {
+    let count = (rate / 50).clamp(4, 32);
+    let pause = Duration::from_secs_f64(count as f64 / rate as f64);
+    let one = |index| {
+        let (way, seen) = (way.clone(), Arc::clone(seen));
+        std::thread::spawn(move || {
+            let who = format!("client {index}");
+            let mut kept = None;
+            let mut next = Instant::now();
+            while !seen.ending.load(Ordering::SeqCst) {
+                let mut stream = kept.take().unwrap_or_else(|| crate::common::send(way.address, b""));
+                let fields = if index % 2 == 0 { "Connection: close\r\n" } else { "" };
+                if request(&who, &mut stream, fields, &seen) {
+                    kept = Some(stream);
+                }
+                next = (next + pause).max(Instant::now() - pause);
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         })
     };

@@ -15,6 +15,7 @@ use crate::model::{self, HostMatch, PathMatch, Protocol};
 use crate::schema::{self, ProtocolName};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use text::{address, header_name, method, name, nonzero, path_text, unique};
 
 /// The services' names.
@@ -52,6 +53,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let listeners: Vec<Option<model::Listener>> = listeners.collect();
     let access_log = access_log(&root.access_log.value);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
+    let drain_spread = drain_spread(root, findings);
     let control = control::control(root, findings);
     if findings.has_errors() {
         return None;
@@ -65,11 +67,27 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         access_log,
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
+        drain_delay: root.drain_delay.value,
         drain_timeout: root.drain_timeout.value,
+        drain_spread,
         control,
         listeners: listeners.into_iter().flatten().collect(),
         services: services.into_iter().flatten().collect(),
     })
+}
+
+fn drain_spread(root: &schema::Root, findings: &mut Findings) -> Duration {
+    let timeout = root.drain_timeout.value;
+    let Some(spread) = &root.drain_spread else { return timeout / 4 };
+    if spread.value > timeout {
+        findings.error(
+            spread.place,
+            "bad_duration",
+            format!("`drain_spread` is longer than `drain_timeout`, which is {timeout:?}: connections would be cut before their time"),
+            "write at most half of `drain_timeout`, or nothing",
+        );
+    }
+    spread.value
 }
 
 fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {

@@ -69,8 +69,12 @@ pub struct Ringway {
 impl Ringway {
     /// Starts with a configuration in which `ADMIN` stands for the admin listener's address.
     pub fn start(config: &str) -> Self {
+        Self::start_at(free_address(), config)
+    }
+
+    /// The same, with a given address for the admin listener.
+    pub fn start_at(admin: SocketAddr, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let admin: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
         let path = directory.path().join("ringway.yaml");
         std::fs::write(&path, config.replace("ADMIN", &admin.to_string())).unwrap();
         let log = directory.path().join("log");
@@ -184,7 +188,7 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 }
 
 /// Reads one answer; `None` if the connection ends first. `has_body` is false for answers to HEAD.
-pub fn read_answer(stream: &mut TcpStream, has_body: bool) -> Option<Answer> {
+pub fn read_answer(stream: &mut (impl Read + ?Sized), has_body: bool) -> Option<Answer> {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {

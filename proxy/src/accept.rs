@@ -1,5 +1,6 @@
 //! The accept loop of one worker and one listener.
 
+use crate::shortage::{Operation, is_of_one_connection};
 use crate::worker::{self, Command, Gate, Worker};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,6 +27,7 @@ pub(crate) async fn run(worker: Rc<Worker>, mut gate: Rc<Gate>, socket: TcpListe
         let next = std::future::poll_fn(|context| std::task::Poll::Ready(socket.poll_accept(context)));
         match next.await {
             std::task::Poll::Ready(Ok((stream, peer))) => serve(&worker, &gate, stream, peer),
+            std::task::Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
             std::task::Poll::Ready(Err(_)) => break,
             std::task::Poll::Pending => {
                 // Handshakes under way end in the queue a moment later.
@@ -49,11 +51,18 @@ async fn accept(worker: &Rc<Worker>, gate: &Rc<Gate>, socket: &TcpListener) {
             () = gate.stop.notified() => break,
         };
         match accepted {
-            Ok((stream, peer)) => serve(worker, gate, stream, peer),
+            Ok((stream, peer)) => {
+                worker.shared.shortage.saw_client(&stream);
+                serve(worker, gate, stream, peer);
+            }
             Err(error) => {
                 // An error of accept never ends the loop.
                 worker.cells.accept_errors.increment();
-                tracing::warn!(listener = %gate.name(), %error, "accept failed");
+                if is_of_one_connection(&error) {
+                    tracing::debug!(listener = %gate.name(), %error, "a connection was gone before it was accepted");
+                    continue;
+                }
+                worker.shared.shortage.note(Operation::Accept, &error, gate.name());
                 tokio::time::sleep(BACK_OFF).await;
             }
         }
@@ -83,7 +92,9 @@ fn is_full(worker: &Worker, gate: &Gate) -> bool {
     let config = &view.snapshot.config;
     let listener_max = config.listeners[listener].connections_max;
     let total = worker.shared.connections.load(Relaxed);
-    total >= config.process.connections_max
+    let shortage = &worker.shared.shortage;
+    shortage.is_tight()
+        || total >= config.process.connections_max.min(shortage.connections_max())
         // Per worker, as everything on this path: the listener's limit is divided among them.
         || listener_max > 0 && gate.connections.get() >= listener_max.div_ceil(worker.workers()).max(1)
 }

@@ -38,6 +38,7 @@ mod rate;
 mod request;
 mod route;
 mod shadow;
+mod shortage;
 mod snapshot;
 mod status;
 mod stream;

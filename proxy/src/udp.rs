@@ -10,6 +10,7 @@ use crate::key;
 use crate::pktinfo;
 use crate::quic::{self, Destination, Id};
 use crate::request;
+use crate::shortage::{Operation, Rank, Resource, Shortage};
 use crate::snapshot::BackendState;
 use crate::timer::Timer;
 use crate::worker::{Gate, OpenConnection, View, Worker};
@@ -297,7 +298,11 @@ impl Front {
         if is_full && !self.flows.borrow_mut().evict() {
             return Err("udp_flows_max");
         }
-        let upstream = connect(this.service.address(guard.slot)).map_err(|_| "udp_socket")?;
+        let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
+            let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
+            guard.report_error(error);
+            error.reason()
+        })?;
         this.upstreams[guard.index()].cells.requests.increment();
         this.cells.requests[2].increment();
         if hash.is_some() {
@@ -431,12 +436,23 @@ fn learn(flow: &Rc<Flow>, front: &Front, started: &Started, quic: QuicIds, datag
     }
 }
 
-fn connect(backend: SocketAddr) -> io::Result<UdpSocket> {
+fn connect(backend: SocketAddr, worker: &Worker) -> io::Result<UdpSocket> {
+    let shortage = &worker.shared.shortage;
+    open(backend, shortage).inspect_err(|error| {
+        if Resource::of(error).is_some() {
+            shortage.note(Operation::Flow, error, backend);
+        }
+    })
+}
+
+/// A socket of a flow's own, within what descriptors the data path may take.
+fn open(backend: SocketAddr, shortage: &Shortage) -> io::Result<UdpSocket> {
     let any: SocketAddr = match backend {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = std::net::UdpSocket::bind(any)?;
+    shortage.admit(&socket, Rank::Upstream)?;
     socket.connect(backend)?;
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)

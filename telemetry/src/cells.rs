@@ -163,6 +163,7 @@ pub struct Registry {
     services: Mutex<BTreeMap<Box<str>, Vec<Arc<ServiceCells>>>>,
     backends: Mutex<PerBackend<Vec<Arc<BackendCells>>>>,
     errors: Mutex<BTreeMap<(Box<str>, &'static str), u64>>,
+    shortages: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 
 impl Registry {
@@ -190,6 +191,11 @@ impl Registry {
     /// Counts an answer that the proxy gave itself; `service` is empty where none was chosen. Not the hot path.
     pub fn error(&self, service: &str, reason: &'static str) {
         *lock(&self.errors).entry((service.into(), reason)).or_default() += 1;
+    }
+
+    /// Counts something that could not be done because this host is short of a resource. Not the hot path.
+    pub fn shortage(&self, operation: &'static str, resource: &'static str) {
+        *lock(&self.shortages).entry((operation, resource)).or_default() += 1;
     }
 
     /// Forgets what is no longer in the configuration.
@@ -254,6 +260,10 @@ impl Registry {
 
     pub(crate) fn for_backends(&self, mut visit: impl FnMut(&str, &str, &[Arc<BackendCells>])) {
         lock(&self.backends).iter().for_each(|((name, id), cells)| visit(name, id, cells));
+    }
+
+    pub(crate) fn for_shortages(&self, mut visit: impl FnMut(&'static str, &'static str, u64)) {
+        lock(&self.shortages).iter().for_each(|((operation, resource), count)| visit(operation, resource, *count));
     }
 
     pub(crate) fn for_errors(&self, mut visit: impl FnMut(&str, &'static str, u64)) {

@@ -42,6 +42,7 @@ impl Metrics {
         self.services(&mut text);
         self.backends(&mut text);
         self.workers(&mut text);
+        self.shortages(&mut text);
         let mut last = "";
         for (metric, labels, value) in samples {
             if metric.name != last {
@@ -108,6 +109,14 @@ impl Metrics {
                 }
             });
         }
+    }
+
+    fn shortages(&self, text: &mut Text) {
+        let metric = catalogue::LOCAL_SHORTAGE;
+        text.head(&metric);
+        self.cells.for_shortages(|operation, resource, count| {
+            text.sample(metric.name, metric.labels, &[operation, resource], count as f64);
+        });
     }
 
     fn backends(&self, text: &mut Text) {

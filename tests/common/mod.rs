@@ -51,12 +51,23 @@ pub struct Ringway {
 impl Ringway {
     /// Starts with a configuration in which `ADMIN` stands for the admin listener's address.
     pub fn start(config: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_ringway")), config)
+    }
+
+    /// As [`Self::start`], with no more than so many descriptors.
+    pub fn start_with_descriptors(most: usize, config: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_ringway")]);
+        Self::start_by(shell, config)
+    }
+
+    fn start_by(mut command: Command, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let admin: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
         let path = directory.path().join("ringway.yaml");
         std::fs::write(&path, config.replace("ADMIN", &admin.to_string())).unwrap();
         let log = directory.path().join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        let child = command
             .args(["run", "--config"])
             .arg(&path)
             .stdout(Stdio::null())

@@ -62,11 +62,16 @@ impl Durations {
     }
 }
 
+/// How many classes requests are counted by.
+pub const CLASSES: usize = 7;
+/// The class of what has no status: a TCP session or a UDP flow that a backend has taken.
+pub const SESSION: usize = 6;
+
 /// One worker's numbers of a service.
 #[derive(Debug, Default)]
 pub struct ServiceCells {
-    /// By status class: 0 is "no answer could be given", 1 to 5 the hundreds.
-    pub requests: [Cell; 6],
+    /// By status class: 0 is "no answer could be given", 1 to 5 the hundreds, and [`SESSION`].
+    pub requests: [Cell; CLASSES],
     /// Durations of requests.
     pub durations: Durations,
     /// Tries after the first.
@@ -231,9 +236,9 @@ impl Registry {
 
     /// Requests that have ended, over all services and workers, by class as in [`ServiceCells::requests`].
     #[must_use]
-    pub fn request_totals(&self) -> [u64; 6] {
+    pub fn request_totals(&self) -> [u64; CLASSES] {
         let services = lock(&self.services);
-        let mut totals = [0; 6];
+        let mut totals = [0; CLASSES];
         for cells in services.values().flatten() {
             for (total, cell) in totals.iter_mut().zip(&cells.requests) {
                 *total += cell.get();

@@ -229,7 +229,7 @@ async fn connect(
     let mut tcp = opened?;
     if let Some(version) = service.config.proxy_protocol {
         let mut header = Vec::new();
-        proxyproto::write(version, &told(version, peer, &tcp, worker), &mut header);
+        proxyproto::write(version, &told(version, peer, worker), &mut header);
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
@@ -260,12 +260,10 @@ async fn open(address: SocketAddr, worker: &Worker) -> std::io::Result<TcpStream
 }
 
 /// What a PROXY header says of a client.
-fn told(version: ProxyHeader, peer: Option<&Peer>, tcp: &TcpStream, worker: &Worker) -> proxyproto::Told {
+fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxyproto::Told {
     let Some(peer) = peer else { return proxyproto::Told::default() };
-    // Where he has reached the proxy, as far as that is known.
-    let destination = peer.destination.or_else(|| tcp.local_addr().ok());
     proxyproto::Told {
-        addresses: destination.map(|destination| (peer.address, destination)),
+        addresses: peer.destination.map(|destination| (peer.address, destination)),
         authority: peer.server_name.clone(),
         secure: peer.secure,
         unique_id: matches!(version, ProxyHeader::V2 { unique_id: true }).then(|| peer.unique_id(worker).into()),

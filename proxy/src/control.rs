@@ -2,6 +2,7 @@
 
 use crate::fleet::TopologySource;
 use crate::perip::PerIp;
+use crate::shortage::{PER_CONNECTION, Shortage};
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
 use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Shared};
@@ -179,6 +180,7 @@ impl Proxy {
             started: Instant::now(),
             secret: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
             instance: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 1_u8),
+            shortage: Shortage::new(Arc::clone(&metrics.cells)),
             per_ip: PerIp::default(),
             workers,
             open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -396,6 +398,7 @@ impl Control {
             checks::tell(service, events);
         }
         self.reconcile_listeners(&mut state, &config, sockets);
+        self.hold_against_descriptors(&old.config, &config, old.generation == 0);
         if let Some((sink, writer)) = access {
             self.shared.access.store(sink.map(Arc::new));
             // The old writer ends by itself when the workers have dropped their ends.
@@ -498,6 +501,30 @@ impl Control {
         }
     }
 
+    /// Says so where the process may have fewer descriptors than `connections_max` could take.
+    fn hold_against_descriptors(&self, old: &Config, new: &Config, first: bool) {
+        let shortage = &self.shared.shortage;
+        let most = new.process.connections_max;
+        if first {
+            shortage.count_idle_use();
+        }
+        if (first || old.process.connections_max != most) && most > shortage.connections_max() {
+            tracing::warn!(
+                "connections_max {most} can take {} descriptors ({PER_CONNECTION} a connection), and this process may have \
+                 {}: {} connections are served at once, more wait in the kernel's queue; raise `ulimit -n` (systemd: \
+                 LimitNOFILE=), or lower connections_max",
+                most.saturating_mul(PER_CONNECTION),
+                shortage.limit(),
+                shortage.connections_max(),
+            );
+        }
+    }
+
+    /// What this host is short of.
+    pub(crate) fn shortage(&self) -> &Shortage {
+        &self.shared.shortage
+    }
+
     /// A driver for each service that is new; those of services that have gone see that and end.
     fn reconcile_drivers(&self, old: &[Arc<Service>]) {
         let current = self.current.load();
@@ -507,6 +534,7 @@ impl Control {
                     Arc::clone(&self.current),
                     Arc::clone(&service.live),
                     Arc::clone(&self.metrics.cells),
+                    Arc::clone(&self.shared.shortage),
                 ));
             }
         }

@@ -15,7 +15,8 @@ use ringway_health::{Event, EventKind, Member as HealthMember, ServiceHealth};
 use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Load, PolicyParams, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use thiserror::Error;
@@ -83,7 +84,33 @@ pub struct BackendState {
     /// Connections open to it, idle ones included, over all workers.
     pub connections: AtomicU32,
     /// Tells its sessions that it has gone down.
-    pub(crate) down: Notify,
+    pub(crate) down: Falls,
+}
+
+/// When a backend has last gone down, in the order of its service's falls. Who chooses a backend takes the number of the last fall
+/// first: then none is missed, whenever he comes to wait for the next one.
+#[derive(Default)]
+pub(crate) struct Falls {
+    last: AtomicU64,
+    fallen: Notify,
+}
+
+impl Falls {
+    /// It has gone down; `number` is the fall's.
+    fn fall(&self, number: u64) {
+        self.last.store(number, SeqCst);
+        self.fallen.notify_waiters();
+    }
+
+    /// Resolves once it has gone down after the fall `number`.
+    pub(crate) async fn after(&self, number: u64) {
+        let mut fallen = pin!(self.fallen.notified());
+        // Registered before the test, so that no fall between the two is missed.
+        fallen.as_mut().enable();
+        if self.last.load(SeqCst) <= number {
+            fallen.await;
+        }
+    }
 }
 
 /// What outlives snapshots of a service.
@@ -95,6 +122,8 @@ pub struct ServiceLive {
     /// The state machine that says who may take traffic. Locked on failures and by the driver, never for a success
     /// that follows a success.
     health: Mutex<ServiceHealth>,
+    /// Number of the last time that one of its backends has gone down.
+    pub(crate) falls: AtomicU64,
     /// Wakes the driver: a deadline may have come nearer.
     pub health_changed: Notify,
     /// Requests admitted, where the service has a limit on them.
@@ -209,7 +238,7 @@ impl Service {
         for event in events.iter().filter(|_| self.config.close_on_down) {
             if let (EventKind::Down(_) | EventKind::Ejected { .. }, Some(slot)) = (&event.kind, self.slot_of(&event.id))
             {
-                self.backends[usize::from(slot.0)].state.down.notify_waiters();
+                self.backends[usize::from(slot.0)].state.down.fall(self.live.falls.fetch_add(1, SeqCst) + 1);
             }
         }
         events
@@ -337,6 +366,7 @@ impl Registry {
                 name: config.name.as_str().into(),
                 total: Arc::new(Total::new(workers)),
                 health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
+                falls: AtomicU64::new(0),
                 health_changed: Notify::new(),
                 admitted: AtomicU32::new(0),
                 retrying: AtomicU32::new(0),
@@ -407,7 +437,7 @@ impl ServiceLive {
                     load: Arc::new(Load::new(id)),
                     suspect: AtomicBool::new(false),
                     connections: AtomicU32::new(0),
-                    down: Notify::new(),
+                    down: Falls::default(),
                 })
             })
         });

@@ -142,7 +142,7 @@ pub struct WorkerCells {
     pub accept_errors: Cell,
     /// Connections ended by a panic.
     pub panics: Cell,
-    /// Access log lines dropped.
+    /// Access log lines lost.
     pub access_log_lost: Cell,
     /// Answers compressed.
     pub compressed: Cell,
@@ -163,6 +163,8 @@ pub struct Registry {
     services: Mutex<BTreeMap<Box<str>, Vec<Arc<ServiceCells>>>>,
     backends: Mutex<PerBackend<Vec<Arc<BackendCells>>>>,
     errors: Mutex<BTreeMap<(Box<str>, &'static str), u64>>,
+    /// Lines that the access log's writers have lost, beside those that workers could not hand over.
+    unwritten_lines: AtomicU64,
 }
 
 impl Registry {
@@ -190,6 +192,15 @@ impl Registry {
     /// Counts an answer that the proxy gave itself; `service` is empty where none was chosen. Not the hot path.
     pub fn error(&self, service: &str, reason: &'static str) {
         *lock(&self.errors).entry((service.into(), reason)).or_default() += 1;
+    }
+
+    /// Counts access log lines that could not be written.
+    pub fn access_log_lost(&self, lines: u64) {
+        self.unwritten_lines.fetch_add(lines, Relaxed);
+    }
+
+    pub(crate) fn unwritten_lines(&self) -> u64 {
+        self.unwritten_lines.load(Relaxed)
     }
 
     /// Forgets what is no longer in the configuration.

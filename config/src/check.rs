@@ -3,6 +3,7 @@
 
 mod actions;
 mod control;
+mod cookies;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
@@ -45,11 +46,13 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
                 {
                     split.key = first.hash_key.clone();
                 }
+                cookies::hold_arms(split, &services);
             }
         }
         Some(listener)
     });
     let listeners: Vec<Option<model::Listener>> = listeners.collect();
+    cookies::collisions(root, &listeners, &services, findings);
     let access_log = access_log(&root.access_log.value);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
     let control = control::control(root, findings);
@@ -448,6 +451,7 @@ fn target(
                         service: service_index(&arm.value.service, services, findings)?,
                         weight: arm.value.weight.value.0 as u32,
                         salt: xxhash_rust::xxh3::xxh3_64(arm.value.service.value.as_bytes()),
+                        cookie: None,
                     })
                 })
                 .collect();

@@ -136,7 +136,7 @@ pub(crate) fn plan(
     let started = Instant::now();
 
     let placed = place(client, view, listener, head, key_bytes, started);
-    let Placed { route, service, hash, keyed, trusted, sticky, set_cookie, explain, admission } = match placed {
+    let Placed { route, service, hash, keyed, trusted, sticky, set_cookie, hold, explain, admission } = match placed {
         Ok(placed) => placed,
         Err(Unplaced(why, service)) => {
             let mut refusal = Refusal::of(why, buffer, head);
@@ -212,6 +212,12 @@ pub(crate) fn plan(
     }
     out.extend_from_slice(b"\r\n");
 
+    let mut answer_lines = actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default();
+    let arms = http.routes[route].split.as_ref().map(|split| &split.arms);
+    if let Some(cookie) = hold.and_then(|arm| arms?.get(arm)?.cookie.as_ref()) {
+        // That it is there says everything: it has no value of its own.
+        affinity::write(cookie, CookieValue(0), &mut answer_lines);
+    }
     let mut request = Request {
         view: Rc::clone(view),
         listener,
@@ -222,7 +228,7 @@ pub(crate) fn plan(
         selection: this.group.begin(ask),
         sticky,
         set_cookie,
-        answer_lines: actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default(),
+        answer_lines,
         // Where there are no chunks, nothing tells where a body of unknown length was cut off.
         coding: compression(http, route)
             .filter(|_| head.version == Version::Http11)

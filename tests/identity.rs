@@ -140,3 +140,90 @@ fn a_client_without_a_split_key_stays_in_the_arm_that_it_was_drawn_into() {
         drop(ringway);
     }
 }
+
+#[test]
+fn clients_behind_trusted_hops_are_told_apart_however_the_hops_write_addresses() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let log = tempfile::NamedTempFile::new().unwrap();
+    for trusted in ["\"::ffff:127.0.0.0/104\"", "127.0.0.0/8"] {
+        let config = simple(listen, "rate_limit: { requests: 1, per: 1h }", &[("a", backend.address)])
+            .replace("service: s }", &format!("service: s, forwarded: {{ trusted: [ {trusted} ] }} }}"))
+            .replace(
+                "workers: 2\n",
+                &format!("workers: 2\naccess_log: {{ format: json, target: {:?} }}\n", log.path()),
+            );
+        let ringway = Ringway::start(&config);
+        let status = |chain: &str| get_with(listen, "/", &format!("X-Forwarded-For: {chain}\r\n")).unwrap().status;
+        for (index, rest) in
+            ["", ", ::ffff:127.0.0.9", ", [::ffff:127.0.0.9]:81", ", ,127.0.0.9,", ",", ":4711, 127.0.0.9:80"]
+                .iter()
+                .enumerate()
+        {
+            assert_eq!(status(&format!("192.0.2.{index}{rest}")), 200, "{trusted} {rest}: a client of its own");
+            assert_eq!(
+                status(&format!("::ffff:192.0.2.{index}")),
+                429,
+                "{trusted} {rest}: and the same when it comes again"
+            );
+        }
+        // What is no address ends the way back: those share the hop's limit.
+        assert_eq!((status("192.0.2.77, unknown"), status("192.0.2.78, _hidden")), (200, 429), "{trusted}");
+        wait_for("the log", || {
+            let text = std::fs::read_to_string(log.path()).unwrap();
+            let lines = text.lines().filter(|line| line.contains("\"client\":\"192.0.2.3\"")).count();
+            (lines >= 2).then_some(())
+        });
+        drop(ringway);
+    }
+}
+
+#[test]
+fn forwarded_is_believed_where_it_is_what_hops_write_and_then_alone() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let config = simple(listen, "", &[("a", backend.address)]).replace(
+        "service: s }",
+        "service: s, forwarded: { trusted: [ 127.0.0.0/8 ], source: forwarded, forwarded: true } }",
+    );
+    let ringway = Ringway::start(&config);
+    let fields = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: evil.test\r\n\
+                  Forwarded: for=9.9.9.9, for=\"[2001:db8::1]:4711\";proto=https, for=127.0.0.9\r\n";
+    get_with(listen, "/", fields).unwrap();
+    let request = backend.requests()[0].to_ascii_lowercase();
+    assert!(
+        request.contains(
+            "x-forwarded-for: 2001:db8::1, 127.0.0.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: test\r\n"
+        ),
+        "{request}"
+    );
+    assert!(request.contains(", for=127.0.0.9, for=127.0.0.1;proto=http;host=\"test\"\r\n"), "{request}");
+    assert!(!request.contains("6.6.6.6") && !request.contains("evil"), "{request}");
+    drop(ringway);
+}
+
+#[test]
+fn a_scheme_that_is_none_reaches_neither_location_nor_backend() {
+    let (backend, listen) = (Backend::echo("a"), free_address());
+    let config = simple(listen, "", &[("a", backend.address)]).replace(
+        "service: s }",
+        "forwarded: { trusted: [ 127.0.0.0/8 ] }, routes: [ { match: { path: /r }, redirect: { path: /to } }, { service: s } ] }",
+    );
+    let ringway = Ringway::start(&config);
+    for (told, scheme) in [
+        ("https", "https"),
+        ("HTTPS", "https"),
+        ("http", "http"),
+        ("https, http", "http"),
+        ("https\r\nX-Forwarded-Proto: https", "http"),
+        ("javascript:alert(1)//", "http"),
+        ("", "http"),
+    ] {
+        let fields = format!("X-Forwarded-Proto: {told}\r\n");
+        let location = get_with(listen, "/r", &fields).unwrap().header("location").unwrap().to_owned();
+        assert_eq!(location, format!("{scheme}://test/to"), "{told}");
+        get_with(listen, "/", &fields).unwrap();
+        let request = backend.requests().pop().unwrap().to_ascii_lowercase();
+        let lines: Vec<&str> = request.lines().filter(|line| line.starts_with("x-forwarded-proto:")).collect();
+        assert_eq!(lines, [format!("x-forwarded-proto: {scheme}")], "{told}");
+    }
+    drop(ringway);
+}

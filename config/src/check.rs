@@ -508,6 +508,10 @@ fn http_listener(
         routes,
         forwarded: model::Forwarded {
             trusted,
+            source: match forwarded.source.value {
+                schema::ForwardedSourceName::XForwardedFor => model::ForwardedSource::XForwardedFor,
+                schema::ForwardedSourceName::Forwarded => model::ForwardedSource::Forwarded,
+            },
             x_forwarded: forwarded.x_forwarded.value,
             forwarded: forwarded.forwarded.value,
         },
@@ -542,7 +546,16 @@ fn networks(list: &[At<String>], findings: &mut Findings) -> Vec<ipnet::IpNet> {
                     "write for example `10.0.0.0/8` or `::1/128`",
                 );
             }
-            network.ok()
+            network.ok().map(canonical)
         })
         .collect()
+}
+
+/// A network of IPv4 addresses mapped into IPv6 is the IPv4 network: addresses are compared in that form.
+fn canonical(network: ipnet::IpNet) -> ipnet::IpNet {
+    let mapped = match network {
+        ipnet::IpNet::V4(_) => None,
+        ipnet::IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+    };
+    mapped.and_then(|(address, bits)| ipnet::Ipv4Net::new(address, bits).ok()).map_or(network, Into::into)
 }

@@ -4,6 +4,7 @@ use super::{Why, upgrade_of};
 use crate::actions;
 use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
+use crate::forwarded::Origin;
 use crate::http::{self, Client};
 use crate::snapshot::{Service, ServiceLive};
 use crate::worker::{View, Worker};
@@ -31,7 +32,7 @@ pub(super) struct Placed {
     pub(super) service: usize,
     pub(super) hash: Option<Hash>,
     pub(super) keyed: bool,
-    pub(super) trusted: bool,
+    pub(super) origin: Origin,
     pub(super) sticky: Option<Slot>,
     pub(super) set_cookie: Option<CookieValue>,
     /// The arm that the request was drawn into, if its client is to be held there by a cookie of the arm's.
@@ -73,18 +74,16 @@ pub(super) fn place(
         return Err(refuse(ProxyError::PathTraversal).into());
     }
     let route = route::find(&http.routes, buffer, head).ok_or(refuse(ProxyError::NoRoute))?;
-    let peer = client.peer.ip();
-    let trusted = forwarded::is_trusted(&http.forwarded.trusted, peer);
+    let origin = forwarded::origin(&http.forwarded, &client.peer, buffer, head);
     let actions = http.routes[route].actions.as_deref();
-    if let Some(canned) = actions.and_then(|actions| actions::canned(actions, &client.peer, trusted, buffer, head)) {
+    if let Some(canned) = actions.and_then(|actions| actions::canned(actions, origin.secure, buffer, head)) {
         return Err(Unplaced(Why::Answer(canned), None));
     }
     let body_bytes_max = actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max);
     if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
         return Err(refuse(ProxyError::BodyTooLarge).into());
     }
-    let address = forwarded::client_address(&http.forwarded, peer, buffer, head);
-    let input = key::KeyInput { buffer, head, client: address, server_name: client.peer.server_name.as_deref() };
+    let input = key::KeyInput { buffer, head, client: origin.address, server_name: client.peer.server_name.as_deref() };
     let worker = &client.open.worker;
     let Arm { service, hold } = arm_of(&http.routes[route], view, &input, key_bytes, worker);
     let this = &view.services[service].service;
@@ -103,15 +102,15 @@ pub(super) fn place(
         service,
         hash: None,
         keyed: false,
-        trusted,
+        origin,
         sticky: None,
         set_cookie: None,
         hold,
-        explain: explains(&http.explain_allow, peer, &input),
+        explain: explains(&http.explain_allow, client.peer.ip(), &input),
         admission: None,
     };
     if this.hashes() {
-        find_key(&mut placed, this, worker, &input, key_bytes, address).map_err(refuse)?;
+        find_key(&mut placed, this, worker, &input, key_bytes).map_err(refuse)?;
         if placed.keyed && view.snapshot.shadow.is_some() {
             compare_with_shadow(view, &placed, &input, key_bytes);
         }
@@ -178,7 +177,6 @@ fn find_key(
     worker: &Worker,
     input: &key::KeyInput<'_>,
     key_bytes: &mut Vec<u8>,
-    address: IpAddr,
 ) -> Result<(), ProxyError> {
     if let Some(cookie) = &this.config.affinity_cookie {
         let value = affinity::find(cookie, input.buffer, input.head).unwrap_or_else(|| {
@@ -200,7 +198,7 @@ fn find_key(
             OnMissing::RoundRobin => this.next_in_turn(),
             OnMissing::SourceIp => {
                 key_bytes.clear();
-                key::address_key(address, 32, 128, key_bytes);
+                key::address_key(input.client, 32, 128, key_bytes);
                 placed.keyed = true;
                 ringway_ring::hash_key(key_bytes, this.seed())
             }

@@ -16,6 +16,7 @@ use crate::model::{self, HostMatch, PathMatch, Protocol};
 use crate::schema::{self, ProtocolName};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use text::{address, header_name, method, name, nonzero, path_text, unique};
 
 /// The services' names.
@@ -55,6 +56,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     cookies::collisions(root, &listeners, &services, findings);
     let access_log = access_log(&root.access_log.value);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
+    let drain_spread = drain_spread(root, findings);
     let control = control::control(root, findings);
     if findings.has_errors() {
         return None;
@@ -68,11 +70,27 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         access_log,
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
+        drain_delay: root.drain_delay.value,
         drain_timeout: root.drain_timeout.value,
+        drain_spread,
         control,
         listeners: listeners.into_iter().flatten().collect(),
         services: services.into_iter().flatten().collect(),
     })
+}
+
+fn drain_spread(root: &schema::Root, findings: &mut Findings) -> Duration {
+    let timeout = root.drain_timeout.value;
+    let Some(spread) = &root.drain_spread else { return timeout / 4 };
+    if spread.value > timeout {
+        findings.error(
+            spread.place,
+            "bad_duration",
+            format!("`drain_spread` is longer than `drain_timeout`, which is {timeout:?}: connections would be cut before their time"),
+            "write at most half of `drain_timeout`, or nothing",
+        );
+    }
+    spread.value
 }
 
 fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
@@ -519,6 +537,7 @@ fn http_listener(
         fields_max: section.fields_max.value.0 as usize,
         explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
+        allow_half_close: section.allow_half_close.value,
         timeouts: model::ClientTimeouts {
             idle: timeouts.idle.value,
             head: timeouts.head.value,

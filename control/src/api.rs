@@ -1,6 +1,7 @@
 //! The API: HTTP/1.1 and HTTP/2, JSON. Described by `GET /openapi.json`; errors are RFC 9457 problems with a stable `code`.
 
 mod auth;
+mod metrics;
 mod objects;
 mod openapi;
 mod routes;

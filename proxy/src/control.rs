@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use thiserror::Error;
@@ -61,10 +61,21 @@ pub(crate) struct Control {
 }
 
 struct State {
-    /// Bound listeners, and the address each is really bound to.
-    bound: HashMap<GateKey, SocketAddr>,
+    /// Listeners that are bound.
+    bound: HashMap<GateKey, Bound>,
+    /// Those that were, and whose sockets may still be open: they are closed once their queues are empty.
+    going: Vec<Bound>,
     last_reload: LastReload,
     access_writer: Option<JoinHandle<()>>,
+}
+
+/// Where a listener really is.
+#[derive(Clone)]
+struct Bound {
+    address: SocketAddr,
+    udp: bool,
+    /// Held by whoever accepts from one of its sockets.
+    open: Weak<()>,
 }
 
 /// Where a new listener's sockets come from.
@@ -202,7 +213,12 @@ impl Proxy {
             shared,
             registry: Registry::default(),
             commands,
-            state: Mutex::new(State { bound: HashMap::new(), last_reload: LastReload::default(), access_writer: None }),
+            state: Mutex::new(State {
+                bound: HashMap::new(),
+                going: Vec::new(),
+                last_reload: LastReload::default(),
+                access_writer: None,
+            }),
             runtime: tokio::runtime::Handle::current(),
         });
         let admin = match &config.admin {
@@ -261,7 +277,8 @@ impl Proxy {
         self.control.bound().get(listener).copied()
     }
 
-    /// Stops accepting, lets requests end, for at most the configured time. `true`: all have ended.
+    /// Is ready no longer, and after the configured delay stops accepting, lets requests end, for at most the configured time.
+    /// `true`: all have ended.
     pub async fn drain(&self) -> bool {
         self.control.drain().await
     }
@@ -302,7 +319,7 @@ impl Control {
     pub(crate) fn bound(&self) -> HashMap<String, SocketAddr> {
         let (state, snapshot) = (self.state(), self.current.load());
         let listeners = snapshot.config.listeners.iter();
-        let known = |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).copied();
+        let known = |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).map(|bound| bound.address);
         listeners.filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
     }
 
@@ -422,8 +439,13 @@ impl Control {
                 continue;
             }
             let udp = key.kind == GateKind::Udp;
-            let same = |known: &GateKey| (known.kind == GateKind::Udp) == udp;
-            let ours = state.bound.iter().any(|(known, address)| *address == listener.address && same(known));
+            let fresh = sockets.iter().filter_map(|(key, sockets)| match sockets {
+                Sockets::Fresh(address, _) => Some((*address, key.kind == GateKind::Udp)),
+                Sockets::Of(_) => None,
+            });
+            let going = state.going.iter().filter(|bound| bound.open.strong_count() > 0);
+            let known = state.bound.values().chain(going).map(|bound| (bound.address, bound.udp));
+            let ours = known.chain(fresh).any(|known| known.1 == udp && overlap(known.0, listener.address));
             let bind = bind(listener.address, udp, self.workers, ours);
             let (address, list) = bind.map_err(|source| ReloadError::Bind {
                 name: listener.name.clone(),
@@ -437,30 +459,37 @@ impl Control {
 
     fn reconcile_listeners(&self, state: &mut State, config: &Config, sockets: Vec<(GateKey, Sockets)>) {
         for (key, sockets) in sockets {
-            let address = match sockets {
+            let bound = match sockets {
                 Sockets::Fresh(address, list) => {
+                    let open = Arc::new(());
                     for (sender, socket) in self.commands.iter().zip(list) {
                         // A worker that has ended takes no more commands.
-                        let _ = sender.send(Command::Listen { key: key.clone(), socket });
+                        let _ = sender.send(Command::Listen { key: key.clone(), socket, open: Arc::clone(&open) });
                     }
-                    address
+                    Bound { address, udp: key.kind == GateKind::Udp, open: Arc::downgrade(&open) }
                 }
                 Sockets::Of(from) => {
                     for sender in &self.commands {
                         let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone() });
                     }
-                    state.bound.remove(&from).unwrap_or(from.address)
+                    match state.bound.remove(&from) {
+                        Some(bound) => bound,
+                        None => continue,
+                    }
                 }
             };
-            state.bound.insert(key, address);
+            state.bound.insert(key, bound);
         }
         let wanted: Vec<GateKey> = config.listeners.iter().map(GateKey::of).collect();
-        state.bound.retain(|key, _| {
+        let going = &mut state.going;
+        going.retain(|bound| bound.open.strong_count() > 0);
+        state.bound.retain(|key, bound| {
             let keep = wanted.contains(key);
             if !keep {
                 for sender in &self.commands {
                     let _ = sender.send(Command::Unlisten { key: key.clone() });
                 }
+                going.push(bound.clone());
             }
             keep
         });
@@ -514,7 +543,25 @@ impl Control {
 
     async fn drain(&self) -> bool {
         self.draining.store(true, Relaxed);
-        let timeout = self.current.load().config.drain_timeout;
+        let (delay, timeout) = {
+            let config = &self.current.load().config;
+            (config.drain_delay, config.drain_timeout)
+        };
+        if !delay.is_zero() {
+            tracing::info!(?delay, "not ready any more; new connections are still accepted");
+            tokio::time::sleep(delay).await;
+        }
+        tracing::info!("draining: no new connections, requests in flight may end");
+        let all = async {
+            self.drain_workers().await;
+            // One that had no connection left may have been handed one by another that was not draining yet: from here on nobody
+            // does that.
+            self.drain_workers().await;
+        };
+        tokio::time::timeout(timeout, all).await.is_ok()
+    }
+
+    async fn drain_workers(&self) {
         let mut waits = Vec::new();
         for sender in &self.commands {
             let (done, wait) = oneshot::channel();
@@ -523,13 +570,16 @@ impl Control {
                 waits.push(wait);
             }
         }
-        let all = async {
-            for wait in waits {
-                let _ = wait.await;
-            }
-        };
-        tokio::time::timeout(timeout, all).await.is_ok()
+        for wait in waits {
+            let _ = wait.await;
+        }
     }
+}
+
+/// Whether the kernel takes sockets on both addresses for rivals.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let everything = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && (one.ip() == other.ip() || everything && one.is_ipv4() == other.is_ipv4())
 }
 
 /// One socket a worker on one address, so that the kernel spreads connections over them (SO_REUSEPORT).

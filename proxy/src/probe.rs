@@ -3,6 +3,7 @@
 
 use crate::proxyproto;
 use crate::tls::{ClientTls, TlsError};
+use crate::upstream;
 use bytes::{BufMut, Bytes, BytesMut};
 use ringway_config::model::{Agent, Capture, CheckKind, HealthCheck};
 use ringway_health::{CheckFailure, Probe};
@@ -74,8 +75,8 @@ impl Prober {
     /// Gives the weight that the backend wants, in percent.
     async fn ask(&self, address: SocketAddr) -> Result<u8, CheckFailure> {
         let mut stream = TcpStream::connect(address).await.map_err(|_| CheckFailure::Connect)?;
-        // A check is one small request: it must not wait for more.
-        let _ = stream.set_nodelay(true);
+        // A check is one small request: it must not wait for more, and nothing of it is left when its time is over.
+        let _ = upstream::prepare(&stream, self.check.params.timeout);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
             proxyproto::write(version, &<_>::default(), &mut header);

@@ -376,6 +376,11 @@ impl Request {
         http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
     }
 
+    /// Whether its client may have said all that it has to say, and still wait for the answer.
+    pub(crate) fn may_half_close(&self) -> bool {
+        http::http_of(&self.view, self.listener).allow_half_close
+    }
+
     /// How its answer is compressed, if it is.
     pub(crate) fn compression(&self) -> Option<&Compress> {
         compression(http::http_of(&self.view, self.listener), self.route)

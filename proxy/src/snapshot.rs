@@ -16,7 +16,7 @@ use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Load, PolicyParams, 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -116,6 +116,10 @@ pub struct ServiceLive {
     /// Tells one of them that there may be room.
     pub room: Notify,
     backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
+    /// Backends that have gone from the configuration while requests still ran on them: who comes back is not empty.
+    departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
+    /// The service of the last version that was put into force. Set under the lock of `health`.
+    newest: Mutex<Weak<Service>>,
 }
 
 /// Owners of each hot key.
@@ -180,8 +184,16 @@ impl ServiceLive {
 }
 
 impl Service {
-    /// Writes what the health machine says into the loads' accept thresholds. Gives what has happened.
+    /// Writes what the health machine says to where requests read it. Gives what has happened.
+    ///
+    /// Whoever calls may still hold a version of before, or one that is not the newest any more: levels and who shares the
+    /// load are those of the newest, whose members the machine knows.
     pub fn apply_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
+        let newest = lock(&self.live.newest).upgrade();
+        newest.as_deref().unwrap_or(self).write_health(health)
+    }
+
+    fn write_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
         for backend in &self.backends {
             if let Some(share) = health.share(&backend.config.id) {
                 backend.state.load.set_lifecycle(share);
@@ -289,7 +301,8 @@ impl Registry {
         };
         let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
         let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-        let spoken = format!("{:?} {:?} {:?}", config.protocol, config.proxy_protocol, config.tls);
+        let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
+        let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
         let mut transport = xxhash_rust::xxh3::Xxh3::new();
         transport.update(spoken.as_bytes());
         for path in config.tls.iter().flat_map(|tls| tls.files()) {
@@ -335,6 +348,8 @@ impl Registry {
                 waiting: AtomicU32::new(0),
                 room: Notify::new(),
                 backends: Mutex::default(),
+                departed: Mutex::default(),
+                newest: Mutex::default(),
             })
         });
         Arc::clone(live)
@@ -346,7 +361,7 @@ impl Registry {
         lock(&self.services).retain(|name, _| snapshot.services.iter().any(|service| service.config.name == **name));
         let mut happened = Vec::new();
         for service in &snapshot.services {
-            lock(&service.live.backends).retain(|id, _| service.slot_of(id).is_some());
+            service.live.depart(|id| service.slot_of(id).is_none());
             let mut health = service.live.health();
             let members: Vec<HealthMember<'_>> = service
                 .backends
@@ -360,7 +375,9 @@ impl Registry {
                 .collect();
             health.set_params(health_params(&service.config), now);
             health.set_members(&members, now);
-            let events = service.apply_health(&mut health);
+            *lock(&service.live.newest) = Arc::downgrade(service);
+            service.group.install();
+            let events = service.write_health(&mut health);
             drop(health);
             service.live.health_changed.notify_one();
             happened.push((Arc::clone(service), events));
@@ -383,15 +400,32 @@ impl ServiceLive {
     fn backend(&self, id: &str) -> Arc<BackendState> {
         let mut backends = lock(&self.backends);
         let state = backends.entry(id.into()).or_insert_with(|| {
-            Arc::new(BackendState {
-                id: id.into(),
-                load: Arc::new(Load::new(id)),
-                suspect: AtomicBool::new(false),
-                connections: AtomicU32::new(0),
-                down: Notify::new(),
+            let still_used = lock(&self.departed).get(id).and_then(Weak::upgrade);
+            still_used.unwrap_or_else(|| {
+                Arc::new(BackendState {
+                    id: id.into(),
+                    load: Arc::new(Load::new(id)),
+                    suspect: AtomicBool::new(false),
+                    connections: AtomicU32::new(0),
+                    down: Notify::new(),
+                })
             })
         });
         Arc::clone(state)
+    }
+
+    /// Lets go of backends, but knows those on which something still runs.
+    fn depart(&self, has_gone: impl Fn(&str) -> bool) {
+        let mut backends = lock(&self.backends);
+        let mut departed = lock(&self.departed);
+        departed.retain(|id, state| has_gone(id) && state.strong_count() > 0);
+        backends.retain(|id, state| {
+            let goes = has_gone(id);
+            if goes {
+                departed.insert(id.clone(), Arc::downgrade(state));
+            }
+            !goes
+        });
     }
 }
 
@@ -461,4 +495,76 @@ impl Service {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use ringway_health::{CheckFailure, Probe};
+
+    /// A version of one service with a backend of the first tier, one of the second, and others; rebuilt, not served.
+    fn prepared(registry: &Registry, generation: u64, second_tier: u8, others: &str) -> Snapshot {
+        let text = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+             services:\n  - name: s\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    panic_threshold: 0\n\
+             \x20   health: {{ tcp: {{}}, fall: 1, rise: 1 }}\n    backends:\n\
+             \x20     - {{ id: a, address: \"127.0.0.1:1\" }}\n\
+             \x20     - {{ id: b, address: \"127.0.0.1:2\", tier: {second_tier} }}\n{others}"
+        );
+        let config = ringway_config::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        registry.prepare(Arc::new(config.config), generation, 1, Instant::now()).unwrap()
+    }
+
+    #[test]
+    fn what_happens_while_versions_change_reaches_the_newest() {
+        let registry = Registry::default();
+        let now = Instant::now();
+        let first = prepared(&registry, 1, 0, "");
+        registry.commit(&first, now);
+        let second = prepared(&registry, 2, 1, "");
+        registry.commit(&second, now);
+        let newest = &second.services[0];
+        assert_eq!(newest.group.level_shares(), [(0, 1.0), (2, 0.0)]);
+        // A check ends, and its driver still looks at the version of before.
+        let old = &first.services[0];
+        let mut health = old.live.health();
+        health.handle_probe("a", Probe::Failure(CheckFailure::Connect), now);
+        assert!(health.take_changed());
+        let events = old.apply_health(&mut health);
+        drop(health);
+        assert!(events.iter().any(|event| event.id == "a"), "{events:?}");
+        assert_eq!(newest.group.level_shares(), [(0, 0.0), (2, 1.0)]);
+        assert_eq!(newest.group.eligible_members(), 1);
+    }
+
+    #[test]
+    fn backend_that_comes_back_still_carries_what_it_carries() {
+        let registry = Registry::default();
+        let now = Instant::now();
+        let with_c = "      - { id: c, address: \"127.0.0.1:3\" }\n";
+        let first = prepared(&registry, 1, 0, with_c);
+        registry.commit(&first, now);
+        let (old, slot) = (&first.services[0], first.services[0].slot_of("c").unwrap());
+        (0..7).for_each(|_| old.group.resume(slot, 0));
+        let second = prepared(&registry, 2, 0, "");
+        registry.commit(&second, now);
+        assert_eq!(
+            second.services[0].live.total.sum_of(0),
+            0,
+            "what a backend carries that has gone is nobody's share"
+        );
+        let third = prepared(&registry, 3, 0, with_c);
+        registry.commit(&third, now);
+        let new = &third.services[0];
+        assert_eq!(new.backends[2].state.load.in_flight(), 7);
+        assert_eq!(new.live.total.sum_of(0), 7);
+        (0..7).for_each(|_| old.group.release(slot, 0));
+        assert_eq!((new.backends[2].state.load.in_flight(), new.live.total.sum_of(0)), (0, 0));
+        // Nothing runs there any more: who comes back later is new.
+        registry.commit(&prepared(&registry, 4, 0, ""), now);
+        drop((first, second, third));
+        registry.commit(&prepared(&registry, 5, 0, ""), now);
+        assert!(lock(&registry.services)["s"].departed.lock().unwrap().is_empty());
+    }
 }

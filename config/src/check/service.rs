@@ -72,6 +72,8 @@ fn service_model(
     {
         nonzero(at, name, findings);
     }
+    let keepalive = &section.http2.value.keepalive.value;
+    nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
     let retry = &section.retry.value;
@@ -108,6 +110,7 @@ fn service_model(
             schema::UpstreamProtocolName::Http1 => model::UpstreamProtocol::Http1,
             schema::UpstreamProtocolName::H2 => model::UpstreamProtocol::H2,
         },
+        keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },
         tls,
         proxy_protocol,
         health,
@@ -131,6 +134,7 @@ fn service_model(
             body_idle: timeouts.body_idle.value,
             idle: timeouts.idle.value,
             session: timeouts.session.value,
+            tcp_user_timeout: timeouts.tcp_user_timeout.value,
         },
         retry: retry_model(retry),
         hedge: section

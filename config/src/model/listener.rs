@@ -137,6 +137,8 @@ pub struct HttpListener {
     pub body_bytes_max: u64,
     /// Networks that may ask why a request went where it did.
     pub explain_allow: Vec<IpNet>,
+    /// Whether a client that sends nothing more may still wait for its answer.
+    pub allow_half_close: bool,
     /// Client-side time limits.
     pub timeouts: ClientTimeouts,
     /// HTTP/2.

@@ -37,6 +37,9 @@ section! {
         default("100") fields_max: Int<1, 256>,
         /// Largest request body; past it, 413. Absent is no limit. For `http`.
         optional body_bytes_max: Bytes,
+        /// Whether a client of HTTP/1.1 that closes its sending side before its answer begins still gets it, as from
+        /// `printf ... | nc -N`. Otherwise it has left: its request is ended at once, and logged with status 499.
+        default("false") allow_half_close: bool,
         /// Time limits towards clients. For `http`.
         default("{}") timeouts: ClientTimeoutsSection,
         /// Most connections at once on this listener; 0 is no limit of its own.

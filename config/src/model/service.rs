@@ -91,6 +91,8 @@ pub struct Backend {
 /// A cookie made by Ringway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AffinityCookie {
+    /// The service's name, which its signature covers.
+    pub service: String,
     /// Its name.
     pub name: String,
     /// `Set-Cookie` after the value: `; Path=/; HttpOnly`.

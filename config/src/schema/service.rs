@@ -93,8 +93,9 @@ section! {
 section! {
     /// A cookie made by Ringway. For policies by key it is the key, before any `hash_key`; for others it names the backend.
     AffinityCookieSection, "affinity_cookie" {
-        /// Its name.
-        default("ringway") name: String,
+        /// Its name; absent is one of the service's own, `ringway-` and eight digits. Services on one host replace each
+        /// other's cookie if they share a name and a path.
+        optional name: String,
         /// How long a browser keeps it; 0 is until it is closed.
         default("0") ttl: Duration,
         /// Paths that it is sent for.

@@ -118,7 +118,7 @@ pub(crate) async fn acquire(
         return Ok(found);
     }
     let this = &view.services[service];
-    if this.service.config.bound.is_none_or(|bound| bound.all_full != AllFull::Queue) {
+    if this.service.config.all_full != AllFull::Queue {
         return Err(ProxyError::AllFull);
     }
     let live = &this.service.live;

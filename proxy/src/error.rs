@@ -2,7 +2,7 @@
 
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
-use ringway_http1::ParseError;
+use ringway_http1::{ParseError, is_response};
 use thiserror::Error;
 
 /// Whose fault it is.
@@ -123,9 +123,16 @@ pub enum ProxyError {
     /// The backend closed or reset before its answer began.
     #[error("backend closed before it answered")]
     UpstreamClosed,
-    /// The backend's answer breaks the framing rules.
-    #[error("bad answer: {0}")]
+    /// What the backend has sent is no HTTP.
+    #[error("no HTTP answer: {0}")]
     BadAnswer(ParseError),
+    /// The backend's answer passes a limit, or breaks the framing rules. Requests can provoke that, with whichever backend: it
+    /// speaks for no other try, and against nobody.
+    #[error("unfit answer: {0}")]
+    UnfitAnswer(ParseError),
+    /// The same of a stream of HTTP/2, as the library has found.
+    #[error("unfit answer over HTTP/2")]
+    UnfitStream,
     /// The backend announced a longer body than it sent.
     #[error("answer was cut off")]
     ShortAnswer,
@@ -159,9 +166,13 @@ impl ProxyError {
             Self::BodyTooLarge => 413,
             Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
-            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                502
-            }
+            Self::ConnectFailed
+            | Self::TlsFailed
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::ShortAnswer => 502,
             Self::NoBackend
             | Self::AllFull
             | Self::QueueTimeout
@@ -199,7 +210,7 @@ impl ProxyError {
             Self::TlsFailed => "upstream_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
-            Self::BadAnswer(_) => "bad_upstream_answer",
+            Self::BadAnswer(_) | Self::UnfitAnswer(_) | Self::UnfitStream => "bad_upstream_answer",
             Self::ShortAnswer => "short_upstream_answer",
             Self::ResponseTimeout => "response_timeout",
             Self::SendTimeout => "upstream_send_timeout",
@@ -237,6 +248,8 @@ impl ProxyError {
             | Self::ConnectTimeout
             | Self::UpstreamClosed
             | Self::BadAnswer(_)
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
             | Self::ShortAnswer
             | Self::ResponseTimeout
             | Self::SendTimeout
@@ -253,7 +266,28 @@ impl ProxyError {
             Self::UpstreamClosed => RetryWhen::Reset,
             Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
             Self::ResponseTimeout | Self::SendTimeout => RetryWhen::Timeout,
-            _ => RetryWhen::Never,
+            Self::BadRequest(_)
+            | Self::PathTraversal
+            | Self::NoRoute
+            | Self::BodyTooLarge
+            | Self::ConnectRefused
+            | Self::Expectation
+            | Self::WebSocketKey
+            | Self::BadTarget
+            | Self::UpgradeUnsupported
+            | Self::KeyMissing
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::ClientClosed
+            | Self::NoBackend
+            | Self::AllFull
+            | Self::ServiceFull
+            | Self::RateLimited { .. }
+            | Self::QueueTimeout
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::CompressionFailed
+            | Self::RequestTimeout => RetryWhen::Never,
         }
     }
 
@@ -265,9 +299,37 @@ impl ProxyError {
             Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
                 Some(Outcome::ConnectionFailure)
             }
-            // The exchange's whole time may have gone on other backends; the rest is nobody's but the client's or ours.
-            _ => None,
+            // What a request provokes in the form of its answer tells nothing of the backend. The exchange's whole time may have
+            // gone on other backends; the rest is nobody's but the client's or ours.
+            Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::RequestTimeout
+            | Self::BadRequest(_)
+            | Self::PathTraversal
+            | Self::NoRoute
+            | Self::BodyTooLarge
+            | Self::ConnectRefused
+            | Self::Expectation
+            | Self::WebSocketKey
+            | Self::BadTarget
+            | Self::UpgradeUnsupported
+            | Self::KeyMissing
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::ClientClosed
+            | Self::NoBackend
+            | Self::AllFull
+            | Self::ServiceFull
+            | Self::RateLimited { .. }
+            | Self::ConnectionLimit
+            | Self::QueueTimeout
+            | Self::CompressionFailed => None,
         }
+    }
+
+    /// What a head is that could not be read: these bytes are no HTTP, or HTTP that is not passed on.
+    pub(crate) fn of_head(error: ParseError, bytes: &[u8]) -> Self {
+        if is_response(bytes) { Self::UnfitAnswer(error) } else { Self::BadAnswer(error) }
     }
 
     /// Reason phrase of the status line.

@@ -152,7 +152,6 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
             Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
         };
-        this.upstreams[guard.index()].cells.failures.increment();
         guard.report_error(error);
         drop(guard);
         if !error.retry().holds(&config.retry.on, repeatable(request, config)) {
@@ -335,6 +334,15 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                 exchange.release();
                 // What was not looked at may be sent as often as it takes, within reason.
                 fresh = unprocessed == 0 || unprocessed >= UNPROCESSED_MAX;
+            }
+            // What the one before has left there, perhaps: more than its answer was due (RFC 9112, 6.3).
+            Err(TryError::Upstream(ProxyError::BadAnswer(error))) if exchange.is_first_on_used() => {
+                let again = exchange.request.replayable && repeatable;
+                exchange.release();
+                if !again {
+                    return Tried::Failed(guard, TryError::Upstream(ProxyError::UnfitAnswer(error)));
+                }
+                fresh = true;
             }
             Err(error) => {
                 exchange.release();

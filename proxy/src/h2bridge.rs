@@ -294,6 +294,13 @@ pub(crate) fn push_field(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> io::
     Ok(())
 }
 
+/// Whether a stream has ended because of what came on it: a header list too long, a message that breaks the rules. Its connection
+/// is well.
+pub(crate) fn is_unfit(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.is_reset())
+}
+
 /// An error of the protocol as one of a connection.
 pub(crate) fn io_error(error: h2::Error) -> io::Error {
     let kind = match error.reason() {

@@ -260,7 +260,7 @@ impl Upstream {
             self.disconnected = true;
             self.connection.closed.set(true);
         }
-        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let refused = error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         if error.is_go_away() && error.is_remote() || refused || self.sender.is_none() {
             self.unprocessed = true;
         }

@@ -78,9 +78,10 @@ impl InFlight {
         cells.latency_micros.add(micros);
     }
 
-    /// Tells the passive detector of a try that failed, if that was the backend's doing.
+    /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing.
     pub(crate) fn report_error(&self, error: ProxyError) {
         if let Some(outcome) = error.outcome() {
+            self.view.services[self.service].upstreams[self.index()].cells.failures.increment();
             self.report(outcome);
         }
     }

@@ -277,7 +277,6 @@ async fn connect(
         match connected {
             Ok((stream, slot)) => return Ok((guard, stream, slot)),
             Err(error) => {
-                upstream.cells.failures.increment();
                 guard.report_error(error);
                 if session.retries >= config.retry.attempts || !error.retry().holds(&config.retry.on, true) {
                     return Err(error);

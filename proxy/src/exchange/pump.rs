@@ -7,6 +7,7 @@ use super::Next;
 use crate::actions;
 use crate::compress::{self, Compressor};
 use crate::error::ProxyError;
+use crate::h2bridge;
 use crate::http::Client;
 use crate::inflight::InFlight;
 use crate::request::Request;
@@ -195,13 +196,14 @@ impl<'a> Exchange<'a> {
         }
         let held = self.upstream.input.len();
         if held > ANSWER_LIMITS.head_bytes_max {
-            return Poll::Ready(Err(ProxyError::BadAnswer(ParseError::HeadTooLarge)));
+            return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
         }
         match self.upstream.input.poll_read(&mut self.upstream.stream, ANSWER_LIMITS.head_bytes_max + 1, context) {
             Poll::Ready(Ok(0)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
             Poll::Ready(Ok(0)) if held > 0 => Poll::Ready(Err(ProxyError::ShortAnswer)),
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) if h2bridge::is_unfit(&error) => Poll::Ready(Err(ProxyError::UnfitStream)),
             Poll::Ready(Err(_)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
             Poll::Ready(Err(_)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Pending => {
@@ -224,9 +226,10 @@ impl<'a> Exchange<'a> {
         let head = &mut scratch.response;
         loop {
             let method = self.request.method;
-            if self.upstream.input.is_empty()
-                || !parse_response(self.upstream.input.bytes(), &ANSWER_LIMITS, method, self.request.upgrade, head)
-                    .map_err(ProxyError::BadAnswer)?
+            let bytes = self.upstream.input.bytes();
+            if bytes.is_empty()
+                || !parse_response(bytes, &ANSWER_LIMITS, method, self.request.upgrade, head)
+                    .map_err(|error| ProxyError::of_head(error, bytes))?
             {
                 return Ok(false);
             }
@@ -238,7 +241,7 @@ impl<'a> Exchange<'a> {
             }
             self.interims += 1;
             if self.interims > INTERIM_MAX {
-                return Err(ProxyError::BadAnswer(ParseError::Status));
+                return Err(ProxyError::UnfitAnswer(ParseError::Status));
             }
             if self.request.version == Version::Http11 {
                 write_status(head, self.upstream.input.bytes(), &mut self.answer);
@@ -258,14 +261,9 @@ impl<'a> Exchange<'a> {
         self.body = head.body.into();
         self.upstream_keep_alive = head.keep_alive && !head.is_switch();
         let bytes = self.upstream.input.bytes();
-        if self.body.is_end()
-            && !head.is_switch()
-            && bytes.len() > head.head_len
-            && head.body == ringway_http1::BodyLength::None
-        {
-            // Bytes after an answer that has no body: nobody knows what they are.
-            return Err(ProxyError::BadAnswer(ParseError::LengthInvalid));
-        }
+        // Bytes after an answer that has no body: nobody knows what they are. They go with the connection.
+        let surplus = self.body.is_end() && !head.is_switch() && bytes.len() > head.head_len;
+        self.upstream_keep_alive &= !surplus;
         let rule = self.request.compression().filter(|rule| compress::is_eligible(rule, head, bytes));
         let mut coding = rule.and(self.request.coding);
         if let (Some(rule), Some(wanted), false) = (rule, coding, self.body.is_end()) {
@@ -347,7 +345,7 @@ impl<'a> Exchange<'a> {
         let input = self.upstream.input.bytes();
         if !input.is_empty() && self.status != 101 && !self.body.is_end() {
             let progress = match &mut self.compressor {
-                None => self.body.transfer(input, &mut self.answer, self.encoding).map_err(ProxyError::BadAnswer)?,
+                None => self.body.transfer(input, &mut self.answer, self.encoding).map_err(ProxyError::UnfitAnswer)?,
                 Some(compressor) => compressor.transfer(&mut self.body, input, &mut self.answer)?,
             };
             self.delivered += progress.data as u64;
@@ -445,7 +443,11 @@ impl<'a> Exchange<'a> {
                     (None, _) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
                 },
                 Poll::Ready(Ok(_)) => progress = true,
-                Poll::Ready(Err(_)) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
+                Poll::Ready(Err(error)) => {
+                    let unfit = h2bridge::is_unfit(&error);
+                    let error = if unfit { ProxyError::UnfitStream } else { ProxyError::ShortAnswer };
+                    return Poll::Ready(Delivered::CutOff(error));
+                }
                 // What has been said is not held back until more comes: an event may be all for a long while.
                 Poll::Pending => match self.compressor.as_mut().map(|compressor| compressor.flush(&mut self.answer)) {
                     Some(Ok(true)) => {}
@@ -532,7 +534,6 @@ impl<'a> Exchange<'a> {
                 (None, next)
             }
             Delivered::CutOff(error) => {
-                upstream.cells.failures.increment();
                 guard.report_error(error);
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
                 self.client.stream.abort();
@@ -563,6 +564,11 @@ impl<'a> Exchange<'a> {
         .await;
         self.request.report.received_bytes += up.moved;
         self.request.report.sent_bytes += down.moved;
+    }
+
+    /// Whether these were the first bytes of an answer, on a connection that has carried others.
+    pub(super) fn is_first_on_used(&self) -> bool {
+        self.upstream.reused && self.interims == 0 && self.status == 0
     }
 
     /// Whether all of the request has been sent and nothing of the answer has come: another try may go beside this one.

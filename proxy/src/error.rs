@@ -90,6 +90,9 @@ pub enum ProxyError {
     /// The client left before it had its answer.
     #[error("client closed the connection")]
     ClientClosed,
+    /// The client took its answer too slowly, or not at all.
+    #[error("client does not read its answer")]
+    ClientStalled,
     /// No backend may take the request.
     #[error("no backend is available")]
     NoBackend,
@@ -162,7 +165,7 @@ impl ProxyError {
             Self::UpgradeUnsupported => 501,
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
-            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
             Self::BodyTooLarge => 413,
             Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
@@ -200,6 +203,7 @@ impl ProxyError {
             Self::HeadTimeout => "request_head_timeout",
             Self::BodyTimeout => "request_body_timeout",
             Self::ClientClosed => "client_closed",
+            Self::ClientStalled => "client_write_timeout",
             Self::NoBackend => "no_backend",
             Self::AllFull => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
@@ -234,6 +238,7 @@ impl ProxyError {
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::RateLimited { .. }
+            | Self::ClientStalled
             | Self::ClientClosed => Side::Downstream,
             Self::NoRoute
             | Self::UpgradeUnsupported
@@ -279,6 +284,7 @@ impl ProxyError {
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::ClientClosed
+            | Self::ClientStalled
             | Self::NoBackend
             | Self::AllFull
             | Self::ServiceFull
@@ -317,6 +323,7 @@ impl ProxyError {
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::ClientClosed
+            | Self::ClientStalled
             | Self::NoBackend
             | Self::AllFull
             | Self::ServiceFull

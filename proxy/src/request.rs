@@ -53,6 +53,8 @@ pub(crate) struct Request {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
+    /// A call of gRPC, which may be a long dialogue.
+    pub(crate) grpc: bool,
     /// What of the body has not been read from the client.
     pub(crate) body: Body,
     pub(crate) encoding: Encoding,
@@ -235,6 +237,7 @@ pub(crate) fn plan(
         version: head.version,
         keep_alive: head.keep_alive,
         upgrade: upgrade.is_some(),
+        grpc: head.value_of(buffer, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc")),
         body: head.body.into(),
         encoding,
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),

@@ -8,7 +8,7 @@ use crate::actions;
 use crate::compress::{self, Compressor};
 use crate::error::ProxyError;
 use crate::h2bridge;
-use crate::http::Client;
+use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
 use crate::timer::Deadline;
@@ -23,7 +23,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 
+mod pace;
 mod upload;
+
+use pace::{Pace, Party, Terms};
 
 /// Interim answers (1xx) that a backend may send before the real one.
 const INTERIM_MAX: u32 = 16;
@@ -52,8 +55,10 @@ enum Delivered {
     Whole,
     /// The backend's part was cut off: the client must see that.
     CutOff(ProxyError),
-    /// The client is gone or does not read.
+    /// The client is gone.
     ClientGone,
+    /// The client does not read, or too slowly.
+    ClientStalled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +83,9 @@ pub(super) struct Exchange<'a> {
     upload: Upload,
     /// Whether the upload waits for the client rather than for the backend.
     starved: bool,
-    /// For whom the timer was set last.
-    armed_for_client: bool,
+    /// Whether bytes have moved up since that was last looked at.
+    upload_moved: bool,
+    upload_pace: Pace,
     /// Bytes on their way down, and how much of them has been written.
     answer: Vec<u8>,
     answered: usize,
@@ -104,7 +110,9 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
-        let mut exchange = Self {
+        let total = http::http_of(&request.view, request.listener).timeouts.body_total;
+        let upload_pace = Pace::new(&client.timer, total);
+        Self {
             limit,
             client,
             request,
@@ -114,7 +122,8 @@ impl<'a> Exchange<'a> {
             chunks_sent: 0,
             upload: Upload::Sending,
             starved: false,
-            armed_for_client: false,
+            upload_moved: false,
+            upload_pace,
             answer: Vec::new(),
             answered: 0,
             interim_bytes: 0,
@@ -129,9 +138,11 @@ impl<'a> Exchange<'a> {
             client_keep_alive: false,
             holding: false,
             retry_after: None,
-        };
-        exchange.arm_for_upload();
-        exchange
+        }
+    }
+
+    fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
+        &http::http_of(&self.request.view, self.request.listener).timeouts
     }
 
     fn timeouts(&self) -> &ringway_config::model::UpstreamTimeouts {
@@ -142,6 +153,9 @@ impl<'a> Exchange<'a> {
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
         if let Err(error) = self.poll_upload(context) {
             return Poll::Ready(Err(error));
+        }
+        if self.upload == Upload::Sending && !self.holding {
+            self.pace_upload();
         }
         loop {
             match self.poll_upstream(context) {
@@ -166,17 +180,18 @@ impl<'a> Exchange<'a> {
         if self.poll_left(context, self.request.may_half_close()).is_ready() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
         }
-        if self.client.timer.poll_fired(context) {
+        while self.client.timer.poll_fired(context) {
             if self.holding {
                 // Long enough: what is there goes out, the rest follows as it comes.
                 self.holding = false;
                 return Poll::Ready(Ok(()));
             }
-            return Poll::Ready(Err(match (self.upload, self.starved) {
-                (Upload::Sending, true) => TryError::Downstream(ProxyError::BodyTimeout),
-                (Upload::Sending, false) => TryError::Upstream(ProxyError::SendTimeout),
-                _ => TryError::Upstream(ProxyError::ResponseTimeout),
-            }));
+            if self.upload != Upload::Sending {
+                return Poll::Ready(Err(TryError::Upstream(ProxyError::ResponseTimeout)));
+            }
+            if let Some(error) = self.upload_timed_out() {
+                return Poll::Ready(Err(error));
+            }
         }
         Poll::Pending
     }
@@ -374,10 +389,11 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the answer on to its end.
-    fn poll_deliver(&mut self, context: &mut Context<'_>) -> Poll<Delivered> {
+    fn poll_deliver(&mut self, pace: &mut Pace, context: &mut Context<'_>) -> Poll<Delivered> {
         let mut compressed = false;
         let sent_before = self.request.report.sent_bytes;
-        let mut progress = false;
+        // What has come of the answer, and whether the client has taken something that is not counted.
+        let (mut read, mut flushed) = (false, false);
         if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
             // The answer may still be whole; the connection cannot go on after it.
             self.upload = Upload::Broken;
@@ -390,6 +406,7 @@ impl<'a> Exchange<'a> {
             }
             if self.body.is_end() {
                 // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
+                flushed = self.client.stream.tcp().is_some_and(|tcp| tcp.poll_write_ready(context).is_ready());
                 match Pin::new(&mut self.client.stream).poll_flush(context) {
                     Poll::Ready(Ok(())) => return Poll::Ready(Delivered::Whole),
                     Poll::Ready(Err(_)) => return Poll::Ready(Delivered::ClientGone),
@@ -398,7 +415,6 @@ impl<'a> Exchange<'a> {
             }
             let available = self.upstream.input.len();
             if available > 0 {
-                progress = true;
                 if std::mem::replace(&mut compressed, self.compressor.is_some()) {
                     // One step, then others have their turn. A plain wake-up would not do: the runtime looks for what has arrived
                     // only once in a while as long as a task is ready. This one wakes after it has looked.
@@ -442,7 +458,7 @@ impl<'a> Exchange<'a> {
                     }
                     (None, _) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
                 },
-                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Ok(_)) => read = true,
                 Poll::Ready(Err(error)) => {
                     let unfit = h2bridge::is_unfit(&error);
                     let error = if unfit { ProxyError::UnfitStream } else { ProxyError::ShortAnswer };
@@ -456,21 +472,29 @@ impl<'a> Exchange<'a> {
                 },
             }
         };
-        if progress || self.request.report.sent_bytes > sent_before {
-            self.client.timer.set_before(self.timeouts().body_idle, self.limit);
-        }
+        let sent = self.request.report.sent_bytes;
+        let party = if starved_by_client { Party::Client } else { Party::Backend };
+        let moved = sent > sent_before || flushed || std::mem::take(&mut self.upload_moved);
+        // Of a body that is all written nobody sees how fast it goes.
+        let terms = Terms::of_writing(self.client_timeouts(), !self.body.is_end());
+        let idle = self.timeouts().body_idle;
+        let progress = moved || read && !starved_by_client;
+        pace.wait(&self.client.timer, party, (sent, progress), (&terms, idle), self.limit);
         self.client.stream.poll_drive(context);
         self.upstream.stream.poll_drive(context);
         // One that gets its answer may have said all; a connection that has failed has nobody at its end.
         if self.poll_left(context, true).is_ready() {
             return Poll::Ready(Delivered::ClientGone);
         }
-        if self.client.timer.poll_fired(context) {
-            return Poll::Ready(if starved_by_client {
-                Delivered::ClientGone
-            } else {
-                Delivered::CutOff(ProxyError::ResponseTimeout)
-            });
+        while self.client.timer.poll_fired(context) {
+            if pace.is_over(&self.client.timer, sent, &terms, self.limit) {
+                return Poll::Ready(match party {
+                    Party::Client => Delivered::ClientStalled,
+                    // The rest of the answer may hang on the rest of the request.
+                    Party::Backend if self.upload == Upload::Sending && self.starved => Delivered::ClientStalled,
+                    Party::Backend => Delivered::CutOff(ProxyError::ResponseTimeout),
+                });
+            }
         }
         Poll::Pending
     }
@@ -501,10 +525,9 @@ impl<'a> Exchange<'a> {
         upstream: &crate::worker::Upstream,
         outcome: Outcome,
     ) -> (u16, Option<ProxyError>, Next) {
-        let idle = self.timeouts().body_idle;
         self.limit = self.request.limit;
-        self.client.timer.set_before(idle, self.limit);
-        let delivered = poll_fn(|context| self.poll_deliver(context)).await;
+        let mut pace = Pace::new(&self.client.timer, self.client_timeouts().write_total);
+        let delivered = poll_fn(|context| self.poll_deliver(&mut pace, context)).await;
         let status = self.status;
         let (error, next) = match delivered {
             Delivered::Whole if status == 101 => {
@@ -540,6 +563,11 @@ impl<'a> Exchange<'a> {
                 (Some(error), Next::Abort)
             }
             Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Abort),
+            Delivered::ClientStalled => {
+                // What the kernel still holds for it goes at once.
+                self.client.stream.abort();
+                (Some(ProxyError::ClientStalled), Next::Abort)
+            }
         };
         self.release();
         (status, error, next)

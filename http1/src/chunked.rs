@@ -45,6 +45,15 @@ impl ChunkDecoder {
         self.state == State::End
     }
 
+    /// How many bytes of data follow at `input[at..]`, in whatever pieces, before anything else is to be told.
+    pub(crate) fn data_ahead(&self, input: &[u8], mut at: usize) -> usize {
+        let (mut ahead, mut data) = (self.clone(), 0);
+        while let Ok(ChunkEvent::Data(range)) = ahead.next(input, &mut at) {
+            data += range.len();
+        }
+        data
+    }
+
     /// Reads on at `input[*at..]` and moves `at` past what it has taken.
     ///
     /// # Errors

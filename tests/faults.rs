@@ -379,7 +379,7 @@ fn h2_backend(answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> (Backe
     let count: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
     let backend = Backend::custom(move |mut stream, _| {
         let mut preface = [0; 24];
-        if stream.read_exact(&mut preface).is_err() || stream.write_all(&frame(4, 0, 0, &[])).is_err() {
+        if stream.read_exact(&mut preface).is_err() || stream.write_all(&frame(4, 0, 0, &[0, 8, 0, 0, 0, 1])).is_err() {
             return;
         }
         let mut head = [0; 9];
@@ -425,4 +425,51 @@ fn a_header_list_over_http2_that_is_too_long_is_no_fault_of_the_backend() {
     }
     assert_eq!((seen.load(Ordering::SeqCst), others.load(Ordering::SeqCst)), (5, 0));
     assert_eq!(failures(&ringway, "a"), 0.0);
+}
+
+#[test]
+fn a_101_that_nobody_asked_for_opens_no_tunnel() {
+    let websocket = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let ask = |listen, fields: &str| {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\ntunnel data");
+        let mut stream = send(listen, bytes.as_bytes());
+        read_answer(&mut stream, false).unwrap().status
+    };
+    for (fields, answer) in [
+        ("", "Connection: upgrade\r\nUpgrade: websocket\r\n"),
+        (
+            "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n",
+            "Connection: upgrade\r\nUpgrade: h2c\r\n",
+        ),
+        (websocket, ""),
+        (websocket, "Connection: upgrade\r\n"),
+        (websocket, "Connection: upgrade\r\nUpgrade: h2c\r\n"),
+        (websocket, "Connection: upgrade\r\nUpgrade: websocket, h2c\r\n"),
+        (websocket, "Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: other\r\n"),
+        (websocket, "Connection: upgrade\r\nUpgrade: \r\n"),
+    ] {
+        let backend = Backend::custom(move |mut stream, seen| {
+            if read_request(&mut stream).is_some() {
+                let _ = write!(stream, "HTTP/1.1 101 Switching Protocols\r\n{answer}\r\n");
+                let mut rest = String::new();
+                let _ = stream.read_to_string(&mut rest);
+                seen.lock().unwrap().push(rest);
+            }
+        });
+        let (ringway, listen) = one_backend("", backend.address);
+        assert_eq!(ask(listen, fields), 502, "{fields:?} {answer:?}");
+        // Its connection is closed, and got nothing more.
+        wait_for("the connection to be closed", || (backend.requests() == [""]).then_some(()));
+        assert_eq!(ringway.status()["services"][0]["in_flight"], 0);
+    }
+    // `:status: 101`, which HTTP/2 does not have (RFC 7541, 6.2.2; RFC 9113, 8.6): as an interim answer, and as the only one.
+    for flags in [4, 5] {
+        let (backend, seen) = h2_backend(move |id| frame(1, flags, id, &[0x08, 3, b'1', b'0', b'1']));
+        let (ringway, listen) = one_backend("protocol: h2\ntimeouts: { response: 10s }", backend.address);
+        for fields in ["", websocket] {
+            assert_eq!(ask(listen, fields), 502, "{flags} {fields:?}");
+        }
+        assert_eq!(seen.load(Ordering::SeqCst), 2, "no other try");
+        assert_eq!(ringway.status()["services"][0]["in_flight"], 0);
+    }
 }

@@ -324,8 +324,20 @@ pub(crate) fn push_field(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> io::
 /// Whether a stream has ended because of what came on it: a header list too long, a message that breaks the rules. Its connection
 /// is well.
 pub(crate) fn is_unfit(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_library() && cause.is_reset())
+    let Some(cause) = error.get_ref() else { return false };
+    cause.is::<NoSwitching>()
+        || cause.downcast_ref::<h2::Error>().is_some_and(|cause| cause.is_library() && cause.is_reset())
+}
+
+/// HTTP/2 has no 101 (RFC 9113, 8.6).
+#[derive(Debug, thiserror::Error)]
+#[error("a 101 over HTTP/2")]
+pub(crate) struct NoSwitching;
+
+impl From<NoSwitching> for io::Error {
+    fn from(error: NoSwitching) -> Self {
+        Self::new(ErrorKind::InvalidData, error)
+    }
 }
 
 /// An error of the protocol as one of a connection.

@@ -272,6 +272,9 @@ impl<'a> Exchange<'a> {
             self.upstream.input.consume(head.head_len);
         }
 
+        if head.is_switch() && !self.request.is_granted(head, self.upstream.input.bytes()) {
+            return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
+        }
         self.status = head.status;
         self.body = head.body.into();
         self.upstream_keep_alive = head.keep_alive && !head.is_switch();

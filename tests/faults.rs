@@ -5,7 +5,8 @@ mod common;
 use common::peers::*;
 use common::*;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -472,4 +473,44 @@ fn a_101_that_nobody_asked_for_opens_no_tunnel() {
         assert_eq!(seen.load(Ordering::SeqCst), 2, "no other try");
         assert_eq!(ringway.status()["services"][0]["in_flight"], 0);
     }
+}
+
+#[test]
+fn an_answer_without_length_ends_with_a_goodbye_in_tls_or_is_cut_off() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require_python("ssl")) else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    // Says goodbye if the path asks for it, and closes.
+    let script = "import socket, ssl, sys, threading\n\
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)\n\
+        context.load_cert_chain(sys.argv[2], sys.argv[3])\n\
+        listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        def serve(plain):\n\
+        \ttry:\n\
+        \t\ts = context.wrap_socket(plain, server_side=True)\n\
+        \t\thead = s.recv(65536)\n\
+        \t\ts.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\nhello')\n\
+        \t\tif b'/polite' in head: s.unwrap()\n\
+        \t\ts.close()\n\
+        \texcept OSError: pass\n\
+        while True: threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()\n";
+    let (backend, listen) = (free_address(), free_address());
+    let [port, certificate, key] =
+        [backend.port().to_string(), certificates.text("one.pem"), certificates.text("one.key")];
+    let _server = Running(Command::new("python3").args(["-c", script, &port, &certificate, &key]).spawn().unwrap());
+    wait_for("the backend", || TcpStream::connect(backend).ok());
+    let tls = |more: &str| format!("tls: {{ sni: one.test, ca: \"{}\"{more} }}", certificates.text("ca.pem"));
+    let config = simple(listen, &tls(""), &[("a", backend)]);
+    let ringway = Ringway::start(&config);
+    let whole = "5\r\nhello\r\n0\r\n\r\n";
+    let ask =
+        |path: &str| raw(listen, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+    assert!(ask("/polite").ends_with(whole), "{}", ask("/polite"));
+    let rude = ask("/rude");
+    assert!(!rude.contains("0\r\n\r\n") || rude.starts_with("HTTP/1.1 502"), "{rude}");
+    // Of HTTP/1.0, the connection's end is the answer's: it is reset.
+    let mut old = send(listen, b"GET /rude HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert!(old.read_to_end(&mut Vec::new()).is_err());
+    assert_eq!(failures(&ringway, "a"), 0.0);
+    ringway.reconfigure(&simple(listen, &tls(", ignore_unexpected_eof: true"), &[("a", backend)]));
+    assert!(ask("/rude").ends_with(whole) && ask("/polite").ends_with(whole));
 }

@@ -139,6 +139,9 @@ pub enum ProxyError {
     /// The backend announced a longer body than it sent.
     #[error("answer was cut off")]
     ShortAnswer,
+    /// A backend's TLS connection ended without a goodbye where its end was to be the answer's.
+    #[error("answer may be cut off: TLS ended without close_notify")]
+    TlsTruncated,
     /// The answer did not begin in time.
     #[error("answer timed out")]
     ResponseTimeout,
@@ -175,6 +178,7 @@ impl ProxyError {
             | Self::BadAnswer(_)
             | Self::UnfitAnswer(_)
             | Self::UnfitStream
+            | Self::TlsTruncated
             | Self::ShortAnswer => 502,
             Self::NoBackend
             | Self::AllFull
@@ -216,6 +220,7 @@ impl ProxyError {
             Self::UpstreamClosed => "upstream_closed",
             Self::BadAnswer(_) | Self::UnfitAnswer(_) | Self::UnfitStream => "bad_upstream_answer",
             Self::ShortAnswer => "short_upstream_answer",
+            Self::TlsTruncated => "upstream_tls_truncated",
             Self::ResponseTimeout => "response_timeout",
             Self::SendTimeout => "upstream_send_timeout",
             Self::CompressionFailed => "compression_failed",
@@ -255,6 +260,7 @@ impl ProxyError {
             | Self::BadAnswer(_)
             | Self::UnfitAnswer(_)
             | Self::UnfitStream
+            | Self::TlsTruncated
             | Self::ShortAnswer
             | Self::ResponseTimeout
             | Self::SendTimeout
@@ -292,6 +298,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::UnfitAnswer(_)
             | Self::UnfitStream
+            | Self::TlsTruncated
             | Self::CompressionFailed
             | Self::RequestTimeout => RetryWhen::Never,
         }
@@ -309,6 +316,8 @@ impl ProxyError {
             // gone on other backends; the rest is nobody's but the client's or ours.
             Self::UnfitAnswer(_)
             | Self::UnfitStream
+            // A habit of many servers, or somebody else on the way.
+            | Self::TlsTruncated
             | Self::RequestTimeout
             | Self::BadRequest(_)
             | Self::PathTraversal

@@ -141,6 +141,9 @@ section! {
         optional ca: String,
         /// Whether the certificate must be valid.
         default("true") verify: bool,
+        /// Whether an answer without length is taken for whole although the backend closes without saying so in TLS
+        /// (`close_notify`). Otherwise it is cut off for the client too: anybody on the way may have ended it.
+        default("false") ignore_unexpected_eof: bool,
         /// PEM file of the proxy's own certificate, for backends that ask for one; with `key`.
         optional certificate: String,
         /// PEM file of its private key.

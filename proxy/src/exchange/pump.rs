@@ -450,6 +450,9 @@ impl<'a> Exchange<'a> {
                 }
             }
             match self.poll_more(context) {
+                Poll::Ready(Ok(0)) if self.body == Body::UntilClose && !self.may_end_here() => {
+                    return Poll::Ready(Delivered::CutOff(ProxyError::TlsTruncated));
+                }
                 Poll::Ready(Ok(0)) => match (self.body.end_of_input(self.encoding), &mut self.compressor) {
                     (Some(end), compressor) => {
                         match compressor.as_mut().map(|compressor| compressor.finish(&mut self.answer)) {
@@ -500,6 +503,12 @@ impl<'a> Exchange<'a> {
             }
         }
         Poll::Pending
+    }
+
+    /// Whether the connection's end may be taken for the body's: it was said, or the service does not ask for that.
+    fn may_end_here(&mut self) -> bool {
+        let config = &self.request.view.services[self.request.service].service.config;
+        config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.upstream.stream.said_goodbye()
     }
 
     /// More of the answer's body.

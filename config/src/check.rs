@@ -519,8 +519,16 @@ fn http_listener(
         );
     }
     let timeouts = &section.timeouts.value;
-    for (at, name) in [(&timeouts.idle, "idle"), (&timeouts.head, "head"), (&timeouts.body_idle, "body_idle")] {
+    for (at, name) in [
+        (&timeouts.idle, "idle"),
+        (&timeouts.head, "head"),
+        (&timeouts.body_idle, "body_idle"),
+        (&timeouts.rate_window, "rate_window"),
+    ] {
         nonzero(at, name, findings);
+    }
+    if let Some(at) = &timeouts.write_idle {
+        nonzero(at, "write_idle", findings);
     }
     Some(model::HttpListener {
         routes,
@@ -542,6 +550,12 @@ fn http_listener(
             idle: timeouts.idle.value,
             head: timeouts.head.value,
             body_idle: timeouts.body_idle.value,
+            write_idle: timeouts.write_idle.as_ref().map_or(timeouts.body_idle.value, |at| at.value),
+            read_rate_min: timeouts.read_rate_min.value.0 as u32,
+            write_rate_min: timeouts.write_rate_min.value.0 as u32,
+            rate_window: timeouts.rate_window.value,
+            body_total: timeouts.body_total.value,
+            write_total: timeouts.write_total.value,
         },
         h2: model::H2 {
             enabled: section.h2.value.enabled.value,

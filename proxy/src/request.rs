@@ -10,7 +10,9 @@ use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
 use crate::{compress, forwarded, websocket};
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
-use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, Span, TargetForm, Version, write};
+use ringway_http1::{
+    Body, BodyLength, Encoding, FieldName, Method, RequestHead, ResponseHead, Span, TargetForm, Version, write,
+};
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
@@ -54,6 +56,10 @@ pub(crate) struct Request {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
+    /// Where in `out` the protocols stand that may be switched to.
+    protocols: (usize, usize),
+    /// A call of gRPC, which may be a long dialogue.
+    pub(crate) grpc: bool,
     /// What of the body has not been read from the client.
     pub(crate) body: Body,
     pub(crate) encoding: Encoding,
@@ -203,10 +209,12 @@ pub(crate) fn plan(
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         write::field(&mut out, name, fingerprint.as_bytes());
     }
+    let mut asked = (0, 0);
     match upgrade {
         Some(protocols) => {
             out.extend_from_slice(b"connection: upgrade\r\n");
             write::field(&mut out, "upgrade", protocols.of(buffer));
+            asked = (out.len() - 2 - protocols.len(), out.len() - 2);
         }
         None if head.te_trailers => out.extend_from_slice(b"connection: te\r\nte: trailers\r\n"),
         None => {}
@@ -250,6 +258,8 @@ pub(crate) fn plan(
         version: head.version,
         keep_alive: head.keep_alive,
         upgrade: upgrade.is_some(),
+        protocols: asked,
+        grpc: head.value_of(buffer, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc")),
         body: head.body.into(),
         encoding,
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
@@ -374,6 +384,23 @@ impl Request {
     /// What its route does beside sending it on.
     pub(crate) fn actions(&self) -> Option<&Actions> {
         http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
+    }
+
+    /// Whether a 101 switches to what the client has asked for, and says so (RFC 9110, 7.8): what is no such answer is no tunnel.
+    pub(crate) fn is_granted(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
+        let asked = self.out.get(self.protocols.0..self.protocols.1).unwrap_or_default();
+        let names = |list: &'_ [u8]| {
+            list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        let asked = names(asked);
+        let granted: Vec<Vec<u8>> = head
+            .fields
+            .iter()
+            .filter(|field| field.kind == FieldName::Upgrade)
+            .flat_map(|field| names(field.value.of(bytes)))
+            .collect();
+        !granted.is_empty()
+            && granted.iter().all(|one| !one.is_empty() && asked.iter().any(|name| name.eq_ignore_ascii_case(one)))
     }
 
     /// Whether its client may have said all that it has to say, and still wait for the answer.

@@ -200,6 +200,7 @@ fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) ->
         sni: section.sni.as_ref().map(|at| header_value(at, findings)),
         ca: section.ca.as_ref().map(|at| at.value.clone().into()),
         verify: section.verify.value,
+        ignore_unexpected_eof: section.ignore_unexpected_eof.value,
         own,
     })
 }

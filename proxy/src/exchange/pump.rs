@@ -501,6 +501,12 @@ impl<'a> Exchange<'a> {
         outcome: Outcome,
     ) -> (u16, Option<ProxyError>, Next) {
         let idle = self.timeouts().body_idle;
+        // The answer has begun: nothing is sent again.
+        self.request.replayable = false;
+        if self.sent == self.request.out.len() {
+            self.request.forget();
+            self.sent = self.request.out.len();
+        }
         self.limit = self.request.limit;
         self.client.timer.set_before(idle, self.limit);
         let delivered = poll_fn(|context| self.poll_deliver(context)).await;

@@ -152,6 +152,7 @@ pub(crate) struct Upstream {
     receiver: Receiver,
     sender: Option<Sender>,
     unprocessed: bool,
+    refused: bool,
     /// The connection has failed, and not just this stream.
     disconnected: bool,
     /// The request could not be sent: there is no answer to wait for.
@@ -186,6 +187,7 @@ impl Upstream {
             receiver: Receiver::new(None, false, Vec::new()),
             sender: None,
             unprocessed: false,
+            refused: false,
             disconnected: false,
             broken: false,
             refusal: None,
@@ -194,6 +196,10 @@ impl Upstream {
 
     pub(crate) fn was_unprocessed(&self) -> bool {
         self.unprocessed
+    }
+
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// Whether another connection may fare better.
@@ -212,8 +218,9 @@ impl Upstream {
             self.disconnected = true;
             self.connection.line.closed.set(true);
         }
-        let refused = error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if error.is_go_away() && error.is_remote() || refused || self.sender.is_none() {
+        self.refused |= error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // The library ends those streams alone with the peer's GOAWAY that it names as not looked at.
+        if error.is_go_away() && error.is_remote() || self.refused || self.sender.is_none() {
             self.unprocessed = true;
         }
         h2bridge::io_error(error)

@@ -18,8 +18,10 @@ use ringway_telemetry::access::Value;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod kept;
 mod place;
 
+use kept::Kept;
 use place::{Admission, Placed, Unplaced, place};
 
 /// Small bodies that came with their head are sent with it, and can be sent again.
@@ -52,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) out: Vec<u8>,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
     pub(crate) replayable: bool,
+    /// What of `out` is body that came after its head.
+    kept: Option<Kept>,
     pub(crate) method: Method,
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
@@ -254,6 +258,7 @@ pub(crate) fn plan(
         _admission: admission,
         out,
         replayable: true,
+        kept: None,
         method: head.method,
         version: head.version,
         keep_alive: head.keep_alive,
@@ -379,6 +384,26 @@ impl Request {
         self.report.received_bytes += progress.consumed as u64;
         client.input.consume(progress.consumed);
         Ok(())
+    }
+
+    /// Whether so many more bytes of the body may be added to `out`, and are counted; if not, the request cannot be sent again from
+    /// here on, and nothing of its body is kept.
+    pub(crate) fn keep(&mut self, worker: &Rc<Worker>, more: usize) -> bool {
+        let from = self.out.len();
+        let kept = self.replayable && self.kept.get_or_insert_with(|| Kept::new(worker, from)).take(more);
+        if !kept {
+            self.forget();
+        }
+        kept
+    }
+
+    /// It is not sent again: what was kept for that is given back. All of `out` has been sent.
+    pub(crate) fn forget(&mut self) {
+        self.replayable = false;
+        if let Some(kept) = self.kept.take() {
+            self.out.truncate(kept.from);
+            self.out.shrink_to(kept.from.max(4096));
+        }
     }
 
     /// What its route does beside sending it on.

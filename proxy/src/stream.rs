@@ -79,6 +79,11 @@ impl Stream {
         matches!(self, Self::Upstream(stream) if stream.was_unprocessed())
     }
 
+    /// Whether the backend has refused this stream, and not for its connection's sake: another backend may take it.
+    pub(crate) fn was_refused(&self) -> bool {
+        matches!(self, Self::Upstream(stream) if stream.was_refused())
+    }
+
     /// What was asked for has not come in time: a connection that is shared may be dead.
     pub(crate) fn handle_timeout(&self) {
         match self {

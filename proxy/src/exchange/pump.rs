@@ -557,6 +557,12 @@ impl<'a> Exchange<'a> {
         upstream: &crate::worker::Upstream,
         outcome: Outcome,
     ) -> (u16, Option<ProxyError>, Next) {
+        // The answer has begun: nothing is sent again.
+        self.request.replayable = false;
+        if self.sent == self.request.out.len() {
+            self.request.forget();
+            self.sent = self.request.out.len();
+        }
         self.limit = self.request.limit;
         let mut pace = Pace::new(&self.client.timer, self.client_timeouts().write_total);
         let delivered = poll_fn(|context| self.poll_deliver(&mut pace, context)).await;

@@ -176,6 +176,27 @@ fn flows_are_bounded() {
 }
 
 #[test]
+fn flows_max_holds_over_all_workers() {
+    let echo = Echo::start("a");
+    let (_ringway, listen, _) = proxy("idle: 600s, flows_max: 3", "balance: {}", &[("a", echo.address)]);
+    let clients: Vec<UdpSocket> = (0..24).map(|_| client(listen)).collect();
+    let mut served = vec![false; clients.len()];
+    let look = |served: &mut Vec<bool>| {
+        for (client, served) in clients.iter().zip(served) {
+            client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            *served = *served || ask(client, "x").is_some();
+        }
+    };
+    let count = |served: &[bool]| served.iter().filter(|served| **served).count();
+    wait_for("places to be taken", || {
+        look(&mut served);
+        (count(&served) >= 3).then_some(())
+    });
+    look(&mut served);
+    assert_eq!(count(&served), 3);
+}
+
+#[test]
 fn answers_come_from_the_address_that_was_asked() {
     let echo = Echo::start("a");
     for (listen, addresses) in [("0.0.0.0", &["127.0.0.1", "127.0.0.2", "127.7.7.7"][..]), ("[::]", &["[::1]"])] {

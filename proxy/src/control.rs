@@ -461,16 +461,19 @@ impl Control {
         for (key, sockets) in sockets {
             let bound = match sockets {
                 Sockets::Fresh(address, list) => {
-                    let open = Arc::new(());
+                    let (open, seats) = (Arc::new(()), Arc::<AtomicUsize>::default());
                     for (sender, socket) in self.commands.iter().zip(list) {
                         // A worker that has ended takes no more commands.
-                        let _ = sender.send(Command::Listen { key: key.clone(), socket, open: Arc::clone(&open) });
+                        let (seats, open) = (Arc::clone(&seats), Arc::clone(&open));
+                        let _ = sender.send(Command::Listen { key: key.clone(), socket, seats, open });
                     }
                     Bound { address, udp: key.kind == GateKind::Udp, open: Arc::downgrade(&open) }
                 }
                 Sockets::Of(from) => {
+                    let seats = Arc::<AtomicUsize>::default();
                     for sender in &self.commands {
-                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone() });
+                        let seats = Arc::clone(&seats);
+                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone(), seats });
                     }
                     match state.bound.remove(&from) {
                         Some(bound) => bound,

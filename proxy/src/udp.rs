@@ -12,7 +12,7 @@ use crate::quic::{self, Destination, Id};
 use crate::request;
 use crate::snapshot::BackendState;
 use crate::timer::Timer;
-use crate::worker::{Gate, OpenConnection, View, Worker};
+use crate::worker::{Gate, OpenConnection, Seat, View, Worker};
 use ringway_config::model::{KeySource, Protocol, QuicIds, UdpListener};
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
@@ -22,7 +22,6 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -84,16 +83,17 @@ impl Flows {
         }
     }
 
-    /// Ends the oldest flow that its backend has never answered, if there is one: its client's address may be nobody's.
-    fn evict(&mut self) -> bool {
+    /// Ends the oldest flow that its backend has never answered, if there is one, and gives its place: its client's address may be
+    /// nobody's.
+    fn evict(&mut self) -> Option<Seat> {
         while let Some(oldest) = self.unanswered.pop_front() {
             if let Some(flow) = oldest.upgrade().filter(|flow| flow.is_unanswered()) {
                 self.remove(&flow);
                 flow.waker.take().iter().for_each(Waker::wake_by_ref);
-                return true;
+                return flow.seat.take();
             }
         }
-        false
+        None
     }
 
     /// `true`: the flow was not known by this id.
@@ -148,6 +148,8 @@ struct Flow {
     down: Cell<u64>,
     /// The backend's host has said that nobody listens there.
     refused: Cell<bool>,
+    /// Its place, until another takes it over.
+    seat: Cell<Option<Seat>>,
     /// It is not among the flows any more: another has its place.
     removed: Cell<bool>,
     waker: Cell<Option<Waker>>,
@@ -292,11 +294,11 @@ impl Front {
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
             return Ok(flow);
         }
-        // Per worker, as the sockets are.
-        let is_full = self.flows.borrow().count >= udp.flows_max.div_ceil(self.worker.workers()).max(1);
-        if is_full && !self.flows.borrow_mut().evict() {
-            return Err("udp_flows_max");
-        }
+        let most = view.snapshot.config.process.connections_max;
+        let is_full = self.flows.borrow().count >= share(udp.flows_max, self.worker.shared.workers, shard);
+        let take = || Seat::take(&self.worker.shared, &self.gate.seats, shard, most, udp.flows_max);
+        let seat = if is_full { None } else { take() };
+        let seat = seat.or_else(|| self.flows.borrow_mut().evict()).ok_or("udp_flows_max")?;
         let upstream = connect(this.service.address(guard.slot)).map_err(|_| "udp_socket")?;
         this.upstreams[guard.index()].cells.requests.increment();
         this.cells.requests[2].increment();
@@ -319,16 +321,25 @@ impl Front {
             up: Cell::new(0),
             down: Cell::new(0),
             refused: Cell::new(false),
+            seat: Cell::new(Some(seat)),
             removed: Cell::new(false),
             waker: Cell::default(),
         });
         self.flows.borrow_mut().insert(&flow);
-        self.worker.shared.open[self.worker.index].fetch_add(1, Relaxed);
-        let open = self.worker.connection(&self.gate);
+        let open = self.worker.connection(&self.gate, None);
         let service = udp.service;
         let started = Started { open, view: Rc::clone(view), service, guard, selection, hash, at: Instant::now() };
         tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
+    }
+}
+
+/// How many of a listener's flows one worker may have. A worker has a part of its own, so that what floods the one leaves the
+/// others room; the parts together are all there are. Where there are fewer than workers, all may ask for any.
+fn share(flows_max: usize, workers: usize, worker: usize) -> usize {
+    match flows_max / workers {
+        0 => flows_max,
+        least => least + usize::from(worker < flows_max % workers),
     }
 }
 
@@ -480,4 +491,21 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
         ("duration_us", Value::Number(started.at.elapsed().as_micros() as u64)),
     ];
     worker.log(|log| log.line(&pairs));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_workers_are_all_there_is() {
+        for flows_max in 1..40 {
+            for workers in 1..=flows_max {
+                let parts = (0..workers).map(|worker| share(flows_max, workers, worker));
+                assert!(parts.clone().all(|part| part > 0));
+                assert_eq!(parts.sum::<usize>(), flows_max, "{flows_max} over {workers}");
+            }
+        }
+        assert_eq!(share(2, 8, 7), 2);
+    }
 }

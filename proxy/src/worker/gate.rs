@@ -1,6 +1,6 @@
 //! Listeners as a worker has them, and the connections that came in by them.
 
-use super::{View, Worker};
+use super::{Seat, View, Worker};
 use crate::perip::Place;
 use crate::timer::Deadline;
 use ringway_config::model::{Listener, Protocol};
@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -83,7 +83,8 @@ pub(crate) struct Gate {
     pub(crate) closing: Cell<bool>,
     /// While it closes: when the last of its idle connections is to go.
     pub(super) leave_until: Cell<Deadline>,
-    pub(crate) connections: Cell<usize>,
+    /// Places taken on it, over all workers.
+    pub(crate) seats: Arc<AtomicUsize>,
     pub(crate) stop: Notify,
     /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
     pub(super) latest: RefCell<Option<(Rc<View>, usize)>>,
@@ -103,6 +104,8 @@ impl Gate {
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) gate: Rc<Gate>,
+    /// Its place; a flow of datagrams keeps its own.
+    pub(super) _seat: Option<Seat>,
     /// Among the connections of its client's address.
     pub(super) place: Option<Place>,
 }
@@ -153,10 +156,7 @@ impl Drop for OpenConnection {
             worker.cells.panics.increment();
             tracing::error!(listener = %self.gate.name(), "a connection ended by a panic: this is a bug");
         }
-        self.gate.connections.set(self.gate.connections.get() - 1);
         worker.open.set(worker.open.get() - 1);
-        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
-        worker.shared.connections.fetch_sub(1, Relaxed);
         worker.cells.connections.subtract(1);
         if worker.open.get() == 0 {
             worker.all_closed.notify_one();

@@ -3,6 +3,7 @@
 
 mod actions;
 mod control;
+mod cookies;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
@@ -46,11 +47,13 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
                 {
                     split.key = first.hash_key.clone();
                 }
+                cookies::hold_arms(split, &services);
             }
         }
         Some(listener)
     });
     let listeners: Vec<Option<model::Listener>> = listeners.collect();
+    cookies::collisions(root, &listeners, &services, findings);
     let access_log = access_log(&root.access_log.value);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
     let drain_spread = drain_spread(root, findings);
@@ -466,6 +469,7 @@ fn target(
                         service: service_index(&arm.value.service, services, findings)?,
                         weight: arm.value.weight.value.0 as u32,
                         salt: xxhash_rust::xxh3::xxh3_64(arm.value.service.value.as_bytes()),
+                        cookie: None,
                     })
                 })
                 .collect();
@@ -522,6 +526,10 @@ fn http_listener(
         routes,
         forwarded: model::Forwarded {
             trusted,
+            source: match forwarded.source.value {
+                schema::ForwardedSourceName::XForwardedFor => model::ForwardedSource::XForwardedFor,
+                schema::ForwardedSourceName::Forwarded => model::ForwardedSource::Forwarded,
+            },
             x_forwarded: forwarded.x_forwarded.value,
             forwarded: forwarded.forwarded.value,
         },
@@ -529,6 +537,7 @@ fn http_listener(
         fields_max: section.fields_max.value.0 as usize,
         explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
+        allow_half_close: section.allow_half_close.value,
         timeouts: model::ClientTimeouts {
             idle: timeouts.idle.value,
             head: timeouts.head.value,
@@ -556,7 +565,16 @@ fn networks(list: &[At<String>], findings: &mut Findings) -> Vec<ipnet::IpNet> {
                     "write for example `10.0.0.0/8` or `::1/128`",
                 );
             }
-            network.ok()
+            network.ok().map(canonical)
         })
         .collect()
+}
+
+/// A network of IPv4 addresses mapped into IPv6 is the IPv4 network: addresses are compared in that form.
+fn canonical(network: ipnet::IpNet) -> ipnet::IpNet {
+    let mapped = match network {
+        ipnet::IpNet::V4(_) => None,
+        ipnet::IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+    };
+    mapped.and_then(|(address, bits)| ipnet::Ipv4Net::new(address, bits).ok()).map_or(network, Into::into)
 }

@@ -29,6 +29,10 @@ choice! {
     ProtocolName { "http" => Http, "tcp" => Tcp, "udp" => Udp }
 }
 choice! {
+    /// The fields that say who the client is.
+    ForwardedSourceName { "x_forwarded_for" => XForwardedFor, "forwarded" => Forwarded }
+}
+choice! {
     /// A version of TLS.
     TlsVersionName { "1.2" => Tls12, "1.3" => Tls13 }
 }

@@ -1,5 +1,6 @@
 //! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
 
+use crate::shortage::{Operation, is_of_one_connection};
 use crate::worker::{self, Command, Gate, Seat, Worker};
 use socket2::{SockFilter, SockRef};
 use std::io::ErrorKind;
@@ -48,7 +49,7 @@ struct Door {
 impl Door {
     async fn accept(&mut self, socket: &TcpListener) {
         while !self.gate.closing.get() {
-            if !self.admit() {
+            if !self.admit() || self.worker.shared.shortage.is_tight() {
                 self.back_off().await;
                 continue;
             }
@@ -58,11 +59,18 @@ impl Door {
                 () = self.gate.stop.notified() => break,
             };
             match accepted {
-                Ok(connection) => self.parked = Some(connection),
+                Ok(connection) => {
+                    self.worker.shared.shortage.saw_client(&connection.0);
+                    self.parked = Some(connection);
+                }
                 Err(error) => {
                     // An error of accept never ends the loop.
                     self.worker.cells.accept_errors.increment();
-                    tracing::warn!(listener = %self.gate.name(), %error, "accept failed");
+                    if is_of_one_connection(&error) {
+                        tracing::debug!(listener = %self.gate.name(), %error, "a connection was gone before it was accepted");
+                        continue;
+                    }
+                    self.worker.shared.shortage.note(Operation::Accept, &error, self.gate.name());
                     self.back_off().await;
                 }
             }
@@ -87,6 +95,7 @@ impl Door {
         while let Ok(accepted) = tokio::time::timeout_at(until, socket.accept()).await {
             match accepted {
                 Ok(connection) => self.parked = Some(connection),
+                Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => tokio::time::sleep(BACK_OFF).await,
             }
             self.admit_at_last().await;
@@ -102,6 +111,7 @@ impl Door {
                     self.admit_at_last().await;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => {
                     errors += 1;
                     tokio::time::sleep(BACK_OFF).await;
@@ -125,7 +135,8 @@ impl Door {
         let (process_max, listener_max) = match worker.listener(gate) {
             Some((view, listener)) => {
                 let config = &view.snapshot.config;
-                (config.process.connections_max, config.listeners[listener].connections_max)
+                let process_max = config.process.connections_max.min(worker.shared.shortage.connections_max());
+                (process_max, config.listeners[listener].connections_max)
             }
             None => (usize::MAX, 0),
         };

@@ -1,5 +1,6 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use crate::shortage::Resource;
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
 use ringway_http1::ParseError;
@@ -87,7 +88,7 @@ pub enum ProxyError {
     /// The body stalled.
     #[error("request body timed out")]
     BodyTimeout,
-    /// The client closed before its request was complete.
+    /// The client left before it had its answer.
     #[error("client closed the connection")]
     ClientClosed,
     /// No backend may take the request.
@@ -111,9 +112,15 @@ pub enum ProxyError {
     /// Every backend stayed at its cap for the queue's time.
     #[error("every backend stayed full")]
     QueueTimeout,
+    /// The connection could not be made because this host has run out of something: not the backend's doing.
+    #[error("this host is short of descriptors, ports or memory")]
+    LocalShortage,
     /// The connection was refused, or could not be made.
     #[error("connect failed")]
     ConnectFailed,
+    /// The backend has refused the stream before it looked at it, or takes none at the moment.
+    #[error("backend refuses streams")]
+    StreamRefused,
     /// The TLS handshake with the backend failed.
     #[error("TLS with the backend failed")]
     TlsFailed,
@@ -144,17 +151,19 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
+    /// What an error of the operating system's means, on the way to a backend: `otherwise`, unless it is this host's.
+    pub(crate) fn of_io(error: &std::io::Error, otherwise: Self) -> Self {
+        if Resource::of(error).is_some() { Self::LocalShortage } else { otherwise }
+    }
+
     /// Status of the answer.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
-            Self::BadRequest(_)
-            | Self::PathTraversal
-            | Self::WebSocketKey
-            | Self::BadTarget
-            | Self::KeyMissing
-            | Self::ClientClosed => 400,
+            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::BadTarget | Self::KeyMissing => 400,
+            // Nobody gets it: it is for the log, where nginx has made it usual.
+            Self::ClientClosed => 499,
             Self::UpgradeUnsupported => 501,
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
@@ -162,14 +171,18 @@ impl ProxyError {
             Self::BodyTooLarge => 413,
             Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
-            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                502
-            }
+            Self::ConnectFailed
+            | Self::StreamRefused
+            | Self::TlsFailed
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::ShortAnswer => 502,
             Self::NoBackend
             | Self::AllFull
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::LocalShortage
             | Self::CompressionFailed => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
         }
@@ -198,7 +211,9 @@ impl ProxyError {
             Self::ServiceFull => "service_full",
             Self::RateLimited { .. } => "rate_limited",
             Self::ConnectionLimit => "connection_limit",
+            Self::LocalShortage => "local_shortage",
             Self::ConnectFailed => "connect_failed",
+            Self::StreamRefused => "stream_refused",
             Self::TlsFailed => "upstream_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
@@ -233,9 +248,11 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::LocalShortage
             | Self::CompressionFailed => Side::Internal,
             Self::NoBackend
             | Self::ConnectFailed
+            | Self::StreamRefused
             | Self::TlsFailed
             | Self::ConnectTimeout
             | Self::UpstreamClosed
@@ -251,7 +268,7 @@ impl ProxyError {
     #[must_use]
     pub fn retry(self) -> RetryWhen {
         match self {
-            Self::ConnectFailed | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
+            Self::ConnectFailed | Self::StreamRefused | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
             Self::ConnectionLimit => RetryWhen::Always,
             Self::UpstreamClosed => RetryWhen::Reset,
             Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
@@ -265,9 +282,12 @@ impl ProxyError {
         match self {
             Self::ConnectTimeout => Some(Outcome::ConnectTimeout),
             Self::ResponseTimeout | Self::SendTimeout => Some(Outcome::Timeout),
-            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                Some(Outcome::ConnectionFailure)
-            }
+            Self::ConnectFailed
+            | Self::StreamRefused
+            | Self::TlsFailed
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::ShortAnswer => Some(Outcome::ConnectionFailure),
             // The exchange's whole time may have gone on other backends; the rest is nobody's but the client's or ours.
             _ => None,
         }
@@ -284,6 +304,7 @@ impl ProxyError {
             413 => "Content Too Large",
             417 => "Expectation Failed",
             429 => "Too Many Requests",
+            499 => "Client Closed Request",
             431 => "Request Header Fields Too Large",
             501 => "Not Implemented",
             502 => "Bad Gateway",

@@ -3,6 +3,7 @@
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
 use crate::exchange::{self, Next};
+use crate::presence::Presence;
 use crate::request::{Refusal, Request, Why};
 use crate::stream::Stream;
 use crate::timer::Timer;
@@ -37,6 +38,8 @@ pub(crate) struct Client {
     /// Whether a request has come, and, on a listener that is going, whether its time to go has been set.
     asked: bool,
     leaving: bool,
+    /// Whether the end of its input has come.
+    ended: bool,
     /// How far the input has been searched for the end of a head.
     searched: usize,
     /// Limits of the listener, as of the last request.
@@ -62,7 +65,7 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The address without port, as text.
     pub(crate) text: String,
-    /// The address that he has reached, if a PROXY header has told it.
+    /// The address that he has reached: here, or before the proxy in front, if its PROXY header has told it.
     pub(crate) destination: Option<SocketAddr>,
     /// He came over TLS: here, or before the proxy in front.
     pub(crate) secure: bool,
@@ -150,10 +153,18 @@ impl Client {
             peer,
             asked: false,
             leaving: false,
+            ended: false,
             searched: 0,
             limits,
             timeouts,
         }
+    }
+
+    /// What tells whether it is still there, and what can be used beside that. `may_end`: the end of its input alone is no
+    /// leaving.
+    pub(crate) fn presence(&mut self, may_end: bool) -> (Presence<'_>, &Timer, &Peer) {
+        let Self { open, stream, input, ended, timer, peer, .. } = self;
+        (Presence { stream, input, ended, worker: &open.worker, may_end }, timer, peer)
     }
 
     /// Serves one stream of a connection.

@@ -178,6 +178,28 @@ fn flows_are_bounded() {
 }
 
 #[test]
+fn datagrams_of_both_families_come_by_one_listener_and_are_answered_from_where_they_went() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("SKIPPED: there is no IPv6 here");
+        return;
+    }
+    let echo = Echo::start("a");
+    let listen: SocketAddr = format!("[::]:{}", free_port()).parse().unwrap();
+    let config = simple(listen, "", &[("a", echo.address)])
+        .replace("service: s } ]", "protocol: udp, service: s } ]")
+        .replace("workers: 2", "workers: 2\naccess_log: { format: text, target: stderr }");
+    let ringway = Ringway::start(&config);
+    for (own, to) in [("127.0.0.1:0", "127.0.0.3"), ("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "[::1]")] {
+        let client = UdpSocket::bind(own).unwrap();
+        // Takes datagrams from there alone.
+        client.connect(format!("{to}:{}", listen.port())).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        assert_eq!(wait_for("an answer", || ask(&client, "x")), "a:x");
+    }
+    drop(ringway);
+}
+
+#[test]
 fn flows_max_holds_over_all_workers() {
     let echo = Echo::start("a");
     let (_ringway, listen, _) = proxy("idle: 600s, flows_max: 3", "balance: {}", &[("a", echo.address)]);

@@ -23,6 +23,8 @@ const QUIET_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct GateKey {
     /// As configured: port 0 stays 0.
     pub(crate) address: SocketAddr,
+    /// Whether IPv4 is left to others.
+    pub(crate) v6_only: bool,
     pub(crate) kind: GateKind,
     /// Of a listener on port 0: nothing else tells it from others.
     pub(super) name: Option<Arc<str>>,
@@ -55,11 +57,12 @@ pub(crate) enum Listening {
 impl GateKey {
     pub(crate) fn of(listener: &Listener) -> Self {
         let name = (listener.address.port() == 0).then(|| listener.name.as_str().into());
-        Self { address: listener.address, kind: GateKind::of(listener), name }
+        Self { address: listener.address, v6_only: listener.v6_only, kind: GateKind::of(listener), name }
     }
 
     pub(super) fn is(&self, listener: &Listener) -> bool {
         self.address == listener.address
+            && self.v6_only == listener.v6_only
             && self.kind == GateKind::of(listener)
             && self.name.as_ref().is_none_or(|name| **name == *listener.name)
     }
@@ -67,7 +70,12 @@ impl GateKey {
     /// Whether a listener of the one key can take the sockets of the other over.
     pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
         let udp = |key: &Self| key.kind == GateKind::Udp;
-        self.address == other.address && self.name == other.name && udp(self) == udp(other)
+        // Sockets take the families that they were bound for. Those of datagrams go on all the same: flows keep them, and while
+        // they last, fresh sockets would not be asked.
+        self.address == other.address
+            && (self.v6_only == other.v6_only || udp(self))
+            && self.name == other.name
+            && udp(self) == udp(other)
     }
 }
 

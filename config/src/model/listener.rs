@@ -9,6 +9,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; unique.
     pub address: SocketAddr,
+    /// Of an IPv6 address: it takes nothing of IPv4. `[::]` takes both without.
+    pub v6_only: bool,
     /// What it speaks.
     pub protocol: Protocol,
     /// TLS towards clients, or none.

@@ -7,8 +7,10 @@ section! {
     ListenerSection, "a listener" {
         /// Unique name, for logs and metrics.
         required name: String,
-        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of IPv6.
+        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of both families (`v6_only`).
         required address: String,
+        /// Whether `[::]` takes IPv6 alone. Absent: where another listener, or the admin's, has an IPv4 address with the same port.
+        optional v6_only: bool,
         /// What it speaks.
         default("http") protocol: ProtocolName,
         /// All traffic goes to this service: short for one route without conditions.

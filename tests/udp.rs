@@ -133,6 +133,8 @@ fn flows_stay_where_they_are_while_backends_come_and_go() {
         (status["services"][0]["in_flight"] == 0 && ringway.metric("ringway_downstream_connections") == 0.0)
             .then_some(())
     });
+    let class = |name: &str| ringway.metric(&format!("ringway_requests_total{{service=\"s\",class=\"{name}\"}}"));
+    assert_eq!((class("session"), class("2xx"), class("5xx")), (18.0, 0.0, 0.0));
     let moved = clients.iter().filter(|client| ask(client, "x").unwrap().starts_with('a')).count();
     assert_eq!(moved, 0, "a drained backend gets no new flow");
 }
@@ -242,4 +244,30 @@ fn flows_that_nobody_answers_make_room_for_others() {
     let now = flows();
     assert!(before.iter().all(|socket| asks(socket, b"once more")));
     assert_eq!(flows(), now);
+}
+
+#[test]
+fn the_first_datagram_that_nobody_takes_counts_although_its_client_sends_no_more() {
+    let mut fleet: Vec<(&str, Echo)> = ["a", "b", "c"].into_iter().map(|name| (name, Echo::start(name))).collect();
+    let targets: Vec<(&str, SocketAddr)> = fleet.iter().map(|(name, echo)| (*name, echo.address)).collect();
+    let (ringway, listen, _) = proxy("idle: 600s", "", &targets);
+    // All clients of one address have one owner.
+    let owner = ask(&client(listen), "x").unwrap().split(':').next().unwrap().to_owned();
+    let index = fleet.iter().position(|(name, _)| *name == owner).unwrap();
+    let (owner, echo) = fleet.remove(index);
+    let gone = echo.address;
+    drop(echo);
+    wait_for("the owner to be gone", || UdpSocket::bind(gone).ok().map(drop));
+    // One datagram, from a port of its own, that nobody waits for an answer to.
+    client(listen).send(b"lost").unwrap();
+    wait_for("its failure to count", || (backend_status(&ringway, owner)["state"] == "ejected").then_some(()));
+    assert_eq!(ringway.metric(&format!("ringway_backend_failures_total{{service=\"s\",backend=\"{owner}\"}}")), 1.0);
+    assert_eq!(ringway.metric("ringway_proxy_errors_total{service=\"s\",reason=\"refused\"}"), 1.0);
+    for number in 0..40 {
+        let client = client(listen);
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let answer = ask(&client, &format!("{number}")).expect("another backend takes the flow");
+        assert!(!answer.starts_with(owner), "{answer}");
+    }
+    assert_eq!(ringway.metric(&format!("ringway_backend_failures_total{{service=\"s\",backend=\"{owner}\"}}")), 1.0);
 }

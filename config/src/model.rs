@@ -124,3 +124,13 @@ pub enum LogTarget {
     /// A file, appended to; opened again when it was renamed.
     File(std::path::PathBuf),
 }
+
+impl std::fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
 
+use crate::shortage::{Operation, is_of_one_connection};
 use crate::worker::{self, Command, Gate, Worker};
 use socket2::{SockFilter, SockRef};
 use std::io::ErrorKind;
@@ -49,11 +50,18 @@ async fn accept(worker: &Rc<Worker>, gate: &Rc<Gate>, socket: &TcpListener) {
             () = gate.stop.notified() => break,
         };
         match accepted {
-            Ok((stream, peer)) => serve(worker, gate, stream, peer),
+            Ok((stream, peer)) => {
+                worker.shared.shortage.saw_client(&stream);
+                serve(worker, gate, stream, peer);
+            }
             Err(error) => {
                 // An error of accept never ends the loop.
                 worker.cells.accept_errors.increment();
-                tracing::warn!(listener = %gate.name(), %error, "accept failed");
+                if is_of_one_connection(&error) {
+                    tracing::debug!(listener = %gate.name(), %error, "a connection was gone before it was accepted");
+                    continue;
+                }
+                worker.shared.shortage.note(Operation::Accept, &error, gate.name());
                 tokio::time::sleep(BACK_OFF).await;
             }
         }
@@ -71,6 +79,7 @@ async fn empty(worker: &Rc<Worker>, gate: &Rc<Gate>, socket: TcpListener) {
     while let Ok(accepted) = tokio::time::timeout_at(until, socket.accept()).await {
         match accepted {
             Ok((stream, peer)) => serve(worker, gate, stream, peer),
+            Err(error) if is_of_one_connection(&error) => {}
             Err(_) => tokio::time::sleep(BACK_OFF).await,
         }
     }
@@ -135,7 +144,9 @@ fn is_full(worker: &Worker, gate: &Gate) -> bool {
     let config = &view.snapshot.config;
     let listener_max = config.listeners[listener].connections_max;
     let total = worker.shared.connections.load(Relaxed);
-    total >= config.process.connections_max
+    let shortage = &worker.shared.shortage;
+    shortage.is_tight()
+        || total >= config.process.connections_max.min(shortage.connections_max())
         // Per worker, as everything on this path: the listener's limit is divided among them.
         || listener_max > 0 && gate.connections.get() >= listener_max.div_ceil(worker.workers()).max(1)
 }

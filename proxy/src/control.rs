@@ -2,6 +2,8 @@
 
 use crate::fleet::TopologySource;
 use crate::perip::PerIp;
+use crate::shadow::group_of;
+use crate::shortage::{PER_CONNECTION, Shortage};
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
 use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Shared};
@@ -66,7 +68,13 @@ struct State {
     /// Those that were, and whose sockets may still be open: they are closed once their queues are empty.
     going: Vec<Bound>,
     last_reload: LastReload,
-    access_writer: Option<JoinHandle<()>>,
+    access: Option<AccessWriter>,
+}
+
+/// The access log's writer.
+struct AccessWriter {
+    thread: JoinHandle<()>,
+    reopen: access::Reopen,
 }
 
 /// Where a listener really is.
@@ -179,6 +187,7 @@ impl Proxy {
             started: Instant::now(),
             secret: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
             instance: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 1_u8),
+            shortage: Shortage::new(Arc::clone(&metrics.cells)),
             per_ip: PerIp::default(),
             workers,
             open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -217,7 +226,7 @@ impl Proxy {
                 bound: HashMap::new(),
                 going: Vec::new(),
                 last_reload: LastReload::default(),
-                access_writer: None,
+                access: None,
             }),
             runtime: tokio::runtime::Handle::current(),
         });
@@ -253,7 +262,7 @@ impl Proxy {
     /// # Errors
     /// See [`ReloadError`].
     pub fn reload(&self) -> Result<Applied, ReloadError> {
-        self.control.reload()
+        self.control.reload().0
     }
 
     /// A function that reloads, for whoever is told of changes (signals, file watch).
@@ -269,6 +278,13 @@ impl Proxy {
     pub fn files(&self) -> impl Fn() -> Vec<PathBuf> + Send + Sync + 'static {
         let current = Arc::clone(&self.control.current);
         move || current.load().config.files().into_iter().map(Into::into).collect()
+    }
+
+    /// Opens the access log's file again, for whoever has renamed it and says so.
+    pub fn reopen_logs(&self) {
+        if let Some(writer) = &self.control.state().access {
+            writer.reopen.ask();
+        }
     }
 
     /// The address that a listener is bound to.
@@ -297,11 +313,11 @@ impl Proxy {
             }
         }
         control.shared.access.store(None);
-        let writer = control.state().access_writer.take();
+        let writer = control.state().access.take();
         drop(control);
         if let Some(writer) = writer {
             // Its senders are gone: it writes what it has and ends.
-            let _ = writer.join();
+            let _ = writer.thread.join();
         }
     }
 }
@@ -323,8 +339,9 @@ impl Control {
         listeners.filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
     }
 
-    /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status.
-    pub(crate) fn reload(&self) -> Result<Applied, ReloadError> {
+    /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status; that nothing has
+    /// changed does not hide the change before, but it ends a refusal.
+    pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
         let loaded = match &self.source {
             Source::Memory => Err(ReloadError::NoFile),
             Source::File(path) => ringway_config::load_file(path).map_err(ReloadError::Invalid),
@@ -350,8 +367,13 @@ impl Control {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "configuration refused: what was in force stays"),
         }
-        self.state().last_reload = LastReload::new(label, &result);
-        result
+        let told = LastReload::new(label, &result);
+        let mut state = self.state();
+        if label != "unchanged" || !state.last_reload.was_applied() {
+            state.last_reload = told.clone();
+        }
+        drop(state);
+        (result, told)
     }
 
     fn apply(&self, config: Config) -> Result<Applied, ReloadError> {
@@ -396,10 +418,11 @@ impl Control {
             checks::tell(service, events);
         }
         self.reconcile_listeners(&mut state, &config, sockets);
+        self.hold_against_descriptors(&old.config, &config, old.generation == 0);
         if let Some((sink, writer)) = access {
             self.shared.access.store(sink.map(Arc::new));
             // The old writer ends by itself when the workers have dropped their ends.
-            state.access_writer = writer;
+            state.access = writer;
         }
         self.reconcile_drivers(&gone);
         let current = self.current.load();
@@ -498,6 +521,30 @@ impl Control {
         }
     }
 
+    /// Says so where the process may have fewer descriptors than `connections_max` could take.
+    fn hold_against_descriptors(&self, old: &Config, new: &Config, first: bool) {
+        let shortage = &self.shared.shortage;
+        let most = new.process.connections_max;
+        if first {
+            shortage.count_idle_use();
+        }
+        if (first || old.process.connections_max != most) && most > shortage.connections_max() {
+            tracing::warn!(
+                "connections_max {most} can take {} descriptors ({PER_CONNECTION} a connection), and this process may have \
+                 {}: {} connections are served at once, more wait in the kernel's queue; raise `ulimit -n` (systemd: \
+                 LimitNOFILE=), or lower connections_max",
+                most.saturating_mul(PER_CONNECTION),
+                shortage.limit(),
+                shortage.connections_max(),
+            );
+        }
+    }
+
+    /// What this host is short of.
+    pub(crate) fn shortage(&self) -> &Shortage {
+        &self.shared.shortage
+    }
+
     /// A driver for each service that is new; those of services that have gone see that and end.
     fn reconcile_drivers(&self, old: &[Arc<Service>]) {
         let current = self.current.load();
@@ -507,6 +554,7 @@ impl Control {
                     Arc::clone(&self.current),
                     Arc::clone(&service.live),
                     Arc::clone(&self.metrics.cells),
+                    Arc::clone(&self.shared.shortage),
                 ));
             }
         }
@@ -521,7 +569,7 @@ impl Control {
         &self,
         old: &Snapshot,
         config: &Config,
-    ) -> Result<Option<(Option<AccessSink>, Option<JoinHandle<()>>)>, ReloadError> {
+    ) -> Result<Option<(Option<AccessSink>, Option<AccessWriter>)>, ReloadError> {
         let section: &model::AccessLog = &config.access_log;
         if old.generation > 0 && old.config.access_log == *section {
             return Ok(None);
@@ -536,9 +584,11 @@ impl Control {
             LogTarget::Stderr => access::Target::Stderr,
             LogTarget::File(path) => access::Target::File(path.clone()),
         };
-        let (sender, writer) = access::start(target)
-            .map_err(|source| ReloadError::AccessLog { target: format!("{:?}", section.target), source })?;
-        Ok(Some((Some(AccessSink { format, sender }), Some(writer))))
+        let cells = Arc::clone(&self.metrics.cells);
+        let writer = access::start(target, move |lines| cells.access_log_lost(lines))
+            .map_err(|source| ReloadError::AccessLog { target: section.target.to_string(), source })?;
+        let access::Writer { sender, thread, reopen } = writer;
+        Ok(Some((Some(AccessSink { format, sender }), Some(AccessWriter { thread, reopen }))))
     }
 
     async fn drain(&self) -> bool {
@@ -620,15 +670,29 @@ fn open(address: SocketAddr, udp: bool, shared: bool) -> std::io::Result<(Socket
     Ok((bound, Listening::Connections(socket.into())))
 }
 
-/// What a change moves of each service's key space.
+/// What a change moves of each service's key space. A backend that drains keeps its place in the ring, so that its keys find
+/// it again; while it drains, they are others': they have moved, as `ringway plan` says too.
 fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement)> {
+    let drained = |service: &Service| -> Vec<String> {
+        let drained = service.backends.iter().filter(|backend| backend.config.drain);
+        drained.map(|backend| backend.config.id.clone()).collect()
+    };
     let mut moved = Vec::new();
     for service in &new.services {
         let Some(before) = old.service(&service.config.name) else { continue };
-        if before.group.digest() != service.group.digest() {
-            let movement = group_movement(&before.group, &before.ids(), &service.group, &service.ids());
-            moved.push((service.config.name.clone(), movement));
+        let (drained_before, drained_now) = (drained(before), drained(service));
+        if before.group.digest() == service.group.digest() && drained_before == drained_now {
+            continue;
         }
+        let movement = if drained_before.is_empty() && drained_now.is_empty() {
+            group_movement(&before.group, &before.ids(), &service.group, &service.ids())
+        } else {
+            let groups = (group_of(&before.config), group_of(&service.config));
+            // Both were built a moment ago.
+            let (Ok(from), Ok(to)) = groups else { continue };
+            group_movement(&from, &before.ids(), &to, &service.ids())
+        };
+        moved.push((service.config.name.clone(), movement));
     }
     moved
 }

@@ -1,5 +1,6 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use crate::shortage::Resource;
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
 use ringway_http1::ParseError;
@@ -111,6 +112,9 @@ pub enum ProxyError {
     /// Every backend stayed at its cap for the queue's time.
     #[error("every backend stayed full")]
     QueueTimeout,
+    /// The connection could not be made because this host has run out of something: not the backend's doing.
+    #[error("this host is short of descriptors, ports or memory")]
+    LocalShortage,
     /// The connection was refused, or could not be made.
     #[error("connect failed")]
     ConnectFailed,
@@ -147,6 +151,11 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
+    /// What an error of the operating system's means, on the way to a backend: `otherwise`, unless it is this host's.
+    pub(crate) fn of_io(error: &std::io::Error, otherwise: Self) -> Self {
+        if Resource::of(error).is_some() { Self::LocalShortage } else { otherwise }
+    }
+
     /// Status of the answer.
     #[must_use]
     pub fn status(self) -> u16 {
@@ -173,6 +182,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::LocalShortage
             | Self::CompressionFailed => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
         }
@@ -201,6 +211,7 @@ impl ProxyError {
             Self::ServiceFull => "service_full",
             Self::RateLimited { .. } => "rate_limited",
             Self::ConnectionLimit => "connection_limit",
+            Self::LocalShortage => "local_shortage",
             Self::ConnectFailed => "connect_failed",
             Self::StreamRefused => "stream_refused",
             Self::TlsFailed => "upstream_tls_failed",
@@ -237,6 +248,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::LocalShortage
             | Self::CompressionFailed => Side::Internal,
             Self::NoBackend
             | Self::ConnectFailed

@@ -152,7 +152,6 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
             Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
         };
-        this.upstreams[guard.index()].cells.failures.increment();
         guard.report_error(error);
         drop(guard);
         if !error.retry().holds(&config.retry.on, repeatable(request, config)) {

@@ -41,6 +41,7 @@ pub(crate) async fn serve(
 ) {
     let config = &view.snapshot.config.listeners[listener];
     let mut peer = Peer::new(address);
+    peer.destination = stream.local_addr().ok();
     let has_tls = view.snapshot.tls[listener].as_deref();
     let says_who = forwarded::is_trusted(&config.proxy_protocol, address.ip().to_canonical());
     let mut stream = Stream::Plain(stream);

@@ -65,7 +65,7 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The address without port, as text.
     pub(crate) text: String,
-    /// The address that he has reached, if a PROXY header has told it.
+    /// The address that he has reached: here, or before the proxy in front, if its PROXY header has told it.
     pub(crate) destination: Option<SocketAddr>,
     /// He came over TLS: here, or before the proxy in front.
     pub(crate) secure: bool,

@@ -1,6 +1,6 @@
 //! Accounting by value: while an [`InFlight`] lives, its backend carries one request more.
 
-use crate::error::ProxyError;
+use crate::error::{ProxyError, Side};
 use crate::timer::Timer;
 use crate::worker::View;
 use ringway_health::Outcome;
@@ -78,8 +78,15 @@ impl InFlight {
         cells.latency_micros.add(micros);
     }
 
-    /// Tells the passive detector of a try that failed, if that was the backend's doing.
+    /// Counts a try that failed, and tells the passive detector of it, each if that was the backend's doing. The only place
+    /// where failures are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {
+        match error.side() {
+            Side::Upstream => {
+                self.view.services[self.service].upstreams[self.index()].cells.failures.increment();
+            }
+            Side::Downstream | Side::Internal => {}
+        }
         if let Some(outcome) = error.outcome() {
             self.report(outcome);
         }

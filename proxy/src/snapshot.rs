@@ -15,7 +15,8 @@ use ringway_health::{Event, EventKind, Member as HealthMember, ServiceHealth};
 use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Load, PolicyParams, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use thiserror::Error;
@@ -83,7 +84,33 @@ pub struct BackendState {
     /// Connections open to it, idle ones included, over all workers.
     pub connections: AtomicU32,
     /// Tells its sessions that it has gone down.
-    pub(crate) down: Notify,
+    pub(crate) down: Falls,
+}
+
+/// When a backend has last gone down, in the order of its service's falls. Who chooses a backend takes the number of the last fall
+/// first: then none is missed, whenever he comes to wait for the next one.
+#[derive(Default)]
+pub(crate) struct Falls {
+    last: AtomicU64,
+    fallen: Notify,
+}
+
+impl Falls {
+    /// It has gone down; `number` is the fall's.
+    fn fall(&self, number: u64) {
+        self.last.store(number, SeqCst);
+        self.fallen.notify_waiters();
+    }
+
+    /// Resolves once it has gone down after the fall `number`.
+    pub(crate) async fn after(&self, number: u64) {
+        let mut fallen = pin!(self.fallen.notified());
+        // Registered before the test, so that no fall between the two is missed.
+        fallen.as_mut().enable();
+        if self.last.load(SeqCst) <= number {
+            fallen.await;
+        }
+    }
 }
 
 /// What outlives snapshots of a service.
@@ -95,6 +122,8 @@ pub struct ServiceLive {
     /// The state machine that says who may take traffic. Locked on failures and by the driver, never for a success
     /// that follows a success.
     health: Mutex<ServiceHealth>,
+    /// Number of the last time that one of its backends has gone down.
+    pub(crate) falls: AtomicU64,
     /// Wakes the driver: a deadline may have come nearer.
     pub health_changed: Notify,
     /// Requests admitted, where the service has a limit on them.
@@ -209,7 +238,7 @@ impl Service {
         for event in events.iter().filter(|_| self.config.close_on_down) {
             if let (EventKind::Down(_) | EventKind::Ejected { .. }, Some(slot)) = (&event.kind, self.slot_of(&event.id))
             {
-                self.backends[usize::from(slot.0)].state.down.notify_waiters();
+                self.backends[usize::from(slot.0)].state.down.fall(self.live.falls.fetch_add(1, SeqCst) + 1);
             }
         }
         events
@@ -234,8 +263,8 @@ impl Service {
 }
 
 impl Registry {
-    /// Builds the snapshot of a configuration. Touches nothing that serves: what it adds to the registry is inert
-    /// until [`Registry::commit`].
+    /// Builds the snapshot of a configuration. Changes nothing: what is new hangs on the snapshot alone, and is kept for the
+    /// next one by [`Registry::commit`].
     ///
     /// # Errors
     /// A ring cannot be built.
@@ -308,7 +337,7 @@ impl Registry {
         for path in config.tls.iter().flat_map(|tls| tls.files()) {
             transport.update(&std::fs::read(path).unwrap_or_default());
         }
-        let limiter = config.rate_limit.as_ref().map(|limit| live.limiter(limit));
+        let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let times_answers = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
         let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
         let named = backends.iter().enumerate().filter(|_| sticky);
@@ -328,40 +357,43 @@ impl Registry {
         })
     }
 
+    /// What lives on of a service, or what will.
     fn live(&self, config: &model::Service, workers: usize, now: Instant) -> Arc<ServiceLive> {
-        let mut services = lock(&self.services);
-        let live = services.entry(config.name.as_str().into()).or_insert_with(|| {
-            // Jitter differs between services and processes; it is no secret.
-            let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ u64::from(std::process::id());
-            Arc::new(ServiceLive {
-                name: config.name.as_str().into(),
-                total: Arc::new(Total::new(workers)),
-                health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
-                health_changed: Notify::new(),
-                admitted: AtomicU32::new(0),
-                retrying: AtomicU32::new(0),
-                hot: Mutex::default(),
-                hot_table: ArcSwap::default(),
-                moved: Mutex::default(),
-                limiter: Mutex::default(),
-                quic_ids: Mutex::default(),
-                waiting: AtomicU32::new(0),
-                room: Notify::new(),
-                backends: Mutex::default(),
-                departed: Mutex::default(),
-                newest: Mutex::default(),
-            })
-        });
-        Arc::clone(live)
+        if let Some(live) = lock(&self.services).get(config.name.as_str()) {
+            return Arc::clone(live);
+        }
+        // Jitter differs between services and processes; it is no secret.
+        let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ u64::from(std::process::id());
+        Arc::new(ServiceLive {
+            name: config.name.as_str().into(),
+            total: Arc::new(Total::new(workers)),
+            health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
+            falls: AtomicU64::new(0),
+            health_changed: Notify::new(),
+            admitted: AtomicU32::new(0),
+            retrying: AtomicU32::new(0),
+            hot: Mutex::default(),
+            hot_table: ArcSwap::default(),
+            moved: Mutex::default(),
+            limiter: Mutex::default(),
+            quic_ids: Mutex::default(),
+            waiting: AtomicU32::new(0),
+            room: Notify::new(),
+            backends: Mutex::default(),
+            departed: Mutex::default(),
+            newest: Mutex::default(),
+        })
     }
 
-    /// Puts a prepared snapshot's memberships into force in the health machines, and forgets what is in it no more.
-    /// Cannot fail. Gives the health events, by service.
+    /// Keeps what a prepared snapshot has brought, puts its memberships into force in the health machines, and forgets what
+    /// is in it no more. Cannot fail. Gives the health events, by service.
     pub fn commit(&self, snapshot: &Snapshot, now: Instant) -> Vec<(Arc<Service>, Vec<Event>)> {
-        lock(&self.services).retain(|name, _| snapshot.services.iter().any(|service| service.config.name == **name));
+        let kept = snapshot.services.iter().map(|service| (service.live.name.clone(), Arc::clone(&service.live)));
+        *lock(&self.services) = kept.collect();
+        self.tickets.keep(snapshot.tls.iter().flatten().map(|tls| &tls.tickets));
         let mut happened = Vec::new();
         for service in &snapshot.services {
-            service.live.depart(|id| service.slot_of(id).is_none());
+            service.live.keep(service);
             let mut health = service.live.health();
             let members: Vec<HealthMember<'_>> = service
                 .backends
@@ -387,45 +419,42 @@ impl Registry {
 }
 
 impl ServiceLive {
-    fn limiter(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
-        let mut kept = lock(&self.limiter);
-        if let Some((_, limiter)) = kept.as_ref().filter(|(known, _)| known == limit) {
-            return Arc::clone(limiter);
+    /// The limiter of this limit: the one there is, memory and all, if it is the same.
+    fn limiter_for(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
+        match lock(&self.limiter).as_ref() {
+            Some((known, limiter)) if known == limit => Arc::clone(limiter),
+            _ => Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max)),
         }
-        let limiter = Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max));
-        *kept = Some((limit.clone(), Arc::clone(&limiter)));
-        limiter
     }
 
     fn backend(&self, id: &str) -> Arc<BackendState> {
-        let mut backends = lock(&self.backends);
-        let state = backends.entry(id.into()).or_insert_with(|| {
-            let still_used = lock(&self.departed).get(id).and_then(Weak::upgrade);
-            still_used.unwrap_or_else(|| {
-                Arc::new(BackendState {
-                    id: id.into(),
-                    load: Arc::new(Load::new(id)),
-                    suspect: AtomicBool::new(false),
-                    connections: AtomicU32::new(0),
-                    down: Notify::new(),
-                })
+        if let Some(state) = lock(&self.backends).get(id) {
+            return Arc::clone(state);
+        }
+        let still_used = lock(&self.departed).get(id).and_then(Weak::upgrade);
+        still_used.unwrap_or_else(|| {
+            Arc::new(BackendState {
+                id: id.into(),
+                load: Arc::new(Load::new(id)),
+                suspect: AtomicBool::new(false),
+                connections: AtomicU32::new(0),
+                down: Falls::default(),
             })
-        });
-        Arc::clone(state)
+        })
     }
 
-    /// Lets go of backends, but knows those on which something still runs.
-    fn depart(&self, has_gone: impl Fn(&str) -> bool) {
+    /// The next snapshot finds what this one has, and of backends that go with it those on which something still runs.
+    fn keep(&self, service: &Service) {
+        let states = service.backends.iter().map(|backend| (backend.state.id.clone(), Arc::clone(&backend.state)));
+        let states: HashMap<_, _> = states.collect();
         let mut backends = lock(&self.backends);
         let mut departed = lock(&self.departed);
-        departed.retain(|id, state| has_gone(id) && state.strong_count() > 0);
-        backends.retain(|id, state| {
-            let goes = has_gone(id);
-            if goes {
-                departed.insert(id.clone(), Arc::downgrade(state));
-            }
-            !goes
-        });
+        departed.retain(|id, state| !states.contains_key(id) && state.strong_count() > 0);
+        let gone = backends.iter().filter(|(id, _)| !states.contains_key(*id));
+        departed.extend(gone.map(|(id, state)| (id.clone(), Arc::downgrade(state))));
+        *backends = states;
+        drop((backends, departed));
+        *lock(&self.limiter) = service.config.rate_limit.clone().zip(service.limiter.clone());
     }
 }
 

@@ -6,6 +6,7 @@ use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::h2down::StreamTasks;
 use crate::perip::PerIp;
+use crate::shortage::Shortage;
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{Deadline, TICK, Timer, Timers};
 use crate::upstream::Pool;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
     /// Client connections open now, over all workers.
     pub(crate) connections: AtomicUsize,
+    /// What this host is short of.
+    pub(crate) shortage: Arc<Shortage>,
     /// Client connections by address, where a listener limits them.
     pub(crate) per_ip: PerIp,
     /// Where access log lines go; changes with the configuration.
@@ -448,6 +451,9 @@ impl Worker {
     /// Once a tick: timers. Once a second: idle upstream connections, spare memory.
     fn tick(&self, ticks: u64) {
         self.timers.advance(Instant::now());
+        if self.shared.shortage.is_tight() {
+            self.release_idle();
+        }
         if let Some((_, log)) = self.access.borrow_mut().as_mut() {
             self.cells.access_log_lost.add(log.flush());
         }
@@ -457,6 +463,9 @@ impl Worker {
             }
         }
         if ticks.is_multiple_of(20) {
+            if self.index == 0 {
+                self.shared.shortage.look();
+            }
             for service in &self.view().services {
                 let oldest = self.timers.before(service.service.config.pool.idle_timeout);
                 for upstream in &service.upstreams {
@@ -480,6 +489,11 @@ impl Worker {
 
     pub(crate) fn millis(&self) -> u32 {
         self.timers.millis() as u32
+    }
+
+    /// Closes the connections to backends that are idle; gives how many they were.
+    pub(crate) fn release_idle(&self) -> usize {
+        self.pools.borrow().values().map(|upstream| upstream.pool.release(&self.cells)).sum()
     }
 
     /// Tells the driver what keys this worker has seen, and takes over which are hot.
@@ -508,6 +522,7 @@ pub(crate) fn run(
         // How many events one wait takes in: more than a busy worker has ready at once.
         .max_io_events_per_tick(512)
         .build_local(tokio::runtime::LocalOptions::default())?;
+    shared.shortage.count_idle_use();
     runtime.block_on(async move {
         let worker = Worker::new(index, shared);
         let mut ticker = tokio::time::interval(TICK);

@@ -74,11 +74,22 @@ impl Ringway {
 
     /// The same, with a given address for the admin listener.
     pub fn start_at(admin: SocketAddr, config: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_ringway")), admin, config)
+    }
+
+    /// As [`Self::start`], with no more than so many descriptors.
+    pub fn start_with_descriptors(most: usize, config: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_ringway")]);
+        Self::start_by(shell, free_address(), config)
+    }
+
+    fn start_by(mut command: Command, admin: SocketAddr, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ringway.yaml");
         std::fs::write(&path, config.replace("ADMIN", &admin.to_string())).unwrap();
         let log = directory.path().join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        let child = command
             .args(["run", "--config"])
             .arg(&path)
             .stdout(Stdio::null())

@@ -83,10 +83,8 @@ fn service_model(
     let tls = section.tls.as_ref().and_then(|at| upstream_tls(at, findings));
     let proxy_protocol = proxy_header(section, findings);
     let mut health = section.health.as_ref().and_then(|health| health_check(health, findings));
-    if let Some(health) = health.as_mut().filter(|health| health.port.is_none()) {
-        // A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
-        health.tls = health.tls.take().or(tls.clone());
-        health.proxy_protocol = proxy_protocol;
+    if let (Some(health), Some(at)) = (health.as_mut(), &section.health) {
+        as_the_traffic(health, &at.value, tls.as_ref(), proxy_protocol, findings);
     }
     Some(model::Service {
         name: section.name.value.clone(),
@@ -147,6 +145,31 @@ fn service_model(
         pool: model::Pool { idle_max: pool.idle_max.value.0 as usize, idle_timeout: pool.idle_timeout.value },
         backends,
     })
+}
+
+/// A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
+fn as_the_traffic(
+    health: &mut model::HealthCheck,
+    section: &schema::HealthSection,
+    tls: Option<&model::UpstreamTls>,
+    header: Option<model::ProxyHeader>,
+    findings: &mut Findings,
+) {
+    if health.port.is_none() {
+        health.tls = health.tls.take().or(tls.cloned());
+    }
+    let elsewhere = section.port.as_ref().map(|at| at.place).or(section.address.as_ref().map(|at| at.place));
+    match (elsewhere, &section.proxy_protocol, header) {
+        (None, None, header) => health.proxy_protocol = header,
+        // As HAProxy does; but who has not thought of it should.
+        (Some(place), None, Some(_)) => findings.warning(
+            place,
+            "check_without_proxy_header",
+            "checks that go elsewhere than the traffic begin with no PROXY header, although the traffic does",
+            "write `proxy_protocol: off` in `health` if that is right, else `v1` or `v2`",
+        ),
+        (Some(_), None, None) | (_, Some(_), _) => {}
+    }
 }
 
 fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) -> Option<model::UpstreamTls> {

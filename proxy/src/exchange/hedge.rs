@@ -71,7 +71,6 @@ impl Hedge {
                     if let Some(error) = failed.take() {
                         let worker = &exchange.client.open.worker;
                         let error = super::timed_out(error, worker, exchange.request.limit);
-                        this.upstreams[guard.index()].cells.failures.increment();
                         guard.report_error(error);
                     }
                     this.cells.hedges_won.increment();
@@ -131,7 +130,6 @@ fn begin(exchange: &Exchange<'_>) -> Option<Pin<Box<dyn Future<Output = Option<R
             Ok(connection) => Some(Rival { guard, connection, selection }),
             Err(error) => {
                 let error = super::timed_out(error, &worker, what.limit);
-                view.services[service].upstreams[guard.index()].cells.failures.increment();
                 guard.report_error(error);
                 None
             }

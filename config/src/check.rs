@@ -421,7 +421,9 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
     let conditions = &section.r#match.value;
     let host = conditions.host.as_ref().map(|host| {
         let text = host.value.to_ascii_lowercase();
-        let bare = text.strip_prefix("*.").unwrap_or(&text);
+        // With or without the dot of the root, it is one name.
+        let text = text.strip_suffix('.').unwrap_or(&text);
+        let bare = text.strip_prefix("*.").unwrap_or(text);
         if bare.is_empty() || bare.contains(['*', '/', ' ']) || bare.contains(':') && !bare.starts_with('[') {
             findings.error(
                 host.place,
@@ -430,7 +432,7 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
                 "write `api.example.com` or `*.example.com`, without port",
             );
         }
-        if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text) }
+        if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text.to_owned()) }
     });
     let path = match (&conditions.path, &conditions.path_prefix) {
         (Some(path), Some(_)) => {

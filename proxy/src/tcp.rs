@@ -155,6 +155,8 @@ fn wants_name(tcp: &TcpListener, view: &View) -> bool {
 
 fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option<usize> {
     let name = server_name.unwrap_or_default();
+    // With or without the dot of the root, it is one name.
+    let name = name.strip_suffix('.').unwrap_or(name);
     let found = tcp.names.iter().find(|(host, _)| match host {
         HostMatch::Exact(host) => host == name,
         HostMatch::Suffix(suffix) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),

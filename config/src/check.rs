@@ -6,6 +6,7 @@ mod control;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
+mod layer4;
 mod service;
 mod text;
 
@@ -35,6 +36,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
+    layer4::check(root, &listeners, findings);
     let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;

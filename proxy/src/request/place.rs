@@ -5,15 +5,14 @@ use crate::actions;
 use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
 use crate::http::{self, Client};
-use crate::snapshot::{Service, ServiceLive};
+use crate::rate::{self, Admission};
+use crate::snapshot::Service;
 use crate::worker::{View, Worker};
 use crate::{forwarded, key, route, websocket};
-use ringway_config::model::{OnMissing, Route, UpstreamProtocol};
+use ringway_config::model::{Route, UpstreamProtocol};
 use ringway_http1::{BodyLength, Method, RequestHead};
 use ringway_ring::{Hash, Slot};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Why a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
@@ -36,15 +35,6 @@ pub(super) struct Placed {
     pub(super) set_cookie: Option<CookieValue>,
     pub(super) explain: bool,
     pub(super) admission: Option<Admission>,
-}
-
-/// One request of a service that limits them.
-pub(super) struct Admission(Arc<ServiceLive>);
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.0.admitted.fetch_sub(1, Relaxed);
-    }
 }
 
 /// Route, limits and key: everything that can refuse a request whose framing is good. A refusal names the service, once one
@@ -82,7 +72,8 @@ pub(super) fn place(
         return Err(refuse(ProxyError::BodyTooLarge).into());
     }
     let address = forwarded::client_address(&http.forwarded, peer, buffer, head);
-    let input = key::KeyInput { buffer, head, client: address, server_name: client.peer.server_name.as_deref() };
+    let input =
+        key::KeyInput { buffer, head: Some(head), client: address, server_name: client.peer.server_name.as_deref() };
     let worker = &client.open.worker;
     let service = service_of(&http.routes[route], &input, key_bytes, worker);
     let this = &view.services[service].service;
@@ -95,7 +86,7 @@ pub(super) fn place(
     {
         return Err(refuse(ProxyError::WebSocketKey).into());
     }
-    admit_rate(this, worker, &input, key_bytes, now).map_err(refuse)?;
+    rate::admit(this, worker, &input, key_bytes, now).map_err(refuse)?;
     let mut placed = Placed {
         route,
         service,
@@ -104,11 +95,11 @@ pub(super) fn place(
         trusted,
         sticky: None,
         set_cookie: None,
-        explain: explains(&http.explain_allow, peer, &input),
+        explain: explains(&http.explain_allow, peer, head, buffer),
         admission: None,
     };
     if this.hashes() {
-        find_key(&mut placed, this, worker, &input, key_bytes, address).map_err(refuse)?;
+        find_key(&mut placed, this, worker, &input, head, key_bytes).map_err(refuse)?;
         if placed.keyed && view.snapshot.shadow.is_some() {
             compare_with_shadow(view, &placed, &input, key_bytes);
         }
@@ -116,14 +107,7 @@ pub(super) fn place(
         let value = head.cookie(buffer, cookie.name.as_bytes()).and_then(|text| affinity::parse(cookie, text));
         placed.sticky = value.and_then(|value| this.slot_of_cookie(value.0));
     }
-    if this.config.requests_max < u32::MAX {
-        // Reserved first, then tested: racing workers never pass the limit together.
-        let admission = Admission(Arc::clone(&this.live));
-        if this.live.admitted.fetch_add(1, Relaxed) >= this.config.requests_max {
-            return Err(refuse(ProxyError::ServiceFull).into());
-        }
-        placed.admission = Some(admission);
-    }
+    placed.admission = Admission::enter(this).map_err(refuse)?;
     Ok(placed)
 }
 
@@ -136,35 +120,17 @@ fn service_of(route: &Route, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>,
     ringway_ring::choose_arm(hash, arms).map_or(route.service, |index| split.arms[index].service)
 }
 
-fn admit_rate(
-    this: &Service,
-    worker: &Worker,
-    input: &key::KeyInput<'_>,
-    key_bytes: &mut Vec<u8>,
-    now: Instant,
-) -> Result<(), ProxyError> {
-    let (Some(limit), Some(limiter)) = (&this.config.rate_limit, &this.limiter) else { return Ok(()) };
-    if !key::extract(&limit.key, input, key_bytes) {
-        return Ok(());
-    }
-    let hash = ringway_ring::hash_key(key_bytes, worker.shared.secret);
-    limiter.admit(hash, now.saturating_duration_since(worker.shared.started)).map_err(|wait| {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        ProxyError::RateLimited { seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
-    })
-}
-
 /// The key's hash: of an affinity cookie, of the first source that is present, or of what stands for them.
 fn find_key(
     placed: &mut Placed,
     this: &Service,
     worker: &Worker,
     input: &key::KeyInput<'_>,
+    head: &RequestHead,
     key_bytes: &mut Vec<u8>,
-    address: IpAddr,
 ) -> Result<(), ProxyError> {
     if let Some(cookie) = &this.config.affinity_cookie {
-        let text = input.head.cookie(input.buffer, cookie.name.as_bytes());
+        let text = head.cookie(input.buffer, cookie.name.as_bytes());
         let value = text.and_then(|text| affinity::parse(cookie, text)).unwrap_or_else(|| {
             let fresh = CookieValue(worker.random());
             placed.set_cookie = Some(fresh);
@@ -174,22 +140,8 @@ fn find_key(
         placed.keyed = true;
         return Ok(());
     }
-    placed.keyed = key::extract(&this.config.hash_key, input, key_bytes);
-    placed.hash = Some(if placed.keyed {
-        ringway_ring::hash_key(key_bytes, this.seed())
-    } else {
-        match this.config.on_missing {
-            OnMissing::Reject => return Err(ProxyError::KeyMissing),
-            OnMissing::Random => worker.random(),
-            OnMissing::RoundRobin => this.next_in_turn(),
-            OnMissing::SourceIp => {
-                key_bytes.clear();
-                key::address_key(address, 32, 128, key_bytes);
-                placed.keyed = true;
-                ringway_ring::hash_key(key_bytes, this.seed())
-            }
-        }
-    });
+    let found = key::find(this, worker, input, key_bytes)?;
+    (placed.hash, placed.keyed) = (Some(found.hash), found.keyed);
     Ok(())
 }
 
@@ -206,8 +158,6 @@ fn compare_with_shadow(view: &View, placed: &Placed, input: &key::KeyInput<'_>, 
 }
 
 /// Whether the request asks why it goes where it does, and may.
-fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, input: &key::KeyInput<'_>) -> bool {
-    !allowed.is_empty()
-        && input.head.value_of(input.buffer, b"x-ringway-explain").is_some()
-        && forwarded::is_trusted(allowed, peer)
+fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, head: &RequestHead, buffer: &[u8]) -> bool {
+    !allowed.is_empty() && head.value_of(buffer, b"x-ringway-explain").is_some() && forwarded::is_trusted(allowed, peer)
 }

@@ -94,7 +94,7 @@ fn black_holed_backend_costs_its_connect_timeout_once() {
     let address = hole.local_addr().unwrap();
     let small = socket2_backlog(&hole);
     let _fill: Vec<_> = (0..small + 2)
-        .filter_map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok())
+        .filter_map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok())
         .collect();
     let good = Backend::echo("good");
     let listen = free_address();

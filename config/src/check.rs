@@ -7,6 +7,7 @@ mod cookies;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
+mod layer4;
 mod service;
 mod text;
 
@@ -37,6 +38,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
+    layer4::check(root, &listeners, findings);
     let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;
@@ -171,7 +173,7 @@ fn v6_only(section: &schema::ListenerSection, root: &schema::Root, findings: &mu
     let Ok(address) = section.address.value.parse::<SocketAddr>() else { return false };
     let takes_both = address.is_ipv6() && address.ip().is_unspecified();
     if let Some(said) = &section.v6_only {
-        if !takes_both && !(said.value && address.is_ipv6()) {
+        if !(takes_both || (said.value && address.is_ipv6())) {
             findings.error(
                 said.place,
                 "bad_v6_only",

@@ -21,8 +21,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 mod kept;
 mod place;
 
+use crate::rate::Admission;
 use kept::Kept;
-use place::{Admission, Placed, Unplaced, place};
+use place::{Placed, Unplaced, place};
 
 /// Small bodies that came with their head are sent with it, and can be sent again.
 const REPLAY_BYTES_MAX: usize = 8 * 1024;

@@ -67,9 +67,11 @@ section! {
         /// Without: `round_robin` (smooth, weighted), `random`, `p2c` (less loaded of two), `least_request`, `peak_ewma`
         /// (faster of two), `first` (in the order of ids, the first with room). See docs/balancing.md.
         default("ring") policy: PolicyName,
-        /// Where the key comes from: the first that is present. Absent is the client's address.
+        /// Where the key comes from: the first that is present. Absent is the client's address. For `tcp`, there are `source_ip`
+        /// and `sni`, for `udp` there is `source_ip`, also in `all`.
         optional hash_key: List<KeySection>,
-        /// What to do when no key is present.
+        /// What to do when no key is present: any backend, the next in turn, by the client's address, or refuse (400; a session is
+        /// reset, a datagram is dropped).
         default("random") on_missing: OnMissingName,
         /// Points on the ring per 100 of weight: more give evener shares and cost 12 to 15 bytes each.
         default("256") points: Int<1, 16384>,
@@ -351,7 +353,7 @@ section! {
 section! {
     /// Limit on the rate of requests of each key: GCRA, in bounded memory.
     RateLimitSection, "rate_limit" {
-        /// So many requests,
+        /// So many requests (TCP: sessions, UDP: flows),
         required requests: Int<1, 1_000_000>,
         /// in this time.
         default("1s") per: Duration,

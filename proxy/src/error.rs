@@ -371,6 +371,13 @@ impl ProxyError {
         if is_response(bytes) { Self::UnfitAnswer(error) } else { Self::BadAnswer(error) }
     }
 
+    /// Whether no backend has seen anything of the request, because there was no connection to send it on. What is ours
+    /// (no descriptor, no port) is not meant: it would be the same with the next.
+    #[must_use]
+    pub(crate) fn was_not_taken(self) -> bool {
+        matches!(self, Self::ConnectFailed | Self::TlsFailed)
+    }
+
     /// Reason phrase of the status line.
     #[must_use]
     pub fn phrase(self) -> &'static str {

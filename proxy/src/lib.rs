@@ -36,6 +36,7 @@ mod probe;
 mod proxyproto;
 mod quic;
 mod rate;
+mod refusals;
 mod request;
 mod route;
 mod shadow;

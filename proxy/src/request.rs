@@ -5,6 +5,7 @@ use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
 use crate::forwarded::Origin;
 use crate::http::{self, Client};
+use crate::refusals::Refusals;
 use crate::snapshot::Service;
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
@@ -74,6 +75,8 @@ pub(crate) struct Request {
     /// End of the whole exchange.
     pub(crate) limit: Deadline,
     pub(crate) report: Report,
+    /// Backends that have not taken it.
+    pub(crate) refusals: Refusals,
 }
 
 /// What the access log wants to know, as it becomes known.
@@ -271,6 +274,7 @@ pub(crate) fn plan(
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
         limit: limit(client, head, buffer, actions.and_then(|actions| actions.timeout), this),
+        refusals: Refusals::default(),
         report: Report {
             line,
             client: named_client(client, origin),

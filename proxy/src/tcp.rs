@@ -5,6 +5,7 @@ use crate::error::ProxyError;
 use crate::http::Peer;
 use crate::inflight::{self, InFlight};
 use crate::rate::{self, Admission};
+use crate::refusals::{Refusals, Then};
 use crate::snapshot::Service;
 use crate::stream::Stream;
 use crate::timer::Timer;
@@ -257,6 +258,7 @@ async fn connect(
     let this = &view.services[session.service];
     let config = &this.service.config;
     let mut last_error = None;
+    let mut refusals = Refusals::default();
     loop {
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = this.service.live.falls.load(SeqCst);
@@ -270,14 +272,24 @@ async fn connect(
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
         upstream.cells.requests.increment();
+        refusals.begin(timer.deadline(config.timeouts.connect));
+        let limit = refusals.limit();
         let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
         let connected = reach.open().await;
         match connected {
             Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
             Err(error) => {
-                guard.report_error(error);
-                if session.retries >= config.retry.attempts || !error.retry().holds(&config.retry.on, true) {
+                if !refusals.cut_short(error) {
+                    guard.report_error(error);
+                }
+                if !error.retry().holds(&config.retry.on, true) {
                     return Err(error);
+                }
+                let tried = session.retries - refusals.walked();
+                match refusals.handle_failure(error, worker.timers.now()) {
+                    Then::End => return Err(error),
+                    Then::Retry if tried >= config.retry.attempts => return Err(error),
+                    Then::GoOn | Then::Retry => {}
                 }
                 session.retries += 1;
                 this.cells.retries.increment();

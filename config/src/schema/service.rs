@@ -28,8 +28,8 @@ section! {
         optional outlier: OutlierSection,
         /// Health is ignored while less than this share of the weight is healthy, in percent; 0 is never.
         default("50") panic_threshold: Percent,
-        /// What is done then: `all` sends to every backend, healthy or not; `fail` answers 503, so that the few healthy ones
-        /// are not overrun.
+        /// What is done then: `all` asks every backend, healthy or not, those that are healthy first, as far as their
+        /// `requests_max` goes; `fail` answers 503, so that the few healthy ones are not overrun.
         default("all") panic_mode: PanicModeName,
         /// A tier (or zone) keeps all its keys as long as this many percent of its healthy weight make up its weight; what it
         /// cannot carry goes to the next.
@@ -309,7 +309,7 @@ section! {
 section! {
     /// What may be tried again. A failed connect always may; anything later only if the method is idempotent.
     RetrySection, "retry" {
-        /// Tries after the first; 0 is never.
+        /// Tries after the first; 0 is none. A refused connect is walked past all the same: nothing was sent.
         default("2") attempts: Int<0, 100>,
         /// What is tried again: `connect` failures and time-outs, `reset` before the answer, `bad_answer` (no HTTP, or cut
         /// off before it was passed on), `timeout`; and answers: `gateway` (502 to 504), `server_errors` (5xx), `conflict`

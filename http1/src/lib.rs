@@ -7,9 +7,11 @@
 //! * [`parse_request`] and [`parse_response`] turn a buffer into a [`RequestHead`] or a [`ResponseHead`]: offsets into
 //!   that buffer, so that the caller keeps the bytes and no lifetime crosses a wait.
 //! * [`Body`] says where a message's body ends and moves its bytes from one framing to another.
+//! * [`Authority`] says when two hosts and ports are one server.
 //! * [`mod@write`] copies what goes on to the next hop.
 #![warn(missing_docs)]
 
+mod authority;
 mod body;
 mod chunked;
 mod error;
@@ -18,6 +20,7 @@ mod request;
 mod response;
 pub mod write;
 
+pub use authority::{Authority, default_port};
 pub use body::{Body, BodyLength, Encoding, Progress};
 pub use chunked::{ChunkDecoder, ChunkEvent};
 pub use error::ParseError;

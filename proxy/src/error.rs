@@ -1,5 +1,6 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use crate::shortage::Resource;
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
 use ringway_http1::{ParseError, is_response};
@@ -114,9 +115,15 @@ pub enum ProxyError {
     /// Every backend stayed at its cap for the queue's time.
     #[error("every backend stayed full")]
     QueueTimeout,
+    /// The connection could not be made because this host has run out of something: not the backend's doing.
+    #[error("this host is short of descriptors, ports or memory")]
+    LocalShortage,
     /// The connection was refused, or could not be made.
     #[error("connect failed")]
     ConnectFailed,
+    /// The backend has refused the stream before it looked at it, or takes none at the moment.
+    #[error("backend refuses streams")]
+    StreamRefused,
     /// The TLS handshake with the backend failed.
     #[error("TLS with the backend failed")]
     TlsFailed,
@@ -157,6 +164,11 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
+    /// What an error of the operating system's means, on the way to a backend: `otherwise`, unless it is this host's.
+    pub(crate) fn of_io(error: &std::io::Error, otherwise: Self) -> Self {
+        if Resource::of(error).is_some() { Self::LocalShortage } else { otherwise }
+    }
+
     /// Status of the answer.
     #[must_use]
     pub fn status(self) -> u16 {
@@ -173,6 +185,7 @@ impl ProxyError {
             Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
             Self::ConnectFailed
+            | Self::StreamRefused
             | Self::TlsFailed
             | Self::UpstreamClosed
             | Self::BadAnswer(_)
@@ -185,6 +198,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::LocalShortage
             | Self::CompressionFailed => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
         }
@@ -214,7 +228,9 @@ impl ProxyError {
             Self::ServiceFull => "service_full",
             Self::RateLimited { .. } => "rate_limited",
             Self::ConnectionLimit => "connection_limit",
+            Self::LocalShortage => "local_shortage",
             Self::ConnectFailed => "connect_failed",
+            Self::StreamRefused => "stream_refused",
             Self::TlsFailed => "upstream_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
@@ -251,9 +267,11 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::LocalShortage
             | Self::CompressionFailed => Side::Internal,
             Self::NoBackend
             | Self::ConnectFailed
+            | Self::StreamRefused
             | Self::TlsFailed
             | Self::ConnectTimeout
             | Self::UpstreamClosed
@@ -272,7 +290,7 @@ impl ProxyError {
     #[must_use]
     pub fn retry(self) -> RetryWhen {
         match self {
-            Self::ConnectFailed | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
+            Self::ConnectFailed | Self::StreamRefused | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
             Self::ConnectionLimit => RetryWhen::Always,
             Self::UpstreamClosed => RetryWhen::Reset,
             Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
@@ -296,6 +314,7 @@ impl ProxyError {
             | Self::ServiceFull
             | Self::RateLimited { .. }
             | Self::QueueTimeout
+            | Self::LocalShortage
             | Self::UnfitAnswer(_)
             | Self::UnfitStream
             | Self::TlsTruncated
@@ -323,9 +342,12 @@ impl ProxyError {
         match self {
             Self::ConnectTimeout => Some(Outcome::ConnectTimeout),
             Self::ResponseTimeout | Self::SendTimeout => Some(Outcome::Timeout),
-            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                Some(Outcome::ConnectionFailure)
-            }
+            Self::ConnectFailed
+            | Self::StreamRefused
+            | Self::TlsFailed
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::ShortAnswer => Some(Outcome::ConnectionFailure),
             // What a request provokes in the form of its answer tells nothing of the backend. The exchange's whole time may have
             // gone on other backends; the rest is nobody's but the client's or ours.
             Self::UnfitAnswer(_)
@@ -353,6 +375,7 @@ impl ProxyError {
             | Self::RateLimited { .. }
             | Self::ConnectionLimit
             | Self::QueueTimeout
+            | Self::LocalShortage
             | Self::CompressionFailed => None,
         }
     }

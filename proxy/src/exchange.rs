@@ -26,8 +26,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// How often a request is sent anew because its connection was being closed before the backend looked at it.
-const UNPROCESSED_MAX: u32 = 4;
+/// How often a request is sent anew to the same backend because its connection was going before the backend looked at it: on any
+/// other, then on one that is opened for it.
+const UNPROCESSED_MAX: u32 = 2;
 
 /// What the client's connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -343,6 +344,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
                 if exchange.request.replayable
                     && !fresh
+                    && !exchange.upstream.stream.was_refused()
                     && (stale && repeatable || exchange.upstream.stream.was_unprocessed()) =>
             {
                 unprocessed += u32::from(exchange.upstream.stream.was_unprocessed());
@@ -361,10 +363,15 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                 fresh = true;
             }
             Err(error) => {
+                let unprocessed = exchange.upstream.stream.was_unprocessed();
                 exchange.release();
                 return Tried::Failed(
                     guard,
                     match error {
+                        // The next of the walk may have it, whatever it is.
+                        TryError::Upstream(ProxyError::UpstreamClosed) if unprocessed => {
+                            TryError::Upstream(ProxyError::StreamRefused)
+                        }
                         TryError::Upstream(error) => TryError::Upstream(timed_out(error, &worker, request.limit)),
                         TryError::Downstream(error) => TryError::Downstream(error),
                     },

@@ -78,7 +78,8 @@ impl InFlight {
         cells.latency_micros.add(micros);
     }
 
-    /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing.
+    /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing. The only place where
+    /// failures are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {
         if let Some(outcome) = error.outcome() {
             self.view.services[self.service].upstreams[self.index()].cells.failures.increment();
@@ -113,7 +114,7 @@ pub(crate) async fn acquire(
         return Ok(found);
     }
     let this = &view.services[service];
-    if this.service.config.bound.is_none_or(|bound| bound.all_full != AllFull::Queue) {
+    if this.service.config.all_full != AllFull::Queue {
         return Err(ProxyError::AllFull);
     }
     let live = &this.service.live;

@@ -39,6 +39,7 @@ mod rate;
 mod request;
 mod route;
 mod shadow;
+mod shortage;
 mod snapshot;
 mod status;
 mod stream;

@@ -3,6 +3,7 @@
 use crate::actions::{self, Canned};
 use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
+use crate::forwarded::Origin;
 use crate::http::{self, Client};
 use crate::snapshot::Service;
 use crate::timer::Deadline;
@@ -17,8 +18,10 @@ use ringway_telemetry::access::Value;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod kept;
 mod place;
 
+use kept::Kept;
 use place::{Admission, Placed, Unplaced, place};
 
 /// Small bodies that came with their head are sent with it, and can be sent again.
@@ -51,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) out: Vec<u8>,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
     pub(crate) replayable: bool,
+    /// What of `out` is body that came after its head.
+    kept: Option<Kept>,
     pub(crate) method: Method,
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
@@ -75,6 +80,8 @@ pub(crate) struct Request {
 pub(crate) struct Report {
     /// Lengths of method and target, which stand at the start of the head.
     line: (usize, usize),
+    /// The client, where a trusted hop has named another than the peer.
+    client: Option<Box<str>>,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) retries: u32,
@@ -100,6 +107,8 @@ pub(crate) struct Refusal {
     pub(crate) keep_alive: bool,
     /// Empty if none was chosen.
     pub(crate) service: Box<str>,
+    /// The client, where a trusted hop has named another than the peer.
+    client: Option<Box<str>>,
     line: Vec<u8>,
 }
 
@@ -112,6 +121,7 @@ impl Refusal {
             is_head: false,
             keep_alive: false,
             service: Box::default(),
+            client: None,
             line: Vec::new(),
         }
     }
@@ -131,6 +141,7 @@ impl Refusal {
             is_head: head.method == Method::Head,
             keep_alive: false,
             service: Box::default(),
+            client: None,
             line: buffer[..head.target.end as usize].to_vec(),
         }
     }
@@ -150,10 +161,11 @@ pub(crate) fn plan(
     let started = Instant::now();
 
     let placed = place(client, view, listener, head, key_bytes, started);
-    let Placed { route, service, hash, keyed, trusted, sticky, set_cookie, explain, admission } = match placed {
+    let Placed { route, service, hash, keyed, origin, sticky, set_cookie, hold, explain, admission } = match placed {
         Ok(placed) => placed,
         Err(Unplaced(why, service)) => {
             let mut refusal = Refusal::of(why, buffer, head);
+            refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, buffer, head));
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
@@ -166,6 +178,7 @@ pub(crate) fn plan(
             return Err(refusal);
         }
     };
+    let trusted = origin.trusted;
     let actions = http.routes[route].actions.as_deref();
     let worker_service = &view.services[service];
     let this = &worker_service.service;
@@ -206,7 +219,7 @@ pub(crate) fn plan(
         FieldName::Ringway => trusted,
         kind => !kind.is_hop_by_hop() && !forwarded::is_forwarding(kind),
     });
-    forwarded::append(&http.forwarded, trusted, &client.peer, buffer, head, &mut out);
+    forwarded::append(&http.forwarded, origin, &client.peer, buffer, head, &mut out);
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         write::field(&mut out, name, fingerprint.as_bytes());
     }
@@ -230,6 +243,12 @@ pub(crate) fn plan(
     }
     out.extend_from_slice(b"\r\n");
 
+    let mut answer_lines = actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default();
+    let arms = http.routes[route].split.as_ref().map(|split| &split.arms);
+    if let Some(cookie) = hold.and_then(|arm| arms?.get(arm)?.cookie.as_ref()) {
+        // That it is there says everything: it has no value of its own.
+        affinity::write(cookie, CookieValue(0), &mut answer_lines);
+    }
     let mut request = Request {
         view: Rc::clone(view),
         listener,
@@ -240,7 +259,7 @@ pub(crate) fn plan(
         selection: this.group.begin(ask),
         sticky,
         set_cookie,
-        answer_lines: actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default(),
+        answer_lines,
         // Where there are no chunks, nothing tells where a body of unknown length was cut off.
         coding: compression(http, route)
             .filter(|_| head.version == Version::Http11)
@@ -249,6 +268,7 @@ pub(crate) fn plan(
         _admission: admission,
         out,
         replayable: true,
+        kept: None,
         method: head.method,
         version: head.version,
         keep_alive: head.keep_alive,
@@ -260,11 +280,22 @@ pub(crate) fn plan(
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
         limit: limit(client, head, buffer, actions.and_then(|actions| actions.timeout), this),
-        report: Report { line, received_bytes: head.head_len as u64, ..Report::default() },
+        report: Report {
+            line,
+            client: named_client(client, origin),
+            received_bytes: head.head_len as u64,
+            ..Report::default()
+        },
     };
     client.input.consume(head.head_len);
     request.take_small_body(client).map_err(Refusal::new)?;
     Ok(request)
+}
+
+/// The client for the access log, where a trusted hop has named another than the peer.
+fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
+    let named = origin.address != client.peer.ip() && client.open.worker.logs_access();
+    named.then(|| origin.address.to_string().into())
 }
 
 /// The protocols that the request may be upgraded to. HTTP/2 carries WebSocket alone (RFC 8441); any other `Upgrade` may be
@@ -366,6 +397,26 @@ impl Request {
         Ok(())
     }
 
+    /// Whether so many more bytes of the body may be added to `out`, and are counted; if not, the request cannot be sent again from
+    /// here on, and nothing of its body is kept.
+    pub(crate) fn keep(&mut self, worker: &Rc<Worker>, more: usize) -> bool {
+        let from = self.out.len();
+        let kept = self.replayable && self.kept.get_or_insert_with(|| Kept::new(worker, from)).take(more);
+        if !kept {
+            self.forget();
+        }
+        kept
+    }
+
+    /// It is not sent again: what was kept for that is given back. All of `out` has been sent.
+    pub(crate) fn forget(&mut self) {
+        self.replayable = false;
+        if let Some(kept) = self.kept.take() {
+            self.out.truncate(kept.from);
+            self.out.shrink_to(kept.from.max(4096));
+        }
+    }
+
     /// What its route does beside sending it on.
     pub(crate) fn actions(&self) -> Option<&Actions> {
         http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
@@ -456,7 +507,7 @@ impl Request {
         let listener = client.open.gate.name();
         let pairs = [
             ("time_ms", Value::Number(unix_millis())),
-            ("client", Value::Word(&client.peer.text)),
+            ("client", Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),
             ("listener", Value::Word(&listener)),
             ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
             ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
@@ -494,7 +545,7 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
     let listener = client.open.gate.name();
     let pairs = [
         ("time_ms", Value::Number(unix_millis())),
-        ("client", Value::Word(&client.peer.text)),
+        ("client", Value::Word(refusal.client.as_deref().unwrap_or(&client.peer.text))),
         ("listener", Value::Word(&listener)),
         ("method", word()),
         ("target", word()),

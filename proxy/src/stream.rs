@@ -79,6 +79,20 @@ impl Stream {
         matches!(self, Self::Upstream(stream) if stream.was_unprocessed())
     }
 
+    /// Whether the backend has refused this stream, and not for its connection's sake: another backend may take it.
+    pub(crate) fn was_refused(&self) -> bool {
+        matches!(self, Self::Upstream(stream) if stream.was_refused())
+    }
+
+    /// What was asked for has not come in time: a connection that is shared may be dead.
+    pub(crate) fn handle_timeout(&self) {
+        match self {
+            Self::Upstream(stream) => stream.handle_timeout(),
+            // Others are closed.
+            Self::Plain(_) | Self::Server(_) | Self::Client(_) | Self::Downstream(_) => {}
+        }
+    }
+
     /// What follows must look cut off to the other side: a reset instead of an end.
     pub(crate) fn abort(&mut self) {
         match self {

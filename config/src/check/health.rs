@@ -94,7 +94,11 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             ignore_unexpected_eof: true,
             own: None,
         }),
-        proxy_protocol: None,
+        proxy_protocol: section.proxy_protocol.as_ref().and_then(|at| match at.value {
+            schema::ProxyHeaderName::Off => None,
+            schema::ProxyHeaderName::V1 => Some(model::ProxyHeader::V1),
+            schema::ProxyHeaderName::V2 => Some(model::ProxyHeader::V2 { unique_id: false }),
+        }),
         agent: section.agent.as_ref().map(|at| model::Agent {
             port: at.value.port.value.0 as u16,
             send: at.value.send.as_ref().map_or_else(String::new, |at| at.value.clone()),

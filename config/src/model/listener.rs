@@ -9,6 +9,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; unique.
     pub address: SocketAddr,
+    /// Of an IPv6 address: it takes nothing of IPv4. `[::]` takes both without.
+    pub v6_only: bool,
     /// What it speaks.
     pub protocol: Protocol,
     /// TLS towards clients, or none.
@@ -179,10 +181,21 @@ pub struct ClientTimeouts {
 pub struct Forwarded {
     /// Networks whose `X-Forwarded-*` and `Forwarded` are believed and extended; from others they are replaced.
     pub trusted: Vec<IpNet>,
+    /// Which of their fields say who the client is.
+    pub source: ForwardedSource,
     /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
     pub x_forwarded: bool,
     /// Send `Forwarded` (RFC 7239).
     pub forwarded: bool,
+}
+
+/// The fields that say who the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedSource {
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+    XForwardedFor,
+    /// `Forwarded`.
+    Forwarded,
 }
 
 /// A TCP listener.

@@ -7,8 +7,10 @@ section! {
     ListenerSection, "a listener" {
         /// Unique name, for logs and metrics.
         required name: String,
-        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of IPv6.
+        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of both families (`v6_only`).
         required address: String,
+        /// Whether `[::]` takes IPv6 alone. Absent: where another listener, or the admin's, has an IPv4 address with the same port.
+        optional v6_only: bool,
         /// What it speaks.
         default("http") protocol: ProtocolName,
         /// All traffic goes to this service: short for one route without conditions.
@@ -154,8 +156,13 @@ section! {
 section! {
     /// Whose forwarding fields are believed, and which are added.
     ForwardedSection, "forwarded" {
-        /// Networks of proxies in front, for example `10.0.0.0/8`: theirs are believed and extended, others' replaced.
+        /// Networks of proxies in front, for example `10.0.0.0/8`: theirs are believed and extended, others' replaced. An
+        /// IPv4 address is the same whether it comes as one or mapped into IPv6 (`::ffff:10.0.0.1`), here and in the fields.
         default("[]") trusted: List<String>,
+        /// Which of a trusted proxy's fields say who the client is and what it spoke: `x_forwarded_for` (with
+        /// `X-Forwarded-Proto`), or `forwarded` (RFC 7239). Name the one that the proxies in front write themselves: the other
+        /// may be the client's own word.
+        default("x_forwarded_for") source: ForwardedSourceName,
         /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
         default("true") x_forwarded: bool,
         /// Send `Forwarded` (RFC 7239).

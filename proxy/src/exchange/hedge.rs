@@ -174,7 +174,11 @@ async fn run(
         if let Poll::Ready(result) = stream.poll_read_ready(context) {
             return Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed));
         }
-        if timer.poll_fired(context) { Poll::Ready(Err(ProxyError::ResponseTimeout)) } else { Poll::Pending }
+        if timer.poll_fired(context) {
+            stream.handle_timeout();
+            return Poll::Ready(Err(ProxyError::ResponseTimeout));
+        }
+        Poll::Pending
     });
     answered.await?;
     // An end is no answer.

@@ -75,6 +75,7 @@ pub(super) struct Exchange<'a> {
     pub(super) upstream: Connection,
     /// End of this try; once its answer has begun, of the whole exchange.
     limit: Deadline,
+    began: Deadline,
     /// How much of `request.out` has been written.
     sent: usize,
     /// Chunks of the request's body on their way up, and how much of them has been written.
@@ -110,10 +111,12 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
+        let began = client.open.worker.timers.now();
         let total = http::http_of(&request.view, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
         Self {
             limit,
+            began,
             client,
             request,
             upstream,
@@ -187,9 +190,13 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Ok(()));
             }
             if self.upload != Upload::Sending {
+                self.handle_timeout();
                 return Poll::Ready(Err(TryError::Upstream(ProxyError::ResponseTimeout)));
             }
             if let Some(error) = self.upload_timed_out() {
+                if matches!(error, TryError::Upstream(_)) {
+                    self.handle_timeout();
+                }
                 return Poll::Ready(Err(error));
             }
         }
@@ -202,6 +209,16 @@ impl<'a> Exchange<'a> {
             return Poll::Pending;
         }
         self.client.presence(may_end).0.poll_left(context)
+    }
+
+    /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this exchange alone.
+    fn handle_timeout(&self) {
+        self.upstream.stream.handle_timeout();
+        let silent = self.status == 0 && self.interims == 0 && self.upstream.input.is_empty();
+        if let (true, true, Some(backend)) = (silent, self.upstream.reused, self.request.report.backend) {
+            let cells = &self.client.open.worker.cells;
+            self.request.view.services[self.request.service].upstreams[backend].pool.doubt(self.began, cells);
+        }
     }
 
     /// Reads from the backend before its answer is passed on.
@@ -498,7 +515,10 @@ impl<'a> Exchange<'a> {
                     Party::Client => Delivered::ClientStalled,
                     // The rest of the answer may hang on the rest of the request.
                     Party::Backend if self.upload == Upload::Sending && self.starved => Delivered::ClientStalled,
-                    Party::Backend => Delivered::CutOff(ProxyError::ResponseTimeout),
+                    Party::Backend => {
+                        self.handle_timeout();
+                        Delivered::CutOff(ProxyError::ResponseTimeout)
+                    }
                 });
             }
         }
@@ -537,6 +557,12 @@ impl<'a> Exchange<'a> {
         upstream: &crate::worker::Upstream,
         outcome: Outcome,
     ) -> (u16, Option<ProxyError>, Next) {
+        // The answer has begun: nothing is sent again.
+        self.request.replayable = false;
+        if self.sent == self.request.out.len() {
+            self.request.forget();
+            self.sent = self.request.out.len();
+        }
         self.limit = self.request.limit;
         let mut pace = Pace::new(&self.client.timer, self.client_timeouts().write_total);
         let delivered = poll_fn(|context| self.poll_deliver(&mut pace, context)).await;

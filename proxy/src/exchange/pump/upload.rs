@@ -3,6 +3,7 @@
 use super::pace::{Party, Terms};
 use super::{BULK_BYTES, Exchange, TryError, Upload};
 use crate::error::ProxyError;
+use crate::stream::Stream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
@@ -65,9 +66,13 @@ impl Exchange<'_> {
             } else if self.request.body.is_end() {
                 self.end_upload(Upload::Done);
             } else if !self.client.input.is_empty() {
-                // From here on the request cannot be told again from its start.
-                self.request.replayable = false;
-                if let Some(available) = self.request.body.plain(self.client.input.len()) {
+                if self.keeps_input() {
+                    self.keep_input()?;
+                    let waits = self.sent == self.request.out.len() && !self.request.body.is_end();
+                    if waits && self.poll_client(context)?.is_pending() {
+                        return Ok(());
+                    }
+                } else if let Some(available) = self.request.body.plain(self.client.input.len()) {
                     match self.write_up(context, Source::Body(available)) {
                         Poll::Ready(count) => {
                             self.request.count_body(count).map_err(TryError::Downstream)?;
@@ -96,6 +101,29 @@ impl Exchange<'_> {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// Whether what has come of the body is kept: where a backend may say that it has not looked at the request. If not, it cannot be
+    /// told again from its start.
+    fn keeps_input(&mut self) -> bool {
+        let may = matches!(self.upstream.stream, Stream::Upstream(_)) && self.status == 0;
+        if !may {
+            self.request.replayable = false;
+        }
+        let keeps = self.request.keep(&self.client.open.worker, self.client.input.len());
+        self.sent = self.sent.min(self.request.out.len());
+        keeps
+    }
+
+    /// Moves what has come of the body behind the head, from where it is sent.
+    fn keep_input(&mut self) -> Result<(), TryError> {
+        let keep = |name: &[u8]| !self.request.view.snapshot.is_identity(name);
+        let (input, encoding) = (self.client.input.bytes(), self.request.encoding);
+        let moved = self.request.body.transfer_with(input, &mut self.request.out, encoding, keep);
+        let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
+        self.request.count_body(progress.data).map_err(TryError::Downstream)?;
+        self.take_from_client(progress.consumed);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod common;
 use common::*;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -299,4 +300,30 @@ fn panic_serves_every_key_while_one_backend_is_up() {
             assert_eq!(tried.count(), count.min(16), "{text}");
         }
     }
+}
+
+#[test]
+fn a_stale_connection_costs_an_idempotent_request_no_try_and_another_is_never_sent_again() {
+    // Answers the first request of each connection, and closes it when the second has come.
+    let backend = Backend::custom(|mut stream, seen| {
+        for first in [true, false] {
+            let Some((head, _)) = read_request(&mut stream) else { return };
+            seen.lock().unwrap().push(head);
+            if first {
+                let _ = stream.write_all(response("200 OK", "", "ok").as_bytes());
+            }
+        }
+    });
+    let listen = free_address();
+    let config =
+        simple(listen, "retry: { attempts: 0 }\noutlier: { consecutive_failures: 0 }", &[("a", backend.address)]);
+    let ringway = Ringway::start(&config.replace("workers: 2", "workers: 1"));
+    assert_eq!(get(listen, "/1").unwrap().status, 200);
+    assert_eq!(get(listen, "/2").unwrap().status, 200);
+    let paths = || backend.requests().iter().map(|head| head.split(' ').nth(1).unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(paths(), ["/1", "/2", "/2"]);
+    assert_eq!(ringway.metric("ringway_retries_total{service=\"s\"}"), 0.0);
+    let answer = post(listen, "/3");
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (502, Some("upstream_closed")));
+    assert_eq!(paths(), ["/1", "/2", "/2", "/3"]);
 }

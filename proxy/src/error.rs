@@ -323,6 +323,20 @@ impl ProxyError {
         }
     }
 
+    /// Whether the client's body is still read as it was sent, so that what is here of it may be passed over. Where the body is
+    /// what was wrong, nothing behind it can be trusted.
+    pub(crate) fn keeps_order(self) -> bool {
+        !matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge
+                | Self::BodyTimeout
+                | Self::HeadTimeout
+                | Self::ClientClosed
+                | Self::ClientStalled
+        )
+    }
+
     /// What the passive detector makes of it.
     pub(crate) fn outcome(self) -> Option<Outcome> {
         match self {

@@ -78,8 +78,13 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
         return Next::Abort;
     }
     let worker = Rc::clone(&client.open.worker);
-    // A body that was not read stands between this request and the next.
-    let keep_alive = request.keep_alive && request.body.is_end() && !client.open.is_closing();
+    // A body that is not here to its end stands between this request and the next.
+    let rest = request.body.rest_len(client.input.bytes()).filter(|_| error.keeps_order());
+    if let Some(rest) = rest {
+        client.input.consume(rest);
+        request.report.received_bytes += rest as u64;
+    }
+    let keep_alive = request.keep_alive && rest.is_some() && !client.open.is_closing();
     let mut out = worker.buffers.take_outgoing();
     let mut fields = Vec::new();
     if request.explain || !request.answer_lines.is_empty() {

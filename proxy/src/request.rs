@@ -130,6 +130,14 @@ impl Refusal {
         }
     }
 
+    /// Whether a body that is here may be passed over, so that the connection goes on behind it.
+    fn keeps_order(&self) -> bool {
+        match self.why {
+            Why::Error(error) => error.keeps_order(),
+            Why::Answer(_) => true,
+        }
+    }
+
     fn of(why: Why, buffer: &[u8], head: &RequestHead) -> Self {
         Self {
             why,
@@ -165,9 +173,11 @@ pub(crate) fn plan(
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
-            if head.body == BodyLength::None && head.method != Method::Connect {
+            // Where the body is here to its end, the next request's head is known to follow.
+            let body = Body::from(head.body).rest_len(&buffer[head.head_len..]);
+            if let Some(body_len) = body.filter(|_| head.method != Method::Connect && refusal.keeps_order()) {
                 refusal.keep_alive = head.keep_alive;
-                client.input.consume(head.head_len);
+                client.input.consume(head.head_len + body_len);
             }
             return Err(refusal);
         }
@@ -298,7 +308,8 @@ fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
 fn upgrade_of(service: &Service, head: &RequestHead, buffer: &[u8]) -> Option<Span> {
     let http1 = service.config.protocol == UpstreamProtocol::Http1;
     let bridged = |protocols: &Span| protocols.of(buffer).eq_ignore_ascii_case(websocket::PROTOCOL);
-    head.upgrade.filter(|protocols| head.body == BodyLength::None && (http1 || bridged(protocols)))
+    let bodiless = matches!(head.body, BodyLength::None | BodyLength::Sized(0));
+    head.upgrade.filter(|protocols| bodiless && (http1 || bridged(protocols)))
 }
 
 /// The rule by which a route's answers are compressed, if they are.

@@ -309,7 +309,9 @@ section! {
 section! {
     /// What may be tried again. A failed connect always may; anything later only if the method is idempotent.
     RetrySection, "retry" {
-        /// Tries after the first; 0 is none. A refused connect is walked past all the same: nothing was sent.
+        /// Tries after the first, each on another backend; 0 is none. Two things are no tries, because nothing was processed. A refused
+        /// connect is walked past all the same. And an idempotent request that was sent on a reused connection which the backend closed
+        /// without a byte of an answer is sent once more on a fresh connection to the same backend.
         default("2") attempts: Int<0, 100>,
         /// What is tried again: `connect` failures and time-outs, `reset` before the answer, `bad_answer` (no HTTP, or cut
         /// off before it was passed on), `timeout`; and answers: `gateway` (502 to 504), `server_errors` (5xx), `conflict`

@@ -7,6 +7,7 @@ use common::peers::*;
 use common::*;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -418,4 +419,24 @@ fn a_post_on_a_reused_http1_connection_that_closes_is_sent_once() {
     assert_eq!(get(listen, "/").unwrap().status, 200);
     assert_eq!(post(listen, "/", "hi").status, 502);
     assert_eq!((closes.requests().len(), other.requests().len()), (2, 0));
+}
+
+#[test]
+fn trailers_reach_the_other_side_whether_or_not_a_length_was_told() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    let backend = Backend::echo("a");
+    let (h2, front, http1) = (free_address(), free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: front, address: \"{front}\", service: h2 }}\n  - {{ name: http1, address: \"{http1}\", service: plain }}\n"
+    );
+    let services = service("h2", "protocol: h2,", &[("h2", h2)]) + &service("plain", "", &[("a", backend.address)]);
+    let _ringway = Ringway::start(&config(&listeners, &services).replace("workers: 2", "workers: 1"));
+    let script = concat!(include_str!("python/h2client.py"), include_str!("python/trailers.py"));
+    let addresses = [h2, front, http1].map(|address| address.to_string());
+    let done = Command::new("python3").args(["-c", script]).args(addresses).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let seen = backend.requests();
+    assert!(seen[0].contains("transfer-encoding: chunked") && seen[0].ends_with("abcx-sum: 1\r\n"), "{seen:?}");
 }

@@ -19,8 +19,8 @@ mod response;
 pub mod write;
 
 pub use body::{Body, BodyLength, Encoding, Progress};
-pub use chunked::{ChunkDecoder, ChunkEvent};
+pub use chunked::{ChunkDecoder, ChunkEvent, TRAILER_BYTES_MAX};
 pub use error::ParseError;
-pub use head::{Field, FieldName, Limits, Method, Span, Version};
+pub use head::{Field, FieldName, Limits, Method, Span, Version, may_trail};
 pub use request::{RequestHead, TargetForm, parse_request};
 pub use response::{ResponseHead, parse_response};

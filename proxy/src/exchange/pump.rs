@@ -5,6 +5,7 @@
 
 use super::Next;
 use crate::actions;
+use crate::buffers::Buffer;
 use crate::compress::{self, Compressor};
 use crate::error::ProxyError;
 use crate::http::Client;
@@ -22,6 +23,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 
+mod trailers;
 mod upload;
 
 /// Interim answers (1xx) that a backend may send before the real one.
@@ -132,6 +134,7 @@ impl<'a> Exchange<'a> {
             holding: false,
             retry_after: None,
         };
+        exchange.join_trailers();
         exchange.arm_for_upload();
         exchange
     }
@@ -258,6 +261,7 @@ impl<'a> Exchange<'a> {
             self.upstream.input.consume(head.head_len);
         }
 
+        self.hold_answers_end();
         self.status = head.status;
         self.body = head.body.into();
         self.upstream_keep_alive = head.keep_alive && !head.is_switch();
@@ -388,6 +392,7 @@ impl<'a> Exchange<'a> {
             // The answer may still be whole; the connection cannot go on after it.
             self.upload = Upload::Broken;
         }
+        self.release_answers_end();
         let starved_by_client = loop {
             match self.poll_send_answer(context) {
                 Ok(true) => {}
@@ -395,6 +400,11 @@ impl<'a> Exchange<'a> {
                 Err(()) => return Poll::Ready(Delivered::ClientGone),
             }
             if self.body.is_end() {
+                match self.poll_answers_end(context) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(delivered)) => return Poll::Ready(delivered),
+                    Poll::Pending => break false,
+                }
                 // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
                 match Pin::new(&mut self.client.stream).poll_flush(context) {
                     Poll::Ready(Ok(())) => return Poll::Ready(Delivered::Whole),
@@ -485,7 +495,7 @@ impl<'a> Exchange<'a> {
         if long || self.delivered > BULK_BYTES {
             worker.buffers.grow(&mut self.upstream.input);
         }
-        let bytes_max = self.upstream.input.capacity();
+        let bytes_max = room(&self.upstream.input);
         let read = self.upstream.input.poll_read(&mut self.upstream.stream, bytes_max, context);
         if read.is_pending() && self.upstream.input.is_empty() {
             worker.buffers.give(std::mem::take(&mut self.upstream.input));
@@ -624,6 +634,11 @@ impl<'a> Exchange<'a> {
     pub(super) fn release(mut self) {
         self.release_buffers();
     }
+}
+
+/// How much a buffer for a body may hold: more than it does only if that is full of a trailer section, which is taken whole.
+fn room(input: &Buffer) -> usize {
+    if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }
 
 /// `Retry-After` in seconds; dates are not obeyed, because clocks differ.

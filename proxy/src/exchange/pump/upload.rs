@@ -38,6 +38,13 @@ impl Exchange<'_> {
                     Poll::Pending => return Ok(()),
                 }
             } else if self.request.body.is_end() {
+                if self.poll_requests_end(context)?.is_pending() {
+                    self.starved = true;
+                    if !self.armed_for_client {
+                        self.arm_for_upload();
+                    }
+                    return Ok(());
+                }
                 self.upload = Upload::Done;
                 self.client.timer.set_before(self.timeouts().response, self.limit);
             } else if !self.client.input.is_empty() {
@@ -116,7 +123,7 @@ impl Exchange<'_> {
         } else if self.request.report.received_bytes > BULK_BYTES {
             worker.buffers.grow(&mut self.client.input);
         }
-        let bytes_max = self.client.input.capacity();
+        let bytes_max = super::room(&self.client.input);
         match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.cells.received_bytes.add(count as u64);

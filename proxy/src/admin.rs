@@ -2,6 +2,7 @@
 
 use crate::control::{Control, ReloadError};
 use crate::explain::{self, Subject};
+use crate::shortage::{Operation, is_of_one_connection};
 use crate::status;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -20,7 +21,7 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// Serves the admin listener for as long as the process lives.
 pub(crate) async fn serve(control: Arc<Control>, socket: TcpListener) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(control.shortage().admin_connections_max(CONNECTIONS_MAX)));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match socket.accept().await {
@@ -40,8 +41,9 @@ pub(crate) async fn serve(control: Arc<Control>, socket: TcpListener) {
                     drop(permit);
                 });
             }
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "accept on the admin listener failed");
+                control.shortage().note(Operation::AdminAccept, &error, "admin");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -104,14 +106,14 @@ fn unescape(text: &str) -> Vec<u8> {
 }
 
 fn reload(control: &Control) -> Response<Full<Bytes>> {
-    let result = control.reload();
+    let (result, told) = control.reload();
     let code = match &result {
         Ok(_) => StatusCode::OK,
         Err(ReloadError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,
         Err(ReloadError::NoFile | ReloadError::Draining) => StatusCode::CONFLICT,
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    json_answer(code, control.last_reload().json())
+    json_answer(code, told.json())
 }
 
 fn refuse(code: StatusCode, message: &str) -> Response<Full<Bytes>> {

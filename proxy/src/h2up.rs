@@ -322,6 +322,9 @@ impl Upstream {
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(answer) = &mut self.answer else { return Poll::Ready(Ok(())) };
         if let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
+            if interim.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(h2bridge::NoSwitching.into()));
+            }
             let mut text = status_line(interim.status());
             h2bridge::write_fields(interim.headers(), &mut text);
             text.extend_from_slice(b"\r\n");
@@ -333,6 +336,9 @@ impl Upstream {
             Err(error) => return Poll::Ready(Err(self.failed(error))),
         };
         self.answer = None;
+        if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err(h2bridge::NoSwitching.into()));
+        }
         let (mut parts, body) = answer.into_parts();
         let accept = self.websocket_accept.filter(|_| parts.status.is_success());
         let switches = accept.is_some();

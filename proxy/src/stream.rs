@@ -107,6 +107,18 @@ impl Stream {
         }
     }
 
+    /// Whether an end that has come is one that the backend has said: TLS has a word for it, without which anybody on the way may
+    /// have cut the connection (RFC 8446, 6.1). TCP has none to add.
+    pub(crate) fn said_goodbye(&mut self) -> bool {
+        match self {
+            Self::Client(stream) => {
+                let (_, session) = stream.get_mut();
+                session.process_new_packets().is_ok_and(|state| state.peer_has_closed())
+            }
+            Self::Plain(_) | Self::Server(_) | Self::Downstream(_) | Self::Upstream(_) => true,
+        }
+    }
+
     /// Whether the kernel holds bytes that the runtime has not told of yet: it will.
     pub(crate) fn has_unread(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];

@@ -5,6 +5,7 @@ use crate::error::ProxyError;
 use crate::h2up::{self, Opening};
 use crate::http::Peer;
 use crate::proxyproto;
+use crate::shortage::{Operation, Rank, Resource};
 use crate::snapshot::{BackendState, Service};
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
@@ -22,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A connection to a backend, in use.
 pub(crate) struct Connection {
@@ -117,8 +118,14 @@ impl Pool {
     /// Closes all, and keeps none from now on: the backend has gone from the configuration.
     pub(crate) fn close(&self, cells: &WorkerCells) {
         self.closed.set(true);
-        cells.upstream_idle.subtract(self.idle.borrow().len() as u64);
-        self.idle.borrow_mut().clear();
+        self.release(cells);
+    }
+
+    /// Closes all that are idle now; gives how many they were.
+    pub(crate) fn release(&self, cells: &WorkerCells) -> usize {
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        cells.upstream_idle.subtract(idle.len() as u64);
+        idle.len()
     }
 }
 
@@ -186,8 +193,7 @@ impl Reach<'_> {
     pub(crate) async fn open(&self) -> Result<(Stream, ConnectionSlot), ProxyError> {
         let service = &self.service.service;
         let slot = count(service, self.slot, &self.service.upstreams[usize::from(self.slot.0)])?;
-        let address = service.address(self.slot);
-        let stream = connect(service, address, self.peer, self.limit, self.timer, self.worker).await?;
+        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
         Ok((stream, slot))
     }
 }
@@ -206,7 +212,7 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
     let opened = async {
         let counted = count(&service, slot, &upstream)?;
         // No PROXY header goes to what is shared: the configuration sees to that.
-        let stream = connect(&service, service.address(slot), None, Deadline::NEVER, &timer, &worker).await?;
+        let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
         let beginning = h2up::Connection::begin(stream, counted, &worker.timers, service.config.keepalive);
         let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
         // One that takes no streams is of no use: whoever waits is better off elsewhere.
@@ -219,18 +225,24 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
 /// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).
 async fn connect(
     service: &Service,
-    address: SocketAddr,
+    slot: Slot,
     peer: Option<&Peer>,
     limit: Deadline,
     timer: &Timer,
     worker: &Worker,
 ) -> Result<Stream, ProxyError> {
+    let address = service.address(slot);
     timer.set_before(service.config.timeouts.connect, limit);
-    let mut tcp = within(timer, ProxyError::ConnectFailed, TcpStream::connect(address)).await?;
-    prepare(&tcp, service.config.timeouts.tcp_user_timeout).map_err(|_| ProxyError::ConnectFailed)?;
+    let user_timeout = service.config.timeouts.tcp_user_timeout;
+    let mut opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
+    if matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
+        // What was kept for later makes room for what is wanted now.
+        opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
+    }
+    let mut tcp = opened?;
     if let Some(version) = service.config.proxy_protocol {
         let mut header = Vec::new();
-        proxyproto::write(version, &told(version, peer, &tcp, worker), &mut header);
+        proxyproto::write(version, &told(version, peer, worker), &mut header);
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
@@ -250,13 +262,30 @@ pub(crate) fn prepare(tcp: &TcpStream, user_timeout: Duration) -> std::io::Resul
     Ok(())
 }
 
+/// A TCP connection, within what descriptors the data path may take.
+async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<TcpStream> {
+    let shortage = &worker.shared.shortage;
+    let opening = async {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        shortage.admit(&socket, Rank::Upstream)?;
+        let stream = socket.connect(address).await?;
+        prepare(&stream, user_timeout)?;
+        Ok(stream)
+    };
+    let opened = opening.await;
+    if let Err(error) = &opened
+        && Resource::of(error).is_some()
+    {
+        shortage.note(Operation::Connect, error, address);
+    }
+    opened
+}
+
 /// What a PROXY header says of a client.
-fn told(version: ProxyHeader, peer: Option<&Peer>, tcp: &TcpStream, worker: &Worker) -> proxyproto::Told {
+fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxyproto::Told {
     let Some(peer) = peer else { return proxyproto::Told::default() };
-    // Where he has reached the proxy, as far as that is known.
-    let destination = peer.destination.or_else(|| tcp.local_addr().ok());
     proxyproto::Told {
-        addresses: destination.map(|destination| (peer.address, destination)),
+        addresses: peer.destination.map(|destination| (peer.address, destination)),
         authority: peer.server_name.clone(),
         secure: peer.secure,
         unique_id: matches!(version, ProxyHeader::V2 { unique_id: true }).then(|| peer.unique_id(worker).into()),
@@ -272,7 +301,7 @@ async fn within<T>(
     let mut doing = pin!(doing);
     poll_fn(|context| {
         if let Poll::Ready(result) = doing.as_mut().poll(context) {
-            return Poll::Ready(result.map_err(|_| otherwise));
+            return Poll::Ready(result.map_err(|error| ProxyError::of_io(&error, otherwise)));
         }
         if timer.poll_fired(context) {
             return Poll::Ready(Err(ProxyError::ConnectTimeout));

@@ -15,6 +15,8 @@ pub struct Service {
     pub on_missing: OnMissing,
     /// The bound on each backend's load, or none (`preset: off`).
     pub bound: Option<BoundParams>,
+    /// What to do when every backend is at its bound, or at its `requests_max`.
+    pub all_full: AllFull,
     /// For [`ringway_ring::AllFull::Queue`].
     pub queue: Queue,
     /// A cookie made by Ringway.
@@ -91,6 +93,8 @@ pub struct Backend {
 /// A cookie made by Ringway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AffinityCookie {
+    /// The service's name, which its signature covers.
+    pub service: String,
     /// Its name.
     pub name: String,
     /// `Set-Cookie` after the value: `; Path=/; HttpOnly`.

@@ -93,8 +93,9 @@ section! {
 section! {
     /// A cookie made by Ringway. For policies by key it is the key, before any `hash_key`; for others it names the backend.
     AffinityCookieSection, "affinity_cookie" {
-        /// Its name.
-        default("ringway") name: String,
+        /// Its name; absent is one of the service's own, `ringway-` and eight digits. Services on one host replace each
+        /// other's cookie if they share a name and a path.
+        optional name: String,
         /// How long a browser keeps it; 0 is until it is closed.
         default("0") ttl: Duration,
         /// Paths that it is sent for.
@@ -243,8 +244,9 @@ section! {
         default("balanced") preset: PresetName,
         /// A backend may always carry so many.
         default("1") min_slots: Positive,
-        /// When every backend is full: its `owner` or the `least_loaded` takes it all the same, or it waits in a `queue`,
-        /// or it is answered 503 (`reject`).
+        /// When every backend is full, at its bound or at its `requests_max`, under any policy: its `owner` or the
+        /// `least_loaded` takes it beyond the bound (never beyond `requests_max`: then it is answered 503), or it waits in
+        /// a `queue`, or it is answered 503 (`reject`).
         default("owner") all_full: AllFullName,
         /// Bounds of the queue.
         default("{}") queue: QueueSection,

@@ -1,8 +1,8 @@
 //! The way up: head, body, framing, as the backend takes them.
 
+use super::pace::{Party, Terms};
 use super::{BULK_BYTES, Exchange, TryError, Upload};
 use crate::error::ProxyError;
-use crate::http;
 use crate::stream::Stream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,11 +16,37 @@ enum Source {
 }
 
 impl Exchange<'_> {
-    pub(super) fn arm_for_upload(&mut self) {
-        self.armed_for_client = self.starved;
-        let client = http::http_of(&self.request.view, self.request.listener).timeouts.body_idle;
-        let idle = if self.starved { client } else { self.timeouts().body_idle };
-        self.client.timer.set_before(idle, self.limit);
+    /// What is asked of a client that sends. Calls of gRPC may say little for long.
+    fn reading_terms(&self) -> Terms {
+        Terms::of_reading(self.client_timeouts(), !self.request.grpc)
+    }
+
+    /// Moves the timer to where the upload's wait ends.
+    pub(super) fn pace_upload(&mut self) {
+        let terms = self.reading_terms();
+        let party = if self.starved { Party::Client } else { Party::Backend };
+        let moved = (self.request.report.received_bytes, std::mem::take(&mut self.upload_moved));
+        let idle = self.timeouts().body_idle;
+        self.upload_pace.wait(&self.client.timer, party, moved, (&terms, idle), self.limit);
+    }
+
+    /// The timer has fired while the upload waited. `None`: it waits on.
+    pub(super) fn upload_timed_out(&mut self) -> Option<TryError> {
+        let (terms, moved) = (self.reading_terms(), self.request.report.received_bytes);
+        let over = self.upload_pace.is_over(&self.client.timer, moved, &terms, self.limit);
+        over.then_some(if self.starved {
+            TryError::Downstream(ProxyError::BodyTimeout)
+        } else {
+            TryError::Upstream(ProxyError::SendTimeout)
+        })
+    }
+
+    /// From now on the answer is waited for, unless it has begun already.
+    fn end_upload(&mut self, how: Upload) {
+        self.upload = how;
+        if self.status == 0 {
+            self.client.timer.set_before(self.timeouts().response, self.limit);
+        }
     }
 
     /// Sends the request, as far as both sides let it.
@@ -40,13 +66,9 @@ impl Exchange<'_> {
             } else if self.request.body.is_end() {
                 if self.poll_requests_end(context)?.is_pending() {
                     self.starved = true;
-                    if !self.armed_for_client {
-                        self.arm_for_upload();
-                    }
                     return Ok(());
                 }
-                self.upload = Upload::Done;
-                self.client.timer.set_before(self.timeouts().response, self.limit);
+                self.end_upload(Upload::Done);
             } else if !self.client.input.is_empty() {
                 if self.keeps_input() {
                     self.keep_input()?;
@@ -127,16 +149,13 @@ impl Exchange<'_> {
         match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.cells.received_bytes.add(count as u64);
-                self.arm_for_upload();
+                self.upload_moved = true;
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(_) => Err(TryError::Downstream(ProxyError::ClientClosed)),
             Poll::Pending => {
                 if self.client.input.is_empty() {
                     worker.buffers.give(std::mem::take(&mut self.client.input));
-                }
-                if !self.armed_for_client {
-                    self.arm_for_upload();
                 }
                 Ok(Poll::Pending)
             }
@@ -151,15 +170,12 @@ impl Exchange<'_> {
         };
         match Pin::new(&mut self.upstream.stream).poll_write(context, bytes) {
             Poll::Ready(Ok(count)) if count > 0 => {
-                if count < bytes.len() || !matches!(source, Source::Head) {
-                    self.arm_for_upload();
-                }
+                self.upload_moved = true;
                 Poll::Ready(count)
             }
             Poll::Ready(_) => {
                 // It may have answered before it closed: an early refusal of a long body, mostly.
-                self.upload = Upload::Broken;
-                self.client.timer.set_before(self.timeouts().response, self.limit);
+                self.end_upload(Upload::Broken);
                 Poll::Ready(0)
             }
             Poll::Pending => Poll::Pending,

@@ -64,6 +64,10 @@ impl Exchange<'_> {
                     Poll::Pending => return Ok(()),
                 }
             } else if self.request.body.is_end() {
+                if self.poll_requests_end(context)?.is_pending() {
+                    self.starved = true;
+                    return Ok(());
+                }
                 self.end_upload(Upload::Done);
             } else if !self.client.input.is_empty() {
                 if self.keeps_input() {
@@ -141,7 +145,7 @@ impl Exchange<'_> {
         } else if self.request.report.received_bytes > BULK_BYTES {
             worker.buffers.grow(&mut self.client.input);
         }
-        let bytes_max = self.client.input.capacity();
+        let bytes_max = super::room(&self.client.input);
         match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.cells.received_bytes.add(count as u64);

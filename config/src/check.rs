@@ -171,7 +171,7 @@ fn v6_only(section: &schema::ListenerSection, root: &schema::Root, findings: &mu
     let Ok(address) = section.address.value.parse::<SocketAddr>() else { return false };
     let takes_both = address.is_ipv6() && address.ip().is_unspecified();
     if let Some(said) = &section.v6_only {
-        if !takes_both && !(said.value && address.is_ipv6()) {
+        if !(takes_both || said.value && address.is_ipv6()) {
             findings.error(
                 said.place,
                 "bad_v6_only",

@@ -6,7 +6,7 @@ use crate::shadow::group_of;
 use crate::shortage::{PER_CONNECTION, Shortage};
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
-use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Shared};
+use crate::worker::{AccessSink, Command, Crew, GateKey, GateKind, Listening, Shared};
 use crate::{admin, checks, pktinfo};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
@@ -42,7 +42,7 @@ pub enum Source {
 /// A running proxy: its workers' threads, and the handle to steer them.
 pub struct Proxy {
     pub(crate) control: Arc<Control>,
-    threads: Vec<JoinHandle<()>>,
+    crew: Crew,
 }
 
 /// What everybody on the control side shares.
@@ -216,22 +216,7 @@ impl Proxy {
             connections: AtomicUsize::new(0),
             access: ArcSwapOption::empty(),
         });
-        let mut threads = Vec::new();
-        let mut commands = Vec::new();
-        for index in 0..workers {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let shared = Arc::clone(&shared);
-            let run = move || {
-                if let Err(error) = worker::run(index, shared, receiver) {
-                    tracing::error!(worker = index, %error, "worker ended");
-                }
-            };
-            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(run);
-            threads.push(thread.map_err(StartError::Thread)?);
-            commands.push(sender);
-        }
-        // Set once, here.
-        let _ = shared.commands.set(commands.clone());
+        let crew = Crew::start(&shared).await.map_err(StartError::Thread)?;
         let control = Arc::new(Control {
             current,
             metrics,
@@ -242,7 +227,7 @@ impl Proxy {
             topology: OnceLock::new(),
             shared,
             registry: Registry::default(),
-            commands,
+            commands: crew.commands(),
             state: Mutex::new(State {
                 bound: HashMap::new(),
                 going: Vec::new(),
@@ -267,7 +252,7 @@ impl Proxy {
         if let Some(socket) = admin {
             tokio::spawn(admin::serve(Arc::clone(&control), socket));
         }
-        Ok(Self { control, threads })
+        Ok(Self { control, crew })
     }
 
     /// Puts a configuration into force: all of it, or nothing.
@@ -322,17 +307,9 @@ impl Proxy {
 
     /// Ends the workers, whatever they carry.
     pub fn stop(self) {
-        let Self { control, threads } = self;
+        let Self { control, crew } = self;
         control.draining.store(true, Relaxed);
-        for sender in &control.commands {
-            // A worker that has ended needs not be told.
-            let _ = sender.send(Command::Stop);
-        }
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker has panicked");
-            }
-        }
+        drop(crew);
         control.shared.access.store(None);
         let writer = control.state().access.take();
         drop(control);
@@ -721,5 +698,49 @@ fn same_shadow(old: &Snapshot, new: &Snapshot) -> bool {
         (Some(old), Some(new)) => old.config == new.config,
         (None, None) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workers() -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let name = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        tasks.flatten().filter(|task| name(task).starts_with("worker-")).count()
+    }
+
+    #[tokio::test]
+    async fn start_that_fails_leaves_no_worker_and_no_socket_behind() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, taken) = (free.local_addr().unwrap(), taken.local_addr().unwrap());
+        drop(free);
+        let with = |admin: &str, second: &str, log: &str| {
+            format!(
+                "workers: 3\nadmin: {{ address: \"{admin}\" }}\n{log}\nlisteners:\n\
+                 \x20 - {{ name: one, address: \"{address}\", service: s }}\n\
+                 \x20 - {{ name: two, address: \"{second}\", service: s }}\n\
+                 services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
+            )
+        };
+        let (any, taken) = ("127.0.0.1:0", taken.to_string());
+        for text in [
+            with(any, &taken, ""),
+            with(&taken, any, ""),
+            with(any, any, "access_log: { format: json, target: /nowhere/at/all }"),
+        ] {
+            let config = ringway_config::load_str("test", &text, &|_| None).unwrap().config;
+            let started = Proxy::start(config, Source::Memory, Metrics::install()).await;
+            assert!(started.is_err(), "{text}");
+            assert_eq!(workers(), 0, "{text}");
+            std::net::TcpListener::bind(address).unwrap();
+        }
+        let config = ringway_config::load_str("test", &with(any, any, ""), &|_| None).unwrap().config;
+        let proxy = Proxy::start(config, Source::Memory, Metrics::install()).await.unwrap();
+        assert_eq!(workers(), 3);
+        proxy.stop();
+        assert_eq!(workers(), 0);
     }
 }

@@ -422,7 +422,9 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
     let conditions = &section.r#match.value;
     let host = conditions.host.as_ref().map(|host| {
         let text = host.value.to_ascii_lowercase();
-        let bare = text.strip_prefix("*.").unwrap_or(&text);
+        // With or without the dot of the root, it is one name.
+        let text = text.strip_suffix('.').unwrap_or(&text);
+        let bare = text.strip_prefix("*.").unwrap_or(text);
         if bare.is_empty() || bare.contains(['*', '/', ' ']) || bare.contains(':') && !bare.starts_with('[') {
             findings.error(
                 host.place,
@@ -431,7 +433,7 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
                 "write `api.example.com` or `*.example.com`, without port",
             );
         }
-        if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text) }
+        if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text.to_owned()) }
     });
     let path = match (&conditions.path, &conditions.path_prefix) {
         (Some(path), Some(_)) => {
@@ -566,8 +568,16 @@ fn http_listener(
         );
     }
     let timeouts = &section.timeouts.value;
-    for (at, name) in [(&timeouts.idle, "idle"), (&timeouts.head, "head"), (&timeouts.body_idle, "body_idle")] {
+    for (at, name) in [
+        (&timeouts.idle, "idle"),
+        (&timeouts.head, "head"),
+        (&timeouts.body_idle, "body_idle"),
+        (&timeouts.rate_window, "rate_window"),
+    ] {
         nonzero(at, name, findings);
+    }
+    if let Some(at) = &timeouts.write_idle {
+        nonzero(at, "write_idle", findings);
     }
     Some(model::HttpListener {
         routes,
@@ -589,6 +599,12 @@ fn http_listener(
             idle: timeouts.idle.value,
             head: timeouts.head.value,
             body_idle: timeouts.body_idle.value,
+            write_idle: timeouts.write_idle.as_ref().map_or(timeouts.body_idle.value, |at| at.value),
+            read_rate_min: timeouts.read_rate_min.value.0 as u32,
+            write_rate_min: timeouts.write_rate_min.value.0 as u32,
+            rate_window: timeouts.rate_window.value,
+            body_total: timeouts.body_total.value,
+            write_total: timeouts.write_total.value,
         },
         h2: model::H2 {
             enabled: section.h2.value.enabled.value,

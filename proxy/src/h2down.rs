@@ -8,11 +8,11 @@ use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::websocket;
 use crate::worker::{OpenConnection, View, Worker};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use ringway_http1::{BodyLength, Limits, Method, ResponseHead, parse_response};
+use ringway_http1::{Authority, BodyLength, Limits, Method, ResponseHead, default_port, parse_response};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
@@ -351,7 +351,7 @@ impl Downstream {
         let upgrade = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
         // The library sees to all other fields; of the protocol it knows that it is UTF-8.
         let authority = parts.uri.authority().map(|authority| authority.as_str());
-        if upgrade.as_ref().is_some_and(|protocol| !is_protocol(protocol)) || !agrees(&parts.headers, authority) {
+        if upgrade.as_ref().is_some_and(|protocol| !is_protocol(protocol)) || !agrees(&parts.headers, &parts.uri) {
             respond.send_reset(Reason::PROTOCOL_ERROR);
             return None;
         }
@@ -531,11 +531,13 @@ impl Inner {
 }
 
 /// Whether Host, where there is one, says what `:authority` says: one name for whoever looks at either (RFC 9113, 8.3.1).
-fn agrees(fields: &HeaderMap, authority: Option<&str>) -> bool {
+fn agrees(fields: &HeaderMap, uri: &Uri) -> bool {
     let mut hosts = fields.get_all("host").iter();
-    match (hosts.next(), authority) {
+    match (hosts.next(), uri.authority()) {
         (Some(host), Some(authority)) => {
-            host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) && hosts.next().is_none()
+            let port = default_port(uri.scheme_str() == Some("https"));
+            let (host, authority) = (Authority::new(host.as_bytes()), Authority::new(authority.as_str().as_bytes()));
+            host.is_same(authority, port) && hosts.next().is_none()
         }
         // The rules of HTTP/1.1 see to what is alone.
         _ => true,

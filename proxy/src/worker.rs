@@ -111,6 +111,8 @@ pub(crate) struct Worker {
     pub(crate) streams: StreamTasks,
     /// Copies of requests under way.
     pub(crate) mirroring: Cell<usize>,
+    /// Bytes of requests' bodies that are kept to be sent again.
+    pub(crate) kept_bytes: Cell<usize>,
     /// Answers being compressed.
     pub(crate) compressing: Cell<usize>,
     all_closed: Notify,
@@ -199,6 +201,7 @@ impl Worker {
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
             mirroring: Cell::new(0),
+            kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
             all_closed: Notify::new(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),

@@ -73,8 +73,8 @@ pub(super) fn place(
     if http.routes.iter().any(|route| route.path.is_some()) && route::climbs(route::path_of(buffer, head)) {
         return Err(refuse(ProxyError::PathTraversal).into());
     }
-    let route = route::find(&http.routes, buffer, head).ok_or(refuse(ProxyError::NoRoute))?;
     let origin = forwarded::origin(&http.forwarded, &client.peer, buffer, head);
+    let route = route::find(&http.routes, buffer, head, origin.secure).ok_or(refuse(ProxyError::NoRoute))?;
     let actions = http.routes[route].actions.as_deref();
     if let Some(canned) = actions.and_then(|actions| actions::canned(actions, origin.secure, buffer, head)) {
         return Err(Unplaced(Why::Answer(canned), None));
@@ -83,7 +83,8 @@ pub(super) fn place(
     if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
         return Err(refuse(ProxyError::BodyTooLarge).into());
     }
-    let input = key::KeyInput { buffer, head, client: origin.address, server_name: client.peer.server_name.as_deref() };
+    let server_name = client.peer.server_name.as_deref();
+    let input = key::KeyInput { buffer, head, client: origin.address, secure: origin.secure, server_name };
     let worker = &client.open.worker;
     let Arm { service, hold } = arm_of(&http.routes[route], view, &input, key_bytes, worker);
     let this = &view.services[service].service;

@@ -12,7 +12,7 @@ mod service;
 mod text;
 
 use crate::decode::{At, Findings};
-use crate::diagnostic::closest;
+use crate::diagnostic::{Site, closest};
 use crate::model::{self, HostMatch, PathMatch, Protocol};
 use crate::schema::{self, ProtocolName};
 use std::collections::HashMap;
@@ -106,7 +106,7 @@ fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
             "write `127.0.0.1:9901`",
         );
     }
-    admin.enabled.value.then_some(model::Admin { address })
+    admin.enabled.value.then(|| model::Admin { address, site: Site::at(admin.address.place) })
 }
 
 fn access_log(section: &schema::AccessLogSection) -> model::AccessLog {
@@ -229,6 +229,7 @@ fn listener_model(
     Some(model::Listener {
         name: section.name.value.clone(),
         address: address?,
+        site: Site::at(section.address.place),
         v6_only,
         protocol,
         tls,

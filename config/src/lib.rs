@@ -16,7 +16,7 @@ mod schema;
 
 pub use decode::parse_duration;
 use decode::{Decode, Findings};
-pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
 pub use diff::{Diff, diff};
 pub use env::Lookup;
 pub use fleet::{FleetBackend, FleetConfig, FleetText};
@@ -52,7 +52,8 @@ fn finish(
     list.dedup();
     list.iter_mut().for_each(|finding| finding.locate(texts));
     match config {
-        Some(config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
+        Some(mut config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
+            config.sites().for_each(|site| site.locate(texts));
             Ok(Loaded { config, warnings: list })
         }
         _ => Err(Diagnostics(list)),

@@ -9,6 +9,7 @@ mod actions;
 mod admin;
 mod affinity;
 mod answer;
+mod bind;
 mod budget;
 mod buffers;
 mod checks;

@@ -9,7 +9,7 @@ use ringway_telemetry::{Metrics, logs};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs until SIGTERM or SIGINT. Exit 0: all requests ended; 1: some were cut off, or the file is not valid.
 pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
@@ -19,6 +19,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let runtime = control_runtime()?;
     runtime.block_on(async {
         let stop = stop_signals()?;
+        let mut signals = Signals::new()?;
         let member = embedded(&loaded.config).await?;
         let fleet = Fleet::new(file.to_owned(), &loaded.config)?;
         let mut source = Source::File(file.to_owned());
@@ -36,12 +37,17 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         }
         let reload = proxy.reloader();
         let follow = async {
-            let mut hangup = signal(SignalKind::hangup())?;
             let watch = ringway_proxy::watch(file, proxy.files(), &reload);
             tokio::pin!(watch);
             loop {
                 tokio::select! {
-                    _ = hangup.recv() => reload(),
+                    wish = signals.next() => match wish {
+                        Wish::Reload => {
+                            proxy.reopen_logs();
+                            reload();
+                        }
+                        Wish::ReopenLogs => proxy.reopen_logs(),
+                    },
                     () = &mut watch => {}
                 }
             }
@@ -53,10 +59,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             }
         };
         tokio::select! {
-            ended = follow => {
-                let ended: anyhow::Result<std::convert::Infallible> = ended;
-                ended?;
-            }
+            () = follow => {}
             () = agree => {}
             () = stop => {}
         }
@@ -66,6 +69,59 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         }
         ended
     })
+}
+
+/// What a signal asks for, beside the end.
+pub(crate) enum Wish {
+    /// SIGHUP: read the file again, and open the logs again.
+    Reload,
+    /// SIGUSR1: open the logs again.
+    ReopenLogs,
+}
+
+/// The signals that other servers are sent to do something while they run. From the call on none of them ends the process,
+/// whether or not anybody waits: those that mean nothing here are logged, and ignored.
+pub(crate) struct Signals {
+    hangup: Signal,
+    user_1: Signal,
+    user_2: Signal,
+    /// A file has come to its limit (`LimitFSIZE=`): the write fails, and that is said where it is written.
+    file_limit: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
+            user_2: signal(SignalKind::user_defined2())?,
+            file_limit: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
+        })
+    }
+
+    /// The next that means something.
+    pub(crate) async fn next(&mut self) -> Wish {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => return Wish::Reload,
+                _ = self.user_1.recv() => return Wish::ReopenLogs,
+                _ = self.file_limit.recv() => {}
+                _ = self.user_2.recv() => {
+                    tracing::warn!("SIGUSR2 is ignored: the binary is replaced by a restart");
+                }
+            }
+        }
+    }
+
+    /// Where nothing is read again at a signal: says so, for ever.
+    pub(crate) async fn ignore(mut self) {
+        loop {
+            match self.next().await {
+                Wish::Reload => tracing::info!("SIGHUP is ignored here: files that matter are followed"),
+                Wish::ReopenLogs => tracing::info!("SIGUSR1 is ignored here: a log that was renamed is found out"),
+            }
+        }
+    }
 }
 
 /// A member of the control plane on a thread of its own: it must answer whatever the proxy does.
@@ -164,7 +220,6 @@ pub(crate) async fn stop_signal() -> std::io::Result<()> {
 
 /// Drains; a second signal ends it at once.
 pub(crate) async fn end(proxy: Proxy) -> anyhow::Result<ExitCode> {
-    tracing::info!("draining: no new connections, requests in flight may end");
     let drained = tokio::select! {
         drained = proxy.drain() => drained,
         ended = stop_signal() => {

@@ -202,6 +202,21 @@ fn file_behind_a_symbolic_link_is_followed_as_kubernetes_replaces_it() {
 }
 
 #[test]
+fn listener_moves_to_an_address_that_overlaps_its_own_and_back() {
+    let fleet = echoes(1);
+    let port = free_port();
+    let at = |host: &str| simple(format!("{host}:{port}").parse().unwrap(), "", &targets(&fleet));
+    let ringway = Ringway::start(&at("127.0.0.1"));
+    for host in ["0.0.0.0", "127.0.0.1", "0.0.0.0", "127.0.0.1"] {
+        // At once: the sockets of before may still be emptying their queues.
+        ringway.reconfigure(&at(host));
+        wait_for("the listener", || {
+            (get(format!("127.0.0.1:{port}").parse().unwrap(), "/")?.status == 200).then_some(())
+        });
+    }
+}
+
+#[test]
 fn reloads_leak_no_descriptor() {
     let (_backends, named) = backends(3);
     let (listen, other) = (free_address(), free_address());

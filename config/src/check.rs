@@ -3,6 +3,7 @@
 
 mod actions;
 mod control;
+mod cookies;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
@@ -16,6 +17,7 @@ use crate::model::{self, HostMatch, PathMatch, Protocol};
 use crate::schema::{self, ProtocolName};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use text::{address, header_name, method, name, nonzero, path_text, unique};
 
 /// The services' names.
@@ -47,13 +49,16 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
                 {
                     split.key = first.hash_key.clone();
                 }
+                cookies::hold_arms(split, &services);
             }
         }
         Some(listener)
     });
     let listeners: Vec<Option<model::Listener>> = listeners.collect();
+    cookies::collisions(root, &listeners, &services, findings);
     let access_log = access_log(&root.access_log.value);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
+    let drain_spread = drain_spread(root, findings);
     let control = control::control(root, findings);
     if findings.has_errors() {
         return None;
@@ -67,11 +72,27 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         access_log,
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
+        drain_delay: root.drain_delay.value,
         drain_timeout: root.drain_timeout.value,
+        drain_spread,
         control,
         listeners: listeners.into_iter().flatten().collect(),
         services: services.into_iter().flatten().collect(),
     })
+}
+
+fn drain_spread(root: &schema::Root, findings: &mut Findings) -> Duration {
+    let timeout = root.drain_timeout.value;
+    let Some(spread) = &root.drain_spread else { return timeout / 4 };
+    if spread.value > timeout {
+        findings.error(
+            spread.place,
+            "bad_duration",
+            format!("`drain_spread` is longer than `drain_timeout`, which is {timeout:?}: connections would be cut before their time"),
+            "write at most half of `drain_timeout`, or nothing",
+        );
+    }
+    spread.value
 }
 
 fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
@@ -450,6 +471,7 @@ fn target(
                         service: service_index(&arm.value.service, services, findings)?,
                         weight: arm.value.weight.value.0 as u32,
                         salt: xxhash_rust::xxh3::xxh3_64(arm.value.service.value.as_bytes()),
+                        cookie: None,
                     })
                 })
                 .collect();
@@ -506,6 +528,10 @@ fn http_listener(
         routes,
         forwarded: model::Forwarded {
             trusted,
+            source: match forwarded.source.value {
+                schema::ForwardedSourceName::XForwardedFor => model::ForwardedSource::XForwardedFor,
+                schema::ForwardedSourceName::Forwarded => model::ForwardedSource::Forwarded,
+            },
             x_forwarded: forwarded.x_forwarded.value,
             forwarded: forwarded.forwarded.value,
         },
@@ -513,6 +539,7 @@ fn http_listener(
         fields_max: section.fields_max.value.0 as usize,
         explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
+        allow_half_close: section.allow_half_close.value,
         timeouts: model::ClientTimeouts {
             idle: timeouts.idle.value,
             head: timeouts.head.value,
@@ -540,7 +567,16 @@ fn networks(list: &[At<String>], findings: &mut Findings) -> Vec<ipnet::IpNet> {
                     "write for example `10.0.0.0/8` or `::1/128`",
                 );
             }
-            network.ok()
+            network.ok().map(canonical)
         })
         .collect()
+}
+
+/// A network of IPv4 addresses mapped into IPv6 is the IPv4 network: addresses are compared in that form.
+fn canonical(network: ipnet::IpNet) -> ipnet::IpNet {
+    let mapped = match network {
+        ipnet::IpNet::V4(_) => None,
+        ipnet::IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+    };
+    mapped.and_then(|(address, bits)| ipnet::Ipv4Net::new(address, bits).ok()).map_or(network, Into::into)
 }

@@ -61,8 +61,14 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.shadow != new.shadow {
         changes.push("shadow changed".into());
     }
+    if old.drain_delay != new.drain_delay {
+        changes.push("drain_delay changed".into());
+    }
     if old.drain_timeout != new.drain_timeout {
         changes.push("drain_timeout changed".into());
+    }
+    if old.drain_spread != new.drain_spread {
+        changes.push("drain_spread changed".into());
     }
     if old.admin != new.admin {
         diff.needs_restart.push("admin changed".into());

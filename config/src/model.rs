@@ -36,8 +36,12 @@ pub struct Config {
     pub zone: Option<String>,
     /// A file whose placements are compared with these on live traffic.
     pub shadow: Option<std::path::PathBuf>,
+    /// Between the signal, when readiness is withdrawn, and the drain.
+    pub drain_delay: Duration,
     /// How long a drain may take (SIGTERM, removed listeners).
     pub drain_timeout: Duration,
+    /// Idle connections of listeners that go close one by one within this time; zero is at once.
+    pub drain_spread: Duration,
     /// The control plane, or none.
     pub control: Option<Control>,
     /// Addresses that accept traffic, in file order.
@@ -119,4 +123,14 @@ pub enum LogTarget {
     Stderr,
     /// A file, appended to; opened again when it was renamed.
     File(std::path::PathBuf),
+}
+
+impl std::fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! The API: HTTP/1.1 and HTTP/2, JSON. Described by `GET /openapi.json`; errors are RFC 9457 problems with a stable `code`.
 
+mod audit;
 mod auth;
+mod metrics;
 mod objects;
 mod openapi;
 mod routes;
@@ -11,6 +13,7 @@ use crate::http::Problem;
 use crate::plane::{Plane, PlaneError, unix_ms};
 use crate::state::Refusal;
 use crate::tls::Renewed;
+pub use audit::AuditLog;
 pub use auth::TokenError;
 use auth::{Caller, Gate};
 use bytes::Bytes;
@@ -24,7 +27,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 pub(crate) use routes::backup_bytes;
 use std::convert::Infallible;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -56,7 +58,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub struct Api {
     plane: Arc<Plane>,
     gate: Gate,
-    audit: Option<Mutex<std::fs::File>>,
+    audit: Option<Mutex<AuditLog>>,
     /// This member's name and addresses.
     me: MemberInfo,
     /// Files of this member's own certificates.
@@ -93,7 +95,7 @@ impl Api {
     pub fn new(
         plane: Arc<Plane>,
         member: &ringway_config::model::Member,
-        audit: Option<std::fs::File>,
+        audit: Option<AuditLog>,
         me: MemberInfo,
     ) -> Result<Self, TokenError> {
         let files = [&member.tls, &member.peer_tls].into_iter().flatten();
@@ -271,8 +273,8 @@ impl Api {
                     "unix_ms": unix_ms(), "caller": ask.caller.name, "role": role, "from": ask.from.to_string(),
                     "method": ask.method.as_str(), "path": path, "status": status, "code": code,
                 });
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = writeln!(file, "{line}") {
+                let mut log = file.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = log.write(&line.to_string()) {
                     tracing::error!(%error, %line, "the audit log cannot be written");
                 }
             }

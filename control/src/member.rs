@@ -247,7 +247,7 @@ impl Member {
         let mut tasks = Vec::new();
         let peer_tls = settings.peer_tls.as_ref().map(|files| peer_tls(files, &mut tasks)).transpose()?;
         let api_tls = settings.tls.as_ref().map(|files| api_tls(files, &mut tasks)).transpose()?;
-        let audit = settings.audit_log.as_ref().map(|path| append(path)).transpose()?;
+        let audit = settings.audit_log.as_ref().map(|path| audit(path)).transpose()?;
         let (replica, published) = Replica::new();
         // Questions come as soon as the listener stands, and the one who answers is made of the node: they wait for it.
         let slot: Arc<OnceLock<Weak<Plane>>> = Arc::default();
@@ -413,9 +413,8 @@ fn followed(files: &model::MemberTls) -> (tls::Files, PathBuf) {
     (tls::Files::new(paths.into_iter().flatten().cloned().collect()), files.certificate.clone())
 }
 
-fn append(path: &Path) -> Result<File, RunError> {
-    let open = OpenOptions::new().create(true).append(true).open(path);
-    open.map_err(|source| RunError::File { path: path.to_owned(), source })
+fn audit(path: &Path) -> Result<api::AuditLog, RunError> {
+    api::AuditLog::open(path).map_err(|source| RunError::File { path: path.to_owned(), source })
 }
 
 /// The first entry of the log names the cluster. Whoever leads puts it there; the second is refused.

@@ -63,9 +63,14 @@ impl RequestHead {
     /// The value of the first field of that name (lower case).
     #[must_use]
     pub fn value_of<'b>(&self, buffer: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
+        self.values_of(buffer, name).next()
+    }
+
+    /// The values of all fields of that name (lower case), in order.
+    pub fn values_of<'b>(&self, buffer: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
         self.fields
             .iter()
-            .find(|field| field.name.len() == name.len() && field.name.of(buffer).eq_ignore_ascii_case(name))
+            .filter(move |field| field.name.len() == name.len() && field.name.of(buffer).eq_ignore_ascii_case(name))
             .map(|field| field.value.of(buffer))
     }
 
@@ -74,14 +79,15 @@ impl RequestHead {
         self.fields.iter().filter(move |field| field.kind == kind).map(|field| field.value.of(buffer))
     }
 
-    /// A cookie's value: the first of that name in any `Cookie` field (RFC 6265, 5.4).
-    #[must_use]
-    pub fn cookie<'b>(&self, buffer: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
-        self.values_of_kind(buffer, FieldName::Cookie).flat_map(|value| value.split(|&byte| byte == b';')).find_map(
+    /// Names and values of all cookies, in the order of all `Cookie` fields. A name may come more than once: a browser sends
+    /// one for each path and domain that it was set for (RFC 6265, 5.4).
+    pub fn cookies<'b>(&self, buffer: &'b [u8]) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
+        self.values_of_kind(buffer, FieldName::Cookie).flat_map(|value| value.split(|&byte| byte == b';')).filter_map(
             |pair| {
                 let pair = pair.trim_ascii();
-                let value = pair.strip_prefix(name)?.strip_prefix(b"=")?;
-                Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+                let (name, value) = pair.split_at(memchr::memchr(b'=', pair)?);
+                let value = &value[1..];
+                Some((name, value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)))
             },
         )
     }
@@ -323,7 +329,7 @@ mod tests {
         assert_eq!(head.path.of(bytes), b"/a/b");
         assert_eq!(head.query.of(bytes), b"x=1");
         assert_eq!(head.authority.of(bytes), b"Example.com:80");
-        assert_eq!(head.cookie(bytes, b"sid"), Some(&b"42"[..]));
+        assert_eq!(head.cookies(bytes).collect::<Vec<_>>(), [(&b"a"[..], &b"1"[..]), (b"sid", b"42")]);
         assert_eq!(head.body, BodyLength::None);
     }
 

@@ -106,14 +106,14 @@ fn unescape(text: &str) -> Vec<u8> {
 }
 
 fn reload(control: &Control) -> Response<Full<Bytes>> {
-    let result = control.reload();
+    let (result, told) = control.reload();
     let code = match &result {
         Ok(_) => StatusCode::OK,
         Err(ReloadError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,
         Err(ReloadError::NoFile | ReloadError::Draining) => StatusCode::CONFLICT,
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    json_answer(code, control.last_reload().json())
+    json_answer(code, told.json())
 }
 
 fn refuse(code: StatusCode, message: &str) -> Response<Full<Bytes>> {

@@ -2,6 +2,7 @@
 
 use crate::fleet::TopologySource;
 use crate::perip::PerIp;
+use crate::shadow::group_of;
 use crate::shortage::{PER_CONNECTION, Shortage};
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
@@ -16,7 +17,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use thiserror::Error;
@@ -62,10 +63,27 @@ pub(crate) struct Control {
 }
 
 struct State {
-    /// Bound listeners, and the address each is really bound to.
-    bound: HashMap<GateKey, SocketAddr>,
+    /// Listeners that are bound.
+    bound: HashMap<GateKey, Bound>,
+    /// Those that were, and whose sockets may still be open: they are closed once their queues are empty.
+    going: Vec<Bound>,
     last_reload: LastReload,
-    access_writer: Option<JoinHandle<()>>,
+    access: Option<AccessWriter>,
+}
+
+/// The access log's writer.
+struct AccessWriter {
+    thread: JoinHandle<()>,
+    reopen: access::Reopen,
+}
+
+/// Where a listener really is.
+#[derive(Clone)]
+struct Bound {
+    address: SocketAddr,
+    udp: bool,
+    /// Held by whoever accepts from one of its sockets.
+    open: Weak<()>,
 }
 
 /// Where a new listener's sockets come from.
@@ -204,7 +222,12 @@ impl Proxy {
             shared,
             registry: Registry::default(),
             commands,
-            state: Mutex::new(State { bound: HashMap::new(), last_reload: LastReload::default(), access_writer: None }),
+            state: Mutex::new(State {
+                bound: HashMap::new(),
+                going: Vec::new(),
+                last_reload: LastReload::default(),
+                access: None,
+            }),
             runtime: tokio::runtime::Handle::current(),
         });
         let admin = match &config.admin {
@@ -239,7 +262,7 @@ impl Proxy {
     /// # Errors
     /// See [`ReloadError`].
     pub fn reload(&self) -> Result<Applied, ReloadError> {
-        self.control.reload()
+        self.control.reload().0
     }
 
     /// A function that reloads, for whoever is told of changes (signals, file watch).
@@ -257,13 +280,21 @@ impl Proxy {
         move || current.load().config.files().into_iter().map(Into::into).collect()
     }
 
+    /// Opens the access log's file again, for whoever has renamed it and says so.
+    pub fn reopen_logs(&self) {
+        if let Some(writer) = &self.control.state().access {
+            writer.reopen.ask();
+        }
+    }
+
     /// The address that a listener is bound to.
     #[must_use]
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
         self.control.bound().get(listener).copied()
     }
 
-    /// Stops accepting, lets requests end, for at most the configured time. `true`: all have ended.
+    /// Is ready no longer, and after the configured delay stops accepting, lets requests end, for at most the configured time.
+    /// `true`: all have ended.
     pub async fn drain(&self) -> bool {
         self.control.drain().await
     }
@@ -282,11 +313,11 @@ impl Proxy {
             }
         }
         control.shared.access.store(None);
-        let writer = control.state().access_writer.take();
+        let writer = control.state().access.take();
         drop(control);
         if let Some(writer) = writer {
             // Its senders are gone: it writes what it has and ends.
-            let _ = writer.join();
+            let _ = writer.thread.join();
         }
     }
 }
@@ -304,12 +335,13 @@ impl Control {
     pub(crate) fn bound(&self) -> HashMap<String, SocketAddr> {
         let (state, snapshot) = (self.state(), self.current.load());
         let listeners = snapshot.config.listeners.iter();
-        let known = |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).copied();
+        let known = |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).map(|bound| bound.address);
         listeners.filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
     }
 
-    /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status.
-    pub(crate) fn reload(&self) -> Result<Applied, ReloadError> {
+    /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status; that nothing has
+    /// changed does not hide the change before, but it ends a refusal.
+    pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
         let loaded = match &self.source {
             Source::Memory => Err(ReloadError::NoFile),
             Source::File(path) => ringway_config::load_file(path).map_err(ReloadError::Invalid),
@@ -335,8 +367,13 @@ impl Control {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "configuration refused: what was in force stays"),
         }
-        self.state().last_reload = LastReload::new(label, &result);
-        result
+        let told = LastReload::new(label, &result);
+        let mut state = self.state();
+        if label != "unchanged" || !state.last_reload.was_applied() {
+            state.last_reload = told.clone();
+        }
+        drop(state);
+        (result, told)
     }
 
     fn apply(&self, config: Config) -> Result<Applied, ReloadError> {
@@ -385,7 +422,7 @@ impl Control {
         if let Some((sink, writer)) = access {
             self.shared.access.store(sink.map(Arc::new));
             // The old writer ends by itself when the workers have dropped their ends.
-            state.access_writer = writer;
+            state.access = writer;
         }
         self.reconcile_drivers(&gone);
         let current = self.current.load();
@@ -425,8 +462,13 @@ impl Control {
                 continue;
             }
             let udp = key.kind == GateKind::Udp;
-            let same = |known: &GateKey| (known.kind == GateKind::Udp) == udp;
-            let ours = state.bound.iter().any(|(known, address)| *address == listener.address && same(known));
+            let fresh = sockets.iter().filter_map(|(key, sockets)| match sockets {
+                Sockets::Fresh(address, _) => Some((*address, key.kind == GateKind::Udp)),
+                Sockets::Of(_) => None,
+            });
+            let going = state.going.iter().filter(|bound| bound.open.strong_count() > 0);
+            let known = state.bound.values().chain(going).map(|bound| (bound.address, bound.udp));
+            let ours = known.chain(fresh).any(|known| known.1 == udp && overlap(known.0, listener.address));
             let bind = bind(listener.address, udp, self.workers, ours);
             let (address, list) = bind.map_err(|source| ReloadError::Bind {
                 name: listener.name.clone(),
@@ -440,30 +482,37 @@ impl Control {
 
     fn reconcile_listeners(&self, state: &mut State, config: &Config, sockets: Vec<(GateKey, Sockets)>) {
         for (key, sockets) in sockets {
-            let address = match sockets {
+            let bound = match sockets {
                 Sockets::Fresh(address, list) => {
+                    let open = Arc::new(());
                     for (sender, socket) in self.commands.iter().zip(list) {
                         // A worker that has ended takes no more commands.
-                        let _ = sender.send(Command::Listen { key: key.clone(), socket });
+                        let _ = sender.send(Command::Listen { key: key.clone(), socket, open: Arc::clone(&open) });
                     }
-                    address
+                    Bound { address, udp: key.kind == GateKind::Udp, open: Arc::downgrade(&open) }
                 }
                 Sockets::Of(from) => {
                     for sender in &self.commands {
                         let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone() });
                     }
-                    state.bound.remove(&from).unwrap_or(from.address)
+                    match state.bound.remove(&from) {
+                        Some(bound) => bound,
+                        None => continue,
+                    }
                 }
             };
-            state.bound.insert(key, address);
+            state.bound.insert(key, bound);
         }
         let wanted: Vec<GateKey> = config.listeners.iter().map(GateKey::of).collect();
-        state.bound.retain(|key, _| {
+        let going = &mut state.going;
+        going.retain(|bound| bound.open.strong_count() > 0);
+        state.bound.retain(|key, bound| {
             let keep = wanted.contains(key);
             if !keep {
                 for sender in &self.commands {
                     let _ = sender.send(Command::Unlisten { key: key.clone() });
                 }
+                going.push(bound.clone());
             }
             keep
         });
@@ -520,7 +569,7 @@ impl Control {
         &self,
         old: &Snapshot,
         config: &Config,
-    ) -> Result<Option<(Option<AccessSink>, Option<JoinHandle<()>>)>, ReloadError> {
+    ) -> Result<Option<(Option<AccessSink>, Option<AccessWriter>)>, ReloadError> {
         let section: &model::AccessLog = &config.access_log;
         if old.generation > 0 && old.config.access_log == *section {
             return Ok(None);
@@ -535,14 +584,34 @@ impl Control {
             LogTarget::Stderr => access::Target::Stderr,
             LogTarget::File(path) => access::Target::File(path.clone()),
         };
-        let (sender, writer) = access::start(target)
-            .map_err(|source| ReloadError::AccessLog { target: format!("{:?}", section.target), source })?;
-        Ok(Some((Some(AccessSink { format, sender }), Some(writer))))
+        let cells = Arc::clone(&self.metrics.cells);
+        let writer = access::start(target, move |lines| cells.access_log_lost(lines))
+            .map_err(|source| ReloadError::AccessLog { target: section.target.to_string(), source })?;
+        let access::Writer { sender, thread, reopen } = writer;
+        Ok(Some((Some(AccessSink { format, sender }), Some(AccessWriter { thread, reopen }))))
     }
 
     async fn drain(&self) -> bool {
         self.draining.store(true, Relaxed);
-        let timeout = self.current.load().config.drain_timeout;
+        let (delay, timeout) = {
+            let config = &self.current.load().config;
+            (config.drain_delay, config.drain_timeout)
+        };
+        if !delay.is_zero() {
+            tracing::info!(?delay, "not ready any more; new connections are still accepted");
+            tokio::time::sleep(delay).await;
+        }
+        tracing::info!("draining: no new connections, requests in flight may end");
+        let all = async {
+            self.drain_workers().await;
+            // One that had no connection left may have been handed one by another that was not draining yet: from here on nobody
+            // does that.
+            self.drain_workers().await;
+        };
+        tokio::time::timeout(timeout, all).await.is_ok()
+    }
+
+    async fn drain_workers(&self) {
         let mut waits = Vec::new();
         for sender in &self.commands {
             let (done, wait) = oneshot::channel();
@@ -551,13 +620,16 @@ impl Control {
                 waits.push(wait);
             }
         }
-        let all = async {
-            for wait in waits {
-                let _ = wait.await;
-            }
-        };
-        tokio::time::timeout(timeout, all).await.is_ok()
+        for wait in waits {
+            let _ = wait.await;
+        }
     }
+}
+
+/// Whether the kernel takes sockets on both addresses for rivals.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let everything = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && (one.ip() == other.ip() || everything && one.is_ipv4() == other.is_ipv4())
 }
 
 /// One socket a worker on one address, so that the kernel spreads connections over them (SO_REUSEPORT).
@@ -598,15 +670,29 @@ fn open(address: SocketAddr, udp: bool, shared: bool) -> std::io::Result<(Socket
     Ok((bound, Listening::Connections(socket.into())))
 }
 
-/// What a change moves of each service's key space.
+/// What a change moves of each service's key space. A backend that drains keeps its place in the ring, so that its keys find
+/// it again; while it drains, they are others': they have moved, as `ringway plan` says too.
 fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement)> {
+    let drained = |service: &Service| -> Vec<String> {
+        let drained = service.backends.iter().filter(|backend| backend.config.drain);
+        drained.map(|backend| backend.config.id.clone()).collect()
+    };
     let mut moved = Vec::new();
     for service in &new.services {
         let Some(before) = old.service(&service.config.name) else { continue };
-        if before.group.digest() != service.group.digest() {
-            let movement = group_movement(&before.group, &before.ids(), &service.group, &service.ids());
-            moved.push((service.config.name.clone(), movement));
+        let (drained_before, drained_now) = (drained(before), drained(service));
+        if before.group.digest() == service.group.digest() && drained_before == drained_now {
+            continue;
         }
+        let movement = if drained_before.is_empty() && drained_now.is_empty() {
+            group_movement(&before.group, &before.ids(), &service.group, &service.ids())
+        } else {
+            let groups = (group_of(&before.config), group_of(&service.config));
+            // Both were built a moment ago.
+            let (Ok(from), Ok(to)) = groups else { continue };
+            group_movement(&from, &before.ids(), &to, &service.ids())
+        };
+        moved.push((service.config.name.clone(), movement));
     }
     moved
 }

@@ -88,7 +88,7 @@ pub enum ProxyError {
     /// The body stalled.
     #[error("request body timed out")]
     BodyTimeout,
-    /// The client closed before its request was complete.
+    /// The client left before it had its answer.
     #[error("client closed the connection")]
     ClientClosed,
     /// No backend may take the request.
@@ -118,6 +118,9 @@ pub enum ProxyError {
     /// The connection was refused, or could not be made.
     #[error("connect failed")]
     ConnectFailed,
+    /// The backend has refused the stream before it looked at it, or takes none at the moment.
+    #[error("backend refuses streams")]
+    StreamRefused,
     /// The TLS handshake with the backend failed.
     #[error("TLS with the backend failed")]
     TlsFailed,
@@ -158,12 +161,9 @@ impl ProxyError {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
-            Self::BadRequest(_)
-            | Self::PathTraversal
-            | Self::WebSocketKey
-            | Self::BadTarget
-            | Self::KeyMissing
-            | Self::ClientClosed => 400,
+            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::BadTarget | Self::KeyMissing => 400,
+            // Nobody gets it: it is for the log, where nginx has made it usual.
+            Self::ClientClosed => 499,
             Self::UpgradeUnsupported => 501,
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
@@ -171,9 +171,12 @@ impl ProxyError {
             Self::BodyTooLarge => 413,
             Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
-            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                502
-            }
+            Self::ConnectFailed
+            | Self::StreamRefused
+            | Self::TlsFailed
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::ShortAnswer => 502,
             Self::NoBackend
             | Self::AllFull
             | Self::QueueTimeout
@@ -210,6 +213,7 @@ impl ProxyError {
             Self::ConnectionLimit => "connection_limit",
             Self::LocalShortage => "local_shortage",
             Self::ConnectFailed => "connect_failed",
+            Self::StreamRefused => "stream_refused",
             Self::TlsFailed => "upstream_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
@@ -248,6 +252,7 @@ impl ProxyError {
             | Self::CompressionFailed => Side::Internal,
             Self::NoBackend
             | Self::ConnectFailed
+            | Self::StreamRefused
             | Self::TlsFailed
             | Self::ConnectTimeout
             | Self::UpstreamClosed
@@ -263,7 +268,7 @@ impl ProxyError {
     #[must_use]
     pub fn retry(self) -> RetryWhen {
         match self {
-            Self::ConnectFailed | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
+            Self::ConnectFailed | Self::StreamRefused | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
             Self::ConnectionLimit => RetryWhen::Always,
             Self::UpstreamClosed => RetryWhen::Reset,
             Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
@@ -277,9 +282,12 @@ impl ProxyError {
         match self {
             Self::ConnectTimeout => Some(Outcome::ConnectTimeout),
             Self::ResponseTimeout | Self::SendTimeout => Some(Outcome::Timeout),
-            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                Some(Outcome::ConnectionFailure)
-            }
+            Self::ConnectFailed
+            | Self::StreamRefused
+            | Self::TlsFailed
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::ShortAnswer => Some(Outcome::ConnectionFailure),
             // The exchange's whole time may have gone on other backends; the rest is nobody's but the client's or ours.
             _ => None,
         }
@@ -296,6 +304,7 @@ impl ProxyError {
             413 => "Content Too Large",
             417 => "Expectation Failed",
             429 => "Too Many Requests",
+            499 => "Client Closed Request",
             431 => "Request Header Fields Too Large",
             501 => "Not Implemented",
             502 => "Bad Gateway",

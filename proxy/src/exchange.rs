@@ -96,7 +96,8 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     }
 }
 
-/// Carries the request out until its client takes it back, which only a stream of HTTP/2 can without closing.
+/// Carries the request out until its client takes it back, which only a stream of HTTP/2 can without closing. One of HTTP/1.1
+/// leaves by closing: see [`crate::presence`].
 async fn carry_unless_reset(
     client: &mut Client,
     request: &mut Request,
@@ -129,8 +130,9 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         let guard = match ready.take() {
             Some(guard) => guard,
             None => {
-                let selection = &mut request.selection;
-                match inflight::acquire(&view, request.service, selection, worker.index, &client.timer).await {
+                let (presence, timer, _) = client.presence(request.may_half_close());
+                let found = inflight::acquire(&view, request.service, &mut request.selection, worker.index, timer);
+                match presence.during(found).await? {
                     Ok(guard) => guard,
                     // The walk has come to its end: what the last backend did tells more than that.
                     Err(error) => return Err(last_error.unwrap_or(error)),
@@ -157,7 +159,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         let Some(retrying) = may_retry(client, request) else { return Err(error) };
         _retrying = Some(retrying);
-        begin_retry(request, this).await;
+        begin_retry(client, request, this).await?;
         last_error = Some(error);
     }
 }
@@ -218,15 +220,18 @@ fn may_retry(client: &Client, request: &Request) -> Option<Retrying> {
     Some(retrying)
 }
 
-async fn begin_retry(request: &mut Request, this: &WorkerService) {
+/// Counts a retry, and waits before it where that is wanted.
+async fn begin_retry(client: &mut Client, request: &mut Request, this: &WorkerService) -> Result<(), ProxyError> {
     count_retry(request, this);
     let backoff = this.service.config.retry.backoff;
     if !backoff.is_zero() {
         let doubled = backoff.saturating_mul(1 << (request.report.retries - 1).min(10));
         // Between half of it and all of it, so that many do not come back at once.
         let part = (request.selection.hash() ^ u64::from(request.started.elapsed().subsec_nanos())) % 512;
-        tokio::time::sleep(doubled.mul_f64((512 + part) as f64 / 1024.0)).await;
+        let (presence, ..) = client.presence(request.may_half_close());
+        presence.during(tokio::time::sleep(doubled.mul_f64((512 + part) as f64 / 1024.0))).await?;
     }
+    Ok(())
 }
 
 fn count_retry(request: &mut Request, this: &WorkerService) {
@@ -246,18 +251,20 @@ enum Tried {
 
 /// A connection to the guard's backend: pooled, or fresh.
 async fn connection(
-    client: &Client,
+    client: &mut Client,
     request: &mut Request,
     guard: &InFlight,
     fresh: bool,
     limit: Deadline,
-) -> Result<Connection, ProxyError> {
-    let worker = &client.open.worker;
+) -> Result<Connection, TryError> {
+    let worker = &Rc::clone(&client.open.worker);
     let service = &request.view.services[request.service];
     let certain = !repeatable(request, &service.service.config);
     let before = worker.logs_access().then(Instant::now);
-    let reach = Reach { worker, service, slot: guard.slot, peer: Some(&client.peer), limit, timer: &client.timer };
-    let connection = reach.connection(fresh, certain).await.map_err(|error| timed_out(error, worker, request.limit))?;
+    let (presence, timer, peer) = client.presence(request.may_half_close());
+    let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
+    let connected = presence.during(reach.connection(fresh, certain)).await.map_err(TryError::Downstream)?;
+    let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
     if !connection.reused {
         request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
     }
@@ -280,7 +287,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
         let upstream = &this.upstreams[guard.index()];
         let connection = match connection(client, request, &guard, fresh, limit).await {
             Ok(connection) => connection,
-            Err(error) => return Tried::Failed(guard, TryError::Upstream(error)),
+            Err(error) => return Tried::Failed(guard, error),
         };
         upstream.cells.requests.increment();
         if guard.wants_cookie() {

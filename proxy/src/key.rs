@@ -65,10 +65,12 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
     let KeyInput { buffer, client, server_name, .. } = *input;
     let Some(head) = input.head else { return append_without_request(source, input, key) };
     let value = match source {
-        KeySource::Header(name) => head.value_of(buffer, name.as_bytes()),
-        KeySource::Cookie(name) => head.cookie(buffer, name.as_bytes()),
+        KeySource::Header(name) => present(head.values_of(buffer, name.as_bytes())),
+        KeySource::Cookie(name) => {
+            present(head.cookies(buffer).filter(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value))
+        }
         KeySource::Sni => server_name.map(str::as_bytes),
-        KeySource::Query(name) => query_value(head.query.of(buffer), name.as_bytes()),
+        KeySource::Query(name) => present(query_values(head.query.of(buffer), name.as_bytes())),
         KeySource::Path { depth } => Some(first_segments(route::path_of(buffer, head), *depth)),
         KeySource::Regex(source, capture) => {
             let begin = key.len();
@@ -173,8 +175,13 @@ fn first_segments(path: &[u8], depth: usize) -> &[u8] {
     }
 }
 
-fn query_value<'b>(query: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
-    query.split(|&byte| byte == b'&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+/// The first value that says something: an empty one before it hides nothing.
+fn present<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Option<&'b [u8]> {
+    values.find(|value| !value.is_empty())
+}
+
+fn query_values<'b>(query: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
+    query.split(|&byte| byte == b'&').filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod mirror;
 mod perip;
 mod pktinfo;
 mod plan;
+mod presence;
 mod probe;
 mod proxyproto;
 mod quic;

@@ -4,6 +4,7 @@
 use crate::proxyproto;
 use crate::shortage::{Rank, Resource, Shortage};
 use crate::tls::{ClientTls, TlsError};
+use crate::upstream;
 use bytes::{BufMut, Bytes, BytesMut};
 use ringway_config::model::{Agent, Capture, CheckKind, HealthCheck};
 use ringway_health::{CheckFailure, Probe};
@@ -109,6 +110,8 @@ impl Prober {
     /// Gives the weight that the backend wants, in percent.
     async fn ask(&self, address: SocketAddr, shortage: &Shortage) -> Result<u8, Unasked> {
         let mut stream = connect(address, shortage).await.map_err(|error| Unasked::of(error, CheckFailure::Connect))?;
+        // A check is one small request: it must not wait for more, and nothing of it is left when its time is over.
+        let _ = upstream::prepare(&stream, self.check.params.timeout);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
             proxyproto::write(version, &<_>::default(), &mut header);

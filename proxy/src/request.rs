@@ -3,6 +3,7 @@
 use crate::actions::{self, Canned};
 use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
+use crate::forwarded::Origin;
 use crate::http::{self, Client};
 use crate::snapshot::Service;
 use crate::timer::Deadline;
@@ -70,6 +71,8 @@ pub(crate) struct Request {
 pub(crate) struct Report {
     /// Lengths of method and target, which stand at the start of the head.
     line: (usize, usize),
+    /// The client, where a trusted hop has named another than the peer.
+    client: Option<Box<str>>,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) retries: u32,
@@ -95,6 +98,8 @@ pub(crate) struct Refusal {
     pub(crate) keep_alive: bool,
     /// Empty if none was chosen.
     pub(crate) service: Box<str>,
+    /// The client, where a trusted hop has named another than the peer.
+    client: Option<Box<str>>,
     line: Vec<u8>,
 }
 
@@ -107,6 +112,7 @@ impl Refusal {
             is_head: false,
             keep_alive: false,
             service: Box::default(),
+            client: None,
             line: Vec::new(),
         }
     }
@@ -118,6 +124,7 @@ impl Refusal {
             is_head: head.method == Method::Head,
             keep_alive: false,
             service: Box::default(),
+            client: None,
             line: buffer[..head.target.end as usize].to_vec(),
         }
     }
@@ -137,10 +144,11 @@ pub(crate) fn plan(
     let started = Instant::now();
 
     let placed = place(client, view, listener, head, key_bytes, started);
-    let Placed { route, service, hash, keyed, trusted, sticky, set_cookie, explain, admission } = match placed {
+    let Placed { route, service, hash, keyed, origin, sticky, set_cookie, hold, explain, admission } = match placed {
         Ok(placed) => placed,
         Err(Unplaced(why, service)) => {
             let mut refusal = Refusal::of(why, buffer, head);
+            refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, buffer, head));
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
@@ -151,6 +159,7 @@ pub(crate) fn plan(
             return Err(refusal);
         }
     };
+    let trusted = origin.trusted;
     let actions = http.routes[route].actions.as_deref();
     let worker_service = &view.services[service];
     let this = &worker_service.service;
@@ -191,7 +200,7 @@ pub(crate) fn plan(
         FieldName::Ringway => trusted,
         kind => !kind.is_hop_by_hop() && !forwarded::is_forwarding(kind),
     });
-    forwarded::append(&http.forwarded, trusted, &client.peer, buffer, head, &mut out);
+    forwarded::append(&http.forwarded, origin, &client.peer, buffer, head, &mut out);
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         write::field(&mut out, name, fingerprint.as_bytes());
     }
@@ -213,6 +222,12 @@ pub(crate) fn plan(
     }
     out.extend_from_slice(b"\r\n");
 
+    let mut answer_lines = actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default();
+    let arms = http.routes[route].split.as_ref().map(|split| &split.arms);
+    if let Some(cookie) = hold.and_then(|arm| arms?.get(arm)?.cookie.as_ref()) {
+        // That it is there says everything: it has no value of its own.
+        affinity::write(cookie, CookieValue(0), &mut answer_lines);
+    }
     let mut request = Request {
         view: Rc::clone(view),
         listener,
@@ -223,7 +238,7 @@ pub(crate) fn plan(
         selection: this.group.begin(ask),
         sticky,
         set_cookie,
-        answer_lines: actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default(),
+        answer_lines,
         // Where there are no chunks, nothing tells where a body of unknown length was cut off.
         coding: compression(http, route)
             .filter(|_| head.version == Version::Http11)
@@ -241,11 +256,22 @@ pub(crate) fn plan(
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
         limit: limit(client, head, buffer, actions.and_then(|actions| actions.timeout), this),
-        report: Report { line, received_bytes: head.head_len as u64, ..Report::default() },
+        report: Report {
+            line,
+            client: named_client(client, origin),
+            received_bytes: head.head_len as u64,
+            ..Report::default()
+        },
     };
     client.input.consume(head.head_len);
     request.take_small_body(client).map_err(Refusal::new)?;
     Ok(request)
+}
+
+/// The client for the access log, where a trusted hop has named another than the peer.
+fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
+    let named = origin.address != client.peer.ip() && client.open.worker.logs_access();
+    named.then(|| origin.address.to_string().into())
 }
 
 /// The protocols that the request may be upgraded to. HTTP/2 carries WebSocket alone (RFC 8441); any other `Upgrade` may be
@@ -351,6 +377,11 @@ impl Request {
         http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
     }
 
+    /// Whether its client may have said all that it has to say, and still wait for the answer.
+    pub(crate) fn may_half_close(&self) -> bool {
+        http::http_of(&self.view, self.listener).allow_half_close
+    }
+
     /// How its answer is compressed, if it is.
     pub(crate) fn compression(&self) -> Option<&Compress> {
         compression(http::http_of(&self.view, self.listener), self.route)
@@ -414,7 +445,7 @@ impl Request {
         let listener = client.open.gate.name();
         let pairs = [
             ("time_ms", Value::Number(unix_millis())),
-            ("client", Value::Word(&client.peer.text)),
+            ("client", Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),
             ("listener", Value::Word(&listener)),
             ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
             ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
@@ -452,7 +483,7 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
     let listener = client.open.gate.name();
     let pairs = [
         ("time_ms", Value::Number(unix_millis())),
-        ("client", Value::Word(&client.peer.text)),
+        ("client", Value::Word(refusal.client.as_deref().unwrap_or(&client.peer.text))),
         ("listener", Value::Word(&listener)),
         ("method", word()),
         ("target", word()),

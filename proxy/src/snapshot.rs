@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -145,6 +145,10 @@ pub struct ServiceLive {
     /// Tells one of them that there may be room.
     pub room: Notify,
     backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
+    /// Backends that have gone from the configuration while requests still ran on them: who comes back is not empty.
+    departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
+    /// The service of the last version that was put into force. Set under the lock of `health`.
+    newest: Mutex<Weak<Service>>,
 }
 
 /// Owners of each hot key.
@@ -209,8 +213,16 @@ impl ServiceLive {
 }
 
 impl Service {
-    /// Writes what the health machine says into the loads' accept thresholds. Gives what has happened.
+    /// Writes what the health machine says to where requests read it. Gives what has happened.
+    ///
+    /// Whoever calls may still hold a version of before, or one that is not the newest any more: levels and who shares the
+    /// load are those of the newest, whose members the machine knows.
     pub fn apply_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
+        let newest = lock(&self.live.newest).upgrade();
+        newest.as_deref().unwrap_or(self).write_health(health)
+    }
+
+    fn write_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
         for backend in &self.backends {
             if let Some(share) = health.share(&backend.config.id) {
                 backend.state.load.set_lifecycle(share);
@@ -251,8 +263,8 @@ impl Service {
 }
 
 impl Registry {
-    /// Builds the snapshot of a configuration. Touches nothing that serves: what it adds to the registry is inert
-    /// until [`Registry::commit`].
+    /// Builds the snapshot of a configuration. Changes nothing: what is new hangs on the snapshot alone, and is kept for the
+    /// next one by [`Registry::commit`].
     ///
     /// # Errors
     /// A ring cannot be built.
@@ -318,13 +330,14 @@ impl Registry {
         };
         let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
         let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-        let spoken = format!("{:?} {:?} {:?}", config.protocol, config.proxy_protocol, config.tls);
+        let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
+        let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
         let mut transport = xxhash_rust::xxh3::Xxh3::new();
         transport.update(spoken.as_bytes());
         for path in config.tls.iter().flat_map(|tls| tls.files()) {
             transport.update(&std::fs::read(path).unwrap_or_default());
         }
-        let limiter = config.rate_limit.as_ref().map(|limit| live.limiter(limit));
+        let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let times_answers = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
         let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
         let named = backends.iter().enumerate().filter(|_| sticky);
@@ -344,39 +357,43 @@ impl Registry {
         })
     }
 
+    /// What lives on of a service, or what will.
     fn live(&self, config: &model::Service, workers: usize, now: Instant) -> Arc<ServiceLive> {
-        let mut services = lock(&self.services);
-        let live = services.entry(config.name.as_str().into()).or_insert_with(|| {
-            // Jitter differs between services and processes; it is no secret.
-            let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ u64::from(std::process::id());
-            Arc::new(ServiceLive {
-                name: config.name.as_str().into(),
-                total: Arc::new(Total::new(workers)),
-                health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
-                falls: AtomicU64::new(0),
-                health_changed: Notify::new(),
-                admitted: AtomicU32::new(0),
-                retrying: AtomicU32::new(0),
-                hot: Mutex::default(),
-                hot_table: ArcSwap::default(),
-                moved: Mutex::default(),
-                limiter: Mutex::default(),
-                quic_ids: Mutex::default(),
-                waiting: AtomicU32::new(0),
-                room: Notify::new(),
-                backends: Mutex::default(),
-            })
-        });
-        Arc::clone(live)
+        if let Some(live) = lock(&self.services).get(config.name.as_str()) {
+            return Arc::clone(live);
+        }
+        // Jitter differs between services and processes; it is no secret.
+        let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ u64::from(std::process::id());
+        Arc::new(ServiceLive {
+            name: config.name.as_str().into(),
+            total: Arc::new(Total::new(workers)),
+            health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
+            falls: AtomicU64::new(0),
+            health_changed: Notify::new(),
+            admitted: AtomicU32::new(0),
+            retrying: AtomicU32::new(0),
+            hot: Mutex::default(),
+            hot_table: ArcSwap::default(),
+            moved: Mutex::default(),
+            limiter: Mutex::default(),
+            quic_ids: Mutex::default(),
+            waiting: AtomicU32::new(0),
+            room: Notify::new(),
+            backends: Mutex::default(),
+            departed: Mutex::default(),
+            newest: Mutex::default(),
+        })
     }
 
-    /// Puts a prepared snapshot's memberships into force in the health machines, and forgets what is in it no more.
-    /// Cannot fail. Gives the health events, by service.
+    /// Keeps what a prepared snapshot has brought, puts its memberships into force in the health machines, and forgets what
+    /// is in it no more. Cannot fail. Gives the health events, by service.
     pub fn commit(&self, snapshot: &Snapshot, now: Instant) -> Vec<(Arc<Service>, Vec<Event>)> {
-        lock(&self.services).retain(|name, _| snapshot.services.iter().any(|service| service.config.name == **name));
+        let kept = snapshot.services.iter().map(|service| (service.live.name.clone(), Arc::clone(&service.live)));
+        *lock(&self.services) = kept.collect();
+        self.tickets.keep(snapshot.tls.iter().flatten().map(|tls| &tls.tickets));
         let mut happened = Vec::new();
         for service in &snapshot.services {
-            lock(&service.live.backends).retain(|id, _| service.slot_of(id).is_some());
+            service.live.keep(service);
             let mut health = service.live.health();
             let members: Vec<HealthMember<'_>> = service
                 .backends
@@ -390,7 +407,9 @@ impl Registry {
                 .collect();
             health.set_params(health_params(&service.config), now);
             health.set_members(&members, now);
-            let events = service.apply_health(&mut health);
+            *lock(&service.live.newest) = Arc::downgrade(service);
+            service.group.install();
+            let events = service.write_health(&mut health);
             drop(health);
             service.live.health_changed.notify_one();
             happened.push((Arc::clone(service), events));
@@ -400,19 +419,20 @@ impl Registry {
 }
 
 impl ServiceLive {
-    fn limiter(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
-        let mut kept = lock(&self.limiter);
-        if let Some((_, limiter)) = kept.as_ref().filter(|(known, _)| known == limit) {
-            return Arc::clone(limiter);
+    /// The limiter of this limit: the one there is, memory and all, if it is the same.
+    fn limiter_for(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
+        match lock(&self.limiter).as_ref() {
+            Some((known, limiter)) if known == limit => Arc::clone(limiter),
+            _ => Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max)),
         }
-        let limiter = Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max));
-        *kept = Some((limit.clone(), Arc::clone(&limiter)));
-        limiter
     }
 
     fn backend(&self, id: &str) -> Arc<BackendState> {
-        let mut backends = lock(&self.backends);
-        let state = backends.entry(id.into()).or_insert_with(|| {
+        if let Some(state) = lock(&self.backends).get(id) {
+            return Arc::clone(state);
+        }
+        let still_used = lock(&self.departed).get(id).and_then(Weak::upgrade);
+        still_used.unwrap_or_else(|| {
             Arc::new(BackendState {
                 id: id.into(),
                 load: Arc::new(Load::new(id)),
@@ -420,8 +440,21 @@ impl ServiceLive {
                 connections: AtomicU32::new(0),
                 down: Falls::default(),
             })
-        });
-        Arc::clone(state)
+        })
+    }
+
+    /// The next snapshot finds what this one has, and of backends that go with it those on which something still runs.
+    fn keep(&self, service: &Service) {
+        let states = service.backends.iter().map(|backend| (backend.state.id.clone(), Arc::clone(&backend.state)));
+        let states: HashMap<_, _> = states.collect();
+        let mut backends = lock(&self.backends);
+        let mut departed = lock(&self.departed);
+        departed.retain(|id, state| !states.contains_key(id) && state.strong_count() > 0);
+        let gone = backends.iter().filter(|(id, _)| !states.contains_key(*id));
+        departed.extend(gone.map(|(id, state)| (id.clone(), Arc::downgrade(state))));
+        *backends = states;
+        drop((backends, departed));
+        *lock(&self.limiter) = service.config.rate_limit.clone().zip(service.limiter.clone());
     }
 }
 
@@ -491,4 +524,76 @@ impl Service {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use ringway_health::{CheckFailure, Probe};
+
+    /// A version of one service with a backend of the first tier, one of the second, and others; rebuilt, not served.
+    fn prepared(registry: &Registry, generation: u64, second_tier: u8, others: &str) -> Snapshot {
+        let text = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+             services:\n  - name: s\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    panic_threshold: 0\n\
+             \x20   health: {{ tcp: {{}}, fall: 1, rise: 1 }}\n    backends:\n\
+             \x20     - {{ id: a, address: \"127.0.0.1:1\" }}\n\
+             \x20     - {{ id: b, address: \"127.0.0.1:2\", tier: {second_tier} }}\n{others}"
+        );
+        let config = ringway_config::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        registry.prepare(Arc::new(config.config), generation, 1, Instant::now()).unwrap()
+    }
+
+    #[test]
+    fn what_happens_while_versions_change_reaches_the_newest() {
+        let registry = Registry::default();
+        let now = Instant::now();
+        let first = prepared(&registry, 1, 0, "");
+        registry.commit(&first, now);
+        let second = prepared(&registry, 2, 1, "");
+        registry.commit(&second, now);
+        let newest = &second.services[0];
+        assert_eq!(newest.group.level_shares(), [(0, 1.0), (2, 0.0)]);
+        // A check ends, and its driver still looks at the version of before.
+        let old = &first.services[0];
+        let mut health = old.live.health();
+        health.handle_probe("a", Probe::Failure(CheckFailure::Connect), now);
+        assert!(health.take_changed());
+        let events = old.apply_health(&mut health);
+        drop(health);
+        assert!(events.iter().any(|event| event.id == "a"), "{events:?}");
+        assert_eq!(newest.group.level_shares(), [(0, 0.0), (2, 1.0)]);
+        assert_eq!(newest.group.eligible_members(), 1);
+    }
+
+    #[test]
+    fn backend_that_comes_back_still_carries_what_it_carries() {
+        let registry = Registry::default();
+        let now = Instant::now();
+        let with_c = "      - { id: c, address: \"127.0.0.1:3\" }\n";
+        let first = prepared(&registry, 1, 0, with_c);
+        registry.commit(&first, now);
+        let (old, slot) = (&first.services[0], first.services[0].slot_of("c").unwrap());
+        (0..7).for_each(|_| old.group.resume(slot, 0));
+        let second = prepared(&registry, 2, 0, "");
+        registry.commit(&second, now);
+        assert_eq!(
+            second.services[0].live.total.sum_of(0),
+            0,
+            "what a backend carries that has gone is nobody's share"
+        );
+        let third = prepared(&registry, 3, 0, with_c);
+        registry.commit(&third, now);
+        let new = &third.services[0];
+        assert_eq!(new.backends[2].state.load.in_flight(), 7);
+        assert_eq!(new.live.total.sum_of(0), 7);
+        (0..7).for_each(|_| old.group.release(slot, 0));
+        assert_eq!((new.backends[2].state.load.in_flight(), new.live.total.sum_of(0)), (0, 0));
+        // Nothing runs there any more: who comes back later is new.
+        registry.commit(&prepared(&registry, 4, 0, ""), now);
+        drop((first, second, third));
+        registry.commit(&prepared(&registry, 5, 0, ""), now);
+        assert!(lock(&registry.services)["s"].departed.lock().unwrap().is_empty());
+    }
 }

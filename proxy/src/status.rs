@@ -38,6 +38,11 @@ impl LastReload {
         Self(value)
     }
 
+    /// Whether a change came into force by it.
+    pub(crate) fn was_applied(&self) -> bool {
+        self.0["result"] == "applied"
+    }
+
     pub(crate) fn json(&self) -> &Value {
         &self.0
     }

@@ -79,6 +79,15 @@ impl Stream {
         matches!(self, Self::Upstream(stream) if stream.was_unprocessed())
     }
 
+    /// What was asked for has not come in time: a connection that is shared may be dead.
+    pub(crate) fn handle_timeout(&self) {
+        match self {
+            Self::Upstream(stream) => stream.handle_timeout(),
+            // Others are closed.
+            Self::Plain(_) | Self::Server(_) | Self::Client(_) | Self::Downstream(_) => {}
+        }
+    }
+
     /// What follows must look cut off to the other side: a reset instead of an end.
     pub(crate) fn abort(&mut self) {
         match self {

@@ -128,6 +128,8 @@ pub(crate) struct ServerTls {
     pub(crate) config: Arc<ServerConfig>,
     /// Field that tells backends the fingerprint of the client's certificate.
     pub(crate) header: Option<Box<str>>,
+    /// What its session tickets are made by.
+    pub(crate) tickets: TicketKeys,
 }
 
 /// Keys of session tickets, by listener: a reload leaves them alone, so that clients go on resuming. They rotate by
@@ -135,22 +137,31 @@ pub(crate) struct ServerTls {
 #[derive(Default)]
 pub(crate) struct Tickets(Mutex<HashMap<String, TicketKeys>>);
 
-/// For which rules (and what their file of authorities held), and what makes them.
-type TicketKeys = (Option<ClientCertificates>, u64, Arc<dyn ProducesTickets>);
+/// What makes a listener's tickets.
+#[derive(Clone)]
+pub(crate) struct TicketKeys {
+    listener: String,
+    /// The rules that they were made for, and a hash of what their file of authorities held.
+    rules: (Option<ClientCertificates>, u64),
+    maker: Arc<dyn ProducesTickets>,
+}
 
 impl Tickets {
-    fn of(&self, listener: &str, tls: &ListenerTls) -> Result<Arc<dyn ProducesTickets>, TlsError> {
+    /// Those that there are, if they are for these rules, or new ones, which [`Tickets::keep`] keeps.
+    fn of(&self, listener: &str, tls: &ListenerTls) -> Result<TicketKeys, TlsError> {
         let authorities = tls.client.as_ref().map(|client| std::fs::read(&client.ca).unwrap_or_default());
-        let authorities = xxhash_rust::xxh3::xxh3_64(&authorities.unwrap_or_default());
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((client, held, tickets)) = known.get(listener)
-            && (client, *held) == (&tls.client, authorities)
-        {
-            return Ok(Arc::clone(tickets));
+        let rules = (tls.client.clone(), xxhash_rust::xxh3::xxh3_64(&authorities.unwrap_or_default()));
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get(listener).filter(|known| known.rules == rules) {
+            Some(known) => Ok(known.clone()),
+            None => Ok(TicketKeys { listener: listener.to_owned(), rules, maker: aws_lc_rs::Ticketer::new()? }),
         }
-        let fresh = aws_lc_rs::Ticketer::new()?;
-        known.insert(listener.to_owned(), (tls.client.clone(), authorities, Arc::clone(&fresh)));
-        Ok(fresh)
+    }
+
+    /// From now on there are these, and no others.
+    pub(crate) fn keep<'a>(&self, keys: impl Iterator<Item = &'a TicketKeys>) {
+        let kept = keys.map(|keys| (keys.listener.clone(), keys.clone())).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
     }
 }
 
@@ -197,11 +208,12 @@ impl ServerTls {
         };
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = tls.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        config.ticketer = tickets.of(listener, tls)?;
+        let tickets = tickets.of(listener, tls)?;
+        config.ticketer = Arc::clone(&tickets.maker);
         // Tickets hold the session: the server keeps none.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         let header = tls.client.as_ref().map(|client| client.header.as_str().into());
-        Ok(Self { config: Arc::new(config), header })
+        Ok(Self { config: Arc::new(config), header, tickets })
     }
 }
 

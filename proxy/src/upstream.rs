@@ -106,6 +106,15 @@ impl Pool {
         cells.upstream_idle.subtract((before - idle.len()) as u64);
     }
 
+    /// One of them, in use since `since`, has turned out to lead nowhere: those that nobody has heard of since then are closed, so
+    /// that not each of them costs a time-out.
+    pub(crate) fn doubt(&self, since: Deadline, cells: &WorkerCells) {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain(|idle| idle.since > since);
+        cells.upstream_idle.subtract((before - idle.len()) as u64);
+    }
+
     /// Closes all, and keeps none from now on: the backend has gone from the configuration.
     pub(crate) fn close(&self, cells: &WorkerCells) {
         self.closed.set(true);
@@ -159,6 +168,7 @@ impl Reach<'_> {
             return Ok(connection(stream));
         }
         self.timer.set_before(Duration::ZERO, self.limit);
+        let _waiting = shared.wait();
         loop {
             // Somebody else's connection that is just being opened will do as well.
             let mut opened = pin!(shared.opened());
@@ -167,7 +177,7 @@ impl Reach<'_> {
                 tokio::task::spawn_local(open_shared(worker, service, self.slot, Rc::clone(upstream), opening));
             }
             let result = poll_fn(|context| match opened.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(shared.outcome()),
+                Poll::Ready(()) => Poll::Ready(Ok(())),
                 Poll::Pending if self.timer.poll_fired(context) => Poll::Ready(Err(ProxyError::ConnectTimeout)),
                 Poll::Pending => Poll::Pending,
             });
@@ -175,6 +185,7 @@ impl Reach<'_> {
             if let Some(stream) = shared.take(std::mem::take(&mut fresh)) {
                 return Ok(connection(stream));
             }
+            shared.outcome()?;
         }
     }
 
@@ -202,9 +213,10 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
         let counted = count(&service, slot, &upstream)?;
         // No PROXY header goes to what is shared: the configuration sees to that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
-        let beginning = h2up::Connection::begin(stream, counted, worker.timers.now());
-        let beginning = async { beginning.await.map_err(std::io::Error::other) };
-        within(&timer, ProxyError::ConnectFailed, beginning).await
+        let beginning = h2up::Connection::begin(stream, counted, &worker.timers, service.config.keepalive);
+        let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
+        // One that takes no streams is of no use: whoever waits is better off elsewhere.
+        if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
     };
     let opened = opened.await;
     upstream.shared.put(opening, opened);
@@ -221,10 +233,11 @@ async fn connect(
 ) -> Result<Stream, ProxyError> {
     let address = service.address(slot);
     timer.set_before(service.config.timeouts.connect, limit);
-    let mut opened = within(timer, ProxyError::ConnectFailed, open(address, worker)).await;
+    let user_timeout = service.config.timeouts.tcp_user_timeout;
+    let mut opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
     if matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
         // What was kept for later makes room for what is wanted now.
-        opened = within(timer, ProxyError::ConnectFailed, open(address, worker)).await;
+        opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
     }
     let mut tcp = opened?;
     if let Some(version) = service.config.proxy_protocol {
@@ -239,15 +252,24 @@ async fn connect(
     Ok(Stream::Client(Box::new(stream)))
 }
 
+/// Sets up a connection to a backend: heads and small bodies go out whole, and what is not acknowledged for so long (zero leaves
+/// that to the system) ends it, where nobody else would notice for a quarter of an hour that the other end has gone.
+pub(crate) fn prepare(tcp: &TcpStream, user_timeout: Duration) -> std::io::Result<()> {
+    tcp.set_nodelay(true)?;
+    if !user_timeout.is_zero() {
+        socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout))?;
+    }
+    Ok(())
+}
+
 /// A TCP connection, within what descriptors the data path may take.
-async fn open(address: SocketAddr, worker: &Worker) -> std::io::Result<TcpStream> {
+async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<TcpStream> {
     let shortage = &worker.shared.shortage;
     let opening = async {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         shortage.admit(&socket, Rank::Upstream)?;
         let stream = socket.connect(address).await?;
-        // Heads and small bodies go out whole.
-        stream.set_nodelay(true)?;
+        prepare(&stream, user_timeout)?;
         Ok(stream)
     };
     let opened = opening.await;
@@ -287,4 +309,21 @@ async fn within<T>(
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_to_backends_give_up_what_is_not_acknowledged() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let user_timeout = |tcp: &TcpStream| socket2::SockRef::from(tcp).tcp_user_timeout().unwrap();
+        prepare(&tcp, Duration::ZERO).unwrap();
+        assert_eq!(user_timeout(&tcp), None);
+        prepare(&tcp, Duration::from_secs(7)).unwrap();
+        assert_eq!(user_timeout(&tcp), Some(Duration::from_secs(7)));
+        assert!(tcp.nodelay().unwrap());
+    }
 }

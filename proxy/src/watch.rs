@@ -2,7 +2,7 @@
 //! because events say little.
 
 use notify::{RecursiveMode, Watcher};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -12,8 +12,8 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often the file is looked at although no event came: network file systems send none.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Calls `changed` whenever the content of the file, or of one of those that it names, is another than before. Never
-/// returns.
+/// Calls `changed` whenever the content of the file, or of one of those that it names, is another than before, or cannot be
+/// read any more. Never returns.
 pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl Fn()) {
     let (sender, mut events) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |_| {
@@ -21,7 +21,8 @@ pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl 
         let _ = sender.try_send(());
     });
     let mut watched = HashSet::new();
-    let mut seen = digest(path, &named());
+    let mut missed = false;
+    let mut seen = look(path, &named());
     loop {
         for file in named().iter().map(PathBuf::as_path).chain([path]) {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -50,21 +51,65 @@ pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl 
             Ok(None) => tokio::time::sleep(POLL).await,
             Err(_) => {}
         }
-        let now = digest(path, &named());
-        // A file that is missing is being replaced: what is in force stays.
-        if now.is_some() && now != seen {
+        let now = look(path, &named());
+        // Whoever replaces the file by removing it first is not done yet: it counts as gone when the next look says so too.
+        let gone = now.is_gone(path) && !seen.is_gone(path);
+        if gone && !std::mem::replace(&mut missed, gone) {
+            continue;
+        }
+        missed = false;
+        if now != seen {
             seen = now;
             changed();
         }
     }
 }
 
-fn digest(path: &Path, named: &[PathBuf]) -> Option<u64> {
-    let mut hash = xxhash_rust::xxh3::Xxh3::new();
-    hash.update(&std::fs::read(path).ok()?);
-    for file in named {
-        // A certificate that is missing is being replaced as well.
-        hash.update(&std::fs::read(file).ok()?);
+/// What was found at each path. A file that cannot be read is a state as any other: what the configuration in force names
+/// must not keep the next one from being read, which may name it no more.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen(BTreeMap<PathBuf, Found>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// A hash of its content.
+    Content(u64),
+    Unreadable(std::io::ErrorKind),
+}
+
+impl Seen {
+    fn is_gone(&self, path: &Path) -> bool {
+        self.0.get(path) == Some(&Found::Unreadable(std::io::ErrorKind::NotFound))
     }
-    Some(hash.digest())
+}
+
+fn look(path: &Path, named: &[PathBuf]) -> Seen {
+    let find = |path: &Path| match std::fs::read(path) {
+        Ok(bytes) => Found::Content(xxhash_rust::xxh3::xxh3_64(&bytes)),
+        Err(error) => Found::Unreadable(error.kind()),
+    };
+    Seen(named.iter().map(PathBuf::as_path).chain([path]).map(|path| (path.to_owned(), find(path))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_that_is_missing_hides_no_change_of_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, named) = (directory.path().join("c.yaml"), [directory.path().join("cert.pem")]);
+        std::fs::write(&file, "a").unwrap();
+        std::fs::write(&named[0], "certificate").unwrap();
+        let whole = look(&file, &named);
+        std::fs::remove_file(&named[0]).unwrap();
+        let without = look(&file, &named);
+        assert_ne!(whole, without);
+        assert_eq!(without, look(&file, &named));
+        std::fs::write(&file, "b").unwrap();
+        assert_ne!(without, look(&file, &named));
+        assert!(!without.is_gone(&file));
+        std::fs::remove_file(&file).unwrap();
+        assert!(look(&file, &named).is_gone(&file));
+    }
 }

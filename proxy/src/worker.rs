@@ -8,7 +8,7 @@ use crate::h2down::StreamTasks;
 use crate::perip::PerIp;
 use crate::shortage::Shortage;
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
-use crate::timer::{TICK, Timer, Timers};
+use crate::timer::{Deadline, TICK, Timer, Timers};
 use crate::upstream::Pool;
 use crate::{accept, front, udp};
 use arc_swap::Cache;
@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 mod gate;
@@ -67,8 +67,8 @@ pub(crate) struct AccessSink {
 
 /// What the control side asks of a worker.
 pub(crate) enum Command {
-    /// Serve this listening socket.
-    Listen { key: GateKey, socket: Listening },
+    /// Serve this listening socket; let go of `open` once it is closed.
+    Listen { key: GateKey, socket: Listening, open: Arc<()> },
     /// Go on with the sockets of a listener under another key: it speaks something else from now on.
     HandOver { from: GateKey, to: GateKey },
     /// Serve this connection, which another worker has accepted and has no time for.
@@ -101,6 +101,8 @@ pub(crate) struct Worker {
     /// Gates that were closed last: a connection may still be on its way here from another worker.
     retired: RefCell<VecDeque<Rc<Gate>>>,
     open: Cell<usize>,
+    /// Accept loops that have a socket.
+    accepting: Cell<usize>,
     /// Tasks for streams of HTTP/2.
     pub(crate) streams: StreamTasks,
     /// Copies of requests under way.
@@ -111,6 +113,16 @@ pub(crate) struct Worker {
     random: Cell<u64>,
     /// Ids given out.
     ids: Cell<u64>,
+}
+
+/// See [`Worker::accepting`].
+pub(crate) struct Accepting(Rc<Worker>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.set(self.0.accepting.get() - 1);
+        self.0.all_closed.notify_one();
+    }
 }
 
 /// Service, backend, address, and what is spoken there: a connection is of use to nothing else.
@@ -180,6 +192,7 @@ impl Worker {
             listening: RefCell::default(),
             retired: RefCell::default(),
             open: Cell::new(0),
+            accepting: Cell::new(0),
             streams: StreamTasks::default(),
             mirroring: Cell::new(0),
             compressing: Cell::new(0),
@@ -335,7 +348,23 @@ impl Worker {
         OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate), place: None }
     }
 
-    fn listen(self: &Rc<Self>, key: GateKey, socket: Listening) {
+    /// Counts an accept loop for as long as the value lives.
+    pub(crate) fn accepting(self: &Rc<Self>) -> Accepting {
+        self.accepting.set(self.accepting.get() + 1);
+        Accepting(Rc::clone(self))
+    }
+
+    /// Whether idle connections of a listener that goes close one by one.
+    fn spreads(&self) -> bool {
+        !self.view().snapshot.config.drain_spread.is_zero()
+    }
+
+    /// Nothing is open, about to be accepted, or on its way here from another worker.
+    fn is_empty(&self) -> bool {
+        self.open.get() == 0 && self.accepting.get() == 0 && self.shared.open[self.index].load(Relaxed) == 0
+    }
+
+    fn listen(self: &Rc<Self>, key: GateKey, socket: Listening, open: Arc<()>) {
         let address = match &socket {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
@@ -345,7 +374,7 @@ impl Worker {
         let (worker, name) = (Rc::clone(self), Rc::clone(&gate));
         let listening = match socket {
             Listening::Connections(socket) => tokio::net::TcpListener::from_std(socket)
-                .map(|socket| drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket)))),
+                .map(|socket| drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)))),
             Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket)
                 .map(|socket| drop(tokio::task::spawn_local(udp::run(worker, Rc::clone(&gate), socket)))),
         };
@@ -362,6 +391,7 @@ impl Worker {
             address_text,
             heir: RefCell::default(),
             closing: Cell::new(false),
+            leave_until: Cell::new(Deadline::NEVER),
             connections: Cell::new(0),
             stop: Notify::new(),
             latest: RefCell::default(),
@@ -384,6 +414,8 @@ impl Worker {
 
     fn unlisten(&self, key: &GateKey) {
         if let Some(gate) = self.listening.borrow_mut().remove(key) {
+            let spread = self.view().snapshot.config.drain_spread;
+            gate.leave_until.set(if spread.is_zero() { self.timers.now() } else { self.timers.deadline(spread) });
             gate.closing.set(true);
             gate.stop.notify_one();
             let mut retired = self.retired.borrow_mut();
@@ -501,7 +533,7 @@ pub(crate) fn run(
                 biased;
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
-                    Some(Command::Listen { key, socket }) => worker.listen(key, socket),
+                    Some(Command::Listen { key, socket, open }) => worker.listen(key, socket, open),
                     Some(Command::HandOver { from, to }) => worker.hand_over(&from, to),
                     Some(Command::Adopt { key, stream, peer }) => worker.adopt(&key, stream, peer),
                     Some(Command::Unlisten { key }) => worker.unlisten(&key),
@@ -512,10 +544,9 @@ pub(crate) fn run(
                         gates.iter().for_each(|key| worker.unlisten(key));
                         let worker = Rc::clone(&worker);
                         tokio::task::spawn_local(async move {
-                            // What the kernel had queued is accepted first: see `accept`.
-                            tokio::time::sleep(Duration::from_millis(10)).await;
-                            while worker.open.get() > 0 {
-                                worker.all_closed.notified().await;
+                            while !worker.is_empty() {
+                                // What is on its way here may be lost there: that is nobody's to tell.
+                                let _ = tokio::time::timeout(TICK, worker.all_closed.notified()).await;
                             }
                             // The other end may have stopped waiting: its time was up.
                             let _ = done.send(());

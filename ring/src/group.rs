@@ -1,13 +1,14 @@
 //! A service's backends as requests see them: who is next for this key, and has he room?
 
 use crate::hash::{Hash, mix};
-use crate::load::{FULL_SHARE, LEVELS_MAX, Load, Total};
+use crate::load::{FULL_SHARE, Load};
 use crate::order::{Drawn, Order, Preference};
 use crate::params::{AllFull, BoundParams, PolicyParams};
 use crate::ring::{BuildError, Member, Ring, Slot, WEIGHT_MAX};
 use crate::selection::{Selection, Stage};
+use crate::total::{InForce, LEVELS_MAX, Sum, Total};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// All keys, in the units of level shares.
 const ALL_KEYS: u32 = 1 << 16;
@@ -42,6 +43,8 @@ pub struct Group {
     /// In slot order.
     seats: Box<[Seat]>,
     total: Arc<Total>,
+    /// Its number among the groups of the total.
+    number: u64,
     policy: PolicyParams,
 }
 
@@ -54,11 +57,6 @@ struct Level {
     slots: Box<[u16]>,
     /// Keys up to here, of [`ALL_KEYS`], have their home in this level or one before.
     up_to: AtomicU32,
-    /// Sum over members of weight times lifecycle share: the denominator of every fair share. Ejected, drained and
-    /// foreign members are not in it.
-    eligible: AtomicU64,
-    /// Requests in flight on members that are not eligible: no part of the load that the eligible share.
-    stranded: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -131,8 +129,6 @@ impl Group {
                     order: Order::build(policy, &list)?,
                     slots: chosen().map(|(slot, _)| slot as u16).collect(),
                     up_to: AtomicU32::new(ALL_KEYS),
-                    eligible: AtomicU64::new(0),
-                    stranded: AtomicU64::new(0),
                 })
             })
             .collect::<Result<_, BuildError>>()?;
@@ -145,25 +141,41 @@ impl Group {
                 level: keys.iter().position(|&key| key == member.level % LEVELS_MAX as u8).unwrap_or(0) as u8,
             })
             .collect();
-        let group = Self { levels, bound, seats, total, policy };
-        group.refresh();
-        Ok(group)
+        let number = total.number_group();
+        Ok(Self { levels, bound, seats, total, number, policy })
     }
 
-    /// Works the denominators out anew. Call it after any lifecycle share has changed.
+    /// Puts the group into force: from now on caps, also those of groups of before, are reckoned over its members. What others
+    /// still carry counts for nobody's.
+    pub fn install(&self) {
+        let mut in_force = self.total.in_force();
+        let loads: Vec<Arc<Load>> = self.seats.iter().map(|seat| Arc::clone(&seat.load)).collect();
+        let mut mine: Vec<*const Load> = loads.iter().map(Arc::as_ptr).collect();
+        mine.sort_unstable();
+        let gone = in_force.loads.iter().filter(|load| mine.binary_search(&Arc::as_ptr(load)).is_err());
+        gone.for_each(|load| self.total.count_in(load, Sum::ELSEWHERE));
+        *in_force = InForce { group: self.number, loads };
+        self.reckon();
+    }
+
+    /// Works out anew who shares the load. Call it after any lifecycle share has changed. Of a group that is not in force it
+    /// does nothing.
     pub fn refresh(&self) {
-        for level in &self.levels {
-            let (mut eligible, mut stranded) = (0, 0);
-            for &slot in &level.slots {
-                let seat = &self.seats[usize::from(slot)];
-                match seat.claim() {
-                    0 => stranded += u64::from(seat.load.in_flight()),
-                    claim => eligible += claim,
-                }
-            }
-            level.eligible.store(eligible, Relaxed);
-            level.stranded.store(stranded, Relaxed);
+        let in_force = self.total.in_force();
+        if in_force.group == self.number {
+            self.reckon();
         }
+    }
+
+    /// Under the total's lock, so that no two groups mix.
+    fn reckon(&self) {
+        let mut eligible = [0; LEVELS_MAX];
+        for seat in &self.seats {
+            let (claim, key) = (seat.claim(), self.levels[usize::from(seat.level)].key);
+            eligible[usize::from(key)] += claim;
+            self.total.count_in(&seat.load, if claim > 0 { Sum::of_level(key) } else { Sum::ELSEWHERE });
+        }
+        self.total.set_eligible(eligible);
     }
 
     /// Divides the keys among the levels: for each level's key the share, 0 to 1, that has its home there. Levels that are
@@ -237,13 +249,13 @@ impl Group {
     pub fn next(&self, selection: &mut Selection, shard: usize) -> Pick {
         loop {
             let level = &self.levels[usize::from(selection.level)];
-            let sum = level.load(&self.total);
+            let sum = self.shared_load(level);
             while let Some(slot) = self.candidate(level, selection) {
                 let seat = &self.seats[usize::from(slot.0)];
                 let cap =
                     if selection.stage == Stage::Forced { seat.requests_max } else { self.cap_of(level, seat, sum) };
-                if seat.load.reserve(cap) {
-                    return self.reserved(selection, slot, shard);
+                if let Some(sum) = seat.load.reserve(cap, &self.total) {
+                    return self.reserved(selection, slot, sum, shard);
                 }
                 if selection.stage == Stage::Strict {
                     selection.spills += 1;
@@ -454,17 +466,17 @@ impl Group {
         let best = candidates()
             .filter(|(_, seat)| seat.load.in_flight() < seat.requests_max)
             .min_by_key(|(_, seat)| u64::from(seat.load.in_flight()) * u64::from(WEIGHT_MAX) / u64::from(seat.weight));
-        match best {
-            Some((slot, seat)) if seat.load.reserve(seat.requests_max) => self.reserved(selection, Slot(slot), shard),
-            _ if candidates().next().is_some() => Pick::AllFull,
-            _ => Pick::None,
+        let reserved = best.and_then(|(slot, seat)| Some((slot, seat.load.reserve(seat.requests_max, &self.total)?)));
+        match reserved {
+            Some((slot, sum)) => self.reserved(selection, Slot(slot), sum, shard),
+            None if candidates().next().is_some() => Pick::AllFull,
+            None => Pick::None,
         }
     }
 
     #[inline]
-    fn reserved(&self, selection: &mut Selection, slot: Slot, shard: usize) -> Pick {
-        let level = &self.levels[usize::from(self.seats[usize::from(slot.0)].level)];
-        self.total.add(level.key, shard, 1);
+    fn reserved(&self, selection: &mut Selection, slot: Slot, sum: Sum, shard: usize) -> Pick {
+        self.total.add(sum, shard, 1);
         selection.tried.insert(slot.0, self.seats.len());
         Pick::Backend(slot)
     }
@@ -473,42 +485,31 @@ impl Group {
     /// below its cap. `true`: reserved.
     pub fn reserve(&self, selection: &mut Selection, slot: Slot, shard: usize) -> bool {
         let seat = &self.seats[usize::from(slot.0)];
-        let level = &self.levels[usize::from(seat.level)];
         if seat.claim() == 0 || selection.tried.contains(slot.0) {
             return false;
         }
-        if !seat.load.reserve(seat.requests_max) {
+        let Some(sum) = seat.load.reserve(seat.requests_max, &self.total) else {
             selection.spills += 1;
             return false;
-        }
-        self.total.add(level.key, shard, 1);
+        };
+        self.total.add(sum, shard, 1);
         selection.owner.get_or_insert(slot);
         selection.tried.insert(slot.0, self.seats.len());
         true
     }
 
-    /// Counts what goes on with a member on which it has begun, whatever became of the member since: it is no new load.
+    /// Counts what goes on with a member on which it has begun, whatever became of the member since.
     pub fn resume(&self, slot: Slot, shard: usize) {
-        let seat = &self.seats[usize::from(slot.0)];
-        let level = &self.levels[usize::from(seat.level)];
-        seat.load.reserve(u32::MAX);
-        self.total.add(level.key, shard, 1);
-        if seat.claim() == 0 {
-            level.stranded.fetch_add(1, Relaxed);
+        if let Some(sum) = self.seats[usize::from(slot.0)].load.reserve(u32::MAX, &self.total) {
+            self.total.add(sum, shard, 1);
         }
     }
 
     /// Gives a place back: the request has ended.
     #[inline]
     pub fn release(&self, slot: Slot, shard: usize) {
-        let seat = &self.seats[usize::from(slot.0)];
-        let level = &self.levels[usize::from(seat.level)];
-        seat.load.release();
-        self.total.add(level.key, shard, -1);
-        if seat.claim() == 0 {
-            // The closure gives a value unless there is nothing to take away.
-            let _ = level.stranded.fetch_update(Relaxed, Relaxed, |stranded| stranded.checked_sub(1));
-        }
+        let sum = self.seats[usize::from(slot.0)].load.release();
+        self.total.add(sum, shard, -1);
     }
 
     /// The load that a member may carry now, the request being placed included.
@@ -516,7 +517,13 @@ impl Group {
     pub fn cap(&self, slot: Slot) -> u32 {
         let seat = &self.seats[usize::from(slot.0)];
         let level = &self.levels[usize::from(seat.level)];
-        self.cap_of(level, seat, level.load(&self.total))
+        self.cap_of(level, seat, self.shared_load(level))
+    }
+
+    /// Load that a level's eligible members share, if that decides anything.
+    #[inline]
+    fn shared_load(&self, level: &Level) -> u64 {
+        if self.bound.is_some() { self.total.sum_of(level.key) } else { 0 }
     }
 
     /// `max(min_slots, ceil(factor * a + slack * sqrt(a)))`, with `a` the fair share of the load, this request
@@ -524,7 +531,7 @@ impl Group {
     #[inline]
     fn cap_of(&self, level: &Level, seat: &Seat, total: u64) -> u32 {
         let Some(bound) = self.bound else { return seat.requests_max };
-        let eligible = level.eligible.load(Relaxed);
+        let eligible = self.total.eligible(level.key);
         if eligible == 0 {
             return bound.min_slots.min(seat.requests_max);
         }
@@ -647,16 +654,8 @@ impl Group {
     #[must_use]
     pub fn eligible_share(&self) -> f64 {
         let all: u64 = self.seats.iter().map(|seat| u64::from(seat.weight) * u64::from(FULL_SHARE)).sum();
-        let eligible: u64 = self.levels.iter().map(|level| level.eligible.load(Relaxed)).sum();
+        let eligible: u64 = self.seats.iter().map(Seat::claim).sum();
         if all == 0 { 0.0 } else { eligible as f64 / all as f64 }
-    }
-}
-
-impl Level {
-    /// Load that the eligible members share.
-    #[inline]
-    fn load(&self, total: &Total) -> u64 {
-        total.sum_of(self.key).saturating_sub(self.stranded.load(Relaxed))
     }
 }
 

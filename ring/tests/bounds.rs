@@ -28,6 +28,7 @@ fn fixture(weights: &[u32], requests_max: u32, bound: Option<BoundParams>, worke
     });
     let params = PolicyParams::Ring(RingParams { points: 64, seed: 0 });
     let group = Group::build(params, bound, members, Arc::clone(&total)).unwrap();
+    group.install();
     Fixture { group, loads, total }
 }
 

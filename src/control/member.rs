@@ -26,8 +26,10 @@ pub(super) async fn run(file: &Path) -> anyhow::Result<ExitCode> {
     ringway_telemetry::logs::install();
     let settings = member_settings(file)?;
     let stop = crate::run::stop_signals()?;
+    let signals = crate::run::Signals::new()?;
     let mut member = Member::start(&settings, false).await?;
     tokio::select! {
+        () = signals.ignore() => Ok(ExitCode::SUCCESS),
         () = stop => {
             member.stop().await;
             Ok(ExitCode::SUCCESS)

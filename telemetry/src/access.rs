@@ -1,10 +1,16 @@
 //! The access log: a line per request, formatted by the worker, written by a thread of its own.
 //!
-//! Lossy: when the writer cannot keep up, whole batches of lines are dropped and counted. Traffic never waits for a disk.
+//! Lossy: when the writer cannot keep up, whole batches of lines are dropped and counted, and what a full disk does not take
+//! is counted as well. Traffic never waits for a disk.
 
-use std::io::Write;
+mod sink;
+
+use sink::Sink;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 /// Form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,57 +59,57 @@ pub struct AccessLog {
     lines: u64,
 }
 
-/// Starts a writer thread for `target`. Dropping all senders ends it; what was sent is written first.
+/// How often the file is looked at although nothing is to be written: whoever renames it may wait for its old name to be let
+/// go of.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A writer thread, and what it is steered by.
+#[derive(Debug)]
+pub struct Writer {
+    /// Takes batches of whole lines. Dropping all senders ends the thread; what was sent is written first.
+    pub sender: SyncSender<Vec<u8>>,
+    /// Ends when the senders are gone.
+    pub thread: std::thread::JoinHandle<()>,
+    /// Asks for the file to be opened again.
+    pub reopen: Reopen,
+}
+
+/// Asks a writer to open its file again, whatever it looks like. A file that was renamed, removed or replaced is found out
+/// without being asked.
+#[derive(Debug, Clone, Default)]
+pub struct Reopen(Arc<AtomicBool>);
+
+impl Reopen {
+    /// Before the next line, and within a second.
+    pub fn ask(&self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Starts a writer thread for `target`. `lost` is told how many lines could not be written, whenever some could not.
 ///
 /// # Errors
 /// The file cannot be opened for appending.
-pub fn start(target: Target) -> std::io::Result<(SyncSender<Vec<u8>>, std::thread::JoinHandle<()>)> {
-    let mut file = Sink::open(target)?;
-    let (sender, receiver): (_, Receiver<Vec<u8>>) = sync_channel(BATCHES_MAX);
+pub fn start(target: Target, lost: impl Fn(u64) + Send + 'static) -> std::io::Result<Writer> {
+    let mut sink = Sink::open(target)?;
+    let (sender, receiver) = sync_channel::<Vec<u8>>(BATCHES_MAX);
+    let reopen = Reopen::default();
+    let asked = reopen.clone();
     let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || {
-        while let Ok(batch) = receiver.recv() {
-            file.write(&batch);
-        }
-    })?;
-    Ok((sender, thread))
-}
-
-/// An open target.
-enum Sink {
-    Stdout,
-    Stderr,
-    File { path: PathBuf, file: std::fs::File },
-}
-
-impl Sink {
-    fn open(target: Target) -> std::io::Result<Self> {
-        Ok(match target {
-            Target::Stdout => Self::Stdout,
-            Target::Stderr => Self::Stderr,
-            Target::File(path) => Self::File { file: open(&path)?, path },
-        })
-    }
-
-    fn write(&mut self, batch: &[u8]) {
-        // A full disk or a closed pipe must not stop traffic: what cannot be written is lost.
-        let _ = match self {
-            Self::Stdout => std::io::stdout().lock().write_all(batch),
-            Self::Stderr => std::io::stderr().lock().write_all(batch),
-            Self::File { path, file } => {
-                // Log rotation renames the file: go on in a new one.
-                if !path.exists()
-                    && let Ok(fresh) = open(path)
-                {
-                    *file = fresh;
-                }
-                file.write_all(batch)
+        loop {
+            let batch = receiver.recv_timeout(LOOK);
+            sink.look(asked.0.swap(false, Relaxed));
+            match batch {
+                Ok(batch) => sink.write(&batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
-        };
-    }
-}
-
-fn open(path: &PathBuf) -> std::io::Result<std::fs::File> {
-    std::fs::OpenOptions::new().append(true).create(true).open(path)
+            lost(sink.take_lost());
+        }
+        sink.end();
+        lost(sink.take_lost());
+    })?;
+    Ok(Writer { sender, thread, reopen })
 }
 
 impl AccessLog {

@@ -61,7 +61,7 @@ catalogue! {
     HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose answer was taken.";
     SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests whose placement was compared with the shadow configuration's.";
     SHADOW_MOVED = "ringway_shadow_moved_total", Counter, ["service"], "Of these, those that the shadow configuration would send elsewhere.";
-    KEYS_MOVED = "ringway_keys_moved_ratio", Gauge, ["service"], "Share of the key space that the last change of the service's membership moved.";
+    KEYS_MOVED = "ringway_keys_moved_ratio", Gauge, ["service"], "Share of the key space that the last change of the service's membership, weights or drains moved.";
     PEAK_SHARE = "ringway_ring_peak_share_ratio", Gauge, ["service"], "Largest share of the key space for its weight that a backend owns, over the fair one.";
     QUEUED = "ringway_queued_total", Counter, ["service"], "Requests that waited for a backend with room.";
     PROXY_ERRORS = "ringway_proxy_errors_total", Counter, ["service", "reason"], "Answers that Ringway gave itself, by reason.";
@@ -99,5 +99,5 @@ catalogue! {
     ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";
     LOCAL_SHORTAGE = "ringway_local_shortage_total", Counter, ["operation", "resource"], "What could not be done because this host is short of something (descriptors, system_descriptors, ports, buffers, memory): accept, admin_accept, connect, check, flow. Never counted against a backend.";
     PANICS = "ringway_panics_total", Counter, [], "Connections that ended by a panic: a bug, please report it.";
-    ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines dropped because the writer could not keep up.";
+    ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines lost: the writer could not keep up, or the disk was full.";
 }

@@ -147,7 +147,7 @@ pub struct WorkerCells {
     pub accept_errors: Cell,
     /// Connections ended by a panic.
     pub panics: Cell,
-    /// Access log lines dropped.
+    /// Access log lines lost.
     pub access_log_lost: Cell,
     /// Answers compressed.
     pub compressed: Cell,
@@ -169,6 +169,8 @@ pub struct Registry {
     backends: Mutex<PerBackend<Vec<Arc<BackendCells>>>>,
     errors: Mutex<BTreeMap<(Box<str>, &'static str), u64>>,
     shortages: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// Lines that the access log's writers have lost, beside those that workers could not hand over.
+    unwritten_lines: AtomicU64,
 }
 
 impl Registry {
@@ -201,6 +203,15 @@ impl Registry {
     /// Counts something that could not be done because this host is short of a resource. Not the hot path.
     pub fn shortage(&self, operation: &'static str, resource: &'static str) {
         *lock(&self.shortages).entry((operation, resource)).or_default() += 1;
+    }
+
+    /// Counts access log lines that could not be written.
+    pub fn access_log_lost(&self, lines: u64) {
+        self.unwritten_lines.fetch_add(lines, Relaxed);
+    }
+
+    pub(crate) fn unwritten_lines(&self) -> u64 {
+        self.unwritten_lines.load(Relaxed)
     }
 
     /// Forgets what is no longer in the configuration.

@@ -292,6 +292,7 @@ impl Chooser {
             load: Arc::clone(load),
         });
         let group = Group::build(policy, bound, members, Arc::new(Total::new(1))).expect("invariant: ids are distinct");
+        group.install();
         let ring = group.ring().cloned();
         Self {
             kind,

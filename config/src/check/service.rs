@@ -1,8 +1,9 @@
 //! Services: balance, health, ejection, limits, backends.
 
+use super::cookies;
 use super::health::{health_check, outlier};
 use super::key::sources;
-use super::text::{address, header_value, is_token, name, nonzero, path_text, unique};
+use super::text::{address, header_value, name, nonzero, unique};
 use crate::decode::{At, Findings};
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName};
@@ -37,7 +38,10 @@ fn service_model(
     let backends = backends(section, zone, fleet, findings);
     let balance = &section.balance.value;
     let policy = policy(balance, section, findings);
-    let affinity_cookie = balance.affinity_cookie.as_ref().and_then(|at| affinity_cookie(&at.value, findings));
+    let affinity_cookie = balance
+        .affinity_cookie
+        .as_ref()
+        .and_then(|at| cookies::affinity_cookie(&section.name.value, &at.value, findings));
     if let Some(keys) = balance.hash_key.as_ref().filter(|_| !policy.hashes()) {
         findings.warning(
             keys.place,
@@ -68,6 +72,8 @@ fn service_model(
     {
         nonzero(at, name, findings);
     }
+    let keepalive = &section.http2.value.keepalive.value;
+    nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
     let retry = &section.retry.value;
@@ -102,6 +108,7 @@ fn service_model(
             schema::UpstreamProtocolName::Http1 => model::UpstreamProtocol::Http1,
             schema::UpstreamProtocolName::H2 => model::UpstreamProtocol::H2,
         },
+        keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },
         tls,
         proxy_protocol,
         health,
@@ -125,6 +132,7 @@ fn service_model(
             body_idle: timeouts.body_idle.value,
             idle: timeouts.idle.value,
             session: timeouts.session.value,
+            tcp_user_timeout: timeouts.tcp_user_timeout.value,
         },
         retry: retry_model(retry),
         hedge: section
@@ -350,65 +358,6 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
         }
         PolicyName::First => PolicyParams::First,
     }
-}
-
-fn affinity_cookie(section: &schema::AffinityCookieSection, findings: &mut Findings) -> Option<model::AffinityCookie> {
-    if !is_token(&section.name.value) {
-        let message = format!("`{}` is not a cookie's name", section.name.value);
-        findings.error(section.name.place, "bad_name", message, "write for example `sid`");
-        return None;
-    }
-    if section.secret.value.len() < 16 {
-        findings.error(
-            section.secret.place,
-            "weak_secret",
-            "the secret is short enough to be guessed",
-            "write 16 characters or more, for example what `openssl rand -hex 16` prints",
-        );
-    }
-    let path = path_text(&section.path, findings)?;
-    for at in std::iter::once(&section.path).chain(&section.domain) {
-        if at.value.chars().any(|c| c == ';' || c == ',' || c.is_control() || c.is_whitespace()) {
-            findings.error(
-                at.place,
-                "bad_cookie",
-                format!("`{}` cannot stand in a cookie", at.value),
-                "write it plainly",
-            );
-        }
-    }
-    let same_site = match section.same_site.value {
-        schema::SameSiteName::Lax => "Lax",
-        schema::SameSiteName::Strict => "Strict",
-        schema::SameSiteName::None => "None",
-    };
-    if same_site == "None" && !section.secure.value {
-        findings.warning(
-            section.same_site.place,
-            "insecure_cookie",
-            "browsers refuse a cookie of `SameSite=None` that is not `Secure`",
-            "write `secure: true`",
-        );
-    }
-    let mut attributes = format!("; Path={path}");
-    if !section.ttl.value.is_zero() {
-        attributes.push_str(&format!("; Max-Age={}", section.ttl.value.as_secs().max(1)));
-    }
-    if let Some(domain) = &section.domain {
-        attributes.push_str(&format!("; Domain={}", domain.value));
-    }
-    if section.secure.value {
-        attributes.push_str("; Secure");
-    }
-    if section.http_only.value {
-        attributes.push_str("; HttpOnly");
-    }
-    attributes.push_str(&format!("; SameSite={same_site}"));
-    Some(model::AffinityCookie {
-        name: section.name.value.clone(),
-        attributes,
-        secret: section.secret.value.clone().into_bytes(),
-    })
 }
 
 fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotParams {

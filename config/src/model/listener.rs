@@ -137,6 +137,8 @@ pub struct HttpListener {
     pub body_bytes_max: u64,
     /// Networks that may ask why a request went where it did.
     pub explain_allow: Vec<IpNet>,
+    /// Whether a client that sends nothing more may still wait for its answer.
+    pub allow_half_close: bool,
     /// Client-side time limits.
     pub timeouts: ClientTimeouts,
     /// HTTP/2.
@@ -163,10 +165,21 @@ pub struct ClientTimeouts {
 pub struct Forwarded {
     /// Networks whose `X-Forwarded-*` and `Forwarded` are believed and extended; from others they are replaced.
     pub trusted: Vec<IpNet>,
+    /// Which of their fields say who the client is.
+    pub source: ForwardedSource,
     /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
     pub x_forwarded: bool,
     /// Send `Forwarded` (RFC 7239).
     pub forwarded: bool,
+}
+
+/// The fields that say who the client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedSource {
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+    XForwardedFor,
+    /// `Forwarded`.
+    Forwarded,
 }
 
 /// A TCP listener.

@@ -37,6 +37,9 @@ section! {
         default("100") fields_max: Int<1, 256>,
         /// Largest request body; past it, 413. Absent is no limit. For `http`.
         optional body_bytes_max: Bytes,
+        /// Whether a client of HTTP/1.1 that closes its sending side before its answer begins still gets it, as from
+        /// `printf ... | nc -N`. Otherwise it has left: its request is ended at once, and logged with status 499.
+        default("false") allow_half_close: bool,
         /// Time limits towards clients. For `http`.
         default("{}") timeouts: ClientTimeoutsSection,
         /// Most connections at once on this listener; 0 is no limit of its own.
@@ -148,8 +151,13 @@ section! {
 section! {
     /// Whose forwarding fields are believed, and which are added.
     ForwardedSection, "forwarded" {
-        /// Networks of proxies in front, for example `10.0.0.0/8`: theirs are believed and extended, others' replaced.
+        /// Networks of proxies in front, for example `10.0.0.0/8`: theirs are believed and extended, others' replaced. An
+        /// IPv4 address is the same whether it comes as one or mapped into IPv6 (`::ffff:10.0.0.1`), here and in the fields.
         default("[]") trusted: List<String>,
+        /// Which of a trusted proxy's fields say who the client is and what it spoke: `x_forwarded_for` (with
+        /// `X-Forwarded-Proto`), or `forwarded` (RFC 7239). Name the one that the proxies in front write themselves: the other
+        /// may be the client's own word.
+        default("x_forwarded_for") source: ForwardedSourceName,
         /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
         default("true") x_forwarded: bool,
         /// Send `Forwarded` (RFC 7239).

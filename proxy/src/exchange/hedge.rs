@@ -57,6 +57,8 @@ impl Hedge {
                         }
                         Poll::Pending => {}
                     }
+                } else if exchange.poll_left(context, exchange.request.may_half_close()).is_ready() {
+                    return Poll::Ready(Err(Err(TryError::Downstream(ProxyError::ClientClosed))));
                 }
                 self.poll(context, exchange).map(Ok)
             })
@@ -165,7 +167,11 @@ async fn run(
         if let Poll::Ready(result) = stream.poll_read_ready(context) {
             return Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed));
         }
-        if timer.poll_fired(context) { Poll::Ready(Err(ProxyError::ResponseTimeout)) } else { Poll::Pending }
+        if timer.poll_fired(context) {
+            stream.handle_timeout();
+            return Poll::Ready(Err(ProxyError::ResponseTimeout));
+        }
+        Poll::Pending
     });
     answered.await?;
     // An end is no answer.

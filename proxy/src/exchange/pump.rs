@@ -69,6 +69,7 @@ pub(super) struct Exchange<'a> {
     pub(super) upstream: Connection,
     /// End of this try; once its answer has begun, of the whole exchange.
     limit: Deadline,
+    began: Deadline,
     /// How much of `request.out` has been written.
     sent: usize,
     /// Chunks of the request's body on their way up, and how much of them has been written.
@@ -103,8 +104,10 @@ pub(super) struct Exchange<'a> {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
+        let began = client.open.worker.timers.now();
         let mut exchange = Self {
             limit,
+            began,
             client,
             request,
             upstream,
@@ -162,19 +165,42 @@ impl<'a> Exchange<'a> {
         if self.status == 0 && self.poll_send_answer(context).is_err() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
         }
+        if self.poll_left(context, self.request.may_half_close()).is_ready() {
+            return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
+        }
         if self.client.timer.poll_fired(context) {
             if self.holding {
                 // Long enough: what is there goes out, the rest follows as it comes.
                 self.holding = false;
                 return Poll::Ready(Ok(()));
             }
-            return Poll::Ready(Err(match (self.upload, self.starved) {
-                (Upload::Sending, true) => TryError::Downstream(ProxyError::BodyTimeout),
-                (Upload::Sending, false) => TryError::Upstream(ProxyError::SendTimeout),
-                _ => TryError::Upstream(ProxyError::ResponseTimeout),
-            }));
+            let error = match (self.upload, self.starved) {
+                (Upload::Sending, true) => return Poll::Ready(Err(TryError::Downstream(ProxyError::BodyTimeout))),
+                (Upload::Sending, false) => ProxyError::SendTimeout,
+                _ => ProxyError::ResponseTimeout,
+            };
+            self.handle_timeout();
+            return Poll::Ready(Err(TryError::Upstream(error)));
         }
         Poll::Pending
+    }
+
+    /// Whether the client has left. One that the upload waits for is read from there.
+    pub(super) fn poll_left(&mut self, context: &mut Context<'_>, may_end: bool) -> Poll<()> {
+        if self.upload == Upload::Sending && self.starved {
+            return Poll::Pending;
+        }
+        self.client.presence(may_end).0.poll_left(context)
+    }
+
+    /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this exchange alone.
+    fn handle_timeout(&self) {
+        self.upstream.stream.handle_timeout();
+        let silent = self.status == 0 && self.interims == 0 && self.upstream.input.is_empty();
+        if let (true, true, Some(backend)) = (silent, self.upstream.reused, self.request.report.backend) {
+            let cells = &self.client.open.worker.cells;
+            self.request.view.services[self.request.service].upstreams[backend].pool.doubt(self.began, cells);
+        }
     }
 
     /// Reads from the backend before its answer is passed on.
@@ -448,10 +474,15 @@ impl<'a> Exchange<'a> {
         }
         self.client.stream.poll_drive(context);
         self.upstream.stream.poll_drive(context);
+        // One that gets its answer may have said all; a connection that has failed has nobody at its end.
+        if self.poll_left(context, true).is_ready() {
+            return Poll::Ready(Delivered::ClientGone);
+        }
         if self.client.timer.poll_fired(context) {
             return Poll::Ready(if starved_by_client {
                 Delivered::ClientGone
             } else {
+                self.handle_timeout();
                 Delivered::CutOff(ProxyError::ResponseTimeout)
             });
         }

@@ -2,13 +2,21 @@
 
 use super::{View, Worker};
 use crate::perip::Place;
+use crate::timer::Deadline;
 use ringway_config::model::{Listener, Protocol};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How long a connection that has not asked yet may wait with that, at least, when its listener goes.
+const LAST_CALL: Duration = Duration::from_secs(2);
+/// How long one that has asked may wait for its next request, at least: who was served a moment ago may be about to ask again, and
+/// learns from the answer that he is to go.
+const QUIET_TIME: Duration = Duration::from_secs(1);
 
 /// What makes a listener the same one after a reload: a name may change, sockets and connections stay.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,6 +81,8 @@ pub(crate) struct Gate {
     /// Who takes its socket over, once it closes.
     pub(crate) heir: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
+    /// While it closes: when the last of its idle connections is to go.
+    pub(super) leave_until: Cell<Deadline>,
     pub(crate) connections: Cell<usize>,
     pub(crate) stop: Notify,
     /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
@@ -117,6 +127,19 @@ impl OpenConnection {
     /// Whether this connection should end after what it is doing.
     pub(crate) fn is_closing(&self) -> bool {
         self.worker.is_draining() || self.gate.closing.get()
+    }
+
+    /// How long this connection may stay without a request, once its listener goes: each its own time, so that clients do not
+    /// all come back at once.
+    pub(crate) fn leave_after(&self, asked: bool) -> Duration {
+        let left = self.gate.leave_until.get().since(self.worker.timers.now());
+        let least = match asked {
+            true if self.worker.spreads() => QUIET_TIME,
+            true => Duration::ZERO,
+            false => LAST_CALL,
+        };
+        let span = left.saturating_sub(least).as_millis().try_into().unwrap_or(u64::MAX);
+        least + Duration::from_millis(self.worker.random() % span.saturating_add(1))
     }
 }
 

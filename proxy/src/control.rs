@@ -1,5 +1,6 @@
 //! The control side: starts the workers, applies configurations all or nothing, drains.
 
+use crate::files;
 use crate::fleet::TopologySource;
 use crate::perip::PerIp;
 use crate::shadow::group_of;
@@ -52,6 +53,8 @@ pub(crate) struct Control {
     pub(crate) started: Instant,
     pub(crate) draining: AtomicBool,
     pub(crate) workers: usize,
+    /// Where the admin listener is bound to, if there is one.
+    pub(crate) admin: Option<SocketAddr>,
     /// Says where the topology stands, if there is a control plane.
     pub(crate) topology: OnceLock<TopologySource>,
     shared: Arc<Shared>,
@@ -93,7 +96,7 @@ pub enum StartError {
     #[error(transparent)]
     Reload(#[from] ReloadError),
     /// The admin listener's address cannot be bound.
-    #[error("bind the admin listener to {address}: {source}")]
+    #[error("bind the admin listener to {address}: {source}{}", remedy(*.address, .source))]
     Admin {
         /// Its address.
         address: SocketAddr,
@@ -112,7 +115,7 @@ pub enum ReloadError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// A listener's address cannot be bound.
-    #[error("bind listener {name:?} to {address}: {source}")]
+    #[error("bind listener {name:?} to {address}: {source}{}", remedy(*.address, .source))]
     Bind {
         /// The listener.
         name: String,
@@ -135,6 +138,27 @@ pub enum ReloadError {
     /// The proxy is ending.
     #[error("the proxy is draining")]
     Draining,
+}
+
+/// What to do about an address that cannot be bound.
+fn remedy(address: SocketAddr, why: &std::io::Error) -> String {
+    let port = address.port();
+    match why.kind() {
+        std::io::ErrorKind::PermissionDenied if port < 1024 => format!(
+            "; ports below 1024 need CAP_NET_BIND_SERVICE (systemd: `AmbientCapabilities=CAP_NET_BIND_SERVICE`, a binary: \
+             `setcap cap_net_bind_service=+ep`), or write a port above {port}, such as {}",
+            port + 8000
+        ),
+        std::io::ErrorKind::AddrInUse => format!("; `ss -lnp sport = :{port}` says who has it"),
+        std::io::ErrorKind::AddrNotAvailable => {
+            let any = if address.is_ipv6() { "[::]" } else { "0.0.0.0" };
+            format!(
+                "; no interface of this machine has {}: write one's address, or `{any}:{port}` for all",
+                address.ip()
+            )
+        }
+        _ => String::new(),
+    }
 }
 
 /// A configuration that is in force.
@@ -167,6 +191,7 @@ impl Proxy {
             tls: Box::default(),
             identity_fields: Box::default(),
             files_digest: 0,
+            certificates: Box::default(),
             shadow: None,
         }));
         let shared = Arc::new(Shared {
@@ -205,6 +230,7 @@ impl Proxy {
             started: Instant::now(),
             draining: AtomicBool::new(false),
             workers,
+            admin: config.admin.as_ref().map(|admin| admin.address),
             topology: OnceLock::new(),
             shared,
             registry: Registry::default(),
@@ -225,6 +251,7 @@ impl Proxy {
             metrics::counter!(catalogue::RELOADS.name, "result" => result).absolute(0);
         }
         metrics::gauge!(catalogue::RELOAD_LAST_OK.name).set(1.0);
+        tokio::spawn(files::watch_ends(Arc::clone(&control.current)));
         if let Some(socket) = admin {
             tokio::spawn(admin::serve(Arc::clone(&control), socket));
         }
@@ -325,7 +352,9 @@ impl Control {
     pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
         let loaded = match &self.source {
             Source::Memory => Err(ReloadError::NoFile),
-            Source::File(path) => ringway_config::load_file(path).map_err(ReloadError::Invalid),
+            Source::File(path) => {
+                ringway_config::load_file(path).and_then(files::verified).map_err(ReloadError::Invalid)
+            }
             Source::Joined(load) => load().map_err(ReloadError::Invalid),
         };
         let result = loaded.and_then(|loaded| {

@@ -4,6 +4,7 @@ use super::health::{health_check, outlier};
 use super::key::sources;
 use super::text::{address, header_value, is_token, name, nonzero, path_text, unique};
 use crate::decode::{At, Findings};
+use crate::files::{FileUse, Need};
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName};
 use ringway_health::{PanicMode, SlowStartParams};
@@ -11,6 +12,8 @@ use ringway_ring::{
     AllFull, BoundParams, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
     ShedParams, is_prime,
 };
+use std::collections::HashMap;
+use std::net::SocketAddr;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
     if root.services.value.is_empty() && !root.services.value.lost && root.control.is_none() {
@@ -144,7 +147,10 @@ fn service_model(
 fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) -> Option<model::UpstreamTls> {
     let section = &at.value;
     let own = match (&section.certificate, &section.key) {
-        (Some(certificate), Some(key)) => Some((certificate.value.clone().into(), key.value.clone().into())),
+        (Some(certificate), Some(key)) => {
+            findings.names_pair(certificate, key, Need::Serving);
+            Some((certificate.value.clone().into(), key.value.clone().into()))
+        }
         (None, None) => None,
         (Some(alone), None) | (None, Some(alone)) => {
             findings.error(
@@ -156,6 +162,9 @@ fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) ->
             return None;
         }
     };
+    if section.verify.value {
+        findings.names_file(section.ca.as_ref(), FileUse::Authorities, Need::Serving);
+    }
     Some(model::UpstreamTls {
         sni: section.sni.as_ref().map(|at| header_value(at, findings)),
         ca: section.ca.as_ref().map(|at| at.value.clone().into()),
@@ -216,7 +225,11 @@ fn backends(
         );
     }
     unique(list.iter().map(|backend| &backend.value.id), "backend", findings);
-    if !list.is_empty() && list.iter().all(|backend| backend.value.weight.value.0 == 0 || backend.value.drain.value) {
+    shared_addresses(list, findings);
+    if !list.is_empty()
+        && !list.lost
+        && list.iter().all(|backend| backend.value.weight.value.0 == 0 || backend.value.drain.value)
+    {
         findings.warning(
             section.backends.place,
             "nothing_takes_traffic",
@@ -271,6 +284,23 @@ fn backends(
             })
         })
         .collect()
+}
+
+/// Two ids on one address are one backend that is checked, counted and bounded twice.
+fn shared_addresses(list: &[At<schema::BackendSection>], findings: &mut Findings) {
+    let mut seen: HashMap<SocketAddr, &str> = HashMap::new();
+    for backend in list {
+        let (id, at) = (&backend.value.id.value, &backend.value.address);
+        let Ok(address) = at.value.parse::<SocketAddr>() else { continue };
+        if let Some(other) = seen.insert(address, id).filter(|other| other != id) {
+            findings.warning(
+                at.place,
+                "shared_address",
+                format!("{address} is the address of {other:?} already: one backend with two shares, two loads and two healths"),
+                "correct the address; for a larger share, give one of them a higher `weight` and remove the other",
+            );
+        }
+    }
 }
 
 fn seed(seed: Option<&At<String>>) -> u64 {
@@ -329,6 +359,22 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
     }
 }
 
+/// Names that browsers take with certain attributes only (RFC 6265bis, section 4.1.3).
+fn cookie_prefix(section: &schema::AffinityCookieSection, findings: &mut Findings) {
+    let name = section.name.value.to_ascii_lowercase();
+    let (is_host, is_secure) = (name.starts_with("__host-"), name.starts_with("__secure-"));
+    let (message, help) = match (&section.domain, section.path.value.as_str()) {
+        _ if (is_host || is_secure) && !section.secure.value => ("that is not `Secure`", "write `secure: true`"),
+        (Some(_), _) if is_host => ("with a `Domain`", "remove `domain`, or call it `__Secure-...`"),
+        (None, path) if is_host && path != "/" => {
+            ("whose path is not `/`", "write `path: /`, or call it `__Secure-...`")
+        }
+        _ => return,
+    };
+    let message = format!("browsers refuse a cookie of the name `{}` {message}", section.name.value);
+    findings.warning(section.name.place, "insecure_cookie", message, help);
+}
+
 fn affinity_cookie(section: &schema::AffinityCookieSection, findings: &mut Findings) -> Option<model::AffinityCookie> {
     if !is_token(&section.name.value) {
         let message = format!("`{}` is not a cookie's name", section.name.value);
@@ -367,6 +413,7 @@ fn affinity_cookie(section: &schema::AffinityCookieSection, findings: &mut Findi
             "write `secure: true`",
         );
     }
+    cookie_prefix(section, findings);
     let mut attributes = format!("; Path={path}");
     if !section.ttl.value.is_zero() {
         attributes.push_str(&format!("; Max-Age={}", section.ttl.value.as_secs().max(1)));

@@ -220,7 +220,6 @@ pub(crate) async fn stop_signal() -> std::io::Result<()> {
 
 /// Drains; a second signal ends it at once.
 pub(crate) async fn end(proxy: Proxy) -> anyhow::Result<ExitCode> {
-    tracing::info!("draining: no new connections, requests in flight may end");
     let drained = tokio::select! {
         drained = proxy.drain() => drained,
         ended = stop_signal() => {

@@ -147,3 +147,138 @@ fn drained_backend_gets_no_new_keys_and_keeps_what_it_has() {
         assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
     }
 }
+
+/// What the running proxy says of each backend of the walk: its requests in flight, its cap.
+fn caps(ringway: &Ringway) -> BTreeMap<String, (u64, u64)> {
+    let explained: serde_json::Value =
+        serde_json::from_slice(&get(ringway.admin, "/explain?service=s&key=k").unwrap().body).unwrap();
+    let entry = |backend: &serde_json::Value| {
+        let number = |name: &str| backend[name].as_u64().unwrap();
+        (backend["id"].as_str().unwrap().to_owned(), (number("in_flight"), number("cap")))
+    };
+    explained["walk"].as_array().unwrap().iter().map(entry).collect()
+}
+
+fn on(ringway: &Ringway, id: &str) -> u64 {
+    let status = ringway.status();
+    let backends = status["services"][0]["backends"].as_array().unwrap();
+    let found = backends.iter().find(|backend| backend["id"] == id);
+    found.map_or(0, |backend| backend["in_flight"].as_u64().unwrap())
+}
+
+const STRICT: &str = "balance: { hash_key: [ { header: x-key } ], bounded_load: { preset: strict, all_full: reject } }\n\
+                      timeouts: { response: 60s }";
+
+#[test]
+fn backend_that_drains_and_empties_leaves_the_others_their_room() {
+    let fleet = fleet();
+    let listen = free_address();
+    let config = simple(listen, STRICT, &addresses(&fleet));
+    let ringway = Ringway::start(&config);
+    let mut requests: Vec<_> = (0..40).map(|key| request(listen, key)).collect();
+    wait_for("all to be in flight", || (in_flight(&ringway) == 40).then_some(()));
+    let drained = on(&ringway, "d");
+    assert!(drained > 0);
+    ringway.reconfigure(&config.replace("id: d,", "id: d, drain: true,"));
+    let expected = |live: u64| (1.25 * (live + 1) as f64 / 3.0).ceil() as u64;
+    let check = |what: &str, live: u64| {
+        for (id, (_, cap)) in caps(&ringway).into_iter().filter(|(id, _)| id != "d") {
+            assert_eq!(cap, expected(live), "{id} {what}");
+        }
+    };
+    check("while it drains", 40 - drained);
+    *fleet[3].open.lock().unwrap() = true;
+    wait_for("it to be empty", || (on(&ringway, "d") == 0).then_some(()));
+    check("when it has drained", 40 - drained);
+    // Together the caps leave room for everybody who comes.
+    let live = in_flight(&ringway);
+    requests.extend((40..52).map(|key| request(listen, key)));
+    wait_for("nobody to be refused", || (in_flight(&ringway) == live + 12).then_some(()));
+    fleet.iter().for_each(|gated| *gated.open.lock().unwrap() = true);
+    for mut stream in requests {
+        assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
+    }
+}
+
+#[test]
+fn sessions_of_a_backend_that_has_gone_widen_nobodys_bound() {
+    let fleet = fleet();
+    let listen = free_address();
+    let config = simple(listen, STRICT, &addresses(&fleet));
+    let ringway = Ringway::start(&config);
+    let requests: Vec<_> = (0..40).map(|key| request(listen, key)).collect();
+    wait_for("all to be in flight", || (in_flight(&ringway) == 40).then_some(()));
+    let gone = on(&ringway, "d");
+    let line = format!("      - {{ id: d, address: \"{}\" }}\n", fleet[3].backend.address);
+    for round in 0..2 {
+        ringway.reconfigure(&config.replace(&line, ""));
+        let expected = (1.25 * (40 - gone + 1) as f64 / 3.0).ceil() as u64;
+        assert!(caps(&ringway).values().all(|(_, cap)| *cap == expected), "{:?} {expected} {round}", caps(&ringway));
+        // It comes back, and is not empty.
+        ringway.reconfigure(&config);
+        assert_eq!(caps(&ringway)["d"], (gone, 13), "{round}");
+    }
+    fleet.iter().for_each(|gated| *gated.open.lock().unwrap() = true);
+    for mut stream in requests {
+        assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
+    }
+    wait_for("all to have ended", || (in_flight(&ringway) == 0).then_some(()));
+    assert!(caps(&ringway).values().all(|(in_flight, cap)| (*in_flight, *cap) == (0, 1)), "{:?}", caps(&ringway));
+}
+
+#[test]
+fn all_full_holds_for_every_policy_and_limit() {
+    let keyed = "hash_key: [ { header: x-key } ], ";
+    let policies = ["round_robin", "random", "p2c", "least_request", "peak_ewma", "first", "ring", "maglev", "hrw"];
+    for policy in policies {
+        let keys = if matches!(policy, "ring" | "maglev" | "hrw") { keyed } else { "" };
+        for all_full in ["queue", "reject"] {
+            let fleet = [gated("a"), gated("b")];
+            let listen = free_address();
+            let service = format!(
+                "balance: {{ policy: {policy}, {keys}bounded_load: {{ preset: \"off\", all_full: {all_full}, queue: {{ timeout: 60s }} }} }}\n\
+                 timeouts: {{ response: 60s }}"
+            );
+            // One of them is of a tier of its own: a limit is one in every tier.
+            let config = simple(listen, &service, &addresses(&fleet))
+                .replace("      - { id:", "      - { requests_max: 1, id:")
+                .replace("id: b,", "id: b, tier: 1,");
+            let ringway = Ringway::start(&config);
+            let held: Vec<_> = (0..2).map(|key| request(listen, key)).collect();
+            wait_for("one request on each", || (in_flight(&ringway) == 2).then_some(()));
+            let mut others: Vec<_> = (2..4).map(|key| request(listen, key)).collect();
+            if all_full == "queue" {
+                wait_for("them to wait", || (ringway.status()["services"][0]["waiting"] == 2).then_some(()));
+            } else {
+                for stream in &mut others {
+                    let refused = read_answer(stream, true).unwrap();
+                    let reason = refused.header("x-ringway-reason");
+                    assert_eq!((refused.status, reason), (503, Some("all_backends_full")), "{policy}");
+                }
+                others.clear();
+            }
+            fleet.iter().for_each(|gated| *gated.open.lock().unwrap() = true);
+            for mut stream in held.into_iter().chain(others) {
+                assert_eq!(read_answer(&mut stream, true).unwrap().status, 200, "{policy} {all_full}");
+            }
+            assert!(fleet.iter().all(|gated| gated.most.load(Ordering::SeqCst) <= 1));
+        }
+    }
+}
+
+#[test]
+fn member_without_a_table_entry_is_the_last_resort_and_check_says_so() {
+    let light = Backend::echo("light");
+    let listen = free_address();
+    let service = "balance: { policy: maglev, table_size: 997, hash_key: [ { header: x-key } ] }";
+    let config = simple(listen, service, &[("heavy", free_address()), ("light", light.address)])
+        .replace("id: heavy,", "id: heavy, weight: 1600,");
+    let config = config.replace("id: light,", "id: light, weight: 1,");
+    let ringway = Ringway::start(&config);
+    for key in 0..20 {
+        assert_eq!(get_with(listen, "/", &format!("X-Key: {key}\r\n")).unwrap().text(), "light");
+    }
+    let checked = common::ringway(&["check", path_text(&ringway.config)]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
+    assert!(said.contains("no_table_entry") && said.contains("\"light\"") && said.contains("write `1601`"), "{said}");
+}

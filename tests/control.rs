@@ -199,14 +199,17 @@ fn registrations_live_as_long_as_their_heartbeats() {
     let cluster = Cluster::of(1, "");
     let url = &cluster.urls[0];
     let body = json!({ "address": "10.0.0.1:80" });
-    let first = curl(url, "PUT", "/v1/objects/backend/s/a?ttl=1500ms", &body);
+    // A heartbeat takes as long as the machine lets it: the life of a lease must be longer than that.
+    let ttl = Duration::from_millis(1500).mul_f64(slowness());
+    let path = format!("/v1/objects/backend/s/a?ttl={}ms", ttl.as_millis());
+    let first = curl(url, "PUT", &path, &body);
     assert_eq!(first.status, 200, "{first:?}");
     let lease = first.json()["lease"].as_u64().unwrap();
     let stay = json!({ "address": "10.0.0.2:80" });
     assert_eq!(curl(url, "PUT", "/v1/objects/backend/s/b", &stay).status, 200);
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(3) {
-        let again = curl(url, "PUT", "/v1/objects/backend/s/a?ttl=1500ms", &body);
+    while began.elapsed() < 2 * ttl {
+        let again = curl(url, "PUT", &path, &body);
         assert_eq!(
             (again.status, &again.json()["changed"], again.json()["lease"].as_u64()),
             (200, &json!(0), Some(lease))
@@ -217,7 +220,8 @@ fn registrations_live_as_long_as_their_heartbeats() {
     assert_eq!(curl(url, "GET", "/v1/objects/backend/s/b", &Value::Null).status, 200, "it has no lease");
     assert_eq!(curl(url, "PUT", &format!("/v1/leases/{lease}"), &Value::Null).status, 404);
     // Locks: the later holder has the greater token.
-    let acquire = |owner: &str| cluster.control(&["lock", "acquire", "job", "--ttl", "1s", "--owner", owner, "--json"]);
+    let ttl = format!("{}ms", Duration::from_secs(1).mul_f64(slowness()).as_millis());
+    let acquire = |owner: &str| cluster.control(&["lock", "acquire", "job", "--ttl", &ttl, "--owner", owner, "--json"]);
     let first = acquire("one");
     let token = first.json()["token"].as_u64().unwrap_or_else(|| panic!("{}", first.text()));
     let refused = acquire("two");
@@ -244,7 +248,14 @@ fn watchers_see_every_change_and_resume_where_they_were() {
     let watch = |from: &str, accept: &str| {
         let out = run(
             "curl",
-            &["-sN", "--max-time", "1", "-H", &format!("Accept: {accept}"), &format!("{url}/v1/watch{from}")],
+            &[
+                "-sN",
+                "--max-time",
+                &slowness().ceil().to_string(),
+                "-H",
+                &format!("Accept: {accept}"),
+                &format!("{url}/v1/watch{from}"),
+            ],
         );
         out.text()
     };

@@ -133,6 +133,8 @@ fn flows_stay_where_they_are_while_backends_come_and_go() {
         (status["services"][0]["in_flight"] == 0 && ringway.metric("ringway_downstream_connections") == 0.0)
             .then_some(())
     });
+    let class = |name: &str| ringway.metric(&format!("ringway_requests_total{{service=\"s\",class=\"{name}\"}}"));
+    assert_eq!((class("session"), class("2xx"), class("5xx")), (18.0, 0.0, 0.0));
     let moved = clients.iter().filter(|client| ask(client, "x").unwrap().starts_with('a')).count();
     assert_eq!(moved, 0, "a drained backend gets no new flow");
 }
@@ -173,6 +175,49 @@ fn flows_are_bounded() {
     // Who has a flow keeps it.
     let status = ringway.status();
     assert_eq!(status["services"][0]["in_flight"], served);
+}
+
+#[test]
+fn datagrams_of_both_families_come_by_one_listener_and_are_answered_from_where_they_went() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("SKIPPED: there is no IPv6 here");
+        return;
+    }
+    let echo = Echo::start("a");
+    let listen: SocketAddr = format!("[::]:{}", free_port()).parse().unwrap();
+    let config = simple(listen, "", &[("a", echo.address)])
+        .replace("service: s } ]", "protocol: udp, service: s } ]")
+        .replace("workers: 2", "workers: 2\naccess_log: { format: text, target: stderr }");
+    let ringway = Ringway::start(&config);
+    for (own, to) in [("127.0.0.1:0", "127.0.0.3"), ("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "[::1]")] {
+        let client = UdpSocket::bind(own).unwrap();
+        // Takes datagrams from there alone.
+        client.connect(format!("{to}:{}", listen.port())).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        assert_eq!(wait_for("an answer", || ask(&client, "x")), "a:x");
+    }
+    drop(ringway);
+}
+
+#[test]
+fn flows_max_holds_over_all_workers() {
+    let echo = Echo::start("a");
+    let (_ringway, listen, _) = proxy("idle: 600s, flows_max: 3", "balance: {}", &[("a", echo.address)]);
+    let clients: Vec<UdpSocket> = (0..24).map(|_| client(listen)).collect();
+    let mut served = vec![false; clients.len()];
+    let look = |served: &mut Vec<bool>| {
+        for (client, served) in clients.iter().zip(served) {
+            client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            *served = *served || ask(client, "x").is_some();
+        }
+    };
+    let count = |served: &[bool]| served.iter().filter(|served| **served).count();
+    wait_for("places to be taken", || {
+        look(&mut served);
+        (count(&served) >= 3).then_some(())
+    });
+    look(&mut served);
+    assert_eq!(count(&served), 3);
 }
 
 #[test]
@@ -242,4 +287,30 @@ fn flows_that_nobody_answers_make_room_for_others() {
     let now = flows();
     assert!(before.iter().all(|socket| asks(socket, b"once more")));
     assert_eq!(flows(), now);
+}
+
+#[test]
+fn the_first_datagram_that_nobody_takes_counts_although_its_client_sends_no_more() {
+    let mut fleet: Vec<(&str, Echo)> = ["a", "b", "c"].into_iter().map(|name| (name, Echo::start(name))).collect();
+    let targets: Vec<(&str, SocketAddr)> = fleet.iter().map(|(name, echo)| (*name, echo.address)).collect();
+    let (ringway, listen, _) = proxy("idle: 600s", "", &targets);
+    // All clients of one address have one owner.
+    let owner = ask(&client(listen), "x").unwrap().split(':').next().unwrap().to_owned();
+    let index = fleet.iter().position(|(name, _)| *name == owner).unwrap();
+    let (owner, echo) = fleet.remove(index);
+    let gone = echo.address;
+    drop(echo);
+    wait_for("the owner to be gone", || UdpSocket::bind(gone).ok().map(drop));
+    // One datagram, from a port of its own, that nobody waits for an answer to.
+    client(listen).send(b"lost").unwrap();
+    wait_for("its failure to count", || (backend_status(&ringway, owner)["state"] == "ejected").then_some(()));
+    assert_eq!(ringway.metric(&format!("ringway_backend_failures_total{{service=\"s\",backend=\"{owner}\"}}")), 1.0);
+    assert_eq!(ringway.metric("ringway_proxy_errors_total{service=\"s\",reason=\"refused\"}"), 1.0);
+    for number in 0..40 {
+        let client = client(listen);
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let answer = ask(&client, &format!("{number}")).expect("another backend takes the flow");
+        assert!(!answer.starts_with(owner), "{answer}");
+    }
+    assert_eq!(ringway.metric(&format!("ringway_backend_failures_total{{service=\"s\",backend=\"{owner}\"}}")), 1.0);
 }

@@ -62,6 +62,7 @@ fn pick(criterion: &mut Criterion) {
             });
             let policy = PolicyParams::Ring(RingParams::default());
             let backends = Group::build(policy, bound, members, Arc::new(Total::new(2))).unwrap();
+            backends.install();
             let mut state = 1;
             group.bench_function(BenchmarkId::new(name, count), |bencher| {
                 bencher.iter(|| {

@@ -3,6 +3,7 @@
 
 mod actions;
 mod control;
+mod cookies;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
@@ -16,6 +17,7 @@ use crate::model::{self, HostMatch, PathMatch, Protocol};
 use crate::schema::{self, ProtocolName};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use text::{address, header_name, literal, method, name, nonzero, path_text, unique};
 
 /// The services' names.
@@ -46,14 +48,17 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
                 {
                     split.key = first.hash_key.clone();
                 }
+                cookies::hold_arms(split, &services);
             }
         }
         Some(listener)
     });
     let listeners: Vec<Option<model::Listener>> = listeners.collect();
+    cookies::collisions(root, &listeners, &services, findings);
     let access_log = access_log(&root.access_log.value, findings);
     findings.names_file(root.shadow.as_ref(), FileUse::Shadow, Need::Serving);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
+    let drain_spread = drain_spread(root, findings);
     let control = control::control(root, findings);
     if findings.has_errors() {
         return None;
@@ -67,11 +72,27 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         access_log,
         zone: root.zone.as_ref().map(|at| at.value.clone()),
         shadow: root.shadow.as_ref().map(|at| at.value.clone().into()),
+        drain_delay: root.drain_delay.value,
         drain_timeout: root.drain_timeout.value,
+        drain_spread,
         control,
         listeners: listeners.into_iter().flatten().collect(),
         services: services.into_iter().flatten().collect(),
     })
+}
+
+fn drain_spread(root: &schema::Root, findings: &mut Findings) -> Duration {
+    let timeout = root.drain_timeout.value;
+    let Some(spread) = &root.drain_spread else { return timeout / 4 };
+    if spread.value > timeout {
+        findings.error(
+            spread.place,
+            "bad_duration",
+            format!("`drain_spread` is longer than `drain_timeout`, which is {timeout:?}: connections would be cut before their time"),
+            "write at most half of `drain_timeout`, or nothing",
+        );
+    }
+    spread.value
 }
 
 fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
@@ -154,11 +175,56 @@ fn listeners(root: &schema::Root, services: &Names<'_>, findings: &mut Findings)
         );
     }
     unique(root.listeners.value.iter().map(|listener| &listener.value.name), "listener", findings);
-    root.listeners.value.iter().map(|listener| listener_model(&listener.value, services, findings)).collect()
+    let list = root.listeners.value.iter();
+    let models = list.map(|listener| {
+        let v6_only = v6_only(&listener.value, root, findings);
+        listener_model(&listener.value, v6_only, services, findings)
+    });
+    models.collect()
+}
+
+/// Whether a listener leaves IPv4 to others.
+fn v6_only(section: &schema::ListenerSection, root: &schema::Root, findings: &mut Findings) -> bool {
+    let Ok(address) = section.address.value.parse::<SocketAddr>() else { return false };
+    let takes_both = address.is_ipv6() && address.ip().is_unspecified();
+    if let Some(said) = &section.v6_only {
+        if !takes_both && !(said.value && address.is_ipv6()) {
+            findings.error(
+                said.place,
+                "bad_v6_only",
+                format!("`{}` has one family in any case: `v6_only` is for `[::]`", section.address.value),
+                format!("remove it, or write `address: \"[::]:{}\"`", address.port()),
+            );
+        }
+        return said.value;
+    }
+    if !takes_both {
+        return address.is_ipv6();
+    }
+    if address.port() == 0 {
+        return false;
+    }
+    let is_udp = |section: &schema::ListenerSection| section.protocol.value == ProtocolName::Udp;
+    let rival = |at: &At<String>| {
+        let rival = at.value.parse::<SocketAddr>();
+        rival.is_ok_and(|rival| rival.is_ipv4() && rival.port() == address.port()).then(|| at.value.clone())
+    };
+    let others = root.listeners.value.iter().filter(|other| is_udp(&other.value) == is_udp(section));
+    let admin = Some(&root.admin.value).filter(|admin| admin.enabled.value && !is_udp(section));
+    let addresses = others.map(|other| &other.value.address).chain(admin.map(|admin| &admin.address));
+    let Some(other) = addresses.filter_map(rival).next() else { return false };
+    findings.warning(
+        section.address.place,
+        "v6_only",
+        format!("`{}` takes IPv6 alone, because `{other}` has the same port", section.address.value),
+        "write `v6_only: true` to say so, or give the other its own port",
+    );
+    true
 }
 
 fn listener_model(
     section: &schema::ListenerSection,
+    v6_only: bool,
     services: &Names<'_>,
     findings: &mut Findings,
 ) -> Option<model::Listener> {
@@ -178,6 +244,7 @@ fn listener_model(
     Some(model::Listener {
         name: section.name.value.clone(),
         address: address?,
+        v6_only,
         protocol,
         tls,
         proxy_protocol,
@@ -415,7 +482,9 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
     let conditions = &section.r#match.value;
     let host = conditions.host.as_ref().map(|host| {
         let text = host.value.to_ascii_lowercase();
-        let bare = text.strip_prefix("*.").unwrap_or(&text);
+        // With or without the dot of the root, it is one name.
+        let text = text.strip_suffix('.').unwrap_or(&text);
+        let bare = text.strip_prefix("*.").unwrap_or(text);
         if bare.is_empty() || bare.contains(['*', '/', ' ']) || bare.contains(':') && !bare.starts_with('[') {
             findings.error(
                 host.place,
@@ -424,7 +493,7 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
                 "write `api.example.com` or `*.example.com`, without port",
             );
         }
-        if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text) }
+        if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text.to_owned()) }
     });
     let path = match (&conditions.path, &conditions.path_prefix) {
         (Some(path), Some(_)) => {
@@ -525,6 +594,7 @@ fn target(
                         service: service_index(&arm.value.service, services, findings)?,
                         weight: arm.value.weight.value.0 as u32,
                         salt: xxhash_rust::xxh3::xxh3_64(arm.value.service.value.as_bytes()),
+                        cookie: None,
                     })
                 })
                 .collect();
@@ -574,13 +644,25 @@ fn http_listener(
         );
     }
     let timeouts = &section.timeouts.value;
-    for (at, name) in [(&timeouts.idle, "idle"), (&timeouts.head, "head"), (&timeouts.body_idle, "body_idle")] {
+    for (at, name) in [
+        (&timeouts.idle, "idle"),
+        (&timeouts.head, "head"),
+        (&timeouts.body_idle, "body_idle"),
+        (&timeouts.rate_window, "rate_window"),
+    ] {
         nonzero(at, name, findings);
+    }
+    if let Some(at) = &timeouts.write_idle {
+        nonzero(at, "write_idle", findings);
     }
     Some(model::HttpListener {
         routes,
         forwarded: model::Forwarded {
             trusted,
+            source: match forwarded.source.value {
+                schema::ForwardedSourceName::XForwardedFor => model::ForwardedSource::XForwardedFor,
+                schema::ForwardedSourceName::Forwarded => model::ForwardedSource::Forwarded,
+            },
             x_forwarded: forwarded.x_forwarded.value,
             forwarded: forwarded.forwarded.value,
         },
@@ -588,10 +670,17 @@ fn http_listener(
         fields_max: section.fields_max.value.0 as usize,
         explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
+        allow_half_close: section.allow_half_close.value,
         timeouts: model::ClientTimeouts {
             idle: timeouts.idle.value,
             head: timeouts.head.value,
             body_idle: timeouts.body_idle.value,
+            write_idle: timeouts.write_idle.as_ref().map_or(timeouts.body_idle.value, |at| at.value),
+            read_rate_min: timeouts.read_rate_min.value.0 as u32,
+            write_rate_min: timeouts.write_rate_min.value.0 as u32,
+            rate_window: timeouts.rate_window.value,
+            body_total: timeouts.body_total.value,
+            write_total: timeouts.write_total.value,
         },
         h2: model::H2 {
             enabled: section.h2.value.enabled.value,
@@ -615,7 +704,16 @@ fn networks(list: &[At<String>], findings: &mut Findings) -> Vec<ipnet::IpNet> {
                     "write for example `10.0.0.0/8` or `::1/128`",
                 );
             }
-            network.ok()
+            network.ok().map(canonical)
         })
         .collect()
+}
+
+/// A network of IPv4 addresses mapped into IPv6 is the IPv4 network: addresses are compared in that form.
+fn canonical(network: ipnet::IpNet) -> ipnet::IpNet {
+    let mapped = match network {
+        ipnet::IpNet::V4(_) => None,
+        ipnet::IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+    };
+    mapped.and_then(|(address, bits)| ipnet::Ipv4Net::new(address, bits).ok()).map_or(network, Into::into)
 }

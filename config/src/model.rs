@@ -21,7 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use regex::bytes::Regex;
 use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
-use ringway_ring::{BoundParams, HotParams, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, BoundParams, HotParams, PolicyParams, ShedParams};
 
 /// A whole configuration, valid.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +36,12 @@ pub struct Config {
     pub zone: Option<String>,
     /// A file whose placements are compared with these on live traffic.
     pub shadow: Option<std::path::PathBuf>,
+    /// Between the signal, when readiness is withdrawn, and the drain.
+    pub drain_delay: Duration,
     /// How long a drain may take (SIGTERM, removed listeners).
     pub drain_timeout: Duration,
+    /// Idle connections of listeners that go close one by one within this time; zero is at once.
+    pub drain_spread: Duration,
     /// The control plane, or none.
     pub control: Option<Control>,
     /// Addresses that accept traffic, in file order.

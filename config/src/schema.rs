@@ -29,6 +29,10 @@ choice! {
     ProtocolName { "http" => Http, "tcp" => Tcp, "udp" => Udp }
 }
 choice! {
+    /// The fields that say who the client is.
+    ForwardedSourceName { "x_forwarded_for" => XForwardedFor, "forwarded" => Forwarded }
+}
+choice! {
     /// A version of TLS.
     TlsVersionName { "1.2" => Tls12, "1.3" => Tls13 }
 }
@@ -118,8 +122,15 @@ section! {
         optional zone: String,
         /// Another version of this file, tried on live traffic: what it would move is counted, nothing is moved.
         optional shadow: String,
-        /// How long requests in flight may take to end on SIGTERM.
+        /// On SIGTERM, `/readyz` says 503 at once, and traffic is served as before for this time: whoever balances over several
+        /// proxies has it to notice. 5s is good under systemd and Kubernetes; 0 is for who has nobody in front.
+        default("0") drain_delay: Duration,
+        /// How long requests in flight may take to end on SIGTERM, once `drain_delay` is over.
         default("30s") drain_timeout: Duration,
+        /// On SIGTERM, and for a listener that a reload removes: connections without a request close one by one, each at its own
+        /// time within this one, so that clients do not all come back at once. Busy ones are told with their next response
+        /// (`Connection: close`, GOAWAY). 0 closes them at once. Absent is a quarter of `drain_timeout`.
+        optional drain_spread: Duration,
         /// The control plane: topology is pulled from it, and a member may run here. Absent is none: this file is all.
         optional control: ControlSection,
         /// Addresses that accept traffic. With `control`, the fleet's come on top.

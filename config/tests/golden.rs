@@ -104,6 +104,56 @@ fn unlikely_files_are_taken_with_a_warning() {
 }
 
 #[test]
+fn services_that_replace_each_others_cookie_are_told_apart_from_those_that_do_not() {
+    let file = |routes: &str, first: &str, second: &str| {
+        let service = |name: &str, cookie: &str| {
+            format!(
+                "  - {{ name: {name}, balance: {{ affinity_cookie: {{ {cookie}, secret: 0123456789abcdef }} }}, \
+                 backends: [ {{ id: a, address: \"10.0.0.1:80\" }} ] }}\n"
+            )
+        };
+        format!(
+            "listeners:\n  - {{ name: web, address: \"0.0.0.0:8080\", routes: [ {routes} ] }}\n\
+             services:\n{}{}",
+            service("a", first),
+            service("b", second)
+        )
+    };
+    let paths = "{ match: { path: /a }, service: a }, { service: b }";
+    let hosts = "{ match: { host: a.test }, service: a }, { match: { host: b.test }, service: b }";
+    for (routes, first, second, meet) in [
+        (paths, "name: sid", "name: sid", true),
+        (paths, "ttl: 0", "ttl: 0", false),
+        (paths, "name: sid", "name: tid", false),
+        (paths, "name: sid, path: /a", "name: sid", false),
+        (paths, "name: sid, domain: test", "name: sid", false),
+        (hosts, "name: sid", "name: sid", false),
+        (hosts, "name: sid, domain: test", "name: sid, domain: .test", true),
+        (
+            "{ match: { host: \"*.test\", path: /a }, service: a }, { match: { host: b.test }, service: b }",
+            "name: sid",
+            "name: sid",
+            true,
+        ),
+        // The first route takes all of its host.
+        ("{ match: { host: a.test }, service: a }, { service: b }", "name: sid", "name: sid", false),
+        ("{ match: { host: a.test, method: GET }, service: a }, { service: b }", "name: sid", "name: sid", true),
+        ("{ split: [ { service: a }, { service: b } ] }", "name: sid", "name: sid", false),
+        (
+            "{ match: { path: /a }, service: a }, { split: [ { service: a }, { service: b } ] }",
+            "name: sid",
+            "name: sid",
+            true,
+        ),
+    ] {
+        let loaded = load_str("cookies", &file(routes, first, second), &environment).unwrap_or_else(|e| panic!("{e}"));
+        let codes: Vec<&str> = loaded.warnings.iter().map(|warning| warning.code).collect();
+        assert_eq!(codes == ["shared_cookie"], meet, "{routes} {first} {second}: {codes:?}");
+        assert!(meet || codes.is_empty(), "{routes}: {codes:?}");
+    }
+}
+
+#[test]
 fn variables_stand_for_values_and_bring_no_structure() {
     let text = MINIMAL.replace("id: api-1", "id: \"${SET}\"").replace("id: api-2", "id: \"${UNSET:-fallback}-$${x}\"");
     let loaded = load_str("variables", &text, &environment).unwrap();

@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod metrics;
 mod objects;
 mod openapi;
 mod routes;

@@ -89,7 +89,8 @@ pub enum Outcome {
     Status(u16),
     /// Refused, reset, or garbage.
     ConnectionFailure,
-    /// The connection was not made in time: nobody is there. Counts as as many failures as eject.
+    /// Nobody is there: the connection was not made in time, or a datagram was lost because nobody listens. Counts as as many
+    /// failures as eject.
     ConnectTimeout,
     /// The answer did not come in time.
     Timeout,

@@ -153,16 +153,29 @@ impl ServiceHealth {
             self.tell(index, EventKind::ReturnedByCheck);
             changed = true;
         }
-        // From one start to the next: the check's own time is part of the interval.
-        let member = &self.members[index];
-        let interval = self.params.check.map(|check| member.check_interval(&check)).unwrap_or_default();
-        let began = member.next_check.unwrap_or(now);
-        let shortened = interval.mul_f64(1.0 - check.jitter * self.fraction());
-        self.members[index].next_check = Some((began + shortened).max(now));
+        self.schedule_next(index, check, now);
         // Most checks change nothing; working everything out anew for each would be a scan of the fleet a check.
         if changed {
             self.settle(now);
         }
+    }
+
+    /// An active check could not be made, for reasons that are not the backend's: that says nothing of it. The next one comes
+    /// after an interval, as always.
+    pub fn handle_no_probe(&mut self, id: &str, now: Instant) {
+        self.now = now;
+        if let (Ok(index), Some(check)) = (self.find(id), self.params.check) {
+            self.members[index].checking = false;
+            self.schedule_next(index, check, now);
+        }
+    }
+
+    /// From one start to the next: the check's own time is part of the interval.
+    fn schedule_next(&mut self, index: usize, check: CheckParams, now: Instant) {
+        let member = &self.members[index];
+        let began = member.next_check.unwrap_or(now);
+        let shortened = member.check_interval(&check).mul_f64(1.0 - check.jitter * self.fraction());
+        self.members[index].next_check = Some((began + shortened).max(now));
     }
 
     /// What a good check asks of the weight. `true`: something else than before.

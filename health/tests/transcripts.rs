@@ -74,6 +74,28 @@ fn first_check_decides_alone() {
 }
 
 #[test]
+fn a_check_that_could_not_be_made_changes_nothing_but_is_made_again() {
+    let check = CheckParams { interval: SECOND, jitter: 0.0, rise: 1, fall: 2, ..CheckParams::default() };
+    let (mut health, _) = start(checks(check), 1);
+    let first = health.poll_timeout().unwrap();
+    health.handle_probe("b0", Probe::Success, first);
+    health.handle_probe("b0", DOWN, first);
+    let mut now = health.poll_timeout().unwrap().max(first);
+    health.take_changed();
+    for _ in 0..10 {
+        assert_eq!(health.poll_probe(now), Some("b0".into()));
+        health.handle_no_probe("b0", now);
+        assert_eq!((health.share("b0"), health.take_changed()), (Some(FULL), false), "neither fall");
+        now = health.poll_timeout().unwrap();
+    }
+    // Nor rise: the failure of before still counts.
+    health.handle_probe("b0", DOWN, now);
+    assert_eq!((health.share("b0"), events(&mut health)), (Some(0), vec![("b0".into(), "down")]));
+    health.handle_no_probe("b0", now);
+    assert_eq!(health.share("b0"), Some(0));
+}
+
+#[test]
 fn interval_follows_the_state() {
     let check = CheckParams {
         interval: SECOND * 10,

@@ -1,89 +1,185 @@
-//! The accept loop of one worker and one listener.
+//! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
 
-use crate::worker::{self, Command, Gate, Worker};
+use crate::shortage::{Operation, is_of_one_connection};
+use crate::worker::{self, Command, Gate, Seat, Worker};
+use socket2::{SockFilter, SockRef};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 /// How long to wait after an error of accept (out of descriptors, mostly) or while there are too many connections.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
+/// How long handshakes that are under way may take to complete, once no new one begins: a client that has our SYN-ACK counts
+/// itself connected, and its last ACK is on its way. More than a round trip to the other side of the world.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(500);
+
+/// How often accept may fail while the queue is emptied.
+const LAST_ERRORS: u32 = 100;
+
 /// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
-/// resets nobody.
-pub(crate) async fn run(worker: Rc<Worker>, mut gate: Rc<Gate>, socket: TcpListener) {
+/// resets nobody. `open` lives for as long as the socket.
+pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: TcpListener, open: Arc<()>) {
+    let _accepting = worker.accepting();
+    let mut door = Door { worker, gate, parked: None };
     loop {
-        accept(&worker, &gate, &socket).await;
-        let heir = gate.heir.take();
+        door.accept(&socket).await;
+        let heir = door.gate.heir.take();
         match heir {
-            Some(heir) => gate = heir,
+            Some(heir) => door.gate = heir,
             None => break,
         }
     }
-    // A socket that closes resets what waits in its queue: empty it first.
-    let mut idle_turns = 0;
-    while idle_turns < 2 {
-        let next = std::future::poll_fn(|context| std::task::Poll::Ready(socket.poll_accept(context)));
-        match next.await {
-            std::task::Poll::Ready(Ok((stream, peer))) => serve(&worker, &gate, stream, peer),
-            std::task::Poll::Ready(Err(_)) => break,
-            std::task::Poll::Pending => {
-                // Handshakes under way end in the queue a moment later.
-                idle_turns += 1;
-                tokio::time::sleep(Duration::from_millis(2)).await;
+    door.empty(socket).await;
+    drop(open);
+}
+
+/// Where connections of one socket come in.
+struct Door {
+    worker: Rc<Worker>,
+    gate: Rc<Gate>,
+    /// One that has been accepted and waits for a place. The kernel's queue holds what comes meanwhile.
+    parked: Option<(TcpStream, SocketAddr)>,
+}
+
+impl Door {
+    async fn accept(&mut self, socket: &TcpListener) {
+        while !self.gate.closing.get() {
+            if !self.admit() || self.worker.shared.shortage.is_tight() {
+                self.back_off().await;
+                continue;
+            }
+            let accepted = tokio::select! {
+                biased;
+                accepted = socket.accept() => accepted,
+                () = self.gate.stop.notified() => break,
+            };
+            match accepted {
+                Ok(connection) => {
+                    self.worker.shared.shortage.saw_client(&connection.0);
+                    self.parked = Some(connection);
+                }
+                Err(error) => {
+                    // An error of accept never ends the loop.
+                    self.worker.cells.accept_errors.increment();
+                    if is_of_one_connection(&error) {
+                        tracing::debug!(listener = %self.gate.name(), %error, "a connection was gone before it was accepted");
+                        continue;
+                    }
+                    self.worker.shared.shortage.note(Operation::Accept, &error, self.gate.name());
+                    self.back_off().await;
+                }
             }
         }
     }
-}
 
-async fn accept(worker: &Rc<Worker>, gate: &Rc<Gate>, socket: &TcpListener) {
-    while !gate.closing.get() {
-        if is_full(worker, gate) {
-            // The kernel's queue holds what comes meanwhile.
+    async fn back_off(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(BACK_OFF) => {}
+            () = self.gate.stop.notified() => {}
+        }
+    }
+
+    /// Takes what is in the socket's queue and what is on its way into it, then closes the socket: one that closes resets what
+    /// waits there. It ends when the process does, if there is no place for somebody until then.
+    async fn empty(&mut self, socket: TcpListener) {
+        if let Err(error) = refuse_new(&socket) {
+            tracing::debug!(listener = %self.gate.name(), %error, "connections that begin now may be cut");
+        }
+        let until = Instant::now() + HANDSHAKE_TIME;
+        self.admit_at_last().await;
+        while let Ok(accepted) = tokio::time::timeout_at(until, socket.accept()).await {
+            match accepted {
+                Ok(connection) => self.parked = Some(connection),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => tokio::time::sleep(BACK_OFF).await,
+            }
+            self.admit_at_last().await;
+        }
+        // The last look is at the queue itself, not at what the runtime has heard of it.
+        let Ok(socket) = socket.into_std() else { return };
+        let mut errors = 0;
+        while errors < LAST_ERRORS {
+            match socket.accept() {
+                Ok((stream, peer)) => {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    self.parked = stream.ok().map(|stream| (stream, peer));
+                    self.admit_at_last().await;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => {
+                    errors += 1;
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    async fn admit_at_last(&mut self) {
+        while !self.admit() {
             tokio::time::sleep(BACK_OFF).await;
-            continue;
         }
-        let accepted = tokio::select! {
-            biased;
-            accepted = socket.accept() => accepted,
-            () = gate.stop.notified() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => serve(worker, gate, stream, peer),
-            Err(error) => {
-                // An error of accept never ends the loop.
-                worker.cells.accept_errors.increment();
-                tracing::warn!(listener = %gate.name(), %error, "accept failed");
-                tokio::time::sleep(BACK_OFF).await;
+    }
+
+    /// Has whoever waits served, if there is a place for him. `false`: there is none.
+    fn admit(&mut self) -> bool {
+        if self.parked.is_none() {
+            return true;
+        }
+        let (worker, gate) = (&self.worker, &self.gate);
+        let (process_max, listener_max) = match worker.listener(gate) {
+            Some((view, listener)) => {
+                let config = &view.snapshot.config;
+                let process_max = config.process.connections_max.min(worker.shared.shortage.connections_max());
+                (process_max, config.listeners[listener].connections_max)
             }
+            None => (usize::MAX, 0),
+        };
+        let listener_max = if listener_max == 0 { usize::MAX } else { listener_max };
+        let seat = Seat::take(&worker.shared, &gate.seats, worker.index, process_max, listener_max);
+        let Some(seat) = seat else { return false };
+        if let Some((stream, peer)) = self.parked.take() {
+            serve(worker, gate, seat, stream, peer);
         }
+        true
     }
 }
 
-fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: TcpStream, peer: std::net::SocketAddr) {
+/// Drops every SYN from here on. Whoever sends it tries again after a second, and finds the next process, or that nobody listens.
+/// Handshakes that have begun complete: their last ACK passes.
+fn refuse_new(socket: &TcpListener) -> std::io::Result<()> {
+    // Instructions and their operands: Linux, `include/uapi/linux/filter.h` and `bpf_common.h`. What the filter of a TCP socket
+    // sees begins with the TCP header (RFC 9293, 3.1): its flags are byte 13, SYN is 2 and ACK is 16.
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let syn_alone = [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, 0x12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    SockRef::from(socket).attach_filter(&syn_alone)
+}
+
+fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, mut seat: Seat, stream: TcpStream, peer: SocketAddr) {
     // Heads and small bodies go out whole: waiting for more to send would only delay them.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    if let Some((index, other)) = worker.less_busy() {
-        if let Ok(stream) = stream.into_std() {
-            // Counted from here on, so that a burst of connections does not all go to the same one.
-            worker.shared.open[index].fetch_add(1, Relaxed);
-            // A worker that has ended takes no more; so does the process, then.
-            let _ = other.send(Command::Adopt { key: gate.key(), stream, peer });
-        }
-        return;
+    let Some((index, other)) = worker.less_busy() else {
+        return worker::serve(worker, gate, seat, stream, peer);
+    };
+    if let Ok(stream) = stream.into_std() {
+        seat.move_to(index);
+        // A worker that has ended takes no more; so does the process, then.
+        let _ = other.send(Command::Adopt { key: gate.key(), seat, stream, peer });
     }
-    worker.shared.open[worker.index].fetch_add(1, Relaxed);
-    worker::serve(worker, gate, stream, peer);
-}
-
-fn is_full(worker: &Worker, gate: &Gate) -> bool {
-    let Some((view, listener)) = worker.listener(gate) else { return false };
-    let config = &view.snapshot.config;
-    let listener_max = config.listeners[listener].connections_max;
-    let total = worker.shared.connections.load(Relaxed);
-    total >= config.process.connections_max
-        // Per worker, as everything on this path: the listener's limit is divided among them.
-        || listener_max > 0 && gate.connections.get() >= listener_max.div_ceil(worker.workers()).max(1)
 }

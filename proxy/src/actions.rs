@@ -1,9 +1,7 @@
 //! What a route does with requests and answers beside sending them on: redirections, other paths, fields, other origins.
 
-use crate::http::Peer;
-use crate::route;
 use ringway_config::model::{Actions, Cors, FieldEdits, Redirect, Rewrite};
-use ringway_http1::{FieldName, Method, RequestHead};
+use ringway_http1::{Authority, Method, RequestHead, default_port};
 
 /// An answer that no backend gives.
 #[derive(Debug)]
@@ -26,14 +24,8 @@ impl Canned {
     }
 }
 
-/// The answer that a route gives itself, if it does.
-pub(crate) fn canned(
-    actions: &Actions,
-    peer: &Peer,
-    trusted: bool,
-    buffer: &[u8],
-    head: &RequestHead,
-) -> Option<Canned> {
+/// The answer that a route gives itself, if it does. `secure`: the client speaks `https`.
+pub(crate) fn canned(actions: &Actions, secure: bool, buffer: &[u8], head: &RequestHead) -> Option<Canned> {
     if let Some(cors) = &actions.cors
         && head.method == Method::Options
         && head.value_of(buffer, b"access-control-request-method").is_some()
@@ -45,29 +37,24 @@ pub(crate) fn canned(
         }
         return Some(Canned { status: 204, fields });
     }
-    actions.redirect.as_ref().map(|redirect| redirection(redirect, peer, trusted, buffer, head))
+    actions.redirect.as_ref().map(|redirect| redirection(redirect, secure, buffer, head))
 }
 
-fn redirection(redirect: &Redirect, peer: &Peer, trusted: bool, buffer: &[u8], head: &RequestHead) -> Canned {
+fn redirection(redirect: &Redirect, secure: bool, buffer: &[u8], head: &RequestHead) -> Canned {
     let mut fields = b"location: ".to_vec();
-    let authority = head.authority.of(buffer);
-    let told = || head.values_of_kind(buffer, FieldName::XForwardedProto).next().filter(|_| trusted);
-    let scheme = match &redirect.scheme {
-        Some(scheme) => scheme.as_bytes(),
-        None => told().unwrap_or(if peer.secure { b"https" } else { b"http" }),
-    };
-    let host = redirect.host.as_deref().map_or(route::host_of(authority), str::as_bytes);
-    if !host.is_empty() {
-        fields.extend_from_slice(scheme);
+    let authority = Authority::new(head.authority.of(buffer));
+    let scheme = redirect.scheme.as_deref().unwrap_or(if secure { "https" } else { "http" });
+    if redirect.host.is_some() || !head.authority.is_empty() {
+        fields.extend_from_slice(scheme.as_bytes());
         fields.extend_from_slice(b"://");
-        fields.extend_from_slice(host);
-        match redirect.port {
-            Some(port) => fields.extend_from_slice(format!(":{port}").as_bytes()),
+        match (&redirect.host, redirect.port) {
             // A port goes with its scheme and host.
-            None if redirect.scheme.is_none() && redirect.host.is_none() => {
-                fields.extend_from_slice(&authority[route::host_of(authority).len()..]);
-            }
-            None => {}
+            (None, None) if redirect.scheme.is_none() => authority.append(default_port(secure), &mut fields),
+            (None, _) => authority.append_host(&mut fields),
+            (Some(host), _) => fields.extend_from_slice(host.as_bytes()),
+        }
+        if let Some(port) = redirect.port {
+            fields.extend_from_slice(format!(":{port}").as_bytes());
         }
     }
     match (&redirect.path, head.forward_target.of(buffer)) {

@@ -2,6 +2,7 @@
 
 use crate::control::{Control, ReloadError};
 use crate::explain::{self, Subject};
+use crate::shortage::{Operation, is_of_one_connection};
 use crate::status;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -21,7 +22,7 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// Serves the admin listener for as long as the process lives.
 pub(crate) async fn serve(control: Arc<Control>, socket: TcpListener) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(control.shortage().admin_connections_max(CONNECTIONS_MAX)));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match socket.accept().await {
@@ -41,8 +42,9 @@ pub(crate) async fn serve(control: Arc<Control>, socket: TcpListener) {
                     drop(permit);
                 });
             }
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "accept on the admin listener failed");
+                control.shortage().note(Operation::AdminAccept, &error, "admin");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

@@ -1,5 +1,6 @@
 //! The driver that gives each service's machines their time: active checks, ejections, ramps, hot keys, shedding.
 
+use crate::shortage::{Operation, Shortage};
 use crate::snapshot::{Current, Service, ServiceLive};
 use ringway_health::{Event, EventKind, Probe, ServiceHealth, Window};
 use ringway_ring::{FULL_SHARE, ShedController};
@@ -41,9 +42,10 @@ pub(crate) fn tell(service: &Service, events: &[Event]) {
 struct Driver {
     live: Arc<ServiceLive>,
     cells: Arc<Cells>,
+    shortage: Arc<Shortage>,
     concurrency: usize,
     permits: Arc<Semaphore>,
-    running: JoinSet<(String, Probe)>,
+    running: JoinSet<(String, Option<Probe>)>,
     /// Numbers of the backends at the last window's end.
     totals: HashMap<String, BackendTotals>,
     next_window: Instant,
@@ -54,11 +56,12 @@ struct Driver {
 }
 
 /// Drives one service until it is gone from the configuration. The caller owns the task.
-pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>) {
+pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
     let now = Instant::now();
     let mut driver = Driver {
         live,
         cells,
+        shortage,
         concurrency: 1,
         permits: Arc::new(Semaphore::new(1)),
         running: JoinSet::new(),
@@ -96,17 +99,24 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
     }
 }
 
-fn take_in(health: &mut ServiceHealth, service: &str, ended: &[(String, Probe)], now: Instant) {
+fn take_in(health: &mut ServiceHealth, service: &str, ended: &[(String, Option<Probe>)], now: Instant) {
     for (id, probe) in ended {
-        let result = if matches!(probe, Probe::Failure(_)) { "failure" } else { "success" };
+        let result = match probe {
+            Some(Probe::Success | Probe::Weighted(_)) => "success",
+            Some(Probe::Failure(_)) => "failure",
+            None => "not_made",
+        };
         metrics::counter!(catalogue::CHECKS.name, "service" => service.to_owned(), "result" => result).increment(1);
-        health.handle_probe(id, *probe, now);
+        match probe {
+            Some(probe) => health.handle_probe(id, *probe, now),
+            None => health.handle_no_probe(id, now),
+        }
     }
 }
 
 impl Driver {
     /// Takes in what has ended, and does what is due; gives when something is next.
-    fn look(&mut self, service: &Arc<Service>, ended: &[(String, Probe)], now: Instant) -> Option<Instant> {
+    fn look(&mut self, service: &Arc<Service>, ended: &[(String, Option<Probe>)], now: Instant) -> Option<Instant> {
         let (next, due) = {
             // Under one lock with what it changes where requests read: nobody sees the one without the other.
             let mut health = self.live.health();
@@ -139,12 +149,15 @@ impl Driver {
         if self.concurrency != concurrency {
             (self.concurrency, self.permits) = (concurrency, Arc::new(Semaphore::new(concurrency)));
         }
-        let (address, permits) = (service.address(slot), Arc::clone(&self.permits));
+        let (address, permits, shortage) =
+            (service.address(slot), Arc::clone(&self.permits), Arc::clone(&self.shortage));
         self.running.spawn(async move {
             // The semaphore is never closed.
             let _permit = permits.acquire().await;
-            let probe = prober.probe(address).await;
-            (id, probe)
+            let probe = prober.probe(address, &shortage).await;
+            // A check that this host could not make says nothing of the backend.
+            let probe = probe.inspect_err(|error| shortage.note(Operation::Check, error, address));
+            (id, probe.ok())
         });
     }
 

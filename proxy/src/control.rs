@@ -4,6 +4,7 @@ use crate::files;
 use crate::fleet::TopologySource;
 use crate::perip::PerIp;
 use crate::shadow::group_of;
+use crate::shortage::{PER_CONNECTION, Shortage};
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
 use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Shared};
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use thiserror::Error;
@@ -65,8 +66,10 @@ pub(crate) struct Control {
 }
 
 struct State {
-    /// Bound listeners, and the address each is really bound to.
-    bound: HashMap<GateKey, SocketAddr>,
+    /// Listeners that are bound.
+    bound: HashMap<GateKey, Bound>,
+    /// Those that were, and whose sockets may still be open: they are closed once their queues are empty.
+    going: Vec<Bound>,
     last_reload: LastReload,
     access: Option<AccessWriter>,
 }
@@ -77,10 +80,40 @@ struct AccessWriter {
     reopen: access::Reopen,
 }
 
+/// What a socket is bound to.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    address: SocketAddr,
+    v6_only: bool,
+    udp: bool,
+}
+
+impl Place {
+    /// Whether the kernel takes sockets on both for rivals.
+    fn overlaps(&self, other: &Self) -> bool {
+        let (one, two) = (self.address.ip(), other.address.ip());
+        let any = |place: &Self| place.address.ip().is_unspecified();
+        let both = |place: &Self| place.address.is_ipv6() && any(place) && !place.v6_only;
+        let same_addresses = one == two
+            || (any(self) || any(other)) && one.is_ipv4() == two.is_ipv4()
+            || both(self) && two.is_ipv4()
+            || both(other) && one.is_ipv4();
+        self.udp == other.udp && self.address.port() == other.address.port() && same_addresses
+    }
+}
+
+/// Where a listener really is.
+#[derive(Clone)]
+struct Bound {
+    place: Place,
+    /// Held by whoever accepts from one of its sockets.
+    open: Weak<()>,
+}
+
 /// Where a new listener's sockets come from.
 enum Sockets {
-    /// They were bound to this address for it, one a worker.
-    Fresh(SocketAddr, Vec<Listening>),
+    /// They were bound for it, one a worker.
+    Fresh(Place, Vec<Listening>),
     /// They are those of this listener, which goes. A socket that was closed would take with it what the kernel has queued, and
     /// what is on its way into that queue.
     Of(GateKey),
@@ -200,6 +233,7 @@ impl Proxy {
             started: Instant::now(),
             secret: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
             instance: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 1_u8),
+            shortage: Shortage::new(Arc::clone(&metrics.cells)),
             per_ip: PerIp::default(),
             workers,
             open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -235,7 +269,12 @@ impl Proxy {
             shared,
             registry: Registry::default(),
             commands,
-            state: Mutex::new(State { bound: HashMap::new(), last_reload: LastReload::default(), access: None }),
+            state: Mutex::new(State {
+                bound: HashMap::new(),
+                going: Vec::new(),
+                last_reload: LastReload::default(),
+                access: None,
+            }),
             runtime: tokio::runtime::Handle::current(),
         });
         let admin = match &config.admin {
@@ -302,7 +341,8 @@ impl Proxy {
         self.control.bound().get(listener).copied()
     }
 
-    /// Stops accepting, lets requests end, for at most the configured time. `true`: all have ended.
+    /// Is ready no longer, and after the configured delay stops accepting, lets requests end, for at most the configured time.
+    /// `true`: all have ended.
     pub async fn drain(&self) -> bool {
         self.control.drain().await
     }
@@ -343,7 +383,8 @@ impl Control {
     pub(crate) fn bound(&self) -> HashMap<String, SocketAddr> {
         let (state, snapshot) = (self.state(), self.current.load());
         let listeners = snapshot.config.listeners.iter();
-        let known = |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).copied();
+        let known =
+            |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).map(|bound| bound.place.address);
         listeners.filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
     }
 
@@ -428,6 +469,7 @@ impl Control {
             checks::tell(service, events);
         }
         self.reconcile_listeners(&mut state, &config, sockets);
+        self.hold_against_descriptors(&old.config, &config, old.generation == 0);
         if let Some((sink, writer)) = access {
             self.shared.access.store(sink.map(Arc::new));
             // The old writer ends by itself when the workers have dropped their ends.
@@ -470,52 +512,90 @@ impl Control {
                 sockets.push((key, Sockets::Of(from.clone())));
                 continue;
             }
-            let udp = key.kind == GateKind::Udp;
-            let same = |known: &GateKey| (known.kind == GateKind::Udp) == udp;
-            let ours = state.bound.iter().any(|(known, address)| *address == listener.address && same(known));
-            let bind = bind(listener.address, udp, self.workers, ours);
-            let (address, list) = bind.map_err(|source| ReloadError::Bind {
+            let place = Place { address: listener.address, v6_only: listener.v6_only, udp: key.kind == GateKind::Udp };
+            let fresh = sockets.iter().filter_map(|(_, sockets)| match sockets {
+                Sockets::Fresh(place, _) => Some(place),
+                Sockets::Of(_) => None,
+            });
+            let going = state.going.iter().filter(|bound| bound.open.strong_count() > 0);
+            let known = state.bound.values().chain(going).map(|bound| &bound.place);
+            let ours = known.chain(fresh).any(|known| known.overlaps(&place));
+            let (place, list) = bind(place, self.workers, ours).map_err(|source| ReloadError::Bind {
                 name: listener.name.clone(),
                 address: listener.address,
                 source,
             })?;
-            sockets.push((key, Sockets::Fresh(address, list)));
+            sockets.push((key, Sockets::Fresh(place, list)));
         }
         Ok(sockets)
     }
 
     fn reconcile_listeners(&self, state: &mut State, config: &Config, sockets: Vec<(GateKey, Sockets)>) {
         for (key, sockets) in sockets {
-            let address = match sockets {
-                Sockets::Fresh(address, list) => {
+            let bound = match sockets {
+                Sockets::Fresh(place, list) => {
+                    let (open, seats) = (Arc::new(()), Arc::<AtomicUsize>::default());
                     for (sender, socket) in self.commands.iter().zip(list) {
                         // A worker that has ended takes no more commands.
-                        let _ = sender.send(Command::Listen { key: key.clone(), socket });
+                        let (seats, open) = (Arc::clone(&seats), Arc::clone(&open));
+                        let _ = sender.send(Command::Listen { key: key.clone(), socket, seats, open });
                     }
-                    address
+                    Bound { place, open: Arc::downgrade(&open) }
                 }
                 Sockets::Of(from) => {
+                    let seats = Arc::<AtomicUsize>::default();
                     for sender in &self.commands {
-                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone() });
+                        let seats = Arc::clone(&seats);
+                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone(), seats });
                     }
-                    state.bound.remove(&from).unwrap_or(from.address)
+                    match state.bound.remove(&from) {
+                        Some(bound) => bound,
+                        None => continue,
+                    }
                 }
             };
-            state.bound.insert(key, address);
+            state.bound.insert(key, bound);
         }
         let wanted: Vec<GateKey> = config.listeners.iter().map(GateKey::of).collect();
-        state.bound.retain(|key, _| {
+        let going = &mut state.going;
+        going.retain(|bound| bound.open.strong_count() > 0);
+        state.bound.retain(|key, bound| {
             let keep = wanted.contains(key);
             if !keep {
                 for sender in &self.commands {
                     let _ = sender.send(Command::Unlisten { key: key.clone() });
                 }
+                going.push(bound.clone());
             }
             keep
         });
         for sender in &self.commands {
             let _ = sender.send(Command::Refresh);
         }
+    }
+
+    /// Says so where the process may have fewer descriptors than `connections_max` could take.
+    fn hold_against_descriptors(&self, old: &Config, new: &Config, first: bool) {
+        let shortage = &self.shared.shortage;
+        let most = new.process.connections_max;
+        if first {
+            shortage.count_idle_use();
+        }
+        if (first || old.process.connections_max != most) && most > shortage.connections_max() {
+            tracing::warn!(
+                "connections_max {most} can take {} descriptors ({PER_CONNECTION} a connection), and this process may have \
+                 {}: {} connections are served at once, more wait in the kernel's queue; raise `ulimit -n` (systemd: \
+                 LimitNOFILE=), or lower connections_max",
+                most.saturating_mul(PER_CONNECTION),
+                shortage.limit(),
+                shortage.connections_max(),
+            );
+        }
+    }
+
+    /// What this host is short of.
+    pub(crate) fn shortage(&self) -> &Shortage {
+        &self.shared.shortage
     }
 
     /// A driver for each service that is new; those of services that have gone see that and end.
@@ -527,6 +607,7 @@ impl Control {
                     Arc::clone(&self.current),
                     Arc::clone(&service.live),
                     Arc::clone(&self.metrics.cells),
+                    Arc::clone(&self.shared.shortage),
                 ));
             }
         }
@@ -565,7 +646,25 @@ impl Control {
 
     async fn drain(&self) -> bool {
         self.draining.store(true, Relaxed);
-        let timeout = self.current.load().config.drain_timeout;
+        let (delay, timeout) = {
+            let config = &self.current.load().config;
+            (config.drain_delay, config.drain_timeout)
+        };
+        if !delay.is_zero() {
+            tracing::info!(?delay, "not ready any more; new connections are still accepted");
+            tokio::time::sleep(delay).await;
+        }
+        tracing::info!("draining: no new connections, requests in flight may end");
+        let all = async {
+            self.drain_workers().await;
+            // One that had no connection left may have been handed one by another that was not draining yet: from here on nobody
+            // does that.
+            self.drain_workers().await;
+        };
+        tokio::time::timeout(timeout, all).await.is_ok()
+    }
+
+    async fn drain_workers(&self) {
         let mut waits = Vec::new();
         for sender in &self.commands {
             let (done, wait) = oneshot::channel();
@@ -574,37 +673,35 @@ impl Control {
                 waits.push(wait);
             }
         }
-        let all = async {
-            for wait in waits {
-                let _ = wait.await;
-            }
-        };
-        tokio::time::timeout(timeout, all).await.is_ok()
+        for wait in waits {
+            let _ = wait.await;
+        }
     }
 }
 
 /// One socket a worker on one address, so that the kernel spreads connections over them (SO_REUSEPORT).
-fn bind(address: SocketAddr, udp: bool, workers: usize, ours: bool) -> std::io::Result<(SocketAddr, Vec<Listening>)> {
-    if !ours && address.port() != 0 {
+fn bind(place: Place, workers: usize, ours: bool) -> std::io::Result<(Place, Vec<Listening>)> {
+    if !ours && place.address.port() != 0 {
         // SO_REUSEPORT would also share the port with another process that has set it: an old proxy that was thought
         // to be gone, and would go on taking half of the connections. Without it, that is an error, as it should be.
-        drop(open(address, udp, false)?);
+        drop(open(place, false)?);
     }
-    let (bound, first) = open(address, udp, true)?;
+    let (address, first) = open(place, true)?;
+    let bound = Place { address, ..place };
     let mut sockets = vec![first];
     while sockets.len() < workers {
-        sockets.push(open(bound, udp, true)?.1);
+        sockets.push(open(bound, true)?.1);
     }
     Ok((bound, sockets))
 }
 
-fn open(address: SocketAddr, udp: bool, shared: bool) -> std::io::Result<(SocketAddr, Listening)> {
+fn open(Place { address, v6_only, udp }: Place, shared: bool) -> std::io::Result<(SocketAddr, Listening)> {
     use socket2::{Domain, Protocol, Socket, Type};
     let (kind, protocol) = if udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
     if address.is_ipv6() {
-        // `[::]:80` and `0.0.0.0:80` are two listeners.
-        socket.set_only_v6(true)?;
+        // Said outright: what it is otherwise depends on the host.
+        socket.set_only_v6(v6_only)?;
     }
     // For datagrams it would share the port.
     socket.set_reuse_address(!udp)?;

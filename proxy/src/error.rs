@@ -1,8 +1,9 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use crate::shortage::Resource;
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
-use ringway_http1::ParseError;
+use ringway_http1::{ParseError, is_response};
 use thiserror::Error;
 
 /// Whose fault it is.
@@ -87,9 +88,12 @@ pub enum ProxyError {
     /// The body stalled.
     #[error("request body timed out")]
     BodyTimeout,
-    /// The client closed before its request was complete.
+    /// The client left before it had its answer.
     #[error("client closed the connection")]
     ClientClosed,
+    /// The client took its answer too slowly, or not at all.
+    #[error("client does not read its answer")]
+    ClientStalled,
     /// No backend may take the request.
     #[error("no backend is available")]
     NoBackend,
@@ -111,9 +115,15 @@ pub enum ProxyError {
     /// Every backend stayed at its cap for the queue's time.
     #[error("every backend stayed full")]
     QueueTimeout,
+    /// The connection could not be made because this host has run out of something: not the backend's doing.
+    #[error("this host is short of descriptors, ports or memory")]
+    LocalShortage,
     /// The connection was refused, or could not be made.
     #[error("connect failed")]
     ConnectFailed,
+    /// The backend has refused the stream before it looked at it, or takes none at the moment.
+    #[error("backend refuses streams")]
+    StreamRefused,
     /// The TLS handshake with the backend failed.
     #[error("TLS with the backend failed")]
     TlsFailed,
@@ -123,12 +133,22 @@ pub enum ProxyError {
     /// The backend closed or reset before its answer began.
     #[error("backend closed before it answered")]
     UpstreamClosed,
-    /// The backend's answer breaks the framing rules.
-    #[error("bad answer: {0}")]
+    /// What the backend has sent is no HTTP.
+    #[error("no HTTP answer: {0}")]
     BadAnswer(ParseError),
+    /// The backend's answer passes a limit, or breaks the framing rules. Requests can provoke that, with whichever backend: it
+    /// speaks for no other try, and against nobody.
+    #[error("unfit answer: {0}")]
+    UnfitAnswer(ParseError),
+    /// The same of a stream of HTTP/2, as the library has found.
+    #[error("unfit answer over HTTP/2")]
+    UnfitStream,
     /// The backend announced a longer body than it sent.
     #[error("answer was cut off")]
     ShortAnswer,
+    /// A backend's TLS connection ended without a goodbye where its end was to be the answer's.
+    #[error("answer may be cut off: TLS ended without close_notify")]
+    TlsTruncated,
     /// The answer did not begin in time.
     #[error("answer timed out")]
     ResponseTimeout,
@@ -144,32 +164,41 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
+    /// What an error of the operating system's means, on the way to a backend: `otherwise`, unless it is this host's.
+    pub(crate) fn of_io(error: &std::io::Error, otherwise: Self) -> Self {
+        if Resource::of(error).is_some() { Self::LocalShortage } else { otherwise }
+    }
+
     /// Status of the answer.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
-            Self::BadRequest(_)
-            | Self::PathTraversal
-            | Self::WebSocketKey
-            | Self::BadTarget
-            | Self::KeyMissing
-            | Self::ClientClosed => 400,
+            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::BadTarget | Self::KeyMissing => 400,
+            // Nobody gets it: it is for the log, where nginx has made it usual.
+            Self::ClientClosed => 499,
             Self::UpgradeUnsupported => 501,
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
-            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
             Self::BodyTooLarge => 413,
             Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
-            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                502
-            }
+            Self::ConnectFailed
+            | Self::StreamRefused
+            | Self::TlsFailed
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::TlsTruncated
+            | Self::ShortAnswer => 502,
             Self::NoBackend
             | Self::AllFull
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::LocalShortage
             | Self::CompressionFailed => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
         }
@@ -192,18 +221,22 @@ impl ProxyError {
             Self::HeadTimeout => "request_head_timeout",
             Self::BodyTimeout => "request_body_timeout",
             Self::ClientClosed => "client_closed",
+            Self::ClientStalled => "client_write_timeout",
             Self::NoBackend => "no_backend",
             Self::AllFull => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ServiceFull => "service_full",
             Self::RateLimited { .. } => "rate_limited",
             Self::ConnectionLimit => "connection_limit",
+            Self::LocalShortage => "local_shortage",
             Self::ConnectFailed => "connect_failed",
+            Self::StreamRefused => "stream_refused",
             Self::TlsFailed => "upstream_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
-            Self::BadAnswer(_) => "bad_upstream_answer",
+            Self::BadAnswer(_) | Self::UnfitAnswer(_) | Self::UnfitStream => "bad_upstream_answer",
             Self::ShortAnswer => "short_upstream_answer",
+            Self::TlsTruncated => "upstream_tls_truncated",
             Self::ResponseTimeout => "response_timeout",
             Self::SendTimeout => "upstream_send_timeout",
             Self::CompressionFailed => "compression_failed",
@@ -226,6 +259,7 @@ impl ProxyError {
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::RateLimited { .. }
+            | Self::ClientStalled
             | Self::ClientClosed => Side::Downstream,
             Self::NoRoute
             | Self::UpgradeUnsupported
@@ -233,13 +267,18 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::LocalShortage
             | Self::CompressionFailed => Side::Internal,
             Self::NoBackend
             | Self::ConnectFailed
+            | Self::StreamRefused
             | Self::TlsFailed
             | Self::ConnectTimeout
             | Self::UpstreamClosed
             | Self::BadAnswer(_)
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::TlsTruncated
             | Self::ShortAnswer
             | Self::ResponseTimeout
             | Self::SendTimeout
@@ -251,12 +290,36 @@ impl ProxyError {
     #[must_use]
     pub fn retry(self) -> RetryWhen {
         match self {
-            Self::ConnectFailed | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
+            Self::ConnectFailed | Self::StreamRefused | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
             Self::ConnectionLimit => RetryWhen::Always,
             Self::UpstreamClosed => RetryWhen::Reset,
             Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
             Self::ResponseTimeout | Self::SendTimeout => RetryWhen::Timeout,
-            _ => RetryWhen::Never,
+            Self::BadRequest(_)
+            | Self::PathTraversal
+            | Self::NoRoute
+            | Self::BodyTooLarge
+            | Self::ConnectRefused
+            | Self::Expectation
+            | Self::WebSocketKey
+            | Self::BadTarget
+            | Self::UpgradeUnsupported
+            | Self::KeyMissing
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::ClientClosed
+            | Self::ClientStalled
+            | Self::NoBackend
+            | Self::AllFull
+            | Self::ServiceFull
+            | Self::RateLimited { .. }
+            | Self::QueueTimeout
+            | Self::LocalShortage
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::TlsTruncated
+            | Self::CompressionFailed
+            | Self::RequestTimeout => RetryWhen::Never,
         }
     }
 
@@ -265,12 +328,47 @@ impl ProxyError {
         match self {
             Self::ConnectTimeout => Some(Outcome::ConnectTimeout),
             Self::ResponseTimeout | Self::SendTimeout => Some(Outcome::Timeout),
-            Self::ConnectFailed | Self::TlsFailed | Self::UpstreamClosed | Self::BadAnswer(_) | Self::ShortAnswer => {
-                Some(Outcome::ConnectionFailure)
-            }
-            // The exchange's whole time may have gone on other backends; the rest is nobody's but the client's or ours.
-            _ => None,
+            Self::ConnectFailed
+            | Self::StreamRefused
+            | Self::TlsFailed
+            | Self::UpstreamClosed
+            | Self::BadAnswer(_)
+            | Self::ShortAnswer => Some(Outcome::ConnectionFailure),
+            // What a request provokes in the form of its answer tells nothing of the backend. The exchange's whole time may have
+            // gone on other backends; the rest is nobody's but the client's or ours.
+            Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            // A habit of many servers, or somebody else on the way.
+            | Self::TlsTruncated
+            | Self::RequestTimeout
+            | Self::BadRequest(_)
+            | Self::PathTraversal
+            | Self::NoRoute
+            | Self::BodyTooLarge
+            | Self::ConnectRefused
+            | Self::Expectation
+            | Self::WebSocketKey
+            | Self::BadTarget
+            | Self::UpgradeUnsupported
+            | Self::KeyMissing
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::ClientClosed
+            | Self::ClientStalled
+            | Self::NoBackend
+            | Self::AllFull
+            | Self::ServiceFull
+            | Self::RateLimited { .. }
+            | Self::ConnectionLimit
+            | Self::QueueTimeout
+            | Self::LocalShortage
+            | Self::CompressionFailed => None,
         }
+    }
+
+    /// What a head is that could not be read: these bytes are no HTTP, or HTTP that is not passed on.
+    pub(crate) fn of_head(error: ParseError, bytes: &[u8]) -> Self {
+        if is_response(bytes) { Self::UnfitAnswer(error) } else { Self::BadAnswer(error) }
     }
 
     /// Reason phrase of the status line.
@@ -284,6 +382,7 @@ impl ProxyError {
             413 => "Content Too Large",
             417 => "Expectation Failed",
             429 => "Too Many Requests",
+            499 => "Client Closed Request",
             431 => "Request Header Fields Too Large",
             501 => "Not Implemented",
             502 => "Bad Gateway",

@@ -24,10 +24,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// How often a request is sent anew because its connection was being closed before the backend looked at it.
-const UNPROCESSED_MAX: u32 = 4;
+/// How often a request is sent anew to the same backend because its connection was going before the backend looked at it: on any
+/// other, then on one that is opened for it.
+const UNPROCESSED_MAX: u32 = 2;
 
 /// What the client's connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +97,8 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     }
 }
 
-/// Carries the request out until its client takes it back, which only a stream of HTTP/2 can without closing.
+/// Carries the request out until its client takes it back, which only a stream of HTTP/2 can without closing. One of HTTP/1.1
+/// leaves by closing: see [`crate::presence`].
 async fn carry_unless_reset(
     client: &mut Client,
     request: &mut Request,
@@ -129,9 +131,13 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         let guard = match ready.take() {
             Some(guard) => guard,
             None => {
-                let selection = &mut request.selection;
-                match inflight::acquire(&view, request.service, selection, worker.index, &client.timer).await {
+                let (presence, timer, _) = client.presence(request.may_half_close());
+                let (selection, limit) = (&mut request.selection, request.limit);
+                let found = inflight::acquire(&view, request.service, selection, worker.index, timer, limit);
+                match presence.during(found).await? {
                     Ok(guard) => guard,
+                    // The whole exchange's time is over, whatever was under way.
+                    Err(error @ ProxyError::RequestTimeout) => return Err(error),
                     // The walk has come to its end: what the last backend did tells more than that.
                     Err(error) => return Err(last_error.unwrap_or(error)),
                 }
@@ -150,7 +156,6 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
             Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
         };
-        this.upstreams[guard.index()].cells.failures.increment();
         guard.report_error(error);
         drop(guard);
         if !error.retry().holds(&config.retry.on, repeatable(request, config)) {
@@ -158,7 +163,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         let Some(retrying) = may_retry(client, request) else { return Err(error) };
         _retrying = Some(retrying);
-        begin_retry(request, this).await;
+        begin_retry(client, request, this).await?;
         last_error = Some(error);
     }
 }
@@ -219,15 +224,26 @@ fn may_retry(client: &Client, request: &Request) -> Option<Retrying> {
     Some(retrying)
 }
 
-async fn begin_retry(request: &mut Request, this: &WorkerService) {
+/// Counts a retry, and waits before it where that is wanted.
+async fn begin_retry(client: &mut Client, request: &mut Request, this: &WorkerService) -> Result<(), ProxyError> {
     count_retry(request, this);
     let backoff = this.service.config.retry.backoff;
     if !backoff.is_zero() {
         let doubled = backoff.saturating_mul(1 << (request.report.retries - 1).min(10));
         // Between half of it and all of it, so that many do not come back at once.
         let part = (request.selection.hash() ^ u64::from(request.started.elapsed().subsec_nanos())) % 512;
-        tokio::time::sleep(doubled.mul_f64((512 + part) as f64 / 1024.0)).await;
+        let (presence, timer, _) = client.presence(request.may_half_close());
+        let mut pause = pin!(tokio::time::sleep(doubled.mul_f64((512 + part) as f64 / 1024.0)));
+        timer.set_before(Duration::ZERO, request.limit);
+        let waiting = poll_fn(|context| match pause.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            // Nobody waits for another try after the whole exchange's time.
+            Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::RequestTimeout)),
+            Poll::Pending => Poll::Pending,
+        });
+        presence.during(waiting).await??;
     }
+    Ok(())
 }
 
 fn count_retry(request: &mut Request, this: &WorkerService) {
@@ -247,18 +263,20 @@ enum Tried {
 
 /// A connection to the guard's backend: pooled, or fresh.
 async fn connection(
-    client: &Client,
+    client: &mut Client,
     request: &mut Request,
     guard: &InFlight,
     fresh: bool,
     limit: Deadline,
-) -> Result<Connection, ProxyError> {
-    let worker = &client.open.worker;
+) -> Result<Connection, TryError> {
+    let worker = &Rc::clone(&client.open.worker);
     let service = &request.view.services[request.service];
     let certain = !repeatable(request, &service.service.config);
     let before = worker.logs_access().then(Instant::now);
-    let reach = Reach { worker, service, slot: guard.slot, peer: Some(&client.peer), limit, timer: &client.timer };
-    let connection = reach.connection(fresh, certain).await.map_err(|error| timed_out(error, worker, request.limit))?;
+    let (presence, timer, peer) = client.presence(request.may_half_close());
+    let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
+    let connected = presence.during(reach.connection(fresh, certain)).await.map_err(TryError::Downstream)?;
+    let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
     if !connection.reused {
         request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
     }
@@ -281,7 +299,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
         let upstream = &this.upstreams[guard.index()];
         let connection = match connection(client, request, &guard, fresh, limit).await {
             Ok(connection) => connection,
-            Err(error) => return Tried::Failed(guard, TryError::Upstream(error)),
+            Err(error) => return Tried::Failed(guard, error),
         };
         upstream.cells.requests.increment();
         if guard.wants_cookie() {
@@ -321,6 +339,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
                 if exchange.request.replayable
                     && !fresh
+                    && !exchange.upstream.stream.was_refused()
                     && (stale && repeatable || exchange.upstream.stream.was_unprocessed()) =>
             {
                 unprocessed += u32::from(exchange.upstream.stream.was_unprocessed());
@@ -329,11 +348,25 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                 // What was not looked at may be sent as often as it takes, within reason.
                 fresh = unprocessed == 0 || unprocessed >= UNPROCESSED_MAX;
             }
+            // What the one before has left there, perhaps: more than its answer was due (RFC 9112, 6.3).
+            Err(TryError::Upstream(ProxyError::BadAnswer(error))) if exchange.is_first_on_used() => {
+                let again = exchange.request.replayable && repeatable;
+                exchange.release();
+                if !again {
+                    return Tried::Failed(guard, TryError::Upstream(ProxyError::UnfitAnswer(error)));
+                }
+                fresh = true;
+            }
             Err(error) => {
+                let unprocessed = exchange.upstream.stream.was_unprocessed();
                 exchange.release();
                 return Tried::Failed(
                     guard,
                     match error {
+                        // The next of the walk may have it, whatever it is.
+                        TryError::Upstream(ProxyError::UpstreamClosed) if unprocessed => {
+                            TryError::Upstream(ProxyError::StreamRefused)
+                        }
                         TryError::Upstream(error) => TryError::Upstream(timed_out(error, &worker, request.limit)),
                         TryError::Downstream(error) => TryError::Downstream(error),
                     },

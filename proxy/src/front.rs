@@ -41,15 +41,17 @@ pub(crate) async fn serve(
 ) {
     let config = &view.snapshot.config.listeners[listener];
     let mut peer = Peer::new(address);
+    peer.destination = stream.local_addr().ok();
     let has_tls = view.snapshot.tls[listener].as_deref();
     let says_who = forwarded::is_trusted(&config.proxy_protocol, address.ip().to_canonical());
     let mut stream = Stream::Plain(stream);
     if says_who || has_tls.is_some() {
         let timer = open.worker.timer();
-        timer.set(match &config.protocol {
+        let hello_time = match &config.protocol {
             Protocol::Http(http) => http.timeouts.head,
             Protocol::Tcp(_) | Protocol::Udp(_) => HELLO_TIME,
-        });
+        };
+        timer.set(hello_time);
         let Stream::Plain(mut tcp) = stream else { return };
         if says_who {
             let Some(told) = proxyproto::receive(&tcp, &timer).await else {
@@ -64,7 +66,7 @@ pub(crate) async fn serve(
         }
         stream = match has_tls {
             None => Stream::Plain(tcp),
-            Some(tls) => match handshake(&open, tcp, tls, &timer, &config.protocol).await {
+            Some(tls) => match handshake(&open, tcp, tls, (&timer, hello_time), &config.protocol).await {
                 Some(secured) => {
                     peer.take_session(&secured, tls);
                     Stream::Server(Box::new(secured))
@@ -98,19 +100,28 @@ async fn handshake(
     open: &OpenConnection,
     mut tcp: TcpStream,
     tls: &ServerTls,
-    timer: &Timer,
+    (timer, time): (&Timer, Duration),
     protocol: &Protocol,
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    let mut leaving = false;
     let first = poll_fn(|context| {
         let mut byte = [0];
         match tcp.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
             Poll::Ready(Ok(1..)) => Poll::Ready(Some(byte[0])),
             Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending if timer.poll_fired(context) || open.is_closing() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if open.is_closing() && !std::mem::replace(&mut leaving, true) {
+                    timer.shorten(open.leave_after(false));
+                }
+                if timer.poll_fired(context) { Poll::Ready(None) } else { Poll::Pending }
+            }
         }
     });
     let first = first.await?;
+    if leaving {
+        // It has begun: it may take its time.
+        timer.set(time);
+    }
     if first != TLS_HANDSHAKE {
         let speaks_http = first.is_ascii_uppercase() && matches!(protocol, Protocol::Http(_));
         let answer =

@@ -8,11 +8,11 @@ use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::websocket;
 use crate::worker::{OpenConnection, View, Worker};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use ringway_http1::{BodyLength, Limits, Method, ResponseHead, parse_response};
+use ringway_http1::{Authority, BodyLength, Limits, Method, ResponseHead, default_port, parse_response};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
@@ -49,6 +49,8 @@ const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 128 * 1024, fields_max: 5
 /// How many streams are open, and the timer that runs while none is.
 struct Activity {
     streams: Cell<usize>,
+    /// How often one has begun or ended.
+    turns: Cell<u64>,
     timer: Timer,
     /// How long it runs then: less once the connection ends.
     idle: Cell<Duration>,
@@ -59,6 +61,7 @@ struct Active(Rc<Activity>);
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+        self.0.turns.set(self.0.turns.get() + 1);
         if self.0.streams.get() == 0 {
             self.0.timer.set(self.0.idle.get());
         }
@@ -78,7 +81,8 @@ pub(crate) async fn serve(
     let http = http::http_of(view, listener);
     let timer = worker.timer();
     timer.set(http.timeouts.head);
-    let activity = Rc::new(Activity { streams: Cell::new(0), timer, idle: Cell::new(http.timeouts.idle) });
+    let activity =
+        Rc::new(Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle: Cell::new(http.timeouts.idle) });
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(http.h2.streams_max)
@@ -100,11 +104,10 @@ pub(crate) async fn serve(
         Poll::Pending => Poll::Pending,
     });
     let Some(mut connection) = connected.await else { return };
-    // One that has not asked yet, on a listener that is going, has a moment for it.
-    let first = if open.is_closing() { Duration::from_secs(1) } else { http.timeouts.idle };
-    activity.timer.set(first);
+    activity.timer.set(http.timeouts.idle);
     let mut closing = false;
-    // A connection that was accepted just before its listener went may still ask once, as one of HTTP/1.1 may.
+    // On a listener that goes: when the connection is told, at the latest, and the turns at that time.
+    let mut leave: Option<(Timer, u64)> = None;
     let mut asked = false;
     let mut flooded = false;
     loop {
@@ -126,17 +129,28 @@ pub(crate) async fn serve(
                     // The last goodbye has been said: a peer that does not close is left.
                     return if idle { Poll::Ready(None) } else { Poll::Pending };
                 }
-                if !(open.is_closing() && asked || idle) {
+                let told = open.is_closing() && {
+                    let (timer, turns) = leave.get_or_insert_with(|| {
+                        let timer = worker.timer();
+                        timer.shorten(open.leave_after(asked));
+                        (timer, activity.turns.get())
+                    });
+                    // A busy one is told along with its next answer.
+                    timer.poll_fired(context) || *turns != activity.turns.get()
+                };
+                if !(told || idle) {
                     return Poll::Pending;
                 }
                 closing = true;
                 connection.graceful_shutdown();
-                activity.timer.set(Duration::from_secs(1));
+                activity.idle.set(CLOSE_TIME);
+                activity.timer.set(CLOSE_TIME);
             }
         });
         let Some(Ok((request, respond))) = accepted.await else { break };
         asked = true;
         activity.streams.set(activity.streams.get() + 1);
+        activity.turns.set(activity.turns.get() + 1);
         let active = Active(Rc::clone(&activity));
         let Some((view, listener)) = worker.listener(&open.gate) else { break };
         let Some(stream) = Downstream::new(request, respond) else {
@@ -153,16 +167,11 @@ pub(crate) async fn serve(
         worker.streams.serve(Job { client, stream, _active: active });
     }
     // Streams that are still open end by themselves; the connection is driven until then, and a moment longer.
-    let mut draining = worker.is_draining();
-    activity.idle.set(if draining { LINGER_TIME } else { CLOSE_TIME });
-    activity.timer.set(activity.idle.get());
+    activity.idle.set(CLOSE_TIME);
+    activity.timer.set(CLOSE_TIME);
     poll_fn(|context| {
         if connection.poll_closed(context).is_ready() {
             return Poll::Ready(());
-        }
-        if worker.is_draining() && !std::mem::replace(&mut draining, true) {
-            activity.idle.set(LINGER_TIME);
-            activity.timer.set(LINGER_TIME);
         }
         let fired = activity.timer.poll_fired(context);
         if fired && activity.streams.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
@@ -342,7 +351,7 @@ impl Downstream {
         let upgrade = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
         // The library sees to all other fields; of the protocol it knows that it is UTF-8.
         let authority = parts.uri.authority().map(|authority| authority.as_str());
-        if upgrade.as_ref().is_some_and(|protocol| !is_protocol(protocol)) || !agrees(&parts.headers, authority) {
+        if upgrade.as_ref().is_some_and(|protocol| !is_protocol(protocol)) || !agrees(&parts.headers, &parts.uri) {
             respond.send_reset(Reason::PROTOCOL_ERROR);
             return None;
         }
@@ -522,11 +531,13 @@ impl Inner {
 }
 
 /// Whether Host, where there is one, says what `:authority` says: one name for whoever looks at either (RFC 9113, 8.3.1).
-fn agrees(fields: &HeaderMap, authority: Option<&str>) -> bool {
+fn agrees(fields: &HeaderMap, uri: &Uri) -> bool {
     let mut hosts = fields.get_all("host").iter();
-    match (hosts.next(), authority) {
+    match (hosts.next(), uri.authority()) {
         (Some(host), Some(authority)) => {
-            host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) && hosts.next().is_none()
+            let port = default_port(uri.scheme_str() == Some("https"));
+            let (host, authority) = (Authority::new(host.as_bytes()), Authority::new(authority.as_str().as_bytes()));
+            host.is_same(authority, port) && hosts.next().is_none()
         }
         // The rules of HTTP/1.1 see to what is alone.
         _ => true,

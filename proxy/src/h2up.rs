@@ -2,13 +2,10 @@
 
 use crate::error::ProxyError;
 use crate::h2bridge::{self, Framing, Receiver, Sender};
-use crate::stream::Stream;
 use crate::timer::Deadline;
-use crate::upstream::ConnectionSlot;
 use crate::websocket;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Ping, PingPong};
 use http::{HeaderMap, HeaderValue, Request, Version};
 use ringway_http1::{BodyLength, Limits, RequestHead, parse_request};
 use std::cell::{Cell, RefCell};
@@ -16,18 +13,20 @@ use std::future::Future;
 use std::io::{self, ErrorKind, Write as _};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// Window of a stream: what a client that does not read leaves here.
-const STREAM_WINDOW: u32 = 64 * 1024;
-/// All streams' together: the stalled ones take nothing from the others.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
-const SEND_BUFFER: usize = 64 * 1024;
+mod connection;
+
+pub(crate) use connection::Connection;
+use connection::Mark;
+
 /// Streams on one connection, whatever its peer would allow.
 const STREAMS_MAX: usize = 100;
+/// Connections that are being opened at once, where their peer takes few streams on each.
+const OPENINGS_MAX: usize = 16;
 /// Heads that we have written ourselves.
 const REQUEST_LIMITS: Limits = Limits { head_bytes_max: 256 * 1024, fields_max: 512 };
 /// Largest head of an answer.
@@ -37,13 +36,16 @@ const ANSWER_BYTES_MAX: u32 = 64 * 1024;
 #[derive(Default)]
 pub(crate) struct Shared {
     connections: RefCell<Vec<Rc<Connection>>>,
-    /// One is being opened: all who need one wait for that.
+    /// Those that are being opened: all who need one wait for them.
     opening: Rc<Opens>,
 }
 
 #[derive(Default)]
 struct Opens {
-    under_way: Cell<bool>,
+    under_way: Cell<usize>,
+    waiting: Cell<usize>,
+    /// Streams that the last one to be opened had room for; 0 while none is known.
+    room: Cell<usize>,
     over: Notify,
     /// How the last opening failed, if it did: those who waited for it need not try one after the other.
     failed: Cell<Option<ProxyError>>,
@@ -54,8 +56,17 @@ pub(crate) struct Opening(Rc<Opens>);
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        self.0.under_way.set(false);
+        self.0.under_way.set(self.0.under_way.get() - 1);
         self.0.over.notify_waiters();
+    }
+}
+
+/// One who waits for a connection to be opened.
+pub(crate) struct Waiting(Rc<Opens>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
     }
 }
 
@@ -63,22 +74,31 @@ impl Shared {
     /// A connection with room for one more stream; `newest`: the one that was opened last comes first, and counts as fresh.
     pub(crate) fn take(&self, newest: bool) -> Option<Upstream> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|connection| !connection.closed.get());
+        connections.retain(|connection| !connection.line.closed.get());
         let mut with_room = connections.iter().filter(|connection| connection.has_room());
         let chosen = if newest { with_room.next_back() } else { with_room.next() };
         chosen.map(|connection| Upstream::new(connection, connection.carried.replace(true)))
     }
 
-    /// Leave to open one; `None`: that is under way.
+    /// Counts one who waits.
+    pub(crate) fn wait(&self) -> Waiting {
+        self.opening.waiting.set(self.opening.waiting.get() + 1);
+        Waiting(Rc::clone(&self.opening))
+    }
+
+    /// Leave to open one; `None`: those under way will do for all who wait, as far as is known.
     pub(crate) fn open(&self) -> Option<Opening> {
-        if self.opening.under_way.replace(true) {
+        let Opens { under_way, waiting, room, failed, .. } = &*self.opening;
+        let each = if room.get() == 0 { STREAMS_MAX } else { room.get() };
+        if under_way.get() >= waiting.get().div_ceil(each).min(OPENINGS_MAX) {
             return None;
         }
-        self.opening.failed.set(None);
+        under_way.set(under_way.get() + 1);
+        failed.set(None);
         Some(Opening(Rc::clone(&self.opening)))
     }
 
-    /// The end of the opening that is under way, or begins next.
+    /// The end of an opening that is under way, or begins next.
     pub(crate) fn opened(&self) -> Notified<'_> {
         self.opening.over.notified()
     }
@@ -91,7 +111,10 @@ impl Shared {
     /// Shares what was opened, or tells those who wait for it that nothing came of it.
     pub(crate) fn put(&self, opening: Opening, opened: Result<Rc<Connection>, ProxyError>) {
         match opened {
-            Ok(connection) => self.connections.borrow_mut().push(connection),
+            Ok(connection) => {
+                opening.0.room.set(connection.streams_max());
+                self.connections.borrow_mut().push(connection);
+            }
             Err(error) => opening.0.failed.set(Some(error)),
         }
     }
@@ -99,10 +122,10 @@ impl Shared {
     /// Lets go of connections without streams since before `oldest`.
     pub(crate) fn expire(&self, oldest: Deadline, now: Deadline) {
         self.connections.borrow_mut().retain(|connection| {
-            if connection.streams.get() > 0 {
+            if connection.line.streams.get() > 0 {
                 connection.used.set(now);
             }
-            !connection.closed.get() && connection.used.get() >= oldest
+            !connection.line.closed.get() && connection.used.get() >= oldest
         });
     }
 
@@ -112,93 +135,14 @@ impl Shared {
     }
 }
 
-/// A connection that carries many streams.
-pub(crate) struct Connection {
-    send: RefCell<SendRequest<Bytes>>,
-    closed: Rc<Cell<bool>>,
-    streams: Cell<usize>,
-    /// Whether it has had a stream.
-    carried: Cell<bool>,
-    used: Cell<Deadline>,
-    /// Whether the peer's settings have come.
-    settings: Rc<Settings>,
-}
-
-/// Whether the peer's first settings are known: they say whether it takes extended CONNECT (RFC 8441, 3), and it is not to be
-/// asked before. They come before its answer to a PING.
-struct Settings {
-    known: Cell<bool>,
-    ping: RefCell<Option<PingPong>>,
-    waiting: RefCell<Vec<Waker>>,
-}
-
-impl Settings {
-    /// Ready once they are known, or never will be.
-    fn poll_known(self: &Rc<Self>, context: &Context<'_>) -> Poll<()> {
-        if self.known.get() {
-            return Poll::Ready(());
-        }
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-            waiting.push(context.waker().clone());
-        }
-        drop(waiting);
-        let Some(mut ping) = self.ping.take() else { return Poll::Pending };
-        let this = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            // A connection that has ended says so to who asks it for a stream.
-            let _ = ping.ping(Ping::opaque()).await;
-            this.known.set(true);
-            this.waiting.take().into_iter().for_each(Waker::wake);
-        });
-        Poll::Pending
-    }
-}
-
-impl Connection {
-    /// Begins HTTP/2 on a fresh connection, which is counted by its slot as long as it lives.
-    pub(crate) async fn begin(stream: Stream, slot: ConnectionSlot, now: Deadline) -> Result<Rc<Self>, h2::Error> {
-        let (send, mut connection) = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_header_list_size(ANSWER_BYTES_MAX)
-            .initial_max_send_streams(STREAMS_MAX)
-            .enable_push(false)
-            .handshake::<_, Bytes>(stream)
-            .await?;
-        let settings = Settings {
-            known: Cell::new(false),
-            ping: RefCell::new(connection.ping_pong()),
-            waiting: RefCell::default(),
-        };
-        let closed = Rc::new(Cell::new(false));
-        let ended = Rc::clone(&closed);
-        tokio::task::spawn_local(async move {
-            let _slot = slot;
-            // Its streams have been told of an error.
-            let _ = connection.await;
-            ended.set(true);
-        });
-        let send = RefCell::new(send);
-        Ok(Rc::new(Self {
-            send,
-            closed,
-            streams: Cell::new(0),
-            carried: Cell::new(false),
-            used: Cell::new(now),
-            settings: Rc::new(settings),
-        }))
-    }
-
-    fn has_room(&self) -> bool {
-        !self.closed.get() && self.streams.get() < self.send.borrow().current_max_send_streams().clamp(1, STREAMS_MAX)
-    }
-}
-
 /// One stream, as a connection that carries one HTTP/1.1 exchange.
 pub(crate) struct Upstream {
     connection: Rc<Connection>,
+    send: SendRequest<Bytes>,
+    /// When something of this stream, or anything before it, was last heard.
+    heard: Mark,
+    /// The library has the request, and has not sent it yet.
+    unopened: bool,
     /// Before: the connection has carried other streams.
     pub(crate) reused: bool,
     answer: Option<ResponseFuture>,
@@ -208,6 +152,7 @@ pub(crate) struct Upstream {
     receiver: Receiver,
     sender: Option<Sender>,
     unprocessed: bool,
+    refused: bool,
     /// The connection has failed, and not just this stream.
     disconnected: bool,
     /// The request could not be sent: there is no answer to wait for.
@@ -218,15 +163,23 @@ pub(crate) struct Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.connection.streams.set(self.connection.streams.get() - 1);
+        let line = &self.connection.line;
+        line.streams.set(line.streams.get() - 1);
+        if self.answer.is_some() {
+            line.handle_given_up(self.heard);
+        }
     }
 }
 
 impl Upstream {
     fn new(connection: &Rc<Connection>, reused: bool) -> Self {
-        connection.streams.set(connection.streams.get() + 1);
+        let line = &connection.line;
+        line.streams.set(line.streams.get() + 1);
         Self {
             connection: Rc::clone(connection),
+            send: connection.send.clone(),
+            heard: line.mark(),
+            unopened: false,
             reused,
             answer: None,
             is_head: false,
@@ -234,6 +187,7 @@ impl Upstream {
             receiver: Receiver::new(None, false, Vec::new()),
             sender: None,
             unprocessed: false,
+            refused: false,
             disconnected: false,
             broken: false,
             refusal: None,
@@ -242,6 +196,10 @@ impl Upstream {
 
     pub(crate) fn was_unprocessed(&self) -> bool {
         self.unprocessed
+    }
+
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// Whether another connection may fare better.
@@ -258,13 +216,25 @@ impl Upstream {
     fn failed(&mut self, error: h2::Error) -> io::Error {
         if error.is_io() || error.is_go_away() || self.sender.is_none() {
             self.disconnected = true;
-            self.connection.closed.set(true);
+            self.connection.line.closed.set(true);
         }
-        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if error.is_go_away() && error.is_remote() || refused || self.sender.is_none() {
+        self.refused |= error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // The library ends those streams alone with the peer's GOAWAY that it names as not looked at.
+        if error.is_go_away() && error.is_remote() || self.refused || self.sender.is_none() {
             self.unprocessed = true;
         }
         h2bridge::io_error(error)
+    }
+
+    /// It was not sent, and will not be soon: its peer has come to take fewer streams than there are.
+    fn not_sent(&mut self) -> io::Error {
+        (self.unprocessed, self.disconnected) = (true, true);
+        ErrorKind::ConnectionAborted.into()
+    }
+
+    /// What was asked for has not come in time.
+    pub(crate) fn handle_timeout(&self) {
+        self.connection.line.handle_timeout(self.heard);
     }
 
     /// Takes text that begins with a whole head; sends it once the connection has room. Gives how much was the head.
@@ -276,9 +246,11 @@ impl Upstream {
         {
             return Poll::Ready(Err(invalid()));
         }
-        let ready = self.connection.send.borrow_mut().poll_ready(context);
-        if let Err(error) = ready!(ready) {
+        if let Err(error) = ready!(self.send.poll_ready(context)) {
             return Poll::Ready(Err(self.failed(error)));
+        }
+        if self.connection.is_over_full() {
+            return Poll::Ready(Err(self.not_sent()));
         }
         let mut fields = HeaderMap::with_capacity(head.fields.len() + 1);
         for field in &head.fields {
@@ -291,7 +263,9 @@ impl Upstream {
         }
         let target = std::str::from_utf8(head.target.of(bytes)).map_err(|_| invalid())?;
         let authority = std::str::from_utf8(head.authority.of(bytes)).map_err(|_| invalid())?;
-        let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(target);
+        // That of the connection (RFC 9113, 8.3.1): some backends refuse another. What the client has asked for stands in fields.
+        let scheme = if self.connection.secure { "https" } else { "http" };
+        let uri = http::Uri::builder().scheme(scheme).authority(authority).path_and_query(target);
         let mut request = Request::new(());
         *request.uri_mut() = uri.build().map_err(|_| invalid())?;
         *request.method_mut() = http::Method::from_bytes(head.method_span.of(bytes)).map_err(|_| invalid())?;
@@ -305,8 +279,7 @@ impl Upstream {
         };
         if let Some(protocol) = head.upgrade {
             // RFC 8441: an upgrade is an extended CONNECT here, if the backend knows that.
-            ready!(self.connection.settings.poll_known(context));
-            if !self.connection.send.borrow().is_extended_connect_protocol_enabled() {
+            if !self.send.is_extended_connect_protocol_enabled() {
                 return Poll::Ready(Err(ErrorKind::Unsupported.into()));
             }
             // No other protocol comes as far as this: see `request::plan`.
@@ -320,12 +293,13 @@ impl Upstream {
         }
         *request.headers_mut() = fields;
         let ends = matches!(framing, Framing::Sized(0));
-        let sent = self.connection.send.borrow_mut().send_request(request, ends);
+        let sent = self.send.send_request(request, ends);
         let (answer, stream) = match sent {
             Ok(sent) => sent,
             Err(error) => return Poll::Ready(Err(self.failed(error))),
         };
         self.answer = Some(answer);
+        (self.unopened, self.heard) = (true, self.connection.line.mark());
         self.sender = Some(Sender::new(stream, framing, ends));
         Poll::Ready(Ok(head.head_len))
     }
@@ -334,6 +308,9 @@ impl Upstream {
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(answer) = &mut self.answer else { return Poll::Ready(Ok(())) };
         if let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
+            if interim.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(h2bridge::NoSwitching.into()));
+            }
             let mut text = status_line(interim.status());
             h2bridge::write_fields(interim.headers(), &mut text);
             text.extend_from_slice(b"\r\n");
@@ -345,6 +322,9 @@ impl Upstream {
             Err(error) => return Poll::Ready(Err(self.failed(error))),
         };
         self.answer = None;
+        if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err(h2bridge::NoSwitching.into()));
+        }
         let (mut parts, body) = answer.into_parts();
         let accept = self.websocket_accept.filter(|_| parts.status.is_success());
         let switches = accept.is_some();
@@ -381,10 +361,25 @@ impl Upstream {
             // Nothing was asked yet; whoever asks polls again.
             return Poll::Pending;
         }
-        if !self.receiver.has_text() && self.answer.is_some() {
-            return self.poll_answer(context);
+        if self.receiver.has_text() {
+            return Poll::Ready(Ok(()));
         }
-        self.receiver.poll_ready(context)
+        if self.unopened && self.send.poll_ready(context).is_pending() {
+            if self.connection.is_over_full() {
+                // Of a stream that is given up before it was sent, the library sends head and reset once there is room: none is
+                // to come.
+                self.connection.line.closed.set(true);
+                return Poll::Ready(Err(self.not_sent()));
+            }
+            self.connection.line.wait(context);
+            return Poll::Pending;
+        }
+        self.unopened = false;
+        let came = if self.answer.is_some() { self.poll_answer(context) } else { self.receiver.poll_ready(context) };
+        if came.is_ready() {
+            self.heard = self.connection.line.mark();
+        }
+        came
     }
 }
 

@@ -21,16 +21,16 @@ const ALLOWED_MAX: u32 = 1_000_000;
 
 /// A frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Frame {
+pub(crate) struct Frame {
     length: usize,
-    kind: u8,
+    pub(crate) kind: u8,
     flags: u8,
     stream: u32,
 }
 
 /// Finds frames in bytes that come in pieces.
 #[derive(Debug, Default)]
-struct Scanner {
+pub(crate) struct Scanner {
     /// Bytes until the next header.
     skip: usize,
     header: [u8; HEADER_BYTES],
@@ -38,7 +38,12 @@ struct Scanner {
 }
 
 impl Scanner {
-    fn scan(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
+    /// Whether the last frame has come whole.
+    pub(crate) fn is_between(&self) -> bool {
+        self.skip == 0 && self.held == 0
+    }
+
+    pub(crate) fn scan(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;

@@ -3,6 +3,7 @@
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
 use crate::exchange::{self, Next};
+use crate::presence::Presence;
 use crate::request::{Refusal, Request, Why};
 use crate::stream::Stream;
 use crate::timer::Timer;
@@ -26,9 +27,6 @@ use tokio::io::AsyncWrite;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// How long a connection that has not asked yet may wait with that, when its listener goes.
-const LAST_CALL: Duration = Duration::from_secs(1);
-
 /// The client's side of a connection.
 pub(crate) struct Client {
     pub(crate) open: Rc<OpenConnection>,
@@ -37,9 +35,11 @@ pub(crate) struct Client {
     /// Bytes read and not yet dealt with.
     pub(crate) input: Buffer,
     pub(crate) peer: Rc<Peer>,
-    /// Whether a request has come, or, on a listener that is going, how long one may still take has been set.
+    /// Whether a request has come, and, on a listener that is going, whether its time to go has been set.
     asked: bool,
-    last_call: bool,
+    leaving: bool,
+    /// Whether the end of its input has come.
+    ended: bool,
     /// How far the input has been searched for the end of a head.
     searched: usize,
     /// Limits of the listener, as of the last request.
@@ -65,7 +65,7 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The address without port, as text.
     pub(crate) text: String,
-    /// The address that he has reached, if a PROXY header has told it.
+    /// The address that he has reached: here, or before the proxy in front, if its PROXY header has told it.
     pub(crate) destination: Option<SocketAddr>,
     /// He came over TLS: here, or before the proxy in front.
     pub(crate) secure: bool,
@@ -152,11 +152,19 @@ impl Client {
             input: Buffer::default(),
             peer,
             asked: false,
-            last_call: false,
+            leaving: false,
+            ended: false,
             searched: 0,
             limits,
             timeouts,
         }
+    }
+
+    /// What tells whether it is still there, and what can be used beside that. `may_end`: the end of its input alone is no
+    /// leaving.
+    pub(crate) fn presence(&mut self, may_end: bool) -> (Presence<'_>, &Timer, &Peer) {
+        let Self { open, stream, input, ended, timer, peer, .. } = self;
+        (Presence { stream, input, ended, worker: &open.worker, may_end }, timer, peer)
     }
 
     /// Serves one stream of a connection.
@@ -230,21 +238,17 @@ impl Client {
                 match self.stream.poll_read_ready(context) {
                     Poll::Ready(Ok(())) => self.input = worker.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Closed),
-                    // One that was opened just before its listener went may still ask once.
-                    Poll::Pending if self.open.is_closing() && !self.asked => {
-                        self.asked = true;
-                        self.timer.set(LAST_CALL.min(self.timeouts.head));
-                        self.last_call = true;
-                        if !self.timer.poll_fired(context) {
-                            return Poll::Pending;
+                    Poll::Pending => {
+                        if self.open.is_closing() && !std::mem::replace(&mut self.leaving, true) {
+                            self.timer.shorten(self.open.leave_after(self.asked));
                         }
+                        // Between requests nothing is lost by closing, unless one has just arrived.
+                        return if !self.timer.poll_fired(context) || self.stream.has_unread() {
+                            Poll::Pending
+                        } else {
+                            Poll::Ready(Arrival::Closed)
+                        };
                     }
-                    Poll::Pending if self.last_call && !self.timer.poll_fired(context) => return Poll::Pending,
-                    // Between requests nothing is lost by closing, unless one has just arrived.
-                    Poll::Pending if self.open.is_closing() || self.timer.poll_fired(context) => {
-                        return if self.stream.has_unread() { Poll::Pending } else { Poll::Ready(Arrival::Closed) };
-                    }
-                    Poll::Pending => return Poll::Pending,
                 }
             }
             let was_empty = self.input.is_empty();
@@ -300,7 +304,7 @@ impl Client {
             }),
             Ok(true) => Some(match request::plan(self, &view, listener, &mut scratch) {
                 Ok(request) => {
-                    (self.asked, self.last_call) = (true, false);
+                    (self.asked, self.leaving) = (true, false);
                     Arrival::Request(request)
                 }
                 Err(refusal) => Arrival::Refused(refusal),
@@ -388,7 +392,7 @@ impl Client {
         self.timer.set(LINGER_TIME);
         poll_fn(|context| {
             // A client that reads nothing keeps TLS from saying goodbye.
-            let over = self.timer.poll_fired(context) || worker.is_draining();
+            let over = self.timer.poll_fired(context);
             if Pin::new(&mut self.stream).poll_shutdown(context).is_pending() {
                 return if over { Poll::Ready(()) } else { Poll::Pending };
             }

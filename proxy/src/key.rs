@@ -2,7 +2,7 @@
 
 use crate::route;
 use ringway_config::model::KeySource;
-use ringway_http1::RequestHead;
+use ringway_http1::{Authority, RequestHead, default_port};
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -11,6 +11,8 @@ pub(crate) struct KeyInput<'a> {
     pub(crate) buffer: &'a [u8],
     pub(crate) head: &'a RequestHead,
     pub(crate) client: IpAddr,
+    /// The client speaks `https`.
+    pub(crate) secure: bool,
     /// The server that a TLS client asks for.
     pub(crate) server_name: Option<&'a str>,
 }
@@ -24,12 +26,19 @@ pub(crate) fn extract(sources: &[KeySource], input: &KeyInput<'_>, key: &mut Vec
 }
 
 fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
-    let KeyInput { buffer, head, client, server_name } = *input;
+    let KeyInput { buffer, head, client, secure, server_name } = *input;
+    let authority = || Authority::new(head.authority.of(buffer));
     let value = match source {
-        KeySource::Header(name) => head.value_of(buffer, name.as_bytes()),
-        KeySource::Cookie(name) => head.cookie(buffer, name.as_bytes()),
-        KeySource::Sni => server_name.map(str::as_bytes),
-        KeySource::Query(name) => query_value(head.query.of(buffer), name.as_bytes()),
+        KeySource::Header(name) if name == "host" && !head.authority.is_empty() => {
+            authority().append(default_port(secure), key);
+            return true;
+        }
+        KeySource::Header(name) => present(head.values_of(buffer, name.as_bytes())),
+        KeySource::Cookie(name) => {
+            present(head.cookies(buffer).filter(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value))
+        }
+        KeySource::Sni => server_name.map(|name| name.strip_suffix('.').unwrap_or(name).as_bytes()),
+        KeySource::Query(name) => present(query_values(head.query.of(buffer), name.as_bytes())),
         KeySource::Path { depth } => Some(first_segments(route::path_of(buffer, head), *depth)),
         KeySource::Regex(source, capture) => {
             let begin = key.len();
@@ -50,9 +59,8 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
         KeySource::Uri => Some(head.forward_target.of(buffer)),
         KeySource::Method => Some(head.method_span.of(buffer)),
         KeySource::Host => {
-            let host = route::host_of(head.authority.of(buffer));
-            key.extend(host.iter().map(u8::to_ascii_lowercase));
-            return !host.is_empty();
+            authority().append_host(key);
+            return !head.authority.is_empty();
         }
         KeySource::SourceIp { v4_bits, v6_bits } => {
             address_key(client, *v4_bits, *v6_bits, key);
@@ -106,8 +114,13 @@ fn first_segments(path: &[u8], depth: usize) -> &[u8] {
     }
 }
 
-fn query_value<'b>(query: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
-    query.split(|&byte| byte == b'&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+/// The first value that says something: an empty one before it hides nothing.
+fn present<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Option<&'b [u8]> {
+    values.find(|value| !value.is_empty())
+}
+
+fn query_values<'b>(query: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
+    query.split(|&byte| byte == b'&').filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 #[cfg(test)]
@@ -119,8 +132,13 @@ mod tests {
     fn key(sources: &[KeySource], text: &str) -> Option<String> {
         let mut head = RequestHead::default();
         assert!(parse_request(text.as_bytes(), &Limits::default(), &mut head).unwrap());
-        let input =
-            KeyInput { buffer: text.as_bytes(), head: &head, client: "192.0.2.77".parse().unwrap(), server_name: None };
+        let input = KeyInput {
+            buffer: text.as_bytes(),
+            head: &head,
+            client: "192.0.2.77".parse().unwrap(),
+            secure: true,
+            server_name: Some("shop.example."),
+        };
         let mut key = Vec::new();
         extract(sources, &input, &mut key).then(|| String::from_utf8(key).unwrap())
     }
@@ -138,6 +156,28 @@ mod tests {
         assert_eq!(key(&[KeySource::SourceIp { v4_bits: 24, v6_bits: 64 }], request).as_deref(), Some("192.0.2.0"));
         assert_eq!(key(&[KeySource::All(vec![KeySource::Method, cookie()])], request).as_deref(), Some("GET\0s1"));
         assert_eq!(key(&[KeySource::All(vec![KeySource::Method, header("x-user")])], request), None);
+    }
+
+    #[test]
+    fn all_names_of_a_host_are_one_key() {
+        for host in ["shop.example", "Shop.Example.", "shop.example:443", "shop.example.:443"] {
+            let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            for source in [KeySource::Host, KeySource::Header("host".into()), KeySource::Sni] {
+                assert_eq!(key(std::slice::from_ref(&source), &request).as_deref(), Some("shop.example"), "{source:?}");
+            }
+        }
+        let other = "GET / HTTP/1.1\r\nHost: Shop.example.:80\r\n\r\n";
+        assert_eq!(key(&[KeySource::Header("host".into())], other).as_deref(), Some("shop.example:80"));
+    }
+
+    #[test]
+    fn an_empty_value_hides_no_later_one() {
+        let request = "GET /?room=&a=b&room=7&room=8 HTTP/1.1\r\nHost: a\r\nX-User:\r\nX-User: u1\r\nX-User: u2\r\n\
+                       Cookie: sid=; sid=\"\"\r\nCookie: sid=alice\r\n\r\n";
+        assert_eq!(key(&[KeySource::Query("room".into())], request).as_deref(), Some("7"));
+        assert_eq!(key(&[KeySource::Header("x-user".into())], request).as_deref(), Some("u1"));
+        assert_eq!(key(&[KeySource::Cookie("sid".into())], request).as_deref(), Some("alice"));
+        assert_eq!(key(&[KeySource::Cookie("si".into())], request), None);
     }
 
     #[test]

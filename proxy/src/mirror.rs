@@ -67,7 +67,6 @@ async fn run(
     let mut connection = match reach.connection(false, true).await {
         Ok(connection) => connection,
         Err(error) => {
-            upstream.cells.failures.increment();
             guard.report_error(error);
             return None;
         }

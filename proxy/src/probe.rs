@@ -2,15 +2,18 @@
 //! check's time-out, what is read by constants here.
 
 use crate::proxyproto;
+use crate::shortage::{Rank, Resource, Shortage};
 use crate::tls::{ClientTls, TlsError};
+use crate::upstream;
 use bytes::{BufMut, Bytes, BytesMut};
 use ringway_config::model::{Agent, Capture, CheckKind, HealthCheck};
 use ringway_health::{CheckFailure, Probe};
 use ringway_http1::{Body, Encoding, Limits, Method, ResponseHead, parse_response};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 /// Bytes of an answer's head that are looked at.
@@ -23,6 +26,35 @@ const GRPC_BYTES_MAX: usize = 4 * 1024;
 const AGENT_BYTES_MAX: usize = 1024;
 /// `grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING`.
 const SERVING: u32 = 1;
+
+/// Why a check gives no good result.
+enum Unasked {
+    Failed(CheckFailure),
+    /// This host could not ask.
+    Shortage(io::Error),
+}
+
+impl Unasked {
+    fn of(error: io::Error, otherwise: CheckFailure) -> Self {
+        if Resource::of(&error).is_some() { Self::Shortage(error) } else { Self::Failed(otherwise) }
+    }
+}
+
+impl From<CheckFailure> for Unasked {
+    fn from(failure: CheckFailure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// A connection, within what descriptors checks may take.
+async fn connect(address: SocketAddr, shortage: &Shortage) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    shortage.admit(&socket, Rank::Check)?;
+    let stream = socket.connect(address).await?;
+    // A check is one small request: it must not wait for more.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
 
 /// A service's checks, ready to be made.
 pub(crate) struct Prober {
@@ -48,7 +80,10 @@ impl Prober {
     }
 
     /// One check, its time bounded.
-    pub(crate) async fn probe(&self, backend: SocketAddr) -> Probe {
+    ///
+    /// # Errors
+    /// It could not be made, for want of something that this host has run out of: the backend was not asked.
+    pub(crate) async fn probe(&self, backend: SocketAddr, shortage: &Shortage) -> io::Result<Probe> {
         let mut address = backend;
         if let Some(ip) = self.check.address {
             address.set_ip(ip);
@@ -57,34 +92,36 @@ impl Prober {
             address.set_port(port);
         }
         let whole = async {
-            let asked = self.ask(address).await?;
+            let asked = self.ask(address, shortage).await?;
             match &self.check.agent {
-                Some(agent) => Ok(with_agent(asked, ask_agent(agent, address).await?)),
+                Some(agent) => Ok(with_agent(asked, ask_agent(agent, address, shortage).await?)),
                 None => Ok(asked),
             }
         };
-        match tokio::time::timeout(self.check.params.timeout, whole).await {
+        Ok(match tokio::time::timeout(self.check.params.timeout, whole).await {
             Ok(Ok(100)) => Probe::Success,
             Ok(Ok(percent)) => Probe::Weighted(percent),
-            Ok(Err(failure)) => Probe::Failure(failure),
+            Ok(Err(Unasked::Failed(failure))) => Probe::Failure(failure),
+            Ok(Err(Unasked::Shortage(error))) => return Err(error),
             Err(_) => Probe::Failure(CheckFailure::Timeout),
-        }
+        })
     }
 
     /// Gives the weight that the backend wants, in percent.
-    async fn ask(&self, address: SocketAddr) -> Result<u8, CheckFailure> {
-        let mut stream = TcpStream::connect(address).await.map_err(|_| CheckFailure::Connect)?;
-        // A check is one small request: it must not wait for more.
-        let _ = stream.set_nodelay(true);
+    async fn ask(&self, address: SocketAddr, shortage: &Shortage) -> Result<u8, Unasked> {
+        let mut stream = connect(address, shortage).await.map_err(|error| Unasked::of(error, CheckFailure::Connect))?;
+        // A check is one small request: it must not wait for more, and nothing of it is left when its time is over.
+        let _ = upstream::prepare(&stream, self.check.params.timeout);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
             proxyproto::write(version, &<_>::default(), &mut header);
-            stream.write_all(&header).await.map_err(|_| CheckFailure::Connect)?;
+            stream.write_all(&header).await.map_err(|error| Unasked::of(error, CheckFailure::Connect))?;
         }
-        let Some(tls) = &self.tls else { return self.over(stream, address).await };
+        let Some(tls) = &self.tls else { return Ok(self.over(stream, address).await?) };
         let connector = TlsConnector::from(Arc::clone(&tls.config));
-        let stream = connector.connect(tls.name(address.ip()), stream).await.map_err(|_| CheckFailure::Tls)?;
-        self.over(stream, address).await
+        let connecting = connector.connect(tls.name(address.ip()), stream).await;
+        let stream = connecting.map_err(|error| Unasked::of(error, CheckFailure::Tls))?;
+        Ok(self.over(stream, address).await?)
     }
 
     async fn over<S>(&self, mut stream: S, address: SocketAddr) -> Result<u8, CheckFailure>
@@ -334,9 +371,13 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// What an agent says: HAProxy's agent-check. `None`: nothing that is known, or nobody there; the check alone decides then.
-async fn ask_agent(agent: &Agent, mut address: SocketAddr) -> Result<Option<u8>, CheckFailure> {
+async fn ask_agent(agent: &Agent, mut address: SocketAddr, shortage: &Shortage) -> Result<Option<u8>, Unasked> {
     address.set_port(agent.port);
-    let Ok(mut stream) = TcpStream::connect(address).await else { return Ok(None) };
+    let mut stream = match connect(address, shortage).await {
+        Ok(stream) => stream,
+        Err(error) if Resource::of(&error).is_some() => return Err(Unasked::Shortage(error)),
+        Err(_) => return Ok(None),
+    };
     if stream.write_all(agent.send.as_bytes()).await.is_err() {
         return Ok(None);
     }
@@ -348,7 +389,7 @@ async fn ask_agent(agent: &Agent, mut address: SocketAddr) -> Result<Option<u8>,
         }
     }
     let end = line.iter().position(|&byte| byte == b'\n').unwrap_or(line.len());
-    agent_says(&String::from_utf8_lossy(&line[..end]))
+    Ok(agent_says(&String::from_utf8_lossy(&line[..end]))?)
 }
 
 fn agent_says(line: &str) -> Result<Option<u8>, CheckFailure> {

@@ -3,20 +3,25 @@
 use crate::actions::{self, Canned};
 use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
+use crate::forwarded::Origin;
 use crate::http::{self, Client};
 use crate::snapshot::Service;
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
 use crate::{compress, forwarded, websocket};
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
-use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, Span, TargetForm, Version, write};
+use ringway_http1::{
+    Body, BodyLength, Encoding, FieldName, Method, RequestHead, ResponseHead, Span, TargetForm, Version, write,
+};
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod kept;
 mod place;
 
+use kept::Kept;
 use place::{Admission, Placed, Unplaced, place};
 
 /// Small bodies that came with their head are sent with it, and can be sent again.
@@ -49,10 +54,16 @@ pub(crate) struct Request {
     pub(crate) out: Vec<u8>,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
     pub(crate) replayable: bool,
+    /// What of `out` is body that came after its head.
+    kept: Option<Kept>,
     pub(crate) method: Method,
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
+    /// Where in `out` the protocols stand that may be switched to.
+    protocols: (usize, usize),
+    /// A call of gRPC, which may be a long dialogue.
+    pub(crate) grpc: bool,
     /// What of the body has not been read from the client.
     pub(crate) body: Body,
     pub(crate) encoding: Encoding,
@@ -69,6 +80,8 @@ pub(crate) struct Request {
 pub(crate) struct Report {
     /// Lengths of method and target, which stand at the start of the head.
     line: (usize, usize),
+    /// The client, where a trusted hop has named another than the peer.
+    client: Option<Box<str>>,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) retries: u32,
@@ -94,6 +107,8 @@ pub(crate) struct Refusal {
     pub(crate) keep_alive: bool,
     /// Empty if none was chosen.
     pub(crate) service: Box<str>,
+    /// The client, where a trusted hop has named another than the peer.
+    client: Option<Box<str>>,
     line: Vec<u8>,
 }
 
@@ -106,6 +121,7 @@ impl Refusal {
             is_head: false,
             keep_alive: false,
             service: Box::default(),
+            client: None,
             line: Vec::new(),
         }
     }
@@ -117,6 +133,7 @@ impl Refusal {
             is_head: head.method == Method::Head,
             keep_alive: false,
             service: Box::default(),
+            client: None,
             line: buffer[..head.target.end as usize].to_vec(),
         }
     }
@@ -136,10 +153,11 @@ pub(crate) fn plan(
     let started = Instant::now();
 
     let placed = place(client, view, listener, head, key_bytes, started);
-    let Placed { route, service, hash, keyed, trusted, sticky, set_cookie, explain, admission } = match placed {
+    let Placed { route, service, hash, keyed, origin, sticky, set_cookie, hold, explain, admission } = match placed {
         Ok(placed) => placed,
         Err(Unplaced(why, service)) => {
             let mut refusal = Refusal::of(why, buffer, head);
+            refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, buffer, head));
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
@@ -150,6 +168,7 @@ pub(crate) fn plan(
             return Err(refusal);
         }
     };
+    let trusted = origin.trusted;
     let actions = http.routes[route].actions.as_deref();
     let worker_service = &view.services[service];
     let this = &worker_service.service;
@@ -190,14 +209,16 @@ pub(crate) fn plan(
         FieldName::Ringway => trusted,
         kind => !kind.is_hop_by_hop() && !forwarded::is_forwarding(kind),
     });
-    forwarded::append(&http.forwarded, trusted, &client.peer, buffer, head, &mut out);
+    forwarded::append(&http.forwarded, origin, &client.peer, buffer, head, &mut out);
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         write::field(&mut out, name, fingerprint.as_bytes());
     }
+    let mut asked = (0, 0);
     match upgrade {
         Some(protocols) => {
             out.extend_from_slice(b"connection: upgrade\r\n");
             write::field(&mut out, "upgrade", protocols.of(buffer));
+            asked = (out.len() - 2 - protocols.len(), out.len() - 2);
         }
         None if head.te_trailers => out.extend_from_slice(b"connection: te\r\nte: trailers\r\n"),
         None => {}
@@ -212,6 +233,12 @@ pub(crate) fn plan(
     }
     out.extend_from_slice(b"\r\n");
 
+    let mut answer_lines = actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default();
+    let arms = http.routes[route].split.as_ref().map(|split| &split.arms);
+    if let Some(cookie) = hold.and_then(|arm| arms?.get(arm)?.cookie.as_ref()) {
+        // That it is there says everything: it has no value of its own.
+        affinity::write(cookie, CookieValue(0), &mut answer_lines);
+    }
     let mut request = Request {
         view: Rc::clone(view),
         listener,
@@ -222,7 +249,7 @@ pub(crate) fn plan(
         selection: this.group.begin(ask),
         sticky,
         set_cookie,
-        answer_lines: actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default(),
+        answer_lines,
         // Where there are no chunks, nothing tells where a body of unknown length was cut off.
         coding: compression(http, route)
             .filter(|_| head.version == Version::Http11)
@@ -231,20 +258,34 @@ pub(crate) fn plan(
         _admission: admission,
         out,
         replayable: true,
+        kept: None,
         method: head.method,
         version: head.version,
         keep_alive: head.keep_alive,
         upgrade: upgrade.is_some(),
+        protocols: asked,
+        grpc: head.value_of(buffer, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc")),
         body: head.body.into(),
         encoding,
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
         limit: limit(client, head, buffer, actions.and_then(|actions| actions.timeout), this),
-        report: Report { line, received_bytes: head.head_len as u64, ..Report::default() },
+        report: Report {
+            line,
+            client: named_client(client, origin),
+            received_bytes: head.head_len as u64,
+            ..Report::default()
+        },
     };
     client.input.consume(head.head_len);
     request.take_small_body(client).map_err(Refusal::new)?;
     Ok(request)
+}
+
+/// The client for the access log, where a trusted hop has named another than the peer.
+fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
+    let named = origin.address != client.peer.ip() && client.open.worker.logs_access();
+    named.then(|| origin.address.to_string().into())
 }
 
 /// The protocols that the request may be upgraded to. HTTP/2 carries WebSocket alone (RFC 8441); any other `Upgrade` may be
@@ -345,9 +386,51 @@ impl Request {
         Ok(())
     }
 
+    /// Whether so many more bytes of the body may be added to `out`, and are counted; if not, the request cannot be sent again from
+    /// here on, and nothing of its body is kept.
+    pub(crate) fn keep(&mut self, worker: &Rc<Worker>, more: usize) -> bool {
+        let from = self.out.len();
+        let kept = self.replayable && self.kept.get_or_insert_with(|| Kept::new(worker, from)).take(more);
+        if !kept {
+            self.forget();
+        }
+        kept
+    }
+
+    /// It is not sent again: what was kept for that is given back. All of `out` has been sent.
+    pub(crate) fn forget(&mut self) {
+        self.replayable = false;
+        if let Some(kept) = self.kept.take() {
+            self.out.truncate(kept.from);
+            self.out.shrink_to(kept.from.max(4096));
+        }
+    }
+
     /// What its route does beside sending it on.
     pub(crate) fn actions(&self) -> Option<&Actions> {
         http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
+    }
+
+    /// Whether a 101 switches to what the client has asked for, and says so (RFC 9110, 7.8): what is no such answer is no tunnel.
+    pub(crate) fn is_granted(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
+        let asked = self.out.get(self.protocols.0..self.protocols.1).unwrap_or_default();
+        let names = |list: &'_ [u8]| {
+            list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        let asked = names(asked);
+        let granted: Vec<Vec<u8>> = head
+            .fields
+            .iter()
+            .filter(|field| field.kind == FieldName::Upgrade)
+            .flat_map(|field| names(field.value.of(bytes)))
+            .collect();
+        !granted.is_empty()
+            && granted.iter().all(|one| !one.is_empty() && asked.iter().any(|name| name.eq_ignore_ascii_case(one)))
+    }
+
+    /// Whether its client may have said all that it has to say, and still wait for the answer.
+    pub(crate) fn may_half_close(&self) -> bool {
+        http::http_of(&self.view, self.listener).allow_half_close
     }
 
     /// How its answer is compressed, if it is.
@@ -413,7 +496,7 @@ impl Request {
         let listener = client.open.gate.name();
         let pairs = [
             ("time_ms", Value::Number(unix_millis())),
-            ("client", Value::Word(&client.peer.text)),
+            ("client", Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),
             ("listener", Value::Word(&listener)),
             ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
             ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
@@ -451,7 +534,7 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
     let listener = client.open.gate.name();
     let pairs = [
         ("time_ms", Value::Number(unix_millis())),
-        ("client", Value::Word(&client.peer.text)),
+        ("client", Value::Word(refusal.client.as_deref().unwrap_or(&client.peer.text))),
         ("listener", Value::Word(&listener)),
         ("method", word()),
         ("target", word()),

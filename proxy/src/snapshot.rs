@@ -16,8 +16,9 @@ use ringway_health::{Event, EventKind, Member as HealthMember, ServiceHealth};
 use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Load, PolicyParams, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -86,7 +87,33 @@ pub struct BackendState {
     /// Connections open to it, idle ones included, over all workers.
     pub connections: AtomicU32,
     /// Tells its sessions that it has gone down.
-    pub(crate) down: Notify,
+    pub(crate) down: Falls,
+}
+
+/// When a backend has last gone down, in the order of its service's falls. Who chooses a backend takes the number of the last fall
+/// first: then none is missed, whenever he comes to wait for the next one.
+#[derive(Default)]
+pub(crate) struct Falls {
+    last: AtomicU64,
+    fallen: Notify,
+}
+
+impl Falls {
+    /// It has gone down; `number` is the fall's.
+    fn fall(&self, number: u64) {
+        self.last.store(number, SeqCst);
+        self.fallen.notify_waiters();
+    }
+
+    /// Resolves once it has gone down after the fall `number`.
+    pub(crate) async fn after(&self, number: u64) {
+        let mut fallen = pin!(self.fallen.notified());
+        // Registered before the test, so that no fall between the two is missed.
+        fallen.as_mut().enable();
+        if self.last.load(SeqCst) <= number {
+            fallen.await;
+        }
+    }
 }
 
 /// What outlives snapshots of a service.
@@ -98,6 +125,8 @@ pub struct ServiceLive {
     /// The state machine that says who may take traffic. Locked on failures and by the driver, never for a success
     /// that follows a success.
     health: Mutex<ServiceHealth>,
+    /// Number of the last time that one of its backends has gone down.
+    pub(crate) falls: AtomicU64,
     /// Wakes the driver: a deadline may have come nearer.
     pub health_changed: Notify,
     /// Requests admitted, where the service has a limit on them.
@@ -119,6 +148,10 @@ pub struct ServiceLive {
     /// Tells one of them that there may be room.
     pub room: Notify,
     backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
+    /// Backends that have gone from the configuration while requests still ran on them: who comes back is not empty.
+    departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
+    /// The service of the last version that was put into force. Set under the lock of `health`.
+    newest: Mutex<Weak<Service>>,
 }
 
 /// Owners of each hot key.
@@ -183,8 +216,16 @@ impl ServiceLive {
 }
 
 impl Service {
-    /// Writes what the health machine says into the loads' accept thresholds. Gives what has happened.
+    /// Writes what the health machine says to where requests read it. Gives what has happened.
+    ///
+    /// Whoever calls may still hold a version of before, or one that is not the newest any more: levels and who shares the
+    /// load are those of the newest, whose members the machine knows.
     pub fn apply_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
+        let newest = lock(&self.live.newest).upgrade();
+        newest.as_deref().unwrap_or(self).write_health(health)
+    }
+
+    fn write_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
         for backend in &self.backends {
             if let Some(share) = health.share(&backend.config.id) {
                 backend.state.load.set_lifecycle(share);
@@ -200,7 +241,7 @@ impl Service {
         for event in events.iter().filter(|_| self.config.close_on_down) {
             if let (EventKind::Down(_) | EventKind::Ejected { .. }, Some(slot)) = (&event.kind, self.slot_of(&event.id))
             {
-                self.backends[usize::from(slot.0)].state.down.notify_waiters();
+                self.backends[usize::from(slot.0)].state.down.fall(self.live.falls.fetch_add(1, SeqCst) + 1);
             }
         }
         events
@@ -284,7 +325,8 @@ impl Registry {
             }),
             Arc::clone(&live.total),
         )
-        .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
+        .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?
+        .with_all_full(config.all_full);
         let prober = config.health.as_ref().map(Prober::new).transpose();
         let prober = prober.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
         let alpn: &[&[u8]] = match config.protocol {
@@ -293,7 +335,8 @@ impl Registry {
         };
         let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
         let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
-        let spoken = format!("{:?} {:?} {:?}", config.protocol, config.proxy_protocol, config.tls);
+        let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
+        let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
         let mut transport = xxhash_rust::xxh3::Xxh3::new();
         transport.update(spoken.as_bytes());
         for path in config.tls.iter().flat_map(|tls| tls.files()) {
@@ -330,6 +373,7 @@ impl Registry {
             name: config.name.as_str().into(),
             total: Arc::new(Total::new(workers)),
             health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
+            falls: AtomicU64::new(0),
             health_changed: Notify::new(),
             admitted: AtomicU32::new(0),
             retrying: AtomicU32::new(0),
@@ -341,6 +385,8 @@ impl Registry {
             waiting: AtomicU32::new(0),
             room: Notify::new(),
             backends: Mutex::default(),
+            departed: Mutex::default(),
+            newest: Mutex::default(),
         })
     }
 
@@ -366,7 +412,9 @@ impl Registry {
                 .collect();
             health.set_params(health_params(&service.config), now);
             health.set_members(&members, now);
-            let events = service.apply_health(&mut health);
+            *lock(&service.live.newest) = Arc::downgrade(service);
+            service.group.install();
+            let events = service.write_health(&mut health);
             drop(health);
             service.live.health_changed.notify_one();
             happened.push((Arc::clone(service), events));
@@ -388,19 +436,29 @@ impl ServiceLive {
         if let Some(state) = lock(&self.backends).get(id) {
             return Arc::clone(state);
         }
-        Arc::new(BackendState {
-            id: id.into(),
-            load: Arc::new(Load::new(id)),
-            suspect: AtomicBool::new(false),
-            connections: AtomicU32::new(0),
-            down: Notify::new(),
+        let still_used = lock(&self.departed).get(id).and_then(Weak::upgrade);
+        still_used.unwrap_or_else(|| {
+            Arc::new(BackendState {
+                id: id.into(),
+                load: Arc::new(Load::new(id)),
+                suspect: AtomicBool::new(false),
+                connections: AtomicU32::new(0),
+                down: Falls::default(),
+            })
         })
     }
 
-    /// The next snapshot finds what this one has.
+    /// The next snapshot finds what this one has, and of backends that go with it those on which something still runs.
     fn keep(&self, service: &Service) {
         let states = service.backends.iter().map(|backend| (backend.state.id.clone(), Arc::clone(&backend.state)));
-        *lock(&self.backends) = states.collect();
+        let states: HashMap<_, _> = states.collect();
+        let mut backends = lock(&self.backends);
+        let mut departed = lock(&self.departed);
+        departed.retain(|id, state| !states.contains_key(id) && state.strong_count() > 0);
+        let gone = backends.iter().filter(|(id, _)| !states.contains_key(*id));
+        departed.extend(gone.map(|(id, state)| (id.clone(), Arc::downgrade(state))));
+        *backends = states;
+        drop((backends, departed));
         *lock(&self.limiter) = service.config.rate_limit.clone().zip(service.limiter.clone());
     }
 }
@@ -471,4 +529,76 @@ impl Service {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use ringway_health::{CheckFailure, Probe};
+
+    /// A version of one service with a backend of the first tier, one of the second, and others; rebuilt, not served.
+    fn prepared(registry: &Registry, generation: u64, second_tier: u8, others: &str) -> Snapshot {
+        let text = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+             services:\n  - name: s\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    panic_threshold: 0\n\
+             \x20   health: {{ tcp: {{}}, fall: 1, rise: 1 }}\n    backends:\n\
+             \x20     - {{ id: a, address: \"127.0.0.1:1\" }}\n\
+             \x20     - {{ id: b, address: \"127.0.0.1:2\", tier: {second_tier} }}\n{others}"
+        );
+        let config = ringway_config::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        registry.prepare(Arc::new(config.config), generation, 1, Instant::now()).unwrap()
+    }
+
+    #[test]
+    fn what_happens_while_versions_change_reaches_the_newest() {
+        let registry = Registry::default();
+        let now = Instant::now();
+        let first = prepared(&registry, 1, 0, "");
+        registry.commit(&first, now);
+        let second = prepared(&registry, 2, 1, "");
+        registry.commit(&second, now);
+        let newest = &second.services[0];
+        assert_eq!(newest.group.level_shares(), [(0, 1.0), (2, 0.0)]);
+        // A check ends, and its driver still looks at the version of before.
+        let old = &first.services[0];
+        let mut health = old.live.health();
+        health.handle_probe("a", Probe::Failure(CheckFailure::Connect), now);
+        assert!(health.take_changed());
+        let events = old.apply_health(&mut health);
+        drop(health);
+        assert!(events.iter().any(|event| event.id == "a"), "{events:?}");
+        assert_eq!(newest.group.level_shares(), [(0, 0.0), (2, 1.0)]);
+        assert_eq!(newest.group.eligible_members(), 1);
+    }
+
+    #[test]
+    fn backend_that_comes_back_still_carries_what_it_carries() {
+        let registry = Registry::default();
+        let now = Instant::now();
+        let with_c = "      - { id: c, address: \"127.0.0.1:3\" }\n";
+        let first = prepared(&registry, 1, 0, with_c);
+        registry.commit(&first, now);
+        let (old, slot) = (&first.services[0], first.services[0].slot_of("c").unwrap());
+        (0..7).for_each(|_| old.group.resume(slot, 0));
+        let second = prepared(&registry, 2, 0, "");
+        registry.commit(&second, now);
+        assert_eq!(
+            second.services[0].live.total.sum_of(0),
+            0,
+            "what a backend carries that has gone is nobody's share"
+        );
+        let third = prepared(&registry, 3, 0, with_c);
+        registry.commit(&third, now);
+        let new = &third.services[0];
+        assert_eq!(new.backends[2].state.load.in_flight(), 7);
+        assert_eq!(new.live.total.sum_of(0), 7);
+        (0..7).for_each(|_| old.group.release(slot, 0));
+        assert_eq!((new.backends[2].state.load.in_flight(), new.live.total.sum_of(0)), (0, 0));
+        // Nothing runs there any more: who comes back later is new.
+        registry.commit(&prepared(&registry, 4, 0, ""), now);
+        drop((first, second, third));
+        registry.commit(&prepared(&registry, 5, 0, ""), now);
+        assert!(lock(&registry.services)["s"].departed.lock().unwrap().is_empty());
+    }
 }

@@ -14,11 +14,12 @@ use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
 use ringway_health::Outcome;
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
+use ringway_telemetry::cells::SESSION;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -100,7 +101,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             stream.abort();
             error.reason()
         }
-        Ok((guard, mut backend, _slot)) => {
+        Ok(Connected { guard, stream: mut backend, slot: _slot, falls }) => {
             guard.report(Outcome::Success);
             if session.selection.spills() > 0 {
                 this.cells.spills.increment();
@@ -121,7 +122,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
                 // Whoever is told to go connects anew, and finds another.
                 tokio::select! {
                     end = relay => end,
-                    () = state.down.notified() => End::BackendDown,
+                    () = state.down.after(falls) => End::BackendDown,
                 }
             } else {
                 relay.await
@@ -129,7 +130,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             (session.up_bytes, session.down_bytes) = (up.moved, down.moved);
             worker.cells.received_bytes.add(up.moved);
             worker.cells.sent_bytes.add(down.moved);
-            this.cells.requests[2].increment();
+            this.cells.requests[SESSION].increment();
             drop(guard);
             match end {
                 End::Closed => "closed",
@@ -154,6 +155,8 @@ fn wants_name(tcp: &TcpListener, view: &View) -> bool {
 
 fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option<usize> {
     let name = server_name.unwrap_or_default();
+    // With or without the dot of the root, it is one name.
+    let name = name.strip_suffix('.').unwrap_or(name);
     let found = tcp.names.iter().find(|(host, _)| match host {
         HostMatch::Exact(host) => host == name,
         HostMatch::Suffix(suffix) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),
@@ -250,6 +253,15 @@ fn hash_of(service: &crate::snapshot::Service, peer: &Peer, server_name: Option<
     ringway_ring::hash_key(&text, service.seed())
 }
 
+/// A backend, with a connection to it.
+struct Connected {
+    guard: InFlight,
+    stream: Stream,
+    slot: ConnectionSlot,
+    /// Number of the service's last fall of a backend before this one was chosen.
+    falls: u64,
+}
+
 /// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.
 async fn connect(
     view: &Rc<View>,
@@ -257,13 +269,16 @@ async fn connect(
     worker: &Rc<crate::worker::Worker>,
     timer: &Timer,
     peer: &Peer,
-) -> Result<(InFlight, Stream, ConnectionSlot), ProxyError> {
+) -> Result<Connected, ProxyError> {
     let this = &view.services[session.service];
     let config = &this.service.config;
     let mut last_error = None;
     loop {
+        // Before the choice: while the connection is being made, the backend may go down.
+        let falls = this.service.live.falls.load(SeqCst);
         let selection = &mut session.selection;
-        let found = inflight::acquire(view, session.service, selection, worker.index, timer).await;
+        let limit = crate::timer::Deadline::NEVER;
+        let found = inflight::acquire(view, session.service, selection, worker.index, timer, limit).await;
         let guard = match found {
             Ok(guard) => guard,
             Err(error) => return Err(last_error.unwrap_or(error)),
@@ -271,13 +286,11 @@ async fn connect(
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
         upstream.cells.requests.increment();
-        let limit = crate::timer::Deadline::NEVER;
         let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
         let connected = reach.open().await;
         match connected {
-            Ok((stream, slot)) => return Ok((guard, stream, slot)),
+            Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
             Err(error) => {
-                upstream.cells.failures.increment();
                 guard.report_error(error);
                 if session.retries >= config.retry.attempts || !error.retry().holds(&config.retry.on, true) {
                     return Err(error);

@@ -136,6 +136,11 @@ pub(crate) struct Deadline(u64);
 
 impl Deadline {
     pub(crate) const NEVER: Self = Self(NEVER);
+
+    /// How long after `earlier` this is.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        TICK.saturating_mul(u32::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(u32::MAX))
+    }
 }
 
 impl Timer {
@@ -158,6 +163,23 @@ impl Timer {
             entry.visit = deadline.clamp(now + 1, now + BUCKETS - 1);
             self.timers.buckets.borrow_mut()[(entry.visit % BUCKETS) as usize].push(self.index);
         }
+    }
+
+    /// Fires `after` from now at the latest.
+    pub(crate) fn shorten(&self, after: Duration) {
+        let (fired, deadline) = {
+            let entry = &self.timers.entries.borrow()[self.index as usize];
+            (entry.fired, Deadline(entry.deadline))
+        };
+        if !fired {
+            // Zero would be no limit.
+            self.set_before(after.max(Duration::from_millis(1)), deadline);
+        }
+    }
+
+    /// The time now, as the wheel knows it.
+    pub(crate) fn now(&self) -> Deadline {
+        self.timers.now()
     }
 
     /// Whether the deadline has passed; if not, the task is woken when it does.
@@ -224,6 +246,27 @@ mod tests {
         assert!(fired(&timer));
         timer.set(Duration::from_secs(10));
         assert!(!fired(&timer));
+    }
+
+    #[test]
+    fn shortened_deadline_is_never_later_than_before() {
+        let start = Instant::now();
+        let timers = Timers::new(start);
+        let (timer, near) = (timers.timer(), timers.timer());
+        timer.set(Duration::from_secs(60));
+        near.set(Duration::from_secs(1));
+        timer.shorten(Duration::from_secs(5));
+        near.shorten(Duration::from_secs(5));
+        timers.advance(start + Duration::from_secs(2));
+        assert!(!fired(&timer) && fired(&near));
+        near.shorten(Duration::from_secs(5));
+        assert!(fired(&near));
+        timers.advance(start + Duration::from_secs(6));
+        assert!(fired(&timer));
+        timer.set(Duration::ZERO);
+        timer.shorten(Duration::ZERO);
+        timers.advance(start + Duration::from_secs(7));
+        assert!(fired(&timer));
     }
 
     #[test]

@@ -10,29 +10,34 @@ use crate::key;
 use crate::pktinfo;
 use crate::quic::{self, Destination, Id};
 use crate::request;
+use crate::shortage::{Operation, Rank, Resource, Shortage};
 use crate::snapshot::BackendState;
 use crate::timer::Timer;
-use crate::worker::{Gate, OpenConnection, View, Worker};
+use crate::worker::{Gate, OpenConnection, Seat, View, Worker};
 use ringway_config::model::{KeySource, Protocol, QuicIds, UdpListener};
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
+use ringway_telemetry::cells::SESSION;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
-use std::io;
+use std::future::{Future, poll_fn};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::io::ReadBuf;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 /// The largest datagram there is.
 const DATAGRAM_BYTES: usize = 65_535;
 /// Datagrams read in one go before others have their turn.
 const BATCH: usize = 64;
+/// What a flow's task waits for. An error that ICMP has told of makes a socket erroneous, not readable: who does not ask for it by
+/// name hears of it with the client's next datagram, and many clients send one only.
+const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
 /// Connection ids that a flow is known by: the client's first, and some that came after it.
 const IDS_PER_FLOW: usize = 8;
 
@@ -84,16 +89,17 @@ impl Flows {
         }
     }
 
-    /// Ends the oldest flow that its backend has never answered, if there is one: its client's address may be nobody's.
-    fn evict(&mut self) -> bool {
+    /// Ends the oldest flow that its backend has never answered, if there is one, and gives its place: its client's address may be
+    /// nobody's.
+    fn evict(&mut self) -> Option<Seat> {
         while let Some(oldest) = self.unanswered.pop_front() {
             if let Some(flow) = oldest.upgrade().filter(|flow| flow.is_unanswered()) {
                 self.remove(&flow);
                 flow.waker.take().iter().for_each(Waker::wake_by_ref);
-                return true;
+                return flow.seat.take();
             }
         }
-        false
+        None
     }
 
     /// `true`: the flow was not known by this id.
@@ -148,6 +154,8 @@ struct Flow {
     down: Cell<u64>,
     /// The backend's host has said that nobody listens there.
     refused: Cell<bool>,
+    /// Its place, until another takes it over.
+    seat: Cell<Option<Seat>>,
     /// It is not among the flows any more: another has its place.
     removed: Cell<bool>,
     waker: Cell<Option<Waker>>,
@@ -207,7 +215,13 @@ impl Front {
             };
             self.worker.cells.received_bytes.add(count as u64);
             match self.flow_of(path, &buffer[..count], &view, udp, new_flows) {
-                Ok(Some(flow)) => flow.send(&buffer[..count]),
+                Ok(Some(flow)) => {
+                    if let Err(error) = flow.send(&buffer[..count])
+                        && Resource::of(&error).is_some()
+                    {
+                        self.worker.shared.shortage.note(Operation::Flow, &error, &flow.backend.id);
+                    }
+                }
                 Ok(None) => {}
                 Err(reason) => self.worker.shared.cells.error("", reason),
             }
@@ -284,7 +298,7 @@ impl Front {
             })
             .or_else(|| inflight::acquire_now(view, udp.service, &mut selection, shard));
         let guard = found.ok_or_else(|| {
-            this.cells.requests[5].increment();
+            this.cells.requests[0].increment();
             ProxyError::NoBackend.reason()
         })?;
         let backend = Arc::clone(&this.service.backends[guard.index()].state);
@@ -292,14 +306,18 @@ impl Front {
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
             return Ok(flow);
         }
-        // Per worker, as the sockets are.
-        let is_full = self.flows.borrow().count >= udp.flows_max.div_ceil(self.worker.workers()).max(1);
-        if is_full && !self.flows.borrow_mut().evict() {
-            return Err("udp_flows_max");
-        }
-        let upstream = connect(this.service.address(guard.slot)).map_err(|_| "udp_socket")?;
+        let most = view.snapshot.config.process.connections_max;
+        let is_full = self.flows.borrow().count >= share(udp.flows_max, self.worker.shared.workers, shard);
+        let take = || Seat::take(&self.worker.shared, &self.gate.seats, shard, most, udp.flows_max);
+        let seat = if is_full { None } else { take() };
+        let seat = seat.or_else(|| self.flows.borrow_mut().evict()).ok_or("udp_flows_max")?;
+        let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
+            let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
+            guard.report_error(error);
+            this.cells.requests[0].increment();
+            error.reason()
+        })?;
         this.upstreams[guard.index()].cells.requests.increment();
-        this.cells.requests[2].increment();
         if hash.is_some() {
             this.cells.keyed.increment();
             if selection.owner() == Some(guard.slot) {
@@ -319,16 +337,25 @@ impl Front {
             up: Cell::new(0),
             down: Cell::new(0),
             refused: Cell::new(false),
+            seat: Cell::new(Some(seat)),
             removed: Cell::new(false),
             waker: Cell::default(),
         });
         self.flows.borrow_mut().insert(&flow);
-        self.worker.shared.open[self.worker.index].fetch_add(1, Relaxed);
-        let open = self.worker.connection(&self.gate);
+        let open = self.worker.connection(&self.gate, None);
         let service = udp.service;
         let started = Started { open, view: Rc::clone(view), service, guard, selection, hash, at: Instant::now() };
         tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
+    }
+}
+
+/// How many of a listener's flows one worker may have. A worker has a part of its own, so that what floods the one leaves the
+/// others room; the parts together are all there are. Where there are fewer than workers, all may ask for any.
+fn share(flows_max: usize, workers: usize, worker: usize) -> usize {
+    match flows_max / workers {
+        0 => flows_max,
+        least => least + usize::from(worker < flows_max % workers),
     }
 }
 
@@ -351,15 +378,19 @@ struct Started {
 
 /// Passes the backend's datagrams on to the client, until the flow ends.
 async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
-    let reason = poll_fn(|context| poll_answers(&flow, &front, &started, context)).await;
+    let reason = pass_answers(&flow, &front, &started).await;
     front.flows.borrow_mut().remove(&flow);
+    let this = &started.view.services[started.service];
     if flow.refused.get() {
-        front.worker.shared.cells.error(&started.view.services[started.service].service.config.name, reason);
-        started.guard.report_error(ProxyError::ConnectFailed);
+        front.worker.shared.cells.error(&this.service.config.name, reason);
+        // A datagram cannot be tried elsewhere: each more that went there would be lost as well, so this counts as a connect
+        // does that nobody answers, as much as ejects.
+        started.guard.report_error(ProxyError::ConnectTimeout);
     } else if flow.down.get() > 0 {
         started.guard.report(ringway_health::Outcome::Success);
     }
-    let this = &started.view.services[started.service];
+    // One that was refused has not been served.
+    this.cells.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
     this.cells.durations.record(started.at.elapsed());
     log(&started, &flow, reason);
 }
@@ -370,56 +401,108 @@ impl Flow {
     }
 
     /// A datagram to the backend. One that cannot go now is lost, as datagrams are.
-    fn send(&self, datagram: &[u8]) {
-        // Past the runtime, which does not know yet whether a fresh socket takes anything.
-        match socket2::SockRef::from(&self.upstream).send(datagram) {
-            Ok(count) => self.up.set(self.up.get() + count as u64),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                self.refused.set(true);
-                // Its task waits for datagrams: it is to see this.
-                self.waker.take().iter().for_each(Waker::wake_by_ref);
-            }
-            Err(_) => {}
-        }
+    fn send(&self, datagram: &[u8]) -> io::Result<()> {
         self.timer.set(self.idle);
+        // Past the runtime, which does not know yet whether a fresh socket takes anything.
+        let sent = socket2::SockRef::from(&self.upstream).send(datagram);
+        if let Ok(count) = &sent {
+            self.up.set(self.up.get() + *count as u64);
+        }
+        sent.map(drop).inspect_err(|error| self.note(error))
+    }
+
+    /// A datagram from the backend, or what the network says of ours.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut take = || (&*socket2::SockRef::from(&self.upstream)).read(buffer);
+        // One after the other: the runtime knows what to forget of each alone only.
+        let received = match self.upstream.try_io(Interest::READABLE, &mut take) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.upstream.try_io(Interest::ERROR, take),
+            received => received,
+        };
+        received.inspect_err(|error| self.note(error))
+    }
+
+    /// Takes in an error: somebody who is there no more has no flow.
+    fn note(&self, error: &io::Error) {
+        if says_nobody_is_there(error) {
+            self.refused.set(true);
+            // Its task waits for datagrams: it is to see this.
+            self.waker.take().iter().for_each(Waker::wake_by_ref);
+        }
+    }
+
+    /// Why the flow is over, if it is.
+    fn end(&self) -> Option<&'static str> {
+        if self.refused.get() {
+            return Some("refused");
+        }
+        self.removed.get().then_some("evicted")
     }
 }
 
-/// Ready when the flow is over; says why.
-fn poll_answers(flow: &Rc<Flow>, front: &Front, started: &Started, context: &mut Context<'_>) -> Poll<&'static str> {
-    for _ in 0..BATCH {
-        // Somebody who is there no more has no flow: the next datagram finds another.
-        if flow.refused.get() {
-            return Poll::Ready("refused");
-        }
-        if flow.removed.get() {
-            return Poll::Ready("evicted");
-        }
-        let mut buffer = front.buffer.borrow_mut();
-        let mut space = ReadBuf::new(&mut buffer);
-        match flow.upstream.poll_recv(context, &mut space) {
-            Poll::Ready(Ok(())) => {
-                let count = space.filled().len();
-                if let Some(quic) = flow.quic {
-                    learn(flow, front, started, quic, space.filled());
-                }
-                if front.send(flow.path, space.filled()).is_ok() {
-                    flow.down.set(flow.down.get() + count as u64);
-                    front.worker.cells.sent_bytes.add(count as u64);
-                }
-                flow.timer.set(flow.idle);
+/// Whether an error is one that ICMP has told of: no such port, protocol or host (RFC 1122, 4.1.3.3).
+fn says_nobody_is_there(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        code,
+        Some(
+            Errno::ECONNREFUSED
+                | Errno::EHOSTUNREACH
+                | Errno::ENETUNREACH
+                | Errno::EHOSTDOWN
+                | Errno::ENONET
+                | Errno::ENOPROTOOPT
+        )
+    )
+}
+
+/// Ends when the flow is over; says why.
+async fn pass_answers(flow: &Rc<Flow>, front: &Front, started: &Started) -> &'static str {
+    loop {
+        let mut news = pin!(flow.upstream.ready(NEWS));
+        let over = poll_fn(|context| {
+            if let Some(reason) = flow.end() {
+                return Poll::Ready(Some(reason));
             }
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => flow.refused.set(true),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending if flow.timer.poll_fired(context) => return Poll::Ready("idle"),
-            Poll::Pending => {
-                flow.waker.set(Some(context.waker().clone()));
-                return Poll::Pending;
+            if let Poll::Ready(news) = news.as_mut().poll(context) {
+                // Without a runtime there is nothing more to come.
+                return Poll::Ready(news.is_err().then_some("ended"));
+            }
+            if flow.timer.poll_fired(context) {
+                return Poll::Ready(Some("idle"));
+            }
+            flow.waker.set(Some(context.waker().clone()));
+            Poll::Pending
+        });
+        if let Some(reason) = over.await {
+            return reason;
+        }
+        for _ in 0..BATCH {
+            let mut buffer = front.buffer.borrow_mut();
+            match flow.receive(&mut buffer) {
+                Ok(count) => pass(flow, front, started, &buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The next look says whether it was the end.
+                Err(_) if flow.refused.get() => break,
+                Err(_) => {}
             }
         }
+        // More may be waiting: others have their turn first.
+        tokio::task::yield_now().await;
     }
-    context.waker().wake_by_ref();
-    Poll::Pending
+}
+
+/// One datagram of the backend's, to the client.
+fn pass(flow: &Rc<Flow>, front: &Front, started: &Started, datagram: &[u8]) {
+    if let Some(quic) = flow.quic {
+        learn(flow, front, started, quic, datagram);
+    }
+    if front.send(flow.path, datagram).is_ok() {
+        flow.down.set(flow.down.get() + datagram.len() as u64);
+        front.worker.cells.sent_bytes.add(datagram.len() as u64);
+    }
+    flow.timer.set(flow.idle);
 }
 
 /// Remembers the id that a backend gives itself: its client will use it, from wherever it is.
@@ -431,12 +514,23 @@ fn learn(flow: &Rc<Flow>, front: &Front, started: &Started, quic: QuicIds, datag
     }
 }
 
-fn connect(backend: SocketAddr) -> io::Result<UdpSocket> {
+fn connect(backend: SocketAddr, worker: &Worker) -> io::Result<UdpSocket> {
+    let shortage = &worker.shared.shortage;
+    open(backend, shortage).inspect_err(|error| {
+        if Resource::of(error).is_some() {
+            shortage.note(Operation::Flow, error, backend);
+        }
+    })
+}
+
+/// A socket of a flow's own, within what descriptors the data path may take.
+fn open(backend: SocketAddr, shortage: &Shortage) -> io::Result<UdpSocket> {
     let any: SocketAddr = match backend {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = std::net::UdpSocket::bind(any)?;
+    shortage.admit(&socket, Rank::Upstream)?;
     socket.connect(backend)?;
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)
@@ -480,4 +574,21 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
         ("duration_us", Value::Number(started.at.elapsed().as_micros() as u64)),
     ];
     worker.log(|log| log.line(&pairs));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_workers_are_all_there_is() {
+        for flows_max in 1..40 {
+            for workers in 1..=flows_max {
+                let parts = (0..workers).map(|worker| share(flows_max, workers, worker));
+                assert!(parts.clone().all(|part| part > 0));
+                assert_eq!(parts.sum::<usize>(), flows_max, "{flows_max} over {workers}");
+            }
+        }
+        assert_eq!(share(2, 8, 7), 2);
+    }
 }

@@ -5,6 +5,7 @@ use crate::error::ProxyError;
 use crate::h2up::{self, Opening};
 use crate::http::Peer;
 use crate::proxyproto;
+use crate::shortage::{Operation, Rank, Resource};
 use crate::snapshot::{BackendState, Service};
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
@@ -22,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A connection to a backend, in use.
 pub(crate) struct Connection {
@@ -105,11 +106,26 @@ impl Pool {
         cells.upstream_idle.subtract((before - idle.len()) as u64);
     }
 
+    /// One of them, in use since `since`, has turned out to lead nowhere: those that nobody has heard of since then are closed, so
+    /// that not each of them costs a time-out.
+    pub(crate) fn doubt(&self, since: Deadline, cells: &WorkerCells) {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain(|idle| idle.since > since);
+        cells.upstream_idle.subtract((before - idle.len()) as u64);
+    }
+
     /// Closes all, and keeps none from now on: the backend has gone from the configuration.
     pub(crate) fn close(&self, cells: &WorkerCells) {
         self.closed.set(true);
-        cells.upstream_idle.subtract(self.idle.borrow().len() as u64);
-        self.idle.borrow_mut().clear();
+        self.release(cells);
+    }
+
+    /// Closes all that are idle now; gives how many they were.
+    pub(crate) fn release(&self, cells: &WorkerCells) -> usize {
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        cells.upstream_idle.subtract(idle.len() as u64);
+        idle.len()
     }
 }
 
@@ -152,6 +168,7 @@ impl Reach<'_> {
             return Ok(connection(stream));
         }
         self.timer.set_before(Duration::ZERO, self.limit);
+        let _waiting = shared.wait();
         loop {
             // Somebody else's connection that is just being opened will do as well.
             let mut opened = pin!(shared.opened());
@@ -160,7 +177,7 @@ impl Reach<'_> {
                 tokio::task::spawn_local(open_shared(worker, service, self.slot, Rc::clone(upstream), opening));
             }
             let result = poll_fn(|context| match opened.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(shared.outcome()),
+                Poll::Ready(()) => Poll::Ready(Ok(())),
                 Poll::Pending if self.timer.poll_fired(context) => Poll::Ready(Err(ProxyError::ConnectTimeout)),
                 Poll::Pending => Poll::Pending,
             });
@@ -168,6 +185,7 @@ impl Reach<'_> {
             if let Some(stream) = shared.take(std::mem::take(&mut fresh)) {
                 return Ok(connection(stream));
             }
+            shared.outcome()?;
         }
     }
 
@@ -175,8 +193,7 @@ impl Reach<'_> {
     pub(crate) async fn open(&self) -> Result<(Stream, ConnectionSlot), ProxyError> {
         let service = &self.service.service;
         let slot = count(service, self.slot, &self.service.upstreams[usize::from(self.slot.0)])?;
-        let address = service.address(self.slot);
-        let stream = connect(service, address, self.peer, self.limit, self.timer, self.worker).await?;
+        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
         Ok((stream, slot))
     }
 }
@@ -195,10 +212,11 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
     let opened = async {
         let counted = count(&service, slot, &upstream)?;
         // No PROXY header goes to what is shared: the configuration sees to that.
-        let stream = connect(&service, service.address(slot), None, Deadline::NEVER, &timer, &worker).await?;
-        let beginning = h2up::Connection::begin(stream, counted, worker.timers.now());
-        let beginning = async { beginning.await.map_err(std::io::Error::other) };
-        within(&timer, ProxyError::ConnectFailed, beginning).await
+        let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
+        let beginning = h2up::Connection::begin(stream, counted, &worker.timers, service.config.keepalive);
+        let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
+        // One that takes no streams is of no use: whoever waits is better off elsewhere.
+        if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
     };
     let opened = opened.await;
     upstream.shared.put(opening, opened);
@@ -207,19 +225,24 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
 /// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).
 async fn connect(
     service: &Service,
-    address: SocketAddr,
+    slot: Slot,
     peer: Option<&Peer>,
     limit: Deadline,
     timer: &Timer,
     worker: &Worker,
 ) -> Result<Stream, ProxyError> {
+    let address = service.address(slot);
     timer.set_before(service.config.timeouts.connect, limit);
-    let mut tcp = within(timer, ProxyError::ConnectFailed, TcpStream::connect(address)).await?;
-    // Heads and small bodies go out whole.
-    tcp.set_nodelay(true).map_err(|_| ProxyError::ConnectFailed)?;
+    let user_timeout = service.config.timeouts.tcp_user_timeout;
+    let mut opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
+    if matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
+        // What was kept for later makes room for what is wanted now.
+        opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
+    }
+    let mut tcp = opened?;
     if let Some(version) = service.config.proxy_protocol {
         let mut header = Vec::new();
-        proxyproto::write(version, &told(version, peer, &tcp, worker), &mut header);
+        proxyproto::write(version, &told(version, peer, worker), &mut header);
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
@@ -229,13 +252,40 @@ async fn connect(
     Ok(Stream::Client(Box::new(stream)))
 }
 
+/// Sets up a connection to a backend: heads and small bodies go out whole, and what is not acknowledged for so long (zero leaves
+/// that to the system) ends it, where nobody else would notice for a quarter of an hour that the other end has gone.
+pub(crate) fn prepare(tcp: &TcpStream, user_timeout: Duration) -> std::io::Result<()> {
+    tcp.set_nodelay(true)?;
+    if !user_timeout.is_zero() {
+        socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout))?;
+    }
+    Ok(())
+}
+
+/// A TCP connection, within what descriptors the data path may take.
+async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<TcpStream> {
+    let shortage = &worker.shared.shortage;
+    let opening = async {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        shortage.admit(&socket, Rank::Upstream)?;
+        let stream = socket.connect(address).await?;
+        prepare(&stream, user_timeout)?;
+        Ok(stream)
+    };
+    let opened = opening.await;
+    if let Err(error) = &opened
+        && Resource::of(error).is_some()
+    {
+        shortage.note(Operation::Connect, error, address);
+    }
+    opened
+}
+
 /// What a PROXY header says of a client.
-fn told(version: ProxyHeader, peer: Option<&Peer>, tcp: &TcpStream, worker: &Worker) -> proxyproto::Told {
+fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxyproto::Told {
     let Some(peer) = peer else { return proxyproto::Told::default() };
-    // Where he has reached the proxy, as far as that is known.
-    let destination = peer.destination.or_else(|| tcp.local_addr().ok());
     proxyproto::Told {
-        addresses: destination.map(|destination| (peer.address, destination)),
+        addresses: peer.destination.map(|destination| (peer.address, destination)),
         authority: peer.server_name.clone(),
         secure: peer.secure,
         unique_id: matches!(version, ProxyHeader::V2 { unique_id: true }).then(|| peer.unique_id(worker).into()),
@@ -251,7 +301,7 @@ async fn within<T>(
     let mut doing = pin!(doing);
     poll_fn(|context| {
         if let Poll::Ready(result) = doing.as_mut().poll(context) {
-            return Poll::Ready(result.map_err(|_| otherwise));
+            return Poll::Ready(result.map_err(|error| ProxyError::of_io(&error, otherwise)));
         }
         if timer.poll_fired(context) {
             return Poll::Ready(Err(ProxyError::ConnectTimeout));
@@ -259,4 +309,21 @@ async fn within<T>(
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_to_backends_give_up_what_is_not_acknowledged() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let user_timeout = |tcp: &TcpStream| socket2::SockRef::from(tcp).tcp_user_timeout().unwrap();
+        prepare(&tcp, Duration::ZERO).unwrap();
+        assert_eq!(user_timeout(&tcp), None);
+        prepare(&tcp, Duration::from_secs(7)).unwrap();
+        assert_eq!(user_timeout(&tcp), Some(Duration::from_secs(7)));
+        assert!(tcp.nodelay().unwrap());
+    }
 }

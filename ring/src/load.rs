@@ -4,7 +4,8 @@
 //! read-modify-write on one atomic, and its result alone decides.
 
 use crate::hash::{Hash, mix};
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::total::{Sum, Total};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A share of 1: all keys.
@@ -14,7 +15,9 @@ pub const FULL_SHARE: u16 = u16::MAX;
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Load {
-    in_flight: AtomicU32,
+    /// Requests in flight in the low half, and in the high half the sum of [`Total`](crate::Total) in which they are
+    /// counted. One word: who adds or takes away a request learns in the same step where it is counted, whatever moves.
+    carried: AtomicU64,
     /// Lifecycle share in the low half, shed share in the high half: read together.
     shares: AtomicU32,
     /// Makes the order in which keys are accepted the member's own.
@@ -29,7 +32,7 @@ impl Load {
     #[must_use]
     pub fn new(id: &str) -> Self {
         Self {
-            in_flight: AtomicU32::new(0),
+            carried: AtomicU64::new(word(0, Sum::ELSEWHERE)),
             shares: AtomicU32::new(u32::from(FULL_SHARE)),
             salt: xxh3_64(id.as_bytes()),
             latency: AtomicU64::new(0),
@@ -40,7 +43,7 @@ impl Load {
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.carried.load(Relaxed) as u32
     }
 
     /// Share of its keys that health, drain and slow start let it take: 0 none, [`FULL_SHARE`] all.
@@ -127,70 +130,57 @@ impl Load {
         share == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < share
     }
 
-    /// Reserves a place below `cap`: reserve first, then test, so that racing requests never pass it together.
+    /// Reserves a place below `cap`: reserve first, then test, so that racing requests never pass it together. Gives the
+    /// sum in which the request is to be counted.
     #[inline]
-    pub(crate) fn reserve(&self, cap: u32) -> bool {
-        if self.in_flight.fetch_add(1, Relaxed) < cap {
-            return true;
+    pub(crate) fn reserve(&self, cap: u32, total: &Total) -> Option<Sum> {
+        let (in_flight, sum) = parts(self.carried.fetch_add(1, Relaxed));
+        if in_flight < cap {
+            return Some(sum);
         }
-        self.in_flight.fetch_sub(1, Relaxed);
-        false
+        let now = self.release();
+        if now != sum {
+            // Between the two steps the request that never was has been moved with the others.
+            total.transfer(now, sum, 1);
+        }
+        None
     }
 
+    /// Gives a place back. Gives the sum in which the request was counted.
     #[inline]
-    pub(crate) fn release(&self) {
-        let before = self.in_flight.fetch_sub(1, Relaxed);
+    pub(crate) fn release(&self) -> Sum {
+        let (before, sum) = parts(self.carried.fetch_sub(1, Relaxed));
         debug_assert!(before > 0, "a release without its reservation");
+        sum
     }
+
+    /// From now on the requests are counted in another sum. Gives how many there are, and where they were counted.
+    pub(crate) fn count_in(&self, sum: Sum) -> (u32, Sum) {
+        let mut carried = self.carried.load(Relaxed);
+        loop {
+            let (in_flight, before) = parts(carried);
+            if before == sum {
+                return (0, sum);
+            }
+            match self.carried.compare_exchange_weak(carried, word(in_flight, sum), Relaxed, Relaxed) {
+                Ok(_) => return (in_flight, before),
+                Err(now) => carried = now,
+            }
+        }
+    }
+}
+
+fn word(in_flight: u32, sum: Sum) -> u64 {
+    u64::from(sum.0) << 32 | u64::from(in_flight)
+}
+
+#[inline]
+fn parts(carried: u64) -> (u32, Sum) {
+    (carried as u32, Sum((carried >> 32) as u8))
 }
 
 fn decay(passed_millis: u32, constant_millis: u32) -> f32 {
     // A clock that has gone back a little counts as one that stands.
     let passed = if passed_millis > u32::MAX / 2 { 0 } else { passed_millis };
     (-(passed as f32) / constant_millis.max(1) as f32).exp()
-}
-
-/// Levels of a service at most: 8 tiers, each of the own zone and of others.
-pub const LEVELS_MAX: usize = 16;
-
-/// Requests in flight over a whole service, level by level: one shard per worker, so that no two workers write one cache
-/// line.
-#[derive(Debug)]
-pub struct Total {
-    shards: Box<[Shard]>,
-}
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Shard([AtomicI64; LEVELS_MAX]);
-
-impl Total {
-    /// For so many workers.
-    #[must_use]
-    pub fn new(workers: usize) -> Self {
-        Self { shards: (0..workers.max(1)).map(|_| Shard::default()).collect() }
-    }
-
-    /// The sum now. Each shard has one writer, so the sum is exact when nothing moves.
-    #[must_use]
-    pub fn sum(&self) -> u64 {
-        (0..LEVELS_MAX).map(|level| self.sum_of(level as u8)).sum()
-    }
-
-    /// The sum of one level.
-    #[inline]
-    #[must_use]
-    pub fn sum_of(&self, level: u8) -> u64 {
-        let level = usize::from(level) % LEVELS_MAX;
-        let sum: i64 = self.shards.iter().map(|shard| shard.0[level].load(Relaxed)).sum();
-        // Shards are read one after the other: a request that ends elsewhere meanwhile may leave less than nothing.
-        sum.max(0) as u64
-    }
-
-    #[inline]
-    pub(crate) fn add(&self, level: u8, shard: usize, amount: i64) {
-        // One writer per shard: a load and a store will do.
-        let count = &self.shards[shard].0[usize::from(level) % LEVELS_MAX];
-        count.store(count.load(Relaxed) + amount, Relaxed);
-    }
 }

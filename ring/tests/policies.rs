@@ -42,6 +42,7 @@ fn fleet(policy: PolicyParams, bound: Option<BoundParams>, members: &[(&str, u32
         load: Arc::clone(load),
     });
     let group = Group::build(policy, bound, list, Arc::new(Total::new(1))).unwrap();
+    group.install();
     Fleet { group, loads, ids: members.iter().map(|(id, ..)| (*id).to_owned()).collect() }
 }
 

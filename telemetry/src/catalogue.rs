@@ -47,7 +47,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests ended, by class of the status that the client got (1xx to 5xx, or none).";
+    REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests ended, by class of the status that the client got (1xx to 5xx, or none); TCP sessions and UDP flows that a backend has taken are session, others none.";
     REQUEST_DURATION = "ringway_request_duration_seconds", Histogram, ["service"], "From a request's head being complete to the end of its answer.";
     RETRIES = "ringway_retries_total", Counter, ["service"], "Tries after the first.";
     SPILLS = "ringway_spills_total", Counter, ["service"], "Requests that the bound sent to another backend than the first eligible one of their walk.";
@@ -95,9 +95,10 @@ catalogue! {
     RELOADS = "ringway_reloads_total", Counter, ["result"], "Reloads by result: applied, unchanged, refused.";
     RELOAD_LAST_OK = "ringway_config_last_reload_successful", Gauge, [], "1 if the last reload was applied or unchanged, 0 if it was refused.";
     HEALTH_CHANGES = "ringway_health_changes_total", Counter, ["service", "to", "reason"], "Changes of a backend's state, by the state it changed to and why.";
-    CHECKS = "ringway_checks_total", Counter, ["service", "result"], "Active checks ended, by result.";
+    CHECKS = "ringway_checks_total", Counter, ["service", "result"], "Active checks ended, by result: success, failure, or not_made, which says nothing of the backend (this host was short of something).";
     PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
     ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";
+    LOCAL_SHORTAGE = "ringway_local_shortage_total", Counter, ["operation", "resource"], "What could not be done because this host is short of something (descriptors, system_descriptors, ports, buffers, memory): accept, admin_accept, connect, check, flow. Never counted against a backend.";
     PANICS = "ringway_panics_total", Counter, [], "Connections that ended by a panic: a bug, please report it.";
     ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines lost: the writer could not keep up, or the disk was full.";
 }

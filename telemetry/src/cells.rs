@@ -62,11 +62,16 @@ impl Durations {
     }
 }
 
+/// How many classes requests are counted by.
+pub const CLASSES: usize = 7;
+/// The class of what has no status: a TCP session or a UDP flow that a backend has taken.
+pub const SESSION: usize = 6;
+
 /// One worker's numbers of a service.
 #[derive(Debug, Default)]
 pub struct ServiceCells {
-    /// By status class: 0 is "no answer could be given", 1 to 5 the hundreds.
-    pub requests: [Cell; 6],
+    /// By status class: 0 is "no answer could be given", 1 to 5 the hundreds, and [`SESSION`].
+    pub requests: [Cell; CLASSES],
     /// Durations of requests.
     pub durations: Durations,
     /// Tries after the first.
@@ -163,6 +168,7 @@ pub struct Registry {
     services: Mutex<BTreeMap<Box<str>, Vec<Arc<ServiceCells>>>>,
     backends: Mutex<PerBackend<Vec<Arc<BackendCells>>>>,
     errors: Mutex<BTreeMap<(Box<str>, &'static str), u64>>,
+    shortages: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Lines that the access log's writers have lost, beside those that workers could not hand over.
     unwritten_lines: AtomicU64,
 }
@@ -192,6 +198,11 @@ impl Registry {
     /// Counts an answer that the proxy gave itself; `service` is empty where none was chosen. Not the hot path.
     pub fn error(&self, service: &str, reason: &'static str) {
         *lock(&self.errors).entry((service.into(), reason)).or_default() += 1;
+    }
+
+    /// Counts something that could not be done because this host is short of a resource. Not the hot path.
+    pub fn shortage(&self, operation: &'static str, resource: &'static str) {
+        *lock(&self.shortages).entry((operation, resource)).or_default() += 1;
     }
 
     /// Counts access log lines that could not be written.
@@ -236,9 +247,9 @@ impl Registry {
 
     /// Requests that have ended, over all services and workers, by class as in [`ServiceCells::requests`].
     #[must_use]
-    pub fn request_totals(&self) -> [u64; 6] {
+    pub fn request_totals(&self) -> [u64; CLASSES] {
         let services = lock(&self.services);
-        let mut totals = [0; 6];
+        let mut totals = [0; CLASSES];
         for cells in services.values().flatten() {
             for (total, cell) in totals.iter_mut().zip(&cells.requests) {
                 *total += cell.get();
@@ -265,6 +276,10 @@ impl Registry {
 
     pub(crate) fn for_backends(&self, mut visit: impl FnMut(&str, &str, &[Arc<BackendCells>])) {
         lock(&self.backends).iter().for_each(|((name, id), cells)| visit(name, id, cells));
+    }
+
+    pub(crate) fn for_shortages(&self, mut visit: impl FnMut(&'static str, &'static str, u64)) {
+        lock(&self.shortages).iter().for_each(|((operation, resource), count)| visit(operation, resource, *count));
     }
 
     pub(crate) fn for_errors(&self, mut visit: impl FnMut(&str, &'static str, u64)) {

@@ -1,7 +1,7 @@
 //! The Prometheus text that `/metrics` serves: cells summed over workers, then what went through the facade.
 
 use crate::catalogue::{self, Kind, Metric};
-use crate::cells::{BUCKETS_MICROS, Cell, Registry};
+use crate::cells::{BUCKETS_MICROS, CLASSES, Cell, Registry};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -42,6 +42,7 @@ impl Metrics {
         self.services(&mut text);
         self.backends(&mut text);
         self.workers(&mut text);
+        self.shortages(&mut text);
         let mut last = "";
         for (metric, labels, value) in samples {
             if metric.name != last {
@@ -56,10 +57,10 @@ impl Metrics {
     }
 
     fn services(&self, text: &mut Text) {
-        const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        const NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "session"];
         text.head(&catalogue::REQUESTS);
         self.cells.for_services(|name, cells| {
-            for (class, label) in CLASSES.iter().enumerate() {
+            for (class, label) in NAMES.iter().enumerate() {
                 let sum = sum(cells, |cells| &cells.requests[class]);
                 text.sample(catalogue::REQUESTS.name, catalogue::REQUESTS.labels, &[name, label], sum as f64);
             }
@@ -108,6 +109,14 @@ impl Metrics {
                 }
             });
         }
+    }
+
+    fn shortages(&self, text: &mut Text) {
+        let metric = catalogue::LOCAL_SHORTAGE;
+        text.head(&metric);
+        self.cells.for_shortages(|operation, resource, count| {
+            text.sample(metric.name, metric.labels, &[operation, resource], count as f64);
+        });
     }
 
     fn backends(&self, text: &mut Text) {

@@ -10,5 +10,8 @@ fn every_metric_is_documented_as_it_is() {
         let row = format!("| `{}` | {} | {} | {} |", metric.name, metric.kind.as_str(), labels.join(", "), metric.help);
         assert!(text.contains(&row), "docs/metrics.md lacks:\n{row}");
     }
-    assert_eq!(text.lines().filter(|line| line.starts_with("| `ringway_")).count(), ALL.len());
+    // The members' own are held by a test beside them.
+    let of_proxies =
+        text.lines().filter(|line| line.starts_with("| `ringway_") && !line.starts_with("| `ringway_control_"));
+    assert_eq!(of_proxies.count(), ALL.len());
 }

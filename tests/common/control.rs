@@ -1,6 +1,6 @@
 //! Members of a control plane and proxies of a fleet, as processes.
 
-use super::{PATIENCE, Ringway, free_address, get, wait_for};
+use super::{Ringway, free_address, get, patience, wait_for};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -271,7 +271,7 @@ impl FleetProxy {
         self.ringway.signal("KILL");
         let begin = std::time::Instant::now();
         while self.ringway.is_running() {
-            assert!(begin.elapsed() < PATIENCE);
+            assert!(begin.elapsed() < patience());
         }
         self.ringway = Ringway::start(&self.text);
     }

@@ -1,7 +1,7 @@
 //! Real etcd, one member or several, each a process, and proxies that follow it.
 
 use super::control::{Said, run};
-use super::{PATIENCE, Ringway, free_address, require, wait_for};
+use super::{Ringway, free_address, patience, require, wait_for};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -249,7 +249,7 @@ impl EtcdProxy {
         self.ringway.signal("KILL");
         let begin = std::time::Instant::now();
         while self.ringway.is_running() {
-            assert!(begin.elapsed() < PATIENCE);
+            assert!(begin.elapsed() < patience());
         }
         self.ringway = Ringway::start(&self.text);
     }

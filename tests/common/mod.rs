@@ -19,8 +19,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything: generous, because tests must not depend on speed.
+/// Longest wait for anything on a quiet machine: generous, because tests must not depend on speed. See [`patience`].
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Longest wait for anything on this machine, as busy as it is now.
+pub fn patience() -> Duration {
+    PATIENCE.mul_f64(slowness())
+}
+
+/// Says that a test does nothing here, and why, so that it is seen: what `eprintln!` prints, cargo hides of a test that passes.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
+/// How many tasks want each core, one at least: about how much longer everything takes than on a quiet machine.
+pub fn slowness() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut words = text.split(' ');
+    let average: f64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(1.0);
+    // The average needs a minute to see what has just begun.
+    let running: f64 =
+        words.nth(2).and_then(|word| word.split('/').next()).and_then(|count| count.parse().ok()).unwrap_or(1.0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    (average.max(running) / cores).clamp(1.0, 15.0)
+}
 
 /// A free port of loopback. Another process may take it before it is used: callers try again.
 pub fn free_port() -> u16 {
@@ -34,7 +57,8 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = condition() {
             return found;
         }
-        assert!(begin.elapsed() < PATIENCE, "waited in vain for {what}");
+        // Asked each time: the machine may have become busy meanwhile.
+        assert!(begin.elapsed() < PATIENCE || begin.elapsed() < patience(), "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -51,12 +75,27 @@ pub struct Ringway {
 impl Ringway {
     /// Starts with a configuration in which `ADMIN` stands for the admin listener's address.
     pub fn start(config: &str) -> Self {
+        Self::start_at(free_address(), config)
+    }
+
+    /// The same, with a given address for the admin listener.
+    pub fn start_at(admin: SocketAddr, config: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_ringway")), admin, config)
+    }
+
+    /// As [`Self::start`], with no more than so many descriptors.
+    pub fn start_with_descriptors(most: usize, config: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_ringway")]);
+        Self::start_by(shell, free_address(), config)
+    }
+
+    fn start_by(mut command: Command, admin: SocketAddr, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let admin: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().unwrap();
         let path = directory.path().join("ringway.yaml");
         std::fs::write(&path, config.replace("ADMIN", &admin.to_string())).unwrap();
         let log = directory.path().join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_ringway"))
+        let child = command
             .args(["run", "--config"])
             .arg(&path)
             .stdout(Stdio::null())
@@ -157,8 +196,8 @@ impl Answer {
 /// Connects and sends bytes.
 pub fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
+    stream.set_write_timeout(Some(patience())).unwrap();
     stream.set_nodelay(true).unwrap();
     // The other side may refuse before it has read all.
     let _ = stream.write_all(bytes);
@@ -166,7 +205,7 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 }
 
 /// Reads one answer; `None` if the connection ends first. `has_body` is false for answers to HEAD.
-pub fn read_answer(stream: &mut TcpStream, has_body: bool) -> Option<Answer> {
+pub fn read_answer(stream: &mut (impl Read + ?Sized), has_body: bool) -> Option<Answer> {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -223,7 +262,7 @@ pub fn get(address: SocketAddr, path: &str) -> Option<Answer> {
 /// GET with more fields, each ended by CR LF.
 pub fn get_with(address: SocketAddr, path: &str, fields: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}\r\n").ok()?;
     read_answer(&mut stream, true)
 }
@@ -423,7 +462,7 @@ pub fn require(program: &str) -> Option<()> {
         return Some(());
     }
     assert!(std::env::var_os("CI").is_none(), "CI has no {program}");
-    eprintln!("SKIPPED: {program} is not installed here");
+    skipped(&format!("{program} is not installed here"));
     None
 }
 
@@ -506,6 +545,6 @@ pub fn require_python(module: &str) -> Option<()> {
         return Some(());
     }
     assert!(std::env::var_os("CI").is_none(), "CI has no Python module {module}");
-    eprintln!("SKIPPED: Python has no module {module} here");
+    skipped(&format!("Python has no module {module} here"));
     None
 }

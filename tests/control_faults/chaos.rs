@@ -3,7 +3,7 @@
 
 use crate::client::{self, Failure};
 use crate::cluster::{Cluster, Network};
-use crate::common::{PATIENCE, wait_for};
+use crate::common::{patience, slowness, wait_for};
 use crate::random::Random;
 use crate::relay::Link;
 use crate::witness::Witness;
@@ -257,16 +257,17 @@ fn no_leader(cluster: &Cluster, number: usize) {
     let begun = Instant::now();
     loop {
         let asked = Instant::now();
-        match client::ask(api, "GET", "/v1/objects/backend/web/a", "", "", PATIENCE) {
+        match client::ask(api, "GET", "/v1/objects/backend/web/a", "", "", patience()) {
             Err(Failure::Definite(503, code)) if code == "no_leader" => {
-                assert!(asked.elapsed() < Duration::from_secs(3), "it took {:?} to say so", asked.elapsed());
+                let soon = Duration::from_secs(3).mul_f64(slowness());
+                assert!(asked.elapsed() < soon, "it took {:?} to say so", asked.elapsed());
                 let status = cluster.member(number).status().expect("a member without a quorum tells its status");
                 let leader = status["leader"]["node"].as_u64().filter(|leader| *leader != cluster.member(number).node);
                 assert!(status["member"]["role"] != "leader" && leader.is_none(), "{status}");
                 return;
             }
             // It has not noticed yet.
-            Ok(_) => assert!(begun.elapsed() < PATIENCE, "a member without a quorum serves reads"),
+            Ok(_) => assert!(begun.elapsed() < patience(), "a member without a quorum serves reads"),
             other => panic!("a member without a quorum answers {other:?}"),
         }
     }

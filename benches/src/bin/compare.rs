@@ -1,7 +1,7 @@
 //! The comparison: Ringway beside HAProxy, nginx, Envoy and Traefik on the same backends, interleaved, the proxy on one
 //! core and load and backends on another. Prints Markdown tables; medians of the rounds.
 //!
-//!     cargo build --release --workspace && target/release/compare [--rounds N] [--seconds N] [--json FILE] [--smoke] [SCENARIO...]
+//!     cargo build --profile dist --workspace && target/dist/compare [--rounds N] [--seconds N] [--json FILE] [--smoke] [SCENARIO...]
 //!
 //! Needs nginx (the backends) and wrk. A peer that is missing is named and skipped.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints tables, and what goes wrong")]

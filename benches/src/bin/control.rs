@@ -1,6 +1,6 @@
 //! The control plane, measured: three members with real fsync and mutual TLS on this machine. Prints a Markdown table.
 //!
-//!     cargo build --release --workspace && target/release/control [--smoke] [--kills COUNT] [SCENARIO...]
+//!     cargo build --profile dist --workspace && target/dist/control [--smoke] [--kills COUNT] [SCENARIO...]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table, and what goes wrong")]
 
 use ringway_benches::compare::Result;

@@ -1,6 +1,6 @@
 //! Which policy when: balance, movement and cost of each, in virtual time and on this machine. Prints Markdown.
 //!
-//!     cargo run --release -p ringway-benches --bin simulate [-- REQUESTS]      (1000000 if not said otherwise)
+//!     cargo run --profile dist -p ringway-benches --bin simulate [-- REQUESTS]      (1000000 if not said otherwise)
 #![allow(clippy::print_stdout, reason = "it prints tables")]
 
 use ringway_benches::simulate::fleet::{Balancer, Fleet, Kind, bound, run};

@@ -99,7 +99,7 @@ impl Peer {
             return if path.exists() {
                 Ok(path)
             } else {
-                Err(format!("{} is not built: cargo build --release --workspace", path.display()))
+                Err(format!("{} is not built: cargo build --profile dist --workspace", path.display()))
             };
         }
         let paths = std::env::var_os("PATH").unwrap_or_default();

@@ -94,9 +94,15 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             sni: at.value.sni.as_ref().map(|at| header_value(at, findings)),
             ca: at.value.ca.as_ref().map(|at| at.value.clone().into()),
             verify: at.value.verify.value,
+            // A check's answer is judged by what it holds.
+            ignore_unexpected_eof: true,
             own: None,
         }),
-        proxy_protocol: None,
+        proxy_protocol: section.proxy_protocol.as_ref().and_then(|at| match at.value {
+            schema::ProxyHeaderName::Off => None,
+            schema::ProxyHeaderName::V1 => Some(model::ProxyHeader::V1),
+            schema::ProxyHeaderName::V2 => Some(model::ProxyHeader::V2 { unique_id: false }),
+        }),
         agent: section.agent.as_ref().map(|at| model::Agent {
             port: at.value.port.value.0 as u16,
             send: at.value.send.as_ref().map_or_else(String::new, |at| at.value.clone()),

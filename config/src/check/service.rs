@@ -1,8 +1,9 @@
 //! Services: balance, health, ejection, limits, backends.
 
+use super::cookies;
 use super::health::{health_check, outlier};
 use super::key::sources;
-use super::text::{address, header_value, is_token, name, nonzero, path_text, unique};
+use super::text::{address, header_value, name, nonzero, unique};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
 use crate::model::{self, KeySource, OnMissing};
@@ -10,7 +11,7 @@ use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, Re
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
     AllFull, BoundParams, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
-    ShedParams, is_prime,
+    ShedParams, TABLE_SIZE_MAX, is_prime,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -40,7 +41,13 @@ fn service_model(
     let backends = backends(section, zone, fleet, findings);
     let balance = &section.balance.value;
     let policy = policy(balance, section, findings);
-    let affinity_cookie = balance.affinity_cookie.as_ref().and_then(|at| affinity_cookie(&at.value, findings));
+    if let PolicyParams::Maglev(params) = policy {
+        members_without_entry(balance, params.table_size, &backends, findings);
+    }
+    let affinity_cookie = balance
+        .affinity_cookie
+        .as_ref()
+        .and_then(|at| cookies::affinity_cookie(&section.name.value, &at.value, findings));
     if let Some(keys) = balance.hash_key.as_ref().filter(|_| !policy.hashes()) {
         findings.warning(
             keys.place,
@@ -71,6 +78,8 @@ fn service_model(
     {
         nonzero(at, name, findings);
     }
+    let keepalive = &section.http2.value.keepalive.value;
+    nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
     let retry = &section.retry.value;
@@ -80,10 +89,8 @@ fn service_model(
     let tls = section.tls.as_ref().and_then(|at| upstream_tls(at, findings));
     let proxy_protocol = proxy_header(section, findings);
     let mut health = section.health.as_ref().and_then(|health| health_check(health, findings));
-    if let Some(health) = health.as_mut().filter(|health| health.port.is_none()) {
-        // A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
-        health.tls = health.tls.take().or(tls.clone());
-        health.proxy_protocol = proxy_protocol;
+    if let (Some(health), Some(at)) = (health.as_mut(), &section.health) {
+        as_the_traffic(health, &at.value, tls.as_ref(), proxy_protocol, findings);
     }
     Some(model::Service {
         name: section.name.value.clone(),
@@ -96,6 +103,12 @@ fn service_model(
             OnMissingName::Reject => OnMissing::Reject,
         },
         bound,
+        all_full: match balance.bounded_load.value.all_full.value {
+            AllFullName::Owner => AllFull::Owner,
+            AllFullName::LeastLoaded => AllFull::LeastLoaded,
+            AllFullName::Queue => AllFull::Queue,
+            AllFullName::Reject => AllFull::Reject,
+        },
         queue: model::Queue { length_max: queue.length_max.value.0 as u32, timeout: queue.timeout.value },
         affinity_cookie,
         hot_keys,
@@ -107,6 +120,7 @@ fn service_model(
             schema::UpstreamProtocolName::Http1 => model::UpstreamProtocol::Http1,
             schema::UpstreamProtocolName::H2 => model::UpstreamProtocol::H2,
         },
+        keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },
         tls,
         proxy_protocol,
         health,
@@ -130,6 +144,7 @@ fn service_model(
             body_idle: timeouts.body_idle.value,
             idle: timeouts.idle.value,
             session: timeouts.session.value,
+            tcp_user_timeout: timeouts.tcp_user_timeout.value,
         },
         retry: retry_model(retry),
         hedge: section
@@ -142,6 +157,31 @@ fn service_model(
         pool: model::Pool { idle_max: pool.idle_max.value.0 as usize, idle_timeout: pool.idle_timeout.value },
         backends,
     })
+}
+
+/// A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
+fn as_the_traffic(
+    health: &mut model::HealthCheck,
+    section: &schema::HealthSection,
+    tls: Option<&model::UpstreamTls>,
+    header: Option<model::ProxyHeader>,
+    findings: &mut Findings,
+) {
+    if health.port.is_none() {
+        health.tls = health.tls.take().or(tls.cloned());
+    }
+    let elsewhere = section.port.as_ref().map(|at| at.place).or(section.address.as_ref().map(|at| at.place));
+    match (elsewhere, &section.proxy_protocol, header) {
+        (None, None, header) => health.proxy_protocol = header,
+        // As HAProxy does; but who has not thought of it should.
+        (Some(place), None, Some(_)) => findings.warning(
+            place,
+            "check_without_proxy_header",
+            "checks that go elsewhere than the traffic begin with no PROXY header, although the traffic does",
+            "write `proxy_protocol: off` in `health` if that is right, else `v1` or `v2`",
+        ),
+        (Some(_), None, None) | (_, Some(_), _) => {}
+    }
 }
 
 fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) -> Option<model::UpstreamTls> {
@@ -169,6 +209,7 @@ fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) ->
         sni: section.sni.as_ref().map(|at| header_value(at, findings)),
         ca: section.ca.as_ref().map(|at| at.value.clone().into()),
         verify: section.verify.value,
+        ignore_unexpected_eof: section.ignore_unexpected_eof.value,
         own,
     })
 }
@@ -303,6 +344,34 @@ fn shared_addresses(list: &[At<schema::BackendSection>], findings: &mut Findings
     }
 }
 
+/// Every level has a table of its own; who gets no entry there is asked only when all the others have failed or are full.
+fn members_without_entry(
+    balance: &schema::BalanceSection,
+    table_size: u32,
+    backends: &[model::Backend],
+    findings: &mut Findings,
+) {
+    let mut members: Vec<&model::Backend> = backends.iter().collect();
+    members.sort_by(|a, b| (a.level, &a.id).cmp(&(b.level, &b.id)));
+    for level in members.chunk_by(|a, b| a.level == b.level) {
+        let weights: Vec<u32> = level.iter().map(|backend| backend.weight).collect();
+        let (none, wanted) = ringway_ring::without_entry(&weights, table_size);
+        let Some(&first) = none.first() else { continue };
+        let others = if none.len() > 1 { format!(" and {} more", none.len() - 1) } else { String::new() };
+        let enough =
+            u32::try_from(wanted).ok().and_then(|wanted| (wanted..=TABLE_SIZE_MAX).find(|&size| is_prime(size)));
+        findings.warning(
+            balance.table_size.place,
+            "no_table_entry",
+            format!("{:?}{others}: no entry of {table_size}, so no keys while others are up", level[first].id),
+            match enough {
+                Some(size) => format!("write `{size}`, or let the weights differ less"),
+                None => "let the weights differ less".to_owned(),
+            },
+        );
+    }
+}
+
 fn seed(seed: Option<&At<String>>) -> u64 {
     match seed {
         None => 0,
@@ -329,7 +398,7 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
                     at.place,
                     "small_table",
                     format!("{size} entries are few for {members} backends: shares will be uneven"),
-                    format!("write `{}`", next.min(ringway_ring::TABLE_SIZE_MAX)),
+                    format!("write `{}`", next.min(TABLE_SIZE_MAX)),
                 );
             }
             PolicyParams::Maglev(MaglevParams { table_size: size, seed })
@@ -357,82 +426,6 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
         }
         PolicyName::First => PolicyParams::First,
     }
-}
-
-/// Names that browsers take with certain attributes only (RFC 6265bis, section 4.1.3).
-fn cookie_prefix(section: &schema::AffinityCookieSection, findings: &mut Findings) {
-    let name = section.name.value.to_ascii_lowercase();
-    let (is_host, is_secure) = (name.starts_with("__host-"), name.starts_with("__secure-"));
-    let (message, help) = match (&section.domain, section.path.value.as_str()) {
-        _ if (is_host || is_secure) && !section.secure.value => ("that is not `Secure`", "write `secure: true`"),
-        (Some(_), _) if is_host => ("with a `Domain`", "remove `domain`, or call it `__Secure-...`"),
-        (None, path) if is_host && path != "/" => {
-            ("whose path is not `/`", "write `path: /`, or call it `__Secure-...`")
-        }
-        _ => return,
-    };
-    let message = format!("browsers refuse a cookie of the name `{}` {message}", section.name.value);
-    findings.warning(section.name.place, "insecure_cookie", message, help);
-}
-
-fn affinity_cookie(section: &schema::AffinityCookieSection, findings: &mut Findings) -> Option<model::AffinityCookie> {
-    if !is_token(&section.name.value) {
-        let message = format!("`{}` is not a cookie's name", section.name.value);
-        findings.error(section.name.place, "bad_name", message, "write for example `sid`");
-        return None;
-    }
-    if section.secret.value.len() < 16 {
-        findings.error(
-            section.secret.place,
-            "weak_secret",
-            "the secret is short enough to be guessed",
-            "write 16 characters or more, for example what `openssl rand -hex 16` prints",
-        );
-    }
-    let path = path_text(&section.path, findings)?;
-    for at in std::iter::once(&section.path).chain(&section.domain) {
-        if at.value.chars().any(|c| c == ';' || c == ',' || c.is_control() || c.is_whitespace()) {
-            findings.error(
-                at.place,
-                "bad_cookie",
-                format!("`{}` cannot stand in a cookie", at.value),
-                "write it plainly",
-            );
-        }
-    }
-    let same_site = match section.same_site.value {
-        schema::SameSiteName::Lax => "Lax",
-        schema::SameSiteName::Strict => "Strict",
-        schema::SameSiteName::None => "None",
-    };
-    if same_site == "None" && !section.secure.value {
-        findings.warning(
-            section.same_site.place,
-            "insecure_cookie",
-            "browsers refuse a cookie of `SameSite=None` that is not `Secure`",
-            "write `secure: true`",
-        );
-    }
-    cookie_prefix(section, findings);
-    let mut attributes = format!("; Path={path}");
-    if !section.ttl.value.is_zero() {
-        attributes.push_str(&format!("; Max-Age={}", section.ttl.value.as_secs().max(1)));
-    }
-    if let Some(domain) = &section.domain {
-        attributes.push_str(&format!("; Domain={}", domain.value));
-    }
-    if section.secure.value {
-        attributes.push_str("; Secure");
-    }
-    if section.http_only.value {
-        attributes.push_str("; HttpOnly");
-    }
-    attributes.push_str(&format!("; SameSite={same_site}"));
-    Some(model::AffinityCookie {
-        name: section.name.value.clone(),
-        attributes,
-        secret: section.secret.value.clone().into_bytes(),
-    })
 }
 
 fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotParams {
@@ -501,15 +494,5 @@ fn bound(section: &schema::BoundSection, policy: PolicyParams) -> Option<BoundPa
         PresetName::Balanced => 2.0,
         PresetName::Affinity => 3.0,
     };
-    Some(BoundParams {
-        factor: section.factor.value.0,
-        slack,
-        min_slots: section.min_slots.value.0 as u32,
-        all_full: match section.all_full.value {
-            AllFullName::Owner => AllFull::Owner,
-            AllFullName::LeastLoaded => AllFull::LeastLoaded,
-            AllFullName::Queue => AllFull::Queue,
-            AllFullName::Reject => AllFull::Reject,
-        },
-    })
+    Some(BoundParams { factor: section.factor.value.0, slack, min_slots: section.min_slots.value.0 as u32 })
 }

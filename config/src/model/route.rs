@@ -167,6 +167,9 @@ pub struct SplitArm {
     pub weight: u32,
     /// Hash of the service's name: the arm's identity, whatever its place in the list.
     pub salt: u64,
+    /// The cookie that keeps a client in the arm while its requests have no key: the service's own, or one made after another
+    /// arm's. `None` if no arm has any.
+    pub cookie: Option<AffinityCookie>,
 }
 
 /// Host condition.

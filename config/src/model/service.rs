@@ -15,6 +15,8 @@ pub struct Service {
     pub on_missing: OnMissing,
     /// The bound on each backend's load, or none (`preset: off`).
     pub bound: Option<BoundParams>,
+    /// What to do when every backend is at its bound, or at its `requests_max`.
+    pub all_full: AllFull,
     /// For [`ringway_ring::AllFull::Queue`].
     pub queue: Queue,
     /// A cookie made by Ringway.
@@ -25,6 +27,8 @@ pub struct Service {
     pub shed: Option<ShedParams>,
     /// What is spoken with backends.
     pub protocol: UpstreamProtocol,
+    /// PINGs on connections of [`UpstreamProtocol::H2`].
+    pub keepalive: Keepalive,
     /// TLS towards backends, or none.
     pub tls: Option<UpstreamTls>,
     /// Each connection begins with this, or with nothing.
@@ -89,6 +93,8 @@ pub struct Backend {
 /// A cookie made by Ringway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AffinityCookie {
+    /// The service's name, which its signature covers.
+    pub service: String,
     /// Its name.
     pub name: String,
     /// `Set-Cookie` after the value: `; Path=/; HttpOnly`.
@@ -242,6 +248,17 @@ pub struct UpstreamTimeouts {
     pub idle: Duration,
     /// TCP and upgraded connections: whole life; zero is no limit.
     pub session: Duration,
+    /// For how long bytes may stay unacknowledged; zero leaves that to the system.
+    pub tcp_user_timeout: Duration,
+}
+
+/// PINGs on HTTP/2 connections to backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before one, while requests wait; zero is never.
+    pub idle: Duration,
+    /// Silence after one that ends the connection.
+    pub timeout: Duration,
 }
 
 /// What may be tried again, each time on the next distinct backend of the key's walk.

@@ -31,6 +31,9 @@ section! {
         default("10") jitter: Int<0, 50>,
         /// What a backend is taken for until its first check has ended.
         default("up") initial: InitialName,
+        /// The PROXY header that a check begins with, which says that it is the proxy's own. Absent is the service's
+        /// `proxy_protocol`; with a `port` or an `address` of its own, none.
+        optional proxy_protocol: ProxyHeaderName,
         /// Another port than the traffic's.
         optional port: Int<1, 65535>,
         /// Another IP address than the traffic's.

@@ -7,8 +7,10 @@ section! {
     ListenerSection, "a listener" {
         /// Unique name, for logs and metrics.
         required name: String,
-        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of IPv6.
+        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of both families (`v6_only`).
         required address: String,
+        /// Whether `[::]` takes IPv6 alone. Absent: where another listener, or the admin's, has an IPv4 address with the same port.
+        optional v6_only: bool,
         /// What it speaks.
         default("http") protocol: ProtocolName,
         /// All traffic goes to this service: short for one route without conditions.
@@ -37,6 +39,9 @@ section! {
         default("100") fields_max: Int<1, 256>,
         /// Largest request body; past it, 413. Absent is no limit. For `http`.
         optional body_bytes_max: Bytes,
+        /// Whether a client of HTTP/1.1 that closes its sending side before its answer begins still gets it, as from
+        /// `printf ... | nc -N`. Otherwise it has left: its request is ended at once, and logged with status 499.
+        default("false") allow_half_close: bool,
         /// Time limits towards clients. For `http`.
         default("{}") timeouts: ClientTimeoutsSection,
         /// Most connections at once on this listener; 0 is no limit of its own.
@@ -138,6 +143,9 @@ section! {
         optional ca: String,
         /// Whether the certificate must be valid.
         default("true") verify: bool,
+        /// Whether an answer without length is taken for whole although the backend closes without saying so in TLS
+        /// (`close_notify`). Otherwise it is cut off for the client too: anybody on the way may have ended it.
+        default("false") ignore_unexpected_eof: bool,
         /// PEM file of the proxy's own certificate, for backends that ask for one; with `key`.
         optional certificate: String,
         /// PEM file of its private key.
@@ -148,8 +156,13 @@ section! {
 section! {
     /// Whose forwarding fields are believed, and which are added.
     ForwardedSection, "forwarded" {
-        /// Networks of proxies in front, for example `10.0.0.0/8`: theirs are believed and extended, others' replaced.
+        /// Networks of proxies in front, for example `10.0.0.0/8`: theirs are believed and extended, others' replaced. An
+        /// IPv4 address is the same whether it comes as one or mapped into IPv6 (`::ffff:10.0.0.1`), here and in the fields.
         default("[]") trusted: List<String>,
+        /// Which of a trusted proxy's fields say who the client is and what it spoke: `x_forwarded_for` (with
+        /// `X-Forwarded-Proto`), or `forwarded` (RFC 7239). Name the one that the proxies in front write themselves: the other
+        /// may be the client's own word.
+        default("x_forwarded_for") source: ForwardedSourceName,
         /// Send `X-Forwarded-For`, `-Proto` and `-Host`.
         default("true") x_forwarded: bool,
         /// Send `Forwarded` (RFC 7239).
@@ -166,5 +179,19 @@ section! {
         default("10s") head: Duration,
         /// Longest pause within a request's body.
         default("30s") body_idle: Duration,
+        /// Longest pause of a client that does not take its answer. Absent is `body_idle`.
+        optional write_idle: Duration,
+        /// Least rate of a request's body in bytes a second, while the client is what is waited for; 0 is none. Calls of gRPC are
+        /// not measured.
+        default("16") read_rate_min: Count,
+        /// Least rate, in bytes a second, at which a client must take an answer that is there; 0 is none.
+        default("16") write_rate_min: Count,
+        /// Time over which these rates are measured.
+        default("10s") rate_window: Duration,
+        /// Longest time that a request's body may take; 0 is no limit.
+        default("0") body_total: Duration,
+        /// Longest time that an answer may take from its head to its end, as far as the client is what is waited for; 0 is no
+        /// limit.
+        default("0") write_total: Duration,
     }
 }

@@ -11,7 +11,8 @@ section! {
         optional service: String,
         /// Several services instead of one, each with its part of the keys: a key stays in its arm.
         default("[]") split: List<SplitSection>,
-        /// Where the key of a split comes from. Absent, it is the first arm's `hash_key`.
+        /// Where the key of a split comes from. Absent, it is the first arm's `hash_key`. A request without a key is drawn by
+        /// chance, and an `affinity_cookie` of any arm keeps its client there; without one, each such request is drawn anew.
         optional split_key: List<KeySection>,
         /// An answer that sends the client elsewhere, instead of a service.
         optional redirect: RedirectSection,

@@ -12,6 +12,8 @@ section! {
         /// What is spoken with backends of `http` listeners: `h2` shares connections among requests; without `tls`, the backends
         /// must know that it is spoken.
         default("http1") protocol: UpstreamProtocolName,
+        /// HTTP/2 with backends, for `protocol: h2`.
+        default("{}") http2: UpstreamHttp2Section,
         /// TLS towards backends; absent is none.
         optional tls: UpstreamTlsSection,
         /// Whether each connection to a backend begins with a PROXY header that says who the client is. A connection then
@@ -91,8 +93,9 @@ section! {
 section! {
     /// A cookie made by Ringway. For policies by key it is the key, before any `hash_key`; for others it names the backend.
     AffinityCookieSection, "affinity_cookie" {
-        /// Its name.
-        default("ringway") name: String,
+        /// Its name; absent is one of the service's own, `ringway-` and eight digits. Services on one host replace each
+        /// other's cookie if they share a name and a path.
+        optional name: String,
         /// How long a browser keeps it; 0 is until it is closed.
         default("0") ttl: Duration,
         /// Paths that it is sent for.
@@ -241,8 +244,9 @@ section! {
         default("balanced") preset: PresetName,
         /// A backend may always carry so many.
         default("1") min_slots: Positive,
-        /// When every backend is full: its `owner` or the `least_loaded` takes it all the same, or it waits in a `queue`,
-        /// or it is answered 503 (`reject`).
+        /// When every backend is full, at its bound or at its `requests_max`, under any policy: its `owner` or the
+        /// `least_loaded` takes it beyond the bound (never beyond `requests_max`: then it is answered 503), or it waits in
+        /// a `queue`, or it is answered 503 (`reject`).
         default("owner") all_full: AllFullName,
         /// Bounds of the queue.
         default("{}") queue: QueueSection,
@@ -274,6 +278,29 @@ section! {
         default("1h") idle: Duration,
         /// TCP and WebSocket: whole life; 0 is no limit.
         default("0") session: Duration,
+        /// How long bytes sent on any connection to a backend may stay unacknowledged, or unread by a backend that has no room for
+        /// more, before the connection is given up (TCP_USER_TIMEOUT); 0 leaves that to the system, to whom it takes a quarter of
+        /// an hour.
+        default("1m") tcp_user_timeout: Duration,
+    }
+}
+
+section! {
+    /// HTTP/2 with backends.
+    UpstreamHttp2Section, "http2" {
+        /// How it is found out that nobody is at a connection's other end any more.
+        default("{}") keepalive: KeepaliveSection,
+    }
+}
+
+section! {
+    /// PINGs on connections on which requests wait.
+    KeepaliveSection, "keepalive" {
+        /// One is sent when nothing has been heard for so long; 0 is never. To a backend that answers PINGs and sends nothing else,
+        /// the third and later ones go every five minutes, so that none takes them for a flood.
+        default("10s") idle: Duration,
+        /// A connection on which nothing is heard for so long after a PING is closed, and what waits on it has failed.
+        default("2s") timeout: Duration,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which path does what.
 
 use super::auth::{hash, role_name};
+use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
 use super::{Api, Ask, Body, duration_ms, full, json, problem};
@@ -13,9 +14,7 @@ use bytes::Bytes;
 use hyper::{Method, Response, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json as value};
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// A member that has not heard of a leader for this long is not ready.
@@ -532,53 +531,4 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
         api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
     }
     done(api, Command::RestoreCommit { by: by(ask, None), whole }).await
-}
-
-/// Prometheus' text format.
-fn metrics(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
-    ask.caller.needs(Role::Read)?;
-    let (state, status) = (api.plane.state(), api.plane.status());
-    let age = api.plane.leader_age().map_or(f64::INFINITY, |age| age.as_secs_f64());
-    let leads = f64::from(u8::from(status.role == MemberRole::Leader));
-    let float = |value: usize| value as f64;
-    let rows: [(&str, &str, &str, f64); 13] = [
-        ("revision", "gauge", "Revision of the topology on this member.", state.revision as f64),
-        ("epoch", "gauge", "Epoch of the topology: raised by each restore.", state.epoch as f64),
-        ("term", "gauge", "Term of the member.", status.term as f64),
-        ("leader", "gauge", "Whether this member leads, with a quorum.", leads),
-        ("leader_age_seconds", "gauge", "Since a leader was last heard of.", age),
-        ("log_last", "gauge", "Index of the last entry of the log.", status.last_log.unwrap_or(0) as f64),
-        ("log_applied", "gauge", "Index of the last entry that is applied.", status.applied.unwrap_or(0) as f64),
-        ("objects", "gauge", "Objects of the topology.", float(state.objects.size())),
-        ("objects_bytes", "gauge", "About what the objects take.", float(state.objects_bytes)),
-        ("leases", "gauge", "Leases.", float(state.leases.size())),
-        ("watchers", "gauge", "Watch streams that are open on this member.", float(api.plane.hub.watchers())),
-        ("proposals_total", "counter", "Changes that were asked for here.", api.plane.proposals.load(Relaxed) as f64),
-        (
-            "refusals_total",
-            "counter",
-            "Changes that were asked for here and refused.",
-            api.plane.refusals.load(Relaxed) as f64,
-        ),
-    ];
-    // Read from the file: what will be served after the next look at it, and nobody asks often.
-    let ends = api.certificates.iter().filter_map(|path| crate::tls::not_after(path)).min();
-    let end = ends.map(|end| {
-        (
-            "certificate_not_after_seconds",
-            "gauge",
-            "Unix time at which the first of this member's certificates ends.",
-            end as f64,
-        )
-    });
-    let mut text = String::new();
-    for (name, kind, help, value) in rows.into_iter().chain(end) {
-        let value = if value.is_infinite() { "+Inf".to_owned() } else { value.to_string() };
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            text,
-            "# HELP ringway_control_{name} {help}\n# TYPE ringway_control_{name} {kind}\nringway_control_{name} {value}"
-        );
-    }
-    Ok(full(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
 }

@@ -5,7 +5,7 @@ use ringway_control::store::record::Identity;
 use ringway_control::store::{Store, StoreError};
 
 use super::disk::{Disk, Fault};
-use super::harness::{Cluster, DEADLINE, Member, Registers, eventually, set, until};
+use super::harness::{Cluster, Member, Registers, deadline, eventually, set, until};
 
 /// A member on a disk of the test's.
 async fn launch_on(cluster: &mut Cluster, id: u64, disk: &Disk) -> ringway_control::consensus::MemberInfo {
@@ -44,7 +44,7 @@ async fn a_failing_disk_is_reported_and_the_others_go_on() {
     // Whatever it says, it is not that the write is known to be in the log.
     let refused = broken.propose(set("a", 2)).await;
     println!("the write on the failing disk: {refused:?}");
-    let failure = tokio::time::timeout(DEADLINE, broken.failed()).await.unwrap();
+    let failure = tokio::time::timeout(deadline(), broken.failed()).await.unwrap();
     let Failure::Store(error) = &failure else { panic!("{failure}") };
     assert!(matches!(**error, StoreError::Write { .. }), "{error}");
     until("it has stopped", || (broken.status().role == Role::Stopped).then_some(())).await;
@@ -102,7 +102,7 @@ async fn a_machine_that_cannot_go_on_stops_its_member() {
         assert_eq!(index.answer, index.index.to_le_bytes());
         let lost = node.propose(command.as_bytes().to_vec()).await;
         assert!(matches!(lost, Err(ProposeError::Unknown | ProposeError::Stopped)), "{lost:?}");
-        let failure = tokio::time::timeout(DEADLINE, node.failed()).await.unwrap();
+        let failure = tokio::time::timeout(deadline(), node.failed()).await.unwrap();
         assert!(failure.to_string().contains(expected), "{failure}");
         node.stop().await;
     }

@@ -82,7 +82,7 @@ async fn a_follower_that_was_cut_off_does_not_depose_the_leader() {
     cluster.relay.isolate(follower, cluster.ids(), true);
     // Long enough for it to stand for election several times over.
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(3) {
+    while start.elapsed() < Duration::from_secs(3).mul_f64(cluster.slowness) {
         eventually("a write", || leader.node.propose(set("a", 2))).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -154,7 +154,7 @@ async fn a_restart_of_all_members_keeps_every_acknowledged_write() {
             assert_eq!(registers.get(key), Some(value), "{key} after restart {round}");
         }
     }
-    assert!(cluster.members[&1].node.recovered(super::harness::DEADLINE).await);
+    assert!(cluster.members[&1].node.recovered(super::harness::deadline()).await);
     cluster.stop().await;
 }
 
@@ -194,10 +194,10 @@ async fn the_status_is_watched_and_followers_name_the_leader() {
     let mut watched = follower.node.watch_status();
     let written = cluster.write(set("a", 1)).await.index;
     let seen = watched.wait_for(|status| status.applied.is_some_and(|applied| applied >= written));
-    tokio::time::timeout(super::harness::DEADLINE, seen).await.unwrap().unwrap();
+    tokio::time::timeout(super::harness::deadline(), seen).await.unwrap().unwrap();
     cluster.relay.isolate(leader.id, cluster.ids(), true);
     let mut watched = cluster.members[&leader.id].node.watch_status();
     let lost = watched.wait_for(|status| status.role == Role::LeaderWithoutQuorum || status.role == Role::Follower);
-    tokio::time::timeout(super::harness::DEADLINE, lost).await.unwrap().unwrap();
+    tokio::time::timeout(super::harness::deadline(), lost).await.unwrap().unwrap();
     cluster.stop().await;
 }

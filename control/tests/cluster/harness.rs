@@ -13,8 +13,31 @@ use serde::{Deserialize, Serialize};
 
 use super::relay::Relay;
 
-/// What must come comes within this on the slowest machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// What must come comes within this on a quiet machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The same on this machine, as busy as it is now.
+pub(crate) fn deadline() -> Duration {
+    DEADLINE.mul_f64(slowness())
+}
+
+/// How many tasks want each core, one at least: about how much longer everything takes than on a quiet machine.
+fn slowness() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut words = text.split(' ');
+    let average: f64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(1.0);
+    // The average needs a minute to see what has just begun.
+    let running: f64 =
+        words.nth(2).and_then(|word| word.split('/').next()).and_then(|count| count.parse().ok()).unwrap_or(1.0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    (average.max(running) / cores).clamp(1.0, 15.0)
+}
+
+/// Fails if what began at `begin` has taken too long for a machine as busy as this one is now.
+pub(crate) fn assert_in_time(begin: Instant, what: &str) {
+    let elapsed = begin.elapsed();
+    assert!(elapsed < DEADLINE || elapsed < deadline(), "{what} did not come");
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Command {
@@ -94,6 +117,8 @@ pub(crate) struct Cluster {
     directory: tempfile::TempDir,
     snapshot_every: u64,
     keep: u64,
+    /// As it was at the start: all members have the same time-outs.
+    pub(crate) slowness: f64,
 }
 
 impl Cluster {
@@ -121,6 +146,7 @@ impl Cluster {
             directory: tempfile::tempdir().unwrap(),
             snapshot_every,
             keep,
+            slowness: slowness(),
         };
         cluster.launch(1).await;
         cluster.members[&1].node.initialize().await.unwrap();
@@ -131,6 +157,7 @@ impl Cluster {
     /// Everything that a member is started with; a new listener each time.
     pub(crate) async fn options(&mut self, id: u64) -> Options {
         let listener = TcpListener::bind((format!("127.0.0.{id}"), 0)).unwrap();
+        let usual = Timing::lan();
         if !self.infos.contains_key(&id) {
             let peer_address = self.relay.open(id).await.to_string();
             self.infos.insert(id, MemberInfo { name: format!("m{id}"), peer_address, api_address: String::new() });
@@ -143,11 +170,16 @@ impl Cluster {
             info: self.infos[&id].clone(),
             listener,
             tls: None,
-            // A machine that compiles beside the tests starves heartbeats longer than a network does.
+            // A machine that compiles beside the tests starves heartbeats longer than a network does: the busier it is, the
+            // longer a member waits before it takes its leader for lost.
             timing: Timing {
-                election_min: Duration::from_millis(250),
-                election_max: Duration::from_millis(500),
-                ..Timing::lan()
+                election_min: Duration::from_millis(250).mul_f64(self.slowness),
+                election_max: Duration::from_millis(500).mul_f64(self.slowness),
+                heartbeat: usual.heartbeat,
+                connect: usual.connect.mul_f64(self.slowness),
+                append: usual.append.mul_f64(self.slowness),
+                snapshot: usual.snapshot.mul_f64(self.slowness),
+                decide: usual.decide.mul_f64(self.slowness),
             },
             snapshot_every: self.snapshot_every,
             answerer: None,
@@ -235,7 +267,7 @@ pub(crate) async fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -
         if let Some(found) = probe() {
             return found;
         }
-        assert!(start.elapsed() < DEADLINE, "{what} did not come");
+        assert_in_time(start, what);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -249,7 +281,7 @@ where
     loop {
         match attempt().await {
             Ok(value) => return value,
-            Err(error) => assert!(start.elapsed() < DEADLINE, "{what}: {error}"),
+            Err(error) => assert_in_time(start, &format!("{what}, after {error},")),
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -14,12 +14,12 @@ use ringway_control::store::record::Vote;
 use ringway_control::transport::{CallError, Dialer, Peer, Rpc, VoteAnswer, VoteCall};
 
 use super::disk::Random;
-use super::harness::{Cluster, DEADLINE, Registers, set, until};
+use super::harness::{Cluster, Registers, deadline, set, until};
 
 async fn ask(cluster: &str, node: u64, address: &str) -> Result<VoteAnswer, CallError> {
-    let dialer = Dialer::new(cluster.to_owned(), None, DEADLINE, None);
+    let dialer = Dialer::new(cluster.to_owned(), None, deadline(), None);
     let call = VoteCall { vote: Vote { term: 1_000, leader: 9, committed: false }, last: None, transfer: false };
-    Peer::new(Arc::new(dialer), node, address.to_owned()).call(Rpc::PreVote, &call, DEADLINE).await
+    Peer::new(Arc::new(dialer), node, address.to_owned()).call(Rpc::PreVote, &call, deadline()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,7 +81,7 @@ async fn malformed_calls_are_refused_and_harm_nothing() {
             .header("ringway-proto", "1")
             .body(Full::new(Bytes::from(body)))
             .unwrap();
-        let answer = tokio::time::timeout(DEADLINE, sender.send_request(request)).await.unwrap().unwrap();
+        let answer = tokio::time::timeout(deadline(), sender.send_request(request)).await.unwrap().unwrap();
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "trial {trial}");
     }
     let statuses = [
@@ -99,7 +99,7 @@ async fn malformed_calls_are_refused_and_harm_nothing() {
             .header("content-length", length)
             .body(Full::new(Bytes::from(vec![0; length.parse().unwrap()])))
             .unwrap();
-        let answer = tokio::time::timeout(DEADLINE, sender.send_request(request)).await.unwrap().unwrap();
+        let answer = tokio::time::timeout(deadline(), sender.send_request(request)).await.unwrap().unwrap();
         assert_eq!(answer.status(), expected, "{path} with {length} bytes");
     }
     let after = node.status();

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use super::harness::{DEADLINE, Registers, eventually, set, until};
+use super::harness::{Registers, deadline, eventually, set, until};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -59,9 +59,9 @@ fn tls(own: &Authority, trusted: &Authority, address: &str) -> PeerTls {
 }
 
 async fn ask(address: &str, client: Option<Renewed<ClientConfig>>) -> Result<VoteAnswer, CallError> {
-    let dialer = Dialer::new("blue".to_owned(), None, DEADLINE, client);
+    let dialer = Dialer::new("blue".to_owned(), None, deadline(), client);
     let call = VoteCall { vote: Vote { term: 0, leader: 9, committed: false }, last: None, transfer: false };
-    Peer::new(Arc::new(dialer), 1, address.to_owned()).call(Rpc::PreVote, &call, DEADLINE).await
+    Peer::new(Arc::new(dialer), 1, address.to_owned()).call(Rpc::PreVote, &call, deadline()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use crate::upstream::{Connection, Reach};
 use crate::worker::Worker;
 use ringway_ring::Selection;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWriteExt;
@@ -57,6 +57,8 @@ impl Hedge {
                         }
                         Poll::Pending => {}
                     }
+                } else if exchange.poll_left(context, exchange.request.may_half_close()).is_ready() {
+                    return Poll::Ready(Err(Err(TryError::Downstream(ProxyError::ClientClosed))));
                 }
                 self.poll(context, exchange).map(Ok)
             })
@@ -69,7 +71,6 @@ impl Hedge {
                     if let Some(error) = failed.take() {
                         let worker = &exchange.client.open.worker;
                         let error = super::timed_out(error, worker, exchange.request.limit);
-                        this.upstreams[guard.index()].cells.failures.increment();
                         guard.report_error(error);
                     }
                     this.cells.hedges_won.increment();
@@ -129,7 +130,6 @@ fn begin(exchange: &Exchange<'_>) -> Option<Pin<Box<dyn Future<Output = Option<R
             Ok(connection) => Some(Rival { guard, connection, selection }),
             Err(error) => {
                 let error = super::timed_out(error, &worker, what.limit);
-                view.services[service].upstreams[guard.index()].cells.failures.increment();
                 guard.report_error(error);
                 None
             }
@@ -160,14 +160,25 @@ async fn run(
     let mut connection = reach.connection(false, true).await?;
     let stream = &mut connection.stream;
     upstream.cells.requests.increment();
-    stream.write_all(&what.bytes).await.map_err(|_| ProxyError::UpstreamClosed)?;
+    timer.set_before(config.timeouts.body_idle, what.limit);
+    let mut sending = pin!(stream.write_all(&what.bytes));
+    let sent = poll_fn(|context| match sending.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed)),
+        Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::SendTimeout)),
+        Poll::Pending => Poll::Pending,
+    });
+    sent.await?;
     timer.set_before(config.timeouts.response, what.limit);
     let answered = poll_fn(|context| {
         stream.poll_drive(context);
         if let Poll::Ready(result) = stream.poll_read_ready(context) {
             return Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed));
         }
-        if timer.poll_fired(context) { Poll::Ready(Err(ProxyError::ResponseTimeout)) } else { Poll::Pending }
+        if timer.poll_fired(context) {
+            stream.handle_timeout();
+            return Poll::Ready(Err(ProxyError::ResponseTimeout));
+        }
+        Poll::Pending
     });
     answered.await?;
     // An end is no answer.

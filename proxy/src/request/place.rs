@@ -4,6 +4,7 @@ use super::{Why, upgrade_of};
 use crate::actions;
 use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
+use crate::forwarded::Origin;
 use crate::http::{self, Client};
 use crate::snapshot::{Service, ServiceLive};
 use crate::worker::{View, Worker};
@@ -31,9 +32,11 @@ pub(super) struct Placed {
     pub(super) service: usize,
     pub(super) hash: Option<Hash>,
     pub(super) keyed: bool,
-    pub(super) trusted: bool,
+    pub(super) origin: Origin,
     pub(super) sticky: Option<Slot>,
     pub(super) set_cookie: Option<CookieValue>,
+    /// The arm that the request was drawn into, if its client is to be held there by a cookie of the arm's.
+    pub(super) hold: Option<usize>,
     pub(super) explain: bool,
     pub(super) admission: Option<Admission>,
 }
@@ -70,21 +73,20 @@ pub(super) fn place(
     if http.routes.iter().any(|route| route.path.is_some()) && route::climbs(route::path_of(buffer, head)) {
         return Err(refuse(ProxyError::PathTraversal).into());
     }
-    let route = route::find(&http.routes, buffer, head).ok_or(refuse(ProxyError::NoRoute))?;
-    let peer = client.peer.ip();
-    let trusted = forwarded::is_trusted(&http.forwarded.trusted, peer);
+    let origin = forwarded::origin(&http.forwarded, &client.peer, buffer, head);
+    let route = route::find(&http.routes, buffer, head, origin.secure).ok_or(refuse(ProxyError::NoRoute))?;
     let actions = http.routes[route].actions.as_deref();
-    if let Some(canned) = actions.and_then(|actions| actions::canned(actions, &client.peer, trusted, buffer, head)) {
+    if let Some(canned) = actions.and_then(|actions| actions::canned(actions, origin.secure, buffer, head)) {
         return Err(Unplaced(Why::Answer(canned), None));
     }
     let body_bytes_max = actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max);
     if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
         return Err(refuse(ProxyError::BodyTooLarge).into());
     }
-    let address = forwarded::client_address(&http.forwarded, peer, buffer, head);
-    let input = key::KeyInput { buffer, head, client: address, server_name: client.peer.server_name.as_deref() };
+    let server_name = client.peer.server_name.as_deref();
+    let input = key::KeyInput { buffer, head, client: origin.address, secure: origin.secure, server_name };
     let worker = &client.open.worker;
-    let service = service_of(&http.routes[route], &input, key_bytes, worker);
+    let Arm { service, hold } = arm_of(&http.routes[route], view, &input, key_bytes, worker);
     let this = &view.services[service].service;
     let refuse = |error| (error, Some(service));
 
@@ -101,19 +103,20 @@ pub(super) fn place(
         service,
         hash: None,
         keyed: false,
-        trusted,
+        origin,
         sticky: None,
         set_cookie: None,
-        explain: explains(&http.explain_allow, peer, &input),
+        hold,
+        explain: explains(&http.explain_allow, client.peer.ip(), &input),
         admission: None,
     };
     if this.hashes() {
-        find_key(&mut placed, this, worker, &input, key_bytes, address).map_err(refuse)?;
+        find_key(&mut placed, this, worker, &input, key_bytes).map_err(refuse)?;
         if placed.keyed && view.snapshot.shadow.is_some() {
             compare_with_shadow(view, &placed, &input, key_bytes);
         }
     } else if let Some(cookie) = &this.config.affinity_cookie {
-        let value = head.cookie(buffer, cookie.name.as_bytes()).and_then(|text| affinity::parse(cookie, text));
+        let value = affinity::find(cookie, buffer, head);
         placed.sticky = value.and_then(|value| this.slot_of_cookie(value.0));
     }
     if this.config.requests_max < u32::MAX {
@@ -127,13 +130,27 @@ pub(super) fn place(
     Ok(placed)
 }
 
-/// The service of a route: of a split, the arm that the key falls into.
-fn service_of(route: &Route, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>, worker: &Worker) -> usize {
-    let Some(split) = &route.split else { return route.service };
-    let hash =
-        if key::extract(&split.key, input, key_bytes) { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };
+/// Where a route leads.
+struct Arm {
+    service: usize,
+    /// The arm of the split whose cookie is to hold the client: it was drawn by chance, and its service sets no cookie itself.
+    hold: Option<usize>,
+}
+
+/// The service of a route: of a split, the arm that the key falls into; without a key, the one that a cookie holds the client
+/// in, or chance.
+fn arm_of(route: &Route, view: &View, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>, worker: &Worker) -> Arm {
+    let Some(split) = &route.split else { return Arm { service: route.service, hold: None } };
+    let keyed = key::extract(&split.key, input, key_bytes);
+    if !keyed && let Some(index) = affinity::held_arm(split, input.buffer, input.head) {
+        return Arm { service: split.arms[index].service, hold: None };
+    }
+    let hash = if keyed { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };
     let arms = split.arms.iter().map(|arm| (arm.salt, arm.weight));
-    ringway_ring::choose_arm(hash, arms).map_or(route.service, |index| split.arms[index].service)
+    let Some(index) = ringway_ring::choose_arm(hash, arms) else { return Arm { service: route.service, hold: None } };
+    let service = split.arms[index].service;
+    let sets_own = || view.services[service].service.config.affinity_cookie.is_some();
+    Arm { service, hold: (!keyed && !sets_own()).then_some(index) }
 }
 
 fn admit_rate(
@@ -161,11 +178,9 @@ fn find_key(
     worker: &Worker,
     input: &key::KeyInput<'_>,
     key_bytes: &mut Vec<u8>,
-    address: IpAddr,
 ) -> Result<(), ProxyError> {
     if let Some(cookie) = &this.config.affinity_cookie {
-        let text = input.head.cookie(input.buffer, cookie.name.as_bytes());
-        let value = text.and_then(|text| affinity::parse(cookie, text)).unwrap_or_else(|| {
+        let value = affinity::find(cookie, input.buffer, input.head).unwrap_or_else(|| {
             let fresh = CookieValue(worker.random());
             placed.set_cookie = Some(fresh);
             fresh
@@ -184,7 +199,7 @@ fn find_key(
             OnMissing::RoundRobin => this.next_in_turn(),
             OnMissing::SourceIp => {
                 key_bytes.clear();
-                key::address_key(address, 32, 128, key_bytes);
+                key::address_key(input.client, 32, 128, key_bytes);
                 placed.keyed = true;
                 ringway_ring::hash_key(key_bytes, this.seed())
             }

@@ -1,20 +1,30 @@
 //! Listeners as a worker has them, and the connections that came in by them.
 
-use super::{View, Worker};
+use super::{Seat, View, Worker};
 use crate::perip::Place;
+use crate::timer::Deadline;
 use ringway_config::model::{Listener, Protocol};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How long a connection that has not asked yet may wait with that, at least, when its listener goes.
+const LAST_CALL: Duration = Duration::from_secs(2);
+/// How long one that has asked may wait for its next request, at least: who was served a moment ago may be about to ask again, and
+/// learns from the answer that he is to go.
+const QUIET_TIME: Duration = Duration::from_secs(1);
 
 /// What makes a listener the same one after a reload: a name may change, sockets and connections stay.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct GateKey {
     /// As configured: port 0 stays 0.
     pub(crate) address: SocketAddr,
+    /// Whether IPv4 is left to others.
+    pub(crate) v6_only: bool,
     pub(crate) kind: GateKind,
     /// Of a listener on port 0: nothing else tells it from others.
     pub(super) name: Option<Arc<str>>,
@@ -47,11 +57,12 @@ pub(crate) enum Listening {
 impl GateKey {
     pub(crate) fn of(listener: &Listener) -> Self {
         let name = (listener.address.port() == 0).then(|| listener.name.as_str().into());
-        Self { address: listener.address, kind: GateKind::of(listener), name }
+        Self { address: listener.address, v6_only: listener.v6_only, kind: GateKind::of(listener), name }
     }
 
     pub(super) fn is(&self, listener: &Listener) -> bool {
         self.address == listener.address
+            && self.v6_only == listener.v6_only
             && self.kind == GateKind::of(listener)
             && self.name.as_ref().is_none_or(|name| **name == *listener.name)
     }
@@ -59,7 +70,12 @@ impl GateKey {
     /// Whether a listener of the one key can take the sockets of the other over.
     pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
         let udp = |key: &Self| key.kind == GateKind::Udp;
-        self.address == other.address && self.name == other.name && udp(self) == udp(other)
+        // Sockets take the families that they were bound for. Those of datagrams go on all the same: flows keep them, and while
+        // they last, fresh sockets would not be asked.
+        self.address == other.address
+            && (self.v6_only == other.v6_only || udp(self))
+            && self.name == other.name
+            && udp(self) == udp(other)
     }
 }
 
@@ -73,7 +89,10 @@ pub(crate) struct Gate {
     /// Who takes its socket over, once it closes.
     pub(crate) heir: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
-    pub(crate) connections: Cell<usize>,
+    /// While it closes: when the last of its idle connections is to go.
+    pub(super) leave_until: Cell<Deadline>,
+    /// Places taken on it, over all workers.
+    pub(crate) seats: Arc<AtomicUsize>,
     pub(crate) stop: Notify,
     /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
     pub(super) latest: RefCell<Option<(Rc<View>, usize)>>,
@@ -93,6 +112,8 @@ impl Gate {
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) gate: Rc<Gate>,
+    /// Its place; a flow of datagrams keeps its own.
+    pub(super) _seat: Option<Seat>,
     /// Among the connections of its client's address.
     pub(super) place: Option<Place>,
 }
@@ -118,6 +139,19 @@ impl OpenConnection {
     pub(crate) fn is_closing(&self) -> bool {
         self.worker.is_draining() || self.gate.closing.get()
     }
+
+    /// How long this connection may stay without a request, once its listener goes: each its own time, so that clients do not
+    /// all come back at once.
+    pub(crate) fn leave_after(&self, asked: bool) -> Duration {
+        let left = self.gate.leave_until.get().since(self.worker.timers.now());
+        let least = match asked {
+            true if self.worker.spreads() => QUIET_TIME,
+            true => Duration::ZERO,
+            false => LAST_CALL,
+        };
+        let span = left.saturating_sub(least).as_millis().try_into().unwrap_or(u64::MAX);
+        least + Duration::from_millis(self.worker.random() % span.saturating_add(1))
+    }
 }
 
 impl Drop for OpenConnection {
@@ -130,10 +164,7 @@ impl Drop for OpenConnection {
             worker.cells.panics.increment();
             tracing::error!(listener = %self.gate.name(), "a connection ended by a panic: this is a bug");
         }
-        self.gate.connections.set(self.gate.connections.get() - 1);
         worker.open.set(worker.open.get() - 1);
-        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
-        worker.shared.connections.fetch_sub(1, Relaxed);
         worker.cells.connections.subtract(1);
         if worker.open.get() == 0 {
             worker.all_closed.notify_one();

@@ -1,0 +1,79 @@
+//! Whether a client is still there while something is done for it that does not read from it: a wait in the queue, for a
+//! connection, for an answer, between two tries. Nobody works for a client that has left.
+
+use crate::buffers::{Buffer, SMALL_BYTES};
+use crate::error::ProxyError;
+use crate::stream::Stream;
+use crate::worker::Worker;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+/// What a client may have sent ahead and is read, so that its end is seen behind it.
+const AHEAD_BYTES_MAX: usize = SMALL_BYTES;
+
+/// The part of a client's connection that tells whether it is there. The rest can be used meanwhile.
+pub(crate) struct Presence<'a> {
+    pub(crate) stream: &'a mut Stream,
+    pub(crate) input: &'a mut Buffer,
+    /// Whether the end of its input has been seen.
+    pub(crate) ended: &'a mut bool,
+    pub(crate) worker: &'a Worker,
+    /// Whether a client that says nothing more may still want its answer.
+    pub(crate) may_end: bool,
+}
+
+impl Presence<'_> {
+    /// Ready once the client has left: its connection has failed, or ended where that means the same. What it sends meanwhile
+    /// waits in its input. A stream of HTTP/2 leaves by a reset, for which [`crate::exchange`] looks in every state.
+    pub(crate) fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if *self.ended {
+            return if self.may_end { Poll::Pending } else { Poll::Ready(()) };
+        }
+        if matches!(self.stream, Stream::Downstream(_)) {
+            return Poll::Pending;
+        }
+        loop {
+            if !self.input.is_allocated() {
+                // One that is silent costs no buffer.
+                match self.stream.poll_read_ready(context) {
+                    Poll::Ready(Ok(())) => *self.input = self.worker.buffers.take(),
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if self.input.len() >= AHEAD_BYTES_MAX {
+                return Poll::Pending;
+            }
+            match self.input.poll_read(self.stream, AHEAD_BYTES_MAX, context) {
+                Poll::Ready(Ok(0)) => {
+                    *self.ended = true;
+                    return if self.may_end { Poll::Pending } else { Poll::Ready(()) };
+                }
+                Poll::Ready(Ok(count)) => self.worker.cells.received_bytes.add(count as u64),
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {
+                    if self.input.is_empty() {
+                        self.worker.buffers.give(std::mem::take(self.input));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Does something for the client as long as it is there.
+    ///
+    /// # Errors
+    /// [`ProxyError::ClientClosed`]: it has left, and what was begun for it is dropped.
+    pub(crate) async fn during<T>(mut self, doing: impl Future<Output = T>) -> Result<T, ProxyError> {
+        let mut doing = pin!(doing);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = doing.as_mut().poll(context) {
+                return Poll::Ready(Ok(done));
+            }
+            self.poll_left(context).map(|()| Err(ProxyError::ClientClosed))
+        })
+        .await
+    }
+}

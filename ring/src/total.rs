@@ -1,0 +1,136 @@
+//! What a service's backends carry together, and who of them shares it: live, over all generations of its group.
+//!
+//! Requests outlive the group that placed them, and members become eligible and stop being it while they run. So nothing
+//! here is remembered from an earlier look: each member's requests are counted in exactly one sum, which its [`Load`] names,
+//! and go over to another with it when it changes. Caps are then a function of what is in flight on the eligible
+//! members of the group in force, and of nothing else.
+
+use crate::load::Load;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Levels of a service at most: 8 tiers, each of the own zone and of others.
+pub const LEVELS_MAX: usize = 16;
+/// One for each level, and one for what is on members that are not eligible, or no members any more.
+const SUMS: usize = LEVELS_MAX + 1;
+
+/// One of the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sum(pub(crate) u8);
+
+impl Sum {
+    /// Of members that take no keys.
+    pub(crate) const ELSEWHERE: Self = Self(LEVELS_MAX as u8);
+
+    /// Of a level's eligible members.
+    #[inline]
+    pub(crate) fn of_level(key: u8) -> Self {
+        Self(key % LEVELS_MAX as u8)
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        usize::from(self.0).min(LEVELS_MAX)
+    }
+}
+
+/// Requests in flight over a whole service, level by level: one shard per worker, so that no two workers write one cache
+/// line.
+#[derive(Debug)]
+pub struct Total {
+    shards: Box<[Shard]>,
+    /// What went from one sum to another because a member did.
+    moved: [AtomicI64; SUMS],
+    /// Weight times lifecycle share of each level's eligible members, in the group in force.
+    eligible: [AtomicU64; LEVELS_MAX],
+    groups: AtomicU64,
+    in_force: Mutex<InForce>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard([AtomicI64; SUMS]);
+
+/// The group over whose members caps are reckoned.
+#[derive(Debug, Default)]
+pub(crate) struct InForce {
+    /// Its number; 0 is none.
+    pub(crate) group: u64,
+    /// Its members.
+    pub(crate) loads: Vec<Arc<Load>>,
+}
+
+impl Total {
+    /// For so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
+            moved: Default::default(),
+            eligible: Default::default(),
+            groups: AtomicU64::new(1),
+            in_force: Mutex::default(),
+        }
+    }
+
+    /// All that is in flight now, also on members that take nothing new. Each shard has one writer, so the sum is exact when
+    /// nothing moves.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        // Moves cancel out: what has left one sum has come into another.
+        let all = |shard: &Shard| shard.0.iter().map(|sum| sum.load(Relaxed)).sum::<i64>();
+        self.shards.iter().map(all).sum::<i64>().max(0) as u64
+    }
+
+    /// What is in flight on one level's eligible members.
+    #[inline]
+    #[must_use]
+    pub fn sum_of(&self, level: u8) -> u64 {
+        let index = Sum::of_level(level).index();
+        let sum: i64 = self.shards.iter().map(|shard| shard.0[index].load(Relaxed)).sum();
+        // Parts are read one after the other: a request that ends elsewhere meanwhile may leave less than nothing.
+        (sum + self.moved[index].load(Relaxed)).max(0) as u64
+    }
+
+    /// Weight times lifecycle share of a level's eligible members.
+    #[inline]
+    pub(crate) fn eligible(&self, level: u8) -> u64 {
+        self.eligible[Sum::of_level(level).index()].load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, sum: Sum, shard: usize, amount: i64) {
+        // One writer per shard: a load and a store will do.
+        let count = &self.shards[shard].0[sum.index()];
+        count.store(count.load(Relaxed) + amount, Relaxed);
+    }
+
+    /// Takes so much from one sum to another. Anybody may do so at any time, so these are whole read-modify-writes.
+    #[cold]
+    pub(crate) fn transfer(&self, from: Sum, to: Sum, amount: u32) {
+        self.moved[from.index()].fetch_sub(i64::from(amount), Relaxed);
+        self.moved[to.index()].fetch_add(i64::from(amount), Relaxed);
+    }
+
+    /// A number for a group that is being built.
+    pub(crate) fn number_group(&self) -> u64 {
+        self.groups.fetch_add(1, Relaxed)
+    }
+
+    /// What is in force. Nobody panics while it is held, and it is consistent at each step.
+    pub(crate) fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a member's requests in another sum from now on.
+    pub(crate) fn count_in(&self, load: &Load, sum: Sum) {
+        let (in_flight, before) = load.count_in(sum);
+        if before != sum {
+            self.transfer(before, sum, in_flight);
+        }
+    }
+
+    pub(crate) fn set_eligible(&self, eligible: [u64; LEVELS_MAX]) {
+        self.eligible.iter().zip(eligible).for_each(|(kept, now)| kept.store(now, Relaxed));
+    }
+}

@@ -225,3 +225,60 @@ fn sessions_of_a_backend_that_has_gone_widen_nobodys_bound() {
     wait_for("all to have ended", || (in_flight(&ringway) == 0).then_some(()));
     assert!(caps(&ringway).values().all(|(in_flight, cap)| (*in_flight, *cap) == (0, 1)), "{:?}", caps(&ringway));
 }
+
+#[test]
+fn all_full_holds_for_every_policy_and_limit() {
+    let keyed = "hash_key: [ { header: x-key } ], ";
+    let policies = ["round_robin", "random", "p2c", "least_request", "peak_ewma", "first", "ring", "maglev", "hrw"];
+    for policy in policies {
+        let keys = if matches!(policy, "ring" | "maglev" | "hrw") { keyed } else { "" };
+        for all_full in ["queue", "reject"] {
+            let fleet = [gated("a"), gated("b")];
+            let listen = free_address();
+            let service = format!(
+                "balance: {{ policy: {policy}, {keys}bounded_load: {{ preset: \"off\", all_full: {all_full}, queue: {{ timeout: 60s }} }} }}\n\
+                 timeouts: {{ response: 60s }}"
+            );
+            // One of them is of a tier of its own: a limit is one in every tier.
+            let config = simple(listen, &service, &addresses(&fleet))
+                .replace("      - { id:", "      - { requests_max: 1, id:")
+                .replace("id: b,", "id: b, tier: 1,");
+            let ringway = Ringway::start(&config);
+            let held: Vec<_> = (0..2).map(|key| request(listen, key)).collect();
+            wait_for("one request on each", || (in_flight(&ringway) == 2).then_some(()));
+            let mut others: Vec<_> = (2..4).map(|key| request(listen, key)).collect();
+            if all_full == "queue" {
+                wait_for("them to wait", || (ringway.status()["services"][0]["waiting"] == 2).then_some(()));
+            } else {
+                for stream in &mut others {
+                    let refused = read_answer(stream, true).unwrap();
+                    let reason = refused.header("x-ringway-reason");
+                    assert_eq!((refused.status, reason), (503, Some("all_backends_full")), "{policy}");
+                }
+                others.clear();
+            }
+            fleet.iter().for_each(|gated| *gated.open.lock().unwrap() = true);
+            for mut stream in held.into_iter().chain(others) {
+                assert_eq!(read_answer(&mut stream, true).unwrap().status, 200, "{policy} {all_full}");
+            }
+            assert!(fleet.iter().all(|gated| gated.most.load(Ordering::SeqCst) <= 1));
+        }
+    }
+}
+
+#[test]
+fn member_without_a_table_entry_is_the_last_resort_and_check_says_so() {
+    let light = Backend::echo("light");
+    let listen = free_address();
+    let service = "balance: { policy: maglev, table_size: 997, hash_key: [ { header: x-key } ] }";
+    let config = simple(listen, service, &[("heavy", free_address()), ("light", light.address)])
+        .replace("id: heavy,", "id: heavy, weight: 1600,");
+    let config = config.replace("id: light,", "id: light, weight: 1,");
+    let ringway = Ringway::start(&config);
+    for key in 0..20 {
+        assert_eq!(get_with(listen, "/", &format!("X-Key: {key}\r\n")).unwrap().text(), "light");
+    }
+    let checked = common::ringway(&["check", path_text(&ringway.config)]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
+    assert!(said.contains("no_table_entry") && said.contains("\"light\"") && said.contains("write `1601`"), "{said}");
+}

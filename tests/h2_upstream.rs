@@ -16,9 +16,12 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
+const REFUSED_STREAM: u32 = 7;
 /// `:status: 200`, in HPACK's static table.
 const OK: &[u8] = &[0x88];
 
@@ -26,6 +29,7 @@ struct Frame {
     kind: u8,
     flags: u8,
     stream: u32,
+    payload: Vec<u8>,
 }
 
 impl Frame {
@@ -68,7 +72,7 @@ impl Frames {
                 SETTINGS if flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]),
                 PING if flags & ACK == 0 => self.send(PING, ACK, 0, &payload),
                 DATA | HEADERS | RST_STREAM => {
-                    return Some(Frame { kind, flags, stream: u32::from_be_bytes([a, b, c, d]) });
+                    return Some(Frame { kind, flags, stream: u32::from_be_bytes([a, b, c, d]), payload });
                 }
                 _ => {}
             }
@@ -77,10 +81,24 @@ impl Frames {
 
     /// The end of the next request: its stream.
     fn request(&mut self) -> Option<u32> {
+        self.request_and_body().map(|(stream, _)| stream)
+    }
+
+    /// As [`Frames::request`], with the bytes of its body; one request at a time.
+    fn request_and_body(&mut self) -> Option<(u32, Vec<u8>)> {
+        let mut body = Vec::new();
         loop {
             let frame = self.next()?;
+            if frame.kind == DATA && !frame.payload.is_empty() {
+                body.extend_from_slice(&frame.payload);
+                // Its window back.
+                let count = u32::try_from(frame.payload.len()).unwrap().to_be_bytes();
+                for stream in [0, frame.stream] {
+                    self.send(WINDOW_UPDATE, 0, stream, &count);
+                }
+            }
             if frame.ends() {
-                return Some(frame.stream);
+                return Some((frame.stream, body));
             }
         }
     }
@@ -254,4 +272,150 @@ fn pooled_http1_connections_that_have_gone_silent_cost_one_time_out_together() {
     let statuses: Vec<u16> = (0..10).map(|_| get(listen, "/").unwrap().status).collect();
     assert_eq!(statuses[0], 504, "{statuses:?}");
     assert!(statuses[1..].iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+/// Two backends, of which the first is asked first.
+fn first_of(listen: SocketAddr, a: &Backend, b: &Backend) -> String {
+    let text = "protocol: h2\nbalance: { policy: first }\noutlier: { consecutive_failures: 0 }";
+    one_worker(listen, text, &[("a", a.address), ("b", b.address)])
+}
+
+/// An HTTP/2 backend that answers each request with its body.
+fn h2_mirror() -> Backend {
+    Backend::custom(|stream, seen| {
+        let Some(mut frames) = Frames::serve(stream, 100) else { return };
+        while let Some((stream, body)) = frames.request_and_body() {
+            let body = String::from_utf8(body).unwrap();
+            seen.lock().unwrap().push(body.clone());
+            frames.send(HEADERS, END_HEADERS, stream, OK);
+            for piece in body.as_bytes().chunks(16 * 1024) {
+                frames.send(DATA, 0, stream, piece);
+            }
+            frames.send(DATA, END_STREAM, stream, b"");
+        }
+    })
+}
+
+#[test]
+fn a_refused_stream_is_tried_on_the_next_backend_whatever_the_method() {
+    let refuses = Backend::custom(|stream, seen| {
+        let Some(mut frames) = Frames::serve(stream, 100) else { return };
+        while let Some((stream, body)) = frames.request_and_body() {
+            seen.lock().unwrap().push(body.len().to_string());
+            frames.send(RST_STREAM, 0, stream, &REFUSED_STREAM.to_be_bytes());
+        }
+    });
+    let takes = h2_mirror();
+    let listen = free_address();
+    let ringway = Ringway::start(&first_of(listen, &refuses, &takes));
+    let answer = post(listen, "/", "hi");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
+    // A body that comes in pieces after its head, with a length and in chunks.
+    let long: String = ('a'..='z').cycle().take(16 * 1024).collect();
+    for head in [format!("Content-Length: {}", long.len()), "Transfer-Encoding: chunked".to_owned()] {
+        let mut stream = send(listen, format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n").as_bytes());
+        for piece in long.as_bytes().chunks(5000) {
+            if head.starts_with('T') {
+                stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).unwrap();
+            }
+            stream.write_all(piece).unwrap();
+            if head.starts_with('T') {
+                stream.write_all(b"\r\n").unwrap();
+            }
+        }
+        if head.starts_with('T') {
+            stream.write_all(b"0\r\n\r\n").unwrap();
+        }
+        let answer = read_answer(&mut stream, true).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.head);
+        assert_eq!(answer.text(), long);
+    }
+    // One that is longer than what is kept is told so.
+    let answer = post(listen, "/", &long.repeat(3));
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (502, Some("stream_refused")));
+    // And nobody was asked twice.
+    let lengths: Vec<String> = [2, long.len(), long.len(), 3 * long.len()].map(|length| length.to_string()).into();
+    assert_eq!(refuses.requests(), lengths);
+    assert_eq!(takes.requests().len(), 3);
+    assert_eq!(ringway.metric("ringway_retries_total{service=\"s\"}"), 3.0);
+}
+
+#[test]
+fn a_call_of_grpc_that_was_refused_goes_to_the_next_backend() {
+    if require("curl").is_none() {
+        return;
+    }
+    let refuses = Backend::custom(|stream, seen| {
+        let Some(mut frames) = Frames::serve(stream, 100) else { return };
+        while let Some(frame) = frames.next() {
+            if frame.kind == HEADERS {
+                // Before its body has come.
+                seen.lock().unwrap().push(String::new());
+                frames.send(RST_STREAM, 0, frame.stream, &REFUSED_STREAM.to_be_bytes());
+            }
+        }
+    });
+    let takes = h2_mirror();
+    let listen = free_address();
+    let _ringway = Ringway::start(&first_of(listen, &refuses, &takes));
+    let url = format!("http://{listen}/service/Method");
+    let fields = ["-H", "content-type: application/grpc", "-H", "te: trailers", "-H", "content-length:"];
+    for body in ["x".repeat(5), "y".repeat(9_000)] {
+        let arguments = ["--http2-prior-knowledge", "--data-binary", &body, &url];
+        assert_eq!(curl_body(&[&fields[..], &arguments].concat()), body);
+    }
+    assert_eq!(refuses.requests().len(), 2);
+}
+
+#[test]
+fn goaway_says_which_requests_may_be_sent_elsewhere() {
+    // Of every connection, the first request is not looked at.
+    let going = Backend::custom(|stream, _| {
+        let Some(mut frames) = Frames::serve(stream, 100) else { return };
+        if frames.request().is_some() {
+            frames.send(GOAWAY, 0, 0, &[0; 8]);
+        }
+    });
+    let takes = h2_mirror();
+    let listen = free_address();
+    let ringway = Ringway::start(&first_of(listen, &going, &takes));
+    let answer = post(listen, "/", "hi");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
+    let connections = going.connections.load(Ordering::SeqCst);
+    assert!((1..=3).contains(&connections), "{connections}");
+    drop(ringway);
+    // It is looked at, and the connection ends without an answer: nobody else may get it.
+    let looks = Backend::custom(|stream, seen| {
+        let Some(mut frames) = Frames::serve(stream, 100) else { return };
+        if let Some(stream) = frames.request() {
+            seen.lock().unwrap().push(String::new());
+            frames.send(GOAWAY, 0, 0, &[&stream.to_be_bytes()[..], &[0; 4]].concat());
+        }
+    });
+    let other = h2_mirror();
+    let listen = free_address();
+    let _ringway = Ringway::start(&first_of(listen, &looks, &other));
+    assert_eq!(post(listen, "/", "hi").status, 502);
+    assert_eq!((looks.requests().len(), other.requests().len()), (1, 0));
+}
+
+#[test]
+fn a_post_on_a_reused_http1_connection_that_closes_is_sent_once() {
+    // The second request of each connection is read, and the connection closed: it may have been processed.
+    let closes = Backend::custom(|mut stream, seen| {
+        for answers in [true, false] {
+            let Some((head, _)) = read_request(&mut stream) else { return };
+            seen.lock().unwrap().push(head);
+            if answers {
+                stream.write_all(response("200 OK", "", "a").as_bytes()).unwrap();
+            }
+        }
+    });
+    let other = Backend::echo("b");
+    let listen = free_address();
+    let text = "balance: { policy: first }\noutlier: { consecutive_failures: 0 }";
+    let _ringway = Ringway::start(&one_worker(listen, text, &[("a", closes.address), ("b", other.address)]));
+    assert_eq!(get(listen, "/").unwrap().status, 200);
+    assert_eq!(post(listen, "/", "hi").status, 502);
+    assert_eq!((closes.requests().len(), other.requests().len()), (2, 0));
 }

@@ -183,3 +183,28 @@ fn connection_limit_sends_requests_to_the_next_backend() {
         assert_eq!(read_answer(stream, true).unwrap().text(), "a");
     }
 }
+
+#[test]
+fn no_wait_goes_past_the_deadline() {
+    // A back-off, and the queue: both would last for minutes.
+    let silent = Backend::custom(|mut stream, _| {
+        let _ = read_request(&mut stream);
+        let _ = std::io::Read::read(&mut stream, &mut [0]);
+    });
+    let queue = "balance: { bounded_load: { all_full: queue, queue: { timeout: 300s } } }\ntimeouts: { response: 300s, request: 1s }";
+    let backoff = "retry: { backoff: 300s }\ntimeouts: { request: 1s }";
+    let held_route = "routes: [ { match: { path: /held }, service: s, timeout: 300s }, { service: s } ] }";
+    for (service, backend) in [(backoff, free_address()), (queue, silent.address)] {
+        let listen = free_address();
+        let config = simple(listen, service, &[("a", backend), ("b", backend)]).replace("service: s }", held_route);
+        let ringway = Ringway::start(&config.replace("{ id:", "{ requests_max: 1, id:"));
+        let mut held = Vec::new();
+        if service == queue {
+            held.extend((0..2).map(|_| send(listen, b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")));
+            wait_for("all to be full", || (ringway.status()["services"][0]["in_flight"] == 2).then_some(()));
+        }
+        let answer = get(listen, "/").unwrap();
+        assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")), "{service}");
+        drop(held);
+    }
+}

@@ -124,6 +124,57 @@ fn sessions_end_with_their_backend_where_that_is_wanted() {
     }
 }
 
+/// How many of these clients are answered: all that can be, however long that takes, and then whoever else is within a moment.
+fn answered(streams: &mut [TcpStream], places: usize) -> usize {
+    let mut answered = vec![false; streams.len()];
+    let look = |answered: &mut Vec<bool>, streams: &mut [TcpStream]| {
+        for (stream, answered) in streams.iter_mut().zip(answered).filter(|(_, answered)| !**answered) {
+            stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            *answered = stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0);
+        }
+    };
+    let count = |answered: &[bool]| answered.iter().filter(|answered| **answered).count();
+    wait_for("places to be taken", || {
+        look(&mut answered, streams);
+        (count(&answered) >= places).then_some(())
+    });
+    (0..5).for_each(|_| look(&mut answered, streams));
+    count(&answered)
+}
+
+#[test]
+fn connections_max_holds_over_all_workers() {
+    let fleet = echoes(1);
+    for (process, listener, most) in [("7", 0, 7), ("100", 3, 3), ("2", 3, 2)] {
+        let (one, two) = (free_address(), free_address());
+        let both = format!(
+            "listeners: [ {{ name: one, address: \"{one}\", connections_max: {listener}, service: s }}, \
+             {{ name: two, address: \"{two}\", service: s }} ]"
+        );
+        let text = simple(one, "", &targets(&fleet)).replace("workers: 2", "workers: 4");
+        let line = text.lines().find(|line| line.starts_with("listeners:")).unwrap().to_owned();
+        let text = |more: &str| format!("connections_max: {process}\n{more}{}", text.replace(&line, &both));
+        let ringway = Ringway::start(&text(""));
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let on = |index: usize| if listener == 0 && index % 2 == 1 { two } else { one };
+        let mut streams: Vec<TcpStream> = (0..24).map(|index| send(on(index), request)).collect();
+        assert_eq!(answered(&mut streams, most), most, "connections_max {process}, {listener}");
+        assert_eq!(ringway.metric("ringway_downstream_connections "), most as f64);
+        // Places that are given back go to those who wait; a reload raises the limit.
+        drop(streams);
+        wait_for("all places to be free", || (ringway.metric("ringway_downstream_connections ") == 0.0).then_some(()));
+        let mut streams: Vec<TcpStream> = (0..24).map(|index| send(on(index), request)).collect();
+        assert_eq!(answered(&mut streams, most), most);
+        let raised = text("")
+            .replace("connections_max: 7", "connections_max: 9")
+            .replace("connections_max: 2\n", "connections_max: 3\n");
+        if raised != text("") {
+            ringway.reconfigure(&raised);
+            assert_eq!(answered(&mut streams, if listener == 0 { 2 } else { 1 }), if listener == 0 { 2 } else { 1 });
+        }
+    }
+}
+
 #[test]
 fn session_ends_although_its_backend_went_down_while_it_was_being_opened() {
     // A listener whose queue is full takes no more handshakes until there is room.

@@ -158,11 +158,56 @@ fn listeners(root: &schema::Root, services: &Names<'_>, findings: &mut Findings)
         );
     }
     unique(root.listeners.value.iter().map(|listener| &listener.value.name), "listener", findings);
-    root.listeners.value.iter().map(|listener| listener_model(&listener.value, services, findings)).collect()
+    let list = root.listeners.value.iter();
+    let models = list.map(|listener| {
+        let v6_only = v6_only(&listener.value, root, findings);
+        listener_model(&listener.value, v6_only, services, findings)
+    });
+    models.collect()
+}
+
+/// Whether a listener leaves IPv4 to others.
+fn v6_only(section: &schema::ListenerSection, root: &schema::Root, findings: &mut Findings) -> bool {
+    let Ok(address) = section.address.value.parse::<SocketAddr>() else { return false };
+    let takes_both = address.is_ipv6() && address.ip().is_unspecified();
+    if let Some(said) = &section.v6_only {
+        if !takes_both && !(said.value && address.is_ipv6()) {
+            findings.error(
+                said.place,
+                "bad_v6_only",
+                format!("`{}` has one family in any case: `v6_only` is for `[::]`", section.address.value),
+                format!("remove it, or write `address: \"[::]:{}\"`", address.port()),
+            );
+        }
+        return said.value;
+    }
+    if !takes_both {
+        return address.is_ipv6();
+    }
+    if address.port() == 0 {
+        return false;
+    }
+    let is_udp = |section: &schema::ListenerSection| section.protocol.value == ProtocolName::Udp;
+    let rival = |at: &At<String>| {
+        let rival = at.value.parse::<SocketAddr>();
+        rival.is_ok_and(|rival| rival.is_ipv4() && rival.port() == address.port()).then(|| at.value.clone())
+    };
+    let others = root.listeners.value.iter().filter(|other| is_udp(&other.value) == is_udp(section));
+    let admin = Some(&root.admin.value).filter(|admin| admin.enabled.value && !is_udp(section));
+    let addresses = others.map(|other| &other.value.address).chain(admin.map(|admin| &admin.address));
+    let Some(other) = addresses.filter_map(rival).next() else { return false };
+    findings.warning(
+        section.address.place,
+        "v6_only",
+        format!("`{}` takes IPv6 alone, because `{other}` has the same port", section.address.value),
+        "write `v6_only: true` to say so, or give the other its own port",
+    );
+    true
 }
 
 fn listener_model(
     section: &schema::ListenerSection,
+    v6_only: bool,
     services: &Names<'_>,
     findings: &mut Findings,
 ) -> Option<model::Listener> {
@@ -182,6 +227,7 @@ fn listener_model(
     Some(model::Listener {
         name: section.name.value.clone(),
         address: address?,
+        v6_only,
         protocol,
         tls,
         proxy_protocol,
@@ -521,8 +567,16 @@ fn http_listener(
         );
     }
     let timeouts = &section.timeouts.value;
-    for (at, name) in [(&timeouts.idle, "idle"), (&timeouts.head, "head"), (&timeouts.body_idle, "body_idle")] {
+    for (at, name) in [
+        (&timeouts.idle, "idle"),
+        (&timeouts.head, "head"),
+        (&timeouts.body_idle, "body_idle"),
+        (&timeouts.rate_window, "rate_window"),
+    ] {
         nonzero(at, name, findings);
+    }
+    if let Some(at) = &timeouts.write_idle {
+        nonzero(at, "write_idle", findings);
     }
     Some(model::HttpListener {
         routes,
@@ -544,6 +598,12 @@ fn http_listener(
             idle: timeouts.idle.value,
             head: timeouts.head.value,
             body_idle: timeouts.body_idle.value,
+            write_idle: timeouts.write_idle.as_ref().map_or(timeouts.body_idle.value, |at| at.value),
+            read_rate_min: timeouts.read_rate_min.value.0 as u32,
+            write_rate_min: timeouts.write_rate_min.value.0 as u32,
+            rate_window: timeouts.rate_window.value,
+            body_total: timeouts.body_total.value,
+            write_total: timeouts.write_total.value,
         },
         h2: model::H2 {
             enabled: section.h2.value.enabled.value,

@@ -21,7 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use regex::bytes::Regex;
 use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
-use ringway_ring::{BoundParams, HotParams, PolicyParams, ShedParams};
+use ringway_ring::{AllFull, BoundParams, HotParams, PolicyParams, ShedParams};
 
 /// A whole configuration, valid.
 #[derive(Debug, Clone, PartialEq)]

@@ -126,8 +126,28 @@ impl Body {
             Self::Chunked(decoder) => loop {
                 match decoder.next(input, &mut progress.consumed)? {
                     ChunkEvent::Data(range) => {
+                        let rest = if encoding == Encoding::Chunked {
+                            decoder.data_ahead(input, progress.consumed)
+                        } else {
+                            0
+                        };
                         progress.data += range.len();
-                        append(out, &input[range], encoding);
+                        if rest == 0 {
+                            append(out, &input[range], encoding);
+                            continue;
+                        }
+                        // What is there goes on as one chunk, however many it came in: each costs its reader.
+                        write::chunk_size(range.len() + rest, out);
+                        out.extend_from_slice(&input[range]);
+                        let mut left = rest;
+                        while left > 0 {
+                            // The same steps once more, which have gone well.
+                            let ChunkEvent::Data(range) = decoder.next(input, &mut progress.consumed)? else { break };
+                            left -= range.len();
+                            out.extend_from_slice(&input[range]);
+                        }
+                        progress.data += rest;
+                        out.extend_from_slice(b"\r\n");
                     }
                     ChunkEvent::End(trailer) => {
                         if encoding == Encoding::Chunked {

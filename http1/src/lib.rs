@@ -26,4 +26,4 @@ pub use chunked::{ChunkDecoder, ChunkEvent};
 pub use error::ParseError;
 pub use head::{Field, FieldName, Limits, Method, Span, Version};
 pub use request::{RequestHead, TargetForm, parse_request};
-pub use response::{ResponseHead, parse_response};
+pub use response::{ResponseHead, is_response, parse_response};

@@ -77,19 +77,40 @@ struct AccessWriter {
     reopen: access::Reopen,
 }
 
+/// What a socket is bound to.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    address: SocketAddr,
+    v6_only: bool,
+    udp: bool,
+}
+
+impl Place {
+    /// Whether the kernel takes sockets on both for rivals.
+    fn overlaps(&self, other: &Self) -> bool {
+        let (one, two) = (self.address.ip(), other.address.ip());
+        let any = |place: &Self| place.address.ip().is_unspecified();
+        let both = |place: &Self| place.address.is_ipv6() && any(place) && !place.v6_only;
+        let same_addresses = one == two
+            || (any(self) || any(other)) && one.is_ipv4() == two.is_ipv4()
+            || both(self) && two.is_ipv4()
+            || both(other) && one.is_ipv4();
+        self.udp == other.udp && self.address.port() == other.address.port() && same_addresses
+    }
+}
+
 /// Where a listener really is.
 #[derive(Clone)]
 struct Bound {
-    address: SocketAddr,
-    udp: bool,
+    place: Place,
     /// Held by whoever accepts from one of its sockets.
     open: Weak<()>,
 }
 
 /// Where a new listener's sockets come from.
 enum Sockets {
-    /// They were bound to this address for it, one a worker.
-    Fresh(SocketAddr, Vec<Listening>),
+    /// They were bound for it, one a worker.
+    Fresh(Place, Vec<Listening>),
     /// They are those of this listener, which goes. A socket that was closed would take with it what the kernel has queued, and
     /// what is on its way into that queue.
     Of(GateKey),
@@ -335,7 +356,8 @@ impl Control {
     pub(crate) fn bound(&self) -> HashMap<String, SocketAddr> {
         let (state, snapshot) = (self.state(), self.current.load());
         let listeners = snapshot.config.listeners.iter();
-        let known = |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).map(|bound| bound.address);
+        let known =
+            |listener: &model::Listener| state.bound.get(&GateKey::of(listener)).map(|bound| bound.place.address);
         listeners.filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
     }
 
@@ -461,21 +483,20 @@ impl Control {
                 sockets.push((key, Sockets::Of(from.clone())));
                 continue;
             }
-            let udp = key.kind == GateKind::Udp;
-            let fresh = sockets.iter().filter_map(|(key, sockets)| match sockets {
-                Sockets::Fresh(address, _) => Some((*address, key.kind == GateKind::Udp)),
+            let place = Place { address: listener.address, v6_only: listener.v6_only, udp: key.kind == GateKind::Udp };
+            let fresh = sockets.iter().filter_map(|(_, sockets)| match sockets {
+                Sockets::Fresh(place, _) => Some(place),
                 Sockets::Of(_) => None,
             });
             let going = state.going.iter().filter(|bound| bound.open.strong_count() > 0);
-            let known = state.bound.values().chain(going).map(|bound| (bound.address, bound.udp));
-            let ours = known.chain(fresh).any(|known| known.1 == udp && overlap(known.0, listener.address));
-            let bind = bind(listener.address, udp, self.workers, ours);
-            let (address, list) = bind.map_err(|source| ReloadError::Bind {
+            let known = state.bound.values().chain(going).map(|bound| &bound.place);
+            let ours = known.chain(fresh).any(|known| known.overlaps(&place));
+            let (place, list) = bind(place, self.workers, ours).map_err(|source| ReloadError::Bind {
                 name: listener.name.clone(),
                 address: listener.address,
                 source,
             })?;
-            sockets.push((key, Sockets::Fresh(address, list)));
+            sockets.push((key, Sockets::Fresh(place, list)));
         }
         Ok(sockets)
     }
@@ -483,17 +504,20 @@ impl Control {
     fn reconcile_listeners(&self, state: &mut State, config: &Config, sockets: Vec<(GateKey, Sockets)>) {
         for (key, sockets) in sockets {
             let bound = match sockets {
-                Sockets::Fresh(address, list) => {
-                    let open = Arc::new(());
+                Sockets::Fresh(place, list) => {
+                    let (open, seats) = (Arc::new(()), Arc::<AtomicUsize>::default());
                     for (sender, socket) in self.commands.iter().zip(list) {
                         // A worker that has ended takes no more commands.
-                        let _ = sender.send(Command::Listen { key: key.clone(), socket, open: Arc::clone(&open) });
+                        let (seats, open) = (Arc::clone(&seats), Arc::clone(&open));
+                        let _ = sender.send(Command::Listen { key: key.clone(), socket, seats, open });
                     }
-                    Bound { address, udp: key.kind == GateKind::Udp, open: Arc::downgrade(&open) }
+                    Bound { place, open: Arc::downgrade(&open) }
                 }
                 Sockets::Of(from) => {
+                    let seats = Arc::<AtomicUsize>::default();
                     for sender in &self.commands {
-                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone() });
+                        let seats = Arc::clone(&seats);
+                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone(), seats });
                     }
                     match state.bound.remove(&from) {
                         Some(bound) => bound,
@@ -626,34 +650,29 @@ impl Control {
     }
 }
 
-/// Whether the kernel takes sockets on both addresses for rivals.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let everything = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && (one.ip() == other.ip() || everything && one.is_ipv4() == other.is_ipv4())
-}
-
 /// One socket a worker on one address, so that the kernel spreads connections over them (SO_REUSEPORT).
-fn bind(address: SocketAddr, udp: bool, workers: usize, ours: bool) -> std::io::Result<(SocketAddr, Vec<Listening>)> {
-    if !ours && address.port() != 0 {
+fn bind(place: Place, workers: usize, ours: bool) -> std::io::Result<(Place, Vec<Listening>)> {
+    if !ours && place.address.port() != 0 {
         // SO_REUSEPORT would also share the port with another process that has set it: an old proxy that was thought
         // to be gone, and would go on taking half of the connections. Without it, that is an error, as it should be.
-        drop(open(address, udp, false)?);
+        drop(open(place, false)?);
     }
-    let (bound, first) = open(address, udp, true)?;
+    let (address, first) = open(place, true)?;
+    let bound = Place { address, ..place };
     let mut sockets = vec![first];
     while sockets.len() < workers {
-        sockets.push(open(bound, udp, true)?.1);
+        sockets.push(open(bound, true)?.1);
     }
     Ok((bound, sockets))
 }
 
-fn open(address: SocketAddr, udp: bool, shared: bool) -> std::io::Result<(SocketAddr, Listening)> {
+fn open(Place { address, v6_only, udp }: Place, shared: bool) -> std::io::Result<(SocketAddr, Listening)> {
     use socket2::{Domain, Protocol, Socket, Type};
     let (kind, protocol) = if udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
     if address.is_ipv6() {
-        // `[::]:80` and `0.0.0.0:80` are two listeners.
-        socket.set_only_v6(true)?;
+        // Said outright: what it is otherwise depends on the host.
+        socket.set_only_v6(v6_only)?;
     }
     // For datagrams it would share the port.
     socket.set_reuse_address(!udp)?;

@@ -10,6 +10,8 @@ use tokio::io::ReadBuf;
 
 /// Data sent in one frame at most: what a peer takes by default.
 const FRAME_BYTES: usize = 16 * 1024;
+/// Room for a chunk's size and its line end, before its data is known.
+const CHUNK_HEAD_SPACE: [u8; 18] = [0; 18];
 
 /// How the text on the HTTP/1.1 side tells where the body ends.
 pub(crate) enum Framing {
@@ -208,14 +210,9 @@ impl Receiver {
             match ready!(stream.poll_data(context)) {
                 Some(Ok(data)) => {
                     stream.flow_control().release_capacity(data.len()).map_err(io_error)?;
-                    if self.chunked && !data.is_empty() {
-                        // Writing to a vector cannot fail.
-                        let _ = write!(self.staged, "{:x}\r\n", data.len());
-                        self.staged.extend_from_slice(&data);
-                        self.staged.extend_from_slice(b"\r\n");
-                    } else {
-                        self.staged.extend_from_slice(&data);
-                    }
+                    self.staged.extend_from_slice(if self.chunked { &CHUNK_HEAD_SPACE } else { &[] });
+                    self.staged.extend_from_slice(&data);
+                    self.gather(context)?;
                 }
                 Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
                 None => {
@@ -233,6 +230,36 @@ impl Receiver {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What else is there already joins the data that is staged, as one chunk: small frames are not to become as many chunks.
+    fn gather(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let head = if self.chunked { CHUNK_HEAD_SPACE.len() } else { 0 };
+        // Ends and errors are told again to who asks the next time.
+        while self.staged.len() - head < FRAME_BYTES && !stream.is_end_stream() {
+            match stream.poll_data(context) {
+                Poll::Ready(Some(Ok(data))) => {
+                    stream.flow_control().release_capacity(data.len()).map_err(io_error)?;
+                    self.staged.extend_from_slice(&data);
+                }
+                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => break,
+            }
+        }
+        let length = self.staged.len() - head;
+        if self.chunked && length > 0 {
+            // The size stands right before the data, in the space that was left for it.
+            let mut text = [0; CHUNK_HEAD_SPACE.len()];
+            let mut rest = &mut text[..];
+            write!(rest, "{length:x}\r\n")?;
+            let taken = CHUNK_HEAD_SPACE.len() - rest.len();
+            self.read = head - taken;
+            self.staged[self.read..head].copy_from_slice(&text[..taken]);
+            self.staged.extend_from_slice(b"\r\n");
+        } else if length == 0 {
+            self.staged.clear();
+        }
+        Ok(())
     }
 
     pub(crate) fn poll_read(&mut self, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -292,6 +319,25 @@ pub(crate) fn push_field(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> io::
         map.append(name, HeaderValue::from_bytes(value).map_err(invalid)?);
     }
     Ok(())
+}
+
+/// Whether a stream has ended because of what came on it: a header list too long, a message that breaks the rules. Its connection
+/// is well.
+pub(crate) fn is_unfit(error: &io::Error) -> bool {
+    let Some(cause) = error.get_ref() else { return false };
+    cause.is::<NoSwitching>()
+        || cause.downcast_ref::<h2::Error>().is_some_and(|cause| cause.is_library() && cause.is_reset())
+}
+
+/// HTTP/2 has no 101 (RFC 9113, 8.6).
+#[derive(Debug, thiserror::Error)]
+#[error("a 101 over HTTP/2")]
+pub(crate) struct NoSwitching;
+
+impl From<NoSwitching> for io::Error {
+    fn from(error: NoSwitching) -> Self {
+        Self::new(ErrorKind::InvalidData, error)
+    }
 }
 
 /// An error of the protocol as one of a connection.

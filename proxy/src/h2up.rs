@@ -152,6 +152,7 @@ pub(crate) struct Upstream {
     receiver: Receiver,
     sender: Option<Sender>,
     unprocessed: bool,
+    refused: bool,
     /// The connection has failed, and not just this stream.
     disconnected: bool,
     /// The request could not be sent: there is no answer to wait for.
@@ -186,6 +187,7 @@ impl Upstream {
             receiver: Receiver::new(None, false, Vec::new()),
             sender: None,
             unprocessed: false,
+            refused: false,
             disconnected: false,
             broken: false,
             refusal: None,
@@ -194,6 +196,10 @@ impl Upstream {
 
     pub(crate) fn was_unprocessed(&self) -> bool {
         self.unprocessed
+    }
+
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// Whether another connection may fare better.
@@ -212,8 +218,9 @@ impl Upstream {
             self.disconnected = true;
             self.connection.line.closed.set(true);
         }
-        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if error.is_go_away() && error.is_remote() || refused || self.sender.is_none() {
+        self.refused |= error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // The library ends those streams alone with the peer's GOAWAY that it names as not looked at.
+        if error.is_go_away() && error.is_remote() || self.refused || self.sender.is_none() {
             self.unprocessed = true;
         }
         h2bridge::io_error(error)
@@ -301,6 +308,9 @@ impl Upstream {
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(answer) = &mut self.answer else { return Poll::Ready(Ok(())) };
         if let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
+            if interim.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(h2bridge::NoSwitching.into()));
+            }
             let mut text = status_line(interim.status());
             h2bridge::write_fields(interim.headers(), &mut text);
             text.extend_from_slice(b"\r\n");
@@ -312,6 +322,9 @@ impl Upstream {
             Err(error) => return Poll::Ready(Err(self.failed(error))),
         };
         self.answer = None;
+        if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err(h2bridge::NoSwitching.into()));
+        }
         let (mut parts, body) = answer.into_parts();
         let accept = self.websocket_accept.filter(|_| parts.status.is_success());
         let switches = accept.is_some();

@@ -321,7 +321,8 @@ impl Registry {
             }),
             Arc::clone(&live.total),
         )
-        .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?;
+        .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?
+        .with_all_full(config.all_full);
         let prober = config.health.as_ref().map(Prober::new).transpose();
         let prober = prober.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
         let alpn: &[&[u8]] = match config.protocol {

@@ -277,7 +277,8 @@ async fn connect(
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = this.service.live.falls.load(SeqCst);
         let selection = &mut session.selection;
-        let found = inflight::acquire(view, session.service, selection, worker.index, timer).await;
+        let limit = crate::timer::Deadline::NEVER;
+        let found = inflight::acquire(view, session.service, selection, worker.index, timer, limit).await;
         let guard = match found {
             Ok(guard) => guard,
             Err(error) => return Err(last_error.unwrap_or(error)),
@@ -285,7 +286,6 @@ async fn connect(
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
         upstream.cells.requests.increment();
-        let limit = crate::timer::Deadline::NEVER;
         let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
         let connected = reach.open().await;
         match connected {

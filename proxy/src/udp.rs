@@ -13,7 +13,7 @@ use crate::request;
 use crate::shortage::{Operation, Rank, Resource, Shortage};
 use crate::snapshot::BackendState;
 use crate::timer::Timer;
-use crate::worker::{Gate, OpenConnection, View, Worker};
+use crate::worker::{Gate, OpenConnection, Seat, View, Worker};
 use ringway_config::model::{KeySource, Protocol, QuicIds, UdpListener};
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
@@ -25,7 +25,6 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -90,16 +89,17 @@ impl Flows {
         }
     }
 
-    /// Ends the oldest flow that its backend has never answered, if there is one: its client's address may be nobody's.
-    fn evict(&mut self) -> bool {
+    /// Ends the oldest flow that its backend has never answered, if there is one, and gives its place: its client's address may be
+    /// nobody's.
+    fn evict(&mut self) -> Option<Seat> {
         while let Some(oldest) = self.unanswered.pop_front() {
             if let Some(flow) = oldest.upgrade().filter(|flow| flow.is_unanswered()) {
                 self.remove(&flow);
                 flow.waker.take().iter().for_each(Waker::wake_by_ref);
-                return true;
+                return flow.seat.take();
             }
         }
-        false
+        None
     }
 
     /// `true`: the flow was not known by this id.
@@ -154,6 +154,8 @@ struct Flow {
     down: Cell<u64>,
     /// The backend's host has said that nobody listens there.
     refused: Cell<bool>,
+    /// Its place, until another takes it over.
+    seat: Cell<Option<Seat>>,
     /// It is not among the flows any more: another has its place.
     removed: Cell<bool>,
     waker: Cell<Option<Waker>>,
@@ -304,11 +306,11 @@ impl Front {
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
             return Ok(flow);
         }
-        // Per worker, as the sockets are.
-        let is_full = self.flows.borrow().count >= udp.flows_max.div_ceil(self.worker.workers()).max(1);
-        if is_full && !self.flows.borrow_mut().evict() {
-            return Err("udp_flows_max");
-        }
+        let most = view.snapshot.config.process.connections_max;
+        let is_full = self.flows.borrow().count >= share(udp.flows_max, self.worker.shared.workers, shard);
+        let take = || Seat::take(&self.worker.shared, &self.gate.seats, shard, most, udp.flows_max);
+        let seat = if is_full { None } else { take() };
+        let seat = seat.or_else(|| self.flows.borrow_mut().evict()).ok_or("udp_flows_max")?;
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
@@ -335,16 +337,25 @@ impl Front {
             up: Cell::new(0),
             down: Cell::new(0),
             refused: Cell::new(false),
+            seat: Cell::new(Some(seat)),
             removed: Cell::new(false),
             waker: Cell::default(),
         });
         self.flows.borrow_mut().insert(&flow);
-        self.worker.shared.open[self.worker.index].fetch_add(1, Relaxed);
-        let open = self.worker.connection(&self.gate);
+        let open = self.worker.connection(&self.gate, None);
         let service = udp.service;
         let started = Started { open, view: Rc::clone(view), service, guard, selection, hash, at: Instant::now() };
         tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
+    }
+}
+
+/// How many of a listener's flows one worker may have. A worker has a part of its own, so that what floods the one leaves the
+/// others room; the parts together are all there are. Where there are fewer than workers, all may ask for any.
+fn share(flows_max: usize, workers: usize, worker: usize) -> usize {
+    match flows_max / workers {
+        0 => flows_max,
+        least => least + usize::from(worker < flows_max % workers),
     }
 }
 
@@ -563,4 +574,21 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
         ("duration_us", Value::Number(started.at.elapsed().as_micros() as u64)),
     ];
     worker.log(|log| log.line(&pairs));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_workers_are_all_there_is() {
+        for flows_max in 1..40 {
+            for workers in 1..=flows_max {
+                let parts = (0..workers).map(|worker| share(flows_max, workers, worker));
+                assert!(parts.clone().all(|part| part > 0));
+                assert_eq!(parts.sum::<usize>(), flows_max, "{flows_max} over {workers}");
+            }
+        }
+        assert_eq!(share(2, 8, 7), 2);
+    }
 }

@@ -2,20 +2,20 @@
 
 use crate::hash::{Hash, mix};
 use crate::load::{FULL_SHARE, Load};
-use crate::order::{Drawn, Order, Preference};
+use crate::order::Order;
 use crate::params::{AllFull, BoundParams, PolicyParams};
-use crate::ring::{BuildError, Member, Ring, Slot, WEIGHT_MAX};
-use crate::selection::{Selection, Stage};
+use crate::ring::{BuildError, Member, Ring, Slot};
+use crate::selection::Selection;
 use crate::total::{InForce, LEVELS_MAX, Sum, Total};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+mod pick;
 
 /// All keys, in the units of level shares.
 const ALL_KEYS: u32 = 1 << 16;
 /// Keeps the choice of a level apart from places on the ring.
 const LEVEL_SALT: u64 = 0x7269_6e67_7761_7901;
-/// Draws that may fail before all members are looked at in order.
-const DRAWS_MAX: u32 = 16;
 /// Owners of a hot key at most.
 pub const HOT_OWNERS_MAX: usize = 32;
 
@@ -40,6 +40,7 @@ pub struct Group {
     /// Most preferred first.
     levels: Box<[Level]>,
     bound: Option<BoundParams>,
+    all_full: AllFull,
     /// In slot order.
     seats: Box<[Seat]>,
     total: Arc<Total>,
@@ -142,7 +143,13 @@ impl Group {
             })
             .collect();
         let number = total.number_group();
-        Ok(Self { levels, bound, seats, total, number, policy })
+        Ok(Self { levels, bound, all_full: AllFull::default(), seats, total, number, policy })
+    }
+
+    /// What is done when no eligible member has room, be it for the bound or for `requests_max`.
+    #[must_use]
+    pub fn with_all_full(self, all_full: AllFull) -> Self {
+        Self { all_full, ..self }
     }
 
     /// Puts the group into force: from now on caps, also those of groups of before, are reckoned over its members. What others
@@ -200,285 +207,6 @@ impl Group {
             (level.key, share)
         };
         self.levels.iter().enumerate().map(share).collect()
-    }
-
-    /// Begins to look for a member.
-    #[inline]
-    #[must_use]
-    pub fn begin(&self, ask: Ask) -> Selection {
-        let home = self.home(ask.hash);
-        let (walk, hash) = self.levels[home].order.begin(ask.hash);
-        let stage = if ask.owners > 1 && self.policy.hashes() { Stage::Hot } else { Stage::Strict };
-        Selection::new(Ask { hash, ..ask }, home as u8, walk, stage)
-    }
-
-    /// The level in which a key is at home: the same key always in the same, as long as shares stand.
-    #[inline]
-    fn home(&self, hash: Hash) -> usize {
-        if self.levels.len() == 1 {
-            return 0;
-        }
-        let place = (mix(hash ^ LEVEL_SALT) >> 48) as u32;
-        let home = self.levels.iter().position(|level| place < level.up_to.load(Relaxed));
-        home.unwrap_or(self.levels.len() - 1)
-    }
-
-    /// Looks from the beginning again, because a wait may have made room; who was tried stays tried.
-    pub fn restart(&self, selection: &mut Selection) {
-        selection.level = selection.home;
-        selection.visited = 0;
-        self.rewind(selection);
-        selection.stage = Stage::Strict;
-        (selection.spills, selection.skipped) = (0, 0);
-        (selection.ramped, selection.full_level) = (false, None);
-    }
-
-    fn rewind(&self, selection: &mut Selection) {
-        let level = &self.levels[usize::from(selection.level)];
-        selection.walk = match &level.order {
-            Order::RoundRobin(turns) => turns.turn().1,
-            order => order.begin(selection.ask.hash).0,
-        };
-        selection.draws = 0;
-    }
-
-    /// The next member that takes the request, its place reserved. `shard` is the calling worker's index.
-    ///
-    /// Called again after a member has failed, it goes on where it was: never to the same member twice.
-    #[inline]
-    pub fn next(&self, selection: &mut Selection, shard: usize) -> Pick {
-        loop {
-            let level = &self.levels[usize::from(selection.level)];
-            let sum = self.shared_load(level);
-            while let Some(slot) = self.candidate(level, selection) {
-                let seat = &self.seats[usize::from(slot.0)];
-                let cap =
-                    if selection.stage == Stage::Forced { seat.requests_max } else { self.cap_of(level, seat, sum) };
-                if let Some(sum) = seat.load.reserve(cap, &self.total) {
-                    return self.reserved(selection, slot, sum, shard);
-                }
-                if selection.stage == Stage::Strict {
-                    selection.spills += 1;
-                }
-                selection.full_level.get_or_insert(selection.level);
-            }
-            if let Err(pick) = self.next_stage(selection, shard) {
-                return pick;
-            }
-        }
-    }
-
-    /// The next member of the level that accepts the key and has not been tried.
-    #[inline]
-    fn candidate(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
-        if !level.order.is_walked() {
-            return self.chosen(level, selection);
-        }
-        if selection.stage == Stage::Hot
-            && let Some(owner) = self.hot_owner(level, selection)
-        {
-            return Some(owner);
-        }
-        while let Some(index) = level.order.step(&mut selection.walk, selection.ask.hash, level.slots.len()) {
-            let slot = Slot(level.slots[usize::from(index.0)]);
-            if selection.owner.is_none() {
-                selection.owner = Some(slot);
-            }
-            if selection.tried.contains(slot.0) {
-                continue;
-            }
-            let seat = &self.seats[usize::from(slot.0)];
-            if seat.weight > 0 && seat.load.accepts(selection.ask.hash, selection.stage != Stage::Strict) {
-                return Some(slot);
-            }
-            if selection.stage == Stage::Strict {
-                selection.skipped += 1;
-                selection.ramped |= seat.load.lifecycle() > 0;
-            }
-        }
-        None
-    }
-
-    /// Of a hot key's owners, the first so many of its walk that are eligible, the less loaded of two drawn.
-    fn hot_owner(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
-        let mut owners = [Slot(0); HOT_OWNERS_MAX];
-        let mut count = 0;
-        let wanted = usize::from(selection.ask.owners).min(HOT_OWNERS_MAX);
-        let mut walk = selection.walk.clone();
-        // Whatever comes of it, the key's own walk follows.
-        selection.stage = Stage::Strict;
-        while count < wanted
-            && let Some(index) = level.order.step(&mut walk, selection.ask.hash, level.slots.len())
-        {
-            let slot = Slot(level.slots[usize::from(index.0)]);
-            if selection.owner.is_none() {
-                selection.owner = Some(slot);
-            }
-            // Hot keys ignore shedding: there is nowhere colder to go.
-            if self.seats[usize::from(slot.0)].load.accepts_lifecycle(selection.ask.hash) {
-                owners[count] = slot;
-                count += 1;
-            }
-        }
-        let owners = &owners[..count];
-        if owners.is_empty() {
-            return None;
-        }
-        let first = owners[(selection.ask.chance % count as u64) as usize];
-        let second = owners[((selection.ask.chance >> 32) % count as u64) as usize];
-        let cost = |slot: Slot| self.seats[usize::from(slot.0)].relative_load();
-        Some(if cost(second) < cost(first) { second } else { first })
-    }
-
-    /// For policies that look at loads: the one to be asked next.
-    fn chosen(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
-        let index = match &level.order {
-            Order::Drawn(drawn) => self.drawn(level, drawn, selection)?,
-            _ => self.least_of(level, selection)?,
-        };
-        selection.walk.seen_mut().insert(index, level.slots.len());
-        let slot = Slot(level.slots[usize::from(index)]);
-        selection.owner.get_or_insert(slot);
-        Some(slot)
-    }
-
-    fn drawn(&self, level: &Level, drawn: &Drawn, selection: &mut Selection) -> Option<u16> {
-        let first = self.draw(level, drawn, selection, None)?;
-        if drawn.preference == Preference::None {
-            return Some(first);
-        }
-        let Some(second) = self.draw(level, drawn, selection, Some(first)) else { return Some(first) };
-        let now = selection.ask.now_millis;
-        let cost = |index: u16| {
-            let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
-            match drawn.preference {
-                Preference::Cost { decay_millis } => seat.cost(now, decay_millis),
-                _ => seat.relative_load(),
-            }
-        };
-        Some(if cost(second) < cost(first) { second } else { first })
-    }
-
-    /// A member drawn by weight that may be asked and is not `other`.
-    fn draw(&self, level: &Level, drawn: &Drawn, selection: &mut Selection, other: Option<u16>) -> Option<u16> {
-        let mut random = 0;
-        for _ in 0..DRAWS_MAX {
-            selection.draws += 1;
-            random =
-                mix(selection.ask.chance.wrapping_add(u64::from(selection.draws).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-            let index = drawn.alias.draw(random)?;
-            if Some(index) != other && self.may_ask(level, selection, index) {
-                let load = &self.seats[usize::from(level.slots[usize::from(index)])].load;
-                if load.accepts(random, selection.stage != Stage::Strict) {
-                    return Some(index);
-                }
-            }
-        }
-        // Most are down or have been asked: whoever is left, from a drawn place on.
-        let count = level.slots.len() as u64;
-        (0..count)
-            .map(|step| ((random + step) % count) as u16)
-            .find(|&index| Some(index) != other && self.may_ask(level, selection, index))
-    }
-
-    fn may_ask(&self, level: &Level, selection: &Selection, index: u16) -> bool {
-        let slot = level.slots[usize::from(index)];
-        self.seats[usize::from(slot)].claim() > 0
-            && !selection.walk.seen().contains(index)
-            && !selection.tried.contains(slot)
-    }
-
-    /// The least loaded for its weight; of equals, the first after a drawn place.
-    fn least_of(&self, level: &Level, selection: &mut Selection) -> Option<u16> {
-        let count = level.slots.len();
-        let start = if count == 0 { 0 } else { (selection.ask.chance % count as u64) as usize };
-        let mut best: Option<(f64, u16)> = None;
-        for step in 0..count {
-            let index = ((start + step) % count) as u16;
-            if !self.may_ask(level, selection, index) {
-                continue;
-            }
-            let load = self.seats[usize::from(level.slots[usize::from(index)])].relative_load();
-            if best.is_none_or(|(least, _)| load < least) {
-                best = Some((load, index));
-            }
-        }
-        best.map(|(_, index)| index)
-    }
-
-    /// What follows when a stage's walk is over.
-    #[cold]
-    fn next_stage(&self, selection: &mut Selection, shard: usize) -> Result<(), Pick> {
-        match selection.stage {
-            Stage::Strict if selection.ramped => {
-                selection.stage = Stage::Relaxed;
-                self.rewind(selection);
-                return Ok(());
-            }
-            Stage::Hot | Stage::Strict | Stage::Relaxed => {
-                selection.visited |= 1 << selection.level;
-                if let Some(level) = (0..self.levels.len()).find(|level| selection.visited >> level & 1 == 0) {
-                    selection.level = level as u8;
-                    selection.ramped = false;
-                    selection.stage = Stage::Strict;
-                    self.rewind(selection);
-                    return Ok(());
-                }
-            }
-            Stage::Forced | Stage::Over => {
-                selection.stage = Stage::Over;
-                let full = selection.full_level.take().is_some();
-                return Err(if full { Pick::AllFull } else { Pick::None });
-            }
-        }
-        // Asked again, for a retry, there is nobody left.
-        let Some(full) = selection.full_level.take() else {
-            selection.stage = Stage::Over;
-            return Err(Pick::None);
-        };
-        selection.level = full;
-        match self.bound.map_or(AllFull::Reject, |bound| bound.all_full) {
-            AllFull::Owner => {
-                selection.stage = Stage::Forced;
-                self.rewind(selection);
-                Ok(())
-            }
-            AllFull::LeastLoaded => {
-                selection.stage = Stage::Over;
-                Err(self.least_loaded(selection, shard))
-            }
-            AllFull::Queue | AllFull::Reject => {
-                selection.stage = Stage::Over;
-                Err(Pick::AllFull)
-            }
-        }
-    }
-
-    /// The level's eligible member with the least load for its weight, whatever its cap.
-    fn least_loaded(&self, selection: &mut Selection, shard: usize) -> Pick {
-        let level = &self.levels[usize::from(selection.level)];
-        let candidates = || {
-            level.slots.iter().filter_map(|&slot| {
-                let seat = &self.seats[usize::from(slot)];
-                (seat.claim() > 0 && !selection.tried.contains(slot)).then_some((slot, seat))
-            })
-        };
-        let best = candidates()
-            .filter(|(_, seat)| seat.load.in_flight() < seat.requests_max)
-            .min_by_key(|(_, seat)| u64::from(seat.load.in_flight()) * u64::from(WEIGHT_MAX) / u64::from(seat.weight));
-        let reserved = best.and_then(|(slot, seat)| Some((slot, seat.load.reserve(seat.requests_max, &self.total)?)));
-        match reserved {
-            Some((slot, sum)) => self.reserved(selection, Slot(slot), sum, shard),
-            None if candidates().next().is_some() => Pick::AllFull,
-            None => Pick::None,
-        }
-    }
-
-    #[inline]
-    fn reserved(&self, selection: &mut Selection, slot: Slot, sum: Sum, shard: usize) -> Pick {
-        self.total.add(sum, shard, 1);
-        selection.tried.insert(slot.0, self.seats.len());
-        Pick::Backend(slot)
     }
 
     /// Reserves a place on one member for a request that has no choice (an affinity cookie names it), if it is eligible and

@@ -19,7 +19,10 @@ pub struct Maglev {
     /// Owner's slot of every entry; empty if nobody has weight.
     table: Box<[u16]>,
     members: usize,
+    /// Members that own an entry, in number.
     placed: usize,
+    /// Members of weight that own none, because the others had taken all before their first turn came.
+    without_entry: Box<[u16]>,
     params: MaglevParams,
     digest: u64,
 }
@@ -55,9 +58,6 @@ impl Maglev {
                 }
             })
             .collect();
-        if claimants.len() as u64 > size {
-            return Err(BuildError::TableSize(params.table_size));
-        }
         let heaviest = claimants.iter().map(|claimant| claimant.weight).max().unwrap_or(0);
         let mut table = vec![u16::MAX; if claimants.is_empty() { 0 } else { size as usize }];
         let mut free = table.len();
@@ -83,8 +83,18 @@ impl Maglev {
             hasher.update(members[usize::from(slot)].id.as_bytes());
             hasher.update(&[0]);
         }
-        let placed = claimants.len();
-        Ok(Self { table: table.into(), members: members.len(), placed, params, digest: hasher.digest() })
+        let mut owns = vec![false; members.len()];
+        table.iter().for_each(|&slot| owns[usize::from(slot)] = true);
+        let without_entry = claimants.iter().map(|claimant| claimant.slot).filter(|&slot| !owns[usize::from(slot)]);
+        let without_entry: Box<[u16]> = without_entry.collect();
+        Ok(Self {
+            placed: claimants.len() - without_entry.len(),
+            table: table.into(),
+            members: members.len(),
+            without_entry,
+            params,
+            digest: hasher.digest(),
+        })
     }
 
     /// The owner of a key. `None` if nobody has weight.
@@ -99,10 +109,12 @@ impl Maglev {
         Walk::new(self.position(hash) as u32)
     }
 
-    /// The next distinct member along the table, whose entries are mixed well enough to spread a full one's overflow.
+    /// The next distinct member along the table, whose entries are mixed well enough to spread a full one's overflow. Who
+    /// owns no entry is nobody's owner, but everybody's last resort.
     #[inline]
     pub(crate) fn next(&self, walk: &mut Walk) -> Option<Slot> {
-        walk.step(self.table.len(), self.placed, self.members, |position| self.table[position])
+        let next = walk.step(self.table.len(), self.placed, self.members, |position| self.table[position]);
+        next.or_else(|| walk.step_beyond(self.placed, &self.without_entry, self.members))
     }
 
     #[inline]
@@ -137,6 +149,38 @@ impl Maglev {
     }
 }
 
+/// Which of a table's members get no entry, and from what size on everybody gets one. `weights` in the order of the ids.
+///
+/// A member of weight w claims for the first time in round ceil(heaviest / w); by then the others may have taken all.
+#[must_use]
+pub fn without_entry(weights: &[u32], table_size: u32) -> (Vec<usize>, u64) {
+    let heaviest = u64::from(weights.iter().copied().max().unwrap_or(0)).max(1);
+    let mut counts = std::collections::BTreeMap::new();
+    weights.iter().filter(|weight| **weight > 0).for_each(|&weight| *counts.entry(u64::from(weight)).or_insert(0) += 1);
+    let turns = |weight: u64, rounds: u64| rounds * weight / heaviest;
+    let (mut none, mut wanted) = (Vec::new(), 0);
+    for &weight in counts.keys() {
+        let first = heaviest.div_ceil(weight);
+        let claimed = |rounds: u64| counts.iter().map(|(&other, count)| turns(other, rounds) * count).sum::<u64>();
+        if claimed(first) <= u64::from(table_size) {
+            wanted = wanted.max(claimed(first));
+            continue;
+        }
+        let mut taken = claimed(first - 1);
+        for (slot, &other) in weights.iter().enumerate() {
+            taken += turns(other.into(), first) - turns(other.into(), first - 1);
+            if u64::from(other) == weight {
+                wanted = wanted.max(taken);
+                if taken > u64::from(table_size) {
+                    none.push(slot);
+                }
+            }
+        }
+    }
+    none.sort_unstable();
+    (none, wanted)
+}
+
 /// Whether a number is prime: every skip then visits the whole table.
 #[must_use]
 pub fn is_prime(number: u32) -> bool {
@@ -145,6 +189,7 @@ pub fn is_prime(number: u32) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
 
@@ -177,6 +222,37 @@ mod tests {
             assert!(Maglev::build(&[member], MaglevParams { table_size: size, seed: 0 }).is_err(), "{size}");
         }
         assert!(is_prime(65_537) && is_prime(TABLE_SIZE_MAX) && !is_prime(65_535));
+    }
+
+    #[test]
+    fn who_gets_no_entry_is_known_without_the_table() {
+        let cases: [(&[u32], u32); 6] = [
+            (&[1600, 1], 997),
+            (&[1, 1600], 997),
+            (&[1600, 2, 1, 0, 900, 1], 997),
+            (&[1600; 41], 65_537),
+            (&[3, 2, 1, 7, 1, 1, 1], 7),
+            (&[1600, 100, 1, 1], 1609),
+        ];
+        for (weights, size) in cases {
+            let ids: Vec<String> = (0..weights.len()).map(|index| format!("b{index:02}")).collect();
+            let members: Vec<Member<'_>> = ids.iter().zip(weights).map(|(id, &weight)| Member { id, weight }).collect();
+            let entries =
+                |size: u32| Maglev::build(&members, MaglevParams { table_size: size, seed: 0 }).unwrap().counts();
+            let lacking = |size: u32| -> Vec<usize> {
+                entries(size)
+                    .iter()
+                    .zip(weights)
+                    .enumerate()
+                    .filter(|(_, (count, weight))| **count == 0 && **weight > 0)
+                    .map(|(slot, _)| slot)
+                    .collect()
+            };
+            let (none, wanted) = without_entry(weights, size);
+            assert_eq!(none, lacking(size), "{weights:?} {size}");
+            let enough = (wanted as u32..).find(|size| is_prime(*size)).unwrap();
+            assert!(lacking(enough).is_empty(), "{weights:?} {enough}");
+        }
     }
 
     #[test]

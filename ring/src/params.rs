@@ -122,23 +122,21 @@ pub struct BoundParams {
     pub slack: f64,
     /// Floor of the cap, in requests.
     pub min_slots: u32,
-    /// What happens when every eligible member is at its cap.
-    pub all_full: AllFull,
 }
 
 impl Default for BoundParams {
     fn default() -> Self {
-        Self { factor: 1.25, slack: 2.0, min_slots: 1, all_full: AllFull::Owner }
+        Self { factor: 1.25, slack: 2.0, min_slots: 1 }
     }
 }
 
-/// What to do with a request when every eligible member is at its cap.
+/// What to do with a request when every eligible member is at its cap: its bound, its hard limit, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AllFull {
-    /// The first eligible member of the key's sequence takes it over its cap.
+    /// The first eligible member of its sequence that is below its hard limit takes it over its bound.
     #[default]
     Owner,
-    /// The eligible member with the least load per weight takes it.
+    /// The eligible member with the least load per weight takes it over its bound, if it is below its hard limit.
     LeastLoaded,
     /// It waits until a member has room, or its time is up.
     Queue,

@@ -11,9 +11,10 @@ pub struct Selection {
     pub(crate) ask: Ask,
     pub(crate) walk: Walk,
     pub(crate) stage: Stage,
-    /// Index of the level in which the key is at home, and of the one that is looked at.
+    /// Index of the level in which the key is at home.
     pub(crate) home: u8,
-    pub(crate) level: u8,
+    /// Index of the level that `walk` is of: the two change together only.
+    level: u8,
     /// Levels that have been looked at, as bits.
     pub(crate) visited: u16,
     pub(crate) owner: Option<Slot>,
@@ -25,8 +26,8 @@ pub struct Selection {
     pub(crate) draws: u32,
     /// Somebody of this level refused the key only because of a ramp or of shedding.
     pub(crate) ramped: bool,
-    /// The first level in which somebody had no room.
-    pub(crate) full_level: Option<u8>,
+    /// Somebody had no room.
+    pub(crate) full: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,11 @@ pub(crate) enum Stage {
     Strict,
     /// No thresholds but health and drain; bound.
     Relaxed,
-    /// Beyond the bound, as the policy says.
+    /// Beyond the bound, in the order of the walk.
     Forced,
+    /// Beyond the bound, the least loaded first.
+    LeastLoaded,
+    /// There is nobody left to ask.
     Over,
 }
 
@@ -58,8 +62,19 @@ impl Selection {
             skipped: 0,
             draws: 0,
             ramped: false,
-            full_level: None,
+            full: false,
         }
+    }
+
+    /// Goes to the beginning of a level's walk.
+    pub(crate) fn enter(&mut self, level: u8, walk: Walk, stage: Stage) {
+        (self.level, self.walk, self.stage, self.draws) = (level, walk, stage, 0);
+    }
+
+    /// Index of the level that is looked at.
+    #[inline]
+    pub(crate) fn level(&self) -> u8 {
+        self.level
     }
 
     /// The key's owner: the first of its walk, whatever its health. `None` before the first step.

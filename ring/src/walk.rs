@@ -73,6 +73,8 @@ impl Walk {
     }
 
     /// As [`Walk::next`], over any circle of `length` entries whose owners are `distinct` in number, out of `members`.
+    ///
+    /// It ends whatever `distinct` says: an entry is looked at once at most in a step.
     #[inline]
     pub(crate) fn step(
         &mut self,
@@ -84,7 +86,7 @@ impl Walk {
         if self.seen.len() >= distinct {
             return None;
         }
-        loop {
+        for _ in 0..length {
             // The ring's last entry repeats its first: a position there is position 0.
             if self.position as usize >= length {
                 self.position = 0;
@@ -96,5 +98,16 @@ impl Walk {
                 return Some(Slot(owner));
             }
         }
+        None
+    }
+
+    /// After the `placed` members of a circle: those that own no entry of it, from one that the key decides on.
+    #[cold]
+    pub(crate) fn step_beyond(&mut self, placed: usize, without_entry: &[u16], members: usize) -> Option<Slot> {
+        let step = self.seen.len().checked_sub(placed).filter(|step| *step < without_entry.len())?;
+        // The position stays where the circle was left.
+        let owner = without_entry[(self.position as usize + step) % without_entry.len()];
+        self.seen.insert(owner, members);
+        Some(Slot(owner))
     }
 }

@@ -15,7 +15,7 @@ struct Fixture {
     total: Arc<Total>,
 }
 
-fn fixture(weights: &[u32], requests_max: u32, bound: Option<BoundParams>, workers: usize) -> Fixture {
+fn fixture(weights: &[u32], requests_max: u32, bound: Option<(BoundParams, AllFull)>, workers: usize) -> Fixture {
     let ids: Vec<String> = (0..weights.len()).map(|index| format!("b{index:05}")).collect();
     let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
     let total = Arc::new(Total::new(workers));
@@ -27,13 +27,14 @@ fn fixture(weights: &[u32], requests_max: u32, bound: Option<BoundParams>, worke
         load: Arc::clone(load),
     });
     let params = PolicyParams::Ring(RingParams { points: 64, seed: 0 });
-    let group = Group::build(params, bound, members, Arc::clone(&total)).unwrap();
+    let (bound, all_full) = bound.map_or((None, AllFull::default()), |(bound, all_full)| (Some(bound), all_full));
+    let group = Group::build(params, bound, members, Arc::clone(&total)).unwrap().with_all_full(all_full);
     group.install();
     Fixture { group, loads, total }
 }
 
-fn bound(factor: f64, slack: f64, all_full: AllFull) -> Option<BoundParams> {
-    Some(BoundParams { factor, slack, min_slots: 1, all_full })
+fn bound(factor: f64, slack: f64, all_full: AllFull) -> Option<(BoundParams, AllFull)> {
+    Some((BoundParams { factor, slack, min_slots: 1 }, all_full))
 }
 
 fn key(number: u64) -> u64 {

@@ -3,15 +3,14 @@
 
 use proptest::prelude::*;
 use ringway_ring::{
-    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, RingParams, Slot, Total,
-    hash_key,
+    Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, RingParams, Slot, Total, hash_key,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-const BOUND: BoundParams = BoundParams { factor: 1.25, slack: 0.0, min_slots: 1, all_full: AllFull::Owner };
+const BOUND: BoundParams = BoundParams { factor: 1.25, slack: 0.0, min_slots: 1 };
 
 /// Weight and level of each member.
 type Members = BTreeMap<usize, (u32, u8)>;

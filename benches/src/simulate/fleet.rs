@@ -2,8 +2,8 @@
 
 use super::workload::{Keys, Random, Workload};
 use ringway_ring::{
-    AllFull, Ask, BoundParams, Group, GroupMember, HotKeys, HotParams, Load, Pick, PolicyParams, Ring, RingParams,
-    Selection, ShedController, ShedParams, Sketch, Slot, Total, hash_key,
+    Ask, BoundParams, Group, GroupMember, HotKeys, HotParams, Load, Pick, PolicyParams, Ring, RingParams, Selection,
+    ShedController, ShedParams, Sketch, Slot, Total, hash_key,
 };
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -401,5 +401,5 @@ impl Chooser {
 /// A bound of this factor and slack.
 #[must_use]
 pub fn bound(factor: f64, slack: f64) -> Option<BoundParams> {
-    Some(BoundParams { factor, slack, min_slots: 1, all_full: AllFull::Owner })
+    Some(BoundParams { factor, slack, min_slots: 1 })
 }

@@ -10,7 +10,7 @@ use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, Re
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
     AllFull, BoundParams, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
-    ShedParams, is_prime,
+    ShedParams, TABLE_SIZE_MAX, is_prime,
 };
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
@@ -38,6 +38,9 @@ fn service_model(
     let backends = backends(section, zone, fleet, findings);
     let balance = &section.balance.value;
     let policy = policy(balance, section, findings);
+    if let PolicyParams::Maglev(params) = policy {
+        members_without_entry(balance, params.table_size, &backends, findings);
+    }
     let affinity_cookie = balance
         .affinity_cookie
         .as_ref()
@@ -98,6 +101,12 @@ fn service_model(
             OnMissingName::Reject => OnMissing::Reject,
         },
         bound,
+        all_full: match balance.bounded_load.value.all_full.value {
+            AllFullName::Owner => AllFull::Owner,
+            AllFullName::LeastLoaded => AllFull::LeastLoaded,
+            AllFullName::Queue => AllFull::Queue,
+            AllFullName::Reject => AllFull::Reject,
+        },
         queue: model::Queue { length_max: queue.length_max.value.0 as u32, timeout: queue.timeout.value },
         affinity_cookie,
         hot_keys,
@@ -202,6 +211,7 @@ fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) ->
         sni: section.sni.as_ref().map(|at| header_value(at, findings)),
         ca: section.ca.as_ref().map(|at| at.value.clone().into()),
         verify: section.verify.value,
+        ignore_unexpected_eof: section.ignore_unexpected_eof.value,
         own,
     })
 }
@@ -315,6 +325,34 @@ fn backends(
         .collect()
 }
 
+/// Every level has a table of its own; who gets no entry there is asked only when all the others have failed or are full.
+fn members_without_entry(
+    balance: &schema::BalanceSection,
+    table_size: u32,
+    backends: &[model::Backend],
+    findings: &mut Findings,
+) {
+    let mut members: Vec<&model::Backend> = backends.iter().collect();
+    members.sort_by(|a, b| (a.level, &a.id).cmp(&(b.level, &b.id)));
+    for level in members.chunk_by(|a, b| a.level == b.level) {
+        let weights: Vec<u32> = level.iter().map(|backend| backend.weight).collect();
+        let (none, wanted) = ringway_ring::without_entry(&weights, table_size);
+        let Some(&first) = none.first() else { continue };
+        let others = if none.len() > 1 { format!(" and {} more", none.len() - 1) } else { String::new() };
+        let enough =
+            u32::try_from(wanted).ok().and_then(|wanted| (wanted..=TABLE_SIZE_MAX).find(|&size| is_prime(size)));
+        findings.warning(
+            balance.table_size.place,
+            "no_table_entry",
+            format!("{:?}{others}: no entry of {table_size}, so no keys while others are up", level[first].id),
+            match enough {
+                Some(size) => format!("write `{size}`, or let the weights differ less"),
+                None => "let the weights differ less".to_owned(),
+            },
+        );
+    }
+}
+
 fn seed(seed: Option<&At<String>>) -> u64 {
     match seed {
         None => 0,
@@ -341,7 +379,7 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
                     at.place,
                     "small_table",
                     format!("{size} entries are few for {members} backends: shares will be uneven"),
-                    format!("write `{}`", next.min(ringway_ring::TABLE_SIZE_MAX)),
+                    format!("write `{}`", next.min(TABLE_SIZE_MAX)),
                 );
             }
             PolicyParams::Maglev(MaglevParams { table_size: size, seed })
@@ -437,15 +475,5 @@ fn bound(section: &schema::BoundSection, policy: PolicyParams) -> Option<BoundPa
         PresetName::Balanced => 2.0,
         PresetName::Affinity => 3.0,
     };
-    Some(BoundParams {
-        factor: section.factor.value.0,
-        slack,
-        min_slots: section.min_slots.value.0 as u32,
-        all_full: match section.all_full.value {
-            AllFullName::Owner => AllFull::Owner,
-            AllFullName::LeastLoaded => AllFull::LeastLoaded,
-            AllFullName::Queue => AllFull::Queue,
-            AllFullName::Reject => AllFull::Reject,
-        },
-    })
+    Some(BoundParams { factor: section.factor.value.0, slack, min_slots: section.min_slots.value.0 as u32 })
 }

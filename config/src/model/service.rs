@@ -15,6 +15,8 @@ pub struct Service {
     pub on_missing: OnMissing,
     /// The bound on each backend's load, or none (`preset: off`).
     pub bound: Option<BoundParams>,
+    /// What to do when every backend is at its bound, or at its `requests_max`.
+    pub all_full: AllFull,
     /// For [`ringway_ring::AllFull::Queue`].
     pub queue: Queue,
     /// A cookie made by Ringway.

@@ -244,8 +244,9 @@ section! {
         default("balanced") preset: PresetName,
         /// A backend may always carry so many.
         default("1") min_slots: Positive,
-        /// When every backend is full: its `owner` or the `least_loaded` takes it all the same, or it waits in a `queue`,
-        /// or it is answered 503 (`reject`).
+        /// When every backend is full, at its bound or at its `requests_max`, under any policy: its `owner` or the
+        /// `least_loaded` takes it beyond the bound (never beyond `requests_max`: then it is answered 503), or it waits in
+        /// a `queue`, or it is answered 503 (`reject`).
         default("owner") all_full: AllFullName,
         /// Bounds of the queue.
         default("{}") queue: QueueSection,

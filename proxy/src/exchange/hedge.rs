@@ -11,7 +11,7 @@ use crate::upstream::{Connection, Reach};
 use crate::worker::Worker;
 use ringway_ring::Selection;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWriteExt;
@@ -160,7 +160,14 @@ async fn run(
     let mut connection = reach.connection(false, true).await?;
     let stream = &mut connection.stream;
     upstream.cells.requests.increment();
-    stream.write_all(&what.bytes).await.map_err(|_| ProxyError::UpstreamClosed)?;
+    timer.set_before(config.timeouts.body_idle, what.limit);
+    let mut sending = pin!(stream.write_all(&what.bytes));
+    let sent = poll_fn(|context| match sending.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed)),
+        Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::SendTimeout)),
+        Poll::Pending => Poll::Pending,
+    });
+    sent.await?;
     timer.set_before(config.timeouts.response, what.limit);
     let answered = poll_fn(|context| {
         stream.poll_drive(context);

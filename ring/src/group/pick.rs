@@ -1,0 +1,284 @@
+//! How a request goes from member to member: stage by stage, level by level, each walk to its end and no further.
+//!
+//! It ends, by proof: a walk gives each of its level's members once at most ([`Walk`](crate::Walk)), a level is left with
+//! its bit in `visited`, and stages only follow one another as they stand in [`Stage`].
+
+use super::{ALL_KEYS, Ask, Group, HOT_OWNERS_MAX, LEVEL_SALT, Level, Pick};
+use crate::hash::{Hash, mix};
+use crate::order::{Drawn, Order, Preference};
+use crate::params::AllFull;
+use crate::ring::{Slot, WEIGHT_MAX};
+use crate::selection::{Selection, Stage};
+use crate::total::Sum;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Draws that may fail before all members are looked at in order.
+const DRAWS_MAX: u32 = 16;
+/// Looks for the least loaded that may end at one who has become full meanwhile.
+const LOOKS_MAX: u32 = 4;
+
+impl Group {
+    /// Begins to look for a member.
+    #[inline]
+    #[must_use]
+    pub fn begin(&self, ask: Ask) -> Selection {
+        let home = self.home(ask.hash);
+        let (walk, hash) = self.levels[home].order.begin(ask.hash);
+        let stage = if ask.owners > 1 && self.policy.hashes() { Stage::Hot } else { Stage::Strict };
+        Selection::new(Ask { hash, ..ask }, home as u8, walk, stage)
+    }
+
+    /// The level in which a key is at home: the same key always in the same, as long as shares stand.
+    #[inline]
+    pub(super) fn home(&self, hash: Hash) -> usize {
+        if self.levels.len() == 1 {
+            return 0;
+        }
+        let place = (mix(hash ^ LEVEL_SALT) >> 48) as u32;
+        debug_assert!(place < ALL_KEYS);
+        let home = self.levels.iter().position(|level| place < level.up_to.load(Relaxed));
+        home.unwrap_or(self.levels.len() - 1)
+    }
+
+    /// Looks from the beginning again, because a wait may have made room; who was tried stays tried.
+    pub fn restart(&self, selection: &mut Selection) {
+        selection.visited = 0;
+        (selection.spills, selection.skipped) = (0, 0);
+        (selection.ramped, selection.full) = (false, false);
+        self.enter(selection, selection.home, Stage::Strict);
+    }
+
+    /// Begins a stage in a level: a walk is of the level that it was begun in, and of no other.
+    fn enter(&self, selection: &mut Selection, level: u8, stage: Stage) {
+        let walk = match &self.levels[usize::from(level)].order {
+            Order::RoundRobin(turns) => turns.turn().1,
+            order => order.begin(selection.ask.hash).0,
+        };
+        selection.enter(level, walk, stage);
+    }
+
+    /// The next member that takes the request, its place reserved. `shard` is the calling worker's index.
+    ///
+    /// Called again after a member has failed, it goes on where it was: never to the same member twice.
+    #[inline]
+    pub fn next(&self, selection: &mut Selection, shard: usize) -> Pick {
+        loop {
+            match selection.stage {
+                Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Forced => {}
+                Stage::LeastLoaded => return self.least_loaded(selection, shard),
+                Stage::Over => return if selection.full { Pick::AllFull } else { Pick::None },
+            }
+            let level = &self.levels[usize::from(selection.level())];
+            let load = self.shared_load(level);
+            while let Some(slot) = self.candidate(level, selection) {
+                let seat = &self.seats[usize::from(slot.0)];
+                let forced = selection.stage == Stage::Forced;
+                let cap = if forced { seat.requests_max } else { self.cap_of(level, seat, load) };
+                if let Some(sum) = seat.load.reserve(cap, &self.total) {
+                    return self.reserved(selection, slot, sum, shard);
+                }
+                if selection.stage == Stage::Strict {
+                    selection.spills += 1;
+                }
+                selection.full = true;
+            }
+            self.next_stage(selection);
+        }
+    }
+
+    /// The next member of the level that accepts the key and has not been tried.
+    #[inline]
+    fn candidate(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
+        if !level.order.is_walked() {
+            return self.chosen(level, selection);
+        }
+        if selection.stage == Stage::Hot
+            && let Some(owner) = self.hot_owner(level, selection)
+        {
+            return Some(owner);
+        }
+        while let Some(index) = level.order.step(&mut selection.walk, selection.ask.hash, level.slots.len()) {
+            let slot = Slot(level.slots[usize::from(index.0)]);
+            if selection.owner.is_none() {
+                selection.owner = Some(slot);
+            }
+            if selection.tried.contains(slot.0) {
+                continue;
+            }
+            let seat = &self.seats[usize::from(slot.0)];
+            if seat.weight > 0 && seat.load.accepts(selection.ask.hash, selection.stage != Stage::Strict) {
+                return Some(slot);
+            }
+            if selection.stage == Stage::Strict {
+                selection.skipped += 1;
+                selection.ramped |= seat.claim() > 0;
+            }
+        }
+        None
+    }
+
+    /// Of a hot key's owners, the first so many of its walk that are eligible, the less loaded of two drawn.
+    fn hot_owner(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
+        let mut owners = [Slot(0); HOT_OWNERS_MAX];
+        let mut count = 0;
+        let wanted = usize::from(selection.ask.owners).min(HOT_OWNERS_MAX);
+        let mut walk = selection.walk.clone();
+        // Whatever comes of it, the key's own walk follows.
+        selection.stage = Stage::Strict;
+        while count < wanted
+            && let Some(index) = level.order.step(&mut walk, selection.ask.hash, level.slots.len())
+        {
+            let slot = Slot(level.slots[usize::from(index.0)]);
+            if selection.owner.is_none() {
+                selection.owner = Some(slot);
+            }
+            // Hot keys ignore shedding: there is nowhere colder to go.
+            if self.seats[usize::from(slot.0)].load.accepts_lifecycle(selection.ask.hash) {
+                owners[count] = slot;
+                count += 1;
+            }
+        }
+        let owners = &owners[..count];
+        if owners.is_empty() {
+            return None;
+        }
+        let first = owners[(selection.ask.chance % count as u64) as usize];
+        let second = owners[((selection.ask.chance >> 32) % count as u64) as usize];
+        let cost = |slot: Slot| self.seats[usize::from(slot.0)].relative_load();
+        Some(if cost(second) < cost(first) { second } else { first })
+    }
+
+    /// For policies that look at loads: the one to be asked next.
+    fn chosen(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
+        let index = match &level.order {
+            Order::Drawn(drawn) => self.drawn(level, drawn, selection)?,
+            _ => self.least_of(level, selection)?,
+        };
+        selection.walk.seen_mut().insert(index, level.slots.len());
+        let slot = Slot(level.slots[usize::from(index)]);
+        selection.owner.get_or_insert(slot);
+        Some(slot)
+    }
+
+    fn drawn(&self, level: &Level, drawn: &Drawn, selection: &mut Selection) -> Option<u16> {
+        let first = self.draw(level, drawn, selection, None)?;
+        if drawn.preference == Preference::None {
+            return Some(first);
+        }
+        let Some(second) = self.draw(level, drawn, selection, Some(first)) else { return Some(first) };
+        let now = selection.ask.now_millis;
+        let cost = |index: u16| {
+            let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
+            match drawn.preference {
+                Preference::Cost { decay_millis } => seat.cost(now, decay_millis),
+                _ => seat.relative_load(),
+            }
+        };
+        Some(if cost(second) < cost(first) { second } else { first })
+    }
+
+    /// A member drawn by weight that may be asked and is not `other`.
+    fn draw(&self, level: &Level, drawn: &Drawn, selection: &mut Selection, other: Option<u16>) -> Option<u16> {
+        let mut random = 0;
+        for _ in 0..DRAWS_MAX {
+            selection.draws += 1;
+            random =
+                mix(selection.ask.chance.wrapping_add(u64::from(selection.draws).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+            let index = drawn.alias.draw(random)?;
+            if Some(index) != other && self.may_ask(level, selection, index) {
+                let load = &self.seats[usize::from(level.slots[usize::from(index)])].load;
+                if load.accepts(random, selection.stage != Stage::Strict) {
+                    return Some(index);
+                }
+            }
+        }
+        // Most are down or have been asked: whoever is left, from a drawn place on.
+        let count = level.slots.len() as u64;
+        (0..count)
+            .map(|step| ((random + step) % count) as u16)
+            .find(|&index| Some(index) != other && self.may_ask(level, selection, index))
+    }
+
+    fn may_ask(&self, level: &Level, selection: &Selection, index: u16) -> bool {
+        let slot = level.slots[usize::from(index)];
+        self.seats[usize::from(slot)].claim() > 0
+            && !selection.walk.seen().contains(index)
+            && !selection.tried.contains(slot)
+    }
+
+    /// The least loaded for its weight; of equals, the first after a drawn place.
+    fn least_of(&self, level: &Level, selection: &mut Selection) -> Option<u16> {
+        let count = level.slots.len();
+        let start = if count == 0 { 0 } else { (selection.ask.chance % count as u64) as usize };
+        let mut best: Option<(f64, u16)> = None;
+        for step in 0..count {
+            let index = ((start + step) % count) as u16;
+            if !self.may_ask(level, selection, index) {
+                continue;
+            }
+            let load = self.seats[usize::from(level.slots[usize::from(index)])].relative_load();
+            if best.is_none_or(|(least, _)| load < least) {
+                best = Some((load, index));
+            }
+        }
+        best.map(|(_, index)| index)
+    }
+
+    /// What follows when a stage's walk is over.
+    #[cold]
+    fn next_stage(&self, selection: &mut Selection) {
+        if selection.stage == Stage::Strict && std::mem::take(&mut selection.ramped) {
+            return self.enter(selection, selection.level(), Stage::Relaxed);
+        }
+        selection.visited |= 1 << selection.level();
+        let left = (0..self.levels.len() as u8).find(|level| selection.visited >> level & 1 == 0);
+        match (left, selection.stage) {
+            (Some(level), Stage::Hot | Stage::Strict | Stage::Relaxed) => self.enter(selection, level, Stage::Strict),
+            (Some(level), Stage::Forced) => self.enter(selection, level, Stage::Forced),
+            (None, Stage::Hot | Stage::Strict | Stage::Relaxed) if selection.full => match self.all_full {
+                // Asked again, for a retry, it is full only if somebody still has no room.
+                AllFull::Owner => {
+                    (selection.visited, selection.full) = (0, false);
+                    self.enter(selection, selection.home, Stage::Forced);
+                }
+                AllFull::LeastLoaded => selection.stage = Stage::LeastLoaded,
+                AllFull::Queue | AllFull::Reject => selection.stage = Stage::Over,
+            },
+            (None, Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Forced)
+            | (_, Stage::LeastLoaded | Stage::Over) => selection.stage = Stage::Over,
+        }
+    }
+
+    /// The eligible member with the least load for its weight, whatever its bound, of the first level where one is below its
+    /// hard limit.
+    fn least_loaded(&self, selection: &mut Selection, shard: usize) -> Pick {
+        let levels = || {
+            let others = (0..self.levels.len() as u8).filter(|level| *level != selection.home);
+            std::iter::once(selection.home).chain(others).map(|level| &self.levels[usize::from(level)])
+        };
+        let candidates = |level: &'_ Level| {
+            let untried = level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)]));
+            untried.filter(|(slot, seat)| seat.claim() > 0 && !selection.tried.contains(*slot)).collect::<Vec<_>>()
+        };
+        for _ in 0..LOOKS_MAX {
+            let best = levels().find_map(|level| {
+                let below = candidates(level).into_iter().filter(|(_, seat)| seat.load.in_flight() < seat.requests_max);
+                below.min_by_key(|(_, seat)| {
+                    u64::from(seat.load.in_flight()) * u64::from(WEIGHT_MAX) / u64::from(seat.weight)
+                })
+            });
+            let Some((slot, seat)) = best else { break };
+            if let Some(sum) = seat.load.reserve(seat.requests_max, &self.total) {
+                return self.reserved(selection, Slot(slot), sum, shard);
+            }
+        }
+        if levels().any(|level| !candidates(level).is_empty()) { Pick::AllFull } else { Pick::None }
+    }
+
+    #[inline]
+    fn reserved(&self, selection: &mut Selection, slot: Slot, sum: Sum, shard: usize) -> Pick {
+        self.total.add(sum, shard, 1);
+        selection.tried.insert(slot.0, self.seats.len());
+        Pick::Backend(slot)
+    }
+}

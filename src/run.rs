@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Runs until SIGTERM or SIGINT. Exit 0: all requests ended; 1: some were cut off, or the file is not valid.
 pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     logs::install();
-    let mut loaded = ringway_config::load_file(file)?;
+    let mut loaded = ringway_config::load_file(file).and_then(ringway_proxy::verified)?;
     raise_descriptor_limit();
     let runtime = control_runtime()?;
     runtime.block_on(async {

@@ -1,6 +1,7 @@
 //! The control side: starts the workers, applies configurations all or nothing, drains.
 
 use crate::bind::{self, Place};
+use crate::files;
 use crate::fleet::TopologySource;
 use crate::perip::PerIp;
 use crate::shadow::group_of;
@@ -51,6 +52,8 @@ pub(crate) struct Control {
     pub(crate) started: Instant,
     pub(crate) draining: AtomicBool,
     pub(crate) workers: usize,
+    /// Where the admin listener is bound to, if there is one.
+    pub(crate) admin: Option<SocketAddr>,
     /// Says where the topology stands, if there is a control plane.
     pub(crate) topology: OnceLock<TopologySource>,
     shared: Arc<Shared>,
@@ -164,6 +167,7 @@ impl Proxy {
             tls: Box::default(),
             identity_fields: Box::default(),
             files_digest: 0,
+            certificates: Box::default(),
             shadow: None,
         }));
         let shared = Arc::new(Shared {
@@ -188,6 +192,7 @@ impl Proxy {
             started: Instant::now(),
             draining: AtomicBool::new(false),
             workers,
+            admin: config.admin.as_ref().map(|admin| admin.address),
             topology: OnceLock::new(),
             shared,
             registry: Registry::default(),
@@ -216,6 +221,7 @@ impl Proxy {
             metrics::counter!(catalogue::RELOADS.name, "result" => result).absolute(0);
         }
         metrics::gauge!(catalogue::RELOAD_LAST_OK.name).set(1.0);
+        tokio::spawn(files::watch_ends(Arc::clone(&control.current)));
         if let Some(socket) = admin {
             tokio::spawn(admin::serve(Arc::clone(&control), socket));
         }
@@ -310,7 +316,9 @@ impl Control {
     pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
         let loaded = match &self.source {
             Source::Memory => Err(ReloadError::NoFile),
-            Source::File(path) => ringway_config::load_file(path).map_err(ReloadError::Invalid),
+            Source::File(path) => {
+                ringway_config::load_file(path).and_then(files::verified).map_err(ReloadError::Invalid)
+            }
             Source::Joined(load) => load().map_err(ReloadError::Invalid),
         };
         let result = loaded.and_then(|loaded| {

@@ -22,6 +22,9 @@ const CONTROL_PERIOD: Duration = Duration::from_millis(250);
 /// Time between two samples of loads for shedding.
 const SAMPLE_PERIOD: Duration = Duration::from_millis(50);
 
+/// Wait before a driver that has panicked is begun anew.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
 /// Logs and counts what a health machine has said.
 pub(crate) fn tell(service: &Service, events: &[Event]) {
     for Event { id, kind } in events {
@@ -90,6 +93,34 @@ struct Driver {
 
 /// Drives one service until it is gone from the configuration. The caller owns the task.
 pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
+    let begin = || drive_once(Arc::clone(&current), Arc::clone(&live), Arc::clone(&cells), Arc::clone(&shortage));
+    supervise(begin, || {
+        cells.note_panic();
+        tracing::error!(service = %live.name, "the driver of the checks has panicked: a bug, please report it");
+        // Its checks have gone with it.
+        live.health().forget_probes(Instant::now());
+    })
+    .await;
+}
+
+/// Runs a task to its end, and again after a panic: a service whose driver is gone would keep its last state for ever.
+async fn supervise<F>(begin: impl Fn() -> F, panicked: impl Fn())
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    // Owns the task: it ends with us.
+    let mut running = JoinSet::new();
+    loop {
+        running.spawn(begin());
+        match running.join_next().await {
+            Some(Err(error)) if error.is_panic() => panicked(),
+            Some(_) | None => return,
+        }
+        tokio::time::sleep(RESTART_DELAY).await;
+    }
+}
+
+async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
     let now = Instant::now();
     let mut driver = Driver {
         live,
@@ -313,6 +344,7 @@ impl Driver {
 mod tests {
     use super::*;
     use ringway_health::{CheckParams, Member, Params};
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     #[tokio::test]
     async fn a_check_that_panics_or_is_aborted_ends_without_a_result() {
@@ -333,6 +365,20 @@ mod tests {
         assert_eq!(results.recv().await, Some(("panics".into(), None)));
         running.shutdown().await;
         assert_eq!(results.recv().await, Some(("hangs".into(), None)));
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_panics_is_begun_anew() {
+        let (begun, panics) = (Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
+        let begin = || {
+            let begun = Arc::clone(&begun);
+            async move { assert!(begun.fetch_add(1, Relaxed) > 0, "as a bug would") }
+        };
+        supervise(begin, || {
+            panics.fetch_add(1, Relaxed);
+        })
+        .await;
+        assert_eq!((begun.load(Relaxed), panics.load(Relaxed)), (2, 1));
     }
 
     #[test]

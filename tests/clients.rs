@@ -270,3 +270,148 @@ fn a_client_that_says_no_more_once_its_answer_has_begun_gets_all_of_it() {
     quiet.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "4\r\nlast\r\n0\r\n\r\n");
 }
+
+/// An answer of 60 MB, which no kernel buffers.
+fn bulk() -> Backend {
+    Backend::custom(|mut stream, _| {
+        while read_request(&mut stream).is_some() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 62914560\r\n\r\n");
+            let piece = vec![b'x'; 1 << 20];
+            if (0..60).any(|_| stream.write_all(&piece).is_err()) {
+                return;
+            }
+        }
+    })
+}
+
+/// A client that cannot be sent much ahead.
+fn narrow(listen: std::net::SocketAddr, bytes: &[u8]) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&listen.into()).unwrap();
+    let mut stream: TcpStream = socket.into();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+fn limited(timeouts: &str, backend: &Backend) -> (Logged, std::net::SocketAddr) {
+    let listen = free_address();
+    let config = simple(listen, "timeouts: { body_idle: 300s }", &[("a", backend.address)]);
+    let proxy = Logged::start(&config.replace("service: s }", &format!("service: s, timeouts: {{ {timeouts} }} }}")));
+    (proxy, listen)
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn a_client_that_does_not_read_is_dropped() {
+    let backend = bulk();
+    for timeouts in ["body_idle: 1s, idle: 1s", "write_idle: 1s", "write_total: 1s", "rate_window: 1s"] {
+        let (proxy, listen) = limited(timeouts, &backend);
+        let _client = narrow(listen, GET);
+        wait_for("it to be dropped", || (proxy.lines().len() == 1).then_some(()));
+        assert_eq!(proxy.statuses(), [(200, "client_write_timeout".to_owned())], "{timeouts}");
+        wait_for("its place", || (proxy.in_flight() == 0).then_some(()));
+        let failures = proxy.ringway.metric("ringway_backend_failures_total{service=\"s\",backend=\"a\"}");
+        assert_eq!(failures, 0.0, "it is no fault of the backend's");
+    }
+    // One stream of HTTP/2, whose window stays shut: GET, http, /, and `:authority: a` (RFC 7541, appendix A).
+    let (proxy, listen) = limited("body_idle: 1s", &backend);
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend(frame(1, 5, 1, &[0x82, 0x86, 0x84, 0x41, 1, b'a']));
+    let mut client = send(listen, &bytes);
+    wait_for("it to be dropped", || (proxy.lines().len() == 1).then_some(()));
+    assert_eq!(proxy.statuses(), [(200, "client_write_timeout".to_owned())]);
+    let mut head = [0; 9];
+    loop {
+        client.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        client.read_exact(&mut payload).unwrap();
+        if (head[3], head[8]) == (3, 1) {
+            break;
+        }
+    }
+}
+
+/// Reads this much at a time, with pauses, until the end or the other side's patience is over. Gives how much came.
+fn sip(stream: &mut TcpStream, bytes: usize, until: impl Fn() -> bool) -> usize {
+    let (mut space, mut total) = (vec![0; bytes], 0);
+    while !until() {
+        match stream.read(&mut space) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => total += count,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    total
+}
+
+#[test]
+fn a_client_that_reads_too_slowly_is_dropped_and_a_slow_line_is_not() {
+    let backend = bulk();
+    let (proxy, listen) = limited("write_idle: 300s, write_rate_min: 50000000, rate_window: 1s", &backend);
+    let mut client = narrow(listen, GET);
+    sip(&mut client, 1000, || !proxy.lines().is_empty());
+    wait_for("it to be dropped", || (proxy.lines().len() == 1).then_some(()));
+    assert_eq!(proxy.statuses(), [(200, "client_write_timeout".to_owned())]);
+    // Ten kilobytes a second, while all the proxy asks for is its defaults, measured ten times as often.
+    let small = scripted(|_| response("200 OK", "", &"x".repeat(40_000)));
+    let (proxy, listen) = limited("write_rate_min: 16, rate_window: 1s", &small);
+    let mut client = narrow(listen, GET);
+    assert!(sip(&mut client, 400, || !proxy.lines().is_empty() && proxy.in_flight() == 0) > 0);
+    let mut rest = vec![0; 40_000];
+    let _ = client.read(&mut rest);
+    assert_eq!(proxy.statuses(), [(200, String::new())]);
+}
+
+#[test]
+fn a_client_that_sends_too_slowly_is_answered_408() {
+    let backend = Backend::echo("a");
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n";
+    let trickle = |listen, fields: &str| {
+        let mut stream = send(listen, format!("{head}{fields}\r\n").as_bytes());
+        let mut reader = stream.try_clone().unwrap();
+        let answer = std::thread::spawn(move || read_answer(&mut reader, true));
+        for _ in 0..1000 {
+            if answer.is_finished() || stream.write_all(b"x").is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        answer.join().unwrap()
+    };
+    for timeouts in ["read_rate_min: 100000, rate_window: 500ms", "body_total: 500ms"] {
+        let (proxy, listen) = limited(timeouts, &backend);
+        let answer = trickle(listen, "").unwrap();
+        assert_eq!(
+            (answer.status, answer.header("x-ringway-reason")),
+            (408, Some("request_body_timeout")),
+            "{timeouts}"
+        );
+        wait_for("the log", || (proxy.statuses() == [(408, "request_body_timeout".to_owned())]).then_some(()));
+    }
+    // Who waits for a 100 has not begun: there, only the pause counts.
+    let slow = Backend::custom(|mut stream, _| {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head);
+        std::thread::sleep(Duration::from_millis(1500));
+        let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let mut body = [0; 5];
+        if stream.read_exact(&mut body).is_ok() {
+            let _ = stream.write_all(response("200 OK", "", "done").as_bytes());
+        }
+    });
+    let (_proxy, listen) = limited("read_rate_min: 100000, rate_window: 300ms", &slow);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let mut stream = send(listen, head.as_bytes());
+    assert_eq!(read_answer(&mut stream, true).unwrap().status, 100);
+    stream.write_all(b"hello").unwrap();
+    assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
+    // A dialogue may be slow; and what the defaults ask for, any line has.
+    let (_proxy, listen) = limited("read_rate_min: 100000, rate_window: 500ms", &backend);
+    assert_eq!(trickle(listen, "Content-Type: application/grpc\r\n").unwrap().status, 200);
+    let (_proxy, listen) = limited("rate_window: 1s", &backend);
+    assert_eq!(trickle(listen, "").unwrap().status, 200);
+}

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+use common::peers::*;
 use common::*;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 fn one_backend(service: &str, backend: SocketAddr) -> (Ringway, SocketAddr) {
@@ -33,7 +36,6 @@ fn lying_backend_costs_one_502_and_nothing_else() {
         ("status 999", b"HTTP/1.1 999 X\r\nContent-Length: 0\r\n\r\n"),
         ("unasked 101", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
         ("bare LF", b"HTTP/1.1 200 OK\nContent-Length: 0\n\n"),
-        ("bytes after 204", b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
         ("endless 1xx", Box::leak("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100).into_bytes().into_boxed_slice())),
         ("endless head", endless),
     ] {
@@ -91,9 +93,8 @@ fn black_holed_backend_costs_its_connect_timeout_once() {
     let hole = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = hole.local_addr().unwrap();
     let small = socket2_backlog(&hole);
-    let _fill: Vec<_> = (0..small + 2)
-        .filter_map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok())
-        .collect();
+    let _fill: Vec<_> =
+        (0..small + 2).filter_map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok()).collect();
     let good = Backend::echo("good");
     let listen = free_address();
     let service = "balance: { hash_key: [ { header: x-key } ] }\ntimeouts: { connect: 400ms }";
@@ -254,4 +255,261 @@ fn stalled_downloads_hold_no_more_than_their_buffers() {
     let grown = memory().saturating_sub(before);
     assert!(grown <= 10 * 1024, "20 stalled downloads hold {grown} KiB");
     drop(stalled);
+}
+
+/// Three backends that answer as the path says, of which the first is always asked first, and is ejected by two failures.
+fn provoked(respond: fn(&str) -> String) -> (Ringway, SocketAddr, Vec<Backend>) {
+    let backends: Vec<Backend> = (0..3).map(|_| scripted(respond)).collect();
+    let targets: Vec<_> = ["a", "b", "c"].into_iter().zip(&backends).map(|(id, one)| (id, one.address)).collect();
+    let listen = free_address();
+    let service = "balance: { policy: first }\noutlier: { consecutive_failures: 2 }";
+    (Ringway::start(&simple(listen, service, &targets)), listen, backends)
+}
+
+fn failures(ringway: &Ringway, id: &str) -> f64 {
+    ringway.metric(&format!("ringway_backend_failures_total{{service=\"s\",backend=\"{id}\"}}"))
+}
+
+#[test]
+fn bytes_after_an_answer_without_a_body_go_with_their_connection() {
+    let (ringway, listen, backends) = provoked(|head| match head.split(' ').nth(1).unwrap() {
+        "/204" => "HTTP/1.1 204 No Content\r\nx-is: it\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into(),
+        "/204-length" => "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nx-is: it\r\n\r\nhello".into(),
+        "/204-chunks" => "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\nx-is: it\r\n\r\n0\r\n\r\n".into(),
+        "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nx-is: it\r\n\r\nhello".into(),
+        "/0" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-is: it\r\n\r\nhello".into(),
+        _ => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-is: it\r\n\r\nhello".into(),
+    });
+    let mut count = 0;
+    for (method, path) in
+        [("HEAD", "/"), ("GET", "/204"), ("GET", "/204-length"), ("GET", "/204-chunks"), ("GET", "/304"), ("GET", "/0")]
+    {
+        // One connection of the client's: none of these bytes is taken for an answer.
+        let mut stream = send(listen, b"");
+        for _ in 0..5 {
+            stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+            let answer = read_answer(&mut stream, method != "HEAD").unwrap();
+            assert_eq!((answer.header("x-is"), answer.body.len()), (Some("it"), 0), "{method} {path}: {answer:?}");
+            assert!([200, 204, 304].contains(&answer.status), "{method} {path}: {answer:?}");
+            count += 1;
+        }
+        drop(stream);
+    }
+    assert_eq!(backends.iter().map(|backend| backend.requests().len()).collect::<Vec<_>>(), [count, 0, 0]);
+    assert_eq!((failures(&ringway, "a"), ringway.metric("ringway_retries_total{service=\"s\"}")), (0.0, 0.0));
+}
+
+#[test]
+fn what_a_request_provokes_in_the_form_of_its_answer_is_no_fault_of_a_backend() {
+    let (ringway, listen, backends) = provoked(|head| match head.split(' ').nth(1).unwrap() {
+        "/many" => format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", "X: y\r\n".repeat(300)),
+        "/long" => format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "y".repeat(70_000)),
+        "/lengths" => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n".into(),
+        "/injected" => "HTTP/1.1 302 Found\r\nLocation: /\nx: y\r\nContent-Length: 0\r\n\r\n".into(),
+        "/interim" => "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(40),
+        _ => format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+            format!("1;{}\r\nx\r\n", "e".repeat(200)).repeat(100)
+        ),
+    });
+    let mut count = 0;
+    for path in ["/many", "/long", "/lengths", "/injected", "/interim", "/extensions"] {
+        for _ in 0..4 {
+            let request = format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n");
+            let mut stream = send(listen, request.as_bytes());
+            // An answer that goes wrong after it has begun is cut off.
+            let status = read_answer(&mut stream, false).map_or(502, |answer| answer.status);
+            assert!(status == 502 || status == 200 && path == "/extensions", "{path}: {status}");
+            count += 1;
+        }
+    }
+    assert_eq!(backends.iter().map(|backend| backend.requests().len()).collect::<Vec<_>>(), [count, 0, 0]);
+    assert_eq!(failures(&ringway, "a"), 0.0);
+    assert_eq!(backend_status(&ringway, "a")["state"], "up");
+}
+
+#[test]
+fn what_is_no_http_or_is_cut_off_is_tried_elsewhere_and_counts() {
+    for answer in [&b"SSH-2.0-OpenSSH_9.6\r\n\r\n"[..], b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nConte", b""] {
+        let (bad, good) = (Backend::says(answer), Backend::echo("good"));
+        let listen = free_address();
+        let service = "balance: { policy: first }\noutlier: { consecutive_failures: 2 }";
+        let ringway = Ringway::start(&simple(listen, service, &[("a", bad.address), ("b", good.address)]));
+        for _ in 0..4 {
+            assert_eq!(get(listen, "/").unwrap().text(), "good", "{answer:?}");
+        }
+        assert_eq!(failures(&ringway, "a"), 2.0, "{answer:?}");
+        assert_eq!(backend_status(&ringway, "a")["state"], "ejected", "{answer:?}");
+    }
+}
+
+#[test]
+fn what_an_answer_has_left_on_a_connection_is_neither_the_next_answer_nor_a_failure() {
+    // The body of an answer to HEAD comes when nobody waits for it any more.
+    let backend = Backend::custom(|mut stream, seen| {
+        let mut late = "";
+        while let Some((head, _)) = read_request(&mut stream) {
+            seen.lock().unwrap().push(head.clone());
+            let answer = format!("{late}HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes());
+            late = if head.starts_with("HEAD") { "hello" } else { "" };
+            if late.is_empty() {
+                let _ = stream.write_all(b"fresh");
+            }
+        }
+    });
+    let listen = free_address();
+    let config = simple(listen, "outlier: { consecutive_failures: 1 }", &[("a", backend.address)]);
+    let ringway = Ringway::start(&config.replace("workers: 2", "workers: 1"));
+    let head = || read_answer(&mut send(listen, b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"), false).unwrap().status;
+    for _ in 0..3 {
+        assert_eq!(head(), 200);
+        assert_eq!(get(listen, "/").unwrap().text(), "fresh");
+    }
+    // What may not be sent twice is not.
+    assert_eq!(head(), 200);
+    let posts = || backend.requests().iter().filter(|request| request.starts_with("POST")).count();
+    let mut stream = send(listen, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!((read_answer(&mut stream, true).unwrap().status, posts()), (502, 1));
+    assert_eq!(failures(&ringway, "a"), 0.0);
+}
+
+/// A backend that speaks HTTP/2, and answers every request with these frames on its stream.
+fn h2_backend(answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> (Backend, &'static AtomicUsize) {
+    let count: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
+    let backend = Backend::custom(move |mut stream, _| {
+        let mut preface = [0; 24];
+        if stream.read_exact(&mut preface).is_err() || stream.write_all(&frame(4, 0, 0, &[0, 8, 0, 0, 0, 1])).is_err() {
+            return;
+        }
+        let mut head = [0; 9];
+        while stream.read_exact(&mut head).is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let mut payload = vec![0; length as usize];
+            let _ = stream.read_exact(&mut payload);
+            let reply = match (head[3], head[4] & 1) {
+                (1, _) => {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    answer(id)
+                }
+                (4, 0) => frame(4, 1, 0, &[]),
+                (6, 0) => frame(6, 1, 0, &payload),
+                _ => continue,
+            };
+            let _ = stream.write_all(&reply);
+        }
+    });
+    (backend, count)
+}
+
+#[test]
+fn a_header_list_over_http2_that_is_too_long_is_no_fault_of_the_backend() {
+    // `:status: 200`, and a field of 70,000 bytes, in as many frames as it takes (RFC 7541, 6.2.2 and 5.1).
+    let (backend, seen) = h2_backend(|id| {
+        let mut block = vec![0x88, 0x00, 1, b'x', 0x7f, 0xf1, 0xa1, 0x04];
+        block.extend(std::iter::repeat_n(b'y', 70_000));
+        let mut pieces: Vec<&[u8]> = block.chunks(16_000).collect();
+        let last = pieces.pop().unwrap();
+        let mut frames = frame(1, 1, id, pieces[0]);
+        pieces[1..].iter().for_each(|piece| frames.extend(frame(9, 0, id, piece)));
+        frames.extend(frame(9, 4, id, last));
+        frames
+    });
+    let (other, others) = h2_backend(|id| frame(1, 5, id, &[0x88]));
+    let listen = free_address();
+    let service = "protocol: h2\nbalance: { policy: first }\noutlier: { consecutive_failures: 2 }";
+    let ringway = Ringway::start(&simple(listen, service, &[("a", backend.address), ("b", other.address)]));
+    for _ in 0..5 {
+        assert_eq!(get(listen, "/").unwrap().status, 502);
+    }
+    assert_eq!((seen.load(Ordering::SeqCst), others.load(Ordering::SeqCst)), (5, 0));
+    assert_eq!(failures(&ringway, "a"), 0.0);
+}
+
+#[test]
+fn a_101_that_nobody_asked_for_opens_no_tunnel() {
+    let websocket = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let ask = |listen, fields: &str| {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\ntunnel data");
+        let mut stream = send(listen, bytes.as_bytes());
+        read_answer(&mut stream, false).unwrap().status
+    };
+    for (fields, answer) in [
+        ("", "Connection: upgrade\r\nUpgrade: websocket\r\n"),
+        (
+            "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n",
+            "Connection: upgrade\r\nUpgrade: h2c\r\n",
+        ),
+        (websocket, ""),
+        (websocket, "Connection: upgrade\r\n"),
+        (websocket, "Connection: upgrade\r\nUpgrade: h2c\r\n"),
+        (websocket, "Connection: upgrade\r\nUpgrade: websocket, h2c\r\n"),
+        (websocket, "Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: other\r\n"),
+        (websocket, "Connection: upgrade\r\nUpgrade: \r\n"),
+    ] {
+        let backend = Backend::custom(move |mut stream, seen| {
+            if read_request(&mut stream).is_some() {
+                let _ = write!(stream, "HTTP/1.1 101 Switching Protocols\r\n{answer}\r\n");
+                let mut rest = String::new();
+                let _ = stream.read_to_string(&mut rest);
+                seen.lock().unwrap().push(rest);
+            }
+        });
+        let (ringway, listen) = one_backend("", backend.address);
+        assert_eq!(ask(listen, fields), 502, "{fields:?} {answer:?}");
+        // Its connection is closed, and got nothing more.
+        wait_for("the connection to be closed", || (backend.requests() == [""]).then_some(()));
+        assert_eq!(ringway.status()["services"][0]["in_flight"], 0);
+    }
+    // `:status: 101`, which HTTP/2 does not have (RFC 7541, 6.2.2; RFC 9113, 8.6): as an interim answer, and as the only one.
+    for flags in [4, 5] {
+        let (backend, seen) = h2_backend(move |id| frame(1, flags, id, &[0x08, 3, b'1', b'0', b'1']));
+        let (ringway, listen) = one_backend("protocol: h2\ntimeouts: { response: 10s }", backend.address);
+        for fields in ["", websocket] {
+            assert_eq!(ask(listen, fields), 502, "{flags} {fields:?}");
+        }
+        assert_eq!(seen.load(Ordering::SeqCst), 2, "no other try");
+        assert_eq!(ringway.status()["services"][0]["in_flight"], 0);
+    }
+}
+
+#[test]
+fn an_answer_without_length_ends_with_a_goodbye_in_tls_or_is_cut_off() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require_python("ssl")) else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    // Says goodbye if the path asks for it, and closes.
+    let script = "import socket, ssl, sys, threading\n\
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)\n\
+        context.load_cert_chain(sys.argv[2], sys.argv[3])\n\
+        listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        def serve(plain):\n\
+        \ttry:\n\
+        \t\ts = context.wrap_socket(plain, server_side=True)\n\
+        \t\thead = s.recv(65536)\n\
+        \t\ts.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\nhello')\n\
+        \t\tif b'/polite' in head: s.unwrap()\n\
+        \t\ts.close()\n\
+        \texcept OSError: pass\n\
+        while True: threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()\n";
+    let (backend, listen) = (free_address(), free_address());
+    let [port, certificate, key] =
+        [backend.port().to_string(), certificates.text("one.pem"), certificates.text("one.key")];
+    let _server = Running(Command::new("python3").args(["-c", script, &port, &certificate, &key]).spawn().unwrap());
+    wait_for("the backend", || TcpStream::connect(backend).ok());
+    let tls = |more: &str| format!("tls: {{ sni: one.test, ca: \"{}\"{more} }}", certificates.text("ca.pem"));
+    let config = simple(listen, &tls(""), &[("a", backend)]);
+    let ringway = Ringway::start(&config);
+    let whole = "5\r\nhello\r\n0\r\n\r\n";
+    let ask =
+        |path: &str| raw(listen, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+    assert!(ask("/polite").ends_with(whole), "{}", ask("/polite"));
+    let rude = ask("/rude");
+    assert!(!rude.contains("0\r\n\r\n") || rude.starts_with("HTTP/1.1 502"), "{rude}");
+    // Of HTTP/1.0, the connection's end is the answer's: it is reset.
+    let mut old = send(listen, b"GET /rude HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert!(old.read_to_end(&mut Vec::new()).is_err());
+    assert_eq!(failures(&ringway, "a"), 0.0);
+    ringway.reconfigure(&simple(listen, &tls(", ignore_unexpected_eof: true"), &[("a", backend)]));
+    assert!(ask("/rude").ends_with(whole) && ask("/polite").ends_with(whole));
 }

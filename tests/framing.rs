@@ -87,6 +87,14 @@ fn malformed_chunks_end_the_request_and_the_connection() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{chunks:?}: {answer}");
     }
+    for valid in ["5;a=\"x y\"\r\nhello\r\n0;b\r\n\r\n", "5 ; a = \"\\\"\" ; b\r\nhello\r\n0\r\n\r\n"] {
+        let bytes = format!(
+            "POST /valid HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{valid}"
+        );
+        let answer = raw(listen, bytes.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{valid:?}: {answer}");
+        assert!(backend.requests().last().unwrap().ends_with("hello"), "{valid:?}");
+    }
     // A chunk that is malformed later, when its beginning has gone to the backend already.
     use std::io::{Read, Write};
     let mut stream = send(listen, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");

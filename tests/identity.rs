@@ -227,3 +227,90 @@ fn a_scheme_that_is_none_reaches_neither_location_nor_backend() {
     }
     drop(ringway);
 }
+
+/// A raw request on a connection of its own; gives the body of its response.
+fn ask(listen: SocketAddr, head: &str) -> String {
+    let mut stream = send(listen, format!("{head}\r\nConnection: close\r\n\r\n").as_bytes());
+    let answer = read_answer(&mut stream, true).unwrap_or_else(|| panic!("no response to {head:?}"));
+    assert_eq!(answer.status, 200, "{head:?}: {}", answer.head);
+    answer.text()
+}
+
+#[test]
+fn a_host_is_one_route_and_one_key_by_all_its_names() {
+    let fleet = echoes(4);
+    for key in ["host: {}", "header: host"] {
+        let (ringway, listen) = proxy(
+            "      - { match: { host: \"*.example.\" }, service: s }\n",
+            &[("s", &format!("hash_key: [ {{ {key} }} ], on_missing: reject"), &targets(&fleet))],
+        );
+        for index in 0..8 {
+            let name = format!("shop{index}.example");
+            let home = ask(listen, &format!("GET / HTTP/1.1\r\nHost: {name}"));
+            for head in [
+                format!("GET / HTTP/1.1\r\nHost: {name}."),
+                format!("GET / HTTP/1.1\r\nHost: {}:80", name.to_uppercase()),
+                format!("GET / HTTP/1.1\r\nHost: {name}.:80"),
+                format!("GET http://{name}:80/ HTTP/1.1\r\nHost: {name}"),
+                format!("GET http://{name} HTTP/1.1\r\nHost: {name}.:80"),
+            ] {
+                assert_eq!(ask(listen, &head), home, "{key}: {head:?}");
+            }
+        }
+        let seen: Vec<String> = fleet.iter().flat_map(|(_, backend)| backend.requests()).collect();
+        assert!(seen.iter().any(|head| head.contains("Host: SHOP0.EXAMPLE:80\r\n")), "it goes on as it was written");
+        drop(ringway);
+    }
+}
+
+#[test]
+fn an_empty_value_of_a_key_hides_no_later_one() {
+    let fleet = echoes(4);
+    for (key, plain, later) in [
+        (
+            "cookie: sid",
+            "GET / HTTP/1.1\r\nHost: a\r\nCookie: sid=NAME",
+            "GET / HTTP/1.1\r\nHost: a\r\nCookie: sid=; sid=NAME",
+        ),
+        (
+            "cookie: sid",
+            "GET / HTTP/1.1\r\nHost: a\r\nCookie: sid=NAME",
+            "GET / HTTP/1.1\r\nHost: a\r\nCookie: sid=\r\nCookie: a=b; sid=NAME",
+        ),
+        ("query: room", "GET /?room=NAME HTTP/1.1\r\nHost: a", "GET /?room=&room=NAME HTTP/1.1\r\nHost: a"),
+        (
+            "header: x-user",
+            "GET / HTTP/1.1\r\nHost: a\r\nX-User: NAME",
+            "GET / HTTP/1.1\r\nHost: a\r\nX-User:\r\nX-User: NAME",
+        ),
+    ] {
+        let balance = format!("hash_key: [ {{ {key} }} ], on_missing: reject");
+        let (ringway, listen) = proxy("      - { service: s }\n", &[("s", &balance, &targets(&fleet))]);
+        for index in 0..6 {
+            let name = format!("alice{index}");
+            let home = ask(listen, &plain.replace("NAME", &name));
+            assert_eq!(ask(listen, &later.replace("NAME", &name)), home, "{later}");
+        }
+        drop(ringway);
+    }
+}
+
+#[test]
+fn redirections_write_a_host_in_one_way_and_leave_out_its_schemes_own_port() {
+    let listen = free_address();
+    let config = simple(listen, "", &[("a", free_address())])
+        .replace("service: s }", "forwarded: { trusted: [ 127.0.0.0/8 ] }, routes: [ { redirect: { path: /to } } ] }");
+    let ringway = Ringway::start(&config);
+    for (host, proto, expected) in [
+        ("Plain.Test.:80", "http", "http://plain.test/to"),
+        ("plain.test:", "http", "http://plain.test/to"),
+        ("plain.test:81", "http", "http://plain.test:81/to"),
+        ("plain.test:443", "https", "https://plain.test/to"),
+        ("plain.test:80", "https", "https://plain.test:80/to"),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Proto: {proto}\r\n\r\n");
+        let answer = read_answer(&mut send(listen, request.as_bytes()), false).unwrap();
+        assert_eq!(answer.header("location"), Some(expected), "{host}");
+    }
+    drop(ringway);
+}

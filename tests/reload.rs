@@ -152,7 +152,7 @@ fn sighup_and_the_admin_api_reload_too() {
     let config = simple(free_address(), HASHED, &list(&named));
     let ringway = Ringway::start(&config);
     let post = || {
-        let mut stream = send(ringway.admin, b"POST /reload HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let mut stream = send(ringway.admin, b"POST /reload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let answer = read_answer(&mut stream, true).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         (answer.status, value)
@@ -213,6 +213,68 @@ fn listener_moves_to_an_address_that_overlaps_its_own_and_back() {
         wait_for("the listener", || {
             (get(format!("127.0.0.1:{port}").parse().unwrap(), "/")?.status == 200).then_some(())
         });
+    }
+}
+
+/// Listeners with a name, an address and more, each with a service of its own name.
+fn listeners(list: &[(&str, &str, &str)], fleet: &[(&'static str, Backend)]) -> String {
+    let mut text = String::from("workers: 2\nadmin: { address: \"ADMIN\" }\nlisteners:\n");
+    for (name, address, more) in list {
+        text.push_str(&format!("  - {{ name: {name}, address: \"{address}\", service: {name}, {more} }}\n"));
+    }
+    text.push_str("services:\n");
+    for (id, backend) in fleet {
+        text.push_str(&format!(
+            "  - {{ name: {id}, backends: [ {{ id: {id}, address: \"{}\" }} ] }}\n",
+            backend.address
+        ));
+    }
+    text
+}
+
+#[test]
+fn listener_on_all_addresses_takes_both_families_unless_another_has_one() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("SKIPPED: there is no IPv6 here");
+        return;
+    }
+    let fleet = echoes(2);
+    let port = free_port();
+    let at = |host: &str| -> SocketAddr { format!("{host}:{port}").parse().unwrap() };
+    let who = |host: &str| {
+        // A SYN that finds a socket which is being closed is sent again after a second.
+        TcpStream::connect_timeout(&at(host), PATIENCE).ok()?;
+        get(at(host), "/").map(|answer| answer.text())
+    };
+    let (both, all4, one4) = (format!("[::]:{port}"), format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
+    let alone = listeners(&[("a", &both, "")], &fleet);
+    let ringway = Ringway::start(&alone);
+    assert_eq!([who("127.0.0.1"), who("[::1]")], [Some("a".into()), Some("a".into())]);
+    let asked = fleet[0].1.requests().concat();
+    assert!(asked.to_lowercase().contains("x-forwarded-for: 127.0.0.1\r\n") && !asked.contains("ffff"), "{asked}");
+    // Who has IPv4 gets all of it, and the other address none; and back, and by one address only.
+    let a = |text: &str| Some(text.to_owned());
+    for (list, expected) in [
+        (vec![("a", &*both, ""), ("b", &*all4, "")], [a("b"), a("b"), a("a")]),
+        (vec![("a", &*both, "")], [a("a"), a("a"), a("a")]),
+        (vec![("a", &*both, ""), ("b", &*one4, "")], [a("b"), None, a("a")]),
+        (vec![("a", &*both, "v6_only: true")], [None, None, a("a")]),
+        (vec![("a", &*both, "v6_only: false"), ("b", &*one4, "")], [a("b"), a("a"), a("a")]),
+    ] {
+        ringway.reconfigure(&listeners(&list, &fleet));
+        let mut seen = [const { None }; 3];
+        wait_for(&format!("{list:?} to be served as {expected:?}"), || {
+            seen = ["127.0.0.1", "127.0.0.2", "[::1]"].map(who);
+            (seen == expected).then_some(())
+        });
+    }
+    // What is only meant, not said, is told.
+    let path = ringway.directory.path().join("two.yaml");
+    for (text, told) in [(listeners(&[("a", &both, ""), ("b", &all4, "")], &fleet), true), (alone, false)] {
+        std::fs::write(&path, text.replace("ADMIN", "127.0.0.1:9901")).unwrap();
+        let checked = common::ringway(&["check", path_text(&path)]);
+        let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
+        assert!(checked.status.success() && said.contains("[v6_only]") == told, "{said}");
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod common;
 use common::*;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -184,6 +185,33 @@ fn connection_limit_sends_requests_to_the_next_backend() {
     }
 }
 
+#[test]
+fn no_wait_goes_past_the_deadline() {
+    // A back-off, and the queue: both would last for minutes.
+    let silent = Backend::custom(|mut stream, _| {
+        let _ = read_request(&mut stream);
+        let _ = std::io::Read::read(&mut stream, &mut [0]);
+    });
+    let queue = "balance: { bounded_load: { all_full: queue, queue: { timeout: 300s } } }\ntimeouts: { response: 300s, request: 1s }";
+    // A connection that is made and closed: what was refused would be walked past without a back-off.
+    let closing = Backend::custom(|mut stream, _| drop(read_request(&mut stream)));
+    let backoff = "retry: { backoff: 300s }\ntimeouts: { request: 1s }";
+    let held_route = "routes: [ { match: { path: /held }, service: s, timeout: 300s }, { service: s } ] }";
+    for (service, backend) in [(backoff, closing.address), (queue, silent.address)] {
+        let listen = free_address();
+        let config = simple(listen, service, &[("a", backend), ("b", backend)]).replace("service: s }", held_route);
+        let ringway = Ringway::start(&config.replace("{ id:", "{ requests_max: 1, id:"));
+        let mut held = Vec::new();
+        if service == queue {
+            held.extend((0..2).map(|_| send(listen, b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")));
+            wait_for("all to be full", || (ringway.status()["services"][0]["in_flight"] == 2).then_some(()));
+        }
+        let answer = get(listen, "/").unwrap();
+        assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")), "{service}");
+        drop(held);
+    }
+}
+
 /// A fleet of which one backend, the last, serves; the others refuse. Long names, so that ids sort as they stand.
 fn one_of(count: usize, up: &Backend) -> Vec<(String, SocketAddr)> {
     let address = |index: usize| if index + 1 == count { up.address } else { free_address() };
@@ -274,4 +302,30 @@ fn panic_serves_every_key_while_one_backend_is_up() {
             assert_eq!(tried.count(), count.min(16), "{text}");
         }
     }
+}
+
+#[test]
+fn a_stale_connection_costs_an_idempotent_request_no_try_and_another_is_never_sent_again() {
+    // Answers the first request of each connection, and closes it when the second has come.
+    let backend = Backend::custom(|mut stream, seen| {
+        for first in [true, false] {
+            let Some((head, _)) = read_request(&mut stream) else { return };
+            seen.lock().unwrap().push(head);
+            if first {
+                let _ = stream.write_all(response("200 OK", "", "ok").as_bytes());
+            }
+        }
+    });
+    let listen = free_address();
+    let config =
+        simple(listen, "retry: { attempts: 0 }\noutlier: { consecutive_failures: 0 }", &[("a", backend.address)]);
+    let ringway = Ringway::start(&config.replace("workers: 2", "workers: 1"));
+    assert_eq!(get(listen, "/1").unwrap().status, 200);
+    assert_eq!(get(listen, "/2").unwrap().status, 200);
+    let paths = || backend.requests().iter().map(|head| head.split(' ').nth(1).unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(paths(), ["/1", "/2", "/2"]);
+    assert_eq!(ringway.metric("ringway_retries_total{service=\"s\"}"), 0.0);
+    let answer = post(listen, "/3");
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (502, Some("upstream_closed")));
+    assert_eq!(paths(), ["/1", "/2", "/2", "/3"]);
 }

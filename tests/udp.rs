@@ -178,6 +178,49 @@ fn flows_are_bounded() {
 }
 
 #[test]
+fn datagrams_of_both_families_come_by_one_listener_and_are_answered_from_where_they_went() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("SKIPPED: there is no IPv6 here");
+        return;
+    }
+    let echo = Echo::start("a");
+    let listen: SocketAddr = format!("[::]:{}", free_port()).parse().unwrap();
+    let config = simple(listen, "", &[("a", echo.address)])
+        .replace("service: s } ]", "protocol: udp, service: s } ]")
+        .replace("workers: 2", "workers: 2\naccess_log: { format: text, target: stderr }");
+    let ringway = Ringway::start(&config);
+    for (own, to) in [("127.0.0.1:0", "127.0.0.3"), ("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "[::1]")] {
+        let client = UdpSocket::bind(own).unwrap();
+        // Takes datagrams from there alone.
+        client.connect(format!("{to}:{}", listen.port())).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        assert_eq!(wait_for("an answer", || ask(&client, "x")), "a:x");
+    }
+    drop(ringway);
+}
+
+#[test]
+fn flows_max_holds_over_all_workers() {
+    let echo = Echo::start("a");
+    let (_ringway, listen, _) = proxy("idle: 600s, flows_max: 3", "balance: {}", &[("a", echo.address)]);
+    let clients: Vec<UdpSocket> = (0..24).map(|_| client(listen)).collect();
+    let mut served = vec![false; clients.len()];
+    let look = |served: &mut Vec<bool>| {
+        for (client, served) in clients.iter().zip(served) {
+            client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            *served = *served || ask(client, "x").is_some();
+        }
+    };
+    let count = |served: &[bool]| served.iter().filter(|served| **served).count();
+    wait_for("places to be taken", || {
+        look(&mut served);
+        (count(&served) >= 3).then_some(())
+    });
+    look(&mut served);
+    assert_eq!(count(&served), 3);
+}
+
+#[test]
 fn answers_come_from_the_address_that_was_asked() {
     let echo = Echo::start("a");
     for (listen, addresses) in [("0.0.0.0", &["127.0.0.1", "127.0.0.2", "127.7.7.7"][..]), ("[::]", &["[::1]"])] {
@@ -270,4 +313,33 @@ fn the_first_datagram_that_nobody_takes_counts_although_its_client_sends_no_more
         assert!(!answer.starts_with(owner), "{answer}");
     }
     assert_eq!(ringway.metric(&format!("ringway_backend_failures_total{{service=\"s\",backend=\"{owner}\"}}")), 1.0);
+}
+
+#[test]
+fn flows_are_held_against_their_service_s_limits() {
+    let echo = Echo::start("a");
+    let patient = |listen| {
+        let socket = client(listen);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    for (limit, reason) in
+        [("rate_limit: { requests: 2, per: 1h }", "rate_limited"), ("limits: { requests_max: 2 }", "service_full")]
+    {
+        let (ringway, listen, _) = proxy("idle: 600s", limit, &[("a", echo.address)]);
+        let begun: Vec<UdpSocket> = (0..2).map(|_| patient(listen)).collect();
+        for socket in &begun {
+            assert_eq!(ask(socket, "x").as_deref(), Some("a:x"));
+        }
+        client(listen).send(b"one too many").unwrap();
+        wait_for("a refusal", || {
+            let text = get(ringway.admin, "/metrics")?.text();
+            text.contains(&format!("ringway_rejected_requests_total{{reason=\"{reason}\"}} 1")).then_some(())
+        });
+        // What has begun goes on.
+        for socket in &begun {
+            assert_eq!(ask(socket, "y").as_deref(), Some("a:y"));
+        }
+        assert_eq!(ringway.status()["services"][0]["in_flight"], 2);
+    }
 }

@@ -1,6 +1,6 @@
 //! What changes from one configuration to the next, in an operator's words.
 
-use crate::model::{Config, Service};
+use crate::model::{Config, Protocol, Service};
 use serde::Serialize;
 use std::fmt;
 
@@ -52,6 +52,16 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         new.services.iter().map(|service| (service.name.as_str(), service)),
         service,
     );
+    for listener in &new.listeners {
+        let before = old.listeners.iter().find(|before| before.name == listener.name);
+        let is_udp = matches!(listener.protocol, Protocol::Udp(_));
+        let same_place = before.is_some_and(|before| before.address == listener.address);
+        if is_udp && same_place && before.is_some_and(|before| before.v6_only != listener.v6_only) {
+            let families = if listener.v6_only { "IPv6 alone" } else { "IPv4 as well" };
+            diff.needs_restart.push(format!("listener {:?}: datagrams of {families}", listener.name));
+        }
+    }
+    let changes = &mut diff.changes;
     if old.access_log != new.access_log {
         changes.push("access_log changed".into());
     }
@@ -70,7 +80,12 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.drain_spread != new.drain_spread {
         changes.push("drain_spread changed".into());
     }
-    if old.admin != new.admin {
+    let names = |config: &Config| config.admin.as_ref().map(|admin| admin.hosts.clone());
+    if names(old).zip(names(new)).is_some_and(|(old, new)| old != new) {
+        changes.push("admin hosts changed".into());
+    }
+    let address = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
+    if address(old) != address(new) {
         diff.needs_restart.push("admin changed".into());
     }
     if old.control != new.control {

@@ -126,8 +126,28 @@ impl Body {
             Self::Chunked(decoder) => loop {
                 match decoder.next(input, &mut progress.consumed)? {
                     ChunkEvent::Data(range) => {
+                        let rest = if encoding == Encoding::Chunked {
+                            decoder.data_ahead(input, progress.consumed)
+                        } else {
+                            0
+                        };
                         progress.data += range.len();
-                        append(out, &input[range], encoding);
+                        if rest == 0 {
+                            append(out, &input[range], encoding);
+                            continue;
+                        }
+                        // What is there goes on as one chunk, however many it came in: each costs its reader.
+                        write::chunk_size(range.len() + rest, out);
+                        out.extend_from_slice(&input[range]);
+                        let mut left = rest;
+                        while left > 0 {
+                            // The same steps once more, which have gone well.
+                            let ChunkEvent::Data(range) = decoder.next(input, &mut progress.consumed)? else { break };
+                            left -= range.len();
+                            out.extend_from_slice(&input[range]);
+                        }
+                        progress.data += rest;
+                        out.extend_from_slice(b"\r\n");
                     }
                     ChunkEvent::End(trailer) => {
                         if encoding == Encoding::Chunked {
@@ -173,6 +193,27 @@ impl Body {
         }
         (progress.data, progress.done) = (data.len(), self.is_end());
         Ok((data, progress))
+    }
+
+    /// Length of all that is still to come of it, framing and trailers included, if that stands at the start of `input`.
+    #[must_use]
+    pub fn rest_len(&self, input: &[u8]) -> Option<usize> {
+        match self {
+            Self::Sized(remaining) => usize::try_from(*remaining).ok().filter(|length| *length <= input.len()),
+            Self::Chunked(decoder) => {
+                let (mut decoder, mut at) = (decoder.clone(), 0);
+                loop {
+                    match decoder.next(input, &mut at).ok()? {
+                        ChunkEvent::Data(_) => {}
+                        ChunkEvent::End(trailer) => {
+                            return write::trailers(&input[trailer], &mut Vec::new(), |_| true).ok().map(|()| at);
+                        }
+                        ChunkEvent::NeedMore => return None,
+                    }
+                }
+            }
+            Self::UntilClose => None,
+        }
     }
 
     /// What ends the message on the other side when the input's connection has ended: `Some` bytes if that was a

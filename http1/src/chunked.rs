@@ -5,8 +5,8 @@ use std::ops::Range;
 
 /// Longest chunk-size line, extensions and CR LF included, in bytes.
 const SIZE_LINE_BYTES_MAX: usize = 256;
-/// Longest trailer section, in bytes.
-const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Longest trailer section, in bytes: as long as a head.
+pub const TRAILER_BYTES_MAX: usize = 64 * 1024;
 /// Extensions of all chunks of a body together, in bytes: nobody uses them, floods do.
 const EXTENSION_BYTES_MAX: usize = 8 * 1024;
 
@@ -43,6 +43,15 @@ impl ChunkDecoder {
     #[must_use]
     pub fn is_end(&self) -> bool {
         self.state == State::End
+    }
+
+    /// How many bytes of data follow at `input[at..]`, in whatever pieces, before anything else is to be told.
+    pub(crate) fn data_ahead(&self, input: &[u8], mut at: usize) -> usize {
+        let (mut ahead, mut data) = (self.clone(), 0);
+        while let Ok(ChunkEvent::Data(range)) = ahead.next(input, &mut at) {
+            data += range.len();
+        }
+        data
     }
 
     /// Reads on at `input[*at..]` and moves `at` past what it has taken.
@@ -105,18 +114,18 @@ fn parse_size_line(input: &[u8]) -> Result<Option<(u64, usize, usize)>, ParseErr
         return Err(ParseError::ChunkSize);
     }
     let Some(&after) = input.get(digits) else { return Ok(None) };
-    if digits == 0 || !matches!(after, b'\r' | b';') {
+    // White space may stand before an extension, but not before the line's end.
+    if digits == 0 || !matches!(after, b'\r' | b';' | b' ' | b'\t') {
         return Err(ParseError::ChunkSize);
     }
     let window = &input[..input.len().min(SIZE_LINE_BYTES_MAX)];
     let Some(line_end) = memchr::memchr(b'\r', window) else {
-        // A lone `;` may still get its name.
-        if window[digits..] != *b";" {
-            check_extension(&window[digits..])?;
-        }
+        check_extension_bytes(&window[digits..])?;
         return if window.len() == SIZE_LINE_BYTES_MAX { Err(ParseError::ChunkOverhead) } else { Ok(None) };
     };
-    check_extension(&input[digits..line_end])?;
+    if parse_extensions(&input[digits..line_end]).is_none() {
+        return Err(ParseError::ChunkSize);
+    }
     match input.get(line_end + 1) {
         None => return Ok(None),
         Some(b'\n') => {}
@@ -128,10 +137,55 @@ fn parse_size_line(input: &[u8]) -> Result<Option<(u64, usize, usize)>, ParseErr
     Ok(Some((size, line_end + 2, line_end - digits)))
 }
 
-/// `;name=value;…`, of printable bytes without spaces: all that anybody has been seen to send.
-fn check_extension(extension: &[u8]) -> Result<(), ParseError> {
-    let good = |byte: &u8| byte.is_ascii_graphic();
-    if extension.iter().all(good) && extension != b";" { Ok(()) } else { Err(ParseError::ChunkSize) }
+/// What an extension may be made of, as far as it has come: no line end hides in it.
+fn check_extension_bytes(extension: &[u8]) -> Result<(), ParseError> {
+    if extension.iter().all(|&byte| is_quotable(byte)) { Ok(()) } else { Err(ParseError::ChunkSize) }
+}
+
+/// `chunk-ext` (RFC 9112, 7.1.1): names, each perhaps with a token or a quoted string. `None`: it is something else.
+fn parse_extensions(mut rest: &[u8]) -> Option<()> {
+    while !rest.is_empty() {
+        rest = skip_space(rest).strip_prefix(b";")?;
+        rest = skip_token(skip_space(rest))?;
+        let Some(value) = skip_space(rest).strip_prefix(b"=") else { continue };
+        let value = skip_space(value);
+        rest = match value.strip_prefix(b"\"") {
+            Some(quoted) => skip_quoted(quoted)?,
+            None => skip_token(value)?,
+        };
+    }
+    Some(())
+}
+
+fn skip_space(bytes: &[u8]) -> &[u8] {
+    let count = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    &bytes[count..]
+}
+
+/// `None`: there is no token (RFC 9110, 5.6.2).
+fn skip_token(bytes: &[u8]) -> Option<&[u8]> {
+    let is_tchar = |byte: &&u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let count = bytes.iter().take_while(is_tchar).count();
+    (count > 0).then(|| &bytes[count..])
+}
+
+/// Past the quote that ends a string (RFC 9110, 5.6.4).
+fn skip_quoted(bytes: &[u8]) -> Option<&[u8]> {
+    let mut at = 0;
+    loop {
+        match *bytes.get(at)? {
+            b'"' => return Some(&bytes[at + 1..]),
+            b'\\' if is_quotable(*bytes.get(at + 1)?) => at += 2,
+            b'\\' => return None,
+            byte if is_quotable(byte) => at += 1,
+            _ => return None,
+        }
+    }
+}
+
+/// White space, what is printable, and what is not ASCII.
+fn is_quotable(byte: u8) -> bool {
+    byte == b'\t' || byte >= b' ' && byte != 0x7f
 }
 
 /// The trailer section's length once all of it is there.
@@ -169,6 +223,25 @@ mod tests {
     }
 
     #[test]
+    fn extensions_are_read_as_the_rfc_writes_them() {
+        for extension in [
+            &b";a=\"x y\""[..],
+            b";a",
+            b";a=b;c",
+            b" ; a = b ; c",
+            b"\t;\ta\t=\t\"\"",
+            b";a=\"\\\"\\\\;=\xe4\t\";b=\"c\"",
+            b";a=\"0\";b=!#$%&'*+-.^_`|~",
+        ] {
+            let bytes = [&b"3"[..], extension, b"\r\nabc\r\n0", extension, b"\r\n\r\n"].concat();
+            let whole = decode(&bytes);
+            assert_eq!(whole, Ok((b"abc".to_vec(), true, bytes.len())), "{:?}", String::from_utf8_lossy(extension));
+            // Whatever of it has come: nothing is wrong with that.
+            (0..bytes.len()).for_each(|end| assert!(decode(&bytes[..end]).is_ok_and(|(_, over, _)| !over), "{end}"));
+        }
+    }
+
+    #[test]
     fn malformed_chunks_are_refused() {
         for (input, error) in [
             (&b" 3\r\nabc\r\n"[..], ParseError::ChunkSize),
@@ -180,6 +253,21 @@ mod tests {
             (b"3\nabc\r\n", ParseError::ChunkSize),
             (b"3;\r\nabc\r\n", ParseError::ChunkSize),
             (b"3;a b\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3 ;\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;=b\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=b c\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a;;b\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a \r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=\"b\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=\"b\"c\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=b\"c\"\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=\"b\\\r\n\"\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=\"\n\"\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=\"\0\"\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a=\"\x7f\"\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;a@=b\r\nabc\r\n", ParseError::ChunkSize),
+            (b"3;\xe4\r\nabc\r\n", ParseError::ChunkSize),
             (b"3;a\nb\r\nabc\r\n", ParseError::ChunkSize),
             (b"00000000000000003\r\nabc\r\n", ParseError::ChunkSize),
             (b"3\r\nabcd\r\n", ParseError::ChunkEnd),

@@ -1,6 +1,7 @@
 //! Request heads: parsed by `httparse`, judged here.
 
 use crate::ParseError;
+use crate::authority::{Authority, default_port, is_authority};
 use crate::body::BodyLength;
 use crate::head::{self, FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version};
 use std::mem::MaybeUninit;
@@ -238,7 +239,8 @@ fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Re
             if !is_authority(authority) {
                 return Err(ParseError::Target);
             }
-            if host_value.is_some_and(|value| !value.eq_ignore_ascii_case(authority)) {
+            let port = default_port(scheme == b"https://".len());
+            if host_value.is_some_and(|value| !Authority::new(value).is_same(Authority::new(authority), port)) {
                 return Err(ParseError::HostDisagrees);
             }
             head.form = TargetForm::Absolute;
@@ -258,55 +260,6 @@ fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Re
         return Err(ParseError::Target);
     }
     Ok(())
-}
-
-/// `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 3986, 3.2 without userinfo), not empty.
-fn is_authority(value: &[u8]) -> bool {
-    let (host, port) = match value {
-        [b'[', rest @ ..] => {
-            let Some(close) = rest.iter().position(|&byte| byte == b']') else { return false };
-            if close == 0 || !rest[..close].iter().all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
-            {
-                return false;
-            }
-            (&rest[..close], &rest[close + 1..])
-        }
-        _ => {
-            let colon = value.iter().position(|&byte| byte == b':').unwrap_or(value.len());
-            let host = &value[..colon];
-            // reg-name: unreserved, percent-encoded, sub-delims; the comma is left out, as lists hide there.
-            let good = |byte: &u8| {
-                byte.is_ascii_alphanumeric()
-                    || matches!(
-                        byte,
-                        b'-' | b'.'
-                            | b'_'
-                            | b'~'
-                            | b'%'
-                            | b'!'
-                            | b'$'
-                            | b'&'
-                            | b'\''
-                            | b'('
-                            | b')'
-                            | b'*'
-                            | b'+'
-                            | b';'
-                            | b'='
-                    )
-            };
-            if !host.iter().all(good) {
-                return false;
-            }
-            (host, &value[colon..])
-        }
-    };
-    let port_is_good = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    !host.is_empty() && port_is_good
 }
 
 #[cfg(test)]
@@ -376,6 +329,32 @@ mod tests {
                 Err(LineEnd | FieldLine | StartLine | Version) if matches!(error, LineEnd | FieldLine | Version) => {}
                 other => panic!("{text:?}: expected {error:?}, got {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_agrees_with_any_name_of_its_host_and_with_no_other() {
+        let parse = |target: &str, host: &str| parse(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        for (target, host) in [
+            ("http://a.example/", "A.Example"),
+            ("http://a.example:80/", "a.example"),
+            ("http://a.example", "a.example.:80"),
+            ("http://a.example:/x", "a.example:0080"),
+            ("HTTPS://a.example:443/", "a.example."),
+            ("http://[::AB]:80/", "[::ab]"),
+        ] {
+            let (head, _) = parse(target, host).unwrap_or_else(|error| panic!("{target} {host}: {error}"));
+            assert_eq!(head.form, TargetForm::Absolute);
+        }
+        for (target, host) in [
+            ("http://a.example/", "a.example:443"),
+            ("https://a.example/", "a.example:80"),
+            ("http://a.example:8080/", "a.example"),
+            ("http://a.example/", "b.example"),
+            ("http://a.example/", "a.example.."),
+            ("http://a.example/", "www.a.example"),
+        ] {
+            assert_eq!(parse(target, host).unwrap_err(), ParseError::HostDisagrees, "{target} {host}");
         }
     }
 

@@ -42,6 +42,18 @@ impl ResponseHead {
     }
 }
 
+/// Whether bytes begin with a status line of HTTP/1, whatever follows it: what tells a response that breaks a rule or a limit
+/// from what is no HTTP at all.
+#[must_use]
+pub fn is_response(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(..6)).is_some_and(|rest| {
+        rest[0].is_ascii_digit()
+            && rest[1] == b' '
+            && rest[2..5].iter().all(u8::is_ascii_digit)
+            && matches!(rest[5], b' ' | b'\r' | b'\n')
+    })
+}
+
 /// Parses a response's head out of the first bytes of `buffer` into `head`.
 ///
 /// `request` is the method it answers, `upgrade_asked` whether that request asked for another protocol. `Ok(false)`:
@@ -106,11 +118,17 @@ pub fn parse_response(
     }
 
     // RFC 9112, 6.3: what never has a body, whatever the fields say, first.
-    head.body = if code < 200 || code == 204 {
-        if framing.chunked || framing.length.is_some_and(|length| length > 0) {
-            // RFC 9110, 8.6 and RFC 9112, 6.1 forbid both; a party that believes them waits for a body.
+    let announces = framing.chunked || framing.length.is_some_and(|length| length > 0);
+    head.body = if code < 200 {
+        if announces {
+            // RFC 9110, 8.6 and RFC 9112, 6.1 forbid both; a party that believes them waits for a body, and another response
+            // is to come.
             return Err(ParseError::LengthInvalid);
         }
+        BodyLength::None
+    } else if code == 204 {
+        // Forbidden too, but it ends here for everybody, if nothing comes after it on that connection.
+        head.keep_alive &= !announces;
         BodyLength::None
     } else if code == 304 || request == Method::Head {
         head.announced_length = framing.length;
@@ -153,6 +171,31 @@ mod tests {
     }
 
     #[test]
+    fn a_204_has_no_body_and_nothing_follows_one_that_announces_it() {
+        for (field, keep_alive) in [
+            ("", true),
+            ("Content-Length: 0\r\n", true),
+            ("Content-Length: 5\r\n", false),
+            ("Transfer-Encoding: chunked\r\n", false),
+        ] {
+            let head = parse(&format!("HTTP/1.1 204 X\r\n{field}\r\n"), Method::Get).unwrap();
+            assert_eq!((head.body, head.keep_alive), (BodyLength::None, keep_alive), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_status_line_tells_http_from_what_is_none() {
+        for good in ["HTTP/1.1 200 OK\r\n", "HTTP/1.0 999\r\n", "HTTP/1.1 200 \r\nX: y", "HTTP/1.1 200\n"] {
+            assert!(is_response(good.as_bytes()), "{good:?}");
+        }
+        for bad in
+            ["", "HTTP/1.1 200", "HTTP/2.0 200 OK\r\n", "SSH-2.0-x\r\n", "HTTP/1.1 2000\r\n", "\r\nHTTP/1.1 200 OK\r\n"]
+        {
+            assert!(!is_response(bad.as_bytes()), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn lying_answers_are_refused() {
         for (text, error) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", ParseError::LengthRepeated),
@@ -160,7 +203,7 @@ mod tests {
             ("HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n", ParseError::UnexpectedUpgrade),
             ("HTTP/1.1 600 X\r\n\r\n", ParseError::Status),
             ("HTTP/1.1 099 X\r\n\r\n", ParseError::Status),
-            ("HTTP/1.1 204 X\r\nContent-Length: 5\r\n\r\n", ParseError::LengthInvalid),
+            ("HTTP/1.1 103 X\r\nContent-Length: 5\r\n\r\n", ParseError::LengthInvalid),
             ("\r\nHTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n", ParseError::StartLine),
             ("HTTP/1.1 200 X\nContent-Length: 0\r\n\r\n", ParseError::LineEnd),
             ("garbage garbage\r\n\r\n", ParseError::Version),

@@ -1,12 +1,12 @@
 //! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
 
 use crate::shortage::{Operation, is_of_one_connection};
-use crate::worker::{self, Command, Gate, Worker};
+use crate::worker::{self, Command, Gate, Seat, Worker};
 use socket2::{SockFilter, SockRef};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -23,82 +23,130 @@ const LAST_ERRORS: u32 = 100;
 
 /// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
 /// resets nobody. `open` lives for as long as the socket.
-pub(crate) async fn run(worker: Rc<Worker>, mut gate: Rc<Gate>, socket: TcpListener, open: Arc<()>) {
+pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: TcpListener, open: Arc<()>) {
     let _accepting = worker.accepting();
+    let mut door = Door { worker, gate, parked: None };
     loop {
-        accept(&worker, &gate, &socket).await;
-        let heir = gate.heir.take();
+        door.accept(&socket).await;
+        let heir = door.gate.heir.take();
         match heir {
-            Some(heir) => gate = heir,
+            Some(heir) => door.gate = heir,
             None => break,
         }
     }
-    empty(&worker, &gate, socket).await;
+    door.empty(socket).await;
     drop(open);
 }
 
-async fn accept(worker: &Rc<Worker>, gate: &Rc<Gate>, socket: &TcpListener) {
-    while !gate.closing.get() {
-        if is_full(worker, gate) {
-            // The kernel's queue holds what comes meanwhile.
-            tokio::time::sleep(BACK_OFF).await;
-            continue;
-        }
-        let accepted = tokio::select! {
-            biased;
-            accepted = socket.accept() => accepted,
-            () = gate.stop.notified() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                worker.shared.shortage.saw_client(&stream);
-                serve(worker, gate, stream, peer);
-            }
-            Err(error) => {
-                // An error of accept never ends the loop.
-                worker.cells.accept_errors.increment();
-                if is_of_one_connection(&error) {
-                    tracing::debug!(listener = %gate.name(), %error, "a connection was gone before it was accepted");
-                    continue;
-                }
-                worker.shared.shortage.note(Operation::Accept, &error, gate.name());
-                tokio::time::sleep(BACK_OFF).await;
-            }
-        }
-    }
+/// Where connections of one socket come in.
+struct Door {
+    worker: Rc<Worker>,
+    gate: Rc<Gate>,
+    /// One that has been accepted and waits for a place. The kernel's queue holds what comes meanwhile.
+    parked: Option<(TcpStream, SocketAddr)>,
 }
 
-/// Takes what is in the socket's queue and what is on its way into it, then closes the socket: one that closes resets what waits
-/// there.
-async fn empty(worker: &Rc<Worker>, gate: &Rc<Gate>, socket: TcpListener) {
-    if let Err(error) = refuse_new(&socket) {
-        tracing::debug!(listener = %gate.name(), %error, "connections that begin now may be cut");
-    }
-    let until = Instant::now() + HANDSHAKE_TIME;
-    let mut errors = 0;
-    while let Ok(accepted) = tokio::time::timeout_at(until, socket.accept()).await {
-        match accepted {
-            Ok((stream, peer)) => serve(worker, gate, stream, peer),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(_) => tokio::time::sleep(BACK_OFF).await,
-        }
-    }
-    // The last look is at the queue itself, not at what the runtime has heard of it.
-    let Ok(socket) = socket.into_std() else { return };
-    while errors < LAST_ERRORS {
-        match socket.accept() {
-            Ok((stream, peer)) => {
-                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-                if let Ok(stream) = stream {
-                    serve(worker, gate, stream, peer);
+impl Door {
+    async fn accept(&mut self, socket: &TcpListener) {
+        while !self.gate.closing.get() {
+            if !self.admit() || self.worker.shared.shortage.is_tight() {
+                self.back_off().await;
+                continue;
+            }
+            let accepted = tokio::select! {
+                biased;
+                accepted = socket.accept() => accepted,
+                () = self.gate.stop.notified() => break,
+            };
+            match accepted {
+                Ok(connection) => {
+                    self.worker.shared.shortage.saw_client(&connection.0);
+                    self.parked = Some(connection);
+                }
+                Err(error) => {
+                    // An error of accept never ends the loop.
+                    self.worker.cells.accept_errors.increment();
+                    if is_of_one_connection(&error) {
+                        tracing::debug!(listener = %self.gate.name(), %error, "a connection was gone before it was accepted");
+                        continue;
+                    }
+                    self.worker.shared.shortage.note(Operation::Accept, &error, self.gate.name());
+                    self.back_off().await;
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(_) => {
-                errors += 1;
-                tokio::time::sleep(BACK_OFF).await;
+        }
+    }
+
+    async fn back_off(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(BACK_OFF) => {}
+            () = self.gate.stop.notified() => {}
+        }
+    }
+
+    /// Takes what is in the socket's queue and what is on its way into it, then closes the socket: one that closes resets what
+    /// waits there. It ends when the process does, if there is no place for somebody until then.
+    async fn empty(&mut self, socket: TcpListener) {
+        if let Err(error) = refuse_new(&socket) {
+            tracing::debug!(listener = %self.gate.name(), %error, "connections that begin now may be cut");
+        }
+        let until = Instant::now() + HANDSHAKE_TIME;
+        self.admit_at_last().await;
+        while let Ok(accepted) = tokio::time::timeout_at(until, socket.accept()).await {
+            match accepted {
+                Ok(connection) => self.parked = Some(connection),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => tokio::time::sleep(BACK_OFF).await,
+            }
+            self.admit_at_last().await;
+        }
+        // The last look is at the queue itself, not at what the runtime has heard of it.
+        let Ok(socket) = socket.into_std() else { return };
+        let mut errors = 0;
+        while errors < LAST_ERRORS {
+            match socket.accept() {
+                Ok((stream, peer)) => {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    self.parked = stream.ok().map(|stream| (stream, peer));
+                    self.admit_at_last().await;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => {
+                    errors += 1;
+                    tokio::time::sleep(BACK_OFF).await;
+                }
             }
         }
+    }
+
+    async fn admit_at_last(&mut self) {
+        while !self.admit() {
+            tokio::time::sleep(BACK_OFF).await;
+        }
+    }
+
+    /// Has whoever waits served, if there is a place for him. `false`: there is none.
+    fn admit(&mut self) -> bool {
+        if self.parked.is_none() {
+            return true;
+        }
+        let (worker, gate) = (&self.worker, &self.gate);
+        let (process_max, listener_max) = match worker.listener(gate) {
+            Some((view, listener)) => {
+                let config = &view.snapshot.config;
+                let process_max = config.process.connections_max.min(worker.shared.shortage.connections_max());
+                (process_max, config.listeners[listener].connections_max)
+            }
+            None => (usize::MAX, 0),
+        };
+        let listener_max = if listener_max == 0 { usize::MAX } else { listener_max };
+        let seat = Seat::take(&worker.shared, &gate.seats, worker.index, process_max, listener_max);
+        let Some(seat) = seat else { return false };
+        if let Some((stream, peer)) = self.parked.take() {
+            serve(worker, gate, seat, stream, peer);
+        }
+        true
     }
 }
 
@@ -121,32 +169,17 @@ fn refuse_new(socket: &TcpListener) -> std::io::Result<()> {
     SockRef::from(socket).attach_filter(&syn_alone)
 }
 
-fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: TcpStream, peer: std::net::SocketAddr) {
+fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, mut seat: Seat, stream: TcpStream, peer: SocketAddr) {
     // Heads and small bodies go out whole: waiting for more to send would only delay them.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    if let Some((index, other)) = worker.less_busy() {
-        if let Ok(stream) = stream.into_std() {
-            // Counted from here on, so that a burst of connections does not all go to the same one.
-            worker.shared.open[index].fetch_add(1, Relaxed);
-            // A worker that has ended takes no more; so does the process, then.
-            let _ = other.send(Command::Adopt { key: gate.key(), stream, peer });
-        }
-        return;
+    let Some((index, other)) = worker.less_busy() else {
+        return worker::serve(worker, gate, seat, stream, peer);
+    };
+    if let Ok(stream) = stream.into_std() {
+        seat.move_to(index);
+        // A worker that has ended takes no more; so does the process, then.
+        let _ = other.send(Command::Adopt { key: gate.key(), seat, stream, peer });
     }
-    worker.shared.open[worker.index].fetch_add(1, Relaxed);
-    worker::serve(worker, gate, stream, peer);
-}
-
-fn is_full(worker: &Worker, gate: &Gate) -> bool {
-    let Some((view, listener)) = worker.listener(gate) else { return false };
-    let config = &view.snapshot.config;
-    let listener_max = config.listeners[listener].connections_max;
-    let total = worker.shared.connections.load(Relaxed);
-    let shortage = &worker.shared.shortage;
-    shortage.is_tight()
-        || total >= config.process.connections_max.min(shortage.connections_max())
-        // Per worker, as everything on this path: the listener's limit is divided among them.
-        || listener_max > 0 && gate.connections.get() >= listener_max.div_ceil(worker.workers()).max(1)
 }

@@ -1,8 +1,7 @@
 //! What a route does with requests and answers beside sending them on: redirections, other paths, fields, other origins.
 
-use crate::route;
 use ringway_config::model::{Actions, Cors, FieldEdits, Redirect, Rewrite};
-use ringway_http1::{Method, RequestHead};
+use ringway_http1::{Authority, Method, RequestHead, default_port};
 
 /// An answer that no backend gives.
 #[derive(Debug)]
@@ -43,20 +42,19 @@ pub(crate) fn canned(actions: &Actions, secure: bool, buffer: &[u8], head: &Requ
 
 fn redirection(redirect: &Redirect, secure: bool, buffer: &[u8], head: &RequestHead) -> Canned {
     let mut fields = b"location: ".to_vec();
-    let authority = head.authority.of(buffer);
+    let authority = Authority::new(head.authority.of(buffer));
     let scheme = redirect.scheme.as_deref().unwrap_or(if secure { "https" } else { "http" });
-    let host = redirect.host.as_deref().map_or(route::host_of(authority), str::as_bytes);
-    if !host.is_empty() {
+    if redirect.host.is_some() || !head.authority.is_empty() {
         fields.extend_from_slice(scheme.as_bytes());
         fields.extend_from_slice(b"://");
-        fields.extend_from_slice(host);
-        match redirect.port {
-            Some(port) => fields.extend_from_slice(format!(":{port}").as_bytes()),
+        match (&redirect.host, redirect.port) {
             // A port goes with its scheme and host.
-            None if redirect.scheme.is_none() && redirect.host.is_none() => {
-                fields.extend_from_slice(&authority[route::host_of(authority).len()..]);
-            }
-            None => {}
+            (None, None) if redirect.scheme.is_none() => authority.append(default_port(secure), &mut fields),
+            (None, _) => authority.append_host(&mut fields),
+            (Some(host), _) => fields.extend_from_slice(host.as_bytes()),
+        }
+        if let Some(port) = redirect.port {
+            fields.extend_from_slice(format!(":{port}").as_bytes());
         }
     }
     match (&redirect.path, head.forward_target.of(buffer)) {

@@ -228,7 +228,7 @@ impl Compressor {
         let input = &input[..input.len().min(STEP_BYTES)];
         while !body.is_end() {
             let rest = &input[whole.consumed..];
-            let (data, progress) = body.next_data(rest, &mut self.trailers).map_err(ProxyError::BadAnswer)?;
+            let (data, progress) = body.next_data(rest, &mut self.trailers).map_err(ProxyError::UnfitAnswer)?;
             if !data.is_empty() {
                 self.encoder.write(&rest[data]).map_err(|_| ProxyError::CompressionFailed)?;
                 self.unflushed = true;

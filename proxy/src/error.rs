@@ -3,7 +3,7 @@
 use crate::shortage::Resource;
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
-use ringway_http1::ParseError;
+use ringway_http1::{ParseError, is_response};
 use thiserror::Error;
 
 /// Whose fault it is.
@@ -91,6 +91,9 @@ pub enum ProxyError {
     /// The client left before it had its answer.
     #[error("client closed the connection")]
     ClientClosed,
+    /// The client took its answer too slowly, or not at all.
+    #[error("client does not read its answer")]
+    ClientStalled,
     /// No backend may take the request.
     #[error("no backend is available")]
     NoBackend,
@@ -130,12 +133,22 @@ pub enum ProxyError {
     /// The backend closed or reset before its answer began.
     #[error("backend closed before it answered")]
     UpstreamClosed,
-    /// The backend's answer breaks the framing rules.
-    #[error("bad answer: {0}")]
+    /// What the backend has sent is no HTTP.
+    #[error("no HTTP answer: {0}")]
     BadAnswer(ParseError),
+    /// The backend's answer passes a limit, or breaks the framing rules. Requests can provoke that, with whichever backend: it
+    /// speaks for no other try, and against nobody.
+    #[error("unfit answer: {0}")]
+    UnfitAnswer(ParseError),
+    /// The same of a stream of HTTP/2, as the library has found.
+    #[error("unfit answer over HTTP/2")]
+    UnfitStream,
     /// The backend announced a longer body than it sent.
     #[error("answer was cut off")]
     ShortAnswer,
+    /// A backend's TLS connection ended without a goodbye where its end was to be the answer's.
+    #[error("answer may be cut off: TLS ended without close_notify")]
+    TlsTruncated,
     /// The answer did not begin in time.
     #[error("answer timed out")]
     ResponseTimeout,
@@ -167,7 +180,7 @@ impl ProxyError {
             Self::UpgradeUnsupported => 501,
             Self::NoRoute => 404,
             Self::ConnectRefused => 405,
-            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::HeadTimeout | Self::BodyTimeout | Self::ClientStalled => 408,
             Self::BodyTooLarge => 413,
             Self::RateLimited { .. } => 429,
             Self::Expectation => 417,
@@ -176,6 +189,9 @@ impl ProxyError {
             | Self::TlsFailed
             | Self::UpstreamClosed
             | Self::BadAnswer(_)
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::TlsTruncated
             | Self::ShortAnswer => 502,
             Self::NoBackend
             | Self::AllFull
@@ -205,6 +221,7 @@ impl ProxyError {
             Self::HeadTimeout => "request_head_timeout",
             Self::BodyTimeout => "request_body_timeout",
             Self::ClientClosed => "client_closed",
+            Self::ClientStalled => "client_write_timeout",
             Self::NoBackend => "no_backend",
             Self::AllFull => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
@@ -217,8 +234,9 @@ impl ProxyError {
             Self::TlsFailed => "upstream_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
-            Self::BadAnswer(_) => "bad_upstream_answer",
+            Self::BadAnswer(_) | Self::UnfitAnswer(_) | Self::UnfitStream => "bad_upstream_answer",
             Self::ShortAnswer => "short_upstream_answer",
+            Self::TlsTruncated => "upstream_tls_truncated",
             Self::ResponseTimeout => "response_timeout",
             Self::SendTimeout => "upstream_send_timeout",
             Self::CompressionFailed => "compression_failed",
@@ -241,6 +259,7 @@ impl ProxyError {
             | Self::HeadTimeout
             | Self::BodyTimeout
             | Self::RateLimited { .. }
+            | Self::ClientStalled
             | Self::ClientClosed => Side::Downstream,
             Self::NoRoute
             | Self::UpgradeUnsupported
@@ -257,6 +276,9 @@ impl ProxyError {
             | Self::ConnectTimeout
             | Self::UpstreamClosed
             | Self::BadAnswer(_)
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::TlsTruncated
             | Self::ShortAnswer
             | Self::ResponseTimeout
             | Self::SendTimeout
@@ -273,8 +295,46 @@ impl ProxyError {
             Self::UpstreamClosed => RetryWhen::Reset,
             Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
             Self::ResponseTimeout | Self::SendTimeout => RetryWhen::Timeout,
-            _ => RetryWhen::Never,
+            Self::BadRequest(_)
+            | Self::PathTraversal
+            | Self::NoRoute
+            | Self::BodyTooLarge
+            | Self::ConnectRefused
+            | Self::Expectation
+            | Self::WebSocketKey
+            | Self::BadTarget
+            | Self::UpgradeUnsupported
+            | Self::KeyMissing
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::ClientClosed
+            | Self::ClientStalled
+            | Self::NoBackend
+            | Self::AllFull
+            | Self::ServiceFull
+            | Self::RateLimited { .. }
+            | Self::QueueTimeout
+            | Self::LocalShortage
+            | Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            | Self::TlsTruncated
+            | Self::CompressionFailed
+            | Self::RequestTimeout => RetryWhen::Never,
         }
+    }
+
+    /// Whether the client's body is still read as it was sent, so that what is here of it may be passed over. Where the body is
+    /// what was wrong, nothing behind it can be trusted.
+    pub(crate) fn keeps_order(self) -> bool {
+        !matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge
+                | Self::BodyTimeout
+                | Self::HeadTimeout
+                | Self::ClientClosed
+                | Self::ClientStalled
+        )
     }
 
     /// What the passive detector makes of it.
@@ -288,9 +348,41 @@ impl ProxyError {
             | Self::UpstreamClosed
             | Self::BadAnswer(_)
             | Self::ShortAnswer => Some(Outcome::ConnectionFailure),
-            // The exchange's whole time may have gone on other backends; the rest is nobody's but the client's or ours.
-            _ => None,
+            // What a request provokes in the form of its answer tells nothing of the backend. The exchange's whole time may have
+            // gone on other backends; the rest is nobody's but the client's or ours.
+            Self::UnfitAnswer(_)
+            | Self::UnfitStream
+            // A habit of many servers, or somebody else on the way.
+            | Self::TlsTruncated
+            | Self::RequestTimeout
+            | Self::BadRequest(_)
+            | Self::PathTraversal
+            | Self::NoRoute
+            | Self::BodyTooLarge
+            | Self::ConnectRefused
+            | Self::Expectation
+            | Self::WebSocketKey
+            | Self::BadTarget
+            | Self::UpgradeUnsupported
+            | Self::KeyMissing
+            | Self::HeadTimeout
+            | Self::BodyTimeout
+            | Self::ClientClosed
+            | Self::ClientStalled
+            | Self::NoBackend
+            | Self::AllFull
+            | Self::ServiceFull
+            | Self::RateLimited { .. }
+            | Self::ConnectionLimit
+            | Self::QueueTimeout
+            | Self::LocalShortage
+            | Self::CompressionFailed => None,
         }
+    }
+
+    /// What a head is that could not be read: these bytes are no HTTP, or HTTP that is not passed on.
+    pub(crate) fn of_head(error: ParseError, bytes: &[u8]) -> Self {
+        if is_response(bytes) { Self::UnfitAnswer(error) } else { Self::BadAnswer(error) }
     }
 
     /// Whether no backend has seen anything of the request, because there was no connection to send it on. What is ours

@@ -25,10 +25,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// How often a request is sent anew because its connection was being closed before the backend looked at it.
-const UNPROCESSED_MAX: u32 = 4;
+/// How often a request is sent anew to the same backend because its connection was going before the backend looked at it: on any
+/// other, then on one that is opened for it.
+const UNPROCESSED_MAX: u32 = 2;
 
 /// What the client's connection does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +78,13 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
         return Next::Abort;
     }
     let worker = Rc::clone(&client.open.worker);
-    // A body that was not read stands between this request and the next.
-    let keep_alive = request.keep_alive && request.body.is_end() && !client.open.is_closing();
+    // A body that is not here to its end stands between this request and the next.
+    let rest = request.body.rest_len(client.input.bytes()).filter(|_| error.keeps_order());
+    if let Some(rest) = rest {
+        client.input.consume(rest);
+        request.report.received_bytes += rest as u64;
+    }
+    let keep_alive = request.keep_alive && rest.is_some() && !client.open.is_closing();
     let mut out = worker.buffers.take_outgoing();
     let mut fields = Vec::new();
     if request.explain || !request.answer_lines.is_empty() {
@@ -132,9 +138,12 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Some(guard) => guard,
             None => {
                 let (presence, timer, _) = client.presence(request.may_half_close());
-                let found = inflight::acquire(&view, request.service, &mut request.selection, worker.index, timer);
+                let (selection, limit) = (&mut request.selection, request.limit);
+                let found = inflight::acquire(&view, request.service, selection, worker.index, timer, limit);
                 match presence.during(found).await? {
                     Ok(guard) => guard,
+                    // The whole exchange's time is over, whatever was under way.
+                    Err(error @ ProxyError::RequestTimeout) => return Err(error),
                     // The walk has come to its end: what the last backend did tells more than that.
                     Err(error) => return Err(last_error.unwrap_or(error)),
                 }
@@ -241,8 +250,16 @@ async fn begin_retry(client: &mut Client, request: &mut Request, this: &WorkerSe
         let doubled = backoff.saturating_mul(1 << (request.report.retries - 1).min(10));
         // Between half of it and all of it, so that many do not come back at once.
         let part = (request.selection.hash() ^ u64::from(request.started.elapsed().subsec_nanos())) % 512;
-        let (presence, ..) = client.presence(request.may_half_close());
-        presence.during(tokio::time::sleep(doubled.mul_f64((512 + part) as f64 / 1024.0))).await?;
+        let (presence, timer, _) = client.presence(request.may_half_close());
+        let mut pause = pin!(tokio::time::sleep(doubled.mul_f64((512 + part) as f64 / 1024.0)));
+        timer.set_before(Duration::ZERO, request.limit);
+        let waiting = poll_fn(|context| match pause.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            // Nobody waits for another try after the whole exchange's time.
+            Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::RequestTimeout)),
+            Poll::Pending => Poll::Pending,
+        });
+        presence.during(waiting).await??;
     }
     Ok(())
 }
@@ -341,6 +358,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
                 if exchange.request.replayable
                     && !fresh
+                    && !exchange.upstream.stream.was_refused()
                     && (stale && repeatable || exchange.upstream.stream.was_unprocessed()) =>
             {
                 unprocessed += u32::from(exchange.upstream.stream.was_unprocessed());
@@ -349,11 +367,25 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                 // What was not looked at may be sent as often as it takes, within reason.
                 fresh = unprocessed == 0 || unprocessed >= UNPROCESSED_MAX;
             }
+            // What the one before has left there, perhaps: more than its answer was due (RFC 9112, 6.3).
+            Err(TryError::Upstream(ProxyError::BadAnswer(error))) if exchange.is_first_on_used() => {
+                let again = exchange.request.replayable && repeatable;
+                exchange.release();
+                if !again {
+                    return Tried::Failed(guard, TryError::Upstream(ProxyError::UnfitAnswer(error)));
+                }
+                fresh = true;
+            }
             Err(error) => {
+                let unprocessed = exchange.upstream.stream.was_unprocessed();
                 exchange.release();
                 return Tried::Failed(
                     guard,
                     match error {
+                        // The next of the walk may have it, whatever it is.
+                        TryError::Upstream(ProxyError::UpstreamClosed) if unprocessed => {
+                            TryError::Upstream(ProxyError::StreamRefused)
+                        }
                         TryError::Upstream(error) => TryError::Upstream(timed_out(error, &worker, request.limit)),
                         TryError::Downstream(error) => TryError::Downstream(error),
                     },

@@ -10,6 +10,8 @@ use tokio::io::ReadBuf;
 
 /// Data sent in one frame at most: what a peer takes by default.
 const FRAME_BYTES: usize = 16 * 1024;
+/// Room for a chunk's size and its line end, before its data is known.
+const CHUNK_HEAD_SPACE: [u8; 18] = [0; 18];
 
 /// How the text on the HTTP/1.1 side tells where the body ends.
 pub(crate) enum Framing {
@@ -30,12 +32,34 @@ pub(crate) struct Sender {
     /// Text that ends in the middle of a chunk's frame.
     rest: Vec<u8>,
     ended: bool,
+    /// After a body whose length was told, the end waits for [`Sender::end`]: there may be trailers, for which that text has no
+    /// place.
+    holds_end: bool,
 }
 
 impl Sender {
     /// `ended`: there is no body, and the stream's end has been sent.
-    pub(crate) fn new(stream: SendStream<Bytes>, framing: Framing, ended: bool) -> Self {
-        Self { stream, framing, rest: Vec::new(), ended }
+    pub(crate) fn new(stream: SendStream<Bytes>, framing: Framing, ended: bool, holds_end: bool) -> Self {
+        Self { stream, framing, rest: Vec::new(), ended, holds_end }
+    }
+
+    /// Whether the body is over, and its end is to be told by [`Sender::end`].
+    pub(crate) fn awaits_end(&self) -> bool {
+        self.holds_end && !self.ended && matches!(self.framing, Framing::Sized(0))
+    }
+
+    /// The end of a body whose length was told goes with its last byte: no trailers can follow.
+    pub(crate) fn release_end(&mut self) {
+        self.holds_end &= matches!(self.framing, Framing::Sized(0));
+    }
+
+    pub(crate) fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
+        self.ended = true;
+        let sent = match trailers.is_empty() {
+            true => self.stream.send_data(Bytes::new(), true),
+            false => self.stream.send_trailers(trailers),
+        };
+        sent.map_err(io_error)
     }
 
     /// Takes as much as the peer's windows allow. Gives how many bytes.
@@ -54,7 +78,7 @@ impl Sender {
                 let wanted = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 let count = ready!(capacity(&mut self.stream, context, wanted))?;
                 *left -= count as u64;
-                let ends = *left == 0;
+                let ends = *left == 0 && !self.holds_end;
                 self.send(&bytes[..count], ends)?;
                 Poll::Ready(Ok(count))
             }
@@ -142,7 +166,7 @@ impl Sender {
             return Ok(());
         }
         self.ended = true;
-        if matches!(self.framing, Framing::Raw) {
+        if matches!(self.framing, Framing::Raw | Framing::Sized(0)) {
             self.stream.send_data(Bytes::new(), true).map_err(io_error)
         } else {
             // Cut off in the middle: the peer must see that.
@@ -174,6 +198,8 @@ pub(crate) struct Receiver {
     stream: Option<RecvStream>,
     /// The text frames data in chunks.
     pub(crate) chunked: bool,
+    /// What came after data that the text does not frame.
+    trailers: Option<HeaderMap>,
     /// Text that is ready, and how much of it has been read.
     staged: Vec<u8>,
     read: usize,
@@ -182,7 +208,7 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Starts with this text; `None` has no body after it.
     pub(crate) fn new(stream: Option<RecvStream>, chunked: bool, staged: Vec<u8>) -> Self {
-        Self { stream, chunked, staged, read: 0 }
+        Self { stream, chunked, trailers: None, staged, read: 0 }
     }
 
     /// More text before what the stream gives.
@@ -193,6 +219,22 @@ impl Receiver {
     /// The stream that gives the rest.
     pub(crate) fn follow(&mut self, stream: Option<RecvStream>, chunked: bool) {
         (self.stream, self.chunked) = (stream, chunked);
+    }
+
+    /// Whether trailers may come that the text has no place for.
+    pub(crate) fn may_trail(&self) -> bool {
+        let may_come = self.stream.as_ref().is_some_and(|stream| !stream.is_end_stream());
+        !self.chunked && (may_come || self.trailers.is_some())
+    }
+
+    /// What follows the body whose end the text told, as often as it is asked for.
+    pub(crate) fn poll_trailers(&mut self, context: &mut Context<'_>) -> Poll<io::Result<HeaderMap>> {
+        ready!(self.poll_ready(context))?;
+        if self.has_text() {
+            // The library counts what it gives against what was told.
+            return Poll::Ready(Err(ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(self.trailers.clone().unwrap_or_default()))
     }
 
     /// Whether text is ready.
@@ -208,14 +250,9 @@ impl Receiver {
             match ready!(stream.poll_data(context)) {
                 Some(Ok(data)) => {
                     stream.flow_control().release_capacity(data.len()).map_err(io_error)?;
-                    if self.chunked && !data.is_empty() {
-                        // Writing to a vector cannot fail.
-                        let _ = write!(self.staged, "{:x}\r\n", data.len());
-                        self.staged.extend_from_slice(&data);
-                        self.staged.extend_from_slice(b"\r\n");
-                    } else {
-                        self.staged.extend_from_slice(&data);
-                    }
+                    self.staged.extend_from_slice(if self.chunked { &CHUNK_HEAD_SPACE } else { &[] });
+                    self.staged.extend_from_slice(&data);
+                    self.gather(context)?;
                 }
                 Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
                 None => {
@@ -228,11 +265,43 @@ impl Receiver {
                         self.staged.extend_from_slice(b"0\r\n");
                         write_fields(&trailers.unwrap_or_default(), &mut self.staged);
                         self.staged.extend_from_slice(b"\r\n");
+                    } else {
+                        self.trailers = trailers;
                     }
                 }
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What else is there already joins the data that is staged, as one chunk: small frames are not to become as many chunks.
+    fn gather(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let head = if self.chunked { CHUNK_HEAD_SPACE.len() } else { 0 };
+        // Ends and errors are told again to who asks the next time.
+        while self.staged.len() - head < FRAME_BYTES && !stream.is_end_stream() {
+            match stream.poll_data(context) {
+                Poll::Ready(Some(Ok(data))) => {
+                    stream.flow_control().release_capacity(data.len()).map_err(io_error)?;
+                    self.staged.extend_from_slice(&data);
+                }
+                Poll::Ready(Some(Err(_)) | None) | Poll::Pending => break,
+            }
+        }
+        let length = self.staged.len() - head;
+        if self.chunked && length > 0 {
+            // The size stands right before the data, in the space that was left for it.
+            let mut text = [0; CHUNK_HEAD_SPACE.len()];
+            let mut rest = &mut text[..];
+            write!(rest, "{length:x}\r\n")?;
+            let taken = CHUNK_HEAD_SPACE.len() - rest.len();
+            self.read = head - taken;
+            self.staged[self.read..head].copy_from_slice(&text[..taken]);
+            self.staged.extend_from_slice(b"\r\n");
+        } else if length == 0 {
+            self.staged.clear();
+        }
+        Ok(())
     }
 
     pub(crate) fn poll_read(&mut self, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -292,6 +361,25 @@ pub(crate) fn push_field(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> io::
         map.append(name, HeaderValue::from_bytes(value).map_err(invalid)?);
     }
     Ok(())
+}
+
+/// Whether a stream has ended because of what came on it: a header list too long, a message that breaks the rules. Its connection
+/// is well.
+pub(crate) fn is_unfit(error: &io::Error) -> bool {
+    let Some(cause) = error.get_ref() else { return false };
+    cause.is::<NoSwitching>()
+        || cause.downcast_ref::<h2::Error>().is_some_and(|cause| cause.is_library() && cause.is_reset())
+}
+
+/// HTTP/2 has no 101 (RFC 9113, 8.6).
+#[derive(Debug, thiserror::Error)]
+#[error("a 101 over HTTP/2")]
+pub(crate) struct NoSwitching;
+
+impl From<NoSwitching> for io::Error {
+    fn from(error: NoSwitching) -> Self {
+        Self::new(ErrorKind::InvalidData, error)
+    }
 }
 
 /// An error of the protocol as one of a connection.

@@ -152,8 +152,16 @@ pub(crate) struct Upstream {
     receiver: Receiver,
     sender: Option<Sender>,
     unprocessed: bool,
+    refused: bool,
     /// The connection has failed, and not just this stream.
     disconnected: bool,
+    /// The client speaks HTTP/2 as well: trailers go beside the text. To others, a body with a length has none, and goes in chunks if
+    /// it says that it will.
+    pub(crate) client_trails: bool,
+    /// After a request's body, trailers may come.
+    pub(crate) holds_end: bool,
+    /// The length of a request whose text has chunks in its place.
+    pub(crate) length: Option<HeaderValue>,
     /// The request could not be sent: there is no answer to wait for.
     broken: bool,
     /// Nor can it be: of that, the backend knows nothing.
@@ -186,6 +194,10 @@ impl Upstream {
             receiver: Receiver::new(None, false, Vec::new()),
             sender: None,
             unprocessed: false,
+            refused: false,
+            client_trails: false,
+            holds_end: false,
+            length: None,
             disconnected: false,
             broken: false,
             refusal: None,
@@ -194,6 +206,10 @@ impl Upstream {
 
     pub(crate) fn was_unprocessed(&self) -> bool {
         self.unprocessed
+    }
+
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// Whether another connection may fare better.
@@ -212,8 +228,9 @@ impl Upstream {
             self.disconnected = true;
             self.connection.line.closed.set(true);
         }
-        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if error.is_go_away() && error.is_remote() || refused || self.sender.is_none() {
+        self.refused |= error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // The library ends those streams alone with the peer's GOAWAY that it names as not looked at.
+        if error.is_go_away() && error.is_remote() || self.refused || self.sender.is_none() {
             self.unprocessed = true;
         }
         h2bridge::io_error(error)
@@ -282,10 +299,16 @@ impl Upstream {
             request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
             *request.method_mut() = http::Method::CONNECT;
             fields.remove("sec-websocket-key");
+            // That of a request without a body is 0; a tunnel has none.
+            fields.remove("content-length");
             framing = Framing::Raw;
         }
+        if let (Framing::Chunked(_), Some(length)) = (&framing, self.length.take()) {
+            fields.insert("content-length", length);
+        }
         *request.headers_mut() = fields;
-        let ends = matches!(framing, Framing::Sized(0));
+        let holds_end = self.holds_end && matches!(head.body, BodyLength::Sized(_));
+        let ends = matches!(framing, Framing::Sized(0)) && !holds_end;
         let sent = self.send.send_request(request, ends);
         let (answer, stream) = match sent {
             Ok(sent) => sent,
@@ -293,7 +316,7 @@ impl Upstream {
         };
         self.answer = Some(answer);
         (self.unopened, self.heard) = (true, self.connection.line.mark());
-        self.sender = Some(Sender::new(stream, framing, ends));
+        self.sender = Some(Sender::new(stream, framing, ends, holds_end));
         Poll::Ready(Ok(head.head_len))
     }
 
@@ -301,6 +324,9 @@ impl Upstream {
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(answer) = &mut self.answer else { return Poll::Ready(Ok(())) };
         if let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(context) {
+            if interim.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(h2bridge::NoSwitching.into()));
+            }
             let mut text = status_line(interim.status());
             h2bridge::write_fields(interim.headers(), &mut text);
             text.extend_from_slice(b"\r\n");
@@ -312,6 +338,9 @@ impl Upstream {
             Err(error) => return Poll::Ready(Err(self.failed(error))),
         };
         self.answer = None;
+        if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err(h2bridge::NoSwitching.into()));
+        }
         let (mut parts, body) = answer.into_parts();
         let accept = self.websocket_accept.filter(|_| parts.status.is_success());
         let switches = accept.is_some();
@@ -327,9 +356,12 @@ impl Upstream {
             }
             None => status_line(parts.status),
         };
-        h2bridge::write_fields(&parts.headers, &mut text);
         let bodiless = self.is_head || matches!(parts.status.as_u16(), 204 | 304) || switches;
         let ended = body.is_end_stream();
+        if !self.client_trails && !bodiless && !ended && announces_trailers(&parts.headers) {
+            parts.headers.remove("content-length");
+        }
+        h2bridge::write_fields(&parts.headers, &mut text);
         let sized = parts.headers.contains_key("content-length");
         if !sized && !bodiless {
             text.extend_from_slice(if ended { b"content-length: 0\r\n" } else { b"transfer-encoding: chunked\r\n" });
@@ -338,6 +370,20 @@ impl Upstream {
         self.receiver.stage(&text);
         self.receiver.follow((!ended && (!bodiless || switches)).then_some(body), !sized && !bodiless);
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether trailers may come that the text has no place for.
+    pub(crate) fn may_trail(&self) -> bool {
+        self.receiver.may_trail()
+    }
+
+    pub(crate) fn poll_trailers(&mut self, context: &mut Context<'_>) -> Poll<io::Result<HeaderMap>> {
+        self.receiver.poll_trailers(context)
+    }
+
+    /// Where the request's body ends, if trailers may follow it.
+    pub(crate) fn body_end(&mut self) -> Option<&mut Sender> {
+        self.sender.as_mut().filter(|sender| sender.awaits_end())
     }
 
     pub(crate) fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -368,6 +414,12 @@ impl Upstream {
         }
         came
     }
+}
+
+/// Whether an answer says that trailers will follow its body.
+fn announces_trailers(fields: &HeaderMap) -> bool {
+    fields.contains_key("trailer")
+        || fields.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn status_line(status: http::StatusCode) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Accounting by value: while an [`InFlight`] lives, its backend carries one request more.
 
-use crate::error::{ProxyError, Side};
-use crate::timer::Timer;
+use crate::error::ProxyError;
+use crate::timer::{Deadline, Timer};
 use crate::worker::View;
 use ringway_health::Outcome;
 use ringway_ring::{AllFull, Pick, PolicyParams, Selection, Slot};
@@ -78,16 +78,11 @@ impl InFlight {
         cells.latency_micros.add(micros);
     }
 
-    /// Counts a try that failed, and tells the passive detector of it, each if that was the backend's doing. The only place
-    /// where failures are counted against a backend.
+    /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing. The only place where
+    /// failures are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {
-        match error.side() {
-            Side::Upstream => {
-                self.view.services[self.service].upstreams[self.index()].cells.failures.increment();
-            }
-            Side::Downstream | Side::Internal => {}
-        }
         if let Some(outcome) = error.outcome() {
+            self.view.services[self.service].upstreams[self.index()].cells.failures.increment();
             self.report(outcome);
         }
     }
@@ -106,13 +101,14 @@ impl Drop for InFlight {
 /// The next backend of the request's walk that has room, reserved.
 ///
 /// # Errors
-/// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::QueueTimeout`].
+/// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::QueueTimeout`], [`ProxyError::RequestTimeout`].
 pub(crate) async fn acquire(
     view: &Rc<View>,
     service: usize,
     selection: &mut Selection,
     shard: usize,
     timer: &Timer,
+    limit: Deadline,
 ) -> Result<InFlight, ProxyError> {
     if let Some(found) = try_acquire(view, service, selection, shard)? {
         return Ok(found);
@@ -125,7 +121,7 @@ pub(crate) async fn acquire(
     let queue = this.service.config.queue;
     let _place = Waiting::enter(live, queue.length_max).ok_or(ProxyError::AllFull)?;
     this.cells.queued.increment();
-    timer.set(queue.timeout);
+    timer.set_before(queue.timeout, limit);
     // The release up to which others have been told that this request could not use the place.
     let mut passed_on = live.line.look();
     loop {
@@ -151,7 +147,7 @@ pub(crate) async fn acquire(
         })
         .await;
         if timed_out {
-            return Err(ProxyError::QueueTimeout);
+            return Err(if timer.now() >= limit { ProxyError::RequestTimeout } else { ProxyError::QueueTimeout });
         }
     }
 }

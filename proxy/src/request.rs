@@ -11,15 +11,20 @@ use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
 use crate::{compress, forwarded, websocket};
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
-use ringway_http1::{Body, BodyLength, Encoding, FieldName, Method, RequestHead, Span, TargetForm, Version, write};
+use ringway_http1::{
+    Body, BodyLength, Encoding, FieldName, Method, RequestHead, ResponseHead, Span, TargetForm, Version, write,
+};
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod kept;
 mod place;
 
-use place::{Admission, Placed, Unplaced, place};
+use crate::rate::Admission;
+use kept::Kept;
+use place::{Placed, Unplaced, place};
 
 /// Small bodies that came with their head are sent with it, and can be sent again.
 const REPLAY_BYTES_MAX: usize = 8 * 1024;
@@ -51,10 +56,16 @@ pub(crate) struct Request {
     pub(crate) out: Vec<u8>,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
     pub(crate) replayable: bool,
+    /// What of `out` is body that came after its head.
+    kept: Option<Kept>,
     pub(crate) method: Method,
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
+    /// Where in `out` the protocols stand that may be switched to.
+    protocols: (usize, usize),
+    /// A call of gRPC, which may be a long dialogue.
+    pub(crate) grpc: bool,
     /// What of the body has not been read from the client.
     pub(crate) body: Body,
     pub(crate) encoding: Encoding,
@@ -119,6 +130,14 @@ impl Refusal {
         }
     }
 
+    /// Whether a body that is here may be passed over, so that the connection goes on behind it.
+    fn keeps_order(&self) -> bool {
+        match self.why {
+            Why::Error(error) => error.keeps_order(),
+            Why::Answer(_) => true,
+        }
+    }
+
     fn of(why: Why, buffer: &[u8], head: &RequestHead) -> Self {
         Self {
             why,
@@ -154,9 +173,11 @@ pub(crate) fn plan(
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
-            if head.body == BodyLength::None && head.method != Method::Connect {
+            // Where the body is here to its end, the next request's head is known to follow.
+            let body = Body::from(head.body).rest_len(&buffer[head.head_len..]);
+            if let Some(body_len) = body.filter(|_| head.method != Method::Connect && refusal.keeps_order()) {
                 refusal.keep_alive = head.keep_alive;
-                client.input.consume(head.head_len);
+                client.input.consume(head.head_len + body_len);
             }
             return Err(refusal);
         }
@@ -206,10 +227,12 @@ pub(crate) fn plan(
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         write::field(&mut out, name, fingerprint.as_bytes());
     }
+    let mut asked = (0, 0);
     match upgrade {
         Some(protocols) => {
             out.extend_from_slice(b"connection: upgrade\r\n");
             write::field(&mut out, "upgrade", protocols.of(buffer));
+            asked = (out.len() - 2 - protocols.len(), out.len() - 2);
         }
         None if head.te_trailers => out.extend_from_slice(b"connection: te\r\nte: trailers\r\n"),
         None => {}
@@ -249,10 +272,13 @@ pub(crate) fn plan(
         _admission: admission,
         out,
         replayable: true,
+        kept: None,
         method: head.method,
         version: head.version,
         keep_alive: head.keep_alive,
         upgrade: upgrade.is_some(),
+        protocols: asked,
+        grpc: head.value_of(buffer, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc")),
         body: head.body.into(),
         encoding,
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
@@ -282,7 +308,8 @@ fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
 fn upgrade_of(service: &Service, head: &RequestHead, buffer: &[u8]) -> Option<Span> {
     let http1 = service.config.protocol == UpstreamProtocol::Http1;
     let bridged = |protocols: &Span| protocols.of(buffer).eq_ignore_ascii_case(websocket::PROTOCOL);
-    head.upgrade.filter(|protocols| head.body == BodyLength::None && (http1 || bridged(protocols)))
+    let bodiless = matches!(head.body, BodyLength::None | BodyLength::Sized(0));
+    head.upgrade.filter(|protocols| bodiless && (http1 || bridged(protocols)))
 }
 
 /// The rule by which a route's answers are compressed, if they are.
@@ -375,9 +402,46 @@ impl Request {
         Ok(())
     }
 
+    /// Whether so many more bytes of the body may be added to `out`, and are counted; if not, the request cannot be sent again from
+    /// here on, and nothing of its body is kept.
+    pub(crate) fn keep(&mut self, worker: &Rc<Worker>, more: usize) -> bool {
+        let from = self.out.len();
+        let kept = self.replayable && self.kept.get_or_insert_with(|| Kept::new(worker, from)).take(more);
+        if !kept {
+            self.forget();
+        }
+        kept
+    }
+
+    /// It is not sent again: what was kept for that is given back. All of `out` has been sent.
+    pub(crate) fn forget(&mut self) {
+        self.replayable = false;
+        if let Some(kept) = self.kept.take() {
+            self.out.truncate(kept.from);
+            self.out.shrink_to(kept.from.max(4096));
+        }
+    }
+
     /// What its route does beside sending it on.
     pub(crate) fn actions(&self) -> Option<&Actions> {
         http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
+    }
+
+    /// Whether a 101 switches to what the client has asked for, and says so (RFC 9110, 7.8): what is no such answer is no tunnel.
+    pub(crate) fn is_granted(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
+        let asked = self.out.get(self.protocols.0..self.protocols.1).unwrap_or_default();
+        let names = |list: &'_ [u8]| {
+            list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        let asked = names(asked);
+        let granted: Vec<Vec<u8>> = head
+            .fields
+            .iter()
+            .filter(|field| field.kind == FieldName::Upgrade)
+            .flat_map(|field| names(field.value.of(bytes)))
+            .collect();
+        !granted.is_empty()
+            && granted.iter().all(|one| !one.is_empty() && asked.iter().any(|name| name.eq_ignore_ascii_case(one)))
     }
 
     /// Whether its client may have said all that it has to say, and still wait for the answer.

@@ -1,11 +1,12 @@
 //! From a request to its service: hosts, paths, methods, fields, in the order of the configuration.
 
 use ringway_config::model::{HostMatch, PathMatch, Route};
-use ringway_http1::RequestHead;
+use ringway_http1::{Authority, RequestHead, default_port};
 
-/// The index of the first route that matches.
-pub(crate) fn find(routes: &[Route], buffer: &[u8], head: &RequestHead) -> Option<usize> {
-    let host = host_of(head.authority.of(buffer));
+/// The index of the first route that matches. `secure`: the client speaks `https`.
+pub(crate) fn find(routes: &[Route], buffer: &[u8], head: &RequestHead, secure: bool) -> Option<usize> {
+    let authority = Authority::new(head.authority.of(buffer));
+    let host = authority.host();
     let path = path_of(buffer, head);
     let method = head.method_span.of(buffer);
     routes.iter().position(|route| {
@@ -13,6 +14,10 @@ pub(crate) fn find(routes: &[Route], buffer: &[u8], head: &RequestHead) -> Optio
             && route.path.as_ref().is_none_or(|wanted| path_matches(wanted, path))
             && (route.methods.is_empty() || route.methods.iter().any(|wanted| wanted.as_bytes() == method))
             && route.headers.iter().all(|wanted| match (head.value_of(buffer, wanted.name.as_bytes()), &wanted.value) {
+                // However it is written, and wherever: an absolute target stands for the field.
+                (Some(_), Some(value)) if wanted.name == "host" => {
+                    authority.is_same(Authority::new(value.as_bytes()), default_port(secure))
+                }
                 (Some(found), Some(value)) => found == value.as_bytes(),
                 (Some(_), None) => true,
                 (None, _) => false,
@@ -26,19 +31,7 @@ pub(crate) fn path_of<'b>(buffer: &'b [u8], head: &RequestHead) -> &'b [u8] {
     if path.is_empty() { b"/" } else { path }
 }
 
-/// An authority without its port.
-pub(crate) fn host_of(authority: &[u8]) -> &[u8] {
-    let colon = authority.iter().rposition(|&byte| byte == b':');
-    match colon {
-        // `[::1]` has colons of its own.
-        Some(colon) if authority.last() != Some(&b']') => &authority[..colon],
-        _ => authority,
-    }
-}
-
 fn host_matches(wanted: &HostMatch, host: &[u8]) -> bool {
-    // `example.com.` names the same host as `example.com`.
-    let host = host.strip_suffix(b".").unwrap_or(host);
     match wanted {
         HostMatch::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
         HostMatch::Suffix(suffix) => {
@@ -133,10 +126,10 @@ mod tests {
 
     #[test]
     fn host_is_compared_without_port_case_and_root_dot() {
-        assert!(host_matches(&HostMatch::Exact("a.example".into()), host_of(b"A.example.:80")));
-        assert!(host_matches(&HostMatch::Suffix(".example".into()), host_of(b"a.example")));
-        assert!(!host_matches(&HostMatch::Suffix(".example".into()), host_of(b".example")));
-        assert_eq!(host_of(b"[::1]:80"), b"[::1]");
-        assert_eq!(host_of(b"[::1]"), b"[::1]");
+        let host = |text: &'static str| Authority::new(text.as_bytes()).host();
+        assert!(host_matches(&HostMatch::Exact("a.example".into()), host("A.example.:80")));
+        assert!(host_matches(&HostMatch::Suffix(".example".into()), host("a.example")));
+        assert!(!host_matches(&HostMatch::Suffix(".example".into()), host(".example")));
+        assert_eq!(host("[::1]:80"), b"[::1]");
     }
 }

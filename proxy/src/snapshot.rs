@@ -3,6 +3,7 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::files::{self, CertificateEnd};
 use crate::forwarded;
 use crate::probe::Prober;
 use crate::quic;
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub(crate) identity_fields: Box<[Box<str>]>,
     /// Of the files that TLS is made of.
     pub(crate) files_digest: u64,
+    /// When the certificates that it uses end.
+    pub(crate) certificates: Box<[CertificateEnd]>,
     /// The version whose placements are compared with these, or none.
     pub(crate) shadow: Option<Arc<Shadow>>,
 }
@@ -307,8 +310,9 @@ impl Registry {
         let tls = config.listeners.iter().map(server).collect::<Result<_, _>>()?;
         let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client.as_ref());
         let identity_fields = clients.map(|client| client.header.as_str().into()).collect();
+        let certificates = files::certificates(&config);
         let by_name = by_name(&services);
-        Ok(Snapshot { generation, config, services, by_name, tls, identity_fields, files_digest, shadow })
+        Ok(Snapshot { generation, config, services, by_name, tls, identity_fields, files_digest, certificates, shadow })
     }
 
     fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {
@@ -507,6 +511,7 @@ impl Snapshot {
             tls: Box::default(),
             identity_fields: Box::default(),
             files_digest: 0,
+            certificates: Box::default(),
             shadow: None,
         }
     }

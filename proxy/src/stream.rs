@@ -79,6 +79,11 @@ impl Stream {
         matches!(self, Self::Upstream(stream) if stream.was_unprocessed())
     }
 
+    /// Whether the backend has refused this stream, and not for its connection's sake: another backend may take it.
+    pub(crate) fn was_refused(&self) -> bool {
+        matches!(self, Self::Upstream(stream) if stream.was_refused())
+    }
+
     /// What was asked for has not come in time: a connection that is shared may be dead.
     pub(crate) fn handle_timeout(&self) {
         match self {
@@ -99,6 +104,18 @@ impl Stream {
                     let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
                 }
             }
+        }
+    }
+
+    /// Whether an end that has come is one that the backend has said: TLS has a word for it, without which anybody on the way may
+    /// have cut the connection (RFC 8446, 6.1). TCP has none to add.
+    pub(crate) fn said_goodbye(&mut self) -> bool {
+        match self {
+            Self::Client(stream) => {
+                let (_, session) = stream.get_mut();
+                session.process_new_packets().is_ok_and(|state| state.peer_has_closed())
+            }
+            Self::Plain(_) | Self::Server(_) | Self::Downstream(_) | Self::Upstream(_) => true,
         }
     }
 

@@ -177,6 +177,11 @@ impl Timer {
         }
     }
 
+    /// The time now, as the wheel knows it.
+    pub(crate) fn now(&self) -> Deadline {
+        self.timers.now()
+    }
+
     /// Whether the deadline has passed; if not, the task is woken when it does.
     #[inline]
     pub(crate) fn poll_fired(&self, context: &Context<'_>) -> bool {

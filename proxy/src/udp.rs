@@ -9,12 +9,13 @@ use crate::inflight::{self, InFlight};
 use crate::key;
 use crate::pktinfo;
 use crate::quic::{self, Destination, Id};
+use crate::rate::{self, Admission};
 use crate::request;
 use crate::shortage::{Operation, Rank, Resource, Shortage};
-use crate::snapshot::BackendState;
+use crate::snapshot::{BackendState, Service};
 use crate::timer::Timer;
-use crate::worker::{Gate, OpenConnection, View, Worker};
-use ringway_config::model::{KeySource, Protocol, QuicIds, UdpListener};
+use crate::worker::{Gate, OpenConnection, Seat, View, Worker};
+use ringway_config::model::{Protocol, QuicIds, UdpListener};
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
 use ringway_telemetry::cells::SESSION;
@@ -25,7 +26,6 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -90,16 +90,17 @@ impl Flows {
         }
     }
 
-    /// Ends the oldest flow that its backend has never answered, if there is one: its client's address may be nobody's.
-    fn evict(&mut self) -> bool {
+    /// Ends the oldest flow that its backend has never answered, if there is one, and gives its place: its client's address may be
+    /// nobody's.
+    fn evict(&mut self) -> Option<Seat> {
         while let Some(oldest) = self.unanswered.pop_front() {
             if let Some(flow) = oldest.upgrade().filter(|flow| flow.is_unanswered()) {
                 self.remove(&flow);
                 flow.waker.take().iter().for_each(Waker::wake_by_ref);
-                return true;
+                return flow.seat.take();
             }
         }
-        false
+        None
     }
 
     /// `true`: the flow was not known by this id.
@@ -154,6 +155,8 @@ struct Flow {
     down: Cell<u64>,
     /// The backend's host has said that nobody listens there.
     refused: Cell<bool>,
+    /// Its place, until another takes it over.
+    seat: Cell<Option<Seat>>,
     /// It is not among the flows any more: another has its place.
     removed: Cell<bool>,
     waker: Cell<Option<Waker>>,
@@ -263,6 +266,29 @@ impl Front {
         Ok(Some(flow))
     }
 
+    /// Key and limits: everything that can refuse a flow before a backend is chosen. Where there is an id, that is its key; what
+    /// has `moved` here from another address is no new connection.
+    fn place(
+        &self,
+        service: &Service,
+        path: Path,
+        id: Option<Id>,
+        moved: bool,
+    ) -> Result<(Option<key::Found>, Option<Admission>), ProxyError> {
+        let client = path.client.ip().to_canonical();
+        let input = key::KeyInput { buffer: b"", head: None, client, secure: false, server_name: None };
+        let mut key_bytes = Vec::new();
+        if !moved {
+            rate::admit(service, &self.worker, &input, &mut key_bytes, Instant::now())?;
+        }
+        let found = match id {
+            _ if !service.hashes() => None,
+            Some(id) => Some(key::Found { hash: ringway_ring::hash_key(id.as_bytes(), service.seed()), keyed: true }),
+            None => Some(key::find(service, &self.worker, &input, &mut key_bytes)?),
+        };
+        Ok((found, Admission::enter(service)?))
+    }
+
     /// Begins a flow: chooses a backend for it, if it is not known already.
     fn begin(
         self: &Rc<Self>,
@@ -273,20 +299,21 @@ impl Front {
         backend: Option<Arc<BackendState>>,
     ) -> Result<Rc<Flow>, &'static str> {
         let this = &view.services[udp.service];
-        let hash = this.service.hashes().then(|| match &id {
-            Some(id) => ringway_ring::hash_key(id.as_bytes(), this.service.seed()),
-            None => hash_of(&this.service, path.client),
-        });
+        let refuse = |error: ProxyError| {
+            this.cells.requests[0].increment();
+            error.reason()
+        };
+        let (found, admission) = self.place(&this.service, path, id, backend.is_some()).map_err(refuse)?;
         let chance = self.worker.random();
         let mut selection = this.service.group.begin(Ask {
-            hash: hash.unwrap_or(chance),
+            hash: found.map_or(chance, |found| found.hash),
             chance,
             now_millis: self.worker.millis(),
             owners: 0,
         });
         let shard = self.worker.index;
         let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
-        let found = known
+        let reserved = known
             .and_then(|slot| {
                 let config = &this.service.backends[usize::from(slot.0)].config;
                 if config.drain || config.weight == 0 {
@@ -295,28 +322,24 @@ impl Front {
                 inflight::acquire_sticky(view, udp.service, &mut selection, slot, shard)
             })
             .or_else(|| inflight::acquire_now(view, udp.service, &mut selection, shard));
-        let guard = found.ok_or_else(|| {
-            this.cells.requests[0].increment();
-            ProxyError::NoBackend.reason()
-        })?;
+        let guard = reserved.ok_or_else(|| refuse(ProxyError::NoBackend))?;
         let backend = Arc::clone(&this.service.backends[guard.index()].state);
         // Another connection of this client's may be there already.
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
             return Ok(flow);
         }
-        // Per worker, as the sockets are.
-        let is_full = self.flows.borrow().count >= udp.flows_max.div_ceil(self.worker.workers()).max(1);
-        if is_full && !self.flows.borrow_mut().evict() {
-            return Err("udp_flows_max");
-        }
+        let most = view.snapshot.config.process.connections_max;
+        let is_full = self.flows.borrow().count >= share(udp.flows_max, self.worker.shared.workers, shard);
+        let take = || Seat::take(&self.worker.shared, &self.gate.seats, shard, most, udp.flows_max);
+        let seat = if is_full { None } else { take() };
+        let seat = seat.or_else(|| self.flows.borrow_mut().evict()).ok_or("udp_flows_max")?;
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
-            this.cells.requests[0].increment();
-            error.reason()
+            refuse(error)
         })?;
         this.upstreams[guard.index()].cells.requests.increment();
-        if hash.is_some() {
+        if found.is_some_and(|found| found.keyed) {
             this.cells.keyed.increment();
             if selection.owner() == Some(guard.slot) {
                 this.cells.owned.increment();
@@ -335,16 +358,27 @@ impl Front {
             up: Cell::new(0),
             down: Cell::new(0),
             refused: Cell::new(false),
+            seat: Cell::new(Some(seat)),
             removed: Cell::new(false),
             waker: Cell::default(),
         });
         self.flows.borrow_mut().insert(&flow);
-        self.worker.shared.open[self.worker.index].fetch_add(1, Relaxed);
-        let open = self.worker.connection(&self.gate);
+        let open = self.worker.connection(&self.gate, None);
         let service = udp.service;
-        let started = Started { open, view: Rc::clone(view), service, guard, selection, hash, at: Instant::now() };
+        let hash = found.map(|found| found.hash);
+        let (view, at) = (Rc::clone(view), Instant::now());
+        let started = Started { open, view, service, guard, _admission: admission, selection, hash, at };
         tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
+    }
+}
+
+/// How many of a listener's flows one worker may have. A worker has a part of its own, so that what floods the one leaves the
+/// others room; the parts together are all there are. Where there are fewer than workers, all may ask for any.
+fn share(flows_max: usize, workers: usize, worker: usize) -> usize {
+    match flows_max / workers {
+        0 => flows_max,
+        least => least + usize::from(worker < flows_max % workers),
     }
 }
 
@@ -360,6 +394,7 @@ struct Started {
     view: Rc<View>,
     service: usize,
     guard: InFlight,
+    _admission: Option<Admission>,
     selection: Selection,
     hash: Option<u64>,
     at: Instant,
@@ -525,18 +560,6 @@ fn open(backend: SocketAddr, shortage: &Shortage) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
-fn hash_of(service: &crate::snapshot::Service, client: SocketAddr) -> u64 {
-    // Of all the sources, a flow has an address only.
-    let bits = service.config.hash_key.iter().find_map(|source| match source {
-        KeySource::SourceIp { v4_bits, v6_bits } => Some((*v4_bits, *v6_bits)),
-        _ => None,
-    });
-    let (v4_bits, v6_bits) = bits.unwrap_or((32, 128));
-    let mut text = Vec::new();
-    key::address_key(client.ip(), v4_bits, v6_bits, &mut text);
-    ringway_ring::hash_key(&text, service.seed())
-}
-
 fn log(started: &Started, flow: &Flow, reason: &str) {
     let worker = &started.open.worker;
     if !worker.logs_access() {
@@ -563,4 +586,21 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
         ("duration_us", Value::Number(started.at.elapsed().as_micros() as u64)),
     ];
     worker.log(|log| log.line(&pairs));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_workers_are_all_there_is() {
+        for flows_max in 1..40 {
+            for workers in 1..=flows_max {
+                let parts = (0..workers).map(|worker| share(flows_max, workers, worker));
+                assert!(parts.clone().all(|part| part > 0));
+                assert_eq!(parts.sum::<usize>(), flows_max, "{flows_max} over {workers}");
+            }
+        }
+        assert_eq!(share(2, 8, 7), 2);
+    }
 }

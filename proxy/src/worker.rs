@@ -26,9 +26,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+mod crew;
 mod gate;
+mod seat;
 
+pub(crate) use crew::Crew;
 pub(crate) use gate::{Gate, GateKey, GateKind, Listening, OpenConnection};
+pub(crate) use seat::Seat;
 
 /// Closed gates that are remembered.
 const RETIRED_MAX: usize = 64;
@@ -49,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) open: Box<[AtomicUsize]>,
     /// The workers' command channels; set once all are started.
     pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
-    /// Client connections open now, over all workers.
+    /// Places of client connections that are taken, over all workers: see [`Seat`].
     pub(crate) connections: AtomicUsize,
     /// What this host is short of.
     pub(crate) shortage: Arc<Shortage>,
@@ -67,12 +71,12 @@ pub(crate) struct AccessSink {
 
 /// What the control side asks of a worker.
 pub(crate) enum Command {
-    /// Serve this listening socket; let go of `open` once it is closed.
-    Listen { key: GateKey, socket: Listening, open: Arc<()> },
+    /// Serve this listening socket, of whose places `seats` counts those taken; let go of `open` once it is closed.
+    Listen { key: GateKey, socket: Listening, seats: Arc<AtomicUsize>, open: Arc<()> },
     /// Go on with the sockets of a listener under another key: it speaks something else from now on.
-    HandOver { from: GateKey, to: GateKey },
+    HandOver { from: GateKey, to: GateKey, seats: Arc<AtomicUsize> },
     /// Serve this connection, which another worker has accepted and has no time for.
-    Adopt { key: GateKey, stream: std::net::TcpStream, peer: SocketAddr },
+    Adopt { key: GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
     Unlisten { key: GateKey },
     /// The snapshot has changed: idle workers drop what it no longer names.
@@ -107,6 +111,8 @@ pub(crate) struct Worker {
     pub(crate) streams: StreamTasks,
     /// Copies of requests under way.
     pub(crate) mirroring: Cell<usize>,
+    /// Bytes of requests' bodies that are kept to be sent again.
+    pub(crate) kept_bytes: Cell<usize>,
     /// Answers being compressed.
     pub(crate) compressing: Cell<usize>,
     all_closed: Notify,
@@ -202,6 +208,7 @@ impl Worker {
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
             mirroring: Cell::new(0),
+            kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
             all_closed: Notify::new(),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),
@@ -296,10 +303,6 @@ impl Worker {
         latest.as_ref().map(|(view, index)| (Rc::clone(view), *index))
     }
 
-    pub(crate) fn workers(&self) -> usize {
-        self.shared.workers
-    }
-
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
     }
@@ -350,13 +353,11 @@ impl Worker {
     }
 
     /// Counts a connection for as long as the value lives, and a panic that ends it.
-    pub(crate) fn connection(self: &Rc<Self>, gate: &Rc<Gate>) -> OpenConnection {
+    pub(crate) fn connection(self: &Rc<Self>, gate: &Rc<Gate>, seat: Option<Seat>) -> OpenConnection {
         self.open.set(self.open.get() + 1);
-        gate.connections.set(gate.connections.get() + 1);
-        self.shared.connections.fetch_add(1, Relaxed);
         self.cells.connections.increment();
         self.cells.accepted.increment();
-        OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate), place: None }
+        OpenConnection { worker: Rc::clone(self), gate: Rc::clone(gate), _seat: seat, place: None }
     }
 
     /// Counts an accept loop for as long as the value lives.
@@ -375,13 +376,13 @@ impl Worker {
         self.open.get() == 0 && self.accepting.get() == 0 && self.shared.open[self.index].load(Relaxed) == 0
     }
 
-    fn listen(self: &Rc<Self>, key: GateKey, socket: Listening, open: Arc<()>) {
+    fn listen(self: &Rc<Self>, key: GateKey, socket: Listening, seats: Arc<AtomicUsize>, open: Arc<()>) {
         let address = match &socket {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
         };
         let address = address.map_or_else(|_| key.address.to_string(), |address| address.to_string());
-        let gate = self.gate(key.clone(), address.into());
+        let gate = self.gate(key.clone(), address.into(), seats);
         let (worker, name) = (Rc::clone(self), Rc::clone(&gate));
         let listening = match socket {
             Listening::Connections(socket) => tokio::net::TcpListener::from_std(socket)
@@ -395,7 +396,7 @@ impl Worker {
         }
     }
 
-    fn gate(&self, key: GateKey, address_text: Arc<str>) -> Rc<Gate> {
+    fn gate(&self, key: GateKey, address_text: Arc<str>, seats: Arc<AtomicUsize>) -> Rc<Gate> {
         let gate = Rc::new(Gate {
             key,
             name: RefCell::new("".into()),
@@ -403,7 +404,7 @@ impl Worker {
             heir: RefCell::default(),
             closing: Cell::new(false),
             leave_until: Cell::new(Deadline::NEVER),
-            connections: Cell::new(0),
+            seats,
             stop: Notify::new(),
             latest: RefCell::default(),
         });
@@ -413,10 +414,10 @@ impl Worker {
     }
 
     /// The socket goes on as it is, with what its queue holds; connections of before end as those of a listener that goes.
-    fn hand_over(&self, from: &GateKey, to: GateKey) {
+    fn hand_over(&self, from: &GateKey, to: GateKey, seats: Arc<AtomicUsize>) {
         let old = self.listening.borrow().get(from).cloned();
         if let Some(old) = old {
-            let heir = self.gate(to.clone(), Arc::clone(&old.address_text));
+            let heir = self.gate(to.clone(), Arc::clone(&old.address_text), seats);
             *old.heir.borrow_mut() = Some(Rc::clone(&heir));
             self.listening.borrow_mut().insert(to, heir);
             self.unlisten(from);
@@ -446,16 +447,17 @@ impl Worker {
         }
         let counts = self.shared.open.iter().map(|open| open.load(Relaxed)).enumerate();
         let (index, fewest) = counts.min_by_key(|(_, open)| *open)?;
-        let clearly = self.shared.open[self.index].load(Relaxed) > fewest + 1 + fewest / 8;
+        // The connection that is about to be given away is counted here already.
+        let own = self.shared.open[self.index].load(Relaxed).saturating_sub(1);
+        let clearly = own > fewest + 1 + fewest / 8;
         if clearly { Some((index, self.shared.commands.get()?.get(index)?)) } else { None }
     }
 
-    fn adopt(self: &Rc<Self>, key: &GateKey, stream: std::net::TcpStream, peer: SocketAddr) {
+    fn adopt(self: &Rc<Self>, key: &GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr) {
         let open = self.listening.borrow().get(key).cloned();
         let gate = open.or_else(|| self.retired.borrow().iter().rev().find(|gate| gate.key == *key).cloned());
-        match (gate, tokio::net::TcpStream::from_std(stream)) {
-            (Some(gate), Ok(stream)) => serve(self, &gate, stream, peer),
-            _ => drop(self.shared.open[self.index].fetch_sub(1, Relaxed)),
+        if let (Some(gate), Ok(stream)) = (gate, tokio::net::TcpStream::from_std(stream)) {
+            serve(self, &gate, seat, stream, peer);
         }
     }
 
@@ -522,17 +524,29 @@ impl Worker {
     }
 }
 
-/// Runs a worker until its commands end.
+/// Runs a worker until its commands end; tells once whether it has begun.
 pub(crate) fn run(
     index: usize,
     shared: Arc<Shared>,
     mut commands: mpsc::UnboundedReceiver<Command>,
-) -> std::io::Result<()> {
+    started: oneshot::Sender<std::io::Result<()>>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // How many events one wait takes in: more than a busy worker has ready at once.
         .max_io_events_per_tick(512)
-        .build_local(tokio::runtime::LocalOptions::default())?;
+        .build_local(tokio::runtime::LocalOptions::default());
+    // Who does not wait for that has given up, and says so by `Stop`.
+    let runtime = match runtime {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
+            runtime
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
     shared.shortage.count_idle_use();
     runtime.block_on(async move {
         let worker = Worker::new(index, shared);
@@ -544,9 +558,9 @@ pub(crate) fn run(
                 biased;
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
-                    Some(Command::Listen { key, socket, open }) => worker.listen(key, socket, open),
-                    Some(Command::HandOver { from, to }) => worker.hand_over(&from, to),
-                    Some(Command::Adopt { key, stream, peer }) => worker.adopt(&key, stream, peer),
+                    Some(Command::Listen { key, socket, seats, open }) => worker.listen(key, socket, seats, open),
+                    Some(Command::HandOver { from, to, seats }) => worker.hand_over(&from, to, seats),
+                    Some(Command::Adopt { key, seat, stream, peer }) => worker.adopt(&key, seat, stream, peer),
                     Some(Command::Unlisten { key }) => worker.unlisten(&key),
                     Some(Command::Refresh) => drop(worker.view()),
                     Some(Command::Drain { done }) => {
@@ -574,17 +588,13 @@ pub(crate) fn run(
     });
     // Connections that are still there have outlived their drain.
     runtime.shutdown_background();
-    Ok(())
 }
 
-/// Starts the task that serves one client connection, which is counted for this worker already.
-pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, stream: tokio::net::TcpStream, peer: SocketAddr) {
-    let Some((view, listener)) = worker.listener(gate) else {
-        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
-        return;
-    };
+/// Starts the task that serves one client connection.
+pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    let Some((view, listener)) = worker.listener(gate) else { return };
     let config = &view.snapshot.config.listeners[listener];
-    let mut open = worker.connection(gate);
+    let mut open = worker.connection(gate, Some(seat));
     // Who begins with a PROXY header stands for somebody else, who is counted once he is known.
     let stands_in = crate::forwarded::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
     if !stands_in && !open.enter(config, peer) {

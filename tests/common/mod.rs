@@ -27,6 +27,12 @@ pub fn patience() -> Duration {
     PATIENCE.mul_f64(slowness())
 }
 
+/// Says that a test does nothing here, and why, so that it is seen: what `eprintln!` prints, cargo hides of a test that passes.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
 /// How many tasks want each core, one at least: about how much longer everything takes than on a quiet machine.
 pub fn slowness() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -456,7 +462,7 @@ pub fn require(program: &str) -> Option<()> {
         return Some(());
     }
     assert!(std::env::var_os("CI").is_none(), "CI has no {program}");
-    eprintln!("SKIPPED: {program} is not installed here");
+    skipped(&format!("{program} is not installed here"));
     None
 }
 
@@ -539,6 +545,6 @@ pub fn require_python(module: &str) -> Option<()> {
         return Some(());
     }
     assert!(std::env::var_os("CI").is_none(), "CI has no Python module {module}");
-    eprintln!("SKIPPED: Python has no module {module} here");
+    skipped(&format!("Python has no module {module} here"));
     None
 }

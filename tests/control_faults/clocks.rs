@@ -31,7 +31,7 @@ fn set(clock: &Path, seconds: i64) {
 fn time_of(api: SocketAddr) -> u64 {
     let body = json!({ "address": "127.0.0.1:9", "source": format!("at-{}", api.port()) });
     let done = wait_for("a write to be taken", || client::json(api, "PUT", "/v1/objects/backend/clock/c", &body).ok());
-    let change = client::json(api, "GET", &format!("/v1/history/{}", done["revision"]), &Value::Null).unwrap();
+    let change = client::must(api, "GET", &format!("/v1/history/{}", done["revision"]), &Value::Null);
     change["at_ms"].as_u64().unwrap()
 }
 

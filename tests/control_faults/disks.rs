@@ -2,7 +2,7 @@
 
 use crate::client;
 use crate::cluster::{Cluster, Member};
-use crate::common::{output, wait_for};
+use crate::common::{output, skipped, wait_for};
 use crate::random::Random;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -19,7 +19,7 @@ impl Tmpfs {
         let size = format!("size={mebibytes}m");
         let done = output("mount", &["-t", "tmpfs", "-o", &size, "none", path.to_str().unwrap()]);
         if !done.status.success() {
-            eprintln!("SKIPPED: a disk that fills up needs root: {}", String::from_utf8_lossy(&done.stderr));
+            skipped(&format!("a disk that fills up needs root: {}", String::from_utf8_lossy(&done.stderr)));
             return None;
         }
         Some(Self(path.to_owned()))

@@ -1,5 +1,6 @@
 //! Network namespaces: a hub with a bridge, and one namespace for each member. All is gone when dropped.
 
+use crate::common::skipped;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -29,7 +30,7 @@ impl Namespaces {
             members: (1..=count).map(|member| format!("{prefix}-m{member}")).collect(),
         };
         if !this.build() {
-            eprintln!("SKIPPED: network namespaces need root, iproute2 and the kernel's bridge and veth");
+            skipped("network namespaces need root, iproute2 and the kernel's bridge and veth");
             return None;
         }
         Some(this)

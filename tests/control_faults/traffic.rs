@@ -150,7 +150,7 @@ fn publish(api: SocketAddr, backends: &[SocketAddr]) {
     for (key, address) in KEYS.iter().zip(backends) {
         ops.push(json!({ "put": { "key": key, "object": { "backend": { "address": address, "source": "w0" } } } }));
     }
-    client::json(api, "POST", "/v1/txn", &json!({ "ops": ops })).unwrap();
+    client::must(api, "POST", "/v1/txn", &json!({ "ops": ops }));
 }
 
 fn backends() -> Vec<SocketAddr> {
@@ -202,7 +202,7 @@ fn no_request_notices_what_happens_to_the_control_plane() {
     let leader = cluster.settled();
     let body = json!({ "address": backends[0], "source": "w999999" });
     let path = format!("/v1/objects/{}?force=true", KEYS[0]);
-    let done = client::json(cluster.member(leader).api, "PUT", &path, &body).unwrap();
+    let done = client::must(cluster.member(leader).api, "PUT", &path, &body);
     let revision = done["revision"].as_u64().unwrap();
     wait_for("the proxy to follow again", || (proxy.revision() == revision).then_some(()));
     wait_for("its age to be young", || (proxy.metric("ringway_topology_age_seconds") < 6.0).then_some(()));

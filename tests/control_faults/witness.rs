@@ -69,7 +69,7 @@ impl Witness {
         self.seen.stop.store(true, SeqCst);
         // Watchers look up with the next line: this is it.
         let last = json!({ "address": "127.0.0.1:9", "source": "the-end" });
-        client::json(member, "PUT", "/v1/objects/backend/probe/p?force=true", &last).unwrap();
+        client::must(member, "PUT", "/v1/objects/backend/probe/p?force=true", &last);
         for thread in self.threads.drain(..) {
             thread.join().expect("a witness panicked");
         }

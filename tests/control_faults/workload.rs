@@ -113,7 +113,7 @@ impl Workload {
         for (key, name) in KEYS.iter().enumerate() {
             let address = this.addresses[key % addresses.len()];
             let body = json!({ "address": address, "source": "w0" });
-            client::json(apis[0], "PUT", &format!("/v1/objects/{name}"), &body).unwrap();
+            client::must(apis[0], "PUT", &format!("/v1/objects/{name}"), &body);
         }
         for _ in 0..8 {
             let mut client = this.client(random.fork());
@@ -362,15 +362,15 @@ impl Client {
 
 /// A lease that nobody keeps alive ends, and the lock that hangs on it is free again.
 pub(crate) fn abandoned_lease_expires(member: SocketAddr) {
-    let grant = client::json(member, "POST", "/v1/leases", &json!({ "ttl": "1s", "owner": "abandoned" })).unwrap();
+    let grant = client::must(member, "POST", "/v1/leases", &json!({ "ttl": "1s", "owner": "abandoned" }));
     let lease = &grant["id"];
-    let first = client::json(member, "PUT", "/v1/locks/left-behind", &json!({ "lease": lease })).unwrap();
-    let later = client::json(member, "POST", "/v1/leases", &json!({ "ttl": "60s", "owner": "heir" })).unwrap();
+    let first = client::must(member, "PUT", "/v1/locks/left-behind", &json!({ "lease": lease }));
+    let later = client::must(member, "POST", "/v1/leases", &json!({ "ttl": "60s", "owner": "heir" }));
     let second = crate::common::wait_for("an abandoned lease to expire", || {
         client::json(member, "PUT", "/v1/locks/left-behind", &json!({ "lease": later["id"] })).ok()
     });
     assert!(second["token"].as_u64() > first["token"].as_u64(), "{first} {second}");
-    let leases = client::json(member, "GET", "/v1/leases", &Value::Null).unwrap();
+    let leases = client::must(member, "GET", "/v1/leases", &Value::Null);
     let ids: BTreeSet<u64> = leases["leases"].as_array().unwrap().iter().filter_map(|one| one["id"].as_u64()).collect();
     assert!(!lease.as_u64().is_some_and(|id| ids.contains(&id)), "{leases}");
 }

@@ -3,6 +3,7 @@
 use super::key::regex;
 use super::text::{header_name, header_value, method, nonzero, path_text};
 use crate::decode::{At, Findings};
+use crate::files::{FileUse, Need};
 use crate::model::{self, Capture, CheckKind};
 use crate::schema::{self, OutlierOnName};
 use ringway_health::{
@@ -29,7 +30,7 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
         },
         (None, None, Some(_)) => CheckKind::Tcp,
         (None, None, None) => {
-            findings.error(
+            findings.absent(
                 at.place,
                 "no_check",
                 "it does not say what to check",
@@ -69,6 +70,9 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             "write a shorter `timeout`, or a longer `interval`",
         );
     }
+    if let Some(tls) = section.tls.as_ref().filter(|at| at.value.verify.value) {
+        findings.names_file(tls.value.ca.as_ref(), FileUse::Authorities, Need::Serving);
+    }
     Some(model::HealthCheck {
         params: CheckParams {
             interval: section.interval.value,
@@ -90,6 +94,8 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             sni: at.value.sni.as_ref().map(|at| header_value(at, findings)),
             ca: at.value.ca.as_ref().map(|at| at.value.clone().into()),
             verify: at.value.verify.value,
+            // A check's answer is judged by what it holds.
+            ignore_unexpected_eof: true,
             own: None,
         }),
         proxy_protocol: section.proxy_protocol.as_ref().and_then(|at| match at.value {

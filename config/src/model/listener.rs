@@ -9,6 +9,10 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; unique.
     pub address: SocketAddr,
+    /// Where the file says so.
+    pub site: Site,
+    /// Of an IPv6 address: it takes nothing of IPv4. `[::]` takes both without.
+    pub v6_only: bool,
     /// What it speaks.
     pub protocol: Protocol,
     /// TLS towards clients, or none.
@@ -67,6 +71,8 @@ pub struct UpstreamTls {
     pub ca: Option<std::path::PathBuf>,
     /// Whether the certificate must be valid.
     pub verify: bool,
+    /// Whether a close without `close_notify` may end an answer.
+    pub ignore_unexpected_eof: bool,
     /// The proxy's own certificate and key.
     pub own: Option<(std::path::PathBuf, std::path::PathBuf)>,
 }
@@ -113,6 +119,7 @@ pub struct H2 {
 
 /// What a listener speaks.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one of each listener, which nobody moves")]
 pub enum Protocol {
     /// HTTP/1.1, routed request by request.
     Http(HttpListener),
@@ -150,14 +157,26 @@ pub struct HttpListener {
 }
 
 /// Client-side time limits of HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClientTimeouts {
     /// A connection without a request may stay this long.
     pub idle: Duration,
     /// From a head's first byte (or the accept) to its last.
     pub head: Duration,
-    /// Longest pause within a body: of a client that sends, or that does not read.
+    /// Longest pause within a request's body.
     pub body_idle: Duration,
+    /// Longest pause of a client that does not take its answer.
+    pub write_idle: Duration,
+    /// Least rate of a request's body, in bytes a second; 0 is none.
+    pub read_rate_min: u32,
+    /// Least rate at which an answer is taken, in bytes a second; 0 is none.
+    pub write_rate_min: u32,
+    /// Time over which rates are measured.
+    pub rate_window: Duration,
+    /// Whole time of a request's body; zero is no limit.
+    pub body_total: Duration,
+    /// Whole time of an answer's body; zero is no limit.
+    pub write_total: Duration,
 }
 
 /// Whose forwarding fields are believed, and which are added.

@@ -7,8 +7,10 @@ section! {
     ListenerSection, "a listener" {
         /// Unique name, for logs and metrics.
         required name: String,
-        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of IPv6.
+        /// IP address and port; `0.0.0.0:80` is all of IPv4, `[::]:80` all of both families (`v6_only`).
         required address: String,
+        /// Whether `[::]` takes IPv6 alone. Absent: where another listener, or the admin's, has an IPv4 address with the same port.
+        optional v6_only: bool,
         /// What it speaks.
         default("http") protocol: ProtocolName,
         /// All traffic goes to this service: short for one route without conditions.
@@ -141,6 +143,9 @@ section! {
         optional ca: String,
         /// Whether the certificate must be valid.
         default("true") verify: bool,
+        /// Whether an answer without length is taken for whole although the backend closes without saying so in TLS
+        /// (`close_notify`). Otherwise it is cut off for the client too: anybody on the way may have ended it.
+        default("false") ignore_unexpected_eof: bool,
         /// PEM file of the proxy's own certificate, for backends that ask for one; with `key`.
         optional certificate: String,
         /// PEM file of its private key.
@@ -174,5 +179,19 @@ section! {
         default("10s") head: Duration,
         /// Longest pause within a request's body.
         default("30s") body_idle: Duration,
+        /// Longest pause of a client that does not take its answer. Absent is `body_idle`.
+        optional write_idle: Duration,
+        /// Least rate of a request's body in bytes a second, while the client is what is waited for; 0 is none. Calls of gRPC are
+        /// not measured.
+        default("16") read_rate_min: Count,
+        /// Least rate, in bytes a second, at which a client must take an answer that is there; 0 is none.
+        default("16") write_rate_min: Count,
+        /// Time over which these rates are measured.
+        default("10s") rate_window: Duration,
+        /// Longest time that a request's body may take; 0 is no limit.
+        default("0") body_total: Duration,
+        /// Longest time that an answer may take from its head to its end, as far as the client is what is waited for; 0 is no
+        /// limit.
+        default("0") write_total: Duration,
     }
 }

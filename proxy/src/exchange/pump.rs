@@ -5,9 +5,11 @@
 
 use super::Next;
 use crate::actions;
+use crate::buffers::Buffer;
 use crate::compress::{self, Compressor};
 use crate::error::ProxyError;
-use crate::http::Client;
+use crate::h2bridge;
+use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
 use crate::timer::Deadline;
@@ -22,7 +24,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 
+mod pace;
+mod trailers;
 mod upload;
+
+use pace::{Pace, Party, Terms};
 
 /// Interim answers (1xx) that a backend may send before the real one.
 const INTERIM_MAX: u32 = 16;
@@ -51,8 +57,10 @@ enum Delivered {
     Whole,
     /// The backend's part was cut off: the client must see that.
     CutOff(ProxyError),
-    /// The client is gone or does not read.
+    /// The client is gone.
     ClientGone,
+    /// The client does not read, or too slowly.
+    ClientStalled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +86,11 @@ pub(super) struct Exchange<'a> {
     upload: Upload,
     /// Whether the upload waits for the client rather than for the backend.
     starved: bool,
-    /// For whom the timer was set last.
-    armed_for_client: bool,
+    /// Whether anything of the request's body has been read here.
+    body_begun: bool,
+    /// Whether bytes have moved up since that was last looked at.
+    upload_moved: bool,
+    upload_pace: Pace,
     /// Bytes on their way down, and how much of them has been written.
     answer: Vec<u8>,
     answered: usize,
@@ -105,6 +116,8 @@ pub(super) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
         let began = client.open.worker.timers.now();
+        let total = http::http_of(&request.view, request.listener).timeouts.body_total;
+        let upload_pace = Pace::new(&client.timer, total);
         let mut exchange = Self {
             limit,
             began,
@@ -116,7 +129,9 @@ impl<'a> Exchange<'a> {
             chunks_sent: 0,
             upload: Upload::Sending,
             starved: false,
-            armed_for_client: false,
+            body_begun: false,
+            upload_moved: false,
+            upload_pace,
             answer: Vec::new(),
             answered: 0,
             interim_bytes: 0,
@@ -132,8 +147,12 @@ impl<'a> Exchange<'a> {
             holding: false,
             retry_after: None,
         };
-        exchange.arm_for_upload();
+        exchange.join_trailers();
         exchange
+    }
+
+    fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
+        &http::http_of(&self.request.view, self.request.listener).timeouts
     }
 
     fn timeouts(&self) -> &ringway_config::model::UpstreamTimeouts {
@@ -144,6 +163,9 @@ impl<'a> Exchange<'a> {
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
         if let Err(error) = self.poll_upload(context) {
             return Poll::Ready(Err(error));
+        }
+        if self.upload == Upload::Sending && !self.holding {
+            self.pace_upload();
         }
         loop {
             match self.poll_upstream(context) {
@@ -168,19 +190,22 @@ impl<'a> Exchange<'a> {
         if self.poll_left(context, self.request.may_half_close()).is_ready() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
         }
-        if self.client.timer.poll_fired(context) {
+        while self.client.timer.poll_fired(context) {
             if self.holding {
                 // Long enough: what is there goes out, the rest follows as it comes.
                 self.holding = false;
                 return Poll::Ready(Ok(()));
             }
-            let error = match (self.upload, self.starved) {
-                (Upload::Sending, true) => return Poll::Ready(Err(TryError::Downstream(ProxyError::BodyTimeout))),
-                (Upload::Sending, false) => ProxyError::SendTimeout,
-                _ => ProxyError::ResponseTimeout,
-            };
-            self.handle_timeout();
-            return Poll::Ready(Err(TryError::Upstream(error)));
+            if self.upload != Upload::Sending {
+                self.handle_timeout();
+                return Poll::Ready(Err(TryError::Upstream(ProxyError::ResponseTimeout)));
+            }
+            if let Some(error) = self.upload_timed_out() {
+                if matches!(error, TryError::Upstream(_)) {
+                    self.handle_timeout();
+                }
+                return Poll::Ready(Err(error));
+            }
         }
         Poll::Pending
     }
@@ -210,13 +235,14 @@ impl<'a> Exchange<'a> {
         }
         let held = self.upstream.input.len();
         if held > ANSWER_LIMITS.head_bytes_max {
-            return Poll::Ready(Err(ProxyError::BadAnswer(ParseError::HeadTooLarge)));
+            return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
         }
         match self.upstream.input.poll_read(&mut self.upstream.stream, ANSWER_LIMITS.head_bytes_max + 1, context) {
             Poll::Ready(Ok(0)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
             Poll::Ready(Ok(0)) if held > 0 => Poll::Ready(Err(ProxyError::ShortAnswer)),
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) if h2bridge::is_unfit(&error) => Poll::Ready(Err(ProxyError::UnfitStream)),
             Poll::Ready(Err(_)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
             Poll::Ready(Err(_)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Pending => {
@@ -239,9 +265,10 @@ impl<'a> Exchange<'a> {
         let head = &mut scratch.response;
         loop {
             let method = self.request.method;
-            if self.upstream.input.is_empty()
-                || !parse_response(self.upstream.input.bytes(), &ANSWER_LIMITS, method, self.request.upgrade, head)
-                    .map_err(ProxyError::BadAnswer)?
+            let bytes = self.upstream.input.bytes();
+            if bytes.is_empty()
+                || !parse_response(bytes, &ANSWER_LIMITS, method, self.request.upgrade, head)
+                    .map_err(|error| ProxyError::of_head(error, bytes))?
             {
                 return Ok(false);
             }
@@ -253,7 +280,7 @@ impl<'a> Exchange<'a> {
             }
             self.interims += 1;
             if self.interims > INTERIM_MAX {
-                return Err(ProxyError::BadAnswer(ParseError::Status));
+                return Err(ProxyError::UnfitAnswer(ParseError::Status));
             }
             if self.request.version == Version::Http11 {
                 write_status(head, self.upstream.input.bytes(), &mut self.answer);
@@ -269,18 +296,17 @@ impl<'a> Exchange<'a> {
             self.upstream.input.consume(head.head_len);
         }
 
+        if head.is_switch() && !self.request.is_granted(head, self.upstream.input.bytes()) {
+            return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
+        }
+        self.hold_answers_end();
         self.status = head.status;
         self.body = head.body.into();
         self.upstream_keep_alive = head.keep_alive && !head.is_switch();
         let bytes = self.upstream.input.bytes();
-        if self.body.is_end()
-            && !head.is_switch()
-            && bytes.len() > head.head_len
-            && head.body == ringway_http1::BodyLength::None
-        {
-            // Bytes after an answer that has no body: nobody knows what they are.
-            return Err(ProxyError::BadAnswer(ParseError::LengthInvalid));
-        }
+        // Bytes after an answer that has no body: nobody knows what they are. They go with the connection.
+        let surplus = self.body.is_end() && !head.is_switch() && bytes.len() > head.head_len;
+        self.upstream_keep_alive &= !surplus;
         let rule = self.request.compression().filter(|rule| compress::is_eligible(rule, head, bytes));
         let mut coding = rule.and(self.request.coding);
         if let (Some(rule), Some(wanted), false) = (rule, coding, self.body.is_end()) {
@@ -362,7 +388,7 @@ impl<'a> Exchange<'a> {
         let input = self.upstream.input.bytes();
         if !input.is_empty() && self.status != 101 && !self.body.is_end() {
             let progress = match &mut self.compressor {
-                None => self.body.transfer(input, &mut self.answer, self.encoding).map_err(ProxyError::BadAnswer)?,
+                None => self.body.transfer(input, &mut self.answer, self.encoding).map_err(ProxyError::UnfitAnswer)?,
                 Some(compressor) => compressor.transfer(&mut self.body, input, &mut self.answer)?,
             };
             self.delivered += progress.data as u64;
@@ -391,14 +417,16 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the answer on to its end.
-    fn poll_deliver(&mut self, context: &mut Context<'_>) -> Poll<Delivered> {
+    fn poll_deliver(&mut self, pace: &mut Pace, context: &mut Context<'_>) -> Poll<Delivered> {
         let mut compressed = false;
         let sent_before = self.request.report.sent_bytes;
-        let mut progress = false;
+        // What has come of the answer, and whether the client has taken something that is not counted.
+        let (mut read, mut flushed) = (false, false);
         if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
             // The answer may still be whole; the connection cannot go on after it.
             self.upload = Upload::Broken;
         }
+        self.release_answers_end();
         let starved_by_client = loop {
             match self.poll_send_answer(context) {
                 Ok(true) => {}
@@ -406,7 +434,13 @@ impl<'a> Exchange<'a> {
                 Err(()) => return Poll::Ready(Delivered::ClientGone),
             }
             if self.body.is_end() {
+                match self.poll_answers_end(context) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(delivered)) => return Poll::Ready(delivered),
+                    Poll::Pending => break false,
+                }
                 // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
+                flushed = self.client.stream.tcp().is_some_and(|tcp| tcp.poll_write_ready(context).is_ready());
                 match Pin::new(&mut self.client.stream).poll_flush(context) {
                     Poll::Ready(Ok(())) => return Poll::Ready(Delivered::Whole),
                     Poll::Ready(Err(_)) => return Poll::Ready(Delivered::ClientGone),
@@ -415,7 +449,6 @@ impl<'a> Exchange<'a> {
             }
             let available = self.upstream.input.len();
             if available > 0 {
-                progress = true;
                 if std::mem::replace(&mut compressed, self.compressor.is_some()) {
                     // One step, then others have their turn. A plain wake-up would not do: the runtime looks for what has arrived
                     // only once in a while as long as a task is ready. This one wakes after it has looked.
@@ -448,6 +481,9 @@ impl<'a> Exchange<'a> {
                 }
             }
             match self.poll_more(context) {
+                Poll::Ready(Ok(0)) if self.body == Body::UntilClose && !self.may_end_here() => {
+                    return Poll::Ready(Delivered::CutOff(ProxyError::TlsTruncated));
+                }
                 Poll::Ready(Ok(0)) => match (self.body.end_of_input(self.encoding), &mut self.compressor) {
                     (Some(end), compressor) => {
                         match compressor.as_mut().map(|compressor| compressor.finish(&mut self.answer)) {
@@ -459,8 +495,12 @@ impl<'a> Exchange<'a> {
                     }
                     (None, _) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
                 },
-                Poll::Ready(Ok(_)) => progress = true,
-                Poll::Ready(Err(_)) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
+                Poll::Ready(Ok(_)) => read = true,
+                Poll::Ready(Err(error)) => {
+                    let unfit = h2bridge::is_unfit(&error);
+                    let error = if unfit { ProxyError::UnfitStream } else { ProxyError::ShortAnswer };
+                    return Poll::Ready(Delivered::CutOff(error));
+                }
                 // What has been said is not held back until more comes: an event may be all for a long while.
                 Poll::Pending => match self.compressor.as_mut().map(|compressor| compressor.flush(&mut self.answer)) {
                     Some(Ok(true)) => {}
@@ -469,24 +509,40 @@ impl<'a> Exchange<'a> {
                 },
             }
         };
-        if progress || self.request.report.sent_bytes > sent_before {
-            self.client.timer.set_before(self.timeouts().body_idle, self.limit);
-        }
+        let sent = self.request.report.sent_bytes;
+        let party = if starved_by_client { Party::Client } else { Party::Backend };
+        let moved = sent > sent_before || flushed || std::mem::take(&mut self.upload_moved);
+        // Of a body that is all written nobody sees how fast it goes.
+        let terms = Terms::of_writing(self.client_timeouts(), !self.body.is_end());
+        let idle = self.timeouts().body_idle;
+        let progress = moved || read && !starved_by_client;
+        pace.wait(&self.client.timer, party, (sent, progress), (&terms, idle), self.limit);
         self.client.stream.poll_drive(context);
         self.upstream.stream.poll_drive(context);
         // One that gets its answer may have said all; a connection that has failed has nobody at its end.
         if self.poll_left(context, true).is_ready() {
             return Poll::Ready(Delivered::ClientGone);
         }
-        if self.client.timer.poll_fired(context) {
-            return Poll::Ready(if starved_by_client {
-                Delivered::ClientGone
-            } else {
-                self.handle_timeout();
-                Delivered::CutOff(ProxyError::ResponseTimeout)
-            });
+        while self.client.timer.poll_fired(context) {
+            if pace.is_over(&self.client.timer, sent, &terms, self.limit) {
+                return Poll::Ready(match party {
+                    Party::Client => Delivered::ClientStalled,
+                    // The rest of the answer may hang on the rest of the request.
+                    Party::Backend if self.upload == Upload::Sending && self.starved => Delivered::ClientStalled,
+                    Party::Backend => {
+                        self.handle_timeout();
+                        Delivered::CutOff(ProxyError::ResponseTimeout)
+                    }
+                });
+            }
         }
         Poll::Pending
+    }
+
+    /// Whether the connection's end may be taken for the body's: it was said, or the service does not ask for that.
+    fn may_end_here(&mut self) -> bool {
+        let config = &self.request.view.services[self.request.service].service.config;
+        config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.upstream.stream.said_goodbye()
     }
 
     /// More of the answer's body.
@@ -500,7 +556,7 @@ impl<'a> Exchange<'a> {
         if long || self.delivered > BULK_BYTES {
             worker.buffers.grow(&mut self.upstream.input);
         }
-        let bytes_max = self.upstream.input.capacity();
+        let bytes_max = room(&self.upstream.input);
         let read = self.upstream.input.poll_read(&mut self.upstream.stream, bytes_max, context);
         if read.is_pending() && self.upstream.input.is_empty() {
             worker.buffers.give(std::mem::take(&mut self.upstream.input));
@@ -515,10 +571,15 @@ impl<'a> Exchange<'a> {
         upstream: &crate::worker::Upstream,
         outcome: Outcome,
     ) -> (u16, Option<ProxyError>, Next) {
-        let idle = self.timeouts().body_idle;
+        // The answer has begun: nothing is sent again.
+        self.request.replayable = false;
+        if self.sent == self.request.out.len() {
+            self.request.forget();
+            self.sent = self.request.out.len();
+        }
         self.limit = self.request.limit;
-        self.client.timer.set_before(idle, self.limit);
-        let delivered = poll_fn(|context| self.poll_deliver(context)).await;
+        let mut pace = Pace::new(&self.client.timer, self.client_timeouts().write_total);
+        let delivered = poll_fn(|context| self.poll_deliver(&mut pace, context)).await;
         let status = self.status;
         let (error, next) = match delivered {
             Delivered::Whole if status == 101 => {
@@ -548,13 +609,17 @@ impl<'a> Exchange<'a> {
                 (None, next)
             }
             Delivered::CutOff(error) => {
-                upstream.cells.failures.increment();
                 guard.report_error(error);
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
                 self.client.stream.abort();
                 (Some(error), Next::Abort)
             }
             Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Abort),
+            Delivered::ClientStalled => {
+                // What the kernel still holds for it goes at once.
+                self.client.stream.abort();
+                (Some(ProxyError::ClientStalled), Next::Abort)
+            }
         };
         self.release();
         (status, error, next)
@@ -579,6 +644,11 @@ impl<'a> Exchange<'a> {
         .await;
         self.request.report.received_bytes += up.moved;
         self.request.report.sent_bytes += down.moved;
+    }
+
+    /// Whether these were the first bytes of an answer, on a connection that has carried others.
+    pub(super) fn is_first_on_used(&self) -> bool {
+        self.upstream.reused && self.interims == 0 && self.status == 0
     }
 
     /// Whether all of the request has been sent and nothing of the answer has come: another try may go beside this one.
@@ -633,6 +703,11 @@ impl<'a> Exchange<'a> {
     pub(super) fn release(mut self) {
         self.release_buffers();
     }
+}
+
+/// How much a buffer for a body may hold: more than it does only if that is full of a trailer section, which is taken whole.
+fn room(input: &Buffer) -> usize {
+    if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }
 
 /// `Retry-After` in seconds; dates are not obeyed, because clocks differ.

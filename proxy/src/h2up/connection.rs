@@ -174,7 +174,7 @@ impl Line {
 
     /// A stream is given up that has waited since then: its client may have waited in vain as well.
     pub(super) fn handle_given_up(&self, since: Mark) {
-        if since.at <= self.timers.before(self.keepalive.timeout) {
+        if since.at < self.timers.before(self.keepalive.timeout) {
             self.handle_timeout(since);
         }
     }

@@ -1,6 +1,6 @@
 //! Listeners as a worker has them, and the connections that came in by them.
 
-use super::{View, Worker};
+use super::{Seat, View, Worker};
 use crate::perip::Place;
 use crate::timer::Deadline;
 use ringway_config::model::{Listener, Protocol};
@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -23,6 +23,8 @@ const QUIET_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct GateKey {
     /// As configured: port 0 stays 0.
     pub(crate) address: SocketAddr,
+    /// Whether IPv4 is left to others.
+    pub(crate) v6_only: bool,
     pub(crate) kind: GateKind,
     /// Of a listener on port 0: nothing else tells it from others.
     pub(super) name: Option<Arc<str>>,
@@ -55,11 +57,12 @@ pub(crate) enum Listening {
 impl GateKey {
     pub(crate) fn of(listener: &Listener) -> Self {
         let name = (listener.address.port() == 0).then(|| listener.name.as_str().into());
-        Self { address: listener.address, kind: GateKind::of(listener), name }
+        Self { address: listener.address, v6_only: listener.v6_only, kind: GateKind::of(listener), name }
     }
 
     pub(super) fn is(&self, listener: &Listener) -> bool {
         self.address == listener.address
+            && self.v6_only == listener.v6_only
             && self.kind == GateKind::of(listener)
             && self.name.as_ref().is_none_or(|name| **name == *listener.name)
     }
@@ -67,7 +70,12 @@ impl GateKey {
     /// Whether a listener of the one key can take the sockets of the other over.
     pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
         let udp = |key: &Self| key.kind == GateKind::Udp;
-        self.address == other.address && self.name == other.name && udp(self) == udp(other)
+        // Sockets take the families that they were bound for. Those of datagrams go on all the same: flows keep them, and while
+        // they last, fresh sockets would not be asked.
+        self.address == other.address
+            && (self.v6_only == other.v6_only || udp(self))
+            && self.name == other.name
+            && udp(self) == udp(other)
     }
 }
 
@@ -83,7 +91,8 @@ pub(crate) struct Gate {
     pub(crate) closing: Cell<bool>,
     /// While it closes: when the last of its idle connections is to go.
     pub(super) leave_until: Cell<Deadline>,
-    pub(crate) connections: Cell<usize>,
+    /// Places taken on it, over all workers.
+    pub(crate) seats: Arc<AtomicUsize>,
     pub(crate) stop: Notify,
     /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
     pub(super) latest: RefCell<Option<(Rc<View>, usize)>>,
@@ -103,6 +112,8 @@ impl Gate {
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) gate: Rc<Gate>,
+    /// Its place; a flow of datagrams keeps its own.
+    pub(super) _seat: Option<Seat>,
     /// Among the connections of its client's address.
     pub(super) place: Option<Place>,
 }
@@ -153,10 +164,7 @@ impl Drop for OpenConnection {
             worker.cells.panics.increment();
             tracing::error!(listener = %self.gate.name(), "a connection ended by a panic: this is a bug");
         }
-        self.gate.connections.set(self.gate.connections.get() - 1);
         worker.open.set(worker.open.get() - 1);
-        worker.shared.open[worker.index].fetch_sub(1, Relaxed);
-        worker.shared.connections.fetch_sub(1, Relaxed);
         worker.cells.connections.subtract(1);
         if worker.open.get() == 0 {
             worker.all_closed.notify_one();

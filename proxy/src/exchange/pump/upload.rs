@@ -1,8 +1,9 @@
 //! The way up: head, body, framing, as the backend takes them.
 
+use super::pace::{Party, Terms};
 use super::{BULK_BYTES, Exchange, TryError, Upload};
 use crate::error::ProxyError;
-use crate::http;
+use crate::stream::Stream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
@@ -15,11 +16,37 @@ enum Source {
 }
 
 impl Exchange<'_> {
-    pub(super) fn arm_for_upload(&mut self) {
-        self.armed_for_client = self.starved;
-        let client = http::http_of(&self.request.view, self.request.listener).timeouts.body_idle;
-        let idle = if self.starved { client } else { self.timeouts().body_idle };
-        self.client.timer.set_before(idle, self.limit);
+    /// What is asked of a client that sends. Calls of gRPC may say little for long, and who has not begun may wait for a 100.
+    fn reading_terms(&self) -> Terms {
+        Terms::of_reading(self.client_timeouts(), self.body_begun && !self.request.grpc)
+    }
+
+    /// Moves the timer to where the upload's wait ends.
+    pub(super) fn pace_upload(&mut self) {
+        let terms = self.reading_terms();
+        let party = if self.starved { Party::Client } else { Party::Backend };
+        let moved = (self.request.report.received_bytes, std::mem::take(&mut self.upload_moved));
+        let idle = self.timeouts().body_idle;
+        self.upload_pace.wait(&self.client.timer, party, moved, (&terms, idle), self.limit);
+    }
+
+    /// The timer has fired while the upload waited. `None`: it waits on.
+    pub(super) fn upload_timed_out(&mut self) -> Option<TryError> {
+        let (terms, moved) = (self.reading_terms(), self.request.report.received_bytes);
+        let over = self.upload_pace.is_over(&self.client.timer, moved, &terms, self.limit);
+        over.then_some(if self.starved {
+            TryError::Downstream(ProxyError::BodyTimeout)
+        } else {
+            TryError::Upstream(ProxyError::SendTimeout)
+        })
+    }
+
+    /// From now on the answer is waited for, unless it has begun already.
+    fn end_upload(&mut self, how: Upload) {
+        self.upload = how;
+        if self.status == 0 {
+            self.client.timer.set_before(self.timeouts().response, self.limit);
+        }
     }
 
     /// Sends the request, as far as both sides let it.
@@ -37,12 +64,19 @@ impl Exchange<'_> {
                     Poll::Pending => return Ok(()),
                 }
             } else if self.request.body.is_end() {
-                self.upload = Upload::Done;
-                self.client.timer.set_before(self.timeouts().response, self.limit);
+                if self.poll_requests_end(context)?.is_pending() {
+                    self.starved = true;
+                    return Ok(());
+                }
+                self.end_upload(Upload::Done);
             } else if !self.client.input.is_empty() {
-                // From here on the request cannot be told again from its start.
-                self.request.replayable = false;
-                if let Some(available) = self.request.body.plain(self.client.input.len()) {
+                if self.keeps_input() {
+                    self.keep_input()?;
+                    let waits = self.sent == self.request.out.len() && !self.request.body.is_end();
+                    if waits && self.poll_client(context)?.is_pending() {
+                        return Ok(());
+                    }
+                } else if let Some(available) = self.request.body.plain(self.client.input.len()) {
                     match self.write_up(context, Source::Body(available)) {
                         Poll::Ready(count) => {
                             self.request.count_body(count).map_err(TryError::Downstream)?;
@@ -74,6 +108,29 @@ impl Exchange<'_> {
         Ok(())
     }
 
+    /// Whether what has come of the body is kept: where a backend may say that it has not looked at the request. If not, it cannot be
+    /// told again from its start.
+    fn keeps_input(&mut self) -> bool {
+        let may = matches!(self.upstream.stream, Stream::Upstream(_)) && self.status == 0;
+        if !may {
+            self.request.replayable = false;
+        }
+        let keeps = self.request.keep(&self.client.open.worker, self.client.input.len());
+        self.sent = self.sent.min(self.request.out.len());
+        keeps
+    }
+
+    /// Moves what has come of the body behind the head, from where it is sent.
+    fn keep_input(&mut self) -> Result<(), TryError> {
+        let keep = |name: &[u8]| !self.request.view.snapshot.is_identity(name);
+        let (input, encoding) = (self.client.input.bytes(), self.request.encoding);
+        let moved = self.request.body.transfer_with(input, &mut self.request.out, encoding, keep);
+        let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
+        self.request.count_body(progress.data).map_err(TryError::Downstream)?;
+        self.take_from_client(progress.consumed);
+        Ok(())
+    }
+
     fn take_from_client(&mut self, count: usize) {
         self.client.input.consume(count);
         self.request.report.received_bytes += count as u64;
@@ -88,20 +145,17 @@ impl Exchange<'_> {
         } else if self.request.report.received_bytes > BULK_BYTES {
             worker.buffers.grow(&mut self.client.input);
         }
-        let bytes_max = self.client.input.capacity();
+        let bytes_max = super::room(&self.client.input);
         match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.cells.received_bytes.add(count as u64);
-                self.arm_for_upload();
+                (self.upload_moved, self.body_begun) = (true, true);
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(_) => Err(TryError::Downstream(ProxyError::ClientClosed)),
             Poll::Pending => {
                 if self.client.input.is_empty() {
                     worker.buffers.give(std::mem::take(&mut self.client.input));
-                }
-                if !self.armed_for_client {
-                    self.arm_for_upload();
                 }
                 Ok(Poll::Pending)
             }
@@ -116,15 +170,12 @@ impl Exchange<'_> {
         };
         match Pin::new(&mut self.upstream.stream).poll_write(context, bytes) {
             Poll::Ready(Ok(count)) if count > 0 => {
-                if count < bytes.len() || !matches!(source, Source::Head) {
-                    self.arm_for_upload();
-                }
+                self.upload_moved = true;
                 Poll::Ready(count)
             }
             Poll::Ready(_) => {
                 // It may have answered before it closed: an early refusal of a long body, mostly.
-                self.upload = Upload::Broken;
-                self.client.timer.set_before(self.timeouts().response, self.limit);
+                self.end_upload(Upload::Broken);
                 Poll::Ready(0)
             }
             Poll::Pending => Poll::Pending,

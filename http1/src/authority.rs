@@ -1,0 +1,150 @@
+//! Authorities: which there are, and when two of them name the same server. Routes, keys, redirections and the comparison of
+//! target and `Host` all go by this; what is sent on stays as the client wrote it.
+
+/// The port that a scheme means where none is written: `https` if `secure`, else `http` (RFC 9110, 4.2).
+#[must_use]
+pub const fn default_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
+
+/// An authority (RFC 3986, 3.2) without userinfo, taken apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Authority<'b> {
+    host: &'b [u8],
+    /// Digits, perhaps none.
+    port: &'b [u8],
+}
+
+impl<'b> Authority<'b> {
+    /// Of a text that has been judged: a `Host` or a target of a parsed head.
+    #[must_use]
+    pub fn new(text: &'b [u8]) -> Self {
+        let (host, port) = match memchr::memrchr(b':', text) {
+            // `[::1]` has colons of its own.
+            Some(colon) if text.last() != Some(&b']') => (&text[..colon], &text[colon + 1..]),
+            _ => (text, &text[..0]),
+        };
+        Self { host, port }
+    }
+
+    /// The host, without the dot of the root: `a.example.` is `a.example`. Compare it without regard to case.
+    #[must_use]
+    pub fn host(self) -> &'b [u8] {
+        match self.host {
+            [host @ .., b'.'] if !host.is_empty() => host,
+            host => host,
+        }
+    }
+
+    /// The port, if it is another than the scheme's own.
+    #[must_use]
+    pub fn port(self, default: u16) -> Option<u32> {
+        let number = self
+            .port
+            .iter()
+            .fold(0_u32, |number, digit| number.saturating_mul(10).saturating_add(u32::from(digit.wrapping_sub(b'0'))));
+        (!self.port.is_empty() && number != u32::from(default)).then_some(number)
+    }
+
+    /// Whether both name one server, where the scheme's own port is `default`.
+    #[must_use]
+    pub fn is_same(self, other: Self, default: u16) -> bool {
+        self.host().eq_ignore_ascii_case(other.host()) && self.port(default) == other.port(default)
+    }
+
+    /// Appends the host in the one form that all its spellings have: lower case, without the dot of the root.
+    pub fn append_host(self, out: &mut Vec<u8>) {
+        out.extend(self.host().iter().map(u8::to_ascii_lowercase));
+    }
+
+    /// Appends host and port in that form; the scheme's own port is left out.
+    pub fn append(self, default: u16, out: &mut Vec<u8>) {
+        self.append_host(out);
+        if let Some(mut port) = self.port(default) {
+            out.push(b':');
+            let start = out.len();
+            loop {
+                out.push(b'0' + (port % 10) as u8);
+                port /= 10;
+                if port == 0 {
+                    break;
+                }
+            }
+            out[start..].reverse();
+        }
+    }
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 3986, 3.2 without userinfo), not empty.
+pub(crate) fn is_authority(value: &[u8]) -> bool {
+    let (host, port) = match value {
+        [b'[', rest @ ..] => {
+            let Some(close) = rest.iter().position(|&byte| byte == b']') else { return false };
+            if close == 0 || !rest[..close].iter().all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+            {
+                return false;
+            }
+            (&rest[..close], &rest[close + 1..])
+        }
+        _ => {
+            let colon = value.iter().position(|&byte| byte == b':').unwrap_or(value.len());
+            let host = &value[..colon];
+            // reg-name: unreserved, percent-encoded, sub-delims; the comma is left out, as lists hide there.
+            let good = |byte: &u8| {
+                byte.is_ascii_alphanumeric()
+                    || matches!(
+                        byte,
+                        b'-' | b'.'
+                            | b'_'
+                            | b'~'
+                            | b'%'
+                            | b'!'
+                            | b'$'
+                            | b'&'
+                            | b'\''
+                            | b'('
+                            | b')'
+                            | b'*'
+                            | b'+'
+                            | b';'
+                            | b'='
+                    )
+            };
+            if !host.iter().all(good) {
+                return false;
+            }
+            (host, &value[colon..])
+        }
+    };
+    let port_is_good = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !host.is_empty() && port_is_good
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_spellings_of_a_server_have_one_form() {
+        let form = |text: &str| {
+            assert!(is_authority(text.as_bytes()), "{text}");
+            let mut out = Vec::new();
+            Authority::new(text.as_bytes()).append(80, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        for text in ["shop.example", "SHOP.example.", "shop.Example:80", "shop.example.:080", "shop.example:"] {
+            assert_eq!(form(text), "shop.example", "{text}");
+        }
+        assert_eq!(form("shop.example.:443"), "shop.example:443");
+        assert_eq!(form("shop.example:00000"), "shop.example:0");
+        assert_eq!(form("[::FF]:80"), "[::ff]");
+        assert_eq!(form("[::1]"), "[::1]");
+        assert_eq!(form("[::1]:8080"), "[::1]:8080");
+        assert_eq!(form("."), ".");
+        assert_eq!(form("a.."), "a.");
+    }
+}

@@ -1,0 +1,110 @@
+//! What the documentation lists is what there is: fields of the status, fields of the access log.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+use common::control::{Cluster, FleetProxy};
+use common::*;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+const OPERATIONS: &str = include_str!("../docs/operations.md");
+
+/// Objects that only traffic of a certain kind brings about: listed in the documentation, and not looked for here.
+const RARE: [&str; 3] = ["services[].hot_keys[]", "services[].shadow", "last_reload.diagnostics[]"];
+
+/// The text between a heading and the next.
+fn section(heading: &str) -> &'static str {
+    let (_, rest) = OPERATIONS.split_once(&format!("## {heading}\n")).unwrap();
+    rest.split("\n## ").next().unwrap()
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Every object of a JSON text that has fields of its own: its path, and their names.
+fn objects(value: &Value, path: &str, found: &mut BTreeMap<String, BTreeSet<String>>) {
+    match value {
+        Value::Object(fields) => {
+            found.entry(path.to_owned()).or_default().extend(fields.keys().cloned());
+            for (name, value) in fields {
+                let separator = if path.is_empty() { "" } else { "." };
+                objects(value, &format!("{path}{separator}{name}"), found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| objects(item, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_of_the_status_is_documented_and_no_other() {
+    let cluster = Cluster::of(1, "");
+    let backend = Backend::echo("a");
+    let service = format!(
+        "services:\n  - name: s\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    panic_threshold: 0\n    health: {{ tcp: {{}}, interval: 100ms, timeout: 100ms, fall: 1 }}\n    backends:\n\
+         \x20     - {{ id: a, address: \"{}\" }}\n      - {{ id: b, address: \"{}\" }}\n",
+        backend.address,
+        free_address()
+    );
+    let proxy = FleetProxy::start(&cluster, "one", &service);
+    let ringway = &proxy.ringway;
+    let mut found = BTreeMap::new();
+    wait_for("a backend to go down", || {
+        let status = ringway.status();
+        (!status["services"][0]["backends"][1]["last_change"].is_null()).then_some(())
+    });
+    objects(&ringway.status(), "", &mut found);
+    let text = std::fs::read_to_string(&ringway.config).unwrap();
+    ringway.reconfigure(&text.replace("id: a", "id: a, weight: 50"));
+    objects(&ringway.status(), "", &mut found);
+    ringway.write_config(&text.replace("id: a", "id: a, wait: 50"));
+    wait_for("the refusal", || (ringway.status()["last_reload"]["result"] == "refused").then_some(()));
+    objects(&ringway.status(), "", &mut found);
+
+    let mut documented: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for row in section("Admin listener").lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 3)
+    {
+        let (object, fields) = row[2..].split_once(" | ").unwrap();
+        let Some(object) = quoted(object).first().copied() else { continue };
+        if object.starts_with("GET ") || object.starts_with("POST ") {
+            continue;
+        }
+        let object = if object == "/status" { "" } else { object };
+        documented.insert(
+            object.to_owned(),
+            quoted(fields.split(';').next().unwrap()).iter().map(|&name| name.to_owned()).collect(),
+        );
+    }
+    for (object, fields) in &found {
+        if RARE.contains(&object.as_str()) {
+            continue;
+        }
+        assert_eq!(documented.get(object), Some(fields), "docs/operations.md, the row of `{object}`");
+    }
+    for object in documented.keys() {
+        assert!(found.contains_key(object) || RARE.contains(&object.as_str()), "nobody gives `{object}`");
+    }
+}
+
+#[test]
+fn every_field_of_the_access_log_is_documented_and_no_other() {
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("access.log");
+    let text = format!("access_log: {{ target: {log:?}, format: json }}\n");
+    let config = simple(listen, "balance: { hash_key: [ { path: {} } ] }", &[("a", backend.address)]);
+    let _ringway = Ringway::start(&format!("{text}{config}"));
+    assert_eq!(get(listen, "/").unwrap().status, 200);
+    let line = wait_for("the line", || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        text.ends_with('\n').then(|| text.lines().next().map(str::to_owned))?
+    });
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let logged: BTreeSet<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
+    let (_, list) = section("Access log").split_once("One line a request:").unwrap();
+    let documented: BTreeSet<&str> = quoted(list.split(". ").next().unwrap()).into_iter().collect();
+    assert_eq!(documented, logged);
+}

@@ -24,7 +24,8 @@ const EDGES: &[(&str, &str)] = &[
 ];
 const PURE: &[&str] = &["ring", "health", "http1"];
 /// What a pure crate may be built from.
-const PURE_DEPENDENCIES: &[&str] = &["httparse", "memchr", "thiserror", "xxhash-rust"];
+// loom is a model checker, under `--cfg loom` only.
+const PURE_DEPENDENCIES: &[&str] = &["loom", "httparse", "memchr", "thiserror", "xxhash-rust"];
 
 fn packages() -> Vec<serde_json::Value> {
     let output = Command::new(env!("CARGO"))

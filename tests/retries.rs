@@ -193,9 +193,11 @@ fn no_wait_goes_past_the_deadline() {
         let _ = std::io::Read::read(&mut stream, &mut [0]);
     });
     let queue = "balance: { bounded_load: { all_full: queue, queue: { timeout: 300s } } }\ntimeouts: { response: 300s, request: 1s }";
+    // A connection that is made and closed: what was refused would be walked past without a back-off.
+    let closing = Backend::custom(|mut stream, _| drop(read_request(&mut stream)));
     let backoff = "retry: { backoff: 300s }\ntimeouts: { request: 1s }";
     let held_route = "routes: [ { match: { path: /held }, service: s, timeout: 300s }, { service: s } ] }";
-    for (service, backend) in [(backoff, Backend::says(b"").address), (queue, silent.address)] {
+    for (service, backend) in [(backoff, closing.address), (queue, silent.address)] {
         let listen = free_address();
         let config = simple(listen, service, &[("a", backend), ("b", backend)]).replace("service: s }", held_route);
         let ringway = Ringway::start(&config.replace("{ id:", "{ requests_max: 1, id:"));

@@ -345,7 +345,7 @@ impl Front {
         let open = self.worker.connection(&self.gate, None);
         let service = udp.service;
         let started = Started { open, view: Rc::clone(view), service, guard, selection, hash, at: Instant::now() };
-        tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));
+        self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
     }
 }

@@ -28,6 +28,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 mod gate;
 mod seat;
+mod tasks;
 
 pub(crate) use gate::{Gate, GateKey, GateKind, Listening, OpenConnection};
 pub(crate) use seat::Seat;
@@ -581,5 +582,5 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: to
         }
         return;
     }
-    drop(tokio::task::spawn_local(front::serve(open, stream, peer, view, listener)));
+    worker.spawn("a connection", front::serve(open, stream, peer, view, listener));
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What stands before a certificate's name where a path to a file would stand.
-const REFERENCE: &str = "control:";
+pub(crate) const REFERENCE: &str = "control:";
 
 /// A text of the fleet's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,13 +66,15 @@ impl FleetConfig {
 /// Puts the fleet's part into a file's tree.
 pub(crate) fn merge(root: &mut Node, fleet: &FleetConfig, findings: &mut Findings) {
     let Value::Map(entries) = &mut root.value else { return };
+    entries.iter_mut().filter(|entry| entry.0 != "control").for_each(|(_, _, value)| refer(value, fleet, findings));
     for list in ["listeners", "services"] {
         if !entries.iter().any(|entry| entry.0 == list) {
-            entries.push((list.to_owned(), root.place, Node { value: Value::List(Vec::new()), place: root.place }));
+            entries.push((list.to_owned(), root.place, Node::new(Value::List(Vec::new()), root.place)));
         }
     }
     for (index, text) in fleet.texts().enumerate() {
         let Some(mut tree) = parse(text, index + 1, findings) else { continue };
+        check_references(&tree, true, findings);
         refer(&mut tree, fleet, findings);
         if index < fleet.documents.len() {
             document(root, tree, findings);
@@ -154,7 +156,7 @@ fn call(tree: &mut Node, name: &str, findings: &mut Findings) {
             findings.error(written.place, "wrong_name", message, format!("write `name: {name}`, or leave it out"));
         }
     } else if let Value::Map(entries) = &mut tree.value {
-        entries.push(("name".into(), place, Node { value: Value::Text(name.to_owned()), place }));
+        entries.push(("name".into(), place, Node::new(Value::Text(name.to_owned()), place)));
     }
 }
 
@@ -189,7 +191,7 @@ pub(crate) fn await_services(root: &mut Node, wanted: &[(Place, String)], findin
         && let Value::Map(entries) = &mut root.value
     {
         entries.retain(|entry| entry.0 != "services");
-        entries.push(("services".into(), place, Node { value: Value::List(Vec::new()), place }));
+        entries.push(("services".into(), place, Node::new(Value::List(Vec::new()), place)));
     }
     let Some(Node { value: Value::List(services), .. }) = root.entry_mut("services") else { return };
     let mut known: Vec<&str> = Vec::new();
@@ -201,9 +203,9 @@ pub(crate) fn await_services(root: &mut Node, wanted: &[(Place, String)], findin
         let message =
             format!("service {name:?} is not here yet: until the fleet has it, its requests are answered 503");
         findings.warning(*at, "awaited_service", message, "check its name, if the fleet has it under another");
-        let text = Node { value: Value::Text(name.clone()), place: *at };
+        let text = Node::new(Value::Text(name.clone()), *at);
         let value = Value::Map(vec![("name".into(), *at, text)]);
-        services.push(Node { value, place: *at });
+        services.push(Node::new(value, *at));
     }
 }
 
@@ -223,7 +225,7 @@ fn register(root: &mut Node, backends: &[FleetBackend], findings: &mut Findings)
             && let Value::Map(entries) = &mut service.value
         {
             entries.retain(|entry| entry.0 != "backends");
-            entries.push(("backends".into(), place, Node { value: Value::List(Vec::new()), place }));
+            entries.push(("backends".into(), place, Node::new(Value::List(Vec::new()), place)));
         }
         let Some(Node { value: Value::List(list), .. }) = service.entry_mut("backends") else { continue };
         let ids: BTreeMap<String, usize> = list
@@ -236,7 +238,7 @@ fn register(root: &mut Node, backends: &[FleetBackend], findings: &mut Findings)
             match ids.get(&backend.id) {
                 Some(&index) => overlay(&mut list[index], backend),
                 None => {
-                    let mut node = Node { value: Value::Map(Vec::new()), place };
+                    let mut node = Node::new(Value::Map(Vec::new()), place);
                     overlay(&mut node, backend);
                     list.push(node);
                 }
@@ -269,7 +271,42 @@ fn overlay(node: &mut Node, backend: &FleetBackend) {
     for (name, value) in fields {
         let Some(value) = value else { continue };
         entries.retain(|entry| entry.0 != name);
-        entries.push((name.to_owned(), place, Node { value, place }));
+        entries.push((name.to_owned(), place, Node::new(value, place)));
+    }
+}
+
+/// Finds `control:NAME` where it cannot stand: for other things than certificates and keys, in what says how the control plane is
+/// found, and in a file that knows of none.
+pub(crate) fn check_references(root: &Node, has_control: bool, findings: &mut Findings) {
+    let Value::Map(entries) = &root.value else { return };
+    for (name, _, value) in entries {
+        let no_place = match name.as_str() {
+            "control" => Some("it says how the control plane is found, which must be known before"),
+            _ if !has_control => Some("this file has no section `control`"),
+            _ => None,
+        };
+        check_reference(value, name, no_place, findings);
+    }
+}
+
+fn check_reference(node: &Node, name: &str, no_place: Option<&str>, findings: &mut Findings) {
+    match &node.value {
+        Value::List(items) => items.iter().for_each(|item| check_reference(item, name, no_place, findings)),
+        Value::Map(entries) => {
+            entries.iter().for_each(|(name, _, value)| check_reference(value, name, no_place, findings));
+        }
+        Value::Text(text) if text.starts_with(REFERENCE) => {
+            let why = match name {
+                "certificate" | "key" => no_place,
+                "ca" | "ocsp" => Some("the control plane keeps certificates and their keys, nothing else"),
+                _ => None,
+            };
+            if let Some(why) = why {
+                let message = format!("`{text}` would be of the control plane's, and cannot stand here: {why}");
+                findings.error(node.place, "bad_reference", message, "write the path of a file");
+            }
+        }
+        _ => {}
     }
 }
 

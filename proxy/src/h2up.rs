@@ -299,6 +299,8 @@ impl Upstream {
             request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
             *request.method_mut() = http::Method::CONNECT;
             fields.remove("sec-websocket-key");
+            // That of a request without a body is 0; a tunnel has none.
+            fields.remove("content-length");
             framing = Framing::Raw;
         }
         if let (Framing::Chunked(_), Some(length)) = (&framing, self.length.take()) {

@@ -36,7 +36,7 @@ pub(crate) enum Stage {
     Hot,
     /// Thresholds and bound.
     Strict,
-    /// No thresholds but health and drain; bound.
+    /// No thresholds but health and drain, and in panic those that are believed to be down too; bound.
     Relaxed,
     /// Beyond the bound, in the order of the walk.
     Forced,
@@ -99,6 +99,12 @@ impl Selection {
     #[must_use]
     pub fn hash(&self) -> Hash {
         self.ask.hash
+    }
+
+    /// Whether members have been given already: they are not given again, whatever room they have.
+    #[must_use]
+    pub fn has_tried(&self) -> bool {
+        self.tried.len() > 0
     }
 
     /// Whether the key was spread over several owners because it is hot.

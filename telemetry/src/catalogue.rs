@@ -85,6 +85,7 @@ catalogue! {
     COMPRESSION_INPUT = "ringway_compression_input_bytes_total", Counter, [], "Bytes of answers before their compression.";
     COMPRESSION_OUTPUT = "ringway_compression_output_bytes_total", Counter, [], "Bytes of answers after their compression.";
     GENERATION = "ringway_config_generation", Gauge, [], "Version of the configuration in force.";
+    CERTIFICATE_NOT_AFTER = "ringway_certificate_not_after_seconds", Gauge, ["used_by", "name", "file"], "When a file of certificates ends to be valid, in seconds of Unix time: a chain with its first to end, authorities with their last.";
     RING_DIGEST = "ringway_ring_digest_info", Gauge, ["service", "digest"], "Always 1; the digest of the service's ring as a label.";
     TOPOLOGY_AGE = "ringway_topology_age_seconds", Gauge, [], "Since the control plane was heard of; there only with `control`.";
     TOPOLOGY_REVISION = "ringway_topology_revision", Gauge, [], "Revision of the fleet's topology that is in force; there only with `control`.";
@@ -98,7 +99,7 @@ catalogue! {
     PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
     ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";
     LOCAL_SHORTAGE = "ringway_local_shortage_total", Counter, ["operation", "resource"], "What could not be done because this host is short of something (descriptors, system_descriptors, ports, buffers, memory): accept, admin_accept, connect, check, flow. Never counted against a backend.";
-    PANICS = "ringway_panics_total", Counter, [], "Connections, streams and other tasks of workers that ended by a panic: a bug, please report it.";
+    PANICS = "ringway_panics_total", Counter, [], "Connections, streams, checks and other tasks that ended by a panic: a bug, please report it.";
     TLS_HANDSHAKE_ERRORS = "ringway_tls_handshake_errors_total", Counter, ["reason"], "TLS handshakes of clients that failed, by reason; debug logs name the client.";
     ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines lost: the writer could not keep up, or the disk was full.";
 }

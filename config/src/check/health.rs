@@ -1,9 +1,11 @@
 //! Active checks and ejection.
 
 use super::key::regex;
-use super::text::{header_name, header_value, method, nonzero, path_text};
+use super::service::upstream_protocol;
+use super::text::{editable_name, header_name, header_value, method, nonzero, path_text};
 use crate::decode::{At, Findings};
-use crate::model::{self, Capture, CheckKind};
+use crate::files::{FileUse, Need};
+use crate::model::{self, Capture, CheckKind, HttpCheck, UpstreamProtocol};
 use crate::schema::{self, OutlierOnName};
 use ringway_health::{
     CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, SuccessRateParams,
@@ -29,7 +31,7 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
         },
         (None, None, Some(_)) => CheckKind::Tcp,
         (None, None, None) => {
-            findings.error(
+            findings.absent(
                 at.place,
                 "no_check",
                 "it does not say what to check",
@@ -68,6 +70,9 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             "a check may take longer than its interval: the next waits for it",
             "write a shorter `timeout`, or a longer `interval`",
         );
+    }
+    if let Some(tls) = section.tls.as_ref().filter(|at| at.value.verify.value) {
+        findings.names_file(tls.value.ca.as_ref(), FileUse::Authorities, Need::Serving);
     }
     Some(model::HealthCheck {
         params: CheckParams {
@@ -113,13 +118,21 @@ fn http_check(section: &schema::HttpCheckSection, findings: &mut Findings) -> Op
     if expect.is_empty() {
         expect.push((200, 399));
     }
-    let headers = section
-        .headers
-        .value
-        .iter()
-        .map(|header| (header_name(&header.value.name, findings), header_value(&header.value.value, findings)))
-        .collect();
-    let host = section.host.as_ref().map(|at| header_value(at, findings));
+    let mut host = section.host.as_ref().map(|at| header_value(at, findings));
+    let mut headers = Vec::new();
+    for header in section.headers.value.iter().map(|at| &at.value) {
+        let (name, value) = (editable_name(&header.name, findings), header_value(&header.value, findings));
+        if name != "host" {
+            headers.push((name, value));
+        } else if host.replace(value).is_some() {
+            findings.error(
+                header.name.place,
+                "two_hosts",
+                "a request has one `Host`, and another is said already",
+                "keep one of them; `host: ...` is the short form",
+            );
+        }
+    }
     let body = match (&section.body, &section.body_regex) {
         (Some(_), Some(at)) => {
             findings.error(at.place, "two_bodies", "`body` and `body_regex` exclude each other", "keep one of the two");
@@ -131,7 +144,9 @@ fn http_check(section: &schema::HttpCheckSection, findings: &mut Findings) -> Op
     };
     let weight_header = header_name(&section.weight_header, findings);
     let method = method(&section.method, findings);
-    Some(CheckKind::Http { method, path: path?, host, headers, expect, body, weight_header })
+    // Absent, the service's: see `as_the_traffic`.
+    let protocol = section.protocol.as_ref().map_or(UpstreamProtocol::Http1, |at| upstream_protocol(at.value));
+    Some(CheckKind::Http(HttpCheck { protocol, method, path: path?, host, headers, expect, body, weight_header }))
 }
 
 pub(super) fn status_range(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> {

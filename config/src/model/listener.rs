@@ -9,6 +9,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; unique.
     pub address: SocketAddr,
+    /// Where the file says so.
+    pub site: Site,
     /// Of an IPv6 address: it takes nothing of IPv4. `[::]` takes both without.
     pub v6_only: bool,
     /// What it speaks.

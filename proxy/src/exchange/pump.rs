@@ -86,6 +86,8 @@ pub(super) struct Exchange<'a> {
     upload: Upload,
     /// Whether the upload waits for the client rather than for the backend.
     starved: bool,
+    /// Whether anything of the request's body has been read here.
+    body_begun: bool,
     /// Whether bytes have moved up since that was last looked at.
     upload_moved: bool,
     upload_pace: Pace,
@@ -127,6 +129,7 @@ impl<'a> Exchange<'a> {
             chunks_sent: 0,
             upload: Upload::Sending,
             starved: false,
+            body_begun: false,
             upload_moved: false,
             upload_pace,
             answer: Vec::new(),

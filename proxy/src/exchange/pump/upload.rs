@@ -16,9 +16,9 @@ enum Source {
 }
 
 impl Exchange<'_> {
-    /// What is asked of a client that sends. Calls of gRPC may say little for long.
+    /// What is asked of a client that sends. Calls of gRPC may say little for long, and who has not begun may wait for a 100.
     fn reading_terms(&self) -> Terms {
-        Terms::of_reading(self.client_timeouts(), !self.request.grpc)
+        Terms::of_reading(self.client_timeouts(), self.body_begun && !self.request.grpc)
     }
 
     /// Moves the timer to where the upload's wait ends.
@@ -149,7 +149,7 @@ impl Exchange<'_> {
         match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.cells.received_bytes.add(count as u64);
-                self.upload_moved = true;
+                (self.upload_moved, self.body_begun) = (true, true);
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(_) => Err(TryError::Downstream(ProxyError::ClientClosed)),

@@ -581,3 +581,67 @@ fn connections_are_counted_for_the_client_that_a_proxy_header_names() {
     drop(many);
     wait_for("all to be gone", || (ringway.metric("ringway_downstream_connections") == 0.0).then_some(()));
 }
+
+#[test]
+fn floods_that_the_library_ends_are_counted_as_floods() {
+    let backend = Backend::custom(|mut stream, _| {
+        // Reads heads, and no body.
+        let _ = stream.read(&mut [0; 1024]);
+        std::thread::sleep(PATIENCE);
+    });
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let head = [&[0x83, 0x86, 0x84, 0x41, 1][..], b"a"].concat();
+    let start = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..]].concat();
+    // CONTINUATION without end, each of a byte of a field's value.
+    let begun = [&head[..], &[0x00, 1, b'x', 0x7f, 0xff, 0x7f]].concat();
+    let continued = [frame(1, 0, 1, &begun), frame(9, 0, 1, b"y").repeat(2_000)].concat();
+    // Data of a byte each.
+    let tiny = [frame(1, 4, 1, &head), frame(0, 0, 1, b"z").repeat(60_000)].concat();
+    for (reason, frames) in [("http2_continuation_flood", continued), ("http2_small_data_flood", tiny)] {
+        let mut stream = send(listen, &[&start[..], &frames].concat());
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        let line = format!("ringway_rejected_requests_total{{reason=\"{reason}\"}}");
+        wait_for(reason, || {
+            let text = get(ringway.admin, "/metrics")?.text();
+            text.lines().any(|found| found == format!("{line} 1")).then_some(())
+        });
+    }
+}
+
+#[test]
+fn handshakes_that_fail_are_counted_by_reason() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require("curl")) else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let listeners = format!(
+        "  - {{ name: web, address: \"{listen}\", service: s, tls: {{ min_version: \"1.3\", unknown_sni: reject, \
+         certificates: [ {} ] }} }}\n",
+        certificates.entry("one")
+    );
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let failed = |reason: &str| {
+        let line = format!("ringway_tls_handshake_errors_total{{reason=\"{reason}\"}} 1");
+        wait_for(reason, || get(ringway.admin, "/metrics")?.text().lines().any(|found| found == line).then_some(()));
+    };
+    let ask = |name: &str, more: &[&str]| {
+        let resolve = format!("{name}:{}:127.0.0.1", listen.port());
+        let url = format!("https://{name}:{}/", listen.port());
+        let arguments = ["-sS", "--max-time", "10", "--resolve", &resolve, &url];
+        assert!(!output("curl", &[&arguments[..], more].concat()).status.success());
+    };
+    ask("one.test", &[]);
+    failed("alert_unknown_ca");
+    ask("one.test", &["-k", "--tls-max", "1.2"]);
+    failed("protocol_version");
+    ask("other.test", &["-k"]);
+    failed("unknown_server_name");
+    let _ = raw(listen, b"\x16\x03\x01\x00\x05hello");
+    failed("malformed");
+    drop(send(listen, b"\x16\x03\x01"));
+    failed("closed");
+    assert_eq!(ringway.metric("ringway_rejected_requests_total{reason=\"tls_handshake\"}"), 5.0);
+}

@@ -5,10 +5,11 @@ use crate::http::{self, Client, Peer};
 use crate::proxyproto;
 use crate::stream::Stream;
 use crate::timer::Timer;
-use crate::tls::ServerTls;
+use crate::tls::{self, ServerTls};
 use crate::worker::{OpenConnection, View};
 use crate::{forwarded, h2down, tcp};
 use ringway_config::model::Protocol;
+use ringway_telemetry::catalogue;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -66,7 +67,8 @@ pub(crate) async fn serve(
         }
         stream = match has_tls {
             None => Stream::Plain(tcp),
-            Some(tls) => match handshake(&open, tcp, tls, (&timer, hello_time), &config.protocol).await {
+            Some(tls) => match handshake((&open, peer.address), tcp, tls, (&timer, hello_time), &config.protocol).await
+            {
                 Some(secured) => {
                     peer.take_session(&secured, tls);
                     Stream::Server(Box::new(secured))
@@ -97,7 +99,7 @@ pub(crate) async fn serve(
 
 /// The TLS handshake. A client that speaks HTTP to a TLS port is told so.
 async fn handshake(
-    open: &OpenConnection,
+    (open, client): (&OpenConnection, SocketAddr),
     mut tcp: TcpStream,
     tls: &ServerTls,
     (timer, time): (&Timer, Duration),
@@ -133,15 +135,27 @@ async fn handshake(
     }
     let mut accepting = pin!(tokio_rustls::TlsAcceptor::from(tls.config.clone()).accept(tcp));
     let result = poll_fn(|context| match accepting.as_mut().poll(context) {
-        Poll::Ready(result) => Poll::Ready(result.ok()),
-        Poll::Pending if timer.poll_fired(context) => Poll::Ready(None),
+        Poll::Ready(result) => Poll::Ready(result),
+        Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
         Poll::Pending => Poll::Pending,
     })
     .await;
-    if result.is_none() {
-        open.worker.shared.cells.error("", "tls_handshake");
+    match result {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            handshake_failed(open, client, &error);
+            None
+        }
     }
-    result
+}
+
+/// Counts a handshake that has failed, by reason. Who has failed is told in the log, for who looks for one client's trouble.
+fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::Error) {
+    let timed_out = error.kind() == std::io::ErrorKind::TimedOut && error.get_ref().is_none();
+    let reason = if timed_out { "timeout" } else { tls::handshake_failure(error) };
+    open.worker.shared.cells.error("", "tls_handshake");
+    metrics::counter!(catalogue::TLS_HANDSHAKE_ERRORS.name, "reason" => reason).increment(1);
+    tracing::debug!(%client, listener = %open.gate.name(), reason, %error, "TLS handshake failed");
 }
 
 /// Ends a connection that nothing can be made of, with what can be written without waiting.

@@ -147,7 +147,14 @@ pub(crate) async fn serve(
                 activity.timer.set(CLOSE_TIME);
             }
         });
-        let Some(Ok((request, respond))) = accepted.await else { break };
+        let (request, respond) = match accepted.await {
+            Some(Ok(accepted)) => accepted,
+            Some(Err(error)) => {
+                count_flood(&worker, &watch, &error, &mut flooded);
+                break;
+            }
+            None => break,
+        };
         asked = true;
         activity.streams.set(activity.streams.get() + 1);
         activity.turns.set(activity.turns.get() + 1);
@@ -164,19 +171,29 @@ pub(crate) async fn serve(
             &view,
             listener,
         );
-        worker.streams.serve(Job { client, stream, _active: active });
+        worker.streams.serve(&worker, Job { client, stream, _active: active });
     }
     // Streams that are still open end by themselves; the connection is driven until then, and a moment longer.
     activity.idle.set(CLOSE_TIME);
     activity.timer.set(CLOSE_TIME);
     poll_fn(|context| {
-        if connection.poll_closed(context).is_ready() {
+        if let Poll::Ready(closed) = connection.poll_closed(context) {
+            if let Err(error) = closed {
+                count_flood(&worker, &watch, &error, &mut flooded);
+            }
             return Poll::Ready(());
         }
         let fired = activity.timer.poll_fired(context);
         if fired && activity.streams.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+/// Counts a flood that the library has found by itself, and ended the connection for: once, and never ours beside it.
+fn count_flood(worker: &Worker, watch: &RefCell<Watch>, error: &h2::Error, flooded: &mut bool) {
+    if let Some(reason) = watch.borrow().library_flood(error).filter(|_| !std::mem::replace(flooded, true)) {
+        worker.shared.cells.error("", reason);
+    }
 }
 
 /// A stream to be served.
@@ -202,7 +219,7 @@ struct StreamTask {
 const TASKS_KEPT: usize = 256;
 
 impl StreamTasks {
-    fn serve(&self, job: Job) {
+    fn serve(&self, worker: &Worker, job: Job) {
         let idle = self.0.borrow_mut().pop();
         if let Some(task) = idle {
             *task.job.borrow_mut() = Some(job);
@@ -210,7 +227,7 @@ impl StreamTasks {
             return;
         }
         let task = Rc::new(StreamTask { job: RefCell::new(Some(job)), wake: Notify::new() });
-        tokio::task::spawn_local(run_streams(Rc::clone(&self.0), task));
+        worker.spawn("a stream of HTTP/2", run_streams(Rc::clone(&self.0), task));
     }
 
     /// Lets go of half of those that wait.

@@ -71,6 +71,8 @@ pub(crate) struct Watch {
     counts: Counts,
     /// Why the connection is to end, once that is so: a name for metrics.
     flood: Option<&'static str>,
+    /// The same, where the library has told the peer.
+    library_flood: Option<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +94,7 @@ impl Watch {
     /// `preface_bytes` come before the peer's first frame.
     pub(crate) fn new(preface_bytes: usize) -> Self {
         let incoming = Scanner { skip: preface_bytes, ..Scanner::default() };
-        Self { incoming, outgoing: Scanner::default(), counts: Counts::default(), flood: None }
+        Self { incoming, outgoing: Scanner::default(), counts: Counts::default(), flood: None, library_flood: None }
     }
 
     /// The peer has sent this.
@@ -108,11 +110,22 @@ impl Watch {
     /// The peer was sent this.
     pub(crate) fn handle_written(&mut self, bytes: &[u8]) {
         let allowed = &mut self.counts.allowed;
+        let mut goes_away = false;
         self.outgoing.scan(bytes, |frame| {
             if frame.kind == 0 && frame.length > 0 {
                 *allowed = (*allowed + ALLOWED_PER_DATA).min(ALLOWED_MAX);
             }
+            goes_away |= frame.kind == 7;
         });
+        if goes_away {
+            self.library_flood = said(bytes).or(self.library_flood);
+        }
+    }
+
+    /// The flood for which the library has ended the connection with this error, if it was one.
+    pub(crate) fn library_flood(&self, error: &h2::Error) -> Option<&'static str> {
+        let calms = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+        (error.is_library() && error.is_go_away() && calms).then(|| self.library_flood.unwrap_or("http2_other_flood"))
     }
 
     /// The peer has sent a request that only we find malformed.
@@ -127,6 +140,22 @@ impl Watch {
     pub(crate) fn flood(&self) -> Option<&'static str> {
         self.flood
     }
+}
+
+/// What the library says in its GOAWAY of a flood that it has found by itself, and the flood's name for metrics.
+const SAID: [(&[u8], &str); 5] = [
+    (b"too_many_resets", "http2_reset_flood"),
+    (b"too_many_internal_resets", "http2_malformed_flood"),
+    (b"too_many_continuations", "http2_continuation_flood"),
+    (b"header_list_way_too_large", "http2_head_flood"),
+    (b"too_many_data_frames", "http2_small_data_flood"),
+];
+
+/// The flood that a GOAWAY among what is written tells of: its error code, and then the words (RFC 9113, 6.8).
+fn said(written: &[u8]) -> Option<&'static str> {
+    let code = u32::from(h2::Reason::ENHANCE_YOUR_CALM).to_be_bytes();
+    let mut after = memchr::memmem::find_iter(written, &code).map(|at| &written[at + code.len()..]);
+    after.find_map(|rest| SAID.iter().find(|(words, _)| rest.starts_with(words)).map(|(_, name)| *name))
 }
 
 impl Counts {

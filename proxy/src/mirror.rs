@@ -44,7 +44,11 @@ pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
     let (view, method) = (Rc::clone(&request.view), request.method);
     let hash = request.hash.unwrap_or_else(|| worker.random());
     let bytes = request.out.clone();
-    tokio::task::spawn_local(async move { run(&copying.0, &view, mirror.service, hash, &bytes, method).await });
+    let copy = async move { run(&copying.0, &view, mirror.service, hash, &bytes, method).await };
+    worker.spawn("a copy of a request", async move {
+        // Nobody waits for what came of it.
+        let _ = copy.await;
+    });
 }
 
 async fn run(

@@ -204,6 +204,54 @@ impl ServerTls {
     }
 }
 
+/// Why a client's handshake failed: a name for metrics, of a bounded set. Whose fault it is can mostly be told from it.
+pub(crate) fn handshake_failure(error: &std::io::Error) -> &'static str {
+    use rustls::{AlertDescription as Alert, CertificateError, Error, PeerIncompatible};
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => "closed",
+            std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => "reset",
+            _ => "io",
+        };
+    };
+    match error {
+        Error::AlertReceived(alert) => match alert {
+            Alert::UnknownCA => "alert_unknown_ca",
+            Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnsupportedCertificate => {
+                "alert_bad_certificate"
+            }
+            Alert::CertificateExpired | Alert::CertificateRevoked => "alert_certificate_expired",
+            Alert::ProtocolVersion => "alert_protocol_version",
+            Alert::HandshakeFailure => "alert_handshake_failure",
+            Alert::CloseNotify | Alert::UserCanceled => "closed",
+            _ => "alert_other",
+        },
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => "protocol_version",
+        Error::PeerIncompatible(_) => "nothing_in_common",
+        Error::NoApplicationProtocol => "no_application_protocol",
+        Error::NoCertificatesPresented => "no_client_certificate",
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "client_certificate_expired"
+        }
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => "client_certificate_unknown_issuer",
+        Error::InvalidCertificate(_) => "client_certificate_invalid",
+        // The library's word for a name that no certificate has.
+        Error::General(text) if text.starts_with("no server certificate chain resolved") => "unknown_server_name",
+        Error::InvalidMessage(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerMisbehaved(_)
+        | Error::DecryptError
+        | Error::PeerSentOversizedRecord => "malformed",
+        _ => "other",
+    }
+}
+
 /// SHA-256 of a certificate, in hex digits.
 pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     use std::fmt::Write as _;

@@ -368,7 +368,7 @@ impl Front {
         let hash = found.map(|found| found.hash);
         let (view, at) = (Rc::clone(view), Instant::now());
         let started = Started { open, view, service, guard, _admission: admission, selection, hash, at };
-        tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));
+        self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
     }
 }

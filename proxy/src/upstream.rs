@@ -174,7 +174,8 @@ impl Reach<'_> {
             let mut opened = pin!(shared.opened());
             if let Some(opening) = shared.open() {
                 let (worker, service) = (Rc::clone(self.worker), Arc::clone(&self.service.service));
-                tokio::task::spawn_local(open_shared(worker, service, self.slot, Rc::clone(upstream), opening));
+                let opens = open_shared(worker, service, self.slot, Rc::clone(upstream), opening);
+                self.worker.spawn("the opening of a shared connection", opens);
             }
             let result = poll_fn(|context| match opened.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(Ok(())),
@@ -213,7 +214,7 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
         let counted = count(&service, slot, &upstream)?;
         // No PROXY header goes to what is shared: the configuration sees to that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
-        let beginning = h2up::Connection::begin(stream, counted, &worker.timers, service.config.keepalive);
+        let beginning = h2up::Connection::begin(stream, counted, &worker, service.config.keepalive);
         let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
         // One that takes no streams is of no use: whoever waits is better off elsewhere.
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 mod crew;
 mod gate;
 mod seat;
+mod tasks;
 
 pub(crate) use crew::Crew;
 pub(crate) use gate::{Gate, GateKey, GateKind, Listening, OpenConnection};
@@ -605,5 +606,5 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: to
         }
         return;
     }
-    drop(tokio::task::spawn_local(front::serve(open, stream, peer, view, listener)));
+    worker.spawn("a connection", front::serve(open, stream, peer, view, listener));
 }

@@ -8,6 +8,7 @@ use crate::h2watch::Scanner;
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer, Timers};
 use crate::upstream::ConnectionSlot;
+use crate::worker::Worker;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Ping, PingPong};
@@ -49,9 +50,10 @@ impl Connection {
     pub(crate) async fn begin(
         stream: Stream,
         slot: ConnectionSlot,
-        timers: &Rc<Timers>,
+        worker: &Worker,
         keepalive: Keepalive,
     ) -> io::Result<Rc<Self>> {
+        let timers = &worker.timers;
         let secure = matches!(stream, Stream::Client(_));
         let line = Rc::new(Line::new(timers, keepalive));
         let io = Heard { stream, line: Rc::clone(&line), frames: Scanner::default() };
@@ -69,7 +71,7 @@ impl Connection {
         let timer = timers.timer();
         let mut driver =
             Driver { connection, line: Rc::clone(&line), ping, timer, phase: Phase::Rest, pinging: false, heard: 0 };
-        tokio::task::spawn_local(async move {
+        worker.spawn("a shared connection to a backend", async move {
             let _slot = slot;
             // Its streams are told of the end.
             poll_fn(|context| driver.poll(context)).await;

@@ -160,10 +160,6 @@ impl Drop for OpenConnection {
         if let Some(place) = self.place.take() {
             worker.shared.per_ip.leave(place);
         }
-        if std::thread::panicking() {
-            worker.cells.panics.increment();
-            tracing::error!(listener = %self.gate.name(), "a connection ended by a panic: this is a bug");
-        }
         worker.open.set(worker.open.get() - 1);
         worker.cells.connections.subtract(1);
         if worker.open.get() == 0 {

@@ -705,6 +705,7 @@ fn certificates_come_from_the_control_plane() {
         (with("web", &nobody).replace(path_text(stored.path()), path_text(elsewhere.path())), "start when it answers"),
     ] {
         let file = cluster.write("own.yaml", &text.replace("ADMIN", "\"127.0.0.1:0\""));
+        assert!(ringway(&["check", &file]).status.success(), "only the control plane can say whether it is there");
         let ended = ringway(&["run", "--config", &file]);
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(ended.status.code() == Some(2) && said.contains(told), "{said}");

@@ -97,6 +97,10 @@ impl Findings {
     }
 
     pub(crate) fn names_pair(&mut self, certificate: &At<String>, key: &At<String>, need: Need) {
+        // What the control plane has is no file yet.
+        if [certificate, key].iter().any(|at| at.value.starts_with(crate::fleet::REFERENCE)) {
+            return;
+        }
         let (certificate, key) = (NamedFile::new(certificate), NamedFile::new(key));
         self.names(FileUse::Pair { certificate, key }, need);
     }

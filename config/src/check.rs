@@ -374,7 +374,7 @@ fn listener_tls(
         client: section.client.as_ref().map(|at| model::ClientCertificates {
             ca: at.value.ca.value.clone().into(),
             required: at.value.certificate.value == schema::ClientCertificateName::Required,
-            header: header_name(&at.value.header, findings),
+            header: text::editable_name(&at.value.header, findings),
         }),
     })
 }

@@ -118,9 +118,7 @@ pub struct H2 {
 }
 
 /// What a listener speaks.
-#[allow(clippy::large_enum_variant, reason = "one a listener, which lives as long as its configuration")]
 #[derive(Debug, Clone, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "one of each listener, which nobody moves")]
 pub enum Protocol {
     /// HTTP/1.1, routed request by request.
     Http(HttpListener),

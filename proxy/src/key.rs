@@ -292,6 +292,7 @@ mod tests {
         assert_eq!(key(&[both()], Some("a.test")).as_deref(), Some("a.test\x00192.0.2.0"));
         assert_eq!(key(&[both()], None), None);
         assert_eq!(key(&[both(), address()], Some("")).as_deref(), Some("192.0.2.0"));
+        assert_eq!(key(&[KeySource::Sni], Some("a.test.")).as_deref(), Some("a.test"));
         // Nothing that only a request has, not even the path that every request has.
         let regex = KeySource::Regex(
             Box::new(KeySource::Path { depth: 0 }),

@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-/// Descriptors kept for others than the data path, at least and at most; between, an eighth of the limit.
+/// Descriptors kept for others than the data path, at least and at most; between, an eighth of the limit. Never more than a quarter
+/// of what the process does not need for itself: under the smallest limits, some clients are to be served still.
 const RESERVE_MIN: usize = 8;
 const RESERVE_MAX: usize = 128;
+const RESERVE_LEAST: usize = 2;
 /// Descriptors that a proxied connection takes: the client's, and the backend's.
 pub(crate) const PER_CONNECTION: usize = 2;
 /// Time between two lines about the same.
@@ -192,7 +194,7 @@ impl Shortage {
 
     fn ceiling(&self, rank: Rank) -> usize {
         let limit = self.limit();
-        let reserve = reserve(limit);
+        let reserve = self.reserve(limit);
         limit.saturating_sub(match rank {
             Rank::Client => reserve + reserve / 2,
             Rank::Upstream => reserve,
@@ -200,9 +202,14 @@ impl Shortage {
         })
     }
 
+    fn reserve(&self, limit: usize) -> usize {
+        let spare = limit.saturating_sub(self.idle_use.load(Relaxed));
+        (limit / 8).clamp(RESERVE_MIN, RESERVE_MAX).min(spare / 4).max(RESERVE_LEAST)
+    }
+
     /// Connections that may be open to the admin listener at once: they leave some of the reserve to checks and files.
     pub(crate) fn admin_connections_max(&self, most: usize) -> usize {
-        (reserve(self.limit()) / 2).clamp(1, most)
+        (self.reserve(self.limit()) / 2).clamp(1, most)
     }
 
     /// Client connections that the limit on descriptors bears, each with one to a backend.
@@ -277,10 +284,6 @@ impl Shortage {
     }
 }
 
-fn reserve(limit: usize) -> usize {
-    (limit / 8).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,6 +320,11 @@ mod tests {
             assert!(client < upstream && upstream < check && check < limit, "{limit}: {client} {upstream} {check}");
             assert!(shortage.connections_max() >= 1 && shortage.admin_connections_max(64) >= 1);
         }
+        // A process that needs nearly all for itself still serves somebody.
+        shortage.limit.store(60, Relaxed);
+        shortage.idle_use.store(50, Relaxed);
+        assert!(shortage.ceiling(Rank::Client) > 54, "{}", shortage.ceiling(Rank::Client));
+        assert_eq!(shortage.connections_max(), 3);
     }
 
     #[test]

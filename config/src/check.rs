@@ -7,11 +7,12 @@ mod cookies;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
+mod layer4;
 mod service;
 mod text;
 
 use crate::decode::{At, Findings};
-use crate::diagnostic::closest;
+use crate::diagnostic::{Site, closest};
 use crate::files::{FileUse, Need};
 use crate::model::{self, HostMatch, PathMatch, Protocol};
 use crate::schema::{self, ProtocolName};
@@ -38,6 +39,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
+    layer4::check(root, &listeners, findings);
     let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;
@@ -117,7 +119,7 @@ fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
         }
     }
     let hosts = admin.hosts.value.iter().map(|host| host.value.to_ascii_lowercase()).collect();
-    admin.enabled.value.then_some(model::Admin { address, hosts })
+    admin.enabled.value.then(|| model::Admin { address, hosts, site: Site::at(admin.address.place) })
 }
 
 fn access_log(section: &schema::AccessLogSection, findings: &mut Findings) -> model::AccessLog {
@@ -188,7 +190,7 @@ fn v6_only(section: &schema::ListenerSection, root: &schema::Root, findings: &mu
     let Ok(address) = section.address.value.parse::<SocketAddr>() else { return false };
     let takes_both = address.is_ipv6() && address.ip().is_unspecified();
     if let Some(said) = &section.v6_only {
-        if !takes_both && !(said.value && address.is_ipv6()) {
+        if !(takes_both || (said.value && address.is_ipv6())) {
             findings.error(
                 said.place,
                 "bad_v6_only",
@@ -244,6 +246,7 @@ fn listener_model(
     Some(model::Listener {
         name: section.name.value.clone(),
         address: address?,
+        site: Site::at(section.address.place),
         v6_only,
         protocol,
         tls,

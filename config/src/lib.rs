@@ -18,7 +18,7 @@ mod schema;
 
 pub use decode::parse_duration;
 use decode::{Decode, Findings};
-pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
 pub use diff::{Diff, diff};
 pub use env::Lookup;
 pub use files::{FileUse, Named, NamedFile, Need};
@@ -71,7 +71,8 @@ fn finish(
     list.dedup();
     list.iter_mut().for_each(|finding| finding.locate(texts));
     match config {
-        Some(config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
+        Some(mut config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
+            config.sites().for_each(|site| site.locate(texts));
             Ok(Loaded { config, warnings: list, files })
         }
         _ => Err(Diagnostics(list)),

@@ -15,6 +15,7 @@ pub use listener::*;
 pub use route::*;
 pub use service::*;
 
+use crate::diagnostic::Site;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -51,6 +52,11 @@ pub struct Config {
 }
 
 impl Config {
+    pub(crate) fn sites(&mut self) -> impl Iterator<Item = &mut Site> {
+        let admin = self.admin.iter_mut().map(|admin| &mut admin.site);
+        admin.chain(self.listeners.iter_mut().map(|listener| &mut listener.site))
+    }
+
     /// The files that it names and whose content matters: certificates, keys, authorities.
     #[must_use]
     pub fn files(&self) -> Vec<&std::path::Path> {
@@ -148,6 +154,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// Names under which it is asked; lower case.
     pub hosts: Vec<String>,
+    /// Where the file says so.
+    pub site: Site,
 }
 
 /// What concerns the process as a whole.

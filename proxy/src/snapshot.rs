@@ -228,6 +228,8 @@ impl Service {
     fn write_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
         for backend in &self.backends {
             if let Some(share) = health.share(&backend.config.id) {
+                // First: who gets a share in panic is not to be taken for one that is up.
+                backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
                 backend.state.load.set_lifecycle(share);
                 backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
             }

@@ -30,7 +30,7 @@ impl LastReload {
             }
             Err(error) => {
                 value["error"] = json!(error.to_string());
-                if let ReloadError::Invalid(diagnostics) = error {
+                if let ReloadError::Invalid(diagnostics) | ReloadError::Bind(diagnostics) = error {
                     value["diagnostics"] = json!(diagnostics);
                 }
             }

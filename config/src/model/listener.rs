@@ -9,6 +9,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; unique.
     pub address: SocketAddr,
+    /// Where the file says so.
+    pub site: Site,
     /// Of an IPv6 address: it takes nothing of IPv4. `[::]` takes both without.
     pub v6_only: bool,
     /// What it speaks.
@@ -116,6 +118,7 @@ pub struct H2 {
 }
 
 /// What a listener speaks.
+#[allow(clippy::large_enum_variant, reason = "one a listener, which lives as long as its configuration")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Protocol {
     /// HTTP/1.1, routed request by request.

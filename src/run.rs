@@ -30,6 +30,13 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         for warning in &loaded.warnings {
             tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
         }
+        if let Some(name) = loaded.config.awaited_certificate() {
+            let known = if fleet.is_some() { "has not said it" } else { "is not followed: `control` names no members" };
+            anyhow::bail!(
+                "certificate {name:?} (`control:{name}`) is the control plane's, which {known}, and nothing of it is stored here: \
+                 start when it answers, or write the path of a file"
+            );
+        }
         let proxy = Proxy::start(loaded.config, source, Metrics::install()).await?;
         if let Some(fleet) = &fleet {
             let shown = Arc::clone(fleet);

@@ -282,3 +282,48 @@ fn member_without_a_table_entry_is_the_last_resort_and_check_says_so() {
     let said = String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
     assert!(said.contains("no_table_entry") && said.contains("\"light\"") && said.contains("write `1601`"), "{said}");
 }
+
+#[test]
+fn wake_up_for_a_place_that_one_cannot_use_goes_to_who_can() {
+    let a = gated("a");
+    let open = Arc::new(Mutex::new(false));
+    let gate = Arc::clone(&open);
+    let b = Backend::custom(move |mut stream, _| {
+        while let Some((head, _)) = read_request(&mut stream) {
+            if head.starts_with("GET /drop ") {
+                return;
+            }
+            while !*gate.lock().unwrap() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb").is_err() {
+                return;
+            }
+        }
+    });
+    let listen = free_address();
+    let service = "balance: { policy: first, bounded_load: { all_full: queue, queue: { timeout: 120s } } }\n\
+                   retry: { on: [ reset ], attempts: 3, budget_min: 10 }\ntimeouts: { response: 120s }";
+    let config = simple(listen, service, &[("a", a.backend.address), ("b", b.address)])
+        .replace("      - { id:", "      - { requests_max: 1, id:");
+    let ringway = Ringway::start(&config);
+    let get =
+        |path: &str| send(listen, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
+    let waiting = |count: u64| (ringway.status()["services"][0]["waiting"] == count).then_some(());
+    let mut on_a = get("/");
+    wait_for("one on a", || (on(&ringway, "a") == 1).then_some(()));
+    // It has been to b, and waits for a alone.
+    let mut tried = get("/drop");
+    wait_for("it to wait", || waiting(1));
+    let mut on_b = get("/");
+    wait_for("one on b", || (on(&ringway, "b") == 1).then_some(()));
+    let mut other = get("/");
+    wait_for("another to wait", || waiting(2));
+    *open.lock().unwrap() = true;
+    assert_eq!(read_answer(&mut on_b, true).unwrap().text(), "b");
+    assert_eq!(read_answer(&mut other, true).unwrap().text(), "b");
+    wait_for("the first to wait on", || waiting(1));
+    *a.open.lock().unwrap() = true;
+    assert_eq!(read_answer(&mut on_a, true).unwrap().text(), "a");
+    assert_eq!(read_answer(&mut tried, true).unwrap().text(), "a");
+}

@@ -118,10 +118,11 @@ fn a_client_that_leaves_the_queue_frees_its_place_there() {
 
 #[test]
 fn a_client_that_leaves_between_two_tries_or_while_one_connects_is_noticed() {
-    // Between two tries.
+    // Between two tries, of which the first was sent.
+    let rude = Backend::says(b"");
     let listen = free_address();
     let service = format!("retry: {{ backoff: 300s, attempts: 3 }}\noutlier: {{ consecutive_failures: 0 }}\n{LONG}");
-    let proxy = Logged::start(&simple(listen, &service, &[("a", free_address()), ("b", free_address())]));
+    let proxy = Logged::start(&simple(listen, &service, &[("a", rude.address), ("b", rude.address)]));
     let client = send(listen, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     wait_for("the first try", || (proxy.ringway.metric("ringway_retries_total{service=\"s\"}") == 1.0).then_some(()));
     drop(client);

@@ -672,13 +672,41 @@ fn certificates_come_from_the_control_plane() {
     let file = cluster.write("f.yaml", &format!("{}{listeners}", service(&[("a", backend.address)])));
     let out = cluster.control(&["apply", &file, "--yes"]);
     assert!(out.status.success(), "{}", out.error());
-    let subject = || {
-        let out = run("curl", &["-skv", "--max-time", "2", &format!("https://{tls}/")]);
+    let subject = |at: std::net::SocketAddr| {
+        let out = run("curl", &["-skv", "--max-time", "2", &format!("https://{at}/")]);
         let shown = out.error();
         shown.lines().find_map(|line| line.split_once("subject: CN=").map(|(_, name)| name.trim().to_owned()))
     };
-    wait_for("TLS", || (subject()? == "first").then_some(()));
+    wait_for("TLS", || (subject(tls)? == "first").then_some(()));
+    // A proxy's own file may name it as well.
+    let (own, stored) = (free_address(), tempfile::tempdir().unwrap());
+    let with = |name: &str, members: &[String]| {
+        format!(
+            "admin: {{ address: ADMIN }}\ncontrol: {{ proxy: p2, directory: {:?}, members: {members:?} }}\n\
+             listeners: [ {{ name: own, address: \"{own}\", service: s, tls: {{ certificates: [ {{ certificate: \"control:{name}\", key: \"control:{name}\" }} ] }} }} ]\n",
+            stored.path().join("stored")
+        )
+    };
+    // The fleet's listener is left to the first proxy.
+    let alone = format!("{}listeners: []\n", service(&[("a", backend.address)]));
+    assert!(cluster.control(&["apply", &cluster.write("alone.yaml", &alone), "--yes"]).status.success());
+    let second = Ringway::start(&with("web", &cluster.urls));
+    wait_for("TLS by its own file", || (subject(own)? == "first").then_some(()));
     make("second");
-    wait_for("the new certificate", || (subject()? == "second").then_some(()));
+    wait_for("the new certificate", || (subject(own)? == "second").then_some(()));
     assert_eq!(proxy.ringway.metric("ringway_topology_stuck "), 0.0);
+    assert_eq!(second.metric("ringway_topology_stuck "), 0.0);
+    drop(second);
+    // One that nobody has, or whom nobody can ask for it, is refused in words.
+    let nobody = [format!("http://{}", free_address())];
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (text, told) in [
+        (with("wbe", &cluster.urls), "the control plane has no certificate"),
+        (with("web", &nobody).replace(path_text(stored.path()), path_text(elsewhere.path())), "start when it answers"),
+    ] {
+        let file = cluster.write("own.yaml", &text.replace("ADMIN", "\"127.0.0.1:0\""));
+        let ended = ringway(&["run", "--config", &file]);
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.code() == Some(2) && said.contains(told), "{said}");
+    }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const OPERATIONS: &str = include_str!("../docs/operations.md");
+const FAILURE_MODES: &str = include_str!("../docs/failure-modes.md");
 
 /// Objects that only traffic of a certain kind brings about: listed in the documentation, and not looked for here.
 const RARE: [&str; 3] = ["services[].hot_keys[]", "services[].shadow", "last_reload.diagnostics[]"];
@@ -115,4 +116,49 @@ fn every_field_of_the_access_log_is_documented_and_no_other() {
     let (_, list) = section("Access log").split_once("One line a request:").unwrap();
     let documented: BTreeSet<&str> = quoted(list.split(". ").next().unwrap()).into_iter().collect();
     assert_eq!(documented, logged);
+}
+
+#[test]
+fn every_reason_is_documented_with_its_status() {
+    let source = include_str!("../proxy/src/error.rs");
+    let body = |function: &str| source.split_once(function).unwrap().1.split_once("\n    }\n").unwrap().0;
+    let reasons: Vec<&str> = body("pub fn reason(self)").split('"').skip(1).step_by(2).collect();
+    assert!(reasons.len() > 30, "{reasons:?}");
+    for reason in reasons {
+        assert!(FAILURE_MODES.contains(&format!("`{reason}`")), "docs/failure-modes.md lacks `{reason}`");
+    }
+}
+
+#[test]
+fn what_the_table_of_field_faults_names_is_there() {
+    let mut sources = String::new();
+    let mut directories = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap().flatten() {
+            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                directories.push(path);
+            } else if name.ends_with(".rs") {
+                sources.push_str(&std::fs::read_to_string(&path).unwrap());
+            } else if name.ends_with(".yaml") {
+                sources.push_str(&format!("fn {}(", name.trim_end_matches(".yaml")));
+            }
+        }
+    }
+    let field = include_str!("../docs/field.md");
+    let rows: Vec<&str> =
+        field.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).collect();
+    let numbers: BTreeSet<u32> =
+        rows.iter().map(|row| row[2..].split([' ', '|']).next().unwrap().parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=57).collect());
+    for row in rows {
+        let tests = row.split('|').nth(2).unwrap();
+        let named: Vec<&str> = quoted(tests).into_iter().filter(|name| name.contains('_')).collect();
+        let is_name =
+            |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        for name in named.into_iter().filter(is_name) {
+            let there = [format!("fn {name}("), format!("\"{name}\"")].iter().any(|text| sources.contains(text));
+            assert!(there, "there is no `{name}`: {row}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+use common::peers::*;
 use common::*;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -371,4 +372,160 @@ fn tls_checks_follow_their_files() {
     }
     state(&ringway, "good", "up");
     assert!(ringway.status()["generation"].as_u64().unwrap() > 1);
+}
+
+/// A backend that speaks HTTP/2 alone, and answers with status 200 and a body that ends, or does not. Notes what becomes of its
+/// connections.
+fn h2_only(body: &'static str, ends: bool) -> Backend {
+    use std::io::Read;
+    Backend::custom(move |mut stream, seen| {
+        let note = |text: String| seen.lock().unwrap().push(text);
+        let mut preface = [0; 24];
+        if stream.read_exact(&mut preface).is_err() || preface != *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
+            return note("no HTTP/2".to_owned());
+        }
+        let _ = stream.write_all(&frame(4, 0, 0, &[]));
+        loop {
+            let mut head = [0; 9];
+            match stream.read(&mut head[..1]) {
+                Ok(0) => return note("closed".to_owned()),
+                Ok(_) => {}
+                Err(_) => return note("reset".to_owned()),
+            }
+            stream.read_exact(&mut head[1..]).unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            stream.read_exact(&mut payload).unwrap();
+            let number = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+            match head[3] {
+                1 => {
+                    // `:status: 200` of HPACK's static table.
+                    let _ = stream.write_all(&frame(1, 4, 1, &[0x88]));
+                    let _ = stream.write_all(&frame(0, u8::from(ends), 1, body.as_bytes()));
+                }
+                3 => note(format!("stream reset {}", number(0))),
+                4 if head[4] & 1 == 0 => drop(stream.write_all(&frame(4, 1, 0, &[]))),
+                7 => note(format!("goaway {}", number(4))),
+                _ => {}
+            }
+        }
+    })
+}
+
+#[test]
+fn checks_speak_the_services_protocol_unless_they_are_told_otherwise() {
+    let (h2, http1) = (h2_only("fine", true), Backend::echo("http1"));
+    for (service, check, on_h2, on_http1) in [
+        ("h2", "http: {}", "up", "down"),
+        ("h2", "http: { body: fine }", "up", "down"),
+        ("h2", "http: { body: ill }", "down", "down"),
+        ("h2", "http: { protocol: http1 }", "down", "up"),
+        ("http1", "http: {}", "down", "up"),
+        ("http1", "http: { protocol: h2 }", "up", "down"),
+        ("h2", "tcp: {}", "up", "up"),
+    ] {
+        let service = format!(
+            "protocol: {service}\npanic_threshold: 0\n\
+             health: {{ {check}, interval: 100ms, rise: 1, fall: 1, initial: down }}"
+        );
+        let backends = [("h2", h2.address), ("http1", http1.address)];
+        let ringway = Ringway::start(&simple(free_address(), &service, &backends));
+        state(&ringway, "h2", on_h2);
+        state(&ringway, "http1", on_http1);
+    }
+}
+
+#[test]
+fn checks_over_tls_offer_the_services_protocol() {
+    let Some(certificates) = Certificates::new() else { return };
+    certificates.issue("a", "DNS:a.test", "2");
+    let (backend, tls) = (Backend::echo("a"), free_address());
+    // It speaks HTTP/2 alone, and ends the handshake with whoever does not offer that.
+    let _front = Ringway::start(&config(
+        &format!(
+            "  - {{ name: web, address: \"{tls}\", service: s, tls: {{ alpn: [ h2 ], certificates: [ {} ] }} }}",
+            certificates.entry("a")
+        ),
+        &service("s", "", &[("a", backend.address)]),
+    ));
+    for (protocol, expected) in [("h2", "up"), ("http1", "down")] {
+        let service = format!(
+            "protocol: {protocol}\ntls: {{ sni: a.test, ca: {:?} }}\npanic_threshold: 0\n\
+             health: {{ http: {{ host: a.test }}, interval: 100ms, rise: 1, fall: 1, initial: down }}",
+            certificates.text("ca.pem")
+        );
+        let ringway = Ringway::start(&simple(free_address(), &service, &[("b", tls)]));
+        state(&ringway, "b", expected);
+    }
+    assert!(backend.requests().iter().all(|head| head.contains("a.test")), "{:?}", backend.requests());
+}
+
+#[test]
+fn a_checks_own_fields_take_the_place_of_the_default_ones() {
+    let backend = Backend::echo("a");
+    let check = "http: { headers: [ { name: Host, value: own.internal }, { name: User-Agent, value: probe } ] }";
+    let ringway = checked(check, backend.address, backend.address);
+    state(&ringway, "good", "up");
+    let head = backend.requests()[0].to_ascii_lowercase();
+    for (name, value) in [("host", "own.internal"), ("user-agent", "probe"), ("connection", "close")] {
+        let lines: Vec<&str> = head.lines().filter(|line| line.starts_with(&format!("{name}:"))).collect();
+        assert_eq!(lines, [format!("{name}: {value}")]);
+    }
+}
+
+/// A backend whose response is as told, and which notes how its connections end.
+fn verbose(head: &'static str, body: Vec<u8>, closes: bool) -> Backend {
+    use std::io::Read;
+    Backend::custom(move |mut stream, seen| {
+        let _ = read_request(&mut stream);
+        let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        if closes {
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+        }
+        let end = sent.and_then(|()| stream.read(&mut [0]));
+        seen.lock().unwrap().push(format!("{:?}", end.map_err(|error| error.kind())));
+    })
+}
+
+#[test]
+fn checks_end_their_connections_without_a_reset_however_long_the_response() {
+    let body = vec![b'x'; 200_000];
+    let chunked = [&b"30d40\r\n"[..], &body, b"\r\n0\r\n\r\n"].concat();
+    let good = Backend::echo("good");
+    for (what, backend) in [
+        ("a length", verbose("HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n", body.clone(), false)),
+        ("chunks", verbose("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", chunked, false)),
+        ("until the end", verbose("HTTP/1.1 200 OK\r\n\r\n", body.clone(), true)),
+        ("a failure", verbose("HTTP/1.1 500 No\r\ncontent-length: 200000\r\n\r\n", body.clone(), false)),
+        ("unasked bytes", verbose("HTTP/1.1 204 No Content\r\n\r\n", body, false)),
+    ] {
+        for check in ["http: {}", "http: { body: \"y\" }", "tcp: {}"] {
+            // The first byte of a TCP backend's is never asked for.
+            if check == "tcp: {}" && what != "a length" {
+                continue;
+            }
+            let before = backend.requests().len();
+            let ringway = checked(check, good.address, backend.address);
+            wait_for("three checks", || (backend.requests().len() >= before + 3).then_some(()));
+            drop(ringway);
+            let ends: Vec<String> = backend.requests()[before..before + 3].to_vec();
+            assert_eq!(ends, ["Ok(0)", "Ok(0)", "Ok(0)"], "{what}, {check}");
+        }
+    }
+}
+
+#[test]
+fn checks_over_http2_cancel_what_they_do_not_wait_for_and_say_goodbye() {
+    let (long, whole) = (h2_only("and so on", false), h2_only("fine", true));
+    let service = "protocol: h2\nhealth: { http: {}, interval: 100ms, rise: 1, fall: 1, initial: down }";
+    let ringway = Ringway::start(&simple(free_address(), service, &[("long", long.address), ("whole", whole.address)]));
+    state(&ringway, "long", "up");
+    state(&ringway, "whole", "up");
+    wait_for("three ends", || {
+        let ends = |backend: &Backend| backend.requests().iter().filter(|end| *end == "closed").count();
+        (ends(&long) >= 3 && ends(&whole) >= 3).then_some(())
+    });
+    // 8 is CANCEL.
+    assert_eq!(long.requests()[..3], ["stream reset 8", "goaway 0", "closed"]);
+    assert_eq!(whole.requests()[..2], ["goaway 0", "closed"]);
+    assert!(!long.requests().iter().chain(&whole.requests()).any(|end| end == "reset"));
 }

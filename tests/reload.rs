@@ -361,3 +361,34 @@ fn a_listener_that_is_renamed_or_speaks_something_else_refuses_nobody() {
     }
     assert!(total > 0);
 }
+
+#[test]
+fn backends_that_move_all_at_once_keep_their_counters_and_lose_their_connections() {
+    let (old, new): (Vec<Backend>, Vec<Backend>) =
+        (0..3).map(|index| (Backend::echo(&format!("old{index}")), Backend::echo(&format!("new{index}")))).unzip();
+    let listen = free_address();
+    let list = |fleet: &[Backend]| -> Vec<(String, SocketAddr)> {
+        fleet.iter().enumerate().map(|(index, backend)| (format!("b{index}"), backend.address)).collect()
+    };
+    let config = |fleet: &[Backend]| {
+        let list = list(fleet);
+        let named: Vec<(&str, SocketAddr)> = list.iter().map(|(id, address)| (id.as_str(), *address)).collect();
+        simple(listen, "balance: { policy: round_robin }", &named).replace("workers: 2", "workers: 1")
+    };
+    let ringway = Ringway::start(&config(&old));
+    let six = |begin: &str| {
+        for _ in 0..6 {
+            assert!(get(listen, "/").unwrap().text().starts_with(begin));
+        }
+    };
+    six("old");
+    ringway.reconfigure(&config(&new));
+    six("new");
+    for index in 0..3 {
+        let line = format!("ringway_backend_requests_total{{service=\"s\",backend=\"b{index}\"}}");
+        assert_eq!(ringway.metric(&line), 4.0, "{line}");
+    }
+    wait_for("idle connections of before to be closed", || {
+        (ringway.metric("ringway_upstream_idle_connections") == 3.0).then_some(())
+    });
+}

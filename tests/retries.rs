@@ -195,7 +195,7 @@ fn no_wait_goes_past_the_deadline() {
     let queue = "balance: { bounded_load: { all_full: queue, queue: { timeout: 300s } } }\ntimeouts: { response: 300s, request: 1s }";
     let backoff = "retry: { backoff: 300s }\ntimeouts: { request: 1s }";
     let held_route = "routes: [ { match: { path: /held }, service: s, timeout: 300s }, { service: s } ] }";
-    for (service, backend) in [(backoff, free_address()), (queue, silent.address)] {
+    for (service, backend) in [(backoff, Backend::says(b"").address), (queue, silent.address)] {
         let listen = free_address();
         let config = simple(listen, service, &[("a", backend), ("b", backend)]).replace("service: s }", held_route);
         let ringway = Ringway::start(&config.replace("{ id:", "{ requests_max: 1, id:"));

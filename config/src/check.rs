@@ -119,7 +119,7 @@ fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
         }
     }
     let hosts = admin.hosts.value.iter().map(|host| host.value.to_ascii_lowercase()).collect();
-    admin.enabled.value.then(|| model::Admin { address, hosts, site: Site::at(admin.address.place) })
+    admin.enabled.value.then_some(model::Admin { address, site: Site::at(admin.address.place), hosts })
 }
 
 fn access_log(section: &schema::AccessLogSection, findings: &mut Findings) -> model::AccessLog {
@@ -374,7 +374,7 @@ fn listener_tls(
         client: section.client.as_ref().map(|at| model::ClientCertificates {
             ca: at.value.ca.value.clone().into(),
             required: at.value.certificate.value == schema::ClientCertificateName::Required,
-            header: header_name(&at.value.header, findings),
+            header: text::editable_name(&at.value.header, findings),
         }),
     })
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What stands before a certificate's name where a path to a file would stand.
-const REFERENCE: &str = "control:";
+pub(crate) const REFERENCE: &str = "control:";
 
 /// A text of the fleet's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,7 @@ impl FleetConfig {
 /// Puts the fleet's part into a file's tree.
 pub(crate) fn merge(root: &mut Node, fleet: &FleetConfig, findings: &mut Findings) {
     let Value::Map(entries) = &mut root.value else { return };
+    entries.iter_mut().filter(|entry| entry.0 != "control").for_each(|(_, _, value)| refer(value, fleet, findings));
     for list in ["listeners", "services"] {
         if !entries.iter().any(|entry| entry.0 == list) {
             entries.push((list.to_owned(), root.place, Node::new(Value::List(Vec::new()), root.place)));
@@ -73,6 +74,7 @@ pub(crate) fn merge(root: &mut Node, fleet: &FleetConfig, findings: &mut Finding
     }
     for (index, text) in fleet.texts().enumerate() {
         let Some(mut tree) = parse(text, index + 1, findings) else { continue };
+        check_references(&tree, true, findings);
         refer(&mut tree, fleet, findings);
         if index < fleet.documents.len() {
             document(root, tree, findings);
@@ -270,6 +272,41 @@ fn overlay(node: &mut Node, backend: &FleetBackend) {
         let Some(value) = value else { continue };
         entries.retain(|entry| entry.0 != name);
         entries.push((name.to_owned(), place, Node::new(value, place)));
+    }
+}
+
+/// Finds `control:NAME` where it cannot stand: for other things than certificates and keys, in what says how the control plane is
+/// found, and in a file that knows of none.
+pub(crate) fn check_references(root: &Node, has_control: bool, findings: &mut Findings) {
+    let Value::Map(entries) = &root.value else { return };
+    for (name, _, value) in entries {
+        let no_place = match name.as_str() {
+            "control" => Some("it says how the control plane is found, which must be known before"),
+            _ if !has_control => Some("this file has no section `control`"),
+            _ => None,
+        };
+        check_reference(value, name, no_place, findings);
+    }
+}
+
+fn check_reference(node: &Node, name: &str, no_place: Option<&str>, findings: &mut Findings) {
+    match &node.value {
+        Value::List(items) => items.iter().for_each(|item| check_reference(item, name, no_place, findings)),
+        Value::Map(entries) => {
+            entries.iter().for_each(|(name, _, value)| check_reference(value, name, no_place, findings));
+        }
+        Value::Text(text) if text.starts_with(REFERENCE) => {
+            let why = match name {
+                "certificate" | "key" => no_place,
+                "ca" | "ocsp" => Some("the control plane keeps certificates and their keys, nothing else"),
+                _ => None,
+            };
+            if let Some(why) = why {
+                let message = format!("`{text}` would be of the control plane's, and cannot stand here: {why}");
+                findings.error(node.place, "bad_reference", message, "write the path of a file");
+            }
+        }
+        _ => {}
     }
 }
 

@@ -94,6 +94,7 @@ fn read(text: &str, environment: Lookup<'_>, findings: &mut Findings) -> Option<
         return None;
     }
     env::substitute(&mut root, environment, findings);
+    fleet::check_references(&root, root.entry("control").is_some(), findings);
     Some(root)
 }
 

@@ -80,8 +80,25 @@ impl Config {
             let check = service.health.as_ref().and_then(|health| health.tls.as_ref());
             files.extend(check.iter().flat_map(|tls| tls.files()));
         }
+        files.retain(|path| certificate_reference(path).is_none());
         files
     }
+
+    /// A certificate that the file says the control plane has, and which it has not said yet.
+    #[must_use]
+    pub fn awaited_certificate(&self) -> Option<&str> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let own =
+            listeners.flat_map(|tls| tls.certificates.iter().flat_map(|one| [one.certificate.as_path(), &one.key]));
+        let checks = self.services.iter().filter_map(|service| service.health.as_ref()?.tls.as_ref());
+        let upstream = self.services.iter().filter_map(|service| service.tls.as_ref()).chain(checks);
+        own.chain(upstream.flat_map(UpstreamTls::files)).find_map(certificate_reference)
+    }
+}
+
+/// The name in `control:NAME`, where that stands in place of a path.
+fn certificate_reference(path: &std::path::Path) -> Option<&str> {
+    path.to_str()?.strip_prefix(crate::fleet::REFERENCE)
 }
 
 /// A file of certificates, and who uses it.
@@ -152,10 +169,10 @@ impl Config {
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Names under which it is asked; lower case.
-    pub hosts: Vec<String>,
     /// Where the file says so.
     pub site: Site,
+    /// Names under which it is asked; lower case.
+    pub hosts: Vec<String>,
 }
 
 /// What concerns the process as a whole.

@@ -170,6 +170,17 @@ impl ServiceHealth {
         }
     }
 
+    /// Nobody will tell of the checks that are under way any more: they end without a result.
+    pub fn forget_probes(&mut self, now: Instant) {
+        self.now = now;
+        let Some(check) = self.params.check else { return };
+        for index in 0..self.members.len() {
+            if std::mem::take(&mut self.members[index].checking) {
+                self.schedule_next(index, check, now);
+            }
+        }
+    }
+
     /// From one start to the next: the check's own time is part of the interval.
     fn schedule_next(&mut self, index: usize, check: CheckParams, now: Instant) {
         let member = &self.members[index];

@@ -96,6 +96,18 @@ fn a_check_that_could_not_be_made_changes_nothing_but_is_made_again() {
 }
 
 #[test]
+fn checks_that_nobody_tells_of_any_more_are_made_again() {
+    let check = CheckParams { interval: SECOND, jitter: 0.0, ..CheckParams::default() };
+    let (mut health, now) = start(checks(check), 3);
+    let later = now + SECOND;
+    assert_eq!(health.poll_probes(later).len(), 3);
+    assert_eq!((health.poll_probes(later + 9 * SECOND).len(), health.poll_timeout()), (0, None), "all are under way");
+    health.forget_probes(later + 9 * SECOND);
+    assert_eq!(health.poll_probes(later + 10 * SECOND).len(), 3);
+    assert_eq!(events(&mut health), [], "and nothing is known of their backends");
+}
+
+#[test]
 fn interval_follows_the_state() {
     let check = CheckParams {
         interval: SECOND * 10,

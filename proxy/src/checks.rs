@@ -1,5 +1,6 @@
 //! The driver that gives each service's machines their time: active checks, ejections, ramps, hot keys, shedding.
 
+use crate::probe::Opened;
 use crate::shortage::{Operation, Shortage};
 use crate::snapshot::{Current, Service, ServiceLive};
 use ringway_health::{Event, EventKind, Probe, ServiceHealth, Window};
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
 /// Shortest time between two looks at what is due, and what each backend adds to it: with many, something always is due.
@@ -19,6 +21,9 @@ const COALESCE_PER_BACKEND: Duration = Duration::from_micros(2);
 const CONTROL_PERIOD: Duration = Duration::from_millis(250);
 /// Time between two samples of loads for shedding.
 const SAMPLE_PERIOD: Duration = Duration::from_millis(50);
+
+/// Wait before a driver that has panicked is begun anew.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// Logs and counts what a health machine has said.
 pub(crate) fn tell(service: &Service, events: &[Event]) {
@@ -38,6 +43,35 @@ pub(crate) fn tell(service: &Service, events: &[Event]) {
     }
 }
 
+/// A backend whose check has ended, and how; `None`: without a result.
+type Ended = (String, Option<Probe>);
+
+/// A check that is under way. Whatever becomes of it, its end is told once: a backend whose check never ended would not be
+/// checked again.
+struct Underway {
+    id: String,
+    results: UnboundedSender<Ended>,
+    probe: Option<Probe>,
+}
+
+impl Underway {
+    fn new(id: String, results: UnboundedSender<Ended>) -> Self {
+        Self { id, results, probe: None }
+    }
+
+    /// Ends with this result.
+    fn end(mut self, probe: Option<Probe>) {
+        self.probe = probe;
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        // A driver that has gone wants no results.
+        let _ = self.results.send((std::mem::take(&mut self.id), self.probe));
+    }
+}
+
 /// What the driver of one service remembers between two looks.
 struct Driver {
     live: Arc<ServiceLive>,
@@ -45,7 +79,9 @@ struct Driver {
     shortage: Arc<Shortage>,
     concurrency: usize,
     permits: Arc<Semaphore>,
-    running: JoinSet<(String, Option<Probe>)>,
+    running: JoinSet<()>,
+    /// Where checks tell their results: never more than are running.
+    results: (UnboundedSender<Ended>, UnboundedReceiver<Ended>),
     /// Numbers of the backends at the last window's end.
     totals: HashMap<String, BackendTotals>,
     next_window: Instant,
@@ -57,6 +93,34 @@ struct Driver {
 
 /// Drives one service until it is gone from the configuration. The caller owns the task.
 pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
+    let begin = || drive_once(Arc::clone(&current), Arc::clone(&live), Arc::clone(&cells), Arc::clone(&shortage));
+    supervise(begin, || {
+        cells.note_panic();
+        tracing::error!(service = %live.name, "the driver of the checks has panicked: a bug, please report it");
+        // Its checks have gone with it.
+        live.health().forget_probes(Instant::now());
+    })
+    .await;
+}
+
+/// Runs a task to its end, and again after a panic: a service whose driver is gone would keep its last state for ever.
+async fn supervise<F>(begin: impl Fn() -> F, panicked: impl Fn())
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    // Owns the task: it ends with us.
+    let mut running = JoinSet::new();
+    loop {
+        running.spawn(begin());
+        match running.join_next().await {
+            Some(Err(error)) if error.is_panic() => panicked(),
+            Some(_) | None => return,
+        }
+        tokio::time::sleep(RESTART_DELAY).await;
+    }
+}
+
+async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
     let now = Instant::now();
     let mut driver = Driver {
         live,
@@ -65,6 +129,7 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
         concurrency: 1,
         permits: Arc::new(Semaphore::new(1)),
         running: JoinSet::new(),
+        results: unbounded_channel(),
         totals: HashMap::new(),
         next_window: now,
         shed: ShedController::default(),
@@ -77,6 +142,7 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
         let snapshot = current.load_full();
         let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
         let Some(service) = service else { return };
+        driver.reap();
         let next = driver.look(service, &std::mem::take(&mut ended), Instant::now());
         let coalesce = COALESCE + COALESCE_PER_BACKEND * service.backends.len() as u32;
         let sleep = async {
@@ -87,11 +153,11 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
             }
         };
         tokio::select! {
-            Some(first) = driver.running.join_next() => {
+            Some(first) = driver.results.1.recv() => {
                 // Many checks end at about the same time: the next look takes them in together.
                 tokio::time::sleep(coalesce).await;
-                let others = std::iter::from_fn(|| driver.running.try_join_next());
-                ended.extend(std::iter::once(first).chain(others).flatten());
+                ended.push(first);
+                ended.extend(std::iter::from_fn(|| driver.results.1.try_recv().ok()));
             }
             () = sleep => {}
             () = driver.live.health_changed.notified() => {}
@@ -99,7 +165,7 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
     }
 }
 
-fn take_in(health: &mut ServiceHealth, service: &str, ended: &[(String, Option<Probe>)], now: Instant) {
+fn take_in(health: &mut ServiceHealth, service: &str, ended: &[Ended], now: Instant) {
     for (id, probe) in ended {
         let result = match probe {
             Some(Probe::Success | Probe::Weighted(_)) => "success",
@@ -116,7 +182,7 @@ fn take_in(health: &mut ServiceHealth, service: &str, ended: &[(String, Option<P
 
 impl Driver {
     /// Takes in what has ended, and does what is due; gives when something is next.
-    fn look(&mut self, service: &Arc<Service>, ended: &[(String, Option<Probe>)], now: Instant) -> Option<Instant> {
+    fn look(&mut self, service: &Arc<Service>, ended: &[Ended], now: Instant) -> Option<Instant> {
         let (next, due) = {
             // Under one lock with what it changes where requests read: nobody sees the one without the other.
             let mut health = self.live.health();
@@ -140,8 +206,8 @@ impl Driver {
 
     fn begin_check(&mut self, service: &Service, id: String, now: Instant) {
         let (Some(prober), Some(slot)) = (&service.prober, service.slot_of(&id)) else {
-            // Gone since: the machine will hear of it with the next membership.
-            self.live.health().handle_probe(&id, Probe::Success, now);
+            // Gone since: the machine will hear of it with the next membership. Nobody was asked.
+            self.live.health().handle_no_probe(&id, now);
             return;
         };
         let prober = Arc::clone(prober);
@@ -151,14 +217,28 @@ impl Driver {
         }
         let (address, permits, shortage) =
             (service.address(slot), Arc::clone(&self.permits), Arc::clone(&self.shortage));
+        let underway = Underway::new(id, self.results.0.clone());
         self.running.spawn(async move {
             // The semaphore is never closed.
-            let _permit = permits.acquire().await;
-            let probe = prober.probe(address, &shortage).await;
+            let permit = permits.acquire().await;
+            let mut opened = Opened::default();
+            let probe = prober.probe(address, &shortage, &mut opened).await;
             // A check that this host could not make says nothing of the backend.
             let probe = probe.inspect_err(|error| shortage.note(Operation::Check, error, address));
-            (id, probe.ok())
+            underway.end(probe.ok());
+            drop(permit);
+            opened.close().await;
         });
+    }
+
+    /// Lets go of checks that are over.
+    fn reap(&mut self) {
+        while let Some(over) = self.running.try_join_next() {
+            if over.is_err_and(|error| error.is_panic()) {
+                self.cells.note_panic();
+                tracing::error!(service = %self.live.name, "a check has panicked: a bug, please report it");
+            }
+        }
     }
 
     /// At the end of a window, lets the statistical detectors judge it.
@@ -257,5 +337,64 @@ impl Driver {
             }
         }
         Some(self.next_control)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_health::{CheckParams, Member, Params};
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    #[tokio::test]
+    async fn a_check_that_panics_or_is_aborted_ends_without_a_result() {
+        let (sender, mut results) = unbounded_channel();
+        let underway = |id: &str| Underway::new(id.to_owned(), sender.clone());
+        let mut running = JoinSet::new();
+        for (id, panics) in [("panics", true), ("hangs", false)] {
+            let underway = underway(id);
+            running.spawn(async move {
+                assert!(!panics, "as a bug would");
+                std::future::pending::<()>().await;
+                underway.end(Some(Probe::Success));
+            });
+        }
+        underway("answers").end(Some(Probe::Success));
+        assert_eq!(results.recv().await, Some(("answers".into(), Some(Probe::Success))));
+        assert!(running.join_next().await.unwrap().unwrap_err().is_panic());
+        assert_eq!(results.recv().await, Some(("panics".into(), None)));
+        running.shutdown().await;
+        assert_eq!(results.recv().await, Some(("hangs".into(), None)));
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_panics_is_begun_anew() {
+        let (begun, panics) = (Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
+        let begin = || {
+            let begun = Arc::clone(&begun);
+            async move { assert!(begun.fetch_add(1, Relaxed) > 0, "as a bug would") }
+        };
+        supervise(begin, || {
+            panics.fetch_add(1, Relaxed);
+        })
+        .await;
+        assert_eq!((begun.load(Relaxed), panics.load(Relaxed)), (2, 1));
+    }
+
+    #[test]
+    fn a_check_without_a_result_is_no_success_and_is_made_again() {
+        let now = Instant::now();
+        let check = CheckParams { initial: ringway_health::Initial::Down, ..CheckParams::default() };
+        let mut health = ServiceHealth::new(Params { check: Some(check), ..Params::default() }, 1, now);
+        health.set_members(&[Member::new("a")], now);
+        let mut due = health.poll_timeout().unwrap();
+        for _ in 0..5 {
+            assert_eq!(health.poll_probe(due), Some("a".into()));
+            take_in(&mut health, "s", &[("a".to_owned(), None)], due);
+            assert_eq!(health.view("a", due).unwrap().state, "unknown");
+            let next = health.poll_timeout().unwrap();
+            assert!(next > due && next <= due + check.interval);
+            due = next;
+        }
     }
 }

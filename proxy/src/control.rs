@@ -6,7 +6,7 @@ use crate::fleet::TopologySource;
 use crate::perip::PerIp;
 use crate::shadow::group_of;
 use crate::shortage::{PER_CONNECTION, Shortage};
-use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
+use crate::snapshot::{Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};
 use crate::status::LastReload;
 use crate::worker::{AccessSink, Command, Crew, GateKey, GateKind, Listening, Shared};
 use crate::{admin, checks};
@@ -15,7 +15,7 @@ use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
 use ringway_config::{Diagnostic, Diagnostics, Diff, Loaded, diff};
 use ringway_ring::{Movement, group_movement};
 use ringway_telemetry::{Metrics, access, catalogue};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -160,16 +160,7 @@ impl Proxy {
             workers => workers,
         };
         let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config.clone() });
-        let current = Arc::new(ArcSwap::from_pointee(Snapshot {
-            generation: 0,
-            config: Arc::clone(&empty),
-            services: Box::default(),
-            tls: Box::default(),
-            identity_fields: Box::default(),
-            files_digest: 0,
-            certificates: Box::default(),
-            shadow: None,
-        }));
+        let current = Arc::new(ArcSwap::from_pointee(Snapshot::empty(Arc::clone(&empty))));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             cells: Arc::clone(&metrics.cells),
@@ -525,8 +516,9 @@ impl Control {
     /// A driver for each service that is new; those of services that have gone see that and end.
     fn reconcile_drivers(&self, old: &[Arc<Service>]) {
         let current = self.current.load();
+        let driven: HashSet<*const ServiceLive> = old.iter().map(|old| Arc::as_ptr(&old.live)).collect();
         for service in &current.services {
-            if !old.iter().any(|old| Arc::ptr_eq(&old.live, &service.live)) {
+            if !driven.contains(&Arc::as_ptr(&service.live)) {
                 self.runtime.spawn(checks::drive(
                     Arc::clone(&self.current),
                     Arc::clone(&service.live),

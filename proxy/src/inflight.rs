@@ -92,7 +92,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let service = &self.view.services[self.service].service;
         service.group.release(self.slot, self.shard);
-        if service.live.waiting.load(Relaxed) > 0 {
+        if service.live.line.handle_release() {
             service.live.room.notify_one();
         }
     }
@@ -122,13 +122,22 @@ pub(crate) async fn acquire(
     let _place = Waiting::enter(live, queue.length_max).ok_or(ProxyError::AllFull)?;
     this.cells.queued.increment();
     timer.set_before(queue.timeout, limit);
+    // The release up to which others have been told that this request could not use the place.
+    let mut passed_on = live.line.look();
     loop {
         let mut room = pin!(live.room.notified());
         // Registered before the test, so that no release between the two is missed.
         room.as_mut().enable();
+        let releases = live.line.look();
         this.service.group.restart(selection);
         if let Some(found) = try_acquire(view, service, selection, shard)? {
             return Ok(found);
+        }
+        // It may have been woken for a place on a backend that it has tried, or that its version does not know. Others can
+        // use it: they are told once for each release, so that nobody is woken in circles.
+        if releases != passed_on && (selection.has_tried() || !this.service.is_newest()) {
+            passed_on = releases;
+            live.room.notify_waiters();
         }
         let timed_out = poll_fn(|context| {
             if room.as_mut().poll(context).is_ready() {
@@ -189,8 +198,7 @@ struct Waiting<'a>(&'a crate::snapshot::ServiceLive);
 
 impl<'a> Waiting<'a> {
     fn enter(live: &'a crate::snapshot::ServiceLive, length_max: u32) -> Option<Self> {
-        if live.waiting.fetch_add(1, Relaxed) >= length_max {
-            live.waiting.fetch_sub(1, Relaxed);
+        if !live.line.enter(length_max) {
             return None;
         }
         Some(Self(live))
@@ -199,6 +207,6 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
+        self.0.line.leave();
     }
 }

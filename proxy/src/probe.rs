@@ -6,15 +6,19 @@ use crate::shortage::{Rank, Resource, Shortage};
 use crate::tls::{ClientTls, TlsError};
 use crate::upstream;
 use bytes::{BufMut, Bytes, BytesMut};
-use ringway_config::model::{Agent, Capture, CheckKind, HealthCheck};
+use ringway_config::model::{Agent, CheckKind, HealthCheck, HttpCheck, UpstreamProtocol};
 use ringway_health::{CheckFailure, Probe};
-use ringway_http1::{Body, Encoding, Limits, Method, ResponseHead, parse_response};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
+
+mod h2;
+mod open;
+
+use open::Open;
 
 /// Bytes of an answer's head that are looked at.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -56,6 +60,22 @@ async fn connect(address: SocketAddr, shortage: &Shortage) -> io::Result<TcpStre
     Ok(stream)
 }
 
+/// The connections that a check has left open: its result is known before they have ended.
+#[derive(Default)]
+pub(crate) struct Opened {
+    check: Option<Open>,
+    agent: Option<Open>,
+}
+
+impl Opened {
+    /// Ends them in good order, within a bound.
+    pub(crate) async fn close(self) {
+        for open in [self.check, self.agent].into_iter().flatten() {
+            open.close().await;
+        }
+    }
+}
+
 /// A service's checks, ready to be made.
 pub(crate) struct Prober {
     check: HealthCheck,
@@ -65,9 +85,12 @@ pub(crate) struct Prober {
 impl Prober {
     /// Reads the files that the check names: whoever makes a new snapshot because they have changed makes a new prober.
     pub(crate) fn new(check: &HealthCheck) -> Result<Self, TlsError> {
-        let alpn: &[&[u8]] = match check.kind {
+        let alpn: &[&[u8]] = match &check.kind {
             CheckKind::Grpc { .. } => &[b"h2"],
-            CheckKind::Http { .. } => &[b"http/1.1"],
+            CheckKind::Http(http) => match http.protocol {
+                UpstreamProtocol::Http1 => &[b"http/1.1"],
+                UpstreamProtocol::H2 => &[b"h2"],
+            },
             CheckKind::Tcp => &[],
         };
         let tls = check.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose()?;
@@ -83,7 +106,12 @@ impl Prober {
     ///
     /// # Errors
     /// It could not be made, for want of something that this host has run out of: the backend was not asked.
-    pub(crate) async fn probe(&self, backend: SocketAddr, shortage: &Shortage) -> io::Result<Probe> {
+    pub(crate) async fn probe(
+        &self,
+        backend: SocketAddr,
+        shortage: &Shortage,
+        opened: &mut Opened,
+    ) -> io::Result<Probe> {
         let mut address = backend;
         if let Some(ip) = self.check.address {
             address.set_ip(ip);
@@ -92,13 +120,18 @@ impl Prober {
             address.set_port(port);
         }
         let whole = async {
-            let asked = self.ask(address, shortage).await?;
+            let asked = self.ask(address, shortage, &mut opened.check).await?;
             match &self.check.agent {
-                Some(agent) => Ok(with_agent(asked, ask_agent(agent, address, shortage).await?)),
+                Some(agent) => Ok(with_agent(asked, ask_agent(agent, address, shortage, &mut opened.agent).await?)),
                 None => Ok(asked),
             }
         };
-        Ok(match tokio::time::timeout(self.check.params.timeout, whole).await {
+        let asked = tokio::time::timeout(self.check.params.timeout, whole).await;
+        if asked.is_err() {
+            // What has not come by now is not waited for.
+            opened.check.iter_mut().for_each(Open::give_up);
+        }
+        Ok(match asked {
             Ok(Ok(100)) => Probe::Success,
             Ok(Ok(percent)) => Probe::Weighted(percent),
             Ok(Err(Unasked::Failed(failure))) => Probe::Failure(failure),
@@ -107,8 +140,8 @@ impl Prober {
         })
     }
 
-    /// Gives the weight that the backend wants, in percent.
-    async fn ask(&self, address: SocketAddr, shortage: &Shortage) -> Result<u8, Unasked> {
+    /// Gives the weight that the backend wants, in percent. The connection stays open: see [`Opened::close`].
+    async fn ask(&self, address: SocketAddr, shortage: &Shortage, opened: &mut Option<Open>) -> Result<u8, Unasked> {
         let mut stream = connect(address, shortage).await.map_err(|error| Unasked::of(error, CheckFailure::Connect))?;
         // A check is one small request: it must not wait for more, and nothing of it is left when its time is over.
         let _ = upstream::prepare(&stream, self.check.params.timeout);
@@ -117,195 +150,81 @@ impl Prober {
             proxyproto::write(version, &<_>::default(), &mut header);
             stream.write_all(&header).await.map_err(|error| Unasked::of(error, CheckFailure::Connect))?;
         }
-        let Some(tls) = &self.tls else { return Ok(self.over(stream, address).await?) };
-        let connector = TlsConnector::from(Arc::clone(&tls.config));
-        let connecting = connector.connect(tls.name(address.ip()), stream).await;
-        let stream = connecting.map_err(|error| Unasked::of(error, CheckFailure::Tls))?;
-        Ok(self.over(stream, address).await?)
+        let open = match &self.tls {
+            None => Open::new(stream),
+            Some(tls) => {
+                let connector = TlsConnector::from(Arc::clone(&tls.config));
+                let connecting = connector.connect(tls.name(address.ip()), stream).await;
+                Open::new(connecting.map_err(|error| Unasked::of(error, CheckFailure::Tls))?)
+            }
+        };
+        Ok(self.over(opened.insert(open), address).await?)
     }
 
-    async fn over<S>(&self, mut stream: S, address: SocketAddr) -> Result<u8, CheckFailure>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
+    async fn over(&self, open: &mut Open, address: SocketAddr) -> Result<u8, CheckFailure> {
+        let secure = self.check.tls.is_some();
         match &self.check.kind {
             CheckKind::Tcp => Ok(100),
             CheckKind::Grpc { service, authority } => {
                 let authority = authority.clone().unwrap_or_else(|| address.to_string());
-                grpc(stream, service, &authority, self.check.tls.is_some()).await.map(|()| 100)
+                h2::grpc(&mut open.stream, service, &authority, secure).await.map(|()| 100)
             }
-            CheckKind::Http { method, path, host, headers, expect, body, weight_header } => {
+            CheckKind::Http(http) => {
                 let default_host = address.to_string();
-                let host = host.as_deref().unwrap_or(&default_host);
-                let mut request = format!(
-                    "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringway-check\r\nconnection: close\r\n"
-                );
-                for (name, value) in headers {
-                    request.push_str(&format!("{name}: {value}\r\n"));
+                let host = http.host.as_deref().unwrap_or(&default_host);
+                // What the configuration says takes the place of what is said by default.
+                let own_agent = http.headers.iter().any(|(name, _)| name == "user-agent");
+                let agent = (!own_agent).then_some(("user-agent", "ringway-check"));
+                let named = http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let fields: Vec<(&str, &str)> = agent.into_iter().chain(named).collect();
+                match http.protocol {
+                    UpstreamProtocol::Http1 => over_http1(open, http, host, &fields).await,
+                    UpstreamProtocol::H2 => {
+                        let (method, path, body) = (&http.method, &http.path, http.body.as_ref());
+                        let check = h2::HttpCheck { method, path, host, secure, fields: &fields, body };
+                        h2::http(&mut open.stream, &check, |status, fields| {
+                            expected(http, status.as_u16())?;
+                            Ok(weight(fields.get(&http.weight_header).map(|value| value.as_bytes())))
+                        })
+                        .await
+                    }
                 }
-                request.push_str("\r\n");
-                stream.write_all(request.as_bytes()).await.map_err(|_| CheckFailure::Closed)?;
-                let mut answer = Answer::default();
-                answer.read_head(&mut stream, method == "HEAD").await?;
-                let status = answer.head.status;
-                if !expect.iter().any(|&(low, high)| (low..=high).contains(&status)) {
-                    return Err(CheckFailure::Status(status));
-                }
-                let weight = weight(&answer, weight_header);
-                if let Some(wanted) = body {
-                    answer.match_body(&mut stream, wanted).await?;
-                }
-                Ok(weight)
             }
         }
     }
+}
+
+async fn over_http1(
+    open: &mut Open,
+    http: &HttpCheck,
+    host: &str,
+    fields: &[(&str, &str)],
+) -> Result<u8, CheckFailure> {
+    let HttpCheck { method, path, .. } = http;
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+    for (name, value) in fields {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    open.write(request.as_bytes()).await?;
+    let wish = open.read_head(method == "HEAD", &http.weight_header).await?;
+    expected(http, open.head.status)?;
+    if let Some(wanted) = &http.body {
+        open.match_body(wanted).await?;
+    }
+    Ok(weight(wish.as_deref()))
+}
+
+fn expected(http: &HttpCheck, status: u16) -> Result<(), CheckFailure> {
+    let good = http.expect.iter().any(|&(low, high)| (low..=high).contains(&status));
+    if good { Ok(()) } else { Err(CheckFailure::Status(status)) }
 }
 
 /// What the backend asks for in its answer's field; all of its weight if it says nothing, or nothing that makes sense.
-fn weight(answer: &Answer, name: &str) -> u8 {
-    let bytes = &answer.bytes[..answer.head.head_len];
-    let value = answer.head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()));
-    let text = value.and_then(|field| std::str::from_utf8(field.value.of(bytes)).ok());
+fn weight(value: Option<&[u8]>) -> u8 {
+    let text = value.and_then(|value| std::str::from_utf8(value).ok());
     let percent = text.and_then(|text| text.trim().trim_end_matches('%').parse::<u8>().ok());
     percent.filter(|percent| *percent <= 100).unwrap_or(100)
-}
-
-#[derive(Default)]
-struct Answer {
-    bytes: Vec<u8>,
-    head: ResponseHead,
-}
-
-impl Answer {
-    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<usize, CheckFailure> {
-        self.bytes.reserve(1024);
-        stream.read_buf(&mut self.bytes).await.map_err(|_| CheckFailure::Closed)
-    }
-
-    async fn read_head(&mut self, stream: &mut (impl AsyncRead + Unpin), is_head: bool) -> Result<(), CheckFailure> {
-        let limits = Limits { head_bytes_max: HEAD_BYTES_MAX, fields_max: 256 };
-        let method = if is_head { Method::Head } else { Method::Get };
-        loop {
-            if self.read(stream).await? == 0 {
-                return Err(CheckFailure::Closed);
-            }
-            while !self.bytes.is_empty() {
-                match parse_response(&self.bytes, &limits, method, false, &mut self.head) {
-                    Ok(true) if self.head.is_interim() => drop(self.bytes.drain(..self.head.head_len)),
-                    Ok(true) => return Ok(()),
-                    Ok(false) => break,
-                    Err(_) => return Err(CheckFailure::Garbage),
-                }
-            }
-        }
-    }
-
-    /// Reads the body as far as it is looked at; good as soon as it matches.
-    async fn match_body(
-        &mut self,
-        stream: &mut (impl AsyncRead + Unpin),
-        wanted: &Capture,
-    ) -> Result<(), CheckFailure> {
-        let mut body: Body = self.head.body.into();
-        self.bytes.drain(..self.head.head_len);
-        let mut data = Vec::new();
-        loop {
-            while !self.bytes.is_empty() && !body.is_end() {
-                let progress =
-                    body.transfer(&self.bytes, &mut data, Encoding::Identity).map_err(|_| CheckFailure::Garbage)?;
-                self.bytes.drain(..progress.consumed);
-                if progress.consumed == 0 {
-                    break;
-                }
-            }
-            data.truncate(BODY_BYTES_MAX);
-            let whole = body.is_end();
-            if whole || data.len() == BODY_BYTES_MAX {
-                return match (wanted.0.is_match(&data), whole) {
-                    (true, _) => Ok(()),
-                    (false, true) => Err(CheckFailure::Body),
-                    (false, false) => Err(CheckFailure::TooLong),
-                };
-            }
-            if self.read(stream).await? == 0 {
-                return match body {
-                    Body::UntilClose if wanted.0.is_match(&data) => Ok(()),
-                    Body::UntilClose => Err(CheckFailure::Body),
-                    _ => Err(CheckFailure::Closed),
-                };
-            }
-        }
-    }
-}
-
-/// `grpc.health.v1.Health/Check`. Source: the gRPC health checking protocol; framing by "gRPC over HTTP2".
-async fn grpc<S>(stream: S, service: &str, authority: &str, tls: bool) -> Result<(), CheckFailure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let (mut client, connection) = h2::client::Builder::new()
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .initial_window_size(u32::from(u16::MAX))
-        .handshake::<_, Bytes>(stream)
-        .await
-        .map_err(|_| CheckFailure::Garbage)?;
-    let call = async {
-        futures_ready(&mut client).await?;
-        let scheme = if tls { "https" } else { "http" };
-        let request = http::Request::post(format!("{scheme}://{authority}/grpc.health.v1.Health/Check"))
-            .version(http::Version::HTTP_2)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("user-agent", "ringway-check")
-            .body(())
-            .map_err(|_| CheckFailure::Garbage)?;
-        let (answer, mut body) = client.send_request(request, false).map_err(|_| CheckFailure::Closed)?;
-        body.send_data(health_request(service), true).map_err(|_| CheckFailure::Closed)?;
-        let answer = answer.await.map_err(|_| CheckFailure::Closed)?;
-        if answer.status() != http::StatusCode::OK {
-            return Err(CheckFailure::Status(answer.status().as_u16()));
-        }
-        // An answer of trailers alone has its status in the head.
-        if let Some(status) = grpc_status(answer.headers()).filter(|status| *status != 0) {
-            return Err(CheckFailure::GrpcStatus(status));
-        }
-        let mut stream = answer.into_body();
-        let mut message = BytesMut::new();
-        while let Some(chunk) = stream.data().await {
-            let chunk = chunk.map_err(|_| CheckFailure::Closed)?;
-            // What has been read makes room for more; an error means that the stream has ended anyway.
-            let _ = stream.flow_control().release_capacity(chunk.len());
-            if message.len() + chunk.len() > GRPC_BYTES_MAX {
-                return Err(CheckFailure::TooLong);
-            }
-            message.extend_from_slice(&chunk);
-        }
-        let trailers = stream.trailers().await.map_err(|_| CheckFailure::Closed)?;
-        match trailers.as_ref().and_then(grpc_status) {
-            Some(0) => {}
-            Some(status) => return Err(CheckFailure::GrpcStatus(status)),
-            None => return Err(CheckFailure::Garbage),
-        }
-        match serving_status(&message) {
-            Some(SERVING) => Ok(()),
-            Some(status) => Err(CheckFailure::NotServing(status)),
-            None => Err(CheckFailure::Garbage),
-        }
-    };
-    // The connection is driven here as well: it ends with the check.
-    tokio::select! {
-        biased;
-        result = call => result,
-        _ = connection => Err(CheckFailure::Closed),
-    }
-}
-
-async fn futures_ready(client: &mut h2::client::SendRequest<Bytes>) -> Result<(), CheckFailure> {
-    std::future::poll_fn(|context| client.poll_ready(context)).await.map_err(|_| CheckFailure::Closed)
-}
-
-fn grpc_status(fields: &http::HeaderMap) -> Option<u32> {
-    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
 /// `HealthCheckRequest { string service = 1; }` in its frame: a flag, the length, the message.
@@ -371,19 +290,24 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// What an agent says: HAProxy's agent-check. `None`: nothing that is known, or nobody there; the check alone decides then.
-async fn ask_agent(agent: &Agent, mut address: SocketAddr, shortage: &Shortage) -> Result<Option<u8>, Unasked> {
+async fn ask_agent(
+    agent: &Agent,
+    mut address: SocketAddr,
+    shortage: &Shortage,
+    opened: &mut Option<Open>,
+) -> Result<Option<u8>, Unasked> {
     address.set_port(agent.port);
-    let mut stream = match connect(address, shortage).await {
-        Ok(stream) => stream,
+    let open = match connect(address, shortage).await {
+        Ok(stream) => opened.insert(Open::new(stream)),
         Err(error) if Resource::of(&error).is_some() => return Err(Unasked::Shortage(error)),
         Err(_) => return Ok(None),
     };
-    if stream.write_all(agent.send.as_bytes()).await.is_err() {
+    if open.write(agent.send.as_bytes()).await.is_err() {
         return Ok(None);
     }
     let mut line = Vec::with_capacity(128);
     while !line.contains(&b'\n') && line.len() < AGENT_BYTES_MAX {
-        match stream.read_buf(&mut line).await {
+        match open.stream.read_buf(&mut line).await {
             Ok(count) if count > 0 => {}
             _ => break,
         }

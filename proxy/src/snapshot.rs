@@ -13,7 +13,7 @@ use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use arc_swap::ArcSwap;
 use ringway_config::model::{self, Config};
 use ringway_health::{Event, EventKind, Member as HealthMember, ServiceHealth};
-use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Load, PolicyParams, Slot, Total};
+use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Line, Load, PolicyParams, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// In the order of the configuration: routes refer to them by index.
     pub services: Box<[Arc<Service>]>,
+    /// Their indices.
+    by_name: HashMap<Box<str>, usize>,
     /// TLS towards clients, listener by listener.
     pub(crate) tls: Box<[Option<Arc<ServerTls>>]>,
     /// Fields in which some listener tells backends of clients' certificates: no client says them on any listener.
@@ -144,7 +146,7 @@ pub struct ServiceLive {
     /// Backends of QUIC's connections, by the ids that they gave themselves.
     pub(crate) quic_ids: Mutex<quic::Ids<Arc<BackendState>>>,
     /// Requests that wait for room.
-    pub waiting: AtomicU32,
+    pub line: Line,
     /// Tells one of them that there may be room.
     pub room: Notify,
     backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
@@ -236,7 +238,7 @@ impl Service {
         }
         self.group.set_level_shares(health.level_shares());
         self.group.refresh();
-        if self.live.waiting.load(Relaxed) > 0 {
+        if self.live.line.handle_release() {
             self.live.room.notify_waiters();
         }
         let events = Self::events(health);
@@ -247,6 +249,11 @@ impl Service {
             }
         }
         events
+    }
+
+    /// Whether it is of the version that was put into force last.
+    pub(crate) fn is_newest(&self) -> bool {
+        std::ptr::eq(lock(&self.live.newest).as_ptr(), self)
     }
 
     /// What has happened, without anything that requests would see.
@@ -280,7 +287,7 @@ impl Registry {
         workers: usize,
         now: Instant,
     ) -> Result<Snapshot, SnapshotError> {
-        let services = config
+        let services: Box<[Arc<Service>]> = config
             .services
             .iter()
             .map(|service| self.service(service, workers, now).map(Arc::new))
@@ -304,7 +311,8 @@ impl Registry {
         let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client.as_ref());
         let identity_fields = clients.map(|client| client.header.as_str().into()).collect();
         let certificates = files::certificates(&config);
-        Ok(Snapshot { generation, config, services, tls, identity_fields, files_digest, certificates, shadow })
+        let by_name = by_name(&services);
+        Ok(Snapshot { generation, config, services, by_name, tls, identity_fields, files_digest, certificates, shadow })
     }
 
     fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {
@@ -384,7 +392,7 @@ impl Registry {
             moved: Mutex::default(),
             limiter: Mutex::default(),
             quic_ids: Mutex::default(),
-            waiting: AtomicU32::new(0),
+            line: Line::default(),
             room: Notify::new(),
             backends: Mutex::default(),
             departed: Mutex::default(),
@@ -470,6 +478,10 @@ pub(crate) fn cookie_value(id: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(id.as_bytes())
 }
 
+fn by_name(services: &[Arc<Service>]) -> HashMap<Box<str>, usize> {
+    services.iter().enumerate().map(|(index, service)| (service.config.name.as_str().into(), index)).collect()
+}
+
 fn health_params(config: &model::Service) -> ringway_health::Params {
     ringway_health::Params {
         check: config.health.as_ref().map(|health| health.params),
@@ -486,7 +498,22 @@ impl Snapshot {
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
-        self.services.iter().find(|service| service.config.name == name)
+        self.by_name.get(name).map(|&index| &self.services[index])
+    }
+
+    /// What is in force before anything is: nothing.
+    pub(crate) fn empty(config: Arc<Config>) -> Self {
+        Self {
+            generation: 0,
+            config,
+            services: Box::default(),
+            by_name: HashMap::new(),
+            tls: Box::default(),
+            identity_fields: Box::default(),
+            files_digest: 0,
+            certificates: Box::default(),
+            shadow: None,
+        }
     }
 }
 

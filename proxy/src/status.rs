@@ -150,7 +150,7 @@ fn service_status(control: &Control, service: &Service, now: Instant) -> Value {
         })),
         "ring_digest": service.ring_digest().map(|digest| format!("{digest:016x}")),
         "in_flight": service.live.total.sum(),
-        "waiting": service.live.waiting.load(Relaxed),
+        "waiting": service.live.line.waiting(),
         "panic": health.is_panic(),
         "backends": backends,
     })

@@ -99,7 +99,7 @@ pub(crate) struct Worker {
     draining: Cell<bool>,
     view: RefCell<Rc<View>>,
     snapshots: RefCell<Cache<Arc<Current>, Arc<Snapshot>>>,
-    pools: RefCell<HashMap<PoolKey, Rc<Upstream>>>,
+    pools: RefCell<HashMap<PoolKey, Pooled>>,
     services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
     listening: RefCell<HashMap<GateKey, Rc<Gate>>>,
     /// Gates that were closed last: a connection may still be on its way here from another worker.
@@ -131,8 +131,15 @@ impl Drop for Accepting {
     }
 }
 
-/// Service, backend, address, and what is spoken there: a connection is of use to nothing else.
-type PoolKey = (Box<str>, Box<str>, SocketAddr, u64);
+/// Service and backend.
+type PoolKey = (Box<str>, Box<str>);
+
+/// Connections to a backend, of use only at this address and for what is spoken there.
+struct Pooled {
+    address: SocketAddr,
+    transport: u64,
+    upstream: Rc<Upstream>,
+}
 
 /// Tables that are reused from request to request; borrowed only between two waits.
 #[derive(Default)]
@@ -233,6 +240,7 @@ impl Worker {
         let mut pools = self.pools.borrow_mut();
         let mut lives = self.services.borrow_mut();
         lives.retain(|name, _| snapshot.service(name).is_some());
+        let mut gone = Vec::new();
         let services = snapshot
             .services
             .iter()
@@ -251,16 +259,19 @@ impl Worker {
                     .backends
                     .iter()
                     .map(|backend| {
-                        let id = backend.config.id.as_str();
-                        let key: PoolKey = (name.into(), id.into(), backend.config.address, service.transport);
-                        let upstream = old_pools.remove(&key).unwrap_or_else(|| {
-                            // A backend that has moved keeps its counters.
-                            let moved = old_pools.iter().find(|(old, _)| old.0 == key.0 && old.1 == key.1);
-                            let cells = moved.map(|(_, upstream)| Arc::clone(&upstream.cells));
-                            let cells = cells.unwrap_or_else(|| self.shared.cells.backend(name, &key.1));
-                            Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), cells })
-                        });
-                        pools.insert(key, Rc::clone(&upstream));
+                        let key: PoolKey = (name.into(), backend.config.id.as_str().into());
+                        let (address, transport) = (backend.config.address, service.transport);
+                        let upstream = match old_pools.remove(&key) {
+                            Some(old) if old.address == address && old.transport == transport => old.upstream,
+                            old => {
+                                // A backend that has moved keeps its counters.
+                                let cells = old.as_ref().map(|old| Arc::clone(&old.upstream.cells));
+                                gone.extend(old);
+                                let cells = cells.unwrap_or_else(|| self.shared.cells.backend(name, &key.1));
+                                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), cells })
+                            }
+                        };
+                        pools.insert(key, Pooled { address, transport, upstream: Rc::clone(&upstream) });
                         upstream
                     })
                     .collect();
@@ -268,7 +279,7 @@ impl Worker {
                 WorkerService { service: Arc::clone(service), live: Rc::clone(live), cells, upstreams }
             })
             .collect();
-        for upstream in old_pools.values() {
+        for Pooled { upstream, .. } in old_pools.values().chain(&gone) {
             upstream.pool.close(&self.cells);
             upstream.shared.close();
         }
@@ -495,7 +506,7 @@ impl Worker {
 
     /// Closes the connections to backends that are idle; gives how many they were.
     pub(crate) fn release_idle(&self) -> usize {
-        self.pools.borrow().values().map(|upstream| upstream.pool.release(&self.cells)).sum()
+        self.pools.borrow().values().map(|pooled| pooled.upstream.pool.release(&self.cells)).sum()
     }
 
     /// Tells the driver what keys this worker has seen, and takes over which are hot.

@@ -15,6 +15,7 @@
 mod group;
 mod hash;
 mod hot;
+mod line;
 mod load;
 mod maglev;
 mod movement;
@@ -31,6 +32,7 @@ mod walk;
 pub use group::{Ask, Group, GroupMember, HOT_OWNERS_MAX, Pick};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
+pub use line::Line;
 pub use load::{FULL_SHARE, Load};
 pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime, without_entry};
 pub use movement::{Method, Move, Movement, group_movement, independent_movement, movement};

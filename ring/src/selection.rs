@@ -101,6 +101,12 @@ impl Selection {
         self.ask.hash
     }
 
+    /// Whether members have been given already: they are not given again, whatever room they have.
+    #[must_use]
+    pub fn has_tried(&self) -> bool {
+        self.tried.len() > 0
+    }
+
     /// Whether the key was spread over several owners because it is hot.
     #[must_use]
     pub fn is_hot(&self) -> bool {

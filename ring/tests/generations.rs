@@ -160,7 +160,7 @@ fn in_panic_those_that_are_up_share_the_load_and_come_first() {
     (1..4).for_each(|index| fleet.loads[index].set_doubted(true));
     let group = Arc::clone(&fleet.back(0).0);
     group.refresh();
-    let mut selection = |number: u64| {
+    let selection = |number: u64| {
         let mut selection = group.begin(Ask { hash: hash_key(&number.to_le_bytes(), 0), ..Ask::default() });
         (group.next(&mut selection, 0), group.next(&mut selection, 0))
     };

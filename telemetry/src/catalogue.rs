@@ -99,6 +99,6 @@ catalogue! {
     PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
     ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";
     LOCAL_SHORTAGE = "ringway_local_shortage_total", Counter, ["operation", "resource"], "What could not be done because this host is short of something (descriptors, system_descriptors, ports, buffers, memory): accept, admin_accept, connect, check, flow. Never counted against a backend.";
-    PANICS = "ringway_panics_total", Counter, [], "Connections that ended by a panic: a bug, please report it.";
+    PANICS = "ringway_panics_total", Counter, [], "Connections and checks that ended by a panic: a bug, please report it.";
     ACCESS_LOG_LOST = "ringway_access_log_lost_total", Counter, [], "Access log lines lost: the writer could not keep up, or the disk was full.";
 }

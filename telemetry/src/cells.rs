@@ -171,6 +171,8 @@ pub struct Registry {
     shortages: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Lines that the access log's writers have lost, beside those that workers could not hand over.
     unwritten_lines: AtomicU64,
+    /// Panics outside workers.
+    panics: AtomicU64,
 }
 
 impl Registry {
@@ -212,6 +214,15 @@ impl Registry {
 
     pub(crate) fn unwritten_lines(&self) -> u64 {
         self.unwritten_lines.load(Relaxed)
+    }
+
+    /// Counts a panic outside a worker.
+    pub fn note_panic(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Relaxed)
     }
 
     /// Forgets what is no longer in the configuration.

@@ -140,7 +140,6 @@ impl Metrics {
             (catalogue::ACCEPTED, |cells| &cells.accepted),
             (catalogue::UPSTREAM_IDLE, |cells| &cells.upstream_idle),
             (catalogue::ACCEPT_ERRORS, |cells| &cells.accept_errors),
-            (catalogue::PANICS, |cells| &cells.panics),
             (catalogue::COMPRESSED, |cells| &cells.compressed),
             (catalogue::COMPRESSION_SKIPPED, |cells| &cells.compression_skipped),
             (catalogue::COMPRESSION_INPUT, |cells| &cells.compression_input),
@@ -149,12 +148,20 @@ impl Metrics {
             text.head(&metric);
             self.cells.for_workers(|cells| text.sample(metric.name, metric.labels, &[], sum(cells, pick) as f64));
         }
-        let (metric, unwritten) = (catalogue::ACCESS_LOG_LOST, self.cells.unwritten_lines());
-        text.head(&metric);
-        self.cells.for_workers(|cells| {
-            let lost = sum(cells, |cells| &cells.access_log_lost).wrapping_add(unwritten);
-            text.sample(metric.name, metric.labels, &[], lost as f64);
-        });
+        for (metric, pick, others) in [
+            (
+                catalogue::ACCESS_LOG_LOST,
+                (|cells| &cells.access_log_lost) as fn(&crate::cells::WorkerCells) -> &Cell,
+                self.cells.unwritten_lines(),
+            ),
+            (catalogue::PANICS, |cells| &cells.panics, self.cells.panics()),
+        ] {
+            text.head(&metric);
+            self.cells.for_workers(|cells| {
+                let all = sum(cells, pick).wrapping_add(others);
+                text.sample(metric.name, metric.labels, &[], all as f64);
+            });
+        }
     }
 }
 

@@ -1,16 +1,12 @@
 //! What a route does with requests and answers beside sending them on.
 
 use super::health::status_range;
-use super::text::{header_name, header_value, is_token, path_text};
+use super::text::{editable_name, header_value, is_token, path_text};
 use super::{Names, service_index};
 use crate::decode::{At, Findings};
 use crate::model::{self, Actions, ContentCoding, FieldEdits, PathMatch};
 use crate::schema;
 use regex::bytes::Regex;
-
-/// Fields that frame a message, or belong to one connection: nobody's to edit.
-const FRAMING: [&str; 8] =
-    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
 /// `None`: nothing but sending on.
 pub(super) fn actions(
@@ -129,26 +125,14 @@ fn rewrite(
 
 fn edits(section: &schema::HeaderEditsSection, of_request: bool, findings: &mut Findings) -> FieldEdits {
     let mut edits = FieldEdits::default();
-    let own_name = |at: &At<String>, findings: &mut Findings| {
-        let name = header_name(at, findings);
-        if FRAMING.contains(&name.as_str()) {
-            findings.error(
-                at.place,
-                "framing_field",
-                format!("`{name}` frames messages: it cannot be edited"),
-                "remove it; Ringway writes these fields itself",
-            );
-        }
-        name
-    };
     for at in section.remove.value.iter() {
-        let name = own_name(at, findings);
+        let name = editable_name(at, findings);
         edits.drop.push(name);
     }
     for (at, replaces) in
         section.set.value.iter().map(|at| (at, true)).chain(section.add.value.iter().map(|at| (at, false)))
     {
-        let name = own_name(&at.value.name, findings);
+        let name = editable_name(&at.value.name, findings);
         let value = header_value(&at.value.value, findings);
         if of_request && name == "host" {
             edits.host = Some(value);

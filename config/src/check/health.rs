@@ -1,10 +1,11 @@
 //! Active checks and ejection.
 
 use super::key::regex;
-use super::text::{header_name, header_value, method, nonzero, path_text};
+use super::service::upstream_protocol;
+use super::text::{editable_name, header_name, header_value, method, nonzero, path_text};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
-use crate::model::{self, Capture, CheckKind};
+use crate::model::{self, Capture, CheckKind, HttpCheck, UpstreamProtocol};
 use crate::schema::{self, OutlierOnName};
 use ringway_health::{
     CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, SuccessRateParams,
@@ -117,13 +118,21 @@ fn http_check(section: &schema::HttpCheckSection, findings: &mut Findings) -> Op
     if expect.is_empty() {
         expect.push((200, 399));
     }
-    let headers = section
-        .headers
-        .value
-        .iter()
-        .map(|header| (header_name(&header.value.name, findings), header_value(&header.value.value, findings)))
-        .collect();
-    let host = section.host.as_ref().map(|at| header_value(at, findings));
+    let mut host = section.host.as_ref().map(|at| header_value(at, findings));
+    let mut headers = Vec::new();
+    for header in section.headers.value.iter().map(|at| &at.value) {
+        let (name, value) = (editable_name(&header.name, findings), header_value(&header.value, findings));
+        if name != "host" {
+            headers.push((name, value));
+        } else if host.replace(value).is_some() {
+            findings.error(
+                header.name.place,
+                "two_hosts",
+                "a request has one `Host`, and another is said already",
+                "keep one of them; `host: ...` is the short form",
+            );
+        }
+    }
     let body = match (&section.body, &section.body_regex) {
         (Some(_), Some(at)) => {
             findings.error(at.place, "two_bodies", "`body` and `body_regex` exclude each other", "keep one of the two");
@@ -135,7 +144,9 @@ fn http_check(section: &schema::HttpCheckSection, findings: &mut Findings) -> Op
     };
     let weight_header = header_name(&section.weight_header, findings);
     let method = method(&section.method, findings);
-    Some(CheckKind::Http { method, path: path?, host, headers, expect, body, weight_header })
+    // Absent, the service's: see `as_the_traffic`.
+    let protocol = section.protocol.as_ref().map_or(UpstreamProtocol::Http1, |at| upstream_protocol(at.value));
+    Some(CheckKind::Http(HttpCheck { protocol, method, path: path?, host, headers, expect, body, weight_header }))
 }
 
 pub(super) fn status_range(at: &At<String>, findings: &mut Findings) -> Option<(u16, u16)> {

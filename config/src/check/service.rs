@@ -90,7 +90,8 @@ fn service_model(
     let proxy_protocol = proxy_header(section, findings);
     let mut health = section.health.as_ref().and_then(|health| health_check(health, findings));
     if let (Some(health), Some(at)) = (health.as_mut(), &section.health) {
-        as_the_traffic(health, &at.value, tls.as_ref(), proxy_protocol, findings);
+        let protocol = upstream_protocol(section.protocol.value);
+        as_the_traffic(health, &at.value, protocol, tls.as_ref(), proxy_protocol, findings);
     }
     Some(model::Service {
         name: section.name.value.clone(),
@@ -116,10 +117,7 @@ fn service_model(
             target: at.value.target.value.0,
             share_max: f64::from(at.value.max.value.0) / 100.0,
         }),
-        protocol: match section.protocol.value {
-            schema::UpstreamProtocolName::Http1 => model::UpstreamProtocol::Http1,
-            schema::UpstreamProtocolName::H2 => model::UpstreamProtocol::H2,
-        },
+        protocol: upstream_protocol(section.protocol.value),
         keepalive: model::Keepalive { idle: keepalive.idle.value, timeout: keepalive.timeout.value },
         tls,
         proxy_protocol,
@@ -159,16 +157,29 @@ fn service_model(
     })
 }
 
+/// What is spoken with backends.
+pub(super) fn upstream_protocol(name: schema::UpstreamProtocolName) -> model::UpstreamProtocol {
+    match name {
+        schema::UpstreamProtocolName::Http1 => model::UpstreamProtocol::Http1,
+        schema::UpstreamProtocolName::H2 => model::UpstreamProtocol::H2,
+    }
+}
+
 /// A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
 fn as_the_traffic(
     health: &mut model::HealthCheck,
     section: &schema::HealthSection,
+    protocol: model::UpstreamProtocol,
     tls: Option<&model::UpstreamTls>,
     header: Option<model::ProxyHeader>,
     findings: &mut Findings,
 ) {
     if health.port.is_none() {
         health.tls = health.tls.take().or(tls.cloned());
+        let says = section.http.as_ref().is_some_and(|at| at.value.protocol.is_some());
+        if let (false, model::CheckKind::Http(http)) = (says, &mut health.kind) {
+            http.protocol = protocol;
+        }
     }
     let elsewhere = section.port.as_ref().map(|at| at.place).or(section.address.as_ref().map(|at| at.place));
     match (elsewhere, &section.proxy_protocol, header) {

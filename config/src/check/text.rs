@@ -139,6 +139,33 @@ pub(super) fn header_name(at: &At<String>, findings: &mut Findings) -> String {
     at.value.to_ascii_lowercase()
 }
 
+/// Fields that frame a message, or belong to one connection: nobody's to write.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The name of a field that the configuration may write into a message.
+pub(super) fn editable_name(at: &At<String>, findings: &mut Findings) -> String {
+    let name = header_name(at, findings);
+    if FRAMING.contains(&name.as_str()) {
+        findings.error(
+            at.place,
+            "framing_field",
+            format!("`{name}` frames messages: it cannot be edited"),
+            "remove it; Ringway writes these fields itself",
+        );
+    }
+    name
+}
+
 pub(super) fn header_value(at: &At<String>, findings: &mut Findings) -> String {
     if at.value.chars().any(|c| c.is_control()) {
         findings.error(at.place, "bad_header", "a field's value has no control characters", "write it in one line");

@@ -118,7 +118,6 @@ pub struct H2 {
 }
 
 /// What a listener speaks.
-#[allow(clippy::large_enum_variant, reason = "one a listener, which lives as long as its configuration")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Protocol {
     /// HTTP/1.1, routed request by request.

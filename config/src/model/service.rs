@@ -208,22 +208,7 @@ pub enum CheckKind {
     /// A connection opens.
     Tcp,
     /// A request gets an expected status.
-    Http {
-        /// Method, upper case.
-        method: String,
-        /// Request target, begins with `/`.
-        path: String,
-        /// `Host`; the backend's address if absent.
-        host: Option<String>,
-        /// More fields.
-        headers: Vec<(String, String)>,
-        /// Inclusive ranges of good statuses.
-        expect: Vec<(u16, u16)>,
-        /// What the body must have somewhere.
-        body: Option<Capture>,
-        /// Field that says how many percent of its weight the backend wants; lower case.
-        weight_header: String,
-    },
+    Http(HttpCheck),
     /// `grpc.health.v1.Health/Check` over HTTP/2.
     Grpc {
         /// The service that is asked for.
@@ -231,6 +216,27 @@ pub enum CheckKind {
         /// `:authority`; the backend's address if absent.
         authority: Option<String>,
     },
+}
+
+/// A request whose response must have an expected status.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpCheck {
+    /// What is spoken.
+    pub protocol: UpstreamProtocol,
+    /// Method, upper case.
+    pub method: String,
+    /// Request target, begins with `/`.
+    pub path: String,
+    /// `Host`; the backend's address if absent.
+    pub host: Option<String>,
+    /// More fields, lower case; none of these is `host`.
+    pub headers: Vec<(String, String)>,
+    /// Inclusive ranges of good statuses.
+    pub expect: Vec<(u16, u16)>,
+    /// What the body must have somewhere.
+    pub body: Option<Capture>,
+    /// Field that says how many percent of its weight the backend wants; lower case.
+    pub weight_header: String,
 }
 
 /// Upstream time limits. Zero is no limit where said so.

@@ -50,9 +50,12 @@ section! {
         default("/") path: String,
         /// Method.
         default("GET") method: String,
+        /// What is spoken: `http1` or `h2` (over TLS offered by ALPN, else by prior knowledge). Absent is the service's
+        /// `protocol`; with a `port` of its own, `http1`.
+        optional protocol: UpstreamProtocolName,
         /// Host; absent is the backend's address.
         optional host: String,
-        /// More fields.
+        /// More fields; those that frame messages are Ringway's own.
         default("[]") headers: List<CheckHeaderSection>,
         /// Good statuses: numbers and ranges such as `200-299`; empty is 200 to 399.
         default("[]") expect: List<String>,

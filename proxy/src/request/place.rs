@@ -76,7 +76,7 @@ pub(super) fn place(
     let server_name = client.peer.server_name.as_deref();
     let input = key::KeyInput { buffer, head: Some(head), client: origin.address, secure: origin.secure, server_name };
     let worker = &client.open.worker;
-    let Arm { service, hold } = arm_of(&http.routes[route], view, &input, key_bytes, worker);
+    let Arm { service, hold } = arm_of(&http.routes[route], view, &input, head, key_bytes, worker);
     let this = &view.services[service].service;
     let refuse = |error| (error, Some(service));
 
@@ -122,13 +122,17 @@ struct Arm {
 
 /// The service of a route: of a split, the arm that the key falls into; without a key, the one that a cookie holds the client
 /// in, or chance.
-fn arm_of(route: &Route, view: &View, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>, worker: &Worker) -> Arm {
+fn arm_of(
+    route: &Route,
+    view: &View,
+    input: &key::KeyInput<'_>,
+    head: &RequestHead,
+    key_bytes: &mut Vec<u8>,
+    worker: &Worker,
+) -> Arm {
     let Some(split) = &route.split else { return Arm { service: route.service, hold: None } };
     let keyed = key::extract(&split.key, input, key_bytes);
-    if !keyed
-        && let Some(head) = input.head
-        && let Some(index) = affinity::held_arm(split, input.buffer, head)
-    {
+    if !keyed && let Some(index) = affinity::held_arm(split, input.buffer, head) {
         return Arm { service: split.arms[index].service, hold: None };
     }
     let hash = if keyed { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };

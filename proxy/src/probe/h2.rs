@@ -1,0 +1,161 @@
+//! A check over HTTP/2: one request on a connection of its own, which ends by GOAWAY.
+
+use super::open::{Io, judge_body};
+use super::{BODY_BYTES_MAX, GRPC_BYTES_MAX, HEAD_BYTES_MAX, SERVING, health_request, serving_status};
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use ringway_config::model::Capture;
+use ringway_health::CheckFailure;
+use std::future::poll_fn;
+use std::time::Duration;
+
+/// How long the rest of a body that nobody looks at may take, before its stream is cancelled: nearly all bodies of checks are
+/// there with their heads.
+const REST_TIME: Duration = Duration::from_millis(50);
+/// How long it may take to hand over the last frames.
+const GOODBYE_TIME: Duration = Duration::from_millis(500);
+
+/// Sends one request, lets the response be judged, and takes leave: a stream that is not at its end is cancelled.
+async fn exchange<T>(
+    stream: &mut Box<dyn Io>,
+    request: Request<()>,
+    message: Option<Bytes>,
+    judge: impl AsyncFnOnce(Response<RecvStream>) -> Result<T, CheckFailure>,
+) -> Result<T, CheckFailure> {
+    let (mut client, mut connection) = h2::client::Builder::new()
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .initial_window_size(u32::from(u16::MAX))
+        .enable_push(false)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .map_err(|error| failure_of(&error))?;
+    let call = async move {
+        poll_fn(|context| client.poll_ready(context)).await.map_err(|error| failure_of(&error))?;
+        let sent = client.send_request(request, message.is_none());
+        let (response, mut body) = sent.map_err(|error| failure_of(&error))?;
+        if let Some(message) = message {
+            body.send_data(message, true).map_err(|error| failure_of(&error))?;
+        }
+        let response = response.await.map_err(|error| failure_of(&error))?;
+        judge(response).await
+    };
+    // The connection is driven here as well: it ends with the check.
+    let result = tokio::select! {
+        biased;
+        result = call => result,
+        ended = &mut connection => return Err(ended.err().map_or(CheckFailure::Closed, |error| failure_of(&error))),
+    };
+    // With its last handle gone, the connection says GOAWAY and ends by itself.
+    let _ = tokio::time::timeout(GOODBYE_TIME, connection).await;
+    result
+}
+
+/// What we have found wrong with the backend's frames is no HTTP/2; all else is an end of the connection or the stream.
+fn failure_of(error: &h2::Error) -> CheckFailure {
+    if error.is_library() { CheckFailure::Garbage } else { CheckFailure::Closed }
+}
+
+/// An HTTP check, as the configuration wants it.
+pub(super) struct HttpCheck<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) host: &'a str,
+    pub(super) secure: bool,
+    /// Names and values.
+    pub(super) fields: &'a [(&'a str, &'a str)],
+    pub(super) body: Option<&'a Capture>,
+}
+
+/// A request whose response is judged by its status and fields, and then by its body.
+pub(super) async fn http<T>(
+    stream: &mut Box<dyn Io>,
+    check: &HttpCheck<'_>,
+    judge: impl FnOnce(StatusCode, &HeaderMap) -> Result<T, CheckFailure>,
+) -> Result<T, CheckFailure> {
+    let scheme = if check.secure { "https" } else { "http" };
+    let mut request = Request::builder()
+        .method(check.method)
+        .uri(format!("{scheme}://{}{}", check.host, check.path))
+        .version(Version::HTTP_2);
+    for (name, value) in check.fields {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(()).map_err(|_| CheckFailure::Garbage)?;
+    exchange(stream, request, None, async |response: Response<RecvStream>| {
+        let judged = judge(response.status(), response.headers())?;
+        let mut body = response.into_body();
+        match check.body {
+            Some(wanted) => {
+                let (data, whole) = read(&mut body, BODY_BYTES_MAX).await?;
+                judge_body(wanted, &data, whole)?;
+            }
+            None => drop(tokio::time::timeout(REST_TIME, read(&mut body, BODY_BYTES_MAX)).await),
+        }
+        Ok(judged)
+    })
+    .await
+}
+
+/// Reads a body up to a bound. `true`: that is all of it.
+async fn read(body: &mut RecvStream, bytes_max: usize) -> Result<(BytesMut, bool), CheckFailure> {
+    let mut data = BytesMut::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk.map_err(|error| failure_of(&error))?;
+        // What has been read makes room for more; an error means that the stream has ended anyway.
+        let _ = body.flow_control().release_capacity(chunk.len());
+        data.extend_from_slice(&chunk);
+        if data.len() > bytes_max {
+            data.truncate(bytes_max);
+            return Ok((data, false));
+        }
+    }
+    Ok((data, true))
+}
+
+/// `grpc.health.v1.Health/Check`. Source: the gRPC health checking protocol; framing by "gRPC over HTTP2".
+pub(super) async fn grpc(
+    stream: &mut Box<dyn Io>,
+    service: &str,
+    authority: &str,
+    secure: bool,
+) -> Result<(), CheckFailure> {
+    let scheme = if secure { "https" } else { "http" };
+    let request = Request::post(format!("{scheme}://{authority}/grpc.health.v1.Health/Check"))
+        .version(Version::HTTP_2)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", "ringway-check")
+        .body(())
+        .map_err(|_| CheckFailure::Garbage)?;
+    exchange(stream, request, Some(health_request(service)), async |response: Response<RecvStream>| {
+        if response.status() != StatusCode::OK {
+            return Err(CheckFailure::Status(response.status().as_u16()));
+        }
+        // An answer of trailers alone has its status in the head.
+        if let Some(status) = grpc_status(response.headers()).filter(|status| *status != 0) {
+            return Err(CheckFailure::GrpcStatus(status));
+        }
+        let mut body = response.into_body();
+        let (message, whole) = read(&mut body, GRPC_BYTES_MAX).await?;
+        if !whole {
+            return Err(CheckFailure::TooLong);
+        }
+        let trailers = body.trailers().await.map_err(|error| failure_of(&error))?;
+        match trailers.as_ref().and_then(grpc_status) {
+            Some(0) => {}
+            Some(status) => return Err(CheckFailure::GrpcStatus(status)),
+            None => return Err(CheckFailure::Garbage),
+        }
+        match serving_status(&message) {
+            Some(SERVING) => Ok(()),
+            Some(status) => Err(CheckFailure::NotServing(status)),
+            None => Err(CheckFailure::Garbage),
+        }
+    })
+    .await
+}
+
+fn grpc_status(fields: &HeaderMap) -> Option<u32> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,65 @@
+//! How many wait for room, so that nobody who gives a place back overlooks one who has just begun to wait.
+//!
+//! One gives a place back and then looks whether somebody waits; the other says that he waits and then looks for a place.
+//! Both write one word and read another, and processors may read early: without a fence on both sides each can miss the
+//! other's write, and the place stays empty while somebody waits for it.
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+
+/// Requests that wait for room, in number.
+#[derive(Debug)]
+pub struct Line {
+    waiting: AtomicU32,
+    /// Places given back while somebody waited.
+    releases: AtomicU64,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { waiting: AtomicU32::new(0), releases: AtomicU64::new(0) }
+    }
+}
+
+impl Line {
+    /// Begins to wait, if there are fewer than so many. Whoever has entered looks for a place ([`Line::look`]) before he
+    /// sleeps, and [leaves](Line::leave) in the end.
+    pub fn enter(&self, length_max: u32) -> bool {
+        let entered = self.waiting.fetch_add(1, Relaxed) < length_max;
+        if !entered {
+            self.leave();
+        }
+        entered
+    }
+
+    /// Waits no more.
+    pub fn leave(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
+    }
+
+    /// Between the registration for the next wake-up and the look for a place. Gives the number of releases so far.
+    pub fn look(&self) -> u64 {
+        fence(SeqCst);
+        self.releases.load(Relaxed)
+    }
+
+    /// A place has been given back. Whether somebody is to be woken for it.
+    #[inline]
+    #[must_use]
+    pub fn handle_release(&self) -> bool {
+        fence(SeqCst);
+        let somebody = self.waiting.load(Relaxed) > 0;
+        if somebody {
+            self.releases.fetch_add(1, Relaxed);
+        }
+        somebody
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Relaxed)
+    }
+}

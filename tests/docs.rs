@@ -49,6 +49,14 @@ fn every_field_of_the_status_is_documented_and_no_other() {
         backend.address,
         free_address()
     );
+    let directory = tempfile::tempdir().unwrap();
+    let authority = directory.path().join("ca.pem");
+    let made = rcgen::generate_simple_self_signed(vec!["ca.test".to_owned()]).unwrap();
+    std::fs::write(&authority, made.cert.pem()).unwrap();
+    let service = format!(
+        "{service}  - name: t\n    tls: {{ ca: \"{}\" }}\n    backends: [ {{ id: c, address: \"127.0.0.1:9\" }} ]\n",
+        path_text(&authority)
+    );
     let proxy = FleetProxy::start(&cluster, "one", &service);
     let ringway = &proxy.ringway;
     let mut found = BTreeMap::new();

@@ -331,10 +331,10 @@ fn what_keeps_a_proxy_from_starting_is_said_once_with_place_and_remedy() {
     let holder = TcpListener::bind(taken).unwrap();
     let text = said(&simple(taken, "", &targets(&fleet)));
     assert_eq!(text.matches("in use").count(), 1, "{text}");
-    assert!(text.contains(&format!("`ss -lnp sport = :{}`", taken.port())), "{text}");
+    assert!(text.contains(&format!("sport = :{}", taken.port())), "{text}");
     drop(holder);
     let text = said(&simple("192.0.2.7:8080".parse().unwrap(), "", &targets(&fleet)));
-    assert!(text.contains("no interface of this machine has 192.0.2.7"), "{text}");
+    assert!(text.contains("this host has no such address") && text.contains("ringway.yaml:3:"), "{text}");
 }
 
 #[test]

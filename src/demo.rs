@@ -69,9 +69,7 @@ pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
         let ended = run::end(first).await?;
         second.drain().await;
         second.stop();
-        for (member, _) in members {
-            member.stop();
-        }
+        drop(members);
         Ok(ended)
     })
 }

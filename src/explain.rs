@@ -12,6 +12,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Backends that are printed at most: all that may be tried.
+const STEPS_MAX: usize = 16;
 /// Longest answer of an admin listener that is read: a walk of 65,535 backends fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest wait for it.
@@ -60,7 +62,20 @@ pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bo
     writeln!(out, "hash        {}", text(&answer["hash"]))?;
     writeln!(out, "generation  {}", text(&answer["generation"]))?;
     writeln!(out, "goes to     {}", answer["backend"].as_str().unwrap_or("nobody"))?;
-    for step in answer["walk"].as_array().into_iter().flatten().take(16) {
+    if answer["panic"] == true {
+        writeln!(
+            out,
+            "panic       too few backends are healthy: those that are up come first, then the others all the same"
+        )?;
+    }
+    // Those that would be tried, in that order, before those of which it says why they would not.
+    let mut steps: Vec<&Value> = answer["walk"].as_array().into_iter().flatten().collect();
+    steps.sort_by_key(|step| step["turn"].as_u64().unwrap_or(u64::MAX));
+    let tried = steps.iter().filter(|step| step["turn"].is_u64()).count();
+    for (index, step) in steps.into_iter().take(STEPS_MAX).enumerate() {
+        if index == tried {
+            writeln!(out, "not tried")?;
+        }
         let cap = if step["cap"].is_null() { "no limit".to_owned() } else { text(&step["cap"]) };
         writeln!(
             out,

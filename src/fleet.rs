@@ -88,7 +88,7 @@ impl Fleet {
     /// File and topology, joined.
     fn load(&self) -> Result<Loaded, Diagnostics> {
         let target = self.state().target.clone();
-        ringway_config::load_file_with(&self.file, &target)
+        ringway_config::load_file_with(&self.file, &target).and_then(ringway_proxy::verified)
     }
 
     /// The first configuration. A topology from disk that does not fit the file any more is left out: the file alone
@@ -230,7 +230,8 @@ impl Fleet {
         let cache = self.client.cache();
         cache.place_certificates(candidate).map_err(|error| format!("certificates: {error}"))?;
         let fleet = self.fleet_config(candidate);
-        let loaded = ringway_config::load_file_with(&self.file, &fleet).map_err(|error| first_error(&error))?;
+        let loaded = ringway_config::load_file_with(&self.file, &fleet).and_then(ringway_proxy::verified);
+        let loaded = loaded.map_err(|error| first_error(&error))?;
         let named = fleet_services(&fleet);
         let prepared = proxy.prepare(loaded.config).map_err(|error| reason(&error))?;
         // Services that only this proxy's file knows are its own business.

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 /// A layer-4/layer-7 reverse proxy that sends the same key to the same backend.
 #[derive(Debug, Parser)]
@@ -36,6 +37,10 @@ enum Command {
         /// Print findings as JSON.
         #[arg(long)]
         json: bool,
+        /// Look at the file alone, not at the certificates, keys, logs and secrets that it names: for a pipeline that has
+        /// none of them.
+        #[arg(long)]
+        no_files: bool,
     },
     /// Say which backend a key belongs to, and which are next: by a file, or as a running proxy sees it, with the reasons.
     Explain {
@@ -97,7 +102,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config } => run::run(&config),
-        Command::Check { file, json } => check(&file, json),
+        Command::Check { file, json, no_files } => check(&file, json, !no_files),
         Command::Explain { config, admin, service, key, json } => match (config, admin) {
             (_, Some(admin)) => explain::explain_live(admin, &service, &key, json),
             (Some(config), None) => explain::explain(&config, &service, &key, json),
@@ -112,9 +117,22 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         // Standard error may be closed; there is nobody else to tell.
-        let _ = writeln!(std::io::stderr(), "ringway: {error:#}");
+        let _ = writeln!(std::io::stderr(), "ringway: {}", once(&error));
         ExitCode::from(2)
     })
+}
+
+/// An error and its causes, in one line. Some errors say their cause themselves: it is said once.
+fn once(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// `12`, `12.5` or `12%`.
@@ -123,11 +141,20 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
 }
 
 /// Exit 0: valid (warnings or not); 1: not.
-fn check(file: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
-    let (errors, warnings) = match ringway_config::load_file(file) {
-        Ok(loaded) => (Vec::new(), loaded.warnings),
-        Err(found) => found.0.into_iter().partition(|finding| finding.severity == ringway_config::Severity::Error),
+fn check(file: &std::path::Path, json: bool, files: bool) -> anyhow::Result<ExitCode> {
+    let load = if files { ringway_config::load_file } else { ringway_config::load_file_alone };
+    let findings = match load(file) {
+        Ok(mut loaded) => {
+            if files {
+                loaded.warnings.extend(ringway_proxy::findings(&loaded.files, SystemTime::now()));
+                loaded.warnings.sort_by_key(|finding| (finding.line, finding.column));
+            }
+            loaded.warnings
+        }
+        Err(found) => found.0,
     };
+    let is_error = |finding: &ringway_config::Diagnostic| finding.severity == ringway_config::Severity::Error;
+    let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(is_error);
     let valid = errors.is_empty();
     let mut out = std::io::stdout().lock();
     if json {
@@ -146,4 +173,19 @@ fn check(file: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
 fn schema() -> anyhow::Result<ExitCode> {
     writeln!(std::io::stdout(), "{:#}", ringway_config::json_schema())?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = anyhow::anyhow!("permission denied");
+        let error = inner.context("bind to :80: permission denied").context("start");
+        assert_eq!(once(&error), "start: bind to :80: permission denied");
+        let error: anyhow::Result<()> = Err(std::io::Error::from(std::io::ErrorKind::NotFound)).context("read");
+        assert_eq!(once(&error.unwrap_err()), "read: entity not found");
+    }
 }

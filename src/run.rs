@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Runs until SIGTERM or SIGINT. Exit 0: all requests ended; 1: some were cut off, or the file is not valid.
 pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     logs::install();
-    let mut loaded = ringway_config::load_file(file)?;
+    let mut loaded = ringway_config::load_file(file).and_then(ringway_proxy::verified)?;
     raise_descriptor_limit();
     let runtime = control_runtime()?;
     runtime.block_on(async {
@@ -64,9 +64,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             () = stop => {}
         }
         let ended = end(proxy).await;
-        if let Some(member) = member {
-            member.stop();
-        }
+        drop(member);
         ended
     })
 }
@@ -124,10 +122,12 @@ impl Signals {
     }
 }
 
-/// A member of the control plane on a thread of its own: it must answer whatever the proxy does.
+/// A member of the control plane on a thread of its own: it must answer whatever the proxy does. Dropping it ends it and waits for
+/// its thread, on whatever path.
 pub(crate) struct EmbeddedMember {
-    stop: tokio::sync::oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
+    /// Dropped, it tells the member to stop.
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl EmbeddedMember {
@@ -161,15 +161,16 @@ impl EmbeddedMember {
             });
         };
         let thread = std::thread::Builder::new().name("control-member".into()).spawn(run)?;
+        let this = Self { stop: Some(stop), thread: Some(thread) };
         let address = start.await.context("the embedded member ended at once")??;
-        Ok((Self { stop, thread }, address))
+        Ok((this, address))
     }
+}
 
-    /// Ends it.
-    pub(crate) fn stop(self) {
-        // It may have ended by itself.
-        let _ = self.stop.send(());
-        if self.thread.join().is_err() {
+impl Drop for EmbeddedMember {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the embedded member has panicked");
         }
     }

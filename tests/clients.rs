@@ -392,6 +392,23 @@ fn a_client_that_sends_too_slowly_is_answered_408() {
         );
         wait_for("the log", || (proxy.statuses() == [(408, "request_body_timeout".to_owned())]).then_some(()));
     }
+    // Who waits for a 100 has not begun: there, only the pause counts.
+    let slow = Backend::custom(|mut stream, _| {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head);
+        std::thread::sleep(Duration::from_millis(1500));
+        let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let mut body = [0; 5];
+        if stream.read_exact(&mut body).is_ok() {
+            let _ = stream.write_all(response("200 OK", "", "done").as_bytes());
+        }
+    });
+    let (_proxy, listen) = limited("read_rate_min: 100000, rate_window: 300ms", &slow);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let mut stream = send(listen, head.as_bytes());
+    assert_eq!(read_answer(&mut stream, true).unwrap().status, 100);
+    stream.write_all(b"hello").unwrap();
+    assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
     // A dialogue may be slow; and what the defaults ask for, any line has.
     let (_proxy, listen) = limited("read_rate_min: 100000, rate_window: 500ms", &backend);
     assert_eq!(trickle(listen, "Content-Type: application/grpc\r\n").unwrap().status, 200);

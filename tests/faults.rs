@@ -93,9 +93,8 @@ fn black_holed_backend_costs_its_connect_timeout_once() {
     let hole = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = hole.local_addr().unwrap();
     let small = socket2_backlog(&hole);
-    let _fill: Vec<_> = (0..small + 2)
-        .filter_map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok())
-        .collect();
+    let _fill: Vec<_> =
+        (0..small + 2).filter_map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok()).collect();
     let good = Backend::echo("good");
     let listen = free_address();
     let service = "balance: { hash_key: [ { header: x-key } ] }\ntimeouts: { connect: 400ms }";

@@ -7,9 +7,10 @@ use common::peers::*;
 use common::*;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -418,4 +419,171 @@ fn a_post_on_a_reused_http1_connection_that_closes_is_sent_once() {
     assert_eq!(get(listen, "/").unwrap().status, 200);
     assert_eq!(post(listen, "/", "hi").status, 502);
     assert_eq!((closes.requests().len(), other.requests().len()), (2, 0));
+}
+
+#[test]
+fn trailers_reach_the_other_side_whether_or_not_a_length_was_told() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    let backend = Backend::echo("a");
+    let (h2, front, http1) = (free_address(), free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: front, address: \"{front}\", service: h2 }}\n  - {{ name: http1, address: \"{http1}\", service: plain }}\n"
+    );
+    let services = service("h2", "protocol: h2,", &[("h2", h2)]) + &service("plain", "", &[("a", backend.address)]);
+    let _ringway = Ringway::start(&config(&listeners, &services).replace("workers: 2", "workers: 1"));
+    let script = concat!(include_str!("python/h2client.py"), include_str!("python/trailers.py"));
+    let addresses = [h2, front, http1].map(|address| address.to_string());
+    let done = Command::new("python3").args(["-c", script]).args(addresses).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let seen = backend.requests();
+    assert!(seen[0].contains("transfer-encoding: chunked") && seen[0].ends_with("abcx-sum: 1\r\n"), "{seen:?}");
+}
+
+#[test]
+fn a_backend_that_takes_no_streams_is_passed_over_at_once() {
+    let closed = Backend::custom(|stream, _| {
+        let Some(mut frames) = Frames::serve(stream, 0) else { return };
+        while let Some(stream) = frames.request() {
+            frames.answer(stream, "a stream that it did not take");
+        }
+    });
+    let takes = h2_mirror();
+    let listen = free_address();
+    let _ringway = Ringway::start(&first_of(listen, &closed, &takes));
+    let begin = Instant::now();
+    for _ in 0..10 {
+        let answer = post(listen, "/", "hi");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
+    }
+    // Not one of them has waited for a time-out.
+    assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
+    assert!(closed.connections.load(Ordering::SeqCst) <= 10);
+    // Where there is no other, that is said at once.
+    let listen = free_address();
+    let _ringway = Ringway::start(&one_worker(listen, "protocol: h2", &[("a", closed.address)]));
+    let answer = get(listen, "/").unwrap();
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (502, Some("stream_refused")));
+}
+
+#[test]
+fn a_connection_that_takes_no_more_streams_is_followed_by_another() {
+    // Before each answer, the connection says that it takes no more.
+    let backend = Backend::custom(|stream, _| {
+        let Some(mut frames) = Frames::serve(stream, 100) else { return };
+        while let Some(stream) = frames.request() {
+            frames.limit(0);
+            frames.answer(stream, "a");
+        }
+    });
+    let listen = free_address();
+    let _ringway = Ringway::start(&one_worker(listen, "protocol: h2", &[("a", backend.address)]));
+    let begin = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(post(listen, "/", "hi").status, 200);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
+    assert_eq!(backend.connections.load(Ordering::SeqCst), 5);
+}
+
+#[test]
+fn a_limit_that_falls_below_what_is_open_lets_that_end_and_sends_the_next_elsewhere() {
+    // Of its first connection, three requests wait for the fourth, which comes on the second.
+    let (gate, turn) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let opens = Arc::clone(&gate);
+    let backend = Backend::custom(move |stream, seen| {
+        let Some(mut frames) = Frames::serve(stream, 100) else { return };
+        if turn.fetch_add(1, Ordering::SeqCst) == 0 {
+            let streams: Vec<u32> = (0..3).map_while(|_| frames.request()).collect();
+            frames.limit(1);
+            // The acknowledgement tells that the limit is known.
+            let mut header = [0; 9];
+            frames.0.read_exact(&mut header).unwrap();
+            seen.lock().unwrap().push(format!("{header:?}"));
+            wait_for("the fourth", || (opens.load(Ordering::SeqCst) == 1).then_some(()));
+            streams.into_iter().for_each(|stream| frames.answer(stream, "first"));
+            let _ = frames.next();
+        }
+        while let Some(stream) = frames.request() {
+            opens.store(1, Ordering::SeqCst);
+            frames.answer(stream, "second");
+        }
+    });
+    let listen = free_address();
+    let _ringway = Ringway::start(&one_worker(listen, "protocol: h2", &[("a", backend.address)]));
+    let three: Vec<_> = (0..3).map(|_| std::thread::spawn(move || post(listen, "/", "hi").text())).collect();
+    wait_for("the limit to be known", || (backend.requests().len() == 1).then_some(()));
+    assert_eq!(post(listen, "/", "hi").text(), "second");
+    assert_eq!(gate.load(Ordering::SeqCst), 1);
+    assert!(three.into_iter().all(|thread| thread.join().unwrap() == "first"));
+}
+
+#[test]
+fn many_requests_at_once_get_as_many_connections_as_it_takes() {
+    let backend = Backend::custom(|stream, _| {
+        let Some(mut frames) = Frames::serve(stream, 1) else { return };
+        while let Some(stream) = frames.request() {
+            std::thread::sleep(Duration::from_millis(100));
+            frames.answer(stream, "a");
+        }
+    });
+    let listen = free_address();
+    let _ringway = Ringway::start(&one_worker(listen, "protocol: h2", &[("a", backend.address)]));
+    for _ in 0..2 {
+        let many: Vec<_> = (0..20).map(|_| std::thread::spawn(move || post(listen, "/", "hi").status)).collect();
+        assert!(many.into_iter().all(|thread| thread.join().unwrap() == 200));
+    }
+    let connections = backend.connections.load(Ordering::SeqCst);
+    assert!((2..=20).contains(&connections), "{connections}");
+}
+
+#[test]
+fn the_scheme_is_that_of_the_connection_to_the_backend() {
+    let (Some(certificates), Some(())) = (Certificates::new(), require_python("h2")) else { return };
+    certificates.issue("one", "DNS:one.test", "2");
+    let script = r#"
+import socket, ssl, sys, threading
+import h2.config, h2.connection, h2.events
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[3], sys.argv[4])
+context.set_alpn_protocols(["h2"])
+def serve(connection, secure):
+    if secure:
+        connection = context.wrap_socket(connection, server_side=True)
+    h = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+    h.initiate_connection()
+    connection.sendall(h.data_to_send())
+    while data := connection.recv(65536):
+        for event in h.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                scheme = dict(event.headers)[":scheme"]
+                h.send_headers(event.stream_id, [(":status", "200"), ("x-scheme", scheme)], end_stream=True)
+        connection.sendall(h.data_to_send())
+def listen(address, secure):
+    host, port = address.rsplit(":", 1)
+    listener = socket.create_server((host, int(port)))
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0], secure), daemon=True).start()
+threading.Thread(target=listen, args=(sys.argv[1], False), daemon=True).start()
+listen(sys.argv[2], True)
+"#;
+    let (plain, secure) = (free_address(), free_address());
+    let files = ["one.pem", "one.key"].map(|name| certificates.text(name));
+    let addresses = [plain, secure].map(|address| address.to_string());
+    let server = Command::new("python3").args(["-c", script]).args(&addresses).args(&files).spawn().unwrap();
+    let _server = Running(server);
+    for address in [plain, secure] {
+        wait_for("the backend", || TcpStream::connect(address).ok());
+    }
+    let (front, over_tls) = (free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: plain, address: \"{front}\", service: plain }}\n  - {{ name: tls, address: \"{over_tls}\", service: tls }}\n"
+    );
+    let tls = format!("protocol: h2, tls: {{ ca: \"{}\", sni: one.test }},", certificates.text("ca.pem"));
+    let services = service("plain", "protocol: h2,", &[("p", plain)]) + &service("tls", &tls, &[("s", secure)]);
+    let _ringway = Ringway::start(&config(&listeners, &services));
+    for (address, scheme) in [(front, "http"), (over_tls, "https")] {
+        assert_eq!(get(address, "/").unwrap().header("x-scheme"), Some(scheme));
+    }
 }

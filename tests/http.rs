@@ -339,8 +339,10 @@ fn chunk_counter() -> Backend {
         let body = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let (chunks, data) = count_chunks(&bytes[body..]);
         seen.lock().unwrap().push(format!("{chunks} {data}"));
-        let answer =
-            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", "1\r\nx\r\n".repeat(20_000));
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{}0\r\n\r\n",
+            "1\r\nx\r\n".repeat(20_000)
+        );
         let _ = stream.write_all(answer.as_bytes());
         let _ = stream.read(&mut space);
     })
@@ -379,12 +381,74 @@ fn chunks_and_frames_that_came_together_go_on_together() {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(4, 0, 0, &[]));
     bytes.extend(frame(1, 4, 1, &[0x83, 0x86, 0x84, 0x41, 1, b'a']));
-    (0..20_000).for_each(|_| bytes.extend(frame(0, 0, 1, b"a")));
+    // No more than the library bears of such frames at once.
+    (0..80).for_each(|_| bytes.extend(frame(0, 0, 1, b"a")));
     bytes.extend(frame(0, 1, 1, b""));
     let _client = send(listen, &bytes);
     let seen = wait_for("both requests", || (backend.requests().len() == 2).then(|| backend.requests()));
-    for line in seen {
+    for (line, (sent, most)) in seen.iter().zip([("20000", 400), ("80", 40)]) {
         let (chunks, data) = line.split_once(' ').unwrap();
-        assert!(data == "20000" && chunks.parse::<usize>().unwrap() < 400, "up: {chunks} chunks, {data} bytes");
+        assert!(data == sent && chunks.parse::<usize>().unwrap() < most, "up: {chunks} chunks, {data} bytes");
+    }
+}
+
+#[test]
+fn an_upgrade_with_a_length_of_nothing_is_one() {
+    let backend = Backend::custom(|mut stream, seen| {
+        let Some((head, _)) = read_request(&mut stream) else { return };
+        seen.lock().unwrap().push(head.clone());
+        let _ = stream.write_all(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+        let _ = stream.read(&mut [0]);
+    });
+    let listen = free_address();
+    let _ringway = Ringway::start(&simple(listen, "", &[("a", backend.address)]));
+    for method in ["GET", "POST"] {
+        let bytes = format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n"
+        );
+        let mut stream = send(listen, bytes.as_bytes());
+        assert_eq!(read_answer(&mut stream, false).unwrap().status, 101, "{method}");
+        let mut bytes = [0; 5];
+        stream.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+    }
+}
+
+#[test]
+fn answers_of_the_proxys_own_keep_a_connection_whose_body_has_come() {
+    let dead = free_address();
+    let listen = free_address();
+    let routes = "body_bytes_max: 100, routes: [ { match: { path: /moved }, redirect: { path: /new } }, { match: { path: /dead }, service: s } ] }";
+    let config = simple(listen, "retry: { attempts: 0 }", &[("a", dead)]).replace("service: s }", routes);
+    let _ringway = Ringway::start(&config);
+    let mut stream = send(listen, b"");
+    for (path, status) in [("/moved", 308), ("/nowhere", 404), ("/dead", 502)] {
+        for body in [
+            "Content-Length: 0\r\n\r\n",
+            "Content-Length: 5\r\n\r\nhello",
+            "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ] {
+            // Two at once: what follows the body is the next request.
+            let one = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{body}");
+            stream.write_all(format!("{one}{one}").as_bytes()).unwrap();
+            for _ in 0..2 {
+                let answer = read_answer(&mut stream, true).unwrap_or_else(|| panic!("{path} {body:?}: closed"));
+                assert_eq!((answer.status, answer.header("connection")), (status, None), "{path} {body:?}");
+            }
+        }
+    }
+    // A body that is malformed, or has not come, is the last that is read.
+    for body in [
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n",
+        "Content-Length: 99\r\n\r\nhello",
+        "Content-Length: 101\r\n\r\nhello",
+    ] {
+        for path in ["/moved", "/nowhere"] {
+            let bytes = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{body}GET /moved HTTP/1.1\r\nHost: a\r\n\r\n");
+            let answer = raw(listen, bytes.as_bytes());
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{path} {body:?}: {answer}");
+            assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+        }
     }
 }

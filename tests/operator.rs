@@ -188,3 +188,185 @@ fn signals_that_mean_nothing_here_end_nothing() {
     ringway.signal("TERM");
     assert_eq!(ringway.wait(), 0);
 }
+
+/// The only finding of `ringway check`, as JSON.
+fn checked(file: &Path, flags: &[&str]) -> (i32, Vec<serde_json::Value>) {
+    let done = ringway(&[&["check", "--json", path_text(file)][..], flags].concat());
+    let value: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let list = |name: &str| value[name].as_array().unwrap().clone();
+    (done.status.code().unwrap(), [list("errors"), list("warnings")].concat())
+}
+
+fn not_after(ringway: &Ringway, used_by: &str, name: &str, file: &str) -> f64 {
+    let labels = format!("{{used_by=\"{used_by}\",name=\"{name}\",file=\"{file}\"}}");
+    ringway.metric(&format!("ringway_certificate_not_after_seconds{labels}"))
+}
+
+#[test]
+fn an_expired_certificate_is_warned_of_and_blocks_nothing() {
+    let files = tempfile::tempdir().unwrap();
+    let [old, early, soon, good] = [("old", (-9, -2)), ("early", (2, 9)), ("soon", (-2, 9)), ("good", (-2, 99))]
+        .map(|(name, days)| certificate(files.path(), name, days));
+    let fleet = echoes(1);
+    let (listen, plain) = (free_address(), free_address());
+    let config = |pair: &(String, String)| {
+        let more = format!("}}, {{ name: plain, address: \"{plain}\", service: s }} ]");
+        tls(&simple(listen, "", &targets(&fleet)), pair).replacen("} ]\n", &format!("{more}\n"), 1)
+    };
+    // A start is none of a certificate's business.
+    let ringway = Ringway::start(&config(&old));
+    assert!(get(plain, "/").is_some());
+    assert!(ringway.log().contains("certificate_expired"), "{}", ringway.log());
+    let state = || ringway.status()["certificates"][0]["state"].clone();
+    assert_eq!(state(), "expired");
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    assert!(not_after(&ringway, "listener", "web", &old.0) < now);
+    // Nor is a reload.
+    for (pair, word, code) in [
+        (&early, "not_yet_valid", Some("certificate_not_yet_valid")),
+        (&soon, "ends_soon", Some("certificate_ends_soon")),
+        (&old, "expired", Some("certificate_expired")),
+        (&good, "valid", None),
+    ] {
+        ringway.reconfigure(&config(pair));
+        assert_eq!(state(), word);
+        let (exit, found) = checked(&ringway.config, &[]);
+        assert_eq!(exit, 0, "{found:?}");
+        let codes: Vec<_> = found.iter().map(|finding| finding["code"].as_str().unwrap()).collect();
+        assert_eq!(codes, Vec::from_iter(code));
+        assert!(found.iter().all(|finding| finding["line"] == 3 && finding["help"].is_string()), "{found:?}");
+    }
+    assert!(not_after(&ringway, "listener", "web", &good.0) > now);
+}
+
+#[test]
+fn check_reads_what_run_will_need_and_names_the_field() {
+    let files = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| certificate(files.path(), name, (-2, 99)));
+    let path = |name: &str| path_text(&files.path().join(name)).to_owned();
+    std::fs::write(path("empty"), " \n").unwrap();
+    std::fs::write(path("junk"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let file = files.path().join("ringway.yaml");
+    let base = |more: &str, listener: &str, service: &str| {
+        format!(
+            "{more}\nlisteners: [ {{ name: web, address: \"127.0.0.1:8080\", service: s{listener} }} ]\n\
+             services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:1\" }} ]{service} }} ]\n"
+        )
+    };
+    let pair = |certificate: &str, key: &str| {
+        format!(", tls: {{ certificates: [ {{ certificate: \"{certificate}\", key: \"{key}\" }} ] }}")
+    };
+    let gone = path("gone");
+    let with = |extra: String| pair(&one.0, &one.1).replace(" } ] }", &extra);
+    let upstream = |text: String| format!(", tls: {{ {text} }}");
+    for (code, line, column, text) in [
+        ("key_mismatch", 2, 1, base("", &pair(&one.0, &other.1), "")),
+        ("unreadable_certificate", 2, 0, base("", &pair(&gone, &one.1), "")),
+        ("unreadable_certificate", 2, 0, base("", &pair(&path("junk"), &one.1), "")),
+        ("unreadable_key", 2, 0, base("", &pair(&one.0, &gone), "")),
+        ("unreadable_key", 2, 0, base("", &pair(&one.0, &path("empty")), "")),
+        ("unreadable_ocsp", 2, 0, base("", &with(format!(", ocsp: \"{gone}\" }} ] }}")), "")),
+        ("unreadable_ocsp", 2, 0, base("", &with(format!(", ocsp: \"{}\" }} ] }}", path("nothing"))), "")),
+        ("unreadable_certificate", 2, 0, base("", &with(format!(" }} ], client: {{ ca: \"{gone}\" }} }}")), "")),
+        ("unreadable_certificate", 3, 0, base("", "", &upstream(format!("ca: \"{}\"", path("empty"))))),
+        ("key_mismatch", 3, 0, base("", "", &upstream(format!("certificate: \"{}\", key: \"{}\"", one.0, other.1)))),
+        (
+            "unreadable_certificate",
+            3,
+            0,
+            base("", "", &format!(", health: {{ tcp: {{}}, tls: {{ ca: \"{gone}\" }} }}")),
+        ),
+        ("unwritable_log", 1, 0, base(&format!("access_log: {{ format: json, target: \"{gone}/log\" }}"), "", "")),
+        ("unwritable_log", 1, 0, base(&format!("access_log: {{ format: json, target: \"{}\" }}", path("")), "", "")),
+        ("unreadable_file", 1, 0, base(&format!("control: {{ token_file: \"{gone}\" }}"), "", "")),
+        ("empty_secret", 1, 0, base(&format!("control: {{ token_file: \"{}\" }}", path("empty")), "", "")),
+        (
+            "key_mismatch",
+            1,
+            0,
+            base(&format!("control: {{ tls: {{ certificate: \"{}\", key: \"{}\" }} }}", one.0, other.1), "", ""),
+        ),
+        ("unreadable_file", 2, 0, base("", &format!(", errors: [ {{ status: [ \"502\" ], file: \"{gone}\" }} ]"), "")),
+        ("bad_shadow", 1, 0, base(&format!("shadow: \"{gone}\""), "", "")),
+    ] {
+        std::fs::write(path("nothing"), "").unwrap();
+        std::fs::write(&file, &text).unwrap();
+        let (exit, found) = checked(&file, &[]);
+        assert_eq!((exit, found.len()), (1, 1), "{code}: {found:?}\n{text}");
+        assert_eq!((&found[0]["code"], &found[0]["line"]), (&code.into(), &line.into()), "{found:?}");
+        assert!(found[0]["column"].as_u64().unwrap() > 1 && found[0]["help"].is_string(), "{found:?}");
+        if column > 0 {
+            let named = text.lines().nth(line - 1).unwrap().find(&format!("\"{}\"", other.1)).unwrap() + column;
+            assert_eq!(found[0]["column"], named, "{found:?}");
+        }
+        assert_eq!(checked(&file, &["--no-files"]), (0, Vec::new()), "{text}");
+    }
+    // Nothing is made by looking.
+    let log = path("new.log");
+    std::fs::write(
+        &file,
+        base(&format!("access_log: {{ format: json, target: \"{log}\" }}"), &pair(&one.0, &one.1), ""),
+    )
+    .unwrap();
+    assert_eq!(checked(&file, &[]), (0, Vec::new()));
+    assert!(!Path::new(&log).exists());
+}
+
+#[test]
+fn what_keeps_a_proxy_from_starting_is_said_once_with_place_and_remedy() {
+    let files = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| certificate(files.path(), name, (-2, 99)));
+    let file = files.path().join("ringway.yaml");
+    let fleet = echoes(1);
+    let said = |text: &str| {
+        std::fs::write(&file, text.replace("ADMIN", &free_address().to_string())).unwrap();
+        let done = ringway(&["run", "--config", path_text(&file)]);
+        assert_eq!(done.status.code(), Some(2));
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let text = said(&tls(&simple(free_address(), "", &targets(&fleet)), &(one.0, other.1)));
+    assert!(text.contains("error[key_mismatch]") && text.contains("ringway.yaml:3:"), "{text}");
+    assert_eq!(text.matches("does not belong").count(), 1, "{text}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let holder = TcpListener::bind(taken).unwrap();
+    let text = said(&simple(taken, "", &targets(&fleet)));
+    assert_eq!(text.matches("in use").count(), 1, "{text}");
+    assert!(text.contains(&format!("`ss -lnp sport = :{}`", taken.port())), "{text}");
+    drop(holder);
+    let text = said(&simple("192.0.2.7:8080".parse().unwrap(), "", &targets(&fleet)));
+    assert!(text.contains("no interface of this machine has 192.0.2.7"), "{text}");
+}
+
+#[test]
+fn pages_of_others_in_a_browser_change_nothing_and_read_nothing() {
+    let fleet = echoes(1);
+    let config = simple(free_address(), "", &targets(&fleet));
+    let ringway = Ringway::start(&config);
+    let ask = |method: &str, path: &str, fields: &str| {
+        let bytes = format!("{method} {path} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
+        read_answer(&mut send(ringway.admin, bytes.as_bytes()), true).unwrap().status
+    };
+    let own = format!("Host: {}\r\n", ringway.admin);
+    for (status, fields) in [
+        (200, own.clone()),
+        (200, format!("{own}Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", ringway.admin)),
+        (200, "Host: localhost:9\r\n".to_owned()),
+        (403, format!("{own}Origin: http://evil.test\r\n")),
+        (403, format!("{own}Origin: null\r\n")),
+        (403, format!("{own}Sec-Fetch-Site: cross-site\r\n")),
+        (403, "Host: evil.test\r\n".to_owned()),
+        (403, "Host: evil.test\r\nOrigin: http://evil.test\r\n".to_owned()),
+        (403, "Host: evil\r\n".to_owned()),
+    ] {
+        assert_eq!(ask("POST", "/reload", &fields), status, "{fields}");
+    }
+    for path in ["/status", "/metrics", "/explain?service=s&key=k"] {
+        assert_eq!(ask("GET", path, "Host: evil.test\r\n"), 403, "{path}");
+        assert_eq!(ask("GET", path, &own), 200, "{path}");
+    }
+    // A name of one's own is said in the file, and holds from then on.
+    ringway.reconfigure(&config.replace("\"ADMIN\" }", "\"ADMIN\", hosts: [ proxy.example.com ] }"));
+    assert_eq!(ask("POST", "/reload", "Host: Proxy.example.com:9901\r\n"), 200);
+    assert_eq!(ask("GET", "/status", "Host: proxy.example.com\r\n"), 200);
+    assert_eq!(ask("POST", "/reload", "Host: evil.test\r\n"), 403);
+}

@@ -130,7 +130,7 @@ fn shadow_that_cannot_be_read_is_refused_and_disturbs_nobody() {
     let ringway = Ringway::start(&config);
     let status = ringway.status()["generation"].clone();
     ringway.write_config(&config.replace("workers: 2", "workers: 2\nshadow: /nonexistent/next.yaml"));
-    let answer = raw(ringway.admin, b"POST /reload HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let answer = raw(ringway.admin, b"POST /reload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(answer.contains("/nonexistent/next.yaml"), "{answer}");
     assert_eq!(ringway.status()["generation"], status);
     assert_eq!(get(listen, "/").unwrap().status, 200);

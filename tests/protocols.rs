@@ -338,11 +338,10 @@ fn an_ocsp_answer_is_stapled_and_follows_its_file() {
 fn bad_certificates_are_refused_with_their_path() {
     let Some(certificates) = Certificates::new() else { return };
     certificates.issue("good", "DNS:good.test", "2");
-    certificates.issue("old", "DNS:old.test", "-1");
     std::fs::write(certificates.path("junk.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         .unwrap();
     std::fs::copy(certificates.path("good.key"), certificates.path("junk.key")).unwrap();
-    for (name, why) in [("old", "expired on"), ("junk", "cannot be read"), ("absent", "absent.pem")] {
+    for (name, why) in [("junk", "cannot be read"), ("absent", "absent.pem")] {
         let listeners = format!(
             "  - {{ name: web, address: \"{}\", service: s, tls: {{ certificates: [ {} ] }} }}\n",
             free_address(),

@@ -152,7 +152,7 @@ fn sighup_and_the_admin_api_reload_too() {
     let config = simple(free_address(), HASHED, &list(&named));
     let ringway = Ringway::start(&config);
     let post = || {
-        let mut stream = send(ringway.admin, b"POST /reload HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let mut stream = send(ringway.admin, b"POST /reload HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let answer = read_answer(&mut stream, true).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         (answer.status, value)

@@ -3,6 +3,7 @@
 
 mod common;
 use common::*;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -207,4 +208,122 @@ fn no_wait_goes_past_the_deadline() {
         assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")), "{service}");
         drop(held);
     }
+}
+
+/// A fleet of which one backend, the last, serves; the others refuse. Long names, so that ids sort as they stand.
+fn one_of(count: usize, up: &Backend) -> Vec<(String, SocketAddr)> {
+    let address = |index: usize| if index + 1 == count { up.address } else { free_address() };
+    (0..count).map(|index| (format!("b{index:02}"), address(index))).collect()
+}
+
+fn named(list: &[(String, SocketAddr)]) -> Vec<(&str, SocketAddr)> {
+    list.iter().map(|(id, address)| (id.as_str(), *address)).collect()
+}
+
+#[test]
+fn refused_connects_are_walked_past_beyond_attempts_and_budget() {
+    for (policy, retry) in [
+        ("first", "retry: { attempts: 0 }"),
+        ("round_robin", "retry: { budget: 0, budget_min: 0 }"),
+        ("ring", ""),
+        ("maglev", "retry: { attempts: 1, budget: 0, budget_min: 0, backoff: 60s }"),
+        ("hrw", ""),
+        ("least_request", ""),
+        ("p2c", ""),
+    ] {
+        let up = Backend::echo("up");
+        let list = one_of(12, &up);
+        let listen = free_address();
+        // Nobody is ejected: each request meets all the refusals.
+        let service = format!("balance: {{ policy: {policy} }}\noutlier: {{ consecutive_failures: 0 }}\n{retry}");
+        let ringway = Ringway::start(&simple(listen, &service, &named(&list)));
+        for key in 0..10 {
+            assert_eq!(get(listen, &format!("/{key}")).unwrap().status, 200, "{policy}");
+            // Nothing was sent: the method does not matter.
+            assert_eq!(post(listen, "/").status, 200, "{policy}");
+        }
+        assert_eq!(ringway.metric("ringway_retry_budget_exhausted_total{service=\"s\"}"), 0.0, "{policy}");
+        // A session of TCP walks the same way.
+        let config = simple(listen, &service, &named(&list)).replace("service: s }", "protocol: tcp, service: s }");
+        ringway.reconfigure(&config);
+        for _ in 0..10 {
+            assert_eq!(get(listen, "/").unwrap().status, 200, "{policy} over TCP");
+        }
+    }
+}
+
+#[test]
+fn walk_past_refusals_ends_at_sixteen_candidates() {
+    let up = Backend::echo("up");
+    let list = one_of(20, &up);
+    let listen = free_address();
+    let service = "balance: { policy: first }\noutlier: { consecutive_failures: 0 }\nretry: { attempts: 50 }";
+    let ringway = Ringway::start(&simple(listen, service, &named(&list)));
+    let answer = get(listen, "/").unwrap();
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (502, Some("connect_failed")));
+    assert_eq!(ringway.metric("ringway_retries_total{service=\"s\"}"), 15.0);
+    assert!(up.requests().is_empty());
+}
+
+#[test]
+fn panic_serves_every_key_while_one_backend_is_up() {
+    for (count, balance) in [
+        (4, "hash_key: [ { path: {} } ]"),
+        (30, "hash_key: [ { path: {} } ]"),
+        (30, "policy: round_robin"),
+        (30, "policy: least_request"),
+        (30, "policy: p2c"),
+        (30, "policy: peak_ewma"),
+    ] {
+        let up = Backend::echo("up");
+        let list = one_of(count, &up);
+        let listen = free_address();
+        let service = format!("balance: {{ {balance} }}\nhealth: {{ tcp: {{}}, interval: 50ms, fall: 1, rise: 1 }}");
+        let ringway = Ringway::start(&simple(listen, &service, &named(&list)));
+        wait_for("the others to be down", || {
+            let status = ringway.status();
+            let backends = status["services"][0]["backends"].as_array().unwrap().clone();
+            let down = backends.iter().filter(|backend| backend["state"] == "down").count();
+            (down == count - 1 && status["services"][0]["panic"] == true).then_some(())
+        });
+        for key in 0..60 {
+            assert_eq!(get(listen, &format!("/{key}")).unwrap().status, 200, "{balance}");
+        }
+        // Those that are known to be up come first: nobody else was asked.
+        assert_eq!(ringway.metric("ringway_retries_total{service=\"s\"}"), 0.0, "{balance}");
+        if balance.starts_with("hash_key") {
+            let arguments = ["explain", "--admin", &ringway.admin.to_string(), "--service", "s", "--key", "/1"];
+            let text = String::from_utf8(common::ringway(&arguments).stdout).unwrap();
+            let last = format!("b{:02}", count - 1);
+            assert!(text.contains("panic ") && text.contains(&format!("goes to     {last}")), "{text}");
+            let tried = text.lines().filter(|line| line.trim_start().starts_with('b') && line.contains("in flight"));
+            assert_eq!(tried.count(), count.min(16), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_stale_connection_costs_an_idempotent_request_no_try_and_another_is_never_sent_again() {
+    // Answers the first request of each connection, and closes it when the second has come.
+    let backend = Backend::custom(|mut stream, seen| {
+        for first in [true, false] {
+            let Some((head, _)) = read_request(&mut stream) else { return };
+            seen.lock().unwrap().push(head);
+            if first {
+                let _ = stream.write_all(response("200 OK", "", "ok").as_bytes());
+            }
+        }
+    });
+    let listen = free_address();
+    let config =
+        simple(listen, "retry: { attempts: 0 }\noutlier: { consecutive_failures: 0 }", &[("a", backend.address)]);
+    let ringway = Ringway::start(&config.replace("workers: 2", "workers: 1"));
+    assert_eq!(get(listen, "/1").unwrap().status, 200);
+    assert_eq!(get(listen, "/2").unwrap().status, 200);
+    let paths = || backend.requests().iter().map(|head| head.split(' ').nth(1).unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(paths(), ["/1", "/2", "/2"]);
+    assert_eq!(ringway.metric("ringway_retries_total{service=\"s\"}"), 0.0);
+    let answer = post(listen, "/3");
+    assert_eq!((answer.status, answer.header("x-ringway-reason")), (502, Some("upstream_closed")));
+    assert_eq!(paths(), ["/1", "/2", "/2", "/3"]);
 }

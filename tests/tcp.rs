@@ -286,3 +286,86 @@ fn checks_that_go_elsewhere_begin_with_the_proxy_header_that_they_are_told_to() 
         assert_eq!((!seen.is_empty(), warned), (wanted, own.is_empty()), "{own}");
     }
 }
+
+/// The first message of a TLS client that asks for this server.
+fn client_hello(name: &str) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    let host = sized(&[&[0][..], &sized(name.as_bytes())].concat());
+    let extensions = [&[0, 0][..], &sized(&host), &[0, 13], &sized(&sized(&[4, 3, 8, 4]))].concat();
+    let hello = [&[3, 3][..], &[7; 32], &[0], &sized(&[0xc0, 0x2f]), &[1, 0], &sized(&extensions)].concat();
+    let message = [&[1, 0][..], &sized(&hello)].concat();
+    [&[0x16, 3, 1][..], &sized(&message)].concat()
+}
+
+/// Says its name to whoever says something.
+fn namer(name: &'static str) -> Backend {
+    Backend::custom(move |mut stream, _| {
+        if stream.read(&mut [0; 1]).is_ok_and(|count| count > 0) {
+            let _ = stream.write_all(name.as_bytes());
+        }
+    })
+}
+
+/// What a session from this address gets to hear; nothing if it is not served.
+fn session(from: &str, to: SocketAddr, first: &[u8]) -> String {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from.parse().unwrap(), 0).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(first).unwrap();
+    let mut answer = String::new();
+    // A session that is refused is reset.
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn sessions_are_placed_by_every_key_that_they_can_have() {
+    let fleet = ["a", "b", "c", "d"].map(|name| (name, namer(name)));
+    let targets: Vec<_> = fleet.iter().map(|(name, backend)| (*name, backend.address)).collect();
+    let start = |service: &str| {
+        let listen = free_address();
+        (Ringway::start(&tcp(listen, service, &targets)), listen)
+    };
+    let distinct = |answers: &[String]| {
+        assert!(answers.iter().all(|answer| answer.len() == 1), "{answers:?}");
+        answers.iter().collect::<std::collections::BTreeSet<_>>().len()
+    };
+    // Both together: the same for the same name and address, whatever else is other.
+    let (ringway, listen) =
+        start("balance: { hash_key: [ { all: [ { sni: {} }, { source_ip: {} } ] } ], on_missing: reject }");
+    let by_name: Vec<String> =
+        (0..24).map(|name| session("127.0.0.1", listen, &client_hello(&format!("{name}.test")))).collect();
+    let by_address: Vec<String> =
+        (1..24).map(|host| session(&format!("127.0.0.{host}"), listen, &client_hello("0.test"))).collect();
+    assert!(distinct(&by_name) > 1 && distinct(&by_address) > 1, "{by_name:?} {by_address:?}");
+    for (name, before) in by_name.iter().enumerate() {
+        let again = session("127.0.0.1", listen, &client_hello(&format!("{name}.test")));
+        assert_eq!(again, *before, "{name}");
+    }
+    // Who has no name has no such key.
+    assert_eq!(session("127.0.0.1", listen, b"no TLS"), "");
+    assert_eq!(ringway.metric("ringway_proxy_errors_total{service=\"s\",reason=\"hash_key_missing\"}"), 1.0);
+    assert_eq!(ringway.metric("ringway_requests_total{service=\"s\",class=\"none\"}"), 1.0);
+    // The first that is there, and what stands for none.
+    let (_ringway, listen) = start("balance: { hash_key: [ { sni: {} }, { source_ip: {} } ] }");
+    let same = |hosts: std::ops::Range<u8>, first: &[u8]| {
+        hosts.map(|host| session(&format!("127.0.0.{host}"), listen, first)).collect::<Vec<String>>()
+    };
+    assert_eq!(distinct(&same(1..24, &client_hello("0.test"))), 1);
+    assert!(distinct(&same(1..24, b"no TLS")) > 1);
+    let (_ringway, listen) = start("balance: { hash_key: [ { sni: {} } ], on_missing: round_robin }");
+    let turns: Vec<String> = (0..24).map(|_| session("127.0.0.1", listen, b"no TLS")).collect();
+    assert!(distinct(&turns) > 1, "{turns:?}");
+    let (_ringway, listen) = start("balance: { hash_key: [ { sni: {} } ], on_missing: source_ip }");
+    let turns: Vec<String> = (0..12).map(|_| session("127.0.0.1", listen, b"no TLS")).collect();
+    assert_eq!(distinct(&turns), 1, "{turns:?}");
+    // Rates are of any of these keys, too.
+    let (ringway, listen) = start("rate_limit: { requests: 1, per: 1h, key: [ { sni: {} } ] }");
+    for name in ["a.test", "b.test"] {
+        assert_eq!(session("127.0.0.1", listen, &client_hello(name)).len(), 1, "{name}");
+        assert_eq!(session("127.0.0.1", listen, &client_hello(name)), "", "{name}");
+    }
+    assert_eq!(ringway.metric("ringway_proxy_errors_total{service=\"s\",reason=\"rate_limited\"}"), 2.0);
+}

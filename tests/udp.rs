@@ -314,3 +314,32 @@ fn the_first_datagram_that_nobody_takes_counts_although_its_client_sends_no_more
     }
     assert_eq!(ringway.metric(&format!("ringway_backend_failures_total{{service=\"s\",backend=\"{owner}\"}}")), 1.0);
 }
+
+#[test]
+fn flows_are_held_against_their_service_s_limits() {
+    let echo = Echo::start("a");
+    let patient = |listen| {
+        let socket = client(listen);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    for (limit, reason) in
+        [("rate_limit: { requests: 2, per: 1h }", "rate_limited"), ("limits: { requests_max: 2 }", "service_full")]
+    {
+        let (ringway, listen, _) = proxy("idle: 600s", limit, &[("a", echo.address)]);
+        let begun: Vec<UdpSocket> = (0..2).map(|_| patient(listen)).collect();
+        for socket in &begun {
+            assert_eq!(ask(socket, "x").as_deref(), Some("a:x"));
+        }
+        client(listen).send(b"one too many").unwrap();
+        wait_for("a refusal", || {
+            let text = get(ringway.admin, "/metrics")?.text();
+            text.contains(&format!("ringway_rejected_requests_total{{reason=\"{reason}\"}} 1")).then_some(())
+        });
+        // What has begun goes on.
+        for socket in &begun {
+            assert_eq!(ask(socket, "y").as_deref(), Some("a:y"));
+        }
+        assert_eq!(ringway.status()["services"][0]["in_flight"], 2);
+    }
+}

@@ -7,17 +7,19 @@ mod cookies;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
+mod layer4;
 mod service;
 mod text;
 
 use crate::decode::{At, Findings};
-use crate::diagnostic::closest;
+use crate::diagnostic::{Site, closest};
+use crate::files::{FileUse, Need};
 use crate::model::{self, HostMatch, PathMatch, Protocol};
 use crate::schema::{self, ProtocolName};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-use text::{address, header_name, method, name, nonzero, path_text, unique};
+use text::{address, header_name, literal, method, name, nonzero, path_text, unique};
 
 /// The services' names.
 struct Names<'a> {
@@ -37,6 +39,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let admin = admin(root, findings);
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
+    layer4::check(root, &listeners, findings);
     let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;
@@ -54,7 +57,8 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     });
     let listeners: Vec<Option<model::Listener>> = listeners.collect();
     cookies::collisions(root, &listeners, &services, findings);
-    let access_log = access_log(&root.access_log.value);
+    let access_log = access_log(&root.access_log.value, findings);
+    findings.names_file(root.shadow.as_ref(), FileUse::Shadow, Need::Serving);
     nonzero(&root.drain_timeout, "drain_timeout", findings);
     let drain_spread = drain_spread(root, findings);
     let control = control::control(root, findings);
@@ -104,10 +108,25 @@ fn admin(root: &schema::Root, findings: &mut Findings) -> Option<model::Admin> {
             "write `127.0.0.1:9901`",
         );
     }
-    admin.enabled.value.then_some(model::Admin { address })
+    for host in admin.hosts.value.iter() {
+        if host.value.is_empty() || host.value.contains(|c: char| c.is_whitespace() || matches!(c, '/' | ':' | '*')) {
+            findings.error(
+                host.place,
+                "bad_host",
+                format!("`{}` is not a host", host.value),
+                "write the name alone, for example `proxy-1.example.com`",
+            );
+        }
+    }
+    let hosts = admin.hosts.value.iter().map(|host| host.value.to_ascii_lowercase()).collect();
+    admin.enabled.value.then_some(model::Admin { address, site: Site::at(admin.address.place), hosts })
 }
 
-fn access_log(section: &schema::AccessLogSection) -> model::AccessLog {
+fn access_log(section: &schema::AccessLogSection, findings: &mut Findings) -> model::AccessLog {
+    let is_file = !matches!(section.target.value.as_str(), "stdout" | "stderr");
+    if is_file && section.format.value != schema::AccessLogFormat::Off {
+        findings.names_file(Some(&section.target), FileUse::Log, Need::Serving);
+    }
     model::AccessLog {
         format: match section.format.value {
             schema::AccessLogFormat::Off => model::AccessLogFormat::Off,
@@ -171,7 +190,7 @@ fn v6_only(section: &schema::ListenerSection, root: &schema::Root, findings: &mu
     let Ok(address) = section.address.value.parse::<SocketAddr>() else { return false };
     let takes_both = address.is_ipv6() && address.ip().is_unspecified();
     if let Some(said) = &section.v6_only {
-        if !takes_both && !(said.value && address.is_ipv6()) {
+        if !(takes_both || (said.value && address.is_ipv6())) {
             findings.error(
                 said.place,
                 "bad_v6_only",
@@ -227,6 +246,7 @@ fn listener_model(
     Some(model::Listener {
         name: section.name.value.clone(),
         address: address?,
+        site: Site::at(section.address.place),
         v6_only,
         protocol,
         tls,
@@ -313,6 +333,9 @@ fn listener_tls(
 ) -> Option<model::ListenerTls> {
     let section = &at.value;
     if section.certificates.value.is_empty() {
+        if section.certificates.value.lost {
+            return None;
+        }
         findings.error(
             section.certificates.place,
             "no_certificate",
@@ -321,6 +344,11 @@ fn listener_tls(
         );
         return None;
     }
+    for at in section.certificates.value.iter() {
+        findings.names_pair(&at.value.certificate, &at.value.key, Need::Serving);
+        findings.names_file(at.value.ocsp.as_ref(), FileUse::Ocsp, Need::Serving);
+    }
+    findings.names_file(section.client.as_ref().map(|at| &at.value.ca), FileUse::Authorities, Need::Serving);
     let alpn = match (&section.alpn, protocol) {
         (_, ProtocolName::Tcp | ProtocolName::Udp) => Vec::new(),
         (None, _) => vec!["h2", "http/1.1"],
@@ -378,8 +406,10 @@ fn routes(
             );
             None
         }
+        // Perhaps there are some that could not be read.
+        (None, []) if section.routes.value.lost => None,
         (None, []) => {
-            findings.error(
+            findings.absent(
                 section.place,
                 "no_route",
                 format!("listener {:?} leads nowhere", section.name.value),
@@ -389,23 +419,57 @@ fn routes(
         }
         (None, routes) => {
             let built: Vec<_> = routes.iter().map(|route| route_model(route, services, findings)).collect();
+            let catch_all = routes.iter().position(|route| catches_all(&route.value, findings));
+            if let Some(next) = catch_all.and_then(|index| routes.get(index + 1)) {
+                findings.warning(
+                    next.place,
+                    "unreachable_route",
+                    "no request comes as far as this route: the one before takes all",
+                    "put the route without conditions last",
+                );
+            }
             let built: Option<Vec<model::Route>> = built.into_iter().collect();
-            for (index, route) in built.iter().flatten().enumerate() {
-                let catches_all = route.host.is_none()
-                    && route.path.is_none()
-                    && route.methods.is_empty()
-                    && route.headers.is_empty();
-                if catches_all && let Some(next) = routes.get(index + 1) {
-                    findings.warning(
-                        next.place,
-                        "unreachable_route",
-                        "no request comes as far as this route: the one before takes all",
-                        "put the route without conditions last",
-                    );
-                    break;
-                }
+            if let (Some(built), Some(last), ProtocolName::Http) = (&built, catch_all, section.protocol.value) {
+                prefixes_before(&built[..=last], routes, findings);
             }
             built
+        }
+    }
+}
+
+/// Whether a route has no condition, not even one that could not be read.
+fn catches_all(route: &schema::RouteSection, findings: &Findings) -> bool {
+    let conditions = &route.r#match.value;
+    conditions.host.is_none()
+        && conditions.path.is_none()
+        && conditions.path_prefix.is_none()
+        && conditions.method.is_none()
+        && conditions.methods.value.is_empty()
+        && !conditions.methods.value.lost
+        && conditions.headers.value.is_empty()
+        && !conditions.headers.value.lost
+        && !findings.is_lost(conditions.place)
+        && !findings.is_lost(route.place)
+}
+
+/// Prefixes are compared with the path as the client wrote it: `//admin`, `/./admin` and `/%61dmin` are no `/admin`, and the
+/// route that takes all (the last here) takes them too, unchanged. Told once a listener, of the first route that is passed by
+/// so and does something else than the last one.
+fn prefixes_before(routes: &[model::Route], sections: &[At<schema::RouteSection>], findings: &mut Findings) {
+    let Some((last, before)) = routes.split_last() else { return };
+    for (route, section) in before.iter().zip(sections) {
+        let Some(prefix) = &section.value.r#match.value.path_prefix else { continue };
+        let same = route.service == last.service
+            && format!("{:?} {:?}", route.split, route.actions) == format!("{:?} {:?}", last.split, last.actions);
+        if prefix.value != "/" && !same {
+            let path = prefix.value.trim_end_matches('/');
+            findings.warning(
+                prefix.place,
+                "prefix_is_no_wall",
+                format!("paths such as `/{path}` and `/.{path}` are not below `{path}`: the route without conditions takes them"),
+                "if this route keeps anybody out, give the last one a `path_prefix` too: what matches no route is answered 404",
+            );
+            return;
         }
     }
 }
@@ -444,8 +508,16 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
             );
             None
         }
-        (Some(path), None) => path_text(path, findings).map(PathMatch::Exact),
-        (None, Some(path)) => path_text(path, findings).map(PathMatch::Prefix),
+        (Some(path), None) => {
+            let prefix = path.value.split('*').next().unwrap_or_default();
+            let prefix = if prefix.len() > 1 { prefix.trim_end_matches('/') } else { "/" };
+            literal(path, format!("write `path_prefix: {prefix}` for all that is below it"), findings);
+            path_text(path, findings).map(PathMatch::Exact)
+        }
+        (None, Some(path)) => {
+            literal(path, "leave it out: a prefix matches all that is below it".to_owned(), findings);
+            path_text(path, findings).map(PathMatch::Prefix)
+        }
         (None, None) => None,
     };
     let methods: Vec<String> =
@@ -454,6 +526,13 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
         .headers
         .value
         .iter()
+        .inspect(|header| {
+            if let Some(value) = &header.value.value {
+                literal(value, "leave `value` out where any will do".to_owned(), findings);
+            }
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
         .map(|header| model::HeaderMatch {
             name: header_name(&header.value.name, findings),
             value: header.value.value.as_ref().map(|value| value.value.clone()),
@@ -496,8 +575,9 @@ fn target(
             );
             None
         }
+        (None, []) if section.split.value.lost => None,
         (None, []) => {
-            findings.error(at.place, "no_service", "the route leads nowhere", "add `service: ...`");
+            findings.absent(at.place, "no_service", "the route leads nowhere", "add `service: ...`");
             None
         }
         (None, arms) => {

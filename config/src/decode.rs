@@ -1,6 +1,7 @@
 //! From the tree to the sections of `schema`: everything that is wrong is gathered, nothing stops at the first error.
 
 use crate::diagnostic::{Diagnostic, Place, Severity, closest};
+use crate::files::Named;
 use crate::node::{Node, Value};
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ pub(crate) struct Findings {
     pub(crate) dangling: Vec<(Place, String)>,
     /// Nothing but the texts is looked at: what they mean must not depend on the disk of whoever checks them.
     pub(crate) detached: bool,
+    /// Files that the configuration names.
+    pub(crate) files: Vec<Named>,
+    /// Sections of which a field could not be read, or is not known: what seems to be absent there may not be.
+    pub(crate) lost: Vec<Place>,
 }
 
 impl Findings {
@@ -42,6 +47,24 @@ impl Findings {
     ) {
         let help = Some(help.into()).filter(|help| !help.is_empty());
         self.list.push(Diagnostic::new(Severity::Warning, code, place, message.into(), help));
+    }
+
+    /// As [`Findings::error`], of something that a section lacks: not said where what is there could not be read.
+    pub(crate) fn absent(
+        &mut self,
+        section: Place,
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        if !self.is_lost(section) {
+            self.error(section, code, message, help);
+        }
+    }
+
+    /// Whether a field of the section could not be read.
+    pub(crate) fn is_lost(&self, section: Place) -> bool {
+        self.lost.contains(&section)
     }
 
     pub(crate) fn has_errors(&self) -> bool {
@@ -92,6 +115,8 @@ pub(crate) struct SectionReader<'a> {
     entries: &'a [(String, Place, Node)],
     title: &'static str,
     place: Place,
+    /// Fields that were probably meant by names that are none.
+    misspelt: Vec<String>,
 }
 
 impl<'a> SectionReader<'a> {
@@ -100,25 +125,31 @@ impl<'a> SectionReader<'a> {
         node: &'a Node,
         title: &'static str,
         names: &[&'static str],
+        shape: fn() -> Shape,
         findings: &mut Findings,
     ) -> Option<Self> {
         let entries: &[_] = match &node.value {
             Value::Map(entries) => entries,
             Value::Null => &[],
-            _ => return findings.wrong_type(node, &format!("{title} (a mapping)"), "{ field: value }"),
+            _ => return findings.wrong_type(node, &format!("{title} (a mapping)"), &example(&shape(), node.text())),
         };
+        let mut misspelt = Vec::new();
         let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches("r#")).collect();
         for (name, place, _) in entries {
             if !names.contains(&name.as_str()) {
-                let help = match closest(name, names.iter().copied()) {
-                    Some(name) => format!("write `{name}`"),
-                    None if names.is_empty() => "it has no fields: write `{}`".to_owned(),
-                    None => format!("its fields are `{}`", names.join("`, `")),
+                let meant = closest(name, names.iter().copied());
+                misspelt.extend(meant.map(str::to_owned));
+                let help = match (elsewhere(name, &shape()), meant) {
+                    (Some(place), _) => format!("`{name}` belongs {place}"),
+                    (None, Some(name)) => format!("write `{name}`"),
+                    (None, None) if names.is_empty() => "it has no fields: write `{}`".to_owned(),
+                    (None, None) => format!("its fields are `{}`", names.join("`, `")),
                 };
+                findings.lost.push(node.place);
                 findings.error(*place, "unknown_field", format!("unknown field `{name}` in {title}"), help);
             }
         }
-        Some(Self { entries, title, place: node.place })
+        Some(Self { entries, title, place: node.place, misspelt })
     }
 
     fn find(&self, name: &str) -> Option<&'a Node> {
@@ -130,6 +161,8 @@ impl<'a> SectionReader<'a> {
     pub(crate) fn required<T: Decode>(&self, name: &str, _: Option<&str>, findings: &mut Findings) -> Option<At<T>> {
         match self.find(name) {
             Some(node) => T::decode(node, findings).map(|value| At { value, place: node.place }),
+            // It is there, under another name, and that has been said.
+            None if self.misspelt.iter().any(|meant| meant == name.trim_start_matches("r#")) => None,
             None => {
                 let message = format!("{} has no `{}`", self.title, name.trim_start_matches("r#"));
                 findings.error(
@@ -151,7 +184,13 @@ impl<'a> SectionReader<'a> {
     ) -> Option<Option<At<T>>> {
         match self.find(name).or_else(|| self.empty_section::<T>(name)) {
             // What cannot be read is told, and then taken for absent, so that the rest of the section is checked as well.
-            Some(node) => Some(T::decode(node, findings).map(|value| At { value, place: node.place })),
+            Some(node) => {
+                let found = T::decode(node, findings).map(|value| At { value, place: node.place });
+                if found.is_none() {
+                    findings.lost.push(self.place);
+                }
+                Some(found)
+            }
             None => Some(None),
         }
     }
@@ -174,16 +213,84 @@ impl<'a> SectionReader<'a> {
         match given.and_then(|node| T::decode(node, findings).map(|value| At { value, place: node.place })) {
             Some(found) => Some(found),
             None => {
+                if given.is_some() {
+                    findings.lost.push(self.place);
+                }
                 // Defaults are written as a user would write them, and read by the same code.
                 let value = match default {
                     Some("[]") => Value::List(Vec::new()),
                     Some("{}") | None => Value::Map(Vec::new()),
                     Some(text) => Value::Text(text.to_owned()),
                 };
-                let node = Node { value, place: self.place };
+                let node = Node::new(value, self.place);
                 T::decode(&node, findings).map(|value| At { value, place: self.place })
             }
         }
+    }
+}
+
+/// What might have been meant where a section should be: with its required fields, or with the first one that `text` fits.
+fn example(shape: &Shape, text: Option<&str>) -> String {
+    let Shape::Section { fields, .. } = shape else { return text.unwrap_or("...").to_owned() };
+    let fields = fields();
+    let required: Vec<&Field> = fields.iter().filter(|field| field.required).collect();
+    match (&required[..], text) {
+        ([only], Some(text)) => format!("{{ {}: {text} }}", only.name),
+        ([], Some(text)) => match fields.iter().find(|field| matches!(field.shape, Shape::Text { .. })) {
+            Some(field) => format!("{{ {}: {text} }}", field.name),
+            None => "{}".to_owned(),
+        },
+        ([], None) => "{ field: value }".to_owned(),
+        (several, _) => {
+            let all: Vec<String> = several.iter().map(|field| format!("{}: ...", field.name)).collect();
+            format!("{{ {} }}", all.join(", "))
+        }
+    }
+}
+
+fn list_example<T: Decode>(node: &Node) -> String {
+    match &node.value {
+        Value::Map(entries) => {
+            let name = entries.first().map_or("field", |entry| entry.0.as_str());
+            format!("[ {{ {name}: ... }} ]")
+        }
+        _ => format!("[ {} ]", example(&T::shape(), node.text())),
+    }
+}
+
+/// Where a field belongs that stands in the wrong section: in one of its own sections, or at the top.
+fn elsewhere(name: &str, shape: &Shape) -> Option<String> {
+    let mut found = Vec::new();
+    // The nearest level only, so that the most likely place is named.
+    for depth in 1..=2 {
+        inside(name, shape, depth, &mut Vec::new(), &mut found);
+        if !found.is_empty() {
+            break;
+        }
+    }
+    if !found.is_empty() {
+        return Some(format!("in {}", found.join(" or ")));
+    }
+    let Shape::Section { fields, .. } = crate::schema::Root::shape() else { return None };
+    fields().iter().any(|field| field.name == name).then(|| "at the top of the file".to_owned())
+}
+
+fn inside(name: &str, shape: &Shape, depth: usize, path: &mut Vec<&'static str>, found: &mut Vec<String>) {
+    let Shape::Section { fields, .. } = shape else { return };
+    for field in fields() {
+        let (section, is_list) = match &field.shape {
+            Shape::List(item) => (item.as_ref(), true),
+            shape => (shape, false),
+        };
+        let Shape::Section { fields: below, .. } = section else { continue };
+        path.push(field.name);
+        if depth > 1 {
+            inside(name, section, depth - 1, path, found);
+        } else if below().iter().any(|field| field.name == name) {
+            let place = path.join(".");
+            found.push(if is_list { format!("an entry of `{place}`") } else { format!("`{place}`") });
+        }
+        path.pop();
     }
 }
 
@@ -206,7 +313,7 @@ macro_rules! section {
         impl Decode for $name {
             fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
                 const NAMES: &[&str] = &[$(stringify!($field)),*];
-                let _reader = SectionReader::new(node, $title, NAMES, findings)?;
+                let _reader = SectionReader::new(node, $title, NAMES, Self::shape, findings)?;
                 // All fields are read before any failure ends this section.
                 $( let $field = _reader.$kind::<$type>(stringify!($field), section!(@default $($default)?), findings); )*
                 Some(Self { place: node.place, $( $field: $field?, )* })
@@ -259,18 +366,50 @@ macro_rules! choice {
 }
 pub(crate) use choice;
 
+/// Words of other proxies for what has another name here.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("leastconn", "least_request"),
+    ("least_conn", "least_request"),
+    ("least_connections", "least_request"),
+    ("roundrobin", "round_robin"),
+    ("round-robin", "round_robin"),
+    ("rr", "round_robin"),
+    ("wrr", "round_robin"),
+    ("ring_hash", "ring"),
+    ("consistent", "ring"),
+    ("consistent_hash", "ring"),
+    ("ketama", "ring"),
+    ("hash", "ring"),
+    ("ip_hash", "ring"),
+    ("source", "ring"),
+    ("uri", "ring"),
+    ("rendezvous", "hrw"),
+    ("two_choices", "p2c"),
+    ("ewma", "peak_ewma"),
+    ("https", "http"),
+    ("http2", "h2"),
+    ("h2c", "h2"),
+    ("grpc", "h2"),
+    ("http/2", "h2"),
+    ("http/1.1", "http1"),
+    ("tls", "tcp"),
+    ("quic", "udp"),
+    ("TLSv1.2", "1.2"),
+    ("TLSv1.3", "1.3"),
+    ("brotli", "br"),
+    ("zstandard", "zstd"),
+];
+
 /// One of some words.
 pub(crate) fn word<'a>(node: &'a Node, words: &[&'static str], findings: &mut Findings) -> Option<&'a str> {
-    let text = match &node.value {
-        Value::Text(text) => text.as_str(),
-        // YAML 1.1 reads `off` as a boolean, and so do some editors.
-        Value::Bool(false) if words.contains(&"off") => "off",
-        _ => return findings.wrong_type(node, &format!("one of `{}`", words.join("`, `")), words[0]),
+    let Some(text) = node.text() else {
+        return findings.wrong_type(node, &format!("one of `{}`", words.join("`, `")), words[0]);
     };
     if words.contains(&text) {
         return Some(text);
     }
-    let help = match closest(text, words.iter().copied()) {
+    let synonym = SYNONYMS.iter().find(|(theirs, ours)| *theirs == text && words.contains(ours)).map(|(_, ours)| *ours);
+    let help = match synonym.or_else(|| closest(text, words.iter().copied())) {
         Some(word) => format!("write `{word}`"),
         None => format!("write one of `{}`", words.join("`, `")),
     };
@@ -392,7 +531,7 @@ pub(crate) struct Percent(pub(crate) u32);
 impl Decode for Percent {
     fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
         let stripped = match &node.value {
-            Value::Text(text) => Node { value: Value::Text(text.trim_end_matches('%').to_owned()), place: node.place },
+            Value::Text(text) => Node::new(Value::Text(text.trim_end_matches('%').to_owned()), node.place),
             _ => node.clone(),
         };
         integer(&stripped, 0, 100, findings).map(|value| Self(value as u32))
@@ -405,11 +544,10 @@ impl Decode for Percent {
 
 impl Decode for String {
     fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
-        match &node.value {
-            Value::Text(text) => Some(text.clone()),
-            // `id: 7` is plain enough.
-            Value::Integer(number) => Some(number.to_string()),
-            _ => findings.wrong_type(node, "a string", "text"),
+        // `id: 7` is plain enough, and `0x1F`, `1e3` and `012` are what they look like.
+        match node.text() {
+            Some(text) => Some(text.to_owned()),
+            None => findings.wrong_type(node, "a string", "text"),
         }
     }
 
@@ -534,7 +672,7 @@ impl<T> std::ops::Deref for List<T> {
 impl<T: Decode> Decode for List<T> {
     fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
         let Value::List(nodes) = &node.value else {
-            return findings.wrong_type(node, "a list", "- ...");
+            return findings.wrong_type(node, "a list", &list_example::<T>(node));
         };
         let items: Vec<At<T>> = nodes
             .iter()

@@ -112,6 +112,48 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// Where in its file a part of the configuration stands, for what turns out to be wrong with it only when it is put to use.
+///
+/// No part of what the configuration means: all sites are equal and look alike, so that nothing changes that has only moved.
+#[derive(Clone, Default)]
+pub struct Site(Option<Box<Diagnostic>>);
+
+impl Site {
+    pub(crate) fn at(place: Place) -> Self {
+        Self(Some(Box::new(Diagnostic::new(Severity::Error, "", place, String::new(), None))))
+    }
+
+    pub(crate) fn locate(&mut self, texts: &[Text<'_>]) {
+        if let Some(finding) = &mut self.0 {
+            finding.locate(texts);
+        }
+    }
+
+    /// An error with what stands here.
+    #[must_use]
+    pub fn error(&self, code: &'static str, message: String, help: &str) -> Diagnostic {
+        let help = Some(help.to_owned()).filter(|help| !help.is_empty());
+        match &self.0 {
+            Some(here) => Diagnostic { code, message, help, ..(**here).clone() },
+            None => Diagnostic::new(Severity::Error, code, Place::default(), message, help),
+        }
+    }
+}
+
+impl PartialEq for Site {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Site {}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Site")
+    }
+}
+
 /// Everything that was found in a refused file, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostics(pub Vec<Diagnostic>);

@@ -80,7 +80,12 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.drain_spread != new.drain_spread {
         changes.push("drain_spread changed".into());
     }
-    if old.admin != new.admin {
+    let names = |config: &Config| config.admin.as_ref().map(|admin| admin.hosts.clone());
+    if names(old).zip(names(new)).is_some_and(|(old, new)| old != new) {
+        changes.push("admin hosts changed".into());
+    }
+    let address = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
+    if address(old) != address(new) {
         diff.needs_restart.push("admin changed".into());
     }
     if old.control != new.control {

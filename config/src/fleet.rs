@@ -68,7 +68,7 @@ pub(crate) fn merge(root: &mut Node, fleet: &FleetConfig, findings: &mut Finding
     let Value::Map(entries) = &mut root.value else { return };
     for list in ["listeners", "services"] {
         if !entries.iter().any(|entry| entry.0 == list) {
-            entries.push((list.to_owned(), root.place, Node { value: Value::List(Vec::new()), place: root.place }));
+            entries.push((list.to_owned(), root.place, Node::new(Value::List(Vec::new()), root.place)));
         }
     }
     for (index, text) in fleet.texts().enumerate() {
@@ -154,7 +154,7 @@ fn call(tree: &mut Node, name: &str, findings: &mut Findings) {
             findings.error(written.place, "wrong_name", message, format!("write `name: {name}`, or leave it out"));
         }
     } else if let Value::Map(entries) = &mut tree.value {
-        entries.push(("name".into(), place, Node { value: Value::Text(name.to_owned()), place }));
+        entries.push(("name".into(), place, Node::new(Value::Text(name.to_owned()), place)));
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn await_services(root: &mut Node, wanted: &[(Place, String)], findin
         && let Value::Map(entries) = &mut root.value
     {
         entries.retain(|entry| entry.0 != "services");
-        entries.push(("services".into(), place, Node { value: Value::List(Vec::new()), place }));
+        entries.push(("services".into(), place, Node::new(Value::List(Vec::new()), place)));
     }
     let Some(Node { value: Value::List(services), .. }) = root.entry_mut("services") else { return };
     let mut known: Vec<&str> = Vec::new();
@@ -201,9 +201,9 @@ pub(crate) fn await_services(root: &mut Node, wanted: &[(Place, String)], findin
         let message =
             format!("service {name:?} is not here yet: until the fleet has it, its requests are answered 503");
         findings.warning(*at, "awaited_service", message, "check its name, if the fleet has it under another");
-        let text = Node { value: Value::Text(name.clone()), place: *at };
+        let text = Node::new(Value::Text(name.clone()), *at);
         let value = Value::Map(vec![("name".into(), *at, text)]);
-        services.push(Node { value, place: *at });
+        services.push(Node::new(value, *at));
     }
 }
 
@@ -223,7 +223,7 @@ fn register(root: &mut Node, backends: &[FleetBackend], findings: &mut Findings)
             && let Value::Map(entries) = &mut service.value
         {
             entries.retain(|entry| entry.0 != "backends");
-            entries.push(("backends".into(), place, Node { value: Value::List(Vec::new()), place }));
+            entries.push(("backends".into(), place, Node::new(Value::List(Vec::new()), place)));
         }
         let Some(Node { value: Value::List(list), .. }) = service.entry_mut("backends") else { continue };
         let ids: BTreeMap<String, usize> = list
@@ -236,7 +236,7 @@ fn register(root: &mut Node, backends: &[FleetBackend], findings: &mut Findings)
             match ids.get(&backend.id) {
                 Some(&index) => overlay(&mut list[index], backend),
                 None => {
-                    let mut node = Node { value: Value::Map(Vec::new()), place };
+                    let mut node = Node::new(Value::Map(Vec::new()), place);
                     overlay(&mut node, backend);
                     list.push(node);
                 }
@@ -269,7 +269,7 @@ fn overlay(node: &mut Node, backend: &FleetBackend) {
     for (name, value) in fields {
         let Some(value) = value else { continue };
         entries.retain(|entry| entry.0 != name);
-        entries.push((name.to_owned(), place, Node { value, place }));
+        entries.push((name.to_owned(), place, Node::new(value, place)));
     }
 }
 

@@ -3,11 +3,13 @@
 //! text -> tree with places (`node`) -> variables (`env`) -> sections (`decode`, `schema`) -> [`mod@model`] (`check`).
 //! Everything that is wrong is told at once, each with its place and what to write instead.
 
+pub mod browser;
 mod check;
 mod decode;
 mod diagnostic;
 mod diff;
 mod env;
+mod files;
 mod fleet;
 pub mod model;
 mod node;
@@ -16,9 +18,10 @@ mod schema;
 
 pub use decode::parse_duration;
 use decode::{Decode, Findings};
-pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
 pub use diff::{Diff, diff};
 pub use env::Lookup;
+pub use files::{FileUse, Named, NamedFile, Need};
 pub use fleet::{FleetBackend, FleetConfig, FleetText};
 pub use reference::{json_schema, reference};
 
@@ -29,6 +32,8 @@ pub struct Loaded {
     pub config: model::Config,
     /// What it says that is unlikely to be meant.
     pub warnings: Vec<Diagnostic>,
+    /// Files that it names, beside those that are a part of it and have been read. Nobody has looked at them yet.
+    pub files: Vec<Named>,
 }
 
 /// Reads a file's text. `environment` answers `${NAME}`.
@@ -36,7 +41,14 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load_str(file: &str, text: &str, environment: Lookup<'_>) -> Result<Loaded, Diagnostics> {
-    let mut findings = Findings::default();
+    load_text((file, text), environment, Findings::default())
+}
+
+fn load_text(
+    (file, text): diagnostic::Text<'_>,
+    environment: Lookup<'_>,
+    mut findings: Findings,
+) -> Result<Loaded, Diagnostics> {
     let config = read(text, environment, &mut findings).and_then(|root| model(&root, &mut findings));
     finish(config, findings, &[(file, text)])
 }
@@ -47,13 +59,21 @@ fn finish(
     findings: Findings,
     texts: &[diagnostic::Text<'_>],
 ) -> Result<Loaded, Diagnostics> {
+    let mut files = findings.files;
+    files.iter_mut().for_each(|file| file.locate(texts));
     let mut list = findings.list;
+    // What stands for a variable that could not be replaced is not wrong in itself.
+    let is_variable = |finding: &Diagnostic| matches!(finding.code, "bad_variable" | "unset_variable");
+    let place = |finding: &Diagnostic| (finding.text, finding.line, finding.column);
+    let unreplaced: Vec<_> = list.iter().filter(|finding| is_variable(finding)).map(place).collect();
+    list.retain(|finding| is_variable(finding) || !unreplaced.contains(&place(finding)));
     list.sort_by_key(|finding| (finding.text, finding.line, finding.column));
     list.dedup();
     list.iter_mut().for_each(|finding| finding.locate(texts));
     match config {
-        Some(config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
-            Ok(Loaded { config, warnings: list })
+        Some(mut config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
+            config.sites().for_each(|site| site.locate(texts));
+            Ok(Loaded { config, warnings: list, files })
         }
         _ => Err(Diagnostics(list)),
     }
@@ -88,6 +108,7 @@ fn model(root: &node::Node, findings: &mut Findings) -> Option<model::Config> {
     tried.dangling.retain(|(place, _)| place.text == 0);
     if tried.dangling.is_empty() || root.entry("control").is_none() {
         findings.list.append(&mut tried.list);
+        findings.files.append(&mut tried.files);
         return built;
     }
     // A file may refer to what the fleet has not said yet, or not any more: until it does, that is a service without
@@ -103,6 +124,15 @@ fn model(root: &node::Node, findings: &mut Findings) -> Option<model::Config> {
 /// As [`load_str`]; a file that cannot be read is one finding without a place.
 pub fn load_file(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
     load_str(&path.display().to_string(), &read_file(path)?, &|name| std::env::var(name).ok())
+}
+
+/// As [`load_file`], without looking at any other file that it names: for a pipeline that has none of them.
+///
+/// # Errors
+/// As [`load_file`].
+pub fn load_file_alone(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
+    let findings = Findings { detached: true, ..Findings::default() };
+    load_text((&path.display().to_string(), &read_file(path)?), &|name| std::env::var(name).ok(), findings)
 }
 
 /// Reads a file, with the process's environment, and puts what the fleet has agreed on on top. The rules stand in

@@ -15,6 +15,7 @@ pub use listener::*;
 pub use route::*;
 pub use service::*;
 
+use crate::diagnostic::Site;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -51,6 +52,11 @@ pub struct Config {
 }
 
 impl Config {
+    pub(crate) fn sites(&mut self) -> impl Iterator<Item = &mut Site> {
+        let admin = self.admin.iter_mut().map(|admin| &mut admin.site);
+        admin.chain(self.listeners.iter_mut().map(|listener| &mut listener.site))
+    }
+
     /// The files that it names and whose content matters: certificates, keys, authorities.
     #[must_use]
     pub fn files(&self) -> Vec<&std::path::Path> {
@@ -78,11 +84,78 @@ impl Config {
     }
 }
 
+/// A file of certificates, and who uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateFile<'a> {
+    /// `listener`, `service`, `health` or `control`.
+    pub used_by: &'static str,
+    /// The listener's or the service's name; empty for the control plane.
+    pub name: &'a str,
+    /// PEM.
+    pub path: &'a std::path::Path,
+    /// Others' certificates are checked by it; if not, it is shown to them.
+    pub is_authority: bool,
+}
+
+impl Config {
+    /// The files of certificates that it names, each once for each of its users.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateFile<'_>> {
+        fn add<'a>(
+            files: &mut Vec<CertificateFile<'a>>,
+            (used_by, name): (&'static str, &'a str),
+            path: Option<&'a std::path::PathBuf>,
+            is_authority: bool,
+        ) {
+            files.extend(path.map(|path| CertificateFile { used_by, name, path, is_authority }));
+        }
+        let mut files = Vec::new();
+        for listener in &self.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            for one in &tls.certificates {
+                add(&mut files, ("listener", &listener.name), Some(&one.certificate), false);
+            }
+            add(&mut files, ("listener", &listener.name), tls.client.as_ref().map(|client| &client.ca), true);
+        }
+        for service in &self.services {
+            let check = service.health.as_ref().and_then(|health| health.tls.as_ref());
+            // A check that speaks as the traffic does is no other user.
+            let check = check.filter(|check| service.tls.as_ref() != Some(check));
+            for (used_by, tls) in [("service", service.tls.as_ref()), ("health", check)] {
+                let own = tls.and_then(|tls| tls.own.as_ref());
+                add(&mut files, (used_by, &service.name), own.map(|(certificate, _)| certificate), false);
+                add(
+                    &mut files,
+                    (used_by, &service.name),
+                    tls.filter(|tls| tls.verify).and_then(|tls| tls.ca.as_ref()),
+                    true,
+                );
+            }
+        }
+        if let Some(control) = &self.control {
+            let etcd = control.etcd.as_ref();
+            for identity in [&control.identity].into_iter().chain(etcd.map(|etcd| &etcd.identity)) {
+                add(&mut files, ("control", ""), identity.as_ref().map(|(certificate, _)| certificate), false);
+            }
+            for ca in [&control.ca].into_iter().chain(etcd.map(|etcd| &etcd.ca)) {
+                add(&mut files, ("control", ""), ca.as_ref(), true);
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        files.retain(|file| seen.insert((file.used_by, file.name, file.path)));
+        files
+    }
+}
+
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where the file says so.
+    pub site: Site,
+    /// Names under which it is asked; lower case.
+    pub hosts: Vec<String>,
 }
 
 /// What concerns the process as a whole.

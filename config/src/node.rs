@@ -10,6 +10,17 @@ use std::fmt;
 pub(crate) struct Node {
     pub(crate) value: Value,
     pub(crate) place: Place,
+    written: Written,
+}
+
+/// What stands in the file, where YAML has made something else of it: `0x1F` is a number, and a name as well.
+#[derive(Debug, Clone, PartialEq)]
+enum Written {
+    /// What it is says it all.
+    Same,
+    /// From this byte on, so many: until the text is at hand.
+    At(usize, usize),
+    Text(String),
 }
 
 /// What YAML knows.
@@ -40,6 +51,11 @@ impl Value {
 }
 
 impl Node {
+    /// A value of nobody's file.
+    pub(crate) fn new(value: Value, place: Place) -> Self {
+        Self { value, place, written: Written::Same }
+    }
+
     /// A section's entry.
     pub(crate) fn entry(&self, name: &str) -> Option<&Self> {
         let Value::Map(entries) = &self.value else { return None };
@@ -52,9 +68,29 @@ impl Node {
         entries.iter_mut().find(|entry| entry.0 == name).map(|entry| &mut entry.2)
     }
 
-    /// What it says, if it is a text.
+    /// What it says, letter by letter, whatever YAML takes it for; nothing of lists, mappings and of nothing.
     pub(crate) fn text(&self) -> Option<&str> {
-        if let Value::Text(text) = &self.value { Some(text) } else { None }
+        match &self.value {
+            Value::Text(text) => Some(text),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => match &self.written {
+                Written::Text(text) => Some(text),
+                Written::Same | Written::At(..) => None,
+            },
+            Value::Null | Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
+    /// Fills in what is written where scalars are no texts.
+    fn quote(&mut self, source: &str) {
+        if let Written::At(begin, len) = self.written {
+            let text = begin.checked_add(len).and_then(|end| source.get(begin..end)).unwrap_or_default();
+            self.written = Written::Text(text.trim().to_owned());
+        }
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.quote(source)),
+            Value::Map(entries) => entries.iter_mut().for_each(|(_, _, value)| value.quote(source)),
+            _ => {}
+        }
     }
 
     /// Its places are places of the text with this number.
@@ -75,8 +111,14 @@ impl Node {
 pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
     // YAML 1.2's booleans: a backend may be called `n`, and `off` is a word.
     let options = serde_yaml::options! { strict_booleans: true };
+    // Places count from behind the mark that some editors begin files with.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(root) => Ok(node(root)),
+        Ok(root) => {
+            let mut root = node(root);
+            root.quote(text);
+            Ok(root)
+        }
         Err(error) => {
             let place = error.location().map(place).unwrap_or_default();
             let message = error.without_snippet().to_string();
@@ -87,6 +129,10 @@ pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
                 ("duplicate_field", Some("remove one of the two".to_owned()))
             } else if text.lines().any(|line| line.trim_start_matches(' ').starts_with('\t')) {
                 ("syntax", Some("YAML is indented with spaces, not with tabs".to_owned()))
+            } else if message.contains("non-finite") {
+                ("syntax", Some("write it with quotation marks if it is a text".to_owned()))
+            } else if let Some(address) = bare_address(text, place) {
+                ("syntax", Some(format!("brackets are a list in YAML: write `\"{address}\"`, with quotation marks")))
             } else {
                 ("syntax", None)
             };
@@ -97,8 +143,32 @@ pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
 
 struct Raw(Value);
 
+/// `[::]:8080` without quotation marks, in the line where the parser gave up or the one before.
+fn bare_address(text: &str, place: Place) -> Option<&str> {
+    let lines = text.lines().skip(place.line.saturating_sub(2)).take(if place.line > 1 { 2 } else { 1 });
+    lines.flat_map(|line| line.match_indices('[').map(move |(at, _)| (line, at))).find_map(|(line, at)| {
+        if line[..at].ends_with(['"', '\'']) {
+            return None;
+        }
+        let inside = &line[at + 1..];
+        let end = inside.find(']')?;
+        inside[..end].parse::<std::net::Ipv6Addr>().ok()?;
+        let port = inside[end + 1..].strip_prefix(':')?;
+        let digits = port.bytes().take_while(u8::is_ascii_digit).count();
+        (digits > 0).then(|| &line[at..at + end + 3 + digits])
+    })
+}
+
 fn node(raw: Spanned<Raw>) -> Node {
-    Node { place: place(raw.referenced), value: raw.value.0 }
+    // Behind an alias, what is written stands at the anchor.
+    let span = raw.defined.span();
+    let written = match (&raw.value.0, span.byte_offset(), span.byte_len()) {
+        (Value::Bool(_) | Value::Integer(_) | Value::Float(_), Some(begin), Some(len)) => {
+            Written::At(usize::try_from(begin).unwrap_or(usize::MAX), usize::try_from(len).unwrap_or_default())
+        }
+        _ => Written::Same,
+    };
+    Node { place: place(raw.referenced), value: raw.value.0, written }
 }
 
 fn place(location: Location) -> Place {
@@ -171,5 +241,29 @@ impl<'de> Visitor<'de> for Build {
             map.push((key.value, place(key.referenced), node(value)));
         }
         Ok(Value::Map(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_say_what_is_written_whatever_they_are_taken_for() {
+        let text = "\u{feff}ä: [ 0x1F, 1e3, 012, 0o17, +5, 1_000, 1.10, true, False, yes, 2026-01-02, 00:10 ] # 9\n\
+                    b: &x 0x2A   # so\nc: *x\nd:\n  - 7\n  - 0b1 \ne: { f: 0x3,g: -0 }\nh: 9";
+        let root = parse(text).unwrap();
+        let list = |name: &str| match &root.entry(name).unwrap().value {
+            Value::List(items) => items.iter().map(|item| item.text().unwrap().to_owned()).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        let written = "0x1F, 1e3, 012, 0o17, +5, 1_000, 1.10, true, False, yes, 2026-01-02, 00:10";
+        assert_eq!(list("ä").join(", "), written);
+        assert_eq!(list("d"), ["7", "0b1"]);
+        let one = |name: &str| root.entry(name).unwrap().text().unwrap().to_owned();
+        assert_eq!((one("b"), one("c"), one("h")), ("0x2A".into(), "0x2A".into(), "9".into()));
+        let e = root.entry("e").unwrap();
+        assert_eq!((e.entry("f").unwrap().text(), e.entry("g").unwrap().text()), (Some("0x3"), Some("-0")));
+        assert_eq!(parse("a: ~").unwrap().entry("a").unwrap().text(), None);
     }
 }

@@ -147,6 +147,9 @@ section! {
         default("true") enabled: bool,
         /// Where it listens. Needs a restart.
         default("127.0.0.1:9901") address: String,
+        /// Names without port under which it may be asked to change something, beside `localhost` and IP addresses; on a
+        /// loopback address also to read. A page in a browser that has made its own name lead here is refused by that.
+        default("[]") hosts: List<String>,
     }
 }
 

@@ -70,6 +70,26 @@ fn unlikely_files_are_taken_with_a_warning() {
                 "    balance: { policy: round_robin, hash_key: [ { path: {} } ] }\n    backends:",
             ),
         ),
+        (
+            "prefix_is_no_wall",
+            MINIMAL.replace(
+                "service: api",
+                "routes: [ { match: { path_prefix: /admin }, redirect: { path: /login } }, { service: api } ]",
+            ),
+        ),
+        (
+            "literal_wildcard",
+            MINIMAL.replace("service: api", "routes: [ { match: { path: \"/a*\" }, service: api }, { service: api } ]"),
+        ),
+        ("bare_variable", MINIMAL.replace("    backends:", "    balance: { seed: \"$SEED\" }\n    backends:")),
+        ("shared_address", MINIMAL.replace("10.0.0.12", "10.0.0.11")),
+        (
+            "insecure_cookie",
+            MINIMAL.replace(
+                "    backends:",
+                "    balance: { affinity_cookie: { name: __Host-sid, secret: 0123456789abcdef } }\n    backends:",
+            ),
+        ),
         ("nothing_takes_traffic", MINIMAL.replace(":8080\" }", ":8080\", weight: 0 }")),
         ("admin_exposed", format!("admin: {{ address: \"0.0.0.0:9901\" }}\n{MINIMAL}")),
         (
@@ -144,6 +164,33 @@ fn variables_stand_for_values_and_bring_no_structure() {
     assert_eq!(refused.0[0].code, "bad_name");
     let number = MINIMAL.replace("id: api-1", "weight: \"${WEIGHT:-250}\", id: api-1");
     assert_eq!(load_str("number", &number, &environment).unwrap().config.services[0].backends[0].weight, 250);
+}
+
+#[test]
+fn a_route_that_does_what_the_last_one_does_is_no_wall_to_warn_of() {
+    for routes in [
+        "{ match: { path_prefix: /a }, service: api }, { service: api }",
+        "{ match: { path_prefix: / }, redirect: { path: /login } }, { service: api }",
+        "{ match: { path_prefix: /admin }, redirect: { path: /login } }, { match: { path_prefix: /app }, service: api }",
+        "{ match: { path: /moved }, redirect: { path: /login } }, { service: api }",
+    ] {
+        let text = MINIMAL.replace("service: api", &format!("routes: [ {routes} ]"));
+        let loaded = load_str("routes", &text, &environment).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+}
+
+#[test]
+fn text_is_what_is_written() {
+    for written in ["0x1F", "1e3", "012", "+7", "1.10", "true", "yes", "2026-01-02", "1_000"] {
+        let text = MINIMAL.replace("id: api-1", &format!("id: {written}"));
+        let loaded = load_str("text", &text, &environment).unwrap();
+        assert_eq!(loaded.config.services[0].backends[0].id, written);
+    }
+    let pepper = |name: &str| Some(if name == "PEPPER" { "pa$".to_owned() } else { "{salt}".to_owned() });
+    let text = MINIMAL.replace("id: api-1", "id: \"${PEPPER}${SALT}\"").replace("id: api-2", "id: \"${A:-${B}}\"");
+    let loaded = load_str("text", &text, &pepper).unwrap();
+    assert_eq!(loaded.config.services[0].backends[0].id, "pa${salt}");
 }
 
 #[test]

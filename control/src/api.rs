@@ -200,6 +200,12 @@ impl Api {
         let open = routes::open(self, &parts.method, &path);
         let answer = match open {
             Some(response) => Ok(response),
+            None if self.gate.is_foreign(&parts) => Err(problem(
+                403,
+                "foreign_page",
+                "a page of another origin in a browser must not change anything here: ask by an IP address, as localhost, or \
+                 with a token",
+            )),
             None => self.known(&parts, path, body, from, names).await,
         };
         answer.unwrap_or_else(|problem| problem_answer(&problem))

@@ -41,6 +41,8 @@ pub(crate) struct MemberState {
     ramp: Option<Ramp>,
     /// Share that its own state gives it, panic aside.
     pub(crate) own_share: u16,
+    /// Whether it was unhealthy when the shares were worked out last.
+    pub(crate) doubted: bool,
     /// Share that it has.
     pub(crate) share: u16,
 }
@@ -113,6 +115,7 @@ impl MemberState {
             returned_at: None,
             ramp: None,
             own_share: 0,
+            doubted: false,
             share: 0,
         }
     }

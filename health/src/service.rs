@@ -341,6 +341,12 @@ impl ServiceHealth {
         self.find(id).ok().map(|index| self.members[index].share)
     }
 
+    /// Whether a backend is unhealthy. One that has a share all the same has it in panic, and is the last to be asked.
+    #[must_use]
+    pub fn is_doubted(&self, id: &str) -> bool {
+        self.find(id).is_ok_and(|index| self.members[index].doubted)
+    }
+
     /// Whether a success would now change something: its last outcome was a failure.
     #[must_use]
     pub fn is_suspect(&self, id: &str) -> bool {
@@ -431,7 +437,9 @@ impl ServiceHealth {
                 (true, PanicMode::All) if !member.is_healthy() => member.share_if_healthy(now),
                 _ => member.own_share,
             };
-            self.changed |= share != member.share;
+            let doubted = !member.is_healthy();
+            self.changed |= share != member.share || doubted != member.doubted;
+            member.doubted = doubted;
             member.share = share;
         }
     }

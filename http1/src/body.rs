@@ -195,6 +195,27 @@ impl Body {
         Ok((data, progress))
     }
 
+    /// Length of all that is still to come of it, framing and trailers included, if that stands at the start of `input`.
+    #[must_use]
+    pub fn rest_len(&self, input: &[u8]) -> Option<usize> {
+        match self {
+            Self::Sized(remaining) => usize::try_from(*remaining).ok().filter(|length| *length <= input.len()),
+            Self::Chunked(decoder) => {
+                let (mut decoder, mut at) = (decoder.clone(), 0);
+                loop {
+                    match decoder.next(input, &mut at).ok()? {
+                        ChunkEvent::Data(_) => {}
+                        ChunkEvent::End(trailer) => {
+                            return write::trailers(&input[trailer], &mut Vec::new(), |_| true).ok().map(|()| at);
+                        }
+                        ChunkEvent::NeedMore => return None,
+                    }
+                }
+            }
+            Self::UntilClose => None,
+        }
+    }
+
     /// What ends the message on the other side when the input's connection has ended: `Some` bytes if that was a
     /// proper end (`UntilClose`), `None` if the body was cut off.
     #[must_use]

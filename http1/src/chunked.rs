@@ -5,8 +5,8 @@ use std::ops::Range;
 
 /// Longest chunk-size line, extensions and CR LF included, in bytes.
 const SIZE_LINE_BYTES_MAX: usize = 256;
-/// Longest trailer section, in bytes.
-const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Longest trailer section, in bytes: as long as a head.
+pub const TRAILER_BYTES_MAX: usize = 64 * 1024;
 /// Extensions of all chunks of a body together, in bytes: nobody uses them, floods do.
 const EXTENSION_BYTES_MAX: usize = 8 * 1024;
 

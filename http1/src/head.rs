@@ -236,6 +236,13 @@ impl FieldName {
     }
 }
 
+/// Whether a field of that name may stand in a trailer section: never one that frames or routes a message, or says who sent it
+/// (RFC 9110, 6.5.1).
+#[must_use]
+pub fn may_trail(name: &[u8]) -> bool {
+    FieldName::classify(name).may_trail()
+}
+
 /// What the framing fields of a head say together.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Framing {

@@ -22,8 +22,8 @@ pub mod write;
 
 pub use authority::{Authority, default_port};
 pub use body::{Body, BodyLength, Encoding, Progress};
-pub use chunked::{ChunkDecoder, ChunkEvent};
+pub use chunked::{ChunkDecoder, ChunkEvent, TRAILER_BYTES_MAX};
 pub use error::ParseError;
-pub use head::{Field, FieldName, Limits, Method, Span, Version};
+pub use head::{Field, FieldName, Limits, Method, Span, Version, may_trail};
 pub use request::{RequestHead, TargetForm, parse_request};
 pub use response::{ResponseHead, is_response, parse_response};

@@ -8,6 +8,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ringway_config::browser::Asked;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -50,7 +51,42 @@ pub(crate) async fn serve(control: Arc<Control>, socket: TcpListener) {
     }
 }
 
+/// Who must not ask: pages of others in a browser of somebody who reaches this listener. To change something, the name that is
+/// asked by must be an own one; to read, it must where the listener is on loopback, which nobody knows by another name.
+/// Elsewhere reads under any name are answered: who reaches the listener can ask by its address as well.
+fn refusal(control: &Control, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+    let field =
+        |name: header::HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
+    let asked = Asked {
+        host: request.uri().authority().map(|authority| authority.as_str()).or(field(header::HOST)),
+        origin: field(header::ORIGIN),
+        fetch_site: field(header::HeaderName::from_static("sec-fetch-site")),
+    };
+    let snapshot = control.current.load();
+    let admin = snapshot.config.admin.as_ref();
+    let names = admin.map_or(&[][..], |admin| &admin.hosts);
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    // Where it is bound, whatever the file says now.
+    let on_loopback = control.admin.is_none_or(|address| address.ip().is_loopback());
+    if !is_read && (asked.is_foreign_page() || request.headers().get_all(header::HOST).iter().count() > 1) {
+        return Some(refuse(StatusCode::FORBIDDEN, "a page of another origin must not change anything here"));
+    }
+    // A name without a dot is nobody's to register: containers know each other by such names.
+    let is_short = |host: &str| !host.is_empty() && !host.contains('.');
+    let may_read = !on_loopback || asked.host.is_some_and(is_short);
+    if asked.has_own_host(names) || (is_read && may_read) {
+        return None;
+    }
+    Some(refuse(
+        StatusCode::FORBIDDEN,
+        "ask by an IP address or as localhost, or list the name in the file: `admin: { hosts: [ NAME ] }`",
+    ))
+}
+
 fn answer(control: &Control, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if let Some(refused) = refusal(control, request) {
+        return refused;
+    }
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
             text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", status::metrics(control))

@@ -1,16 +1,18 @@
 //! The control side: starts the workers, applies configurations all or nothing, drains.
 
+use crate::bind::{self, Place};
+use crate::files;
 use crate::fleet::TopologySource;
 use crate::perip::PerIp;
 use crate::shadow::group_of;
 use crate::shortage::{PER_CONNECTION, Shortage};
 use crate::snapshot::{Current, Registry, Service, Snapshot, SnapshotError};
 use crate::status::LastReload;
-use crate::worker::{self, AccessSink, Command, GateKey, GateKind, Listening, Shared};
-use crate::{admin, checks, pktinfo};
+use crate::worker::{AccessSink, Command, Crew, GateKey, GateKind, Listening, Shared};
+use crate::{admin, checks};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
-use ringway_config::{Diagnostics, Diff, Loaded, diff};
+use ringway_config::{Diagnostic, Diagnostics, Diff, Loaded, diff};
 use ringway_ring::{Movement, group_movement};
 use ringway_telemetry::{Metrics, access, catalogue};
 use std::collections::HashMap;
@@ -22,9 +24,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-
-/// Connections that the kernel may hold until a worker accepts them, per socket.
-const BACKLOG: i32 = 4096;
 
 /// Flows of keys that the log of a reload names; the plan names all.
 const FLOWS_LOGGED: usize = 8;
@@ -42,7 +41,7 @@ pub enum Source {
 /// A running proxy: its workers' threads, and the handle to steer them.
 pub struct Proxy {
     pub(crate) control: Arc<Control>,
-    threads: Vec<JoinHandle<()>>,
+    crew: Crew,
 }
 
 /// What everybody on the control side shares.
@@ -53,6 +52,8 @@ pub(crate) struct Control {
     pub(crate) started: Instant,
     pub(crate) draining: AtomicBool,
     pub(crate) workers: usize,
+    /// Where the admin listener is bound to, if there is one.
+    pub(crate) admin: Option<SocketAddr>,
     /// Says where the topology stands, if there is a control plane.
     pub(crate) topology: OnceLock<TopologySource>,
     shared: Arc<Shared>,
@@ -75,28 +76,6 @@ struct State {
 struct AccessWriter {
     thread: JoinHandle<()>,
     reopen: access::Reopen,
-}
-
-/// What a socket is bound to.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    address: SocketAddr,
-    v6_only: bool,
-    udp: bool,
-}
-
-impl Place {
-    /// Whether the kernel takes sockets on both for rivals.
-    fn overlaps(&self, other: &Self) -> bool {
-        let (one, two) = (self.address.ip(), other.address.ip());
-        let any = |place: &Self| place.address.ip().is_unspecified();
-        let both = |place: &Self| place.address.is_ipv6() && any(place) && !place.v6_only;
-        let same_addresses = one == two
-            || (any(self) || any(other)) && one.is_ipv4() == two.is_ipv4()
-            || both(self) && two.is_ipv4()
-            || both(other) && one.is_ipv4();
-        self.udp == other.udp && self.address.port() == other.address.port() && same_addresses
-    }
 }
 
 /// Where a listener really is.
@@ -126,13 +105,8 @@ pub enum StartError {
     #[error(transparent)]
     Reload(#[from] ReloadError),
     /// The admin listener's address cannot be bound.
-    #[error("bind the admin listener to {address}: {source}")]
-    Admin {
-        /// Its address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error("{0}")]
+    Admin(Box<Diagnostic>),
 }
 
 /// Why a configuration is not applied. Nothing has changed.
@@ -144,16 +118,9 @@ pub enum ReloadError {
     /// A ring cannot be built.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// A listener's address cannot be bound.
-    #[error("bind listener {name:?} to {address}: {source}")]
-    Bind {
-        /// The listener.
-        name: String,
-        /// Its address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// Addresses of listeners cannot be bound.
+    #[error("{0}")]
+    Bind(Diagnostics),
     /// The access log cannot be opened.
     #[error("open the access log {target}: {source}")]
     AccessLog {
@@ -200,6 +167,7 @@ impl Proxy {
             tls: Box::default(),
             identity_fields: Box::default(),
             files_digest: 0,
+            certificates: Box::default(),
             shadow: None,
         }));
         let shared = Arc::new(Shared {
@@ -216,22 +184,7 @@ impl Proxy {
             connections: AtomicUsize::new(0),
             access: ArcSwapOption::empty(),
         });
-        let mut threads = Vec::new();
-        let mut commands = Vec::new();
-        for index in 0..workers {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let shared = Arc::clone(&shared);
-            let run = move || {
-                if let Err(error) = worker::run(index, shared, receiver) {
-                    tracing::error!(worker = index, %error, "worker ended");
-                }
-            };
-            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(run);
-            threads.push(thread.map_err(StartError::Thread)?);
-            commands.push(sender);
-        }
-        // Set once, here.
-        let _ = shared.commands.set(commands.clone());
+        let crew = Crew::start(&shared).await.map_err(StartError::Thread)?;
         let control = Arc::new(Control {
             current,
             metrics,
@@ -239,10 +192,11 @@ impl Proxy {
             started: Instant::now(),
             draining: AtomicBool::new(false),
             workers,
+            admin: config.admin.as_ref().map(|admin| admin.address),
             topology: OnceLock::new(),
             shared,
             registry: Registry::default(),
-            commands,
+            commands: crew.commands(),
             state: Mutex::new(State {
                 bound: HashMap::new(),
                 going: Vec::new(),
@@ -254,7 +208,10 @@ impl Proxy {
         let admin = match &config.admin {
             Some(section) => {
                 let bind = tokio::net::TcpListener::bind(section.address).await;
-                Some(bind.map_err(|source| StartError::Admin { address: section.address, source })?)
+                Some(bind.map_err(|error| {
+                    let what = format!("the admin listener to {}", section.address);
+                    StartError::Admin(Box::new(bind::finding(&section.site, &what, section.address, &error)))
+                })?)
             }
             None => None,
         };
@@ -264,10 +221,11 @@ impl Proxy {
             metrics::counter!(catalogue::RELOADS.name, "result" => result).absolute(0);
         }
         metrics::gauge!(catalogue::RELOAD_LAST_OK.name).set(1.0);
+        tokio::spawn(files::watch_ends(Arc::clone(&control.current)));
         if let Some(socket) = admin {
             tokio::spawn(admin::serve(Arc::clone(&control), socket));
         }
-        Ok(Self { control, threads })
+        Ok(Self { control, crew })
     }
 
     /// Puts a configuration into force: all of it, or nothing.
@@ -322,17 +280,9 @@ impl Proxy {
 
     /// Ends the workers, whatever they carry.
     pub fn stop(self) {
-        let Self { control, threads } = self;
+        let Self { control, crew } = self;
         control.draining.store(true, Relaxed);
-        for sender in &control.commands {
-            // A worker that has ended needs not be told.
-            let _ = sender.send(Command::Stop);
-        }
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker has panicked");
-            }
-        }
+        drop(crew);
         control.shared.access.store(None);
         let writer = control.state().access.take();
         drop(control);
@@ -366,7 +316,9 @@ impl Control {
     pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
         let loaded = match &self.source {
             Source::Memory => Err(ReloadError::NoFile),
-            Source::File(path) => ringway_config::load_file(path).map_err(ReloadError::Invalid),
+            Source::File(path) => {
+                ringway_config::load_file(path).and_then(files::verified).map_err(ReloadError::Invalid)
+            }
             Source::Joined(load) => load().map_err(ReloadError::Invalid),
         };
         let result = loaded.and_then(|loaded| {
@@ -472,7 +424,7 @@ impl Control {
 
     /// Sockets for listeners that are not there yet: those of one that goes and stood in the same place, or one a worker.
     fn bind_new(&self, state: &State, config: &Config) -> Result<Vec<(GateKey, Sockets)>, ReloadError> {
-        let mut sockets = Vec::new();
+        let (mut sockets, mut wrong) = (Vec::new(), Vec::new());
         for listener in &config.listeners {
             let key = GateKey::of(listener);
             if state.bound.contains_key(&key) {
@@ -491,14 +443,15 @@ impl Control {
             let going = state.going.iter().filter(|bound| bound.open.strong_count() > 0);
             let known = state.bound.values().chain(going).map(|bound| &bound.place);
             let ours = known.chain(fresh).any(|known| known.overlaps(&place));
-            let (place, list) = bind(place, self.workers, ours).map_err(|source| ReloadError::Bind {
-                name: listener.name.clone(),
-                address: listener.address,
-                source,
-            })?;
-            sockets.push((key, Sockets::Fresh(place, list)));
+            match bind::bind(place, self.workers, ours) {
+                Ok((place, list)) => sockets.push((key, Sockets::Fresh(place, list))),
+                Err(error) => {
+                    let what = format!("listener {:?} to {}", listener.name, listener.address);
+                    wrong.push(bind::finding(&listener.site, &what, listener.address, &error));
+                }
+            }
         }
-        Ok(sockets)
+        if wrong.is_empty() { Ok(sockets) } else { Err(ReloadError::Bind(Diagnostics(wrong))) }
     }
 
     fn reconcile_listeners(&self, state: &mut State, config: &Config, sockets: Vec<(GateKey, Sockets)>) {
@@ -650,45 +603,6 @@ impl Control {
     }
 }
 
-/// One socket a worker on one address, so that the kernel spreads connections over them (SO_REUSEPORT).
-fn bind(place: Place, workers: usize, ours: bool) -> std::io::Result<(Place, Vec<Listening>)> {
-    if !ours && place.address.port() != 0 {
-        // SO_REUSEPORT would also share the port with another process that has set it: an old proxy that was thought
-        // to be gone, and would go on taking half of the connections. Without it, that is an error, as it should be.
-        drop(open(place, false)?);
-    }
-    let (address, first) = open(place, true)?;
-    let bound = Place { address, ..place };
-    let mut sockets = vec![first];
-    while sockets.len() < workers {
-        sockets.push(open(bound, true)?.1);
-    }
-    Ok((bound, sockets))
-}
-
-fn open(Place { address, v6_only, udp }: Place, shared: bool) -> std::io::Result<(SocketAddr, Listening)> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let (kind, protocol) = if udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
-    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
-    if address.is_ipv6() {
-        // Said outright: what it is otherwise depends on the host.
-        socket.set_only_v6(v6_only)?;
-    }
-    // For datagrams it would share the port.
-    socket.set_reuse_address(!udp)?;
-    socket.set_reuse_port(shared)?;
-    if udp {
-        pktinfo::enable(&socket, address)?;
-    }
-    socket.bind(&address.into())?;
-    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    if udp {
-        return Ok((bound, Listening::Datagrams(socket.into())));
-    }
-    socket.listen(BACKLOG)?;
-    Ok((bound, Listening::Connections(socket.into())))
-}
-
 /// What a change moves of each service's key space. A backend that drains keeps its place in the ring, so that its keys find
 /// it again; while it drains, they are others': they have moved, as `ringway plan` says too.
 fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement)> {
@@ -721,5 +635,49 @@ fn same_shadow(old: &Snapshot, new: &Snapshot) -> bool {
         (Some(old), Some(new)) => old.config == new.config,
         (None, None) => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workers() -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let name = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        tasks.flatten().filter(|task| name(task).starts_with("worker-")).count()
+    }
+
+    #[tokio::test]
+    async fn start_that_fails_leaves_no_worker_and_no_socket_behind() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, taken) = (free.local_addr().unwrap(), taken.local_addr().unwrap());
+        drop(free);
+        let with = |admin: &str, second: &str, log: &str| {
+            format!(
+                "workers: 3\nadmin: {{ address: \"{admin}\" }}\n{log}\nlisteners:\n\
+                 \x20 - {{ name: one, address: \"{address}\", service: s }}\n\
+                 \x20 - {{ name: two, address: \"{second}\", service: s }}\n\
+                 services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
+            )
+        };
+        let (any, taken) = ("127.0.0.1:0", taken.to_string());
+        for text in [
+            with(any, &taken, ""),
+            with(&taken, any, ""),
+            with(any, any, "access_log: { format: json, target: /nowhere/at/all }"),
+        ] {
+            let config = ringway_config::load_str("test", &text, &|_| None).unwrap().config;
+            let started = Proxy::start(config, Source::Memory, Metrics::install()).await;
+            assert!(started.is_err(), "{text}");
+            assert_eq!(workers(), 0, "{text}");
+            std::net::TcpListener::bind(address).unwrap();
+        }
+        let config = ringway_config::load_str("test", &with(any, any, ""), &|_| None).unwrap().config;
+        let proxy = Proxy::start(config, Source::Memory, Metrics::install()).await.unwrap();
+        assert_eq!(workers(), 3);
+        proxy.stop();
+        assert_eq!(workers(), 0);
     }
 }

@@ -323,6 +323,20 @@ impl ProxyError {
         }
     }
 
+    /// Whether the client's body is still read as it was sent, so that what is here of it may be passed over. Where the body is
+    /// what was wrong, nothing behind it can be trusted.
+    pub(crate) fn keeps_order(self) -> bool {
+        !matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge
+                | Self::BodyTimeout
+                | Self::HeadTimeout
+                | Self::ClientClosed
+                | Self::ClientStalled
+        )
+    }
+
     /// What the passive detector makes of it.
     pub(crate) fn outcome(self) -> Option<Outcome> {
         match self {
@@ -369,6 +383,13 @@ impl ProxyError {
     /// What a head is that could not be read: these bytes are no HTTP, or HTTP that is not passed on.
     pub(crate) fn of_head(error: ParseError, bytes: &[u8]) -> Self {
         if is_response(bytes) { Self::UnfitAnswer(error) } else { Self::BadAnswer(error) }
+    }
+
+    /// Whether no backend has seen anything of the request, because there was no connection to send it on. What is ours
+    /// (no descriptor, no port) is not meant: it would be the same with the next.
+    #[must_use]
+    pub(crate) fn was_not_taken(self) -> bool {
+        matches!(self, Self::ConnectFailed | Self::TlsFailed)
     }
 
     /// Reason phrase of the status line.

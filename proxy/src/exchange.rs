@@ -7,6 +7,7 @@ mod pump;
 use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::{self, InFlight};
+use crate::refusals::Then;
 use crate::request::Request;
 use crate::snapshot::ServiceLive;
 use crate::stream::Stream;
@@ -77,8 +78,13 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
         return Next::Abort;
     }
     let worker = Rc::clone(&client.open.worker);
-    // A body that was not read stands between this request and the next.
-    let keep_alive = request.keep_alive && request.body.is_end() && !client.open.is_closing();
+    // A body that is not here to its end stands between this request and the next.
+    let rest = request.body.rest_len(client.input.bytes()).filter(|_| error.keeps_order());
+    if let Some(rest) = rest {
+        client.input.consume(rest);
+        request.report.received_bytes += rest as u64;
+    }
+    let keep_alive = request.keep_alive && rest.is_some() && !client.open.is_closing();
     let mut out = worker.buffers.take_outgoing();
     let mut fields = Vec::new();
     if request.explain || !request.answer_lines.is_empty() {
@@ -144,6 +150,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             }
         };
         request.report.backend = Some(guard.index());
+        request.refusals.begin(client.timer.deadline(config.timeouts.connect));
         let (guard, error) = match on_backend(client, request, guard).await {
             Tried::Done(done) => {
                 count_served(this, request);
@@ -156,14 +163,22 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
             Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
         };
-        guard.report_error(error);
+        if !request.refusals.cut_short(error) {
+            guard.report_error(error);
+        }
         drop(guard);
         if !error.retry().holds(&config.retry.on, repeatable(request, config)) {
             return Err(error);
         }
-        let Some(retrying) = may_retry(client, request) else { return Err(error) };
-        _retrying = Some(retrying);
-        begin_retry(client, request, this).await?;
+        match request.refusals.handle_failure(error, worker.timers.now()) {
+            Then::End => return Err(error),
+            Then::GoOn if request.replayable && worker.timers.now() < request.limit => count_retry(request, this),
+            Then::GoOn | Then::Retry => {
+                let Some(retrying) = may_retry(client, request) else { return Err(error) };
+                _retrying = Some(retrying);
+                begin_retry(client, request, this).await?;
+            }
+        }
         last_error = Some(error);
     }
 }
@@ -205,7 +220,10 @@ fn may_retry(client: &Client, request: &Request) -> Option<Retrying> {
     let worker = &client.open.worker;
     let this = &request.view.services[request.service];
     let config = &this.service.config.retry;
-    if !request.replayable || request.report.retries >= config.attempts || worker.timers.now() >= request.limit {
+    if !request.replayable
+        || request.report.retries - request.refusals.walked() >= config.attempts
+        || worker.timers.now() >= request.limit
+    {
         return None;
     }
     let live = &this.service.live;
@@ -274,6 +292,7 @@ async fn connection(
     let certain = !repeatable(request, &service.service.config);
     let before = worker.logs_access().then(Instant::now);
     let (presence, timer, peer) = client.presence(request.may_half_close());
+    let limit = limit.min(request.refusals.limit());
     let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
     let connected = presence.during(reach.connection(fresh, certain)).await.map_err(TryError::Downstream)?;
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;

@@ -1,9 +1,10 @@
 //! Where a key goes and why: from the configuration alone, or as a running proxy sees it now.
 
+use crate::refusals::CANDIDATES_MAX;
 use crate::shadow::group_of;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Service, Snapshot};
 use ringway_config::model::Config;
-use ringway_ring::{BuildError, FULL_SHARE, hash_key};
+use ringway_ring::{BuildError, FULL_SHARE, Slot, hash_key};
 use serde_json::{Value, json};
 use std::time::Instant;
 use thiserror::Error;
@@ -83,35 +84,39 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
     let health = service.live.health();
     let now = Instant::now();
     let owners = service.live.hot_table.load().get(&hash).copied().unwrap_or(0);
+    let panic = health.is_panic();
+    let sequence = service.group.sequence(hash);
+    let turns = turns(service, &sequence, hash);
     let mut chosen = None;
-    let walk: Vec<Value> = service
-        .group
-        .sequence(hash)
-        .into_iter()
+    let walk: Vec<Value> = sequence
+        .iter()
         .enumerate()
-        .map(|(index, slot)| {
+        .map(|(index, &slot)| {
             let backend = &service.backends[usize::from(slot.0)];
+            let load = &backend.state.load;
             let id = backend.config.id.as_str();
-            let (in_flight, cap) = (backend.state.load.in_flight(), service.group.cap(slot));
+            let (in_flight, cap) = (load.in_flight(), service.group.cap(slot));
             let view = health.view(id, now);
             let state = view.as_ref().map_or("unknown", |view| view.state);
-            let accepts = service.group.accepts(slot, hash);
-            let verdict = if !accepts && backend.state.load.lifecycle() == 0 {
-                "not eligible"
-            } else if !accepts {
-                "does not take this key (ramp or shedding)"
-            } else if in_flight >= cap {
-                "full"
-            } else if chosen.is_none() {
+            let turn = turns.iter().position(|turn| *turn == slot).map(|turn| turn + 1);
+            if turn == Some(1) {
                 chosen = Some(id.to_owned());
-                if owners > 1 { "takes it (hot: the less loaded of two of its owners)" } else { "takes it" }
-            } else if index < usize::from(owners) {
-                "also an owner: the key is hot"
-            } else {
-                "next if those before cannot"
+            }
+            let doubted = panic && load.is_doubted();
+            let verdict = match turn {
+                _ if load.lifecycle() == 0 || backend.config.weight == 0 => "not eligible",
+                Some(1) if doubted => "takes it (panic: nobody who is up can, so health is ignored)",
+                Some(1) if owners > 1 => "takes it (hot: the less loaded of two of its owners)",
+                Some(1) => "takes it",
+                Some(_) if doubted => "next if those before cannot (panic: it is tried although it is down)",
+                Some(_) if index < usize::from(owners) => "also an owner: the key is hot",
+                Some(_) => "next if those before cannot",
+                None if in_flight >= cap => "full",
+                None => "not tried: so many come before it",
             };
             json!({
                 "id": id,
+                "turn": turn,
                 "verdict": verdict,
                 "state": state,
                 "why": view.and_then(|view| view.last_change).map(|(kind, _)| kind.to_string()),
@@ -119,8 +124,8 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
                 "zone": backend.config.zone,
                 "in_flight": in_flight,
                 "cap": (cap < u32::MAX).then_some(cap),
-                "accept_share": f64::from(backend.state.load.lifecycle()) / f64::from(FULL_SHARE),
-                "shed_share": f64::from(backend.state.load.shed()) / f64::from(FULL_SHARE),
+                "accept_share": f64::from(load.lifecycle()) / f64::from(FULL_SHARE),
+                "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
             })
         })
         .collect();
@@ -132,11 +137,30 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
         "hash": format!("{hash:016x}"),
         "owner": walk.first().map(|first| first["id"].clone()),
         "backend": chosen,
-        "panic": health.is_panic(),
+        "panic": panic,
         "hot_owners": owners,
         "in_flight": service.live.total.sum(),
         "walk": walk,
     }))
+}
+
+/// Who would be asked for a key, in this order, if each of them refused: level by level those that take it, then those that
+/// are kept from it by no more than a ramp, shedding or doubt.
+fn turns(service: &Service, sequence: &[Slot], hash: u64) -> Vec<Slot> {
+    let able = |slot: &Slot| {
+        let backend = &service.backends[usize::from(slot.0)];
+        let load = &backend.state.load;
+        backend.config.weight > 0 && load.lifecycle() > 0 && load.in_flight() < service.group.cap(*slot)
+    };
+    let level = |slot: Slot| service.group.level(slot);
+    let mut turns: Vec<Slot> = Vec::new();
+    for of_level in sequence.chunk_by(|a, b| level(*a) == level(*b)) {
+        let (takes, others): (Vec<Slot>, Vec<Slot>) =
+            of_level.iter().filter(|slot| able(slot)).partition(|slot| service.group.accepts(**slot, hash));
+        turns.extend(takes.into_iter().chain(others));
+    }
+    turns.truncate(CANDIDATES_MAX as usize);
+    turns
 }
 
 /// What is explained: a key, or its hash as a log shows it.

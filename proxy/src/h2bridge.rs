@@ -32,12 +32,34 @@ pub(crate) struct Sender {
     /// Text that ends in the middle of a chunk's frame.
     rest: Vec<u8>,
     ended: bool,
+    /// After a body whose length was told, the end waits for [`Sender::end`]: there may be trailers, for which that text has no
+    /// place.
+    holds_end: bool,
 }
 
 impl Sender {
     /// `ended`: there is no body, and the stream's end has been sent.
-    pub(crate) fn new(stream: SendStream<Bytes>, framing: Framing, ended: bool) -> Self {
-        Self { stream, framing, rest: Vec::new(), ended }
+    pub(crate) fn new(stream: SendStream<Bytes>, framing: Framing, ended: bool, holds_end: bool) -> Self {
+        Self { stream, framing, rest: Vec::new(), ended, holds_end }
+    }
+
+    /// Whether the body is over, and its end is to be told by [`Sender::end`].
+    pub(crate) fn awaits_end(&self) -> bool {
+        self.holds_end && !self.ended && matches!(self.framing, Framing::Sized(0))
+    }
+
+    /// The end of a body whose length was told goes with its last byte: no trailers can follow.
+    pub(crate) fn release_end(&mut self) {
+        self.holds_end &= matches!(self.framing, Framing::Sized(0));
+    }
+
+    pub(crate) fn end(&mut self, trailers: HeaderMap) -> io::Result<()> {
+        self.ended = true;
+        let sent = match trailers.is_empty() {
+            true => self.stream.send_data(Bytes::new(), true),
+            false => self.stream.send_trailers(trailers),
+        };
+        sent.map_err(io_error)
     }
 
     /// Takes as much as the peer's windows allow. Gives how many bytes.
@@ -56,7 +78,7 @@ impl Sender {
                 let wanted = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 let count = ready!(capacity(&mut self.stream, context, wanted))?;
                 *left -= count as u64;
-                let ends = *left == 0;
+                let ends = *left == 0 && !self.holds_end;
                 self.send(&bytes[..count], ends)?;
                 Poll::Ready(Ok(count))
             }
@@ -144,7 +166,7 @@ impl Sender {
             return Ok(());
         }
         self.ended = true;
-        if matches!(self.framing, Framing::Raw) {
+        if matches!(self.framing, Framing::Raw | Framing::Sized(0)) {
             self.stream.send_data(Bytes::new(), true).map_err(io_error)
         } else {
             // Cut off in the middle: the peer must see that.
@@ -176,6 +198,8 @@ pub(crate) struct Receiver {
     stream: Option<RecvStream>,
     /// The text frames data in chunks.
     pub(crate) chunked: bool,
+    /// What came after data that the text does not frame.
+    trailers: Option<HeaderMap>,
     /// Text that is ready, and how much of it has been read.
     staged: Vec<u8>,
     read: usize,
@@ -184,7 +208,7 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Starts with this text; `None` has no body after it.
     pub(crate) fn new(stream: Option<RecvStream>, chunked: bool, staged: Vec<u8>) -> Self {
-        Self { stream, chunked, staged, read: 0 }
+        Self { stream, chunked, trailers: None, staged, read: 0 }
     }
 
     /// More text before what the stream gives.
@@ -195,6 +219,22 @@ impl Receiver {
     /// The stream that gives the rest.
     pub(crate) fn follow(&mut self, stream: Option<RecvStream>, chunked: bool) {
         (self.stream, self.chunked) = (stream, chunked);
+    }
+
+    /// Whether trailers may come that the text has no place for.
+    pub(crate) fn may_trail(&self) -> bool {
+        let may_come = self.stream.as_ref().is_some_and(|stream| !stream.is_end_stream());
+        !self.chunked && (may_come || self.trailers.is_some())
+    }
+
+    /// What follows the body whose end the text told, as often as it is asked for.
+    pub(crate) fn poll_trailers(&mut self, context: &mut Context<'_>) -> Poll<io::Result<HeaderMap>> {
+        ready!(self.poll_ready(context))?;
+        if self.has_text() {
+            // The library counts what it gives against what was told.
+            return Poll::Ready(Err(ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(self.trailers.clone().unwrap_or_default()))
     }
 
     /// Whether text is ready.
@@ -225,6 +265,8 @@ impl Receiver {
                         self.staged.extend_from_slice(b"0\r\n");
                         write_fields(&trailers.unwrap_or_default(), &mut self.staged);
                         self.staged.extend_from_slice(b"\r\n");
+                    } else {
+                        self.trailers = trailers;
                     }
                 }
             }

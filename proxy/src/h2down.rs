@@ -338,6 +338,10 @@ struct Inner {
     grpc: bool,
     /// The answer is Ringway's own.
     own: bool,
+    /// After an answer's body, trailers may come.
+    holds_end: bool,
+    /// The length of a request whose text has chunks in its place.
+    length: Option<HeaderValue>,
     /// The answer's head as far as it has come.
     head: Vec<u8>,
     sender: Option<Sender>,
@@ -369,9 +373,14 @@ impl Downstream {
             h2bridge::write_field("host", authority.as_bytes(), &mut text);
         }
         let fields = &parts.headers;
+        let ended = body.is_end_stream();
+        // A body with a length has no place for trailers in text: if it says that some will come, it goes in chunks. The length goes
+        // beside them, to who can have both.
+        let length = fields.get("content-length").filter(|_| fields.contains_key("trailer") && !ended).cloned();
         let mut cookies = Vec::new();
         for (name, value) in fields {
             match name.as_str() {
+                "content-length" if length.is_some() => {}
                 "host" if authority.is_some() => {}
                 // RFC 9113, 8.2.3: crumbs are one field again.
                 "cookie" => {
@@ -397,8 +406,7 @@ impl Downstream {
                 h2bridge::write_field("sec-websocket-key", websocket::KEY, &mut text);
             }
         }
-        let ended = body.is_end_stream();
-        let chunked = !ended && !fields.contains_key("content-length") && upgrade.is_none();
+        let chunked = !ended && (!fields.contains_key("content-length") || length.is_some()) && upgrade.is_none();
         if chunked {
             text.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
@@ -411,6 +419,8 @@ impl Downstream {
             upgrade: upgrade.is_some(),
             grpc,
             own: false,
+            holds_end: false,
+            length,
             head: Vec::new(),
             sender: None,
         }))))
@@ -432,7 +442,43 @@ impl Downstream {
 
     /// What is written from now on is no backend's.
     pub(crate) fn begin_own(&self) {
-        self.0.borrow_mut().own = true;
+        let mut inner = self.0.borrow_mut();
+        (inner.own, inner.holds_end) = (true, false);
+    }
+
+    /// The length of a request whose text has chunks in its place.
+    pub(crate) fn length(&self) -> Option<HeaderValue> {
+        self.0.borrow().length.clone()
+    }
+
+    /// Whether trailers may come that the text has no place for.
+    pub(crate) fn may_trail(&self) -> bool {
+        self.0.borrow().receiver.may_trail()
+    }
+
+    pub(crate) fn poll_trailers(&self, context: &mut Context<'_>) -> Poll<io::Result<HeaderMap>> {
+        self.0.borrow_mut().receiver.poll_trailers(context)
+    }
+
+    /// Whether trailers may follow the answer that is about to begin.
+    pub(crate) fn hold_end(&self, holds: bool) {
+        self.0.borrow_mut().holds_end = holds;
+    }
+
+    /// No trailers can follow any more.
+    pub(crate) fn release_end(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.holds_end = false;
+        inner.sender.iter_mut().for_each(Sender::release_end);
+    }
+
+    /// Whether the answer's body is over, and its end is to be told.
+    pub(crate) fn awaits_end(&self) -> bool {
+        self.0.borrow().sender.as_ref().is_some_and(Sender::awaits_end)
+    }
+
+    pub(crate) fn end(&self, trailers: HeaderMap) -> io::Result<()> {
+        self.0.borrow_mut().sender.as_mut().map_or(Ok(()), |sender| sender.end(trailers))
     }
 
     /// The answer is cut off: the client must see that.
@@ -501,7 +547,8 @@ impl Inner {
             BodyLength::Chunked => Framing::Chunked(<_>::default()),
             BodyLength::UntilClose => Framing::Raw,
         };
-        let mut ends = matches!(framing, Framing::Sized(0));
+        let holds_end = self.holds_end && matches!(answer.body, BodyLength::Sized(_));
+        let mut ends = matches!(framing, Framing::Sized(0)) && !holds_end;
         if self.grpc && self.own && fields.contains_key("x-ringway-reason") {
             // Ringway's own refusal, in the form that gRPC clients read.
             let message = fields.get("x-ringway-reason").cloned();
@@ -525,7 +572,7 @@ impl Inner {
         *response.headers_mut() = fields;
         let discards = matches!(framing, Framing::Discarded);
         let stream = self.respond.send_response(response, ends).map_err(h2bridge::io_error)?;
-        self.sender = Some(Sender::new(stream, framing, ends && !discards));
+        self.sender = Some(Sender::new(stream, framing, ends && !discards, holds_end));
         Ok(taken)
     }
 }

@@ -155,6 +155,13 @@ pub(crate) struct Upstream {
     refused: bool,
     /// The connection has failed, and not just this stream.
     disconnected: bool,
+    /// The client speaks HTTP/2 as well: trailers go beside the text. To others, a body with a length has none, and goes in chunks if
+    /// it says that it will.
+    pub(crate) client_trails: bool,
+    /// After a request's body, trailers may come.
+    pub(crate) holds_end: bool,
+    /// The length of a request whose text has chunks in its place.
+    pub(crate) length: Option<HeaderValue>,
     /// The request could not be sent: there is no answer to wait for.
     broken: bool,
     /// Nor can it be: of that, the backend knows nothing.
@@ -188,6 +195,9 @@ impl Upstream {
             sender: None,
             unprocessed: false,
             refused: false,
+            client_trails: false,
+            holds_end: false,
+            length: None,
             disconnected: false,
             broken: false,
             refusal: None,
@@ -289,10 +299,16 @@ impl Upstream {
             request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
             *request.method_mut() = http::Method::CONNECT;
             fields.remove("sec-websocket-key");
+            // That of a request without a body is 0; a tunnel has none.
+            fields.remove("content-length");
             framing = Framing::Raw;
         }
+        if let (Framing::Chunked(_), Some(length)) = (&framing, self.length.take()) {
+            fields.insert("content-length", length);
+        }
         *request.headers_mut() = fields;
-        let ends = matches!(framing, Framing::Sized(0));
+        let holds_end = self.holds_end && matches!(head.body, BodyLength::Sized(_));
+        let ends = matches!(framing, Framing::Sized(0)) && !holds_end;
         let sent = self.send.send_request(request, ends);
         let (answer, stream) = match sent {
             Ok(sent) => sent,
@@ -300,7 +316,7 @@ impl Upstream {
         };
         self.answer = Some(answer);
         (self.unopened, self.heard) = (true, self.connection.line.mark());
-        self.sender = Some(Sender::new(stream, framing, ends));
+        self.sender = Some(Sender::new(stream, framing, ends, holds_end));
         Poll::Ready(Ok(head.head_len))
     }
 
@@ -340,9 +356,12 @@ impl Upstream {
             }
             None => status_line(parts.status),
         };
-        h2bridge::write_fields(&parts.headers, &mut text);
         let bodiless = self.is_head || matches!(parts.status.as_u16(), 204 | 304) || switches;
         let ended = body.is_end_stream();
+        if !self.client_trails && !bodiless && !ended && announces_trailers(&parts.headers) {
+            parts.headers.remove("content-length");
+        }
+        h2bridge::write_fields(&parts.headers, &mut text);
         let sized = parts.headers.contains_key("content-length");
         if !sized && !bodiless {
             text.extend_from_slice(if ended { b"content-length: 0\r\n" } else { b"transfer-encoding: chunked\r\n" });
@@ -351,6 +370,20 @@ impl Upstream {
         self.receiver.stage(&text);
         self.receiver.follow((!ended && (!bodiless || switches)).then_some(body), !sized && !bodiless);
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether trailers may come that the text has no place for.
+    pub(crate) fn may_trail(&self) -> bool {
+        self.receiver.may_trail()
+    }
+
+    pub(crate) fn poll_trailers(&mut self, context: &mut Context<'_>) -> Poll<io::Result<HeaderMap>> {
+        self.receiver.poll_trailers(context)
+    }
+
+    /// Where the request's body ends, if trailers may follow it.
+    pub(crate) fn body_end(&mut self) -> Option<&mut Sender> {
+        self.sender.as_mut().filter(|sender| sender.awaits_end())
     }
 
     pub(crate) fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -381,6 +414,12 @@ impl Upstream {
         }
         came
     }
+}
+
+/// Whether an answer says that trailers will follow its body.
+fn announces_trailers(fields: &HeaderMap) -> bool {
+    fields.contains_key("trailer")
+        || fields.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn status_line(status: http::StatusCode) -> Vec<u8> {

@@ -1,15 +1,20 @@
-//! From a request to its hash key.
+//! From a request, a session or a flow to its hash key.
 
+use crate::error::ProxyError;
 use crate::route;
-use ringway_config::model::KeySource;
+use crate::snapshot::Service;
+use crate::worker::Worker;
+use ringway_config::model::{KeySource, OnMissing};
 use ringway_http1::{Authority, RequestHead, default_port};
+use ringway_ring::Hash;
 use std::io::Write;
 use std::net::IpAddr;
 
 /// What keys are read from.
 pub(crate) struct KeyInput<'a> {
     pub(crate) buffer: &'a [u8],
-    pub(crate) head: &'a RequestHead,
+    /// Of a request; a TCP session and a UDP flow have none.
+    pub(crate) head: Option<&'a RequestHead>,
     pub(crate) client: IpAddr,
     /// The client speaks `https`.
     pub(crate) secure: bool,
@@ -25,8 +30,42 @@ pub(crate) fn extract(sources: &[KeySource], input: &KeyInput<'_>, key: &mut Vec
     })
 }
 
+/// A key, or what stands for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) hash: Hash,
+    /// It is the hash of a key: the same for the next one that has it.
+    pub(crate) keyed: bool,
+}
+
+/// The hash of a service's key: of the first source that is present, or of what stands for them. HTTP, TCP and UDP alike.
+///
+/// # Errors
+/// [`ProxyError::KeyMissing`].
+pub(crate) fn find(
+    service: &Service,
+    worker: &Worker,
+    input: &KeyInput<'_>,
+    key: &mut Vec<u8>,
+) -> Result<Found, ProxyError> {
+    if extract(&service.config.hash_key, input, key) {
+        return Ok(Found { hash: ringway_ring::hash_key(key, service.seed()), keyed: true });
+    }
+    match service.config.on_missing {
+        OnMissing::Reject => Err(ProxyError::KeyMissing),
+        OnMissing::Random => Ok(Found { hash: worker.random(), keyed: false }),
+        OnMissing::RoundRobin => Ok(Found { hash: service.next_in_turn(), keyed: false }),
+        OnMissing::SourceIp => {
+            key.clear();
+            address_key(input.client, 32, 128, key);
+            Ok(Found { hash: ringway_ring::hash_key(key, service.seed()), keyed: true })
+        }
+    }
+}
+
 fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
-    let KeyInput { buffer, head, client, secure, server_name } = *input;
+    let KeyInput { buffer, client, secure, server_name, .. } = *input;
+    let Some(head) = input.head else { return append_without_request(source, input, key) };
     let authority = || Authority::new(head.authority.of(buffer));
     let value = match source {
         KeySource::Header(name) if name == "host" && !head.authority.is_empty() => {
@@ -37,7 +76,7 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
         KeySource::Cookie(name) => {
             present(head.cookies(buffer).filter(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value))
         }
-        KeySource::Sni => server_name.map(|name| name.strip_suffix('.').unwrap_or(name).as_bytes()),
+        KeySource::Sni => server_name.map(sni),
         KeySource::Query(name) => present(query_values(head.query.of(buffer), name.as_bytes())),
         KeySource::Path { depth } => Some(first_segments(route::path_of(buffer, head), *depth)),
         KeySource::Regex(source, capture) => {
@@ -66,14 +105,7 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
             address_key(client, *v4_bits, *v6_bits, key);
             return true;
         }
-        KeySource::All(parts) => {
-            return parts.iter().enumerate().all(|(index, part)| {
-                if index > 0 {
-                    key.push(0);
-                }
-                append(part, input, key)
-            });
-        }
+        KeySource::All(parts) => return append_all(parts, input, key),
     };
     // An empty field or cookie identifies nobody: the next source is asked.
     match value {
@@ -82,6 +114,46 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
             true
         }
         _ => false,
+    }
+}
+
+fn append_all(parts: &[KeySource], input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
+    parts.iter().enumerate().all(|(index, part)| {
+        if index > 0 {
+            key.push(0);
+        }
+        append(part, input, key)
+    })
+}
+
+/// A server's name as a key: one that is written to its root is the same.
+fn sni(name: &str) -> &[u8] {
+    name.strip_suffix('.').unwrap_or(name).as_bytes()
+}
+
+/// Of a session or a flow, there is an address, and perhaps a name; `check` refuses a list that has nothing of both.
+fn append_without_request(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
+    match source {
+        KeySource::Sni => match input.server_name.map(sni) {
+            Some(name) if !name.is_empty() => {
+                key.extend_from_slice(name);
+                true
+            }
+            _ => false,
+        },
+        KeySource::SourceIp { v4_bits, v6_bits } => {
+            address_key(input.client, *v4_bits, *v6_bits, key);
+            true
+        }
+        KeySource::All(parts) => append_all(parts, input, key),
+        KeySource::Header(_)
+        | KeySource::Cookie(_)
+        | KeySource::Query(_)
+        | KeySource::Path { .. }
+        | KeySource::Regex(..)
+        | KeySource::Uri
+        | KeySource::Method
+        | KeySource::Host => false,
     }
 }
 
@@ -134,7 +206,7 @@ mod tests {
         assert!(parse_request(text.as_bytes(), &Limits::default(), &mut head).unwrap());
         let input = KeyInput {
             buffer: text.as_bytes(),
-            head: &head,
+            head: Some(&head),
             client: "192.0.2.77".parse().unwrap(),
             secure: true,
             server_name: Some("shop.example."),
@@ -202,6 +274,32 @@ mod tests {
         assert_eq!(key(&[regex(all(), "(x*)"), KeySource::Host], request).as_deref(), Some("ex.com"));
         let parts = vec![KeySource::Host, tenant()];
         assert_eq!(key(&[KeySource::All(parts)], request).as_deref(), Some("ex.com\0acme"));
+    }
+
+    #[test]
+    fn sessions_have_names_and_addresses_as_requests_do() {
+        let key = |sources: &[KeySource], server_name| {
+            let client = "192.0.2.77".parse().unwrap();
+            let mut key = Vec::new();
+            let input = KeyInput { buffer: b"", head: None, client, secure: false, server_name };
+            extract(sources, &input, &mut key).then(|| String::from_utf8(key).unwrap())
+        };
+        let address = || KeySource::SourceIp { v4_bits: 24, v6_bits: 64 };
+        let both = || KeySource::All(vec![KeySource::Sni, address()]);
+        assert_eq!(key(&[KeySource::Sni, address()], Some("a.test")).as_deref(), Some("a.test"));
+        assert_eq!(key(&[KeySource::Sni, address()], None).as_deref(), Some("192.0.2.0"));
+        assert_eq!(key(&[address(), KeySource::Sni], Some("a.test")).as_deref(), Some("192.0.2.0"));
+        assert_eq!(key(&[both()], Some("a.test")).as_deref(), Some("a.test\x00192.0.2.0"));
+        assert_eq!(key(&[both()], None), None);
+        assert_eq!(key(&[both(), address()], Some("")).as_deref(), Some("192.0.2.0"));
+        // Nothing that only a request has, not even the path that every request has.
+        let regex = KeySource::Regex(
+            Box::new(KeySource::Path { depth: 0 }),
+            Capture(regex::bytes::Regex::new("(.*)").unwrap()),
+        );
+        for source in [KeySource::Uri, KeySource::Path { depth: 0 }, KeySource::Method, KeySource::Host, regex] {
+            assert_eq!(key(&[source], Some("a.test")), None);
+        }
     }
 
     #[test]

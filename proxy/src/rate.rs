@@ -4,12 +4,66 @@
 //! earlier than the TAT less what a burst allows. Keys live in sets of eight; one that finds its set full takes the place
 //! of the one whose TAT is oldest, which is the one that forgetting favours least.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use crate::error::ProxyError;
+use crate::key::{self, KeyInput};
+use crate::snapshot::{Service, ServiceLive};
+use crate::worker::Worker;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 const WAYS: usize = 8;
 /// Locks: workers seldom meet at one.
 const SHARDS: usize = 64;
+
+/// Holds a request, a session or a flow against its service's limit on their rate.
+///
+/// # Errors
+/// [`ProxyError::RateLimited`].
+pub(crate) fn admit(
+    service: &Service,
+    worker: &Worker,
+    input: &KeyInput<'_>,
+    key_bytes: &mut Vec<u8>,
+    now: Instant,
+) -> Result<(), ProxyError> {
+    let (Some(limit), Some(limiter)) = (&service.config.rate_limit, &service.limiter) else { return Ok(()) };
+    if !key::extract(&limit.key, input, key_bytes) {
+        return Ok(());
+    }
+    let hash = ringway_ring::hash_key(key_bytes, worker.shared.secret);
+    limiter.admit(hash, now.saturating_duration_since(worker.shared.started)).map_err(|wait| {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        ProxyError::RateLimited { seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
+    })
+}
+
+/// One request, session or flow of a service that limits their number.
+pub(crate) struct Admission(Arc<ServiceLive>);
+
+impl Admission {
+    /// Counts one more; `None`: the service has no limit.
+    ///
+    /// # Errors
+    /// [`ProxyError::ServiceFull`].
+    pub(crate) fn enter(service: &Service) -> Result<Option<Self>, ProxyError> {
+        if service.config.requests_max == u32::MAX {
+            return Ok(None);
+        }
+        // Reserved first, then tested: racing workers never pass the limit together.
+        let admission = Self(Arc::clone(&service.live));
+        if service.live.admitted.fetch_add(1, Relaxed) >= service.config.requests_max {
+            return Err(ProxyError::ServiceFull);
+        }
+        Ok(Some(admission))
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.admitted.fetch_sub(1, Relaxed);
+    }
+}
 
 /// A limiter, shared by all workers.
 pub(crate) struct RateLimiter {

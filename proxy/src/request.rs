@@ -5,6 +5,7 @@ use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
 use crate::forwarded::Origin;
 use crate::http::{self, Client};
+use crate::refusals::Refusals;
 use crate::snapshot::Service;
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
@@ -21,8 +22,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 mod kept;
 mod place;
 
+use crate::rate::Admission;
 use kept::Kept;
-use place::{Admission, Placed, Unplaced, place};
+use place::{Placed, Unplaced, place};
 
 /// Small bodies that came with their head are sent with it, and can be sent again.
 const REPLAY_BYTES_MAX: usize = 8 * 1024;
@@ -73,6 +75,8 @@ pub(crate) struct Request {
     /// End of the whole exchange.
     pub(crate) limit: Deadline,
     pub(crate) report: Report,
+    /// Backends that have not taken it.
+    pub(crate) refusals: Refusals,
 }
 
 /// What the access log wants to know, as it becomes known.
@@ -126,6 +130,14 @@ impl Refusal {
         }
     }
 
+    /// Whether a body that is here may be passed over, so that the connection goes on behind it.
+    fn keeps_order(&self) -> bool {
+        match self.why {
+            Why::Error(error) => error.keeps_order(),
+            Why::Answer(_) => true,
+        }
+    }
+
     fn of(why: Why, buffer: &[u8], head: &RequestHead) -> Self {
         Self {
             why,
@@ -161,9 +173,11 @@ pub(crate) fn plan(
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
             }
-            if head.body == BodyLength::None && head.method != Method::Connect {
+            // Where the body is here to its end, the next request's head is known to follow.
+            let body = Body::from(head.body).rest_len(&buffer[head.head_len..]);
+            if let Some(body_len) = body.filter(|_| head.method != Method::Connect && refusal.keeps_order()) {
                 refusal.keep_alive = head.keep_alive;
-                client.input.consume(head.head_len);
+                client.input.consume(head.head_len + body_len);
             }
             return Err(refusal);
         }
@@ -270,6 +284,7 @@ pub(crate) fn plan(
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
         limit: limit(client, head, buffer, actions.and_then(|actions| actions.timeout), this),
+        refusals: Refusals::default(),
         report: Report {
             line,
             client: named_client(client, origin),
@@ -293,7 +308,8 @@ fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
 fn upgrade_of(service: &Service, head: &RequestHead, buffer: &[u8]) -> Option<Span> {
     let http1 = service.config.protocol == UpstreamProtocol::Http1;
     let bridged = |protocols: &Span| protocols.of(buffer).eq_ignore_ascii_case(websocket::PROTOCOL);
-    head.upgrade.filter(|protocols| head.body == BodyLength::None && (http1 || bridged(protocols)))
+    let bodiless = matches!(head.body, BodyLength::None | BodyLength::Sized(0));
+    head.upgrade.filter(|protocols| bodiless && (http1 || bridged(protocols)))
 }
 
 /// The rule by which a route's answers are compressed, if they are.

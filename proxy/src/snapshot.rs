@@ -3,6 +3,7 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::files::{self, CertificateEnd};
 use crate::forwarded;
 use crate::probe::Prober;
 use crate::quic;
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub(crate) identity_fields: Box<[Box<str>]>,
     /// Of the files that TLS is made of.
     pub(crate) files_digest: u64,
+    /// When the certificates that it uses end.
+    pub(crate) certificates: Box<[CertificateEnd]>,
     /// The version whose placements are compared with these, or none.
     pub(crate) shadow: Option<Arc<Shadow>>,
 }
@@ -225,6 +228,8 @@ impl Service {
     fn write_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
         for backend in &self.backends {
             if let Some(share) = health.share(&backend.config.id) {
+                // First: who gets a share in panic is not to be taken for one that is up.
+                backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
                 backend.state.load.set_lifecycle(share);
                 backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
             }
@@ -298,7 +303,8 @@ impl Registry {
         let tls = config.listeners.iter().map(server).collect::<Result<_, _>>()?;
         let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client.as_ref());
         let identity_fields = clients.map(|client| client.header.as_str().into()).collect();
-        Ok(Snapshot { generation, config, services, tls, identity_fields, files_digest, shadow })
+        let certificates = files::certificates(&config);
+        Ok(Snapshot { generation, config, services, tls, identity_fields, files_digest, certificates, shadow })
     }
 
     fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {

@@ -30,7 +30,7 @@ impl LastReload {
             }
             Err(error) => {
                 value["error"] = json!(error.to_string());
-                if let ReloadError::Invalid(diagnostics) = error {
+                if let ReloadError::Invalid(diagnostics) | ReloadError::Bind(diagnostics) = error {
                     value["diagnostics"] = json!(diagnostics);
                 }
             }
@@ -67,6 +67,17 @@ pub(crate) fn status(control: &Control) -> Value {
             json!({ "name": listener.name, "address": address.to_string(), "protocol": protocol })
         })
         .collect();
+    let certificates: Vec<Value> = snapshot
+        .certificates
+        .iter()
+        .map(|end| {
+            json!({
+                "used_by": end.used_by, "name": end.name, "file": end.path.display().to_string(),
+                "not_before_unix_seconds": end.validity.not_before, "not_after_unix_seconds": end.validity.not_after,
+                "state": end.validity.standing(SystemTime::now()).as_str(),
+            })
+        })
+        .collect();
     let services: Vec<Value> = snapshot.services.iter().map(|service| service_status(control, service, now)).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -78,6 +89,7 @@ pub(crate) fn status(control: &Control) -> Value {
         "topology": control.topology.get().map(|topology| topology().json()),
         "last_reload": control.last_reload().json(),
         "listeners": listeners,
+        "certificates": certificates,
         "services": services,
     })
 }
@@ -195,6 +207,10 @@ pub(crate) fn metrics(control: &Control) -> String {
         samples.push((catalogue::TOPOLOGY_EPOCH, Vec::new(), topology.epoch as f64));
         samples.push((catalogue::TOPOLOGY_CONNECTED, Vec::new(), f64::from(u8::from(topology.member.is_some()))));
         samples.push((catalogue::TOPOLOGY_STUCK, Vec::new(), f64::from(u8::from(topology.stuck.is_some()))));
+    }
+    for end in &snapshot.certificates {
+        let labels = vec![end.used_by.to_owned(), end.name.clone(), end.path.display().to_string()];
+        samples.push((catalogue::CERTIFICATE_NOT_AFTER, labels, end.validity.not_after as f64));
     }
     for service in &snapshot.services {
         if let Some(digest) = service.ring_digest() {

@@ -1,25 +1,27 @@
-//! A client's TCP session: one backend, chosen by the client's address, for its whole life.
+//! A client's TCP session: one backend, chosen by the name it asks for or its address, for its whole life.
 
 use crate::buffers::Buffer;
 use crate::error::ProxyError;
 use crate::http::Peer;
 use crate::inflight::{self, InFlight};
+use crate::rate::{self, Admission};
+use crate::refusals::{Refusals, Then};
+use crate::snapshot::Service;
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::tunnel::{self, End, Way};
 use crate::upstream::{ConnectionSlot, Reach};
-use crate::worker::{OpenConnection, View};
-use crate::{key, request};
+use crate::worker::{OpenConnection, View, Worker};
+use crate::{front, key, request};
 use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
 use ringway_health::Outcome;
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
 use ringway_telemetry::cells::SESSION;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -35,7 +37,8 @@ const UNRECOGNIZED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 struct Session {
     started: Instant,
     service: usize,
-    hash: Option<u64>,
+    /// Its key, where the service places by keys.
+    found: Option<key::Found>,
     selection: Selection,
     retries: u32,
     backend: Option<usize>,
@@ -53,7 +56,8 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
     if peer.server_name.is_none() && matches!(stream, Stream::Plain(_)) && wants_name(tcp, &view) {
         hello = worker.buffers.take();
         timer.set(HELLO_TIME);
-        match client_hello(&mut stream, &mut hello, &timer).await {
+        // Where names only choose among backends, who speaks no TLS has none: his key is another one, or missing.
+        match client_hello(&mut stream, &mut hello, &timer, tcp.names.is_empty()).await {
             Some(name) => named = name,
             None => {
                 worker.shared.cells.error("", "client_hello");
@@ -72,13 +76,14 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
     };
     let this = &view.services[service];
     let chance = worker.random();
-    let hash = this.service.hashes().then(|| hash_of(&this.service, peer, server_name));
+    let placed = place(&this.service, &worker, peer, server_name);
+    let found = placed.as_ref().ok().and_then(|(found, _)| *found);
     let mut session = Session {
         started: Instant::now(),
         service,
-        hash,
+        found,
         selection: this.service.group.begin(Ask {
-            hash: hash.unwrap_or(chance),
+            hash: found.map_or(chance, |found| found.hash),
             chance,
             now_millis: worker.millis(),
             owners: 0,
@@ -88,8 +93,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         up_bytes: 0,
         down_bytes: 0,
     };
-    let admission = admit(&this.service, &worker, peer.address);
-    let connected = match &admission {
+    let connected = match &placed {
         Ok(_) => connect(&view, &mut session, &worker, &timer, peer).await,
         Err(error) => Err(*error),
     };
@@ -106,7 +110,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             if session.selection.spills() > 0 {
                 this.cells.spills.increment();
             }
-            if session.hash.is_some() {
+            if found.is_some_and(|found| found.keyed) {
                 this.cells.keyed.increment();
                 this.cells.distance.add(u64::from(session.selection.spills() + session.selection.skipped()));
                 if session.selection.owner() == Some(guard.slot) {
@@ -149,8 +153,29 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
 
 /// Whether the name that a TLS client asks for matters.
 fn wants_name(tcp: &TcpListener, view: &View) -> bool {
-    let hashes_name = |service: usize| view.services[service].service.config.hash_key.contains(&KeySource::Sni);
-    !tcp.names.is_empty() || tcp.service.is_some_and(hashes_name)
+    !tcp.names.is_empty()
+        || tcp.service.is_some_and(|service| {
+            let service = &view.services[service].service;
+            let limited = service.config.rate_limit.iter().flat_map(|limit| &limit.key);
+            let hashed = service.config.hash_key.iter().filter(|_| service.hashes());
+            hashed.chain(limited).any(is_of_name)
+        })
+}
+
+fn is_of_name(source: &KeySource) -> bool {
+    match source {
+        KeySource::Sni => true,
+        KeySource::All(parts) => parts.iter().any(is_of_name),
+        KeySource::Regex(source, _) => is_of_name(source),
+        KeySource::Header(_)
+        | KeySource::Cookie(_)
+        | KeySource::SourceIp { .. }
+        | KeySource::Path { .. }
+        | KeySource::Uri
+        | KeySource::Query(_)
+        | KeySource::Host
+        | KeySource::Method => false,
+    }
 }
 
 fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option<usize> {
@@ -165,8 +190,8 @@ fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option<usize> {
 }
 
 /// Reads a client's first TLS message, which stays in the buffer, to pass on; gives the name that it asks for. `None`: it is no
-/// such message, or does not come in time.
-async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer) -> Option<Option<String>> {
+/// such message, or does not come in time. `plain`: bytes that are no TLS ask for no name.
+async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer, plain: bool) -> Option<Option<String>> {
     let mut acceptor = rustls::server::Acceptor::default();
     poll_fn(|context| {
         loop {
@@ -176,6 +201,9 @@ async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer) ->
                 Poll::Ready(_) => return Poll::Ready(None),
                 Poll::Pending if timer.poll_fired(context) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
+            }
+            if plain && hello.bytes().first().is_some_and(|first| *first != front::TLS_HANDSHAKE) {
+                return Poll::Ready(Some(None));
             }
             let mut fresh = &hello.bytes()[before..];
             while !fresh.is_empty() {
@@ -196,61 +224,18 @@ async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer) ->
     .await
 }
 
-/// One session of a service that limits them.
-struct Admission(Arc<crate::snapshot::ServiceLive>);
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.0.admitted.fetch_sub(1, Relaxed);
-    }
-}
-
-/// The service's limits on the rate and number of sessions. Of the sources of a rate's key, a session has its address.
-fn admit(
-    service: &crate::snapshot::Service,
-    worker: &crate::worker::Worker,
-    peer: SocketAddr,
-) -> Result<Option<Admission>, ProxyError> {
-    if let (Some(limit), Some(limiter)) = (&service.config.rate_limit, &service.limiter)
-        && let Some((v4_bits, v6_bits)) = address_bits(&limit.key)
-    {
-        let mut text = Vec::new();
-        key::address_key(peer.ip(), v4_bits, v6_bits, &mut text);
-        let hash = ringway_ring::hash_key(&text, worker.shared.secret);
-        if limiter.admit(hash, worker.shared.started.elapsed()).is_err() {
-            return Err(ProxyError::RateLimited { seconds: 1 });
-        }
-    }
-    if service.config.requests_max == u32::MAX {
-        return Ok(None);
-    }
-    let admission = Admission(Arc::clone(&service.live));
-    if service.live.admitted.fetch_add(1, Relaxed) >= service.config.requests_max {
-        return Err(ProxyError::ServiceFull);
-    }
-    Ok(Some(admission))
-}
-
-fn address_bits(sources: &[KeySource]) -> Option<(u8, u8)> {
-    sources.iter().find_map(|source| match source {
-        KeySource::SourceIp { v4_bits, v6_bits } => Some((*v4_bits, *v6_bits)),
-        _ => None,
-    })
-}
-
-fn hash_of(service: &crate::snapshot::Service, peer: &Peer, server_name: Option<&str>) -> u64 {
-    // Of all the sources, a TCP session has the name that it asks for and an address.
-    for source in &service.config.hash_key {
-        match (source, server_name) {
-            (KeySource::Sni, Some(name)) => return ringway_ring::hash_key(name.as_bytes(), service.seed()),
-            (KeySource::SourceIp { .. }, _) => break,
-            _ => {}
-        }
-    }
-    let (v4_bits, v6_bits) = address_bits(&service.config.hash_key).unwrap_or((32, 128));
-    let mut text = Vec::new();
-    key::address_key(peer.ip(), v4_bits, v6_bits, &mut text);
-    ringway_ring::hash_key(&text, service.seed())
+/// Key and limits: everything that can refuse a session before a backend is chosen.
+fn place(
+    service: &Service,
+    worker: &Worker,
+    peer: &Peer,
+    server_name: Option<&str>,
+) -> Result<(Option<key::Found>, Option<Admission>), ProxyError> {
+    let input = key::KeyInput { buffer: b"", head: None, client: peer.ip(), secure: false, server_name };
+    let mut key_bytes = Vec::new();
+    rate::admit(service, worker, &input, &mut key_bytes, Instant::now())?;
+    let found = service.hashes().then(|| key::find(service, worker, &input, &mut key_bytes)).transpose()?;
+    Ok((found, Admission::enter(service)?))
 }
 
 /// A backend, with a connection to it.
@@ -266,13 +251,14 @@ struct Connected {
 async fn connect(
     view: &Rc<View>,
     session: &mut Session,
-    worker: &Rc<crate::worker::Worker>,
+    worker: &Rc<Worker>,
     timer: &Timer,
     peer: &Peer,
 ) -> Result<Connected, ProxyError> {
     let this = &view.services[session.service];
     let config = &this.service.config;
     let mut last_error = None;
+    let mut refusals = Refusals::default();
     loop {
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = this.service.live.falls.load(SeqCst);
@@ -286,14 +272,24 @@ async fn connect(
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
         upstream.cells.requests.increment();
+        refusals.begin(timer.deadline(config.timeouts.connect));
+        let limit = refusals.limit();
         let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
         let connected = reach.open().await;
         match connected {
             Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
             Err(error) => {
-                guard.report_error(error);
-                if session.retries >= config.retry.attempts || !error.retry().holds(&config.retry.on, true) {
+                if !refusals.cut_short(error) {
+                    guard.report_error(error);
+                }
+                if !error.retry().holds(&config.retry.on, true) {
                     return Err(error);
+                }
+                let tried = session.retries - refusals.walked();
+                match refusals.handle_failure(error, worker.timers.now()) {
+                    Then::End => return Err(error),
+                    Then::Retry if tried >= config.retry.attempts => return Err(error),
+                    Then::GoOn | Then::Retry => {}
                 }
                 session.retries += 1;
                 this.cells.retries.increment();
@@ -309,7 +305,8 @@ fn log(open: &OpenConnection, view: &View, session: &Session, peer: &Peer, reaso
     }
     let service = &view.services[session.service].service;
     let id = |index: usize| Value::Word(&service.backends[index].config.id);
-    let owner = session.hash.and(session.selection.owner());
+    let hash = session.found.map(|found| found.hash);
+    let owner = hash.and(session.selection.owner());
     let mut hash_text = [0; 16];
     let listener = open.gate.name();
     let pairs = [
@@ -318,7 +315,7 @@ fn log(open: &OpenConnection, view: &View, session: &Session, peer: &Peer, reaso
         ("listener", Value::Word(&listener)),
         ("reason", Value::Word(reason)),
         ("service", Value::Word(&service.config.name)),
-        ("key_hash", session.hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),
+        ("key_hash", hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),
         ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
         ("backend", session.backend.map_or(Value::Nothing, id)),
         ("spills", Value::Number(u64::from(session.selection.spills()))),

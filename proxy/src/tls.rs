@@ -6,13 +6,14 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, version};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
+use x509_parser::certificate::X509Certificate;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, Error)]
@@ -67,14 +68,6 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
-    /// A certificate whose time is over.
-    #[error("the certificate in {path:?} expired on {on}")]
-    Expired {
-        /// The file.
-        path: PathBuf,
-        /// When.
-        on: String,
-    },
     /// An OCSP answer's file cannot be read.
     #[error("read the OCSP answer from {path:?}: {source}")]
     Ocsp {
@@ -82,6 +75,12 @@ pub enum TlsError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// An OCSP answer's file is empty.
+    #[error("the OCSP answer in {path:?} is empty")]
+    EmptyOcsp {
+        /// The file.
+        path: PathBuf,
     },
     /// The library refuses.
     #[error("{0}")]
@@ -95,11 +94,14 @@ fn client(tls: &UpstreamTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsErr
     let builder = if tls.verify {
         builder.with_root_certificates(roots(tls.ca.as_deref())?)
     } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(Arc::clone(&provider))))
     };
     let mut config = match &tls.own {
         None => builder.with_no_client_auth(),
-        Some((certificate, key)) => builder.with_client_auth_cert(chain(certificate)?, private_key(key)?)?,
+        Some((certificate, key)) => {
+            let certified = certified(certificate, key, &provider)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
@@ -170,24 +172,9 @@ impl ServerTls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut resolver = Resolver { exact: HashMap::new(), wild: HashMap::new(), default: None };
         for files in &tls.certificates {
-            let certificates = chain(&files.certificate)?;
-            let names = names_of(&files.certificate, &certificates)?;
-            let key = provider
-                .key_provider
-                .load_private_key(private_key(&files.key)?)
-                .map_err(|source| TlsError::BadKey { path: files.key.clone(), source })?;
-            let mut certified = CertifiedKey::new(certificates, key);
-            match certified.keys_match() {
-                Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-                Err(_) => {
-                    let (certificate, key) = (files.certificate.clone(), files.key.clone());
-                    return Err(TlsError::Mismatch { certificate, key });
-                }
-            }
-            if let Some(path) = &files.ocsp {
-                let staple = std::fs::read(path).map_err(|source| TlsError::Ocsp { path: path.clone(), source })?;
-                certified.ocsp = Some(staple);
-            }
+            let mut certified = certified(&files.certificate, &files.key, &provider)?;
+            let names = names_of(&files.certificate, &certified.cert)?;
+            certified.ocsp = files.ocsp.as_deref().map(staple).transpose()?;
             resolver.add(names, Arc::new(certified), tls.reject_unknown);
         }
         let versions: &[&rustls::SupportedProtocolVersion] =
@@ -291,7 +278,7 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = |source| TlsError::Read { path: path.to_owned(), source };
     let chain = CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)?;
     if chain.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(chain) }
@@ -301,16 +288,40 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::Key { path: path.to_owned(), source })
 }
 
-/// The DNS names that a certificate is for, lower case. A certificate whose time is over is refused.
-fn names_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, TlsError> {
-    let malformed = |reason: String| TlsError::Malformed { path: path.to_owned(), reason };
-    let leaf = chain.first().ok_or_else(|| TlsError::Empty { path: path.to_owned() })?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|error| malformed(error.to_string()))?;
-    let until = certificate.validity().not_after;
-    if until < x509_parser::time::ASN1Time::now() {
-        return Err(TlsError::Expired { path: path.to_owned(), on: until.to_string() });
+/// A certificate with its own private key.
+pub(crate) fn certified(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let certificates = chain(certificate)?;
+    leaf(certificate, &certificates)?;
+    let signer = provider
+        .key_provider
+        .load_private_key(private_key(key)?)
+        .map_err(|source| TlsError::BadKey { path: key.to_owned(), source })?;
+    let certified = CertifiedKey::new(certificates, signer);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
+        Err(_) => Err(TlsError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() }),
     }
-    let alternative = certificate.subject_alternative_name().map_err(|error| malformed(error.to_string()))?;
+}
+
+/// An OCSP answer.
+pub(crate) fn staple(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let staple = std::fs::read(path).map_err(|source| TlsError::Ocsp { path: path.to_owned(), source })?;
+    if staple.is_empty() { Err(TlsError::EmptyOcsp { path: path.to_owned() }) } else { Ok(staple) }
+}
+
+fn leaf<'a>(path: &Path, chain: &'a [CertificateDer<'_>]) -> Result<X509Certificate<'a>, TlsError> {
+    let leaf = chain.first().ok_or_else(|| TlsError::Empty { path: path.to_owned() })?;
+    let parsed = x509_parser::parse_x509_certificate(leaf);
+    let malformed = |reason: String| TlsError::Malformed { path: path.to_owned(), reason };
+    parsed.map(|(_, certificate)| certificate).map_err(|error| malformed(error.to_string()))
+}
+
+/// The DNS names that a certificate is for, lower case.
+fn names_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, TlsError> {
+    let certificate = leaf(path, chain)?;
+    let alternative = certificate
+        .subject_alternative_name()
+        .map_err(|error| TlsError::Malformed { path: path.to_owned(), reason: error.to_string() })?;
     let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
     Ok(names
         .filter_map(|name| match name {
@@ -328,7 +339,7 @@ fn server_name(tls: &UpstreamTls, address: IpAddr) -> Result<ServerName<'static>
     }
 }
 
-fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
+pub(crate) fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     let Some(path) = file else {
         store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -377,5 +388,34 @@ impl ServerCertVerifier for NoVerification {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_that_were_only_tried_displace_none() {
+        let tickets = Tickets::default();
+        let plain = ListenerTls {
+            certificates: Vec::new(),
+            tls12: true,
+            alpn: Vec::new(),
+            reject_unknown: false,
+            client: None,
+        };
+        let client = ClientCertificates { ca: "/nonexistent".into(), required: true, header: "x".into() };
+        let strict = ListenerTls { client: Some(client), ..plain.clone() };
+        let same = |a: &TicketKeys, b: &TicketKeys| Arc::ptr_eq(&a.maker, &b.maker);
+        let first = tickets.of("a", &plain).unwrap();
+        tickets.keep([&first].into_iter());
+        let tried = tickets.of("a", &strict).unwrap();
+        assert!(!same(&first, &tried));
+        assert!(same(&first, &tickets.of("a", &plain).unwrap()), "clients go on resuming");
+        tickets.keep([&tried].into_iter());
+        assert!(!same(&first, &tickets.of("a", &plain).unwrap()), "stricter rules end old sessions");
+        tickets.keep([].into_iter());
+        assert!(!same(&tried, &tickets.of("a", &strict).unwrap()), "a listener that has gone is forgotten");
     }
 }

@@ -9,12 +9,13 @@ use crate::inflight::{self, InFlight};
 use crate::key;
 use crate::pktinfo;
 use crate::quic::{self, Destination, Id};
+use crate::rate::{self, Admission};
 use crate::request;
 use crate::shortage::{Operation, Rank, Resource, Shortage};
-use crate::snapshot::BackendState;
+use crate::snapshot::{BackendState, Service};
 use crate::timer::Timer;
 use crate::worker::{Gate, OpenConnection, Seat, View, Worker};
-use ringway_config::model::{KeySource, Protocol, QuicIds, UdpListener};
+use ringway_config::model::{Protocol, QuicIds, UdpListener};
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
 use ringway_telemetry::cells::SESSION;
@@ -265,6 +266,29 @@ impl Front {
         Ok(Some(flow))
     }
 
+    /// Key and limits: everything that can refuse a flow before a backend is chosen. Where there is an id, that is its key; what
+    /// has `moved` here from another address is no new connection.
+    fn place(
+        &self,
+        service: &Service,
+        path: Path,
+        id: Option<Id>,
+        moved: bool,
+    ) -> Result<(Option<key::Found>, Option<Admission>), ProxyError> {
+        let client = path.client.ip().to_canonical();
+        let input = key::KeyInput { buffer: b"", head: None, client, secure: false, server_name: None };
+        let mut key_bytes = Vec::new();
+        if !moved {
+            rate::admit(service, &self.worker, &input, &mut key_bytes, Instant::now())?;
+        }
+        let found = match id {
+            _ if !service.hashes() => None,
+            Some(id) => Some(key::Found { hash: ringway_ring::hash_key(id.as_bytes(), service.seed()), keyed: true }),
+            None => Some(key::find(service, &self.worker, &input, &mut key_bytes)?),
+        };
+        Ok((found, Admission::enter(service)?))
+    }
+
     /// Begins a flow: chooses a backend for it, if it is not known already.
     fn begin(
         self: &Rc<Self>,
@@ -275,20 +299,21 @@ impl Front {
         backend: Option<Arc<BackendState>>,
     ) -> Result<Rc<Flow>, &'static str> {
         let this = &view.services[udp.service];
-        let hash = this.service.hashes().then(|| match &id {
-            Some(id) => ringway_ring::hash_key(id.as_bytes(), this.service.seed()),
-            None => hash_of(&this.service, path.client),
-        });
+        let refuse = |error: ProxyError| {
+            this.cells.requests[0].increment();
+            error.reason()
+        };
+        let (found, admission) = self.place(&this.service, path, id, backend.is_some()).map_err(refuse)?;
         let chance = self.worker.random();
         let mut selection = this.service.group.begin(Ask {
-            hash: hash.unwrap_or(chance),
+            hash: found.map_or(chance, |found| found.hash),
             chance,
             now_millis: self.worker.millis(),
             owners: 0,
         });
         let shard = self.worker.index;
         let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
-        let found = known
+        let reserved = known
             .and_then(|slot| {
                 let config = &this.service.backends[usize::from(slot.0)].config;
                 if config.drain || config.weight == 0 {
@@ -297,10 +322,7 @@ impl Front {
                 inflight::acquire_sticky(view, udp.service, &mut selection, slot, shard)
             })
             .or_else(|| inflight::acquire_now(view, udp.service, &mut selection, shard));
-        let guard = found.ok_or_else(|| {
-            this.cells.requests[0].increment();
-            ProxyError::NoBackend.reason()
-        })?;
+        let guard = reserved.ok_or_else(|| refuse(ProxyError::NoBackend))?;
         let backend = Arc::clone(&this.service.backends[guard.index()].state);
         // Another connection of this client's may be there already.
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
@@ -314,11 +336,10 @@ impl Front {
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
-            this.cells.requests[0].increment();
-            error.reason()
+            refuse(error)
         })?;
         this.upstreams[guard.index()].cells.requests.increment();
-        if hash.is_some() {
+        if found.is_some_and(|found| found.keyed) {
             this.cells.keyed.increment();
             if selection.owner() == Some(guard.slot) {
                 this.cells.owned.increment();
@@ -344,7 +365,9 @@ impl Front {
         self.flows.borrow_mut().insert(&flow);
         let open = self.worker.connection(&self.gate, None);
         let service = udp.service;
-        let started = Started { open, view: Rc::clone(view), service, guard, selection, hash, at: Instant::now() };
+        let hash = found.map(|found| found.hash);
+        let (view, at) = (Rc::clone(view), Instant::now());
+        let started = Started { open, view, service, guard, _admission: admission, selection, hash, at };
         tokio::task::spawn_local(answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
     }
@@ -371,6 +394,7 @@ struct Started {
     view: Rc<View>,
     service: usize,
     guard: InFlight,
+    _admission: Option<Admission>,
     selection: Selection,
     hash: Option<u64>,
     at: Instant,
@@ -534,18 +558,6 @@ fn open(backend: SocketAddr, shortage: &Shortage) -> io::Result<UdpSocket> {
     socket.connect(backend)?;
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)
-}
-
-fn hash_of(service: &crate::snapshot::Service, client: SocketAddr) -> u64 {
-    // Of all the sources, a flow has an address only.
-    let bits = service.config.hash_key.iter().find_map(|source| match source {
-        KeySource::SourceIp { v4_bits, v6_bits } => Some((*v4_bits, *v6_bits)),
-        _ => None,
-    });
-    let (v4_bits, v6_bits) = bits.unwrap_or((32, 128));
-    let mut text = Vec::new();
-    key::address_key(client.ip(), v4_bits, v6_bits, &mut text);
-    ringway_ring::hash_key(&text, service.seed())
 }
 
 fn log(started: &Started, flow: &Flow, reason: &str) {

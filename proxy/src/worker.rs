@@ -26,9 +26,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+mod crew;
 mod gate;
 mod seat;
 
+pub(crate) use crew::Crew;
 pub(crate) use gate::{Gate, GateKey, GateKind, Listening, OpenConnection};
 pub(crate) use seat::Seat;
 
@@ -511,17 +513,29 @@ impl Worker {
     }
 }
 
-/// Runs a worker until its commands end.
+/// Runs a worker until its commands end; tells once whether it has begun.
 pub(crate) fn run(
     index: usize,
     shared: Arc<Shared>,
     mut commands: mpsc::UnboundedReceiver<Command>,
-) -> std::io::Result<()> {
+    started: oneshot::Sender<std::io::Result<()>>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // How many events one wait takes in: more than a busy worker has ready at once.
         .max_io_events_per_tick(512)
-        .build_local(tokio::runtime::LocalOptions::default())?;
+        .build_local(tokio::runtime::LocalOptions::default());
+    // Who does not wait for that has given up, and says so by `Stop`.
+    let runtime = match runtime {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
+            runtime
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
     shared.shortage.count_idle_use();
     runtime.block_on(async move {
         let worker = Worker::new(index, shared);
@@ -563,7 +577,6 @@ pub(crate) fn run(
     });
     // Connections that are still there have outlived their drain.
     runtime.shutdown_background();
-    Ok(())
 }
 
 /// Starts the task that serves one client connection.

@@ -176,9 +176,17 @@ impl Group {
 
     /// Under the total's lock, so that no two groups mix.
     fn reckon(&self) {
+        let key = |seat: &Seat| self.levels[usize::from(seat.level)].key;
+        // In panic those that are up share the load while there are any: the others are asked, but not relied on.
+        let mut is_up = [false; LEVELS_MAX];
+        for seat in self.seats.iter().filter(|seat| seat.claim() > 0) {
+            is_up[usize::from(key(seat))] |= !seat.load.is_doubted();
+        }
         let mut eligible = [0; LEVELS_MAX];
         for seat in &self.seats {
-            let (claim, key) = (seat.claim(), self.levels[usize::from(seat.level)].key);
+            let key = key(seat);
+            let counts = !(seat.load.is_doubted() && is_up[usize::from(key)]);
+            let claim = if counts { seat.claim() } else { 0 };
             eligible[usize::from(key)] += claim;
             self.total.count_in(&seat.load, if claim > 0 { Sum::of_level(key) } else { Sum::ELSEWHERE });
         }

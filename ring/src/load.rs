@@ -5,11 +5,13 @@
 
 use crate::hash::{Hash, mix};
 use crate::total::{Sum, Total};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A share of 1: all keys.
 pub const FULL_SHARE: u16 = u16::MAX;
+/// Bit of the shares: see [`Load::set_doubted`].
+const DOUBT: u64 = 1 << 32;
 
 /// One member's load and the share of its keys that it accepts. On cache lines of its own.
 #[derive(Debug)]
@@ -18,8 +20,8 @@ pub struct Load {
     /// Requests in flight in the low half, and in the high half the sum of [`Total`](crate::Total) in which they are
     /// counted. One word: who adds or takes away a request learns in the same step where it is counted, whatever moves.
     carried: AtomicU64,
-    /// Lifecycle share in the low half, shed share in the high half: read together.
-    shares: AtomicU32,
+    /// Lifecycle share in the low 16 bits, shed share in the next, then [`DOUBT`]: read together.
+    shares: AtomicU64,
     /// Makes the order in which keys are accepted the member's own.
     salt: u64,
     /// Peak-sensitive mean latency in microseconds (an `f32`'s bits) in the high half, when it was told last, in
@@ -33,7 +35,7 @@ impl Load {
     pub fn new(id: &str) -> Self {
         Self {
             carried: AtomicU64::new(word(0, Sum::ELSEWHERE)),
-            shares: AtomicU32::new(u32::from(FULL_SHARE)),
+            shares: AtomicU64::new(u64::from(FULL_SHARE)),
             salt: xxh3_64(id.as_bytes()),
             latency: AtomicU64::new(0),
         }
@@ -56,7 +58,7 @@ impl Load {
     /// Sets the lifecycle share. Raising it moves keys only to this member, lowering it only away from it, and always
     /// the same keys first.
     pub fn set_lifecycle(&self, share: u16) {
-        self.update(|shares| shares & 0xffff_0000 | u32::from(share));
+        self.update(|shares| shares & !0xffff | u64::from(share));
     }
 
     /// Share of its keys that it sheds to the next of their walks because it is overloaded.
@@ -68,7 +70,19 @@ impl Load {
 
     /// Sets the shed share.
     pub fn set_shed(&self, share: u16) {
-        self.update(|shares| shares & 0xffff | u32::from(share) << 16);
+        self.update(|shares| shares & !0xffff_0000 | u64::from(share) << 16);
+    }
+
+    /// Says whether it is believed to be down and gets keys all the same, because health is not to be relied on: then those
+    /// that are known to be up come first.
+    pub fn set_doubted(&self, doubted: bool) {
+        self.update(|shares| if doubted { shares | DOUBT } else { shares & !DOUBT });
+    }
+
+    /// See [`Load::set_doubted`].
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.shares.load(Relaxed) & DOUBT != 0
     }
 
     /// Takes in a request's latency. A peak counts at once, what is below fades in with the time constant
@@ -102,21 +116,24 @@ impl Load {
         u64::from(weight) * u64::from(self.lifecycle())
     }
 
-    fn update(&self, change: impl Fn(u32) -> u32) {
+    fn update(&self, change: impl Fn(u64) -> u64) {
         // The closure always gives a value, so this cannot fail.
         let _ = self.shares.fetch_update(Relaxed, Relaxed, |shares| Some(change(shares)));
     }
 
-    /// Whether the member takes this key. `relaxed` ignores shedding and ramps, but not a share of 0.
+    /// Whether the member takes this key. `relaxed` ignores doubt, shedding and ramps, but not a share of 0.
     #[inline]
     pub(crate) fn accepts(&self, hash: Hash, relaxed: bool) -> bool {
         let shares = self.shares.load(Relaxed);
-        if shares == u32::from(FULL_SHARE) {
+        if shares == u64::from(FULL_SHARE) {
             return true;
         }
         let (lifecycle, shed) = (shares as u16, (shares >> 16) as u16);
         if lifecycle == 0 || relaxed {
             return lifecycle > 0;
+        }
+        if shares & DOUBT != 0 {
+            return false;
         }
         let full = u32::from(FULL_SHARE);
         let share = (u32::from(lifecycle) * (full - u32::from(shed)) / full) as u16;
@@ -127,7 +144,7 @@ impl Load {
     #[inline]
     pub(crate) fn accepts_lifecycle(&self, hash: Hash) -> bool {
         let share = self.lifecycle();
-        share == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < share
+        !self.is_doubted() && (share == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < share)
     }
 
     /// Reserves a place below `cap`: reserve first, then test, so that racing requests never pass it together. Gives the

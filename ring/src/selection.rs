@@ -36,7 +36,7 @@ pub(crate) enum Stage {
     Hot,
     /// Thresholds and bound.
     Strict,
-    /// No thresholds but health and drain; bound.
+    /// No thresholds but health and drain, and in panic those that are believed to be down too; bound.
     Relaxed,
     /// Beyond the bound, in the order of the walk.
     Forced,

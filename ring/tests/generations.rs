@@ -154,6 +154,31 @@ proptest! {
 }
 
 #[test]
+fn in_panic_those_that_are_up_share_the_load_and_come_first() {
+    let mut fleet = Fleet::new();
+    fleet.reload((0..4).map(|index| (index, (100, 0))).collect());
+    (1..4).for_each(|index| fleet.loads[index].set_doubted(true));
+    let group = Arc::clone(&fleet.back(0).0);
+    group.refresh();
+    let mut selection = |number: u64| {
+        let mut selection = group.begin(Ask { hash: hash_key(&number.to_le_bytes(), 0), ..Ask::default() });
+        (group.next(&mut selection, 0), group.next(&mut selection, 0))
+    };
+    for number in 0..30 {
+        // First the one that is up, whatever it carries; then, if it refuses, the others all the same.
+        let (first, second) = selection(number);
+        assert_eq!(first, Pick::Backend(Slot(0)));
+        let Pick::Backend(second) = second else { panic!("{second:?}") };
+        group.release(second, 0);
+    }
+    assert_eq!(group.cap(Slot(0)), 39, "ceil(1.25 * 31)");
+    // Nobody is known to be up: all share.
+    fleet.loads[0].set_doubted(true);
+    group.refresh();
+    assert_eq!(group.cap(Slot(0)), 10, "ceil(1.25 * 31 / 4)");
+}
+
+#[test]
 fn what_is_live_is_exact_after_any_race_of_requests_and_changes() {
     const WORKERS: usize = 3;
     let mut fleet = Fleet { total: Arc::new(Total::new(WORKERS)), ..Fleet::new() };

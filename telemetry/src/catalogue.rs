@@ -85,6 +85,7 @@ catalogue! {
     COMPRESSION_INPUT = "ringway_compression_input_bytes_total", Counter, [], "Bytes of answers before their compression.";
     COMPRESSION_OUTPUT = "ringway_compression_output_bytes_total", Counter, [], "Bytes of answers after their compression.";
     GENERATION = "ringway_config_generation", Gauge, [], "Version of the configuration in force.";
+    CERTIFICATE_NOT_AFTER = "ringway_certificate_not_after_seconds", Gauge, ["used_by", "name", "file"], "When a file of certificates ends to be valid, in seconds of Unix time: a chain with its first to end, authorities with their last.";
     RING_DIGEST = "ringway_ring_digest_info", Gauge, ["service", "digest"], "Always 1; the digest of the service's ring as a label.";
     TOPOLOGY_AGE = "ringway_topology_age_seconds", Gauge, [], "Since the control plane was heard of; there only with `control`.";
     TOPOLOGY_REVISION = "ringway_topology_revision", Gauge, [], "Revision of the fleet's topology that is in force; there only with `control`.";

@@ -288,6 +288,7 @@ pub(super) fn error_answers(section: &schema::ListenerSection, findings: &mut Fi
                     continue;
                 }
             },
+            (None, None) if findings.is_lost(at.place) => continue,
             _ => {
                 findings.error(
                     at.place,

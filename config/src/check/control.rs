@@ -4,6 +4,7 @@ mod etcd;
 
 use super::text::{address, name, unique};
 use crate::decode::{At, Findings};
+use crate::files::{FileUse, Need};
 use crate::model;
 use crate::schema::{self, RoleName, TimingName};
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub(super) fn control(root: &schema::Root, findings: &mut Findings) -> Option<mo
     }
     let tls = &section.tls.value;
     let identity = identity(tls, findings);
+    findings.names_file(section.token_file.as_ref(), FileUse::Secret, Need::Control);
     let directory = nonempty_path(&section.directory, findings);
     let etcd = section.etcd.as_ref().map(|at| etcd::store(section, at, findings));
     let member = section.member.as_ref().and_then(|at| member(&at.value, findings));
@@ -54,8 +56,12 @@ fn identity(
     tls: &schema::ControlTlsSection,
     findings: &mut Findings,
 ) -> Option<(std::path::PathBuf, std::path::PathBuf)> {
+    findings.names_file(tls.ca.as_ref(), FileUse::Authorities, Need::Control);
     match (&tls.certificate, &tls.key) {
-        (Some(certificate), Some(key)) => Some((certificate.value.clone().into(), key.value.clone().into())),
+        (Some(certificate), Some(key)) => {
+            findings.names_pair(certificate, key, Need::Control);
+            Some((certificate.value.clone().into(), key.value.clone().into()))
+        }
         (None, None) => None,
         (Some(one), None) | (None, Some(one)) => {
             findings.error(
@@ -108,6 +114,7 @@ fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<mo
     exposed(&section.address, api, section.tls.is_some(), "tls", "the API", findings);
     unique(section.tokens.value.iter().map(|token| &token.value.name), "token", findings);
     unique(section.clients.value.iter().map(|client| &client.value.name), "client", findings);
+    member_files(section, findings);
     let (api, peers) = (api?, peers?);
     let advertise = |given: &Option<At<String>>, own: SocketAddr, findings: &mut Findings| match given {
         Some(at)
@@ -183,6 +190,21 @@ fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<mo
     })
 }
 
+fn member_files(section: &schema::MemberSection, findings: &mut Findings) {
+    if let Some(at) = &section.tls {
+        findings.names_pair(&at.value.certificate, &at.value.key, Need::Control);
+        findings.names_file(at.value.client_ca.as_ref(), FileUse::Authorities, Need::Control);
+    }
+    if let Some(at) = &section.peer_tls {
+        findings.names_pair(&at.value.certificate, &at.value.key, Need::Control);
+        findings.names_file(Some(&at.value.ca), FileUse::Authorities, Need::Control);
+    }
+    for token in section.tokens.value.iter() {
+        findings.names_file(Some(&token.value.file), FileUse::Secret, Need::Control);
+    }
+    findings.names_file(section.audit_log.as_ref(), FileUse::Log, Need::Control);
+}
+
 fn sources(section: &schema::MemberSection, findings: &mut Findings) -> Vec<model::Source> {
     let list = &section.sources.value;
     unique(list.iter().map(|source| &source.value.name), "source", findings);
@@ -196,6 +218,7 @@ fn sources(section: &schema::MemberSection, findings: &mut Findings) -> Vec<mode
                 Some(model::SourceKind::Directory(nonempty_path(&directory.value.path, findings)))
             }
             (None, None, Some(keys)) => Some(model::SourceKind::Etcd(etcd::source(&keys.value, findings))),
+            (None, None, None) if findings.is_lost(at.place) => None,
             (dns, directory, keys) => {
                 let count = [dns.is_some(), directory.is_some(), keys.is_some()].into_iter().filter(|has| *has).count();
                 findings.error(

@@ -1,7 +1,7 @@
 //! Affinity cookies: what they are, what holds a client in its arm of a split, and which replace each other.
 
 use super::text::{is_token, path_text};
-use crate::decode::Findings;
+use crate::decode::{At, Findings};
 use crate::model::{self, AffinityCookie, HostMatch, Protocol};
 use crate::schema;
 use std::collections::{BTreeMap, HashMap};
@@ -10,6 +10,22 @@ use std::collections::{BTreeMap, HashMap};
 /// called in the configuration is nobody else's business.
 fn default_name(service: &str) -> String {
     format!("ringway-{:08x}", xxhash_rust::xxh3::xxh3_64(service.as_bytes()) as u32)
+}
+
+/// Names that browsers take with certain attributes only (RFC 6265bis, section 4.1.3).
+fn name_prefix(at: &At<String>, section: &schema::AffinityCookieSection, findings: &mut Findings) {
+    let name = at.value.to_ascii_lowercase();
+    let (is_host, is_secure) = (name.starts_with("__host-"), name.starts_with("__secure-"));
+    let (message, help) = match (&section.domain, section.path.value.as_str()) {
+        _ if (is_host || is_secure) && !section.secure.value => ("that is not `Secure`", "write `secure: true`"),
+        (Some(_), _) if is_host => ("with a `Domain`", "remove `domain`, or call it `__Secure-...`"),
+        (None, path) if is_host && path != "/" => {
+            ("whose path is not `/`", "write `path: /`, or call it `__Secure-...`")
+        }
+        _ => return,
+    };
+    let message = format!("browsers refuse a cookie of the name `{}` {message}", at.value);
+    findings.warning(at.place, "insecure_cookie", message, help);
 }
 
 /// The cookie of a service of this name.
@@ -54,6 +70,9 @@ pub(super) fn affinity_cookie(
             "browsers refuse a cookie of `SameSite=None` that is not `Secure`",
             "write `secure: true`",
         );
+    }
+    if let Some(name) = &section.name {
+        name_prefix(name, section, findings);
     }
     let mut attributes = format!("; Path={path}");
     if !section.ttl.value.is_zero() {

@@ -4,6 +4,7 @@ use super::key::regex;
 use super::service::upstream_protocol;
 use super::text::{editable_name, header_name, header_value, method, nonzero, path_text};
 use crate::decode::{At, Findings};
+use crate::files::{FileUse, Need};
 use crate::model::{self, Capture, CheckKind, HttpCheck, UpstreamProtocol};
 use crate::schema::{self, OutlierOnName};
 use ringway_health::{
@@ -30,7 +31,7 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
         },
         (None, None, Some(_)) => CheckKind::Tcp,
         (None, None, None) => {
-            findings.error(
+            findings.absent(
                 at.place,
                 "no_check",
                 "it does not say what to check",
@@ -69,6 +70,9 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             "a check may take longer than its interval: the next waits for it",
             "write a shorter `timeout`, or a longer `interval`",
         );
+    }
+    if let Some(tls) = section.tls.as_ref().filter(|at| at.value.verify.value) {
+        findings.names_file(tls.value.ca.as_ref(), FileUse::Authorities, Need::Serving);
     }
     Some(model::HealthCheck {
         params: CheckParams {

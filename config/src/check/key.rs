@@ -55,7 +55,7 @@ fn key_source(at: &At<schema::KeySection>, findings: &mut Findings) -> Option<Ke
                 exactly_one(sources, part.place, findings)
             })
             .collect();
-        if all.value.is_empty() {
+        if all.value.is_empty() && !all.value.lost {
             findings.error(
                 all.place,
                 "empty_hash_key",
@@ -69,6 +69,9 @@ fn key_source(at: &At<schema::KeySection>, findings: &mut Findings) -> Option<Ke
 }
 
 fn exactly_one(mut sources: Vec<KeySource>, place: Place, findings: &mut Findings) -> Option<KeySource> {
+    if sources.is_empty() && findings.is_lost(place) {
+        return None;
+    }
     if sources.len() != 1 {
         findings.error(
             place,

@@ -5,6 +5,7 @@ use super::health::{health_check, outlier};
 use super::key::sources;
 use super::text::{address, header_value, name, nonzero, unique};
 use crate::decode::{At, Findings};
+use crate::files::{FileUse, Need};
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName};
 use ringway_health::{PanicMode, SlowStartParams};
@@ -12,6 +13,8 @@ use ringway_ring::{
     AllFull, BoundParams, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
     ShedParams, TABLE_SIZE_MAX, is_prime,
 };
+use std::collections::HashMap;
+use std::net::SocketAddr;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
     if root.services.value.is_empty() && !root.services.value.lost && root.control.is_none() {
@@ -195,7 +198,10 @@ fn as_the_traffic(
 fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) -> Option<model::UpstreamTls> {
     let section = &at.value;
     let own = match (&section.certificate, &section.key) {
-        (Some(certificate), Some(key)) => Some((certificate.value.clone().into(), key.value.clone().into())),
+        (Some(certificate), Some(key)) => {
+            findings.names_pair(certificate, key, Need::Serving);
+            Some((certificate.value.clone().into(), key.value.clone().into()))
+        }
         (None, None) => None,
         (Some(alone), None) | (None, Some(alone)) => {
             findings.error(
@@ -207,6 +213,9 @@ fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) ->
             return None;
         }
     };
+    if section.verify.value {
+        findings.names_file(section.ca.as_ref(), FileUse::Authorities, Need::Serving);
+    }
     Some(model::UpstreamTls {
         sni: section.sni.as_ref().map(|at| header_value(at, findings)),
         ca: section.ca.as_ref().map(|at| at.value.clone().into()),
@@ -268,7 +277,11 @@ fn backends(
         );
     }
     unique(list.iter().map(|backend| &backend.value.id), "backend", findings);
-    if !list.is_empty() && list.iter().all(|backend| backend.value.weight.value.0 == 0 || backend.value.drain.value) {
+    shared_addresses(list, findings);
+    if !list.is_empty()
+        && !list.lost
+        && list.iter().all(|backend| backend.value.weight.value.0 == 0 || backend.value.drain.value)
+    {
         findings.warning(
             section.backends.place,
             "nothing_takes_traffic",
@@ -323,6 +336,23 @@ fn backends(
             })
         })
         .collect()
+}
+
+/// Two ids on one address are one backend that is checked, counted and bounded twice.
+fn shared_addresses(list: &[At<schema::BackendSection>], findings: &mut Findings) {
+    let mut seen: HashMap<SocketAddr, &str> = HashMap::new();
+    for backend in list {
+        let (id, at) = (&backend.value.id.value, &backend.value.address);
+        let Ok(address) = at.value.parse::<SocketAddr>() else { continue };
+        if let Some(other) = seen.insert(address, id).filter(|other| other != id) {
+            findings.warning(
+                at.place,
+                "shared_address",
+                format!("{address} is the address of {other:?} already: one backend with two shares, two loads and two healths"),
+                "correct the address; for a larger share, give one of them a higher `weight` and remove the other",
+            );
+        }
+    }
 }
 
 /// Every level has a table of its own; who gets no entry there is asked only when all the others have failed or are full.

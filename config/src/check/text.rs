@@ -12,7 +12,22 @@ pub(super) fn address(at: &At<String>, findings: &mut Findings) -> Option<Socket
     let text = at.value.as_str();
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let port_good = port.parse::<u16>().is_ok();
-    let (message, help) = if host.is_empty() && port_good {
+    let (message, help) = if let Some((scheme, rest)) = text.split_once("://") {
+        let plain = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let mut help = format!("drop `{scheme}://`: write `\"{plain}\"`");
+        if matches!(scheme, "https" | "grpcs" | "wss" | "tls") {
+            help.push_str(", and say in `tls:` that it is TLS");
+        }
+        if rest.len() > plain.len() + 1 {
+            help.push_str("; paths belong in routes");
+        }
+        (format!("`{text}` is a URL where there must be an IP address and a port"), help)
+    } else if host == "localhost" && port_good {
+        (
+            format!("`{text}` has a name where there must be an IP address"),
+            format!("write `\"127.0.0.1:{port}\"` or `\"[::1]:{port}\"`"),
+        )
+    } else if host.is_empty() && port_good {
         (
             format!("`{text}` has no IP address"),
             format!("write `\"0.0.0.0:{port}\"` for all of IPv4, `\"127.0.0.1:{port}\"` for this machine only"),
@@ -84,6 +99,14 @@ pub(super) fn path_text(at: &At<String>, findings: &mut Findings) -> Option<Stri
         return None;
     }
     Some(at.value.clone())
+}
+
+/// A text that is compared as it is, and looks as if more were meant.
+pub(super) fn literal(at: &At<String>, help: String, findings: &mut Findings) {
+    if at.value.contains('*') {
+        let message = format!("the `*` in `{}` stands for itself: this is no pattern", at.value);
+        findings.warning(at.place, "literal_wildcard", message, help);
+    }
 }
 
 pub(super) fn is_token(text: &str) -> bool {

@@ -9,6 +9,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens; unique.
     pub address: SocketAddr,
+    /// Where the file says so.
+    pub site: Site,
     /// Of an IPv6 address: it takes nothing of IPv4. `[::]` takes both without.
     pub v6_only: bool,
     /// What it speaks.
@@ -117,6 +119,7 @@ pub struct H2 {
 
 /// What a listener speaks.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one of each listener, which nobody moves")]
 pub enum Protocol {
     /// HTTP/1.1, routed request by request.
     Http(HttpListener),

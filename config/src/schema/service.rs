@@ -28,8 +28,8 @@ section! {
         optional outlier: OutlierSection,
         /// Health is ignored while less than this share of the weight is healthy, in percent; 0 is never.
         default("50") panic_threshold: Percent,
-        /// What is done then: `all` sends to every backend, healthy or not; `fail` answers 503, so that the few healthy ones
-        /// are not overrun.
+        /// What is done then: `all` asks every backend, healthy or not, those that are healthy first, as far as their
+        /// `requests_max` goes; `fail` answers 503, so that the few healthy ones are not overrun.
         default("all") panic_mode: PanicModeName,
         /// A tier (or zone) keeps all its keys as long as this many percent of its healthy weight make up its weight; what it
         /// cannot carry goes to the next.
@@ -67,9 +67,11 @@ section! {
         /// Without: `round_robin` (smooth, weighted), `random`, `p2c` (less loaded of two), `least_request`, `peak_ewma`
         /// (faster of two), `first` (in the order of ids, the first with room). See docs/balancing.md.
         default("ring") policy: PolicyName,
-        /// Where the key comes from: the first that is present. Absent is the client's address.
+        /// Where the key comes from: the first that is present. Absent is the client's address. For `tcp`, there are `source_ip`
+        /// and `sni`, for `udp` there is `source_ip`, also in `all`.
         optional hash_key: List<KeySection>,
-        /// What to do when no key is present.
+        /// What to do when no key is present: any backend, the next in turn, by the client's address, or refuse (400; a session is
+        /// reset, a datagram is dropped).
         default("random") on_missing: OnMissingName,
         /// Points on the ring per 100 of weight: more give evener shares and cost 12 to 15 bytes each.
         default("256") points: Int<1, 16384>,
@@ -307,7 +309,9 @@ section! {
 section! {
     /// What may be tried again. A failed connect always may; anything later only if the method is idempotent.
     RetrySection, "retry" {
-        /// Tries after the first; 0 is never.
+        /// Tries after the first, each on another backend; 0 is none. Two things are no tries, because nothing was processed. A refused
+        /// connect is walked past all the same. And an idempotent request that was sent on a reused connection which the backend closed
+        /// without a byte of an answer is sent once more on a fresh connection to the same backend.
         default("2") attempts: Int<0, 100>,
         /// What is tried again: `connect` failures and time-outs, `reset` before the answer, `bad_answer` (no HTTP, or cut
         /// off before it was passed on), `timeout`; and answers: `gateway` (502 to 504), `server_errors` (5xx), `conflict`
@@ -351,7 +355,7 @@ section! {
 section! {
     /// Limit on the rate of requests of each key: GCRA, in bounded memory.
     RateLimitSection, "rate_limit" {
-        /// So many requests,
+        /// So many requests (TCP: sessions, UDP: flows),
         required requests: Int<1, 1_000_000>,
         /// in this time.
         default("1s") per: Duration,

@@ -23,6 +23,8 @@ pub(crate) struct Gate {
     clients: Vec<(String, Role)>,
     /// Of those that show nothing.
     anonymous: Option<Role>,
+    /// Nobody from elsewhere can ask, but for pages in a browser here.
+    on_loopback: bool,
 }
 
 /// Why a member's tokens cannot be used.
@@ -54,7 +56,21 @@ impl Gate {
         // On loopback, without anything to check, whoever is there may do everything: as with the admin listener.
         let open = member.address.ip().is_loopback() && tokens.is_empty() && clients.is_empty();
         let anonymous = member.anonymous.map(Role::from).or(open.then_some(Role::Admin));
-        Ok(Self { tokens, clients, anonymous })
+        Ok(Self { tokens, clients, anonymous, on_loopback: member.address.ip().is_loopback() })
+    }
+
+    /// Whether a page of somebody else's asks for a change, in a browser of somebody who may. Who shows a token is no such page.
+    pub(crate) fn is_foreign(&self, parts: &http::request::Parts) -> bool {
+        let field = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
+        if matches!(parts.method, hyper::Method::GET | hyper::Method::HEAD) || field("authorization").is_some() {
+            return false;
+        }
+        let asked = ringway_config::browser::Asked {
+            host: parts.uri.authority().map(|authority| authority.as_str()).or(field("host")),
+            origin: field("origin"),
+            fetch_site: field("sec-fetch-site"),
+        };
+        asked.is_foreign_page() || (self.on_loopback && !asked.has_own_host(&[]))
     }
 
     /// Who asks. `names`: of the client's certificate.

@@ -6,6 +6,7 @@ use crate::error::ProxyError;
 use crate::http::{Client, Peer};
 use crate::inflight::{self, InFlight};
 use crate::request::Request;
+use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use crate::upstream::{Connection, Reach};
 use crate::worker::Worker;
@@ -35,7 +36,11 @@ impl Hedge {
     /// Of a request whose service hedges, and which may be sent twice.
     pub(super) fn new(client: &Client, request: &Request, repeatable: bool) -> Option<Self> {
         let this = &request.view.services[request.service];
-        let hedge = this.service.config.hedge.filter(|_| repeatable && request.replayable && !request.upgrade)?;
+        // What goes beside the text of a request would not reach the second.
+        let beside =
+            matches!(&client.stream, Stream::Downstream(stream) if stream.may_trail() || stream.length().is_some());
+        let may = repeatable && request.replayable && !request.upgrade && !beside;
+        let hedge = this.service.config.hedge.filter(|_| may)?;
         this.live.hedges.borrow_mut().count(client.open.worker.second());
         Some(Self { wait: Box::pin(tokio::time::sleep(hedge.after)), rival: None, spent: false })
     }
@@ -124,7 +129,8 @@ fn begin(exchange: &Exchange<'_>) -> Option<Pin<Box<dyn Future<Output = Option<R
     this.cells.hedges.increment();
     let timer = worker.timer();
     let peer = Rc::clone(&exchange.client.peer);
-    let what = Sending { bytes: request.out.clone(), limit: request.limit, peer };
+    let client_trails = matches!(exchange.client.stream, Stream::Downstream(_));
+    let what = Sending { bytes: request.out.clone(), limit: request.limit, peer, client_trails };
     Some(Box::pin(async move {
         match run(&guard, &view, service, &timer, &what, &worker).await {
             Ok(connection) => Some(Rival { guard, connection, selection }),
@@ -142,6 +148,7 @@ struct Sending {
     bytes: Vec<u8>,
     limit: Deadline,
     peer: Rc<Peer>,
+    client_trails: bool,
 }
 
 /// Sends the request and waits for the first byte of its answer.
@@ -159,6 +166,9 @@ async fn run(
     let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(&what.peer), limit: what.limit, timer };
     let mut connection = reach.connection(false, true).await?;
     let stream = &mut connection.stream;
+    if let Stream::Upstream(stream) = stream {
+        stream.client_trails = what.client_trails;
+    }
     upstream.cells.requests.increment();
     timer.set_before(config.timeouts.body_idle, what.limit);
     let mut sending = pin!(stream.write_all(&what.bytes));

@@ -5,6 +5,7 @@
 
 use super::Next;
 use crate::actions;
+use crate::buffers::Buffer;
 use crate::compress::{self, Compressor};
 use crate::error::ProxyError;
 use crate::h2bridge;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 mod pace;
+mod trailers;
 mod upload;
 
 use pace::{Pace, Party, Terms};
@@ -84,6 +86,8 @@ pub(super) struct Exchange<'a> {
     upload: Upload,
     /// Whether the upload waits for the client rather than for the backend.
     starved: bool,
+    /// Whether anything of the request's body has been read here.
+    body_begun: bool,
     /// Whether bytes have moved up since that was last looked at.
     upload_moved: bool,
     upload_pace: Pace,
@@ -114,7 +118,7 @@ impl<'a> Exchange<'a> {
         let began = client.open.worker.timers.now();
         let total = http::http_of(&request.view, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
-        Self {
+        let mut exchange = Self {
             limit,
             began,
             client,
@@ -125,6 +129,7 @@ impl<'a> Exchange<'a> {
             chunks_sent: 0,
             upload: Upload::Sending,
             starved: false,
+            body_begun: false,
             upload_moved: false,
             upload_pace,
             answer: Vec::new(),
@@ -141,7 +146,9 @@ impl<'a> Exchange<'a> {
             client_keep_alive: false,
             holding: false,
             retry_after: None,
-        }
+        };
+        exchange.join_trailers();
+        exchange
     }
 
     fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
@@ -292,6 +299,7 @@ impl<'a> Exchange<'a> {
         if head.is_switch() && !self.request.is_granted(head, self.upstream.input.bytes()) {
             return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
         }
+        self.hold_answers_end();
         self.status = head.status;
         self.body = head.body.into();
         self.upstream_keep_alive = head.keep_alive && !head.is_switch();
@@ -418,6 +426,7 @@ impl<'a> Exchange<'a> {
             // The answer may still be whole; the connection cannot go on after it.
             self.upload = Upload::Broken;
         }
+        self.release_answers_end();
         let starved_by_client = loop {
             match self.poll_send_answer(context) {
                 Ok(true) => {}
@@ -425,6 +434,11 @@ impl<'a> Exchange<'a> {
                 Err(()) => return Poll::Ready(Delivered::ClientGone),
             }
             if self.body.is_end() {
+                match self.poll_answers_end(context) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(delivered)) => return Poll::Ready(delivered),
+                    Poll::Pending => break false,
+                }
                 // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
                 flushed = self.client.stream.tcp().is_some_and(|tcp| tcp.poll_write_ready(context).is_ready());
                 match Pin::new(&mut self.client.stream).poll_flush(context) {
@@ -542,7 +556,7 @@ impl<'a> Exchange<'a> {
         if long || self.delivered > BULK_BYTES {
             worker.buffers.grow(&mut self.upstream.input);
         }
-        let bytes_max = self.upstream.input.capacity();
+        let bytes_max = room(&self.upstream.input);
         let read = self.upstream.input.poll_read(&mut self.upstream.stream, bytes_max, context);
         if read.is_pending() && self.upstream.input.is_empty() {
             worker.buffers.give(std::mem::take(&mut self.upstream.input));
@@ -689,6 +703,11 @@ impl<'a> Exchange<'a> {
     pub(super) fn release(mut self) {
         self.release_buffers();
     }
+}
+
+/// How much a buffer for a body may hold: more than it does only if that is full of a trailer section, which is taken whole.
+fn room(input: &Buffer) -> usize {
+    if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }
 
 /// `Retry-After` in seconds; dates are not obeyed, because clocks differ.

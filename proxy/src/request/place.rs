@@ -6,15 +6,14 @@ use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
 use crate::forwarded::Origin;
 use crate::http::{self, Client};
-use crate::snapshot::{Service, ServiceLive};
+use crate::rate::{self, Admission};
+use crate::snapshot::Service;
 use crate::worker::{View, Worker};
 use crate::{forwarded, key, route, websocket};
-use ringway_config::model::{OnMissing, Route, UpstreamProtocol};
+use ringway_config::model::{Route, UpstreamProtocol};
 use ringway_http1::{BodyLength, Method, RequestHead};
 use ringway_ring::{Hash, Slot};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Why a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
@@ -39,15 +38,6 @@ pub(super) struct Placed {
     pub(super) hold: Option<usize>,
     pub(super) explain: bool,
     pub(super) admission: Option<Admission>,
-}
-
-/// One request of a service that limits them.
-pub(super) struct Admission(Arc<ServiceLive>);
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.0.admitted.fetch_sub(1, Relaxed);
-    }
 }
 
 /// Route, limits and key: everything that can refuse a request whose framing is good. A refusal names the service, once one
@@ -84,9 +74,9 @@ pub(super) fn place(
         return Err(refuse(ProxyError::BodyTooLarge).into());
     }
     let server_name = client.peer.server_name.as_deref();
-    let input = key::KeyInput { buffer, head, client: origin.address, secure: origin.secure, server_name };
+    let input = key::KeyInput { buffer, head: Some(head), client: origin.address, secure: origin.secure, server_name };
     let worker = &client.open.worker;
-    let Arm { service, hold } = arm_of(&http.routes[route], view, &input, key_bytes, worker);
+    let Arm { service, hold } = arm_of(&http.routes[route], view, &input, head, key_bytes, worker);
     let this = &view.services[service].service;
     let refuse = |error| (error, Some(service));
 
@@ -97,7 +87,7 @@ pub(super) fn place(
     {
         return Err(refuse(ProxyError::WebSocketKey).into());
     }
-    admit_rate(this, worker, &input, key_bytes, now).map_err(refuse)?;
+    rate::admit(this, worker, &input, key_bytes, now).map_err(refuse)?;
     let mut placed = Placed {
         route,
         service,
@@ -107,11 +97,11 @@ pub(super) fn place(
         sticky: None,
         set_cookie: None,
         hold,
-        explain: explains(&http.explain_allow, client.peer.ip(), &input),
+        explain: explains(&http.explain_allow, client.peer.ip(), head, buffer),
         admission: None,
     };
     if this.hashes() {
-        find_key(&mut placed, this, worker, &input, key_bytes).map_err(refuse)?;
+        find_key(&mut placed, this, worker, &input, head, key_bytes).map_err(refuse)?;
         if placed.keyed && view.snapshot.shadow.is_some() {
             compare_with_shadow(view, &placed, &input, key_bytes);
         }
@@ -119,14 +109,7 @@ pub(super) fn place(
         let value = affinity::find(cookie, buffer, head);
         placed.sticky = value.and_then(|value| this.slot_of_cookie(value.0));
     }
-    if this.config.requests_max < u32::MAX {
-        // Reserved first, then tested: racing workers never pass the limit together.
-        let admission = Admission(Arc::clone(&this.live));
-        if this.live.admitted.fetch_add(1, Relaxed) >= this.config.requests_max {
-            return Err(refuse(ProxyError::ServiceFull).into());
-        }
-        placed.admission = Some(admission);
-    }
+    placed.admission = Admission::enter(this).map_err(refuse)?;
     Ok(placed)
 }
 
@@ -139,10 +122,17 @@ struct Arm {
 
 /// The service of a route: of a split, the arm that the key falls into; without a key, the one that a cookie holds the client
 /// in, or chance.
-fn arm_of(route: &Route, view: &View, input: &key::KeyInput<'_>, key_bytes: &mut Vec<u8>, worker: &Worker) -> Arm {
+fn arm_of(
+    route: &Route,
+    view: &View,
+    input: &key::KeyInput<'_>,
+    head: &RequestHead,
+    key_bytes: &mut Vec<u8>,
+    worker: &Worker,
+) -> Arm {
     let Some(split) = &route.split else { return Arm { service: route.service, hold: None } };
     let keyed = key::extract(&split.key, input, key_bytes);
-    if !keyed && let Some(index) = affinity::held_arm(split, input.buffer, input.head) {
+    if !keyed && let Some(index) = affinity::held_arm(split, input.buffer, head) {
         return Arm { service: split.arms[index].service, hold: None };
     }
     let hash = if keyed { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };
@@ -153,34 +143,17 @@ fn arm_of(route: &Route, view: &View, input: &key::KeyInput<'_>, key_bytes: &mut
     Arm { service, hold: (!keyed && !sets_own()).then_some(index) }
 }
 
-fn admit_rate(
-    this: &Service,
-    worker: &Worker,
-    input: &key::KeyInput<'_>,
-    key_bytes: &mut Vec<u8>,
-    now: Instant,
-) -> Result<(), ProxyError> {
-    let (Some(limit), Some(limiter)) = (&this.config.rate_limit, &this.limiter) else { return Ok(()) };
-    if !key::extract(&limit.key, input, key_bytes) {
-        return Ok(());
-    }
-    let hash = ringway_ring::hash_key(key_bytes, worker.shared.secret);
-    limiter.admit(hash, now.saturating_duration_since(worker.shared.started)).map_err(|wait| {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        ProxyError::RateLimited { seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
-    })
-}
-
 /// The key's hash: of an affinity cookie, of the first source that is present, or of what stands for them.
 fn find_key(
     placed: &mut Placed,
     this: &Service,
     worker: &Worker,
     input: &key::KeyInput<'_>,
+    head: &RequestHead,
     key_bytes: &mut Vec<u8>,
 ) -> Result<(), ProxyError> {
     if let Some(cookie) = &this.config.affinity_cookie {
-        let value = affinity::find(cookie, input.buffer, input.head).unwrap_or_else(|| {
+        let value = affinity::find(cookie, input.buffer, head).unwrap_or_else(|| {
             let fresh = CookieValue(worker.random());
             placed.set_cookie = Some(fresh);
             fresh
@@ -189,22 +162,8 @@ fn find_key(
         placed.keyed = true;
         return Ok(());
     }
-    placed.keyed = key::extract(&this.config.hash_key, input, key_bytes);
-    placed.hash = Some(if placed.keyed {
-        ringway_ring::hash_key(key_bytes, this.seed())
-    } else {
-        match this.config.on_missing {
-            OnMissing::Reject => return Err(ProxyError::KeyMissing),
-            OnMissing::Random => worker.random(),
-            OnMissing::RoundRobin => this.next_in_turn(),
-            OnMissing::SourceIp => {
-                key_bytes.clear();
-                key::address_key(input.client, 32, 128, key_bytes);
-                placed.keyed = true;
-                ringway_ring::hash_key(key_bytes, this.seed())
-            }
-        }
-    });
+    let found = key::find(this, worker, input, key_bytes)?;
+    (placed.hash, placed.keyed) = (Some(found.hash), found.keyed);
     Ok(())
 }
 
@@ -221,8 +180,6 @@ fn compare_with_shadow(view: &View, placed: &Placed, input: &key::KeyInput<'_>, 
 }
 
 /// Whether the request asks why it goes where it does, and may.
-fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, input: &key::KeyInput<'_>) -> bool {
-    !allowed.is_empty()
-        && input.head.value_of(input.buffer, b"x-ringway-explain").is_some()
-        && forwarded::is_trusted(allowed, peer)
+fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, head: &RequestHead, buffer: &[u8]) -> bool {
+    !allowed.is_empty() && head.value_of(buffer, b"x-ringway-explain").is_some() && forwarded::is_trusted(allowed, peer)
 }

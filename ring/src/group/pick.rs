@@ -201,7 +201,9 @@ impl Group {
 
     fn may_ask(&self, level: &Level, selection: &Selection, index: u16) -> bool {
         let slot = level.slots[usize::from(index)];
-        self.seats[usize::from(slot)].claim() > 0
+        let seat = &self.seats[usize::from(slot)];
+        seat.claim() > 0
+            && (selection.stage != Stage::Strict || !seat.load.is_doubted())
             && !selection.walk.seen().contains(index)
             && !selection.tried.contains(slot)
     }
@@ -227,6 +229,13 @@ impl Group {
     /// What follows when a stage's walk is over.
     #[cold]
     fn next_stage(&self, selection: &mut Selection) {
+        let level = &self.levels[usize::from(selection.level())];
+        if selection.stage == Stage::Strict && !level.order.is_walked() {
+            // Those who choose by load have passed over whoever is doubted without a word.
+            let mut seats = level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)]));
+            selection.ramped =
+                seats.any(|(slot, seat)| seat.claim() > 0 && seat.load.is_doubted() && !selection.tried.contains(slot));
+        }
         if selection.stage == Stage::Strict && std::mem::take(&mut selection.ramped) {
             return self.enter(selection, selection.level(), Stage::Relaxed);
         }

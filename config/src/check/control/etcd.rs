@@ -2,6 +2,7 @@
 
 use super::{identity, member_url, name, path};
 use crate::decode::{At, Findings, List};
+use crate::files::{FileUse, Need};
 use crate::{model, schema};
 
 /// Where the topology is, for a proxy that has no members.
@@ -41,7 +42,7 @@ fn connection(
     tls: &At<schema::ControlTlsSection>,
     findings: &mut Findings,
 ) -> model::Etcd {
-    if endpoints.value.iter().next().is_none() {
+    if endpoints.value.iter().next().is_none() && !endpoints.value.lost {
         findings.error(
             endpoints.place,
             "no_endpoints",
@@ -50,7 +51,10 @@ fn connection(
         );
     }
     let login = match (username, password) {
-        (Some(name), Some(file)) => Some((name.value.clone(), file.value.clone().into())),
+        (Some(name), Some(file)) => {
+            findings.names_file(Some(file), FileUse::Secret, Need::Control);
+            Some((name.value.clone(), file.value.clone().into()))
+        }
         (None, None) => None,
         (Some(one), None) | (None, Some(one)) => {
             findings.error(

@@ -70,9 +70,9 @@ impl Pace {
         let turned = self.waits_for.replace(party) != Some(party);
         if turned {
             self.window = Deadline::NEVER;
-            if party == Party::Client && terms.window_bytes > 0 {
-                (self.window, self.mark) = (timer.deadline(terms.window), moved);
-            }
+        }
+        if party == Party::Client && terms.window_bytes > 0 && self.window == Deadline::NEVER {
+            (self.window, self.mark) = (timer.deadline(terms.window), moved);
         }
         if turned || progress {
             self.idle = timer.deadline(if party == Party::Client { terms.idle } else { backend_idle });

@@ -16,9 +16,9 @@ enum Source {
 }
 
 impl Exchange<'_> {
-    /// What is asked of a client that sends. Calls of gRPC may say little for long.
+    /// What is asked of a client that sends. Calls of gRPC may say little for long, and who has not begun may wait for a 100.
     fn reading_terms(&self) -> Terms {
-        Terms::of_reading(self.client_timeouts(), !self.request.grpc)
+        Terms::of_reading(self.client_timeouts(), self.body_begun && !self.request.grpc)
     }
 
     /// Moves the timer to where the upload's wait ends.
@@ -64,6 +64,10 @@ impl Exchange<'_> {
                     Poll::Pending => return Ok(()),
                 }
             } else if self.request.body.is_end() {
+                if self.poll_requests_end(context)?.is_pending() {
+                    self.starved = true;
+                    return Ok(());
+                }
                 self.end_upload(Upload::Done);
             } else if !self.client.input.is_empty() {
                 if self.keeps_input() {
@@ -141,11 +145,11 @@ impl Exchange<'_> {
         } else if self.request.report.received_bytes > BULK_BYTES {
             worker.buffers.grow(&mut self.client.input);
         }
-        let bytes_max = self.client.input.capacity();
+        let bytes_max = super::room(&self.client.input);
         match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.cells.received_bytes.add(count as u64);
-                self.upload_moved = true;
+                (self.upload_moved, self.body_begun) = (true, true);
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(_) => Err(TryError::Downstream(ProxyError::ClientClosed)),

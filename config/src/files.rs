@@ -1,0 +1,110 @@
+//! Files that a configuration names: which they are, what for, and where it says so. Whoever reads them tells what is wrong
+//! at the place of the field that names them.
+
+use crate::decode::{At, Findings};
+use crate::diagnostic::{Diagnostic, Severity, Text};
+use std::path::{Path, PathBuf};
+
+/// A path in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    /// What it says.
+    pub path: PathBuf,
+    spot: Diagnostic,
+}
+
+/// What a file is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileUse {
+    /// A certificate that is shown, and its private key.
+    Pair {
+        /// PEM.
+        certificate: NamedFile,
+        /// PEM.
+        key: NamedFile,
+    },
+    /// Authorities that others' certificates are checked by.
+    Authorities(NamedFile),
+    /// An OCSP answer.
+    Ocsp(NamedFile),
+    /// A token or a password.
+    Secret(NamedFile),
+    /// A log that is appended to.
+    Log(NamedFile),
+    /// Another configuration.
+    Shadow(NamedFile),
+}
+
+/// When a file is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A proxy cannot serve this configuration without it.
+    Serving,
+    /// The control plane, a member or a proxy of it, needs it when it starts.
+    Control,
+}
+
+/// A file, its use and its need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// What it is for.
+    pub used: FileUse,
+    /// When it is needed.
+    pub need: Need,
+}
+
+impl NamedFile {
+    pub(crate) fn new(at: &At<String>) -> Self {
+        let spot = Diagnostic::new(Severity::Warning, "file", at.place, String::new(), None);
+        Self { path: at.value.clone().into(), spot }
+    }
+
+    /// Something that is wrong with the file, told at the place of the field that names it.
+    #[must_use]
+    pub fn finding(&self, severity: Severity, code: &'static str, message: String, help: String) -> Diagnostic {
+        let mut finding = self.spot.clone();
+        (finding.severity, finding.code, finding.message, finding.help) = (severity, code, message, Some(help));
+        finding
+    }
+}
+
+impl AsRef<Path> for NamedFile {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Named {
+    /// Fills in what only the texts know.
+    pub(crate) fn locate(&mut self, texts: &[Text<'_>]) {
+        match &mut self.used {
+            FileUse::Pair { certificate, key } => {
+                certificate.spot.locate(texts);
+                key.spot.locate(texts);
+            }
+            FileUse::Authorities(file)
+            | FileUse::Ocsp(file)
+            | FileUse::Secret(file)
+            | FileUse::Log(file)
+            | FileUse::Shadow(file) => file.spot.locate(texts),
+        }
+    }
+}
+
+impl Findings {
+    fn names(&mut self, used: FileUse, need: Need) {
+        self.files.push(Named { used, need });
+    }
+
+    pub(crate) fn names_pair(&mut self, certificate: &At<String>, key: &At<String>, need: Need) {
+        let (certificate, key) = (NamedFile::new(certificate), NamedFile::new(key));
+        self.names(FileUse::Pair { certificate, key }, need);
+    }
+
+    /// A file that may be absent.
+    pub(crate) fn names_file(&mut self, at: Option<&At<String>>, used: fn(NamedFile) -> FileUse, need: Need) {
+        if let Some(at) = at {
+            self.names(used(NamedFile::new(at)), need);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Going on to the next backend because one has not taken the connection: nothing of the request was sent there, so that going
+//! on costs nobody anything. It is no retry: neither attempts nor the budget bound it, but candidates and time do.
+
+use crate::error::ProxyError;
+use crate::timer::Deadline;
+
+/// Backends that one request may be offered to, retries included.
+pub(crate) const CANDIDATES_MAX: u32 = 16;
+
+/// How often a request was not taken, and how long that may go on.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    /// Backends that were asked.
+    candidates: u32,
+    /// Of them, those that came after one that had refused.
+    walked: u32,
+    /// When the connect time-out has passed since the first of those that refused in a row was asked.
+    until: Deadline,
+    /// The last one refused.
+    walking: bool,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { candidates: 0, walked: 0, until: Deadline::NEVER, walking: false }
+    }
+}
+
+/// What follows a try that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// The next candidate, at once.
+    GoOn,
+    /// The next candidate, if a retry is allowed.
+    Retry,
+    /// Nobody else is asked.
+    End,
+}
+
+impl Refusals {
+    /// A backend is asked; `connect_timeout` as it would end from now on.
+    pub(crate) fn begin(&mut self, connect_timeout: Deadline) {
+        self.candidates += 1;
+        self.walked += u32::from(self.walking);
+        if !self.walking {
+            self.until = connect_timeout;
+        }
+    }
+
+    /// When a connection has to be there, if the backend is asked only because another one has refused.
+    pub(crate) fn limit(&self) -> Deadline {
+        if self.walking { self.until } else { Deadline::NEVER }
+    }
+
+    /// Whether the time-out of this connect says less of the backend than one of its own: others had used up a part of it.
+    pub(crate) fn cut_short(&self, error: ProxyError) -> bool {
+        self.walking && error == ProxyError::ConnectTimeout
+    }
+
+    /// A try has failed in a way that allows another.
+    pub(crate) fn handle_failure(&mut self, error: ProxyError, now: Deadline) -> Then {
+        self.walking = error.was_not_taken() && now < self.until;
+        match (self.candidates < CANDIDATES_MAX, self.walking) {
+            (false, _) if error.was_not_taken() => Then::End,
+            (true, true) => Then::GoOn,
+            _ => {
+                self.walking = false;
+                Then::Retry
+            }
+        }
+    }
+
+    /// Tries that were no retries.
+    pub(crate) fn walked(&self) -> u32 {
+        self.walked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timer::Timers;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn refused_connects_go_on_until_time_or_candidates_end() {
+        let start = Instant::now();
+        let timers = Timers::new(start);
+        let timeout = Duration::from_secs(1);
+        let mut refusals = Refusals::default();
+        for number in 1..=CANDIDATES_MAX {
+            refusals.begin(timers.deadline(timeout));
+            let then = refusals.handle_failure(ProxyError::ConnectFailed, timers.now());
+            assert_eq!(then, if number < CANDIDATES_MAX { Then::GoOn } else { Then::End }, "{number}");
+        }
+        assert_eq!(refusals.walked(), CANDIDATES_MAX - 1);
+        // The time runs from the first on.
+        let mut refusals = Refusals::default();
+        refusals.begin(timers.deadline(timeout));
+        assert_eq!(refusals.limit(), Deadline::NEVER);
+        assert_eq!(refusals.handle_failure(ProxyError::ConnectFailed, timers.now()), Then::GoOn);
+        let limit = refusals.limit();
+        timers.advance(start + timeout / 2);
+        refusals.begin(timers.deadline(timeout));
+        assert_eq!(refusals.limit(), limit);
+        assert!(refusals.cut_short(ProxyError::ConnectTimeout));
+        timers.advance(start + timeout * 2);
+        assert_eq!(refusals.handle_failure(ProxyError::ConnectTimeout, timers.now()), Then::Retry);
+        // What was sent is retried as retries are; it is nobody's refusal.
+        refusals.begin(timers.deadline(timeout));
+        assert_eq!(refusals.handle_failure(ProxyError::UpstreamClosed, timers.now()), Then::Retry);
+        assert_eq!(refusals.walked(), 1);
+    }
+}

@@ -118,6 +118,7 @@ pub struct H2 {
 }
 
 /// What a listener speaks.
+#[allow(clippy::large_enum_variant, reason = "one of each listener, which nobody moves")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Protocol {
     /// HTTP/1.1, routed request by request.

@@ -32,7 +32,7 @@ pub(crate) fn ask(
     stream.set_read_timeout(Some(patience)).map_err(unsent)?;
     stream.set_nodelay(true).map_err(unsent)?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n{fields}\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{fields}\r\n{body}",
         body.len()
     );
     let lost = |error: std::io::Error| Failure::Unknown(error.to_string());
@@ -109,7 +109,7 @@ pub(crate) fn watch(
     let stream = TcpStream::connect_timeout(&member, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(8)))?;
     let from = from.map(|(epoch, revision)| format!("?from={epoch}.{revision}")).unwrap_or_default();
-    write!(&stream, "GET /v1/watch{from} HTTP/1.1\r\nHost: test\r\n\r\n")?;
+    write!(&stream, "GET /v1/watch{from} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
     let mut reader = BufReader::new(stream);
     let (status, head) = read_head(&mut reader)?;
     if status != 200 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringway_control::consensus::MemberError;
 
-use super::harness::{Cluster, eventually, set, until};
+use super::harness::{Cluster, deadline, eventually, set, until};
 use super::relay::Link;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,15 +128,18 @@ async fn a_change_that_a_lost_leader_left_half_done_is_finished() {
     leader.add_learner(4, info).await.unwrap();
     until("the learner has caught up", || leader.status().learners.into_iter().find(|l| l.lag == Some(0))).await;
     // Slow enough to be caught in the middle.
-    let delay = Duration::from_millis(60).mul_f64(cluster.slowness);
+    let delay = Duration::from_millis(30).mul_f64(cluster.slowness);
     for to in cluster.ids() {
         cluster.relay.set(id, to, Link { cut: false, delay });
     }
+    // Watched, not looked for from time to time: it does not last.
+    let mut watched = cluster.members[&4].node.watch_status();
     let change = tokio::spawn({
         let leader = leader.clone();
         async move { leader.replace(replaced, 4).await }
     });
-    until("both sets vote on a follower", || (cluster.status(4).voters.len() == 4).then_some(())).await;
+    let joint = watched.wait_for(|status| status.voters.len() == 4);
+    tokio::time::timeout(deadline(), joint).await.expect("both sets vote on a follower").unwrap();
     cluster.kill(id).await;
     println!("the change on the lost leader: {:?}", change.await.unwrap());
     let new = cluster.leader_but(id).await.node.clone();

@@ -111,10 +111,8 @@ fn a_route_has_its_own_limits() {
          \x20     - { service: s }\n",
         &[("s", slow.address)],
     );
-    let begin = Instant::now();
     let answer = get(listen, "/quick").unwrap();
     assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")));
-    assert!(begin.elapsed() < Duration::from_millis(1500));
     let post = |path: &str| {
         let body = "x".repeat(1000);
         let bytes = format!("POST {path} HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n{body}");
@@ -174,7 +172,7 @@ fn other_origins_are_answered_as_browsers_expect() {
 fn copies_go_to_another_service_and_change_nothing() {
     let (live, copy) = (Backend::echo("live"), Backend::echo("copy"));
     let slow = scripted(|_| {
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(2 * PATIENCE);
         response("500 Bad", "", "")
     });
     let (ringway, listen) = edge(
@@ -187,7 +185,7 @@ fn copies_go_to_another_service_and_change_nothing() {
     for path in ["/a", "/slow", "/dead", "/b"] {
         let begin = Instant::now();
         assert_eq!(get(listen, path).unwrap().text(), "live");
-        assert!(begin.elapsed() < Duration::from_secs(2));
+        assert!(begin.elapsed() < PATIENCE);
     }
     let body = b"POST /c HTTP/1.1\r\nHost: a\r\ncontent-length: 5\r\n\r\nhello";
     assert_eq!(read_answer(&mut send(listen, body), true).unwrap().text(), "live");

@@ -62,7 +62,7 @@ fn slow_try_is_given_up_for_the_next() {
     let slow = Backend::custom(|mut stream, seen| {
         while let Some((head, _)) = read_request(&mut stream) {
             seen.lock().unwrap().push(head);
-            std::thread::sleep(Duration::from_secs(8));
+            std::thread::sleep(Duration::from_secs(8).mul_f64(slowness()));
         }
     });
     let good = Backend::echo("good");
@@ -72,7 +72,7 @@ fn slow_try_is_given_up_for_the_next() {
     let _ringway = Ringway::start(&pair(listen, service, &slow, &good));
     let begin = Instant::now();
     assert_eq!(get(listen, "/").unwrap().text(), "good");
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(5).mul_f64(slowness()));
     // A POST has been processed, perhaps: it is not sent again.
     let answer = post(listen, "/");
     assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("response_timeout")));
@@ -104,7 +104,7 @@ fn hedge_takes_the_first_answer_and_counts_both_loads() {
         use std::io::Write;
         while let Some((head, _)) = read_request(&mut stream) {
             seen.lock().unwrap().push(head);
-            std::thread::sleep(Duration::from_millis(1_500));
+            std::thread::sleep(Duration::from_millis(1_500).mul_f64(slowness()));
             if stream.write_all(response("200 OK", "", "slow").as_bytes()).is_ok() {
                 count.fetch_add(1, Ordering::SeqCst);
             }
@@ -117,7 +117,7 @@ fn hedge_takes_the_first_answer_and_counts_both_loads() {
     for _ in 0..5 {
         let begin = Instant::now();
         assert_eq!(get(listen, "/").unwrap().text(), "fast");
-        assert!(begin.elapsed() < Duration::from_millis(1_400), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_millis(1_400).mul_f64(slowness()), "{:?}", begin.elapsed());
     }
     assert_eq!(ringway.metric("ringway_hedges_total{service=\"s\"}"), 5.0);
     assert_eq!(ringway.metric("ringway_hedges_won_total{service=\"s\"}"), 5.0);
@@ -151,14 +151,14 @@ fn hedge_saves_a_request_whose_first_try_fails_late() {
 fn deadline_of_a_client_is_kept() {
     let slow = Backend::custom(|mut stream, _| {
         let _ = read_request(&mut stream);
-        std::thread::sleep(Duration::from_secs(8));
+        std::thread::sleep(Duration::from_secs(8).mul_f64(slowness()));
     });
     let listen = free_address();
     let _ringway = Ringway::start(&pair(listen, "", &slow, &slow));
     let begin = Instant::now();
     let answer = get_with(listen, "/", "grpc-timeout: 300m\r\n").unwrap();
     assert_eq!((answer.status, answer.header("x-ringway-reason")), (504, Some("request_timeout")));
-    assert!(begin.elapsed() < Duration::from_secs(4));
+    assert!(begin.elapsed() < Duration::from_secs(4).mul_f64(slowness()));
 }
 
 #[test]

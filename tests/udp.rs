@@ -343,3 +343,49 @@ fn flows_are_held_against_their_service_s_limits() {
         assert_eq!(ringway.status()["services"][0]["in_flight"], 2);
     }
 }
+
+#[test]
+fn a_listener_that_is_removed_and_comes_back_finds_its_flows_and_its_clients() {
+    let echo = Echo::start("a");
+    let (ringway, listen, config) = proxy("idle: 60s", "", &[("a", echo.address)]);
+    let kept: Vec<UdpSocket> = (0..8).map(|_| client(listen)).collect();
+    kept.iter().for_each(|client| assert_eq!(ask(client, "x").unwrap(), "a:x"));
+    let elsewhere = free_address();
+    ringway.reconfigure(&config.replace(&listen.to_string(), &elsewhere.to_string()));
+    // What had begun goes on, nothing new does.
+    kept.iter().for_each(|client| assert_eq!(ask(client, "y").unwrap(), "a:y"));
+    ringway.reconfigure(&config);
+    kept.iter().for_each(|client| assert_eq!(ask(client, "z").unwrap(), "a:z"));
+    // Whichever socket the kernel gives a client to: the sockets of before are open still.
+    for _ in 0..16 {
+        let fresh = client(listen);
+        wait_for("an answer", || (ask(&fresh, "n")? == "a:n").then_some(()));
+    }
+}
+
+#[test]
+fn datagrams_are_served_on_when_their_listener_is_to_have_other_families() {
+    let echo = Echo::start("a");
+    let port = free_port();
+    let config = |more: &str| {
+        format!(
+            "workers: 2\nadmin: {{ address: \"ADMIN\" }}\nlisteners:\n\
+             \x20 - {{ name: u, address: \"[::]:{port}\", protocol: udp, service: s{more} }}\n\
+             services: [ {{ name: s, backends: [ {{ id: a, address: \"{}\" }} ] }} ]\n",
+            echo.address
+        )
+    };
+    let ringway = Ringway::start(&config(""));
+    let six = UdpSocket::bind("[::1]:0").unwrap();
+    six.connect(format!("[::1]:{port}")).unwrap();
+    six.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    assert_eq!(ask(&six, "x").unwrap(), "a:x");
+    ringway.reconfigure(&config(", v6_only: true"));
+    for _ in 0..8 {
+        let fresh = UdpSocket::bind("[::1]:0").unwrap();
+        fresh.connect(format!("[::1]:{port}")).unwrap();
+        fresh.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        wait_for("an answer", || (ask(&fresh, "n")? == "a:n").then_some(()));
+    }
+    assert_eq!(ask(&six, "y").unwrap(), "a:y");
+}

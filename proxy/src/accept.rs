@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -135,7 +136,10 @@ impl Door {
         let (process_max, listener_max) = match worker.listener(gate) {
             Some((view, listener)) => {
                 let config = &view.snapshot.config;
-                let process_max = config.process.connections_max.min(worker.shared.shortage.connections_max());
+                // Half of what flows take is left to connections, which take twice as many descriptors.
+                let flows = worker.shared.flows.load(Relaxed);
+                let borne = worker.shared.shortage.connections_max().saturating_add(flows / 2);
+                let process_max = config.process.connections_max.min(borne);
                 (process_max, config.listeners[listener].connections_max)
             }
             None => (usize::MAX, 0),

@@ -32,7 +32,7 @@ impl Place {
     }
 }
 
-/// One socket a worker on one address, so that the kernel spreads connections over them (SO_REUSEPORT). `ours`: sockets of this
+/// One socket a worker on one address, bound and no more: see [`listen`]. The kernel spreads connections over them (SO_REUSEPORT). `ours`: sockets of this
 /// process may be there already.
 pub(crate) fn bind(place: Place, workers: usize, ours: bool) -> io::Result<(Place, Vec<Listening>)> {
     if !ours && place.address.port() != 0 {
@@ -68,8 +68,15 @@ fn open(Place { address, v6_only, udp }: Place, shared: bool) -> io::Result<(Soc
     if udp {
         return Ok((bound, Listening::Datagrams(socket.into())));
     }
-    socket.listen(BACKLOG)?;
     Ok((bound, Listening::Connections(socket.into())))
+}
+
+/// Lets clients connect: from here on the socket must be served. Of datagrams there is nothing to do.
+pub(crate) fn listen(socket: &Listening) -> io::Result<()> {
+    match socket {
+        Listening::Connections(socket) => socket2::SockRef::from(socket).listen(BACKLOG),
+        Listening::Datagrams(_) => Ok(()),
+    }
 }
 
 /// What is told of an address that cannot be bound: where the file has it, and the remedy.

@@ -173,6 +173,7 @@ impl Proxy {
             open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             commands: OnceLock::new(),
             connections: AtomicUsize::new(0),
+            flows: AtomicUsize::new(0),
             access: ArcSwapOption::empty(),
         });
         let crew = Crew::start(&shared).await.map_err(StartError::Thread)?;
@@ -366,8 +367,10 @@ impl Control {
         if *old.config == *snapshot.config && old.generation > 0 && same_shadow(&old, &snapshot) && same_files {
             return Ok(Applied { generation: old.generation, diff: Diff::default(), moved: Vec::new() });
         }
-        let sockets = self.bind_new(&state, &config)?;
         let access = self.prepare_access(&old, &config)?;
+        let sockets = self.bind_new(&state, &config)?;
+        // The last that may fail: whoever connects to a socket that listens and is closed again would be reset.
+        listen(&config, &sockets)?;
 
         // Commit: cannot fail.
         let moved = movements(&old, &snapshot);
@@ -593,6 +596,24 @@ impl Control {
             let _ = wait.await;
         }
     }
+}
+
+/// Lets clients connect to the sockets that have been bound.
+fn listen(config: &Config, sockets: &[(GateKey, Sockets)]) -> Result<(), ReloadError> {
+    let fresh = sockets.iter().filter_map(|(key, sockets)| match sockets {
+        Sockets::Fresh(_, list) => Some((key, list)),
+        Sockets::Of(_) => None,
+    });
+    let mut wrong = Vec::new();
+    for (key, list) in fresh {
+        let failed = list.iter().find_map(|socket| bind::listen(socket).err());
+        let listener = config.listeners.iter().find(|listener| GateKey::of(listener) == *key);
+        if let (Some(error), Some(listener)) = (failed, listener) {
+            let what = format!("listener {:?} to {}", listener.name, listener.address);
+            wrong.push(bind::finding(&listener.site, &what, listener.address, &error));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(ReloadError::Bind(Diagnostics(wrong))) }
 }
 
 /// What a change moves of each service's key space. A backend that drains keeps its place in the ring, so that its keys find

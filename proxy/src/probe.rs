@@ -54,7 +54,7 @@ impl From<CheckFailure> for Unasked {
 async fn connect(address: SocketAddr, shortage: &Shortage) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     shortage.admit(&socket, Rank::Check)?;
-    let stream = socket.connect(address).await?;
+    let stream = socket.connect(address).await.map_err(|error| Resource::judge_connect(error, address))?;
     // A check is one small request: it must not wait for more.
     let _ = stream.set_nodelay(true);
     Ok(stream)

@@ -10,6 +10,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::process::{Resource as Limited, getrlimit};
 use std::fmt::Display;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -53,6 +54,24 @@ impl Resource {
             Errno::ENOMEM => Self::Memory,
             _ => return None,
         })
+    }
+
+    /// What an error of connecting is: for want of a port, unless this host has no address at all to reach that one from (no IPv6,
+    /// say), which makes it unreachable.
+    pub(crate) fn judge_connect(error: io::Error, to: SocketAddr) -> io::Error {
+        use nix::errno::Errno;
+        let no_address = Errno::EADDRNOTAVAIL as i32;
+        if error.raw_os_error() != Some(no_address) {
+            return error;
+        }
+        // Connecting a socket of datagrams sends nothing: it only looks for a way and an address to leave from.
+        let any: SocketAddr =
+            if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+        let tried = std::net::UdpSocket::bind(any).and_then(|socket| socket.connect(to));
+        match tried {
+            Err(tried) if tried.raw_os_error() == Some(no_address) => Errno::EHOSTUNREACH.into(),
+            _ => error,
+        }
     }
 
     fn name(self) -> &'static str {
@@ -245,7 +264,9 @@ impl Shortage {
         if !self.tight.load(Relaxed) {
             return false;
         }
-        let tight = self.lowest_free().is_none_or(|number| number >= self.ceiling(Rank::Client));
+        // Without a probe, the kernel's own refusals have to do.
+        let tight =
+            self.probe.is_some() && self.lowest_free().is_none_or(|number| number >= self.ceiling(Rank::Client));
         self.tight.store(tight, Relaxed);
         tight
     }

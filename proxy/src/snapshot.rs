@@ -287,6 +287,8 @@ impl Registry {
         workers: usize,
         now: Instant,
     ) -> Result<Snapshot, SnapshotError> {
+        // Read before the files are: a file that changes in between is read again.
+        let files_digest = tls::digest(&config);
         let services: Box<[Arc<Service>]> = config
             .services
             .iter()
@@ -296,8 +298,6 @@ impl Registry {
             Some(path) => Some(Arc::new(Shadow::load(path)?)),
             None => None,
         };
-        // Read before the files are: a file that changes in between is read again.
-        let files_digest = tls::digest(&config);
         let server = |listener: &model::Listener| {
             let Some(tls) = &listener.tls else { return Ok(None) };
             // As a listener's sockets, its tickets stay when its name changes.

@@ -45,7 +45,8 @@ const IDS_PER_FLOW: usize = 8;
 /// What the listening task and its flows share.
 struct Front {
     worker: Rc<Worker>,
-    gate: Rc<Gate>,
+    /// Whose datagrams these are now: the socket may be handed over.
+    gate: RefCell<Rc<Gate>>,
     socket: UdpSocket,
     flows: RefCell<Flows>,
     /// Of a socket on all addresses.
@@ -162,30 +163,49 @@ struct Flow {
     waker: Cell<Option<Waker>>,
 }
 
-/// Serves a listening socket until its gate closes and its flows have ended.
-pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket) {
+/// Serves a listening socket until its gate closes and its flows have ended. `_open` lives for as long as the socket.
+pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket, _open: Arc<()>) {
+    let gate = RefCell::new(gate);
     let buffer = RefCell::new(vec![0; DATAGRAM_BYTES].into_boxed_slice());
     let space = RefCell::new(pktinfo::Space::of(&socket));
     let front = Rc::new(Front { worker, gate, socket, flows: RefCell::default(), space, buffer });
-    while !front.gate.closing.get() {
-        tokio::select! {
-            biased;
-            readable = front.socket.readable() => if readable.is_err() { break },
-            () = front.gate.stop.notified() => break,
+    loop {
+        let gate = front.gate();
+        while !gate.closing.get() {
+            tokio::select! {
+                biased;
+                readable = front.socket.readable() => if readable.is_err() { break },
+                () = gate.stop.notified() => break,
+            }
+            front.take_in(true).await;
         }
-        front.take_in(true).await;
+        let heir = gate.heir.take();
+        match heir {
+            Some(heir) => *front.gate.borrow_mut() = heir,
+            None => break,
+        }
     }
-    // Flows go on until they are idle, or the drain's time is up; nothing new begins.
+    // Flows go on until they are idle, or the drain's time is up; nothing new begins. Unless the listener has come back meanwhile: the
+    // kernel gives this socket its share of the clients for as long as it is open.
     while front.flows.borrow().count > 0 {
         tokio::select! {
             readable = front.socket.readable() => if readable.is_err() { break },
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
-        front.take_in(false).await;
+        let back = front.worker.listening_on(&front.gate().key());
+        let is_back = back.is_some();
+        if let Some(back) = back {
+            *front.gate.borrow_mut() = back;
+        }
+        front.take_in(is_back).await;
     }
 }
 
 impl Front {
+    fn gate(&self) -> Rc<Gate> {
+        Rc::clone(&self.gate.borrow())
+    }
+
     fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
         let (count, client, local) = match &mut *self.space.borrow_mut() {
             Some(space) => space.receive(&self.socket, buffer)?,
@@ -204,7 +224,7 @@ impl Front {
 
     /// Takes in what has come.
     async fn take_in(self: &Rc<Self>, new_flows: bool) {
-        let Some((view, listener)) = self.worker.listener(&self.gate) else { return };
+        let Some((view, listener)) = self.worker.listener(&self.gate()) else { return };
         let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return };
         for _ in 0..BATCH {
             let mut buffer = self.buffer.borrow_mut();
@@ -330,7 +350,8 @@ impl Front {
         }
         let most = view.snapshot.config.process.connections_max;
         let is_full = self.flows.borrow().count >= share(udp.flows_max, self.worker.shared.workers, shard);
-        let take = || Seat::take(&self.worker.shared, &self.gate.seats, shard, most, udp.flows_max);
+        let gate = self.gate();
+        let take = || Seat::take_flow(&self.worker.shared, &gate.seats, shard, most, udp.flows_max);
         let seat = if is_full { None } else { take() };
         let seat = seat.or_else(|| self.flows.borrow_mut().evict()).ok_or("udp_flows_max")?;
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
@@ -363,7 +384,7 @@ impl Front {
             waker: Cell::default(),
         });
         self.flows.borrow_mut().insert(&flow);
-        let open = self.worker.connection(&self.gate, None);
+        let open = self.worker.connection(&gate, None);
         let service = udp.service;
         let hash = found.map(|found| found.hash);
         let (view, at) = (Rc::clone(view), Instant::now());

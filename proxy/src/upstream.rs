@@ -269,7 +269,7 @@ async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> s
     let opening = async {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         shortage.admit(&socket, Rank::Upstream)?;
-        let stream = socket.connect(address).await?;
+        let stream = socket.connect(address).await.map_err(|error| Resource::judge_connect(error, address))?;
         prepare(&stream, user_timeout)?;
         Ok(stream)
     };

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 mod crew;
@@ -35,6 +35,8 @@ pub(crate) use crew::Crew;
 pub(crate) use gate::{Gate, GateKey, GateKind, Listening, OpenConnection};
 pub(crate) use seat::Seat;
 
+/// How long a connection waits for its listener to be heard of.
+const EARLY_TIME: Duration = Duration::from_secs(2);
 /// Closed gates that are remembered.
 const RETIRED_MAX: usize = 64;
 
@@ -56,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
     /// Places of client connections that are taken, over all workers: see [`Seat`].
     pub(crate) connections: AtomicUsize,
+    /// How many of them are flows of datagrams.
+    pub(crate) flows: AtomicUsize,
     /// What this host is short of.
     pub(crate) shortage: Arc<Shortage>,
     /// Client connections by address, where a listener limits them.
@@ -105,6 +109,8 @@ pub(crate) struct Worker {
     listening: RefCell<HashMap<GateKey, Rc<Gate>>>,
     /// Gates that were closed last: a connection may still be on its way here from another worker.
     retired: RefCell<VecDeque<Rc<Gate>>>,
+    /// Connections that other workers have sent here before this one has heard of their listener. Each has its place.
+    early: RefCell<Vec<Early>>,
     open: Cell<usize>,
     /// Accept loops that have a socket.
     accepting: Cell<usize>,
@@ -140,6 +146,16 @@ struct Pooled {
     address: SocketAddr,
     transport: u64,
     upstream: Rc<Upstream>,
+}
+
+/// A connection of a listener that is not known here yet.
+struct Early {
+    key: GateKey,
+    seat: Seat,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    /// Longer than a command takes from one worker to the next.
+    until: Deadline,
 }
 
 /// Tables that are reused from request to request; borrowed only between two waits.
@@ -205,6 +221,7 @@ impl Worker {
             services: RefCell::default(),
             listening: RefCell::default(),
             retired: RefCell::default(),
+            early: RefCell::default(),
             open: Cell::new(0),
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
@@ -389,12 +406,18 @@ impl Worker {
             Listening::Connections(socket) => tokio::net::TcpListener::from_std(socket)
                 .map(|socket| drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)))),
             Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket)
-                .map(|socket| drop(tokio::task::spawn_local(udp::run(worker, Rc::clone(&gate), socket)))),
+                .map(|socket| drop(tokio::task::spawn_local(udp::run(worker, Rc::clone(&gate), socket, open)))),
         };
         match listening {
             Ok(()) => drop(self.listening.borrow_mut().insert(key, gate)),
             Err(error) => tracing::error!(listener = %name.name(), %error, "listening socket is unusable"),
         }
+        self.adopt_early();
+    }
+
+    /// The gate that is open for a key now.
+    pub(crate) fn listening_on(&self, key: &GateKey) -> Option<Rc<Gate>> {
+        self.listening.borrow().get(key).cloned()
     }
 
     fn gate(&self, key: GateKey, address_text: Arc<str>, seats: Arc<AtomicUsize>) -> Rc<Gate> {
@@ -415,7 +438,7 @@ impl Worker {
     }
 
     /// The socket goes on as it is, with what its queue holds; connections of before end as those of a listener that goes.
-    fn hand_over(&self, from: &GateKey, to: GateKey, seats: Arc<AtomicUsize>) {
+    fn hand_over(self: &Rc<Self>, from: &GateKey, to: GateKey, seats: Arc<AtomicUsize>) {
         let old = self.listening.borrow().get(from).cloned();
         if let Some(old) = old {
             let heir = self.gate(to.clone(), Arc::clone(&old.address_text), seats);
@@ -423,6 +446,7 @@ impl Worker {
             self.listening.borrow_mut().insert(to, heir);
             self.unlisten(from);
         }
+        self.adopt_early();
     }
 
     fn unlisten(&self, key: &GateKey) {
@@ -457,8 +481,21 @@ impl Worker {
     fn adopt(self: &Rc<Self>, key: &GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr) {
         let open = self.listening.borrow().get(key).cloned();
         let gate = open.or_else(|| self.retired.borrow().iter().rev().find(|gate| gate.key == *key).cloned());
-        if let (Some(gate), Ok(stream)) = (gate, tokio::net::TcpStream::from_std(stream)) {
+        let Some(gate) = gate else {
+            // Another worker has heard of the listener first, and has accepted on it already.
+            let early = Early { key: key.clone(), seat, stream, peer, until: self.timers.deadline(EARLY_TIME) };
+            self.early.borrow_mut().push(early);
+            return;
+        };
+        if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
             serve(self, &gate, seat, stream, peer);
+        }
+    }
+
+    /// Serves those that came before their listener was known here.
+    fn adopt_early(self: &Rc<Self>) {
+        for Early { key, seat, stream, peer, .. } in self.early.take() {
+            self.adopt(&key, seat, stream, peer);
         }
     }
 
@@ -477,6 +514,8 @@ impl Worker {
             }
         }
         if ticks.is_multiple_of(20) {
+            let now = self.timers.now();
+            self.early.borrow_mut().retain(|early| early.until >= now);
             if self.index == 0 {
                 self.shared.shortage.look();
             }

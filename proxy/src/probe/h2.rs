@@ -8,6 +8,7 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use ringway_config::model::Capture;
 use ringway_health::CheckFailure;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 /// How long the rest of a body that nobody looks at may take, before its stream is cancelled: nearly all bodies of checks are
@@ -40,11 +41,16 @@ async fn exchange<T>(
         let response = response.await.map_err(|error| failure_of(&error))?;
         judge(response).await
     };
+    let mut call = pin!(call);
     // The connection is driven here as well: it ends with the check.
     let result = tokio::select! {
         biased;
-        result = call => result,
-        ended = &mut connection => return Err(ended.err().map_or(CheckFailure::Closed, |error| failure_of(&error))),
+        result = &mut call => result,
+        ended = &mut connection => {
+            // It may have ended behind the response; without it, the stream is told of the end.
+            let ended = ended.err().map_or(CheckFailure::Closed, |error| failure_of(&error));
+            return call.await.map_err(|failure| if failure == CheckFailure::Closed { ended } else { failure });
+        }
     };
     // With its last handle gone, the connection says GOAWAY and ends by itself.
     let _ = tokio::time::timeout(GOODBYE_TIME, connection).await;

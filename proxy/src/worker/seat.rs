@@ -10,6 +10,8 @@ pub(crate) struct Seat {
     /// Places taken on its listener, over all workers.
     listener: Arc<AtomicUsize>,
     worker: usize,
+    /// A flow of datagrams takes one descriptor, its backend's; a connection takes two.
+    is_flow: bool,
 }
 
 impl Seat {
@@ -29,7 +31,21 @@ impl Seat {
             return None;
         }
         shared.open[worker].fetch_add(1, Relaxed);
-        Some(Self { shared: Arc::clone(shared), listener: Arc::clone(listener), worker })
+        Some(Self { shared: Arc::clone(shared), listener: Arc::clone(listener), worker, is_flow: false })
+    }
+
+    /// The same for a flow of datagrams.
+    pub(crate) fn take_flow(
+        shared: &Arc<Shared>,
+        listener: &Arc<AtomicUsize>,
+        worker: usize,
+        process_max: usize,
+        listener_max: usize,
+    ) -> Option<Self> {
+        let mut seat = Self::take(shared, listener, worker, process_max, listener_max)?;
+        seat.is_flow = true;
+        shared.flows.fetch_add(1, Relaxed);
+        Some(seat)
     }
 
     /// From here on another worker's, so that a burst of connections does not all go to the same one.
@@ -42,6 +58,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        if self.is_flow {
+            self.shared.flows.fetch_sub(1, Relaxed);
+        }
         self.shared.open[self.worker].fetch_sub(1, Relaxed);
         self.listener.fetch_sub(1, Relaxed);
         self.shared.connections.fetch_sub(1, Relaxed);

@@ -329,3 +329,17 @@ fn a_stale_connection_costs_an_idempotent_request_no_try_and_another_is_never_se
     assert_eq!((answer.status, answer.header("x-ringway-reason")), (502, Some("upstream_closed")));
     assert_eq!(paths(), ["/1", "/2", "/2", "/3"]);
 }
+
+#[test]
+fn a_requests_own_retries_take_one_place_of_the_services_limit() {
+    let closing = || Backend::custom(|mut stream, _| drop(read_request(&mut stream)));
+    let (one, two, good) = (closing(), closing(), Backend::echo("good"));
+    let listen = free_address();
+    let service = "balance: { policy: first }\nretry: { attempts: 3 }\nlimits: { retries_max: 1 }\noutlier: { consecutive_failures: 0 }";
+    let fleet = [("a", one.address), ("b", two.address), ("c", good.address)];
+    let ringway = Ringway::start(&simple(listen, service, &fleet));
+    for _ in 0..3 {
+        assert_eq!(get(listen, "/").unwrap().text(), "good");
+    }
+    assert_eq!(ringway.metric("ringway_retries_total{service=\"s\"}"), 6.0);
+}

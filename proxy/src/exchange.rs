@@ -132,7 +132,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         .sticky
         .take()
         .and_then(|slot| inflight::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
-    let mut _retrying = None;
+    let mut retrying = None;
     loop {
         let guard = match ready.take() {
             Some(guard) => guard,
@@ -156,8 +156,8 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 count_served(this, request);
                 return Ok(done);
             }
-            Tried::Again(next, retrying) => {
-                (ready, _retrying) = (Some(next), Some(retrying));
+            Tried::Again(next, again) => {
+                (ready, retrying) = (Some(next), Some(again));
                 continue;
             }
             Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
@@ -174,8 +174,9 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Then::End => return Err(error),
             Then::GoOn if request.replayable && worker.timers.now() < request.limit => count_retry(request, this),
             Then::GoOn | Then::Retry => {
-                let Some(retrying) = may_retry(client, request) else { return Err(error) };
-                _retrying = Some(retrying);
+                // The retry before this one is over: it takes nothing from the service's limit any more.
+                drop(retrying.take());
+                retrying = Some(may_retry(client, request).ok_or(error)?);
                 begin_retry(client, request, this).await?;
             }
         }
@@ -296,6 +297,7 @@ async fn connection(
     let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
     let connected = presence.during(reach.connection(fresh, certain)).await.map_err(TryError::Downstream)?;
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
+    request.refusals.handle_taken();
     if !connection.reused {
         request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
     }

@@ -143,6 +143,8 @@ pub(crate) struct Upstream {
     heard: Mark,
     /// The library has the request, and has not sent it yet.
     unopened: bool,
+    /// The head is all of the request.
+    is_head_only: bool,
     /// Before: the connection has carried other streams.
     pub(crate) reused: bool,
     answer: Option<ResponseFuture>,
@@ -187,6 +189,7 @@ impl Upstream {
             send: connection.send.clone(),
             heard: line.mark(),
             unopened: false,
+            is_head_only: false,
             reused,
             answer: None,
             is_head: false,
@@ -316,6 +319,7 @@ impl Upstream {
         };
         self.answer = Some(answer);
         (self.unopened, self.heard) = (true, self.connection.line.mark());
+        self.is_head_only = ends;
         self.sender = Some(Sender::new(stream, framing, ends, holds_end));
         Poll::Ready(Ok(head.head_len))
     }
@@ -402,7 +406,10 @@ impl Upstream {
                 // Of a stream that is given up before it was sent, the library sends head and reset once there is room: none is
                 // to come.
                 self.connection.line.closed.set(true);
-                return Poll::Ready(Err(self.not_sent()));
+                let error = self.not_sent();
+                // The library may still send the head of it, once there is room: if that is all of the request, it may yet be processed.
+                self.unprocessed = !self.is_head_only;
+                return Poll::Ready(Err(error));
             }
             self.connection.line.wait(context);
             return Poll::Pending;

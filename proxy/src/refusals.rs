@@ -47,6 +47,11 @@ impl Refusals {
         }
     }
 
+    /// A backend has taken the connection: those that refused in a row are over.
+    pub(crate) fn handle_taken(&mut self) {
+        self.walking = false;
+    }
+
     /// When a connection has to be there, if the backend is asked only because another one has refused.
     pub(crate) fn limit(&self) -> Deadline {
         if self.walking { self.until } else { Deadline::NEVER }
@@ -106,6 +111,14 @@ mod tests {
         assert!(refusals.cut_short(ProxyError::ConnectTimeout));
         timers.advance(start + timeout * 2);
         assert_eq!(refusals.handle_failure(ProxyError::ConnectTimeout, timers.now()), Then::Retry);
+        // A row ends where one takes the connection: what comes after it is a try of its own, with a time of its own.
+        let mut refusals = Refusals::default();
+        refusals.begin(timers.deadline(timeout));
+        assert_eq!(refusals.handle_failure(ProxyError::ConnectFailed, timers.now()), Then::GoOn);
+        refusals.begin(timers.deadline(timeout));
+        refusals.handle_taken();
+        refusals.begin(timers.deadline(timeout));
+        assert_eq!((refusals.walked(), refusals.limit()), (1, Deadline::NEVER));
         // What was sent is retried as retries are; it is nobody's refusal.
         refusals.begin(timers.deadline(timeout));
         assert_eq!(refusals.handle_failure(ProxyError::UpstreamClosed, timers.now()), Then::Retry);

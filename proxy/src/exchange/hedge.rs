@@ -76,7 +76,14 @@ impl Hedge {
                     if let Some(error) = failed.take() {
                         let worker = &exchange.client.open.worker;
                         let error = super::timed_out(error, worker, exchange.request.limit);
-                        guard.report_error(error);
+                        // As without a rival: a connection that was being closed, or held what was left on it, tells nothing.
+                        let stream = &exchange.upstream.stream;
+                        let tells_nothing = stream.was_unprocessed() && !stream.was_refused()
+                            || exchange.is_first_on_used()
+                                && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
+                        if !tells_nothing {
+                            guard.report_error(error);
+                        }
                     }
                     this.cells.hedges_won.increment();
                     *guard = rival.guard;

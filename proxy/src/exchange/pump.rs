@@ -96,8 +96,6 @@ pub(super) struct Exchange<'a> {
     answered: usize,
     /// How much of it is interim answers.
     interim_bytes: usize,
-    /// Whether a byte of the real answer has gone to the client.
-    committed: bool,
     pub(super) interims: u32,
     pub(super) status: u16,
     body: Body,
@@ -135,7 +133,6 @@ impl<'a> Exchange<'a> {
             answer: Vec::new(),
             answered: 0,
             interim_bytes: 0,
-            committed: false,
             interims: 0,
             status: 0,
             body: Body::Sized(0),
@@ -405,7 +402,6 @@ impl<'a> Exchange<'a> {
                     self.answered += count;
                     self.request.report.sent_bytes += count as u64;
                     self.client.open.worker.cells.sent_bytes.add(count as u64);
-                    self.committed |= self.status != 0;
                 }
                 Poll::Ready(_) => return Err(()),
                 Poll::Pending => return Ok(false),

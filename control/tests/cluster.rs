@@ -16,6 +16,8 @@ mod failover;
 mod harness;
 #[path = "cluster/membership.rs"]
 mod membership;
+#[path = "../../tests/common/pace.rs"]
+mod pace;
 #[path = "cluster/relay.rs"]
 mod relay;
 #[path = "cluster/strangers.rs"]

@@ -42,7 +42,9 @@ pub(crate) async fn serve(
 ) {
     let config = &view.snapshot.config.listeners[listener];
     let mut peer = Peer::new(address);
-    peer.destination = stream.local_addr().ok();
+    // Where it arrived: nobody has to ask the kernel for that of a listener on one address.
+    let is_one = !config.address.ip().is_unspecified() && config.address.port() != 0;
+    peer.destination = if is_one { Some(config.address) } else { stream.local_addr().ok() };
     let has_tls = view.snapshot.tls[listener].as_deref();
     let says_who = forwarded::is_trusted(&config.proxy_protocol, address.ip().to_canonical());
     let mut stream = Stream::Plain(stream);

@@ -9,7 +9,10 @@
 
 pub mod control;
 pub mod etcd;
+mod pace;
 pub mod peers;
+
+pub(crate) use pace::slowness;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -31,18 +34,6 @@ pub fn patience() -> Duration {
 pub fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
-}
-
-/// How many tasks want each core, one at least: about how much longer everything takes than on a quiet machine.
-pub fn slowness() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let mut words = text.split(' ');
-    let average: f64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(1.0);
-    // The average needs a minute to see what has just begun.
-    let running: f64 =
-        words.nth(2).and_then(|word| word.split('/').next()).and_then(|count| count.parse().ok()).unwrap_or(1.0);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    (average.max(running) / cores).clamp(1.0, 15.0)
 }
 
 /// Ports that this process gives to its tests, held against other processes by the first of them, which it listens on. They lie below

@@ -11,6 +11,7 @@ use ringway_control::consensus::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::pace::slowness;
 use super::relay::Relay;
 
 /// What must come comes within this on a quiet machine.
@@ -19,18 +20,6 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The same on this machine, as busy as it is now.
 pub(crate) fn deadline() -> Duration {
     DEADLINE.mul_f64(slowness())
-}
-
-/// How many tasks want each core, one at least: about how much longer everything takes than on a quiet machine.
-fn slowness() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let mut words = text.split(' ');
-    let average: f64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(1.0);
-    // The average needs a minute to see what has just begun.
-    let running: f64 =
-        words.nth(2).and_then(|word| word.split('/').next()).and_then(|count| count.parse().ok()).unwrap_or(1.0);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    (average.max(running) / cores).clamp(1.0, 15.0)
 }
 
 /// Fails if what began at `begin` has taken too long for a machine as busy as this one is now.

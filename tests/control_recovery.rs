@@ -1,0 +1,22 @@
+//! The fleet after its control plane has been through something: restores, lapses, members that go for good, operators at
+//! work; with processes as they are deployed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, and says where it was"
+)]
+
+mod common;
+#[path = "control_recovery/connections.rs"]
+mod connections;
+#[path = "control_recovery/epochs.rs"]
+mod epochs;
+#[path = "control_recovery/fleet.rs"]
+mod fleet;
+#[path = "control_recovery/guards.rs"]
+mod guards;
+#[path = "control_recovery/members.rs"]
+mod members;
+#[path = "control_recovery/operator.rs"]
+mod operator;

@@ -1,0 +1,1 @@
+//! Places on the listeners of members: who is known comes first.

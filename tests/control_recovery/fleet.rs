@@ -1,0 +1,1 @@
+//! What `verify` and the list of proxies say of a fleet.

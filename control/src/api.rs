@@ -317,6 +317,7 @@ impl From<PlaneError> for Problem {
             PlaneError::Unknown => problem(504, "unknown_outcome", error.to_string()),
             PlaneError::Refused(refusal) => refusal.into(),
             PlaneError::Member(why) => problem(409, "members", why),
+            PlaneError::Internal(why) => problem(500, "internal", why),
         }
     }
 }
@@ -329,7 +330,7 @@ impl From<Refusal> for Problem {
             "locked" | "wrong_token" | "rollout_active" | "rollout_over" | "wrong_stage" | "initialized"
             | "guard_empty" | "guard_loss" | "deposed" | "restore_order" => 409,
             "too_large" | "too_many" => 413,
-            "stopped" => 503,
+            "stopped" | "busy" => 503,
             "internal" => 500,
             _ => 422,
         };
@@ -339,8 +340,7 @@ impl From<Refusal> for Problem {
 
 fn problem_answer(problem: &Problem) -> Response<Body> {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // A problem is texts and a number: writing it does not fail.
-    let text = serde_json::to_string(problem).unwrap_or_default();
+    let text = serde_json::to_string(problem).expect("invariant: a problem is texts and a number under names");
     let mut response = full(status, "application/problem+json", text);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));

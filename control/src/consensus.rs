@@ -79,8 +79,8 @@ pub struct RestoreError {
     pub reason: String,
 }
 
-/// A state of one moment that serialises itself when it is called.
-pub type Frozen = Box<dyn FnOnce() -> Vec<u8> + Send>;
+/// A state of one moment that serialises itself when it is called. A state that has no bytes is no snapshot.
+pub type Frozen = Box<dyn FnOnce() -> Result<Vec<u8>, Halt> + Send>;
 
 /// What the log decides over. Deterministic: no clock, no randomness, no floats, no order of hash maps.
 pub trait Machine: Send + Sync + 'static {
@@ -112,6 +112,9 @@ pub enum ProposeError {
     /// only a command that can be recognised may be tried again.
     #[error("proposed, and not known to be committed")]
     Unknown,
+    /// Nothing: it would be an entry of the log that no member can read.
+    #[error("a command without content is none")]
+    Empty,
     /// Longer than [`COMMAND_BYTES_MAX`].
     #[error("{bytes} bytes are more than a command may have ({COMMAND_BYTES_MAX})")]
     TooLarge {
@@ -299,6 +302,9 @@ impl Node {
     ///
     /// Waits up to `Timing::decide`. What each error says about the command is told at [`ProposeError`].
     pub async fn propose(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
+        if command.is_empty() {
+            return Err(ProposeError::Empty);
+        }
         if command.len() > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes: command.len() });
         }

@@ -160,8 +160,8 @@ fn delta(state: &State, since: u64) -> Option<Bytes> {
 
 /// A message as it is sent.
 pub(crate) fn line(message: &Message) -> Bytes {
-    // Every message is a plain tree of texts and numbers: writing it to memory does not fail.
-    let mut text = serde_json::to_vec(message).unwrap_or_default();
+    // A line that says nothing would be taken for one that says that nothing is there.
+    let mut text = serde_json::to_vec(message).expect("invariant: messages are texts and numbers under names");
     text.push(b'\n');
     text.into()
 }

@@ -10,6 +10,7 @@ mod discovery;
 pub mod etcd;
 pub mod http;
 pub mod hub;
+mod judge;
 pub mod keeper;
 pub mod member;
 pub mod plane;

@@ -6,7 +6,7 @@ use crate::discovery;
 use crate::http::{Api as Client, ApiError};
 use crate::plane::{Plane, PlaneError, unix_ms};
 use crate::replica::Replica;
-use crate::state::{Command, State};
+use crate::state::{Command, RULES, State};
 use crate::tls::{self, Renewed, TlsError};
 use hyper::Method;
 use ringway_config::model::{self, Member as Settings};
@@ -417,11 +417,12 @@ fn audit(path: &Path) -> Result<api::AuditLog, RunError> {
     api::AuditLog::open(path).map_err(|source| RunError::File { path: path.to_owned(), source })
 }
 
-/// The first entry of the log names the cluster. Whoever leads puts it there; the second is refused.
+/// The first entry of the log names the cluster, and sets its rules: its only member knows them. Whoever leads puts it there; the
+/// second is refused.
 async fn name_cluster(plane: Arc<Plane>, cluster: String) {
     while plane.state().cluster.is_empty() {
         if plane.status().role == crate::consensus::Role::Leader {
-            match plane.propose(&Command::Init { cluster: cluster.clone() }).await {
+            match plane.propose(&Command::Found { cluster: cluster.clone(), epoch: 1, rules: RULES }).await {
                 Ok(_) => return,
                 Err(PlaneError::Refused(_)) => return,
                 Err(error) => tracing::debug!(%error, "the cluster is not named yet"),
@@ -496,7 +497,7 @@ fn write_backup(directory: &Path, state: &State) -> std::io::Result<PathBuf> {
     let beside = path.with_extension("new");
     // Certificates' keys are in it.
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(&api::backup_bytes(state))?;
+    file.write_all(&api::backup_bytes(state).map_err(std::io::Error::other)?)?;
     file.sync_all()?;
     std::fs::rename(&beside, &path)?;
     let mut known: Vec<PathBuf> = std::fs::read_dir(directory)?

@@ -1,18 +1,23 @@
 //! A member at work: proposals find the leader wherever they are made, reads are as fresh as they say, and whoever leads
 //! keeps the heartbeats.
 
+mod ask;
+
+use self::ask::{Ask, Told, Writing};
 use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
 use crate::hub::Hub;
+use crate::judge::{self, Judge};
 use crate::keeper::{Keeper, PROXY_TTL};
 use crate::replica::{Published, decode_answer};
-use crate::state::{Command, Done, Origin, Refusal, State};
+use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, RULES, Refusal, State, Trial, to_bytes};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 /// How long a request waits for a leader: an election takes about half of it.
@@ -21,6 +26,12 @@ const LEADER_WAIT: Duration = Duration::from_millis(1000);
 const LEADER_POLL: Duration = Duration::from_millis(25);
 /// How long a call to the leader may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often a leader asks members which rules they know, as long as they may not all know the newest.
+const RULES_PACE: Duration = Duration::from_millis(500);
+/// Judgements that read texts at a time: each has a core for itself.
+const JUDGEMENTS_MAX: usize = 2;
+/// How often a change is judged again because what it stands on has changed meanwhile.
+const ATTEMPTS_MAX: usize = 10;
 /// How often the leader looks whether something is due.
 const TICK: Duration = Duration::from_millis(200);
 /// Revisions from one checkpoint to the next.
@@ -47,6 +58,9 @@ pub struct Plane {
     pub refusals: AtomicU64,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
+    judge: Judge,
+    /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
+    judgements: Option<Semaphore>,
 }
 
 type Reign = (Option<(u64, u64)>, Instant);
@@ -67,40 +81,15 @@ pub enum PlaneError {
     /// The members say no.
     #[error("{0}")]
     Member(String),
+    /// A fault of this program's.
+    #[error("{0}")]
+    Internal(String),
 }
 
-/// What a member asks of the leader.
-#[derive(Serialize, Deserialize)]
-enum Ask {
-    Propose(Vec<u8>),
-    Barrier,
-    KeepAlive(Vec<u64>),
-    Heartbeat(String, Box<Heartbeat>),
-    Fleet,
-    Member(MemberChange),
-}
-
-impl Ask {
-    /// Whether a second time does no more than the first.
-    fn may_be_repeated(&self) -> bool {
-        match self {
-            Self::Barrier | Self::KeepAlive(_) | Self::Heartbeat(..) | Self::Fleet => true,
-            Self::Propose(_) | Self::Member(_) => false,
-        }
+impl From<EncodeError> for PlaneError {
+    fn from(error: EncodeError) -> Self {
+        Self::Internal(error.to_string())
     }
-}
-
-/// What it gets.
-#[derive(Serialize, Deserialize)]
-enum Told {
-    Proposed(u64, Vec<u8>),
-    Barrier(u64),
-    Missing(Vec<u64>),
-    Fleet(FleetView),
-    Done,
-    NotLeader,
-    Unknown,
-    Member(String),
 }
 
 /// The fleet as the leader sees it.
@@ -149,13 +138,22 @@ impl Plane {
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             wall: unix_ms,
+            judge: judge::judge,
+            judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
     }
 
-    /// With another wall clock.
+    /// With another wall clock, and without threads.
     #[cfg(test)]
     pub(crate) fn with_wall(self, wall: fn() -> u64) -> Self {
-        Self { wall, ..self }
+        Self { wall, judgements: None, ..self }
+    }
+
+    /// As a build that judges otherwise.
+    #[cfg(test)]
+    #[expect(dead_code, reason = "the simulation is to have members that differ in it")]
+    pub(crate) fn with_judge(self, judge: Judge) -> Self {
+        Self { judge, ..self }
     }
 
     /// The state as it is here.
@@ -193,40 +191,78 @@ impl Plane {
         seen.map(|at| at.elapsed())
     }
 
-    /// Puts a command into the log; on return it is applied here. Wherever the leader is, once.
+    /// Puts a command into the log, after it has been judged; on return it is applied here. Wherever the leader is, once.
     ///
     /// # Errors
     /// See [`PlaneError`].
     pub async fn propose(&self, command: &Command) -> Result<Done, PlaneError> {
         self.proposals.fetch_add(1, Relaxed);
-        if let Err(refusal) = self.try_configuration(command).await? {
-            self.refusals.fetch_add(1, Relaxed);
-            return Err(refusal.into());
-        }
-        // Writing to memory does not fail.
-        let bytes = postcard::to_allocvec(command).unwrap_or_default();
-        let told = self.with_leader(Ask::Propose(bytes)).await?;
-        let Told::Proposed(index, answer) = told else { return Err(PlaneError::Unknown) };
-        self.applied(index).await;
-        let answer = decode_answer(&answer);
-        if answer.is_err() {
+        let done = self.propose_judged(command).await;
+        if matches!(done, Err(PlaneError::Refused(_))) {
             self.refusals.fetch_add(1, Relaxed);
         }
-        Ok(answer?)
+        done
     }
 
-    /// What would be wrong with a change of configuration, before it is in the log. What this member has may be old: a refusal
-    /// holds if it still is one after a barrier.
-    async fn try_configuration(&self, command: &Command) -> Result<Result<(), Refusal>, PlaneError> {
-        if !command.is_configuration() {
-            return Ok(Ok(()));
+    async fn propose_judged(&self, command: &Command) -> Result<Done, PlaneError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let judged = match self.judged(command).await? {
+                Some(basis) if self.state().rules > 0 => {
+                    Cow::Owned(Command::Judged { basis, command: Box::new(command.clone()) })
+                }
+                _ => Cow::Borrowed(command),
+            };
+            match self.decide(&judged).await? {
+                // Nothing was done.
+                Err(refusal) if matches!(refusal.code.as_str(), "moved" | "unjudged") => {}
+                answer => return Ok(answer?),
+            }
         }
-        let attempt = || (*self.state()).clone().apply(Origin { leader: 0 }, command.clone()).map(drop);
-        if attempt().is_ok() {
-            return Ok(Ok(()));
+        let message = "what it is judged by changes faster than it can be judged: nothing was changed; ask again";
+        Err(Refusal { code: "busy".into(), message: message.into(), findings: Vec::new() }.into())
+    }
+
+    /// What a command would change, judged, of the state as it is here; nothing is proposed.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub async fn check(&self, command: &Command) -> Result<Vec<Change>, PlaneError> {
+        self.judge_here(command).await?;
+        match self.state().trial(command)? {
+            Some(Trial::Change { changes, .. }) => Ok(changes),
+            Some(Trial::Known) | None => Ok(Vec::new()),
+        }
+    }
+
+    /// Puts a command into the log as it is.
+    async fn decide(&self, command: &Command) -> Result<Answer, PlaneError> {
+        let told = self.with_leader(Ask::Propose(to_bytes(command)?)).await?;
+        let Told::Proposed(index, answer) = told else { return Err(PlaneError::Unknown) };
+        self.applied(index).await;
+        Ok(decode_answer(&answer))
+    }
+
+    /// What a judgement stands on. What this member has may be old: a refusal holds if it still is one after a barrier.
+    async fn judged(&self, command: &Command) -> Result<Option<Basis>, PlaneError> {
+        if let Ok(basis) = self.judge_here(command).await {
+            return Ok(basis);
         }
         self.barrier().await?;
-        Ok(attempt())
+        Ok(self.judge_here(command).await?)
+    }
+
+    async fn judge_here(&self, command: &Command) -> Result<Option<Basis>, Refusal> {
+        let (state, judge) = (self.state(), self.judge);
+        let Some(places) = self.judgements.as_ref().filter(|_| judge::is_heavy(command)) else {
+            return judge(&state, command);
+        };
+        let stopped = |why: String| Refusal { code: "stopped".into(), message: why, findings: Vec::new() };
+        let _place = places.acquire().await.map_err(|error| stopped(error.to_string()))?;
+        let command = command.clone();
+        // A text of a megabyte takes a second, in which others are to be served.
+        tokio::task::spawn_blocking(move || judge(&state, &command))
+            .await
+            .map_err(|error| stopped(error.to_string()))?
     }
 
     /// On return, what was decided before the call is applied here: a read then is linearizable.
@@ -296,7 +332,10 @@ impl Plane {
             let status = self.node.status();
             let told = match status.leader {
                 Some((leader, info)) if leader != status.id => {
-                    let bytes = bytes.get_or_insert_with(|| postcard::to_allocvec(&ask).unwrap_or_default());
+                    let bytes = match &mut bytes {
+                        Some(bytes) => bytes,
+                        empty => empty.insert(ask.encode(self.state().rules)?),
+                    };
                     match ask.may_be_repeated() {
                         true => self.ask_while_it_leads(leader, &info, bytes.clone()).await,
                         false => self.ask(leader, &info, bytes.clone()).await,
@@ -330,7 +369,7 @@ impl Plane {
 
     async fn ask(&self, leader: u64, info: &MemberInfo, bytes: Vec<u8>) -> Told {
         match self.node.ask(leader, info, bytes, ASK_TIMEOUT).await {
-            Ok(answer) => postcard::from_bytes(&answer).unwrap_or(Told::Unknown),
+            Ok(answer) => Told::decode(&answer),
             // Never sent: as if there were no leader.
             Err(error) if error.is_unsent() => Told::NotLeader,
             Err(_) => Told::Unknown,
@@ -339,11 +378,15 @@ impl Plane {
 
     /// What another member asks of this one, as the leader that it takes it for.
     pub async fn answer(&self, bytes: &[u8]) -> Vec<u8> {
-        let told = match postcard::from_bytes::<Ask>(bytes) {
-            Ok(ask) => self.answer_here(&ask).await,
-            Err(_) => Told::Unknown,
+        let Some((ask, writing)) = Ask::decode(bytes) else {
+            return Told::Unknown.encode(Writing::Frozen).unwrap_or_default();
         };
-        postcard::to_allocvec(&told).unwrap_or_default()
+        let told = self.answer_here(&ask).await.encode(writing);
+        // An answer that cannot be written is none: whoever asked takes it for unknown.
+        told.unwrap_or_else(|error| {
+            tracing::error!(%error, "an answer to a member");
+            Vec::new()
+        })
     }
 
     async fn answer_here(&self, ask: &Ask) -> Told {
@@ -374,6 +417,7 @@ impl Plane {
             Ask::Fleet => self.kept(|keeper, state, now| {
                 Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
             }),
+            Ask::Rules => Told::Rules(RULES),
             Ask::Member(change) => match self.member(change).await {
                 Ok(()) => Told::Done,
                 Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
@@ -451,11 +495,13 @@ impl Plane {
         let mut status = self.node.watch_status();
         let mut checkpoint = 0;
         let serve = self.hub.run(self.published.clone());
-        tokio::pin!(serve);
+        let rules = self.agree_on_rules();
+        tokio::pin!(serve, rules);
         loop {
             tokio::select! {
                 biased;
                 () = &mut serve => return "the state machine is gone".into(),
+                () = &mut rules => {}
                 failure = self.node.failed() => return failure.to_string(),
                 _ = status.changed() => {}
                 () = self.wake.notified() => {}
@@ -515,25 +561,81 @@ impl Plane {
         reign.0.is_some() && reign.1.elapsed() > PROXY_TTL
     }
 
+    /// As leader, has the newest rules hold that all members know. Never returns.
+    async fn agree_on_rules(&self) {
+        let mut told = String::new();
+        loop {
+            tokio::time::sleep(RULES_PACE).await;
+            let (state, status) = (self.state(), self.node.status());
+            if state.rules >= RULES || state.cluster.is_empty() || status.role != Role::Leader {
+                continue;
+            }
+            match self.rules_of_all(&status).await {
+                Ok(version) if version > state.rules => self.lead(&Command::Rules { version }).await,
+                Ok(_) => {}
+                Err(without) if without == told => {}
+                Err(without) => {
+                    tracing::info!(
+                        members = without,
+                        rules = RULES,
+                        "these members are of an earlier version, or away: until all have been upgraded, the cluster goes \
+                         by the rules of that version"
+                    );
+                    told = without;
+                }
+            }
+        }
+    }
+
+    /// The newest rules that every member knows, those without a vote too; or the names of those that know none.
+    async fn rules_of_all(&self, status: &Status) -> Result<u32, String> {
+        let others = status.voters.iter().chain(&status.learners).filter(|member| member.node != status.id);
+        let mut version = RULES;
+        let mut without = Vec::new();
+        for member in others {
+            let Ok(question) = Ask::Rules.encode(0) else { return Ok(0) };
+            match self.ask(member.node, &member.info, question).await {
+                Told::Rules(known) if known > 0 => version = version.min(known),
+                _ => without.push(member.info.name.as_str()),
+            }
+        }
+        if without.is_empty() { Ok(version) } else { Err(without.join(", ")) }
+    }
+
     /// Proposes as leader; a leader that is none any more has nothing to propose.
     async fn lead(&self, command: &Command) {
-        let bytes = postcard::to_allocvec(command).unwrap_or_default();
+        let command = self.still_fits(command).await;
+        let Ok(bytes) = to_bytes(&*command) else { return };
         match self.node.propose(bytes).await {
             Ok(proposed) => {
                 // What follows may be due at once.
                 self.wake.notify_one();
                 if let Err(refusal) = decode_answer(&proposed.answer) {
                     tracing::debug!(code = refusal.code, %refusal, "a leader's proposal was refused");
-                } else if let Command::RolloutAbort { id, reason } = command {
-                    tracing::warn!(rollout = id, reason, "rollout aborted");
-                } else if let Command::RolloutCommit { id, .. } = command {
-                    tracing::info!(rollout = id, "rollout committed");
-                } else if let Command::LeaseExpire { ids, .. } = command {
-                    tracing::warn!(leases = ids.len(), "leases have expired");
+                    return;
+                }
+                match &*command {
+                    Command::RolloutAbort { id, reason } => tracing::warn!(rollout = id, reason, "rollout aborted"),
+                    Command::RolloutCommit { id, .. } => tracing::info!(rollout = id, "rollout committed"),
+                    Command::LeaseExpire { ids, .. } => tracing::warn!(leases = ids.len(), "leases have expired"),
+                    Command::Rules { version } => tracing::info!(rules = version, "all members know these rules"),
+                    _ => {}
                 }
             }
             Err(error) => tracing::debug!(%error, "a leader's proposal came to nothing"),
         }
+    }
+
+    /// A rollout that does not fit what has changed since it began ends here, or the leader would ask for ever.
+    async fn still_fits<'a>(&self, command: &'a Command) -> Cow<'a, Command> {
+        if let Command::RolloutCommit { id, .. } = command
+            && self.state().rules > 0
+            && let Err(refusal) = self.judge_here(command).await
+        {
+            let reason = format!("it does not fit what has changed meanwhile: {refusal}");
+            return Cow::Owned(Command::RolloutAbort { id: *id, reason });
+        }
+        Cow::Borrowed(command)
     }
 }
 
@@ -542,8 +644,8 @@ fn unproposed(error: &ProposeError) -> Told {
         ProposeError::NotLeader { .. } | ProposeError::Unavailable | ProposeError::Stopped => Told::NotLeader,
         ProposeError::TooLarge { .. } => {
             let refusal = Refusal { code: "too_large".into(), message: error.to_string(), findings: Vec::new() };
-            let answer: crate::state::Answer = Err(refusal);
-            Told::Proposed(0, postcard::to_allocvec(&answer).unwrap_or_default())
+            let answer: Answer = Err(refusal);
+            to_bytes(&answer).map_or(Told::Unknown, |answer| Told::Proposed(0, answer))
         }
         _ => Told::Unknown,
     }

@@ -1,7 +1,7 @@
 //! The state behind the log: applies what is committed, and shows every new state to whoever waits for it.
 
 use crate::consensus::{At, Frozen, Halt, Machine, RestoreError};
-use crate::state::{Answer, Command, Digest, Origin, Refusal, State};
+use crate::state::{Answer, Command, Digest, EncodeError, Origin, RULES, Refusal, State, to_bytes};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -59,6 +59,15 @@ impl Replica {
                 )));
             }
         };
+        if let Command::Rules { version: rules } | Command::Found { rules, .. } = &command
+            && *rules > RULES
+        {
+            return Err(self.fail(format!(
+                "the members have agreed on rules {rules} at entry {} of the log, this version knows them up to {RULES}: install \
+                 the newer one",
+                at.index
+            )));
+        }
         if let Command::Checkpoint { revision, digest } = &command
             && self.differs(*revision, digest)
         {
@@ -94,6 +103,10 @@ impl Replica {
     }
 }
 
+fn unwritten(error: EncodeError) -> Halt {
+    Halt { reason: error.to_string() }
+}
+
 /// An answer as it crosses from the replica to whoever proposed.
 pub(crate) fn decode_answer(bytes: &[u8]) -> Answer {
     postcard::from_bytes(bytes).unwrap_or_else(|error| {
@@ -113,16 +126,15 @@ impl Machine for Replica {
         if let Some(reason) = self.failed.clone() {
             return Err(Halt { reason });
         }
-        // Writing to memory does not fail.
-        Ok(postcard::to_allocvec(&answer).unwrap_or_default())
+        to_bytes(&answer).map_err(unwritten)
     }
 
     fn freeze(&self) -> Frozen {
         let (state, index) = (self.state.clone(), self.index);
         Box::new(move || {
             let mut bytes = index.to_le_bytes().to_vec();
-            bytes.extend(state.encode());
-            bytes
+            bytes.extend(state.encode().map_err(unwritten)?);
+            Ok(bytes)
         })
     }
 

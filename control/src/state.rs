@@ -7,20 +7,24 @@
 mod apply;
 mod command;
 mod digest;
+mod format;
 mod model;
 mod rollout;
 mod validate;
 
 pub use apply::Origin;
-pub use command::{Answer, By, Command, Condition, Done, Op, Refusal, Txn};
+pub(crate) use apply::{Trial, guard, is_configuration, takes_traffic};
+pub use command::{Answer, Basis, By, Command, Condition, Done, Op, Refusal, Txn};
 pub use digest::Digest;
+pub(crate) use format::to_bytes;
+pub use format::{DecodeError, EncodeError};
 pub use model::{
     Backend, BackendState, Certificate, Change, Entry, Key, KeyError, Lease, Lock, NAME_BYTES_MAX, Object, Revision,
     Role, TEXT_BYTES_MAX, Text, Token, is_name,
 };
 pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
 pub use validate::fleet_config;
-pub(crate) use validate::{CONTROL_PLANE, from_objects, object as check_object};
+pub(crate) use validate::{CONTROL_PLANE, configuration as check_configuration, from_objects, object as check_object};
 
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
@@ -40,8 +44,12 @@ pub const LEASES_MAX: usize = 100_000;
 const REQUESTS_MAX: usize = 10_000;
 /// Rollouts that are remembered.
 const ROLLOUTS_MAX: usize = 20;
-/// Format of [`State::encode`].
-const FORMAT: u8 = 1;
+/// The rules of [`State::apply`] that this build knows, see [`State::rules`]. Whoever changes what a command does, whom it is
+/// refused to, or what a limit is, adds a number here, and leaves what the numbers before it do as it was.
+///
+/// * 0: what commands were before rules had numbers: apply reads YAML, by the checks of its own build.
+/// * 1: apply judges nothing that a later build may judge otherwise; whoever proposes has judged, see [`Command::Judged`].
+pub const RULES: u32 = 1;
 
 /// The state after some commands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,6 +85,12 @@ pub struct State {
     pub next_id: u64,
     /// Parts of a backup that is being restored.
     restore: Vec<Arc<Vec<u8>>>,
+    /// The rules by which commands are applied: all members know them. Raised by [`Command::Rules`], never lowered.
+    pub rules: u32,
+    /// The revision that changed an object other than a backend last.
+    pub configured: u64,
+    /// The revision by which a backend took less traffic last, or none any more.
+    pub lost: u64,
 }
 
 impl Default for State {
@@ -98,44 +112,14 @@ impl Default for State {
             rollouts: Map::new_sync(),
             next_id: 1,
             restore: Vec::new(),
+            rules: 0,
+            configured: 0,
+            lost: 0,
         }
     }
-}
-
-/// Why bytes are no state.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// Another format.
-    #[error("the state has format {0}, this version reads {FORMAT}: use a newer version")]
-    Format(u8),
-    /// Damaged.
-    #[error("the state cannot be read: {0}")]
-    Damaged(String),
 }
 
 impl State {
-    /// For snapshots and backups.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        // Writing to memory does not fail.
-        postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
-    }
-
-    /// The reverse of [`State::encode`].
-    ///
-    /// # Errors
-    /// The bytes are another format's, or damaged.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        match bytes.split_first() {
-            Some((&FORMAT, rest)) => {
-                postcard::from_bytes(rest).map_err(|error| DecodeError::Damaged(error.to_string()))
-            }
-            Some((&format, _)) => Err(DecodeError::Format(format)),
-            None => Err(DecodeError::Damaged("it is empty".into())),
-        }
-    }
-
     /// The object under a key.
     #[must_use]
     pub fn object(&self, key: &Key) -> Option<&Object> {

@@ -120,7 +120,7 @@ fn the_log_of_version_1_is_read_and_means_the_same() {
     for command in read {
         let _ = replayed.apply(Origin { leader: 1 }, command);
     }
-    let kept = State::decode(&fixture("state", || state().encode())).unwrap();
+    let kept = State::decode(&fixture("state", || state().encode().unwrap())).unwrap();
     assert_eq!(replayed.objects, kept.objects);
     assert_eq!((replayed.revision, replayed.digest, replayed.next_id), (kept.revision, kept.digest, kept.next_id));
     assert_eq!(replayed.history, kept.history);

@@ -274,21 +274,12 @@ pub(super) async fn transact(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Re
 pub(super) async fn check(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     let (txn, _) = txn(ask, body)?;
     fresh(api, ask).await?;
-    let mut state = (*api.plane.state()).clone();
-    let before = state.revision;
-    let done = state.apply(crate::state::Origin { leader: 0 }, Command::Txn(txn)).map_err(Problem::from)?;
-    let changes: Vec<Value> = match state.history.get(&done.revision).filter(|_| done.revision > before) {
-        Some(revision) => revision
-            .changes
-            .iter()
-            .map(|change| {
-                let redacted =
-                    |object: &Option<std::sync::Arc<Object>>| object.as_ref().map(|object| object.redacted());
-                value!({ "key": change.key, "before": redacted(&change.before), "after": redacted(&change.after) })
-            })
-            .collect(),
-        None => Vec::new(),
-    };
+    let changes = api.plane.check(&Command::Txn(txn)).await?;
+    let redacted = |object: &Option<std::sync::Arc<Object>>| object.as_ref().map(|object| object.redacted());
+    let changes: Vec<Value> = changes
+        .iter()
+        .map(|change| value!({ "key": change.key, "before": redacted(&change.before), "after": redacted(&change.after) }))
+        .collect();
     Ok(placed(api, json(&value!({ "valid": true, "changes": changes }))))
 }
 

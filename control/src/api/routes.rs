@@ -206,7 +206,8 @@ async fn topology(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             }
         }
     };
-    let text = serde_json::to_string(&Snapshot::of(&state)).unwrap_or_default();
+    let text =
+        serde_json::to_string(&Snapshot::of(&state)).map_err(|error| problem(500, "internal", error.to_string()))?;
     let mut response = full(StatusCode::OK, "application/json", text);
     if let Ok(tag) = header::HeaderValue::from_str(&format!("\"{}.{}\"", state.epoch, state.revision)) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -499,11 +500,11 @@ async fn change_member(api: &Api, ask: &Ask<'_>, change: MemberChange) -> Result
 }
 
 /// A backup: the state as snapshots have it, with BLAKE3 behind it.
-pub(crate) fn backup_bytes(state: &State) -> Vec<u8> {
-    let mut bytes = state.encode();
+pub(crate) fn backup_bytes(state: &State) -> Result<Vec<u8>, crate::state::EncodeError> {
+    let mut bytes = state.encode()?;
     let digest = blake3::hash(&bytes);
     bytes.extend_from_slice(digest.as_bytes());
-    bytes
+    Ok(bytes)
 }
 
 async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
@@ -512,7 +513,8 @@ async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     fresh(api, ask).await?;
     let state = api.plane.state();
     let bytes = tokio::task::spawn_blocking(move || backup_bytes(&state)).await;
-    let bytes = bytes.map_err(|_| problem(500, "internal", "the backup could not be made"))?;
+    let failed = |why: String| problem(500, "internal", format!("the backup could not be made: {why}"));
+    let bytes = bytes.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     Ok(placed(api, full(StatusCode::OK, "application/octet-stream", bytes)))
 }
 

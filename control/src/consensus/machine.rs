@@ -154,14 +154,14 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let state = state.ok_or_else(|| io::Error::other("the snapshot was built before"))?;
         let head = record::encode(0, &self.head).map_err(io::Error::other)?;
         let content = self.store.off_runtime(move || {
-            let state = state();
+            let state = state().map_err(io::Error::other)?;
             let mut content = Vec::with_capacity(4 + head.len() + state.len());
             content.put_u32_le(u32::try_from(head.len()).unwrap_or(u32::MAX));
             content.extend_from_slice(&head);
             content.extend_from_slice(&state);
-            Bytes::from(content)
+            Ok::<_, io::Error>(Bytes::from(content))
         });
-        let content = content.await?;
+        let content = content.await??;
         let meta = convert::meta(&self.meta);
         self.store.save_snapshot(meta, content.clone()).await.map_err(|error| failed(&error))?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: content })

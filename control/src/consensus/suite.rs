@@ -21,7 +21,7 @@ impl Machine for Counter {
 
     fn freeze(&self) -> Frozen {
         let count = self.0;
-        Box::new(move || count.to_le_bytes().to_vec())
+        Box::new(move || Ok(count.to_le_bytes().to_vec()))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {

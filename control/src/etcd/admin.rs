@@ -3,7 +3,8 @@
 use super::mirror::Mirror;
 use super::proto::{Against, Compare, KeyValue, Op, PutRequest, RequestOp, TxnRequest, TxnResponse};
 use super::{CallError, EtcdError, Store, code, failed};
-use crate::state::{By, Command, Done, Key, Object, Op as Change, Origin, Refusal, State, Text, Txn};
+use crate::judge;
+use crate::state::{By, Command, Done, Key, Object, Op as Change, RULES, Refusal, State, Text, Txn};
 use crate::view::View;
 use bytes::Bytes;
 use ringway_config::model::MemberUrl;
@@ -29,9 +30,10 @@ impl Shown {
         let document = put((key, &Object::Document(Text { text: text.to_owned() })));
         let run = |state: &mut State, ops: Vec<Change>, force| {
             let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops, force };
-            state.apply(Origin { leader: 0 }, Command::Txn(txn))
+            judge::run(state, Command::Txn(txn))
         };
         let mut state = State::default();
+        state.rules = RULES;
         match run(&mut state, here.clone(), true) {
             Ok(_) => run(&mut state, vec![document], force),
             // What stands here is wrong as a whole, which members would never have let in: this may be what mends it.

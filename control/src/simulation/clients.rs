@@ -282,7 +282,12 @@ impl Record {
         }
         let mut places: BTreeMap<u64, u64> = BTreeMap::new();
         for (_, command) in commands {
-            let Ok(Command::Txn(txn)) = postcard::from_bytes(command) else { continue };
+            let command = match postcard::from_bytes(command) {
+                Ok(Command::Judged { command, .. }) => *command,
+                Ok(command) => command,
+                Err(_) => continue,
+            };
+            let Command::Txn(txn) = command else { continue };
             for op in &txn.ops {
                 if let Op::Put { object, .. } = op
                     && let Some(value) = value(object)

@@ -489,7 +489,7 @@ impl Cluster {
         let mut states = members.iter().map(|life| {
             let published = life.plane.published();
             let published = published.borrow().clone();
-            (life.id, published.index, published.state.encode())
+            (life.id, published.index, published.state.encode().unwrap())
         });
         let Some((first, index, state)) = states.next() else { return };
         for (id, other_index, other) in states {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::consensus::{At, Role, Status};
+use crate::replica::decode_answer;
 use crate::store::Store;
 use crate::store::record::{self, LogId, Vote};
 use crate::transport::{AppendAnswer, Call, Rpc, SnapshotAnswer, VoteAnswer};
@@ -117,9 +118,15 @@ impl World {
         }
     }
 
-    /// The command of every entry that somebody has applied.
+    /// The command of every entry that somebody has applied, but of those that were to be judged again.
     pub(super) fn commands(&self) -> Vec<(u64, Bytes)> {
-        self.lock().applied.iter().map(|(index, applied)| (*index, applied.command.clone())).collect()
+        let again = |applied: &Applied| match decode_answer(&applied.answer) {
+            Err(refusal) => matches!(refusal.code.as_str(), "moved" | "unjudged"),
+            Ok(_) => false,
+        };
+        let seen = self.lock();
+        let decided = seen.applied.iter().filter(|(_, applied)| !again(applied));
+        decided.map(|(index, applied)| (*index, applied.command.clone())).collect()
     }
 
     /// A member goes on from a snapshot: the state that others had at its end.

@@ -1,12 +1,14 @@
 //! Commands, applied.
 
-use super::command::{Answer, By, Command, Done, Op, Refusal, Txn};
+use super::command::{Answer, Basis, By, Command, Done, Op, Refusal, Txn};
+use super::format::{DecodeError, FORMAT_1};
 use super::model::{Change, Entry, Key, Lease, Lock, Object, Revision, Token, is_name};
 use super::rollout::{Phase, Policy, Rollout};
 use super::{
     Digest, HISTORY_BYTES_MAX, HISTORY_MAX, LEASES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, REQUESTS_MAX, ROLLOUTS_MAX,
-    State, validate,
+    RULES, State, to_bytes, validate,
 };
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,6 +17,31 @@ use std::sync::Arc;
 pub struct Origin {
     /// The member whose term it belongs to.
     pub leader: u64,
+}
+
+/// Who has judged what a command would make of the objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judge {
+    /// Nobody yet: this build, as it applies it. Under rules 0 only.
+    Build,
+    /// Its proposer.
+    Proposer,
+}
+
+/// What a command would make of a state.
+#[derive(Debug)]
+pub(crate) enum Trial {
+    /// It has been asked before, and is answered as it was.
+    Known,
+    /// These changes.
+    Change {
+        /// With them.
+        after: Box<State>,
+        /// Checked for what a state can check.
+        changes: Vec<Change>,
+        /// The guards against accidents are off.
+        force: bool,
+    },
 }
 
 /// Largest share of a service's weight that one transaction may take away, in percent, unless forced.
@@ -51,17 +78,36 @@ impl State {
                 self.epoch = 1;
                 Ok(self.done(0, 0))
             }
-            Command::Txn(txn) => self.txn(txn),
-            Command::Rollback { by, to } => {
-                let ops = self.undo(to)?;
-                let note = match by.note.is_empty() {
-                    true => format!("rollback to {to}"),
-                    false => format!("rollback to {to}: {}", by.note),
-                };
-                // What was good once may be taken back in one step: that is what a rollback is for.
-                let by = By { note, ..by };
-                self.txn(Txn { by, request: None, conditions: Vec::new(), ops, force: true })
+            Command::Found { cluster, epoch, rules } => {
+                let named = self.run(origin, Command::Init { cluster })?;
+                self.agree_on(rules)?;
+                self.epoch = epoch;
+                Ok(named)
             }
+            Command::Rules { version } => {
+                self.agree_on(version)?;
+                Ok(self.done(0, 0))
+            }
+            Command::Txn(_) | Command::Rollback { .. } | Command::RolloutStart { .. } if self.rules > 0 => {
+                Err(Refusal::new("unjudged", "the members have agreed on other rules meanwhile: ask again"))
+            }
+            Command::Txn(txn) => self.txn(txn, Judge::Build, None),
+            Command::Rollback { by, to } => {
+                let txn = self.back(by, to)?;
+                self.txn(txn, Judge::Build, None)
+            }
+            Command::Judged { .. } if self.rules == 0 => Err(Refusal::new("unjudged", "the members know no rules yet")),
+            Command::Judged { basis, command } => match *command {
+                Command::Txn(txn) => self.txn(txn, Judge::Proposer, Some(basis)),
+                Command::Rollback { by, to } => {
+                    let txn = self.back(by, to)?;
+                    self.txn(txn, Judge::Proposer, Some(basis))
+                }
+                Command::RolloutStart { txn, policy, participants } => {
+                    self.start_rollout(txn, policy, participants, Some(basis))
+                }
+                _ => Err(Refusal::new("unjudged", "this is nothing to be judged")),
+            },
             Command::LeaseGrant { owner, ttl_ms } => {
                 let id = self.grant(owner, ttl_ms)?;
                 Ok(self.done(id, 0))
@@ -102,7 +148,7 @@ impl State {
                 }
                 Ok(self.done(0, 0))
             }
-            Command::RolloutStart { txn, policy, participants } => self.start_rollout(txn, policy, participants),
+            Command::RolloutStart { txn, policy, participants } => self.start_rollout(txn, policy, participants, None),
             Command::RolloutVotes { id, votes } => {
                 let mut rollout = self.running(id)?;
                 rollout.vote(votes)?;
@@ -147,18 +193,77 @@ impl State {
         id
     }
 
-    fn txn(&mut self, txn: Txn) -> Answer {
-        let remembered = remembered(&txn);
+    /// All members know these rules.
+    fn agree_on(&mut self, rules: u32) -> Result<(), Refusal> {
+        if rules <= self.rules {
+            return Err(Refusal::new("known", format!("the members have agreed on rules {} already", self.rules)));
+        }
+        if rules > RULES {
+            // `replica.rs` stops before it comes to this: to go on by other rules would be to go another way.
+            return Err(Refusal::new("unknown_rules", format!("rules {rules} are not known to this version")));
+        }
+        self.rules = rules;
+        // What was judged before is judged again.
+        (self.configured, self.lost) = (self.revision, self.revision);
+        Ok(())
+    }
+
+    /// The transaction that makes objects as they were at a revision.
+    fn back(&self, by: By, to: u64) -> Result<Txn, Refusal> {
+        let ops = self.undo(to)?;
+        let note = match by.note.is_empty() {
+            true => format!("rollback to {to}"),
+            false => format!("rollback to {to}: {}", by.note),
+        };
+        // What was good once may be taken back in one step: that is what a rollback is for.
+        let by = By { note, ..by };
+        Ok(Txn { by, request: None, conditions: Vec::new(), ops, force: true })
+    }
+
+    /// What a command that is to be judged would do, as far as a state can tell; `None`: it needs no judgement.
+    ///
+    /// # Errors
+    /// Why it does not hold, whatever the judgement.
+    pub(crate) fn trial(&self, command: &Command) -> Result<Option<Trial>, Refusal> {
+        let txn = match command {
+            Command::Txn(txn) | Command::RolloutStart { txn, .. } => Cow::Borrowed(txn),
+            Command::Rollback { by, to } => Cow::Owned(self.back(by.clone(), *to)?),
+            Command::RolloutCommit { id, .. } => {
+                let txn = self.running(*id)?.txn;
+                Cow::Owned(Txn { request: None, conditions: Vec::new(), ..txn })
+            }
+            _ => return Ok(None),
+        };
+        if self.answered(remembered(&txn)?.as_deref())?.is_some() {
+            return Ok(Some(Trial::Known));
+        }
+        let mut after = Box::new(self.clone());
+        let changes = after.change(&txn, Judge::Proposer)?;
+        Ok(Some(Trial::Change { after, changes, force: txn.force }))
+    }
+
+    fn stands_on(&self, basis: Option<Basis>) -> Result<(), Refusal> {
+        let Some(basis) = basis else { return Ok(()) };
+        let same = |at: Option<u64>, now: u64| at.is_none_or(|at| at == now);
+        if basis.epoch == self.epoch && same(basis.configured, self.configured) && same(basis.lost, self.lost) {
+            return Ok(());
+        }
+        Err(Refusal::new("moved", "what it was judged by has changed meanwhile: ask again"))
+    }
+
+    fn txn(&mut self, txn: Txn, judge: Judge, basis: Option<Basis>) -> Answer {
+        let remembered = remembered(&txn)?;
         if let Some(known) = self.answered(remembered.as_deref())? {
             return Ok(known);
         }
+        self.stands_on(basis)?;
         if let (Some(rollout), true) = (self.rollout(), txn.ops.iter().any(|op| is_configuration(op.key()))) {
             return Err(Refusal::new(
                 "rollout_active",
                 format!("rollout {} is under way: wait for its end, or abort it", rollout.id),
             ));
         }
-        let changes = self.change(&txn)?;
+        let changes = self.change(&txn, judge)?;
         let done = self.record(txn.by, changes);
         if let Some(request) = remembered {
             self.remember(request, &done);
@@ -187,7 +292,7 @@ impl State {
     }
 
     /// What a transaction changes, checked and done; the revision is the caller's.
-    fn change(&mut self, txn: &Txn) -> Result<Vec<Change>, Refusal> {
+    fn change(&mut self, txn: &Txn, judge: Judge) -> Result<Vec<Change>, Refusal> {
         if txn.by.note.len() > NOTE_BYTES_MAX || txn.by.author.len() > NOTE_BYTES_MAX {
             return Err(Refusal::new("too_large", format!("a note has at most {NOTE_BYTES_MAX} bytes")));
         }
@@ -209,7 +314,7 @@ impl State {
         let next = self.revision + 1;
         let mut touched = BTreeSet::new();
         for op in &txn.ops {
-            self.one(op, next)?;
+            self.one(op, next, judge)?;
             touched.insert(op.key().clone());
         }
         let changes: Vec<Change> = touched
@@ -226,22 +331,33 @@ impl State {
                 format!("the fleet's objects would exceed {OBJECTS_MAX}, or {} MiB", OBJECTS_BYTES_MAX >> 20),
             ));
         }
-        if changes.iter().any(|change| is_configuration(&change.key)) {
-            validate::configuration(self)?;
-        }
-        if !txn.force {
-            guard(&before, self, &changes)?;
+        if judge == Judge::Build {
+            if changes.iter().any(|change| is_configuration(&change.key)) {
+                validate::configuration(self)?;
+            }
+            if !txn.force {
+                guard(&before, self, &changes)?;
+            }
         }
         Ok(changes)
     }
 
-    fn one(&mut self, op: &Op, revision: u64) -> Result<(), Refusal> {
+    /// What any build can say of one object: how large it is, and whether what it hangs on is there.
+    fn admits(&self, key: &Key, object: &Object, judge: Judge) -> Result<(), Refusal> {
+        if judge == Judge::Build {
+            return validate::object(self, key, object);
+        }
+        validate::size(key, object)?;
+        validate::lease(self, key, object)
+    }
+
+    fn one(&mut self, op: &Op, revision: u64, judge: Judge) -> Result<(), Refusal> {
         match op {
             Op::Put { key, object } => {
                 if !object.fits(key) {
                     return Err(Refusal::new("wrong_kind", format!("{key} is the name of another kind of object")));
                 }
-                validate::object(self, key, object)?;
+                self.admits(key, object, judge)?;
                 self.put(key, Arc::new(object.clone()), revision);
             }
             Op::Delete { key } => {
@@ -258,7 +374,7 @@ impl State {
                 backend.weight = weight.unwrap_or(backend.weight);
                 backend.state = state.unwrap_or(backend.state);
                 let object = Object::Backend(backend);
-                validate::object(self, key, &object)?;
+                self.admits(key, &object, judge)?;
                 self.put(key, Arc::new(object), revision);
             }
         }
@@ -292,6 +408,7 @@ impl State {
         let changed = changes.len();
         if changed > 0 {
             self.revision += 1;
+            self.note(&changes);
             let revision = Revision { at_ms: by.at_ms, author: by.author, note: by.note, changes };
             self.history_bytes += revision.weight();
             self.history.insert_mut(self.revision, revision);
@@ -306,6 +423,21 @@ impl State {
             }
         }
         self.done(0, changed)
+    }
+
+    /// Judgements that stand on what has changed hold no more.
+    fn note(&mut self, changes: &[Change]) {
+        // Members of the build before this one keep no such notes, and snapshots of then have no place for them.
+        if self.rules == 0 {
+            return;
+        }
+        let takes = |object: &Option<Arc<Object>>| object.as_deref().map_or(0, takes_traffic);
+        if changes.iter().any(|change| is_configuration(&change.key)) {
+            self.configured = self.revision;
+        }
+        if changes.iter().any(|change| takes(&change.before) > takes(&change.after)) {
+            self.lost = self.revision;
+        }
     }
 
     fn remember(&mut self, request: String, done: &Done) {
@@ -393,11 +525,12 @@ impl State {
         }
     }
 
-    fn start_rollout(&mut self, txn: Txn, policy: Policy, participants: Vec<String>) -> Answer {
-        let remembered = remembered(&txn);
+    fn start_rollout(&mut self, txn: Txn, policy: Policy, participants: Vec<String>, basis: Option<Basis>) -> Answer {
+        let remembered = remembered(&txn)?;
         if let Some(known) = self.answered(remembered.as_deref())? {
             return Ok(known);
         }
+        self.stands_on(basis)?;
         if let Some(rollout) = self.rollout() {
             return Err(Refusal::new("rollout_active", format!("rollout {} is under way", rollout.id)));
         }
@@ -409,7 +542,8 @@ impl State {
             return Err(Refusal::new("bad_policy", "the quorum is 1 to 100 percent"));
         }
         // Tried on a copy: what is wrong is refused before any proxy hears of it.
-        let changes = self.clone().change(&txn)?;
+        let judge = if basis.is_some() { Judge::Proposer } else { Judge::Build };
+        let changes = self.clone().change(&txn, judge)?;
         if changes.is_empty() {
             return Ok(self.done(0, 0));
         }
@@ -436,7 +570,9 @@ impl State {
         txn.conditions.clear();
         txn.by.at_ms = at_ms;
         let mut next = self.clone();
-        let changes = match next.change(&txn) {
+        // Under rules, the leader has judged it once more before it proposed the commit.
+        let judge = if self.rules == 0 { Judge::Build } else { Judge::Proposer };
+        let changes = match next.change(&txn, judge) {
             Ok(changes) => changes,
             Err(refusal) => {
                 // What has changed since leaves no room for it: it ends here, or the leader would ask for ever.
@@ -478,7 +614,12 @@ impl State {
                 "the parts do not make up the backup that was announced: send it again",
             ));
         }
-        let old = Self::decode(&bytes).map_err(|error| Refusal::new("damaged", error.to_string()))?;
+        let old = match bytes.first() {
+            // Members of the build before rules cannot read it: nobody may.
+            Some(&format) if self.rules == 0 && format != FORMAT_1 => Err(DecodeError::Format(format)),
+            _ => Self::decode(&bytes),
+        };
+        let old = old.map_err(|error| Refusal::new("damaged", error.to_string()))?;
         let mut changes = Vec::new();
         let keys: BTreeSet<&Key> = self.objects.keys().chain(old.objects.keys()).collect();
         for key in keys {
@@ -509,6 +650,9 @@ impl State {
         // Ids that were given out after the backup are known to nobody here, but to their holders: none comes twice.
         self.next_id = self.next_id.max(old.next_id).saturating_add(RESTORE_ID_GAP);
         self.epoch = self.epoch.max(old.epoch) + 1;
+        if self.rules > 0 {
+            (self.configured, self.lost) = (self.revision, self.revision);
+        }
         let note = format!("restored revision {} of cluster {:?}. {}", old.revision, old.cluster, by.note);
         // Even if nothing differs: it is a new epoch.
         let done = self.record(By { note, ..by }, changes);
@@ -534,27 +678,25 @@ impl State {
     }
 }
 
-impl Command {
-    /// Whether it changes what the checks of a configuration look at.
-    pub(crate) fn is_configuration(&self) -> bool {
-        match self {
-            Self::Txn(txn) | Self::RolloutStart { txn, .. } => txn.ops.iter().any(|op| is_configuration(op.key())),
-            _ => false,
-        }
+/// The weight with which an object takes traffic; 0: it takes none, or is nothing that could.
+pub(crate) fn takes_traffic(object: &Object) -> u32 {
+    match object {
+        Object::Backend(backend) if backend.state == super::BackendState::Ready => backend.weight,
+        _ => 0,
     }
 }
 
 /// Whether a change of it is shown to proxies before it holds, when it is rolled out.
-fn is_configuration(key: &Key) -> bool {
+pub(crate) fn is_configuration(key: &Key) -> bool {
     !matches!(key, Key::Backend { .. })
 }
 
 /// Under what a named request's answer is kept: its name, and a hash of what was asked, by whom.
-fn remembered(txn: &Txn) -> Option<String> {
-    let request = txn.request.as_ref()?;
-    // Writing to memory does not fail.
-    let asked = postcard::to_allocvec(&(&txn.by.author, &txn.conditions, &txn.ops, txn.force)).unwrap_or_default();
-    Some(format!("{request}\0{}", blake3::hash(&asked).to_hex()))
+fn remembered(txn: &Txn) -> Result<Option<String>, Refusal> {
+    let Some(request) = &txn.request else { return Ok(None) };
+    let asked = to_bytes(&(&txn.by.author, &txn.conditions, &txn.ops, txn.force))
+        .map_err(|error| Refusal::new("internal", error.to_string()))?;
+    Ok(Some(format!("{request}\0{}", blake3::hash(&asked).to_hex())))
 }
 
 fn named(what: &str, name: &str) -> Result<(), Refusal> {
@@ -568,11 +710,8 @@ fn named(what: &str, name: &str) -> Result<(), Refusal> {
 }
 
 /// Accidents that have taken fleets down: one transaction that empties a service or takes most of it away.
-fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusal> {
-    let takes = |object: &Option<Arc<Object>>| {
-        matches!(object.as_deref(), Some(Object::Backend(backend))
-            if backend.state == super::BackendState::Ready && backend.weight > 0)
-    };
+pub(crate) fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusal> {
+    let takes = |object: &Option<Arc<Object>>| object.as_deref().is_some_and(|object| takes_traffic(object) > 0);
     // Only what takes traffic now and will not can be a loss: registering thousands looks at none of the others.
     let services: BTreeSet<&str> = changes
         .iter()
@@ -584,7 +723,7 @@ fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusa
         .collect();
     for service in services {
         // Registered ones alone first, because they are at hand; what a document says takes reading it.
-        let registered = loss(service, &takes_traffic(before, service), &takes_traffic(after, service));
+        let registered = loss(service, &registered(before, service), &registered(after, service));
         if registered.is_err() {
             loss(service, &with_documents(before, service), &with_documents(after, service))?;
         }
@@ -595,7 +734,7 @@ fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusa
 /// Backends that take traffic, with their weights.
 type Weights = BTreeMap<String, u64>;
 
-fn takes_traffic(state: &State, service: &str) -> Weights {
+fn registered(state: &State, service: &str) -> Weights {
     let takes = |backend: &super::Backend| backend.state == super::BackendState::Ready && backend.weight > 0;
     let list = state.backends(service).filter(|(_, _, backend)| takes(backend));
     list.map(|(id, _, backend)| (id.to_owned(), u64::from(backend.weight))).collect()
@@ -603,7 +742,7 @@ fn takes_traffic(state: &State, service: &str) -> Weights {
 
 fn with_documents(state: &State, service: &str) -> Weights {
     let fleet = validate::fleet_config(state, |_| Default::default());
-    let Ok(loaded) = ringway_config::check_fleet(&fleet) else { return takes_traffic(state, service) };
+    let Ok(loaded) = ringway_config::check_fleet(&fleet) else { return registered(state, service) };
     match loaded.config.services.iter().find(|known| known.name == service) {
         Some(known) => known
             .backends
@@ -612,7 +751,7 @@ fn with_documents(state: &State, service: &str) -> Weights {
             .map(|backend| (backend.id.clone(), u64::from(backend.weight)))
             .collect(),
         // The proxies' own files have it: what else is in it is not known here.
-        None => takes_traffic(state, service),
+        None => registered(state, service),
     }
 }
 

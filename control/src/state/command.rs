@@ -148,6 +148,39 @@ pub enum Command {
         /// Proxies that stand behind it, for the history.
         note: String,
     },
+    /// The first entry of a cluster whose first member knows rules: names it, and sets them. What [`Command::Init`] was.
+    Found {
+        /// Never changes, but by a restore into an empty cluster.
+        cluster: String,
+        /// Where its epochs begin.
+        epoch: u64,
+        /// See [`super::RULES`].
+        rules: u32,
+    },
+    /// All members know these rules: they hold from here. From rules 0.
+    Rules {
+        /// See [`super::RULES`].
+        version: u32,
+    },
+    /// [`Command::Txn`], [`Command::Rollback`] or [`Command::RolloutStart`], judged by whoever proposes it: the checks of
+    /// configurations and the guards against accidents differ from build to build, what is applied must not. From rules 1.
+    Judged {
+        /// What it was judged by.
+        basis: Basis,
+        /// What is proposed.
+        command: Box<Self>,
+    },
+}
+
+/// What a judgement stands on. If something else is so when the command is applied, it is refused as `moved`, and judged again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Basis {
+    /// The epoch.
+    pub epoch: u64,
+    /// [`super::State::configured`], where it was read.
+    pub configured: Option<u64>,
+    /// [`super::State::lost`], where it mattered who takes traffic.
+    pub lost: Option<u64>,
 }
 
 /// Who asks, when, why.

@@ -1,4 +1,4 @@
-//! The same checks that a proxy's file gets, before anything is proposed and again when it is applied.
+//! The same checks that a proxy's file gets, before anything is proposed (`judge.rs`); under rules 0, again when it is applied.
 
 use super::command::Refusal;
 use super::model::{Backend, Key, Object, TEXT_BYTES_MAX};
@@ -15,17 +15,10 @@ const FINDINGS_MAX: usize = 20;
 
 /// One object by itself.
 pub(crate) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Refusal> {
+    size(key, object)?;
     match object {
-        Object::Document(text) | Object::Service(text) => {
-            if text.text.len() > TEXT_BYTES_MAX {
-                return Err(Refusal::new("too_large", format!("{key} has more than {} KiB", TEXT_BYTES_MAX >> 10)));
-            }
-            Ok(())
-        }
+        Object::Document(_) | Object::Service(_) => Ok(()),
         Object::Certificate(pair) => {
-            if pair.certificate.len() + pair.key.len() > TEXT_BYTES_MAX {
-                return Err(Refusal::new("too_large", format!("{key} has more than {} KiB", TEXT_BYTES_MAX >> 10)));
-            }
             let pem = |text: &str, what: &str| text.contains("-----BEGIN ") && text.contains(what);
             if !pem(&pair.certificate, "CERTIFICATE-----") || !pem(&pair.key, "PRIVATE KEY-----") {
                 return Err(Refusal::new(
@@ -35,11 +28,36 @@ pub(crate) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Re
             }
             Ok(())
         }
-        Object::Backend(backend) => self::backend(state, key, backend),
+        Object::Backend(backend) => {
+            self::backend(key, backend)?;
+            lease(state, key, object)
+        }
     }
 }
 
-fn backend(state: &State, key: &Key, backend: &Backend) -> Result<(), Refusal> {
+/// No text may be larger than what members and proxies have room for.
+pub(super) fn size(key: &Key, object: &Object) -> Result<(), Refusal> {
+    let bytes = match object {
+        Object::Document(text) | Object::Service(text) => text.text.len(),
+        Object::Certificate(pair) => pair.certificate.len() + pair.key.len(),
+        Object::Backend(_) => 0,
+    };
+    if bytes > TEXT_BYTES_MAX {
+        return Err(Refusal::new("too_large", format!("{key} has more than {} KiB", TEXT_BYTES_MAX >> 10)));
+    }
+    Ok(())
+}
+
+/// The lease that a backend hangs on is there.
+pub(super) fn lease(state: &State, key: &Key, object: &Object) -> Result<(), Refusal> {
+    let Object::Backend(backend) = object else { return Ok(()) };
+    match backend.lease.filter(|lease| !state.leases.contains_key(lease)) {
+        Some(lease) => Err(Refusal::new("not_found", format!("{key}: there is no lease {lease}: it may have expired"))),
+        None => Ok(()),
+    }
+}
+
+fn backend(key: &Key, backend: &Backend) -> Result<(), Refusal> {
     if backend.address.parse::<SocketAddr>().is_err() {
         return Err(Refusal::new(
             "bad_address",
@@ -56,14 +74,11 @@ fn backend(state: &State, key: &Key, backend: &Backend) -> Result<(), Refusal> {
     if !good(&backend.zone) || !good(&backend.source) {
         return Err(Refusal::new("bad_name", format!("{key}: a zone has 1 to 128 letters, digits and `._:-`")));
     }
-    if let Some(lease) = backend.lease.filter(|lease| !state.leases.contains_key(lease)) {
-        return Err(Refusal::new("not_found", format!("{key}: there is no lease {lease}: it may have expired")));
-    }
     Ok(())
 }
 
 /// Everything together.
-pub(super) fn configuration(state: &State) -> Result<(), Refusal> {
+pub(crate) fn configuration(state: &State) -> Result<(), Refusal> {
     // Where a proxy will have a certificate's files is its own business: any path stands for it.
     let fleet = fleet_config(state, |name| {
         (PathBuf::from(format!("{name}.certificate")), PathBuf::from(format!("{name}.key")))

@@ -41,7 +41,7 @@ async fn client(members: Members, stop: Arc<AtomicBool>, certain: Arc<AtomicU64>
             Err(ProposeError::Unknown | ProposeError::Stopped) => {
                 unknown.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error @ ProposeError::TooLarge { .. }) => panic!("{error}"),
+            Err(error @ (ProposeError::TooLarge { .. } | ProposeError::Empty)) => panic!("{error}"),
         }
     }
 }

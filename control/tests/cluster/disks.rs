@@ -84,7 +84,7 @@ impl Machine for Old {
     }
 
     fn freeze(&self) -> ringway_control::consensus::Frozen {
-        Box::new(Vec::new)
+        Box::new(|| Ok(Vec::new()))
     }
 
     fn restore(&mut self, _: &[u8]) -> Result<(), ringway_control::consensus::RestoreError> {

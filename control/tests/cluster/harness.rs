@@ -76,7 +76,7 @@ impl Machine for Registers {
 
     fn freeze(&self) -> Frozen {
         let registers = self.all();
-        Box::new(move || postcard::to_stdvec(&registers).unwrap())
+        Box::new(move || Ok(postcard::to_stdvec(&registers).unwrap()))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {

@@ -1,0 +1,212 @@
+//! What is judged before it is proposed: whether a configuration is valid, whether an object is what its kind should be,
+//! whether a change is an accident. Pure.
+//!
+//! Builds differ in what they refuse, and members may run two of them. So the member that is asked judges, and what it puts
+//! into the log is data: every member applies it alike, whatever it would have said itself. A judgement says what it stands
+//! on ([`Basis`]); if that has changed by the time the command is applied, it is judged again.
+
+use crate::state::{
+    Answer, Basis, Command, Origin, Refusal, State, Trial, check_configuration, check_object, guard, is_configuration,
+    takes_traffic,
+};
+
+/// Judges a command; `None`: it is none that needs it. A simulation has members that differ in this.
+pub(crate) type Judge = fn(&State, &Command) -> Result<Option<Basis>, Refusal>;
+
+/// This build's judgement.
+///
+/// # Errors
+/// Why the command is not to be proposed. Of a state that is not the latest, it may be out of date.
+pub(crate) fn judge(state: &State, command: &Command) -> Result<Option<Basis>, Refusal> {
+    let mut basis = Basis { epoch: state.epoch, configured: None, lost: None };
+    let (after, changes, force) = match state.trial(command)? {
+        None => return Ok(None),
+        Some(Trial::Known) => return Ok(Some(basis)),
+        Some(Trial::Change { after, changes, force }) => (after, changes, force),
+    };
+    for change in &changes {
+        if let Some(object) = &change.after {
+            check_object(&after, &change.key, object)?;
+        }
+    }
+    let configures = changes.iter().any(|change| is_configuration(&change.key));
+    if configures {
+        check_configuration(&after)?;
+        basis.configured = Some(state.configured);
+    }
+    let weight = |object: &Option<_>| object.as_deref().map_or(0, takes_traffic);
+    let takes_away = changes.iter().any(|change| weight(&change.before) > weight(&change.after));
+    if !force && (configures || takes_away) {
+        guard(state, &after, &changes)?;
+        (basis.configured, basis.lost) = (Some(state.configured), Some(state.lost));
+    }
+    Ok(Some(basis))
+}
+
+/// Judges a command and applies it, for who has no log.
+///
+/// # Errors
+/// Why it does not hold; the state is as it was.
+pub(crate) fn run(state: &mut State, command: Command) -> Answer {
+    let command = match judge(state, &command)? {
+        Some(basis) if state.rules > 0 => Command::Judged { basis, command: Box::new(command) },
+        _ => command,
+    };
+    state.apply(Origin { leader: 0 }, command)
+}
+
+/// Whether judging a command may take long: it reads texts.
+pub(crate) fn is_heavy(command: &Command) -> bool {
+    match command {
+        Command::Txn(txn) => {
+            !txn.ops.iter().all(|op| matches!(op, crate::state::Op::Put { key, .. } if !is_configuration(key)))
+        }
+        Command::Rollback { .. } | Command::RolloutStart { .. } | Command::RolloutCommit { .. } => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{By, Key, Object, Op, Phase, Policy, RULES, Text, Txn};
+
+    fn founded(rules: u32) -> State {
+        let mut state = State::default();
+        let first = match rules {
+            0 => Command::Init { cluster: "c".into() },
+            rules => Command::Found { cluster: "c".into(), epoch: 1, rules },
+        };
+        state.apply(Origin { leader: 1 }, first).unwrap();
+        state
+    }
+
+    fn txn(ops: Vec<Op>, request: Option<&str>) -> Txn {
+        let request = request.map(str::to_owned);
+        Txn { by: By::default(), request, conditions: Vec::new(), ops, force: false }
+    }
+
+    fn document(text: &str) -> Op {
+        let object = Object::Document(Text { text: text.into() });
+        Op::Put { key: Key::Document("main".into()), object }
+    }
+
+    fn backend(id: &str) -> Op {
+        let object = serde_json::from_str("{\"backend\":{\"address\":\"10.0.0.1:1\"}}").unwrap();
+        Op::Put { key: format!("backend/api/{id}").parse().unwrap(), object }
+    }
+
+    fn delete(key: &str) -> Op {
+        Op::Delete { key: key.parse().unwrap() }
+    }
+
+    fn judged(basis: Basis, command: Command) -> Command {
+        Command::Judged { basis, command: Box::new(command) }
+    }
+
+    /// What another build would have refused is applied as everywhere else.
+    #[test]
+    fn what_is_applied_is_data_under_rules_and_checked_without() {
+        let bad = || Command::Txn(txn(vec![document("services: 7\n")], None));
+        let mut state = founded(RULES);
+        assert_eq!(judge(&state, &bad()).unwrap_err().code, "invalid", "it is refused before it is in the log");
+        let basis = Basis { epoch: 1, configured: Some(state.configured), lost: None };
+        let done = state.apply(Origin { leader: 1 }, judged(basis, bad())).unwrap();
+        assert_eq!((done.revision, done.changed), (1, 1));
+        // Nor do guards, or what an address looks like, matter to who applies.
+        let odd = serde_json::from_str("{\"backend\":{\"address\":\"nowhere\",\"weight\":9999}}").unwrap();
+        let put = Op::Put { key: "backend/api/a".parse().unwrap(), object: odd };
+        let basis = Basis { epoch: 1, ..Basis::default() };
+        for ops in [vec![put], vec![delete("backend/api/a")]] {
+            state.apply(Origin { leader: 1 }, judged(basis, Command::Txn(txn(ops, None)))).unwrap();
+        }
+        let mut old = founded(0);
+        assert_eq!(old.apply(Origin { leader: 1 }, bad()).unwrap_err().code, "invalid");
+        assert_eq!(old.apply(Origin { leader: 1 }, judged(basis, bad())).unwrap_err().code, "unjudged");
+        assert_eq!(state.apply(Origin { leader: 1 }, bad()).unwrap_err().code, "unjudged");
+    }
+
+    #[test]
+    fn a_judgement_holds_only_for_what_it_stands_on() {
+        let mut state = founded(RULES);
+        run(&mut state, Command::Txn(txn(vec![backend("a"), backend("b"), backend("c"), backend("d")], None))).unwrap();
+        let take = |id: &str| Command::Txn(txn(vec![delete(&format!("backend/api/{id}"))], None));
+        // Each was judged as if the other were to stay.
+        let basis = judge(&state, &take("a")).unwrap().unwrap();
+        let other = judge(&state, &take("b")).unwrap().unwrap();
+        state.apply(Origin { leader: 1 }, judged(basis, take("a"))).unwrap();
+        assert_eq!(state.apply(Origin { leader: 1 }, judged(other, take("b"))).unwrap_err().code, "moved");
+        // Who comes meanwhile takes nothing away.
+        let basis = judge(&state, &take("b")).unwrap().unwrap();
+        run(&mut state, Command::Txn(txn(vec![backend("e")], None))).unwrap();
+        state.apply(Origin { leader: 1 }, judged(basis, take("b"))).unwrap();
+        // Two texts that are good alone.
+        let put = |name: &str| {
+            let text = Text { text: format!("services: [ {{ name: {name} }} ]\n") };
+            let key = Key::Document("main".into());
+            Command::Txn(txn(vec![Op::Put { key, object: Object::Document(text) }], None))
+        };
+        let (one, two) = (judge(&state, &put("x")).unwrap().unwrap(), judge(&state, &put("y")).unwrap().unwrap());
+        state.apply(Origin { leader: 1 }, judged(one, put("x"))).unwrap();
+        assert_eq!(state.apply(Origin { leader: 1 }, judged(two, put("y"))).unwrap_err().code, "moved");
+        let late = Basis { epoch: 0, ..judge(&state, &put("y")).unwrap().unwrap() };
+        assert_eq!(
+            state.apply(Origin { leader: 1 }, judged(late, put("y"))).unwrap_err().code,
+            "moved",
+            "another epoch"
+        );
+    }
+
+    #[test]
+    fn a_request_that_was_answered_is_answered_again_whatever_has_moved() {
+        let mut state = founded(RULES);
+        let command = || Command::Txn(txn(vec![document("services: [ { name: x } ]\n")], Some("once")));
+        let first = run(&mut state, command()).unwrap();
+        run(&mut state, Command::Txn(txn(vec![document("services: [ { name: y } ]\n")], None))).unwrap();
+        assert_eq!(run(&mut state, command()).unwrap(), first);
+        let stale = judged(Basis::default(), command());
+        assert_eq!(state.apply(Origin { leader: 1 }, stale).unwrap(), first);
+    }
+
+    #[test]
+    fn rollouts_and_rollbacks_are_judged_alike() {
+        let mut state = founded(RULES);
+        run(&mut state, Command::Txn(txn(vec![document("services: [ { name: x } ]\n")], None))).unwrap();
+        let start = |text: &str| Command::RolloutStart {
+            txn: txn(vec![document(text)], None),
+            policy: Policy::default(),
+            participants: Vec::new(),
+        };
+        assert_eq!(run(&mut state, start("services: 7\n")).unwrap_err().code, "invalid");
+        let id = run(&mut state, start("services: [ { name: y } ]\n")).unwrap().id;
+        let commit = Command::RolloutCommit { id, at_ms: 1 };
+        assert!(judge(&state, &commit).is_ok());
+        state.apply(Origin { leader: 1 }, commit).unwrap();
+        assert_eq!(state.rollouts.get(&id).unwrap().phase, Phase::Committed(2));
+        let done = run(&mut state, Command::Rollback { by: By::default(), to: 1 }).unwrap();
+        assert_eq!((done.revision, done.changed), (3, 1));
+        assert_eq!(
+            run(&mut state, Command::Rollback { by: By::default(), to: 99 }).unwrap_err().code,
+            "unknown_revision"
+        );
+    }
+
+    #[test]
+    fn rules_are_raised_once_and_snapshots_are_written_as_all_members_read_them() {
+        let mut state = founded(0);
+        run(&mut state, Command::Txn(txn(vec![backend("a")], None))).unwrap();
+        assert_eq!(state.encode().unwrap()[0], 1);
+        assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
+        state.apply(Origin { leader: 1 }, Command::Rules { version: RULES }).unwrap();
+        assert_eq!((state.rules, state.configured, state.lost), (RULES, 1, 1));
+        assert_eq!(state.encode().unwrap()[0], 2);
+        assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
+        for version in [0, RULES] {
+            assert_eq!(state.apply(Origin { leader: 1 }, Command::Rules { version }).unwrap_err().code, "known");
+        }
+        assert_eq!(
+            state.apply(Origin { leader: 1 }, Command::Rules { version: RULES + 1 }).unwrap_err().code,
+            "unknown_rules"
+        );
+    }
+}

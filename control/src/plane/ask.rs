@@ -1,0 +1,347 @@
+//! What a member asks another, as bytes.
+//!
+//! What the build before rules had numbers knows is written as it reads it, and never changes ([`Frozen`]). All else is JSON, where
+//! fields may be added, each with a default. The two cannot be confused: a frozen question begins with its number, JSON
+//! with a bracket or a quotation mark.
+
+use super::{FleetView, MemberChange};
+use crate::state::{EncodeError, Key, Vote, to_bytes};
+use crate::wire::{Heartbeat, ProxyView};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Ask {
+    /// Of the leader: put this into the log.
+    Propose(Vec<u8>),
+    /// Of the leader: an index up to which everything is decided.
+    Barrier,
+    /// Of the leader: these leases live.
+    KeepAlive(Vec<u64>),
+    /// Of the leader: this proxy lives.
+    Heartbeat(String, Box<Heartbeat>),
+    /// Of the leader: the fleet.
+    Fleet,
+    /// Of the leader: change who the members are.
+    Member(MemberChange),
+    /// Of any member: [`crate::state::RULES`].
+    Rules,
+}
+
+/// What is said to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Told {
+    /// Index and answer of a command.
+    Proposed(u64, Vec<u8>),
+    /// The index.
+    Barrier(u64),
+    /// Leases that are not there.
+    Missing(Vec<u64>),
+    /// The fleet.
+    Fleet(FleetView),
+    /// It is done.
+    Done,
+    /// Another member leads, or none; nothing was done.
+    NotLeader,
+    /// It may have been done, or was not understood.
+    Unknown,
+    /// The members say no.
+    Member(String),
+    /// The rules that the member knows.
+    Rules(u32),
+}
+
+/// How a question was written, and its answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// As the build before rules reads it.
+    Frozen,
+    /// JSON.
+    Json,
+}
+
+impl Ask {
+    /// Whether a second time does no more than the first.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Barrier | Self::KeepAlive(_) | Self::Heartbeat(..) | Self::Fleet | Self::Rules => true,
+            Self::Propose(_) | Self::Member(_) => false,
+        }
+    }
+
+    /// `rules`: what all members know.
+    pub(super) fn encode(&self, rules: u32) -> Result<Vec<u8>, EncodeError> {
+        let frozen = match self {
+            // Bytes and numbers, which have no fields that could be added.
+            Self::Propose(command) => Frozen::Propose(Cow::Borrowed(command)),
+            Self::Barrier => Frozen::Barrier,
+            Self::KeepAlive(ids) => Frozen::KeepAlive(Cow::Borrowed(ids)),
+            Self::Member(change) => Frozen::Member(change.clone()),
+            Self::Heartbeat(name, heartbeat) if rules == 0 => {
+                Frozen::Heartbeat(name.clone(), Box::new(FrozenHeartbeat::from((**heartbeat).clone())))
+            }
+            Self::Fleet if rules == 0 => Frozen::Fleet,
+            Self::Heartbeat(..) | Self::Fleet | Self::Rules => return json(self),
+        };
+        to_bytes(&frozen)
+    }
+
+    /// `None`: this build does not know it.
+    pub(super) fn decode(bytes: &[u8]) -> Option<(Self, Writing)> {
+        if is_json(bytes) {
+            return Some((serde_json::from_slice(bytes).ok()?, Writing::Json));
+        }
+        let ask = match postcard::from_bytes(bytes).ok()? {
+            Frozen::Propose(command) => Self::Propose(command.into_owned()),
+            Frozen::Barrier => Self::Barrier,
+            Frozen::KeepAlive(ids) => Self::KeepAlive(ids.into_owned()),
+            Frozen::Heartbeat(name, heartbeat) => Self::Heartbeat(name, Box::new((*heartbeat).into())),
+            Frozen::Fleet => Self::Fleet,
+            Frozen::Member(change) => Self::Member(change),
+        };
+        Some((ask, Writing::Frozen))
+    }
+}
+
+impl Told {
+    pub(super) fn encode(&self, writing: Writing) -> Result<Vec<u8>, EncodeError> {
+        if writing == Writing::Json {
+            return json(self);
+        }
+        let frozen = match self.clone() {
+            Self::Proposed(index, answer) => FrozenTold::Proposed(index, answer),
+            Self::Barrier(index) => FrozenTold::Barrier(index),
+            Self::Missing(ids) => FrozenTold::Missing(ids),
+            Self::Fleet(fleet) => FrozenTold::Fleet(fleet.into()),
+            Self::Done => FrozenTold::Done,
+            Self::NotLeader => FrozenTold::NotLeader,
+            Self::Unknown | Self::Rules(_) => FrozenTold::Unknown,
+            Self::Member(why) => FrozenTold::Member(why),
+        };
+        to_bytes(&frozen)
+    }
+
+    /// What cannot be read is [`Told::Unknown`].
+    pub(super) fn decode(bytes: &[u8]) -> Self {
+        if is_json(bytes) {
+            return serde_json::from_slice(bytes).unwrap_or(Self::Unknown);
+        }
+        match postcard::from_bytes(bytes) {
+            Ok(FrozenTold::Proposed(index, answer)) => Self::Proposed(index, answer),
+            Ok(FrozenTold::Barrier(index)) => Self::Barrier(index),
+            Ok(FrozenTold::Missing(ids)) => Self::Missing(ids),
+            Ok(FrozenTold::Fleet(fleet)) => Self::Fleet(fleet.into()),
+            Ok(FrozenTold::Done) => Self::Done,
+            Ok(FrozenTold::NotLeader) => Self::NotLeader,
+            Ok(FrozenTold::Member(why)) => Self::Member(why),
+            Ok(FrozenTold::Unknown) | Err(_) => Self::Unknown,
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodeError> {
+    serde_json::to_vec(value).map_err(|error| EncodeError::new(&error))
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(b'{' | b'"'))
+}
+
+/// As it was under rules 0; never changed.
+#[derive(Serialize, Deserialize)]
+enum Frozen<'a> {
+    Propose(Cow<'a, [u8]>),
+    Barrier,
+    KeepAlive(Cow<'a, [u64]>),
+    Heartbeat(String, Box<FrozenHeartbeat>),
+    Fleet,
+    Member(MemberChange),
+}
+
+/// As it was under rules 0; never changed.
+#[derive(Serialize, Deserialize)]
+enum FrozenTold {
+    Proposed(u64, Vec<u8>),
+    Barrier(u64),
+    Missing(Vec<u64>),
+    Fleet(FrozenFleet),
+    Done,
+    NotLeader,
+    Unknown,
+    Member(String),
+}
+
+/// As it was under rules 0; never changed.
+#[derive(Serialize, Deserialize)]
+struct FrozenHeartbeat {
+    version: String,
+    epoch: u64,
+    revision: u64,
+    digest: String,
+    rings: BTreeMap<String, String>,
+    stuck: Option<String>,
+    generation: u64,
+    vote: Option<(u64, Vote)>,
+    down: Vec<Key>,
+    requests: u64,
+    failed: u64,
+    canary: Option<u64>,
+}
+
+/// As it was under rules 0; never changed.
+#[derive(Serialize, Deserialize)]
+struct FrozenFleet {
+    proxies: Vec<FrozenProxy>,
+    frozen: BTreeMap<String, usize>,
+}
+
+/// As it was under rules 0; never changed.
+#[derive(Serialize, Deserialize)]
+struct FrozenProxy {
+    name: String,
+    heartbeat: FrozenHeartbeat,
+    age_ms: u64,
+    state: Cow<'static, str>,
+}
+
+impl From<Heartbeat> for FrozenHeartbeat {
+    fn from(heartbeat: Heartbeat) -> Self {
+        Self {
+            version: heartbeat.version,
+            epoch: heartbeat.epoch,
+            revision: heartbeat.revision,
+            digest: heartbeat.digest,
+            rings: heartbeat.rings,
+            stuck: heartbeat.stuck,
+            generation: heartbeat.generation,
+            vote: heartbeat.vote,
+            down: heartbeat.down,
+            requests: heartbeat.requests,
+            failed: heartbeat.failed,
+            canary: heartbeat.canary,
+        }
+    }
+}
+
+impl From<FrozenHeartbeat> for Heartbeat {
+    fn from(frozen: FrozenHeartbeat) -> Self {
+        Self {
+            version: frozen.version,
+            epoch: frozen.epoch,
+            revision: frozen.revision,
+            digest: frozen.digest,
+            rings: frozen.rings,
+            stuck: frozen.stuck,
+            generation: frozen.generation,
+            vote: frozen.vote,
+            down: frozen.down,
+            requests: frozen.requests,
+            failed: frozen.failed,
+            canary: frozen.canary,
+        }
+    }
+}
+
+impl From<FleetView> for FrozenFleet {
+    fn from(fleet: FleetView) -> Self {
+        let proxy = |proxy: ProxyView| FrozenProxy {
+            name: proxy.name,
+            heartbeat: proxy.heartbeat.into(),
+            age_ms: proxy.age_ms,
+            state: proxy.state,
+        };
+        Self { proxies: fleet.proxies.into_iter().map(proxy).collect(), frozen: fleet.frozen }
+    }
+}
+
+impl From<FrozenFleet> for FleetView {
+    fn from(frozen: FrozenFleet) -> Self {
+        let proxy = |proxy: FrozenProxy| ProxyView {
+            name: proxy.name,
+            heartbeat: proxy.heartbeat.into(),
+            age_ms: proxy.age_ms,
+            state: proxy.state,
+        };
+        Self { proxies: frozen.proxies.into_iter().map(proxy).collect(), frozen: frozen.frozen }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heartbeat() -> Heartbeat {
+        serde_json::from_value(serde_json::json!({
+            "version": "1", "epoch": 1, "revision": 2, "digest": "d", "rings": { "s": "r" }, "stuck": null,
+            "generation": 3, "vote": [4, { "refusal": "no", "digest": "v", "moved_ppm": 5 }], "down": ["backend/s/a"],
+            "requests": 6, "failed": 7, "canary": 8,
+        }))
+        .unwrap()
+    }
+
+    fn fleet() -> FleetView {
+        let proxy = ProxyView { name: "p".into(), heartbeat: heartbeat(), age_ms: 9, state: Cow::Borrowed("synced") };
+        FleetView { proxies: vec![proxy], frozen: BTreeMap::from([("s".into(), 1)]) }
+    }
+
+    #[test]
+    fn every_question_and_answer_crosses_whole_under_any_rules() {
+        let change = || MemberChange::Join {
+            node: 1,
+            info: ("a".into(), "b".into(), "c".into()),
+            voter: true,
+            replace: Some(2),
+        };
+        let asks = [
+            Ask::Propose(vec![b'{', 0, 255]),
+            Ask::Barrier,
+            Ask::KeepAlive(vec![1, 123, u64::MAX]),
+            Ask::Heartbeat("p".into(), Box::new(heartbeat())),
+            Ask::Fleet,
+            Ask::Member(change()),
+            Ask::Rules,
+        ];
+        for rules in [0, 1] {
+            for ask in &asks {
+                let bytes = ask.encode(rules).unwrap();
+                let (read, _) = Ask::decode(&bytes).unwrap();
+                assert_eq!(format!("{read:?}"), format!("{ask:?}"));
+            }
+        }
+        let tolds = [
+            Told::Proposed(1, vec![1, 2]),
+            Told::Barrier(123),
+            Told::Missing(vec![3]),
+            Told::Fleet(fleet()),
+            Told::Done,
+            Told::NotLeader,
+            Told::Unknown,
+            Told::Member("no".into()),
+        ];
+        for writing in [Writing::Frozen, Writing::Json] {
+            for told in &tolds {
+                let read = Told::decode(&told.encode(writing).unwrap());
+                assert_eq!(format!("{read:?}"), format!("{told:?}"));
+            }
+        }
+    }
+
+    /// Bytes that the build before rules has written and reads.
+    #[test]
+    fn what_the_build_before_rules_says_is_understood_and_it_understands_the_answer() {
+        assert_eq!(Ask::Barrier.encode(0).unwrap(), [1]);
+        assert_eq!(Ask::KeepAlive(vec![5]).encode(0).unwrap(), [2, 1, 5]);
+        assert_eq!(Ask::Fleet.encode(0).unwrap(), [4]);
+        assert_eq!(Told::NotLeader.encode(Writing::Frozen).unwrap(), [5]);
+        let bytes = Ask::Heartbeat("p".into(), Box::new(heartbeat())).encode(0).unwrap();
+        let expected = b"\x03\x01p\x011\x01\x02\x01d\x01\x01s\x01r\x00\x03\x01\x04\x01\x02no\x01v\x05\x01\x0bbackend/s/a\x06\x07\x01\x08";
+        assert_eq!(bytes, expected);
+        // To what it does not know, it says so.
+        assert!(matches!(Told::decode(&[6]), Told::Unknown));
+        assert!(postcard::from_bytes::<Frozen<'_>>(&Ask::Rules.encode(0).unwrap()).is_err());
+    }
+}

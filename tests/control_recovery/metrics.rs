@@ -99,7 +99,7 @@ fn metrics_of_members_tell_of_proxies_rollouts_disks_lag_and_leaders() {
             "/v1/objects/backend/q/b",
             &serde_json::json!({ "address": "10.0.0.9:1" }),
         );
-        assert!(put.status == 200 || put.json()["code"] == Value::from("no_leader"), "{put:?}");
+        assert!(put.status == 200 || put.json()["code"] == "no_leader", "{put:?}");
         let deleted = curl(&cluster.urls[next], "DELETE", "/v1/objects/backend/q/b?force", &Value::Null);
         drop(deleted);
         let lag =

@@ -166,7 +166,10 @@ pub(crate) enum Command {
         abort: bool,
     },
     /// The fleet's proxies.
-    Proxies,
+    Proxies {
+        #[command(subcommand)]
+        action: Option<Proxies>,
+    },
     /// Whether every proxy has what was agreed on: exit 1 if one has not.
     Verify,
     /// Write everything to a file, with a checksum.
@@ -322,6 +325,15 @@ pub(crate) enum Lock {
     },
     /// Who has which.
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Proxies {
+    /// Forget a proxy that does not come back. One that lives is listed again with its next heartbeat.
+    Forget {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -484,7 +496,10 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
             printer.rollout(&get(&format!("/v1/rollouts/{id}")).await?)?
         }
         Command::Rollouts { id: None, .. } => printer.rollouts(&get("/v1/rollouts").await?)?,
-        Command::Proxies => printer.proxies(&get("/v1/proxies").await?)?,
+        Command::Proxies { action: Some(Proxies::Forget { name }) } => {
+            printer.done(&put(Method::DELETE, path_of(&["v1", "proxies", &name]), json!({})).await?)?;
+        }
+        Command::Proxies { action: None } => printer.proxies(&get("/v1/proxies").await?)?,
         Command::Verify => return verify::verify(&api, &printer).await,
         Command::Backup { file } => backup(&api, &file).await?,
         Command::Restore { file, yes } => {

@@ -66,6 +66,7 @@ pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
             ended = ready => ended?,
             _ = follow => {}
         }
+        tokio::join!(first_fleet.sign_off(), second_fleet.sign_off());
         let ended = run::end(first).await?;
         second.drain().await;
         second.stop();

@@ -70,7 +70,13 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             () = agree => {}
             () = stop => {}
         }
-        let ended = end(proxy).await;
+        let sign_off = async {
+            if let Some(fleet) = &fleet {
+                fleet.sign_off().await;
+            }
+        };
+        // An embedded member may be the one that is told: it ends last.
+        let (ended, ()) = tokio::join!(end(proxy), sign_off);
         drop(member);
         ended
     })

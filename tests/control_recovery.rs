@@ -22,5 +22,7 @@ mod members;
 mod metrics;
 #[path = "control_recovery/operator.rs"]
 mod operator;
+#[path = "control_recovery/scale.rs"]
+mod scale;
 #[path = "control_recovery/writes.rs"]
 mod writes;

@@ -16,6 +16,8 @@ use tokio::sync::{Notify, watch};
 
 /// First and longest wait between two attempts; each is drawn from nothing up to it ("full jitter").
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long an end waits for the control plane to hear of it.
+const SIGN_OFF_MAX: Duration = Duration::from_secs(1);
 /// A stream without a line for this long is dead: members send one every five seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Between two heartbeats, a fifth of it drawn.
@@ -34,6 +36,8 @@ pub struct Client {
     view: watch::Sender<Option<Arc<View>>>,
     state: Mutex<Progress>,
     hurry: Notify,
+    /// Of this process.
+    instance: u64,
 }
 
 /// Where the topology comes from.
@@ -138,7 +142,31 @@ impl Client {
         let stored = cache.load();
         let state = Progress { from_disk: stored.is_some(), ..Progress::default() };
         let (view, _) = watch::channel(stored.map(Arc::new));
-        Ok(Self { store, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
+        let instance = Random::new(&name).next();
+        Ok(Self { store, cache, name, view, state: Mutex::new(state), hurry: Notify::new(), instance })
+    }
+
+    /// What this process is told apart by from others in its proxy's name; never 0.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// Says that this proxy ends, in order: it is not missed from then on. Returns within a second, whatever is said to it.
+    pub async fn sign_off(&self) {
+        let Followed::Members(members) = &self.store else { return };
+        let path = format!("/v1/proxies/{}?instance={}", self.name, self.instance);
+        let api = members.renewed();
+        let said = tokio::time::timeout(SIGN_OFF_MAX, api.call(Method::DELETE, &path, Bytes::new())).await;
+        match said
+            .map_err(|_| "nobody has answered in time".to_owned())
+            .map(|said| said.map_err(|error| error.to_string()))
+        {
+            Ok(Ok(_)) => tracing::info!("signed off from the control plane"),
+            Ok(Err(why)) | Err(why) => {
+                tracing::info!(why, "not signed off from the control plane: it will miss this proxy for a while")
+            }
+        }
     }
 
     /// The topology as it is known, and as it changes.

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 pub(crate) const PROXY_TTL: Duration = Duration::from_secs(7);
 /// How a proxy may stand.
 pub(crate) const PROXY_STATES: &[&str] = &["behind", "drifted", "offline", "stuck", "synced"];
-/// And is forgotten after this.
-const PROXY_FORGET: Duration = Duration::from_secs(3600);
+/// And is forgotten after this, unless the member's file says otherwise.
+pub(crate) const PROXY_FORGET: Duration = Duration::from_secs(3600);
 /// Proxies that are remembered.
 const PROXIES_MAX: usize = 20_000;
 /// Largest share of a service's registered backends that agreed health takes out, in percent; one always may be.
@@ -35,6 +35,7 @@ pub struct Keeper {
     brake: Brake,
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
+    forget: Duration,
 }
 
 struct Seen {
@@ -55,6 +56,8 @@ struct Watched {
     looked: Instant,
     /// Since when all of the share have it.
     baking: Option<Instant>,
+    /// Participants that have ended in order since the rollout began.
+    left: BTreeSet<String>,
 }
 
 /// A proxy at the beginning of a phase.
@@ -80,6 +83,7 @@ impl Watched {
             waited: Duration::ZERO,
             looked: now,
             baking: None,
+            left: BTreeSet::new(),
         }
     }
 
@@ -120,7 +124,14 @@ impl Keeper {
             brake: Brake::default(),
             rollout: None,
             votes: BTreeMap::new(),
+            forget: PROXY_FORGET,
         }
+    }
+
+    /// Forgets proxies that are not heard of for so long.
+    #[must_use]
+    pub(crate) fn with_forget(self, forget: Duration) -> Self {
+        Self { forget, ..self }
     }
 
     /// This member does not lead for now, and hears nobody: what could not be said counts against nobody.
@@ -160,6 +171,24 @@ impl Keeper {
             watched.handle_heartbeat(&name, &heartbeat, self.proxies.get(&name));
         }
         self.proxies.insert(name, Seen { heartbeat, at: now });
+    }
+
+    /// A proxy that ends in order is missed by nobody: it is not offline, and no rollout waits for it. `instance`: whose word it
+    /// is; not taken where another process has spoken since. False: there is no such proxy.
+    pub fn handle_sign_off(&mut self, state: &State, name: &str, instance: Option<u64>) -> bool {
+        let spoken = self.proxies.get(name).map(|seen| seen.heartbeat.instance);
+        if spoken.is_none() || instance.is_some_and(|own| spoken != Some(own)) {
+            return false;
+        }
+        self.proxies.remove(name);
+        self.votes.remove(name);
+        if let (Some(watched), Some(rollout)) = (&mut self.rollout, state.rollout())
+            && watched.id == rollout.id
+            && rollout.participants.iter().any(|participant| participant == name)
+        {
+            watched.left.insert(name.to_owned());
+        }
+        true
     }
 
     /// Proxies that are there.
@@ -237,7 +266,7 @@ impl Keeper {
                 watched.looked = now;
             }
         }
-        self.proxies.retain(|_, seen| now - seen.at < PROXY_FORGET);
+        self.proxies.retain(|_, seen| now - seen.at < self.forget);
         let mut commands = Vec::new();
         commands.extend(self.expire(state, leader, at_ms, now));
         commands.extend(self.rollout(state, at_ms, now));
@@ -269,7 +298,11 @@ impl Keeper {
         };
         let id = rollout.id;
         if self.rollout.as_ref().is_none_or(|watched| watched.id != id || watched.phase != rollout.phase) {
-            self.rollout = Some(Watched::new(rollout, &self.proxies, now));
+            // Who has left the rollout in an earlier phase has left it.
+            let left = self.rollout.take().filter(|watched| watched.id == id).map(|watched| watched.left);
+            let mut watched = Watched::new(rollout, &self.proxies, now);
+            watched.left = left.unwrap_or_default();
+            self.rollout = Some(watched);
         }
         let mut commands = Vec::new();
         self.votes.retain(|name, _| !rollout.votes.contains_key(name));
@@ -280,9 +313,12 @@ impl Keeper {
         }
         let Some(mut watched) = self.rollout.take() else { return commands };
         let elapsed_ms = (now - watched.entered).as_millis() as u64;
-        let mut observed = Observed::default();
+        watched.left.retain(|name| !self.proxies.contains_key(name));
+        let silent = |name: &&String| !rollout.votes.contains_key(*name);
+        let left = watched.left.iter().filter(silent).count();
+        let mut observed = Observed { left, ..Observed::default() };
         if matches!(rollout.phase, Phase::Stage(_)) {
-            observed = self.observe(rollout, &watched, now);
+            self.observe(rollout, &watched, now, &mut observed);
             watched.handle_observed(&mut observed, now);
         }
         self.rollout = Some(watched);
@@ -296,14 +332,15 @@ impl Keeper {
     }
 
     /// How the share fares that has the change, or should have.
-    fn observe(&self, rollout: &Rollout, watched: &Watched, now: Instant) -> Observed {
+    fn observe(&self, rollout: &Rollout, watched: &Watched, now: Instant, observed: &mut Observed) {
         let threshold = rollout.threshold();
-        let mut observed = Observed::default();
-        for name in rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold)) {
-            self.observe_participant(name, watched, now, &mut observed);
+        let cohort = || rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold));
+        for name in cohort().filter(|name| !watched.left.contains(*name)) {
+            self.observe_participant(name, watched, now, observed);
         }
-        self.observe_requests(watched, threshold, &mut observed);
-        observed
+        // What nobody has tried is not tried.
+        observed.cohort_left = cohort().count() > 0 && cohort().all(|name| watched.left.contains(name));
+        self.observe_requests(watched, threshold, observed);
     }
 
     fn observe_participant(&self, name: &str, watched: &Watched, now: Instant, observed: &mut Observed) {

@@ -274,7 +274,7 @@ impl Member {
             keep: KEEP,
         };
         let node = Node::start(options, replica).await?;
-        let plane = Arc::new(Plane::new(node.clone(), published));
+        let plane = Arc::new(Plane::new(node.clone(), published).with_forget(settings.proxy_forget));
         // Set once, here.
         let _ = slot.set(Arc::downgrade(&plane));
         if plan.origin == Origin::First {

@@ -7,7 +7,7 @@ use self::ask::{Ask, Told, Writing};
 use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Proposed, Read, Role, Status};
 use crate::hub::Hub;
 use crate::judge::{self, Judge};
-use crate::keeper::{Keeper, PROXY_TTL};
+use crate::keeper::{Keeper, PROXY_FORGET, PROXY_TTL};
 use crate::latency::Latency;
 use crate::replica::{Published, decode_answer};
 use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, Phase, RULES, Refusal, State, Trial, to_bytes};
@@ -70,6 +70,8 @@ pub struct Plane {
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
     judge: Judge,
+    /// After how long a proxy that is not heard of is forgotten.
+    forget: Duration,
     /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
     judgements: Option<Semaphore>,
 }
@@ -155,6 +157,7 @@ impl Plane {
             led: AtomicBool::new(false),
             wall: unix_ms,
             judge: judge::judge,
+            forget: PROXY_FORGET,
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
     }
@@ -163,6 +166,12 @@ impl Plane {
     #[cfg(test)]
     pub(crate) fn with_wall(self, wall: fn() -> u64) -> Self {
         Self { wall, judgements: None, ..self }
+    }
+
+    /// Forgets proxies that are not heard of for so long.
+    #[must_use]
+    pub fn with_forget(self, forget: Duration) -> Self {
+        Self { forget, ..self }
     }
 
     /// As a build that judges otherwise.
@@ -311,6 +320,21 @@ impl Plane {
         self.with_leader(Ask::Heartbeat(name, Box::new(heartbeat))).await.map(drop)
     }
 
+    /// A proxy that ends in order, or is to be forgotten; `instance`: only if no other process has spoken in its name since.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`]; a refusal where it is not known.
+    pub async fn sign_off(&self, name: String, instance: Option<u64>) -> Result<(), PlaneError> {
+        match self.with_leader(Ask::SignOff(name.clone(), instance)).await? {
+            Told::Done => Ok(()),
+            Told::Missing(_) => {
+                let message = format!("there is no proxy {name}, or another process speaks in its name now");
+                Err(Refusal { code: "not_found".into(), message, findings: Vec::new() }.into())
+            }
+            _ => Err(PlaneError::NoLeader),
+        }
+    }
+
     /// The fleet.
     ///
     /// # Errors
@@ -431,6 +455,12 @@ impl Plane {
                 told
             }
             Ask::Fleet => self.fleet_here().map_or(Told::NotLeader, Told::Fleet),
+            Ask::SignOff(name, instance) => {
+                self.kept(|keeper, state, _| match keeper.handle_sign_off(state, name, *instance) {
+                    true => Told::Done,
+                    false => Told::Missing(Vec::new()),
+                })
+            }
             Ask::Rules => Told::Rules(RULES),
             Ask::Member(change) => match self.member(change).await {
                 Ok(()) => Told::Done,
@@ -569,7 +599,8 @@ impl Plane {
                     continue;
                 }
                 if keeper.as_ref().is_none_or(|(term, _)| *term != now.term) {
-                    *keeper = Some((now.term, Keeper::new(Instant::now().into_std())));
+                    let new = Keeper::new(Instant::now().into_std()).with_forget(self.forget);
+                    *keeper = Some((now.term, new));
                 }
                 match &mut *keeper {
                     Some((_, keeper)) => keeper.handle_tick(&state, now.id, (self.wall)(), Instant::now().into_std()),

@@ -144,6 +144,9 @@ pub struct Heartbeat {
     pub failed: u64,
     /// It has the change of the rollout with this number in force.
     pub canary: Option<u64>,
+    /// Drawn when its process started: what one process says does not undo what its successor has said. 0: not told.
+    #[serde(default)]
+    pub instance: u64,
 }
 
 /// A proxy as the control plane sees it.

@@ -113,6 +113,7 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
             api.plane.heartbeat((*name).to_owned(), heartbeat).await?;
             Ok(json(&value!({})))
         }
+        ("DELETE", ["v1", "proxies", name]) => sign_off(api, ask, name).await,
         ("GET", ["v1", "rollouts"]) => rollouts(api, ask).await,
         ("POST", ["v1", "rollouts"]) => objects::roll_out(api, ask, &body).await,
         ("GET", ["v1", "rollouts", id]) => rollout(api, ask, id).await,
@@ -132,6 +133,14 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
         }
         _ => Err(problem(404, "unknown_path", "there is nothing here: see /openapi.json")),
     }
+}
+
+/// A proxy's own word that it ends; or an operator's, that it does not come back.
+async fn sign_off(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, Problem> {
+    let instance = ask.parameter("instance").map(number).transpose()?;
+    ask.caller.needs(if instance.is_some() { Role::Register } else { Role::Operate })?;
+    api.plane.sign_off(name.to_owned(), instance).await?;
+    Ok(json(&value!({})))
 }
 
 fn number(text: &str) -> Result<u64, Problem> {

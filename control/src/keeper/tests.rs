@@ -65,6 +65,7 @@ fn heartbeat(state: &State) -> Heartbeat {
         requests: 0,
         failed: 0,
         canary: None,
+        instance: 7,
     }
 }
 
@@ -511,4 +512,93 @@ fn what_could_not_be_heard_while_nobody_led_counts_against_nobody() {
             .iter()
             .all(|command| { !matches!(command, Command::RolloutAbort { .. }) })
     );
+}
+
+#[test]
+fn who_signs_off_is_missed_by_nobody_and_cannot_sign_its_successor_off() {
+    let start = Instant::now();
+    let state = leased(1);
+    let mut keeper = Keeper::new(start);
+    let beat = |instance| Heartbeat { instance, ..heartbeat(&state) };
+    keeper.handle_heartbeat(&state, "p".into(), beat(1), start);
+    keeper.handle_heartbeat(&state, "p".into(), beat(2), start);
+    assert!(!keeper.handle_sign_off(&state, "p", Some(1)), "another process speaks in its name");
+    assert_eq!(keeper.live(start), ["p"]);
+    assert!(keeper.handle_sign_off(&state, "p", Some(2)));
+    assert!(keeper.fleet(&state, start + 2 * PROXY_TTL).is_empty());
+    assert!(!keeper.handle_sign_off(&state, "p", Some(2)));
+    // An operator forgets whoever it is.
+    keeper.handle_heartbeat(&state, "q".into(), beat(0), start);
+    assert!(keeper.handle_sign_off(&state, "q", None));
+}
+
+#[test]
+fn proxies_are_forgotten_when_the_members_file_says() {
+    let start = Instant::now();
+    let state = leased(1);
+    let mut keeper = Keeper::new(start).with_forget(Duration::from_secs(30));
+    keeper.handle_heartbeat(&state, "p".into(), heartbeat(&state), start);
+    keeper.handle_tick(&state, 1, 0, start + Duration::from_secs(29));
+    assert_eq!(keeper.fleet(&state, start + Duration::from_secs(29))[0].state, "offline");
+    keeper.handle_tick(&state, 1, 0, start + Duration::from_secs(30));
+    assert!(keeper.fleet(&state, start + Duration::from_secs(30)).is_empty());
+}
+
+/// A rollout over proxies `p0` to `p3`, all heard of.
+fn rolled(stages_percent: Vec<u8>) -> (State, Keeper, Instant, u64) {
+    let start = Instant::now();
+    let mut state = leased(1);
+    let mut keeper = Keeper::new(start);
+    let participants: Vec<String> = (0..4).map(|index| format!("p{index}")).collect();
+    for name in &participants {
+        keeper.handle_heartbeat(&state, name.clone(), heartbeat(&state), start);
+    }
+    let op = Op::Put { key: "service/late".parse().unwrap(), object: Object::Service(Text { text: "{}".into() }) };
+    let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops: vec![op], force: true };
+    let policy = Policy { stages_percent, ..Policy::default() };
+    let id = state.apply(ORIGIN, Command::RolloutStart { txn, policy, participants }).unwrap().id;
+    assert!(keeper.handle_tick(&state, 1, 0, start).is_empty());
+    (state, keeper, start, id)
+}
+
+fn vote(keeper: &mut Keeper, state: &mut State, name: &str, id: u64, now: Instant) {
+    let vote = Some((id, Vote { refusal: None, digest: "d".into(), moved_ppm: 0 }));
+    keeper.handle_heartbeat(state, name.into(), Heartbeat { vote, ..heartbeat(state) }, now);
+    for command in keeper.handle_tick(state, 1, 0, now) {
+        state.apply(ORIGIN, command).unwrap();
+    }
+}
+
+#[test]
+fn a_rollout_does_not_wait_for_who_has_signed_off() {
+    let (mut state, mut keeper, start, id) = rolled(Vec::new());
+    for name in ["p0", "p1", "p2"] {
+        vote(&mut keeper, &mut state, name, id, start);
+    }
+    assert!(keeper.handle_tick(&state, 1, 0, start).is_empty(), "p3 has not voted");
+    assert!(keeper.handle_sign_off(&state, "p3", Some(7)));
+    assert!(matches!(keeper.handle_tick(&state, 1, 0, start)[..], [Command::RolloutCommit { .. }]));
+}
+
+#[test]
+fn a_share_that_has_signed_off_altogether_has_tried_nothing() {
+    let (mut state, mut keeper, start, id) = rolled(vec![1]);
+    for name in ["p0", "p1", "p2", "p3"] {
+        vote(&mut keeper, &mut state, name, id, start);
+    }
+    for command in keeper.handle_tick(&state, 1, 0, start) {
+        state.apply(ORIGIN, command).unwrap();
+    }
+    assert!(matches!(state.rollout().unwrap().phase, Phase::Stage(0)));
+    keeper.handle_tick(&state, 1, 0, start);
+    let rollout = state.rollout().unwrap().clone();
+    let first: Vec<&String> =
+        rollout.participants.iter().filter(|name| Rollout::in_cohort(id, name, rollout.threshold())).collect();
+    for name in first {
+        assert!(keeper.handle_sign_off(&state, name, Some(7)));
+    }
+    match &keeper.handle_tick(&state, 1, 0, start)[..] {
+        [Command::RolloutAbort { reason, .. }] => assert!(reason.contains("have been stopped"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
 }

@@ -20,3 +20,5 @@ mod guards;
 mod members;
 #[path = "control_recovery/operator.rs"]
 mod operator;
+#[path = "control_recovery/writes.rs"]
+mod writes;

@@ -22,7 +22,7 @@ pub(crate) fn plan(old: &Path, new: &Path, json: bool, max_move: Option<f64>) ->
         match ringway_config::load_file(path) {
             Ok(loaded) => configs.push(loaded.config),
             Err(diagnostics) => {
-                writeln!(std::io::stderr(), "{diagnostics}")?;
+                writeln!(crate::terminal::stderr(), "{diagnostics}")?;
                 return Ok(ExitCode::from(1));
             }
         }
@@ -31,7 +31,7 @@ pub(crate) fn plan(old: &Path, new: &Path, json: bool, max_move: Option<f64>) ->
     let changes = ringway_config::diff(&configs[0], &configs[1]);
     let over: Vec<&ServicePlan> =
         plans.iter().filter(|plan| max_move.is_some_and(|most| plan.movement.moved * 100.0 > most + 1e-9)).collect();
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::terminal::stdout().lock();
     if json {
         let answer = json!({
             "services": plans.iter().map(service_json).collect::<Vec<_>>(),

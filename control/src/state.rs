@@ -40,6 +40,8 @@ pub const OBJECTS_BYTES_MAX: usize = 64 << 20;
 pub const OBJECTS_MAX: usize = 100_000;
 /// Leases, locks and tokens at most, each.
 pub const LEASES_MAX: usize = 100_000;
+/// Longest note, reason or owner, in bytes.
+pub(crate) const NOTE_BYTES_MAX: usize = 4096;
 /// Named requests whose answers are kept.
 const REQUESTS_MAX: usize = 10_000;
 /// Rollouts that are remembered.

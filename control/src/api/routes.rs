@@ -4,7 +4,7 @@ use super::auth::{hash, role_name};
 use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
-use super::{Api, Ask, Body, duration_ms, full, json, problem};
+use super::{Api, Ask, Body, bounded, duration_ms, full, json, owner, problem};
 use crate::consensus::{MemberStatus, Role as MemberRole};
 use crate::http::Problem;
 use crate::plane::{MemberChange, unix_ms};
@@ -106,7 +106,9 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
                 ));
             }
             let mut heartbeat = parse::<Heartbeat>(&body)?;
-            for text in [Some(&mut heartbeat.version), heartbeat.stuck.as_mut()].into_iter().flatten() {
+            let refusal = heartbeat.vote.as_mut().and_then(|(_, vote)| vote.refusal.as_mut());
+            let texts = [Some(&mut heartbeat.version), Some(&mut heartbeat.digest), heartbeat.stuck.as_mut(), refusal];
+            for text in texts.into_iter().flatten() {
                 let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
                 text.truncate(end.unwrap_or(0));
             }
@@ -278,7 +280,10 @@ async fn leases(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     let list: Vec<Value> = state
         .leases
         .iter()
-        .map(|(id, lease)| value!({ "id": id, "ttl_ms": lease.ttl_ms, "owner": lease.owner }))
+        .map(|(id, lease)| {
+            let (words, caller) = owner::parts(&lease.owner);
+            value!({ "id": id, "ttl_ms": lease.ttl_ms, "owner": words, "caller": caller })
+        })
         .collect();
     Ok(placed(api, json(&value!({ "leases": list }))))
 }
@@ -296,8 +301,9 @@ async fn grant(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, 
     let GrantBody { ttl, owner } = parse(body)?;
     let ttl_ms =
         duration_ms(&ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `10s`")))?;
-    let owner = owner.unwrap_or_else(|| ask.caller.name.clone());
-    done(api, Command::LeaseGrant { owner, ttl_ms }).await
+    let words = owner.as_deref().unwrap_or(&ask.caller.name);
+    bounded("owner", words)?;
+    done(api, Command::LeaseGrant { owner: owner::lease_owner(words, &ask.caller.name), ttl_ms }).await
 }
 
 #[derive(Deserialize)]
@@ -309,6 +315,8 @@ struct KeepBody {
 async fn keep_alive(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
     let KeepBody { ids } = parse(body)?;
+    let state = api.plane.state();
+    ids.iter().try_for_each(|id| owner::lease(ask, &state, *id))?;
     let missing = api.plane.keep_alive(ids).await?;
     Ok(json(&value!({ "missing": missing })))
 }
@@ -316,6 +324,7 @@ async fn keep_alive(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Bo
 async fn keep_one_alive(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
     let id = number(id)?;
+    owner::lease(ask, &api.plane.state(), id)?;
     if api.plane.keep_alive(vec![id]).await?.is_empty() {
         return Ok(json(&value!({})));
     }
@@ -324,7 +333,18 @@ async fn keep_one_alive(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<B
 
 async fn revoke(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
-    done(api, Command::LeaseRevoke { by: by(ask, None), ids: vec![number(id)?] }).await
+    let id = number(id)?;
+    owned_now(api, ask, |state| owner::lease(ask, state, id)).await?;
+    done(api, Command::LeaseRevoke { by: by(ask, None), ids: vec![id] }).await
+}
+
+/// Whether the caller may, by what the members have now: ids are given once, so that it stays so.
+async fn owned_now(api: &Api, ask: &Ask<'_>, may: impl Fn(&State) -> Result<(), Problem>) -> Result<(), Problem> {
+    if ask.caller.role == Role::Register {
+        api.plane.barrier().await?;
+        may(&api.plane.state())?;
+    }
+    Ok(())
 }
 
 async fn locks(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
@@ -351,6 +371,7 @@ async fn lock(api: &Api, ask: &Ask<'_>, name: &str, body: &[u8]) -> Result<Respo
     ask.caller.needs(Role::Register)?;
     let LockBody { lease, owner } = parse(body)?;
     let owner = owner.unwrap_or_else(|| ask.caller.name.clone());
+    owned_now(api, ask, |state| owner::lease(ask, state, lease)).await?;
     let done = api.plane.propose(&Command::LockAcquire { name: name.to_owned(), owner, lease }).await?;
     Ok(json(&value!({ "token": done.id })))
 }
@@ -359,7 +380,9 @@ async fn unlock(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, 
     ask.caller.needs(Role::Register)?;
     let token =
         ask.parameter("token").ok_or_else(|| problem(400, "no_token", "write `?token=` with the fencing token"))?;
-    done(api, Command::LockRelease { name: name.to_owned(), token: number(token)? }).await
+    let token = number(token)?;
+    owned_now(api, ask, |state| owner::lock(ask, state, name)).await?;
+    done(api, Command::LockRelease { name: name.to_owned(), token }).await
 }
 
 async fn tokens(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
@@ -448,6 +471,7 @@ struct AbortBody {
 async fn abort(api: &Api, ask: &Ask<'_>, id: &str, body: &[u8]) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Operate)?;
     let AbortBody { reason } = if body.is_empty() { AbortBody::default() } else { parse(body)? };
+    bounded("reason", &reason)?;
     let reason = if reason.is_empty() { format!("by {}", ask.caller.name) } else { reason };
     done(api, Command::RolloutAbort { id: number(id)?, reason }).await
 }

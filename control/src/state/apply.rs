@@ -5,8 +5,8 @@ use super::format::{DecodeError, FORMAT_1};
 use super::model::{Change, Entry, Key, Lease, Lock, Object, Revision, Token, is_name};
 use super::rollout::{Phase, Policy, Rollout};
 use super::{
-    Digest, HISTORY_BYTES_MAX, HISTORY_MAX, LEASES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, REQUESTS_MAX, ROLLOUTS_MAX,
-    RULES, State, to_bytes, validate,
+    Digest, HISTORY_BYTES_MAX, HISTORY_MAX, LEASES_MAX, NOTE_BYTES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, REQUESTS_MAX,
+    ROLLOUTS_MAX, RULES, State, to_bytes, validate,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,8 +46,6 @@ pub(crate) enum Trial {
 
 /// Largest share of a service's weight that one transaction may take away, in percent, unless forced.
 const LOSS_PERCENT_MAX: u64 = 50;
-/// Longest note, in bytes.
-const NOTE_BYTES_MAX: usize = 4096;
 /// Shortest and longest life of a lease.
 const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
 /// More ids than a cluster gives out between a backup and its restore.

@@ -61,7 +61,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say what share of each service's keys a change would move, from whom to whom: exit 1 past --max-move.
+    /// Say what share of each service's keys and of each route's requests a change would move, from whom to whom: exit 1
+    /// past --max-move.
     Plan {
         /// The configuration in force.
         old: PathBuf,
@@ -70,7 +71,7 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
-        /// Most that may move of any service, in percent.
+        /// Most that may move of any service or route, in percent.
         #[arg(long, value_name = "PERCENT", value_parser = percent)]
         max_move: Option<f64>,
     },

@@ -11,7 +11,7 @@ use ringway_control::http::{Api, ApiError};
 use ringway_control::state::{Key, Object, Text};
 use ringway_control::view::View;
 use ringway_control::wire::Snapshot;
-use ringway_proxy::ServicePlan;
+use ringway_proxy::{Plan, Scope};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -33,7 +33,7 @@ pub(crate) struct Apply {
     /// Why, for the history.
     #[arg(long, default_value = "")]
     note: String,
-    /// Refuse if more than this many percent of a service's keys would move.
+    /// Refuse if more than this many percent of a service's keys, or of a route's requests, would move.
     #[arg(long, value_name = "PERCENT", value_parser = crate::percent)]
     max_move: Option<f64>,
     /// At once, without asking proxies whether they can build it.
@@ -74,29 +74,25 @@ pub(super) fn rings(view: &View) -> BTreeMap<String, String> {
 }
 
 /// What the file would move.
-fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Vec<ServicePlan>> {
+fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Plan> {
     let mut next = view.clone();
     next.objects.insert(key.clone(), Arc::new(Object::Document(Text { text: text.to_owned() })));
     let before = check_fleet(&fleet_config(view))?.config;
     let after = check_fleet(&fleet_config(&next))?.config;
-    Ok(ringway_proxy::plan(&before, &after)?)
+    Ok(ringway_proxy::plan(&before, &after, Scope::Fleet)?)
 }
 
 /// Shows what the file would move; false: more than the caller lets it.
 fn planned(printer: &Printer, apply: &Apply, view: &View, key: &Key, text: &str) -> anyhow::Result<bool> {
-    let plans = plan(view, key, text)?;
+    let plan = plan(view, key, text)?;
     if !printer.json {
-        crate::plan::write_table(&mut crate::terminal::stderr().lock(), &plans)?;
+        crate::plan::write_table(&mut crate::terminal::stderr().lock(), &plan)?;
     }
-    let over = plans.iter().find(|plan| apply.max_move.is_some_and(|most| plan.movement.moved * 100.0 > most + 1e-9));
-    let Some(plan) = over else { return Ok(true) };
-    let most = apply.max_move.unwrap_or_default();
-    printer.say(&format!(
-        "service {}: {:.2} % of the keys would move, more than {most} %: refused",
-        plan.name,
-        plan.movement.moved * 100.0
-    ))?;
-    Ok(false)
+    let over = crate::plan::over(&plan, apply.max_move);
+    for line in &over {
+        printer.say(&format!("{line}: refused"))?;
+    }
+    Ok(over.is_empty())
 }
 
 /// As [`apply`], where the topology is in etcd: there are no rollouts, and the change holds for all at once.

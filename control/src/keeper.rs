@@ -1,15 +1,22 @@
 //! What only the leader knows, and only in memory: heartbeats of leases and of proxies. A pure machine: time is passed in,
-//! and what should be proposed comes out. A new leader begins with an empty one, and grants everybody a whole life.
+//! and what should be proposed comes out. A new leader begins with an empty one, and grants what the log says is left of lives.
 
+mod agreement;
 mod brake;
+mod clock;
+mod leases;
 #[cfg(test)]
 mod tests;
 
-use crate::state::{Command, Key, Object, Observed, Phase, Rollout, State, Step, Vote};
+use crate::state::{Command, Observed, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
+use agreement::Standing;
 use brake::Brake;
+use clock::Clock;
+pub use leases::Kept;
+use leases::Leases;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A proxy that has not been heard of for this long is offline.
@@ -20,18 +27,16 @@ pub(crate) const PROXY_STATES: &[&str] = &["behind", "drifted", "offline", "stuc
 pub(crate) const PROXY_FORGET: Duration = Duration::from_secs(3600);
 /// Proxies that are remembered.
 const PROXIES_MAX: usize = 20_000;
-/// Largest share of a service's registered backends that agreed health takes out, in percent; one always may be.
-const EJECTED_PERCENT_MAX: usize = 30;
 
 /// See the module.
 pub struct Keeper {
-    /// When it began to lead, or to lead again.
+    /// All times here but [`Seen::heard`] are by it.
+    clock: Clock,
+    /// When it began to lead.
     since: Instant,
-    lapsed: bool,
-    leases: HashMap<u64, Instant>,
+    leases: Leases,
     proxies: BTreeMap<String, Seen>,
-    /// Leases whose end has been proposed: nothing that is said now makes them live on.
-    ending: BTreeSet<u64>,
+    standing: Standing,
     brake: Brake,
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
@@ -41,6 +46,8 @@ pub struct Keeper {
 struct Seen {
     heartbeat: Heartbeat,
     at: Instant,
+    /// By everybody's time, for people.
+    heard: Instant,
 }
 
 /// The rollout that is under way, as this leader has seen it.
@@ -99,7 +106,8 @@ impl Watched {
     }
 
     /// Fills in what only passing time tells.
-    fn handle_observed(&mut self, observed: &mut Observed, now: Instant) {
+    /// `heard`: the earliest of the share's last words. A share that is silent is not watched, however long it was.
+    fn handle_observed(&mut self, observed: &mut Observed, heard: Instant, now: Instant) {
         if observed.cohort_waiting > 0 {
             self.waited += now - self.looked;
         }
@@ -107,20 +115,20 @@ impl Watched {
         let complete = observed.cohort_waiting == 0 && observed.cohort_unheard == 0;
         self.baking = complete.then(|| self.baking.unwrap_or(now));
         observed.waited_ms = self.waited.as_millis() as u64;
-        observed.baked_ms = self.baking.map(|since| (now - since).as_millis() as u64);
+        observed.baked_ms = self.baking.map(|since| heard.saturating_duration_since(since).as_millis() as u64);
     }
 }
 
 impl Keeper {
-    /// Of a leader that begins now.
+    /// Of a leader that begins now, and has applied all that was decided before.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
+            clock: Clock::new(now),
             since: now,
-            lapsed: false,
-            leases: HashMap::new(),
+            leases: Leases::new(now),
             proxies: BTreeMap::new(),
-            ending: BTreeSet::new(),
+            standing: Standing::default(),
             brake: Brake::default(),
             rollout: None,
             votes: BTreeMap::new(),
@@ -134,29 +142,39 @@ impl Keeper {
         Self { forget, ..self }
     }
 
-    /// This member does not lead for now, and hears nobody: what could not be said counts against nobody.
-    pub fn handle_lapse(&mut self) {
-        self.leases.clear();
-        self.lapsed = true;
+    /// It leads, and hears who speaks. To be called often: a time in which nobody calls counts as a lapse.
+    pub fn handle_led(&mut self, now: Instant) {
+        self.clock.lead(now);
     }
 
-    /// Heartbeats of leases; those that are not there (any more) are the answer. One whose end is on its way through the log
-    /// counts as gone: whoever was told that it lives would be told too much.
-    pub fn handle_keep_alive(&mut self, state: &State, ids: &[u64], now: Instant) -> Vec<u64> {
-        let mut missing = Vec::new();
-        for id in ids {
-            match state.leases.get(id) {
-                Some(lease) if !self.ending.contains(id) => {
-                    self.leases.insert(*id, now + Duration::from_millis(lease.ttl_ms));
-                }
-                _ => missing.push(*id),
-            }
+    /// This member does not lead for now, and hears nobody: what could not be said counts against nobody. It may lead again in
+    /// the same term: what it has heard still holds.
+    pub fn handle_lapse(&mut self) {
+        self.clock.lapse();
+    }
+
+    /// How often, and for how long in all, nobody could be heard in this reign.
+    #[must_use]
+    pub fn lapses(&self) -> (u64, Duration) {
+        self.clock.lapses()
+    }
+
+    /// Heartbeats of leases; those that are not there (any more) are the answer.
+    pub fn handle_keep_alive(&mut self, state: &State, ids: &[u64], now: Instant) -> Kept {
+        let now = self.clock.lead(now);
+        self.leases.keep(state, ids, now)
+    }
+
+    /// What this leader has proposed is decided.
+    pub fn handle_decided(&mut self, command: &Command) {
+        if let Command::LeaseLives { lives, .. } = command {
+            self.leases.decided(lives);
         }
-        missing
     }
 
     /// A proxy's heartbeat.
     pub fn handle_heartbeat(&mut self, state: &State, name: String, heartbeat: Heartbeat, now: Instant) {
+        let at = self.clock.lead(now);
         if self.proxies.len() >= PROXIES_MAX && !self.proxies.contains_key(&name) {
             return;
         }
@@ -170,7 +188,7 @@ impl Keeper {
         if let Some(watched) = &mut self.rollout {
             watched.handle_heartbeat(&name, &heartbeat, self.proxies.get(&name));
         }
-        self.proxies.insert(name, Seen { heartbeat, at: now });
+        self.proxies.insert(name, Seen { heartbeat, at, heard: now });
     }
 
     /// A proxy that ends in order is missed by nobody: it is not offline, and no rollout waits for it. `instance`: whose word it
@@ -194,14 +212,16 @@ impl Keeper {
     /// Proxies that are there.
     #[must_use]
     pub fn live(&self, now: Instant) -> Vec<String> {
+        let now = self.clock.read(now);
         self.proxies.iter().filter(|(_, seen)| now - seen.at < PROXY_TTL).map(|(name, _)| name.clone()).collect()
     }
 
     /// The fleet.
     #[must_use]
     pub fn fleet(&self, state: &State, now: Instant) -> Vec<ProxyView> {
+        let time = self.clock.read(now);
         let view = |(name, seen): (&String, &Seen)| {
-            let age = now - seen.at;
+            let age = time - seen.at;
             let heartbeat = &seen.heartbeat;
             let current = (state.epoch, state.revision);
             let standing = if age >= PROXY_TTL {
@@ -218,7 +238,7 @@ impl Keeper {
             ProxyView {
                 name: name.clone(),
                 heartbeat: heartbeat.clone(),
-                age_ms: age.as_millis() as u64,
+                age_ms: now.saturating_duration_since(seen.heard).as_millis() as u64,
                 state: Cow::Borrowed(standing),
             }
         };
@@ -258,35 +278,28 @@ impl Keeper {
         self.brake.frozen()
     }
 
-    /// What should be proposed now; `leader` is this member.
+    /// What should be proposed now; `leader` is this member. To be called a few times a second.
     pub fn handle_tick(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Vec<Command> {
-        if std::mem::take(&mut self.lapsed) {
-            self.since = now;
-            if let Some(watched) = &mut self.rollout {
-                watched.looked = now;
-            }
-        }
+        let mut commands = self.handle_wake(state, leader, at_ms, now);
+        let now = self.clock.lead(now);
         self.proxies.retain(|_, seen| now - seen.at < self.forget);
-        let mut commands = Vec::new();
+        commands.extend(self.leases.follow(state, leader, now));
         commands.extend(self.expire(state, leader, at_ms, now));
-        commands.extend(self.rollout(state, at_ms, now));
         commands.extend(self.agree(state, at_ms, now));
         commands
     }
 
+    /// What should be proposed because something has been said or decided: that is often, so it must cost little.
+    pub fn handle_wake(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Vec<Command> {
+        let now = self.clock.lead(now);
+        let mut commands = self.leases.revive(leader);
+        commands.extend(self.rollout(state, at_ms, now));
+        commands
+    }
+
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {
-        self.leases.retain(|id, _| state.leases.contains_key(id));
-        self.ending.retain(|id| state.leases.contains_key(id));
-        let mut due = Vec::new();
-        for (id, lease) in state.leases.iter() {
-            // Seen for the first time, granted just now or before this leader began: a whole life from here.
-            let deadline = *self.leases.entry(*id).or_insert(now + Duration::from_millis(lease.ttl_ms));
-            if now > deadline {
-                due.push(*id);
-            }
-        }
-        let ids = self.brake.release(state, &due, now);
-        self.ending.extend(&ids);
+        let ids = self.brake.release(state, &self.leases.overdue(), now);
+        self.leases.end(&ids);
         (!ids.is_empty()).then_some(Command::LeaseExpire { leader, at_ms, ids })
     }
 
@@ -319,7 +332,7 @@ impl Keeper {
         let mut observed = Observed { left, ..Observed::default() };
         if matches!(rollout.phase, Phase::Stage(_)) {
             self.observe(rollout, &watched, now, &mut observed);
-            watched.handle_observed(&mut observed, now);
+            watched.handle_observed(&mut observed, self.last_words(rollout).unwrap_or(now), now);
         }
         self.rollout = Some(watched);
         match rollout.next(elapsed_ms, &observed) {
@@ -341,6 +354,13 @@ impl Keeper {
         // What nobody has tried is not tried.
         observed.cohort_left = cohort().count() > 0 && cohort().all(|name| watched.left.contains(name));
         self.observe_requests(watched, threshold, observed);
+    }
+
+    /// When the one of the share spoke last that has been silent for longest.
+    fn last_words(&self, rollout: &Rollout) -> Option<Instant> {
+        let threshold = rollout.threshold();
+        let share = rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold));
+        share.filter_map(|name| self.proxies.get(name)).map(|seen| seen.at).min()
     }
 
     fn observe_participant(&self, name: &str, watched: &Watched, now: Instant, observed: &mut Observed) {
@@ -396,51 +416,5 @@ impl Keeper {
         };
         observed.cohort_requests = cohort.0;
         (observed.cohort_ppm, observed.rest_ppm) = (ppm(cohort), ppm(rest));
-    }
-
-    /// What a majority of the live proxies sees down is down for all; what a majority sees up, or nobody sees, is not.
-    fn agree(&self, state: &State, at_ms: u64, now: Instant) -> Option<Command> {
-        // A leader that has just begun has heard of few: their majority is nobody's.
-        if now - self.since < PROXY_TTL {
-            return None;
-        }
-        let live: Vec<&Seen> = self.proxies.values().filter(|seen| now - seen.at < PROXY_TTL).collect();
-        let quorum = live.len() / 2 + 1;
-        let mut down: BTreeMap<&Key, usize> = BTreeMap::new();
-        for seen in &live {
-            for key in &seen.heartbeat.down {
-                *down.entry(key).or_default() += 1;
-            }
-        }
-        let mut verdicts: Vec<(Key, bool)> = Vec::new();
-        let mut taken: HashMap<&str, usize> = HashMap::new();
-        let mut all: HashMap<&str, usize> = HashMap::new();
-        for (key, entry) in state.objects.iter() {
-            let (Key::Backend { service, .. }, Object::Backend(backend)) = (key, &*entry.object) else { continue };
-            *all.entry(service).or_default() += 1;
-            if backend.ejected {
-                if !live.is_empty() && down.get(key).copied().unwrap_or(0) < quorum {
-                    verdicts.push((key.clone(), false));
-                } else {
-                    *taken.entry(service).or_default() += 1;
-                }
-            }
-        }
-        // One proxy alone is no quorum: what it sees is its own.
-        if live.len() > 1 {
-            for (key, _) in down.iter().filter(|(_, count)| **count >= quorum) {
-                let (Key::Backend { service, .. }, Some(Object::Backend(backend))) = (key, state.object(key)) else {
-                    continue;
-                };
-                let taken = taken.entry(service).or_default();
-                let most = (all.get(service.as_str()).copied().unwrap_or(0) * EJECTED_PERCENT_MAX / 100).max(1);
-                if !backend.ejected && *taken < most {
-                    *taken += 1;
-                    verdicts.push(((*key).clone(), true));
-                }
-            }
-        }
-        let note = format!("{} of {} proxies make a quorum", quorum, live.len());
-        (!verdicts.is_empty()).then_some(Command::Agree { at_ms, verdicts, note })
     }
 }

@@ -417,18 +417,22 @@ fn audit(path: &Path) -> Result<api::AuditLog, RunError> {
     api::AuditLog::open(path).map_err(|source| RunError::File { path: path.to_owned(), source })
 }
 
+/// Between two attempts to name the cluster.
+const NAME_RETRY: Duration = Duration::from_millis(100);
+
 /// The first entry of the log names the cluster, and sets its rules: its only member knows them. Whoever leads puts it there; the
 /// second is refused.
 async fn name_cluster(plane: Arc<Plane>, cluster: String) {
+    let mut status = plane.node().watch_status();
     while plane.state().cluster.is_empty() {
-        if plane.status().role == crate::consensus::Role::Leader {
-            match plane.propose(&Command::Found { cluster: cluster.clone(), epoch: 1, rules: RULES }).await {
-                Ok(_) => return,
-                Err(PlaneError::Refused(_)) => return,
-                Err(error) => tracing::debug!(%error, "the cluster is not named yet"),
-            }
+        if status.wait_for(|status| status.role == crate::consensus::Role::Leader).await.is_err() {
+            return;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        match plane.propose(&Command::Found { cluster: cluster.clone(), epoch: 1, rules: RULES }).await {
+            Ok(_) | Err(PlaneError::Refused(_)) => return,
+            Err(error) => tracing::debug!(%error, "the cluster is not named yet"),
+        }
+        tokio::time::sleep(NAME_RETRY).await;
     }
 }
 

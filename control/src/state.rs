@@ -93,6 +93,8 @@ pub struct State {
     pub configured: u64,
     /// The revision by which a backend took less traffic last, or none any more.
     pub lost: u64,
+    /// What is left of leases' lives, in milliseconds, where it is less than the whole: see [`Command::LeaseLives`].
+    pub lives: Map<u64, u64>,
 }
 
 impl Default for State {
@@ -117,6 +119,7 @@ impl Default for State {
             rules: 0,
             configured: 0,
             lost: 0,
+            lives: Map::new_sync(),
         }
     }
 }

@@ -178,6 +178,7 @@ impl State {
             // Compared by whoever applies it (`replica.rs`); it changes nothing.
             Command::Checkpoint { .. } => Ok(self.done(0, 0)),
             Command::Agree { at_ms, verdicts, note } => self.agree(at_ms, verdicts, note),
+            Command::LeaseLives { leader, lives } => self.note_lives(origin, leader, &lives),
         }
     }
 
@@ -465,6 +466,23 @@ impl State {
         Ok(id)
     }
 
+    fn note_lives(&mut self, origin: Origin, leader: u64, lives: &[(u64, u64)]) -> Answer {
+        if self.rules == 0 {
+            return Err(Refusal::new("unknown_rules", "not all members know what is left of lives"));
+        }
+        if leader != origin.leader {
+            return Err(Refusal::new("deposed", "the leader that knew of the leases is not the leader any more"));
+        }
+        for (id, left_ms) in lives {
+            match self.leases.get(id) {
+                Some(lease) if *left_ms < lease.ttl_ms => self.lives.insert_mut(*id, *left_ms),
+                Some(_) => drop(self.lives.remove_mut(id)),
+                None => {}
+            }
+        }
+        Ok(self.done(0, 0))
+    }
+
     /// Leases end, and backends and locks with them.
     fn end_leases(&mut self, by: &By, ids: &[u64]) -> Answer {
         let ids: BTreeSet<u64> = ids.iter().copied().filter(|id| self.leases.contains_key(id)).collect();
@@ -473,6 +491,7 @@ impl State {
         }
         for id in &ids {
             self.leases.remove_mut(id);
+            self.lives.remove_mut(id);
         }
         let locks: Vec<String> =
             self.locks.iter().filter(|(_, lock)| ids.contains(&lock.lease)).map(|(name, _)| name.clone()).collect();
@@ -642,6 +661,7 @@ impl State {
         self.requests_order = Default::default();
         // Holders of leases that are gone find out by their next heartbeat.
         self.leases = old.leases;
+        self.lives = Default::default();
         self.locks = Default::default();
         self.rollouts = Default::default();
         self.revision = self.revision.max(old.revision);

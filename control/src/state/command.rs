@@ -170,6 +170,13 @@ pub enum Command {
         /// What is proposed.
         command: Box<Self>,
     },
+    /// What the leader knows of silent leases, for the one after it: the whole life, if it has heard of them again. From rules 1.
+    LeaseLives {
+        /// Whose knowledge it is.
+        leader: u64,
+        /// By id, in milliseconds.
+        lives: Vec<(u64, u64)>,
+    },
 }
 
 /// What a judgement stands on. If something else is so when the command is applied, it is refused as `moved`, and judged again.

@@ -4,18 +4,19 @@
 mod ask;
 
 use self::ask::{Ask, Told, Writing};
-use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
+use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Proposed, Read, Role, Status};
 use crate::hub::Hub;
 use crate::judge::{self, Judge};
 use crate::keeper::{Keeper, Kept, PROXY_TTL};
+use crate::latency::Latency;
 use crate::replica::{Published, decode_answer};
-use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, RULES, Refusal, State, Trial, to_bytes};
+use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, Phase, RULES, Refusal, State, Trial, to_bytes};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -61,6 +62,18 @@ pub struct Plane {
     pub proposals: AtomicU64,
     /// Those of them that were refused.
     pub refusals: AtomicU64,
+    /// How long what this leader proposed took, until it was committed and applied here.
+    pub commits: Latency,
+    /// Leaders that came after another, as seen here.
+    pub leader_changes: AtomicU64,
+    /// Times that this member led, and then had no quorum, or another leader.
+    pub lapses: AtomicU64,
+    /// The leader that was known is not heard of.
+    leaderless: AtomicBool,
+    /// Rollouts that have ended since this member started: committed, aborted.
+    pub rollouts_over: [AtomicU64; 2],
+    /// A leader has been known here.
+    led: AtomicBool,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
     judge: Judge,
@@ -143,6 +156,12 @@ impl Plane {
             reign: Mutex::new((None, Instant::now())),
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            commits: Latency::default(),
+            leader_changes: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
+            leaderless: AtomicBool::new(false),
+            rollouts_over: Default::default(),
+            led: AtomicBool::new(false),
             wall: unix_ms,
             judge: judge::judge,
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
@@ -403,7 +422,7 @@ impl Plane {
 
     async fn answer_here(&self, ask: &Ask) -> Told {
         match ask {
-            Ask::Propose(command) => match self.node.propose(command.clone()).await {
+            Ask::Propose(command) => match self.put(command.clone()).await {
                 Ok(proposed) => {
                     // Somebody may wait for what follows from it.
                     self.wake.notify_one();
@@ -426,15 +445,34 @@ impl Plane {
                 }
                 told
             }
-            Ask::Fleet => self.kept(|keeper, state, now| {
-                Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
-            }),
+            Ask::Fleet => self.fleet_here().map_or(Told::NotLeader, Told::Fleet),
             Ask::Rules => Told::Rules(RULES),
             Ask::Member(change) => match self.member(change).await {
                 Ok(()) => Told::Done,
                 Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
                 Err(error) => Told::Member(error.to_string()),
             },
+        }
+    }
+
+    /// Into the log, as leader.
+    async fn put(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
+        let began = Instant::now();
+        let proposed = self.node.propose(command).await;
+        if proposed.is_ok() {
+            self.commits.observe(began.elapsed());
+        }
+        proposed
+    }
+
+    /// The fleet, if this member leads.
+    #[must_use]
+    pub fn fleet_here(&self) -> Option<FleetView> {
+        match self.kept(|keeper, state, now| {
+            Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
+        }) {
+            Told::Fleet(fleet) => Some(fleet),
+            _ => None,
         }
     }
 
@@ -495,6 +533,7 @@ impl Plane {
             while !self.knows_fleet() {
                 let reign = self.reign().1;
                 tokio::select! {
+                    biased;
                     _ = status.changed() => {}
                     () = tokio::time::sleep_until((reign + PROXY_TTL).max(Instant::now() + LOOK)) => {}
                 }
@@ -555,10 +594,17 @@ impl Plane {
     /// Sees who leads, and has the keeper know when nobody could be heard.
     async fn watch_reign(&self) -> Infallible {
         let mut status = self.node.watch_status();
+        let mut led = false;
+        let mut over = self.state().rollouts.last().map_or(0, |(id, _)| *id);
         loop {
             let now = self.node.status();
             let leads = now.role == Role::Leader;
             self.note_reign(&now);
+            over = self.note_rollouts(&self.state(), over);
+            if std::mem::replace(&mut led, leads) && !leads {
+                self.lapses.fetch_add(1, Relaxed);
+                tracing::warn!(term = now.term, "this member leads no more, or has no quorum");
+            }
             if leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner)) {
                 *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
@@ -569,6 +615,7 @@ impl Plane {
                 }
             }
             tokio::select! {
+                biased;
                 _ = status.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -583,9 +630,10 @@ impl Plane {
         let mut checkpoint = 0;
         loop {
             let due = tokio::select! {
-                _ = status.wait_for(|status| status.role == Role::Leader && status.term > self.kept.borrow().0) => false,
-                () = self.wake.notified() => false,
+                biased;
                 _ = tick.tick() => true,
+                () = self.wake.notified() => false,
+                _ = status.wait_for(|status| status.role == Role::Leader && status.term > self.kept.borrow().0) => false,
             };
             let now = self.node.status();
             if now.role != Role::Leader || !self.begin(now.term).await {
@@ -629,12 +677,44 @@ impl Plane {
 
     /// Since when who leads now has led, as far as it was seen here. Not to hear of it for a moment ends no reign.
     fn note_reign(&self, now: &Status) {
-        let Some((node, _)) = &now.leader else { return };
-        let leader = Some((now.term, *node));
         let mut reign = self.reign();
-        if reign.0 != leader {
+        let Some((node, info)) = &now.leader else {
+            if let (Some((term, node)), false) = (reign.0, self.leaderless.swap(true, Relaxed)) {
+                tracing::warn!(
+                    term,
+                    node,
+                    "the leader is not heard of any more: an election follows, if a quorum is there"
+                );
+            }
+            return;
+        };
+        let again = self.leaderless.swap(false, Relaxed);
+        let (leader, before) = (Some((now.term, *node)), reign.0);
+        if before != leader || again {
+            if self.led.swap(true, Relaxed) {
+                self.leader_changes.fetch_add(1, Relaxed);
+            }
+            let own = *node == now.id;
+            tracing::info!(term = now.term, leader = info.name, node, own, after = ?before.map(|(_, node)| node), "a member leads");
+        }
+        if before != leader {
             *reign = (leader, Instant::now());
         }
+    }
+
+    /// Counts rollouts after `counted` that are over; what to go on after.
+    fn note_rollouts(&self, state: &State, counted: u64) -> u64 {
+        let mut last = counted;
+        for (id, rollout) in state.rollouts.range(counted + 1..) {
+            let over = match &rollout.phase {
+                Phase::Committed(_) => &self.rollouts_over[0],
+                Phase::Aborted(_) => &self.rollouts_over[1],
+                Phase::Preparing | Phase::Stage(_) => break,
+            };
+            over.fetch_add(1, Relaxed);
+            last = *id;
+        }
+        last
     }
 
     fn reign(&self) -> MutexGuard<'_, Reign> {
@@ -706,7 +786,7 @@ impl Plane {
     async fn lead(&self, command: &Command) -> bool {
         let command = self.still_fits(command).await;
         let Ok(bytes) = to_bytes(&*command) else { return false };
-        match self.node.propose(bytes).await {
+        match self.put(bytes).await {
             Ok(proposed) => {
                 // What follows may be due at once.
                 self.wake.notify_one();

@@ -563,6 +563,7 @@ impl Plane {
             while !self.knows_fleet() {
                 let reign = self.reign().1;
                 tokio::select! {
+                    biased;
                     _ = status.changed() => {}
                     () = tokio::time::sleep_until((reign + PROXY_TTL).max(Instant::now() + LOOK)) => {}
                 }
@@ -629,6 +630,7 @@ impl Plane {
             let now = self.node.status();
             let leads = now.role == Role::Leader;
             self.note_reign(&now);
+            over = self.note_rollouts(&self.state(), over);
             if std::mem::replace(&mut led, leads) && !leads {
                 self.lapses.fetch_add(1, Relaxed);
                 tracing::warn!(term = now.term, "this member leads no more, or has no quorum");
@@ -644,6 +646,7 @@ impl Plane {
                 }
             }
             tokio::select! {
+                biased;
                 _ = status.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -658,9 +661,10 @@ impl Plane {
         let mut checkpoint = 0;
         loop {
             let due = tokio::select! {
-                _ = status.wait_for(|status| status.role == Role::Leader && status.term > self.kept.borrow().0) => false,
-                () = self.wake.notified() => false,
+                biased;
                 _ = tick.tick() => true,
+                () = self.wake.notified() => false,
+                _ = status.wait_for(|status| status.role == Role::Leader && status.term > self.kept.borrow().0) => false,
             };
             let now = self.node.status();
             if now.role != Role::Leader || !self.begin(now.term).await {

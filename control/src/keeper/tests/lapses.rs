@@ -178,7 +178,7 @@ fn the_log_hears_nothing_of_leases_that_are_renewed_as_usual() {
         let now = start + TICK * tick;
         // Each at a third of its life, on its own beat.
         for (index, id) in ids.iter().enumerate() {
-            if (tick as usize + index) % 15 == 0 {
+            if (tick as usize + index).is_multiple_of(15) {
                 keep_alive(&mut keeper, &mut state, *id, now);
             }
         }

@@ -28,6 +28,8 @@ mod disks;
 mod linear;
 #[path = "control_faults/namespace.rs"]
 mod namespace;
+#[path = "control_faults/proxy.rs"]
+mod proxy;
 #[path = "control_faults/random.rs"]
 mod random;
 #[path = "control_faults/relay.rs"]

@@ -34,6 +34,8 @@ mod proxy;
 mod random;
 #[path = "control_faults/relay.rs"]
 mod relay;
+#[path = "control_faults/soak.rs"]
+mod soak;
 #[path = "control_faults/traffic.rs"]
 mod traffic;
 #[path = "control_faults/witness.rs"]

@@ -185,7 +185,6 @@ impl Plane {
 
     /// As a build that judges otherwise.
     #[cfg(test)]
-    #[expect(dead_code, reason = "the simulation is to have members that differ in it")]
     pub(crate) fn with_judge(self, judge: Judge) -> Self {
         Self { judge, ..self }
     }

@@ -265,6 +265,7 @@ impl Fleet {
             requests: report.requests,
             failed: report.failed,
             canary: state.canary,
+            cluster: applied.map(|view| view.cluster.clone()).unwrap_or_default(),
         }
     }
 }

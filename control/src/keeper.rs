@@ -1,12 +1,14 @@
 //! What only the leader knows, and only in memory: heartbeats of leases and of proxies. A pure machine: time is passed in,
 //! and what should be proposed comes out. A new leader begins with an empty one, and grants everybody a whole life.
 
+mod ahead;
 mod brake;
 #[cfg(test)]
 mod tests;
 
 use crate::state::{Command, Key, Object, Observed, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
+use ahead::Ahead;
 use brake::Brake;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 /// A proxy that has not been heard of for this long is offline.
 pub(crate) const PROXY_TTL: Duration = Duration::from_secs(7);
 /// How a proxy may stand.
-pub(crate) const PROXY_STATES: &[&str] = &["behind", "drifted", "offline", "stuck", "synced"];
+pub(crate) const PROXY_STATES: &[&str] = &["ahead", "behind", "drifted", "offline", "stuck", "synced"];
 /// And is forgotten after this.
 const PROXY_FORGET: Duration = Duration::from_secs(3600);
 /// Proxies that are remembered.
@@ -33,6 +35,7 @@ pub struct Keeper {
     /// Leases whose end has been proposed: nothing that is said now makes them live on.
     ending: BTreeSet<u64>,
     brake: Brake,
+    ahead: Ahead,
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
 }
@@ -107,6 +110,12 @@ impl Watched {
     }
 }
 
+/// The highest epoch that live proxies have seen, as far as it can be believed.
+pub(crate) fn seen_epoch(state: &State, fleet: &[ProxyView], at_ms: u64) -> u64 {
+    let live = fleet.iter().filter(|proxy| proxy.state != "offline");
+    live.map(|proxy| proxy.heartbeat.epoch).filter(|&epoch| ahead::is_credible(state, epoch, at_ms)).max().unwrap_or(0)
+}
+
 impl Keeper {
     /// Of a leader that begins now.
     #[must_use]
@@ -118,6 +127,7 @@ impl Keeper {
             proxies: BTreeMap::new(),
             ending: BTreeSet::new(),
             brake: Brake::default(),
+            ahead: Ahead::default(),
             rollout: None,
             votes: BTreeMap::new(),
         }
@@ -179,6 +189,8 @@ impl Keeper {
                 "offline"
             } else if heartbeat.stuck.is_some() {
                 "stuck"
+            } else if ahead::is_ahead(state, heartbeat) {
+                "ahead"
             } else if (heartbeat.epoch, heartbeat.revision) != current {
                 "behind"
             } else if heartbeat.canary.is_none() && heartbeat.digest != state.digest.to_string() {
@@ -240,9 +252,16 @@ impl Keeper {
         self.proxies.retain(|_, seen| now - seen.at < PROXY_FORGET);
         let mut commands = Vec::new();
         commands.extend(self.expire(state, leader, at_ms, now));
+        commands.extend(self.raise(state, at_ms, now));
         commands.extend(self.rollout(state, at_ms, now));
         commands.extend(self.agree(state, at_ms, now));
         commands
+    }
+
+    /// An epoch above what proxies have seen of this cluster's other life.
+    fn raise(&mut self, state: &State, at_ms: u64, now: Instant) -> Option<Command> {
+        let live = self.proxies.iter().filter(|(_, seen)| now - seen.at < PROXY_TTL);
+        self.ahead.handle(state, live.map(|(name, seen)| (name.as_str(), &seen.heartbeat)), at_ms, now)
     }
 
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {

@@ -143,6 +143,7 @@ async fn heartbeat(
         requests: 0,
         failed: 0,
         canary: None,
+        cluster: String::new(),
     };
     let body = serde_json::to_vec(&beat).map_err(text("heartbeat"))?;
     let answer = api.ask(link, Method::PUT, &format!("/v1/proxies/{name}"), body.into()).await;

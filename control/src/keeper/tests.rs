@@ -65,6 +65,7 @@ fn heartbeat(state: &State) -> Heartbeat {
         requests: 0,
         failed: 0,
         canary: None,
+        cluster: String::new(),
     }
 }
 

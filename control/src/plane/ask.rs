@@ -242,6 +242,7 @@ impl From<FrozenHeartbeat> for Heartbeat {
             requests: frozen.requests,
             failed: frozen.failed,
             canary: frozen.canary,
+            cluster: String::new(),
         }
     }
 }

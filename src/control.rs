@@ -186,6 +186,9 @@ pub(crate) enum Command {
     Restore {
         /// The file.
         file: PathBuf,
+        /// Even if it is a backup of another cluster: this one keeps its name.
+        #[arg(long)]
+        other_cluster: bool,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -523,12 +526,14 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
         Command::Proxies { action: None } => printer.proxies(&get("/v1/proxies").await?)?,
         Command::Verify => return verify::verify(&api, &printer).await,
         Command::Backup { file } => backup(&api, &file).await?,
-        Command::Restore { file, yes } => {
+        Command::Restore { file, other_cluster, yes } => {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
             if !yes && !confirmed("the whole topology becomes the backup's")? {
                 return Ok(ExitCode::from(1));
             }
-            let answer = api.call(Method::POST, "/v1/restore", bytes).await?;
+            let answer = api
+                .call(Method::POST, if other_cluster { "/v1/restore?other_cluster=true" } else { "/v1/restore" }, bytes)
+                .await?;
             printer.done(&serde_json::from_slice(&answer)?)?;
         }
     }

@@ -271,6 +271,7 @@ impl Fleet {
             failed: report.failed,
             canary: state.canary,
             instance: self.client.instance(),
+            cluster: applied.map(|view| view.cluster.clone()).unwrap_or_default(),
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct Api {
     audit: Option<Mutex<AuditLog>>,
     /// This member's name and addresses.
     me: MemberInfo,
+    /// What members call their cluster among themselves: a restore may have given it another name.
+    identity: String,
     /// Files of this member's own certificates.
     certificates: Vec<PathBuf>,
     restoring: tokio::sync::Mutex<()>,
@@ -98,6 +100,7 @@ impl Api {
         member: &ringway_config::model::Member,
         audit: Option<AuditLog>,
         me: MemberInfo,
+        identity: String,
     ) -> Result<Self, TokenError> {
         let files = [&member.tls, &member.peer_tls].into_iter().flatten();
         let certificates = files.map(|files| files.certificate.clone()).collect();
@@ -106,6 +109,7 @@ impl Api {
             gate: Gate::new(member)?,
             audit: audit.map(Mutex::new),
             me,
+            identity,
             certificates,
             restoring: Default::default(),
         })

@@ -2,6 +2,7 @@
 //! and what should be proposed comes out. A new leader begins with an empty one, and grants what the log says is left of lives.
 
 mod agreement;
+mod ahead;
 mod brake;
 mod clock;
 mod leases;
@@ -11,6 +12,7 @@ mod tests;
 use crate::state::{Command, Observed, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
 use agreement::Standing;
+use ahead::Ahead;
 use brake::Brake;
 use clock::Clock;
 pub use leases::Kept;
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 /// A proxy that has not been heard of for this long is offline.
 pub(crate) const PROXY_TTL: Duration = Duration::from_secs(7);
 /// How a proxy may stand.
-pub(crate) const PROXY_STATES: &[&str] = &["behind", "drifted", "offline", "stuck", "synced"];
+pub(crate) const PROXY_STATES: &[&str] = &["ahead", "behind", "drifted", "offline", "stuck", "synced"];
 /// And is forgotten after this, unless the member's file says otherwise.
 pub(crate) const PROXY_FORGET: Duration = Duration::from_secs(3600);
 /// Proxies that are remembered.
@@ -38,6 +40,7 @@ pub struct Keeper {
     proxies: BTreeMap<String, Seen>,
     standing: Standing,
     brake: Brake,
+    ahead: Ahead,
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
     forget: Duration,
@@ -119,6 +122,12 @@ impl Watched {
     }
 }
 
+/// The highest epoch that live proxies have seen, as far as it can be believed.
+pub(crate) fn seen_epoch(state: &State, fleet: &[ProxyView], at_ms: u64) -> u64 {
+    let live = fleet.iter().filter(|proxy| proxy.state != "offline");
+    live.map(|proxy| proxy.heartbeat.epoch).filter(|&epoch| ahead::is_credible(state, epoch, at_ms)).max().unwrap_or(0)
+}
+
 impl Keeper {
     /// Of a leader that begins now, and has applied all that was decided before.
     #[must_use]
@@ -130,6 +139,7 @@ impl Keeper {
             proxies: BTreeMap::new(),
             standing: Standing::default(),
             brake: Brake::default(),
+            ahead: Ahead::default(),
             rollout: None,
             votes: BTreeMap::new(),
             forget: PROXY_FORGET,
@@ -228,6 +238,8 @@ impl Keeper {
                 "offline"
             } else if heartbeat.stuck.is_some() {
                 "stuck"
+            } else if ahead::is_ahead(state, heartbeat) {
+                "ahead"
             } else if (heartbeat.epoch, heartbeat.revision) != current {
                 "behind"
             } else if heartbeat.canary.is_none() && heartbeat.digest != state.digest.to_string() {
@@ -285,6 +297,7 @@ impl Keeper {
         self.proxies.retain(|_, seen| now - seen.at < self.forget);
         commands.extend(self.leases.follow(state, leader, now));
         commands.extend(self.expire(state, leader, at_ms, now));
+        commands.extend(self.raise(state, at_ms, now));
         commands.extend(self.agree(state, at_ms, now));
         commands
     }
@@ -295,6 +308,12 @@ impl Keeper {
         let mut commands = self.leases.revive(leader);
         commands.extend(self.rollout(state, at_ms, now));
         commands
+    }
+
+    /// An epoch above what proxies have seen of this cluster's other life.
+    fn raise(&mut self, state: &State, at_ms: u64, now: Instant) -> Option<Command> {
+        let live = self.proxies.iter().filter(|(_, seen)| now - seen.at < PROXY_TTL);
+        self.ahead.handle(state, live.map(|(name, seen)| (name.as_str(), &seen.heartbeat)), at_ms, now)
     }
 
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {

@@ -162,7 +162,9 @@ impl Plan {
         let began = Instant::now();
         let cluster = loop {
             let status = client.json(Method::GET, "/v1/status", None).await?;
-            match status["cluster"].as_str().filter(|name| !name.is_empty()) {
+            // What members call each other stays when a restore gives the cluster another name.
+            let named = |field: &str| status[field].as_str().filter(|name| !name.is_empty());
+            match named("cluster").and(named("identity").or(named("cluster"))) {
                 Some(cluster) => break cluster.to_owned(),
                 // The first member has begun a moment ago, and its cluster has no name yet.
                 None if began.elapsed() < NAME_WAIT => tokio::time::sleep(JOIN_RETRY).await,
@@ -284,7 +286,7 @@ impl Member {
                 Err(error) => return Err(RunError::Init(error.to_string())),
             }
         }
-        let api = Arc::new(api::Api::new(Arc::clone(&plane), settings, audit, info.clone())?);
+        let api = Arc::new(api::Api::new(Arc::clone(&plane), settings, audit, info.clone(), plan.cluster.clone())?);
         let failed = |source| RunError::Bind { what: "the API", address, source };
         clients.set_nonblocking(true).map_err(failed)?;
         let clients = tokio::net::TcpListener::from_std(clients).map_err(failed)?;
@@ -428,7 +430,9 @@ async fn name_cluster(plane: Arc<Plane>, cluster: String) {
         if status.wait_for(|status| status.role == crate::consensus::Role::Leader).await.is_err() {
             return;
         }
-        match plane.propose(&Command::Found { cluster: cluster.clone(), epoch: 1, rules: RULES }).await {
+        // Another life of a cluster of this name began earlier: its proxies find a higher epoch here.
+        let epoch = unix_ms() / 1000;
+        match plane.propose(&Command::Found { cluster: cluster.clone(), epoch, rules: RULES }).await {
             Ok(_) | Err(PlaneError::Refused(_)) => return,
             Err(error) => tracing::debug!(%error, "the cluster is not named yet"),
         }

@@ -354,6 +354,18 @@ impl Plane {
         }
     }
 
+    /// An epoch that no proxy can have seen: above the cluster's, a backup's, and what live proxies report, and not before
+    /// the time. The leader believes only so much, see `keeper/ahead.rs`.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`].
+    pub async fn next_epoch(&self, backup: u64) -> Result<u64, PlaneError> {
+        let fleet = self.fleet().await?;
+        let (state, at_ms) = (self.state(), (self.wall)());
+        let seen = crate::keeper::seen_epoch(&state, &fleet.proxies, at_ms);
+        Ok(state.epoch.max(backup).max(seen).saturating_add(1).max(at_ms / 1000))
+    }
+
     /// Changes who the members are.
     ///
     /// # Errors
@@ -830,6 +842,7 @@ impl Plane {
                     Command::RolloutAbort { id, reason } => tracing::warn!(rollout = id, reason, "rollout aborted"),
                     Command::RolloutCommit { id, .. } => tracing::info!(rollout = id, "rollout committed"),
                     Command::LeaseExpire { ids, .. } => tracing::warn!(leases = ids.len(), "leases have expired"),
+                    Command::RaiseEpoch { to, .. } => tracing::warn!(epoch = to, "the epoch is raised"),
                     Command::Rules { version } => tracing::info!(rules = version, "all members know these rules"),
                     _ => {}
                 }

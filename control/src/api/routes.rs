@@ -160,7 +160,8 @@ fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
         api,
         json(&value!({
             "version": env!("CARGO_PKG_VERSION"),
-            "cluster": state.cluster, "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
+            "cluster": state.cluster, "identity": api.identity,
+            "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
             "member": {
                 "node": status.id, "name": api.me.name, "role": member_role(status.role), "term": status.term,
                 "last_log": status.last_log, "committed": status.committed, "applied": status.applied,
@@ -560,10 +561,30 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
     if digest != whole {
         return Err(damaged("its checksum is wrong"));
     }
-    State::decode(content).map_err(|error| damaged(&error.to_string()))?;
+    let old = State::decode(content).map_err(|error| damaged(&error.to_string()))?;
+    let other_cluster = ask.parameter("other_cluster") == Some("true");
+    // What this member has may be old: it is asked whether it may be before anything is in the log.
+    api.plane.barrier().await?;
+    let now = api.plane.state();
+    if now.rules == 0 && old.cluster != now.cluster && !other_cluster {
+        let why = format!(
+            "the backup is of cluster {:?}, this is {:?}: pass --other-cluster if it is meant",
+            old.cluster, now.cluster
+        );
+        return Err(problem(409, "other_cluster", why));
+    }
+    let epoch = api.plane.next_epoch(old.epoch).await?;
     for (number, part) in content.chunks(RESTORE_PART).enumerate() {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
     }
-    done(api, Command::RestoreCommit { by: by(ask, None), whole }).await
+    let by = by(ask, None);
+    done(
+        api,
+        match now.rules {
+            0 => Command::RestoreCommit { by, whole },
+            _ => Command::RestoreAs { by, whole, epoch, other_cluster },
+        },
+    )
+    .await
 }

@@ -73,6 +73,7 @@ fn heartbeat(state: &State) -> Heartbeat {
         failed: 0,
         canary: None,
         instance: 7,
+        cluster: String::new(),
     }
 }
 

@@ -250,6 +250,7 @@ impl From<FrozenHeartbeat> for Heartbeat {
             failed: frozen.failed,
             canary: frozen.canary,
             instance: 0,
+            cluster: String::new(),
         }
     }
 }

@@ -48,6 +48,8 @@ pub(crate) enum Trial {
 const LOSS_PERCENT_MAX: u64 = 50;
 /// Shortest and longest life of a lease.
 const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
+/// Numbers above it are not the same number in everybody's JSON.
+pub(crate) const EPOCH_MAX: u64 = (1 << 53) - 1;
 /// More ids than a cluster gives out between a backup and its restore.
 const RESTORE_ID_GAP: u64 = 1 << 32;
 /// Largest backup that can be restored.
@@ -174,7 +176,14 @@ impl State {
                 Ok(self.done(id, 0))
             }
             Command::RestoreChunk { number, bytes, .. } => self.restore_chunk(number, bytes),
-            Command::RestoreCommit { by, whole } => self.restore_commit(by, whole),
+            Command::RestoreCommit { by, whole } => self.restore_commit(by, whole, None),
+            Command::RaiseEpoch { .. } | Command::RestoreAs { .. } if self.rules == 0 => {
+                Err(Refusal::new("unknown_rules", "the members know no rules yet"))
+            }
+            Command::RaiseEpoch { seen, to } => self.raise_epoch(seen, to),
+            Command::RestoreAs { by, whole, epoch, other_cluster } => {
+                self.restore_commit(by, whole, Some((epoch, other_cluster)))
+            }
             // Compared by whoever applies it (`replica.rs`); it changes nothing.
             Command::Checkpoint { .. } => Ok(self.done(0, 0)),
             Command::Agree { at_ms, verdicts, note } => self.agree(at_ms, verdicts, note),
@@ -621,8 +630,45 @@ impl State {
         Ok(self.done(0, 0))
     }
 
-    /// Objects, tokens and history become the backup's. The cluster keeps its name, and no revision comes twice.
-    fn restore_commit(&mut self, by: By, whole: [u8; 32]) -> Answer {
+    fn raise_epoch(&mut self, seen: (u64, u64), to: u64) -> Answer {
+        if seen <= (self.epoch, self.revision) {
+            return Err(Refusal::new("known", "the cluster has what was seen"));
+        }
+        if to <= seen.0.max(self.epoch) || to > EPOCH_MAX {
+            return Err(Refusal::new("bad_epoch", format!("{to} is no epoch to follow {}", seen.0.max(self.epoch))));
+        }
+        self.epoch = to;
+        if let Some(rollout) = self.rollout().cloned() {
+            // What proxies have said of it, they have said of another epoch.
+            let phase = Phase::Aborted("the cluster's epoch was raised: start it again".into());
+            self.rollouts.insert_mut(rollout.id, Rollout { phase, ..rollout });
+        }
+        Ok(self.done(0, 0))
+    }
+
+    /// Proxies follow no other cluster: whose the backup is decides whether they will follow this one.
+    fn adopt(&mut self, name: &str, other_cluster: bool) -> Result<(), Refusal> {
+        let pristine = self.revision == 0 && self.objects.is_empty();
+        if other_cluster || name == self.cluster {
+            return Ok(());
+        }
+        if !pristine {
+            return Err(Refusal::new(
+                "other_cluster",
+                format!(
+                    "the backup is of cluster {name:?}, this is {:?}, which has objects of its own: proxies of {name:?} would \
+                     not follow it. Restore it into new members, or pass --other-cluster to keep the name {:?}",
+                    self.cluster, self.cluster
+                ),
+            ));
+        }
+        self.cluster = name.to_owned();
+        Ok(())
+    }
+
+    /// Objects, tokens and history become the backup's, and no revision comes twice. A cluster that has nothing yet takes the
+    /// backup's name; `known`: the least epoch, and whether the name may differ.
+    fn restore_commit(&mut self, by: By, whole: [u8; 32], known: Option<(u64, bool)>) -> Answer {
         let bytes: Vec<u8> = self.restore.iter().flat_map(|part| part.iter().copied()).collect();
         self.restore.clear();
         if *blake3::hash(&bytes).as_bytes() != whole {
@@ -637,6 +683,12 @@ impl State {
             _ => Self::decode(&bytes),
         };
         let old = old.map_err(|error| Refusal::new("damaged", error.to_string()))?;
+        if let Some((epoch, other_cluster)) = known {
+            self.adopt(&old.cluster, other_cluster)?;
+            if epoch.max(old.epoch).max(self.epoch) >= EPOCH_MAX {
+                return Err(Refusal::new("bad_epoch", format!("no epoch is left after {epoch}")));
+            }
+        }
         let mut changes = Vec::new();
         let keys: BTreeSet<&Key> = self.objects.keys().chain(old.objects.keys()).collect();
         for key in keys {
@@ -667,7 +719,7 @@ impl State {
         self.revision = self.revision.max(old.revision);
         // Ids that were given out after the backup are known to nobody here, but to their holders: none comes twice.
         self.next_id = self.next_id.max(old.next_id).saturating_add(RESTORE_ID_GAP);
-        self.epoch = self.epoch.max(old.epoch) + 1;
+        self.epoch = (self.epoch.max(old.epoch) + 1).max(known.map_or(0, |(epoch, _)| epoch));
         if self.rules > 0 {
             (self.configured, self.lost) = (self.revision, self.revision);
         }

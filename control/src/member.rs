@@ -430,6 +430,10 @@ async fn name_cluster(plane: Arc<Plane>, cluster: String) {
         if status.wait_for(|status| status.role == crate::consensus::Role::Leader).await.is_err() {
             return;
         }
+        // A member that joined was told the name meanwhile.
+        if !plane.state().cluster.is_empty() {
+            return;
+        }
         // Another life of a cluster of this name began earlier: its proxies find a higher epoch here.
         let epoch = unix_ms() / 1000;
         match plane.propose(&Command::Found { cluster: cluster.clone(), epoch, rules: RULES }).await {

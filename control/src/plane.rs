@@ -269,10 +269,21 @@ impl Plane {
 
     /// Puts a command into the log as it is.
     async fn decide(&self, command: &Command) -> Result<Answer, PlaneError> {
+        self.is_known_to_all(command)?;
         let told = self.with_leader(Ask::Propose(to_bytes(command)?)).await?;
         let Told::Proposed(index, answer) = told else { return Err(PlaneError::Unknown) };
         self.applied(index).await;
         Ok(decode_answer(&answer))
+    }
+
+    /// No entry may stop the members that run the build before this one.
+    fn is_known_to_all(&self, command: &Command) -> Result<(), PlaneError> {
+        let state = self.state();
+        let first = state.cluster.is_empty() || !matches!(command, Command::Found { .. });
+        if first && command.rules() <= state.rules {
+            return Ok(());
+        }
+        Err(PlaneError::Internal("this is not known to all members yet: upgrade them all, and ask again".into()))
     }
 
     /// What a judgement stands on. What this member has may be old: a refusal holds if it still is one after a barrier.
@@ -838,6 +849,10 @@ impl Plane {
     /// Proposes as leader; a leader that is none any more has nothing to propose. `true`: it is decided, and applied here.
     async fn lead(&self, command: &Command) -> bool {
         let command = self.still_fits(command).await;
+        if let Err(error) = self.is_known_to_all(&command) {
+            tracing::error!(%error, "a leader's proposal");
+            return false;
+        }
         let Ok(bytes) = to_bytes(&*command) else { return false };
         match self.put(bytes).await {
             Ok(proposed) => {

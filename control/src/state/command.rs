@@ -199,6 +199,37 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The rules that all members must have agreed on before it may be in the log: a member that does not know them stops there.
+    #[must_use]
+    pub fn rules(&self) -> u32 {
+        match self {
+            Self::Init { .. }
+            | Self::Txn(_)
+            | Self::Rollback { .. }
+            | Self::LeaseGrant { .. }
+            | Self::LeaseRevoke { .. }
+            | Self::LeaseExpire { .. }
+            | Self::LockAcquire { .. }
+            | Self::LockRelease { .. }
+            | Self::TokenPut { .. }
+            | Self::TokenDelete { .. }
+            | Self::RolloutStart { .. }
+            | Self::RolloutVotes { .. }
+            | Self::RolloutAdvance { .. }
+            | Self::RolloutCommit { .. }
+            | Self::RolloutAbort { .. }
+            | Self::RestoreChunk { .. }
+            | Self::RestoreCommit { .. }
+            | Self::Checkpoint { .. }
+            | Self::Agree { .. } => 0,
+            // The first says that its only member knows them; the second, that all have been asked.
+            Self::Found { .. } | Self::Rules { .. } => 0,
+            Self::Judged { .. } | Self::LeaseLives { .. } | Self::RaiseEpoch { .. } | Self::RestoreAs { .. } => 1,
+        }
+    }
+}
+
 /// What a judgement stands on. If something else is so when the command is applied, it is refused as `moved`, and judged again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Basis {

@@ -50,7 +50,8 @@ pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
         let listens = [&first, &second].map(|proxy| proxy.address("web").unwrap_or(at.listen));
         // Both proxies know the sample service before anybody is told to try them.
         let mut views = [first_fleet.view(), second_fleet.view()];
-        let follow = async { tokio::join!(first_fleet.run(&first), second_fleet.run(&second)) };
+        let handles = [first.handle(), second.handle()];
+        let follow = async { tokio::join!(first_fleet.run(&handles[0]), second_fleet.run(&handles[1])) };
         let ready = async {
             for view in &mut views {
                 // The sender lives as long as the fleet.

@@ -4,7 +4,7 @@ use crate::fleet::Fleet;
 use anyhow::Context;
 use ringway_config::model;
 use ringway_control::member::Member;
-use ringway_proxy::{Proxy, Source};
+use ringway_proxy::{Handle, Proxy, Source};
 use ringway_telemetry::Metrics;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let mut loaded = ringway_config::load_file(file).and_then(ringway_proxy::verified)?;
     raise_descriptor_limit();
     let runtime = control_runtime()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = stop_signals()?;
         let mut signals = Signals::new()?;
         let member = embedded(&loaded.config).await?;
@@ -42,31 +42,18 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             let shown = Arc::clone(fleet);
             proxy.show_topology(move || shown.status());
         }
-        let reload = proxy.reloader();
-        let follow = async {
-            let watch = ringway_proxy::watch(file, proxy.files(), &reload);
-            tokio::pin!(watch);
-            loop {
-                tokio::select! {
-                    wish = signals.next() => match wish {
-                        Wish::Reload => {
-                            proxy.reopen_logs();
-                            reload();
-                        }
-                        Wish::ReopenLogs => proxy.reopen_logs(),
-                    },
-                    () = &mut watch => {}
-                }
-            }
-        };
+        let handle = proxy.handle();
+        let watch = ringway_proxy::watch(file, proxy.files(), async || handle.reload().await);
+        let obey = obey(&mut signals, &handle);
         let agree = async {
             match &fleet {
-                Some(fleet) => fleet.run(&proxy).await,
+                Some(fleet) => fleet.run(&handle).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = follow => {}
+            () = watch => {}
+            () = obey => {}
             () = agree => {}
             () = stop => {}
         }
@@ -79,7 +66,32 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         let (ended, ()) = tokio::join!(end(proxy), sign_off);
         drop(member);
         ended
-    })
+    });
+    // A configuration that is still being built is nobody's any more.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Does what signals ask for. Never returns. However often a reload is asked for while one is under way, there is one more.
+async fn obey(signals: &mut Signals, proxy: &Handle) {
+    let wanted = tokio::sync::Notify::new();
+    let listen = async {
+        loop {
+            let wish = signals.next().await;
+            proxy.reopen_logs();
+            match wish {
+                Wish::Reload => wanted.notify_one(),
+                Wish::ReopenLogs => {}
+            }
+        }
+    };
+    let reload = async {
+        loop {
+            wanted.notified().await;
+            proxy.reload().await;
+        }
+    };
+    tokio::join!(listen, reload);
 }
 
 /// What a signal asks for, beside the end.

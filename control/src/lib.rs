@@ -13,6 +13,7 @@ pub mod hub;
 mod judge;
 pub mod keeper;
 pub mod member;
+mod places;
 pub mod plane;
 pub mod replica;
 #[cfg(test)]

@@ -178,6 +178,11 @@ impl Fleet {
         tokio::join!(self.client.follow(), self.client.report(|| self.heartbeat(proxy)), apply);
     }
 
+    /// Says that this process ends, in order. The control plane may be away: nobody waits long for it.
+    pub(crate) async fn sign_off(&self) {
+        self.client.sign_off().await;
+    }
+
     /// Puts into force what the fleet has agreed on, and votes on what it has not yet.
     fn apply(&self, proxy: &Proxy, view: &Arc<View>) {
         let target = view.in_force(&self.client.name);
@@ -265,6 +270,8 @@ impl Fleet {
             requests: report.requests,
             failed: report.failed,
             canary: state.canary,
+            instance: self.client.instance(),
+            cluster: applied.map(|view| view.cluster.clone()).unwrap_or_default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Context;
 use ringway_config::model;
 use ringway_control::member::Member;
 use ringway_proxy::{Proxy, Source};
-use ringway_telemetry::{Metrics, logs};
+use ringway_telemetry::Metrics;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs until SIGTERM or SIGINT. Exit 0: all requests ended; 1: some were cut off, or the file is not valid.
 pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    logs::install();
+    crate::terminal::install_logs();
     let mut loaded = ringway_config::load_file(file).and_then(ringway_proxy::verified)?;
     raise_descriptor_limit();
     let runtime = control_runtime()?;
@@ -70,7 +70,13 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             () = agree => {}
             () = stop => {}
         }
-        let ended = end(proxy).await;
+        let sign_off = async {
+            if let Some(fleet) = &fleet {
+                fleet.sign_off().await;
+            }
+        };
+        // An embedded member may be the one that is told: it ends last.
+        let (ended, ()) = tokio::join!(end(proxy), sign_off);
         drop(member);
         ended
     })

@@ -28,10 +28,14 @@ mod disks;
 mod linear;
 #[path = "control_faults/namespace.rs"]
 mod namespace;
+#[path = "control_faults/proxy.rs"]
+mod proxy;
 #[path = "control_faults/random.rs"]
 mod random;
 #[path = "control_faults/relay.rs"]
 mod relay;
+#[path = "control_faults/soak.rs"]
+mod soak;
 #[path = "control_faults/traffic.rs"]
 mod traffic;
 #[path = "control_faults/witness.rs"]

@@ -18,7 +18,11 @@ mod fleet;
 mod guards;
 #[path = "control_recovery/members.rs"]
 mod members;
+#[path = "control_recovery/metrics.rs"]
+mod metrics;
 #[path = "control_recovery/operator.rs"]
 mod operator;
+#[path = "control_recovery/scale.rs"]
+mod scale;
 #[path = "control_recovery/writes.rs"]
 mod writes;

@@ -123,6 +123,50 @@ fn limit_fails_a_pipeline_and_bad_files_are_named() {
 }
 
 #[test]
+fn plan_sees_renamed_services_and_splits_and_routes() {
+    let directory = tempfile::tempdir().unwrap();
+    let listen = free_address();
+    let service = |name: &str, from: usize| {
+        format!(
+            "{{ name: {name}, balance: {{ hash_key: [ {{ header: x-key }} ] }}, backends: [ \
+             {{ id: a, address: \"127.0.0.1:{from}\" }}, {{ id: b, address: \"127.0.0.1:{}\" }} ] }}",
+            from + 1
+        )
+    };
+    let write = |name: &str, routes: &str, first: &str| {
+        let text = format!(
+            "admin: {{ address: ADMIN }}\nlisteners: [ {{ name: web, address: \"{listen}\", routes: [ {routes} ] }} ]\n\
+             services: [ {}, {} ]\n",
+            service(first, 7001),
+            service("other", 7003)
+        );
+        file(&directory, name, &text)
+    };
+    let old = write("old.yaml", "{ service: s }", "s");
+    // The same backends under another name, and routes that follow: every key stays.
+    let (code, value) = plan(&old, &write("renamed.yaml", "{ service: t }", "t"), &["--max-move", "0"]);
+    assert_eq!((code, &value["moved_percent"]), (0, &serde_json::json!(0.0)), "{value}");
+    // Routes that lead elsewhere.
+    let (code, value) = plan(&old, &write("elsewhere.yaml", "{ service: other }", "s"), &["--max-move", "50"]);
+    assert_eq!((code, &value["routes"][0]["moved_percent"]), (1, &serde_json::json!(100.0)), "{value}");
+    // A narrower route before.
+    let narrow = "{ match: { path_prefix: /api }, service: other }, { service: s }";
+    let (code, value) = plan(&old, &write("narrow.yaml", narrow, "s"), &["--max-move", "50"]);
+    assert_eq!((code, value["routes"].as_array().unwrap().len()), (1, 2), "{value}");
+    let split = |one: u32, other: u32| {
+        format!("{{ split: [ {{ service: s, weight: {one} }}, {{ service: other, weight: {other} }} ] }}")
+    };
+    let old = write("split-old.yaml", &split(100, 10), "s");
+    let new = write("split-new.yaml", &split(10, 100), "s");
+    let (code, value) = plan(&old, &new, &["--max-move", "10"]);
+    let moved = value["routes"][0]["moved_percent"].as_f64().unwrap();
+    assert_eq!(code, 1);
+    assert!((moved - 90.0 / 1.1).abs() < 2.0, "{moved}");
+    let text = String::from_utf8(ringway(&["plan", &old, &new]).stdout).unwrap();
+    assert!(text.contains("listener web, any request:") && text.contains("% of the requests move"), "{text}");
+}
+
+#[test]
 fn shadow_that_cannot_be_read_is_refused_and_disturbs_nobody() {
     let fleet = echoes(2);
     let listen = free_address();

@@ -5,6 +5,7 @@ mod auth;
 mod metrics;
 mod objects;
 mod openapi;
+mod owner;
 mod routes;
 mod stream;
 
@@ -73,6 +74,8 @@ pub struct Api {
     audit: Option<Mutex<AuditLog>>,
     /// This member's name and addresses.
     me: MemberInfo,
+    /// What members call their cluster among themselves: a restore may have given it another name.
+    identity: String,
     /// Files of this member's own certificates.
     certificates: Vec<PathBuf>,
     restoring: tokio::sync::Mutex<()>,
@@ -111,6 +114,7 @@ impl Api {
         member: &ringway_config::model::Member,
         audit: Option<AuditLog>,
         me: MemberInfo,
+        identity: String,
     ) -> Result<Self, TokenError> {
         let files = [&member.tls, &member.peer_tls].into_iter().flatten();
         let certificates = files.map(|files| files.certificate.clone()).collect();
@@ -119,6 +123,7 @@ impl Api {
             gate: Gate::new(member)?,
             audit: audit.map(Mutex::new),
             me,
+            identity,
             certificates,
             restoring: Default::default(),
             places: Places::new(LIMITS.within_descriptors(DESCRIPTORS_SHARE)),
@@ -298,7 +303,10 @@ impl Api {
             }
         })?;
         let ask = Ask { method: &parts.method, path, query, headers: &parts.headers, caller, from };
-        let answer = routes::route(self, &ask, body.to_bytes()).await;
+        let answer = match bounded("note", ask.parameter("note").unwrap_or_default()) {
+            Ok(()) => routes::route(self, &ask, body.to_bytes()).await,
+            Err(problem) => Err(problem),
+        };
         self.audit(&ask, &answer);
         answer
     }
@@ -327,7 +335,7 @@ impl Api {
                     "method": ask.method.as_str(), "path": path, "status": status, "code": code,
                 });
                 let mut log = file.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = log.write(&line.to_string()) {
+                if let Err(error) = log.write(&ringway_config::plain::lines(&line.to_string())) {
                     tracing::error!(%error, %line, "the audit log cannot be written");
                 }
             }
@@ -351,6 +359,14 @@ async fn handshake(
         Err(_) => tracing::debug!(%from, "a client's TLS handshake took too long"),
     }
     None
+}
+
+/// What somebody says of a change is remembered, and shown to others: it has a size.
+fn bounded(what: &str, text: &str) -> Result<(), Problem> {
+    if text.len() <= crate::state::NOTE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(problem(413, "too_large", format!("a {what} has at most {} bytes", crate::state::NOTE_BYTES_MAX)))
 }
 
 fn problem(status: u16, code: &str, detail: impl Into<String>) -> Problem {

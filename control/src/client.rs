@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// First and longest wait between two attempts; each is drawn from nothing up to it ("full jitter").
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long an end waits for the control plane to hear of it.
+const SIGN_OFF_MAX: Duration = Duration::from_secs(1);
 /// A stream without a line for this long is dead: members send one every five seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Between two heartbeats, a fifth of it drawn.
@@ -34,6 +36,8 @@ pub struct Client {
     view: watch::Sender<Option<Arc<View>>>,
     state: Mutex<Progress>,
     hurry: Notify,
+    /// Of this process.
+    instance: u64,
 }
 
 /// Where the topology comes from.
@@ -71,6 +75,12 @@ struct Progress {
     error: Option<String>,
     /// Why what was said last is no topology.
     refused: Option<String>,
+    /// The members are behind what is in force here.
+    ahead: Option<String>,
+    /// Changes did not lead where the member is: the next connection asks for the whole.
+    anew: bool,
+    /// Where the whole was told last because of it: what differs there still is not asked for once more.
+    told_whole: Option<(u64, u64)>,
     reconnects: u64,
 }
 
@@ -138,7 +148,31 @@ impl Client {
         let stored = cache.load();
         let state = Progress { from_disk: stored.is_some(), ..Progress::default() };
         let (view, _) = watch::channel(stored.map(Arc::new));
-        Ok(Self { store, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
+        let instance = Random::new(&name).next();
+        Ok(Self { store, cache, name, view, state: Mutex::new(state), hurry: Notify::new(), instance })
+    }
+
+    /// What this process is told apart by from others in its proxy's name; never 0.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// Says that this proxy ends, in order: it is not missed from then on. Returns within a second, whatever is said to it.
+    pub async fn sign_off(&self) {
+        let Followed::Members(members) = &self.store else { return };
+        let path = format!("/v1/proxies/{}?instance={}", self.name, self.instance);
+        let api = members.renewed();
+        let said = tokio::time::timeout(SIGN_OFF_MAX, api.call(Method::DELETE, &path, Bytes::new())).await;
+        match said
+            .map_err(|_| "nobody has answered in time".to_owned())
+            .map(|said| said.map_err(|error| error.to_string()))
+        {
+            Ok(Ok(_)) => tracing::info!("signed off from the control plane"),
+            Ok(Err(why)) | Err(why) => {
+                tracing::info!(why, "not signed off from the control plane: it will miss this proxy for a while")
+            }
+        }
     }
 
     /// The topology as it is known, and as it changes.
@@ -169,7 +203,7 @@ impl Client {
             source,
             member: state.member.clone(),
             age: state.heard.map(|at| at.elapsed()),
-            error: state.error.clone(),
+            error: state.error.clone().or_else(|| state.ahead.clone()),
             refused: state.refused.clone(),
             reconnects: state.reconnects,
         }
@@ -236,9 +270,10 @@ impl Client {
     async fn follow_one(&self, members: &Members, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
         let api = members.renewed();
         let mut link = api.connect(member).await.map_err(|error| error.to_string())?;
+        let anew = std::mem::take(&mut self.state().anew);
         let path = match &*self.view.borrow() {
-            Some(view) => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
-            None => "/v1/watch".to_owned(),
+            Some(view) if !anew => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
+            _ => "/v1/watch".to_owned(),
         };
         let response =
             api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
@@ -277,24 +312,90 @@ impl Client {
         if stale && api.members().len() > 1 {
             return Err(TakeError::Stale);
         }
-        let known = self.view.borrow().clone();
-        let next = match (&known, message) {
-            (Some(view), message) => {
-                let mut next = (**view).clone();
-                match next.handle(message)? {
-                    Handled::Changed => Some(next),
-                    Handled::Same => None,
-                }
-            }
-            (None, Message::Snapshot(snapshot)) => Some(View::from_snapshot(snapshot, None)?),
-            (None, _) => return Err(ViewError::Gap { epoch: 0, previous: 0 }.into()),
+        let next = match self.handled(message) {
+            Ok(next) => next,
+            Err(error) => return self.not_taken(member, error),
         };
         self.followed(member, !stale);
-        self.state().from_disk = false;
+        {
+            let mut state = self.state();
+            (state.from_disk, state.ahead, state.refused) = (false, None, None);
+        }
         if let Some(next) = next {
             self.view.send_replace(Some(Arc::new(next)));
         }
         Ok(())
+    }
+
+    /// The topology that a line makes; `None`: it changes nothing.
+    fn handled(&self, message: Message) -> Result<Option<View>, ViewError> {
+        let known = self.known();
+        let Some(view) = known else {
+            return match message {
+                Message::Snapshot(snapshot) => Ok(Some(View::from_snapshot(snapshot, None)?)),
+                // The whole comes first: a sign of life may overtake it.
+                Message::Ping(_) | Message::Rollout(_) => Ok(None),
+                Message::Delta(delta) => Err(ViewError::Gap { epoch: delta.epoch, previous: delta.previous }),
+            };
+        };
+        let whole = match &message {
+            Message::Snapshot(snapshot) => Some((snapshot.epoch, snapshot.revision, snapshot.digest.clone())),
+            Message::Delta(_) | Message::Rollout(_) | Message::Ping(_) => None,
+        };
+        let mut next = (*view).clone();
+        let handled = next.handle(message)?;
+        if let Some((epoch, revision, digest)) = whole {
+            self.state().told_whole = Some((epoch, revision));
+            if next.digest.to_string() != digest {
+                tracing::error!(
+                    epoch,
+                    revision,
+                    "what the member says does not add up to its own digest, even told whole: it may be of another version"
+                );
+            }
+        }
+        Ok((handled == Handled::Changed).then_some(next))
+    }
+
+    /// What is done about a line that is not taken. An error ends the stream.
+    fn not_taken(&self, member: &MemberUrl, error: ViewError) -> Result<(), TakeError> {
+        let said = error.to_string();
+        match &error {
+            ViewError::Older { .. } => {
+                // It stays connected: the leader hears of it by the heartbeat, and goes one epoch higher.
+                self.followed(member, false);
+                let mut state = self.state();
+                if state.ahead.as_ref() != Some(&said) {
+                    tracing::error!(%member, error = said, "the members are behind this proxy");
+                    state.ahead = Some(said);
+                    drop(state);
+                    self.hurry();
+                }
+                Ok(())
+            }
+            ViewError::Gap { .. } | ViewError::Digest(_) => {
+                let known = self.known().map(|view| (view.epoch, view.revision));
+                let mut state = self.state();
+                let here = matches!((&error, known), (ViewError::Digest(at), Some((_, revision))) if *at == revision);
+                if here && state.told_whole == known {
+                    // Once: what was told whole at this place and differs still is another fault than a lost line.
+                    let again = format!("{said}, even told whole");
+                    if state.ahead.as_ref() != Some(&again) {
+                        tracing::error!(%member, error = again, "the topology is not the member's");
+                        state.ahead = Some(again);
+                    }
+                    return Ok(());
+                }
+                state.anew = true;
+                drop(state);
+                Err(error.into())
+            }
+            ViewError::Cluster { .. } => {
+                self.state().refused = Some(said);
+                self.hurry();
+                Err(error.into())
+            }
+        }
     }
 
     /// A member has said something; `fresh`: not only what it knew long ago.

@@ -8,6 +8,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use ringway_config::model::{Control, MemberUrl};
+use ringway_config::plain;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -86,8 +87,8 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.detail, self.code)?;
-        self.findings.iter().try_for_each(|finding| write!(f, "\n\n{finding}"))
+        write!(f, "{} ({})", plain::line(&self.detail), plain::line(&self.code))?;
+        self.findings.iter().try_for_each(|finding| write!(f, "\n\n{}", plain::lines(finding)))
     }
 }
 

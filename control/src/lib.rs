@@ -12,6 +12,7 @@ pub mod http;
 pub mod hub;
 mod judge;
 pub mod keeper;
+pub mod latency;
 pub mod member;
 mod places;
 pub mod plane;

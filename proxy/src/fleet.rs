@@ -74,14 +74,13 @@ impl Proxy {
     pub fn prepare(&self, config: Config) -> Result<Prepared, ReloadError> {
         let control = &self.control;
         let current = control.current.load_full();
-        let plans = crate::plan::plan(&current.config, &config);
+        let plan = crate::plan::plan(&current.config, &config, crate::plan::Scope::Whole);
         // A registry of its own: what is tried leaves nothing behind in that of what serves.
         let snapshot = Registry::default().prepare(Arc::new(config), 0, control.workers, Instant::now())?;
         control.try_bind(&snapshot.config)?;
         let rings = snapshot.services.iter();
         let rings = rings.filter_map(|service| Some((service.config.name.clone(), service.ring_digest()?))).collect();
-        let moved = plans.map(|plans| plans.iter().map(|plan| plan.movement.moved).fold(0.0, f64::max));
-        Ok(Prepared { rings, moved: moved.unwrap_or(0.0) })
+        Ok(Prepared { rings, moved: plan.map_or(0.0, |plan| plan.moved()) })
     }
 
     /// How it goes.

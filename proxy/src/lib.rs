@@ -61,7 +61,7 @@ pub use error::{ProxyError, RetryWhen, Side};
 pub use explain::{ExplainError, Explanation, explain};
 pub use files::{findings, verified};
 pub use fleet::{Prepared, Report, TopologyStatus};
-pub use plan::{PlanError, ServicePlan, plan};
+pub use plan::{Plan, PlanError, RoutePlan, Scope, ServicePlan, plan};
 pub use ringway_ring::{Method as MovementMethod, Movement};
 pub use shadow::ShadowError;
 pub use snapshot::{Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};

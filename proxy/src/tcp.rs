@@ -178,7 +178,8 @@ fn is_of_name(source: &KeySource) -> bool {
     }
 }
 
-fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option<usize> {
+/// The service of a connection whose client asks for this name.
+pub(crate) fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option<usize> {
     let name = server_name.unwrap_or_default();
     // With or without the dot of the root, it is one name.
     let name = name.strip_suffix('.').unwrap_or(name);

@@ -11,7 +11,7 @@ use ringway_control::http::{Api, ApiError};
 use ringway_control::state::{Key, Object, Text};
 use ringway_control::view::View;
 use ringway_control::wire::Snapshot;
-use ringway_proxy::ServicePlan;
+use ringway_proxy::{Plan, Scope};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -33,7 +33,7 @@ pub(crate) struct Apply {
     /// Why, for the history.
     #[arg(long, default_value = "")]
     note: String,
-    /// Refuse if more than this many percent of a service's keys would move.
+    /// Refuse if more than this many percent of a service's keys, or of a route's requests, would move.
     #[arg(long, value_name = "PERCENT", value_parser = crate::percent)]
     max_move: Option<f64>,
     /// At once, without asking proxies whether they can build it.
@@ -42,12 +42,12 @@ pub(crate) struct Apply {
     /// Shares of the proxies that go first, in percent.
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', conflicts_with = "direct")]
     stages: Vec<u8>,
-    /// How long each share is watched, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    bake: u64,
-    /// How long proxies have to prepare, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    deadline: u64,
+    /// How long each share is watched.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::duration)]
+    bake: Duration,
+    /// How long proxies have to prepare.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
+    deadline: Duration,
 }
 
 /// The topology as it is.
@@ -74,29 +74,25 @@ pub(super) fn rings(view: &View) -> BTreeMap<String, String> {
 }
 
 /// What the file would move.
-fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Vec<ServicePlan>> {
+fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Plan> {
     let mut next = view.clone();
     next.objects.insert(key.clone(), Arc::new(Object::Document(Text { text: text.to_owned() })));
     let before = check_fleet(&fleet_config(view))?.config;
     let after = check_fleet(&fleet_config(&next))?.config;
-    Ok(ringway_proxy::plan(&before, &after)?)
+    Ok(ringway_proxy::plan(&before, &after, Scope::Fleet)?)
 }
 
 /// Shows what the file would move; false: more than the caller lets it.
 fn planned(printer: &Printer, apply: &Apply, view: &View, key: &Key, text: &str) -> anyhow::Result<bool> {
-    let plans = plan(view, key, text)?;
+    let plan = plan(view, key, text)?;
     if !printer.json {
-        crate::plan::write_table(&mut std::io::stderr().lock(), &plans)?;
+        crate::plan::write_table(&mut crate::terminal::stderr().lock(), &plan)?;
     }
-    let over = plans.iter().find(|plan| apply.max_move.is_some_and(|most| plan.movement.moved * 100.0 > most + 1e-9));
-    let Some(plan) = over else { return Ok(true) };
-    let most = apply.max_move.unwrap_or_default();
-    printer.say(&format!(
-        "service {}: {:.2} % of the keys would move, more than {most} %: refused",
-        plan.name,
-        plan.movement.moved * 100.0
-    ))?;
-    Ok(false)
+    let over = crate::plan::over(&plan, apply.max_move);
+    for line in &over {
+        printer.say(&format!("{line}: refused"))?;
+    }
+    Ok(over.is_empty())
 }
 
 /// As [`apply`], where the topology is in etcd: there are no rollouts, and the change holds for all at once.
@@ -123,6 +119,10 @@ pub(super) async fn apply_to(store: &Store, printer: &Printer, apply: &Apply) ->
     let revision = store.put_document(&key, &text, modified).await?;
     printer.done(&json!({ "revision": revision, "changed": 1 }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn key_of(document: &str) -> anyhow::Result<Key> {
@@ -170,7 +170,7 @@ pub(super) async fn apply(api: &Api, printer: &Printer, apply: &Apply) -> anyhow
     }
     let mut body = body;
     body["policy"] = json!({
-        "stages_percent": apply.stages, "bake_ms": apply.bake * 1000, "deadline_ms": apply.deadline * 1000,
+        "stages_percent": apply.stages, "bake_ms": millis(apply.bake), "deadline_ms": millis(apply.deadline),
     });
     let started = api.json(Method::POST, "/v1/rollouts", Some(&body)).await?;
     follow(api, printer, &started["id"]).await
@@ -195,19 +195,19 @@ async fn follow(api: &Api, printer: &Printer, id: &Value) -> anyhow::Result<Exit
         failures = 0;
         let line = super::show::rollout_line(&rollout);
         if line != shown && !printer.json {
-            writeln!(std::io::stderr(), "{line}")?;
+            writeln!(crate::terminal::stderr(), "{line}")?;
             shown = line;
         }
         let phase = &rollout["phase"];
         if phase.get("committed").is_some() {
             if printer.json {
-                writeln!(std::io::stdout(), "{rollout}")?;
+                writeln!(crate::terminal::stdout(), "{rollout}")?;
             }
             return Ok(ExitCode::SUCCESS);
         }
         if phase.get("aborted").is_some() {
             if printer.json {
-                writeln!(std::io::stdout(), "{rollout}")?;
+                writeln!(crate::terminal::stdout(), "{rollout}")?;
             }
             return Ok(ExitCode::from(1));
         }

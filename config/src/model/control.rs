@@ -126,6 +126,8 @@ pub struct Member {
     pub audit_log: Option<PathBuf>,
     /// Directory of hourly backups.
     pub backups: Option<PathBuf>,
+    /// After how long a proxy that is not heard of is no longer listed.
+    pub proxy_forget: Duration,
     /// Where backends are found.
     pub sources: Vec<Source>,
 }

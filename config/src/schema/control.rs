@@ -103,6 +103,9 @@ section! {
         optional audit_log: String,
         /// Directory of hourly backups; absent is none.
         optional backups: String,
+        /// After how long a proxy that is not heard of is no longer listed. One that is stopped in order signs off, and is
+        /// not listed from then on.
+        default("1h") proxy_forget: Duration,
         /// Where backends are found. Every member should have the same: the one that leads looks, and what it finds is
         /// registered, so that all proxies place keys over one agreed set.
         default("[]") sources: List<SourceSection>,

@@ -3,6 +3,7 @@
 use super::{Api, Ask, Body, problem};
 use crate::http::Problem;
 use crate::hub::line;
+use crate::state::State;
 use crate::wire::{Message, Ping};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -46,8 +47,19 @@ pub(super) fn watch(api: &Arc<Api>, ask: &Ask<'_>) -> Result<Response<Body>, Pro
     Ok(response)
 }
 
+/// A member that lags, or one that was restored: after a barrier it is known which.
+fn is_behind(api: &Api, known: (u64, u64)) -> bool {
+    let state = api.plane.state();
+    (state.epoch, state.revision) < known
+}
+
+fn sign_of_life(api: &Api, state: &State) -> Bytes {
+    let age = api.plane.leader_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    line(&Message::Ping(Ping::of(state, age)))
+}
+
 async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender: mpsc::Sender<Bytes>) {
-    if from.is_none() {
+    if from.is_none_or(|known| is_behind(&api, known)) {
         // Who knows nothing yet begins with what holds, not with what a member that lags has. Without a leader, that is
         // all there is.
         // In a box: it is over long before the watcher goes.
@@ -57,6 +69,7 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
     }
     let mut now = api.plane.hub.subscribe();
     let mut rollout = Bytes::new();
+    let mut first = true;
     loop {
         let seen = now.borrow_and_update().clone();
         // A member that has just begun knows nothing yet: a watcher that knows more waits for it.
@@ -65,8 +78,13 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
             if from.is_none_or(|known| (seen.epoch, seen.revision) >= known) {
                 from = Some((seen.epoch, seen.revision));
             } else {
-                // Behind the watcher: it would refuse what this member has to say. It is told that it is alive.
+                // Behind the watcher: it would refuse what this member has to say. It is told where this member is.
                 lines.clear();
+                lines.push(sign_of_life(&api, &seen.state));
+            }
+            if std::mem::take(&mut first) && lines.is_empty() {
+                // That nothing has changed says nothing of what is the same: digests do.
+                lines.push(sign_of_life(&api, &seen.state));
             }
             if rollout != seen.rollout {
                 rollout = seen.rollout.clone();
@@ -84,8 +102,12 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
             changed = now.changed() => if changed.is_err() { return },
             () = sender.closed() => return,
             () = tokio::time::sleep(PING) => {
-                let age = api.plane.leader_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-                let ping = line(&Message::Ping(Ping { revision: now.borrow().revision, leader_age_ms: age }));
+                // Of what this watcher was told: what has come since is told first.
+                let state = Arc::clone(&now.borrow().state);
+                if now.has_changed().unwrap_or(false) || state.cluster.is_empty() {
+                    continue;
+                }
+                let ping = sign_of_life(&api, &state);
                 let ping = if events { event(&ping, None) } else { ping };
                 if sender.send(ping).await.is_err() {
                     return;

@@ -27,6 +27,8 @@ pub(super) enum Ask {
     Fleet,
     /// Of the leader: change who the members are.
     Member(MemberChange),
+    /// Of the leader: this proxy ends in order, or is forgotten; only if it is of this instance, where one is given.
+    SignOff(String, Option<u64>),
     /// Of any member: [`crate::state::RULES`].
     Rules,
 }
@@ -68,7 +70,12 @@ impl Ask {
     /// Whether a second time does no more than the first.
     pub(super) fn may_be_repeated(&self) -> bool {
         match self {
-            Self::Barrier | Self::KeepAlive(_) | Self::Heartbeat(..) | Self::Fleet | Self::Rules => true,
+            Self::Barrier
+            | Self::KeepAlive(_)
+            | Self::Heartbeat(..)
+            | Self::Fleet
+            | Self::SignOff(..)
+            | Self::Rules => true,
             Self::Propose(_) | Self::Member(_) => false,
         }
     }
@@ -85,7 +92,7 @@ impl Ask {
                 Frozen::Heartbeat(name.clone(), Box::new(FrozenHeartbeat::from((**heartbeat).clone())))
             }
             Self::Fleet if rules == 0 => Frozen::Fleet,
-            Self::Heartbeat(..) | Self::Fleet | Self::Rules => return json(self),
+            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules => return json(self),
         };
         to_bytes(&frozen)
     }
@@ -242,6 +249,8 @@ impl From<FrozenHeartbeat> for Heartbeat {
             requests: frozen.requests,
             failed: frozen.failed,
             canary: frozen.canary,
+            instance: 0,
+            cluster: String::new(),
         }
     }
 }
@@ -303,6 +312,7 @@ mod tests {
             Ask::Heartbeat("p".into(), Box::new(heartbeat())),
             Ask::Fleet,
             Ask::Member(change()),
+            Ask::SignOff("p".into(), Some(u64::MAX)),
             Ask::Rules,
         ];
         for rules in [0, 1] {

@@ -281,6 +281,10 @@ impl Api {
                 return Err(problem);
             }
         };
+        // Its metrics tell an operator what it does all the same.
+        if self.plane.is_removed() && path.iter().map(String::as_str).ne(["metrics"]) {
+            return Err(problem(410, "removed", "this member was removed from the control plane: ask another"));
+        }
         let query = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let query = query.map(|(name, value)| (unescape(name), unescape(value))).collect();

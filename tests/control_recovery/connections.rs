@@ -1,6 +1,6 @@
 //! Places on the listeners of members: who is known comes first.
 
-use crate::common::control::{Cluster, curl, run};
+use crate::common::control::{Cluster, FleetProxy, curl, ringway_said, run};
 use crate::common::{patience, skipped, wait_for};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ fn peers(cluster: &Cluster) -> Vec<SocketAddr> {
 fn leader(cluster: &Cluster, without: Option<usize>) -> Option<usize> {
     (0..cluster.urls.len()).filter(|index| Some(*index) != without).find(|index| {
         let status = curl(&cluster.urls[*index], "GET", "/v1/status", &Value::Null);
-        status.status == 200 && status.json()["role"] == "leader"
+        status.status == 200 && status.json()["member"]["role"] == "leader"
     })
 }
 
@@ -170,4 +170,60 @@ fn tokens_of_a_member_are_as_their_files_are() {
     std::fs::write(&file, text("b")).unwrap();
     wait_for("the second token to hold", || (status("b") == "200").then_some(()));
     assert_eq!(status("a"), "401", "what is no longer in the file has no rights");
+}
+
+/// The member that a proxy follows, by its place in `urls`.
+fn followed(cluster: &Cluster, proxy: &FleetProxy) -> Option<usize> {
+    let status = proxy.ringway.status();
+    let member = status["topology"]["member"].as_str()?;
+    cluster.urls.iter().position(|url| member.contains(url.trim_start_matches("http://")))
+}
+
+#[test]
+fn a_member_that_was_removed_serves_nobody_and_its_proxies_go_elsewhere() {
+    let cluster = Cluster::of(3, "");
+    let proxy = FleetProxy::start(&cluster, "p1", "");
+    let removed = wait_for("the proxy to follow a member", || followed(&cluster, &proxy));
+    let url = &cluster.urls[removed];
+    let node = curl(url, "GET", "/v1/status", &Value::Null).json()["member"]["node"].clone();
+    let other = &cluster.urls[(removed + 1) % 3];
+    let answer = curl(other, "DELETE", &format!("/v1/members/{node}"), &Value::Null);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let began = Instant::now();
+    wait_for("the proxy to follow another", || {
+        followed(&cluster, &proxy).is_some_and(|member| member != removed).then_some(())
+    });
+    assert!(began.elapsed() < Duration::from_secs(8).max(patience() / 4), "{:?}", began.elapsed());
+    let refused = wait_for("the removed member to know", || {
+        let answer = curl(url, "GET", "/v1/status", &Value::Null);
+        (answer.status == 410).then_some(answer)
+    });
+    assert_eq!(refused.json()["code"], "removed");
+    assert_eq!(curl(url, "GET", "/v1/watch", &Value::Null).status, 410);
+    assert_eq!(curl(url, "GET", "/readyz", &Value::Null).status, 503);
+    assert_eq!(curl(url, "GET", "/healthz", &Value::Null).status, 200, "it runs: a supervisor need not start it again");
+    assert_eq!(cluster.log(removed).matches("this member was removed").count(), 1);
+    // Whoever names it first is served by the next.
+    let members = format!("{url},{other}");
+    let said = ringway_said(&["control", "--members", &members, "status"]);
+    assert!(said.status.success(), "{said:?}");
+    // The proxy is missed by nobody.
+    let fleet = curl(other, "GET", "/v1/proxies", &Value::Null).json();
+    assert_ne!(fleet["proxies"][0]["state"], "offline", "{fleet}");
+}
+
+#[test]
+fn members_without_a_leader_keep_their_proxies() {
+    let mut cluster = Cluster::of(3, "");
+    let proxy = FleetProxy::start(&cluster, "p1", "");
+    let stays = wait_for("the proxy to follow a member", || followed(&cluster, &proxy));
+    cluster.kill((stays + 1) % 3);
+    cluster.kill((stays + 2) % 3);
+    let reconnects = proxy.ringway.status()["topology"]["reconnects"].clone();
+    wait_for("the member to have been without a leader for long", || {
+        let status = curl(&cluster.urls[stays], "GET", "/v1/status", &Value::Null).json();
+        status["leader_age_ms"].as_u64().is_some_and(|age| age > 8_000).then_some(())
+    });
+    assert_eq!(followed(&cluster, &proxy), Some(stays), "there is nowhere to go");
+    assert_eq!(proxy.ringway.status()["topology"]["reconnects"], reconnects, "and nobody goes to and fro");
 }

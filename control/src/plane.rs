@@ -418,6 +418,8 @@ impl Plane {
         let mut bytes = None;
         let mut watched = self.node.watch_status();
         loop {
+            // What is watched may lag behind what is read: only what changes from here on is news.
+            watched.mark_unchanged();
             let status = self.node.status();
             let named = status.leads();
             let told = match status.leader {
@@ -436,7 +438,14 @@ impl Plane {
             };
             match told {
                 Told::NotLeader if began.elapsed() < LEADER_WAIT => {
-                    let other = watched.wait_for(|status| status.leads() != named);
+                    let other = async {
+                        loop {
+                            changed(&mut watched).await;
+                            if watched.borrow_and_update().leads() != named {
+                                return;
+                            }
+                        }
+                    };
                     // A leader may be named before it can answer, and a call to it may fail once.
                     let _ = tokio::time::timeout(LEADER_RETRY, other).await;
                 }
@@ -604,7 +613,7 @@ impl Plane {
                 let reign = self.reign().1;
                 tokio::select! {
                     biased;
-                    _ = status.changed() => {}
+                    () = changed(&mut status) => {}
                     () = tokio::time::sleep_until((reign + PROXY_TTL).max(Instant::now() + LOOK)) => {}
                 }
             }
@@ -693,7 +702,7 @@ impl Plane {
             }
             tokio::select! {
                 biased;
-                _ = status.changed() => {}
+                () = changed(&mut status) => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
@@ -931,6 +940,14 @@ impl Plane {
             return Cow::Owned(Command::RolloutAbort { id: *id, reason });
         }
         Cow::Borrowed(command)
+    }
+}
+
+/// Waits for the next change. Of a member that has stopped there is none: who waits for nothing else waits for ever, and does not
+/// ask again and again.
+async fn changed(status: &mut watch::Receiver<Status>) {
+    if status.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -550,7 +550,7 @@ fn what_could_not_be_heard_while_nobody_led_counts_against_nobody() {
 fn who_signs_off_is_missed_by_nobody_and_cannot_sign_its_successor_off() {
     let start = Instant::now();
     let state = leased(1);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let beat = |instance| Heartbeat { instance, ..heartbeat(&state) };
     keeper.handle_heartbeat(&state, "p".into(), beat(1), start);
     keeper.handle_heartbeat(&state, "p".into(), beat(2), start);
@@ -568,7 +568,7 @@ fn who_signs_off_is_missed_by_nobody_and_cannot_sign_its_successor_off() {
 fn proxies_are_forgotten_when_the_members_file_says() {
     let start = Instant::now();
     let state = leased(1);
-    let mut keeper = Keeper::new(start).with_forget(Duration::from_secs(30));
+    let mut keeper = keeper(start).with_forget(Duration::from_secs(30));
     keeper.handle_heartbeat(&state, "p".into(), heartbeat(&state), start);
     keeper.handle_tick(&state, 1, 0, start + Duration::from_secs(29));
     assert_eq!(keeper.fleet(&state, start + Duration::from_secs(29))[0].state, "offline");
@@ -580,7 +580,7 @@ fn proxies_are_forgotten_when_the_members_file_says() {
 fn rolled(stages_percent: Vec<u8>) -> (State, Keeper, Instant, u64) {
     let start = Instant::now();
     let mut state = leased(1);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let participants: Vec<String> = (0..4).map(|index| format!("p{index}")).collect();
     for name in &participants {
         keeper.handle_heartbeat(&state, name.clone(), heartbeat(&state), start);

@@ -2,6 +2,7 @@
 
 use crate::common::control::{Cluster, FleetProxy, curl, ringway_said, run};
 use crate::common::{patience, skipped, wait_for};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -129,6 +130,32 @@ fn writes_go_on(mut cluster: Cluster, targets: impl Fn(&Cluster) -> Vec<SocketAd
 fn silent_connections_to_the_listener_for_members_deny_no_election() {
     if has_descriptors() {
         writes_go_on(Cluster::of(3, ""), peers);
+    }
+}
+
+/// Certificates with which members speak to each other; the setting that names them.
+fn peer_tls(directory: &std::path::Path) -> String {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+    let path = |name: &str, text: String| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (ca, certificate) = (path("ca.pem", authority.pem()), path("member.pem", certificate.pem()));
+    let key = path("member.key", key.serialize_pem());
+    format!(", peer_tls: {{ ca: {ca:?}, certificate: {certificate:?}, key: {key:?} }}")
+}
+
+#[test]
+fn silent_connections_deny_no_election_of_members_that_speak_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    if has_descriptors() {
+        writes_go_on(Cluster::of(3, &peer_tls(directory.path())), peers);
     }
 }
 

@@ -176,7 +176,7 @@ pub(crate) enum Command {
         action: Option<Proxies>,
     },
     /// Whether every proxy has what was agreed on: exit 1 if one has not.
-    Verify,
+    Verify(verify::Verify),
     /// Write everything to a file, with a checksum.
     Backup {
         /// The file.
@@ -524,7 +524,7 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
             printer.done(&put(Method::DELETE, path_of(&["v1", "proxies", &name]), json!({})).await?)?;
         }
         Command::Proxies { action: None } => printer.proxies(&get("/v1/proxies").await?)?,
-        Command::Verify => return verify::verify(&api, &printer).await,
+        Command::Verify(verify) => return verify::verify(&api, &printer, &verify).await,
         Command::Backup { file } => backup(&api, &file).await?,
         Command::Restore { file, other_cluster, yes } => {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;

@@ -63,7 +63,7 @@ pub use files::{findings, verified};
 pub use fleet::{Prepared, Report, TopologyStatus};
 pub use plan::{Plan, PlanError, RoutePlan, Scope, ServicePlan, plan};
 pub use ringway_ring::{Method as MovementMethod, Movement};
-pub use shadow::ShadowError;
+pub use shadow::{ShadowError, ring_digest};
 pub use snapshot::{Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};
 pub use tls::TlsError;
 pub use watch::watch;

@@ -328,7 +328,7 @@ impl Registry {
             config.bound,
             backends.iter().map(|backend| GroupMember {
                 id: &backend.config.id,
-                weight: backend.config.weight,
+                weight: crate::shadow::membership_weight(&backend.config),
                 requests_max: backend.config.requests_max,
                 level: backend.config.level,
                 load: Arc::clone(&backend.state.load),

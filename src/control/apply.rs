@@ -61,16 +61,18 @@ fn fleet_config(view: &View) -> FleetConfig {
     view.fleet_config(|name| (format!("{name}.pem").into(), format!("{name}.key").into()))
 }
 
-/// Ring digests of the services that the fleet's texts define, built here by the same code that proxies have.
-pub(super) fn rings(view: &View) -> BTreeMap<String, String> {
-    let Ok(loaded) = check_fleet(&fleet_config(view)) else { return BTreeMap::new() };
-    let hashed = loaded.config.services.iter().filter(|service| !service.backends.is_empty());
-    hashed
-        .filter_map(|service| {
-            let explained = ringway_proxy::explain(&loaded.config, &service.name, b"").ok()?;
-            Some((service.name.clone(), format!("{:016x}", explained.ring_digest)))
-        })
-        .collect()
+/// Ring digests of the services that the fleet's texts define, built here by the same code that proxies have. Services that
+/// place without keys, and those without backends, have none.
+pub(super) fn rings(view: &View) -> anyhow::Result<BTreeMap<String, String>> {
+    let loaded = check_fleet(&fleet_config(view))?;
+    let mut rings = BTreeMap::new();
+    for service in loaded.config.services.iter().filter(|service| !service.backends.is_empty()) {
+        let digest = ringway_proxy::ring_digest(service).with_context(|| format!("service {:?}", service.name))?;
+        if let Some(digest) = digest {
+            rings.insert(service.name.clone(), format!("{digest:016x}"));
+        }
+    }
+    Ok(rings)
 }
 
 /// What the file would move.

@@ -445,7 +445,7 @@ impl Printer {
         if findings.is_empty() {
             writeln!(
                 out,
-                "{proxies} proxies have what was agreed on; {} rings compared with those of {compared}",
+                "{proxies} proxies have what was agreed on: the topology and {} rings of each of {compared} compared",
                 rings.len()
             )?;
         }

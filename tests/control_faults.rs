@@ -22,6 +22,8 @@ mod clocks;
 #[path = "control_faults/cluster.rs"]
 mod cluster;
 mod common;
+#[path = "control_faults/cut.rs"]
+mod cut;
 #[path = "control_faults/disks.rs"]
 mod disks;
 #[path = "../control/tests/linear/mod.rs"]

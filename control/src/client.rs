@@ -2,11 +2,12 @@
 
 use crate::cache::Cache;
 use crate::etcd::{EtcdError, Follower, Store};
-use crate::http::{Api, ApiError};
+use crate::http::{Api, ApiError, Link};
 use crate::view::{Handled, View, ViewError};
 use crate::wire::{Heartbeat, Message};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use hyper::Method;
 use ringway_config::model::{Control, MemberUrl};
@@ -22,8 +23,15 @@ const SIGN_OFF_MAX: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Between two heartbeats, a fifth of it drawn.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// A member that has not heard of a leader for this long, in milliseconds, is left for another.
-const STALE_MS: u64 = 15_000;
+/// A member that has not heard of a leader for this long, in milliseconds, is left for another that has.
+const STALE_MS: u64 = 2_000;
+/// One that has heard of a leader within this time, in milliseconds, is worth a move: less than what it is left for, or proxies would
+/// go to and fro.
+const FRESH_MS: u64 = 1_000;
+/// How often the others are asked, while the member that is followed has no leader; a half of it drawn.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How long all of them have to answer.
+const LOOK_AROUND_MAX: Duration = Duration::from_secs(2);
 /// Longest line: a topology.
 const LINE_BYTES_MAX: usize = 256 << 20;
 
@@ -82,6 +90,8 @@ struct Progress {
     /// Where the whole was told last because of it: what differs there still is not asked for once more.
     told_whole: Option<(u64, u64)>,
     reconnects: u64,
+    /// The member that is worth to be followed next.
+    next: Option<usize>,
 }
 
 /// How it goes, for the status.
@@ -106,7 +116,7 @@ pub struct Standing {
 enum TakeError {
     #[error(transparent)]
     View(#[from] ViewError),
-    #[error("it has lost its leader: another member may have one")]
+    #[error("it has lost its leader: another member has one")]
     Stale,
 }
 
@@ -263,7 +273,8 @@ impl Client {
             }
             tokio::time::sleep(wait.mul_f64(random.unit())).await;
             wait = (wait * 2).min(BACKOFF.1);
-            from += 1;
+            let next = self.state().next.take();
+            from = next.unwrap_or(from + 1);
         }
     }
 
@@ -285,6 +296,7 @@ impl Client {
         }
         let mut body = response.into_body();
         let mut line = Vec::new();
+        let mut look = LookAround::new(&self.name);
         loop {
             let frame =
                 tokio::time::timeout(SILENCE_MAX, body.frame()).await.map_err(|_| "it has gone silent".to_owned())?;
@@ -296,22 +308,26 @@ impl Client {
                     return Err("its lines are too long".into());
                 }
                 if line.ends_with(b"\n") {
-                    let message = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
+                    let message: Message = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
                     line.clear();
                     // A topology may be large: its memory is given back.
                     line.shrink_to(1 << 16);
-                    self.take(&api, member, message).map_err(|error| error.to_string())?;
+                    if is_stale(&message)
+                        && look.is_due()
+                        && let Some(better) = led(&api, member).await
+                    {
+                        self.state().next = Some(better);
+                        return Err(TakeError::Stale.to_string());
+                    }
+                    self.take(member, message).map_err(|error| error.to_string())?;
                 }
             }
         }
     }
 
-    fn take(&self, api: &Api, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
+    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
         // A member that has lost its leader knows less and less: it may be heard, but it does not make us younger.
-        let stale = matches!(&message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS));
-        if stale && api.members().len() > 1 {
-            return Err(TakeError::Stale);
-        }
+        let stale = is_stale(&message);
         let next = match self.handled(message) {
             Ok(next) => next,
             Err(error) => return self.not_taken(member, error),
@@ -481,27 +497,91 @@ impl Client {
             let soonest = tokio::time::sleep(Duration::from_millis(20));
             let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
             soonest.await;
-            let Some(member) = members.get(from % members.len().max(1)) else { return std::future::pending().await };
-            let mut open = match link.take() {
-                Some(open) => open,
-                None => match plane.renewed().connect(member).await {
-                    Ok(open) => open,
-                    Err(_) => {
-                        from += 1;
-                        continue;
-                    }
-                },
-            };
-            let Ok(body) = serde_json::to_vec(&heartbeat()) else { continue };
-            let api = plane.api.load_full();
-            let ask = api.ask(&mut open, Method::PUT, &path, body.into());
-            match tokio::time::timeout(HEARTBEAT, ask).await {
-                Ok(Ok(_)) => link = Some(open),
-                // The member has no leader to tell, or does not know us: another may.
-                _ => from += 1,
+            if members.is_empty() {
+                return std::future::pending().await;
+            }
+            // What a member without a leader does not take, another may: all are tried before it is waited again, or a proxy would be
+            // missed although most members hear it.
+            for _ in 0..members.len() {
+                let member = &members[from % members.len()];
+                if let Some(open) = self.report_once(plane, member, link.take(), &path, &heartbeat).await {
+                    link = Some(open);
+                    break;
+                }
+                from += 1;
             }
         }
     }
+
+    /// One heartbeat to one member, over a connection that is there or a new one; what can be used again, if it was taken.
+    async fn report_once(
+        &self,
+        plane: &Members,
+        member: &MemberUrl,
+        link: Option<Link>,
+        path: &str,
+        heartbeat: impl Fn() -> Heartbeat,
+    ) -> Option<Link> {
+        let said = async {
+            let mut open = match link {
+                Some(open) => open,
+                None => plane.renewed().connect(member).await.ok()?,
+            };
+            let body = serde_json::to_vec(&heartbeat()).ok()?;
+            let api = plane.api.load_full();
+            api.ask(&mut open, Method::PUT, path, body.into()).await.ok().map(|_| open)
+        };
+        // The member has no leader to tell, or does not know us, where it is none.
+        tokio::time::timeout(HEARTBEAT, said).await.ok().flatten()
+    }
+}
+
+/// A sign of life of a member that has lost its leader.
+fn is_stale(message: &Message) -> bool {
+    matches!(message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS))
+}
+
+/// When the others are to be asked for a leader: now and then, and not by the whole fleet at the same time.
+struct LookAround {
+    random: Random,
+    after: Option<Instant>,
+}
+
+impl LookAround {
+    fn new(name: &str) -> Self {
+        Self { random: Random::new(name), after: None }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        if self.after.is_some_and(|after| now < after) {
+            return false;
+        }
+        self.after = Some(now + LOOK_AROUND.mul_f64(1.0 - 0.5 * self.random.unit()));
+        true
+    }
+}
+
+/// The place in the list of a member that has a leader; `None`: no other has, and nothing is to be gained by a move.
+async fn led(api: &Api, than: &MemberUrl) -> Option<usize> {
+    let others = api.members().iter().enumerate().filter(|(_, member)| *member != than);
+    let ages = others.map(|(index, member)| async move {
+        let mut link = api.connect(member).await.ok()?;
+        let status = api.ask(&mut link, Method::GET, "/v1/status", Bytes::new()).await.ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&status).ok()?;
+        Some((status["leader_age_ms"].as_u64()?, index))
+    });
+    let mut ages: futures_util::stream::FuturesUnordered<_> = ages.collect();
+    let deadline = tokio::time::Instant::now() + LOOK_AROUND_MAX;
+    let mut best = None;
+    // The first that is fresh is as good as any: a member that hangs is not waited for.
+    while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, ages.next()).await {
+        best = answer.filter(|(age, _)| *age <= FRESH_MS).or(best);
+        if best.is_some() {
+            break;
+        }
+    }
+    best.map(|(_, index)| index)
 }
 
 /// Enough to spread proxies in time; seeded by their names and the process.

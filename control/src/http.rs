@@ -177,8 +177,10 @@ impl Api {
                 }
             };
             match self.ask(&mut link, method.clone(), path, body.clone()).await {
-                // A member that has no leader says so; another may have one.
-                Err(ApiError::Refused(problem)) if problem.code == "no_leader" => last = ApiError::Refused(problem),
+                // A member that has no leader says so, and one that is none any more; another may have one.
+                Err(ApiError::Refused(problem)) if matches!(problem.code.as_str(), "no_leader" | "removed") => {
+                    last = ApiError::Refused(problem);
+                }
                 // Reading is repeated elsewhere; what may have been done is not.
                 Err(error @ (ApiError::Unreachable { .. } | ApiError::Strange { .. })) if method == Method::GET => {
                     last = error;

@@ -14,6 +14,7 @@ mod judge;
 pub mod keeper;
 pub mod latency;
 pub mod member;
+mod places;
 pub mod plane;
 pub mod replica;
 #[cfg(test)]

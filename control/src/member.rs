@@ -287,6 +287,9 @@ impl Member {
             }
         }
         let api = Arc::new(api::Api::new(Arc::clone(&plane), settings, audit, info.clone(), plan.cluster.clone())?);
+        if !settings.tokens.is_empty() {
+            tasks.push(tokio::spawn(api.follow_tokens(settings)));
+        }
         let failed = |source| RunError::Bind { what: "the API", address, source };
         clients.set_nonblocking(true).map_err(failed)?;
         let clients = tokio::net::TcpListener::from_std(clients).map_err(failed)?;

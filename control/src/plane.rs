@@ -38,6 +38,8 @@ const ATTEMPTS_MAX: usize = 10;
 const TICK: Duration = Duration::from_millis(200);
 /// How often a member looks whether it leads: what it could not hear in between is known that exactly.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often a member that hears of no leader asks the others whether it is still one of them, and how long each may take.
+const REMOVAL_PACE: Duration = Duration::from_millis(500);
 /// Revisions from one checkpoint to the next.
 const CHECKPOINT_EVERY: u64 = 1000;
 
@@ -74,6 +76,8 @@ pub struct Plane {
     led: AtomicBool,
     /// None is heard of.
     leaderless: AtomicBool,
+    /// For who is served here: whether this member is of use.
+    lead: watch::Sender<Lead>,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
     judge: Judge,
@@ -84,6 +88,17 @@ pub struct Plane {
 }
 
 type Reign = (Option<(u64, u64)>, Instant);
+
+/// How a member stands to the cluster's leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lead {
+    /// It follows one, or leads with a quorum.
+    Followed,
+    /// It hears of none, or leads without a quorum.
+    Lost,
+    /// The others have removed it: it will never follow one again.
+    Removed,
+}
 
 /// Why something cannot be done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -164,6 +179,7 @@ impl Plane {
             rollouts_over: Default::default(),
             led: AtomicBool::new(false),
             leaderless: AtomicBool::new(false),
+            lead: watch::Sender::new(Lead::Lost),
             wall: unix_ms,
             judge: judge::judge,
             forget: PROXY_FORGET,
@@ -222,6 +238,18 @@ impl Plane {
     pub fn leader_age(&self) -> Option<Duration> {
         let seen = self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.map(|at| at.elapsed())
+    }
+
+    /// How this member stands to the leader, as it changes.
+    #[must_use]
+    pub fn lead_watched(&self) -> watch::Receiver<Lead> {
+        self.lead.subscribe()
+    }
+
+    /// The others have removed this member.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        *self.lead.borrow() == Lead::Removed
     }
 
     /// Puts a command into the log, after it has been judged; on return it is applied here. Wherever the leader is, once.
@@ -508,6 +536,7 @@ impl Plane {
                 })
             }
             Ask::Rules => Told::Rules(RULES),
+            Ask::Removed(node) => Told::Removed(self.node.has_removed(*node)),
             Ask::Member(change) => match self.member(change).await {
                 Ok(()) => Told::Done,
                 Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
@@ -640,6 +669,7 @@ impl Plane {
             why = self.watch_failure() => why,
             never = self.watch_reign() => match never {},
             never = self.agree_on_rules() => match never {},
+            never = self.watch_removal() => match never {},
             never = self.work() => match never {},
         }
     }
@@ -666,10 +696,15 @@ impl Plane {
                 self.lapses.fetch_add(1, Relaxed);
                 tracing::warn!(term = now.term, "this member leads no more, or has no quorum");
             }
-            if leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner)) {
+            let follows = leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner));
+            if follows {
                 *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
-            over = self.note_rollouts(&self.state(), over);
+            let lead = if follows { Lead::Followed } else { Lead::Lost };
+            self.lead.send_if_modified(|known| {
+                // Nobody comes back under an id that was removed.
+                *known != Lead::Removed && std::mem::replace(known, lead) != lead
+            });
             if let Some((term, keeper)) = &mut *self.keeper() {
                 match leads && *term == now.term {
                     true => keeper.handle_led(Instant::now().into_std()),
@@ -682,6 +717,37 @@ impl Plane {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+    }
+
+    /// Finds out that this member was removed: its leader stops to speak to it, often before it has heard why.
+    async fn watch_removal(&self) -> Infallible {
+        let mut lead = self.lead.subscribe();
+        loop {
+            let _ = lead.wait_for(|lead| *lead == Lead::Lost).await;
+            tokio::time::sleep(REMOVAL_PACE).await;
+            if *lead.borrow() != Lead::Lost || !self.others_have_removed_it().await {
+                continue;
+            }
+            self.lead.send_replace(Lead::Removed);
+            tracing::error!(
+                "this member was removed from the control plane: it serves nobody any more; end the process, or give it an empty \
+                 directory and let it join anew"
+            );
+            return std::future::pending().await;
+        }
+    }
+
+    /// One that knows is enough: what is in a member's list was decided by a quorum.
+    async fn others_have_removed_it(&self) -> bool {
+        let status = self.node.status();
+        let Ok(question) = Ask::Removed(status.id).encode(self.state().rules) else { return false };
+        for member in status.voters.iter().chain(&status.learners).filter(|member| member.node != status.id) {
+            let answer = self.node.ask(member.node, &member.info, question.clone(), REMOVAL_PACE).await;
+            if answer.is_ok_and(|answer| matches!(Told::decode(&answer), Told::Removed(true))) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Proposes what is due, while this member leads.

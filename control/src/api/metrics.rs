@@ -73,6 +73,20 @@ const METRICS: &[Metric] = &[
         value: Value::One(|api| Some(api.plane.leader_age().map_or(f64::INFINITY, |age| age.as_secs_f64()))),
     },
     Metric {
+        name: "api_connections_unproven",
+        kind: "gauge",
+        help: "Connections to the API that have shown no credentials yet.",
+        label: "",
+        value: Value::One(|api| Some(api.places.unproven().0 as f64)),
+    },
+    Metric {
+        name: "api_connections_evicted_total",
+        kind: "counter",
+        help: "Connections to the API that were closed because newer ones needed their places.",
+        label: "",
+        value: Value::One(|api| Some(api.places.unproven().1 as f64)),
+    },
+    Metric {
         name: "log_last",
         kind: "gauge",
         help: "Index of the last entry of the log.",

@@ -35,6 +35,9 @@ pub(super) fn open(api: &Api, method: &Method, path: &[String]) -> Option<Respon
     match path[..] {
         ["healthz"] => Some(full(StatusCode::OK, "text/plain", "ok\n")),
         ["readyz"] => Some(match api.plane.leader_age() {
+            _ if api.plane.is_removed() => {
+                full(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "this member was removed\n")
+            }
             Some(age) if age < READY_AGE && !api.plane.state().cluster.is_empty() => {
                 full(StatusCode::OK, "text/plain", "ready\n")
             }

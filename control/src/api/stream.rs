@@ -1,8 +1,10 @@
-//! The watch stream: lines as they come, a sign of life every five seconds, one line in flight for each watcher.
+//! The watch stream: lines as they come, a sign of life every five seconds and at once when the leader is lost, one line in flight
+//! for each watcher.
 
 use super::{Api, Ask, Body, problem};
 use crate::http::Problem;
 use crate::hub::line;
+use crate::plane::Lead;
 use crate::state::State;
 use crate::wire::{Message, Ping};
 use bytes::Bytes;
@@ -11,10 +13,12 @@ use hyper::{Response, header};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Between two signs of life.
 const PING: Duration = Duration::from_secs(5);
+/// The same while no leader is heard of: watchers go elsewhere by what they are told of its age.
+const PING_LOST: Duration = Duration::from_millis(500);
 
 /// How long a watcher that knows nothing waits for a member to be up to date.
 const FRESH_WAIT: Duration = Duration::from_secs(1);
@@ -68,9 +72,14 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
         tokio::time::sleep(FRESH_PACE).await;
     }
     let mut now = api.plane.hub.subscribe();
+    let mut lead = api.plane.lead_watched();
     let mut rollout = Bytes::new();
     let mut first = true;
     loop {
+        let standing = *lead.borrow_and_update();
+        if standing == Lead::Removed {
+            return;
+        }
         let seen = now.borrow_and_update().clone();
         // A member that has just begun knows nothing yet: a watcher that knows more waits for it.
         if !seen.state.cluster.is_empty() {
@@ -82,8 +91,9 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
                 lines.clear();
                 lines.push(sign_of_life(&api, &seen.state));
             }
-            if std::mem::take(&mut first) && lines.is_empty() {
-                // That nothing has changed says nothing of what is the same: digests do.
+            // That nothing has changed says nothing of what is the same: digests do. And what comes of a member without a leader may
+            // be old.
+            if std::mem::take(&mut first) && (lines.is_empty() || standing == Lead::Lost) {
                 lines.push(sign_of_life(&api, &seen.state));
             }
             if rollout != seen.rollout {
@@ -101,7 +111,7 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
         tokio::select! {
             changed = now.changed() => if changed.is_err() { return },
             () = sender.closed() => return,
-            () = tokio::time::sleep(PING) => {
+            () = due(&mut lead, standing) => {
                 // Of what this watcher was told: what has come since is told first.
                 let state = Arc::clone(&now.borrow().state);
                 if now.has_changed().unwrap_or(false) || state.cluster.is_empty() {
@@ -115,6 +125,12 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
             }
         }
     }
+}
+
+/// Until the next sign of life.
+async fn due(lead: &mut watch::Receiver<Lead>, standing: Lead) {
+    let pace = if standing == Lead::Followed { PING } else { PING_LOST };
+    let _ = tokio::time::timeout(pace, lead.wait_for(|now| *now != standing)).await;
 }
 
 /// As server-sent events have it. Source: WHATWG HTML, section 9.2.

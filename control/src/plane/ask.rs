@@ -31,6 +31,8 @@ pub(super) enum Ask {
     SignOff(String, Option<u64>),
     /// Of any member: [`crate::state::RULES`].
     Rules,
+    /// Of any member: whether the one with this id was removed.
+    Removed(u64),
 }
 
 /// What is said to it.
@@ -55,6 +57,8 @@ pub(super) enum Told {
     Member(String),
     /// The rules that the member knows.
     Rules(u32),
+    /// Whether it was.
+    Removed(bool),
 }
 
 /// How a question was written, and its answer is.
@@ -75,7 +79,8 @@ impl Ask {
             | Self::Heartbeat(..)
             | Self::Fleet
             | Self::SignOff(..)
-            | Self::Rules => true,
+            | Self::Rules
+            | Self::Removed(_) => true,
             Self::Propose(_) | Self::Member(_) => false,
         }
     }
@@ -92,7 +97,9 @@ impl Ask {
                 Frozen::Heartbeat(name.clone(), Box::new(FrozenHeartbeat::from((**heartbeat).clone())))
             }
             Self::Fleet if rules == 0 => Frozen::Fleet,
-            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules => return json(self),
+            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules | Self::Removed(_) => {
+                return json(self);
+            }
         };
         to_bytes(&frozen)
     }
@@ -126,7 +133,7 @@ impl Told {
             Self::Fleet(fleet) => FrozenTold::Fleet(fleet.into()),
             Self::Done => FrozenTold::Done,
             Self::NotLeader => FrozenTold::NotLeader,
-            Self::Unknown | Self::Rules(_) => FrozenTold::Unknown,
+            Self::Unknown | Self::Rules(_) | Self::Removed(_) => FrozenTold::Unknown,
             Self::Member(why) => FrozenTold::Member(why),
         };
         to_bytes(&frozen)
@@ -314,6 +321,7 @@ mod tests {
             Ask::Member(change()),
             Ask::SignOff("p".into(), Some(u64::MAX)),
             Ask::Rules,
+            Ask::Removed(u64::MAX),
         ];
         for rules in [0, 1] {
             for ask in &asks {

@@ -193,6 +193,11 @@ impl Cluster {
         let _ = self.members[index].child.wait();
     }
 
+    /// Of a member's process.
+    pub fn pid(&self, index: usize) -> u32 {
+        self.members[index].child.id()
+    }
+
     /// Starts a member again.
     pub fn bring_back(&mut self, index: usize) {
         let child = self.spawn(&self.members[index].config, index);

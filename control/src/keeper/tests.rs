@@ -3,6 +3,7 @@
 use super::*;
 use crate::state::{Backend, By, Key, Object, Op, Origin, Policy, Text, Txn};
 
+mod epochs;
 mod lapses;
 
 const ORIGIN: Origin = Origin { leader: 1 };

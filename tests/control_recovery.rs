@@ -18,8 +18,6 @@ mod fleet;
 mod guards;
 #[path = "control_recovery/lapses.rs"]
 mod lapses;
-#[path = "control_recovery/members.rs"]
-mod members;
 #[path = "control_recovery/metrics.rs"]
 mod metrics;
 #[path = "control_recovery/operator.rs"]

@@ -158,7 +158,8 @@ fn moments_without_quorum_hold_up_neither_dead_leases_nor_agreed_health() {
         let took = died.elapsed();
         assert!(took < 2 * slack, "{took:?}");
         assert!(wait_for("the leases", || lives(url, kept)), "it was kept alive");
-        assert!(lapses.load(SeqCst) > before);
+        // On a slow machine they are far between.
+        wait_for("a lapse", || (lapses.load(SeqCst) > before).then_some(()));
     });
     drop(proxies);
 }

@@ -390,8 +390,9 @@ fn roles_hold_and_tokens_end() {
     assert_eq!(with(root, "DELETE", "/v1/tokens/r", "")["revision"], 2);
     assert_eq!(with(&read, "GET", "/v1/status", "")["code"], "bad_token");
     // A key is seen by nobody who only reads.
-    let pem = r#"{"certificate":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----","key":"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----"}"#;
-    assert_eq!(with(&operate, "PUT", "/v1/objects/certificate/web", pem)["revision"], 3);
+    let made = rcgen::generate_simple_self_signed(["web.example".to_owned()]).unwrap();
+    let pem = json!({ "certificate": made.cert.pem(), "key": made.signing_key.serialize_pem() }).to_string();
+    assert_eq!(with(&operate, "PUT", "/v1/objects/certificate/web", &pem)["revision"], 3);
     let shown = with(&operate, "GET", "/v1/objects/certificate/web", "");
     assert_eq!(shown["object"]["certificate"]["key"], "(not shown)");
     assert!(!with(&operate, "GET", "/v1/history", "").to_string().contains("BEGIN PRIVATE KEY"));

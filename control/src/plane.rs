@@ -6,6 +6,7 @@ mod ask;
 use self::ask::{Ask, Told, Writing};
 use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
 use crate::hub::Hub;
+pub use crate::judge::Guards;
 use crate::judge::{self, Judge};
 use crate::keeper::{Keeper, PROXY_TTL};
 use crate::replica::{Published, decode_answer};
@@ -58,7 +59,7 @@ pub struct Plane {
     pub refusals: AtomicU64,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
-    judge: Judge,
+    judge: Arc<Judge>,
     /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
     judgements: Option<Semaphore>,
 }
@@ -138,7 +139,7 @@ impl Plane {
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             wall: unix_ms,
-            judge: judge::judge,
+            judge: Arc::new(judge::judge),
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
     }
@@ -149,11 +150,20 @@ impl Plane {
         Self { wall, judgements: None, ..self }
     }
 
+    /// With guards of another strength.
+    #[must_use]
+    pub fn with_guards(self, guards: Guards) -> Self {
+        Self {
+            judge: Arc::new(move |state: &State, command: &Command| judge::judge_by(state, command, guards)),
+            ..self
+        }
+    }
+
     /// As a build that judges otherwise.
     #[cfg(test)]
     #[expect(dead_code, reason = "the simulation is to have members that differ in it")]
-    pub(crate) fn with_judge(self, judge: Judge) -> Self {
-        Self { judge, ..self }
+    pub(crate) fn with_judge(self, judge: fn(&State, &Command) -> Result<Option<Basis>, Refusal>) -> Self {
+        Self { judge: Arc::new(judge), ..self }
     }
 
     /// The state as it is here.
@@ -252,7 +262,7 @@ impl Plane {
     }
 
     async fn judge_here(&self, command: &Command) -> Result<Option<Basis>, Refusal> {
-        let (state, judge) = (self.state(), self.judge);
+        let (state, judge) = (self.state(), Arc::clone(&self.judge));
         let Some(places) = self.judgements.as_ref().filter(|_| judge::is_heavy(command)) else {
             return judge(&state, command);
         };

@@ -5,12 +5,13 @@ mod etcd;
 mod member;
 mod show;
 mod verify;
+mod watch;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use ringway_config::model::{Control, MemberUrl};
-use ringway_control::http::{Api, ApiError};
+use ringway_control::http::{Api, ApiError, Problem};
 use ringway_control::member::client_settings;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
@@ -143,8 +144,12 @@ pub(crate) enum Command {
         #[arg(long, default_value = "")]
         note: String,
     },
-    /// Print every change as it comes, a line of JSON each.
-    Watch,
+    /// Print every change as it comes, a line of JSON each: each once, in order, from whichever member is there.
+    Watch {
+        /// Go on after this place; what is not remembered any more comes as a whole, as a snapshot.
+        #[arg(long, value_name = "EPOCH.REVISION", value_parser = watch::place)]
+        from: Option<watch::Place>,
+    },
     /// Backends.
     #[command(subcommand)]
     Backend(Backend),
@@ -166,9 +171,12 @@ pub(crate) enum Command {
         abort: bool,
     },
     /// The fleet's proxies.
-    Proxies,
+    Proxies {
+        #[command(subcommand)]
+        action: Option<Proxies>,
+    },
     /// Whether every proxy has what was agreed on: exit 1 if one has not.
-    Verify,
+    Verify(verify::Verify),
     /// Write everything to a file, with a checksum.
     Backup {
         /// The file.
@@ -178,6 +186,9 @@ pub(crate) enum Command {
     Restore {
         /// The file.
         file: PathBuf,
+        /// Even if it is a backup of another cluster: this one keeps its name.
+        #[arg(long)]
+        other_cluster: bool,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -186,7 +197,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Authority {
-    /// Issue a member's certificate: NAME.pem, NAME.key, and members.pem to check others by.
+    /// Issue a member's certificate: NAME.pem, NAME.key, members.pem to check other members by, clients.pem to check clients by.
     Member {
         #[command(flatten)]
         to: IssueTo,
@@ -213,7 +224,7 @@ pub(crate) struct IssueTo {
     #[arg(long, value_name = "DIRECTORY", default_value = ".")]
     out: PathBuf,
     /// How long it is valid.
-    #[arg(long, value_name = "DAYS", default_value_t = member::DAYS, value_parser = clap::value_parser!(u64).range(1..=7300))]
+    #[arg(long, value_name = "DAYS", default_value = "365d", value_parser = days)]
     days: u64,
 }
 
@@ -249,7 +260,7 @@ pub(crate) enum Backend {
         #[arg(long)]
         zone: Option<String>,
         /// It goes when it has not been added again for this long, for example `10s`.
-        #[arg(long)]
+        #[arg(long, value_parser = duration_text)]
         ttl: Option<String>,
     },
     /// It takes no new keys; what it has ends in peace.
@@ -313,11 +324,19 @@ pub(crate) enum Lock {
         /// Of what.
         name: String,
         /// How long without a heartbeat.
-        #[arg(long, default_value = "30s")]
+        #[arg(long, default_value = "30s", value_parser = duration_text)]
         ttl: String,
         /// For whom; absent, whoever asks.
         #[arg(long)]
         owner: Option<String>,
+    },
+    /// Say that its holder lives: it is kept for its lease's time from now on.
+    Renew {
+        /// Of what.
+        name: String,
+        /// The fencing token that `acquire` has printed.
+        #[arg(long)]
+        token: u64,
     },
     /// Give it back.
     Release {
@@ -331,6 +350,15 @@ pub(crate) enum Lock {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Proxies {
+    /// Forget a proxy that does not come back. One that lives is listed again with its next heartbeat.
+    Forget {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Token {
     /// Make or replace a token; its text is printed this once.
     Create {
@@ -340,7 +368,7 @@ pub(crate) enum Token {
         #[arg(long)]
         role: String,
         /// How long it holds, for example `720h`.
-        #[arg(long)]
+        #[arg(long, value_parser = duration_text)]
         ttl: Option<String>,
     },
     /// End a token.
@@ -365,14 +393,7 @@ pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitC
             command if access.etcd.is_meant() => etcd::ask(access, command).await,
             command => match ask(access, command).await {
                 Err(error) => match error.downcast_ref::<ApiError>() {
-                    Some(ApiError::Refused(problem)) => {
-                        if access.json {
-                            writeln!(std::io::stdout(), "{}", json!(problem))?;
-                        } else {
-                            writeln!(std::io::stderr(), "ringway: {problem}")?;
-                        }
-                        Ok(ExitCode::from(1))
-                    }
+                    Some(ApiError::Refused(problem)) => show_problem(access, problem),
                     _ => Err(error),
                 },
                 done => done,
@@ -449,7 +470,7 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
             let body = json!({ "to": revision, "note": note });
             printer.done(&put(Method::POST, "/v1/rollback".into(), body).await?)?;
         }
-        Command::Watch => return watch(&api).await,
+        Command::Watch { from } => return watch::watch(&api, from).await,
         Command::Backend(backend) => return change_backend(&api, &printer, backend).await,
         Command::Certificate(Certificate::Put { name, certificate, key, force, phases }) => {
             let read = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
@@ -472,6 +493,21 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
             }
             printer.lock(&name, &taken?["token"], &lease)?;
         }
+        Command::Lock(Lock::Renew { name, token }) => {
+            let held = get("/v1/locks").await?;
+            let Some(lock) = held["locks"].as_array().into_iter().flatten().find(|lock| lock["name"] == name.as_str())
+            else {
+                return refused(access, "not_found", &format!("nobody holds lock {name:?}: it may have expired"));
+            };
+            if lock["token"] != token {
+                let now = show::text(&lock["token"]);
+                return refused(access, "wrong_token", &format!("lock {name:?} is held with token {now} now"));
+            }
+            // A lease is of one lock's holder: if that has changed since, the lease is not there.
+            let lease = lock["lease"].clone();
+            put(Method::PUT, format!("/v1/leases/{lease}"), json!({})).await?;
+            printer.lock(&name, &lock["token"], &lease)?;
+        }
         Command::Lock(Lock::Release { name, token }) => {
             let path = format!("{}?token={token}", path_of(&["v1", "locks", &name]));
             printer.done(&put(Method::DELETE, path, json!({})).await?)?;
@@ -492,15 +528,20 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
             printer.rollout(&get(&format!("/v1/rollouts/{id}")).await?)?
         }
         Command::Rollouts { id: None, .. } => printer.rollouts(&get("/v1/rollouts").await?)?,
-        Command::Proxies => printer.proxies(&get("/v1/proxies").await?)?,
-        Command::Verify => return verify::verify(&api, &printer).await,
+        Command::Proxies { action: Some(Proxies::Forget { name }) } => {
+            printer.done(&put(Method::DELETE, path_of(&["v1", "proxies", &name]), json!({})).await?)?;
+        }
+        Command::Proxies { action: None } => printer.proxies(&get("/v1/proxies").await?)?,
+        Command::Verify(verify) => return verify::verify(&api, &printer, &verify).await,
         Command::Backup { file } => backup(&api, &file).await?,
-        Command::Restore { file, yes } => {
+        Command::Restore { file, other_cluster, yes } => {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
             if !yes && !confirmed("the whole topology becomes the backup's")? {
                 return Ok(ExitCode::from(1));
             }
-            let answer = api.call(Method::POST, "/v1/restore", bytes).await?;
+            let answer = api
+                .call(Method::POST, if other_cluster { "/v1/restore?other_cluster=true" } else { "/v1/restore" }, bytes)
+                .await?;
             printer.done(&serde_json::from_slice(&answer)?)?;
         }
     }
@@ -562,32 +603,52 @@ async fn change_backend(api: &Api, printer: &show::Printer, backend: Backend) ->
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a member would have said, had it been asked.
+fn refused(access: &Access, code: &str, detail: &str) -> anyhow::Result<ExitCode> {
+    let status = if code == "not_found" { 404 } else { 409 };
+    show_problem(access, &Problem { status, code: code.into(), detail: detail.into(), findings: Vec::new() })
+}
+
+fn show_problem(access: &Access, problem: &Problem) -> anyhow::Result<ExitCode> {
+    if access.json {
+        writeln!(crate::terminal::stdout(), "{}", json!(problem))?;
+    } else {
+        writeln!(crate::terminal::stderr(), "ringway: {problem}")?;
+    }
+    Ok(ExitCode::from(1))
+}
+
+/// A time, as in files.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    // Numbers alone were seconds once, and scripts have them.
+    let seconds = || text.parse().ok().map(std::time::Duration::from_secs);
+    ringway_config::parse_duration(text)
+        .or_else(seconds)
+        .ok_or_else(|| format!("`{text}` is no time: write for example `500ms`, `30s` or `1h30m`"))
+}
+
+/// A time that members are to read.
+fn duration_text(text: &str) -> Result<String, String> {
+    match ringway_config::parse_duration(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!("`{text}` is no time: write for example `500ms`, `30s` or `1h30m`")),
+    }
+}
+
+/// Days: `365d`, or the number alone.
+fn days(text: &str) -> Result<u64, String> {
+    let days = text.strip_suffix('d').unwrap_or(text).parse().ok();
+    days.filter(|days| (1..=7300).contains(days))
+        .ok_or_else(|| format!("`{text}` is not 1d to 7300d: write for example `365d`"))
+}
+
 /// `yes`, from a person.
 fn confirmed(what: &str) -> anyhow::Result<bool> {
-    write!(std::io::stderr(), "{what}. Go on? [y/N] ")?;
-    std::io::stderr().flush()?;
+    write!(crate::terminal::stderr(), "{what}. Go on? [y/N] ")?;
+    crate::terminal::stderr().flush()?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "yes"))
-}
-
-async fn watch(api: &Api) -> anyhow::Result<ExitCode> {
-    use http_body_util::BodyExt;
-    let member = api.members().first().context("no member is named")?.clone();
-    let mut link = api.connect(&member).await?;
-    let response = api.begin(&mut link, Method::GET, "/v1/watch", hyper::body::Bytes::new()).await?;
-    if !response.status().is_success() {
-        bail!("{member} answers {}", response.status());
-    }
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        if let Some(data) = frame?.data_ref() {
-            let mut out = std::io::stdout().lock();
-            out.write_all(data)?;
-            out.flush()?;
-        }
-    }
-    bail!("{member} has ended the stream")
 }
 
 async fn backup(api: &Api, file: &Path) -> anyhow::Result<()> {
@@ -599,6 +660,6 @@ async fn backup(api: &Api, file: &Path) -> anyhow::Result<()> {
     out.write_all(&bytes)?;
     out.sync_all()?;
     std::fs::rename(&beside, file)?;
-    writeln!(std::io::stderr(), "{} bytes written to {}", bytes.len(), file.display())?;
+    writeln!(crate::terminal::stderr(), "{} bytes written to {}", bytes.len(), file.display())?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use ringway_control::http::Api;
 use ringway_control::member::{Origin, Plan, client_settings};
 use ringway_proxy::Proxy;
-use ringway_telemetry::{Metrics, logs};
+use ringway_telemetry::Metrics;
 use serde_json::json;
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ const MEMBERS: usize = 3;
 
 /// Runs the demo until SIGTERM or SIGINT.
 pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
-    logs::install();
+    crate::terminal::install_logs();
     let directory = Directory::make()?;
     run::control_runtime()?.block_on(async {
         let stop = run::stop_signals()?;
@@ -50,15 +50,16 @@ pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
         let listens = [&first, &second].map(|proxy| proxy.address("web").unwrap_or(at.listen));
         // Both proxies know the sample service before anybody is told to try them.
         let mut views = [first_fleet.view(), second_fleet.view()];
-        let follow = async { tokio::join!(first_fleet.run(&first), second_fleet.run(&second)) };
+        let handles = [first.handle(), second.handle()];
+        let follow = async { tokio::join!(first_fleet.run(&handles[0]), second_fleet.run(&handles[1])) };
         let ready = async {
             for view in &mut views {
                 // The sender lives as long as the fleet.
                 let _ = view.wait_for(Option::is_some).await;
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            write!(std::io::stdout(), "{}", instructions(&listens, at.admin, &urls, &addresses))?;
-            std::io::stdout().flush()?;
+            write!(crate::terminal::stdout(), "{}", instructions(&listens, at.admin, &urls, &addresses))?;
+            crate::terminal::stdout().flush()?;
             std::future::pending::<std::io::Result<()>>().await
         };
         tokio::select! {
@@ -66,6 +67,7 @@ pub(crate) fn demo(at: &Addresses, backends: u16) -> anyhow::Result<ExitCode> {
             ended = ready => ended?,
             _ = follow => {}
         }
+        tokio::join!(first_fleet.sign_off(), second_fleet.sign_off());
         let ended = run::end(first).await?;
         second.drain().await;
         second.stop();

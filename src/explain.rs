@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use ringway_config::plain::line;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -25,7 +26,7 @@ pub(crate) fn explain(file: &Path, service: &str, key: &str, json: bool) -> anyh
     let key = plain(key);
     let explanation = ringway_proxy::explain(&config, service, key.as_bytes())?;
     let owner = explanation.walk.first().map(String::as_str);
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::terminal::stdout().lock();
     if json {
         let answer = serde_json::json!({
             "service": explanation.service,
@@ -51,17 +52,17 @@ pub(crate) fn explain(file: &Path, service: &str, key: &str, json: bool) -> anyh
 pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bool) -> anyhow::Result<ExitCode> {
     let path = format!("/explain?service={}&key={}", escape(service), escape(&plain(key)));
     let answer = crate::run::control_runtime()?.block_on(get(admin, &path))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::terminal::stdout().lock();
     if json {
         writeln!(out, "{answer:#}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), line);
     writeln!(out, "service     {} ({})", text(&answer["service"]), text(&answer["policy"]))?;
     writeln!(out, "key         {}", plain(key).replace('\0', "\\0"))?;
     writeln!(out, "hash        {}", text(&answer["hash"]))?;
     writeln!(out, "generation  {}", text(&answer["generation"]))?;
-    writeln!(out, "goes to     {}", answer["backend"].as_str().unwrap_or("nobody"))?;
+    writeln!(out, "goes to     {}", answer["backend"].as_str().map_or_else(|| "nobody".into(), line))?;
     if answer["panic"] == true {
         writeln!(
             out,
@@ -88,7 +89,7 @@ pub(crate) fn explain_live(admin: SocketAddr, service: &str, key: &str, json: bo
         if step["state"] != "up"
             && let Some(why) = step["why"].as_str()
         {
-            writeln!(out, "  {:<20} {why}", "")?;
+            writeln!(out, "  {:<20} {}", "", line(why))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -7,8 +7,8 @@ use ringway_config::{Diagnostics, FleetConfig, Loaded, Severity};
 use ringway_control::client::Client;
 use ringway_control::state::{Key, Object, Rollout, Vote};
 use ringway_control::view::View;
-use ringway_control::wire::{Heartbeat, RolloutView};
-use ringway_proxy::{Proxy, ReloadError, Source, TopologyStatus};
+use ringway_control::wire::Heartbeat;
+use ringway_proxy::{Handle, ReloadError, Source, TopologyStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,16 +20,28 @@ pub(crate) struct Fleet {
     state: Mutex<State>,
 }
 
+/// A topology as this proxy takes it.
+#[derive(Default)]
+struct Target {
+    config: FleetConfig,
+    /// Services that it has a say in.
+    named: BTreeSet<String>,
+    /// What it was made from; none where the file is alone.
+    view: Option<Arc<View>>,
+    /// The rollout whose change it has before it is for all.
+    canary: Option<u64>,
+}
+
 #[derive(Default)]
 struct State {
     /// What is to be in force: the newest that was said, good or not.
-    target: FleetConfig,
-    /// Services that it has a say in.
-    named: BTreeSet<String>,
+    target: Arc<Target>,
+    /// What was joined with the file last: what a reload that is under way is about.
+    joined: Arc<Target>,
     /// What is in force.
-    applied: Option<Arc<View>>,
-    /// The rollout whose change is in force here before it is for all.
-    canary: Option<u64>,
+    applied: Arc<Target>,
+    /// The digests of the rings that came into force with it: told with it, so that nobody sees one without the other.
+    rings: Option<BTreeMap<String, u64>>,
     /// Why `target` is not in force.
     stuck: Option<String>,
     /// The last vote.
@@ -70,15 +82,21 @@ impl Fleet {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on, this is to be in force.
-    fn aim(&self, view: &View) {
-        if let Err(error) = self.client.cache().place_certificates(view) {
+    /// From now on, this is to be in force, with the change of a rollout in which this proxy goes first.
+    fn aim(&self, view: &View) -> Arc<Target> {
+        let name = &self.client.name;
+        // Also where the change makes no difference any more: the leader waits for everyone that goes first.
+        let goes_first = view.rollout.as_ref().filter(|rollout| Rollout::in_cohort(rollout.id, name, rollout.percent));
+        let canary = goes_first.map(|rollout| rollout.id);
+        let view = view.in_force(name);
+        if let Err(error) = self.client.cache().place_certificates(&view) {
             tracing::error!(%error, "the fleet's certificates cannot be written");
         }
-        let target = self.fleet_config(view);
-        let named = fleet_services(&target);
-        let mut state = self.state();
-        (state.target, state.named) = (target, named);
+        let config = self.fleet_config(&view);
+        let named = fleet_services(&config);
+        let target = Arc::new(Target { config, named, view: Some(Arc::new(view)), canary });
+        self.state().target = Arc::clone(&target);
+        target
     }
 
     fn fleet_config(&self, view: &View) -> FleetConfig {
@@ -87,8 +105,33 @@ impl Fleet {
 
     /// File and topology, joined.
     fn load(&self) -> Result<Loaded, Diagnostics> {
-        let target = self.state().target.clone();
-        ringway_config::load_file_with(&self.file, &target).and_then(ringway_proxy::verified)
+        let target = {
+            let mut state = self.state();
+            state.joined = Arc::clone(&state.target);
+            Arc::clone(&state.joined)
+        };
+        ringway_config::load_file_with(&self.file, &target.config).and_then(ringway_proxy::verified)
+    }
+
+    /// What has come of the last [`Fleet::load`], whoever asked for it: the control plane, a signal, a change of the file.
+    fn told(&self, result: Result<BTreeMap<String, u64>, &ReloadError>) {
+        let mut state = self.state();
+        match result {
+            Ok(rings) => {
+                state.applied = Arc::clone(&state.joined);
+                state.rings = Some(rings);
+                // The file alone says nothing about what did not fit it.
+                if state.applied.view.is_some() {
+                    state.stuck = None;
+                }
+            }
+            // A file that is wrong takes away nothing of what is in force.
+            Err(_) if Arc::ptr_eq(&state.joined, &state.applied) => {}
+            Err(error) => state.stuck = Some(reason(error)),
+        }
+        drop(state);
+        // Somebody may wait to hear of it.
+        self.client.hurry();
     }
 
     /// The first configuration. A topology from disk that does not fit the file any more is left out: the file alone
@@ -106,19 +149,21 @@ impl Fleet {
                 }
             }
             if let Some(view) = client_view(&self.client) {
-                self.aim(&view.in_force(&self.client.name));
+                self.aim(&view);
             }
         }
         match self.load() {
             Ok(loaded) => {
-                let view = client_view(&self.client);
-                self.state().applied = view;
+                let mut state = self.state();
+                state.applied = Arc::clone(&state.joined);
+                drop(state);
                 loaded
             }
             Err(diagnostics) => {
                 tracing::error!(%diagnostics, "the stored topology does not fit the file: the file alone is in force");
                 let mut state = self.state();
-                state.target = FleetConfig::default();
+                let none = Arc::<Target>::default();
+                (state.target, state.joined, state.applied) = (Arc::clone(&none), Arc::clone(&none), none);
                 state.stuck = Some(first_error(&diagnostics));
                 alone
             }
@@ -132,8 +177,8 @@ impl Fleet {
 
     /// Where the proxy reads its configuration from.
     pub(crate) fn source(self: &Arc<Self>) -> Source {
-        let fleet = Arc::clone(self);
-        Source::Joined(Box::new(move || fleet.load()))
+        let (loads, hears) = (Arc::clone(self), Arc::clone(self));
+        Source::Joined { load: Box::new(move || loads.load()), told: Box::new(move |result| hears.told(result)) }
     }
 
     /// For the status and the metrics.
@@ -148,10 +193,10 @@ impl Fleet {
             error: standing.error,
             // What is no topology at all is the newest that was said.
             stuck: standing.refused.or_else(|| state.stuck.clone()),
-            canary: state.canary,
+            canary: state.applied.canary,
             ..TopologyStatus::default()
         };
-        if let Some(view) = &state.applied {
+        if let Some(view) = &state.applied.view {
             status.cluster = view.cluster.clone();
             (status.epoch, status.revision) = (view.epoch, view.revision);
             status.digest = view.digest.to_string();
@@ -160,13 +205,21 @@ impl Fleet {
     }
 
     /// Follows the control plane. Never returns.
-    pub(crate) async fn run(&self, proxy: &Proxy) {
+    pub(crate) async fn run(self: &Arc<Self>, proxy: &Handle) {
+        let first = proxy.report().rings;
+        self.state().rings.get_or_insert(first);
         let mut view = self.client.view();
         let apply = async {
             loop {
                 let now = view.borrow_and_update().clone();
                 if let Some(now) = now {
-                    self.apply(proxy, &now);
+                    // One at a time, and the newest next: what is followed and reported meanwhile does not wait for it.
+                    let (fleet, proxy) = (Arc::clone(self), proxy.clone());
+                    let built = tokio::task::spawn_blocking(move || fleet.apply(&proxy, &now)).await;
+                    if let Err(error) = built {
+                        tracing::error!(%error, "the build of a topology has ended before its time");
+                        self.state().stuck = Some("the build has ended before its time: see this proxy's log".into());
+                    }
                     // Somebody may wait to hear of it.
                     self.client.hurry();
                 }
@@ -178,35 +231,25 @@ impl Fleet {
         tokio::join!(self.client.follow(), self.client.report(|| self.heartbeat(proxy)), apply);
     }
 
+    /// Says that this process ends, in order. The control plane may be away: nobody waits long for it.
+    pub(crate) async fn sign_off(&self) {
+        self.client.sign_off().await;
+    }
+
     /// Puts into force what the fleet has agreed on, and votes on what it has not yet.
-    fn apply(&self, proxy: &Proxy, view: &Arc<View>) {
-        let target = view.in_force(&self.client.name);
-        // Also where the change makes no difference any more: the leader waits for everyone that goes first.
-        let goes_first = |rollout: &&RolloutView| Rollout::in_cohort(rollout.id, &self.client.name, rollout.percent);
-        let canary = view.rollout.as_ref().filter(goes_first).map(|rollout| rollout.id);
-        self.aim(&target);
-        match proxy.reload() {
-            Ok(_) => {
-                {
-                    let mut state = self.state();
-                    state.applied = Some(Arc::new(target));
-                    state.canary = canary;
-                    state.stuck = None;
-                }
-                // What holds for some only is not what a proxy should start from.
-                if canary.is_none()
-                    && let Err(error) = self.client.cache().store(view)
-                {
-                    tracing::error!(%error, "the topology cannot be stored: without the control plane, a restart has an older one");
-                }
-            }
-            // Logged inside.
-            Err(error) => self.state().stuck = Some(reason(&error)),
+    fn apply(&self, proxy: &Handle, view: &Arc<View>) {
+        let target = self.aim(view);
+        // What comes of it is logged and told inside. What holds for some only is not what a proxy should start from.
+        if proxy.reload_blocking().is_ok()
+            && target.canary.is_none()
+            && let Err(error) = self.client.cache().store(view)
+        {
+            tracing::error!(%error, "the topology cannot be stored: without the control plane, a restart has an older one");
         }
         self.vote(proxy, view);
     }
 
-    fn vote(&self, proxy: &Proxy, view: &View) {
+    fn vote(&self, proxy: &Handle, view: &View) {
         let (Some(rollout), Some(candidate)) = (&view.rollout, view.candidate()) else {
             self.state().vote = None;
             return;
@@ -226,7 +269,7 @@ impl Fleet {
     }
 
     /// The digest of the fleet's rings under a candidate, and what it moves.
-    fn prepare(&self, proxy: &Proxy, candidate: &View) -> Result<(String, f64), String> {
+    fn prepare(&self, proxy: &Handle, candidate: &View) -> Result<(String, f64), String> {
         let cache = self.client.cache();
         cache.place_certificates(candidate).map_err(|error| format!("certificates: {error}"))?;
         let fleet = self.fleet_config(candidate);
@@ -240,11 +283,11 @@ impl Fleet {
         Ok((Vote::digest(candidate.epoch, candidate.revision, &text), prepared.moved))
     }
 
-    fn heartbeat(&self, proxy: &Proxy) -> Heartbeat {
+    fn heartbeat(&self, proxy: &Handle) -> Heartbeat {
         let report = proxy.report();
         let state = self.state();
-        let named = &state.named;
-        let applied = state.applied.as_ref();
+        let named = &state.applied.named;
+        let applied = state.applied.view.as_ref();
         let registered = |key: &Key| applied.is_some_and(|view| view.objects.contains_key(key));
         let down = report.down.into_iter().map(|(service, id)| Key::Backend { service, id }).filter(registered);
         Heartbeat {
@@ -252,9 +295,10 @@ impl Fleet {
             epoch: applied.map_or(0, |view| view.epoch),
             revision: applied.map_or(0, |view| view.revision),
             digest: applied.map(|view| view.digest.to_string()).unwrap_or_default(),
-            rings: report
+            rings: state
                 .rings
                 .iter()
+                .flatten()
                 .filter(|(name, _)| named.contains(name.as_str()))
                 .map(|(name, digest)| (name.clone(), format!("{digest:016x}")))
                 .collect::<BTreeMap<_, _>>(),
@@ -264,7 +308,9 @@ impl Fleet {
             down: down.collect(),
             requests: report.requests,
             failed: report.failed,
-            canary: state.canary,
+            canary: state.applied.canary,
+            instance: self.client.instance(),
+            cluster: applied.map(|view| view.cluster.clone()).unwrap_or_default(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod explain;
 mod fleet;
 mod plan;
 mod run;
+mod terminal;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -118,7 +119,7 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         // Standard error may be closed; there is nobody else to tell.
-        let _ = writeln!(std::io::stderr(), "ringway: {}", once(&error));
+        let _ = writeln!(terminal::stderr(), "ringway: {}", once(&error));
         ExitCode::from(2)
     })
 }
@@ -157,7 +158,7 @@ fn check(file: &std::path::Path, json: bool, files: bool) -> anyhow::Result<Exit
     let is_error = |finding: &ringway_config::Diagnostic| finding.severity == ringway_config::Severity::Error;
     let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(is_error);
     let valid = errors.is_empty();
-    let mut out = std::io::stdout().lock();
+    let mut out = terminal::stdout().lock();
     if json {
         let report = serde_json::json!({ "valid": valid, "errors": errors, "warnings": warnings });
         writeln!(out, "{report:#}")?;
@@ -172,7 +173,7 @@ fn check(file: &std::path::Path, json: bool, files: bool) -> anyhow::Result<Exit
 }
 
 fn schema() -> anyhow::Result<ExitCode> {
-    writeln!(std::io::stdout(), "{:#}", ringway_config::json_schema())?;
+    writeln!(terminal::stdout(), "{:#}", ringway_config::json_schema())?;
     Ok(ExitCode::SUCCESS)
 }
 

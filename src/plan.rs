@@ -24,7 +24,7 @@ pub(crate) fn plan(old: &Path, new: &Path, json: bool, max_move: Option<f64>) ->
         match ringway_config::load_file(path) {
             Ok(loaded) => configs.push(loaded.config),
             Err(diagnostics) => {
-                writeln!(std::io::stderr(), "{diagnostics}")?;
+                writeln!(crate::terminal::stderr(), "{diagnostics}")?;
                 return Ok(ExitCode::from(1));
             }
         }
@@ -32,7 +32,7 @@ pub(crate) fn plan(old: &Path, new: &Path, json: bool, max_move: Option<f64>) ->
     let plan = ringway_proxy::plan(&configs[0], &configs[1], Scope::Whole)?;
     let changes = ringway_config::diff(&configs[0], &configs[1]);
     let over = over(&plan, max_move);
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::terminal::stdout().lock();
     if json {
         let answer = json!({
             "services": plan.services.iter().map(service_json).collect::<Vec<_>>(),

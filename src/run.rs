@@ -4,8 +4,8 @@ use crate::fleet::Fleet;
 use anyhow::Context;
 use ringway_config::model;
 use ringway_control::member::Member;
-use ringway_proxy::{Proxy, Source};
-use ringway_telemetry::{Metrics, logs};
+use ringway_proxy::{Handle, Proxy, Source};
+use ringway_telemetry::Metrics;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Runs until SIGTERM or SIGINT. Exit 0: all requests ended; 1: some were cut off, or the file is not valid.
 pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    logs::install();
+    crate::terminal::install_logs();
     let mut loaded = ringway_config::load_file(file).and_then(ringway_proxy::verified)?;
     raise_descriptor_limit();
     let runtime = control_runtime()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = stop_signals()?;
         let mut signals = Signals::new()?;
         let member = embedded(&loaded.config).await?;
@@ -42,38 +42,56 @@ pub(crate) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             let shown = Arc::clone(fleet);
             proxy.show_topology(move || shown.status());
         }
-        let reload = proxy.reloader();
-        let follow = async {
-            let watch = ringway_proxy::watch(file, proxy.files(), &reload);
-            tokio::pin!(watch);
-            loop {
-                tokio::select! {
-                    wish = signals.next() => match wish {
-                        Wish::Reload => {
-                            proxy.reopen_logs();
-                            reload();
-                        }
-                        Wish::ReopenLogs => proxy.reopen_logs(),
-                    },
-                    () = &mut watch => {}
-                }
-            }
-        };
+        let handle = proxy.handle();
+        let watch = ringway_proxy::watch(file, proxy.files(), async || handle.reload().await);
+        let obey = obey(&mut signals, &handle);
         let agree = async {
             match &fleet {
-                Some(fleet) => fleet.run(&proxy).await,
+                Some(fleet) => fleet.run(&handle).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = follow => {}
+            () = watch => {}
+            () = obey => {}
             () = agree => {}
             () = stop => {}
         }
-        let ended = end(proxy).await;
+        let sign_off = async {
+            if let Some(fleet) = &fleet {
+                fleet.sign_off().await;
+            }
+        };
+        // An embedded member may be the one that is told: it ends last.
+        let (ended, ()) = tokio::join!(end(proxy), sign_off);
         drop(member);
         ended
-    })
+    });
+    // A configuration that is still being built is nobody's any more.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Does what signals ask for. Never returns. However often a reload is asked for while one is under way, there is one more.
+async fn obey(signals: &mut Signals, proxy: &Handle) {
+    let wanted = tokio::sync::Notify::new();
+    let listen = async {
+        loop {
+            let wish = signals.next().await;
+            proxy.reopen_logs();
+            match wish {
+                Wish::Reload => wanted.notify_one(),
+                Wish::ReopenLogs => {}
+            }
+        }
+    };
+    let reload = async {
+        loop {
+            wanted.notified().await;
+            proxy.reload().await;
+        }
+    };
+    tokio::join!(listen, reload);
 }
 
 /// What a signal asks for, beside the end.

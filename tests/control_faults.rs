@@ -22,16 +22,22 @@ mod clocks;
 #[path = "control_faults/cluster.rs"]
 mod cluster;
 mod common;
+#[path = "control_faults/cut.rs"]
+mod cut;
 #[path = "control_faults/disks.rs"]
 mod disks;
 #[path = "../control/tests/linear/mod.rs"]
 mod linear;
 #[path = "control_faults/namespace.rs"]
 mod namespace;
+#[path = "control_faults/proxy.rs"]
+mod proxy;
 #[path = "control_faults/random.rs"]
 mod random;
 #[path = "control_faults/relay.rs"]
 mod relay;
+#[path = "control_faults/soak.rs"]
+mod soak;
 #[path = "control_faults/traffic.rs"]
 mod traffic;
 #[path = "control_faults/witness.rs"]

@@ -16,7 +16,17 @@ mod epochs;
 mod fleet;
 #[path = "control_recovery/guards.rs"]
 mod guards;
+#[path = "control_recovery/lapses.rs"]
+mod lapses;
 #[path = "control_recovery/members.rs"]
 mod members;
+#[path = "control_recovery/metrics.rs"]
+mod metrics;
 #[path = "control_recovery/operator.rs"]
 mod operator;
+#[path = "control_recovery/resync.rs"]
+mod resync;
+#[path = "control_recovery/scale.rs"]
+mod scale;
+#[path = "control_recovery/writes.rs"]
+mod writes;

@@ -13,6 +13,7 @@ mod files;
 mod fleet;
 pub mod model;
 mod node;
+pub mod plain;
 mod reference;
 mod schema;
 

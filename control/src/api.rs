@@ -5,11 +5,13 @@ mod auth;
 mod metrics;
 mod objects;
 mod openapi;
+mod owner;
 mod routes;
 mod stream;
 
 use crate::consensus::MemberInfo;
 use crate::http::Problem;
+use crate::places::{Ended, Limits, Place, Places, Rarely};
 use crate::plane::{Plane, PlaneError, unix_ms};
 use crate::state::Refusal;
 use crate::tls::Renewed;
@@ -33,11 +35,22 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at once: a fleet's watchers, and as many again.
-const CONNECTIONS_MAX: usize = 25_000;
+/// Connections at once: a fleet's watchers, and as many again. Those that have shown no credentials yet have places of their own; a fleet of
+/// some thousand proxies may come from one address, behind a NAT, and all at once when another member goes.
+const LIMITS: Limits = Limits {
+    proven_max: 25_000,
+    proven_strangers_max: 25_000,
+    unproven_max: 8192,
+    unproven_per_address_max: 4096,
+    // A first packet that is lost is sent again after a second.
+    first_byte: Duration::from_secs(2),
+    proof: None,
+};
+/// Of a hundred descriptors, those that clients may have.
+const DESCRIPTORS_SHARE: u64 = 80;
 /// Until a TLS handshake is done.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until a request's head is there.
@@ -61,9 +74,13 @@ pub struct Api {
     audit: Option<Mutex<AuditLog>>,
     /// This member's name and addresses.
     me: MemberInfo,
+    /// What members call their cluster among themselves: a restore may have given it another name.
+    identity: String,
     /// Files of this member's own certificates.
     certificates: Vec<PathBuf>,
     restoring: tokio::sync::Mutex<()>,
+    places: Arc<Places>,
+    evicted: Rarely,
 }
 
 /// One request, its caller known.
@@ -97,6 +114,7 @@ impl Api {
         member: &ringway_config::model::Member,
         audit: Option<AuditLog>,
         me: MemberInfo,
+        identity: String,
     ) -> Result<Self, TokenError> {
         let files = [&member.tls, &member.peer_tls].into_iter().flatten();
         let certificates = files.map(|files| files.certificate.clone()).collect();
@@ -105,53 +123,83 @@ impl Api {
             gate: Gate::new(member)?,
             audit: audit.map(Mutex::new),
             me,
+            identity,
             certificates,
             restoring: Default::default(),
+            places: Places::new(LIMITS.within_descriptors(DESCRIPTORS_SHARE)),
+            evicted: Rarely::default(),
         })
+    }
+
+    /// Follows the files of the member's tokens for as long as it is polled.
+    pub(crate) fn follow_tokens(
+        &self,
+        member: &ringway_config::model::Member,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        self.gate.follow(member)
     }
 
     /// Serves for as long as it is polled.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<Renewed<rustls::ServerConfig>>) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         // Connections end with this future.
         let mut connections = tokio::task::JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, from)) => {
                     // Only a hint to the kernel.
                     let _ = stream.set_nodelay(true);
                     let (api, tls) = (Arc::clone(&self), tls.as_ref().map(|tls| TlsAcceptor::from(tls.current())));
+                    // Without a place it is closed at once: another member may have one.
+                    let Some(place) = self.places.enter(from.ip(), Instant::now()) else { continue };
                     connections.spawn(async move {
-                        // Each part in a box of its own: ten thousand watchers wait in the last one, and should not hold the
-                        // memory of a handshake for as long.
-                        let served = match tls {
-                            None => Box::pin(api.connection(stream, from, Vec::new())) as BoxFuture<'_, ()>,
-                            Some(tls) => match Box::pin(handshake(tls, stream, from)).await {
-                                Some((stream, names)) => Box::pin(api.connection(stream, from, names)),
-                                None => return,
-                            },
-                        };
-                        served.await;
-                        drop(permit);
+                        let served = Box::pin(Arc::clone(&api).serve_place(stream, from, tls, Arc::clone(&place)));
+                        if place.hold(served).await == Ended::Evicted
+                            && let Some(others) = api.evicted.due(Instant::now())
+                        {
+                            tracing::warn!(%from, others, "the API: too many connections without credentials, the oldest are closed");
+                        }
                     });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept on the control plane's API failed");
+                    self.places.shed(Instant::now());
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
     }
 
+    async fn serve_place(
+        self: Arc<Self>,
+        stream: TcpStream,
+        from: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        place: Arc<Place>,
+    ) {
+        if stream.readable().await.is_err() {
+            return;
+        }
+        place.spoke();
+        // Each part in a box of its own: ten thousand watchers wait in the last one, and should not hold the memory of a
+        // handshake for as long.
+        let served = match tls {
+            None => Box::pin(self.connection(stream, from, Vec::new(), place)) as BoxFuture<'_, ()>,
+            Some(tls) => match Box::pin(handshake(tls, stream, from)).await {
+                Some((stream, names)) => Box::pin(self.connection(stream, from, names, place)),
+                None => return,
+            },
+        };
+        served.await;
+    }
+
     /// Serves a connection until it ends; one that has asked for nothing in good time is closed, whatever it has begun with.
-    async fn connection<S>(self: Arc<Self>, stream: S, from: SocketAddr, names: Vec<String>)
+    async fn connection<S>(self: Arc<Self>, stream: S, from: SocketAddr, names: Vec<String>, place: Arc<Place>)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let asked = Arc::new(AtomicBool::new(false));
-        let served = self.serve_one(stream, from, names, Arc::clone(&asked));
+        let served = self.serve_one(stream, from, names, Arc::clone(&asked), place);
         tokio::pin!(served);
         let first = tokio::time::timeout(HEAD_TIMEOUT, &mut served).await;
         if first.is_err() && asked.load(Relaxed) {
@@ -166,6 +214,7 @@ impl Api {
         from: SocketAddr,
         names: Vec<String>,
         asked: Arc<AtomicBool>,
+        place: Arc<Place>,
     ) -> impl Future<Output = ()> + Send
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -173,8 +222,8 @@ impl Api {
         let names = Arc::new(names);
         let service = hyper::service::service_fn(move |request| {
             asked.store(true, Relaxed);
-            let (api, names) = (Arc::clone(&self), Arc::clone(&names));
-            async move { Ok::<_, Infallible>(Box::pin(api.answer(request, from, &names)).await) }
+            let (api, names, place) = (Arc::clone(&self), Arc::clone(&names), Arc::clone(&place));
+            async move { Ok::<_, Infallible>(Box::pin(api.answer(request, from, &names, &place)).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 * 1024);
@@ -194,6 +243,7 @@ impl Api {
         request: Request<Incoming>,
         from: SocketAddr,
         names: &[String],
+        place: &Place,
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let path: Vec<String> = parts.uri.path().split('/').filter(|part| !part.is_empty()).map(unescape).collect();
@@ -206,7 +256,7 @@ impl Api {
                 "a page of another origin in a browser must not change anything here: ask by an IP address, as localhost, or \
                  with a token",
             )),
-            None => self.known(&parts, path, body, from, names).await,
+            None => self.known(&parts, path, body, from, names, place).await,
         };
         answer.unwrap_or_else(|problem| problem_answer(&problem))
     }
@@ -218,10 +268,12 @@ impl Api {
         body: Incoming,
         from: SocketAddr,
         names: &[String],
+        place: &Place,
     ) -> Result<Response<Body>, Problem> {
         let state = self.plane.state();
         let caller = match self.gate.caller(&state, &parts.headers, names, from, unix_ms()) {
-            Ok(caller) => caller,
+            Ok(caller) if place.prove() => caller,
+            Ok(_) => return Err(problem(503, "busy", "this member has as many clients as it takes: ask another")),
             Err(problem) => {
                 // A body that is left unread resets its stream, and some clients then do not look at the answer.
                 let rest = Limited::new(body, REFUSED_BYTES_MAX).collect();
@@ -229,6 +281,10 @@ impl Api {
                 return Err(problem);
             }
         };
+        // Its metrics tell an operator what it does all the same.
+        if self.plane.is_removed() && path.iter().map(String::as_str).ne(["metrics"]) {
+            return Err(problem(410, "removed", "this member was removed from the control plane: ask another"));
+        }
         let query = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let query = query.map(|(name, value)| (unescape(name), unescape(value))).collect();
@@ -251,7 +307,10 @@ impl Api {
             }
         })?;
         let ask = Ask { method: &parts.method, path, query, headers: &parts.headers, caller, from };
-        let answer = routes::route(self, &ask, body.to_bytes()).await;
+        let answer = match bounded("note", ask.parameter("note").unwrap_or_default()) {
+            Ok(()) => routes::route(self, &ask, body.to_bytes()).await,
+            Err(problem) => Err(problem),
+        };
         self.audit(&ask, &answer);
         answer
     }
@@ -280,7 +339,7 @@ impl Api {
                     "method": ask.method.as_str(), "path": path, "status": status, "code": code,
                 });
                 let mut log = file.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = log.write(&line.to_string()) {
+                if let Err(error) = log.write(&ringway_config::plain::lines(&line.to_string())) {
                     tracing::error!(%error, %line, "the audit log cannot be written");
                 }
             }
@@ -304,6 +363,14 @@ async fn handshake(
         Err(_) => tracing::debug!(%from, "a client's TLS handshake took too long"),
     }
     None
+}
+
+/// What somebody says of a change is remembered, and shown to others: it has a size.
+fn bounded(what: &str, text: &str) -> Result<(), Problem> {
+    if text.len() <= crate::state::NOTE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(problem(413, "too_large", format!("a {what} has at most {} bytes", crate::state::NOTE_BYTES_MAX)))
 }
 
 fn problem(status: u16, code: &str, detail: impl Into<String>) -> Problem {

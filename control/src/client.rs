@@ -2,11 +2,12 @@
 
 use crate::cache::Cache;
 use crate::etcd::{EtcdError, Follower, Store};
-use crate::http::{Api, ApiError};
+use crate::http::{Api, ApiError, Link};
 use crate::view::{Handled, View, ViewError};
 use crate::wire::{Heartbeat, Message};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use hyper::Method;
 use ringway_config::model::{Control, MemberUrl};
@@ -15,13 +16,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// First and longest wait between two attempts; each is drawn from nothing up to it ("full jitter").
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long an end waits for the control plane to hear of it.
+const SIGN_OFF_MAX: Duration = Duration::from_secs(1);
 /// A stream without a line for this long is dead: members send one every five seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Between two heartbeats, a fifth of it drawn.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// A member that has not heard of a leader for this long, in milliseconds, is left for another.
-const STALE_MS: u64 = 15_000;
+/// A member that has not heard of a leader for this long, in milliseconds, is left for another that has.
+const STALE_MS: u64 = 2_000;
+/// One that has heard of a leader within this time, in milliseconds, is worth a move: less than what it is left for, or proxies would
+/// go to and fro.
+const FRESH_MS: u64 = 1_000;
+/// How often the others are asked, while the member that is followed has no leader; a half of it drawn.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How long all of them have to answer.
+const LOOK_AROUND_MAX: Duration = Duration::from_secs(2);
 /// Longest line: a topology.
 const LINE_BYTES_MAX: usize = 256 << 20;
 
@@ -34,6 +44,8 @@ pub struct Client {
     view: watch::Sender<Option<Arc<View>>>,
     state: Mutex<Progress>,
     hurry: Notify,
+    /// Of this process.
+    instance: u64,
 }
 
 /// Where the topology comes from.
@@ -71,7 +83,15 @@ struct Progress {
     error: Option<String>,
     /// Why what was said last is no topology.
     refused: Option<String>,
+    /// The members are behind what is in force here.
+    ahead: Option<String>,
+    /// Changes did not lead where the member is: the next connection asks for the whole.
+    anew: bool,
+    /// Where the whole was told last because of it: what differs there still is not asked for once more.
+    told_whole: Option<(u64, u64)>,
     reconnects: u64,
+    /// The member that is worth to be followed next.
+    next: Option<usize>,
 }
 
 /// How it goes, for the status.
@@ -96,7 +116,7 @@ pub struct Standing {
 enum TakeError {
     #[error(transparent)]
     View(#[from] ViewError),
-    #[error("it has lost its leader: another member may have one")]
+    #[error("it has lost its leader: another member has one")]
     Stale,
 }
 
@@ -138,7 +158,31 @@ impl Client {
         let stored = cache.load();
         let state = Progress { from_disk: stored.is_some(), ..Progress::default() };
         let (view, _) = watch::channel(stored.map(Arc::new));
-        Ok(Self { store, cache, name, view, state: Mutex::new(state), hurry: Notify::new() })
+        let instance = Random::new(&name).next();
+        Ok(Self { store, cache, name, view, state: Mutex::new(state), hurry: Notify::new(), instance })
+    }
+
+    /// What this process is told apart by from others in its proxy's name; never 0.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// Says that this proxy ends, in order: it is not missed from then on. Returns within a second, whatever is said to it.
+    pub async fn sign_off(&self) {
+        let Followed::Members(members) = &self.store else { return };
+        let path = format!("/v1/proxies/{}?instance={}", self.name, self.instance);
+        let api = members.renewed();
+        let said = tokio::time::timeout(SIGN_OFF_MAX, api.call(Method::DELETE, &path, Bytes::new())).await;
+        match said
+            .map_err(|_| "nobody has answered in time".to_owned())
+            .map(|said| said.map_err(|error| error.to_string()))
+        {
+            Ok(Ok(_)) => tracing::info!("signed off from the control plane"),
+            Ok(Err(why)) | Err(why) => {
+                tracing::info!(why, "not signed off from the control plane: it will miss this proxy for a while")
+            }
+        }
     }
 
     /// The topology as it is known, and as it changes.
@@ -169,7 +213,7 @@ impl Client {
             source,
             member: state.member.clone(),
             age: state.heard.map(|at| at.elapsed()),
-            error: state.error.clone(),
+            error: state.error.clone().or_else(|| state.ahead.clone()),
             refused: state.refused.clone(),
             reconnects: state.reconnects,
         }
@@ -229,16 +273,18 @@ impl Client {
             }
             tokio::time::sleep(wait.mul_f64(random.unit())).await;
             wait = (wait * 2).min(BACKOFF.1);
-            from += 1;
+            let next = self.state().next.take();
+            from = next.unwrap_or(from + 1);
         }
     }
 
     async fn follow_one(&self, members: &Members, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
         let api = members.renewed();
         let mut link = api.connect(member).await.map_err(|error| error.to_string())?;
+        let anew = std::mem::take(&mut self.state().anew);
         let path = match &*self.view.borrow() {
-            Some(view) => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
-            None => "/v1/watch".to_owned(),
+            Some(view) if !anew => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
+            _ => "/v1/watch".to_owned(),
         };
         let response =
             api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
@@ -250,6 +296,7 @@ impl Client {
         }
         let mut body = response.into_body();
         let mut line = Vec::new();
+        let mut look = LookAround::new(&self.name);
         loop {
             let frame =
                 tokio::time::timeout(SILENCE_MAX, body.frame()).await.map_err(|_| "it has gone silent".to_owned())?;
@@ -261,40 +308,110 @@ impl Client {
                     return Err("its lines are too long".into());
                 }
                 if line.ends_with(b"\n") {
-                    let message = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
+                    let message: Message = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
                     line.clear();
                     // A topology may be large: its memory is given back.
                     line.shrink_to(1 << 16);
-                    self.take(&api, member, message).map_err(|error| error.to_string())?;
+                    if is_stale(&message)
+                        && look.is_due()
+                        && let Some(better) = led(&api, member).await
+                    {
+                        self.state().next = Some(better);
+                        return Err(TakeError::Stale.to_string());
+                    }
+                    self.take(member, message).map_err(|error| error.to_string())?;
                 }
             }
         }
     }
 
-    fn take(&self, api: &Api, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
+    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
         // A member that has lost its leader knows less and less: it may be heard, but it does not make us younger.
-        let stale = matches!(&message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS));
-        if stale && api.members().len() > 1 {
-            return Err(TakeError::Stale);
-        }
-        let known = self.view.borrow().clone();
-        let next = match (&known, message) {
-            (Some(view), message) => {
-                let mut next = (**view).clone();
-                match next.handle(message)? {
-                    Handled::Changed => Some(next),
-                    Handled::Same => None,
-                }
-            }
-            (None, Message::Snapshot(snapshot)) => Some(View::from_snapshot(snapshot, None)?),
-            (None, _) => return Err(ViewError::Gap { epoch: 0, previous: 0 }.into()),
+        let stale = is_stale(&message);
+        let next = match self.handled(message) {
+            Ok(next) => next,
+            Err(error) => return self.not_taken(member, error),
         };
         self.followed(member, !stale);
-        self.state().from_disk = false;
+        {
+            let mut state = self.state();
+            (state.from_disk, state.ahead, state.refused) = (false, None, None);
+        }
         if let Some(next) = next {
             self.view.send_replace(Some(Arc::new(next)));
         }
         Ok(())
+    }
+
+    /// The topology that a line makes; `None`: it changes nothing.
+    fn handled(&self, message: Message) -> Result<Option<View>, ViewError> {
+        let known = self.known();
+        let Some(view) = known else {
+            return match message {
+                Message::Snapshot(snapshot) => Ok(Some(View::from_snapshot(snapshot, None)?)),
+                // The whole comes first: a sign of life may overtake it.
+                Message::Ping(_) | Message::Rollout(_) => Ok(None),
+                Message::Delta(delta) => Err(ViewError::Gap { epoch: delta.epoch, previous: delta.previous }),
+            };
+        };
+        let whole = match &message {
+            Message::Snapshot(snapshot) => Some((snapshot.epoch, snapshot.revision, snapshot.digest.clone())),
+            Message::Delta(_) | Message::Rollout(_) | Message::Ping(_) => None,
+        };
+        let mut next = (*view).clone();
+        let handled = next.handle(message)?;
+        if let Some((epoch, revision, digest)) = whole {
+            self.state().told_whole = Some((epoch, revision));
+            if next.digest.to_string() != digest {
+                tracing::error!(
+                    epoch,
+                    revision,
+                    "what the member says does not add up to its own digest, even told whole: it may be of another version"
+                );
+            }
+        }
+        Ok((handled == Handled::Changed).then_some(next))
+    }
+
+    /// What is done about a line that is not taken. An error ends the stream.
+    fn not_taken(&self, member: &MemberUrl, error: ViewError) -> Result<(), TakeError> {
+        let said = error.to_string();
+        match &error {
+            ViewError::Older { .. } => {
+                // It stays connected: the leader hears of it by the heartbeat, and goes one epoch higher.
+                self.followed(member, false);
+                let mut state = self.state();
+                if state.ahead.as_ref() != Some(&said) {
+                    tracing::error!(%member, error = said, "the members are behind this proxy");
+                    state.ahead = Some(said);
+                    drop(state);
+                    self.hurry();
+                }
+                Ok(())
+            }
+            ViewError::Gap { .. } | ViewError::Digest(_) => {
+                let known = self.known().map(|view| (view.epoch, view.revision));
+                let mut state = self.state();
+                let here = matches!((&error, known), (ViewError::Digest(at), Some((_, revision))) if *at == revision);
+                if here && state.told_whole == known {
+                    // Once: what was told whole at this place and differs still is another fault than a lost line.
+                    let again = format!("{said}, even told whole");
+                    if state.ahead.as_ref() != Some(&again) {
+                        tracing::error!(%member, error = again, "the topology is not the member's");
+                        state.ahead = Some(again);
+                    }
+                    return Ok(());
+                }
+                state.anew = true;
+                drop(state);
+                Err(error.into())
+            }
+            ViewError::Cluster { .. } => {
+                self.state().refused = Some(said);
+                self.hurry();
+                Err(error.into())
+            }
+        }
     }
 
     /// A member has said something; `fresh`: not only what it knew long ago.
@@ -380,27 +497,91 @@ impl Client {
             let soonest = tokio::time::sleep(Duration::from_millis(20));
             let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
             soonest.await;
-            let Some(member) = members.get(from % members.len().max(1)) else { return std::future::pending().await };
-            let mut open = match link.take() {
-                Some(open) => open,
-                None => match plane.renewed().connect(member).await {
-                    Ok(open) => open,
-                    Err(_) => {
-                        from += 1;
-                        continue;
-                    }
-                },
-            };
-            let Ok(body) = serde_json::to_vec(&heartbeat()) else { continue };
-            let api = plane.api.load_full();
-            let ask = api.ask(&mut open, Method::PUT, &path, body.into());
-            match tokio::time::timeout(HEARTBEAT, ask).await {
-                Ok(Ok(_)) => link = Some(open),
-                // The member has no leader to tell, or does not know us: another may.
-                _ => from += 1,
+            if members.is_empty() {
+                return std::future::pending().await;
+            }
+            // What a member without a leader does not take, another may: all are tried before it is waited again, or a proxy would be
+            // missed although most members hear it.
+            for _ in 0..members.len() {
+                let member = &members[from % members.len()];
+                if let Some(open) = self.report_once(plane, member, link.take(), &path, &heartbeat).await {
+                    link = Some(open);
+                    break;
+                }
+                from += 1;
             }
         }
     }
+
+    /// One heartbeat to one member, over a connection that is there or a new one; what can be used again, if it was taken.
+    async fn report_once(
+        &self,
+        plane: &Members,
+        member: &MemberUrl,
+        link: Option<Link>,
+        path: &str,
+        heartbeat: impl Fn() -> Heartbeat,
+    ) -> Option<Link> {
+        let said = async {
+            let mut open = match link {
+                Some(open) => open,
+                None => plane.renewed().connect(member).await.ok()?,
+            };
+            let body = serde_json::to_vec(&heartbeat()).ok()?;
+            let api = plane.api.load_full();
+            api.ask(&mut open, Method::PUT, path, body.into()).await.ok().map(|_| open)
+        };
+        // The member has no leader to tell, or does not know us, where it is none.
+        tokio::time::timeout(HEARTBEAT, said).await.ok().flatten()
+    }
+}
+
+/// A sign of life of a member that has lost its leader.
+fn is_stale(message: &Message) -> bool {
+    matches!(message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS))
+}
+
+/// When the others are to be asked for a leader: now and then, and not by the whole fleet at the same time.
+struct LookAround {
+    random: Random,
+    after: Option<Instant>,
+}
+
+impl LookAround {
+    fn new(name: &str) -> Self {
+        Self { random: Random::new(name), after: None }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        if self.after.is_some_and(|after| now < after) {
+            return false;
+        }
+        self.after = Some(now + LOOK_AROUND.mul_f64(1.0 - 0.5 * self.random.unit()));
+        true
+    }
+}
+
+/// The place in the list of a member that has a leader; `None`: no other has, and nothing is to be gained by a move.
+async fn led(api: &Api, than: &MemberUrl) -> Option<usize> {
+    let others = api.members().iter().enumerate().filter(|(_, member)| *member != than);
+    let ages = others.map(|(index, member)| async move {
+        let mut link = api.connect(member).await.ok()?;
+        let status = api.ask(&mut link, Method::GET, "/v1/status", Bytes::new()).await.ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&status).ok()?;
+        Some((status["leader_age_ms"].as_u64()?, index))
+    });
+    let mut ages: futures_util::stream::FuturesUnordered<_> = ages.collect();
+    let deadline = tokio::time::Instant::now() + LOOK_AROUND_MAX;
+    let mut best = None;
+    // The first that is fresh is as good as any: a member that hangs is not waited for.
+    while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, ages.next()).await {
+        best = answer.filter(|(age, _)| *age <= FRESH_MS).or(best);
+        if best.is_some() {
+            break;
+        }
+    }
+    best.map(|(_, index)| index)
 }
 
 /// Enough to spread proxies in time; seeded by their names and the process.

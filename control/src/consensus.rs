@@ -259,6 +259,7 @@ impl Node {
                 return Err(StartError::Listen(error));
             }
         };
+        let places = server.as_ref().map(|server| Arc::clone(server.places()));
         raft.run();
         let (status_sender, status) = watch::channel(status::of(&raft, &heard, timing.election_max));
         let (failure_sender, failure) = watch::channel(None);
@@ -279,11 +280,14 @@ impl Node {
             tasks: Mutex::default(),
             timing: timing.clone(),
         });
-        let tasks = vec![
+        let mut tasks = vec![
             Types::spawn(status::publish(raft.clone(), heard.clone(), timing, status_sender)),
             Types::spawn(care::report(raft, store, failure_sender)),
             Types::spawn(care::watch(Arc::downgrade(&inner))),
         ];
+        if let Some(places) = places {
+            tasks.push(Types::spawn(care::know(inner.status.clone(), places)));
+        }
         *inner.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Ok(Self { inner })
     }
@@ -376,6 +380,18 @@ impl Node {
         };
         let answer: Bytes = peer.call(transport::Rpc::Ask, &Bytes::from(question), deadline).await?;
         Ok(answer.into())
+    }
+
+    /// How long writes of the log took, until they were on disk.
+    #[must_use]
+    pub fn disk_writes(&self) -> crate::latency::Latencies {
+        self.inner.store.writes()
+    }
+
+    /// What the log and its snapshots take on disk, in bytes.
+    #[must_use]
+    pub fn disk_bytes(&self) -> Option<u64> {
+        self.inner.store.file_bytes()
     }
 
     /// Takes a snapshot now; it is on disk some time after the return, see [`Status::snapshot`].

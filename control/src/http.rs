@@ -8,6 +8,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use ringway_config::model::{Control, MemberUrl};
+use ringway_config::plain;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -86,8 +87,8 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.detail, self.code)?;
-        self.findings.iter().try_for_each(|finding| write!(f, "\n\n{finding}"))
+        write!(f, "{} ({})", plain::line(&self.detail), plain::line(&self.code))?;
+        self.findings.iter().try_for_each(|finding| write!(f, "\n\n{}", plain::lines(finding)))
     }
 }
 
@@ -176,8 +177,10 @@ impl Api {
                 }
             };
             match self.ask(&mut link, method.clone(), path, body.clone()).await {
-                // A member that has no leader says so; another may have one.
-                Err(ApiError::Refused(problem)) if problem.code == "no_leader" => last = ApiError::Refused(problem),
+                // A member that has no leader says so, and one that is none any more; another may have one.
+                Err(ApiError::Refused(problem)) if matches!(problem.code.as_str(), "no_leader" | "removed") => {
+                    last = ApiError::Refused(problem);
+                }
                 // Reading is repeated elsewhere; what may have been done is not.
                 Err(error @ (ApiError::Unreachable { .. } | ApiError::Strange { .. })) if method == Method::GET => {
                     last = error;

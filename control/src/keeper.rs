@@ -1,43 +1,56 @@
 //! What only the leader knows, and only in memory: heartbeats of leases and of proxies. A pure machine: time is passed in,
-//! and what should be proposed comes out. A new leader begins with an empty one, and grants everybody a whole life.
+//! and what should be proposed comes out. A new leader begins with an empty one, and grants what the log says is left of lives.
 
+mod agreement;
+mod ahead;
 mod brake;
+mod clock;
+mod leases;
 #[cfg(test)]
 mod tests;
 
-use crate::state::{Command, Key, Object, Observed, Phase, Rollout, State, Step, Vote};
+use crate::state::{Command, Observed, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
+use agreement::Standing;
+use ahead::Ahead;
 use brake::Brake;
+use clock::Clock;
+pub use leases::Kept;
+use leases::Leases;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A proxy that has not been heard of for this long is offline.
 pub(crate) const PROXY_TTL: Duration = Duration::from_secs(7);
-/// And is forgotten after this.
-const PROXY_FORGET: Duration = Duration::from_secs(3600);
+/// How a proxy may stand.
+pub(crate) const PROXY_STATES: &[&str] = &["ahead", "behind", "drifted", "offline", "stuck", "synced"];
+/// And is forgotten after this, unless the member's file says otherwise.
+pub(crate) const PROXY_FORGET: Duration = Duration::from_secs(3600);
 /// Proxies that are remembered.
 const PROXIES_MAX: usize = 20_000;
-/// Largest share of a service's registered backends that agreed health takes out, in percent; one always may be.
-const EJECTED_PERCENT_MAX: usize = 30;
 
 /// See the module.
 pub struct Keeper {
-    /// When it began to lead, or to lead again.
+    /// All times here but [`Seen::heard`] are by it.
+    clock: Clock,
+    /// When it began to lead.
     since: Instant,
-    lapsed: bool,
-    leases: HashMap<u64, Instant>,
+    leases: Leases,
     proxies: BTreeMap<String, Seen>,
-    /// Leases whose end has been proposed: nothing that is said now makes them live on.
-    ending: BTreeSet<u64>,
+    standing: Standing,
     brake: Brake,
+    ahead: Ahead,
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
+    forget: Duration,
 }
 
 struct Seen {
     heartbeat: Heartbeat,
     at: Instant,
+    /// By everybody's time, for people.
+    heard: Instant,
 }
 
 /// The rollout that is under way, as this leader has seen it.
@@ -53,6 +66,8 @@ struct Watched {
     looked: Instant,
     /// Since when all of the share have it.
     baking: Option<Instant>,
+    /// Participants that have ended in order since the rollout began.
+    left: BTreeSet<String>,
 }
 
 /// A proxy at the beginning of a phase.
@@ -78,6 +93,7 @@ impl Watched {
             waited: Duration::ZERO,
             looked: now,
             baking: None,
+            left: BTreeSet::new(),
         }
     }
 
@@ -93,7 +109,8 @@ impl Watched {
     }
 
     /// Fills in what only passing time tells.
-    fn handle_observed(&mut self, observed: &mut Observed, now: Instant) {
+    /// `heard`: the earliest of the share's last words. A share that is silent is not watched, however long it was.
+    fn handle_observed(&mut self, observed: &mut Observed, heard: Instant, now: Instant) {
         if observed.cohort_waiting > 0 {
             self.waited += now - self.looked;
         }
@@ -101,49 +118,73 @@ impl Watched {
         let complete = observed.cohort_waiting == 0 && observed.cohort_unheard == 0;
         self.baking = complete.then(|| self.baking.unwrap_or(now));
         observed.waited_ms = self.waited.as_millis() as u64;
-        observed.baked_ms = self.baking.map(|since| (now - since).as_millis() as u64);
+        observed.baked_ms = self.baking.map(|since| heard.saturating_duration_since(since).as_millis() as u64);
     }
 }
 
+/// The highest epoch that live proxies have seen, as far as it can be believed.
+pub(crate) fn seen_epoch(state: &State, fleet: &[ProxyView], at_ms: u64) -> u64 {
+    let live = fleet.iter().filter(|proxy| proxy.state != "offline");
+    live.map(|proxy| proxy.heartbeat.epoch).filter(|&epoch| ahead::is_credible(state, epoch, at_ms)).max().unwrap_or(0)
+}
+
 impl Keeper {
-    /// Of a leader that begins now.
+    /// Of a leader that begins now, and has applied all that was decided before.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
+            clock: Clock::new(now),
             since: now,
-            lapsed: false,
-            leases: HashMap::new(),
+            leases: Leases::new(now),
             proxies: BTreeMap::new(),
-            ending: BTreeSet::new(),
+            standing: Standing::default(),
             brake: Brake::default(),
+            ahead: Ahead::default(),
             rollout: None,
             votes: BTreeMap::new(),
+            forget: PROXY_FORGET,
         }
     }
 
-    /// This member does not lead for now, and hears nobody: what could not be said counts against nobody.
+    /// Forgets proxies that are not heard of for so long.
+    #[must_use]
+    pub(crate) fn with_forget(self, forget: Duration) -> Self {
+        Self { forget, ..self }
+    }
+
+    /// It leads, and hears who speaks. To be called often: a time in which nobody calls counts as a lapse.
+    pub fn handle_led(&mut self, now: Instant) {
+        self.clock.lead(now);
+    }
+
+    /// This member does not lead for now, and hears nobody: what could not be said counts against nobody. It may lead again in
+    /// the same term: what it has heard still holds.
     pub fn handle_lapse(&mut self) {
-        self.leases.clear();
-        self.lapsed = true;
+        self.clock.lapse();
     }
 
-    /// Heartbeats of leases; those that are not there (any more) are the answer. One whose end is on its way through the log
-    /// counts as gone: whoever was told that it lives would be told too much.
-    pub fn handle_keep_alive(&mut self, state: &State, ids: &[u64], now: Instant) -> Vec<u64> {
-        let mut missing = Vec::new();
-        for id in ids {
-            match state.leases.get(id) {
-                Some(lease) if !self.ending.contains(id) => {
-                    self.leases.insert(*id, now + Duration::from_millis(lease.ttl_ms));
-                }
-                _ => missing.push(*id),
-            }
+    /// How often, and for how long in all, nobody could be heard in this reign.
+    #[must_use]
+    pub fn lapses(&self) -> (u64, Duration) {
+        self.clock.lapses()
+    }
+
+    /// Heartbeats of leases; those that are not there (any more) are the answer.
+    pub fn handle_keep_alive(&mut self, state: &State, ids: &[u64], now: Instant) -> Kept {
+        let now = self.clock.lead(now);
+        self.leases.keep(state, ids, now)
+    }
+
+    /// What this leader has proposed is decided.
+    pub fn handle_decided(&mut self, command: &Command) {
+        if let Command::LeaseLives { lives, .. } = command {
+            self.leases.decided(lives);
         }
-        missing
     }
 
     /// A proxy's heartbeat.
     pub fn handle_heartbeat(&mut self, state: &State, name: String, heartbeat: Heartbeat, now: Instant) {
+        let at = self.clock.lead(now);
         if self.proxies.len() >= PROXIES_MAX && !self.proxies.contains_key(&name) {
             return;
         }
@@ -157,26 +198,48 @@ impl Keeper {
         if let Some(watched) = &mut self.rollout {
             watched.handle_heartbeat(&name, &heartbeat, self.proxies.get(&name));
         }
-        self.proxies.insert(name, Seen { heartbeat, at: now });
+        self.proxies.insert(name, Seen { heartbeat, at, heard: now });
+    }
+
+    /// A proxy that ends in order is missed by nobody: it is not offline, and no rollout waits for it. `instance`: whose word it
+    /// is; not taken where another process has spoken since. False: there is no such proxy.
+    pub fn handle_sign_off(&mut self, state: &State, name: &str, instance: Option<u64>) -> bool {
+        let spoken = self.proxies.get(name).map(|seen| seen.heartbeat.instance);
+        if spoken.is_none() || instance.is_some_and(|own| spoken != Some(own)) {
+            return false;
+        }
+        self.proxies.remove(name);
+        self.votes.remove(name);
+        if let (Some(watched), Some(rollout)) = (&mut self.rollout, state.rollout())
+            && watched.id == rollout.id
+            && rollout.participants.iter().any(|participant| participant == name)
+        {
+            watched.left.insert(name.to_owned());
+        }
+        true
     }
 
     /// Proxies that are there.
     #[must_use]
     pub fn live(&self, now: Instant) -> Vec<String> {
+        let now = self.clock.read(now);
         self.proxies.iter().filter(|(_, seen)| now - seen.at < PROXY_TTL).map(|(name, _)| name.clone()).collect()
     }
 
     /// The fleet.
     #[must_use]
     pub fn fleet(&self, state: &State, now: Instant) -> Vec<ProxyView> {
+        let time = self.clock.read(now);
         let view = |(name, seen): (&String, &Seen)| {
-            let age = now - seen.at;
+            let age = time - seen.at;
             let heartbeat = &seen.heartbeat;
             let current = (state.epoch, state.revision);
             let standing = if age >= PROXY_TTL {
                 "offline"
             } else if heartbeat.stuck.is_some() {
                 "stuck"
+            } else if ahead::is_ahead(state, heartbeat) {
+                "ahead"
             } else if (heartbeat.epoch, heartbeat.revision) != current {
                 "behind"
             } else if heartbeat.canary.is_none() && heartbeat.digest != state.digest.to_string() {
@@ -187,7 +250,7 @@ impl Keeper {
             ProxyView {
                 name: name.clone(),
                 heartbeat: heartbeat.clone(),
-                age_ms: age.as_millis() as u64,
+                age_ms: now.saturating_duration_since(seen.heard).as_millis() as u64,
                 state: Cow::Borrowed(standing),
             }
         };
@@ -227,35 +290,35 @@ impl Keeper {
         self.brake.frozen()
     }
 
-    /// What should be proposed now; `leader` is this member.
+    /// What should be proposed now; `leader` is this member. To be called a few times a second.
     pub fn handle_tick(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Vec<Command> {
-        if std::mem::take(&mut self.lapsed) {
-            self.since = now;
-            if let Some(watched) = &mut self.rollout {
-                watched.looked = now;
-            }
-        }
-        self.proxies.retain(|_, seen| now - seen.at < PROXY_FORGET);
-        let mut commands = Vec::new();
+        let mut commands = self.handle_wake(state, leader, at_ms, now);
+        let now = self.clock.lead(now);
+        self.proxies.retain(|_, seen| now - seen.at < self.forget);
+        commands.extend(self.leases.follow(state, leader, now));
         commands.extend(self.expire(state, leader, at_ms, now));
-        commands.extend(self.rollout(state, at_ms, now));
+        commands.extend(self.raise(state, at_ms, now));
         commands.extend(self.agree(state, at_ms, now));
         commands
     }
 
+    /// What should be proposed because something has been said or decided: that is often, so it must cost little.
+    pub fn handle_wake(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Vec<Command> {
+        let now = self.clock.lead(now);
+        let mut commands = self.leases.revive(leader);
+        commands.extend(self.rollout(state, at_ms, now));
+        commands
+    }
+
+    /// An epoch above what proxies have seen of this cluster's other life.
+    fn raise(&mut self, state: &State, at_ms: u64, now: Instant) -> Option<Command> {
+        let live = self.proxies.iter().filter(|(_, seen)| now - seen.at < PROXY_TTL);
+        self.ahead.handle(state, live.map(|(name, seen)| (name.as_str(), &seen.heartbeat)), at_ms, now)
+    }
+
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {
-        self.leases.retain(|id, _| state.leases.contains_key(id));
-        self.ending.retain(|id| state.leases.contains_key(id));
-        let mut due = Vec::new();
-        for (id, lease) in state.leases.iter() {
-            // Seen for the first time, granted just now or before this leader began: a whole life from here.
-            let deadline = *self.leases.entry(*id).or_insert(now + Duration::from_millis(lease.ttl_ms));
-            if now > deadline {
-                due.push(*id);
-            }
-        }
-        let ids = self.brake.release(state, &due, now);
-        self.ending.extend(&ids);
+        let ids = self.brake.release(state, &self.leases.overdue(), now);
+        self.leases.end(&ids);
         (!ids.is_empty()).then_some(Command::LeaseExpire { leader, at_ms, ids })
     }
 
@@ -267,7 +330,11 @@ impl Keeper {
         };
         let id = rollout.id;
         if self.rollout.as_ref().is_none_or(|watched| watched.id != id || watched.phase != rollout.phase) {
-            self.rollout = Some(Watched::new(rollout, &self.proxies, now));
+            // Who has left the rollout in an earlier phase has left it.
+            let left = self.rollout.take().filter(|watched| watched.id == id).map(|watched| watched.left);
+            let mut watched = Watched::new(rollout, &self.proxies, now);
+            watched.left = left.unwrap_or_default();
+            self.rollout = Some(watched);
         }
         let mut commands = Vec::new();
         self.votes.retain(|name, _| !rollout.votes.contains_key(name));
@@ -278,10 +345,13 @@ impl Keeper {
         }
         let Some(mut watched) = self.rollout.take() else { return commands };
         let elapsed_ms = (now - watched.entered).as_millis() as u64;
-        let mut observed = Observed::default();
+        watched.left.retain(|name| !self.proxies.contains_key(name));
+        let silent = |name: &&String| !rollout.votes.contains_key(*name);
+        let left = watched.left.iter().filter(silent).count();
+        let mut observed = Observed { left, ..Observed::default() };
         if matches!(rollout.phase, Phase::Stage(_)) {
-            observed = self.observe(rollout, &watched, now);
-            watched.handle_observed(&mut observed, now);
+            self.observe(rollout, &watched, now, &mut observed);
+            watched.handle_observed(&mut observed, self.last_words(rollout).unwrap_or(now), now);
         }
         self.rollout = Some(watched);
         match rollout.next(elapsed_ms, &observed) {
@@ -294,14 +364,22 @@ impl Keeper {
     }
 
     /// How the share fares that has the change, or should have.
-    fn observe(&self, rollout: &Rollout, watched: &Watched, now: Instant) -> Observed {
+    fn observe(&self, rollout: &Rollout, watched: &Watched, now: Instant, observed: &mut Observed) {
         let threshold = rollout.threshold();
-        let mut observed = Observed::default();
-        for name in rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold)) {
-            self.observe_participant(name, watched, now, &mut observed);
+        let cohort = || rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold));
+        for name in cohort().filter(|name| !watched.left.contains(*name)) {
+            self.observe_participant(name, watched, now, observed);
         }
-        self.observe_requests(watched, threshold, &mut observed);
-        observed
+        // What nobody has tried is not tried.
+        observed.cohort_left = cohort().count() > 0 && cohort().all(|name| watched.left.contains(name));
+        self.observe_requests(watched, threshold, observed);
+    }
+
+    /// When the one of the share spoke last that has been silent for longest.
+    fn last_words(&self, rollout: &Rollout) -> Option<Instant> {
+        let threshold = rollout.threshold();
+        let share = rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold));
+        share.filter_map(|name| self.proxies.get(name)).map(|seen| seen.at).min()
     }
 
     fn observe_participant(&self, name: &str, watched: &Watched, now: Instant, observed: &mut Observed) {
@@ -357,51 +435,5 @@ impl Keeper {
         };
         observed.cohort_requests = cohort.0;
         (observed.cohort_ppm, observed.rest_ppm) = (ppm(cohort), ppm(rest));
-    }
-
-    /// What a majority of the live proxies sees down is down for all; what a majority sees up, or nobody sees, is not.
-    fn agree(&self, state: &State, at_ms: u64, now: Instant) -> Option<Command> {
-        // A leader that has just begun has heard of few: their majority is nobody's.
-        if now - self.since < PROXY_TTL {
-            return None;
-        }
-        let live: Vec<&Seen> = self.proxies.values().filter(|seen| now - seen.at < PROXY_TTL).collect();
-        let quorum = live.len() / 2 + 1;
-        let mut down: BTreeMap<&Key, usize> = BTreeMap::new();
-        for seen in &live {
-            for key in &seen.heartbeat.down {
-                *down.entry(key).or_default() += 1;
-            }
-        }
-        let mut verdicts: Vec<(Key, bool)> = Vec::new();
-        let mut taken: HashMap<&str, usize> = HashMap::new();
-        let mut all: HashMap<&str, usize> = HashMap::new();
-        for (key, entry) in state.objects.iter() {
-            let (Key::Backend { service, .. }, Object::Backend(backend)) = (key, &*entry.object) else { continue };
-            *all.entry(service).or_default() += 1;
-            if backend.ejected {
-                if !live.is_empty() && down.get(key).copied().unwrap_or(0) < quorum {
-                    verdicts.push((key.clone(), false));
-                } else {
-                    *taken.entry(service).or_default() += 1;
-                }
-            }
-        }
-        // One proxy alone is no quorum: what it sees is its own.
-        if live.len() > 1 {
-            for (key, _) in down.iter().filter(|(_, count)| **count >= quorum) {
-                let (Key::Backend { service, .. }, Some(Object::Backend(backend))) = (key, state.object(key)) else {
-                    continue;
-                };
-                let taken = taken.entry(service).or_default();
-                let most = (all.get(service.as_str()).copied().unwrap_or(0) * EJECTED_PERCENT_MAX / 100).max(1);
-                if !backend.ejected && *taken < most {
-                    *taken += 1;
-                    verdicts.push(((*key).clone(), true));
-                }
-            }
-        }
-        let note = format!("{} of {} proxies make a quorum", quorum, live.len());
-        (!verdicts.is_empty()).then_some(Command::Agree { at_ms, verdicts, note })
     }
 }

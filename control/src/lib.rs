@@ -12,7 +12,9 @@ pub mod http;
 pub mod hub;
 mod judge;
 pub mod keeper;
+pub mod latency;
 pub mod member;
+mod places;
 pub mod plane;
 pub mod replica;
 #[cfg(test)]

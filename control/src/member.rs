@@ -162,7 +162,9 @@ impl Plan {
         let began = Instant::now();
         let cluster = loop {
             let status = client.json(Method::GET, "/v1/status", None).await?;
-            match status["cluster"].as_str().filter(|name| !name.is_empty()) {
+            // What members call each other stays when a restore gives the cluster another name.
+            let named = |field: &str| status[field].as_str().filter(|name| !name.is_empty());
+            match named("cluster").and(named("identity").or(named("cluster"))) {
                 Some(cluster) => break cluster.to_owned(),
                 // The first member has begun a moment ago, and its cluster has no name yet.
                 None if began.elapsed() < NAME_WAIT => tokio::time::sleep(JOIN_RETRY).await,
@@ -274,8 +276,9 @@ impl Member {
             keep: KEEP,
         };
         let node = Node::start(options, replica).await?;
+        let guards = Guards { loss_percent: settings.loss_percent };
         let plane =
-            Arc::new(Plane::new(node.clone(), published).with_guards(Guards { loss_percent: settings.loss_percent }));
+            Arc::new(Plane::new(node.clone(), published).with_forget(settings.proxy_forget).with_guards(guards));
         // Set once, here.
         let _ = slot.set(Arc::downgrade(&plane));
         if plan.origin == Origin::First {
@@ -285,7 +288,10 @@ impl Member {
                 Err(error) => return Err(RunError::Init(error.to_string())),
             }
         }
-        let api = Arc::new(api::Api::new(Arc::clone(&plane), settings, audit, info.clone())?);
+        let api = Arc::new(api::Api::new(Arc::clone(&plane), settings, audit, info.clone(), plan.cluster.clone())?);
+        if !settings.tokens.is_empty() {
+            tasks.push(tokio::spawn(api.follow_tokens(settings)));
+        }
         let failed = |source| RunError::Bind { what: "the API", address, source };
         clients.set_nonblocking(true).map_err(failed)?;
         let clients = tokio::net::TcpListener::from_std(clients).map_err(failed)?;
@@ -418,18 +424,28 @@ fn audit(path: &Path) -> Result<api::AuditLog, RunError> {
     api::AuditLog::open(path).map_err(|source| RunError::File { path: path.to_owned(), source })
 }
 
+/// Between two attempts to name the cluster.
+const NAME_RETRY: Duration = Duration::from_millis(100);
+
 /// The first entry of the log names the cluster, and sets its rules: its only member knows them. Whoever leads puts it there; the
 /// second is refused.
 async fn name_cluster(plane: Arc<Plane>, cluster: String) {
+    let mut status = plane.node().watch_status();
     while plane.state().cluster.is_empty() {
-        if plane.status().role == crate::consensus::Role::Leader {
-            match plane.propose(&Command::Found { cluster: cluster.clone(), epoch: 1, rules: RULES }).await {
-                Ok(_) => return,
-                Err(PlaneError::Refused(_)) => return,
-                Err(error) => tracing::debug!(%error, "the cluster is not named yet"),
-            }
+        if status.wait_for(|status| status.role == crate::consensus::Role::Leader).await.is_err() {
+            return;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // A member that joined was told the name meanwhile.
+        if !plane.state().cluster.is_empty() {
+            return;
+        }
+        // Another life of a cluster of this name began earlier: its proxies find a higher epoch here.
+        let epoch = unix_ms() / 1000;
+        match plane.propose(&Command::Found { cluster: cluster.clone(), epoch, rules: RULES }).await {
+            Ok(_) | Err(PlaneError::Refused(_)) => return,
+            Err(error) => tracing::debug!(%error, "the cluster is not named yet"),
+        }
+        tokio::time::sleep(NAME_RETRY).await;
     }
 }
 

@@ -4,18 +4,20 @@
 mod ask;
 
 use self::ask::{Ask, Told, Writing};
-use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
+use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Proposed, Read, Role, Status};
 use crate::hub::Hub;
 pub use crate::judge::Guards;
 use crate::judge::{self, Judge};
-use crate::keeper::{Keeper, PROXY_TTL};
+use crate::keeper::{Keeper, Kept, PROXY_FORGET, PROXY_TTL};
+use crate::latency::Latency;
 use crate::replica::{Published, decode_answer};
-use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, RULES, Refusal, State, Trial, to_bytes};
+use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, Phase, RULES, Refusal, State, Trial, to_bytes};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -23,8 +25,8 @@ use tokio::time::Instant;
 
 /// How long a request waits for a leader: an election takes about half of it.
 const LEADER_WAIT: Duration = Duration::from_millis(1000);
-/// Between two looks for one.
-const LEADER_POLL: Duration = Duration::from_millis(25);
+/// One that was named and did not answer as such is asked again after this, or when another is named.
+const LEADER_RETRY: Duration = Duration::from_millis(100);
 /// How long a call to the leader may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often a leader asks members which rules they know, as long as they may not all know the newest.
@@ -35,6 +37,10 @@ const JUDGEMENTS_MAX: usize = 2;
 const ATTEMPTS_MAX: usize = 10;
 /// How often the leader looks whether something is due.
 const TICK: Duration = Duration::from_millis(200);
+/// How often a member looks whether it leads: what it could not hear in between is known that exactly.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often a member that hears of no leader asks the others whether it is still one of them, and how long each may take.
+const REMOVAL_PACE: Duration = Duration::from_millis(500);
 /// Revisions from one checkpoint to the next.
 const CHECKPOINT_EVERY: u64 = 1000;
 
@@ -49,6 +55,8 @@ pub struct Plane {
     pub hub: Hub,
     keeper: Mutex<Option<(u64, Keeper)>>,
     wake: Notify,
+    /// The term that the keeper is of, and how many of its entries about leases have come to an end.
+    kept: watch::Sender<(u64, u64)>,
     /// When a leader was last heard of, and which.
     leader_seen: Mutex<Option<Instant>>,
     /// Term and leader, and since when they have been known here.
@@ -57,14 +65,41 @@ pub struct Plane {
     pub proposals: AtomicU64,
     /// Those of them that were refused.
     pub refusals: AtomicU64,
+    /// How long what this leader proposed took, until it was committed and applied here.
+    pub commits: Latency,
+    /// Leaders that came after another, as seen here.
+    pub leader_changes: AtomicU64,
+    /// Times that this member led, and then had no quorum, or another leader.
+    pub lapses: AtomicU64,
+    /// Rollouts that have ended since this member started: committed, aborted.
+    pub rollouts_over: [AtomicU64; 2],
+    /// A leader has been known here.
+    led: AtomicBool,
+    /// None is heard of.
+    leaderless: AtomicBool,
+    /// For who is served here: whether this member is of use.
+    lead: watch::Sender<Lead>,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
     judge: Arc<Judge>,
+    /// After how long a proxy that is not heard of is forgotten.
+    forget: Duration,
     /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
     judgements: Option<Semaphore>,
 }
 
 type Reign = (Option<(u64, u64)>, Instant);
+
+/// How a member stands to the cluster's leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lead {
+    /// It follows one, or leads with a quorum.
+    Followed,
+    /// It hears of none, or leads without a quorum.
+    Lost,
+    /// The others have removed it: it will never follow one again.
+    Removed,
+}
 
 /// Why something cannot be done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -134,12 +169,21 @@ impl Plane {
             hub: Hub::default(),
             keeper: Mutex::new(None),
             wake: Notify::new(),
+            kept: watch::Sender::new((0, 0)),
             leader_seen: Mutex::new(None),
             reign: Mutex::new((None, Instant::now())),
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            commits: Latency::default(),
+            leader_changes: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
+            rollouts_over: Default::default(),
+            led: AtomicBool::new(false),
+            leaderless: AtomicBool::new(false),
+            lead: watch::Sender::new(Lead::Lost),
             wall: unix_ms,
             judge: Arc::new(judge::judge),
+            forget: PROXY_FORGET,
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
     }
@@ -159,9 +203,14 @@ impl Plane {
         }
     }
 
+    /// Forgets proxies that are not heard of for so long.
+    #[must_use]
+    pub fn with_forget(self, forget: Duration) -> Self {
+        Self { forget, ..self }
+    }
+
     /// As a build that judges otherwise.
     #[cfg(test)]
-    #[expect(dead_code, reason = "the simulation is to have members that differ in it")]
     pub(crate) fn with_judge(self, judge: fn(&State, &Command) -> Result<Option<Basis>, Refusal>) -> Self {
         Self { judge: Arc::new(judge), ..self }
     }
@@ -199,6 +248,18 @@ impl Plane {
     pub fn leader_age(&self) -> Option<Duration> {
         let seen = self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.map(|at| at.elapsed())
+    }
+
+    /// How this member stands to the leader, as it changes.
+    #[must_use]
+    pub fn lead_watched(&self) -> watch::Receiver<Lead> {
+        self.lead.subscribe()
+    }
+
+    /// The others have removed this member.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        *self.lead.borrow() == Lead::Removed
     }
 
     /// Puts a command into the log, after it has been judged; on return it is applied here. Wherever the leader is, once.
@@ -246,10 +307,21 @@ impl Plane {
 
     /// Puts a command into the log as it is.
     async fn decide(&self, command: &Command) -> Result<Answer, PlaneError> {
+        self.is_known_to_all(command)?;
         let told = self.with_leader(Ask::Propose(to_bytes(command)?)).await?;
         let Told::Proposed(index, answer) = told else { return Err(PlaneError::Unknown) };
         self.applied(index).await;
         Ok(decode_answer(&answer))
+    }
+
+    /// No entry may stop the members that run the build before this one.
+    fn is_known_to_all(&self, command: &Command) -> Result<(), PlaneError> {
+        let state = self.state();
+        let first = state.cluster.is_empty() || !matches!(command, Command::Found { .. });
+        if first && command.rules() <= state.rules {
+            return Ok(());
+        }
+        Err(PlaneError::Internal("this is not known to all members yet: upgrade them all, and ask again".into()))
     }
 
     /// What a judgement stands on. What this member has may be old: a refusal holds if it still is one after a barrier.
@@ -305,6 +377,21 @@ impl Plane {
         self.with_leader(Ask::Heartbeat(name, Box::new(heartbeat))).await.map(drop)
     }
 
+    /// A proxy that ends in order, or is to be forgotten; `instance`: only if no other process has spoken in its name since.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`]; a refusal where it is not known.
+    pub async fn sign_off(&self, name: String, instance: Option<u64>) -> Result<(), PlaneError> {
+        match self.with_leader(Ask::SignOff(name.clone(), instance)).await? {
+            Told::Done => Ok(()),
+            Told::Missing(_) => {
+                let message = format!("there is no proxy {name}, or another process speaks in its name now");
+                Err(Refusal { code: "not_found".into(), message, findings: Vec::new() }.into())
+            }
+            _ => Err(PlaneError::NoLeader),
+        }
+    }
+
     /// The fleet.
     ///
     /// # Errors
@@ -314,6 +401,18 @@ impl Plane {
             Told::Fleet(fleet) => Ok(fleet),
             _ => Err(PlaneError::NoLeader),
         }
+    }
+
+    /// An epoch that no proxy can have seen: above the cluster's, a backup's, and what live proxies report, and not before
+    /// the time. The leader believes only so much, see `keeper/ahead.rs`.
+    ///
+    /// # Errors
+    /// [`PlaneError::NoLeader`].
+    pub async fn next_epoch(&self, backup: u64) -> Result<u64, PlaneError> {
+        let fleet = self.fleet().await?;
+        let (state, at_ms) = (self.state(), (self.wall)());
+        let seen = crate::keeper::seen_epoch(&state, &fleet.proxies, at_ms);
+        Ok(state.epoch.max(backup).max(seen).saturating_add(1).max(at_ms / 1000))
     }
 
     /// Changes who the members are.
@@ -338,8 +437,12 @@ impl Plane {
     async fn with_leader(&self, ask: Ask) -> Result<Told, PlaneError> {
         let began = Instant::now();
         let mut bytes = None;
+        let mut watched = self.node.watch_status();
         loop {
+            // What is watched may lag behind what is read: only what changes from here on is news.
+            watched.mark_unchanged();
             let status = self.node.status();
+            let named = status.leads();
             let told = match status.leader {
                 Some((leader, info)) if leader != status.id => {
                     let bytes = match &mut bytes {
@@ -355,7 +458,18 @@ impl Plane {
                 None => Told::NotLeader,
             };
             match told {
-                Told::NotLeader if began.elapsed() < LEADER_WAIT => tokio::time::sleep(LEADER_POLL).await,
+                Told::NotLeader if began.elapsed() < LEADER_WAIT => {
+                    let other = async {
+                        loop {
+                            changed(&mut watched).await;
+                            if watched.borrow_and_update().leads() != named {
+                                return;
+                            }
+                        }
+                    };
+                    // A leader may be named before it can answer, and a call to it may fail once.
+                    let _ = tokio::time::timeout(LEADER_RETRY, other).await;
+                }
                 Told::NotLeader => return Err(PlaneError::NoLeader),
                 Told::Unknown => return Err(PlaneError::Unknown),
                 told => return Ok(told),
@@ -401,7 +515,7 @@ impl Plane {
 
     async fn answer_here(&self, ask: &Ask) -> Told {
         match ask {
-            Ask::Propose(command) => match self.node.propose(command.clone()).await {
+            Ask::Propose(command) => match self.put(command.clone()).await {
                 Ok(proposed) => {
                     // Somebody may wait for what follows from it.
                     self.wake.notify_one();
@@ -424,10 +538,15 @@ impl Plane {
                 }
                 told
             }
-            Ask::Fleet => self.kept(|keeper, state, now| {
-                Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
-            }),
+            Ask::Fleet => self.fleet_here().map_or(Told::NotLeader, Told::Fleet),
+            Ask::SignOff(name, instance) => {
+                self.kept(|keeper, state, _| match keeper.handle_sign_off(state, name, *instance) {
+                    true => Told::Done,
+                    false => Told::Missing(Vec::new()),
+                })
+            }
             Ask::Rules => Told::Rules(RULES),
+            Ask::Removed(node) => Told::Removed(self.node.has_removed(*node)),
             Ask::Member(change) => match self.member(change).await {
                 Ok(()) => Told::Done,
                 Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
@@ -436,24 +555,68 @@ impl Plane {
         }
     }
 
-    /// A leader that has just begun may not have applied what it was granted by the one before: that a lease is not there
-    /// is said only of the whole log.
+    /// Into the log, as leader.
+    async fn put(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
+        let began = Instant::now();
+        let proposed = self.node.propose(command).await;
+        if proposed.is_ok() {
+            self.commits.observe(began.elapsed());
+        }
+        proposed
+    }
+
+    /// The fleet, if this member leads.
+    #[must_use]
+    pub fn fleet_here(&self) -> Option<FleetView> {
+        match self.kept(|keeper, state, now| {
+            Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
+        }) {
+            Told::Fleet(fleet) => Some(fleet),
+            _ => None,
+        }
+    }
+
+    /// What has to be in the log before it may be said is waited for.
     async fn keep_alive_here(&self, ids: &[u64]) -> Told {
-        let keep = || self.kept(|keeper, state, now| Told::Missing(keeper.handle_keep_alive(state, ids, now)));
-        match keep() {
-            Told::Missing(missing) if !missing.is_empty() => match self.node.read_barrier(Read::Index).await {
-                Ok(()) => keep(),
-                Err(error) => unproposed(&error),
-            },
-            told => told,
+        let began = Instant::now();
+        let mut noted = self.kept.subscribe();
+        loop {
+            noted.borrow_and_update();
+            let mut wait = false;
+            let told = self.kept(|keeper, state, now| match keeper.handle_keep_alive(state, ids, now) {
+                Kept::Missing(missing) => Told::Missing(missing),
+                Kept::Wait => {
+                    wait = true;
+                    Told::NotLeader
+                }
+            });
+            // A lease that was granted a moment ago may not be published here yet: that it is not there is said of the whole log.
+            if matches!(&told, Told::Missing(missing) if !missing.is_empty()) {
+                return match self.node.read_barrier(Read::Index).await {
+                    Ok(()) => self.kept(|keeper, state, now| match keeper.handle_keep_alive(state, ids, now) {
+                        Kept::Missing(missing) => Told::Missing(missing),
+                        Kept::Wait => Told::NotLeader,
+                    }),
+                    Err(error) => unproposed(&error),
+                };
+            }
+            if !wait {
+                return told;
+            }
+            self.wake.notify_one();
+            let Some(left) = ASK_TIMEOUT.checked_sub(began.elapsed()) else { return Told::NotLeader };
+            if !matches!(tokio::time::timeout(left, noted.changed()).await, Ok(Ok(()))) {
+                return Told::NotLeader;
+            }
         }
     }
 
     /// As leader, or not at all. One that was stopped and goes on is none, before it has noticed: another may lead.
     fn kept(&self, act: impl FnOnce(&mut Keeper, &State, std::time::Instant) -> Told) -> Told {
         let state = self.state();
+        let status = self.node.status();
         match &mut *self.keeper() {
-            Some((_, keeper)) if self.node.status().role == Role::Leader => {
+            Some((term, keeper)) if status.role == Role::Leader && status.term == *term => {
                 act(keeper, &state, Instant::now().into_std())
             }
             _ => Told::NotLeader,
@@ -465,12 +628,19 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::NoLeader`].
     pub async fn live_proxies(&self) -> Result<Vec<String>, PlaneError> {
-        let began = Instant::now();
-        while !self.knows_fleet() {
-            if began.elapsed() > FLEET_WAIT {
-                return Err(PlaneError::NoLeader);
+        let known = async {
+            let mut status = self.node.watch_status();
+            while !self.knows_fleet() {
+                let reign = self.reign().1;
+                tokio::select! {
+                    biased;
+                    () = changed(&mut status) => {}
+                    () = tokio::time::sleep_until((reign + PROXY_TTL).max(Instant::now() + LOOK)) => {}
+                }
             }
-            tokio::time::sleep(TICK).await;
+        };
+        if tokio::time::timeout(FLEET_WAIT, known).await.is_err() {
+            return Err(PlaneError::NoLeader);
         }
         let fleet = self.fleet().await?;
         Ok(fleet.proxies.into_iter().filter(|proxy| proxy.state != "offline").map(|proxy| proxy.name).collect())
@@ -501,51 +671,126 @@ impl Plane {
 
     /// Does what the leader has to do, while this member leads. Returns when the member must stop, with the reason.
     pub async fn run(&self) -> String {
+        // Side by side: what waits for a quorum must keep nobody from seeing that there is none.
+        tokio::select! {
+            biased;
+            () = self.hub.run(self.published.clone()) => "the state machine is gone".into(),
+            failure = self.node.failed() => failure.to_string(),
+            why = self.watch_failure() => why,
+            never = self.watch_reign() => match never {},
+            never = self.agree_on_rules() => match never {},
+            never = self.watch_removal() => match never {},
+            never = self.work() => match never {},
+        }
+    }
+
+    async fn watch_failure(&self) -> String {
         let mut published = self.published.clone();
+        match published.wait_for(|now| now.failed.is_some()).await {
+            Ok(now) => now.failed.clone().unwrap_or_default(),
+            Err(_) => "the state machine is gone".into(),
+        }
+    }
+
+    /// Sees who leads, and has the keeper know when nobody could be heard.
+    async fn watch_reign(&self) -> Infallible {
         let mut status = self.node.watch_status();
-        let mut checkpoint = 0;
-        let serve = self.hub.run(self.published.clone());
-        let rules = self.agree_on_rules();
-        tokio::pin!(serve, rules);
+        let mut led = false;
+        let mut over = self.state().rollouts.last().map_or(0, |(id, _)| *id);
         loop {
-            tokio::select! {
-                biased;
-                () = &mut serve => return "the state machine is gone".into(),
-                () = &mut rules => {}
-                failure = self.node.failed() => return failure.to_string(),
-                _ = status.changed() => {}
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
-            }
-            if let Some(why) = &published.borrow_and_update().failed {
-                return why.clone();
-            }
             let now = self.node.status();
             let leads = now.role == Role::Leader;
             self.note_reign(&now);
-            if leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner)) {
+            over = self.note_rollouts(&self.state(), over);
+            if std::mem::replace(&mut led, leads) && !leads {
+                self.lapses.fetch_add(1, Relaxed);
+                tracing::warn!(term = now.term, "this member leads no more, or has no quorum");
+            }
+            let follows = leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner));
+            if follows {
                 *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
+            let lead = if follows { Lead::Followed } else { Lead::Lost };
+            self.lead.send_if_modified(|known| {
+                // Nobody comes back under an id that was removed.
+                *known != Lead::Removed && std::mem::replace(known, lead) != lead
+            });
+            if let Some((term, keeper)) = &mut *self.keeper() {
+                match leads && *term == now.term {
+                    true => keeper.handle_led(Instant::now().into_std()),
+                    false => keeper.handle_lapse(),
+                }
+            }
+            tokio::select! {
+                biased;
+                () = changed(&mut status) => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Finds out that this member was removed: its leader stops to speak to it, often before it has heard why.
+    async fn watch_removal(&self) -> Infallible {
+        let mut lead = self.lead.subscribe();
+        loop {
+            let _ = lead.wait_for(|lead| *lead == Lead::Lost).await;
+            tokio::time::sleep(REMOVAL_PACE).await;
+            if *lead.borrow() != Lead::Lost || !self.others_have_removed_it().await {
+                continue;
+            }
+            self.lead.send_replace(Lead::Removed);
+            tracing::error!(
+                "this member was removed from the control plane: it serves nobody any more; end the process, or give it an empty \
+                 directory and let it join anew"
+            );
+            return std::future::pending().await;
+        }
+    }
+
+    /// One that knows is enough: what is in a member's list was decided by a quorum.
+    async fn others_have_removed_it(&self) -> bool {
+        let status = self.node.status();
+        let Ok(question) = Ask::Removed(status.id).encode(self.state().rules) else { return false };
+        for member in status.voters.iter().chain(&status.learners).filter(|member| member.node != status.id) {
+            let answer = self.node.ask(member.node, &member.info, question.clone(), REMOVAL_PACE).await;
+            if answer.is_ok_and(|answer| matches!(Told::decode(&answer), Told::Removed(true))) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Proposes what is due, while this member leads.
+    async fn work(&self) -> Infallible {
+        let mut status = self.node.watch_status();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut checkpoint = 0;
+        loop {
+            let due = tokio::select! {
+                biased;
+                _ = tick.tick() => true,
+                () = self.wake.notified() => false,
+                _ = status.wait_for(|status| status.role == Role::Leader && status.term > self.kept.borrow().0) => false,
+            };
+            let now = self.node.status();
+            if now.role != Role::Leader || !self.begin(now.term).await {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
             let state = self.state();
-            let commands = {
-                let mut keeper = self.keeper();
-                if !leads {
-                    // It may lead again in the same term: what it has heard of proxies still holds.
-                    if let Some((_, keeper)) = &mut *keeper {
-                        keeper.handle_lapse();
+            let commands = match &mut *self.keeper() {
+                Some((term, keeper)) if *term == now.term => {
+                    let (at_ms, time) = ((self.wall)(), Instant::now().into_std());
+                    match due {
+                        true => keeper.handle_tick(&state, now.id, at_ms, time),
+                        false => keeper.handle_wake(&state, now.id, at_ms, time),
                     }
-                    continue;
                 }
-                if keeper.as_ref().is_none_or(|(term, _)| *term != now.term) {
-                    *keeper = Some((now.term, Keeper::new(Instant::now().into_std())));
-                }
-                match &mut *keeper {
-                    Some((_, keeper)) => keeper.handle_tick(&state, now.id, (self.wall)(), Instant::now().into_std()),
-                    None => Vec::new(),
-                }
+                _ => continue,
             };
             for command in commands {
-                self.lead(&command).await;
+                self.lead_in(now.term, &command).await;
             }
             if state.revision >= checkpoint + CHECKPOINT_EVERY {
                 checkpoint = state.revision;
@@ -555,24 +800,76 @@ impl Plane {
         }
     }
 
-    /// Since when who leads now has led, as far as it was seen here.
-    fn note_reign(&self, now: &Status) {
-        let leader = now.leader.as_ref().map(|(node, _)| (now.term, *node));
-        let mut reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
-        if reign.0 != leader {
-            *reign = (leader, Instant::now());
+    /// A leader keeps nothing before it has applied all that was decided under those before it. `false`: it leads no more.
+    async fn begin(&self, term: u64) -> bool {
+        if self.kept.borrow().0 == term {
+            return true;
         }
+        if self.node.read_barrier(Read::Index).await.is_err() || self.node.status().term != term {
+            return false;
+        }
+        *self.keeper() = Some((term, Keeper::new(Instant::now().into_std()).with_forget(self.forget)));
+        self.kept.send_replace((term, 0));
+        true
+    }
+
+    /// Since when who leads now has led, as far as it was seen here. Not to hear of it for a moment ends no reign.
+    fn note_reign(&self, now: &Status) {
+        let Some((node, info)) = &now.leader else {
+            if let (Some((term, node)), false) = (self.reign().0, self.leaderless.swap(true, Relaxed)) {
+                tracing::warn!(
+                    term,
+                    node,
+                    "the leader is not heard of any more: an election follows, if a quorum is there"
+                );
+            }
+            return;
+        };
+        let again = self.leaderless.swap(false, Relaxed);
+        let leader = Some((now.term, *node));
+        let mut reign = self.reign();
+        if reign.0 == leader {
+            if again {
+                tracing::info!(term = now.term, leader = info.name, node, "the leader is heard of again");
+            }
+            return;
+        }
+        if self.led.swap(true, Relaxed) {
+            self.leader_changes.fetch_add(1, Relaxed);
+        }
+        let (own, after) = (*node == now.id, reign.0.map(|(_, node)| node));
+        tracing::info!(term = now.term, leader = info.name, node, own, ?after, "a member leads");
+        *reign = (leader, Instant::now());
+    }
+
+    /// Counts rollouts after `counted` that are over; what to go on after.
+    fn note_rollouts(&self, state: &State, counted: u64) -> u64 {
+        let mut last = counted;
+        for (id, rollout) in state.rollouts.range(counted + 1..) {
+            let over = match &rollout.phase {
+                Phase::Committed(_) => &self.rollouts_over[0],
+                Phase::Aborted(_) => &self.rollouts_over[1],
+                Phase::Preparing | Phase::Stage(_) => break,
+            };
+            over.fetch_add(1, Relaxed);
+            last = *id;
+        }
+        last
+    }
+
+    fn reign(&self) -> MutexGuard<'_, Reign> {
+        self.reign.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the leader has led for long enough to have heard of every proxy that lives.
     #[must_use]
     pub fn knows_fleet(&self) -> bool {
-        let reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
+        let reign = self.reign();
         reign.0.is_some() && reign.1.elapsed() > PROXY_TTL
     }
 
-    /// As leader, has the newest rules hold that all members know. Never returns.
-    async fn agree_on_rules(&self) {
+    /// As leader, has the newest rules hold that all members know.
+    async fn agree_on_rules(&self) -> Infallible {
         let mut told = String::new();
         loop {
             tokio::time::sleep(RULES_PACE).await;
@@ -581,7 +878,7 @@ impl Plane {
                 continue;
             }
             match self.rules_of_all(&status).await {
-                Ok(version) if version > state.rules => self.lead(&Command::Rules { version }).await,
+                Ok(version) if version > state.rules => drop(self.lead(&Command::Rules { version }).await),
                 Ok(_) => {}
                 Err(without) if without == told => {}
                 Err(without) => {
@@ -612,27 +909,49 @@ impl Plane {
         if without.is_empty() { Ok(version) } else { Err(without.join(", ")) }
     }
 
-    /// Proposes as leader; a leader that is none any more has nothing to propose.
-    async fn lead(&self, command: &Command) {
+    /// Proposes what the keeper of this term has seen: another would see something else.
+    async fn lead_in(&self, term: u64, command: &Command) {
+        if self.node.status().term == term && self.lead(command).await {
+            match &mut *self.keeper() {
+                Some((of, keeper)) if *of == term => keeper.handle_decided(command),
+                _ => {}
+            }
+        }
+        if matches!(command, Command::LeaseLives { .. }) {
+            self.kept.send_modify(|(_, count)| *count += 1);
+        }
+    }
+
+    /// Proposes as leader; a leader that is none any more has nothing to propose. `true`: it is decided, and applied here.
+    async fn lead(&self, command: &Command) -> bool {
         let command = self.still_fits(command).await;
-        let Ok(bytes) = to_bytes(&*command) else { return };
-        match self.node.propose(bytes).await {
+        if let Err(error) = self.is_known_to_all(&command) {
+            tracing::error!(%error, "a leader's proposal");
+            return false;
+        }
+        let Ok(bytes) = to_bytes(&*command) else { return false };
+        match self.put(bytes).await {
             Ok(proposed) => {
                 // What follows may be due at once.
                 self.wake.notify_one();
                 if let Err(refusal) = decode_answer(&proposed.answer) {
                     tracing::debug!(code = refusal.code, %refusal, "a leader's proposal was refused");
-                    return;
+                    return false;
                 }
                 match &*command {
                     Command::RolloutAbort { id, reason } => tracing::warn!(rollout = id, reason, "rollout aborted"),
                     Command::RolloutCommit { id, .. } => tracing::info!(rollout = id, "rollout committed"),
                     Command::LeaseExpire { ids, .. } => tracing::warn!(leases = ids.len(), "leases have expired"),
+                    Command::RaiseEpoch { to, .. } => tracing::warn!(epoch = to, "the epoch is raised"),
                     Command::Rules { version } => tracing::info!(rules = version, "all members know these rules"),
                     _ => {}
                 }
+                self.applied(proposed.index).await
             }
-            Err(error) => tracing::debug!(%error, "a leader's proposal came to nothing"),
+            Err(error) => {
+                tracing::debug!(%error, "a leader's proposal came to nothing");
+                false
+            }
         }
     }
 
@@ -646,6 +965,14 @@ impl Plane {
             return Cow::Owned(Command::RolloutAbort { id: *id, reason });
         }
         Cow::Borrowed(command)
+    }
+}
+
+/// Waits for the next change. Of a member that has stopped there is none: who waits for nothing else waits for ever, and does not
+/// ask again and again.
+async fn changed(status: &mut watch::Receiver<Status>) {
+    if status.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

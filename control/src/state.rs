@@ -40,6 +40,8 @@ pub const OBJECTS_BYTES_MAX: usize = 64 << 20;
 pub const OBJECTS_MAX: usize = 100_000;
 /// Leases, locks and tokens at most, each.
 pub const LEASES_MAX: usize = 100_000;
+/// Longest note, reason or owner, in bytes.
+pub(crate) const NOTE_BYTES_MAX: usize = 4096;
 /// Named requests whose answers are kept.
 const REQUESTS_MAX: usize = 10_000;
 /// Rollouts that are remembered.
@@ -91,6 +93,8 @@ pub struct State {
     pub configured: u64,
     /// The revision by which a backend took less traffic last, or none any more.
     pub lost: u64,
+    /// What is left of leases' lives, in milliseconds, where it is less than the whole: see [`Command::LeaseLives`].
+    pub lives: Map<u64, u64>,
 }
 
 impl Default for State {
@@ -115,6 +119,7 @@ impl Default for State {
             rules: 0,
             configured: 0,
             lost: 0,
+            lives: Map::new_sync(),
         }
     }
 }

@@ -84,13 +84,27 @@ impl Files {
         Self { paths, known }
     }
 
+    /// As [`Files::follow_any`], of certificates; of one that ends soon it is warned.
+    pub(crate) async fn follow(self, certificate: PathBuf, read: impl Fn() -> Result<(), TlsError>) {
+        let warn = async {
+            let mut warned = None;
+            loop {
+                warn_of_end(&certificate, &mut warned);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::join!(warn, self.follow_any("certificates", read));
+    }
+
     /// Calls `read` when a file has changed, for as long as it is polled. What it refuses is told once, and tried again: of
     /// a certificate and a key, one is replaced before the other.
-    pub(crate) async fn follow(mut self, certificate: PathBuf, read: impl Fn() -> Result<(), TlsError>) {
+    pub(crate) async fn follow_any<E: std::fmt::Display>(
+        mut self,
+        what: &'static str,
+        read: impl Fn() -> Result<(), E>,
+    ) {
         let mut told = String::new();
-        let mut warned = None;
         loop {
-            warn_of_end(&certificate, &mut warned);
             tokio::time::sleep(LOOK_EVERY).await;
             let now = stamps(&self.paths);
             if now == self.known {
@@ -98,14 +112,14 @@ impl Files {
             }
             match read() {
                 Ok(()) => {
-                    tracing::info!(certificate = %certificate.display(), "certificates were read again");
-                    (self.known, warned) = (now, None);
+                    tracing::info!(what, "files were read again");
+                    self.known = now;
                     told.clear();
                 }
                 Err(error) => {
                     let error = error.to_string();
                     if error != told {
-                        tracing::warn!(error, "certificates have changed and cannot be used: the old ones stay");
+                        tracing::warn!(error, what, "files have changed and cannot be used: the old ones stay");
                         told = error;
                     }
                 }

@@ -6,6 +6,7 @@
 //! was given to another member must not let two clusters, or a member and its successor, mix.
 
 mod client;
+mod gate;
 mod server;
 mod wire;
 

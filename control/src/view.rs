@@ -2,7 +2,7 @@
 
 use crate::state::{CONTROL_PLANE, from_objects, is_name};
 use crate::state::{Digest, Key, Object, Rollout};
-use crate::wire::{Message, Replaced, RolloutView, Snapshot};
+use crate::wire::{Message, Ping, Replaced, RolloutView, Snapshot};
 use ringway_config::FleetConfig;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -58,13 +58,17 @@ pub enum ViewError {
         known: String,
     },
     /// Time would run backwards.
-    #[error("revision {found} in epoch {epoch} is older than {known}, which is in force")]
+    #[error(
+        "the members are at {epoch}.{found}, this proxy is ahead of them at {known_epoch}.{known}: what is in force stays"
+    )]
     Older {
         /// Of the line.
         epoch: u64,
         /// Of the line.
         found: u64,
-        /// What is known.
+        /// Of what is in force.
+        known_epoch: u64,
+        /// Of what is in force.
         known: u64,
     },
 }
@@ -81,7 +85,7 @@ impl View {
             }
             if (snapshot.epoch, snapshot.revision) < (known.epoch, known.revision) {
                 let (epoch, found) = (snapshot.epoch, snapshot.revision);
-                return Err(ViewError::Older { epoch, found, known: known.revision });
+                return Err(ViewError::Older { epoch, found, known_epoch: known.epoch, known: known.revision });
             }
         }
         let mut digest = Digest::default();
@@ -133,8 +137,26 @@ impl View {
                 self.rollout = rollout;
                 Ok(if changed { Handled::Changed } else { Handled::Same })
             }
-            Message::Ping(_) => Ok(Handled::Same),
+            Message::Ping(ping) => self.compare(&ping).map(|()| Handled::Same),
         }
+    }
+
+    /// A sign of life says where the member is: that nothing comes does not mean that nothing is different.
+    fn compare(&self, ping: &Ping) -> Result<(), ViewError> {
+        if !ping.cluster.is_empty() && ping.cluster != self.cluster {
+            return Err(ViewError::Cluster { found: ping.cluster.clone(), known: self.cluster.clone() });
+        }
+        let (epoch, found) = (ping.epoch, ping.revision);
+        if epoch == 0 {
+            return Ok(());
+        }
+        if (epoch, found) < (self.epoch, self.revision) {
+            return Err(ViewError::Older { epoch, found, known_epoch: self.epoch, known: self.revision });
+        }
+        if (epoch, found) == (self.epoch, self.revision) && ping.digest != self.digest.to_string() {
+            return Err(ViewError::Digest(found));
+        }
+        Ok(())
     }
 
     fn replace(&mut self, changes: &[Replaced]) {
@@ -215,7 +237,7 @@ impl View {
 mod tests {
     use super::*;
     use crate::state::{By, Command, Op, Origin, State, Txn};
-    use crate::wire::{Delta, Ping};
+    use crate::wire::Delta;
 
     fn state() -> State {
         let mut state = State::default();
@@ -248,7 +270,7 @@ mod tests {
             assert_eq!(view.handle(serde_json::from_str(&line).unwrap()), Ok(Handled::Changed));
             assert_eq!(view, View::from_snapshot(Snapshot::of(&state), Some(&view)).unwrap());
         }
-        let ping = Message::Ping(Ping { revision: 3, leader_age_ms: None });
+        let ping = Message::Ping(Ping::of(&state, None));
         assert_eq!(view.handle(ping), Ok(Handled::Same));
     }
 
@@ -275,6 +297,21 @@ mod tests {
         let mut restored = view.snapshot();
         (restored.epoch, restored.revision) = (2, 3);
         assert_eq!(view.handle(Message::Snapshot(restored)), Ok(Handled::Changed));
+    }
+
+    #[test]
+    fn a_sign_of_life_tells_a_member_that_is_behind_another_cluster_and_other_objects() {
+        let mut state = state();
+        let start = state.clone();
+        put(&mut state, "a", 1);
+        let mut view = View::from_snapshot(Snapshot::of(&state), None).unwrap();
+        assert!(matches!(view.handle(Message::Ping(Ping::of(&start, None))), Err(ViewError::Older { .. })));
+        let ping = Ping { digest: "other".into(), ..Ping::of(&state, None) };
+        assert_eq!(view.handle(Message::Ping(ping)), Err(ViewError::Digest(1)));
+        let ping = Ping { cluster: "other".into(), ..Ping::of(&state, None) };
+        assert!(matches!(view.handle(Message::Ping(ping)), Err(ViewError::Cluster { .. })));
+        let old = serde_json::from_str("{\"ping\":{\"revision\":0,\"leader_age_ms\":null}}").unwrap();
+        assert_eq!(view.handle(old), Ok(Handled::Same), "an earlier version says less");
     }
 
     #[test]

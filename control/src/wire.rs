@@ -114,6 +114,29 @@ pub struct Ping {
     pub revision: u64,
     /// Milliseconds since the member last heard of a leader that a quorum follows; `None`: never.
     pub leader_age_ms: Option<u64>,
+    /// The member's cluster; empty: an earlier version does not say.
+    #[serde(default)]
+    pub cluster: String,
+    /// The member's epoch; 0: an earlier version does not say.
+    #[serde(default)]
+    pub epoch: u64,
+    /// The member's digest, as text; empty: an earlier version does not say.
+    #[serde(default)]
+    pub digest: String,
+}
+
+impl Ping {
+    /// Of a state.
+    #[must_use]
+    pub fn of(state: &State, leader_age_ms: Option<u64>) -> Self {
+        Self {
+            revision: state.revision,
+            leader_age_ms,
+            cluster: state.cluster.clone(),
+            epoch: state.epoch,
+            digest: state.digest.to_string(),
+        }
+    }
 }
 
 /// What a proxy tells of itself, every two seconds.
@@ -144,6 +167,12 @@ pub struct Heartbeat {
     pub failed: u64,
     /// It has the change of the rollout with this number in force.
     pub canary: Option<u64>,
+    /// Drawn when its process started: what one process says does not undo what its successor has said. 0: not told.
+    #[serde(default)]
+    pub instance: u64,
+    /// The cluster that its topology is of; empty: it has none, or is of an earlier version.
+    #[serde(default)]
+    pub cluster: String,
 }
 
 /// A proxy as the control plane sees it.
@@ -155,7 +184,7 @@ pub struct ProxyView {
     pub heartbeat: Heartbeat,
     /// Milliseconds since.
     pub age_ms: u64,
-    /// `synced`, `behind`, `drifted`, `stuck` or `offline`.
+    /// `synced`, `behind`, `ahead`, `drifted`, `stuck` or `offline`.
     pub state: Cow<'static, str>,
 }
 

@@ -158,6 +158,8 @@ fn what_version_1_says_on_the_wire_is_understood() {
         requests: 5,
         failed: 6,
         canary: Some(4),
+        instance: 0,
+        cluster: String::new(),
     };
     let bytes = fixture("heartbeat.json", || serde_json::to_vec(&heartbeat()).unwrap());
     assert_eq!(serde_json::from_slice::<Heartbeat>(&bytes).unwrap(), heartbeat());

@@ -189,8 +189,12 @@ impl MemberState {
         (self.failures, self.local_failures) = (0, 0);
     }
 
-    /// Begins to take keys: at once, or along the ramp.
+    /// Begins to take keys: at once, or along the ramp. Who is drained begins nothing, however well he is: his keys go, or
+    /// have gone.
     pub(crate) fn ramp_up(&mut self, slow_start: Option<SlowStartParams>, now: Instant) {
+        if self.drain {
+            return;
+        }
         self.ramp = slow_start.map(|slow_start| Ramp {
             began: now,
             window: slow_start.window,

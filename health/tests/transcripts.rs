@@ -463,3 +463,30 @@ fn all_due_checks_come_at_once_and_each_once() {
     all.sort();
     assert_eq!(due, all);
 }
+
+#[test]
+fn a_drained_backend_that_is_well_again_takes_no_keys_along_a_slow_start() {
+    let params = Params {
+        outlier: OutlierParams { return_on_check: true, ..OutlierParams::default() },
+        slow_start: Some(SlowStartParams { window: SECOND * 60, initial_percent: 10 }),
+        ..checks(CheckParams { rise: 2, ..CheckParams::default() })
+    };
+    let (mut health, now) = start(params, 5);
+    health.handle_probe("b0", Probe::Success, now);
+    for _ in 0..5 {
+        health.handle_outcome("b0", Outcome::ConnectionFailure, now);
+    }
+    // As the fleet does with what all see down.
+    set(&mut health, &members(5), &["b0"], now);
+    for _ in 0..2 {
+        health.handle_probe("b0", Probe::Success, now);
+    }
+    let view = health.view("b0", now).unwrap();
+    assert!(view.healthy, "{view:?}");
+    health.handle_timeout(now + SECOND * 30);
+    assert_eq!(health.share("b0"), Some(0));
+    // Back with all: now it begins.
+    set(&mut health, &members(5), &[], now + SECOND * 30);
+    health.handle_timeout(now + SECOND * 60);
+    assert!(health.share("b0").unwrap() > 0);
+}

@@ -30,8 +30,14 @@ pub(crate) async fn serve(control: Arc<Control>, socket: TcpListener) {
                 let control = Arc::clone(&control);
                 tokio::spawn(async move {
                     let service = hyper::service::service_fn(|request| {
-                        let response = answer(&control, &request);
-                        async move { Ok::<_, Infallible>(response) }
+                        let answered = answer(&control, &request);
+                        let control = Arc::clone(&control);
+                        async move {
+                            Ok::<_, Infallible>(match answered {
+                                Some(response) => response,
+                                None => reload(control).await,
+                            })
+                        }
                     });
                     let connection = hyper::server::conn::http1::Builder::new()
                         .timer(TokioTimer::new())
@@ -83,11 +89,12 @@ fn refusal(control: &Control, request: &Request<Incoming>) -> Option<Response<Fu
     ))
 }
 
-fn answer(control: &Control, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// `None`: a reload is asked for, which takes its time.
+fn answer(control: &Control, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
     if let Some(refused) = refusal(control, request) {
-        return refused;
+        return Some(refused);
     }
-    match (request.method(), request.uri().path()) {
+    Some(match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
             text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", status::metrics(control))
         }
@@ -101,7 +108,7 @@ fn answer(control: &Control, request: &Request<Incoming>) -> Response<Full<Bytes
             }
         }
         (&Method::GET | &Method::HEAD, "/explain") => explain(control, request.uri().query().unwrap_or_default()),
-        (&Method::POST, "/reload") => reload(control),
+        (&Method::POST, "/reload") => return None,
         (_, "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz") => {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "use GET")
         }
@@ -111,7 +118,7 @@ fn answer(control: &Control, request: &Request<Incoming>) -> Response<Full<Bytes
             "there are GET /metrics, GET /status, GET /explain?service=NAME&key=KEY, GET /healthz, GET /readyz and \
              POST /reload",
         ),
-    }
+    })
 }
 
 fn explain(control: &Control, query: &str) -> Response<Full<Bytes>> {
@@ -141,8 +148,10 @@ fn unescape(text: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(&text.replace('+', " ")).collect()
 }
 
-fn reload(control: &Control) -> Response<Full<Bytes>> {
-    let (result, told) = control.reload();
+async fn reload(control: Arc<Control>) -> Response<Full<Bytes>> {
+    let Ok((result, told)) = tokio::task::spawn_blocking(move || control.reload()).await else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the reload has ended before its time");
+    };
     let code = match &result {
         Ok(_) => StatusCode::OK,
         Err(ReloadError::Invalid(_)) => StatusCode::UNPROCESSABLE_ENTITY,

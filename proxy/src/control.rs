@@ -15,7 +15,7 @@ use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
 use ringway_config::{Diagnostic, Diagnostics, Diff, Loaded, diff};
 use ringway_ring::{Movement, group_movement};
 use ringway_telemetry::{Metrics, access, catalogue};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -28,12 +28,20 @@ use tokio::sync::{mpsc, oneshot};
 /// Flows of keys that the log of a reload names; the plan names all.
 const FLOWS_LOGGED: usize = 8;
 
+/// Hears what has come of a configuration: the digests of the rings that are in force now, or why it is refused.
+type Told = dyn Fn(Result<BTreeMap<String, u64>, &ReloadError>) + Send + Sync;
+
 /// Where configurations come from.
 pub enum Source {
     /// A file, read again on each reload.
     File(PathBuf),
     /// A file and what a fleet has agreed on, joined anew on each reload.
-    Joined(Box<dyn Fn() -> Result<Loaded, Diagnostics> + Send + Sync>),
+    Joined {
+        /// Joins them.
+        load: Box<dyn Fn() -> Result<Loaded, Diagnostics> + Send + Sync>,
+        /// Told what has come of the last `load`, before there is another.
+        told: Box<Told>,
+    },
     /// Made in memory: it cannot be reloaded from outside.
     Memory,
 }
@@ -59,6 +67,9 @@ pub(crate) struct Control {
     shared: Arc<Shared>,
     registry: Registry,
     commands: Vec<mpsc::UnboundedSender<Command>>,
+    /// Held by whoever reads a configuration and puts it into force, as long as that takes.
+    changing: Mutex<()>,
+    /// Held for moments: the status is asked for while a configuration is built.
     state: Mutex<State>,
     runtime: tokio::runtime::Handle,
 }
@@ -189,6 +200,7 @@ impl Proxy {
             shared,
             registry: Registry::default(),
             commands: crew.commands(),
+            changing: Mutex::new(()),
             state: Mutex::new(State {
                 bound: HashMap::new(),
                 going: Vec::new(),
@@ -228,34 +240,10 @@ impl Proxy {
         self.control.apply(config)
     }
 
-    /// Reads the file again and applies it.
-    ///
-    /// # Errors
-    /// See [`ReloadError`].
-    pub fn reload(&self) -> Result<Applied, ReloadError> {
-        self.control.reload().0
-    }
-
-    /// A function that reloads, for whoever is told of changes (signals, file watch).
-    pub fn reloader(&self) -> impl Fn() + Send + Sync + 'static {
-        let control = Arc::clone(&self.control);
-        move || {
-            // Logged and counted inside.
-            let _ = control.reload();
-        }
-    }
-
     /// A function that gives the files which the configuration in force names: certificates, keys, authorities.
     pub fn files(&self) -> impl Fn() -> Vec<PathBuf> + Send + Sync + 'static {
         let current = Arc::clone(&self.control.current);
         move || current.load().config.files().into_iter().map(Into::into).collect()
-    }
-
-    /// Opens the access log's file again, for whoever has renamed it and says so.
-    pub fn reopen_logs(&self) {
-        if let Some(writer) = &self.control.state().access {
-            writer.reopen.ask();
-        }
     }
 
     /// The address that a listener is bound to.
@@ -275,8 +263,12 @@ impl Proxy {
         let Self { control, crew } = self;
         control.draining.store(true, Relaxed);
         drop(crew);
-        control.shared.access.store(None);
-        let writer = control.state().access.take();
+        let writer = {
+            // A change that is still being built ends before, or sees that it comes too late.
+            let mut state = control.state();
+            control.shared.access.store(None);
+            state.access.take()
+        };
         drop(control);
         if let Some(writer) = writer {
             // Its senders are gone: it writes what it has and ends.
@@ -288,6 +280,17 @@ impl Proxy {
 impl Control {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the access log's file again.
+    pub(crate) fn reopen_logs(&self) {
+        if let Some(writer) = &self.state().access {
+            writer.reopen.ask();
+        }
     }
 
     pub(crate) fn last_reload(&self) -> LastReload {
@@ -304,21 +307,27 @@ impl Control {
     }
 
     /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status; that nothing has
-    /// changed does not hide the change before, but it ends a refusal.
+    /// changed does not hide the change before, but it ends a refusal. Takes as long as a build does.
     pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
+        // Read and applied as one: of two at a time, the one that has read last is the one that holds.
+        let changing = self.changing();
         let loaded = match &self.source {
             Source::Memory => Err(ReloadError::NoFile),
             Source::File(path) => {
                 ringway_config::load_file(path).and_then(files::verified).map_err(ReloadError::Invalid)
             }
-            Source::Joined(load) => load().map_err(ReloadError::Invalid),
+            Source::Joined { load, .. } => load().map_err(ReloadError::Invalid),
         };
         let result = loaded.and_then(|loaded| {
             for warning in &loaded.warnings {
                 tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
             }
-            self.apply(loaded.config)
+            self.put(loaded.config, &changing)
         });
+        if let Source::Joined { told, .. } = &self.source {
+            told(result.as_ref().map(|_| self.current.load().ring_digests()));
+        }
+        drop(changing);
         let label = match &result {
             Ok(applied) if applied.diff.is_empty() => "unchanged",
             Ok(_) => "applied",
@@ -343,11 +352,14 @@ impl Control {
     }
 
     fn apply(&self, config: Config) -> Result<Applied, ReloadError> {
+        self.put(config, &self.changing())
+    }
+
+    /// One change at a time: the lock is held before and after.
+    fn put(&self, config: Config, _changing: &MutexGuard<'_, ()>) -> Result<Applied, ReloadError> {
         if self.draining.load(Relaxed) {
             return Err(ReloadError::Draining);
         }
-        // One change at a time: the lock is held from here to the end.
-        let mut state = self.state();
         let old = self.current.load_full();
         // A shadow is read from a file of its own, which may have changed where this one has not.
         let same_files = crate::tls::digest(&config) == old.files_digest;
@@ -367,13 +379,18 @@ impl Control {
         if *old.config == *snapshot.config && old.generation > 0 && same_shadow(&old, &snapshot) && same_files {
             return Ok(Applied { generation: old.generation, diff: Diff::default(), moved: Vec::new() });
         }
+        let moved = movements(&old, &snapshot);
         let access = self.prepare_access(&old, &config)?;
+        let mut state = self.state();
+        // It may have begun while this was built.
+        if self.draining.load(Relaxed) {
+            return Err(ReloadError::Draining);
+        }
         let sockets = self.bind_new(&state, &config)?;
         // The last that may fail: whoever connects to a socket that listens and is closed again would be reset.
         listen(&config, &sockets)?;
 
         // Commit: cannot fail.
-        let moved = movements(&old, &snapshot);
         for (name, movement) in &moved {
             if let Some(service) = snapshot.service(name) {
                 *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner) = (movement.moved, generation);

@@ -1,7 +1,7 @@
 //! Where a key goes and why: from the configuration alone, or as a running proxy sees it now.
 
 use crate::refusals::CANDIDATES_MAX;
-use crate::shadow::group_of;
+use crate::shadow::{group_of, ring_digest};
 use crate::snapshot::{Service, Snapshot};
 use ringway_config::model::Config;
 use ringway_ring::{BuildError, FULL_SHARE, Slot, hash_key};
@@ -64,12 +64,14 @@ pub fn explain(config: &Config, service: &str, key: &[u8]) -> Result<Explanation
     if !found.policy.hashes() {
         return Err(ExplainError::NoKeys { service: service.to_owned(), policy: found.policy.name() });
     }
-    let group = group_of(found).map_err(|source| ExplainError::Build { service: service.to_owned(), source })?;
+    let build = |source| ExplainError::Build { service: service.to_owned(), source };
+    let group = group_of(found).map_err(build)?;
     let mut ids: Vec<&str> = found.backends.iter().map(|backend| backend.id.as_str()).collect();
     ids.sort_unstable();
     let hash = hash_key(key, found.policy.seed());
     let walk = group.sequence(hash).into_iter().map(|slot| ids[usize::from(slot.0)].to_owned()).collect();
-    let ring_digest = group.digest().unwrap_or_default();
+    // The walk is that of today, without who drains; the ring is that of all members.
+    let ring_digest = ring_digest(found).map_err(build)?.unwrap_or_default();
     Ok(Explanation { service: service.to_owned(), policy: found.policy.name(), hash, walk, ring_digest })
 }
 

@@ -2,7 +2,8 @@
 //! say how it goes. The control plane itself is not known here: whoever runs the proxy brings its topology along with
 //! [`Source::Joined`](crate::Source::Joined).
 
-use crate::control::{Proxy, ReloadError};
+use crate::control::{Control, Proxy, ReloadError};
+use crate::handle::Handle;
 use crate::snapshot::Registry;
 use ringway_config::model::Config;
 use serde_json::{Value, json};
@@ -65,22 +66,20 @@ pub struct TopologyStatus {
 /// Asked at each status and scrape.
 pub(crate) type TopologySource = Box<dyn Fn() -> TopologyStatus + Send + Sync>;
 
-impl Proxy {
+impl Handle {
     /// Builds a configuration as [`Proxy::apply`] would, and throws it away: rings, certificates, sockets that are not
-    /// there yet. Nothing that serves is touched.
+    /// there yet. Nothing that serves is touched. Takes as long as a build does.
     ///
     /// # Errors
     /// What `apply` would say.
     pub fn prepare(&self, config: Config) -> Result<Prepared, ReloadError> {
-        let control = &self.control;
+        let control: &Control = &self.control;
         let current = control.current.load_full();
         let plan = crate::plan::plan(&current.config, &config, crate::plan::Scope::Whole);
         // A registry of its own: what is tried leaves nothing behind in that of what serves.
         let snapshot = Registry::default().prepare(Arc::new(config), 0, control.workers, Instant::now())?;
         control.try_bind(&snapshot.config)?;
-        let rings = snapshot.services.iter();
-        let rings = rings.filter_map(|service| Some((service.config.name.clone(), service.ring_digest()?))).collect();
-        Ok(Prepared { rings, moved: plan.map_or(0.0, |plan| plan.moved()) })
+        Ok(Prepared { rings: snapshot.ring_digests(), moved: plan.map_or(0.0, |plan| plan.moved()) })
     }
 
     /// How it goes.
@@ -99,18 +98,18 @@ impl Proxy {
                 }
             }
         }
-        let rings = snapshot.services.iter();
-        let rings = rings.filter_map(|service| Some((service.config.name.clone(), service.ring_digest()?))).collect();
         let totals = self.control.metrics.cells.request_totals();
         Report {
             generation: snapshot.generation,
-            rings,
+            rings: snapshot.ring_digests(),
             down,
             requests: totals.iter().sum(),
             failed: totals[0] + totals[5],
         }
     }
+}
 
+impl Proxy {
     /// From now on, the status and the metrics say where the topology stands. Holds for the first caller.
     pub fn show_topology(&self, source: impl Fn() -> TopologyStatus + Send + Sync + 'static) {
         // Set once: a second caller would be a mistake in the wiring, and changes nothing.

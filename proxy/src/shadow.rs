@@ -74,14 +74,85 @@ impl ShadowService {
     }
 }
 
-/// A service's group, apart from all live state: every backend is healthy and idle.
+/// A service's group, apart from all live state: every backend is healthy and idle, and one that drains has no keys.
 pub(crate) fn group_of(service: &model::Service) -> Result<Group, BuildError> {
+    group_with(service, |backend| if backend.drain { 0 } else { backend.weight })
+}
+
+/// The digest of a service's ring, from its configuration alone: that of every proxy which runs it. A function of membership
+/// (ids, weights, levels, policy): who drains, is ejected or ramps up is a member all the same. `None` for policies without
+/// a ring.
+///
+/// # Errors
+/// The ring cannot be built.
+pub fn ring_digest(service: &model::Service) -> Result<Option<u64>, BuildError> {
+    Ok(group_with(service, membership_weight)?.digest())
+}
+
+/// What a backend weighs in the ring. What it takes at the moment is its load's to say.
+pub(crate) fn membership_weight(backend: &model::Backend) -> u32 {
+    backend.weight
+}
+
+fn group_with(service: &model::Service, weight: impl Fn(&model::Backend) -> u32) -> Result<Group, BuildError> {
     let members = service.backends.iter().map(|backend| GroupMember {
         id: &backend.id,
-        weight: if backend.drain { 0 } else { backend.weight },
+        weight: weight(backend),
         requests_max: backend.requests_max,
         level: backend.level,
         load: Arc::new(Load::new(&backend.id)),
     });
     Group::build(service.policy, service.bound, members, Arc::new(Total::new(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Registry;
+    use std::time::Instant;
+
+    /// A number below `bound`, the next of a row that is always the same.
+    fn draw(row: &mut u64, bound: u64) -> u64 {
+        *row = row.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*row >> 33) % bound
+    }
+
+    #[test]
+    fn the_digest_from_the_configuration_is_that_of_a_running_proxy_whoever_drains() {
+        let mut row = 7;
+        for round in 0..60 {
+            let policy = ["ring", "maglev", "hrw"][round % 3];
+            // No tier is empty.
+            let (count, tiers) = (1 + draw(&mut row, 6), 1 + draw(&mut row, 3));
+            let backends: Vec<(u64, u64)> = (0..count).map(|index| (draw(&mut row, 4) * 50, index % tiers)).collect();
+            let build = |drains: u64| {
+                let list: Vec<String> = backends
+                    .iter()
+                    .enumerate()
+                    .map(|(index, (weight, tier))| {
+                        let drain = drains >> index & 1 == 1;
+                        format!("{{ id: b{index}, address: \"10.0.0.{index}:80\", weight: {weight}, tier: {tier}, drain: {drain} }}")
+                    })
+                    .collect();
+                let text = format!(
+                    "services: [ {{ name: s, balance: {{ policy: {policy}, hash_key: [ {{ path: {{}} }} ] }}, backends: [ {} ] }} ]\n\
+                     listeners: [ {{ name: l, address: \"127.0.0.1:1\", service: s }} ]\n",
+                    list.join(", ")
+                );
+                let directory = tempfile::tempdir().unwrap();
+                let path = directory.path().join("proxy.yaml");
+                std::fs::write(&path, &text).unwrap();
+                ringway_config::load_file(&path).unwrap_or_else(|error| panic!("{error}: {text}")).config
+            };
+            let everybody = ring_digest(&build(0).services[0]).unwrap();
+            assert!(everybody.is_some());
+            let config = build(draw(&mut row, 64));
+            let offline = ring_digest(&config.services[0]).unwrap();
+            let explained = crate::explain(&config, "s", b"k").unwrap().ring_digest;
+            let running = Registry::default().prepare(Arc::new(config), 0, 1, Instant::now()).unwrap();
+            assert_eq!(running.services[0].ring_digest(), offline, "{policy} {backends:?}");
+            assert_eq!(Some(explained), offline);
+            assert_eq!(everybody, offline, "draining is no membership");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use ringway_config::model::{self, Config};
 use ringway_health::{Event, EventKind, Member as HealthMember, ServiceHealth};
 use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Line, Load, PolicyParams, Slot, Total};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -328,7 +328,7 @@ impl Registry {
             config.bound,
             backends.iter().map(|backend| GroupMember {
                 id: &backend.config.id,
-                weight: backend.config.weight,
+                weight: crate::shadow::membership_weight(&backend.config),
                 requests_max: backend.config.requests_max,
                 level: backend.config.level,
                 load: Arc::clone(&backend.state.load),
@@ -495,6 +495,12 @@ fn health_params(config: &model::Service) -> ringway_health::Params {
 }
 
 impl Snapshot {
+    /// The digests of its rings by service; those that hash.
+    pub(crate) fn ring_digests(&self) -> BTreeMap<String, u64> {
+        let services = self.services.iter();
+        services.filter_map(|service| Some((service.config.name.clone(), service.ring_digest()?))).collect()
+    }
+
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {

@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_secs(5);
 
 /// Calls `changed` whenever the content of the file, or of one of those that it names, is another than before, or cannot be
 /// read any more. Never returns.
-pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl Fn()) {
+pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl AsyncFn()) {
     let (sender, mut events) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |_| {
         // Full means that one is waiting already.
@@ -60,7 +60,7 @@ pub async fn watch(path: &Path, named: impl Fn() -> Vec<PathBuf>, changed: impl 
         missed = false;
         if now != seen {
             seen = now;
-            changed();
+            changed().await;
         }
     }
 }

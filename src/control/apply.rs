@@ -52,12 +52,12 @@ pub(crate) struct Phases {
     /// Shares of the proxies that go first, in percent.
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', conflicts_with = "direct")]
     stages: Vec<u8>,
-    /// How long each share is watched, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    bake: u64,
-    /// How long proxies have to prepare, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    deadline: u64,
+    /// How long each share is watched.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::duration)]
+    bake: Duration,
+    /// How long proxies have to prepare.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
+    deadline: Duration,
 }
 
 impl Phases {
@@ -78,16 +78,18 @@ fn fleet_config(view: &View) -> FleetConfig {
     view.fleet_config(|name| (format!("{name}.pem").into(), format!("{name}.key").into()))
 }
 
-/// Ring digests of the services that the fleet's texts define, built here by the same code that proxies have.
-pub(super) fn rings(view: &View) -> BTreeMap<String, String> {
-    let Ok(loaded) = check_fleet(&fleet_config(view)) else { return BTreeMap::new() };
-    let hashed = loaded.config.services.iter().filter(|service| !service.backends.is_empty());
-    hashed
-        .filter_map(|service| {
-            let explained = ringway_proxy::explain(&loaded.config, &service.name, b"").ok()?;
-            Some((service.name.clone(), format!("{:016x}", explained.ring_digest)))
-        })
-        .collect()
+/// Ring digests of the services that the fleet's texts define, built here by the same code that proxies have. Services that
+/// place without keys, and those without backends, have none.
+pub(super) fn rings(view: &View) -> anyhow::Result<BTreeMap<String, String>> {
+    let loaded = check_fleet(&fleet_config(view))?;
+    let mut rings = BTreeMap::new();
+    for service in loaded.config.services.iter().filter(|service| !service.backends.is_empty()) {
+        let digest = ringway_proxy::ring_digest(service).with_context(|| format!("service {:?}", service.name))?;
+        if let Some(digest) = digest {
+            rings.insert(service.name.clone(), format!("{digest:016x}"));
+        }
+    }
+    Ok(rings)
 }
 
 /// What the file would move.
@@ -103,7 +105,7 @@ fn plan(view: &View, key: &Key, text: &str) -> anyhow::Result<Plan> {
 fn planned(printer: &Printer, apply: &Apply, view: &View, key: &Key, text: &str) -> anyhow::Result<bool> {
     let plan = plan(view, key, text)?;
     if !printer.json {
-        crate::plan::write_table(&mut std::io::stderr().lock(), &plan)?;
+        crate::plan::write_table(&mut crate::terminal::stderr().lock(), &plan)?;
     }
     let over = crate::plan::over(&plan, apply.max_move);
     for line in &over {
@@ -136,6 +138,10 @@ pub(super) async fn apply_to(store: &Store, printer: &Printer, apply: &Apply) ->
     let revision = store.put_document(&key, &text, modified).await?;
     printer.done(&json!({ "revision": revision, "changed": 1 }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn key_of(document: &str) -> anyhow::Result<Key> {
@@ -193,7 +199,7 @@ pub(super) async fn roll_out(
         return Ok(ExitCode::SUCCESS);
     }
     body["policy"] = json!({
-        "stages_percent": phases.stages, "bake_ms": phases.bake * 1000, "deadline_ms": phases.deadline * 1000,
+        "stages_percent": phases.stages, "bake_ms": millis(phases.bake), "deadline_ms": millis(phases.deadline),
     });
     let started = api.json(Method::POST, "/v1/rollouts", Some(&body)).await?;
     if started["id"].is_null() {
@@ -222,19 +228,19 @@ async fn follow(api: &Api, printer: &Printer, id: &Value) -> anyhow::Result<Exit
         failures = 0;
         let line = super::show::rollout_line(&rollout);
         if line != shown && !printer.json {
-            writeln!(std::io::stderr(), "{line}")?;
+            writeln!(crate::terminal::stderr(), "{line}")?;
             shown = line;
         }
         let phase = &rollout["phase"];
         if phase.get("committed").is_some() {
             if printer.json {
-                writeln!(std::io::stdout(), "{rollout}")?;
+                writeln!(crate::terminal::stdout(), "{rollout}")?;
             }
             return Ok(ExitCode::SUCCESS);
         }
         if phase.get("aborted").is_some() {
             if printer.json {
-                writeln!(std::io::stdout(), "{rollout}")?;
+                writeln!(crate::terminal::stdout(), "{rollout}")?;
             }
             return Ok(ExitCode::from(1));
         }

@@ -77,7 +77,7 @@ pub(super) async fn ask(access: &Access, command: Command) -> anyhow::Result<Exi
         (_, Some(error @ (EtcdError::Changed(_) | EtcdError::Invalid(_)))) => error.to_string(),
         _ => return Err(error),
     };
-    writeln!(std::io::stderr(), "ringway: {refused}")?;
+    writeln!(crate::terminal::stderr(), "ringway: {refused}")?;
     Ok(ExitCode::from(1))
 }
 

@@ -23,7 +23,7 @@ fn member_settings(file: &Path) -> anyhow::Result<Settings> {
 }
 
 pub(super) async fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    ringway_telemetry::logs::install();
+    crate::terminal::install_logs();
     let settings = member_settings(file)?;
     let stop = crate::run::stop_signals()?;
     let signals = crate::run::Signals::new()?;
@@ -49,7 +49,7 @@ pub(super) fn init(file: &Path, cluster: Option<String>, authority: Option<&Path
     }
     let plan = Plan::first(&settings.directory, cluster)?;
     let directory = settings.directory.display();
-    writeln!(std::io::stdout(), "{directory} is member {} of the new cluster {}", plan.node, plan.cluster)?;
+    writeln!(crate::terminal::stdout(), "{directory} is member {} of the new cluster {}", plan.node, plan.cluster)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn join(
     let plan = Plan::join(&settings.directory, &client, origin).await?;
     let directory = settings.directory.display();
     writeln!(
-        std::io::stdout(),
+        crate::terminal::stdout(),
         "{directory} is member {} of cluster {}: it joins when it runs (`ringway control run`)",
         plan.node,
         plan.cluster
@@ -87,7 +87,7 @@ fn issue_missing(directory: &Path, settings: &Settings, first: bool) -> anyhow::
     let members = Authority::open(directory, Issues::Members)?;
     let clients = Authority::open(directory, Issues::Clients)?;
     told(directory, members.is_new || clients.is_new)?;
-    let made = |path: &Path, what: &str| writeln!(std::io::stdout(), "made {}: {what}", path.display());
+    let made = |path: &Path, what: &str| writeln!(crate::terminal::stdout(), "made {}: {what}", path.display());
     let mut pairs = BTreeSet::new();
     let mut copies = Vec::new();
     if let Some(files) = &settings.peer_tls {
@@ -133,7 +133,7 @@ fn issue_missing(directory: &Path, settings: &Settings, first: bool) -> anyhow::
 /// An authority that nobody meant to make is a wrong path, most likely.
 fn told(directory: &Path, is_new: bool) -> anyhow::Result<()> {
     if is_new {
-        writeln!(std::io::stdout(), "made a new authority in {}: nobody trusts it yet", directory.display())?;
+        writeln!(crate::terminal::stdout(), "made a new authority in {}: nobody trusts it yet", directory.display())?;
     }
     Ok(())
 }
@@ -169,10 +169,17 @@ pub(super) fn authority(command: super::Authority) -> anyhow::Result<ExitCode> {
     let (certificate, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
     issued.write(&certificate, &key)?;
     let ca = out.join("members.pem");
-    if !ca.exists() {
-        authority::write(&ca, Authority::open(&directory, Issues::Members)?.certificate(), false)?;
+    // A member checks clients, too.
+    let mut checked_by = vec![(ca.clone(), Issues::Members)];
+    if issues == Issues::Members {
+        checked_by.push((out.join("clients.pem"), Issues::Clients));
     }
-    let mut out = std::io::stdout().lock();
+    for (path, issues) in checked_by {
+        if !path.exists() {
+            authority::write(&path, Authority::open(&directory, issues)?.certificate(), false)?;
+        }
+    }
+    let mut out = crate::terminal::stdout().lock();
     writeln!(out, "made {}, {}; members are checked by {}", certificate.display(), key.display(), ca.display())?;
     Ok(ExitCode::SUCCESS)
 }

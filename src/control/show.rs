@@ -1,6 +1,7 @@
 //! What the control plane says, for people: tables; or as it is, in JSON.
 
 use crate::fleet::summary;
+use ringway_config::plain::line;
 use ringway_control::state::Object;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -13,9 +14,10 @@ pub(super) struct Printer {
 
 type Done = anyhow::Result<()>;
 
-fn text(value: &Value) -> String {
+/// A value as a part of a line: nothing in it is obeyed by a terminal, or ends the line.
+pub(super) fn text(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => line(text),
         Value::Null => "-".into(),
         other => other.to_string(),
     }
@@ -25,17 +27,18 @@ fn rows(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Columns as wide as they must be.
+/// Columns as wide as they must be; what others wrote into a cell stays in it.
 fn table(head: &[&str], rows: &[Vec<String>]) -> Done {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| line(cell)).collect()).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::terminal::stdout().lock();
     let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
-    for row in std::iter::once(&head).chain(rows) {
+    for row in std::iter::once(&head).chain(&rows) {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
@@ -124,16 +127,16 @@ fn middle_diff(old: &[&str], new: &[&str]) -> Vec<(char, String)> {
 impl Printer {
     fn raw(&self, value: &Value) -> anyhow::Result<bool> {
         if self.json {
-            writeln!(std::io::stdout(), "{value:#}")?;
+            writeln!(crate::terminal::stdout(), "{value:#}")?;
         }
         Ok(self.json)
     }
 
     pub(super) fn say(&self, what: &str) -> Done {
         if self.json {
-            writeln!(std::io::stdout(), "{}", json!({ "message": what }))?;
+            writeln!(crate::terminal::stdout(), "{}", json!({ "message": what }))?;
         } else {
-            writeln!(std::io::stdout(), "{what}")?;
+            writeln!(crate::terminal::stdout(), "{what}")?;
         }
         Ok(())
     }
@@ -142,7 +145,7 @@ impl Printer {
         if self.raw(answer)? {
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = crate::terminal::stdout().lock();
         match (answer.get("revision"), answer["changed"].as_u64()) {
             (Some(revision), Some(0)) => writeln!(out, "nothing has changed (revision {revision})")?,
             (Some(revision), _) => writeln!(out, "revision {revision}")?,
@@ -172,7 +175,7 @@ impl Printer {
         let voters = rows(&answer["members"]).iter().filter(|member| member["voter"] == json!(true)).count();
         if voters % 2 == 0 && voters > 0 {
             writeln!(
-                std::io::stderr(),
+                crate::terminal::stderr(),
                 "{voters} voters bear no more failures than {}: add or remove one",
                 voters - 1
             )?;
@@ -185,7 +188,7 @@ impl Printer {
             return Ok(());
         }
         let (member, leader) = (&answer["member"], &answer["leader"]);
-        let mut out = std::io::stdout().lock();
+        let mut out = crate::terminal::stdout().lock();
         writeln!(
             out,
             "cluster   {}, epoch {}, revision {}",
@@ -233,7 +236,7 @@ impl Printer {
         let one = found.iter().find(|entry| entry["key"].as_str() == Some(name));
         let asked_for_one = name.contains('/') && !name.ends_with('/');
         if asked_for_one && one.is_none() && found.is_empty() {
-            writeln!(std::io::stderr(), "ringway: {name} is not there")?;
+            writeln!(crate::terminal::stderr(), "ringway: {name} is not there")?;
             return Ok(ExitCode::from(1));
         }
         if self.raw(one.unwrap_or(answer))? {
@@ -241,7 +244,7 @@ impl Printer {
         }
         let parsed = |entry: &Value| serde_json::from_value::<Object>(entry["object"].clone()).ok();
         if let Some(Object::Document(content) | Object::Service(content)) = one.and_then(parsed) {
-            write!(std::io::stdout(), "{}", content.text)?;
+            crate::terminal::write_as_written(&content.text)?;
             return Ok(ExitCode::SUCCESS);
         }
         let shown: Vec<&Value> = one.map_or_else(|| found.iter().collect(), |one| vec![one]);
@@ -287,7 +290,7 @@ impl Printer {
         if self.raw(answer)? {
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = crate::terminal::stdout().lock();
         let at = date(answer["at_ms"].as_u64().unwrap_or(0));
         writeln!(
             out,
@@ -304,9 +307,9 @@ impl Printer {
                 Some(other) => format!("{}\n", summary(other)),
                 None => String::new(),
             };
-            for (mark, line) in line_diff(&long(&side(&change["before"])), &long(&side(&change["after"]))) {
+            for (mark, changed) in line_diff(&long(&side(&change["before"])), &long(&side(&change["after"]))) {
                 if mark != ' ' {
-                    writeln!(out, "{mark} {line}")?;
+                    writeln!(out, "{mark} {changed}")?;
                 }
             }
         }
@@ -320,19 +323,19 @@ impl Printer {
                 .filter(|(mark, _)| *mark != ' ')
                 .map(|(mark, line)| json!({ "mark": mark, "line": line }))
                 .collect();
-            writeln!(std::io::stdout(), "{:#}", json!({ "changed": changed }))?;
+            writeln!(crate::terminal::stdout(), "{:#}", json!({ "changed": changed }))?;
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
-        for (mark, line) in lines {
-            writeln!(out, "{mark} {line}")?;
+        let mut out = crate::terminal::stdout().lock();
+        for (mark, changed) in lines {
+            writeln!(out, "{mark} {changed}")?;
         }
         Ok(())
     }
 
     pub(super) fn lock(&self, name: &str, token: &Value, lease: &Value) -> Done {
         if !self.raw(&json!({ "name": name, "token": token, "lease": lease }))? {
-            writeln!(std::io::stdout(), "lock {name}: token {token}, lease {lease}")?;
+            writeln!(crate::terminal::stdout(), "lock {name}: token {token}, lease {lease}")?;
         }
         Ok(())
     }
@@ -347,7 +350,7 @@ impl Printer {
 
     pub(super) fn token(&self, answer: &Value) -> Done {
         if !self.raw(answer)? {
-            writeln!(std::io::stdout(), "{}", text(&answer["token"]))?;
+            writeln!(crate::terminal::stdout(), "{}", text(&answer["token"]))?;
         }
         Ok(())
     }
@@ -367,7 +370,7 @@ impl Printer {
         if self.raw(answer)? {
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = crate::terminal::stdout().lock();
         for rollout in rows(&answer["rollouts"]) {
             writeln!(out, "{}", rollout_line(rollout))?;
         }
@@ -378,7 +381,7 @@ impl Printer {
         if self.raw(answer)? {
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = crate::terminal::stdout().lock();
         writeln!(out, "{}", rollout_line(answer))?;
         let keys: Vec<String> = rows(&answer["keys"]).iter().map(text).collect();
         writeln!(
@@ -414,7 +417,7 @@ impl Printer {
         if let Some(frozen) = answer["frozen"].as_object() {
             for (service, count) in frozen {
                 writeln!(
-                    std::io::stderr(),
+                    crate::terminal::stderr(),
                     "{service}: {count} backends have sent no heartbeat and stay: too many at once, or the last"
                 )?;
             }
@@ -435,14 +438,14 @@ impl Printer {
         }))? {
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
+        let mut out = crate::terminal::stdout().lock();
         for finding in findings {
-            writeln!(out, "{finding}")?;
+            writeln!(out, "{}", line(finding))?;
         }
         if findings.is_empty() {
             writeln!(
                 out,
-                "{proxies} proxies have what was agreed on; {} rings compared with those of {compared}",
+                "{proxies} proxies have what was agreed on: the topology and {} rings of each of {compared} compared",
                 rings.len()
             )?;
         }

@@ -170,10 +170,32 @@ impl Cluster {
         self.start(config)
     }
 
+    /// Every member dies with its disk; as many new ones at the same addresses make a cluster of this name.
+    pub fn wipe(&mut self, name: &str) {
+        for index in 0..self.members.len() {
+            self.kill(index);
+            std::fs::remove_dir_all(self.path(&format!("member-{}", index + 1))).unwrap();
+        }
+        for index in 0..self.members.len() {
+            let config = self.members[index].config.to_str().unwrap().to_owned();
+            let out = match index {
+                0 => ringway_said(&["control", "init", "-c", &config, "--cluster", name]),
+                _ => ringway_said(&["control", "join", "-c", &config, "--members", &self.urls[0]]),
+            };
+            assert!(out.status.success(), "{out:?}");
+            self.bring_back(index);
+        }
+    }
+
     /// kill -9.
     pub fn kill(&mut self, index: usize) {
         let _ = self.members[index].child.kill();
         let _ = self.members[index].child.wait();
+    }
+
+    /// Of a member's process.
+    pub fn pid(&self, index: usize) -> u32 {
+        self.members[index].child.id()
     }
 
     /// Starts a member again.

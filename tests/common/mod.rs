@@ -31,6 +31,7 @@ pub fn patience() -> Duration {
 }
 
 /// Says that a test does nothing here, and why, so that it is seen: what `eprintln!` prints, cargo hides of a test that passes.
+#[allow(clippy::disallowed_methods, reason = "a test says what it does")]
 pub fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");

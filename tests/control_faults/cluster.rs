@@ -30,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) log: PathBuf,
     /// More environment, for the next start.
     pub(crate) environment: Vec<(String, String)>,
+    /// What it runs from its next start on.
+    pub(crate) program: PathBuf,
     child: Option<Child>,
     /// It must go on before it can end.
     paused: bool,
@@ -154,8 +156,8 @@ impl Cluster {
 
     /// The first makes the cluster, the others join it, one by one.
     fn run(name: &str, mut this: Self) -> Self {
-        let first = this.members[0].config.clone();
-        ringway_ok(&["control", "init", "--cluster", name, "-c", path_text(&first)]);
+        let first = &this.members[0];
+        ok(&first.program, &["control", "init", "--cluster", name, "-c", path_text(&first.config)]);
         for number in 1..=this.members.len() {
             if number > 1 {
                 this.join(number, &[]);
@@ -174,10 +176,10 @@ impl Cluster {
     pub(crate) fn join(&self, number: usize, more: &[&str]) {
         let others = self.members.iter().filter(|member| member.number != number && member.child.is_some());
         let others: Vec<String> = others.map(|member| format!("http://{}", member.api)).collect();
-        let (others, config) = (others.join(","), &self.member(number).config);
-        let mut arguments = vec!["control", "join", "--members", &others, "-c", path_text(config)];
+        let (others, joins) = (others.join(","), self.member(number));
+        let mut arguments = vec!["control", "join", "--members", &others, "-c", path_text(&joins.config)];
         arguments.extend(more);
-        ringway_ok(&arguments);
+        ok(&joins.program, &arguments);
     }
 
     /// A member in a namespace does not reach the others' API, which is on their loopback: it is asked for from here.
@@ -211,13 +213,12 @@ impl Cluster {
         };
         let member = self.member_mut(number);
         assert!(member.child.is_none());
-        let binary = env!("CARGO_BIN_EXE_ringway");
         let mut command = match namespace {
-            None => Command::new(binary),
+            None => Command::new(&member.program),
             // It becomes the program: its number is the member's.
             Some(name) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", &name, binary]);
+                command.args(["netns", "exec", &name]).arg(&member.program);
                 command
             }
         };
@@ -317,6 +318,7 @@ impl Member {
             config,
             log: root.join(format!("m{number}.log")),
             environment: Vec::new(),
+            program: env!("CARGO_BIN_EXE_ringway").into(),
             child: None,
             paused: false,
         }
@@ -329,9 +331,9 @@ impl Member {
     }
 }
 
-/// `ringway`, which must succeed.
-pub(crate) fn ringway_ok(arguments: &[&str]) -> String {
-    let done = output(env!("CARGO_BIN_EXE_ringway"), arguments);
+/// A command of that build's, which must succeed.
+fn ok(program: &Path, arguments: &[&str]) -> String {
+    let done = output(path_text(program), arguments);
     assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8_lossy(&done.stdout).into_owned()
 }

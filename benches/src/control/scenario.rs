@@ -143,6 +143,8 @@ async fn heartbeat(
         requests: 0,
         failed: 0,
         canary: None,
+        instance: 1,
+        cluster: String::new(),
     };
     let body = serde_json::to_vec(&beat).map_err(text("heartbeat"))?;
     let answer = api.ask(link, Method::PUT, &format!("/v1/proxies/{name}"), body.into()).await;

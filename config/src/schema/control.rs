@@ -105,6 +105,9 @@ section! {
         optional backups: String,
         /// What is taken for an accident, unless it is forced. Whoever is asked judges: every member should have the same.
         default("{}") guards: GuardsSection,
+        /// After how long a proxy that is not heard of is no longer listed. One that is stopped in order signs off, and is
+        /// not listed from then on.
+        default("1h") proxy_forget: Duration,
         /// Where backends are found. Every member should have the same: the one that leads looks, and what it finds is
         /// registered, so that all proxies place keys over one agreed set.
         default("[]") sources: List<SourceSection>,

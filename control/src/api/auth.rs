@@ -2,8 +2,10 @@
 
 use crate::http::Problem;
 use crate::state::{Role, State};
+use arc_swap::ArcSwap;
 use hyper::header::{self, HeaderMap};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,11 +16,14 @@ pub(crate) struct Caller {
     pub(crate) role: Role,
 }
 
+/// Names, roles, hashes.
+type Tokens = Vec<(String, Role, [u8; 32])>;
+
 /// Tokens and names that the member's own configuration knows.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// Hashes of tokens that hold before any is in the log.
-    tokens: Vec<(String, Role, [u8; 32])>,
+    /// Hashes of tokens that hold before any is in the log, as their files are.
+    tokens: Arc<ArcSwap<Tokens>>,
     /// Roles of client certificates.
     clients: Vec<(String, Role)>,
     /// Of those that show nothing.
@@ -46,17 +51,29 @@ const TOKEN_BYTES_MIN: usize = 16;
 
 impl Gate {
     pub(crate) fn new(member: &ringway_config::model::Member) -> Result<Self, TokenError> {
-        let mut tokens = Vec::new();
-        for token in &member.tokens {
-            let text = read(&token.name, &token.file)?;
-            tokens.push((token.name.clone(), token.role.into(), hash(&text)));
-        }
+        let tokens = tokens(member)?;
         let clients: Vec<(String, Role)> =
             member.clients.iter().map(|(name, role)| (name.clone(), (*role).into())).collect();
         // On loopback, without anything to check, whoever is there may do everything: as with the admin listener.
         let open = member.address.ip().is_loopback() && tokens.is_empty() && clients.is_empty();
         let anonymous = member.anonymous.map(Role::from).or(open.then_some(Role::Admin));
+        let tokens = Arc::new(ArcSwap::from_pointee(tokens));
         Ok(Self { tokens, clients, anonymous, on_loopback: member.address.ip().is_loopback() })
+    }
+
+    /// Reads the tokens' files again when they change, for as long as it is polled. Files that cannot be used, half written or empty,
+    /// change nothing, and it is said once.
+    pub(crate) fn follow(&self, member: &ringway_config::model::Member) -> impl Future<Output = ()> + Send + use<> {
+        let (member, current) = (member.clone(), Arc::clone(&self.tokens));
+        let files = crate::tls::Files::new(member.tokens.iter().map(|token| token.file.clone()).collect());
+        // They may have changed since they were first read.
+        if let Ok(read) = tokens(&member) {
+            current.store(Arc::new(read));
+        }
+        files.follow_any("tokens", move || {
+            current.store(Arc::new(tokens(&member)?));
+            Ok::<_, TokenError>(())
+        })
     }
 
     /// Whether a page of somebody else's asks for a change, in a browser of somebody who may. Who shows a token is no such page.
@@ -89,7 +106,7 @@ impl Gate {
             };
             let given = blake3::Hash::from(hash(token));
             // Hashes are compared, in constant time (that is what `blake3::Hash` does).
-            if let Some((name, role, _)) = self.tokens.iter().find(|(_, _, hash)| given == *hash) {
+            if let Some((name, role, _)) = self.tokens.load().iter().find(|(_, _, hash)| given == *hash) {
                 return Ok(Caller { name: name.clone(), role: *role });
             }
             let found = state.tokens.iter().find(|(_, token)| given == token.hash);
@@ -135,6 +152,14 @@ pub(crate) fn role_name(role: Role) -> &'static str {
 
 fn refused(status: u16, code: &str, detail: impl Into<String>) -> Problem {
     Problem { status, code: code.into(), detail: detail.into(), findings: Vec::new() }
+}
+
+fn tokens(member: &ringway_config::model::Member) -> Result<Tokens, TokenError> {
+    let read = |token: &ringway_config::model::TokenFile| {
+        let text = read(&token.name, &token.file)?;
+        Ok((token.name.clone(), token.role.into(), hash(&text)))
+    };
+    member.tokens.iter().map(read).collect()
 }
 
 fn read(name: &str, path: &Path) -> Result<String, TokenError> {

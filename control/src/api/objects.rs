@@ -1,7 +1,7 @@
 //! Objects: read, changed by compare-and-set, in transactions, in rollouts.
 
 use super::auth::Caller;
-use super::{Api, Ask, Body, duration_ms, json, problem};
+use super::{Api, Ask, Body, duration_ms, json, owner, problem};
 use crate::http::Problem;
 use crate::plane::unix_ms;
 use crate::state::{
@@ -13,6 +13,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json as value};
 use std::collections::BTreeMap;
+
+/// How often a change by a registrar is judged again.
+const JUDGED_MAX: u32 = 5;
 
 /// A body, strictly.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
@@ -125,7 +128,22 @@ async fn change(api: &Api, ask: &Ask<'_>, key: &Key, op: Op) -> Result<Done, Pro
         ops: vec![op],
         force: forced(ask)?,
     };
-    Ok(api.plane.propose(&Command::Txn(txn)).await?)
+    propose(api, ask, txn).await
+}
+
+/// Proposes what the caller may do. If the objects have changed hands between the judgement and the change, it is judged again.
+async fn propose(api: &Api, ask: &Ask<'_>, txn: Txn) -> Result<Done, Problem> {
+    for attempt in 1.. {
+        let held = owner::judged(api, ask, txn.request.is_some(), &txn.ops, &txn.conditions).await?;
+        let ours = !held.is_empty();
+        let mut asked = txn.clone();
+        asked.conditions.extend(held);
+        match api.plane.propose(&Command::Txn(asked)).await.map_err(Problem::from) {
+            Err(problem) if problem.code == "stale" && ours && attempt < JUDGED_MAX => api.plane.barrier().await?,
+            done => return done,
+        }
+    }
+    unreachable!("invariant: the last attempt is answered")
 }
 
 /// `PUT /v1/objects/KEY`. Documents and services may be sent as YAML, as they are.
@@ -166,6 +184,7 @@ async fn register(
         duration_ms(ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `ttl=10s`")))?;
     let state = api.plane.state();
     if let Some(Object::Backend(known)) = state.object(&key)
+        && owner::object(ask, &state, &key).is_ok()
         && let Some(lease) =
             known.lease.filter(|lease| state.leases.get(lease).is_some_and(|lease| lease.ttl_ms == ttl_ms))
         && api.plane.keep_alive(vec![lease]).await?.is_empty()
@@ -179,7 +198,7 @@ async fn register(
     }
     let mut granted = None;
     if backend.lease.is_none() {
-        let grant = Command::LeaseGrant { owner: format!("{} ({})", key, ask.caller.name), ttl_ms };
+        let grant = Command::LeaseGrant { owner: owner::lease_owner(&key.to_string(), &ask.caller.name), ttl_ms };
         granted = Some(api.plane.propose(&grant).await?.id);
         backend.lease = granted;
     }
@@ -267,13 +286,14 @@ pub(super) async fn transact(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Re
     if policy.is_some() {
         return Err(problem(400, "bad_body", "a policy is for `POST /v1/rollouts`"));
     }
-    Ok(json(&done_json(&api.plane.propose(&Command::Txn(txn)).await?)))
+    Ok(json(&done_json(&propose(api, ask, txn).await?)))
 }
 
 /// `POST /v1/check`: what a transaction would do, without doing it.
 pub(super) async fn check(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     let (txn, _) = txn(ask, body)?;
     fresh(api, ask).await?;
+    owner::judged(api, ask, txn.request.is_some(), &txn.ops, &txn.conditions).await?;
     let changes = api.plane.check(&Command::Txn(txn)).await?;
     let redacted = |object: &Option<std::sync::Arc<Object>>| object.as_ref().map(|object| object.redacted());
     let changes: Vec<Value> = changes

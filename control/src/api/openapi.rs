@@ -71,9 +71,15 @@ const PATHS: &[(&str, &str, &str, &str)] = &[
         "get",
         "/v1/proxies",
         "read",
-        "The fleet: `synced`, `behind`, `drifted`, `stuck`, `offline`; until `settled`, the leader has not yet heard of all",
+        "The fleet: `synced`, `ahead`, `behind`, `drifted`, `stuck`, `offline`; until `settled`, the leader has not yet heard of all",
     ),
     ("put", "/v1/proxies/{name}", "register", "A proxy's heartbeat"),
+    (
+        "delete",
+        "/v1/proxies/{name}",
+        "register",
+        "A proxy ends in order: `instance=` is what its heartbeats say; without, it is forgotten whoever it is (`operate`)",
+    ),
     ("get", "/v1/rollouts", "read", "Rollouts, newest first"),
     (
         "post",

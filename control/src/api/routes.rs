@@ -4,7 +4,7 @@ use super::auth::{hash, role_name};
 use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
-use super::{Api, Ask, Body, duration_ms, full, json, problem};
+use super::{Api, Ask, Body, bounded, duration_ms, full, json, owner, problem};
 use crate::consensus::{MemberStatus, Role as MemberRole};
 use crate::http::Problem;
 use crate::plane::{MemberChange, unix_ms};
@@ -35,6 +35,9 @@ pub(super) fn open(api: &Api, method: &Method, path: &[String]) -> Option<Respon
     match path[..] {
         ["healthz"] => Some(full(StatusCode::OK, "text/plain", "ok\n")),
         ["readyz"] => Some(match api.plane.leader_age() {
+            _ if api.plane.is_removed() => {
+                full(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "this member was removed\n")
+            }
             Some(age) if age < READY_AGE && !api.plane.state().cluster.is_empty() => {
                 full(StatusCode::OK, "text/plain", "ready\n")
             }
@@ -106,13 +109,16 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
                 ));
             }
             let mut heartbeat = parse::<Heartbeat>(&body)?;
-            for text in [Some(&mut heartbeat.version), heartbeat.stuck.as_mut()].into_iter().flatten() {
+            let refusal = heartbeat.vote.as_mut().and_then(|(_, vote)| vote.refusal.as_mut());
+            let texts = [Some(&mut heartbeat.version), Some(&mut heartbeat.digest), heartbeat.stuck.as_mut(), refusal];
+            for text in texts.into_iter().flatten() {
                 let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
                 text.truncate(end.unwrap_or(0));
             }
             api.plane.heartbeat((*name).to_owned(), heartbeat).await?;
             Ok(json(&value!({})))
         }
+        ("DELETE", ["v1", "proxies", name]) => sign_off(api, ask, name).await,
         ("GET", ["v1", "rollouts"]) => rollouts(api, ask).await,
         ("POST", ["v1", "rollouts"]) => objects::roll_out(api, ask, &body).await,
         ("GET", ["v1", "rollouts", id]) => rollout(api, ask, id).await,
@@ -134,6 +140,14 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
     }
 }
 
+/// A proxy's own word that it ends; or an operator's, that it does not come back.
+async fn sign_off(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, Problem> {
+    let instance = ask.parameter("instance").map(number).transpose()?;
+    ask.caller.needs(if instance.is_some() { Role::Register } else { Role::Operate })?;
+    api.plane.sign_off(name.to_owned(), instance).await?;
+    Ok(json(&value!({})))
+}
+
 fn number(text: &str) -> Result<u64, Problem> {
     text.parse().map_err(|_| problem(400, "bad_number", format!("{text:?} is not a number")))
 }
@@ -149,7 +163,8 @@ fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
         api,
         json(&value!({
             "version": env!("CARGO_PKG_VERSION"),
-            "cluster": state.cluster, "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
+            "cluster": state.cluster, "identity": api.identity,
+            "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
             "member": {
                 "node": status.id, "name": api.me.name, "role": member_role(status.role), "term": status.term,
                 "last_log": status.last_log, "committed": status.committed, "applied": status.applied,
@@ -269,7 +284,10 @@ async fn leases(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     let list: Vec<Value> = state
         .leases
         .iter()
-        .map(|(id, lease)| value!({ "id": id, "ttl_ms": lease.ttl_ms, "owner": lease.owner }))
+        .map(|(id, lease)| {
+            let (words, caller) = owner::parts(&lease.owner);
+            value!({ "id": id, "ttl_ms": lease.ttl_ms, "owner": words, "caller": caller })
+        })
         .collect();
     Ok(placed(api, json(&value!({ "leases": list }))))
 }
@@ -287,8 +305,9 @@ async fn grant(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, 
     let GrantBody { ttl, owner } = parse(body)?;
     let ttl_ms =
         duration_ms(&ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `10s`")))?;
-    let owner = owner.unwrap_or_else(|| ask.caller.name.clone());
-    done(api, Command::LeaseGrant { owner, ttl_ms }).await
+    let words = owner.as_deref().unwrap_or(&ask.caller.name);
+    bounded("owner", words)?;
+    done(api, Command::LeaseGrant { owner: owner::lease_owner(words, &ask.caller.name), ttl_ms }).await
 }
 
 #[derive(Deserialize)]
@@ -300,6 +319,8 @@ struct KeepBody {
 async fn keep_alive(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
     let KeepBody { ids } = parse(body)?;
+    let state = api.plane.state();
+    ids.iter().try_for_each(|id| owner::lease(ask, &state, *id))?;
     let missing = api.plane.keep_alive(ids).await?;
     Ok(json(&value!({ "missing": missing })))
 }
@@ -307,6 +328,7 @@ async fn keep_alive(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Bo
 async fn keep_one_alive(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
     let id = number(id)?;
+    owner::lease(ask, &api.plane.state(), id)?;
     if api.plane.keep_alive(vec![id]).await?.is_empty() {
         return Ok(json(&value!({})));
     }
@@ -315,7 +337,18 @@ async fn keep_one_alive(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<B
 
 async fn revoke(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
-    done(api, Command::LeaseRevoke { by: by(ask, None), ids: vec![number(id)?] }).await
+    let id = number(id)?;
+    owned_now(api, ask, |state| owner::lease(ask, state, id)).await?;
+    done(api, Command::LeaseRevoke { by: by(ask, None), ids: vec![id] }).await
+}
+
+/// Whether the caller may, by what the members have now: ids are given once, so that it stays so.
+async fn owned_now(api: &Api, ask: &Ask<'_>, may: impl Fn(&State) -> Result<(), Problem>) -> Result<(), Problem> {
+    if ask.caller.role == Role::Register {
+        api.plane.barrier().await?;
+        may(&api.plane.state())?;
+    }
+    Ok(())
 }
 
 async fn locks(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
@@ -342,6 +375,7 @@ async fn lock(api: &Api, ask: &Ask<'_>, name: &str, body: &[u8]) -> Result<Respo
     ask.caller.needs(Role::Register)?;
     let LockBody { lease, owner } = parse(body)?;
     let owner = owner.unwrap_or_else(|| ask.caller.name.clone());
+    owned_now(api, ask, |state| owner::lease(ask, state, lease)).await?;
     let done = api.plane.propose(&Command::LockAcquire { name: name.to_owned(), owner, lease }).await?;
     Ok(json(&value!({ "token": done.id })))
 }
@@ -350,7 +384,9 @@ async fn unlock(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, 
     ask.caller.needs(Role::Register)?;
     let token =
         ask.parameter("token").ok_or_else(|| problem(400, "no_token", "write `?token=` with the fencing token"))?;
-    done(api, Command::LockRelease { name: name.to_owned(), token: number(token)? }).await
+    let token = number(token)?;
+    owned_now(api, ask, |state| owner::lock(ask, state, name)).await?;
+    done(api, Command::LockRelease { name: name.to_owned(), token }).await
 }
 
 async fn tokens(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
@@ -439,6 +475,7 @@ struct AbortBody {
 async fn abort(api: &Api, ask: &Ask<'_>, id: &str, body: &[u8]) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Operate)?;
     let AbortBody { reason } = if body.is_empty() { AbortBody::default() } else { parse(body)? };
+    bounded("reason", &reason)?;
     let reason = if reason.is_empty() { format!("by {}", ask.caller.name) } else { reason };
     done(api, Command::RolloutAbort { id: number(id)?, reason }).await
 }
@@ -527,10 +564,30 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
     if digest != whole {
         return Err(damaged("its checksum is wrong"));
     }
-    State::decode(content).map_err(|error| damaged(&error.to_string()))?;
+    let old = State::decode(content).map_err(|error| damaged(&error.to_string()))?;
+    let other_cluster = ask.parameter("other_cluster") == Some("true");
+    // What this member has may be old: it is asked whether it may be before anything is in the log.
+    api.plane.barrier().await?;
+    let now = api.plane.state();
+    if now.rules == 0 && old.cluster != now.cluster && !other_cluster {
+        let why = format!(
+            "the backup is of cluster {:?}, this is {:?}: pass --other-cluster if it is meant",
+            old.cluster, now.cluster
+        );
+        return Err(problem(409, "other_cluster", why));
+    }
+    let epoch = api.plane.next_epoch(old.epoch).await?;
     for (number, part) in content.chunks(RESTORE_PART).enumerate() {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
     }
-    done(api, Command::RestoreCommit { by: by(ask, None), whole }).await
+    let by = by(ask, None);
+    done(
+        api,
+        match now.rules {
+            0 => Command::RestoreCommit { by, whole },
+            _ => Command::RestoreAs { by, whole, epoch, other_cluster },
+        },
+    )
+    .await
 }

@@ -1,8 +1,11 @@
-//! The watch stream: lines as they come, a sign of life every five seconds, one line in flight for each watcher.
+//! The watch stream: lines as they come, a sign of life every five seconds and at once when the leader is lost, one line in flight
+//! for each watcher.
 
 use super::{Api, Ask, Body, problem};
 use crate::http::Problem;
 use crate::hub::line;
+use crate::plane::Lead;
+use crate::state::State;
 use crate::wire::{Message, Ping};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -10,10 +13,12 @@ use hyper::{Response, header};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Between two signs of life.
 const PING: Duration = Duration::from_secs(5);
+/// The same while no leader is heard of: watchers go elsewhere by what they are told of its age.
+const PING_LOST: Duration = Duration::from_millis(500);
 
 /// How long a watcher that knows nothing waits for a member to be up to date.
 const FRESH_WAIT: Duration = Duration::from_secs(1);
@@ -46,8 +51,19 @@ pub(super) fn watch(api: &Arc<Api>, ask: &Ask<'_>) -> Result<Response<Body>, Pro
     Ok(response)
 }
 
+/// A member that lags, or one that was restored: after a barrier it is known which.
+fn is_behind(api: &Api, known: (u64, u64)) -> bool {
+    let state = api.plane.state();
+    (state.epoch, state.revision) < known
+}
+
+fn sign_of_life(api: &Api, state: &State) -> Bytes {
+    let age = api.plane.leader_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    line(&Message::Ping(Ping::of(state, age)))
+}
+
 async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender: mpsc::Sender<Bytes>) {
-    if from.is_none() {
+    if from.is_none_or(|known| is_behind(&api, known)) {
         // Who knows nothing yet begins with what holds, not with what a member that lags has. Without a leader, that is
         // all there is.
         // In a box: it is over long before the watcher goes.
@@ -56,8 +72,14 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
         tokio::time::sleep(FRESH_PACE).await;
     }
     let mut now = api.plane.hub.subscribe();
+    let mut lead = api.plane.lead_watched();
     let mut rollout = Bytes::new();
+    let mut first = true;
     loop {
+        let standing = *lead.borrow_and_update();
+        if standing == Lead::Removed {
+            return;
+        }
         let seen = now.borrow_and_update().clone();
         // A member that has just begun knows nothing yet: a watcher that knows more waits for it.
         if !seen.state.cluster.is_empty() {
@@ -65,8 +87,14 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
             if from.is_none_or(|known| (seen.epoch, seen.revision) >= known) {
                 from = Some((seen.epoch, seen.revision));
             } else {
-                // Behind the watcher: it would refuse what this member has to say. It is told that it is alive.
+                // Behind the watcher: it would refuse what this member has to say. It is told where this member is.
                 lines.clear();
+                lines.push(sign_of_life(&api, &seen.state));
+            }
+            // That nothing has changed says nothing of what is the same: digests do. And what comes of a member without a leader may
+            // be old.
+            if std::mem::take(&mut first) && (lines.is_empty() || standing == Lead::Lost) {
+                lines.push(sign_of_life(&api, &seen.state));
             }
             if rollout != seen.rollout {
                 rollout = seen.rollout.clone();
@@ -83,9 +111,13 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
         tokio::select! {
             changed = now.changed() => if changed.is_err() { return },
             () = sender.closed() => return,
-            () = tokio::time::sleep(PING) => {
-                let age = api.plane.leader_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-                let ping = line(&Message::Ping(Ping { revision: now.borrow().revision, leader_age_ms: age }));
+            () = due(&mut lead, standing) => {
+                // Of what this watcher was told: what has come since is told first.
+                let state = Arc::clone(&now.borrow().state);
+                if now.has_changed().unwrap_or(false) || state.cluster.is_empty() {
+                    continue;
+                }
+                let ping = sign_of_life(&api, &state);
                 let ping = if events { event(&ping, None) } else { ping };
                 if sender.send(ping).await.is_err() {
                     return;
@@ -93,6 +125,12 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
             }
         }
     }
+}
+
+/// Until the next sign of life.
+async fn due(lead: &mut watch::Receiver<Lead>, standing: Lead) {
+    let pace = if standing == Lead::Followed { PING } else { PING_LOST };
+    let _ = tokio::time::timeout(pace, lead.wait_for(|now| *now != standing)).await;
 }
 
 /// As server-sent events have it. Source: WHATWG HTML, section 9.2.

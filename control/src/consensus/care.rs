@@ -1,16 +1,18 @@
 //! What a member does without being asked: tells of failures, hands over when its disk hangs, finishes membership
 //! changes that a lost leader left half done.
 
-use std::sync::Weak;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::status::Role;
+use super::status::{Role, Status};
 use super::types::{LogId, Raft};
 use super::{Failure, Inner, Node};
+use crate::places::Places;
 use crate::store::Store;
 
 /// A leader whose disk takes longer for one write hands over: writes would go on through the other members' disks,
@@ -40,6 +42,33 @@ pub(super) async fn report(raft: Raft, store: Store, sender: watch::Sender<Optio
     };
     tracing::error!(%failure, "this member cannot go on");
     sender.send_replace(Some(failure));
+}
+
+/// Where members are is looked up again this often, and a name takes this long at most.
+const KNOW_EVERY: Duration = Duration::from_secs(30);
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Keeps places on the listener for the members: by the addresses that the membership names.
+pub(super) async fn know(mut status: watch::Receiver<Status>, places: Arc<Places>) {
+    loop {
+        let members = |status: &Status| -> BTreeSet<String> {
+            status.voters.iter().chain(&status.learners).map(|member| member.info.peer_address.clone()).collect()
+        };
+        let named = members(&status.borrow_and_update());
+        let mut known = HashSet::new();
+        for address in &named {
+            match timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(address.as_str())).await {
+                Ok(Ok(found)) => known.extend(found.map(|address| address.ip())),
+                Ok(Err(error)) => tracing::debug!(%error, address, "a member's address is not found"),
+                Err(_) => tracing::debug!(address, "a member's address takes long to find"),
+            }
+        }
+        places.know(known);
+        let changed = status.wait_for(|status| members(status) != named);
+        if matches!(timeout(KNOW_EVERY, changed).await.map(|changed| changed.is_err()), Ok(true)) {
+            return;
+        }
+    }
 }
 
 /// Looks after a leader until its member is gone.

@@ -81,10 +81,16 @@ impl Node {
         if let Some(member) = member(&status, node) {
             return if member.info == info { Ok(()) } else { Err(MemberError::Exists { node }) };
         }
-        if self.inner.retired.read().unwrap_or_else(PoisonError::into_inner).contains(&node) {
+        if self.has_removed(node) {
             return Err(MemberError::Retired { node });
         }
         self.change(ChangeMembers::AddNodes(BTreeMap::from([(node, info)])), true).await
+    }
+
+    /// Whether a member with this id was removed, as far as this member has heard: then it was decided.
+    #[must_use]
+    pub fn has_removed(&self, node: u64) -> bool {
+        self.inner.retired.read().unwrap_or_else(PoisonError::into_inner).contains(&node)
     }
 
     /// Gives a learner a vote once it has caught up, for which it has `Timing::decide`.

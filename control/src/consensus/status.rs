@@ -69,6 +69,13 @@ pub struct Status {
     pub learners: Vec<MemberStatus>,
 }
 
+impl Status {
+    /// Who is to be asked, and whether it is this member and may answer.
+    pub(crate) fn leads(&self) -> (u64, Option<u64>, bool) {
+        (self.term, self.leader.as_ref().map(|(node, _)| *node), self.role == Role::Leader)
+    }
+}
+
 /// When a leader's call was last taken here. The engine remembers whom it voted for, not whether that one is still there:
 /// to a member that is cut off, an old leader would lead for ever. All clones are one.
 #[derive(Clone, Default)]

@@ -1,9 +1,17 @@
 //! The keeper, told and asked.
 
 use super::*;
-use crate::state::{Backend, By, Op, Origin, Policy, Text, Txn};
+use crate::state::{Backend, By, Key, Object, Op, Origin, Policy, Text, Txn};
+
+mod epochs;
+mod lapses;
 
 const ORIGIN: Origin = Origin { leader: 1 };
+
+/// One that is told of every lapse, however long its steps are.
+fn keeper(now: Instant) -> Keeper {
+    Keeper { clock: Clock::watched(now), ..Keeper::new(now) }
+}
 
 fn key(text: &str) -> Key {
     text.parse().unwrap()
@@ -65,6 +73,8 @@ fn heartbeat(state: &State) -> Heartbeat {
         requests: 0,
         failed: 0,
         canary: None,
+        instance: 7,
+        cluster: String::new(),
     }
 }
 
@@ -77,7 +87,7 @@ fn a_new_leader_grants_a_whole_life_and_heartbeats_extend_it() {
     let start = Instant::now();
     let mut state = leased(1);
     put(&mut state, &[("backend/api/other", None)]);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let ms = |ms| start + Duration::from_millis(ms);
     assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(0))), 0);
     // Granted long after the leader began: it has its life as well.
@@ -85,7 +95,7 @@ fn a_new_leader_grants_a_whole_life_and_heartbeats_extend_it() {
     assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(4500))), 0);
     state.apply(ORIGIN, Command::LeaseRevoke { by: By::default(), ids: vec![late] }).unwrap();
     assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(5000))), 0);
-    assert_eq!(keeper.handle_keep_alive(&state, &[1, 99], ms(5000)), vec![99]);
+    assert_eq!(keeper.handle_keep_alive(&state, &[1, 99], ms(5000)), Kept::Missing(vec![99]));
     assert_eq!(expired(&keeper.handle_tick(&state, 1, 0, ms(10_000))), 0);
     let commands = keeper.handle_tick(&state, 1, 0, ms(10_001));
     assert_eq!(expired(&commands), 1);
@@ -98,7 +108,7 @@ fn a_new_leader_grants_a_whole_life_and_heartbeats_extend_it() {
 fn a_lease_lives_from_when_it_is_granted_however_long_its_leader_leads() {
     let start = Instant::now();
     let mut state = State::default();
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let ms = |ms| start + Duration::from_millis(ms);
     assert!(keeper.handle_tick(&state, 1, 0, ms(60_000)).is_empty());
     state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 1000 }).unwrap();
@@ -112,25 +122,25 @@ fn a_lease_whose_end_is_proposed_is_not_said_to_live() {
     let start = Instant::now();
     let mut state = leased(1);
     put(&mut state, &[("backend/api/other", None)]);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let ms = |ms| start + Duration::from_millis(ms);
     assert!(keeper.handle_tick(&state, 1, 0, start).is_empty());
     let commands = keeper.handle_tick(&state, 1, 0, ms(5001));
     assert_eq!(expired(&commands), 1);
     // The entry may take its time: the state has the lease still.
-    assert_eq!(keeper.handle_keep_alive(&state, &[1], ms(5002)), vec![1]);
+    assert_eq!(keeper.handle_keep_alive(&state, &[1], ms(5002)), Kept::Missing(vec![1]));
     state.apply(ORIGIN, commands[0].clone()).unwrap();
-    assert_eq!(keeper.handle_keep_alive(&state, &[1], ms(5300)), vec![1]);
+    assert_eq!(keeper.handle_keep_alive(&state, &[1], ms(5300)), Kept::Missing(vec![1]));
     // One that is granted anew is another.
     let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 5000 }).unwrap().id;
-    assert!(keeper.handle_keep_alive(&state, &[id], ms(5400)).is_empty());
+    assert_eq!(keeper.handle_keep_alive(&state, &[id], ms(5400)), Kept::Missing(vec![]));
 }
 
 #[test]
 fn a_storm_of_expiries_is_stopped_for_as_long_as_it_lasts() {
     let start = Instant::now();
     let mut state = leased(50);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     assert_eq!(run(&mut keeper, &mut state, start, 0..90), 10, "a fifth of fifty, and no other fifth later");
     assert_eq!(keeper.frozen().get("api"), Some(&40));
     // The network is back, and then a single host dies.
@@ -152,7 +162,7 @@ fn a_storm_of_expiries_is_stopped_for_as_long_as_it_lasts() {
 fn a_few_that_are_dead_go_one_after_another() {
     let start = Instant::now();
     let mut state = leased(4);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let ids: Vec<u64> = state.leases.keys().copied().collect();
     let mut gone = Vec::new();
     for second in 0..200 {
@@ -178,7 +188,7 @@ fn a_lease_counts_for_as_many_backends_as_hang_on_it() {
     put(&mut state, &[("backend/api/single", Some(one)), ("backend/other/x", Some(all)), ("backend/other/y", None)]);
     let acquire = Command::LockAcquire { name: "job".into(), owner: "o".into(), lease: lock };
     state.apply(ORIGIN, acquire).unwrap();
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     assert_eq!(run(&mut keeper, &mut state, start, 0..60), 2, "ten at once are a storm, a lock is none");
     assert!(state.leases.contains_key(&all) && state.objects.size() == 12);
     assert_eq!(keeper.frozen(), &BTreeMap::from([("api".to_owned(), 10)]));
@@ -188,7 +198,7 @@ fn a_lease_counts_for_as_many_backends_as_hang_on_it() {
 fn expiry_takes_one_after_another_and_never_the_last() {
     let start = Instant::now();
     let mut state = leased(3);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     // Not a storm: one falls silent every twenty seconds.
     let ids: Vec<u64> = state.leases.keys().copied().collect();
     let mut gone = 0;
@@ -217,7 +227,7 @@ fn a_service_that_a_document_gives_backends_may_lose_its_registered_ones() {
         let object = Object::Document(Text { text: format!("services: [ {{ name: api, backends: {backends} }} ]") });
         let op = Op::Put { key: key("document/main"), object };
         state.apply(ORIGIN, Command::Txn(txn(vec![op]))).unwrap();
-        let mut keeper = Keeper::new(start);
+        let mut keeper = keeper(start);
         assert_eq!(run(&mut keeper, &mut state, start, 0..30), usize::from(written));
     }
 }
@@ -226,7 +236,7 @@ fn a_service_that_a_document_gives_backends_may_lose_its_registered_ones() {
 fn an_expiry_that_came_to_nothing_does_not_count() {
     let start = Instant::now();
     let mut state = leased(4);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let ids: Vec<u64> = state.leases.keys().copied().collect();
     let at = |ms| start + Duration::from_millis(ms);
     assert!(keeper.handle_tick(&state, 1, 0, at(0)).is_empty());
@@ -239,19 +249,19 @@ fn an_expiry_that_came_to_nothing_does_not_count() {
 fn the_fleet_is_seen_as_it_is() {
     let start = Instant::now();
     let state = leased(1);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let mut tell = |name: &str, change: &dyn Fn(&mut Heartbeat), at| {
         let mut one = heartbeat(&state);
         change(&mut one);
         keeper.handle_heartbeat(&state, name.into(), one, start + Duration::from_secs(at));
     };
+    tell("offline", &|_| {}, 1);
     tell("a", &|_| {}, 10);
     tell("b", &|_| {}, 10);
     tell("behind", &|one| one.revision = 0, 10);
     tell("drifted", &|one| one.digest = "x".into(), 10);
     tell("ring", &|one| drop(one.rings.insert("api".into(), "other".into())), 10);
     tell("stuck", &|one| one.stuck = Some("bind".into()), 10);
-    tell("offline", &|_| {}, 1);
     let fleet = keeper.fleet(&state, start + Duration::from_secs(10));
     let states: Vec<(&str, &str)> = fleet.iter().map(|view| (view.name.as_str(), &*view.state)).collect();
     let wanted = [
@@ -271,7 +281,7 @@ fn the_fleet_is_seen_as_it_is() {
 fn health_is_agreed_by_a_quorum_and_bounded() {
     let start = Instant::now();
     let mut state = leased(4);
-    let mut keeper = Keeper::new(start);
+    let mut keeper = keeper(start);
     let now = start + Duration::from_secs(8);
     let all: Vec<Key> = (0..4).map(|index| key(&format!("backend/api/{index}"))).collect();
     for name in ["p", "q", "r"] {
@@ -296,7 +306,7 @@ fn a_rollout_is_led_from_votes_to_commit_or_back() {
     for bad in [false, true] {
         let start = Instant::now();
         let mut state = leased(1);
-        let mut keeper = Keeper::new(start);
+        let mut keeper = keeper(start);
         let mut now = start + Duration::from_millis(10);
         let names: Vec<String> = (0..10).map(|index| format!("p{index}")).collect();
         for name in &names {
@@ -338,6 +348,26 @@ fn a_rollout_is_led_from_votes_to_commit_or_back() {
     }
 }
 
+#[test]
+fn a_share_is_watched_only_while_all_of_it_is_heard() {
+    // Far shorter than a proxy's silence is borne: it must be heard after it all the same.
+    for bake_ms in [0, 1000, 3000] {
+        let mut staged = Staged::with_bake(10, 20, bake_ms);
+        let (id, dead) = (staged.id, staged.first[0].clone());
+        let end = staged.run(60, &|second, name, first, one| {
+            one.canary = first.then_some(id);
+            if name == dead && second >= 1 {
+                one.version = "silent".into();
+            }
+        });
+        match end {
+            Some((0, Phase::Committed(_))) if bake_ms == 0 => {}
+            Some((7, Phase::Aborted(why))) => assert!(why.contains("1 proxies that had the change are gone"), "{why}"),
+            other => panic!("{bake_ms}: {other:?}"),
+        }
+    }
+}
+
 /// A rollout in its first stage, which ten proxies have voted for, and those of them that go first.
 struct Staged {
     state: State,
@@ -350,20 +380,24 @@ struct Staged {
 
 impl Staged {
     fn new(count: usize, percent: u8) -> Self {
+        Self::with_bake(count, percent, 20_000)
+    }
+
+    fn with_bake(count: usize, percent: u8, bake_ms: u64) -> Self {
         let now = Instant::now();
         let mut state = leased(0);
         let names: Vec<String> = (0..count).map(|index| format!("p{index}")).collect();
         let object = Object::Document(Text { text: "services: [ { name: api } ]".into() });
         let command = Command::RolloutStart {
             txn: txn(vec![Op::Put { key: key("document/main"), object }]),
-            policy: Policy { stages_percent: vec![percent], bake_ms: 20_000, ..Policy::default() },
+            policy: Policy { stages_percent: vec![percent], bake_ms, ..Policy::default() },
             participants: names.clone(),
         };
         let id = state.apply(ORIGIN, command).unwrap().id;
         state.apply(ORIGIN, Command::RolloutAdvance { id, stage: 0 }).unwrap();
         let threshold = state.rollout().unwrap().threshold();
         let first = names.iter().filter(|name| Rollout::in_cohort(id, name, threshold)).cloned().collect();
-        let mut this = Self { state, keeper: Keeper::new(now), now, id, names, first };
+        let mut this = Self { state, keeper: keeper(now), now, id, names, first };
         this.tell(&|_, _, _| {});
         this.keeper.handle_tick(&this.state, 1, 0, this.now);
         this
@@ -435,7 +469,7 @@ fn a_proxy_that_is_stuck_with_the_change_ends_the_rollout() {
     // What was there before is what the change may repair.
     let mut staged = Staged::new(3, 10);
     let id = staged.id;
-    staged.keeper = Keeper::new(staged.now);
+    staged.keeper = keeper(staged.now);
     let end = staged.run(60, &|second, _, first, one| {
         one.canary = (first && second > 1).then_some(id);
         one.stuck = (second <= 1).then(|| "an old file".into());
@@ -450,7 +484,7 @@ fn a_new_leader_counts_from_what_it_hears_first() {
         let id = staged.id;
         // Leads from here on, and has heard of nobody: the others have failed much in their lives, those that go first
         // nothing until now.
-        staged.keeper = Keeper::new(staged.now);
+        staged.keeper = keeper(staged.now);
         let end = staged.run(60, &|second, _, first, one| {
             one.canary = first.then_some(id);
             one.requests = 1_000_000 + second * 100;
@@ -471,7 +505,7 @@ fn a_new_leader_counts_from_what_it_hears_first() {
 fn a_new_leader_takes_those_for_lost_that_it_never_hears_of() {
     let mut staged = Staged::new(10, 20);
     let (id, dead) = (staged.id, staged.first[0].clone());
-    staged.keeper = Keeper::new(staged.now);
+    staged.keeper = keeper(staged.now);
     let end = staged.run(60, &|_, name, first, one| {
         one.canary = first.then_some(id);
         if name == dead {
@@ -511,4 +545,93 @@ fn what_could_not_be_heard_while_nobody_led_counts_against_nobody() {
             .iter()
             .all(|command| { !matches!(command, Command::RolloutAbort { .. }) })
     );
+}
+
+#[test]
+fn who_signs_off_is_missed_by_nobody_and_cannot_sign_its_successor_off() {
+    let start = Instant::now();
+    let state = leased(1);
+    let mut keeper = keeper(start);
+    let beat = |instance| Heartbeat { instance, ..heartbeat(&state) };
+    keeper.handle_heartbeat(&state, "p".into(), beat(1), start);
+    keeper.handle_heartbeat(&state, "p".into(), beat(2), start);
+    assert!(!keeper.handle_sign_off(&state, "p", Some(1)), "another process speaks in its name");
+    assert_eq!(keeper.live(start), ["p"]);
+    assert!(keeper.handle_sign_off(&state, "p", Some(2)));
+    assert!(keeper.fleet(&state, start + 2 * PROXY_TTL).is_empty());
+    assert!(!keeper.handle_sign_off(&state, "p", Some(2)));
+    // An operator forgets whoever it is.
+    keeper.handle_heartbeat(&state, "q".into(), beat(0), start);
+    assert!(keeper.handle_sign_off(&state, "q", None));
+}
+
+#[test]
+fn proxies_are_forgotten_when_the_members_file_says() {
+    let start = Instant::now();
+    let state = leased(1);
+    let mut keeper = keeper(start).with_forget(Duration::from_secs(30));
+    keeper.handle_heartbeat(&state, "p".into(), heartbeat(&state), start);
+    keeper.handle_tick(&state, 1, 0, start + Duration::from_secs(29));
+    assert_eq!(keeper.fleet(&state, start + Duration::from_secs(29))[0].state, "offline");
+    keeper.handle_tick(&state, 1, 0, start + Duration::from_secs(30));
+    assert!(keeper.fleet(&state, start + Duration::from_secs(30)).is_empty());
+}
+
+/// A rollout over proxies `p0` to `p3`, all heard of.
+fn rolled(stages_percent: Vec<u8>) -> (State, Keeper, Instant, u64) {
+    let start = Instant::now();
+    let mut state = leased(1);
+    let mut keeper = keeper(start);
+    let participants: Vec<String> = (0..4).map(|index| format!("p{index}")).collect();
+    for name in &participants {
+        keeper.handle_heartbeat(&state, name.clone(), heartbeat(&state), start);
+    }
+    let op = Op::Put { key: "service/late".parse().unwrap(), object: Object::Service(Text { text: "{}".into() }) };
+    let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops: vec![op], force: true };
+    let policy = Policy { stages_percent, ..Policy::default() };
+    let id = state.apply(ORIGIN, Command::RolloutStart { txn, policy, participants }).unwrap().id;
+    assert!(keeper.handle_tick(&state, 1, 0, start).is_empty());
+    (state, keeper, start, id)
+}
+
+fn vote(keeper: &mut Keeper, state: &mut State, name: &str, id: u64, now: Instant) {
+    let vote = Some((id, Vote { refusal: None, digest: "d".into(), moved_ppm: 0 }));
+    keeper.handle_heartbeat(state, name.into(), Heartbeat { vote, ..heartbeat(state) }, now);
+    for command in keeper.handle_tick(state, 1, 0, now) {
+        state.apply(ORIGIN, command).unwrap();
+    }
+}
+
+#[test]
+fn a_rollout_does_not_wait_for_who_has_signed_off() {
+    let (mut state, mut keeper, start, id) = rolled(Vec::new());
+    for name in ["p0", "p1", "p2"] {
+        vote(&mut keeper, &mut state, name, id, start);
+    }
+    assert!(keeper.handle_tick(&state, 1, 0, start).is_empty(), "p3 has not voted");
+    assert!(keeper.handle_sign_off(&state, "p3", Some(7)));
+    assert!(matches!(keeper.handle_tick(&state, 1, 0, start)[..], [Command::RolloutCommit { .. }]));
+}
+
+#[test]
+fn a_share_that_has_signed_off_altogether_has_tried_nothing() {
+    let (mut state, mut keeper, start, id) = rolled(vec![1]);
+    for name in ["p0", "p1", "p2", "p3"] {
+        vote(&mut keeper, &mut state, name, id, start);
+    }
+    for command in keeper.handle_tick(&state, 1, 0, start) {
+        state.apply(ORIGIN, command).unwrap();
+    }
+    assert!(matches!(state.rollout().unwrap().phase, Phase::Stage(0)));
+    keeper.handle_tick(&state, 1, 0, start);
+    let rollout = state.rollout().unwrap().clone();
+    let first: Vec<&String> =
+        rollout.participants.iter().filter(|name| Rollout::in_cohort(id, name, rollout.threshold())).collect();
+    for name in first {
+        assert!(keeper.handle_sign_off(&state, name, Some(7)));
+    }
+    match &keeper.handle_tick(&state, 1, 0, start)[..] {
+        [Command::RolloutAbort { reason, .. }] => assert!(reason.contains("have been stopped"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
 }

@@ -27,8 +27,12 @@ pub(super) enum Ask {
     Fleet,
     /// Of the leader: change who the members are.
     Member(MemberChange),
+    /// Of the leader: this proxy ends in order, or is forgotten; only if it is of this instance, where one is given.
+    SignOff(String, Option<u64>),
     /// Of any member: [`crate::state::RULES`].
     Rules,
+    /// Of any member: whether the one with this id was removed.
+    Removed(u64),
 }
 
 /// What is said to it.
@@ -53,6 +57,8 @@ pub(super) enum Told {
     Member(String),
     /// The rules that the member knows.
     Rules(u32),
+    /// Whether it was.
+    Removed(bool),
 }
 
 /// How a question was written, and its answer is.
@@ -68,7 +74,13 @@ impl Ask {
     /// Whether a second time does no more than the first.
     pub(super) fn may_be_repeated(&self) -> bool {
         match self {
-            Self::Barrier | Self::KeepAlive(_) | Self::Heartbeat(..) | Self::Fleet | Self::Rules => true,
+            Self::Barrier
+            | Self::KeepAlive(_)
+            | Self::Heartbeat(..)
+            | Self::Fleet
+            | Self::SignOff(..)
+            | Self::Rules
+            | Self::Removed(_) => true,
             Self::Propose(_) | Self::Member(_) => false,
         }
     }
@@ -85,7 +97,9 @@ impl Ask {
                 Frozen::Heartbeat(name.clone(), Box::new(FrozenHeartbeat::from((**heartbeat).clone())))
             }
             Self::Fleet if rules == 0 => Frozen::Fleet,
-            Self::Heartbeat(..) | Self::Fleet | Self::Rules => return json(self),
+            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules | Self::Removed(_) => {
+                return json(self);
+            }
         };
         to_bytes(&frozen)
     }
@@ -119,7 +133,7 @@ impl Told {
             Self::Fleet(fleet) => FrozenTold::Fleet(fleet.into()),
             Self::Done => FrozenTold::Done,
             Self::NotLeader => FrozenTold::NotLeader,
-            Self::Unknown | Self::Rules(_) => FrozenTold::Unknown,
+            Self::Unknown | Self::Rules(_) | Self::Removed(_) => FrozenTold::Unknown,
             Self::Member(why) => FrozenTold::Member(why),
         };
         to_bytes(&frozen)
@@ -242,6 +256,8 @@ impl From<FrozenHeartbeat> for Heartbeat {
             requests: frozen.requests,
             failed: frozen.failed,
             canary: frozen.canary,
+            instance: 0,
+            cluster: String::new(),
         }
     }
 }
@@ -303,7 +319,9 @@ mod tests {
             Ask::Heartbeat("p".into(), Box::new(heartbeat())),
             Ask::Fleet,
             Ask::Member(change()),
+            Ask::SignOff("p".into(), Some(u64::MAX)),
             Ask::Rules,
+            Ask::Removed(u64::MAX),
         ];
         for rules in [0, 1] {
             for ask in &asks {

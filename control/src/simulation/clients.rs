@@ -67,10 +67,15 @@ fn value(object: &Object) -> Option<u64> {
     backend.source.as_deref()?.strip_prefix('w')?.parse().ok()
 }
 
+/// Members' builds differ in whether they take it: see `member.rs`.
+fn is_odd(value: u64) -> bool {
+    value % 8 == 1
+}
+
 /// Writes a register; `over`: only what this revision wrote.
 fn write(index: usize, value: u64, over: Option<u64>) -> Command {
     let backend = Backend {
-        address: "10.0.0.1:80".to_owned(),
+        address: if is_odd(value) { "nowhere" } else { "10.0.0.1:80" }.to_owned(),
         weight: 100,
         tier: 0,
         zone: None,
@@ -175,11 +180,18 @@ impl Record {
             Some(Ok(done)) => {
                 self.done(index, call, invoked, Some(self.world.tick()));
                 self.world.count("writes");
+                if is_odd(value) {
+                    self.world.count("writes that some members' builds refuse");
+                }
                 (Outcome::Written, Some((value, done.revision)))
             }
             Some(Err(PlaneError::Refused(refusal))) if refusal.code == "stale" && expected.is_some() => {
                 let refused = Call::Refused(expected.map_or(0, |(value, _)| value));
                 self.done(index, refused, invoked, Some(self.world.tick()));
+                (Outcome::Failed, None)
+            }
+            Some(Err(PlaneError::Refused(refusal))) if refusal.code == "bad_address" && is_odd(value) => {
+                self.world.count("writes that a member's build has refused");
                 (Outcome::Failed, None)
             }
             Some(Err(PlaneError::NoLeader)) => (Outcome::Failed, None),

@@ -5,8 +5,8 @@ use super::format::{DecodeError, FORMAT_1};
 use super::model::{Change, Entry, Key, Lease, Lock, Object, Revision, Token, is_name};
 use super::rollout::{Phase, Policy, Rollout};
 use super::{
-    Digest, HISTORY_BYTES_MAX, HISTORY_MAX, LEASES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, REQUESTS_MAX, ROLLOUTS_MAX,
-    RULES, State, to_bytes, validate,
+    Digest, HISTORY_BYTES_MAX, HISTORY_MAX, LEASES_MAX, NOTE_BYTES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, REQUESTS_MAX,
+    ROLLOUTS_MAX, RULES, State, to_bytes, validate,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,10 +46,10 @@ pub(crate) enum Trial {
 
 /// Largest share of a service's weight that one transaction may take away, in percent, unless forced.
 const LOSS_PERCENT_MAX: u64 = 50;
-/// Longest note, in bytes.
-const NOTE_BYTES_MAX: usize = 4096;
 /// Shortest and longest life of a lease.
 const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
+/// Numbers above it are not the same number in everybody's JSON.
+pub(crate) const EPOCH_MAX: u64 = (1 << 53) - 1;
 /// More ids than a cluster gives out between a backup and its restore.
 const RESTORE_ID_GAP: u64 = 1 << 32;
 /// Largest backup that can be restored.
@@ -176,10 +176,18 @@ impl State {
                 Ok(self.done(id, 0))
             }
             Command::RestoreChunk { number, bytes, .. } => self.restore_chunk(number, bytes),
-            Command::RestoreCommit { by, whole } => self.restore_commit(by, whole),
+            Command::RestoreCommit { by, whole } => self.restore_commit(by, whole, None),
+            Command::RaiseEpoch { .. } | Command::RestoreAs { .. } if self.rules == 0 => {
+                Err(Refusal::new("unknown_rules", "the members know no rules yet"))
+            }
+            Command::RaiseEpoch { seen, to } => self.raise_epoch(seen, to),
+            Command::RestoreAs { by, whole, epoch, other_cluster } => {
+                self.restore_commit(by, whole, Some((epoch, other_cluster)))
+            }
             // Compared by whoever applies it (`replica.rs`); it changes nothing.
             Command::Checkpoint { .. } => Ok(self.done(0, 0)),
             Command::Agree { at_ms, verdicts, note } => self.agree(at_ms, verdicts, note),
+            Command::LeaseLives { leader, lives } => self.note_lives(origin, leader, &lives),
         }
     }
 
@@ -467,6 +475,23 @@ impl State {
         Ok(id)
     }
 
+    fn note_lives(&mut self, origin: Origin, leader: u64, lives: &[(u64, u64)]) -> Answer {
+        if self.rules == 0 {
+            return Err(Refusal::new("unknown_rules", "not all members know what is left of lives"));
+        }
+        if leader != origin.leader {
+            return Err(Refusal::new("deposed", "the leader that knew of the leases is not the leader any more"));
+        }
+        for (id, left_ms) in lives {
+            match self.leases.get(id) {
+                Some(lease) if *left_ms < lease.ttl_ms => self.lives.insert_mut(*id, *left_ms),
+                Some(_) => drop(self.lives.remove_mut(id)),
+                None => {}
+            }
+        }
+        Ok(self.done(0, 0))
+    }
+
     /// Leases end, and backends and locks with them.
     fn end_leases(&mut self, by: &By, ids: &[u64]) -> Answer {
         let ids: BTreeSet<u64> = ids.iter().copied().filter(|id| self.leases.contains_key(id)).collect();
@@ -475,6 +500,7 @@ impl State {
         }
         for id in &ids {
             self.leases.remove_mut(id);
+            self.lives.remove_mut(id);
         }
         let locks: Vec<String> =
             self.locks.iter().filter(|(_, lock)| ids.contains(&lock.lease)).map(|(name, _)| name.clone()).collect();
@@ -604,8 +630,45 @@ impl State {
         Ok(self.done(0, 0))
     }
 
-    /// Objects, tokens and history become the backup's. The cluster keeps its name, and no revision comes twice.
-    fn restore_commit(&mut self, by: By, whole: [u8; 32]) -> Answer {
+    fn raise_epoch(&mut self, seen: (u64, u64), to: u64) -> Answer {
+        if seen <= (self.epoch, self.revision) {
+            return Err(Refusal::new("known", "the cluster has what was seen"));
+        }
+        if to <= seen.0.max(self.epoch) || to > EPOCH_MAX {
+            return Err(Refusal::new("bad_epoch", format!("{to} is no epoch to follow {}", seen.0.max(self.epoch))));
+        }
+        self.epoch = to;
+        if let Some(rollout) = self.rollout().cloned() {
+            // What proxies have said of it, they have said of another epoch.
+            let phase = Phase::Aborted("the cluster's epoch was raised: start it again".into());
+            self.rollouts.insert_mut(rollout.id, Rollout { phase, ..rollout });
+        }
+        Ok(self.done(0, 0))
+    }
+
+    /// Proxies follow no other cluster: whose the backup is decides whether they will follow this one.
+    fn adopt(&mut self, name: &str, other_cluster: bool) -> Result<(), Refusal> {
+        let pristine = self.revision == 0 && self.objects.is_empty();
+        if other_cluster || name == self.cluster {
+            return Ok(());
+        }
+        if !pristine {
+            return Err(Refusal::new(
+                "other_cluster",
+                format!(
+                    "the backup is of cluster {name:?}, this is {:?}, which has objects of its own: proxies of {name:?} would \
+                     not follow it. Restore it into new members, or pass --other-cluster to keep the name {:?}",
+                    self.cluster, self.cluster
+                ),
+            ));
+        }
+        self.cluster = name.to_owned();
+        Ok(())
+    }
+
+    /// Objects, tokens and history become the backup's, and no revision comes twice. A cluster that has nothing yet takes the
+    /// backup's name; `known`: the least epoch, and whether the name may differ.
+    fn restore_commit(&mut self, by: By, whole: [u8; 32], known: Option<(u64, bool)>) -> Answer {
         let bytes: Vec<u8> = self.restore.iter().flat_map(|part| part.iter().copied()).collect();
         self.restore.clear();
         if *blake3::hash(&bytes).as_bytes() != whole {
@@ -620,6 +683,12 @@ impl State {
             _ => Self::decode(&bytes),
         };
         let old = old.map_err(|error| Refusal::new("damaged", error.to_string()))?;
+        if let Some((epoch, other_cluster)) = known {
+            self.adopt(&old.cluster, other_cluster)?;
+            if epoch.max(old.epoch).max(self.epoch) >= EPOCH_MAX {
+                return Err(Refusal::new("bad_epoch", format!("no epoch is left after {epoch}")));
+            }
+        }
         let mut changes = Vec::new();
         let keys: BTreeSet<&Key> = self.objects.keys().chain(old.objects.keys()).collect();
         for key in keys {
@@ -644,12 +713,13 @@ impl State {
         self.requests_order = Default::default();
         // Holders of leases that are gone find out by their next heartbeat.
         self.leases = old.leases;
+        self.lives = Default::default();
         self.locks = Default::default();
         self.rollouts = Default::default();
         self.revision = self.revision.max(old.revision);
         // Ids that were given out after the backup are known to nobody here, but to their holders: none comes twice.
         self.next_id = self.next_id.max(old.next_id).saturating_add(RESTORE_ID_GAP);
-        self.epoch = self.epoch.max(old.epoch) + 1;
+        self.epoch = (self.epoch.max(old.epoch) + 1).max(known.map_or(0, |(epoch, _)| epoch));
         if self.rules > 0 {
             (self.configured, self.lost) = (self.revision, self.revision);
         }

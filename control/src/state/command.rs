@@ -170,6 +170,64 @@ pub enum Command {
         /// What is proposed.
         command: Box<Self>,
     },
+    /// What the leader knows of silent leases, for the one after it: the whole life, if it has heard of them again. From rules 1.
+    LeaseLives {
+        /// Whose knowledge it is.
+        leader: u64,
+        /// By id, in milliseconds.
+        lives: Vec<(u64, u64)>,
+    },
+    /// A proxy of this cluster has seen more than the cluster has: another life of it, before its disks were lost. One epoch
+    /// above that, the proxy follows. Objects and revision stay. From rules 1.
+    RaiseEpoch {
+        /// Epoch and revision that the proxy has in force. Refused if the cluster has them by now: then it was no more than
+        /// ahead of a member that lags.
+        seen: (u64, u64),
+        /// The new epoch.
+        to: u64,
+    },
+    /// As [`Command::RestoreCommit`], with an epoch that no proxy has seen. From rules 1.
+    RestoreAs {
+        /// Who, when, why.
+        by: By,
+        /// BLAKE3 of the whole.
+        whole: [u8; 32],
+        /// Not less than this.
+        epoch: u64,
+        /// Even if the backup is another cluster's: this one keeps its name.
+        other_cluster: bool,
+    },
+}
+
+impl Command {
+    /// The rules that all members must have agreed on before it may be in the log: a member that does not know them stops there.
+    #[must_use]
+    pub fn rules(&self) -> u32 {
+        match self {
+            Self::Init { .. }
+            | Self::Txn(_)
+            | Self::Rollback { .. }
+            | Self::LeaseGrant { .. }
+            | Self::LeaseRevoke { .. }
+            | Self::LeaseExpire { .. }
+            | Self::LockAcquire { .. }
+            | Self::LockRelease { .. }
+            | Self::TokenPut { .. }
+            | Self::TokenDelete { .. }
+            | Self::RolloutStart { .. }
+            | Self::RolloutVotes { .. }
+            | Self::RolloutAdvance { .. }
+            | Self::RolloutCommit { .. }
+            | Self::RolloutAbort { .. }
+            | Self::RestoreChunk { .. }
+            | Self::RestoreCommit { .. }
+            | Self::Checkpoint { .. }
+            | Self::Agree { .. } => 0,
+            // The first says that its only member knows them; the second, that all have been asked.
+            Self::Found { .. } | Self::Rules { .. } => 0,
+            Self::Judged { .. } | Self::LeaseLives { .. } | Self::RaiseEpoch { .. } | Self::RestoreAs { .. } => 1,
+        }
+    }
 }
 
 /// What a judgement stands on. If something else is so when the command is applied, it is refused as `moved`, and judged again.

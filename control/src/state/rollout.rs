@@ -126,6 +126,10 @@ pub struct Observed {
     pub waited_ms: u64,
     /// For how long all of the cohort have had it; `None`: not all have.
     pub baked_ms: Option<u64>,
+    /// Participants that have ended in order, and have not voted.
+    pub left: usize,
+    /// All of the cohort have ended in order: nobody tries the change.
+    pub cohort_left: bool,
 }
 
 /// What a vote's digest is of: epoch and revision of the topology under the change. `None`: an older proxy has not said.
@@ -212,7 +216,7 @@ impl Rollout {
     pub fn next(&self, elapsed_ms: u64, observed: &Observed) -> Step {
         match &self.phase {
             Phase::Committed(_) | Phase::Aborted(_) => Step::Wait(u64::MAX),
-            Phase::Preparing => self.prepared(elapsed_ms),
+            Phase::Preparing => self.prepared(elapsed_ms, observed.left),
             Phase::Stage(index) => match self.harm(observed) {
                 Some(reason) => Step::Abort(reason),
                 None => self.baked(index + 1, observed),
@@ -224,6 +228,9 @@ impl Rollout {
     fn harm(&self, observed: &Observed) -> Option<String> {
         if observed.cohort_lost > 0 {
             return Some(format!("{} proxies that had the change are gone", observed.cohort_lost));
+        }
+        if observed.cohort_left {
+            return Some("all proxies that had the change have been stopped".into());
         }
         if let Some(why) = &observed.stuck {
             return Some(format!("stuck where it goes first: {why}"));
@@ -257,7 +264,7 @@ impl Rollout {
         if (next as usize) < self.policy.stages_percent.len() { Step::Advance(next) } else { Step::Commit }
     }
 
-    fn prepared(&self, elapsed_ms: u64) -> Step {
+    fn prepared(&self, elapsed_ms: u64, left: usize) -> Step {
         let refused: Vec<String> = self
             .votes
             .iter()
@@ -276,13 +283,14 @@ impl Rollout {
                 return Step::Abort(format!("{other} and {proxy} would build different rings from it"));
             }
         }
-        if self.votes.len() >= self.participants.len() {
+        let asked = self.participants.len().saturating_sub(left);
+        if self.votes.len() >= asked {
             return if self.policy.stages_percent.is_empty() { Step::Commit } else { Step::Advance(0) };
         }
         if elapsed_ms < self.policy.deadline_ms {
             return Step::Wait(self.policy.deadline_ms - elapsed_ms);
         }
-        let wanted = (self.participants.len() * usize::from(self.policy.quorum_percent)).div_ceil(100);
+        let wanted = (asked * usize::from(self.policy.quorum_percent)).div_ceil(100);
         if self.votes.len() < wanted {
             let silent: Vec<&str> = self
                 .participants

@@ -334,6 +334,20 @@ fn a_backup_comes_back_whole_in_a_new_epoch() {
 }
 
 #[test]
+fn an_epoch_is_raised_only_above_what_the_cluster_has_not() {
+    let mut state = State::default();
+    state.apply(ORIGIN, Command::Found { cluster: "c".into(), epoch: 100, rules: RULES }).unwrap();
+    let raise = |seen, to| Command::RaiseEpoch { seen, to };
+    assert_eq!(code(state.apply(ORIGIN, raise((100, 0), 101))), "known", "it was ahead of a member that lags");
+    assert_eq!(code(state.apply(ORIGIN, raise((100, 5), 100))), "bad_epoch");
+    assert_eq!(code(state.apply(ORIGIN, raise((u64::MAX, 5), u64::MAX))), "bad_epoch");
+    state.apply(ORIGIN, raise((102, 5), 103)).unwrap();
+    assert_eq!((state.epoch, state.revision), (103, 0));
+    let mut old = fresh();
+    assert_eq!(code(old.apply(ORIGIN, raise((102, 5), 103))), "unknown_rules");
+}
+
+#[test]
 fn agreed_health_is_a_revision_and_only_once() {
     let mut state = fresh();
     state.apply(ORIGIN, Command::Txn(txn(vec![put("backend/api/a", backend(1))]))).unwrap();

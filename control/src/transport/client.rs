@@ -3,9 +3,10 @@
 //! A connection that has failed once is not asked again: a pooled connection to a member that was restarted or cut
 //! off would otherwise swallow calls for as long as the kernel keeps it.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::gate::Gate;
 use super::wire::{SnapshotAnswer, SnapshotCall, snapshot_head};
 use super::{CLUSTER_HEADER, PING_INTERVAL, PING_TIMEOUT, PROTOCOL, PROTOCOL_HEADER, Rpc, TO_NODE_HEADER};
 use crate::store::record::{self, RecordError};
@@ -33,6 +35,9 @@ use crate::tls::Renewed;
 
 type Body = StreamBody<stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
 type Sender = http2::SendRequest<Body>;
+
+/// Addresses that are remembered: members are few.
+const GATES_MAX: usize = 64;
 
 /// Why a call has no answer. Whether the peer acted on it is unknown but for `Dial` and `Status`.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +102,8 @@ pub struct Dialer {
     source: Option<IpAddr>,
     connect_timeout: Duration,
     tls: Option<Renewed<rustls::ClientConfig>>,
+    /// By address.
+    gates: std::sync::Mutex<HashMap<String, Arc<Gate>>>,
     /// Takes the place of sockets.
     #[cfg(test)]
     carrier: Option<Arc<dyn super::Carrier>>,
@@ -115,6 +122,7 @@ impl Dialer {
             source: source.filter(|source| !source.is_unspecified()),
             connect_timeout,
             tls,
+            gates: Default::default(),
             #[cfg(test)]
             carrier: None,
         }
@@ -127,6 +135,19 @@ impl Dialer {
     }
 
     async fn connect(&self, address: &str) -> std::io::Result<Connection> {
+        self.gate(address).pass(Box::pin(self.dial(address))).await
+    }
+
+    fn gate(&self, address: &str) -> Arc<Gate> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if gates.len() >= GATES_MAX {
+            // Of members that have gone.
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+        }
+        Arc::clone(gates.entry(address.to_owned()).or_default())
+    }
+
+    async fn dial(&self, address: &str) -> std::io::Result<Connection> {
         let dial = async {
             let stream = self.tcp(address).await?;
             stream.set_nodelay(true)?;

@@ -17,16 +17,28 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::wire::{self, Call, Reply};
 use super::{CLUSTER_HEADER, PING_INTERVAL, PROTOCOL, PROTOCOL_HEADER, Rpc, SMALL_BYTES_MAX, TO_NODE_HEADER};
+use crate::places::{Ended, Limits, Place, Places, Rarely};
 use crate::store::record::Identity;
 use crate::tls::Renewed;
 
-/// A cluster has some ten members with four connections each.
-const CONNECTIONS_MAX: usize = 256;
+/// A cluster has some ten members with four connections each; members that are known from their addresses have half of these for
+/// themselves. Who has proven nothing yet has places of its own, of which known addresses have some that strangers cannot take.
+const LIMITS: Limits = Limits {
+    proven_max: 256,
+    proven_strangers_max: 128,
+    unproven_max: 1024,
+    unproven_per_address_max: 256,
+    // A first packet that is lost is sent again after a second.
+    first_byte: Duration::from_secs(2),
+    proof: Some(Duration::from_secs(10)),
+};
+/// Of a hundred descriptors, those that other members may have.
+const DESCRIPTORS_SHARE: u64 = 10;
 /// Bodies past [`SMALL_BYTES_MAX`] that are in memory at a time.
 const LARGE_BODIES_MAX: usize = 8;
 const STREAMS_MAX: u32 = 32;
@@ -46,12 +58,17 @@ pub trait Handler: Send + Sync + 'static {
 /// The listener and its connections; ends with [`Server::stop`], or with its drop.
 pub struct Server {
     task: JoinHandle<()>,
+    places: Arc<Places>,
 }
 
 struct Shared<H> {
     identity: Identity,
     handler: H,
     large: Semaphore,
+    /// What strangers can cause is not told each time.
+    failed: Rarely,
+    evicted: Rarely,
+    not_meant: Rarely,
 }
 
 impl Server {
@@ -64,8 +81,21 @@ impl Server {
     ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let shared = Arc::new(Shared { identity, handler, large: Semaphore::new(LARGE_BODIES_MAX) });
-        Ok(Self { task: tokio::spawn(accept(listener, tls, shared)) })
+        let shared = Arc::new(Shared {
+            identity,
+            handler,
+            large: Semaphore::new(LARGE_BODIES_MAX),
+            failed: Rarely::default(),
+            evicted: Rarely::default(),
+            not_meant: Rarely::default(),
+        });
+        let places = Places::new(LIMITS.within_descriptors(DESCRIPTORS_SHARE));
+        Ok(Self { task: tokio::spawn(accept(listener, tls, shared, Arc::clone(&places))), places })
+    }
+
+    /// Where connections have their places.
+    pub(crate) fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     /// Closes the listener and every connection.
@@ -82,50 +112,76 @@ impl Drop for Server {
     }
 }
 
-async fn accept<H: Handler>(listener: TcpListener, tls: Option<Renewed<rustls::ServerConfig>>, shared: Arc<Shared<H>>) {
+async fn accept<H: Handler>(
+    listener: TcpListener,
+    tls: Option<Renewed<rustls::ServerConfig>>,
+    shared: Arc<Shared<H>>,
+    places: Arc<Places>,
+) {
     // Aborts its tasks when this one is aborted.
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        if connections.len() >= CONNECTIONS_MAX {
-            connections.join_next().await;
-            continue;
-        }
         match listener.accept().await {
             Ok((stream, from)) => {
+                // Without a place it is closed at once: who is meant to call calls again.
+                let Some(place) = places.enter(from.ip(), Instant::now()) else { continue };
                 let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
-                connections.spawn(serve(stream, from, tls, Arc::clone(&shared)));
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    let served = Box::pin(serve(stream, from, tls, Arc::clone(&shared), Arc::clone(&place)));
+                    let ended = place.hold(served).await;
+                    if ended != Ended::Served
+                        && let Some(others) = shared.evicted.due(Instant::now())
+                    {
+                        tracing::warn!(%from, ?ended, others, "a connection that has not shown whose it is was closed");
+                    }
+                });
             }
             Err(error) => {
                 // Out of descriptors, most likely: it passes, and a loop without a pause would not help it to.
                 tracing::warn!(%error, "accept a peer");
+                places.shed(Instant::now());
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn serve<H: Handler>(stream: TcpStream, from: SocketAddr, tls: Option<TlsAcceptor>, shared: Arc<Shared<H>>) {
+async fn serve<H: Handler>(
+    stream: TcpStream,
+    from: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared<H>>,
+    place: Arc<Place>,
+) {
     // Only a hint to the kernel.
     let _ = stream.set_nodelay(true);
-    match tls {
-        None => serve_http(stream, from, shared).await,
-        Some(tls) => match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => serve_http(stream, from, shared).await,
-            Ok(Err(error)) => tracing::warn!(%from, %error, "a peer's TLS handshake failed"),
-            Err(_) => tracing::warn!(%from, "a peer's TLS handshake took too long"),
-        },
+    if stream.readable().await.is_err() {
+        return;
+    }
+    place.spoke();
+    let Some(tls) = tls else { return serve_http(stream, from, shared, place).await };
+    let failed = match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        // It has a certificate of a member's: that is what the handshake asks for.
+        Ok(Ok(stream)) if place.prove() => return serve_http(stream, from, shared, place).await,
+        Ok(Ok(_)) => "all places are taken".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it took too long".to_owned(),
+    };
+    if let Some(others) = shared.failed.due(Instant::now()) {
+        tracing::warn!(%from, error = failed, others, "a peer's TLS handshake failed");
     }
 }
 
-async fn serve_http<H: Handler, S>(stream: S, from: SocketAddr, shared: Arc<Shared<H>>)
+async fn serve_http<H: Handler, S>(stream: S, from: SocketAddr, shared: Arc<Shared<H>>, place: Arc<Place>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request: Request<Incoming>| {
-        let shared = Arc::clone(&shared);
+        let (shared, place) = (Arc::clone(&shared), Arc::clone(&place));
         async move {
-            let answer = shared.answer(request, from).await;
+            let answer = shared.answer(request, from, &place).await;
             let response = match answer {
                 Ok(body) => Response::new(Full::new(Bytes::from(body))),
                 Err(status) => {
@@ -150,12 +206,16 @@ where
 }
 
 impl<H: Handler> Shared<H> {
-    async fn answer(&self, request: Request<Incoming>, from: SocketAddr) -> Result<Vec<u8>, StatusCode> {
+    async fn answer(&self, request: Request<Incoming>, from: SocketAddr, place: &Place) -> Result<Vec<u8>, StatusCode> {
         let rpc = Rpc::of_path(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
         if request.method() != Method::POST {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
         self.is_meant(request.headers(), from)?;
+        // Without TLS, to know whom one calls is all the proof there is.
+        if !place.prove() {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
         let length = length(request.headers()).ok_or(StatusCode::LENGTH_REQUIRED)?;
         if length > rpc.bytes_max() {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
@@ -183,7 +243,9 @@ impl<H: Handler> Shared<H> {
         for (name, expected) in expected {
             let found = headers.get(name);
             if found.is_none_or(|found| found.as_bytes() != expected.as_bytes()) {
-                tracing::warn!(%from, header = name, expected, ?found, "a call is not meant for this member");
+                if let Some(others) = self.not_meant.due(Instant::now()) {
+                    tracing::warn!(%from, header = name, expected, ?found, others, "a call is not meant for this member");
+                }
                 return Err(StatusCode::CONFLICT);
             }
         }

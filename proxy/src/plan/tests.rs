@@ -66,9 +66,9 @@ fn a_service(draws: &mut Draws, name: &str) -> String {
 
 /// Routes and services, of which some are as they were.
 fn edited(draws: &mut Draws, parts: &mut (Vec<String>, Vec<String>)) -> String {
-    for at in 0..parts.1.len() {
-        if parts.1[at].is_empty() || draws.below(3) == 0 {
-            parts.1[at] = a_service(draws, SERVICES[at]);
+    for (service, name) in parts.1.iter_mut().zip(SERVICES) {
+        if service.is_empty() || draws.below(3) == 0 {
+            *service = a_service(draws, name);
         }
     }
     match draws.below(4) {

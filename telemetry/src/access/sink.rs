@@ -33,6 +33,7 @@ struct Lost {
 }
 
 impl Sink {
+    #[allow(clippy::disallowed_methods, reason = "the access log's lines are escaped as their format has it")]
     pub(super) fn open(target: Target) -> std::io::Result<Self> {
         // Descriptors of their own: the library's buffers would keep what a full disk has refused.
         let (file, path) = match target {

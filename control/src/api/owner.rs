@@ -1,0 +1,141 @@
+//! Whose something is. Who may register, may change what they have registered themselves: one agent's token must not take
+//! another's backends, leases and locks away. Operators may change everything.
+
+use super::{Api, Ask, problem};
+use crate::http::Problem;
+use crate::state::{Backend, Condition, Entry, Key, Object, Op, Role, State};
+
+/// A lease's owner, as it is remembered: who it is for, in the caller's words, and the caller. The last is added by the member
+/// that is asked, so that nobody can be somebody else.
+pub(super) fn lease_owner(words: &str, caller: &str) -> String {
+    format!("{words} ({})", mark(caller))
+}
+
+/// A caller's name as it stands behind a lease's owner: with no parentheses of its own.
+fn mark(caller: &str) -> String {
+    caller.replace(['(', ')'], "_")
+}
+
+/// The caller's words, and the caller; a lease of a version before this one may have no caller.
+pub(super) fn parts(owner: &str) -> (&str, Option<&str>) {
+    match owner.strip_suffix(')').and_then(|owner| owner.rsplit_once(" (")) {
+        Some((words, caller)) => (words, Some(caller)),
+        None => (owner, None),
+    }
+}
+
+/// Who must not touch what others have.
+fn is_bound(ask: &Ask<'_>) -> bool {
+    ask.caller.role == Role::Register
+}
+
+fn not_yours(ask: &Ask<'_>, what: &str, whose: &str) -> Problem {
+    let me = &ask.caller.name;
+    problem(
+        403,
+        "not_yours",
+        format!("{what} is {whose:?}'s, and {me:?} has the role `register`: ask them, or an operator"),
+    )
+}
+
+/// Ends or prolongs it, or hangs something on it. One that is not there is told by others.
+pub(super) fn lease(ask: &Ask<'_>, state: &State, id: u64) -> Result<(), Problem> {
+    let caller = state.leases.get(&id).and_then(|lease| parts(&lease.owner).1);
+    match caller {
+        Some(caller) if is_bound(ask) && caller != mark(&ask.caller.name) => {
+            Err(not_yours(ask, &format!("lease {id}"), caller))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives it back.
+pub(super) fn lock(ask: &Ask<'_>, state: &State, name: &str) -> Result<(), Problem> {
+    state.locks.get(name).map_or(Ok(()), |lock| lease(ask, state, lock.lease))
+}
+
+/// Who has registered a backend: whose lease it hangs on, else who has made it, as far as the history goes back.
+fn registrar(state: &State, key: &Key, entry: &Entry, backend: &Backend) -> Option<String> {
+    let lease = backend.lease.and_then(|lease| state.leases.get(&lease));
+    lease.and_then(|lease| parts(&lease.owner).1.map(str::to_owned)).or_else(|| {
+        let revision = state.history.get(&entry.created)?;
+        // After a restore, revisions of before may have the numbers of others.
+        let made = revision.changes.iter().any(|change| change.key == *key && change.before.is_none());
+        made.then(|| mark(&revision.author))
+    })
+}
+
+/// Changes or removes what is there.
+pub(super) fn object(ask: &Ask<'_>, state: &State, key: &Key) -> Result<(), Problem> {
+    if !is_bound(ask) {
+        return Ok(());
+    }
+    let Some((entry, Object::Backend(backend))) = state.objects.get(key).map(|entry| (entry, &*entry.object)) else {
+        return Ok(());
+    };
+    match registrar(state, key, entry, backend) {
+        Some(registrar) if registrar == mark(&ask.caller.name) => Ok(()),
+        Some(registrar) => Err(not_yours(ask, &key.to_string(), &registrar)),
+        // A lease of a version before this one: it goes on as it was made.
+        None if backend.lease.is_some() => Ok(()),
+        None => Err(not_yours(ask, &key.to_string(), "somebody of long ago")),
+    }
+}
+
+fn changes(ask: &Ask<'_>, state: &State, ops: &[Op]) -> Result<(), Problem> {
+    for op in ops {
+        object(ask, state, op.key())?;
+        if let Op::Put { object: Object::Backend(Backend { lease: Some(id), .. }), .. } = op {
+            lease(ask, state, *id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the caller may. What this member knows may be of a moment ago: what is answered are conditions that hold only as
+/// long as it was right.
+pub(super) async fn judged(
+    api: &Api,
+    ask: &Ask<'_>,
+    named: bool,
+    ops: &[Op],
+    given: &[Condition],
+) -> Result<Vec<Condition>, Problem> {
+    if !is_bound(ask) {
+        return Ok(Vec::new());
+    }
+    if named {
+        // A named request is known again by its content: it is asked with no conditions but its own.
+        api.plane.barrier().await?;
+    }
+    let state = api.plane.state();
+    if changes(ask, &state, ops).is_err() {
+        // It may have changed hands a moment ago.
+        api.plane.barrier().await?;
+        changes(ask, &api.plane.state(), ops)?;
+    }
+    if named {
+        return Ok(Vec::new());
+    }
+    let state = api.plane.state();
+    changes(ask, &state, ops)?;
+    let new = ops.iter().map(Op::key).filter(|key| !given.iter().any(|condition| condition.key == **key));
+    Ok(new
+        .map(|key| Condition { key: key.clone(), modified: state.objects.get(key).map_or(0, |entry| entry.modified) })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caller_of_a_lease_is_who_the_member_has_seen() {
+        assert_eq!(parts(&lease_owner("a", "me (too)")).1, Some(mark("me (too)").as_str()));
+        for words in ["", "agent", "agent (victim)", "a (b) c", "victim)"] {
+            let owner = lease_owner(words, "me");
+            assert_eq!(parts(&owner), (words, Some("me")));
+        }
+        assert_eq!(parts("of before"), ("of before", None));
+    }
+}

@@ -690,9 +690,9 @@ fn certificates_come_from_the_control_plane() {
             stored.path().join("stored")
         )
     };
-    // The fleet's listener is left to the first proxy.
+    // The fleet's listener is left to the first proxy: the last one goes only if that is meant.
     let alone = format!("{}listeners: []\n", service(&[("a", backend.address)]));
-    assert!(cluster.control(&["apply", &cluster.write("alone.yaml", &alone), "--yes"]).status.success());
+    assert!(cluster.control(&["apply", &cluster.write("alone.yaml", &alone), "--yes", "--force"]).status.success());
     let second = Ringway::start(&with("web", &cluster.urls));
     wait_for("TLS by its own file", || (subject(own)? == "first").then_some(()));
     make("second");

@@ -228,14 +228,26 @@ pub(crate) struct IssueTo {
     days: u64,
 }
 
+/// A backend that is changed, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// The service.
+    service: String,
+    /// The backend's stable identity.
+    id: String,
+    /// Even if little or nothing is left to take traffic.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    phases: apply::Phases,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Backend {
     /// Register a backend.
     Add {
-        /// The service.
-        service: String,
-        /// Stable identity.
-        id: String,
+        #[command(flatten)]
+        of: Named,
         /// IP address and port.
         address: String,
         /// 100 is normal.
@@ -253,43 +265,30 @@ pub(crate) enum Backend {
     },
     /// It takes no new keys; what it has ends in peace.
     Drain {
-        /// The service.
-        service: String,
-        /// The backend.
-        id: String,
+        #[command(flatten)]
+        of: Named,
     },
     /// It takes its keys.
     Ready {
-        /// The service.
-        service: String,
-        /// The backend.
-        id: String,
+        #[command(flatten)]
+        of: Named,
     },
     /// As `drain`, and shown as being worked on.
     Maintenance {
-        /// The service.
-        service: String,
-        /// The backend.
-        id: String,
+        #[command(flatten)]
+        of: Named,
     },
     /// Change its weight.
     Weight {
-        /// The service.
-        service: String,
-        /// The backend.
-        id: String,
+        #[command(flatten)]
+        of: Named,
         /// 100 is normal.
         weight: u32,
     },
     /// Deregister it.
     Remove {
-        /// The service.
-        service: String,
-        /// The backend.
-        id: String,
-        /// Even if nothing is left.
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        of: Named,
     },
 }
 
@@ -303,11 +302,18 @@ pub(crate) enum Certificate {
         certificate: PathBuf,
         /// PEM file of its key.
         key: PathBuf,
+        /// Even if it has expired.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        phases: apply::Phases,
     },
     /// Remove it.
     Remove {
         /// Its name.
         name: String,
+        #[command(flatten)]
+        phases: apply::Phases,
     },
 }
 
@@ -465,14 +471,16 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
             printer.done(&put(Method::POST, "/v1/rollback".into(), body).await?)?;
         }
         Command::Watch { from } => return watch::watch(&api, from).await,
-        Command::Backend(backend) => printer.done(&change_backend(&api, backend).await?)?,
-        Command::Certificate(Certificate::Put { name, certificate, key }) => {
+        Command::Backend(backend) => return change_backend(&api, &printer, backend).await,
+        Command::Certificate(Certificate::Put { name, certificate, key, force, phases }) => {
             let read = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-            let body = json!({ "certificate": read(&certificate)?, "key": read(&key)? });
-            printer.done(&put(Method::PUT, path_of(&["v1", "objects", "certificate", &name]), body).await?)?;
+            let object = json!({ "certificate": { "certificate": read(&certificate)?, "key": read(&key)? } });
+            let put = json!({ "put": { "key": format!("certificate/{name}"), "object": object } });
+            return apply::roll_out(&api, &printer, &phases, json!({ "ops": [put], "force": force })).await;
         }
-        Command::Certificate(Certificate::Remove { name }) => {
-            printer.done(&put(Method::DELETE, path_of(&["v1", "objects", "certificate", &name]), json!({})).await?)?;
+        Command::Certificate(Certificate::Remove { name, phases }) => {
+            let delete = json!({ "delete": { "key": format!("certificate/{name}") } });
+            return apply::roll_out(&api, &printer, &phases, json!({ "ops": [delete] })).await;
         }
         Command::Lock(Lock::Acquire { name, ttl, owner }) => {
             let lease =
@@ -540,28 +548,59 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn change_backend(api: &Api, backend: Backend) -> Result<Value, ApiError> {
-    let path = |service: &str, id: &str| path_of(&["v1", "objects", "backend", service, id]);
-    let state = async |service: &str, id: &str, state: &str| {
-        api.json(Method::PATCH, &path(service, id), Some(&json!({ "state": state }))).await
-    };
-    match backend {
-        Backend::Add { service, id, address, weight, tier, zone, ttl } => {
-            let ttl = ttl.map(|ttl| format!("?ttl={ttl}")).unwrap_or_default();
+async fn change_backend(api: &Api, printer: &show::Printer, backend: Backend) -> anyhow::Result<ExitCode> {
+    let key = |of: &Named| format!("backend/{}/{}", of.service, of.id);
+    let part = |of: &Named, what: &str, value: Value| json!({ "backend": { "key": key(of), what: value } });
+    let (of, op) = match backend {
+        Backend::Add { of, address, weight, tier, zone, ttl: Some(ttl) } => {
+            if of.phases.staged() {
+                bail!("`--ttl` is for a backend that says itself that it is there: it cannot be rolled out");
+            }
+            let path = path_of(&["v1", "objects", "backend", &of.service, &of.id]);
             let body = json!({ "address": address, "weight": weight, "tier": tier, "zone": zone });
-            api.json(Method::PUT, &format!("{}{ttl}", path(&service, &id)), Some(&body)).await
+            let force = if of.force { "&force=true" } else { "" };
+            printer.done(&api.json(Method::PUT, &format!("{path}?ttl={ttl}{force}"), Some(&body)).await?)?;
+            return Ok(ExitCode::SUCCESS);
         }
-        Backend::Drain { service, id } => state(&service, &id, "drain").await,
-        Backend::Ready { service, id } => state(&service, &id, "ready").await,
-        Backend::Maintenance { service, id } => state(&service, &id, "maintenance").await,
-        Backend::Weight { service, id, weight } => {
-            api.json(Method::PATCH, &path(&service, &id), Some(&json!({ "weight": weight }))).await
+        Backend::Add { of, address, weight, tier, zone, ttl: None } => {
+            let object = json!({ "backend": { "address": address, "weight": weight, "tier": tier, "zone": zone } });
+            let op = json!({ "put": { "key": key(&of), "object": object } });
+            (of, op)
         }
-        Backend::Remove { service, id, force } => {
-            let force = if force { "?force=true" } else { "" };
-            api.json(Method::DELETE, &format!("{}{force}", path(&service, &id)), None).await
+        Backend::Drain { of } => {
+            let op = part(&of, "state", json!("drain"));
+            (of, op)
         }
+        Backend::Ready { of } => {
+            let op = part(&of, "state", json!("ready"));
+            (of, op)
+        }
+        Backend::Maintenance { of } => {
+            let op = part(&of, "state", json!("maintenance"));
+            (of, op)
+        }
+        Backend::Weight { of, weight } => {
+            let op = part(&of, "weight", json!(weight));
+            (of, op)
+        }
+        Backend::Remove { of } if !of.phases.staged() => {
+            let force = if of.force { "?force=true" } else { "" };
+            let path = path_of(&["v1", "objects", "backend", &of.service, &of.id]);
+            printer.done(&api.json(Method::DELETE, &format!("{path}{force}"), None).await?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Backend::Remove { of } => {
+            let op = json!({ "delete": { "key": key(&of) } });
+            (of, op)
+        }
+    };
+    let body = json!({ "ops": [op], "force": of.force });
+    if of.phases.staged() {
+        return apply::roll_out(api, printer, &of.phases, body).await;
     }
+    // Backends come and go: without stages, at once.
+    printer.done(&api.json(Method::POST, "/v1/txn", Some(&body)).await?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a member would have said, had it been asked.

@@ -391,8 +391,9 @@ fn roles_hold_and_tokens_end() {
     assert_eq!(with(root, "DELETE", "/v1/tokens/r", "")["revision"], 2);
     assert_eq!(with(&read, "GET", "/v1/status", "")["code"], "bad_token");
     // A key is seen by nobody who only reads.
-    let pem = r#"{"certificate":"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----","key":"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----"}"#;
-    assert_eq!(with(&operate, "PUT", "/v1/objects/certificate/web", pem)["revision"], 3);
+    let made = rcgen::generate_simple_self_signed(["web.example".to_owned()]).unwrap();
+    let pem = json!({ "certificate": made.cert.pem(), "key": made.signing_key.serialize_pem() }).to_string();
+    assert_eq!(with(&operate, "PUT", "/v1/objects/certificate/web", &pem)["revision"], 3);
     let shown = with(&operate, "GET", "/v1/objects/certificate/web", "");
     assert_eq!(shown["object"]["certificate"]["key"], "(not shown)");
     assert!(!with(&operate, "GET", "/v1/history", "").to_string().contains("BEGIN PRIVATE KEY"));
@@ -689,9 +690,9 @@ fn certificates_come_from_the_control_plane() {
             stored.path().join("stored")
         )
     };
-    // The fleet's listener is left to the first proxy.
+    // The fleet's listener is left to the first proxy: the last one goes only if that is meant.
     let alone = format!("{}listeners: []\n", service(&[("a", backend.address)]));
-    assert!(cluster.control(&["apply", &cluster.write("alone.yaml", &alone), "--yes"]).status.success());
+    assert!(cluster.control(&["apply", &cluster.write("alone.yaml", &alone), "--yes", "--force"]).status.success());
     let second = Ringway::start(&with("web", &cluster.urls));
     wait_for("TLS by its own file", || (subject(own)? == "first").then_some(()));
     make("second");

@@ -328,7 +328,7 @@ fn cluster(prefix: &str, header: &Header) -> String {
 
 /// What stands under a key, read as the API reads it and checked as members check it.
 pub(crate) fn object(key: &Key, value: &[u8]) -> Result<Object, String> {
-    use crate::state::{State, Text, check_object};
+    use crate::state::{State, Text};
     let text = || match std::str::from_utf8(value) {
         Ok(text) => Ok(Text { text: text.to_owned() }),
         Err(error) => Err(format!("not UTF-8 from byte {} on", error.valid_up_to())),
@@ -343,7 +343,7 @@ pub(crate) fn object(key: &Key, value: &[u8]) -> Result<Object, String> {
     if matches!(&object, Object::Backend(backend) if backend.lease.is_some()) {
         return Err("`lease` is none of etcd's: leave it out, and put the key with a lease of etcd's".into());
     }
-    match check_object(&State::default(), key, &object) {
+    match crate::judge::object(&State::default(), key, &object) {
         Ok(()) => Ok(object),
         Err(refusal) => Err(refusal.message),
     }

@@ -5,42 +5,93 @@
 //! into the log is data: every member applies it alike, whatever it would have said itself. A judgement says what it stands
 //! on ([`Basis`]); if that has changed by the time the command is applied, it is judged again.
 
-use crate::state::{
-    Answer, Basis, Command, Origin, Refusal, State, Trial, check_configuration, check_object, guard, is_configuration,
-    takes_traffic,
-};
+mod objects;
+mod traffic;
+
+pub(crate) use objects::object;
+
+use crate::state::{Answer, Basis, Change, Command, Origin, Refusal, State, Trial, is_configuration, takes_traffic};
+
+/// What is taken for an accident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guards {
+    /// A service's weight, or the listeners, may lose so much at once, in percent.
+    pub loss_percent: u8,
+}
+
+impl Default for Guards {
+    fn default() -> Self {
+        Self { loss_percent: 50 }
+    }
+}
 
 /// Judges a command; `None`: it is none that needs it. A simulation has members that differ in this.
-pub(crate) type Judge = fn(&State, &Command) -> Result<Option<Basis>, Refusal>;
+pub(crate) type Judge = dyn Fn(&State, &Command) -> Result<Option<Basis>, Refusal> + Send + Sync;
 
 /// This build's judgement.
 ///
 /// # Errors
 /// Why the command is not to be proposed. Of a state that is not the latest, it may be out of date.
 pub(crate) fn judge(state: &State, command: &Command) -> Result<Option<Basis>, Refusal> {
+    judge_by(state, command, Guards::default())
+}
+
+/// As [`judge`], with guards of another strength.
+pub(crate) fn judge_by(state: &State, command: &Command, guards: Guards) -> Result<Option<Basis>, Refusal> {
     let mut basis = Basis { epoch: state.epoch, configured: None, lost: None };
     let (after, changes, force) = match state.trial(command)? {
         None => return Ok(None),
         Some(Trial::Known) => return Ok(Some(basis)),
         Some(Trial::Change { after, changes, force }) => (after, changes, force),
     };
+    collides(state, command, &changes)?;
     for change in &changes {
-        if let Some(object) = &change.after {
-            check_object(&after, &change.key, object)?;
+        let Some(object) = &change.after else { continue };
+        objects::object(&after, &change.key, object)?;
+        objects::draft(&after, &change.key, object)?;
+        if !force {
+            objects::in_time(&change.key, object, asked_at(state, command))?;
         }
     }
-    let configures = changes.iter().any(|change| is_configuration(&change.key));
-    if configures {
-        check_configuration(&after)?;
+    if changes.iter().any(|change| is_configuration(&change.key)) {
+        let now = objects::configuration(&after)?;
         basis.configured = Some(state.configured);
+        if !force {
+            traffic::configuration(state, &after, &now, &changes, guards)?;
+            basis.lost = Some(state.lost);
+        }
+        return Ok(Some(basis));
     }
     let weight = |object: &Option<_>| object.as_deref().map_or(0, takes_traffic);
-    let takes_away = changes.iter().any(|change| weight(&change.before) > weight(&change.after));
-    if !force && (configures || takes_away) {
-        guard(state, &after, &changes)?;
+    if !force && changes.iter().any(|change| weight(&change.before) > weight(&change.after)) {
+        traffic::backends(state, &after, &changes, guards)?;
         (basis.configured, basis.lost) = (Some(state.configured), Some(state.lost));
     }
     Ok(Some(basis))
+}
+
+/// What a rollout under way is about is its own until it is over: else the end of it would undo what was asked for meanwhile.
+fn collides(state: &State, command: &Command, changes: &[Change]) -> Result<(), Refusal> {
+    let Some(rollout) = state.rollout().filter(|_| !matches!(command, Command::RolloutCommit { .. })) else {
+        return Ok(());
+    };
+    match changes.iter().find(|change| rollout.txn.ops.iter().any(|op| *op.key() == change.key)) {
+        Some(change) => Err(Refusal::new(
+            "rollout_active",
+            format!("rollout {} is under way, and changes {}: wait for its end, or abort it", rollout.id, change.key),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// When a change was asked for, in Unix milliseconds, by the clock of who was asked.
+fn asked_at(state: &State, command: &Command) -> u64 {
+    match command {
+        Command::Txn(txn) | Command::RolloutStart { txn, .. } => txn.by.at_ms,
+        // It was in time when it was asked for.
+        Command::RolloutCommit { id, .. } => state.rollouts.get(id).map_or(0, |rollout| rollout.txn.by.at_ms),
+        _ => 0,
+    }
 }
 
 /// Judges a command and applies it, for who has no log.

@@ -4,7 +4,7 @@ use crate::api;
 use crate::consensus::{MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
 use crate::discovery;
 use crate::http::{Api as Client, ApiError};
-use crate::plane::{Plane, PlaneError, unix_ms};
+use crate::plane::{Guards, Plane, PlaneError, unix_ms};
 use crate::replica::Replica;
 use crate::state::{Command, RULES, State};
 use crate::tls::{self, Renewed, TlsError};
@@ -276,7 +276,9 @@ impl Member {
             keep: KEEP,
         };
         let node = Node::start(options, replica).await?;
-        let plane = Arc::new(Plane::new(node.clone(), published).with_forget(settings.proxy_forget));
+        let guards = Guards { loss_percent: settings.loss_percent };
+        let plane =
+            Arc::new(Plane::new(node.clone(), published).with_forget(settings.proxy_forget).with_guards(guards));
         // Set once, here.
         let _ = slot.set(Arc::downgrade(&plane));
         if plan.origin == Origin::First {

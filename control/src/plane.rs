@@ -6,6 +6,7 @@ mod ask;
 use self::ask::{Ask, Told, Writing};
 use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Proposed, Read, Role, Status};
 use crate::hub::Hub;
+pub use crate::judge::Guards;
 use crate::judge::{self, Judge};
 use crate::keeper::{Keeper, Kept, PROXY_FORGET, PROXY_TTL};
 use crate::latency::Latency;
@@ -80,7 +81,7 @@ pub struct Plane {
     lead: watch::Sender<Lead>,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
-    judge: Judge,
+    judge: Arc<Judge>,
     /// After how long a proxy that is not heard of is forgotten.
     forget: Duration,
     /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
@@ -181,7 +182,7 @@ impl Plane {
             leaderless: AtomicBool::new(false),
             lead: watch::Sender::new(Lead::Lost),
             wall: unix_ms,
-            judge: judge::judge,
+            judge: Arc::new(judge::judge),
             forget: PROXY_FORGET,
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
@@ -193,6 +194,15 @@ impl Plane {
         Self { wall, judgements: None, ..self }
     }
 
+    /// With guards of another strength.
+    #[must_use]
+    pub fn with_guards(self, guards: Guards) -> Self {
+        Self {
+            judge: Arc::new(move |state: &State, command: &Command| judge::judge_by(state, command, guards)),
+            ..self
+        }
+    }
+
     /// Forgets proxies that are not heard of for so long.
     #[must_use]
     pub fn with_forget(self, forget: Duration) -> Self {
@@ -201,8 +211,8 @@ impl Plane {
 
     /// As a build that judges otherwise.
     #[cfg(test)]
-    pub(crate) fn with_judge(self, judge: Judge) -> Self {
-        Self { judge, ..self }
+    pub(crate) fn with_judge(self, judge: fn(&State, &Command) -> Result<Option<Basis>, Refusal>) -> Self {
+        Self { judge: Arc::new(judge), ..self }
     }
 
     /// The state as it is here.
@@ -324,7 +334,7 @@ impl Plane {
     }
 
     async fn judge_here(&self, command: &Command) -> Result<Option<Basis>, Refusal> {
-        let (state, judge) = (self.state(), self.judge);
+        let (state, judge) = (self.state(), Arc::clone(&self.judge));
         let Some(places) = self.judgements.as_ref().filter(|_| judge::is_heavy(command)) else {
             return judge(&state, command);
         };

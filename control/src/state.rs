@@ -13,7 +13,7 @@ mod rollout;
 mod validate;
 
 pub use apply::Origin;
-pub(crate) use apply::{Trial, guard, is_configuration, takes_traffic};
+pub(crate) use apply::{Trial, is_configuration, takes_traffic};
 pub use command::{Answer, Basis, By, Command, Condition, Done, Op, Refusal, Txn};
 pub use digest::Digest;
 pub(crate) use format::to_bytes;
@@ -24,7 +24,7 @@ pub use model::{
 };
 pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
 pub use validate::fleet_config;
-pub(crate) use validate::{CONTROL_PLANE, configuration as check_configuration, from_objects, object as check_object};
+pub(crate) use validate::{CONTROL_PLANE, MAIN, backend_of_fleet, from_objects, invalid, object as check_object};
 
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};

@@ -36,6 +36,16 @@ pub(crate) struct Apply {
     /// Refuse if more than this many percent of a service's keys, or of a route's requests, would move.
     #[arg(long, value_name = "PERCENT", value_parser = crate::percent)]
     max_move: Option<f64>,
+    /// Even if it leaves little or nothing to take traffic.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    phases: Phases,
+}
+
+/// How a change comes to the proxies.
+#[derive(Debug, Args)]
+pub(crate) struct Phases {
     /// At once, without asking proxies whether they can build it.
     #[arg(long)]
     direct: bool,
@@ -48,6 +58,13 @@ pub(crate) struct Apply {
     /// How long proxies have to prepare.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
     deadline: Duration,
+}
+
+impl Phases {
+    /// Whether proxies are asked only because some are to go first.
+    pub(super) fn staged(&self) -> bool {
+        !self.stages.is_empty()
+    }
 }
 
 /// The topology as it is.
@@ -99,13 +116,13 @@ fn planned(printer: &Printer, apply: &Apply, view: &View, key: &Key, text: &str)
 
 /// As [`apply`], where the topology is in etcd: there are no rollouts, and the change holds for all at once.
 pub(super) async fn apply_to(store: &Store, printer: &Printer, apply: &Apply) -> anyhow::Result<ExitCode> {
-    if !apply.stages.is_empty() {
+    if apply.phases.staged() {
         bail!("etcd has no rollouts: without `--stages`, the change holds for all proxies at once");
     }
     let text = std::fs::read_to_string(&apply.file).with_context(|| apply.file.display().to_string())?;
     let key = key_of(&apply.document)?;
     let shown = store.show().await?;
-    if shown.check(&key, &text, false)?.changed == 0 {
+    if shown.check(&key, &text, apply.force)?.changed == 0 {
         printer.say("nothing changes")?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -153,6 +170,7 @@ pub(super) async fn apply(api: &Api, printer: &Printer, apply: &Apply) -> anyhow
         "conditions": [{ "key": key, "modified": modified }],
         "ops": [{ "put": { "key": key, "object": { "document": { "text": text } } } }],
         "note": apply.note,
+        "force": apply.force,
     });
     // The member's word on it first: its findings name the line.
     let checked = api.json(Method::POST, "/v1/check", Some(&body)).await?;
@@ -166,15 +184,28 @@ pub(super) async fn apply(api: &Api, printer: &Printer, apply: &Apply) -> anyhow
     if !apply.yes && !confirmed(&format!("{key} is changed for the whole fleet"))? {
         return Ok(ExitCode::from(1));
     }
-    if apply.direct {
+    roll_out(api, printer, &apply.phases, body).await
+}
+
+/// A transaction of any kind of objects, as an operator wants it to come to the proxies; until it is over.
+pub(super) async fn roll_out(
+    api: &Api,
+    printer: &Printer,
+    phases: &Phases,
+    mut body: Value,
+) -> anyhow::Result<ExitCode> {
+    if phases.direct {
         printer.done(&api.json(Method::POST, "/v1/txn", Some(&body)).await?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut body = body;
     body["policy"] = json!({
-        "stages_percent": apply.stages, "bake_ms": millis(apply.bake), "deadline_ms": millis(apply.deadline),
+        "stages_percent": phases.stages, "bake_ms": millis(phases.bake), "deadline_ms": millis(phases.deadline),
     });
     let started = api.json(Method::POST, "/v1/rollouts", Some(&body)).await?;
+    if started["id"].is_null() {
+        printer.say("nothing changes")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     follow(api, printer, &started["id"]).await
 }
 

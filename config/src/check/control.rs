@@ -186,6 +186,7 @@ fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<mo
         anonymous: section.anonymous.as_ref().map(|at| role(at.value)),
         audit_log: section.audit_log.as_ref().map(|at| at.value.clone().into()),
         backups: section.backups.as_ref().map(|at| at.value.clone().into()),
+        loss_percent: u8::try_from(section.guards.value.loss_percent.value.0).unwrap_or(100),
         proxy_forget: section.proxy_forget.value,
         sources: sources(section, findings),
     })

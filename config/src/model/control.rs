@@ -126,6 +126,8 @@ pub struct Member {
     pub audit_log: Option<PathBuf>,
     /// Directory of hourly backups.
     pub backups: Option<PathBuf>,
+    /// So much of a service's weight, or of the listeners, may go at once, in percent, unless it is forced.
+    pub loss_percent: u8,
     /// After how long a proxy that is not heard of is no longer listed.
     pub proxy_forget: Duration,
     /// Where backends are found.

@@ -103,12 +103,22 @@ section! {
         optional audit_log: String,
         /// Directory of hourly backups; absent is none.
         optional backups: String,
+        /// What is taken for an accident, unless it is forced. Whoever is asked judges: every member should have the same.
+        default("{}") guards: GuardsSection,
         /// After how long a proxy that is not heard of is no longer listed. One that is stopped in order signs off, and is
         /// not listed from then on.
         default("1h") proxy_forget: Duration,
         /// Where backends are found. Every member should have the same: the one that leads looks, and what it finds is
         /// registered, so that all proxies place keys over one agreed set.
         default("[]") sources: List<SourceSection>,
+    }
+}
+
+section! {
+    /// Guards against accidents. A change that leaves nothing to take traffic is one, whatever they say.
+    GuardsSection, "guards" {
+        /// So much of a service's weight, or of the listeners, may go at once, in percent.
+        default("50") loss_percent: Int<0, 100>,
     }
 }
 

@@ -15,7 +15,7 @@ use super::net::Net;
 use super::scheduler::{Group, Scheduler};
 use super::world::World;
 use crate::consensus::{Answerer, At, Core, Frozen, Halt, Machine, MemberInfo, Node, RestoreError, Status, Timing};
-use crate::judge::{self, Judge};
+use crate::judge;
 use crate::plane::Plane;
 use crate::replica::{Published, Replica};
 use crate::state::{Basis, Command, Refusal, State};
@@ -275,7 +275,7 @@ fn answerer(slot: Arc<OnceLock<Weak<Plane>>>) -> Answerer {
 }
 
 /// Members run two builds: one takes what the other refuses. What either puts into the log, all apply alike.
-fn judge_of(member: u64) -> Judge {
+fn judge_of(member: u64) -> fn(&State, &Command) -> Result<Option<Basis>, Refusal> {
     if member.is_multiple_of(2) { lax } else { judge::judge }
 }
 

@@ -780,7 +780,7 @@ fn named(what: &str, name: &str) -> Result<(), Refusal> {
 }
 
 /// Accidents that have taken fleets down: one transaction that empties a service or takes most of it away.
-pub(crate) fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusal> {
+fn guard(before: &State, after: &State, changes: &[Change]) -> Result<(), Refusal> {
     let takes = |object: &Option<Arc<Object>>| object.as_deref().is_some_and(|object| takes_traffic(object) > 0);
     // Only what takes traffic now and will not can be a loss: registering thousands looks at none of the others.
     let services: BTreeSet<&str> = changes

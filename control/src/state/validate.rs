@@ -3,7 +3,7 @@
 use super::command::Refusal;
 use super::model::{Backend, Key, Object, TEXT_BYTES_MAX};
 use super::{BackendState, State};
-use ringway_config::{FleetBackend, FleetConfig, FleetText, Severity, check_fleet};
+use ringway_config::{Diagnostics, FleetBackend, FleetConfig, FleetText, Severity, check_fleet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -85,19 +85,17 @@ pub(crate) fn configuration(state: &State) -> Result<(), Refusal> {
     });
     match check_fleet(&fleet) {
         Ok(_) => Ok(()),
-        Err(diagnostics) => {
-            let errors: Vec<String> = diagnostics
-                .0
-                .iter()
-                .filter(|finding| finding.severity == Severity::Error)
-                .map(ToString::to_string)
-                .collect();
-            let mut refusal =
-                Refusal::new("invalid", format!("the configuration is not valid: {} errors", errors.len()));
-            refusal.findings = errors.into_iter().take(FINDINGS_MAX).collect();
-            Err(refusal)
-        }
+        Err(diagnostics) => Err(invalid("the configuration", &diagnostics)),
     }
+}
+
+/// What a check has found, as an answer.
+pub(crate) fn invalid(what: &str, diagnostics: &Diagnostics) -> Refusal {
+    let errors = diagnostics.0.iter().filter(|finding| finding.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(ToString::to_string).collect();
+    let mut refusal = Refusal::new("invalid", format!("{what} is not valid: {} errors", errors.len()));
+    refusal.findings = errors.into_iter().take(FINDINGS_MAX).collect();
+    refusal
 }
 
 /// The state as proxies put it on top of their files; `place` says where a certificate and its key stand.
@@ -128,17 +126,24 @@ pub(crate) fn from_objects<'a>(
             (Key::Certificate(name), Object::Certificate(_)) => {
                 fleet.certificates.insert(name.clone(), place(name));
             }
-            (Key::Backend { service, id }, Object::Backend(backend)) => fleet.backends.push(FleetBackend {
-                service: service.clone(),
-                id: id.clone(),
-                address: backend.address.clone(),
-                weight: backend.weight,
-                tier: backend.tier,
-                zone: backend.zone.clone(),
-                drain: backend.state != BackendState::Ready || backend.ejected,
-            }),
+            (Key::Backend { service, id }, Object::Backend(backend)) => {
+                fleet.backends.push(backend_of_fleet(service, id, backend));
+            }
             _ => {}
         }
     }
     fleet
+}
+
+/// A registered backend as proxies put it into its service.
+pub(crate) fn backend_of_fleet(service: &str, id: &str, backend: &Backend) -> FleetBackend {
+    FleetBackend {
+        service: service.to_owned(),
+        id: id.to_owned(),
+        address: backend.address.clone(),
+        weight: backend.weight,
+        tier: backend.tier,
+        zone: backend.zone.clone(),
+        drain: backend.state != BackendState::Ready || backend.ejected,
+    }
 }

@@ -502,10 +502,11 @@ impl Plane {
 
     /// What another member asks of this one, as the leader that it takes it for.
     pub async fn answer(&self, bytes: &[u8]) -> Vec<u8> {
-        let Some((ask, writing)) = Ask::decode(bytes) else {
-            return Told::Unknown.encode(Writing::Frozen).unwrap_or_default();
+        let (told, writing) = match Ask::decode(bytes) {
+            Some((ask, writing)) => (self.answer_here(&ask).await, writing),
+            None => (Told::Unknown, Writing::Frozen),
         };
-        let told = self.answer_here(&ask).await.encode(writing);
+        let told = told.encode(writing);
         // An answer that cannot be written is none: whoever asked takes it for unknown.
         told.unwrap_or_else(|error| {
             tracing::error!(%error, "an answer to a member");

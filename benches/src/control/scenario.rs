@@ -452,7 +452,8 @@ pub async fn rollout(members: &Members, effort: &Effort) -> Result<Vec<Row>> {
 /// It does not come back.
 pub async fn restart(members: &mut Members, effort: &Effort) -> Result<Vec<Row>> {
     let api = members.api()?;
-    let text_of = |index: usize| format!("# {index}\n{}", "x".repeat((1 << 20) - 64));
+    // A configuration that proxies would take, which is mostly a comment: what counts is the size of what a member reads again.
+    let text_of = |index: usize| format!("services: [ {{ name: d{index} }} ]\n# {}", "x".repeat((1 << 20) - 64));
     for index in 0..effort.state_mib {
         let body = json!({ "text": text_of(index) });
         api.json(Method::PUT, &format!("/v1/objects/document/d{index}"), Some(&body)).await.map_err(text("fill"))?;

@@ -1,5 +1,6 @@
 //! A client of the API: any member will do.
 
+use crate::Code;
 use crate::tls::{self, TlsError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -76,13 +77,27 @@ pub enum ApiError {
 pub struct Problem {
     /// The answer's status.
     pub status: u16,
-    /// Stable machine-readable name.
+    /// See [`Code`]; a later version may have others.
     pub code: String,
     /// What is wrong, and what to do.
     pub detail: String,
     /// The findings, where a configuration is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+}
+
+impl Problem {
+    /// For a refusal.
+    #[must_use]
+    pub fn new(status: u16, code: Code, detail: impl Into<String>) -> Self {
+        Self { status, code: code.name().to_owned(), detail: detail.into(), findings: Vec::new() }
+    }
+
+    /// Whether this is why.
+    #[must_use]
+    pub fn is(&self, code: Code) -> bool {
+        self.code == code.name()
+    }
 }
 
 impl std::fmt::Display for Problem {
@@ -178,7 +193,7 @@ impl Api {
             };
             match self.ask(&mut link, method.clone(), path, body.clone()).await {
                 // A member that has no leader says so, and one that is none any more; another may have one.
-                Err(ApiError::Refused(problem)) if matches!(problem.code.as_str(), "no_leader" | "removed") => {
+                Err(ApiError::Refused(problem)) if problem.is(Code::NoLeader) || problem.is(Code::Removed) => {
                     last = ApiError::Refused(problem);
                 }
                 // Reading is repeated elsewhere; what may have been done is not.

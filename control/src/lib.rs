@@ -5,6 +5,7 @@ pub mod api;
 pub mod authority;
 pub mod cache;
 pub mod client;
+mod code;
 pub mod consensus;
 mod discovery;
 pub mod etcd;
@@ -25,3 +26,5 @@ pub mod tls;
 pub mod transport;
 pub mod view;
 pub mod wire;
+
+pub use code::Code;

@@ -2,8 +2,10 @@
 //! keeps the heartbeats.
 
 mod ask;
+mod roll;
 
 use self::ask::{Ask, Told, Writing};
+pub use self::roll::{Health, MemberView, question, read_answer};
 use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
 use crate::hub::Hub;
 use crate::judge::{self, Judge};
@@ -59,6 +61,11 @@ pub struct Plane {
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
     judge: Judge,
+    roll: roll::Roll,
+    /// Leaders that were seen here, one after the other.
+    pub leader_changes: AtomicU64,
+    /// How often this member led and lost its quorum.
+    pub lapses: AtomicU64,
     /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
     judgements: Option<Semaphore>,
 }
@@ -139,6 +146,9 @@ impl Plane {
             refusals: AtomicU64::new(0),
             wall: unix_ms,
             judge: judge::judge,
+            roll: roll::Roll::default(),
+            leader_changes: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
     }
@@ -391,6 +401,8 @@ impl Plane {
 
     async fn answer_here(&self, ask: &Ask) -> Told {
         match ask {
+            // What is appended without a quorum may come about much later: it is not begun.
+            Ask::Propose(_) | Ask::Member(_) if self.node.status().role != Role::Leader => Told::NotLeader,
             Ask::Propose(command) => match self.node.propose(command.clone()).await {
                 Ok(proposed) => {
                     // Somebody may wait for what follows from it.
@@ -418,6 +430,7 @@ impl Plane {
                 Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
             }),
             Ask::Rules => Told::Rules(RULES),
+            Ask::Status => Told::Status(self.view()),
             Ask::Member(change) => match self.member(change).await {
                 Ok(()) => Told::Done,
                 Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
@@ -547,10 +560,37 @@ impl Plane {
 
     /// Since when who leads now has led, as far as it was seen here.
     fn note_reign(&self, now: &Status) {
-        let leader = now.leader.as_ref().map(|(node, _)| (now.term, *node));
+        let leader = now.acknowledged_leader().map(|(node, _)| (now.term, *node));
         let mut reign = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
-        if reign.0 != leader {
-            *reign = (leader, Instant::now());
+        if reign.0 == leader {
+            return;
+        }
+        let before = std::mem::replace(&mut *reign, (leader, Instant::now())).0;
+        drop(reign);
+        self.tell_reign(now, before);
+    }
+
+    fn tell_reign(&self, now: &Status, before: Option<(u64, u64)>) {
+        let term = now.term;
+        match now.acknowledged_leader() {
+            Some((node, info)) => {
+                self.leader_changes.fetch_add(1, Relaxed);
+                let (me, before) = (*node == now.id, before.map(|(_, node)| node));
+                tracing::info!(leader = node, name = info.name, term, me, before, "a member leads");
+            }
+            None if before.is_some_and(|(_, node)| node == now.id) => {
+                self.lapses.fetch_add(1, Relaxed);
+                let why = match now.role {
+                    Role::LeaderWithoutQuorum => "no majority of the voters has answered within the lease",
+                    Role::Stopped => "it has stopped",
+                    Role::Leader | Role::Candidate | Role::Follower | Role::Learner => "another member has begun a later term",
+                };
+                tracing::warn!(term, why, members = self.who_answers(), "this member leads no more");
+            }
+            None => {
+                let leader = before.map(|(_, node)| node);
+                tracing::warn!(leader, term, "the leader is not heard of any more: no leader is known");
+            }
         }
     }
 

@@ -29,6 +29,21 @@ pub enum Role {
     Stopped,
 }
 
+impl Role {
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::LeaderWithoutQuorum => "leader_without_quorum",
+            Self::Candidate => "candidate",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// One member as the leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {
@@ -67,6 +82,14 @@ pub struct Status {
     pub voters: Vec<MemberStatus>,
     /// Those that only listen.
     pub learners: Vec<MemberStatus>,
+}
+
+impl Status {
+    /// Who leads with a quorum, as far as this member knows. A leader that nobody acknowledges leads nobody.
+    #[must_use]
+    pub fn acknowledged_leader(&self) -> Option<&(u64, MemberInfo)> {
+        self.leader.as_ref().filter(|(leader, _)| *leader != self.id || self.role == Role::Leader)
+    }
 }
 
 /// When a leader's call was last taken here. The engine remembers whom it voted for, not whether that one is still there:

@@ -4,7 +4,7 @@
 //! fields may be added, each with a default. The two cannot be confused: a frozen question begins with its number, JSON
 //! with a bracket or a quotation mark.
 
-use super::{FleetView, MemberChange};
+use super::{FleetView, MemberChange, MemberView};
 use crate::state::{EncodeError, Key, Vote, to_bytes};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub(super) enum Ask {
     Member(MemberChange),
     /// Of any member: [`crate::state::RULES`].
     Rules,
+    /// Of any member: how it is.
+    Status,
 }
 
 /// What is said to it.
@@ -53,6 +55,8 @@ pub(super) enum Told {
     Member(String),
     /// The rules that the member knows.
     Rules(u32),
+    /// How the member is.
+    Status(MemberView),
 }
 
 /// How a question was written, and its answer is.
@@ -68,7 +72,7 @@ impl Ask {
     /// Whether a second time does no more than the first.
     pub(super) fn may_be_repeated(&self) -> bool {
         match self {
-            Self::Barrier | Self::KeepAlive(_) | Self::Heartbeat(..) | Self::Fleet | Self::Rules => true,
+            Self::Barrier | Self::KeepAlive(_) | Self::Heartbeat(..) | Self::Fleet | Self::Rules | Self::Status => true,
             Self::Propose(_) | Self::Member(_) => false,
         }
     }
@@ -85,7 +89,7 @@ impl Ask {
                 Frozen::Heartbeat(name.clone(), Box::new(FrozenHeartbeat::from((**heartbeat).clone())))
             }
             Self::Fleet if rules == 0 => Frozen::Fleet,
-            Self::Heartbeat(..) | Self::Fleet | Self::Rules => return json(self),
+            Self::Heartbeat(..) | Self::Fleet | Self::Rules | Self::Status => return json(self),
         };
         to_bytes(&frozen)
     }
@@ -119,7 +123,7 @@ impl Told {
             Self::Fleet(fleet) => FrozenTold::Fleet(fleet.into()),
             Self::Done => FrozenTold::Done,
             Self::NotLeader => FrozenTold::NotLeader,
-            Self::Unknown | Self::Rules(_) => FrozenTold::Unknown,
+            Self::Unknown | Self::Rules(_) | Self::Status(_) => FrozenTold::Unknown,
             Self::Member(why) => FrozenTold::Member(why),
         };
         to_bytes(&frozen)
@@ -304,6 +308,7 @@ mod tests {
             Ask::Fleet,
             Ask::Member(change()),
             Ask::Rules,
+            Ask::Status,
         ];
         for rules in [0, 1] {
             for ask in &asks {

@@ -659,6 +659,15 @@ impl State {
         Ok(done)
     }
 
+    /// The first state of a cluster that is made of one member's disk: what it has, in an epoch above any before, at a
+    /// revision of its own. Not a command: it happens where no log is.
+    pub(crate) fn found_anew(&mut self, by: By, epoch: u64) {
+        self.epoch = self.epoch.saturating_add(1).max(epoch);
+        // Ids that were given out and lost with the others' disks are known to their holders: none comes twice.
+        self.next_id = self.next_id.saturating_add(RESTORE_ID_GAP);
+        self.record(by, Vec::new());
+    }
+
     fn agree(&mut self, at_ms: u64, verdicts: Vec<(Key, bool)>, note: String) -> Answer {
         let mut changes = Vec::new();
         let next = self.revision + 1;

@@ -18,6 +18,8 @@ mod fleet;
 mod guards;
 #[path = "control_recovery/members.rs"]
 mod members;
+#[path = "control_recovery/metrics.rs"]
+mod metrics;
 #[path = "control_recovery/operator.rs"]
 mod operator;
 #[path = "control_recovery/writes.rs"]

@@ -61,6 +61,8 @@ pub struct Api {
     audit: Option<Mutex<AuditLog>>,
     /// This member's name and addresses.
     me: MemberInfo,
+    /// By what name members know their cluster, among each other.
+    cluster_id: String,
     /// Files of this member's own certificates.
     certificates: Vec<PathBuf>,
     restoring: tokio::sync::Mutex<()>,
@@ -97,6 +99,7 @@ impl Api {
         member: &ringway_config::model::Member,
         audit: Option<AuditLog>,
         me: MemberInfo,
+        cluster_id: String,
     ) -> Result<Self, TokenError> {
         let files = [&member.tls, &member.peer_tls].into_iter().flatten();
         let certificates = files.map(|files| files.certificate.clone()).collect();
@@ -105,6 +108,7 @@ impl Api {
             gate: Gate::new(member)?,
             audit: audit.map(Mutex::new),
             me,
+            cluster_id,
             certificates,
             restoring: Default::default(),
         })
@@ -251,7 +255,14 @@ impl Api {
             }
         })?;
         let ask = Ask { method: &parts.method, path, query, headers: &parts.headers, caller, from };
-        let answer = routes::route(self, &ask, body.to_bytes()).await;
+        let answer = routes::route(self, &ask, body.to_bytes()).await.map_err(|mut problem| {
+            // An operator's next question: who is missing?
+            if problem.code == "no_leader" {
+                problem.detail =
+                    format!("{}. Members, as {} sees them: {}", problem.detail, self.me.name, self.plane.who_answers());
+            }
+            problem
+        });
         self.audit(&ask, &answer);
         answer
     }

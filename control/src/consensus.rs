@@ -387,6 +387,18 @@ impl Node {
         Ok(answer.into())
     }
 
+    /// How long writes of the log took, until they were on disk.
+    #[must_use]
+    pub fn disk_writes(&self) -> crate::latency::Latencies {
+        self.inner.store.writes()
+    }
+
+    /// What the log and its snapshots take on disk, in bytes.
+    #[must_use]
+    pub fn disk_bytes(&self) -> Option<u64> {
+        self.inner.store.file_bytes()
+    }
+
     /// Takes a snapshot now; it is on disk some time after the return, see [`Status::snapshot`].
     pub async fn snapshot(&self) -> Result<(), ProposeError> {
         self.inner.raft.trigger().snapshot().await.map_err(|_| ProposeError::Stopped)

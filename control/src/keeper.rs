@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// A proxy that has not been heard of for this long is offline.
 pub(crate) const PROXY_TTL: Duration = Duration::from_secs(7);
+/// How a proxy may stand.
+pub(crate) const PROXY_STATES: &[&str] = &["behind", "drifted", "offline", "stuck", "synced"];
 /// And is forgotten after this.
 const PROXY_FORGET: Duration = Duration::from_secs(3600);
 /// Proxies that are remembered.

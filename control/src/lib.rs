@@ -12,8 +12,10 @@ pub mod http;
 pub mod hub;
 mod judge;
 pub mod keeper;
+pub mod latency;
 pub mod member;
 pub mod plane;
+pub mod recover;
 pub mod replica;
 #[cfg(test)]
 mod simulation;

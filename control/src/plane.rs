@@ -5,18 +5,20 @@ mod ask;
 mod roll;
 
 use self::ask::{Ask, Told, Writing};
+pub(crate) use self::roll::why_silent;
 pub use self::roll::{Health, MemberView, question, read_answer};
-use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Read, Role, Status};
+use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Proposed, Read, Role, Status};
 use crate::hub::Hub;
 use crate::judge::{self, Judge};
 use crate::keeper::{Keeper, PROXY_TTL};
+use crate::latency::Latency;
 use crate::replica::{Published, decode_answer};
-use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, RULES, Refusal, State, Trial, to_bytes};
+use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, Phase, RULES, Refusal, State, Trial, to_bytes};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -58,14 +60,20 @@ pub struct Plane {
     pub proposals: AtomicU64,
     /// Those of them that were refused.
     pub refusals: AtomicU64,
+    /// How long what this leader proposed took, until it was committed and applied here.
+    pub commits: Latency,
+    /// Leaders that came after another, as seen here.
+    pub leader_changes: AtomicU64,
+    /// Times that this member led, and then had no quorum, or another leader.
+    pub lapses: AtomicU64,
+    /// Rollouts that have ended since this member started: committed, aborted.
+    pub rollouts_over: [AtomicU64; 2],
+    /// A leader has been known here.
+    led: AtomicBool,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
     judge: Judge,
     roll: roll::Roll,
-    /// Leaders that were seen here, one after the other.
-    pub leader_changes: AtomicU64,
-    /// How often this member led and lost its quorum.
-    pub lapses: AtomicU64,
     /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
     judgements: Option<Semaphore>,
 }
@@ -144,11 +152,14 @@ impl Plane {
             reign: Mutex::new((None, Instant::now())),
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            commits: Latency::default(),
+            leader_changes: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
+            rollouts_over: Default::default(),
+            led: AtomicBool::new(false),
             wall: unix_ms,
             judge: judge::judge,
             roll: roll::Roll::default(),
-            leader_changes: AtomicU64::new(0),
-            lapses: AtomicU64::new(0),
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
     }
@@ -403,7 +414,7 @@ impl Plane {
         match ask {
             // What is appended without a quorum may come about much later: it is not begun.
             Ask::Propose(_) | Ask::Member(_) if self.node.status().role != Role::Leader => Told::NotLeader,
-            Ask::Propose(command) => match self.node.propose(command.clone()).await {
+            Ask::Propose(command) => match self.put(command.clone()).await {
                 Ok(proposed) => {
                     // Somebody may wait for what follows from it.
                     self.wake.notify_one();
@@ -426,9 +437,7 @@ impl Plane {
                 }
                 told
             }
-            Ask::Fleet => self.kept(|keeper, state, now| {
-                Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
-            }),
+            Ask::Fleet => self.fleet_here().map_or(Told::NotLeader, Told::Fleet),
             Ask::Rules => Told::Rules(RULES),
             Ask::Status => Told::Status(self.view()),
             Ask::Member(change) => match self.member(change).await {
@@ -436,6 +445,27 @@ impl Plane {
                 Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
                 Err(error) => Told::Member(error.to_string()),
             },
+        }
+    }
+
+    /// Into the log, as leader.
+    async fn put(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
+        let began = Instant::now();
+        let proposed = self.node.propose(command).await;
+        if proposed.is_ok() {
+            self.commits.observe(began.elapsed());
+        }
+        proposed
+    }
+
+    /// The fleet, if this member leads.
+    #[must_use]
+    pub fn fleet_here(&self) -> Option<FleetView> {
+        match self.kept(|keeper, state, now| {
+            Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
+        }) {
+            Told::Fleet(fleet) => Some(fleet),
+            _ => None,
         }
     }
 
@@ -507,6 +537,8 @@ impl Plane {
         let mut published = self.published.clone();
         let mut status = self.node.watch_status();
         let mut checkpoint = 0;
+        let mut led = false;
+        let mut over = self.state().rollouts.last().map_or(0, |(id, _)| *id);
         let serve = self.hub.run(self.published.clone());
         let rules = self.agree_on_rules();
         tokio::pin!(serve, rules);
@@ -526,10 +558,21 @@ impl Plane {
             let now = self.node.status();
             let leads = now.role == Role::Leader;
             self.note_reign(&now);
+            if std::mem::replace(&mut led, leads) && !leads {
+                self.lapses.fetch_add(1, Relaxed);
+                let members = self.who_answers();
+                tracing::warn!(
+                    term = now.term,
+                    role = now.role.name(),
+                    members,
+                    "this member leads no more, or has no quorum"
+                );
+            }
             if leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner)) {
                 *self.leader_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
             let state = self.state();
+            over = self.note_rollouts(&state, over);
             let commands = {
                 let mut keeper = self.keeper();
                 if !leads {
@@ -565,33 +608,39 @@ impl Plane {
         if reign.0 == leader {
             return;
         }
-        let before = std::mem::replace(&mut *reign, (leader, Instant::now())).0;
-        drop(reign);
-        self.tell_reign(now, before);
+        match (&now.leader, reign.0) {
+            (Some((node, info)), before) => {
+                if self.led.swap(true, Relaxed) {
+                    self.leader_changes.fetch_add(1, Relaxed);
+                }
+                let own = *node == now.id;
+                tracing::info!(term = now.term, leader = info.name, node, own, after = ?before.map(|(_, node)| node), "a member leads");
+            }
+            (None, Some((term, node))) => {
+                tracing::warn!(
+                    term,
+                    node,
+                    "the leader is not heard of any more: an election follows, if a quorum is there"
+                );
+            }
+            (None, None) => {}
+        }
+        *reign = (leader, Instant::now());
     }
 
-    fn tell_reign(&self, now: &Status, before: Option<(u64, u64)>) {
-        let term = now.term;
-        match now.acknowledged_leader() {
-            Some((node, info)) => {
-                self.leader_changes.fetch_add(1, Relaxed);
-                let (me, before) = (*node == now.id, before.map(|(_, node)| node));
-                tracing::info!(leader = node, name = info.name, term, me, before, "a member leads");
-            }
-            None if before.is_some_and(|(_, node)| node == now.id) => {
-                self.lapses.fetch_add(1, Relaxed);
-                let why = match now.role {
-                    Role::LeaderWithoutQuorum => "no majority of the voters has answered within the lease",
-                    Role::Stopped => "it has stopped",
-                    Role::Leader | Role::Candidate | Role::Follower | Role::Learner => "another member has begun a later term",
-                };
-                tracing::warn!(term, why, members = self.who_answers(), "this member leads no more");
-            }
-            None => {
-                let leader = before.map(|(_, node)| node);
-                tracing::warn!(leader, term, "the leader is not heard of any more: no leader is known");
-            }
+    /// Counts rollouts after `counted` that are over; what to go on after.
+    fn note_rollouts(&self, state: &State, counted: u64) -> u64 {
+        let mut last = counted;
+        for (id, rollout) in state.rollouts.range(counted + 1..) {
+            let over = match &rollout.phase {
+                Phase::Committed(_) => &self.rollouts_over[0],
+                Phase::Aborted(_) => &self.rollouts_over[1],
+                Phase::Preparing | Phase::Stage(_) => break,
+            };
+            over.fetch_add(1, Relaxed);
+            last = *id;
         }
+        last
     }
 
     /// Whether the leader has led for long enough to have heard of every proxy that lives.
@@ -646,7 +695,7 @@ impl Plane {
     async fn lead(&self, command: &Command) {
         let command = self.still_fits(command).await;
         let Ok(bytes) = to_bytes(&*command) else { return };
-        match self.node.propose(bytes).await {
+        match self.put(bytes).await {
             Ok(proposed) => {
                 // What follows may be due at once.
                 self.wake.notify_one();

@@ -15,6 +15,7 @@ pub mod record;
 mod snapshot;
 mod writer;
 
+use crate::latency::Latencies;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -309,6 +310,18 @@ impl Store {
     /// How long the write that is under way has taken; zero when the disk is idle.
     pub fn stalled(&self) -> Duration {
         self.shared.pulse.stalled()
+    }
+
+    /// How long writes took, until they were on disk.
+    #[must_use]
+    pub fn writes(&self) -> Latencies {
+        self.shared.pulse.writes.read()
+    }
+
+    /// What the file takes on disk, in bytes; `None`: it cannot be told.
+    #[must_use]
+    pub fn file_bytes(&self) -> Option<u64> {
+        std::fs::metadata(&self.shared.path).ok().map(|file| file.len())
     }
 
     /// Resolves when a write has failed, and nothing will be written any more.

@@ -3,8 +3,11 @@
 use super::{Api, Ask, Body, full};
 use crate::consensus::Role as MemberRole;
 use crate::http::Problem;
+use crate::keeper::PROXY_STATES;
+use crate::latency::Latencies;
 use crate::state::Role;
 use hyper::{Response, StatusCode};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,8 +19,20 @@ struct Metric {
     kind: &'static str,
     /// One sentence.
     help: &'static str,
+    /// Its label, if it has one.
+    label: &'static str,
     /// Its value now; none where it has no meaning.
-    value: fn(&Api) -> Option<f64>,
+    value: Value,
+}
+
+/// How a metric is read.
+enum Value {
+    /// One number.
+    One(fn(&Api) -> Option<f64>),
+    /// One for each value of the label.
+    Each(fn(&Api) -> Vec<(String, f64)>),
+    /// A histogram.
+    Latency(fn(&Api) -> Latencies),
 }
 
 /// All of them, in the order of the documentation.
@@ -26,102 +41,232 @@ const METRICS: &[Metric] = &[
         name: "revision",
         kind: "gauge",
         help: "Revision of the topology on this member.",
-        value: |api| Some(api.plane.state().revision as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.state().revision as f64)),
     },
     Metric {
         name: "epoch",
         kind: "gauge",
         help: "Epoch of the topology: raised by each restore.",
-        value: |api| Some(api.plane.state().epoch as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.state().epoch as f64)),
     },
     Metric {
         name: "term",
         kind: "gauge",
         help: "Term of the member.",
-        value: |api| Some(api.plane.status().term as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.status().term as f64)),
     },
     Metric {
         name: "leader",
         kind: "gauge",
         help: "Whether this member leads, with a quorum.",
-        value: |api| Some(f64::from(u8::from(api.plane.status().role == MemberRole::Leader))),
+        label: "",
+        value: Value::One(|api| Some(f64::from(u8::from(api.plane.status().role == MemberRole::Leader)))),
     },
     Metric {
         name: "leader_age_seconds",
         kind: "gauge",
         help: "Since a leader was last heard of.",
-        value: |api| Some(api.plane.leader_age().map_or(f64::INFINITY, |age| age.as_secs_f64())),
+        label: "",
+        value: Value::One(|api| Some(api.plane.leader_age().map_or(f64::INFINITY, |age| age.as_secs_f64()))),
     },
     Metric {
         name: "log_last",
         kind: "gauge",
         help: "Index of the last entry of the log.",
-        value: |api| Some(api.plane.status().last_log.unwrap_or(0) as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.status().last_log.unwrap_or(0) as f64)),
     },
     Metric {
         name: "log_applied",
         kind: "gauge",
         help: "Index of the last entry that is applied.",
-        value: |api| Some(api.plane.status().applied.unwrap_or(0) as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.status().applied.unwrap_or(0) as f64)),
     },
     Metric {
         name: "objects",
         kind: "gauge",
         help: "Objects of the topology.",
-        value: |api| Some(api.plane.state().objects.size() as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.state().objects.size() as f64)),
     },
     Metric {
         name: "objects_bytes",
         kind: "gauge",
         help: "About what the objects take.",
-        value: |api| Some(api.plane.state().objects_bytes as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.state().objects_bytes as f64)),
     },
     Metric {
         name: "leases",
         kind: "gauge",
         help: "Leases.",
-        value: |api| Some(api.plane.state().leases.size() as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.state().leases.size() as f64)),
     },
     Metric {
         name: "watchers",
         kind: "gauge",
         help: "Watch streams that are open on this member.",
-        value: |api| Some(api.plane.hub.watchers() as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.hub.watchers() as f64)),
     },
     Metric {
         name: "proposals_total",
         kind: "counter",
         help: "Changes that were asked for here.",
-        value: |api| Some(api.plane.proposals.load(Relaxed) as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.proposals.load(Relaxed) as f64)),
     },
     Metric {
         name: "refusals_total",
         kind: "counter",
         help: "Changes that were asked for here and refused.",
-        value: |api| Some(api.plane.refusals.load(Relaxed) as f64),
+        label: "",
+        value: Value::One(|api| Some(api.plane.refusals.load(Relaxed) as f64)),
+    },
+    Metric {
+        name: "commit_seconds",
+        kind: "histogram",
+        help: "From a leader's proposal to its being committed and applied, on the member that leads.",
+        label: "",
+        value: Value::Latency(|api| api.plane.commits.read()),
+    },
+    Metric {
+        name: "fsync_seconds",
+        kind: "histogram",
+        help: "Writes of the log, until they are on disk.",
+        label: "",
+        value: Value::Latency(|api| api.plane.node().disk_writes()),
+    },
+    Metric {
+        name: "log_file_bytes",
+        kind: "gauge",
+        help: "What the log and its snapshots take on disk.",
+        label: "",
+        value: Value::One(|api| api.plane.node().disk_bytes().map(|bytes| bytes as f64)),
+    },
+    Metric {
+        name: "member_lag",
+        kind: "gauge",
+        help: "Entries that another member lacks, as the leader knows it; on the member that leads.",
+        label: "member",
+        value: Value::Each(|api| {
+            let status = api.plane.status();
+            let others = status.voters.iter().chain(&status.learners).filter(|member| member.node != status.id);
+            others.filter_map(|member| Some((member.info.name.clone(), member.lag? as f64))).collect()
+        }),
+    },
+    Metric {
+        name: "leader_changes_total",
+        kind: "counter",
+        help: "Leaders that came after another, as seen here.",
+        label: "",
+        value: Value::One(|api| Some(api.plane.leader_changes.load(Relaxed) as f64)),
+    },
+    Metric {
+        name: "lapses_total",
+        kind: "counter",
+        help: "Times that this member led, and then had no quorum, or another leader.",
+        label: "",
+        value: Value::One(|api| Some(api.plane.lapses.load(Relaxed) as f64)),
+    },
+    Metric {
+        name: "rules",
+        kind: "gauge",
+        help: "Rules of applying commands that all members have agreed on.",
+        label: "",
+        value: Value::One(|api| Some(f64::from(api.plane.state().rules))),
+    },
+    Metric {
+        name: "proxies",
+        kind: "gauge",
+        help: "Proxies, by how they stand; on the member that leads.",
+        label: "state",
+        value: Value::Each(|api| {
+            let Some(fleet) = api.plane.fleet_here() else { return Vec::new() };
+            // Each state is there before the first proxy is in it: who alarms on one needs no special case.
+            let mut counts: BTreeMap<String, f64> =
+                PROXY_STATES.iter().map(|state| ((*state).to_owned(), 0.0)).collect();
+            for proxy in fleet.proxies {
+                *counts.entry(proxy.state.into_owned()).or_default() += 1.0;
+            }
+            counts.into_iter().collect()
+        }),
+    },
+    Metric {
+        name: "frozen_backends",
+        kind: "gauge",
+        help: "Backends that stay although their leases are overdue, by service; on the member that leads.",
+        label: "service",
+        value: Value::Each(|api| {
+            let frozen = api.plane.fleet_here().map(|fleet| fleet.frozen).unwrap_or_default();
+            frozen.into_iter().map(|(service, count)| (service, count as f64)).collect()
+        }),
+    },
+    Metric {
+        name: "rollouts_total",
+        kind: "counter",
+        help: "Rollouts that have ended since the member started, by result.",
+        label: "result",
+        value: Value::Each(|api| {
+            let count = |index: usize| api.plane.rollouts_over[index].load(Relaxed) as f64;
+            vec![("committed".into(), count(0)), ("aborted".into(), count(1))]
+        }),
     },
     Metric {
         name: "certificate_not_after_seconds",
         kind: "gauge",
         help: "Unix time at which the first of this member's certificates ends.",
         // Read from the files: what will be served after the next look at them, and nobody asks often.
-        value: |api| api.certificates.iter().filter_map(|path| crate::tls::not_after(path)).min().map(|end| end as f64),
+        label: "",
+        value: Value::One(|api| {
+            api.certificates.iter().filter_map(|path| crate::tls::not_after(path)).min().map(|end| end as f64)
+        }),
     },
 ];
 
 pub(super) fn metrics(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
     let mut text = String::new();
-    for Metric { name, kind, help, value } in METRICS {
-        let Some(value) = value(api) else { continue };
-        let value = if value.is_infinite() { "+Inf".to_owned() } else { value.to_string() };
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            text,
-            "# HELP ringway_control_{name} {help}\n# TYPE ringway_control_{name} {kind}\nringway_control_{name} {value}"
-        );
+    for Metric { name, kind, help, label, value } in METRICS {
+        let mut samples = String::new();
+        let written = match value {
+            Value::One(read) => read(api).map_or(Ok(()), |value| sample(&mut samples, name, None, value)),
+            Value::Each(read) => {
+                read(api).iter().try_for_each(|(of, value)| sample(&mut samples, name, Some((label, of)), *value))
+            }
+            Value::Latency(read) => histogram(&mut samples, name, &read(api)),
+        };
+        // Writing to a String does not fail. What has no sample is left out.
+        if written.is_ok() && !samples.is_empty() {
+            let _ =
+                write!(text, "# HELP ringway_control_{name} {help}\n# TYPE ringway_control_{name} {kind}\n{samples}");
+        }
     }
     Ok(full(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+}
+
+fn sample(out: &mut String, name: &str, label: Option<(&str, &str)>, value: f64) -> std::fmt::Result {
+    write!(out, "ringway_control_{name}")?;
+    if let Some((label, of)) = label {
+        let escaped = of.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        write!(out, "{{{label}=\"{escaped}\"}}")?;
+    }
+    if value.is_infinite() { writeln!(out, " +Inf") } else { writeln!(out, " {value}") }
+}
+
+fn histogram(out: &mut String, name: &str, read: &Latencies) -> std::fmt::Result {
+    let bucket = format!("{name}_bucket");
+    for (bound, count) in &read.buckets {
+        sample(out, &bucket, Some(("le", &bound.to_string())), *count as f64)?;
+    }
+    sample(out, &bucket, Some(("le", "+Inf")), read.count as f64)?;
+    sample(out, &format!("{name}_sum"), None, read.sum)?;
+    sample(out, &format!("{name}_count"), None, read.count as f64)
 }
 
 #[cfg(test)]
@@ -132,7 +277,8 @@ mod tests {
     fn every_metric_of_members_is_documented_as_it_is() {
         let text = include_str!("../../../docs/metrics.md");
         for metric in METRICS {
-            let row = format!("| `ringway_control_{}` | {} |  | {} |", metric.name, metric.kind, metric.help);
+            let label = if metric.label.is_empty() { String::new() } else { format!("`{}`", metric.label) };
+            let row = format!("| `ringway_control_{}` | {} | {label} | {} |", metric.name, metric.kind, metric.help);
             assert!(text.contains(&row), "docs/metrics.md lacks:\n{row}");
         }
         assert_eq!(text.lines().filter(|line| line.starts_with("| `ringway_control_")).count(), METRICS.len());

@@ -1,7 +1,7 @@
 //! Who of the members answers, and how it is: asked by every member of every other, all the time, whether somebody leads or not.
 
-use super::ask::{Ask, Told};
 use super::Plane;
+use super::ask::{Ask, Told};
 use crate::consensus::{MemberInfo, Status};
 use crate::transport::CallError;
 use serde::{Deserialize, Serialize};

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::load::{COMMITTED, LOG_TABLE, META_TABLE, PURGED, SNAPSHOTS, message};
 use super::snapshot::{CHUNK_BYTES, SNAPSHOT_TABLE, SnapshotHeader};
 use super::{Done, StoreError};
+use crate::latency::Latency;
 
 /// One transaction's worth: past that the first waits for too many.
 const BATCH_OPS_MAX: usize = 512;
@@ -55,17 +56,19 @@ pub(super) enum Op {
     Stop,
 }
 
-/// Since when the thread has been writing.
+/// Since when the thread has been writing, and how long its writes took.
 #[derive(Debug)]
 pub(super) struct Pulse {
     start: Instant,
+    /// Of whole transactions, synced.
+    pub(super) writes: Latency,
     /// Milliseconds from `start`, plus one; 0 while idle.
     busy_since: AtomicU64,
 }
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self { start: Instant::now(), busy_since: AtomicU64::new(0) }
+        Self { start: Instant::now(), writes: Latency::default(), busy_since: AtomicU64::new(0) }
     }
 }
 
@@ -175,7 +178,9 @@ impl Writer {
 
     fn commit(&mut self, batch: &[Op]) -> Result<(), Arc<StoreError>> {
         self.pulse.begin();
+        let began = Instant::now();
         let result = self.write(batch);
+        self.pulse.writes.observe(began.elapsed());
         self.pulse.end();
         // Before the callbacks: whoever hears of the failure through them finds the reason here.
         if let Err(error) = &result {

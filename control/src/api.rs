@@ -27,7 +27,6 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-pub(crate) use routes::backup_bytes;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
 use super::{Api, Ask, Body, bounded, duration_ms, full, json, owner, problem};
+use crate::backup::{self, Backup};
 use crate::consensus::{MemberStatus, Status};
 use crate::http::Problem;
 use crate::plane::{Health, MemberChange, unix_ms};
@@ -23,8 +24,6 @@ const READY_AGE: Duration = Duration::from_secs(5);
 const HEARTBEAT_BYTES_MAX: usize = 256 << 10;
 /// Texts in one are cut off here.
 const TEXT_BYTES_MAX: usize = 4096;
-/// Parts of a backup, each an entry of the log.
-const RESTORE_PART: usize = 1 << 20;
 
 /// Paths that need no credentials.
 pub(super) fn open(api: &Api, method: &Method, path: &[String]) -> Option<Response<Body>> {
@@ -557,20 +556,12 @@ async fn change_member(api: &Api, ask: &Ask<'_>, change: MemberChange) -> Result
     Ok(json(&value!({})))
 }
 
-/// A backup: the state as snapshots have it, with BLAKE3 behind it.
-pub(crate) fn backup_bytes(state: &State) -> Result<Vec<u8>, crate::state::EncodeError> {
-    let mut bytes = state.encode()?;
-    let digest = blake3::hash(&bytes);
-    bytes.extend_from_slice(digest.as_bytes());
-    Ok(bytes)
-}
-
 async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     // Certificates' keys are in it.
     ask.caller.needs(Role::Admin)?;
     fresh(api, ask).await?;
     let state = api.plane.state();
-    let bytes = tokio::task::spawn_blocking(move || backup_bytes(&state)).await;
+    let bytes = tokio::task::spawn_blocking(move || backup::write(&state)).await;
     let failed = |why: String| problem(500, "internal", format!("the backup could not be made: {why}"));
     let bytes = bytes.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     Ok(placed(api, full(StatusCode::OK, "application/octet-stream", bytes)))
@@ -578,14 +569,8 @@ async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Admin)?;
-    let damaged = |why: &str| problem(422, "damaged", format!("this is no backup, or it is damaged: {why}"));
-    let split = body.len().checked_sub(32).ok_or_else(|| damaged("it is too short"))?;
-    let (content, digest) = body.split_at(split);
-    let whole = *blake3::hash(content).as_bytes();
-    if digest != whole {
-        return Err(damaged("its checksum is wrong"));
-    }
-    let old = State::decode(content).map_err(|error| damaged(&error.to_string()))?;
+    let backup = Backup::read(body).map_err(|error| problem(422, "damaged", error.to_string()))?;
+    let old = &backup.state;
     let other_cluster = ask.parameter("other_cluster") == Some("true");
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
@@ -598,10 +583,10 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
         return Err(problem(409, "other_cluster", why));
     }
     let epoch = api.plane.next_epoch(old.epoch).await?;
-    for (number, part) in content.chunks(RESTORE_PART).enumerate() {
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
+    for part in backup.parts() {
+        api.plane.propose(&part).await?;
     }
+    let whole = backup.digest;
     let by = by(ask, None);
     done(
         api,

@@ -28,7 +28,6 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-pub(crate) use routes::backup_bytes;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -321,8 +320,18 @@ impl Api {
             Ok(()) => routes::route(self, &ask, body.to_bytes()).await,
             Err(problem) => Err(problem),
         };
+        let answer = answer.map_err(|problem| self.with_members(problem));
         self.audit(&ask, &answer);
         answer
+    }
+
+    /// An operator's next question, where none leads: who is missing?
+    fn with_members(&self, mut problem: Problem) -> Problem {
+        if problem.is(Code::NoLeader) {
+            let seen = self.plane.who_answers();
+            problem.detail = format!("{}. Members, as {} sees them: {seen}", problem.detail, self.me.name);
+        }
+        problem
     }
 
     /// A line for each change that was asked for, whatever came of it.
@@ -452,7 +461,8 @@ fn status(code: Code) -> u16 {
         | Code::Unjudged
         | Code::UnknownRules
         | Code::WrongKind => 422,
-        Code::Internal => 500,
+        // The last are said by the command line alone.
+        Code::Internal | Code::Http | Code::NoMember | Code::QuorumAlive | Code::Recover | Code::Running => 500,
         Code::Busy | Code::NoLeader | Code::Stopped => 503,
         Code::UnknownOutcome => 504,
     }

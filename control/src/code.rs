@@ -55,6 +55,7 @@ codes! {
     ForeignPage = "foreign_page", "A page of another origin asks, in a browser.";
     GuardEmpty = "guard_empty", "Nothing of a service would take traffic any more.";
     GuardLoss = "guard_loss", "Too much at once would take no traffic any more.";
+    Http = "http", "What answers does not speak as members do.";
     IdempotencyMismatch = "idempotency_mismatch", "The same `Idempotency-Key` was something else before.";
     Initialized = "initialized", "The cluster has a name already.";
     Internal = "internal", "A fault of the member.";
@@ -64,15 +65,19 @@ codes! {
     Members = "members", "The members cannot be changed so.";
     Moved = "moved", "What it was judged by has changed meanwhile.";
     NoLeader = "no_leader", "No leader is followed: ask another member.";
+    NoMember = "no_member", "There is no member on this disk.";
     NoToken = "no_token", "Neither a token nor a known certificate, or no fencing token, was shown.";
     NotFound = "not_found", "It is not there.";
     NotYours = "not_yours", "Somebody else has registered it.";
     OtherCluster = "other_cluster", "A backup is another cluster's.";
     OutOfRange = "out_of_range", "A weight or a tier is too large.";
+    QuorumAlive = "quorum_alive", "The majority lives: nobody needs a way out.";
+    Recover = "recover", "A member's disk cannot be recovered from.";
     Removed = "removed", "This member was removed: ask another.";
     RestoreOrder = "restore_order", "A part of a backup does not follow the one before.";
     RolloutActive = "rollout_active", "A rollout is under way.";
     RolloutOver = "rollout_over", "The rollout has ended.";
+    Running = "running", "The member runs: stop it first.";
     Slow = "slow", "The request's body did not come.";
     Stale = "stale", "A condition does not hold: it was changed meanwhile.";
     Stopped = "stopped", "This member has stopped: ask another.";
@@ -90,6 +95,9 @@ codes! {
 }
 
 impl Code {
+    /// Those that no member answers with: the command line says them of what it sees itself.
+    pub const LOCAL: &'static [Self] = &[Self::Http, Self::NoMember, Self::QuorumAlive, Self::Recover, Self::Running];
+
     /// Of a name; `None`: of a later version's.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod authority;
+pub mod backup;
 pub mod cache;
 pub mod client;
 mod code;
@@ -17,6 +18,7 @@ pub mod latency;
 pub mod member;
 mod places;
 pub mod plane;
+pub mod recover;
 pub mod replica;
 #[cfg(test)]
 mod simulation;

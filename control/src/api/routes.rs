@@ -6,9 +6,10 @@ use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
 use super::{Api, Ask, Body, bounded, duration_ms, full, json, owner, problem};
 use crate::Code;
-use crate::consensus::{MemberStatus, Role as MemberRole};
+use crate::backup::{self, Backup};
+use crate::consensus::{MemberStatus, Status};
 use crate::http::Problem;
-use crate::plane::{MemberChange, unix_ms};
+use crate::plane::{Health, MemberChange, unix_ms};
 use crate::state::{Command, Object, Role, State};
 use crate::wire::{Heartbeat, RevisionView, Snapshot};
 use bytes::Bytes;
@@ -24,8 +25,6 @@ const READY_AGE: Duration = Duration::from_secs(5);
 const HEARTBEAT_BYTES_MAX: usize = 256 << 10;
 /// Texts in one are cut off here.
 const TEXT_BYTES_MAX: usize = 4096;
-/// Parts of a backup, each an entry of the log.
-const RESTORE_PART: usize = 1 << 20;
 
 /// Paths that need no credentials.
 pub(super) fn open(api: &Api, method: &Method, path: &[String]) -> Option<Response<Body>> {
@@ -124,7 +123,7 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
         ("POST", ["v1", "rollouts"]) => objects::roll_out(api, ask, &body).await,
         ("GET", ["v1", "rollouts", id]) => rollout(api, ask, id).await,
         ("POST", ["v1", "rollouts", id, "abort"]) => abort(api, ask, id, &body).await,
-        ("GET", ["v1", "members"]) => members(api, ask),
+        ("GET", ["v1", "members"]) => members(api, ask).await,
         ("POST", ["v1", "members"]) => join(api, ask, &body).await,
         ("POST", ["v1", "members", id, "promote"]) => change_member(api, ask, MemberChange::Promote(number(id)?)).await,
         ("DELETE", ["v1", "members", id]) => change_member(api, ask, MemberChange::Remove(number(id)?)).await,
@@ -167,12 +166,12 @@ fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             "cluster": state.cluster, "identity": api.identity,
             "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
             "member": {
-                "node": status.id, "name": api.me.name, "role": member_role(status.role), "term": status.term,
+                "node": status.id, "name": api.me.name, "role": status.role.name(), "term": status.term,
                 "last_log": status.last_log, "committed": status.committed, "applied": status.applied,
                 "snapshot": status.snapshot,
                 "quorum_age_ms": status.quorum_age.map(|age| age.as_millis() as u64),
             },
-            "leader": status.leader.as_ref().map(|(node, info)| value!({
+            "leader": status.acknowledged_leader().map(|(node, info)| value!({
                 "node": node, "name": info.name, "api_address": info.api_address,
             })),
             "leader_age_ms": api.plane.leader_age().map(|age| age.as_millis() as u64),
@@ -182,17 +181,6 @@ fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             "rollout": state.rollout().map(rollout_json),
         })),
     ))
-}
-
-fn member_role(role: MemberRole) -> &'static str {
-    match role {
-        MemberRole::Leader => "leader",
-        MemberRole::LeaderWithoutQuorum => "leader_without_quorum",
-        MemberRole::Candidate => "candidate",
-        MemberRole::Follower => "follower",
-        MemberRole::Learner => "learner",
-        MemberRole::Stopped => "stopped",
-    }
 }
 
 /// `GET /v1/topology[?after=EPOCH.REVISION&wait=30s]`: the whole, as soon as it is later than `after`.
@@ -484,24 +472,56 @@ async fn abort(api: &Api, ask: &Ask<'_>, id: &str, body: &[u8]) -> Result<Respon
     done(api, Command::RolloutAbort { id: number(id)?, reason }).await
 }
 
-fn member_json(member: &MemberStatus, leader: Option<u64>, voter: bool) -> Value {
-    value!({
+/// One member, as the one that answers sees it: what a member that does not answer lacks is known to nobody.
+fn member_json(member: &MemberStatus, status: &Status, health: Option<&Health>, voter: bool) -> Value {
+    let leader = status.acknowledged_leader().is_some_and(|(node, _)| *node == member.node);
+    let mut shown = value!({
         "node": member.node, "name": member.info.name, "peer_address": member.info.peer_address,
-        "api_address": member.info.api_address, "voter": voter, "leader": leader == Some(member.node), "lag": member.lag,
-    })
+        "api_address": member.info.api_address, "voter": voter, "leader": leader,
+    });
+    let own = status.last_log.unwrap_or(0);
+    let told = match health {
+        None => value!({
+            "reachable": true, "last_heard_ms": 0, "role": status.role.name(), "term": status.term, "lag": 0,
+            "version": env!("CARGO_PKG_VERSION"), "why": null,
+        }),
+        Some(health) => {
+            let view = health.view.as_ref();
+            let answers = health.answers();
+            // Only the leader knows what a follower has on its disk; from others it is what the member says of itself.
+            let lag = member.lag.or(view.map(|view| own.saturating_sub(view.last_log))).filter(|_| answers);
+            value!({
+                "reachable": answers, "last_heard_ms": health.heard_age().map(|age| age.as_millis() as u64),
+                "role": view.filter(|_| answers).map(|view| &view.role), "term": view.map(|view| view.term), "lag": lag,
+                "version": view.map(|view| &view.version), "why": health.silent,
+            })
+        }
+    };
+    if let (Some(shown), Value::Object(told)) = (shown.as_object_mut(), told) {
+        shown.extend(told);
+    }
+    shown
 }
 
-fn members(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+async fn members(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
+    // Who led may have gone while the others were asked.
+    let roll = api.plane.call_roll().await;
     let status = api.plane.status();
-    let leader = status.leader.as_ref().map(|(node, _)| *node);
-    let voters = status.voters.iter().map(|member| member_json(member, leader, true));
-    let learners = status.learners.iter().map(|member| member_json(member, leader, false));
+    let unasked = Health::default();
+    let health = |node: u64| (node != status.id).then(|| roll.get(&node).unwrap_or(&unasked));
+    let voters = status.voters.iter().map(|member| member_json(member, &status, health(member.node), true));
+    let learners = status.learners.iter().map(|member| member_json(member, &status, health(member.node), false));
     let list: Vec<Value> = voters.chain(learners).collect();
+    let (answering, all) = api.plane.voters_that_answer(&status, &roll);
     let cluster = api.plane.state().cluster.clone();
     Ok(placed(
         api,
-        json(&value!({ "cluster": cluster, "term": status.term, "answered_by": status.id, "members": list })),
+        json(&value!({
+            "cluster": cluster, "term": status.term, "answered_by": status.id, "members": list,
+            "leader": status.acknowledged_leader().map(|(node, info)| value!({ "node": node, "name": info.name })),
+            "quorum": { "voters": all, "reachable": answering, "needed": all / 2 + 1 },
+        })),
     ))
 }
 
@@ -540,20 +560,12 @@ async fn change_member(api: &Api, ask: &Ask<'_>, change: MemberChange) -> Result
     Ok(json(&value!({})))
 }
 
-/// A backup: the state as snapshots have it, with BLAKE3 behind it.
-pub(crate) fn backup_bytes(state: &State) -> Result<Vec<u8>, crate::state::EncodeError> {
-    let mut bytes = state.encode()?;
-    let digest = blake3::hash(&bytes);
-    bytes.extend_from_slice(digest.as_bytes());
-    Ok(bytes)
-}
-
 async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     // Certificates' keys are in it.
     ask.caller.needs(Role::Admin)?;
     fresh(api, ask).await?;
     let state = api.plane.state();
-    let bytes = tokio::task::spawn_blocking(move || backup_bytes(&state)).await;
+    let bytes = tokio::task::spawn_blocking(move || backup::write(&state)).await;
     let failed = |why: String| problem(500, Code::Internal, format!("the backup could not be made: {why}"));
     let bytes = bytes.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     Ok(placed(api, full(StatusCode::OK, "application/octet-stream", bytes)))
@@ -561,14 +573,8 @@ async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Admin)?;
-    let damaged = |why: &str| problem(422, Code::Damaged, format!("this is no backup, or it is damaged: {why}"));
-    let split = body.len().checked_sub(32).ok_or_else(|| damaged("it is too short"))?;
-    let (content, digest) = body.split_at(split);
-    let whole = *blake3::hash(content).as_bytes();
-    if digest != whole {
-        return Err(damaged("its checksum is wrong"));
-    }
-    let old = State::decode(content).map_err(|error| damaged(&error.to_string()))?;
+    let backup = Backup::read(body).map_err(|error| problem(422, Code::Damaged, error.to_string()))?;
+    let old = &backup.state;
     let other_cluster = ask.flag("other_cluster")?;
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
@@ -581,10 +587,10 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
         return Err(problem(409, Code::OtherCluster, why));
     }
     let epoch = api.plane.next_epoch(old.epoch).await?;
-    for (number, part) in content.chunks(RESTORE_PART).enumerate() {
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
+    for part in backup.parts() {
+        api.plane.propose(&part).await?;
     }
+    let whole = backup.digest;
     let by = by(ask, None);
     done(
         api,

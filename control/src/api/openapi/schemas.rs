@@ -113,9 +113,9 @@ pub(super) fn all() -> Value {
 type Schemas = Vec<(&'static str, Value)>;
 
 fn basics() -> Schemas {
-    let meanings: Vec<String> =
-        Code::ALL.iter().map(|code| format!("- `{}`: {}", code.name(), code.meaning())).collect();
-    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+    let codes = Code::ALL.iter().filter(|code| !Code::LOCAL.contains(code));
+    let meanings: Vec<String> = codes.clone().map(|code| format!("- `{}`: {}", code.name(), code.meaning())).collect();
+    let codes: Vec<&str> = codes.map(|code| code.name()).collect();
     let name = format!("[A-Za-z0-9._:-]{{1,{NAME_BYTES_MAX}}}");
     vec![
         (

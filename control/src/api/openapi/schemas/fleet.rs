@@ -3,6 +3,7 @@
 use super::{
     Schemas, body, described, either, flag, list, map, may, must, named, number, object, or_null, percent, text, words,
 };
+use crate::consensus::Role;
 use crate::keeper::PROXY_STATES;
 use serde_json::{Value, json};
 
@@ -172,19 +173,49 @@ pub(super) fn members() -> Schemas {
                     must("api_address", text(), "Where clients reach it"),
                     must("voter", flag(), "It votes; else it only follows"),
                     must("leader", flag(), "It leads"),
-                    must("lag", or_null(number()), "Entries that it lacks; null: not known to whoever was asked"),
+                    must("reachable", flag(), "It answers the one that was asked"),
+                    must("last_heard_ms", or_null(number()), "Milliseconds since it has answered; null: never"),
+                    must("role", or_null(text()), "What it says it is, as in `OwnStatus`; null: it does not answer"),
+                    must("term", or_null(number()), "The term of office that it was in"),
+                    must(
+                        "lag",
+                        or_null(number()),
+                        "Entries that it lacks; null: not known, as of one that does not answer",
+                    ),
+                    must("version", or_null(text()), "Its version"),
+                    must("why", or_null(text()), "Why it does not answer"),
                 ],
             ),
         ),
         (
             "Members",
             object(
-                "Members of the control plane.",
+                "Members of the control plane, as the one that answers sees them.",
                 vec![
                     must("cluster", text(), "The cluster's name"),
                     must("term", number(), "The leader's term of office"),
                     must("answered_by", number(), "The member that was asked"),
                     must("members", list(named("Member")), "Voters, then learners"),
+                    must("leader", or_null(named("LeaderName")), "Null: none with a quorum"),
+                    must("quorum", named("Quorum"), ""),
+                ],
+            ),
+        ),
+        (
+            "LeaderName",
+            object(
+                "The member that leads.",
+                vec![must("node", number(), "Its number"), must("name", text(), "Its name")],
+            ),
+        ),
+        (
+            "Quorum",
+            object(
+                "Whether anything can be decided.",
+                vec![
+                    must("voters", number(), "Members that vote"),
+                    must("reachable", number(), "Those of them that answer"),
+                    must("needed", number(), "So many must"),
                 ],
             ),
         ),
@@ -207,7 +238,7 @@ pub(super) fn members() -> Schemas {
 }
 
 pub(super) fn status() -> Schemas {
-    let roles = ["leader", "leader_without_quorum", "candidate", "follower", "learner", "stopped"];
+    let roles = Role::ALL.map(Role::name);
     vec![
         (
             "OwnStatus",

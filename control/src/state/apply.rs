@@ -465,7 +465,8 @@ impl State {
 
     fn grant(&mut self, owner: String, ttl_ms: u64) -> Result<u64, Refusal> {
         if !TTL_MS.contains(&ttl_ms) {
-            return Err(Refusal::new(Code::BadTtl, format!("{ttl_ms} ms is no life for a lease: write 1s to 24h")));
+            let ttl = ringway_config::duration_text(std::time::Duration::from_millis(ttl_ms));
+            return Err(Refusal::new(Code::BadTtl, format!("{ttl} is no life for a lease: write 1s to 24h")));
         }
         if owner.len() > NOTE_BYTES_MAX {
             return Err(Refusal::new(Code::TooLarge, "the owner's name is too long"));

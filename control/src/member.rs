@@ -514,7 +514,7 @@ fn write_backup(directory: &Path, state: &State) -> std::io::Result<PathBuf> {
     let beside = path.with_extension("new");
     // Certificates' keys are in it.
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(&api::backup_bytes(state).map_err(std::io::Error::other)?)?;
+    file.write_all(&crate::backup::write(state).map_err(std::io::Error::other)?)?;
     file.sync_all()?;
     std::fs::rename(&beside, &path)?;
     let mut known: Vec<PathBuf> = std::fs::read_dir(directory)?

@@ -4,7 +4,7 @@ use super::auth::{hash, role_name};
 use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
-use super::{Api, Ask, Body, bounded, duration_ms, full, json, owner, problem};
+use super::{Api, Ask, Body, bounded, cut, duration_ms, full, json, owner, problem};
 use crate::consensus::{MemberStatus, Role as MemberRole};
 use crate::http::Problem;
 use crate::plane::{MemberChange, unix_ms};
@@ -110,10 +110,10 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
             }
             let mut heartbeat = parse::<Heartbeat>(&body)?;
             let refusal = heartbeat.vote.as_mut().and_then(|(_, vote)| vote.refusal.as_mut());
-            let texts = [Some(&mut heartbeat.version), Some(&mut heartbeat.digest), heartbeat.stuck.as_mut(), refusal];
-            for text in texts.into_iter().flatten() {
-                let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-                text.truncate(end.unwrap_or(0));
+            let own = [&mut heartbeat.version, &mut heartbeat.digest, &mut heartbeat.cluster].map(Some);
+            let texts = own.into_iter().chain([heartbeat.stuck.as_mut(), refusal]);
+            for text in texts.flatten() {
+                cut(text, TEXT_BYTES_MAX);
             }
             api.plane.heartbeat((*name).to_owned(), heartbeat).await?;
             Ok(json(&value!({})))
@@ -526,6 +526,9 @@ struct To {
 
 async fn join(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     let JoinBody { node, name, peer_address, api_address, voter, replace } = parse(body)?;
+    for (what, text) in [("member's name", &name), ("peer address", &peer_address), ("API address", &api_address)] {
+        bounded(what, text)?;
+    }
     let info = (name, peer_address, api_address);
     change_member(api, ask, MemberChange::Join { node, info, voter, replace }).await
 }
@@ -536,20 +539,12 @@ async fn change_member(api: &Api, ask: &Ask<'_>, change: MemberChange) -> Result
     Ok(json(&value!({})))
 }
 
-/// A backup: the state as snapshots have it, with BLAKE3 behind it.
-pub(crate) fn backup_bytes(state: &State) -> Result<Vec<u8>, crate::state::EncodeError> {
-    let mut bytes = state.encode()?;
-    let digest = blake3::hash(&bytes);
-    bytes.extend_from_slice(digest.as_bytes());
-    Ok(bytes)
-}
-
 async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     // Certificates' keys are in it.
     ask.caller.needs(Role::Admin)?;
     fresh(api, ask).await?;
     let state = api.plane.state();
-    let bytes = tokio::task::spawn_blocking(move || backup_bytes(&state)).await;
+    let bytes = tokio::task::spawn_blocking(move || crate::backup::write(&state)).await;
     let failed = |why: String| problem(500, "internal", format!("the backup could not be made: {why}"));
     let bytes = bytes.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     Ok(placed(api, full(StatusCode::OK, "application/octet-stream", bytes)))
@@ -557,26 +552,31 @@ async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Admin)?;
-    let damaged = |why: &str| problem(422, "damaged", format!("this is no backup, or it is damaged: {why}"));
-    let split = body.len().checked_sub(32).ok_or_else(|| damaged("it is too short"))?;
-    let (content, digest) = body.split_at(split);
+    let bytes = body.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        crate::backup::read(&bytes).map(|(state, content)| (state.cluster, state.epoch, content.len()))
+    });
+    let read = read.await.map_err(|error| problem(500, "internal", error.to_string()))?;
+    let (cluster, backup_epoch, length) =
+        read.map_err(|error| problem(422, "damaged", format!("this is no backup, or it is damaged: {error}")))?;
+    let content = &body[..length];
     let whole = *blake3::hash(content).as_bytes();
-    if digest != whole {
-        return Err(damaged("its checksum is wrong"));
-    }
-    let old = State::decode(content).map_err(|error| damaged(&error.to_string()))?;
     let other_cluster = ask.parameter("other_cluster") == Some("true");
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
     let now = api.plane.state();
-    if now.rules == 0 && old.cluster != now.cluster && !other_cluster {
-        let why = format!(
-            "the backup is of cluster {:?}, this is {:?}: pass --other-cluster if it is meant",
-            old.cluster, now.cluster
-        );
-        return Err(problem(409, "other_cluster", why));
+    match now.rules {
+        0 if cluster != now.cluster && !other_cluster => {
+            let why = format!(
+                "the backup is of cluster {cluster:?}, this is {:?}: pass --other-cluster if it is meant",
+                now.cluster
+            );
+            return Err(problem(409, "other_cluster", why));
+        }
+        0 => {}
+        _ => now.may_restore(&cluster, other_cluster)?,
     }
-    let epoch = api.plane.next_epoch(old.epoch).await?;
+    let epoch = api.plane.next_epoch(backup_epoch).await?;
     for (number, part) in content.chunks(RESTORE_PART).enumerate() {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;

@@ -46,6 +46,8 @@ fn complete<'a>(all: &[&str], seen: impl IntoIterator<Item = &'a str>) {
 }
 
 const EPOCH: u64 = 1_795_000_000;
+/// Whose entries they are.
+const LEADER: u64 = 7;
 
 /// A cluster's life: every command, those that are refused among them.
 #[derive(Default)]
@@ -56,7 +58,7 @@ struct Life {
 
 impl Life {
     fn tell(&mut self, command: Command) -> u64 {
-        let answer = self.state.apply(Origin { leader: 1 }, command.clone());
+        let answer = self.state.apply(Origin { leader: LEADER }, command.clone());
         let id = answer.as_ref().map_or(0, |done| done.id);
         self.told.push((command, answer));
         id
@@ -144,10 +146,10 @@ impl Life {
         self.tell(Command::Judged { basis: stale, command: Box::new(Command::Txn(Self::of(Vec::new()))) });
         let verdicts = vec![(key("backend/api/a"), true), (key("backend/api/none"), true)];
         self.tell(Command::Agree { at_ms: 2, verdicts, note: "2 of 3".into() });
-        self.tell(Command::LeaseLives { leader: 1, lives: vec![(lease, 10_000), (short, 30_000), (77, 1)] });
+        self.tell(Command::LeaseLives { leader: LEADER, lives: vec![(lease, 10_000), (short, 30_000), (77, 1)] });
         self.tell(Command::LeaseLives { leader: 2, lives: vec![(lease, 1)] });
         self.tell(Command::LeaseExpire { leader: 2, at_ms: 3, ids: vec![silent] });
-        self.tell(Command::LeaseExpire { leader: 1, at_ms: 3, ids: vec![silent] });
+        self.tell(Command::LeaseExpire { leader: LEADER, at_ms: 3, ids: vec![silent] });
         self.tell(Command::LeaseRevoke { by: by(), ids: vec![short, 78] });
     }
 
@@ -237,7 +239,7 @@ fn every_command_of_rules_1_is_read_written_and_answered_as_it_was() {
         assert_eq!(&read, command);
         assert_eq!(postcard::to_allocvec(&read).unwrap(), bytes, "{}", kept[0]);
         assert_eq!(kept[0], command_name(command));
-        let again = state.apply(Origin { leader: 1 }, read);
+        let again = state.apply(Origin { leader: LEADER }, read);
         assert_eq!((said(&again), said(answer)), (kept[2].clone(), kept[2].clone()), "{}", kept[0]);
     }
     complete(COMMANDS, life.told.iter().map(|(command, _)| command_name(command)));
@@ -288,7 +290,7 @@ impl Life {
         let mut phases = vec![Phase::Preparing];
         let mut state = State::default();
         for (command, _) in &self.told {
-            let _ = state.apply(Origin { leader: 1 }, command.clone());
+            let _ = state.apply(Origin { leader: LEADER }, command.clone());
             phases.extend(state.rollouts.values().map(|rollout| rollout.phase.clone()));
         }
         phases
@@ -299,17 +301,17 @@ impl Life {
 const SNAPSHOT_AT: u64 = 20;
 
 fn identity() -> Identity {
-    Identity { cluster: "shop".into(), node: 7 }
+    Identity { cluster: "shop".into(), node: LEADER }
 }
 
 fn log_id(index: u64) -> LogId {
-    LogId { term: if index == 0 { 0 } else { 3 }, leader: if index == 0 { 0 } else { 7 }, index }
+    LogId { term: if index == 0 { 0 } else { 3 }, leader: if index == 0 { 0 } else { LEADER }, index }
 }
 
 fn membership() -> Membership {
     let info =
         MemberInfo { name: "m1".into(), peer_address: "127.0.0.1:9701".into(), api_address: "127.0.0.1:9700".into() };
-    Membership { configs: vec![vec![7]], nodes: vec![(7, info)] }
+    Membership { configs: vec![vec![LEADER]], nodes: vec![(LEADER, info)] }
 }
 
 /// As an engine makes them: the members, an entry of the new leader's, then commands.
@@ -321,15 +323,18 @@ fn entries() -> Vec<Entry> {
 }
 
 fn vote() -> record::Vote {
-    record::Vote { term: 3, leader: 7, committed: true }
+    record::Vote { term: 3, leader: LEADER, committed: true }
 }
 
-/// Index and state, as replicas freeze them.
+/// A record of who was a member once, behind its length; index and state, as replicas freeze them.
 fn snapshot() -> (SnapshotMeta, Vec<u8>) {
     let mut state = State::default();
-    let mut bytes = SNAPSHOT_AT.to_le_bytes().to_vec();
+    let head = record::encode(0, &(BTreeSet::from([5_u64, 6]),)).unwrap();
+    let mut bytes = u32::try_from(head.len()).unwrap().to_le_bytes().to_vec();
+    bytes.extend(head);
+    bytes.extend(SNAPSHOT_AT.to_le_bytes());
     for (command, _) in Life::lived().told.into_iter().take(SNAPSHOT_AT as usize - 1) {
-        let _ = state.apply(Origin { leader: 7 }, command);
+        let _ = state.apply(Origin { leader: LEADER }, command);
     }
     bytes.extend(state.encode().unwrap());
     let meta =
@@ -410,7 +415,7 @@ async fn a_members_directory_is_opened_as_it_was_left() {
 fn messages() -> Vec<Message> {
     let state = Life::lived().state;
     let mut before = State::default();
-    before.apply(Origin { leader: 1 }, Command::Found { cluster: "shop".into(), epoch: 1, rules: 1 }).unwrap();
+    before.apply(Origin { leader: LEADER }, Command::Found { cluster: "shop".into(), epoch: 1, rules: 1 }).unwrap();
     let (last, revision) = state.history.last().unwrap();
     vec![
         Message::Snapshot(Snapshot::of(&state)),

@@ -181,6 +181,19 @@ pub(crate) enum Command {
     Backup {
         /// The file.
         file: PathBuf,
+        /// Of the member that has the newest, leader or not: what is left when a majority is lost.
+        #[arg(long)]
+        stale: bool,
+    },
+    /// When a majority of the members is lost for good: make a stopped survivor's directory the first member of a new
+    /// cluster, with what it has, in a new epoch. Refused where the members that live could still elect a leader.
+    Recover {
+        /// The survivor's configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Make a backup the topology, in a new epoch.
     Restore {
@@ -391,7 +404,7 @@ pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitC
             }
             Command::Authority(command) => member::authority(command),
             command if access.etcd.is_meant() => etcd::ask(access, command).await,
-            command => match ask(access, command).await {
+            command => match ask_or_recover(access, command).await {
                 Err(error) => match error.downcast_ref::<ApiError>() {
                     Some(ApiError::Refused(problem)) => show_problem(access, problem),
                     _ => Err(error),
@@ -400,6 +413,13 @@ pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitC
             },
         }
     })
+}
+
+async fn ask_or_recover(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Recover { config, yes } => member::recover(&config, yes).await,
+        command => ask(access, command).await,
+    }
 }
 
 impl Access {
@@ -438,7 +458,11 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
     let get = async |path: &str| api.json(Method::GET, path, None).await;
     let put = async |method: Method, path: String, body: Value| api.json(method, &path, Some(&body)).await;
     match command {
-        Command::Run { .. } | Command::Init { .. } | Command::Join { .. } | Command::Authority(_) => {
+        Command::Run { .. }
+        | Command::Init { .. }
+        | Command::Join { .. }
+        | Command::Recover { .. }
+        | Command::Authority(_) => {
             unreachable!("invariant: handled before anybody is asked")
         }
         Command::Members => printer.members(&get("/v1/members").await?)?,
@@ -533,7 +557,8 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Proxies { action: None } => printer.proxies(&get("/v1/proxies").await?)?,
         Command::Verify(verify) => return verify::verify(&api, &printer, &verify).await,
-        Command::Backup { file } => backup(&api, &file).await?,
+        Command::Backup { file, stale: false } => backup(&api, &file, "/v1/backup", "").await?,
+        Command::Backup { file, stale: true } => stale_backup(&api, &file).await?,
         Command::Restore { file, other_cluster, yes } => {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
             if !yes && !confirmed("the whole topology becomes the backup's")? {
@@ -651,15 +676,48 @@ fn confirmed(what: &str) -> anyhow::Result<bool> {
     Ok(matches!(line.trim(), "y" | "yes"))
 }
 
-async fn backup(api: &Api, file: &Path) -> anyhow::Result<()> {
+/// Of the member that has come farthest among those that answer.
+async fn stale_backup(api: &Api, file: &Path) -> anyhow::Result<()> {
+    let mut newest: Option<((u64, u64, u64), Api, Value)> = None;
+    let mut last = ApiError::NoMembers;
+    for member in api.members() {
+        let one = api.only(member);
+        match one.json(Method::GET, "/v1/status", None).await {
+            Ok(status) => {
+                let number = |value: &Value| value.as_u64().unwrap_or(0);
+                let place =
+                    (number(&status["epoch"]), number(&status["revision"]), number(&status["member"]["applied"]));
+                if newest.as_ref().is_none_or(|(known, ..)| *known < place) {
+                    newest = Some((place, one, status));
+                }
+            }
+            Err(error) => {
+                writeln!(crate::terminal::stderr(), "{member} is not asked: {error}")?;
+                last = error;
+            }
+        }
+    }
+    let Some(((epoch, revision, applied), one, status)) = newest else { return Err(last.into()) };
+    let age = match status["leader_age_ms"].as_u64() {
+        Some(ms) => format!("which last knew of a leader {ms} ms ago"),
+        None => "which has known of no leader since it started".to_owned(),
+    };
+    let what = format!(
+        ": revision {revision} of epoch {epoch}, entry {applied} of the log, of member {}, {age}",
+        show::text(&status["member"]["name"])
+    );
+    backup(&one, file, "/v1/backup?consistency=stale", &what).await
+}
+
+async fn backup(api: &Api, file: &Path, path: &str, what: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let bytes = api.call(Method::GET, "/v1/backup", "").await?;
+    let bytes = api.call(Method::GET, path, "").await?;
     let beside = file.with_extension("part");
     // Certificates' keys are in it.
     let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     out.write_all(&bytes)?;
     out.sync_all()?;
     std::fs::rename(&beside, file)?;
-    writeln!(crate::terminal::stderr(), "{} bytes written to {}", bytes.len(), file.display())?;
+    writeln!(crate::terminal::stderr(), "{} bytes written to {}{what}", bytes.len(), file.display())?;
     Ok(())
 }

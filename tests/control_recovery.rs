@@ -24,6 +24,8 @@ mod lapses;
 mod metrics;
 #[path = "control_recovery/operator.rs"]
 mod operator;
+#[path = "control_recovery/quorum.rs"]
+mod quorum;
 #[path = "control_recovery/resync.rs"]
 mod resync;
 #[path = "control_recovery/scale.rs"]

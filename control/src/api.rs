@@ -312,8 +312,18 @@ impl Api {
             Ok(()) => routes::route(self, &ask, body.to_bytes()).await,
             Err(problem) => Err(problem),
         };
+        let answer = answer.map_err(|problem| self.with_members(problem));
         self.audit(&ask, &answer);
         answer
+    }
+
+    /// An operator's next question, where none leads: who is missing?
+    fn with_members(&self, mut problem: Problem) -> Problem {
+        if problem.code == "no_leader" {
+            let seen = self.plane.who_answers();
+            problem.detail = format!("{}. Members, as {} sees them: {seen}", problem.detail, self.me.name);
+        }
+        problem
     }
 
     /// A line for each change that was asked for, whatever came of it.

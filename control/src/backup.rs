@@ -4,8 +4,8 @@
 //! ever like that. What it says is in the log for good once it is restored, so it is looked at before.
 
 use crate::state::{
-    DecodeError, Digest, EPOCH_MAX, EncodeError, LEASES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, RULES, State, TTL_MS,
-    is_name,
+    DecodeError, Digest, EPOCH_MAX, EncodeError, LEASES_MAX, NAME_BYTES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, RULES,
+    State, TTL_MS,
 };
 
 const CHECKSUM_BYTES: usize = 32;
@@ -61,6 +61,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(State, &[u8]), BackupError> {
     }
 }
 
+/// Whether a cluster may ever have been called so.
+fn is_fit(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
 /// What no sequence of commands leads to, and what sums and times would overflow by.
 fn impossible(state: &State) -> Option<&'static str> {
     let of_then = |entry: &crate::state::Entry| entry.created <= entry.modified && entry.modified <= state.revision;
@@ -71,7 +76,7 @@ fn impossible(state: &State) -> Option<&'static str> {
         bytes = bytes.saturating_add(entry.object.weight());
     }
     let checks = [
-        (is_name(&state.cluster), "its cluster has no name"),
+        (is_fit(&state.cluster), "its cluster has no name"),
         ((1..EPOCH_MAX).contains(&state.epoch), "its epoch"),
         (state.revision < EPOCH_MAX, "its revision"),
         ((1..ID_MAX).contains(&state.next_id), "the next id"),

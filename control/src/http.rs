@@ -55,6 +55,9 @@ pub enum ApiError {
         /// Why.
         reason: String,
     },
+    /// None of the members answers.
+    #[error("no member answers{0}")]
+    NoneAnswers(String),
     /// There is nobody to ask.
     #[error("no member of the control plane is named: write `control: {{ members: [ \"https://HOST:9700\" ] }}`")]
     NoMembers,
@@ -164,31 +167,37 @@ impl Api {
     /// Asks one member after the other until one answers; what it answers holds.
     ///
     /// # Errors
-    /// See [`ApiError`]: the last member's, if none can be asked.
+    /// See [`ApiError`]: what each of them said, if none can be asked.
     pub async fn call(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Bytes, ApiError> {
         let body: Bytes = body.into();
-        let mut last = ApiError::NoMembers;
+        let mut tried = Tried::default();
         for member in &self.members {
             let mut link = match self.connect(member).await {
                 Ok(link) => link,
                 Err(error) => {
-                    last = error;
+                    tried.note(member, error);
                     continue;
                 }
             };
             match self.ask(&mut link, method.clone(), path, body.clone()).await {
                 // A member that has no leader says so, and one that is none any more; another may have one.
-                Err(ApiError::Refused(problem)) if matches!(problem.code.as_str(), "no_leader" | "removed") => {
-                    last = ApiError::Refused(problem);
+                Err(error @ ApiError::Refused(_)) if matches!(error.code(), Some("no_leader" | "removed")) => {
+                    tried.note(member, error);
                 }
                 // Reading is repeated elsewhere; what may have been done is not.
                 Err(error @ (ApiError::Unreachable { .. } | ApiError::Strange { .. })) if method == Method::GET => {
-                    last = error;
+                    tried.note(member, error);
                 }
                 other => return other,
             }
         }
-        Err(last)
+        Err(tried.sum())
+    }
+
+    /// As this one, of one of its members.
+    #[must_use]
+    pub fn only(&self, member: &MemberUrl) -> Self {
+        Self { members: vec![member.clone()], ..self.clone() }
     }
 
     /// As [`Api::call`], JSON both ways.
@@ -248,6 +257,55 @@ impl Api {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed(format!("no answer within {}s", ANSWER_TIMEOUT.as_secs()))),
+        }
+    }
+}
+
+/// What each member said that was asked in vain.
+#[derive(Default)]
+struct Tried {
+    said: Vec<(String, ApiError)>,
+}
+
+impl Tried {
+    fn note(&mut self, member: &MemberUrl, error: ApiError) {
+        self.said.push((member.to_string(), error));
+    }
+
+    /// One that was reached and knows no leader says more of the cluster than one that was not.
+    fn sum(mut self) -> ApiError {
+        if self.said.len() < 2 {
+            return self.said.pop().map_or(ApiError::NoMembers, |(_, error)| error);
+        }
+        let line = |(member, error): &(String, ApiError)| match error {
+            ApiError::Unreachable { reason, .. } => format!("\n  {member}: not reached: {reason}"),
+            ApiError::Refused(problem) => format!("\n  {member}: {}", problem.detail),
+            error => format!("\n  {member}: {error}"),
+        };
+        let lines: String = self.said.iter().map(line).collect();
+        let refused = self.said.into_iter().find_map(|(_, error)| match error {
+            ApiError::Refused(problem) => Some(problem),
+            _ => None,
+        });
+        match refused {
+            Some(problem) => {
+                let detail = format!(
+                    "no member leads with a quorum: nothing was changed; ask again in a moment. Asked were:{lines}"
+                );
+                ApiError::Refused(Problem { detail, ..problem })
+            }
+            None => ApiError::NoneAnswers(format!(":{lines}")),
+        }
+    }
+}
+
+impl ApiError {
+    /// The stable name, of a refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(problem) => Some(&problem.code),
+            _ => None,
         }
     }
 }

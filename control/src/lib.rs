@@ -17,6 +17,7 @@ pub mod latency;
 pub mod member;
 mod places;
 pub mod plane;
+pub mod recover;
 pub mod replica;
 #[cfg(test)]
 mod simulation;

@@ -1,7 +1,7 @@
 //! A member as a process has it: its directory, its place in a cluster, its listeners.
 
 use crate::api;
-use crate::consensus::{MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
+use crate::consensus::{Identity, MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
 use crate::discovery;
 use crate::http::{Api as Client, ApiError};
 use crate::plane::{Guards, Plane, PlaneError, unix_ms};
@@ -35,6 +35,8 @@ const JOIN_RETRY: Duration = Duration::from_millis(500);
 const BACKLOG: u32 = 4096;
 /// How long a cluster that is joined may take to have a name.
 const NAME_WAIT: Duration = Duration::from_secs(5);
+/// Where a recovery writes the new disk.
+const FRESH: &str = "recovering";
 /// What is to be done when the member first runs.
 const PLAN_FILE: &str = "member.json";
 
@@ -69,6 +71,12 @@ pub enum Origin {
     First,
     /// It has been taken in. Removed, it does not come back by itself.
     Joined,
+    /// Its disk is being made from that of a member of a cluster that has lost its majority: the new files are to be moved
+    /// into the old ones' place.
+    Recovered {
+        /// Directory, in the member's, that keeps the old ones.
+        before: String,
+    },
     /// Members that are there take it in.
     Join {
         /// API addresses.
@@ -174,6 +182,19 @@ impl Plan {
         Self { cluster, node: random(), origin }.write(directory)
     }
 
+    /// From here on, the directory is the new member's: what is left to do is done when it starts, at the latest.
+    pub(crate) fn recovered(directory: &Path, old: &Self, new: Identity, now_ms: u64) -> Result<Self, RunError> {
+        let before = format!("before-recover-{now_ms}");
+        let kept = directory.join(&before);
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&kept)
+            .map_err(|source| RunError::File { path: kept.clone(), source })?;
+        old.clone().write(&kept)?;
+        Self { cluster: new.cluster, node: new.node, origin: Origin::Recovered { before } }.write(directory)
+    }
+
     /// What a directory holds.
     ///
     /// # Errors
@@ -214,8 +235,31 @@ impl Plan {
     }
 }
 
+/// An empty directory, in a member's, for the disk that is to take the place of its own.
+pub(crate) fn fresh_directory(directory: &Path) -> Result<PathBuf, RunError> {
+    let path = directory.join(FRESH);
+    match std::fs::remove_dir_all(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RunError::File { path, source }),
+        _ => Ok(path),
+    }
+}
+
+/// Finishes a recovery that has come to its point of no return; anything else is left as it is.
+pub(crate) fn finish_recovery(directory: &Path, plan: Plan) -> Result<Plan, RunError> {
+    let Origin::Recovered { before } = &plan.origin else { return Ok(plan) };
+    let _alone = crate::store::hold(directory).map_err(StartError::from)?;
+    let (fresh, kept) = (directory.join(FRESH), directory.join(before));
+    let failed = |source| RunError::File { path: fresh.clone(), source };
+    crate::recover::swap(directory, &fresh, &kept).map_err(failed)?;
+    let plan = Plan { origin: Origin::Joined, ..plan }.write(directory)?;
+    match std::fs::remove_dir_all(&fresh) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(failed(source)),
+        _ => Ok(plan),
+    }
+}
+
 /// Enough for ids that never meet.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     // The standard library draws the keys of its hash maps from the system's randomness.
     std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()) >> 1 | 1
 }
@@ -227,7 +271,7 @@ impl Member {
     /// See [`RunError`].
     pub async fn start(settings: &Settings, embedded: bool) -> Result<Self, RunError> {
         let plan = match Plan::read(&settings.directory)? {
-            Some(plan) => plan,
+            Some(plan) => finish_recovery(&settings.directory, plan)?,
             None if embedded => Plan::first(&settings.directory, None)?,
             None => return Err(RunError::Nobody(settings.directory.clone())),
         };
@@ -296,6 +340,10 @@ impl Member {
         clients.set_nonblocking(true).map_err(failed)?;
         let clients = tokio::net::TcpListener::from_std(clients).map_err(failed)?;
         tasks.push(tokio::spawn(api.serve(clients, api_tls)));
+        tasks.push(tokio::spawn({
+            let plane = Arc::clone(&plane);
+            async move { plane.call_rolls().await }
+        }));
         tasks.push(tokio::spawn(name_cluster(Arc::clone(&plane), plan.cluster.clone())));
         if let Origin::Join { members, token_file, ca, voter, replace } = plan.origin {
             let client = Client::new(&client_settings(&members, token_file, ca))?;
@@ -381,7 +429,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Of the listener for members and of calls to them, with a task that follows the files.
-fn peer_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<PeerTls, TlsError> {
+pub(crate) fn peer_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<PeerTls, TlsError> {
     let files = files.clone();
     let followed = followed(&files);
     let read = move || {

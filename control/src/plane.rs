@@ -2,8 +2,11 @@
 //! keeps the heartbeats.
 
 mod ask;
+mod roll;
 
 use self::ask::{Ask, Told, Writing};
+pub(crate) use self::roll::why_silent;
+pub use self::roll::{Health, MemberView, question, read_answer};
 use crate::consensus::{MemberError, MemberInfo, Node, ProposeError, Proposed, Read, Role, Status};
 use crate::hub::Hub;
 pub use crate::judge::Guards;
@@ -84,6 +87,7 @@ pub struct Plane {
     judge: Arc<Judge>,
     /// After how long a proxy that is not heard of is forgotten.
     forget: Duration,
+    roll: roll::Roll,
     /// Places for judgements that take long, away from whoever serves; `None`: they are judged where they are asked for.
     judgements: Option<Semaphore>,
 }
@@ -184,6 +188,7 @@ impl Plane {
             wall: unix_ms,
             judge: Arc::new(judge::judge),
             forget: PROXY_FORGET,
+            roll: roll::Roll::default(),
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
         }
     }
@@ -516,6 +521,8 @@ impl Plane {
 
     async fn answer_here(&self, ask: &Ask) -> Told {
         match ask {
+            // What is appended without a quorum may come about much later: it is not begun.
+            Ask::Propose(_) | Ask::Member(_) if self.node.status().role != Role::Leader => Told::NotLeader,
             Ask::Propose(command) => match self.put(command.clone()).await {
                 Ok(proposed) => {
                     // Somebody may wait for what follows from it.
@@ -548,6 +555,7 @@ impl Plane {
             }
             Ask::Rules => Told::Rules(RULES),
             Ask::Removed(node) => Told::Removed(self.node.has_removed(*node)),
+            Ask::Status => Told::Status(self.view()),
             Ask::Member(change) => match self.member(change).await {
                 Ok(()) => Told::Done,
                 Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
@@ -705,7 +713,13 @@ impl Plane {
             over = self.note_rollouts(&self.state(), over);
             if std::mem::replace(&mut led, leads) && !leads {
                 self.lapses.fetch_add(1, Relaxed);
-                tracing::warn!(term = now.term, "this member leads no more, or has no quorum");
+                let members = self.who_answers();
+                tracing::warn!(
+                    term = now.term,
+                    role = now.role.name(),
+                    members,
+                    "this member leads no more, or has no quorum"
+                );
             }
             let follows = leads || (now.leader.is_some() && matches!(now.role, Role::Follower | Role::Learner));
             if follows {

@@ -103,6 +103,13 @@ impl Replica {
     }
 }
 
+/// A snapshot's bytes: a state, and the index of the last entry in it.
+pub(crate) fn content_of(state: &State, index: u64) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = index.to_le_bytes().to_vec();
+    bytes.extend(state.encode()?);
+    Ok(bytes)
+}
+
 fn unwritten(error: EncodeError) -> Halt {
     Halt { reason: error.to_string() }
 }
@@ -131,11 +138,7 @@ impl Machine for Replica {
 
     fn freeze(&self) -> Frozen {
         let (state, index) = (self.state.clone(), self.index);
-        Box::new(move || {
-            let mut bytes = index.to_le_bytes().to_vec();
-            bytes.extend(state.encode().map_err(unwritten)?);
-            Ok(bytes)
-        })
+        Box::new(move || content_of(&state, index).map_err(unwritten))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {

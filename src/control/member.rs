@@ -4,8 +4,9 @@ use super::{Access, IssueTo};
 use anyhow::{Context, bail};
 use ringway_config::model::Member as Settings;
 use ringway_control::authority::{self, Authority, Issues};
-use ringway_control::http::Api;
+use ringway_control::http::{Api, ApiError};
 use ringway_control::member::{Member, Origin, Plan, client_settings};
+use ringway_control::recover::{RecoverError, Recovery};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,28 @@ pub(super) async fn join(
         "{directory} is member {} of cluster {}: it joins when it runs (`ringway control run`)",
         plan.node,
         plan.cluster
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A survivor's disk becomes a new cluster.
+pub(super) async fn recover(file: &Path, yes: bool) -> anyhow::Result<ExitCode> {
+    let settings = member_settings(file)?;
+    let refused = |error: RecoverError| ApiError::Refused(error.problem());
+    let recovery = Recovery::look(&settings).await.map_err(refused)?;
+    write!(crate::terminal::stderr(), "{}", recovery.summary())?;
+    if !yes && !super::confirmed("this cannot be undone")? {
+        return Ok(ExitCode::from(1));
+    }
+    let (plan, state) = recovery.go(&settings).await.map_err(refused)?;
+    writeln!(
+        crate::terminal::stdout(),
+        "{} is member {} of a new cluster of {}, at revision {} of epoch {}: run it, and let new members join it",
+        settings.directory.display(),
+        plan.node,
+        state.cluster,
+        state.revision,
+        state.epoch
     )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -174,7 +174,7 @@ impl Cluster {
     pub fn wipe(&mut self, name: &str) {
         for index in 0..self.members.len() {
             self.kill(index);
-            std::fs::remove_dir_all(self.path(&format!("member-{}", index + 1))).unwrap();
+            std::fs::remove_dir_all(self.home(index)).unwrap();
         }
         for index in 0..self.members.len() {
             let config = self.members[index].config.to_str().unwrap().to_owned();
@@ -185,6 +185,16 @@ impl Cluster {
             assert!(out.status.success(), "{out:?}");
             self.bring_back(index);
         }
+    }
+
+    /// A member's file.
+    pub fn config(&self, index: usize) -> String {
+        self.members[index].config.to_str().unwrap().to_owned()
+    }
+
+    /// Where a member keeps what it has.
+    pub fn home(&self, index: usize) -> String {
+        self.path(&format!("member-{}", index + 1))
     }
 
     /// kill -9.
@@ -200,9 +210,14 @@ impl Cluster {
 
     /// Starts a member again.
     pub fn bring_back(&mut self, index: usize) {
+        self.begin(index);
+        self.ready(index);
+    }
+
+    /// Starts a member again, which may never come to be ready.
+    pub fn begin(&mut self, index: usize) {
         let child = self.spawn(&self.members[index].config, index);
         self.members[index].child = child;
-        self.ready(index);
     }
 
     fn log_path(&self, index: usize) -> PathBuf {

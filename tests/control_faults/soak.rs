@@ -10,7 +10,7 @@ use crate::common::{Backend, get, output, wait_for};
 use crate::proxy::{Proxy, Traffic, publish};
 use crate::random::Random;
 use crate::workload::KEYS;
-use ringway_control::view::View;
+use ringway_control::view::{View, ViewError};
 use ringway_control::wire::Message;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -98,13 +98,17 @@ impl Crowd {
             _ => None,
         };
         let before = view.as_ref().map(|view| (view.epoch, view.revision));
+        let sign_of_life = matches!(message, Message::Ping(_));
         let taken = match (view.as_mut(), message) {
             (Some(view), message) => view.handle(message).map(drop),
             (None, Message::Snapshot(snapshot)) => View::from_snapshot(snapshot, None).map(|first| *view = Some(first)),
             (None, _) => Ok(()),
         };
-        if let Err(error) = taken {
-            self.violation(format!("what {api} sends does not follow: {error}"));
+        match taken {
+            Ok(()) => {}
+            // A member that has come back, and has not heard of a leader yet, says where it is: behind. It shows nothing of it.
+            Err(ViewError::Older { .. }) if sign_of_life => {}
+            Err(error) => self.violation(format!("what {api} sends does not follow: {error}")),
         }
         let Some(view) = view else { return };
         if before.is_some_and(|before| before > (view.epoch, view.revision)) {

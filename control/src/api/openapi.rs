@@ -89,7 +89,12 @@ const PATHS: &[(&str, &str, &str, &str)] = &[
     ),
     ("get", "/v1/rollouts/{id}", "read", "One rollout"),
     ("post", "/v1/rollouts/{id}/abort", "operate", "`{reason}`: it holds for nobody"),
-    ("get", "/v1/members", "read", "Members of the control plane"),
+    (
+        "get",
+        "/v1/members",
+        "read",
+        "Members of the control plane as the one that answers sees them: each with `reachable`, `last_heard_ms`, `role`, `term`, `lag` (null: not known, as of one that does not answer), `version`, `why` it does not answer; `leader` (null: none with a quorum) and `quorum` `{voters, reachable, needed}`",
+    ),
     (
         "post",
         "/v1/members",

@@ -5,9 +5,9 @@ use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
 use super::{Api, Ask, Body, bounded, cut, duration_ms, full, json, owner, problem};
-use crate::consensus::{MemberStatus, Role as MemberRole};
+use crate::consensus::{MemberStatus, Status};
 use crate::http::Problem;
-use crate::plane::{MemberChange, unix_ms};
+use crate::plane::{Health, MemberChange, unix_ms};
 use crate::state::{Command, Object, Role, State};
 use crate::wire::{Heartbeat, RevisionView, Snapshot};
 use bytes::Bytes;
@@ -123,7 +123,7 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
         ("POST", ["v1", "rollouts"]) => objects::roll_out(api, ask, &body).await,
         ("GET", ["v1", "rollouts", id]) => rollout(api, ask, id).await,
         ("POST", ["v1", "rollouts", id, "abort"]) => abort(api, ask, id, &body).await,
-        ("GET", ["v1", "members"]) => members(api, ask),
+        ("GET", ["v1", "members"]) => members(api, ask).await,
         ("POST", ["v1", "members"]) => join(api, ask, &body).await,
         ("POST", ["v1", "members", id, "promote"]) => change_member(api, ask, MemberChange::Promote(number(id)?)).await,
         ("DELETE", ["v1", "members", id]) => change_member(api, ask, MemberChange::Remove(number(id)?)).await,
@@ -166,12 +166,12 @@ fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             "cluster": state.cluster, "identity": api.identity,
             "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
             "member": {
-                "node": status.id, "name": api.me.name, "role": member_role(status.role), "term": status.term,
+                "node": status.id, "name": api.me.name, "role": status.role.name(), "term": status.term,
                 "last_log": status.last_log, "committed": status.committed, "applied": status.applied,
                 "snapshot": status.snapshot,
                 "quorum_age_ms": status.quorum_age.map(|age| age.as_millis() as u64),
             },
-            "leader": status.leader.as_ref().map(|(node, info)| value!({
+            "leader": status.acknowledged_leader().map(|(node, info)| value!({
                 "node": node, "name": info.name, "api_address": info.api_address,
             })),
             "leader_age_ms": api.plane.leader_age().map(|age| age.as_millis() as u64),
@@ -181,17 +181,6 @@ fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             "rollout": state.rollout().map(rollout_json),
         })),
     ))
-}
-
-fn member_role(role: MemberRole) -> &'static str {
-    match role {
-        MemberRole::Leader => "leader",
-        MemberRole::LeaderWithoutQuorum => "leader_without_quorum",
-        MemberRole::Candidate => "candidate",
-        MemberRole::Follower => "follower",
-        MemberRole::Learner => "learner",
-        MemberRole::Stopped => "stopped",
-    }
 }
 
 /// `GET /v1/topology[?after=EPOCH.REVISION&wait=30s]`: the whole, as soon as it is later than `after`.
@@ -480,24 +469,56 @@ async fn abort(api: &Api, ask: &Ask<'_>, id: &str, body: &[u8]) -> Result<Respon
     done(api, Command::RolloutAbort { id: number(id)?, reason }).await
 }
 
-fn member_json(member: &MemberStatus, leader: Option<u64>, voter: bool) -> Value {
-    value!({
+/// One member, as the one that answers sees it: what a member that does not answer lacks is known to nobody.
+fn member_json(member: &MemberStatus, status: &Status, health: Option<&Health>, voter: bool) -> Value {
+    let leader = status.acknowledged_leader().is_some_and(|(node, _)| *node == member.node);
+    let mut shown = value!({
         "node": member.node, "name": member.info.name, "peer_address": member.info.peer_address,
-        "api_address": member.info.api_address, "voter": voter, "leader": leader == Some(member.node), "lag": member.lag,
-    })
+        "api_address": member.info.api_address, "voter": voter, "leader": leader,
+    });
+    let own = status.last_log.unwrap_or(0);
+    let told = match health {
+        None => value!({
+            "reachable": true, "last_heard_ms": 0, "role": status.role.name(), "term": status.term, "lag": 0,
+            "version": env!("CARGO_PKG_VERSION"), "why": null,
+        }),
+        Some(health) => {
+            let view = health.view.as_ref();
+            let answers = health.answers();
+            // Only the leader knows what a follower has on its disk; from others it is what the member says of itself.
+            let lag = member.lag.or(view.map(|view| own.saturating_sub(view.last_log))).filter(|_| answers);
+            value!({
+                "reachable": answers, "last_heard_ms": health.heard_age().map(|age| age.as_millis() as u64),
+                "role": view.filter(|_| answers).map(|view| &view.role), "term": view.map(|view| view.term), "lag": lag,
+                "version": view.map(|view| &view.version), "why": health.silent,
+            })
+        }
+    };
+    if let (Some(shown), Value::Object(told)) = (shown.as_object_mut(), told) {
+        shown.extend(told);
+    }
+    shown
 }
 
-fn members(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+async fn members(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
+    // Who led may have gone while the others were asked.
+    let roll = api.plane.call_roll().await;
     let status = api.plane.status();
-    let leader = status.leader.as_ref().map(|(node, _)| *node);
-    let voters = status.voters.iter().map(|member| member_json(member, leader, true));
-    let learners = status.learners.iter().map(|member| member_json(member, leader, false));
+    let unasked = Health::default();
+    let health = |node: u64| (node != status.id).then(|| roll.get(&node).unwrap_or(&unasked));
+    let voters = status.voters.iter().map(|member| member_json(member, &status, health(member.node), true));
+    let learners = status.learners.iter().map(|member| member_json(member, &status, health(member.node), false));
     let list: Vec<Value> = voters.chain(learners).collect();
+    let (answering, all) = api.plane.voters_that_answer(&status, &roll);
     let cluster = api.plane.state().cluster.clone();
     Ok(placed(
         api,
-        json(&value!({ "cluster": cluster, "term": status.term, "answered_by": status.id, "members": list })),
+        json(&value!({
+            "cluster": cluster, "term": status.term, "answered_by": status.id, "members": list,
+            "leader": status.acknowledged_leader().map(|(node, info)| value!({ "node": node, "name": info.name })),
+            "quorum": { "voters": all, "reachable": answering, "needed": all / 2 + 1 },
+        })),
     ))
 }
 

@@ -4,7 +4,7 @@
 //! fields may be added, each with a default. The two cannot be confused: a frozen question begins with its number, JSON
 //! with a bracket or a quotation mark.
 
-use super::{FleetView, MemberChange};
+use super::{FleetView, MemberChange, MemberView};
 use crate::state::{EncodeError, Key, Vote, to_bytes};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub(super) enum Ask {
     Rules,
     /// Of any member: whether the one with this id was removed.
     Removed(u64),
+    /// Of any member: how it is.
+    Status,
 }
 
 /// What is said to it.
@@ -59,6 +61,8 @@ pub(super) enum Told {
     Rules(u32),
     /// Whether it was.
     Removed(bool),
+    /// How the member is.
+    Status(MemberView),
 }
 
 /// How a question was written, and its answer is.
@@ -80,7 +84,8 @@ impl Ask {
             | Self::Fleet
             | Self::SignOff(..)
             | Self::Rules
-            | Self::Removed(_) => true,
+            | Self::Removed(_)
+            | Self::Status => true,
             Self::Propose(_) | Self::Member(_) => false,
         }
     }
@@ -97,7 +102,7 @@ impl Ask {
                 Frozen::Heartbeat(name.clone(), Box::new(FrozenHeartbeat::from((**heartbeat).clone())))
             }
             Self::Fleet if rules == 0 => Frozen::Fleet,
-            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules | Self::Removed(_) => {
+            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules | Self::Removed(_) | Self::Status => {
                 return json(self);
             }
         };
@@ -133,7 +138,7 @@ impl Told {
             Self::Fleet(fleet) => FrozenTold::Fleet(fleet.into()),
             Self::Done => FrozenTold::Done,
             Self::NotLeader => FrozenTold::NotLeader,
-            Self::Unknown | Self::Rules(_) | Self::Removed(_) => FrozenTold::Unknown,
+            Self::Unknown | Self::Rules(_) | Self::Removed(_) | Self::Status(_) => FrozenTold::Unknown,
             Self::Member(why) => FrozenTold::Member(why),
         };
         to_bytes(&frozen)
@@ -322,6 +327,7 @@ mod tests {
             Ask::SignOff("p".into(), Some(u64::MAX)),
             Ask::Rules,
             Ask::Removed(u64::MAX),
+            Ask::Status,
         ];
         for rules in [0, 1] {
             for ask in &asks {
@@ -359,8 +365,8 @@ mod tests {
             }
         };
     }
-    names! { ASKS, ask_name of Ask: Propose Barrier KeepAlive Heartbeat Fleet Member SignOff Rules Removed }
-    names! { TOLDS, told_name of Told: Proposed Barrier Missing Fleet Done NotLeader Unknown Member Rules Removed }
+    names! { ASKS, ask_name of Ask: Propose Barrier KeepAlive Heartbeat Fleet Member SignOff Rules Removed Status }
+    names! { TOLDS, told_name of Told: Proposed Barrier Missing Fleet Done NotLeader Unknown Member Rules Removed Status }
     names! { CHANGES, change_name of MemberChange: Join Promote Remove Transfer }
 
     fn changes() -> Vec<MemberChange> {
@@ -386,6 +392,7 @@ mod tests {
             Ask::SignOff("p".into(), None),
             Ask::Rules,
             Ask::Removed(5),
+            Ask::Status,
         ];
         asks.extend(changes().into_iter().map(Ask::Member));
         asks
@@ -403,6 +410,7 @@ mod tests {
             Told::Member("no".into()),
             Told::Rules(1),
             Told::Removed(true),
+            Told::Status(MemberView { role: "leader".into(), term: 3, leader: Some(7), ..MemberView::default() }),
         ]
     }
 

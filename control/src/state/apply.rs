@@ -637,13 +637,17 @@ impl State {
         if to <= seen.0.max(self.epoch) || to > EPOCH_MAX {
             return Err(Refusal::new("bad_epoch", format!("{to} is no epoch to follow {}", seen.0.max(self.epoch))));
         }
-        self.epoch = to;
+        self.enter_epoch(to);
+        Ok(self.done(0, 0))
+    }
+
+    fn enter_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
         if let Some(rollout) = self.rollout().cloned() {
             // What proxies have said of it, they have said of another epoch.
             let phase = Phase::Aborted("the cluster's epoch was raised: start it again".into());
             self.rollouts.insert_mut(rollout.id, Rollout { phase, ..rollout });
         }
-        Ok(self.done(0, 0))
     }
 
     /// Whether a backup of a cluster of this name may be restored here.
@@ -735,6 +739,24 @@ impl State {
         // Even if nothing differs: it is a new epoch.
         let done = self.record(By { note, ..by }, changes);
         Ok(done)
+    }
+
+    /// The first state of a cluster that is made of one member's disk: what it has, in an epoch above any before, and not below
+    /// `epoch`. Leases and locks stay: their holders live, and others shall not take what they hold. Not a command: it
+    /// happens where no log is.
+    ///
+    /// # Errors
+    /// No epoch is left.
+    pub(crate) fn found_anew(&mut self, epoch: u64) -> Result<(), Refusal> {
+        if self.epoch.max(epoch) >= EPOCH_MAX {
+            return Err(Refusal::new("bad_epoch", format!("no epoch is left after {}", self.epoch)));
+        }
+        self.enter_epoch(self.epoch.saturating_add(1).max(epoch));
+        // Ids that were given out and lost with the others' disks are known to their holders: none comes twice.
+        self.next_id = self.next_id.saturating_add(RESTORE_ID_GAP);
+        // Who sent them has to begin anew.
+        self.restore.clear();
+        Ok(())
     }
 
     fn agree(&mut self, at_ms: u64, verdicts: Vec<(Key, bool)>, note: String) -> Answer {

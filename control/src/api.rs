@@ -58,6 +58,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest body but a backup: a transaction must fit an entry of the log.
 const BODY_BYTES_MAX: usize = crate::consensus::COMMAND_BYTES_MAX;
+/// Longest text of an answer that refuses.
+const DETAIL_BYTES_MAX: usize = 8 * 1024;
 /// What is read of a request that is refused for who sends it.
 const REFUSED_BYTES_MAX: usize = 64 * 1024;
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
@@ -404,7 +406,7 @@ impl From<Refusal> for Problem {
             "not_found" | "unknown_revision" => 404,
             "stale" => 412,
             "locked" | "wrong_token" | "rollout_active" | "rollout_over" | "wrong_stage" | "initialized"
-            | "guard_empty" | "guard_loss" | "deposed" | "restore_order" => 409,
+            | "guard_empty" | "guard_loss" | "deposed" | "restore_order" | "other_cluster" => 409,
             "too_large" | "too_many" => 413,
             "stopped" | "busy" => 503,
             "internal" => 500,
@@ -414,9 +416,20 @@ impl From<Refusal> for Problem {
     }
 }
 
+/// Of a text, what fits into so many bytes.
+fn cut(text: &mut String, bytes_max: usize) {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    text.truncate(end.unwrap_or(0));
+}
+
 fn problem_answer(problem: &Problem) -> Response<Body> {
+    // What is wrong is often told with what was sent, and that may be long.
+    let mut problem = problem.clone();
+    for text in problem.findings.iter_mut().chain([&mut problem.detail]) {
+        cut(text, DETAIL_BYTES_MAX);
+    }
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let text = serde_json::to_string(problem).expect("invariant: a problem is texts and a number under names");
+    let text = serde_json::to_string(&problem).expect("invariant: a problem is texts and a number under names");
     let mut response = full(status, "application/problem+json", text);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));

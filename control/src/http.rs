@@ -1,5 +1,6 @@
 //! A client of the API: any member will do.
 
+use crate::Code;
 use crate::tls::{self, TlsError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -79,13 +80,27 @@ pub enum ApiError {
 pub struct Problem {
     /// The answer's status.
     pub status: u16,
-    /// Stable machine-readable name.
+    /// See [`Code`]; a later version may have others.
     pub code: String,
     /// What is wrong, and what to do.
     pub detail: String,
     /// The findings, where a configuration is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+}
+
+impl Problem {
+    /// For a refusal.
+    #[must_use]
+    pub fn new(status: u16, code: Code, detail: impl Into<String>) -> Self {
+        Self { status, code: code.name().to_owned(), detail: detail.into(), findings: Vec::new() }
+    }
+
+    /// Whether this is why.
+    #[must_use]
+    pub fn is(&self, code: Code) -> bool {
+        self.code == code.name()
+    }
 }
 
 impl std::fmt::Display for Problem {
@@ -181,7 +196,7 @@ impl Api {
             };
             match self.ask(&mut link, method.clone(), path, body.clone()).await {
                 // A member that has no leader says so, and one that is none any more; another may have one.
-                Err(error @ ApiError::Refused(_)) if matches!(error.code(), Some("no_leader" | "removed")) => {
+                Err(error @ ApiError::Refused(_)) if error.is(Code::NoLeader) || error.is(Code::Removed) => {
                     tried.note(member, error);
                 }
                 // Reading is repeated elsewhere; what may have been done is not.
@@ -300,24 +315,17 @@ impl Tried {
 }
 
 impl ApiError {
-    /// The stable name, of a refusal.
+    /// Whether it is refused, and this is why.
     #[must_use]
-    pub fn code(&self) -> Option<&str> {
-        match self {
-            Self::Refused(problem) => Some(&problem.code),
-            _ => None,
-        }
+    pub fn is(&self, code: Code) -> bool {
+        matches!(self, Self::Refused(problem) if problem.is(code))
     }
 }
 
 /// What a refusal says; of somebody who does not speak as members do, the status.
 pub(crate) fn problem(status: StatusCode, body: &[u8]) -> Problem {
-    serde_json::from_slice(body).unwrap_or_else(|_| Problem {
-        status: status.as_u16(),
-        code: "http".into(),
-        detail: format!("the answer is {status}"),
-        findings: Vec::new(),
-    })
+    serde_json::from_slice(body)
+        .unwrap_or_else(|_| Problem::new(status.as_u16(), Code::Http, format!("the answer is {status}")))
 }
 
 fn bearer(path: &std::path::Path) -> Result<header::HeaderValue, ApiError> {

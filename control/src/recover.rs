@@ -5,6 +5,7 @@
 //! all of them are asked, and where those that live could still elect a leader, nothing is done. Where no disk is left, a
 //! backup stands for it: [`begin`].
 
+use crate::Code;
 use crate::backup::{self, BackupError};
 use crate::consensus::{Beginning, Identity, MemberInfo, PeerTls, StartError, Survivor};
 use crate::http::Problem;
@@ -128,20 +129,20 @@ impl RecoverError {
     #[must_use]
     pub fn problem(&self) -> Problem {
         let code = match self {
-            Self::QuorumAlive(_) => "quorum_alive",
-            Self::Damaged(_) => "damaged",
-            Self::Removed => "removed",
-            Self::Empty | Self::Run(RunError::Nobody(_)) => "no_member",
+            Self::QuorumAlive(_) => Code::QuorumAlive,
+            Self::Damaged(_) => Code::Damaged,
+            Self::Removed => Code::Removed,
+            Self::Empty | Self::Run(RunError::Nobody(_)) => Code::NoMember,
             Self::Start(StartError::Store(StoreError::Locked { .. })) | Self::Store(StoreError::Locked { .. }) => {
-                "running"
+                Code::Running
             }
-            Self::Run(_) | Self::Start(_) | Self::Store(_) | Self::Encode(_) | Self::State(_) => "recover",
+            Self::Run(_) | Self::Start(_) | Self::Store(_) | Self::Encode(_) | Self::State(_) => Code::Recover,
         };
         let detail = match code {
-            "running" => format!("{self}: stop the member first"),
+            Code::Running => format!("{self}: stop the member first"),
             _ => self.to_string(),
         };
-        Problem { status: 409, code: code.to_owned(), detail, findings: Vec::new() }
+        Problem::new(409, code, detail)
     }
 }
 

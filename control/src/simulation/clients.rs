@@ -13,10 +13,11 @@ use super::disk::Random;
 use super::linear::{self, Call, Operation};
 use super::member::Life;
 use super::scheduler::Scheduler;
-use super::world::World;
+use super::world::{World, is_of};
 use crate::consensus::{Read, Role};
 use crate::plane::PlaneError;
 use crate::state::{Backend, By, Command, Condition, Key, Object, Op, State, Txn};
+use crate::view::View;
 
 /// The registers.
 pub(super) const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -49,6 +50,8 @@ pub(super) struct Record {
     told: Arc<Mutex<Told>>,
     next_value: Arc<AtomicU64>,
     pub(super) stop: Arc<AtomicBool>,
+    /// What each who watches knows now.
+    views: Arc<Mutex<BTreeMap<String, Option<View>>>>,
 }
 
 fn key(index: usize) -> Key {
@@ -102,6 +105,7 @@ impl Record {
             told: Arc::default(),
             next_value: Arc::new(AtomicU64::new(1)),
             stop: Arc::default(),
+            views: Arc::default(),
         }
     }
 
@@ -109,7 +113,7 @@ impl Record {
         self.told.lock().unwrap()
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.stop.load(Relaxed)
     }
 
@@ -118,6 +122,32 @@ impl Record {
         let members = self.members.lock().unwrap();
         let at = random.below(members.len().max(1) as u64) as usize;
         members.values().nth(at).cloned()
+    }
+
+    /// Any process that serves, as its API has it: one that was removed says so, and no more.
+    pub(super) fn serving(&self, random: &mut Random) -> Option<Life> {
+        let life = self.any(random)?;
+        if life.plane.is_removed() {
+            self.world.count("answers that a member was removed");
+            return None;
+        }
+        Some(life)
+    }
+
+    /// What somebody who watches knows now.
+    pub(super) fn saw(&self, name: &str, view: Option<View>) {
+        self.views.lock().unwrap().insert(name.to_owned(), view);
+    }
+
+    /// Those who watch know what a member has.
+    pub(super) fn check_views(&self, state: &State) {
+        for (name, view) in self.views.lock().unwrap().iter() {
+            if !view.as_ref().is_some_and(|view| is_of(view, state)) {
+                let at = view.as_ref().map(|view| (view.epoch, view.revision, view.digest));
+                let members = (state.epoch, state.revision, state.digest);
+                self.world.violation(format_args!("{name} ends at {at:?}, the members at {members:?}"));
+            }
+        }
     }
 
     /// Has a member do something; `None`: it died over it, or it took too long.
@@ -217,7 +247,7 @@ impl Record {
             let index = random.below(KEYS.len() as u64) as usize;
             // Some are impatient: what they give up on may come about all the same.
             let patience = Duration::from_millis([PATIENCE_MS, PATIENCE_MS, 300][random.below(3) as usize]);
-            let Some(life) = self.any(&mut random) else { continue };
+            let Some(life) = self.serving(&mut random) else { continue };
             let now = match (random.below(10), known.get(&index).copied()) {
                 (0, _) => self.write(&life, index, None, patience).await,
                 (1..=5, Some(expected)) => self.write(&life, index, Some(expected), patience).await,
@@ -239,7 +269,7 @@ impl Record {
         let mut lease: Option<(u64, Instant)> = None;
         while !self.stopped() {
             sleep(Duration::from_millis(100 + random.below(200))).await;
-            let Some(life) = self.any(&mut random) else { continue };
+            let Some(life) = self.serving(&mut random) else { continue };
             let plane = Arc::clone(&life.plane);
             let begun = Instant::now();
             let patience = Duration::from_secs(1);

@@ -25,6 +25,42 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A restarted process is up again after this, at most.
 const DOWN_MS: u64 = 3_000;
 
+/// What may happen to the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Crashes,
+    Halves,
+    OneWay,
+    SlowDisk,
+    FullDisk,
+    Pause,
+    Replace,
+    Transfer,
+    CutOff,
+    LeftBehind,
+    PowerCut,
+    ForgetfulVoter,
+    Nothing,
+}
+
+/// As often as they stand here.
+const STEPS: &[Step] = &[
+    Step::Crashes,
+    Step::Crashes,
+    Step::Halves,
+    Step::OneWay,
+    Step::SlowDisk,
+    Step::FullDisk,
+    Step::Pause,
+    Step::Replace,
+    Step::Transfer,
+    Step::CutOff,
+    Step::LeftBehind,
+    Step::PowerCut,
+    Step::ForgetfulVoter,
+    Step::Nothing,
+];
+
 /// The members, and whoever does things to them.
 pub(super) struct Cluster {
     pub(super) world: World,
@@ -218,30 +254,37 @@ impl Cluster {
         }
     }
 
-    /// Does everything that the seed says.
-    pub(super) async fn suffer(&mut self) {
-        let steps = 5 + self.random.below(8);
-        for _ in 0..steps {
+    /// Does everything that the seed says; `only`: these steps, in this order.
+    pub(super) async fn suffer(&mut self, only: &[Step]) {
+        let steps: Vec<Step> = match only.is_empty() {
+            true => {
+                let count = 5 + self.random.below(8);
+                (0..count).map(|_| STEPS[self.random.below(STEPS.len() as u64) as usize]).collect()
+            }
+            false => only.to_vec(),
+        };
+        for step in steps {
             if !self.world.is_good() {
                 return;
             }
             let weather = self.weather();
             self.ground.net.set_weather(weather);
             let length = ms(200 + self.random.below(2_500));
-            match self.random.below(14) {
-                0 | 1 => self.crashes(length).await,
-                2 => self.halves(length).await,
-                3 => self.one_way(length).await,
-                4 => self.slow_disk(length).await,
-                5 => self.full_disk(length).await,
-                6 => self.pause(length).await,
-                7 => self.replace().await,
-                8 => self.transfer(length).await,
-                9 => self.cut_off(length).await,
-                10 => self.left_behind().await,
-                11 => self.power_cut_in_a_write(length).await,
-                12 => self.forgetful_voter(length).await,
-                _ => self.pass(length).await,
+            self.world.note(format_args!("{step:?}"));
+            match step {
+                Step::Crashes => self.crashes(length).await,
+                Step::Halves => self.halves(length).await,
+                Step::OneWay => self.one_way(length).await,
+                Step::SlowDisk => self.slow_disk(length).await,
+                Step::FullDisk => self.full_disk(length).await,
+                Step::Pause => self.pause(length).await,
+                Step::Replace => self.replace().await,
+                Step::Transfer => self.transfer(length).await,
+                Step::CutOff => self.cut_off(length).await,
+                Step::LeftBehind => self.left_behind().await,
+                Step::PowerCut => self.power_cut_in_a_write(length).await,
+                Step::ForgetfulVoter => self.forgetful_voter(length).await,
+                Step::Nothing => self.pass(length).await,
             }
             let between = ms(self.random.below(1_500));
             self.pass(between).await;
@@ -500,5 +543,8 @@ impl Cluster {
             }
         }
         self.world.note(format_args!("all are at {index}: {}", &blake3::hash(&state).to_hex()[..12]));
+        if let Some(life) = members.first() {
+            self.record.check_views(&life.plane.state());
+        }
     }
 }

@@ -326,6 +326,7 @@ impl Machine for Witness {
             self.world.violation(format_args!("m{} applies {} after {:?}", self.member, at.index, self.last));
         }
         self.last = Some(at.index);
+        self.world.came_to(&self.published.borrow().state);
         self.world.applied(self.member, at, command, &answer, self.digest());
         Ok(answer)
     }
@@ -339,6 +340,7 @@ impl Machine for Witness {
         self.replica.restore(bytes)?;
         let index = self.published.borrow().index;
         self.last = Some(index);
+        self.world.came_to(&self.published.borrow().state);
         self.world.count("snapshots restored");
         self.world.restored(self.member, index, &self.digest());
         Ok(())

@@ -12,6 +12,7 @@
 #![allow(clippy::print_stdout, reason = "a simulation says which seeds it plays, and a single one what happens")]
 
 mod clients;
+mod clocks;
 #[path = "../tests/disk/mod.rs"]
 mod disk;
 mod faults;
@@ -20,6 +21,7 @@ mod linear;
 mod member;
 mod net;
 mod proxies;
+mod restores;
 mod scheduler;
 mod watchers;
 mod world;
@@ -32,7 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub(crate) use self::scheduler::Runtime;
 
 use self::disk::Random;
-use self::faults::{Cluster, Step};
+use self::faults::{Cluster, STEPS, Step};
 use self::scheduler::Scheduler;
 use self::world::World;
 
@@ -54,22 +56,24 @@ enum Plant {
     LineLost,
     /// A watch stream tells a change twice.
     LineTwice,
+    /// A restore raises the epoch by one, and nobody who is ahead is heard.
+    EpochsThatProxiesHaveSeen,
 }
 
 /// What is played.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Play {
     seed: u64,
     /// Says everything that happens.
     loud: bool,
     /// Only these steps; empty: what the seed draws.
-    steps: &'static [Step],
+    steps: Vec<Step>,
     plant: Option<Plant>,
 }
 
 impl Play {
     fn of(seed: u64) -> Self {
-        Self { seed, loud: false, steps: &[], plant: None }
+        Self { seed, loud: false, steps: named_steps(), plant: None }
     }
 
     /// The trace's hash and what there was in it; or what went wrong.
@@ -93,7 +97,7 @@ impl Play {
             for number in 1..=PROXIES {
                 drop(scheduler.spawn(0, record().proxy(number, random())));
             }
-            cluster.suffer(steps).await;
+            cluster.suffer(&steps).await;
             cluster.recover().await;
             if world.is_good() {
                 cluster.record.check(&world.commands());
@@ -105,7 +109,7 @@ impl Play {
     /// Plays a seed for its hash; a failure says how to see it again.
     fn hash(self) -> Result<String, String> {
         let seed = self.seed;
-        let played = catch_unwind(AssertUnwindSafe(|| self.play()));
+        let played = catch_unwind(AssertUnwindSafe(|| self.clone().play()));
         let why = match played {
             Ok(Ok((hash, summary))) => {
                 println!("seed {seed}: {hash}, {summary}");
@@ -120,6 +124,13 @@ impl Play {
         }
         Err(why)
     }
+}
+
+/// `RINGWAY_SIM_STEPS=Restore,AnotherLife`: only these, in this order.
+fn named_steps() -> Vec<Step> {
+    let Ok(names) = std::env::var("RINGWAY_SIM_STEPS") else { return Vec::new() };
+    let step = |name: &str| STEPS.iter().copied().find(|step| format!("{step:?}") == name);
+    names.split(',').map(|name| step(name).unwrap_or_else(|| panic!("{name} is no step"))).collect()
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -177,10 +188,11 @@ fn planted_faults_are_found() {
     let plants: &[(Plant, &'static [Step], &str)] = &[
         (Plant::LineLost, &[Step::Nothing], "tells the change from"),
         (Plant::LineTwice, &[Step::Nothing], "tells the change from"),
+        (Plant::EpochsThatProxiesHaveSeen, &[Step::Restore, Step::AnotherLife], "ends at"),
     ];
     for (plant, steps, expected) in plants {
-        let play = Play { steps, plant: Some(*plant), ..Play::of(1) };
-        let found = play.hash().expect_err("a planted fault is found");
+        let play = Play { steps: steps.to_vec(), plant: Some(*plant), ..Play::of(1) };
+        let found = play.clone().hash().expect_err("a planted fault is found");
         let first = found.lines().find(|line| line.starts_with("VIOLATION"));
         assert!(first.is_some_and(|line| line.contains(expected)), "{plant:?} is found as {first:?}");
         assert!(Play { plant: None, ..play }.hash().is_ok(), "and not where it is not");

@@ -83,7 +83,7 @@ impl Record {
     }
 
     /// All processes that serve, by their ids: what a proxy has for a list.
-    fn listed(&self) -> Vec<Life> {
+    pub(super) fn listed(&self) -> Vec<Life> {
         self.members.lock().unwrap().values().filter(|life| !life.plane.is_removed()).cloned().collect()
     }
 }

@@ -11,7 +11,7 @@ use super::Plant;
 use super::watchers::{Known, Place, view_of};
 use crate::consensus::{At, Role, Status};
 use crate::replica::decode_answer;
-use crate::state::{Digest, State};
+use crate::state::{Command, Digest, State};
 use crate::store::Store;
 use crate::store::record::{self, LogId, Vote};
 use crate::transport::{AppendAnswer, Call, Rpc, SnapshotAnswer, VoteAnswer};
@@ -113,6 +113,15 @@ impl World {
         self.lock().era
     }
 
+    /// All members are lost: what comes next is another log.
+    pub(super) fn be_reborn(&self) {
+        let mut seen = self.lock();
+        seen.era += 1;
+        seen.applied.clear();
+        seen.promises.clear();
+        seen.leaders.clear();
+    }
+
     /// A member has come to this state, by an entry or by a snapshot.
     pub(super) fn came_to(&self, state: &Arc<State>) {
         let mut seen = self.lock();
@@ -167,7 +176,13 @@ impl World {
         let (command, answer) = (Bytes::copy_from_slice(command), answer.to_vec());
         let new = Applied { term: at.term, leader: at.leader, command, answer, digest };
         match seen.applied.get(&at.index) {
-            None => drop(seen.applied.insert(at.index, new)),
+            None => {
+                let raised = matches!(postcard::from_bytes(&new.command), Ok(Command::RaiseEpoch { .. }));
+                if raised && decode_answer(&new.answer).is_ok() {
+                    *seen.counts.entry("epochs raised above what proxies have").or_default() += 1;
+                }
+                seen.applied.insert(at.index, new);
+            }
             Some(known) if *known == new => {}
             Some(known) => {
                 let other = if (known.term, known.leader, &known.command) == (new.term, new.leader, &new.command) {

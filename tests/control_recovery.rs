@@ -7,6 +7,8 @@
     reason = "a test that cannot go on fails, and says where it was"
 )]
 
+#[path = "control_recovery/badinput.rs"]
+mod badinput;
 mod common;
 #[path = "control_recovery/connections.rs"]
 mod connections;

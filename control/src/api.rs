@@ -34,6 +34,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+#[cfg(test)]
+pub(crate) use stream::feed;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -59,6 +61,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest body but a backup: a transaction must fit an entry of the log.
 const BODY_BYTES_MAX: usize = crate::consensus::COMMAND_BYTES_MAX;
+/// Longest text of an answer that refuses.
+const DETAIL_BYTES_MAX: usize = 8 * 1024;
 /// What is read of a request that is refused for who sends it.
 const REFUSED_BYTES_MAX: usize = 64 * 1024;
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
@@ -416,6 +420,12 @@ impl From<Refusal> for Problem {
     }
 }
 
+/// Of a text, what fits into so many bytes.
+fn cut(text: &mut String, bytes_max: usize) {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    text.truncate(end.unwrap_or(0));
+}
+
 /// Of a refusal. What is refused before anything is proposed may have another, nearer to what is wrong with the request.
 fn status(code: Code) -> u16 {
     match code {
@@ -440,6 +450,7 @@ fn status(code: Code) -> u16 {
         | Code::GuardLoss
         | Code::Deposed
         | Code::Members
+        | Code::OtherCluster
         | Code::RestoreOrder => 409,
         Code::Removed => 410,
         Code::Stale => 412,
@@ -456,7 +467,6 @@ fn status(code: Code) -> u16 {
         | Code::Invalid
         | Code::Known
         | Code::Moved
-        | Code::OtherCluster
         | Code::OutOfRange
         | Code::Unjudged
         | Code::UnknownRules
@@ -469,8 +479,13 @@ fn status(code: Code) -> u16 {
 }
 
 fn problem_answer(problem: &Problem) -> Response<Body> {
+    // What is wrong is often told with what was sent, and that may be long.
+    let mut problem = problem.clone();
+    for text in problem.findings.iter_mut().chain([&mut problem.detail]) {
+        cut(text, DETAIL_BYTES_MAX);
+    }
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let text = serde_json::to_string(problem).expect("invariant: a problem is texts and a number under names");
+    let text = serde_json::to_string(&problem).expect("invariant: a problem is texts and a number under names");
     let mut response = full(status, "application/problem+json", text);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));

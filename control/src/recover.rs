@@ -6,7 +6,7 @@
 //! backup stands for it: [`begin`].
 
 use crate::Code;
-use crate::backup::{Backup, Damaged};
+use crate::backup::{self, BackupError};
 use crate::consensus::{Beginning, Identity, MemberInfo, PeerTls, StartError, Survivor};
 use crate::http::Problem;
 use crate::member::{self, Plan, RunError};
@@ -108,8 +108,8 @@ pub enum RecoverError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The backup.
-    #[error(transparent)]
-    Damaged(#[from] Damaged),
+    #[error("this is no backup, or it is damaged: {0}")]
+    Damaged(#[from] BackupError),
     /// What the disk or the backup has is no beginning of another cluster.
     #[error("{0}")]
     State(#[from] Refusal),
@@ -256,9 +256,9 @@ impl Recovery {
 ///
 /// # Errors
 /// The directory is somebody's, the backup is none, or files. Begun and broken off, it can be asked for again.
-pub async fn begin(settings: &Settings, backup: &[u8]) -> Result<(Plan, State), RecoverError> {
+pub async fn begin(settings: &Settings, backup: Bytes) -> Result<(Plan, State), RecoverError> {
     Plan::nobodys(&settings.directory)?;
-    let backup = Backup::read(backup)?;
+    let backup = backup::read(&backup)?;
     let now_ms = unix_ms();
     let by = By { at_ms: now_ms, author: "control init".into(), note: String::new() };
     let state = backup.first_state(by, now_ms / 1000)?;

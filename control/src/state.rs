@@ -13,7 +13,7 @@ mod rollout;
 mod validate;
 
 pub use apply::Origin;
-pub(crate) use apply::{Trial, is_configuration, takes_traffic};
+pub(crate) use apply::{EPOCH_MAX, TTL_MS, Trial, is_configuration, takes_traffic};
 pub use command::{Answer, Basis, By, Command, Condition, Done, Op, Refusal, Txn};
 pub use digest::Digest;
 pub(crate) use format::to_bytes;

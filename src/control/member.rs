@@ -56,7 +56,7 @@ pub(super) async fn init(
         issue_missing(directory, &settings, true)?;
     }
     if let Some(backup) = backup {
-        let (plan, state) = recover::begin(&settings, &backup).await.map_err(refused)?;
+        let (plan, state) = recover::begin(&settings, backup.into()).await.map_err(refused)?;
         founded(&settings, &plan, &state)?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -4,9 +4,9 @@ use super::auth::{hash, role_name};
 use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
-use super::{Api, Ask, Body, bounded, duration_ms, full, json, owner, problem};
+use super::{Api, Ask, Body, bounded, cut, duration_ms, full, json, owner, problem};
 use crate::Code;
-use crate::backup::{self, Backup};
+use crate::backup;
 use crate::consensus::{MemberStatus, Status};
 use crate::http::Problem;
 use crate::plane::{Health, MemberChange, unix_ms};
@@ -110,10 +110,10 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
             }
             let mut heartbeat = parse::<Heartbeat>(&body)?;
             let refusal = heartbeat.vote.as_mut().and_then(|(_, vote)| vote.refusal.as_mut());
-            let texts = [Some(&mut heartbeat.version), Some(&mut heartbeat.digest), heartbeat.stuck.as_mut(), refusal];
-            for text in texts.into_iter().flatten() {
-                let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-                text.truncate(end.unwrap_or(0));
+            let own = [&mut heartbeat.version, &mut heartbeat.digest, &mut heartbeat.cluster].map(Some);
+            let texts = own.into_iter().chain([heartbeat.stuck.as_mut(), refusal]);
+            for text in texts.flatten() {
+                cut(text, TEXT_BYTES_MAX);
             }
             api.plane.heartbeat((*name).to_owned(), heartbeat).await?;
             Ok(json(&value!({})))
@@ -550,6 +550,9 @@ pub(super) struct To {
 
 async fn join(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     let JoinBody { node, name, peer_address, api_address, voter, replace } = parse(body)?;
+    for (what, text) in [("member's name", &name), ("peer address", &peer_address), ("API address", &api_address)] {
+        bounded(what, text)?;
+    }
     let info = (name, peer_address, api_address);
     change_member(api, ask, MemberChange::Join { node, info, voter, replace }).await
 }
@@ -573,24 +576,32 @@ async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Admin)?;
-    let backup = Backup::read(body).map_err(|error| problem(422, Code::Damaged, error.to_string()))?;
-    let old = &backup.state;
+    let bytes = body.clone();
+    let read = tokio::task::spawn_blocking(move || backup::read(&bytes)).await;
+    let backup = read
+        .map_err(|error| problem(500, Code::Internal, error.to_string()))?
+        .map_err(|error| problem(422, Code::Damaged, format!("this is no backup, or it is damaged: {error}")))?;
+    let cluster = &backup.state.cluster;
     let other_cluster = ask.flag("other_cluster")?;
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
     let now = api.plane.state();
-    if now.rules == 0 && old.cluster != now.cluster && !other_cluster {
-        let why = format!(
-            "the backup is of cluster {:?}, this is {:?}: pass --other-cluster if it is meant",
-            old.cluster, now.cluster
-        );
-        return Err(problem(409, Code::OtherCluster, why));
+    match now.rules {
+        0 if *cluster != now.cluster && !other_cluster => {
+            let why = format!(
+                "the backup is of cluster {cluster:?}, this is {:?}: pass --other-cluster if it is meant",
+                now.cluster
+            );
+            return Err(problem(409, Code::OtherCluster, why));
+        }
+        0 => {}
+        _ => now.may_restore(cluster, other_cluster)?,
     }
-    let epoch = api.plane.next_epoch(old.epoch).await?;
+    let epoch = api.plane.next_epoch(backup.state.epoch).await?;
     for part in backup.parts() {
         api.plane.propose(&part).await?;
     }
-    let whole = backup.digest;
+    let whole = backup.checksum;
     let by = by(ask, None);
     done(
         api,

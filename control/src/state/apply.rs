@@ -48,7 +48,7 @@ pub(crate) enum Trial {
 /// Largest share of a service's weight that one transaction may take away, in percent, unless forced.
 const LOSS_PERCENT_MAX: u64 = 50;
 /// Shortest and longest life of a lease.
-const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
+pub(crate) const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
 /// Numbers above it are not the same number in everybody's JSON.
 pub(crate) const EPOCH_MAX: u64 = (1 << 53) - 1;
 /// More ids than a cluster gives out between a backup and its restore.
@@ -657,13 +657,13 @@ impl State {
         }
     }
 
-    /// Proxies follow no other cluster: whose the backup is decides whether they will follow this one.
-    fn adopt(&mut self, name: &str, other_cluster: bool) -> Result<(), Refusal> {
+    /// Whether a backup of a cluster of this name may be restored here.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn may_restore(&self, name: &str, other_cluster: bool) -> Result<(), Refusal> {
         let pristine = self.revision == 0 && self.objects.is_empty();
-        if other_cluster || name == self.cluster {
-            return Ok(());
-        }
-        if !pristine {
+        if !pristine && !other_cluster && name != self.cluster {
             return Err(Refusal::new(
                 Code::OtherCluster,
                 format!(
@@ -673,7 +673,15 @@ impl State {
                 ),
             ));
         }
-        self.cluster = name.to_owned();
+        Ok(())
+    }
+
+    /// Proxies follow no other cluster: whose the backup is decides whether they will follow this one.
+    fn adopt(&mut self, name: &str, other_cluster: bool) -> Result<(), Refusal> {
+        self.may_restore(name, other_cluster)?;
+        if !other_cluster {
+            self.cluster = name.to_owned();
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use ringway_config::model::{Control, MemberUrl};
+use ringway_control::Code;
 use ringway_control::http::{Api, ApiError, Problem};
 use ringway_control::member::client_settings;
 use serde_json::{Value, json};
@@ -64,8 +65,11 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
         /// Name of the cluster; absent, it is drawn.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with = "backup")]
         cluster: Option<String>,
+        /// The cluster has a backup's topology and name from its first moment: for members that are all lost.
+        #[arg(long, value_name = "FILE")]
+        backup: Option<PathBuf>,
         /// Directory of a certificate authority, made where there is none: certificates, keys and tokens that the file
         /// names and that are not there yet are issued.
         #[arg(long, value_name = "DIRECTORY")]
@@ -181,6 +185,22 @@ pub(crate) enum Command {
     Backup {
         /// The file.
         file: PathBuf,
+        /// Of the member that has the newest, leader or not: what is left when a majority is lost.
+        #[arg(long)]
+        stale: bool,
+    },
+    /// When a majority of the members is lost for good: make a stopped survivor's directory the first member of a new
+    /// cluster, with what it has, in a new epoch. Refused where the members that live could still elect a leader.
+    Recover {
+        /// The survivor's configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// A member that is lost for good, although something takes connections where it was.
+        #[arg(long, value_name = "NAME")]
+        lost: Vec<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Make a backup the topology, in a new epoch.
     Restore {
@@ -385,21 +405,29 @@ pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitC
     crate::run::control_runtime()?.block_on(async {
         match command {
             Command::Run { config } => member::run(&config).await,
-            Command::Init { config, cluster, authority } => member::init(&config, cluster, authority.as_deref()),
+            Command::Init { config, cluster, backup, authority } => {
+                or_refused(access, member::init(&config, cluster, backup.as_deref(), authority.as_deref()).await)
+            }
+            Command::Recover { config, lost, yes } => or_refused(access, member::recover(&config, &lost, yes).await),
             Command::Join { config, learner, replace, authority } => {
                 member::join(access, &config, learner, replace, authority.as_deref()).await
             }
             Command::Authority(command) => member::authority(command),
             command if access.etcd.is_meant() => etcd::ask(access, command).await,
-            command => match ask(access, command).await {
-                Err(error) => match error.downcast_ref::<ApiError>() {
-                    Some(ApiError::Refused(problem)) => show_problem(access, problem),
-                    _ => Err(error),
-                },
-                done => done,
-            },
+            command => or_refused(access, ask(access, command).await),
         }
     })
+}
+
+/// A refusal is an answer.
+fn or_refused(access: &Access, done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match done {
+        Err(error) => match error.downcast_ref::<ApiError>() {
+            Some(ApiError::Refused(problem)) => show_problem(access, problem),
+            _ => Err(error),
+        },
+        done => done,
+    }
 }
 
 impl Access {
@@ -438,7 +466,11 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
     let get = async |path: &str| api.json(Method::GET, path, None).await;
     let put = async |method: Method, path: String, body: Value| api.json(method, &path, Some(&body)).await;
     match command {
-        Command::Run { .. } | Command::Init { .. } | Command::Join { .. } | Command::Authority(_) => {
+        Command::Run { .. }
+        | Command::Init { .. }
+        | Command::Join { .. }
+        | Command::Recover { .. }
+        | Command::Authority(_) => {
             unreachable!("invariant: handled before anybody is asked")
         }
         Command::Members => printer.members(&get("/v1/members").await?)?,
@@ -497,11 +529,11 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
             let held = get("/v1/locks").await?;
             let Some(lock) = held["locks"].as_array().into_iter().flatten().find(|lock| lock["name"] == name.as_str())
             else {
-                return refused(access, "not_found", &format!("nobody holds lock {name:?}: it may have expired"));
+                return refused(access, Code::NotFound, &format!("nobody holds lock {name:?}: it may have expired"));
             };
             if lock["token"] != token {
                 let now = show::text(&lock["token"]);
-                return refused(access, "wrong_token", &format!("lock {name:?} is held with token {now} now"));
+                return refused(access, Code::WrongToken, &format!("lock {name:?} is held with token {now} now"));
             }
             // A lease is of one lock's holder: if that has changed since, the lease is not there.
             let lease = lock["lease"].clone();
@@ -533,7 +565,8 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Proxies { action: None } => printer.proxies(&get("/v1/proxies").await?)?,
         Command::Verify(verify) => return verify::verify(&api, &printer, &verify).await,
-        Command::Backup { file } => backup(&api, &file).await?,
+        Command::Backup { file, stale: false } => backup(&api, &file, "/v1/backup", "").await?,
+        Command::Backup { file, stale: true } => stale_backup(&api, &file).await?,
         Command::Restore { file, other_cluster, yes } => {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
             if !yes && !confirmed("the whole topology becomes the backup's")? {
@@ -604,9 +637,9 @@ async fn change_backend(api: &Api, printer: &show::Printer, backend: Backend) ->
 }
 
 /// What a member would have said, had it been asked.
-fn refused(access: &Access, code: &str, detail: &str) -> anyhow::Result<ExitCode> {
-    let status = if code == "not_found" { 404 } else { 409 };
-    show_problem(access, &Problem { status, code: code.into(), detail: detail.into(), findings: Vec::new() })
+fn refused(access: &Access, code: Code, detail: &str) -> anyhow::Result<ExitCode> {
+    let status = if code == Code::NotFound { 404 } else { 409 };
+    show_problem(access, &Problem::new(status, code, detail))
 }
 
 fn show_problem(access: &Access, problem: &Problem) -> anyhow::Result<ExitCode> {
@@ -651,15 +684,48 @@ fn confirmed(what: &str) -> anyhow::Result<bool> {
     Ok(matches!(line.trim(), "y" | "yes"))
 }
 
-async fn backup(api: &Api, file: &Path) -> anyhow::Result<()> {
+/// Of the member that has come farthest among those that answer.
+async fn stale_backup(api: &Api, file: &Path) -> anyhow::Result<()> {
+    let mut newest: Option<((u64, u64, u64), Api, Value)> = None;
+    let mut last = ApiError::NoMembers;
+    for member in api.members() {
+        let one = api.only(member);
+        match one.json(Method::GET, "/v1/status", None).await {
+            Ok(status) => {
+                let number = |value: &Value| value.as_u64().unwrap_or(0);
+                let place =
+                    (number(&status["epoch"]), number(&status["revision"]), number(&status["member"]["applied"]));
+                if newest.as_ref().is_none_or(|(known, ..)| *known < place) {
+                    newest = Some((place, one, status));
+                }
+            }
+            Err(error) => {
+                writeln!(crate::terminal::stderr(), "{member} is not asked: {error}")?;
+                last = error;
+            }
+        }
+    }
+    let Some(((epoch, revision, applied), one, status)) = newest else { return Err(last.into()) };
+    let age = match status["leader_age_ms"].as_u64() {
+        Some(ms) => format!("which last knew of a leader {ms} ms ago"),
+        None => "which has known of no leader since it started".to_owned(),
+    };
+    let what = format!(
+        ": revision {revision} of epoch {epoch}, entry {applied} of the log, of member {}, {age}",
+        show::text(&status["member"]["name"])
+    );
+    backup(&one, file, "/v1/backup?consistency=stale", &what).await
+}
+
+async fn backup(api: &Api, file: &Path, path: &str, what: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let bytes = api.call(Method::GET, "/v1/backup", "").await?;
+    let bytes = api.call(Method::GET, path, "").await?;
     let beside = file.with_extension("part");
     // Certificates' keys are in it.
     let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     out.write_all(&bytes)?;
     out.sync_all()?;
     std::fs::rename(&beside, file)?;
-    writeln!(crate::terminal::stderr(), "{} bytes written to {}", bytes.len(), file.display())?;
+    writeln!(crate::terminal::stderr(), "{} bytes written to {}{what}", bytes.len(), file.display())?;
     Ok(())
 }

@@ -7,6 +7,8 @@
     reason = "a test that cannot go on fails, and says where it was"
 )]
 
+#[path = "control_recovery/badinput.rs"]
+mod badinput;
 mod common;
 #[path = "control_recovery/connections.rs"]
 mod connections;
@@ -20,8 +22,12 @@ mod guards;
 mod lapses;
 #[path = "control_recovery/metrics.rs"]
 mod metrics;
+#[path = "control_recovery/openapi.rs"]
+mod openapi;
 #[path = "control_recovery/operator.rs"]
 mod operator;
+#[path = "control_recovery/quorum.rs"]
+mod quorum;
 #[path = "control_recovery/resync.rs"]
 mod resync;
 #[path = "control_recovery/scale.rs"]

@@ -19,6 +19,7 @@ mod options;
 mod status;
 #[cfg(test)]
 mod suite;
+mod survivor;
 mod types;
 
 use std::collections::BTreeMap;
@@ -44,13 +45,17 @@ pub(crate) use self::options::Core;
 pub use self::options::{Answerer, Options, PeerTls, StartError, Timing};
 use self::options::{config, identity};
 pub use self::status::{MemberStatus, Role, Status};
+pub use self::survivor::{Beginning, Survivor};
 use self::types::{Command, Raft, Types};
-pub use crate::store::record::MemberInfo;
+pub use crate::store::record::{Identity, MemberInfo};
 use crate::store::{Store, StoreError};
 use crate::transport::{self, Dialer};
 
 /// The largest command, in bytes: an append call holds several.
 pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Connections that are kept for questions: more than a cluster has members.
+const PEERS_MAX: usize = 64;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,8 +182,8 @@ struct Inner {
     failure: watch::Receiver<Option<Failure>>,
     server: Mutex<Option<transport::Server>>,
     dialer: Arc<Dialer>,
-    /// For [`Node::ask`]: the member that was asked last, and its connection.
-    peers: Mutex<Option<(u64, String, Arc<transport::Peer>)>>,
+    /// For [`Node::ask`]: connections to members, by id, with the address.
+    peers: Mutex<BTreeMap<u64, (String, Arc<transport::Peer>)>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -367,13 +372,17 @@ impl Node {
         deadline: Duration,
     ) -> Result<Vec<u8>, transport::CallError> {
         let peer = {
-            let mut slot = self.inner.peers.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*slot {
-                Some((known, address, peer)) if *known == node && *address == info.peer_address => Arc::clone(peer),
+            let mut peers = self.inner.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            match peers.get(&node) {
+                Some((address, peer)) if *address == info.peer_address => Arc::clone(peer),
                 _ => {
+                    // Members that have gone for good leave theirs behind.
+                    if peers.len() >= PEERS_MAX {
+                        peers.clear();
+                    }
                     let dialer = Arc::clone(&self.inner.dialer);
                     let peer = Arc::new(transport::Peer::new(dialer, node, info.peer_address.clone()));
-                    *slot = Some((node, info.peer_address.clone(), Arc::clone(&peer)));
+                    peers.insert(node, (info.peer_address.clone(), Arc::clone(&peer)));
                     peer
                 }
             }

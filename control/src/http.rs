@@ -1,5 +1,6 @@
 //! A client of the API: any member will do.
 
+use crate::Code;
 use crate::tls::{self, TlsError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -55,6 +56,9 @@ pub enum ApiError {
         /// Why.
         reason: String,
     },
+    /// None of the members answers.
+    #[error("no member answers{0}")]
+    NoneAnswers(String),
     /// There is nobody to ask.
     #[error("no member of the control plane is named: write `control: {{ members: [ \"https://HOST:9700\" ] }}`")]
     NoMembers,
@@ -76,13 +80,27 @@ pub enum ApiError {
 pub struct Problem {
     /// The answer's status.
     pub status: u16,
-    /// Stable machine-readable name.
+    /// See [`Code`]; a later version may have others.
     pub code: String,
     /// What is wrong, and what to do.
     pub detail: String,
     /// The findings, where a configuration is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+}
+
+impl Problem {
+    /// For a refusal.
+    #[must_use]
+    pub fn new(status: u16, code: Code, detail: impl Into<String>) -> Self {
+        Self { status, code: code.name().to_owned(), detail: detail.into(), findings: Vec::new() }
+    }
+
+    /// Whether this is why.
+    #[must_use]
+    pub fn is(&self, code: Code) -> bool {
+        self.code == code.name()
+    }
 }
 
 impl std::fmt::Display for Problem {
@@ -164,31 +182,37 @@ impl Api {
     /// Asks one member after the other until one answers; what it answers holds.
     ///
     /// # Errors
-    /// See [`ApiError`]: the last member's, if none can be asked.
+    /// See [`ApiError`]: what each of them said, if none can be asked.
     pub async fn call(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Bytes, ApiError> {
         let body: Bytes = body.into();
-        let mut last = ApiError::NoMembers;
+        let mut tried = Tried::default();
         for member in &self.members {
             let mut link = match self.connect(member).await {
                 Ok(link) => link,
                 Err(error) => {
-                    last = error;
+                    tried.note(member, error);
                     continue;
                 }
             };
             match self.ask(&mut link, method.clone(), path, body.clone()).await {
                 // A member that has no leader says so, and one that is none any more; another may have one.
-                Err(ApiError::Refused(problem)) if matches!(problem.code.as_str(), "no_leader" | "removed") => {
-                    last = ApiError::Refused(problem);
+                Err(error @ ApiError::Refused(_)) if error.is(Code::NoLeader) || error.is(Code::Removed) => {
+                    tried.note(member, error);
                 }
                 // Reading is repeated elsewhere; what may have been done is not.
                 Err(error @ (ApiError::Unreachable { .. } | ApiError::Strange { .. })) if method == Method::GET => {
-                    last = error;
+                    tried.note(member, error);
                 }
                 other => return other,
             }
         }
-        Err(last)
+        Err(tried.sum())
+    }
+
+    /// As this one, of one of its members.
+    #[must_use]
+    pub fn only(&self, member: &MemberUrl) -> Self {
+        Self { members: vec![member.clone()], ..self.clone() }
     }
 
     /// As [`Api::call`], JSON both ways.
@@ -252,14 +276,56 @@ impl Api {
     }
 }
 
+/// What each member said that was asked in vain.
+#[derive(Default)]
+struct Tried {
+    said: Vec<(String, ApiError)>,
+}
+
+impl Tried {
+    fn note(&mut self, member: &MemberUrl, error: ApiError) {
+        self.said.push((member.to_string(), error));
+    }
+
+    /// One that was reached and knows no leader says more of the cluster than one that was not.
+    fn sum(mut self) -> ApiError {
+        if self.said.len() < 2 {
+            return self.said.pop().map_or(ApiError::NoMembers, |(_, error)| error);
+        }
+        let line = |(member, error): &(String, ApiError)| match error {
+            ApiError::Unreachable { reason, .. } => format!("\n  {member}: not reached: {reason}"),
+            ApiError::Refused(problem) => format!("\n  {member}: {}", problem.detail),
+            error => format!("\n  {member}: {error}"),
+        };
+        let lines: String = self.said.iter().map(line).collect();
+        let refused = self.said.into_iter().find_map(|(_, error)| match error {
+            ApiError::Refused(problem) => Some(problem),
+            _ => None,
+        });
+        match refused {
+            Some(problem) => {
+                let detail = format!(
+                    "no member leads with a quorum: nothing was changed; ask again in a moment. Asked were:{lines}"
+                );
+                ApiError::Refused(Problem { detail, ..problem })
+            }
+            None => ApiError::NoneAnswers(format!(":{lines}")),
+        }
+    }
+}
+
+impl ApiError {
+    /// Whether it is refused, and this is why.
+    #[must_use]
+    pub fn is(&self, code: Code) -> bool {
+        matches!(self, Self::Refused(problem) if problem.is(code))
+    }
+}
+
 /// What a refusal says; of somebody who does not speak as members do, the status.
 pub(crate) fn problem(status: StatusCode, body: &[u8]) -> Problem {
-    serde_json::from_slice(body).unwrap_or_else(|_| Problem {
-        status: status.as_u16(),
-        code: "http".into(),
-        detail: format!("the answer is {status}"),
-        findings: Vec::new(),
-    })
+    serde_json::from_slice(body)
+        .unwrap_or_else(|_| Problem::new(status.as_u16(), Code::Http, format!("the answer is {status}")))
 }
 
 fn bearer(path: &std::path::Path) -> Result<header::HeaderValue, ApiError> {

@@ -10,6 +10,7 @@ mod traffic;
 
 pub(crate) use objects::object;
 
+use crate::Code;
 use crate::state::{Answer, Basis, Change, Command, Origin, Refusal, State, Trial, is_configuration, takes_traffic};
 
 /// What is taken for an accident.
@@ -77,7 +78,7 @@ fn collides(state: &State, command: &Command, changes: &[Change]) -> Result<(), 
     };
     match changes.iter().find(|change| rollout.txn.ops.iter().any(|op| *op.key() == change.key)) {
         Some(change) => Err(Refusal::new(
-            "rollout_active",
+            Code::RolloutActive,
             format!("rollout {} is under way, and changes {}: wait for its end, or abort it", rollout.id, change.key),
         )),
         None => Ok(()),

@@ -3,8 +3,10 @@
 
 pub mod api;
 pub mod authority;
+pub mod backup;
 pub mod cache;
 pub mod client;
+mod code;
 pub mod consensus;
 mod discovery;
 pub mod etcd;
@@ -16,6 +18,7 @@ pub mod latency;
 pub mod member;
 mod places;
 pub mod plane;
+pub mod recover;
 pub mod replica;
 #[cfg(test)]
 mod simulation;
@@ -25,3 +28,5 @@ pub mod tls;
 pub mod transport;
 pub mod view;
 pub mod wire;
+
+pub use code::Code;

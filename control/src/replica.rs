@@ -1,5 +1,6 @@
 //! The state behind the log: applies what is committed, and shows every new state to whoever waits for it.
 
+use crate::Code;
 use crate::consensus::{At, Frozen, Halt, Machine, RestoreError};
 use crate::state::{Answer, Command, Digest, EncodeError, Origin, RULES, Refusal, State, to_bytes};
 use std::collections::VecDeque;
@@ -47,7 +48,7 @@ impl Replica {
 
     fn run(&mut self, at: At, command: &[u8]) -> Answer {
         if let Some(failed) = &self.failed {
-            return Err(Refusal { code: "stopped".into(), message: failed.clone(), findings: Vec::new() });
+            return Err(Refusal::new(Code::Stopped, failed.clone()));
         }
         let command: Command = match postcard::from_bytes(command) {
             Ok(command) => command,
@@ -99,8 +100,15 @@ impl Replica {
 
     fn fail(&mut self, why: String) -> Refusal {
         self.failed = Some(why.clone());
-        Refusal { code: "stopped".into(), message: why, findings: Vec::new() }
+        Refusal::new(Code::Stopped, why)
     }
+}
+
+/// A snapshot's bytes: a state, and the index of the last entry in it.
+pub(crate) fn content_of(state: &State, index: u64) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = index.to_le_bytes().to_vec();
+    bytes.extend(state.encode()?);
+    Ok(bytes)
 }
 
 fn unwritten(error: EncodeError) -> Halt {
@@ -109,13 +117,8 @@ fn unwritten(error: EncodeError) -> Halt {
 
 /// An answer as it crosses from the replica to whoever proposed.
 pub(crate) fn decode_answer(bytes: &[u8]) -> Answer {
-    postcard::from_bytes(bytes).unwrap_or_else(|error| {
-        Err(Refusal {
-            code: "internal".into(),
-            message: format!("an answer cannot be read: {error}"),
-            findings: Vec::new(),
-        })
-    })
+    postcard::from_bytes(bytes)
+        .unwrap_or_else(|error| Err(Refusal::new(Code::Internal, format!("an answer cannot be read: {error}"))))
 }
 
 impl Machine for Replica {
@@ -131,11 +134,7 @@ impl Machine for Replica {
 
     fn freeze(&self) -> Frozen {
         let (state, index) = (self.state.clone(), self.index);
-        Box::new(move || {
-            let mut bytes = index.to_le_bytes().to_vec();
-            bytes.extend(state.encode().map_err(unwritten)?);
-            Ok(bytes)
-        })
+        Box::new(move || content_of(&state, index).map_err(unwritten))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {

@@ -29,6 +29,7 @@ use redb::{Database, StorageBackend};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::directory::Directory;
+pub(crate) use self::directory::hold;
 pub use self::error::{Place, StoreError};
 use self::record::{Entry, Identity, LogId, SnapshotMeta, Vote};
 use self::snapshot::SnapshotHeader;

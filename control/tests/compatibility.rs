@@ -1,6 +1,9 @@
-//! What the first version has written, on disk and on the wire, is read by every later one. The files of `testdata/v1` are never
-//! written again; `RINGWAY_FIXTURES=write` makes those of a version that has none yet.
+//! What earlier builds have written, on disk and on the wire, is read by every later one. The files of `testdata` are never
+//! written again; `RINGWAY_FIXTURES=write` makes those of a version that has none yet. Here: the first version, of rules 0.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "compatibility/v2.rs"]
+mod v2;
 
 use ringway_control::cache::Cache;
 use ringway_control::state::{
@@ -12,17 +15,22 @@ use ringway_control::wire::{Heartbeat, Message, Snapshot};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v1")
+fn directory(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(version)
 }
 
 /// What the file holds; made first if there is none and that is asked for.
-fn fixture(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
-    let path = directory().join(name);
+fn fixture_in(version: &str, name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+    let path = directory(version).join(name);
     if !path.exists() && std::env::var("RINGWAY_FIXTURES").is_ok_and(|value| value == "write") {
+        std::fs::create_dir_all(directory(version)).unwrap();
         std::fs::write(&path, make()).unwrap();
     }
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn fixture(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+    fixture_in("v1", name, make)
 }
 
 fn key(text: &str) -> Key {

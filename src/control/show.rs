@@ -158,20 +158,18 @@ impl Printer {
         if self.raw(answer)? {
             return Ok(());
         }
-        let lines: Vec<Vec<String>> = rows(&answer["members"])
-            .iter()
-            .map(|member| {
-                let role = match (member["leader"].as_bool(), member["voter"].as_bool()) {
-                    (Some(true), _) => "leader",
-                    (_, Some(true)) => "voter",
-                    _ => "learner",
-                };
-                let cells = [&member["node"], &member["name"]].map(text);
-                let rest = [&member["api_address"], &member["peer_address"], &member["lag"]].map(text);
-                cells.into_iter().chain([role.to_owned()]).chain(rest).collect()
-            })
-            .collect();
-        table(&["NODE", "NAME", "ROLE", "API", "PEERS", "LAG"], &lines)?;
+        let lines: Vec<Vec<String>> = rows(&answer["members"]).iter().map(member_row).collect();
+        table(&["NODE", "NAME", "ROLE", "API", "PEERS", "LAG", "TERM", "HEARD", "VERSION"], &lines)?;
+        // A member of a build before this one does not say whether anybody leads.
+        if answer.get("leader").is_some_and(Value::is_null) {
+            let (voters, reachable, needed) =
+                (&answer["quorum"]["voters"], &answer["quorum"]["reachable"], &answer["quorum"]["needed"]);
+            let lost = if reachable.as_u64() < needed.as_u64() { "quorum lost" } else { "none is elected" };
+            writeln!(
+                crate::terminal::stderr(),
+                "leader: none, {lost}: {reachable} of {voters} voters answer, {needed} are needed"
+            )?;
+        }
         let voters = rows(&answer["members"]).iter().filter(|member| member["voter"] == json!(true)).count();
         if voters % 2 == 0 && voters > 0 {
             writeln!(
@@ -451,6 +449,26 @@ impl Printer {
         }
         Ok(())
     }
+}
+
+/// A member that does not answer is none of what it may have been.
+fn member_row(member: &Value) -> Vec<String> {
+    let vote = if member["voter"] == json!(true) { "voter" } else { "learner" };
+    let role = match (member["leader"] == json!(true), member["reachable"].as_bool()) {
+        (true, _) => "leader".to_owned(),
+        (_, Some(false)) => format!("{vote}, unreachable"),
+        _ => vote.to_owned(),
+    };
+    let heard = match (member["reachable"].as_bool(), member["last_heard_ms"].as_u64()) {
+        (None, _) => "-".to_owned(),
+        (Some(_), Some(ms)) => format!("{ms} ms ago"),
+        (Some(_), None) => "never".to_owned(),
+    };
+    let known = |value: &Value| if value.is_null() { "-".to_owned() } else { text(value) };
+    let mut cells = vec![text(&member["node"]), text(&member["name"]), role];
+    cells.extend([&member["api_address"], &member["peer_address"], &member["lag"], &member["term"]].map(known));
+    cells.extend([heard, known(&member["version"])]);
+    cells
 }
 
 fn change_word(change: &Value) -> String {

@@ -172,19 +172,34 @@ impl Cluster {
 
     /// Every member dies with its disk; as many new ones at the same addresses make a cluster of this name.
     pub fn wipe(&mut self, name: &str) {
+        self.wipe_and_init(&["--cluster", name]);
+    }
+
+    /// As [`Cluster::wipe`]; the first new one begins so.
+    pub fn wipe_and_init(&mut self, args: &[&str]) {
         for index in 0..self.members.len() {
             self.kill(index);
-            std::fs::remove_dir_all(self.path(&format!("member-{}", index + 1))).unwrap();
+            std::fs::remove_dir_all(self.home(index)).unwrap();
         }
         for index in 0..self.members.len() {
-            let config = self.members[index].config.to_str().unwrap().to_owned();
+            let config = self.config(index);
             let out = match index {
-                0 => ringway_said(&["control", "init", "-c", &config, "--cluster", name]),
+                0 => ringway_said(&[&["control", "init", "-c", &config], args].concat()),
                 _ => ringway_said(&["control", "join", "-c", &config, "--members", &self.urls[0]]),
             };
             assert!(out.status.success(), "{out:?}");
             self.bring_back(index);
         }
+    }
+
+    /// A member's file.
+    pub fn config(&self, index: usize) -> String {
+        self.members[index].config.to_str().unwrap().to_owned()
+    }
+
+    /// Where a member keeps what it has.
+    pub fn home(&self, index: usize) -> String {
+        self.path(&format!("member-{}", index + 1))
     }
 
     /// kill -9.
@@ -200,9 +215,14 @@ impl Cluster {
 
     /// Starts a member again.
     pub fn bring_back(&mut self, index: usize) {
+        self.begin(index);
+        self.ready(index);
+    }
+
+    /// Starts a member again, which may never come to be ready.
+    pub fn begin(&mut self, index: usize) {
         let child = self.spawn(&self.members[index].config, index);
         self.members[index].child = child;
-        self.ready(index);
     }
 
     fn log_path(&self, index: usize) -> PathBuf {

@@ -2,6 +2,7 @@
 //! another's backends, leases and locks away. Operators may change everything.
 
 use super::{Api, Ask, problem};
+use crate::Code;
 use crate::http::Problem;
 use crate::state::{Backend, Condition, Entry, Key, Object, Op, Role, State};
 
@@ -33,7 +34,7 @@ fn not_yours(ask: &Ask<'_>, what: &str, whose: &str) -> Problem {
     let me = &ask.caller.name;
     problem(
         403,
-        "not_yours",
+        Code::NotYours,
         format!("{what} is {whose:?}'s, and {me:?} has the role `register`: ask them, or an operator"),
     )
 }

@@ -4,10 +4,12 @@ use super::auth::{hash, role_name};
 use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
-use super::{Api, Ask, Body, bounded, duration_ms, full, json, owner, problem};
-use crate::consensus::{MemberStatus, Role as MemberRole};
+use super::{Api, Ask, Body, bounded, cut, duration_ms, full, json, owner, problem};
+use crate::Code;
+use crate::backup;
+use crate::consensus::{MemberStatus, Status};
 use crate::http::Problem;
-use crate::plane::{MemberChange, unix_ms};
+use crate::plane::{Health, MemberChange, unix_ms};
 use crate::state::{Command, Object, Role, State};
 use crate::wire::{Heartbeat, RevisionView, Snapshot};
 use bytes::Bytes;
@@ -23,8 +25,6 @@ const READY_AGE: Duration = Duration::from_secs(5);
 const HEARTBEAT_BYTES_MAX: usize = 256 << 10;
 /// Texts in one are cut off here.
 const TEXT_BYTES_MAX: usize = 4096;
-/// Parts of a backup, each an entry of the log.
-const RESTORE_PART: usize = 1 << 20;
 
 /// Paths that need no credentials.
 pub(super) fn open(api: &Api, method: &Method, path: &[String]) -> Option<Response<Body>> {
@@ -99,21 +99,21 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
         ("PUT", ["v1", "proxies", name]) => {
             ask.caller.needs(Role::Register)?;
             if !crate::state::is_name(name) {
-                return Err(problem(400, "bad_name", "a proxy's name has 1 to 128 letters, digits and `._:-`"));
+                return Err(problem(400, Code::BadName, "a proxy's name has 1 to 128 letters, digits and `._:-`"));
             }
             if body.len() > HEARTBEAT_BYTES_MAX {
                 return Err(problem(
                     413,
-                    "too_large",
+                    Code::TooLarge,
                     format!("a heartbeat has more than {} KiB", HEARTBEAT_BYTES_MAX >> 10),
                 ));
             }
             let mut heartbeat = parse::<Heartbeat>(&body)?;
             let refusal = heartbeat.vote.as_mut().and_then(|(_, vote)| vote.refusal.as_mut());
-            let texts = [Some(&mut heartbeat.version), Some(&mut heartbeat.digest), heartbeat.stuck.as_mut(), refusal];
-            for text in texts.into_iter().flatten() {
-                let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
-                text.truncate(end.unwrap_or(0));
+            let own = [&mut heartbeat.version, &mut heartbeat.digest, &mut heartbeat.cluster].map(Some);
+            let texts = own.into_iter().chain([heartbeat.stuck.as_mut(), refusal]);
+            for text in texts.flatten() {
+                cut(text, TEXT_BYTES_MAX);
             }
             api.plane.heartbeat((*name).to_owned(), heartbeat).await?;
             Ok(json(&value!({})))
@@ -123,7 +123,7 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
         ("POST", ["v1", "rollouts"]) => objects::roll_out(api, ask, &body).await,
         ("GET", ["v1", "rollouts", id]) => rollout(api, ask, id).await,
         ("POST", ["v1", "rollouts", id, "abort"]) => abort(api, ask, id, &body).await,
-        ("GET", ["v1", "members"]) => members(api, ask),
+        ("GET", ["v1", "members"]) => members(api, ask).await,
         ("POST", ["v1", "members"]) => join(api, ask, &body).await,
         ("POST", ["v1", "members", id, "promote"]) => change_member(api, ask, MemberChange::Promote(number(id)?)).await,
         ("DELETE", ["v1", "members", id]) => change_member(api, ask, MemberChange::Remove(number(id)?)).await,
@@ -134,9 +134,9 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
         ("GET", ["v1", "backup"]) => backup(api, ask).await,
         ("POST", ["v1", "restore"]) => restore(api, ask, &body).await,
         (_, ["v1", known, ..]) if super::openapi::is_resource(known) => {
-            Err(problem(405, "bad_method", format!("{} is not for this path: see /openapi.json", ask.method)))
+            Err(problem(405, Code::BadMethod, format!("{} is not for this path: see /openapi.json", ask.method)))
         }
-        _ => Err(problem(404, "unknown_path", "there is nothing here: see /openapi.json")),
+        _ => Err(problem(404, Code::UnknownPath, "there is nothing here: see /openapi.json")),
     }
 }
 
@@ -149,7 +149,7 @@ async fn sign_off(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>
 }
 
 fn number(text: &str) -> Result<u64, Problem> {
-    text.parse().map_err(|_| problem(400, "bad_number", format!("{text:?} is not a number")))
+    text.parse().map_err(|_| problem(400, Code::BadNumber, format!("{text:?} is not a number")))
 }
 
 async fn done(api: &Api, command: Command) -> Result<Response<Body>, Problem> {
@@ -166,12 +166,12 @@ fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             "cluster": state.cluster, "identity": api.identity,
             "epoch": state.epoch, "revision": state.revision, "digest": state.digest.to_string(),
             "member": {
-                "node": status.id, "name": api.me.name, "role": member_role(status.role), "term": status.term,
+                "node": status.id, "name": api.me.name, "role": status.role.name(), "term": status.term,
                 "last_log": status.last_log, "committed": status.committed, "applied": status.applied,
                 "snapshot": status.snapshot,
                 "quorum_age_ms": status.quorum_age.map(|age| age.as_millis() as u64),
             },
-            "leader": status.leader.as_ref().map(|(node, info)| value!({
+            "leader": status.acknowledged_leader().map(|(node, info)| value!({
                 "node": node, "name": info.name, "api_address": info.api_address,
             })),
             "leader_age_ms": api.plane.leader_age().map(|age| age.as_millis() as u64),
@@ -181,17 +181,6 @@ fn status(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             "rollout": state.rollout().map(rollout_json),
         })),
     ))
-}
-
-fn member_role(role: MemberRole) -> &'static str {
-    match role {
-        MemberRole::Leader => "leader",
-        MemberRole::LeaderWithoutQuorum => "leader_without_quorum",
-        MemberRole::Candidate => "candidate",
-        MemberRole::Follower => "follower",
-        MemberRole::Learner => "learner",
-        MemberRole::Stopped => "stopped",
-    }
 }
 
 /// `GET /v1/topology[?after=EPOCH.REVISION&wait=30s]`: the whole, as soon as it is later than `after`.
@@ -204,7 +193,7 @@ async fn topology(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             api.plane.state()
         }
         Some(after) => {
-            let bad = || problem(400, "bad_position", "write `after=EPOCH.REVISION`");
+            let bad = || problem(400, Code::BadPosition, "write `after=EPOCH.REVISION`");
             let (epoch, revision) = after.split_once('.').ok_or_else(bad)?;
             let after: (u64, u64) = (epoch.parse().map_err(|_| bad())?, revision.parse().map_err(|_| bad())?);
             let wait = ask.parameter("wait").map_or(Some(30_000), duration_ms).ok_or_else(bad)?.min(35_000);
@@ -221,8 +210,8 @@ async fn topology(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             }
         }
     };
-    let text =
-        serde_json::to_string(&Snapshot::of(&state)).map_err(|error| problem(500, "internal", error.to_string()))?;
+    let text = serde_json::to_string(&Snapshot::of(&state))
+        .map_err(|error| problem(500, Code::Internal, error.to_string()))?;
     let mut response = full(StatusCode::OK, "application/json", text);
     if let Ok(tag) = header::HeaderValue::from_str(&format!("\"{}.{}\"", state.epoch, state.revision)) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -259,13 +248,13 @@ async fn revision_at(api: &Api, ask: &Ask<'_>, revision: &str) -> Result<Respons
     let state = api.plane.state();
     match state.history.get(&wanted) {
         Some(revision) => Ok(placed(api, json(&revision_json(wanted, revision)))),
-        None => Err(problem(404, "unknown_revision", format!("revision {wanted} is not remembered"))),
+        None => Err(problem(404, Code::UnknownRevision, format!("revision {wanted} is not remembered"))),
     }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RollbackBody {
+pub(super) struct RollbackBody {
     to: u64,
     #[serde(default)]
     note: String,
@@ -294,7 +283,7 @@ async fn leases(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GrantBody {
+pub(super) struct GrantBody {
     ttl: String,
     #[serde(default)]
     owner: Option<String>,
@@ -304,7 +293,7 @@ async fn grant(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, 
     ask.caller.needs(Role::Register)?;
     let GrantBody { ttl, owner } = parse(body)?;
     let ttl_ms =
-        duration_ms(&ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `10s`")))?;
+        duration_ms(&ttl).ok_or_else(|| problem(400, Code::BadTtl, format!("{ttl:?} is no time: write `10s`")))?;
     let words = owner.as_deref().unwrap_or(&ask.caller.name);
     bounded("owner", words)?;
     done(api, Command::LeaseGrant { owner: owner::lease_owner(words, &ask.caller.name), ttl_ms }).await
@@ -312,7 +301,7 @@ async fn grant(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, 
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KeepBody {
+pub(super) struct KeepBody {
     ids: Vec<u64>,
 }
 
@@ -332,7 +321,7 @@ async fn keep_one_alive(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<B
     if api.plane.keep_alive(vec![id]).await?.is_empty() {
         return Ok(json(&value!({})));
     }
-    Err(problem(404, "not_found", format!("there is no lease {id}: it may have expired")))
+    Err(problem(404, Code::NotFound, format!("there is no lease {id}: it may have expired")))
 }
 
 async fn revoke(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
@@ -365,7 +354,7 @@ async fn locks(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LockBody {
+pub(super) struct LockBody {
     lease: u64,
     #[serde(default)]
     owner: Option<String>,
@@ -383,7 +372,7 @@ async fn lock(api: &Api, ask: &Ask<'_>, name: &str, body: &[u8]) -> Result<Respo
 async fn unlock(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
     let token =
-        ask.parameter("token").ok_or_else(|| problem(400, "no_token", "write `?token=` with the fencing token"))?;
+        ask.parameter("token").ok_or_else(|| problem(400, Code::NoToken, "write `?token=` with the fencing token"))?;
     let token = number(token)?;
     owned_now(api, ask, |state| owner::lock(ask, state, name)).await?;
     done(api, Command::LockRelease { name: name.to_owned(), token }).await
@@ -403,7 +392,7 @@ async fn tokens(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenBody {
+pub(super) struct TokenBody {
     role: Role,
     #[serde(default)]
     ttl: Option<String>,
@@ -415,14 +404,17 @@ async fn put_token(api: &Api, ask: &Ask<'_>, name: &str, body: &[u8]) -> Result<
     let TokenBody { role, ttl } = parse(body)?;
     let ttl = match ttl {
         None => None,
-        Some(ttl) => {
-            Some(duration_ms(&ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `24h`")))?)
-        }
+        Some(ttl) => Some(
+            duration_ms(&ttl).ok_or_else(|| problem(400, Code::BadTtl, format!("{ttl:?} is no time: write `24h`")))?,
+        ),
     };
     let mut random = [0; 32];
     // 256 bits of the system's randomness, by way of TLS's provider.
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider.secure_random.fill(&mut random).map_err(|_| problem(500, "internal", "the system has no randomness"))?;
+    provider
+        .secure_random
+        .fill(&mut random)
+        .map_err(|_| problem(500, Code::Internal, "the system has no randomness"))?;
     let text = format!("rwt_{}", blake3::Hash::from(random).to_hex());
     let expires_at_ms = ttl.map(|ttl| unix_ms().saturating_add(ttl));
     api.plane.propose(&Command::TokenPut { name: name.to_owned(), role, hash: hash(&text), expires_at_ms }).await?;
@@ -461,13 +453,13 @@ async fn rollout(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, P
     let state = api.plane.state();
     match state.rollouts.get(&id) {
         Some(rollout) => Ok(placed(api, json(&rollout_json(rollout)))),
-        None => Err(problem(404, "not_found", format!("there is no rollout {id}"))),
+        None => Err(problem(404, Code::NotFound, format!("there is no rollout {id}"))),
     }
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct AbortBody {
+pub(super) struct AbortBody {
     #[serde(default)]
     reason: String,
 }
@@ -480,30 +472,62 @@ async fn abort(api: &Api, ask: &Ask<'_>, id: &str, body: &[u8]) -> Result<Respon
     done(api, Command::RolloutAbort { id: number(id)?, reason }).await
 }
 
-fn member_json(member: &MemberStatus, leader: Option<u64>, voter: bool) -> Value {
-    value!({
+/// One member, as the one that answers sees it: what a member that does not answer lacks is known to nobody.
+fn member_json(member: &MemberStatus, status: &Status, health: Option<&Health>, voter: bool) -> Value {
+    let leader = status.acknowledged_leader().is_some_and(|(node, _)| *node == member.node);
+    let mut shown = value!({
         "node": member.node, "name": member.info.name, "peer_address": member.info.peer_address,
-        "api_address": member.info.api_address, "voter": voter, "leader": leader == Some(member.node), "lag": member.lag,
-    })
+        "api_address": member.info.api_address, "voter": voter, "leader": leader,
+    });
+    let own = status.last_log.unwrap_or(0);
+    let told = match health {
+        None => value!({
+            "reachable": true, "last_heard_ms": 0, "role": status.role.name(), "term": status.term, "lag": 0,
+            "version": env!("CARGO_PKG_VERSION"), "why": null,
+        }),
+        Some(health) => {
+            let view = health.view.as_ref();
+            let answers = health.answers();
+            // Only the leader knows what a follower has on its disk; from others it is what the member says of itself.
+            let lag = member.lag.or(view.map(|view| own.saturating_sub(view.last_log))).filter(|_| answers);
+            value!({
+                "reachable": answers, "last_heard_ms": health.heard_age().map(|age| age.as_millis() as u64),
+                "role": view.filter(|_| answers).map(|view| &view.role), "term": view.map(|view| view.term), "lag": lag,
+                "version": view.map(|view| &view.version), "why": health.silent,
+            })
+        }
+    };
+    if let (Some(shown), Value::Object(told)) = (shown.as_object_mut(), told) {
+        shown.extend(told);
+    }
+    shown
 }
 
-fn members(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+async fn members(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
+    // Who led may have gone while the others were asked.
+    let roll = api.plane.call_roll().await;
     let status = api.plane.status();
-    let leader = status.leader.as_ref().map(|(node, _)| *node);
-    let voters = status.voters.iter().map(|member| member_json(member, leader, true));
-    let learners = status.learners.iter().map(|member| member_json(member, leader, false));
+    let unasked = Health::default();
+    let health = |node: u64| (node != status.id).then(|| roll.get(&node).unwrap_or(&unasked));
+    let voters = status.voters.iter().map(|member| member_json(member, &status, health(member.node), true));
+    let learners = status.learners.iter().map(|member| member_json(member, &status, health(member.node), false));
     let list: Vec<Value> = voters.chain(learners).collect();
+    let (answering, all) = api.plane.voters_that_answer(&status, &roll);
     let cluster = api.plane.state().cluster.clone();
     Ok(placed(
         api,
-        json(&value!({ "cluster": cluster, "term": status.term, "answered_by": status.id, "members": list })),
+        json(&value!({
+            "cluster": cluster, "term": status.term, "answered_by": status.id, "members": list,
+            "leader": status.acknowledged_leader().map(|(node, info)| value!({ "node": node, "name": info.name })),
+            "quorum": { "voters": all, "reachable": answering, "needed": all / 2 + 1 },
+        })),
     ))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct JoinBody {
+pub(super) struct JoinBody {
     node: u64,
     name: String,
     peer_address: String,
@@ -520,12 +544,15 @@ fn yes() -> bool {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct To {
+pub(super) struct To {
     to: u64,
 }
 
 async fn join(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     let JoinBody { node, name, peer_address, api_address, voter, replace } = parse(body)?;
+    for (what, text) in [("member's name", &name), ("peer address", &peer_address), ("API address", &api_address)] {
+        bounded(what, text)?;
+    }
     let info = (name, peer_address, api_address);
     change_member(api, ask, MemberChange::Join { node, info, voter, replace }).await
 }
@@ -536,51 +563,45 @@ async fn change_member(api: &Api, ask: &Ask<'_>, change: MemberChange) -> Result
     Ok(json(&value!({})))
 }
 
-/// A backup: the state as snapshots have it, with BLAKE3 behind it.
-pub(crate) fn backup_bytes(state: &State) -> Result<Vec<u8>, crate::state::EncodeError> {
-    let mut bytes = state.encode()?;
-    let digest = blake3::hash(&bytes);
-    bytes.extend_from_slice(digest.as_bytes());
-    Ok(bytes)
-}
-
 async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     // Certificates' keys are in it.
     ask.caller.needs(Role::Admin)?;
     fresh(api, ask).await?;
     let state = api.plane.state();
-    let bytes = tokio::task::spawn_blocking(move || backup_bytes(&state)).await;
-    let failed = |why: String| problem(500, "internal", format!("the backup could not be made: {why}"));
+    let bytes = tokio::task::spawn_blocking(move || backup::write(&state)).await;
+    let failed = |why: String| problem(500, Code::Internal, format!("the backup could not be made: {why}"));
     let bytes = bytes.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     Ok(placed(api, full(StatusCode::OK, "application/octet-stream", bytes)))
 }
 
 async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Admin)?;
-    let damaged = |why: &str| problem(422, "damaged", format!("this is no backup, or it is damaged: {why}"));
-    let split = body.len().checked_sub(32).ok_or_else(|| damaged("it is too short"))?;
-    let (content, digest) = body.split_at(split);
-    let whole = *blake3::hash(content).as_bytes();
-    if digest != whole {
-        return Err(damaged("its checksum is wrong"));
-    }
-    let old = State::decode(content).map_err(|error| damaged(&error.to_string()))?;
-    let other_cluster = ask.parameter("other_cluster") == Some("true");
+    let bytes = body.clone();
+    let read = tokio::task::spawn_blocking(move || backup::read(&bytes)).await;
+    let backup = read
+        .map_err(|error| problem(500, Code::Internal, error.to_string()))?
+        .map_err(|error| problem(422, Code::Damaged, format!("this is no backup, or it is damaged: {error}")))?;
+    let cluster = &backup.state.cluster;
+    let other_cluster = ask.flag("other_cluster")?;
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
     let now = api.plane.state();
-    if now.rules == 0 && old.cluster != now.cluster && !other_cluster {
-        let why = format!(
-            "the backup is of cluster {:?}, this is {:?}: pass --other-cluster if it is meant",
-            old.cluster, now.cluster
-        );
-        return Err(problem(409, "other_cluster", why));
+    match now.rules {
+        0 if *cluster != now.cluster && !other_cluster => {
+            let why = format!(
+                "the backup is of cluster {cluster:?}, this is {:?}: pass --other-cluster if it is meant",
+                now.cluster
+            );
+            return Err(problem(409, Code::OtherCluster, why));
+        }
+        0 => {}
+        _ => now.may_restore(cluster, other_cluster)?,
     }
-    let epoch = api.plane.next_epoch(old.epoch).await?;
-    for (number, part) in content.chunks(RESTORE_PART).enumerate() {
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
+    let epoch = api.plane.next_epoch(backup.state.epoch).await?;
+    for part in backup.parts() {
+        api.plane.propose(&part).await?;
     }
+    let whole = backup.checksum;
     let by = by(ask, None);
     done(
         api,

@@ -2,6 +2,7 @@
 //! for each watcher.
 
 use super::{Api, Ask, Body, problem};
+use crate::Code;
 use crate::http::Problem;
 use crate::hub::line;
 use crate::plane::{Lead, Plane};
@@ -37,7 +38,9 @@ pub(super) fn watch(api: &Arc<Api>, ask: &Ask<'_>) -> Result<Response<Body>, Pro
     // A browser that comes back says where it was.
     let last = ask.headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let from = match ask.parameter("from").or(last) {
-        Some(text) => Some(position(text).ok_or_else(|| problem(400, "bad_position", "write `from=EPOCH.REVISION`"))?),
+        Some(text) => {
+            Some(position(text).ok_or_else(|| problem(400, Code::BadPosition, "write `from=EPOCH.REVISION`"))?)
+        }
         None => None,
     };
     let (sender, receiver) = mpsc::channel(1);

@@ -74,6 +74,23 @@ impl StateMachine {
         self.retired.write().unwrap_or_else(PoisonError::into_inner).extend(gone);
     }
 
+    /// Takes in the disk's newest snapshot and every entry behind it, committed or not, as a member that is elected would.
+    /// Reads the disk: call it off the runtime's threads.
+    pub(super) fn replay(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let newest = self.store.snapshot().map_err(|error| failed(&error))?;
+        if let Some((meta, content)) = newest {
+            self.restore(&content)?;
+            let meta = convert::to_meta(meta).map_err(io::Error::other)?;
+            (self.applied, self.membership) = (meta.last_log_id, meta.last_membership);
+        }
+        let next = self.applied.map_or(0, |id| id.index().saturating_add(1));
+        for entry in self.store.entries(next.., usize::MAX) {
+            let entry = convert::to_entry(&entry).map_err(io::Error::other)?;
+            self.apply_entry(entry.log_id, entry.payload)?;
+        }
+        Ok((self.applied, self.membership.clone()))
+    }
+
     fn restore(&mut self, content: &Bytes) -> io::Result<()> {
         let malformed = || io::Error::new(io::ErrorKind::InvalidData, "the snapshot has no head");
         let (length, rest) = content.split_first_chunk::<4>().ok_or_else(malformed)?;
@@ -152,18 +169,21 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).take();
         let state = state.ok_or_else(|| io::Error::other("the snapshot was built before"))?;
-        let head = record::encode(0, &self.head).map_err(io::Error::other)?;
-        let content = self.store.off_runtime(move || {
-            let state = state().map_err(io::Error::other)?;
-            let mut content = Vec::with_capacity(4 + head.len() + state.len());
-            content.put_u32_le(u32::try_from(head.len()).unwrap_or(u32::MAX));
-            content.extend_from_slice(&head);
-            content.extend_from_slice(&state);
-            Ok::<_, io::Error>(Bytes::from(content))
-        });
+        let retired = self.head.retired.clone();
+        let content = self.store.off_runtime(move || content_of(retired, &state().map_err(io::Error::other)?));
         let content = content.await??;
         let meta = convert::meta(&self.meta);
         self.store.save_snapshot(meta, content.clone()).await.map_err(|error| failed(&error))?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: content })
     }
+}
+
+/// A snapshot's content: who can never be a member again, and the machine's bytes.
+pub(super) fn content_of(retired: BTreeSet<u64>, state: &[u8]) -> io::Result<Bytes> {
+    let head = record::encode(0, &Head { retired }).map_err(io::Error::other)?;
+    let mut content = Vec::with_capacity(4 + head.len() + state.len());
+    content.put_u32_le(u32::try_from(head.len()).unwrap_or(u32::MAX));
+    content.extend_from_slice(&head);
+    content.extend_from_slice(state);
+    Ok(Bytes::from(content))
 }

@@ -29,6 +29,25 @@ pub enum Role {
     Stopped,
 }
 
+impl Role {
+    /// Every one.
+    pub const ALL: [Self; 6] =
+        [Self::Leader, Self::LeaderWithoutQuorum, Self::Candidate, Self::Follower, Self::Learner, Self::Stopped];
+
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::LeaderWithoutQuorum => "leader_without_quorum",
+            Self::Candidate => "candidate",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// One member as the leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {
@@ -73,6 +92,12 @@ impl Status {
     /// Who is to be asked, and whether it is this member and may answer.
     pub(crate) fn leads(&self) -> (u64, Option<u64>, bool) {
         (self.term, self.leader.as_ref().map(|(node, _)| *node), self.role == Role::Leader)
+    }
+
+    /// Who leads with a quorum, as far as this member knows. A leader that nobody acknowledges leads nobody.
+    #[must_use]
+    pub fn acknowledged_leader(&self) -> Option<&(u64, MemberInfo)> {
+        self.leader.as_ref().filter(|(leader, _)| *leader != self.id || self.role == Role::Leader)
     }
 }
 

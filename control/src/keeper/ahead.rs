@@ -1,6 +1,6 @@
 //! Proxies that have seen more than the cluster has: it was made anew from a backup that is older than what they follow.
 //! The leader goes one epoch above what they report, and they follow. What they report may be a lie, so it moves the epoch
-//! only so far and so often.
+//! only so far and so often, whatever names it is told under.
 
 use crate::state::{Command, State};
 use crate::wire::Heartbeat;
@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 /// One proxy moves the epoch once in this time.
 const PROXY_PACE: Duration = Duration::from_secs(60);
-/// All together once in this time.
+/// All together once in this time,
 const PACE: Duration = Duration::from_secs(1);
+/// and so often within [`PROXY_PACE`]: whoever may speak for one proxy may give it many names. Each time every proxy takes the whole
+/// topology again, and a rollout that is under way ends.
+const MOVES_MAX: usize = 5;
 /// How far above the cluster's epoch, and above the time, an epoch can be believed.
 const LEAP_MAX: u64 = 1 << 20;
 
@@ -18,7 +21,6 @@ const LEAP_MAX: u64 = 1 << 20;
 pub(super) struct Ahead {
     /// When each proxy moved the epoch last.
     moved: BTreeMap<String, Instant>,
-    last: Option<Instant>,
     /// Proxies whose reports are not believed, for saying so once.
     doubted: BTreeSet<String>,
 }
@@ -62,8 +64,10 @@ impl Ahead {
         }
         self.doubted = doubted;
         let (name, seen) = found?;
+        let last = self.moved.values().max();
+        let too_often = last.is_some_and(|at| now - *at < PACE) || self.moved.len() >= MOVES_MAX;
         // Before rules, members do not know the command.
-        if state.rules == 0 || self.last.is_some_and(|at| now - at < PACE) {
+        if state.rules == 0 || too_often {
             return None;
         }
         tracing::warn!(
@@ -72,7 +76,6 @@ impl Ahead {
             revision = seen.1,
             "a proxy is ahead of the cluster: the epoch is raised"
         );
-        self.last = Some(now);
         self.moved.insert(name.to_owned(), now);
         Some(Command::RaiseEpoch { seen, to: seen.0.max(state.epoch).saturating_add(1) })
     }

@@ -4,7 +4,7 @@
 //! fields may be added, each with a default. The two cannot be confused: a frozen question begins with its number, JSON
 //! with a bracket or a quotation mark.
 
-use super::{FleetView, MemberChange};
+use super::{FleetView, MemberChange, MemberView};
 use crate::state::{EncodeError, Key, Vote, to_bytes};
 use crate::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,8 @@ pub(super) enum Ask {
     Rules,
     /// Of any member: whether the one with this id was removed.
     Removed(u64),
+    /// Of any member: how it is.
+    Status,
 }
 
 /// What is said to it.
@@ -59,6 +61,8 @@ pub(super) enum Told {
     Rules(u32),
     /// Whether it was.
     Removed(bool),
+    /// How the member is.
+    Status(MemberView),
 }
 
 /// How a question was written, and its answer is.
@@ -80,7 +84,8 @@ impl Ask {
             | Self::Fleet
             | Self::SignOff(..)
             | Self::Rules
-            | Self::Removed(_) => true,
+            | Self::Removed(_)
+            | Self::Status => true,
             Self::Propose(_) | Self::Member(_) => false,
         }
     }
@@ -97,7 +102,7 @@ impl Ask {
                 Frozen::Heartbeat(name.clone(), Box::new(FrozenHeartbeat::from((**heartbeat).clone())))
             }
             Self::Fleet if rules == 0 => Frozen::Fleet,
-            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules | Self::Removed(_) => {
+            Self::Heartbeat(..) | Self::Fleet | Self::SignOff(..) | Self::Rules | Self::Removed(_) | Self::Status => {
                 return json(self);
             }
         };
@@ -133,7 +138,7 @@ impl Told {
             Self::Fleet(fleet) => FrozenTold::Fleet(fleet.into()),
             Self::Done => FrozenTold::Done,
             Self::NotLeader => FrozenTold::NotLeader,
-            Self::Unknown | Self::Rules(_) | Self::Removed(_) => FrozenTold::Unknown,
+            Self::Unknown | Self::Rules(_) | Self::Removed(_) | Self::Status(_) => FrozenTold::Unknown,
             Self::Member(why) => FrozenTold::Member(why),
         };
         to_bytes(&frozen)
@@ -322,6 +327,7 @@ mod tests {
             Ask::SignOff("p".into(), Some(u64::MAX)),
             Ask::Rules,
             Ask::Removed(u64::MAX),
+            Ask::Status,
         ];
         for rules in [0, 1] {
             for ask in &asks {
@@ -346,6 +352,118 @@ mod tests {
                 assert_eq!(format!("{read:?}"), format!("{told:?}"));
             }
         }
+    }
+
+    /// The name of each variant: one that is new does not compile until it is here, and needs a line in the fixture then.
+    macro_rules! names {
+        ($all:ident, $name:ident of $kind:ident: $($variant:ident)+) => {
+            const $all: &[&str] = &[$(stringify!($variant)),+];
+            fn $name(value: &$kind) -> &'static str {
+                match value {
+                    $($kind::$variant { .. } => stringify!($variant),)+
+                }
+            }
+        };
+    }
+    names! { ASKS, ask_name of Ask: Propose Barrier KeepAlive Heartbeat Fleet Member SignOff Rules Removed Status }
+    names! { TOLDS, told_name of Told: Proposed Barrier Missing Fleet Done NotLeader Unknown Member Rules Removed Status }
+    names! { CHANGES, change_name of MemberChange: Join Promote Remove Transfer }
+
+    fn changes() -> Vec<MemberChange> {
+        let info = ("m".to_owned(), "10.0.0.1:9701".to_owned(), "10.0.0.1:9700".to_owned());
+        vec![
+            MemberChange::Join { node: 1, info: info.clone(), voter: true, replace: Some(2) },
+            MemberChange::Join { node: 1, info, voter: false, replace: None },
+            MemberChange::Promote(3),
+            MemberChange::Remove(u64::MAX),
+            MemberChange::Transfer(4),
+        ]
+    }
+
+    fn asks() -> Vec<Ask> {
+        let named = Heartbeat { instance: 9, cluster: "shop".into(), ..heartbeat() };
+        let mut asks = vec![
+            Ask::Propose(vec![0, 1, 255]),
+            Ask::Barrier,
+            Ask::KeepAlive(vec![1, 123, u64::MAX]),
+            Ask::Heartbeat("p".into(), Box::new(named)),
+            Ask::Fleet,
+            Ask::SignOff("p".into(), Some(u64::MAX)),
+            Ask::SignOff("p".into(), None),
+            Ask::Rules,
+            Ask::Removed(5),
+            Ask::Status,
+        ];
+        asks.extend(changes().into_iter().map(Ask::Member));
+        asks
+    }
+
+    fn tolds() -> Vec<Told> {
+        vec![
+            Told::Proposed(1, vec![1, 2]),
+            Told::Barrier(123),
+            Told::Missing(vec![3]),
+            Told::Fleet(fleet()),
+            Told::Done,
+            Told::NotLeader,
+            Told::Unknown,
+            Told::Member("no".into()),
+            Told::Rules(1),
+            Told::Removed(true),
+            Told::Status(MemberView { role: "leader".into(), term: 3, leader: Some(7), ..MemberView::default() }),
+        ]
+    }
+
+    /// `made`, by `RINGWAY_FIXTURES=write` if there is none.
+    fn fixture(name: &str, made: &[String]) -> Vec<String> {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v2").join(name);
+        if !path.exists() && std::env::var("RINGWAY_FIXTURES").is_ok_and(|value| value == "write") {
+            std::fs::write(&path, made.join("\n")).unwrap();
+        }
+        std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    fn complete(all: &[&str], lines: &[String]) {
+        for name in all {
+            assert!(lines.iter().any(|line| line.split(' ').next() == Some(name)), "the fixture has no {name}");
+        }
+    }
+
+    fn text(bytes: Vec<u8>) -> String {
+        match is_json(&bytes) {
+            true => String::from_utf8(bytes).unwrap(),
+            false => format!("{bytes:?}"),
+        }
+    }
+
+    #[test]
+    fn what_members_of_rules_1_say_to_each_other_is_written_and_read_as_it_was() {
+        let made: Vec<String> =
+            asks().iter().map(|ask| format!("{} {}", ask_name(ask), text(ask.encode(1).unwrap()))).collect();
+        let kept = fixture("asks", &made);
+        assert_eq!(kept, made);
+        for (line, ask) in kept.iter().zip(asks()) {
+            let (_, bytes) = line.split_once(' ').unwrap();
+            let bytes = match bytes.starts_with('[') {
+                true => serde_json::from_str(bytes).unwrap(),
+                false => bytes.as_bytes().to_vec(),
+            };
+            assert_eq!(format!("{:?}", Ask::decode(&bytes).unwrap().0), format!("{ask:?}"));
+        }
+        complete(ASKS, &kept);
+        let made: Vec<String> = tolds()
+            .iter()
+            .map(|told| format!("{} {}", told_name(told), text(told.encode(Writing::Json).unwrap())))
+            .collect();
+        let kept = fixture("tolds", &made);
+        assert_eq!(kept, made);
+        for (line, told) in kept.iter().zip(tolds()) {
+            let (_, bytes) = line.split_once(' ').unwrap();
+            assert_eq!(format!("{:?}", Told::decode(bytes.as_bytes())), format!("{told:?}"));
+        }
+        complete(TOLDS, &kept);
+        let named: Vec<String> = changes().iter().map(|change| change_name(change).to_owned()).collect();
+        complete(CHANGES, &named);
     }
 
     /// Bytes that the build before rules has written and reads.

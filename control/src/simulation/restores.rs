@@ -23,7 +23,7 @@ const PROXIES: &str = "p";
 
 /// As the API does it.
 async fn restore(plane: Arc<Plane>, content: Vec<u8>) -> Result<Done, PlaneError> {
-    let old = State::decode(&content).map_err(|error| Refusal::new("damaged", error.to_string()))?;
+    let old = State::decode(&content).map_err(|error| Refusal::new(crate::Code::Damaged, error.to_string()))?;
     plane.barrier().await?;
     let rules = plane.state().rules;
     let epoch = plane.next_epoch(old.epoch).await?;

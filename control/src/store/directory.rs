@@ -38,14 +38,7 @@ impl Directory {
     pub(super) fn lock(path: &Path, identity: &Identity) -> Result<Self, StoreError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(path).map_err(|source| failed("create", path, source))?;
-        let lock_path = path.join("LOCK");
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.map_err(|source| failed("open", &lock_path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { path: lock_path }),
-            Err(TryLockError::Error(source)) => return Err(failed("lock", &lock_path, source)),
-        }
+        let lock = hold(path)?;
         let node_path = path.join("node.json");
         let has_run = match std::fs::read(&node_path) {
             Ok(bytes) => {
@@ -82,6 +75,18 @@ impl Directory {
         write().map_err(|source| failed("write", &temporary, source))?;
         self.has_run = true;
         Ok(())
+    }
+}
+
+/// Takes a directory's lock, whosever it is; dropping the file gives it free.
+pub(crate) fn hold(path: &Path) -> Result<File, StoreError> {
+    let lock_path = path.join("LOCK");
+    let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
+    let lock = lock.map_err(|source| failed("open", &lock_path, source))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: lock_path }),
+        Err(TryLockError::Error(source)) => Err(failed("lock", &lock_path, source)),
     }
 }
 

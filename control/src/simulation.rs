@@ -58,6 +58,10 @@ enum Plant {
     LineTwice,
     /// A restore raises the epoch by one, and nobody who is ahead is heard.
     EpochsThatProxiesHaveSeen,
+    /// Nobody tells a member that it was removed.
+    RemovalUntold,
+    /// A member answers by what it has.
+    StaleReads,
 }
 
 /// What is played.
@@ -189,6 +193,8 @@ fn planted_faults_are_found() {
         (Plant::LineLost, &[Step::Nothing], "tells the change from"),
         (Plant::LineTwice, &[Step::Nothing], "tells the change from"),
         (Plant::EpochsThatProxiesHaveSeen, &[Step::Restore, Step::AnotherLife], "ends at"),
+        (Plant::RemovalUntold, &[Step::Removal], "was removed and does not find out"),
+        (Plant::StaleReads, &[Step::Removal], "is not linearizable"),
     ];
     for (plant, steps, expected) in plants {
         let play = Play { steps: steps.to_vec(), plant: Some(*plant), ..Play::of(1) };

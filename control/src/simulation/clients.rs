@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Plant;
 use super::disk::Random;
 use super::linear::{self, Call, Operation};
 use super::member::Life;
@@ -54,6 +55,8 @@ pub(super) struct Record {
     pub(super) stop: Arc<AtomicBool>,
     /// Nobody is to begin anything.
     pub(super) hold: Arc<AtomicBool>,
+    /// Restores so far: what clients knew before one is not so after it.
+    restores: Arc<AtomicU64>,
     /// Clients that are about something.
     pub(super) busy: Arc<AtomicU64>,
     /// What each who watches knows now.
@@ -124,6 +127,7 @@ impl Record {
             next_value: Arc::new(AtomicU64::new(1)),
             stop: Arc::default(),
             hold: Arc::default(),
+            restores: Arc::default(),
             busy: Arc::default(),
             views: Arc::default(),
         }
@@ -185,9 +189,10 @@ impl Record {
         proxies.filter_map(|(_, view)| view.as_ref().map(|view| view.epoch)).max().unwrap_or(0)
     }
 
-    /// Somebody who was held until now may go on; `None`: not yet.
-    pub(super) fn begin(&self) -> Option<Busy> {
-        if self.hold.load(Relaxed) {
+    /// Begins something; `None`: not now, and what was known before is so no more. `restores`: those that the caller knows of.
+    pub(super) fn begin(&self, restores: &mut u64) -> Option<Busy> {
+        let now = self.restores.load(Relaxed);
+        if self.hold.load(Relaxed) || std::mem::replace(restores, now) != now {
             return None;
         }
         self.busy.fetch_add(1, Relaxed);
@@ -197,6 +202,7 @@ impl Record {
     /// After a restore: the registers are what they are in this state. `pending`: what was written without an answer may come about
     /// yet.
     pub(super) fn renew(&self, state: &State, pending: bool) {
+        self.restores.fetch_add(1, Relaxed);
         let mut told = self.told();
         told.operations.retain(|(_, operation)| pending && operation.returned.is_none());
         told.initial = std::array::from_fn(|index| register(state, index).0);
@@ -228,7 +234,13 @@ impl Record {
     async fn read(&self, life: &Life, index: usize, patience: Duration) -> Option<(u64, u64)> {
         let plane = Arc::clone(&life.plane);
         let invoked = self.world.tick();
-        let read = async move { plane.barrier().await.map(|()| register(&plane.state(), index)) };
+        let stale = self.world.has(Plant::StaleReads);
+        let read = async move {
+            if !stale {
+                plane.barrier().await?;
+            }
+            Ok::<_, PlaneError>(register(&plane.state(), index))
+        };
         let found = self.ask(life, patience, read).await?.ok()?;
         self.done(index, Call::Read(found.0), invoked, Some(self.world.tick()));
         Some(found)
@@ -299,9 +311,10 @@ impl Record {
     /// Reads and writes until it is stopped.
     pub(super) async fn registers(self, mut random: Random) {
         let mut known: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+        let mut restores = 0;
         while !self.stopped() {
             sleep(Duration::from_millis(5 + random.below(120))).await;
-            let Some(_busy) = self.begin() else {
+            let Some(_busy) = self.begin(&mut restores) else {
                 // After a restore, a revision may be another's.
                 known.clear();
                 continue;
@@ -329,9 +342,10 @@ impl Record {
     /// Keeps a lease alive by whoever answers: it does not end before its time.
     pub(super) async fn lease(self, mut random: Random) {
         let mut lease: Option<(u64, Instant)> = None;
+        let mut restores = 0;
         while !self.stopped() {
             sleep(Duration::from_millis(100 + random.below(200))).await;
-            let Some(_busy) = self.begin() else {
+            let Some(_busy) = self.begin(&mut restores) else {
                 // A restore knows leases of its time alone.
                 lease = None;
                 continue;

@@ -21,6 +21,10 @@ use crate::state::{Command, RULES};
 /// Once all is well again, a write takes no longer than this through any member: elections, back-offs of the engine and a
 /// call that is still waited for are in it.
 pub(super) const CALM: Duration = Duration::from_secs(15);
+/// A member that was removed finds out within this when all is well.
+const FIND_OUT_MAX: Duration = Duration::from_secs(4);
+/// And has ended its streams, however slowly their last lines are read.
+const END_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at everybody.
 const LOOK: Duration = Duration::from_millis(10);
 /// A restarted process is up again after this, at most.
@@ -43,6 +47,8 @@ pub(super) enum Step {
     ForgetfulVoter,
     Restore,
     AnotherLife,
+    Removal,
+    Stranger,
     Nothing,
 }
 
@@ -63,6 +69,8 @@ pub(super) const STEPS: &[Step] = &[
     Step::ForgetfulVoter,
     Step::Restore,
     Step::AnotherLife,
+    Step::Removal,
+    Step::Stranger,
     Step::Nothing,
 ];
 
@@ -305,6 +313,8 @@ impl Cluster {
                 Step::ForgetfulVoter => self.forgetful_voter(length).await,
                 Step::Restore => self.restore().await,
                 Step::AnotherLife => self.another_life().await,
+                Step::Removal => self.removal().await,
+                Step::Stranger => self.stranger().await,
                 Step::Nothing => self.pass(length).await,
             }
             let between = ms(self.random.below(1_500));
@@ -434,8 +444,86 @@ impl Cluster {
         if self.random.below(2) == 0 {
             self.crash(old, true);
         }
-        self.change(through, self.join(new, Some(old)), ms(10_000)).await;
+        let replaced = self.change(through, self.join(new, Some(old)), ms(10_000)).await;
         self.world.count("replacements tried");
+        if replaced && self.life(old).is_some() {
+            self.leave(old).await;
+        }
+    }
+
+    /// A member is removed while it runs, and is served from and written through.
+    async fn removal(&mut self) {
+        if self.members.len() <= 3 {
+            let (new, through) = (self.add().await, self.any());
+            self.change(through, self.join(new, None), ms(10_000)).await;
+            self.world.count("members added");
+        }
+        let old = self.victim();
+        let through = self.members.keys().copied().find(|id| *id != old).unwrap_or(old);
+        self.world.note(format_args!("m{old} is to be removed"));
+        self.change(through, MemberChange::Remove(old), ms(5_000)).await;
+        let inside = self.settled().await.is_some_and(|inside| inside.contains(&old));
+        if !inside && self.life(old).is_some() {
+            self.leave(old).await;
+        }
+    }
+
+    /// A member runs, is in the proxies' lists, and is in no cluster yet: nobody stays with it.
+    async fn stranger(&mut self) {
+        self.calm().await;
+        let id = self.add().await;
+        self.world.note(format_args!("m{id} runs, and is in no cluster"));
+        self.pass(ms(3_000)).await;
+        let began = Instant::now();
+        while self.world.is_good() && !self.write_anywhere().await && began.elapsed() < CALM {
+            self.pass(ms(50)).await;
+        }
+        self.record.hold.store(true, Relaxed);
+        self.follow().await;
+        self.record.hold.store(false, Relaxed);
+        if let Some(mut member) = self.members.remove(&id) {
+            member.crash(false);
+        }
+        self.show();
+    }
+
+    async fn write_anywhere(&mut self) -> bool {
+        match self.whoever() {
+            Some(life) => self.record.write_at(&life).await,
+            None => false,
+        }
+    }
+
+    /// A removed member finds out, ends its streams and serves nobody; then its operator ends it.
+    async fn leave(&mut self, id: u64) {
+        self.ground.net.set_weather(Weather::default());
+        for (what, within) in [("does not find out", FIND_OUT_MAX), ("knows it, and streams on", END_MAX)] {
+            let began = Instant::now();
+            while let Some(life) = self.life(id).filter(|_| self.world.is_good()) {
+                let streams = life.plane.hub.watchers();
+                if life.plane.is_removed() && (streams == 0 || within == FIND_OUT_MAX) {
+                    self.world.count("members that found out that they were removed, and ended their streams");
+                    break;
+                }
+                if began.elapsed() > within {
+                    self.world.violation(format_args!("m{id} was removed and {what}"));
+                }
+                self.pass(LOOK).await;
+            }
+        }
+        if let Some(mut member) = self.members.remove(&id) {
+            member.crash(false);
+        }
+        self.down.remove(&id);
+        self.show();
+    }
+
+    /// The members, when all is well.
+    async fn settled(&mut self) -> Option<Vec<u64>> {
+        self.calm().await;
+        let leader = self.until("a leader when all is well", |status| status.role == Role::Leader).await?;
+        let status = self.life(leader)?.status();
+        Some(status.voters.iter().chain(&status.learners).map(|member| member.node).collect())
     }
 
     /// One member misses so much that the others have no log of it any more.
@@ -510,7 +598,6 @@ impl Cluster {
             // Faults that have been drawn and have not come.
             member.spare();
         }
-        self.calm().await;
         let members = self.settled_members().await;
         for life in &members {
             let began = Instant::now();
@@ -532,12 +619,7 @@ impl Cluster {
 
     /// Those who are members when all is said; those that were removed end.
     async fn settled_members(&mut self) -> Vec<Life> {
-        let Some(leader) = self.until("a leader when all is well", |status| status.role == Role::Leader).await else {
-            return Vec::new();
-        };
-        let Some(life) = self.life(leader) else { return Vec::new() };
-        let status = life.status();
-        let inside: Vec<u64> = status.voters.iter().chain(&status.learners).map(|member| member.node).collect();
+        let Some(inside) = self.settled().await else { return Vec::new() };
         let outside: Vec<u64> = self.members.keys().copied().filter(|id| !inside.contains(id)).collect();
         for id in outside {
             if let Some(mut member) = self.members.remove(&id) {

@@ -250,7 +250,7 @@ async fn start(
     drop(ground.scheduler.spawn(group, writer));
     let slot: Arc<OnceLock<Weak<Plane>>> = Arc::default();
     let (witness, published) = Witness::new(id, ground.world.clone());
-    let core = Core { answerer: Some(answerer(Arc::clone(&slot))), ..core };
+    let core = Core { answerer: Some(answerer(Arc::clone(&slot), ground.world.clone())), ..core };
     let (node, inbox) =
         Node::start_carried(core, witness, store, ground.net.line(id)).await.map_err(|error| error.to_string())?;
     let plane = Arc::new(Plane::new(node.clone(), published).with_wall(clocks::wall).with_judge(judge_of(id)));
@@ -265,9 +265,10 @@ async fn start(
 }
 
 /// As a member of the product answers others.
-fn answerer(slot: Arc<OnceLock<Weak<Plane>>>) -> Answerer {
+fn answerer(slot: Arc<OnceLock<Weak<Plane>>>, world: World) -> Answerer {
     Arc::new(move |question: Bytes| {
-        let plane = slot.get().and_then(Weak::upgrade);
+        let silent = world.has(Plant::RemovalUntold) && question.starts_with(b"{\"removed\"");
+        let plane = slot.get().and_then(Weak::upgrade).filter(|_| !silent);
         Box::pin(async move {
             match plane {
                 Some(plane) => plane.answer(&question).await,

@@ -66,7 +66,7 @@ impl Cluster {
     }
 
     /// Any member that runs and has not been removed.
-    fn whoever(&mut self) -> Option<Life> {
+    pub(super) fn whoever(&mut self) -> Option<Life> {
         let lives = self.record.listed();
         let at = self.random.below(lives.len().max(1) as u64) as usize;
         lives.get(at).cloned()
@@ -164,7 +164,7 @@ impl Cluster {
     }
 
     /// Waits until all proxies have what the members have.
-    async fn follow(&mut self) {
+    pub(super) async fn follow(&mut self) {
         let began = Instant::now();
         while self.world.is_good() {
             let lives = self.record.listed();

@@ -64,8 +64,11 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
         /// Name of the cluster; absent, it is drawn.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with = "backup")]
         cluster: Option<String>,
+        /// The cluster has a backup's topology and name from its first moment: for members that are all lost.
+        #[arg(long, value_name = "FILE")]
+        backup: Option<PathBuf>,
         /// Directory of a certificate authority, made where there is none: certificates, keys and tokens that the file
         /// names and that are not there yet are issued.
         #[arg(long, value_name = "DIRECTORY")]
@@ -191,6 +194,9 @@ pub(crate) enum Command {
         /// The survivor's configuration file.
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// A member that is lost for good, although something takes connections where it was.
+        #[arg(long, value_name = "NAME")]
+        lost: Vec<String>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
@@ -398,27 +404,28 @@ pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitC
     crate::run::control_runtime()?.block_on(async {
         match command {
             Command::Run { config } => member::run(&config).await,
-            Command::Init { config, cluster, authority } => member::init(&config, cluster, authority.as_deref()),
+            Command::Init { config, cluster, backup, authority } => {
+                or_refused(access, member::init(&config, cluster, backup.as_deref(), authority.as_deref()).await)
+            }
+            Command::Recover { config, lost, yes } => or_refused(access, member::recover(&config, &lost, yes).await),
             Command::Join { config, learner, replace, authority } => {
                 member::join(access, &config, learner, replace, authority.as_deref()).await
             }
             Command::Authority(command) => member::authority(command),
             command if access.etcd.is_meant() => etcd::ask(access, command).await,
-            command => match ask_or_recover(access, command).await {
-                Err(error) => match error.downcast_ref::<ApiError>() {
-                    Some(ApiError::Refused(problem)) => show_problem(access, problem),
-                    _ => Err(error),
-                },
-                done => done,
-            },
+            command => or_refused(access, ask(access, command).await),
         }
     })
 }
 
-async fn ask_or_recover(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Recover { config, yes } => member::recover(&config, yes).await,
-        command => ask(access, command).await,
+/// A refusal is an answer.
+fn or_refused(access: &Access, done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match done {
+        Err(error) => match error.downcast_ref::<ApiError>() {
+            Some(ApiError::Refused(problem)) => show_problem(access, problem),
+            _ => Err(error),
+        },
+        done => done,
     }
 }
 

@@ -377,12 +377,12 @@ impl Client {
     fn not_taken(&self, member: &MemberUrl, error: ViewError) -> Result<(), TakeError> {
         let said = error.to_string();
         match &error {
-            ViewError::Older { .. } => {
-                // It stays connected: the leader hears of it by the heartbeat, and goes one epoch higher.
+            ViewError::Older { .. } | ViewError::Nothing { .. } => {
+                // It stays connected: the leader hears of it by the heartbeat, and goes one epoch higher. Or what is missing comes.
                 self.followed(member, false);
                 let mut state = self.state();
                 if state.ahead.as_ref() != Some(&said) {
-                    tracing::error!(%member, error = said, "the members are behind this proxy");
+                    tracing::error!(%member, error = said, "the members have less than this proxy");
                     state.ahead = Some(said);
                     drop(state);
                     self.hurry();

@@ -45,7 +45,7 @@ pub(crate) use self::options::Core;
 pub use self::options::{Answerer, Options, PeerTls, StartError, Timing};
 use self::options::{config, identity};
 pub use self::status::{MemberStatus, Role, Status};
-pub use self::survivor::Survivor;
+pub use self::survivor::{Beginning, Survivor};
 use self::types::{Command, Raft, Types};
 pub use crate::store::record::{Identity, MemberInfo};
 use crate::store::{Store, StoreError};

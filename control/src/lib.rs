@@ -3,7 +3,7 @@
 
 pub mod api;
 pub mod authority;
-mod backup;
+pub mod backup;
 pub mod cache;
 pub mod client;
 pub mod consensus;

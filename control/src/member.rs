@@ -1,7 +1,11 @@
 //! A member as a process has it: its directory, its place in a cluster, its listeners.
 
+mod plan;
+
+pub use self::plan::{Origin, Plan};
+pub(crate) use self::plan::{finish_founding, fresh_directory, random};
 use crate::api;
-use crate::consensus::{Identity, MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
+use crate::consensus::{MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
 use crate::discovery;
 use crate::http::{Api as Client, ApiError};
 use crate::plane::{Guards, Plane, PlaneError, unix_ms};
@@ -11,11 +15,9 @@ use crate::tls::{self, Renewed, TlsError};
 use hyper::Method;
 use ringway_config::model::{self, Member as Settings};
 use rustls::ServerConfig;
-use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -33,12 +35,6 @@ const BACKUPS_KEPT: usize = 24;
 const JOIN_RETRY: Duration = Duration::from_millis(500);
 /// Connections that wait to be accepted: when a member goes, all who followed it come to the others at once.
 const BACKLOG: u32 = 4096;
-/// How long a cluster that is joined may take to have a name.
-const NAME_WAIT: Duration = Duration::from_secs(5);
-/// Where a recovery writes the new disk.
-const FRESH: &str = "recovering";
-/// What is to be done when the member first runs.
-const PLAN_FILE: &str = "member.json";
 
 /// A member that runs.
 pub struct Member {
@@ -49,47 +45,6 @@ pub struct Member {
     pub address: SocketAddr,
     /// Where members find it.
     pub peer_address: SocketAddr,
-}
-
-/// Which member of which cluster a directory holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// The cluster's name.
-    pub cluster: String,
-    /// The member's id, never given to another.
-    pub node: u64,
-    /// How it comes into the cluster.
-    pub origin: Origin,
-}
-
-/// How a member comes into its cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// It is the first.
-    First,
-    /// It has been taken in. Removed, it does not come back by itself.
-    Joined,
-    /// Its disk is being made from that of a member of a cluster that has lost its majority: the new files are to be moved
-    /// into the old ones' place.
-    Recovered {
-        /// Directory, in the member's, that keeps the old ones.
-        before: String,
-    },
-    /// Members that are there take it in.
-    Join {
-        /// API addresses.
-        members: Vec<String>,
-        /// File with an admin's token.
-        token_file: Option<PathBuf>,
-        /// File with the authorities of the API's certificates.
-        ca: Option<PathBuf>,
-        /// It is to vote.
-        voter: bool,
-        /// The member that it takes the place of.
-        replace: Option<u64>,
-    },
 }
 
 /// Why a member does not run.
@@ -150,120 +105,6 @@ pub enum RunError {
     Join(#[from] ApiError),
 }
 
-impl Plan {
-    /// A new cluster, of which this is the first member.
-    ///
-    /// # Errors
-    /// The directory is somebody's already, or cannot be written.
-    pub fn first(directory: &Path, cluster: Option<String>) -> Result<Self, RunError> {
-        Self::nobodys(directory)?;
-        let cluster = cluster.unwrap_or_else(|| format!("ringway-{:08x}", random() as u32));
-        Self { cluster, node: random(), origin: Origin::First }.write(directory)
-    }
-
-    /// A member of a cluster that is there, whose name its members tell.
-    ///
-    /// # Errors
-    /// As [`Plan::first`]; nobody answers.
-    pub async fn join(directory: &Path, client: &Client, origin: Origin) -> Result<Self, RunError> {
-        Self::nobodys(directory)?;
-        let began = Instant::now();
-        let cluster = loop {
-            let status = client.json(Method::GET, "/v1/status", None).await?;
-            // What members call each other stays when a restore gives the cluster another name.
-            let named = |field: &str| status[field].as_str().filter(|name| !name.is_empty());
-            match named("cluster").and(named("identity").or(named("cluster"))) {
-                Some(cluster) => break cluster.to_owned(),
-                // The first member has begun a moment ago, and its cluster has no name yet.
-                None if began.elapsed() < NAME_WAIT => tokio::time::sleep(JOIN_RETRY).await,
-                None => return Err(RunError::NoCluster),
-            }
-        };
-        Self { cluster, node: random(), origin }.write(directory)
-    }
-
-    /// From here on, the directory is the new member's: what is left to do is done when it starts, at the latest.
-    pub(crate) fn recovered(directory: &Path, old: &Self, new: Identity, now_ms: u64) -> Result<Self, RunError> {
-        let before = format!("before-recover-{now_ms}");
-        let kept = directory.join(&before);
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&kept)
-            .map_err(|source| RunError::File { path: kept.clone(), source })?;
-        old.clone().write(&kept)?;
-        Self { cluster: new.cluster, node: new.node, origin: Origin::Recovered { before } }.write(directory)
-    }
-
-    /// What a directory holds.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn read(directory: &Path) -> Result<Option<Self>, RunError> {
-        let path = directory.join(PLAN_FILE);
-        let failed = |source| RunError::File { path: path.clone(), source };
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    /// Whether a directory is nobody's yet.
-    ///
-    /// # Errors
-    /// It is somebody's, or cannot be read.
-    pub fn nobodys(directory: &Path) -> Result<(), RunError> {
-        match Self::read(directory)? {
-            Some(Self { node, cluster, .. }) => Err(RunError::Somebody { path: directory.to_owned(), node, cluster }),
-            None => Ok(()),
-        }
-    }
-
-    fn write(self, directory: &Path) -> Result<Self, RunError> {
-        let path = directory.join(PLAN_FILE);
-        let failed = |source| RunError::File { path: path.clone(), source };
-        // Its log will have certificates' keys in it.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let beside = directory.join("member.json.new");
-        let mut file = File::create(&beside).map_err(failed)?;
-        let text = serde_json::to_string_pretty(&self).map_err(|error| failed(error.into()))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        std::fs::rename(&beside, &path).map_err(failed)?;
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        Ok(self)
-    }
-}
-
-/// An empty directory, in a member's, for the disk that is to take the place of its own.
-pub(crate) fn fresh_directory(directory: &Path) -> Result<PathBuf, RunError> {
-    let path = directory.join(FRESH);
-    match std::fs::remove_dir_all(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(RunError::File { path, source }),
-        _ => Ok(path),
-    }
-}
-
-/// Finishes a recovery that has come to its point of no return; anything else is left as it is.
-pub(crate) fn finish_recovery(directory: &Path, plan: Plan) -> Result<Plan, RunError> {
-    let Origin::Recovered { before } = &plan.origin else { return Ok(plan) };
-    let _alone = crate::store::hold(directory).map_err(StartError::from)?;
-    let (fresh, kept) = (directory.join(FRESH), directory.join(before));
-    let failed = |source| RunError::File { path: fresh.clone(), source };
-    crate::recover::swap(directory, &fresh, &kept).map_err(failed)?;
-    let plan = Plan { origin: Origin::Joined, ..plan }.write(directory)?;
-    match std::fs::remove_dir_all(&fresh) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(failed(source)),
-        _ => Ok(plan),
-    }
-}
-
-/// Enough for ids that never meet.
-pub(crate) fn random() -> u64 {
-    // The standard library draws the keys of its hash maps from the system's randomness.
-    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()) >> 1 | 1
-}
-
 impl Member {
     /// Starts a member as its directory says; `embedded` makes an empty directory the first member of a new cluster.
     ///
@@ -271,7 +112,7 @@ impl Member {
     /// See [`RunError`].
     pub async fn start(settings: &Settings, embedded: bool) -> Result<Self, RunError> {
         let plan = match Plan::read(&settings.directory)? {
-            Some(plan) => finish_recovery(&settings.directory, plan)?,
+            Some(plan) => finish_founding(&settings.directory, plan)?,
             None if embedded => Plan::first(&settings.directory, None)?,
             None => return Err(RunError::Nobody(settings.directory.clone())),
         };

@@ -2,14 +2,16 @@
 //!
 //! The new cluster's members have another identity among each other, so nobody of the old one can ever mix in; proxies know
 //! it by its old name, in an epoch above any before. Whether the others are really lost is not left to the operator's word:
-//! all of them are asked, and where those that live could still elect a leader, nothing is done.
+//! all of them are asked, and where those that live could still elect a leader, nothing is done. Where no disk is left, a
+//! backup stands for it: [`begin`].
 
-use crate::consensus::{Identity, MemberInfo, PeerTls, StartError, Survivor};
+use crate::backup::{Backup, Damaged};
+use crate::consensus::{Beginning, Identity, MemberInfo, PeerTls, StartError, Survivor};
 use crate::http::Problem;
 use crate::member::{self, Plan, RunError};
 use crate::plane::{MemberView, question, read_answer, unix_ms};
 use crate::replica::{Replica, content_of};
-use crate::state::{EncodeError, Refusal, State};
+use crate::state::{By, EncodeError, Refusal, State};
 use crate::store::StoreError;
 use crate::transport::{CallError, Dialer, Peer, Rpc};
 use bytes::Bytes;
@@ -55,10 +57,12 @@ impl std::fmt::Display for Said {
 }
 
 impl Said {
-    /// What may live does: two clusters of one past are worse than none.
-    fn may_live(&self) -> bool {
+    /// What may live does: two clusters of one past are worse than none. Of what answers, nobody is believed that it is lost; of
+    /// what only takes connections, as a host between does, the operator is.
+    fn may_live(&self, lost: bool) -> bool {
         match self {
-            Self::Lives(_) | Self::Strange(_) => true,
+            Self::Lives(_) => true,
+            Self::Strange(_) => !lost,
             Self::Another | Self::Gone(_) => false,
         }
     }
@@ -82,6 +86,8 @@ pub struct Other {
     pub voter: bool,
     /// What is said of it.
     pub said: Said,
+    /// The operator says that it is lost for good.
+    pub lost: bool,
 }
 
 /// Why nothing is recovered; nothing has been changed.
@@ -100,7 +106,10 @@ pub enum RecoverError {
     /// The new state.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// What the disk has is no beginning of another cluster.
+    /// The backup.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// What the disk or the backup has is no beginning of another cluster.
     #[error("{0}")]
     State(#[from] Refusal),
     /// Nobody needs a way out.
@@ -120,6 +129,7 @@ impl RecoverError {
     pub fn problem(&self) -> Problem {
         let code = match self {
             Self::QuorumAlive(_) => "quorum_alive",
+            Self::Damaged(_) => "damaged",
             Self::Removed => "removed",
             Self::Empty | Self::Run(RunError::Nobody(_)) => "no_member",
             Self::Start(StartError::Store(StoreError::Locked { .. })) | Self::Store(StoreError::Locked { .. }) => {
@@ -146,14 +156,15 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Looks at a stopped member's disk, and asks all others of its cluster.
+    /// Looks at a stopped member's disk, and asks all others of its cluster. `lost`: names of those that the operator knows to be
+    /// lost for good, whatever takes connections where they were.
     ///
     /// # Errors
     /// It is none, runs, or is not needed: see [`RecoverError`].
-    pub async fn look(settings: &Settings) -> Result<Self, RecoverError> {
+    pub async fn look(settings: &Settings, lost: &[String]) -> Result<Self, RecoverError> {
         let directory = settings.directory.clone();
         let plan = Plan::read(&directory)?.ok_or_else(|| RunError::Nobody(directory.clone()))?;
-        let plan = member::finish_recovery(&directory, plan)?;
+        let plan = member::finish_founding(&directory, plan)?;
         let identity = Identity { cluster: plan.cluster.clone(), node: plan.node };
         let (replica, published) = Replica::new();
         let opened = tokio::task::spawn_blocking(move || Survivor::open(&directory, &identity, replica)).await;
@@ -166,7 +177,7 @@ impl Recovery {
         if state.cluster.is_empty() {
             return Err(RecoverError::Empty);
         }
-        let others = ask_all(settings, &plan, &survivor).await?;
+        let others = ask_all(settings, &plan, &survivor, lost).await?;
         let recovery = Self { plan, survivor, state, others };
         recovery.is_needed()?;
         Ok(recovery)
@@ -180,11 +191,17 @@ impl Recovery {
                 told()
             )));
         }
-        let living = self.others.iter().filter(|other| other.said.may_live()).map(|other| other.node).collect();
+        let living =
+            self.others.iter().filter(|other| other.said.may_live(other.lost)).map(|other| other.node).collect();
         if self.survivor.is_quorum(&living) {
             return Err(RecoverError::QuorumAlive(format!(
-                "with this one, enough members are there to elect a leader: start this member, and nothing is lost{}",
-                told()
+                "with this one, enough members may be there to elect a leader: start this member, and nothing is lost{}{}",
+                told(),
+                self.others
+                    .iter()
+                    .filter(|other| matches!(other.said, Said::Strange(_)) && !other.lost)
+                    .map(Other::hint)
+                    .collect::<String>()
             )));
         }
         Ok(())
@@ -226,23 +243,47 @@ impl Recovery {
     /// Files. Begun and broken off, it goes on when the member starts, or when it is asked for again.
     pub async fn go(self, settings: &Settings) -> Result<(Plan, State), RecoverError> {
         let directory = &settings.directory;
-        let now_ms = unix_ms();
         let mut state = (*self.state).clone();
-        state.found_anew(now_ms / 1000)?;
-        let name: String = state.cluster.chars().take(NAME_PART_MAX).collect();
-        let identity = Identity { cluster: format!("{name}@{:016x}", member::random()), node: member::random() };
-        let info = MemberInfo {
-            name: settings.name.clone(),
-            peer_address: settings.peer_advertise.clone(),
-            api_address: settings.advertise.clone(),
-        };
-        let fresh = member::fresh_directory(directory)?;
-        let content = content_of(&state, self.survivor.next())?;
-        self.survivor.found(&fresh, &identity, info, &content).await?;
-        let plan = Plan::recovered(directory, &self.plan, identity, now_ms)?;
+        state.found_anew(unix_ms() / 1000)?;
+        let plan = found(settings, &state, self.survivor.beginning(), Some(&self.plan)).await?;
         self.survivor.close().await;
-        Ok((member::finish_recovery(directory, plan)?, state))
+        Ok((member::finish_founding(directory, plan)?, state))
     }
+}
+
+/// The first member of a new cluster that has a backup's topology from its first moment: no proxy ever sees it without.
+///
+/// # Errors
+/// The directory is somebody's, the backup is none, or files. Begun and broken off, it can be asked for again.
+pub async fn begin(settings: &Settings, backup: &[u8]) -> Result<(Plan, State), RecoverError> {
+    Plan::nobodys(&settings.directory)?;
+    let backup = Backup::read(backup)?;
+    let now_ms = unix_ms();
+    let by = By { at_ms: now_ms, author: "control init".into(), note: String::new() };
+    let state = backup.first_state(by, now_ms / 1000)?;
+    let plan = found(settings, &state, Beginning::default(), None).await?;
+    Ok((member::finish_founding(&settings.directory, plan)?, state))
+}
+
+/// Writes a new cluster's disk beside what is in the directory; the plan says that it is to take its place.
+async fn found(
+    settings: &Settings,
+    state: &State,
+    beginning: Beginning,
+    old: Option<&Plan>,
+) -> Result<Plan, RecoverError> {
+    let directory = &settings.directory;
+    let name: String = state.cluster.chars().take(NAME_PART_MAX).collect();
+    let identity = Identity { cluster: format!("{name}@{:016x}", member::random()), node: member::random() };
+    let info = MemberInfo {
+        name: settings.name.clone(),
+        peer_address: settings.peer_advertise.clone(),
+        api_address: settings.advertise.clone(),
+    };
+    let fresh = member::fresh_directory(directory)?;
+    let content = content_of(state, beginning.index)?;
+    beginning.write(&fresh, &identity, info, &content).await?;
+    Ok(Plan::founding(directory, old, identity, unix_ms())?)
 }
 
 impl Other {
@@ -250,9 +291,22 @@ impl Other {
         let vote = if self.voter { "voter" } else { "learner" };
         format!("{} ({}, {vote}, {}): {}", self.info.name, self.node, self.info.peer_address, self.said)
     }
+
+    fn hint(&self) -> String {
+        let name = &self.info.name;
+        format!(
+            "\nif what takes connections at {} is not {name}, and {name} is lost for good: --lost {name}",
+            self.info.peer_address
+        )
+    }
 }
 
-async fn ask_all(settings: &Settings, plan: &Plan, survivor: &Survivor) -> Result<Vec<Other>, RecoverError> {
+async fn ask_all(
+    settings: &Settings,
+    plan: &Plan,
+    survivor: &Survivor,
+    lost: &[String],
+) -> Result<Vec<Other>, RecoverError> {
     let mut tasks = Vec::new();
     let tls = settings.peer_tls.as_ref().map(|files| member::peer_tls(files, &mut tasks)).transpose();
     // Certificates that change meanwhile are not followed.
@@ -266,7 +320,7 @@ async fn ask_all(settings: &Settings, plan: &Plan, survivor: &Survivor) -> Resul
         async move {
             let said = ask(dialer, *node, &info.peer_address).await;
             let voter = survivor.membership.configs.iter().any(|voters| voters.contains(node));
-            Other { node: *node, info: info.clone(), voter, said }
+            Other { node: *node, info: info.clone(), voter, said, lost: lost.contains(&info.name) }
         }
     });
     Ok(futures_util::future::join_all(asked).await)
@@ -327,9 +381,10 @@ mod tests {
 
     #[test]
     fn what_takes_connections_counts_as_living_unless_it_is_somebody_else() {
-        assert!(view(None).may_live() && Said::Lives(None).may_live());
-        assert!(Said::Strange("no answer within 5s".into()).may_live());
-        assert!(!Said::Another.may_live() && !Said::Gone("refused".into()).may_live());
+        assert!(view(None).may_live(false) && Said::Lives(None).may_live(true), "what answers lives, whatever is said");
+        let strange = Said::Strange("no answer within 5s".into());
+        assert!(strange.may_live(false) && !strange.may_live(true));
+        assert!(!Said::Another.may_live(false) && !Said::Gone("refused".into()).may_live(false));
         assert_eq!(view(Some(7)).leader(), Some(7));
     }
 

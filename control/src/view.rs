@@ -57,6 +57,16 @@ pub enum ViewError {
         /// Of what is in force.
         known: String,
     },
+    /// Members that were made anew, and have not been given what they had.
+    #[error(
+        "the members have no topology yet, this proxy has revision {known} of epoch {known_epoch}: what is in force stays"
+    )]
+    Nothing {
+        /// Of what is in force.
+        known_epoch: u64,
+        /// Of what is in force.
+        known: u64,
+    },
     /// Time would run backwards.
     #[error(
         "the members are at {epoch}.{found}, this proxy is ahead of them at {known_epoch}.{known}: what is in force stays"
@@ -86,6 +96,9 @@ impl View {
             if (snapshot.epoch, snapshot.revision) < (known.epoch, known.revision) {
                 let (epoch, found) = (snapshot.epoch, snapshot.revision);
                 return Err(ViewError::Older { epoch, found, known_epoch: known.epoch, known: known.revision });
+            }
+            if snapshot.revision == 0 && known.revision > 0 {
+                return Err(ViewError::Nothing { known_epoch: known.epoch, known: known.revision });
             }
         }
         let mut digest = Digest::default();
@@ -152,6 +165,9 @@ impl View {
         }
         if (epoch, found) < (self.epoch, self.revision) {
             return Err(ViewError::Older { epoch, found, known_epoch: self.epoch, known: self.revision });
+        }
+        if found == 0 && self.revision > 0 {
+            return Err(ViewError::Nothing { known_epoch: self.epoch, known: self.revision });
         }
         if (epoch, found) == (self.epoch, self.revision) && ping.digest != self.digest.to_string() {
             return Err(ViewError::Digest(found));

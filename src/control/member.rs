@@ -6,7 +6,8 @@ use ringway_config::model::Member as Settings;
 use ringway_control::authority::{self, Authority, Issues};
 use ringway_control::http::{Api, ApiError};
 use ringway_control::member::{Member, Origin, Plan, client_settings};
-use ringway_control::recover::{RecoverError, Recovery};
+use ringway_control::recover::{self, RecoverError, Recovery};
+use ringway_control::state::State;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -39,14 +40,25 @@ pub(super) async fn run(file: &Path) -> anyhow::Result<ExitCode> {
     }
 }
 
-pub(super) fn init(file: &Path, cluster: Option<String>, authority: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub(super) async fn init(
+    file: &Path,
+    cluster: Option<String>,
+    backup: Option<&Path>,
+    authority: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
     let settings = member_settings(file)?;
     if let Some(name) = cluster.as_ref().filter(|name| !ringway_control::state::is_name(name)) {
         bail!("{name:?} is no name for a cluster: write 1 to 128 letters, digits and `._:-`");
     }
     Plan::nobodys(&settings.directory)?;
+    let backup = backup.map(|path| std::fs::read(path).with_context(|| path.display().to_string())).transpose()?;
     if let Some(directory) = authority {
         issue_missing(directory, &settings, true)?;
+    }
+    if let Some(backup) = backup {
+        let (plan, state) = recover::begin(&settings, &backup).await.map_err(refused)?;
+        founded(&settings, &plan, &state)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let plan = Plan::first(&settings.directory, cluster)?;
     let directory = settings.directory.display();
@@ -83,15 +95,23 @@ pub(super) async fn join(
 }
 
 /// A survivor's disk becomes a new cluster.
-pub(super) async fn recover(file: &Path, yes: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn recover(file: &Path, lost: &[String], yes: bool) -> anyhow::Result<ExitCode> {
     let settings = member_settings(file)?;
-    let refused = |error: RecoverError| ApiError::Refused(error.problem());
-    let recovery = Recovery::look(&settings).await.map_err(refused)?;
+    let recovery = Recovery::look(&settings, lost).await.map_err(refused)?;
     write!(crate::terminal::stderr(), "{}", recovery.summary())?;
     if !yes && !super::confirmed("this cannot be undone")? {
         return Ok(ExitCode::from(1));
     }
     let (plan, state) = recovery.go(&settings).await.map_err(refused)?;
+    founded(&settings, &plan, &state)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refused(error: RecoverError) -> ApiError {
+    ApiError::Refused(error.problem())
+}
+
+fn founded(settings: &Settings, plan: &Plan, state: &State) -> std::io::Result<()> {
     writeln!(
         crate::terminal::stdout(),
         "{} is member {} of a new cluster of {}, at revision {} of epoch {}: run it, and let new members join it",
@@ -100,8 +120,7 @@ pub(super) async fn recover(file: &Path, yes: bool) -> anyhow::Result<ExitCode> 
         state.cluster,
         state.revision,
         state.epoch
-    )?;
-    Ok(ExitCode::SUCCESS)
+    )
 }
 
 /// What a member's file names and nobody has made yet: certificates and keys, the authorities' own, and, for the `first`

@@ -172,14 +172,19 @@ impl Cluster {
 
     /// Every member dies with its disk; as many new ones at the same addresses make a cluster of this name.
     pub fn wipe(&mut self, name: &str) {
+        self.wipe_and_init(&["--cluster", name]);
+    }
+
+    /// As [`Cluster::wipe`]; the first new one begins so.
+    pub fn wipe_and_init(&mut self, args: &[&str]) {
         for index in 0..self.members.len() {
             self.kill(index);
             std::fs::remove_dir_all(self.home(index)).unwrap();
         }
         for index in 0..self.members.len() {
-            let config = self.members[index].config.to_str().unwrap().to_owned();
+            let config = self.config(index);
             let out = match index {
-                0 => ringway_said(&["control", "init", "-c", &config, "--cluster", name]),
+                0 => ringway_said(&[&["control", "init", "-c", &config], args].concat()),
                 _ => ringway_said(&["control", "join", "-c", &config, "--members", &self.urls[0]]),
             };
             assert!(out.status.success(), "{out:?}");

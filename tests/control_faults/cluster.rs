@@ -332,6 +332,11 @@ impl Member {
 }
 
 /// A command of that build's, which must succeed.
+/// `ringway`, to a good end.
+pub(crate) fn ringway_ok(arguments: &[&str]) -> String {
+    ok(Path::new(env!("CARGO_BIN_EXE_ringway")), arguments)
+}
+
 fn ok(program: &Path, arguments: &[&str]) -> String {
     let done = output(path_text(program), arguments);
     assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));

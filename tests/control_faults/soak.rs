@@ -1,12 +1,12 @@
 //! Everything that happens to a control plane in a bad year, in an hour, under the traffic of its proxies: members die and
-//! stop and are replaced, changes are rolled out and refused, backups are restored. No request notices, and in the end
-//! every proxy has what the members have.
+//! stop and are replaced, changes are rolled out and refused, backups are restored, all disks are lost, or all but one. No
+//! request notices, and in the end every proxy has what the members have.
 //!
 //! `control/soak 60` runs an hour of it and prints a report; without `RINGWAY_SOAK_MINUTES`, each thing happens once.
 
 use crate::client;
-use crate::cluster::Cluster;
-use crate::common::{Backend, get, output, wait_for};
+use crate::cluster::{Cluster, ringway_ok};
+use crate::common::{Backend, get, output, path_text, wait_for};
 use crate::proxy::{Proxy, Traffic, publish};
 use crate::random::Random;
 use crate::workload::KEYS;
@@ -33,10 +33,12 @@ enum Event {
     RolloutRefused,
     RestoredInPlace,
     MemberReplaced,
+    WipedAndRestored,
+    OneSurvives,
     ProxyRestarted,
 }
 
-const EVENTS: [Event; 11] = [
+const EVENTS: [Event; 13] = [
     Event::LeaderKilled,
     Event::MajorityKilled,
     Event::AllKilled,
@@ -47,6 +49,8 @@ const EVENTS: [Event; 11] = [
     Event::RolloutRefused,
     Event::RestoredInPlace,
     Event::MemberReplaced,
+    Event::WipedAndRestored,
+    Event::OneSurvives,
     Event::ProxyRestarted,
 ];
 
@@ -234,6 +238,8 @@ impl Soak {
                 return self.back_up();
             }
             Event::MemberReplaced => return self.member_is_replaced(1 + leader % count),
+            Event::WipedAndRestored => return self.all_is_lost(),
+            Event::OneSurvives => return self.one_survives(1 + leader % count),
             Event::ProxyRestarted => {
                 let last = self.proxies.last_mut().unwrap();
                 last.kill();
@@ -289,6 +295,47 @@ impl Soak {
         let old = self.cluster.member(number).node.to_string();
         self.lose(number);
         self.rejoins(number, &["--replace", &old]);
+    }
+
+    /// The disaster: no member is left, and there is a backup.
+    fn all_is_lost(&mut self) {
+        let count = self.cluster.members.len();
+        self.back_up();
+        (1..=count).for_each(|number| self.lose(number));
+        let first = self.cluster.member(1).config.clone();
+        ringway_ok(&["control", "init", "--backup", path_text(&self.backup()), "-c", path_text(&first)]);
+        self.begins(1);
+    }
+
+    /// All but one are lost for good: it goes on with what it has.
+    fn one_survives(&mut self, survivor: usize) {
+        let count = self.cluster.members.len();
+        (1..=count).filter(|number| *number != survivor).for_each(|number| self.lose(number));
+        self.cluster.member_mut(survivor).kill();
+        let config = self.cluster.member(survivor).config.clone();
+        // What lies between members takes their connections even when they are gone.
+        let names: Vec<String> =
+            (1..=count).filter(|number| *number != survivor).map(|number| format!("m{number}")).collect();
+        let lost = names.iter().flat_map(|name| ["--lost", name]);
+        let arguments: Vec<&str> =
+            ["control", "recover", "--yes", "-c", path_text(&config)].into_iter().chain(lost).collect();
+        ringway_ok(&arguments);
+        self.begins(survivor);
+    }
+
+    /// A cluster of one grows to what it was.
+    fn begins(&mut self, first: usize) {
+        self.cluster.member_mut(first).read_plan();
+        self.cluster.start(first);
+        let api = self.cluster.member(first).api;
+        wait_for("the first member to lead", || {
+            let status = client::get(api, "/v1/status")?;
+            (status["member"]["role"] == "leader").then_some(())
+        });
+        let others = (1..=self.cluster.members.len()).filter(|number| *number != first);
+        others.for_each(|number| self.rejoins(number, &[]));
+        // It may be of an epoch before.
+        self.back_up();
     }
 
     /// All is well: every proxy gets what the members have.

@@ -149,7 +149,10 @@ fn nobody_is_recovered_who_can_come_back_by_himself() {
     let refused = recover(&cluster, 0);
     signal(cluster.pid(2), "CONT");
     assert_eq!(refused.json()["code"], "quorum_alive", "{refused:?}");
-    assert!(refused.json()["detail"].as_str().unwrap().contains("m3"), "{refused:?}");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("--lost m3"), "{refused:?}");
+    // Who answers is not lost, whatever is said.
+    let refused = ringway_said(&["control", "--json", "recover", "-c", &cluster.config(0), "--yes", "--lost", "m3"]);
+    assert_eq!(refused.json()["code"], "quorum_alive", "{refused:?}");
     // One is enough to elect a leader with.
     assert_eq!(recover(&cluster, 0).json()["code"], "quorum_alive");
     assert_eq!(identity(&cluster.home(0)), before, "it is whose it was");
@@ -306,4 +309,82 @@ fn what_was_acknowledged_together_with_the_survivor_is_not_lost() {
         (said.status == 200).then(|| said.json())
     });
     assert!(shown.to_string().contains(&format!("\"weight\":{last}")), "{shown}");
+}
+
+#[test]
+fn members_that_are_made_anew_take_no_topology_away_before_they_have_been_given_one() {
+    let backends = [Backend::echo("a"), Backend::echo("b")];
+    let mut cluster = Cluster::of(3, "");
+    fill(&cluster, &service(&[("a", backends[0].address), ("b", backends[1].address)]));
+    let before = status(&cluster, 0);
+    let proxy = FleetProxy::start(&cluster, "p", "");
+    wait_for("the proxy to serve", || (get(proxy.listen, "/")?.status == 200).then_some(()));
+    let load = Load::on(proxy.listen);
+    let file = cluster.path("backup");
+    assert!(cluster.control(&["backup", &file]).status.success());
+    // Of the same name, and empty: what is in force stays, and the proxy says why.
+    cluster.wipe(before["cluster"].as_str().unwrap());
+    wait_for("the proxy to say that there is nothing", || {
+        proxy.ringway.status()["topology"]["error"].as_str()?.contains("no topology yet").then_some(())
+    });
+    wait_for("the operator to be told", || (!cluster.control(&["verify"]).status.success()).then_some(()));
+    assert!(cluster.control(&["restore", &file, "--yes"]).status.success());
+    follows(&cluster, 0, &proxy);
+    // Agents that register backends do not wait for a restore: members that begin with the backup leave no moment between.
+    let stop = Arc::new(AtomicBool::new(false));
+    let agent = std::thread::spawn({
+        let (url, address, stop) = (cluster.urls[0].clone(), backends[0].address, Arc::clone(&stop));
+        move || {
+            let mut taken = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let body = json!({ "address": address.to_string() });
+                taken += usize::from(curl(&url, "PUT", "/v1/objects/backend/s/agent", &body).status == 200);
+            }
+            taken
+        }
+    });
+    cluster.wipe_and_init(&["--backup", &file]);
+    let after = status(&cluster, 0);
+    assert_eq!(after["cluster"], before["cluster"]);
+    assert!(after["epoch"].as_u64() > before["epoch"].as_u64());
+    stop.store(true, Ordering::Relaxed);
+    assert!(agent.join().unwrap() > 0);
+    follows(&cluster, 2, &proxy);
+    wait_for("every proxy to be verified", || cluster.control(&["verify"]).status.success().then_some(()));
+    let (asked, failed) = load.end();
+    assert!(asked > 100 && failed == 0, "{failed} of {asked} requests failed");
+}
+
+#[test]
+fn a_backup_that_is_none_makes_no_member() {
+    let mut cluster = Cluster::of(1, "");
+    assert_eq!(put(&cluster, 0, "a", 1), 200);
+    let file = cluster.path("backup");
+    assert!(cluster.control(&["backup", &file]).status.success());
+    cluster.kill(0);
+    let init = |path: &str| ringway_said(&["control", "--json", "init", "-c", &cluster.config(0), "--backup", path]);
+    // What is there is not replaced.
+    assert!(init(&file).error().contains("belongs to member"), "{:?}", init(&file));
+    std::fs::remove_dir_all(cluster.home(0)).unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    for end in [0, 1, 31, 32, 33, bytes.len() / 2, bytes.len() - 1] {
+        let cut = cluster.path("cut");
+        std::fs::write(&cut, &bytes[..end]).unwrap();
+        assert_eq!(init(&cut).json()["code"], "damaged", "{end}");
+    }
+    for at in (0..bytes.len()).step_by(7) {
+        let (flipped, mut other) = (cluster.path("flipped"), bytes.clone());
+        other[at] ^= 1 << (at % 8);
+        std::fs::write(&flipped, other).unwrap();
+        assert_eq!(init(&flipped).json()["code"], "damaged", "{at}");
+    }
+    assert!(init(&cluster.path("nowhere")).error().contains("nowhere"));
+    assert!(!Path::new(&cluster.home(0)).join("member.json").exists());
+    let out = init(&file);
+    assert!(out.status.success(), "{out:?}");
+    cluster.bring_back(0);
+    wait_for("it to have the backup's objects", || {
+        let said = curl(&cluster.urls[0], "GET", "/v1/objects/backend/r/a", &Value::Null);
+        (said.status == 200).then_some(())
+    });
 }

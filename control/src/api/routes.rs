@@ -5,6 +5,7 @@ use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
 use super::{Api, Ask, Body, bounded, cut, duration_ms, full, json, owner, problem};
+use crate::backup::{self, Backup};
 use crate::consensus::{MemberStatus, Status};
 use crate::http::Problem;
 use crate::plane::{Health, MemberChange, unix_ms};
@@ -23,8 +24,6 @@ const READY_AGE: Duration = Duration::from_secs(5);
 const HEARTBEAT_BYTES_MAX: usize = 256 << 10;
 /// Texts in one are cut off here.
 const TEXT_BYTES_MAX: usize = 4096;
-/// Parts of a backup, each an entry of the log.
-const RESTORE_PART: usize = 1 << 20;
 
 /// Paths that need no credentials.
 pub(super) fn open(api: &Api, method: &Method, path: &[String]) -> Option<Response<Body>> {
@@ -565,7 +564,7 @@ async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Admin)?;
     fresh(api, ask).await?;
     let state = api.plane.state();
-    let bytes = tokio::task::spawn_blocking(move || crate::backup::write(&state)).await;
+    let bytes = tokio::task::spawn_blocking(move || backup::write(&state)).await;
     let failed = |why: String| problem(500, "internal", format!("the backup could not be made: {why}"));
     let bytes = bytes.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     Ok(placed(api, full(StatusCode::OK, "application/octet-stream", bytes)))
@@ -573,35 +572,28 @@ async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Admin)?;
-    let bytes = body.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        crate::backup::read(&bytes).map(|(state, content)| (state.cluster, state.epoch, content.len()))
-    });
-    let read = read.await.map_err(|error| problem(500, "internal", error.to_string()))?;
-    let (cluster, backup_epoch, length) =
-        read.map_err(|error| problem(422, "damaged", format!("this is no backup, or it is damaged: {error}")))?;
-    let content = &body[..length];
-    let whole = *blake3::hash(content).as_bytes();
+    let backup = Backup::read(body).map_err(|error| problem(422, "damaged", error.to_string()))?;
+    let old = &backup.state;
     let other_cluster = ask.parameter("other_cluster") == Some("true");
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
     let now = api.plane.state();
     match now.rules {
-        0 if cluster != now.cluster && !other_cluster => {
+        0 if old.cluster != now.cluster && !other_cluster => {
             let why = format!(
-                "the backup is of cluster {cluster:?}, this is {:?}: pass --other-cluster if it is meant",
-                now.cluster
+                "the backup is of cluster {:?}, this is {:?}: pass --other-cluster if it is meant",
+                old.cluster, now.cluster
             );
             return Err(problem(409, "other_cluster", why));
         }
         0 => {}
-        _ => now.may_restore(&cluster, other_cluster)?,
+        _ => now.may_restore(&old.cluster, other_cluster)?,
     }
-    let epoch = api.plane.next_epoch(backup_epoch).await?;
-    for (number, part) in content.chunks(RESTORE_PART).enumerate() {
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        api.plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
+    let epoch = api.plane.next_epoch(old.epoch).await?;
+    for part in backup.parts() {
+        api.plane.propose(&part).await?;
     }
+    let whole = backup.digest;
     let by = by(ask, None);
     done(
         api,

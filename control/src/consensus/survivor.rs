@@ -58,33 +58,58 @@ impl Survivor {
         !self.membership.configs.is_empty() && self.membership.configs.iter().all(majority)
     }
 
-    /// Where the first entry of the new cluster stands: its index.
+    /// Where a cluster that is made of it begins.
     #[must_use]
-    pub fn next(&self) -> u64 {
-        self.last.saturating_add(1)
+    pub fn beginning(&self) -> Beginning {
+        let mut retired = self.retired.clone();
+        // Nobody of the old cluster can come back under its id.
+        retired.extend(self.membership.nodes.iter().map(|(node, _)| *node));
+        Beginning { term: self.term.saturating_add(1), index: self.last.saturating_add(1), retired }
     }
 
-    /// Writes the disk of a cluster whose only member is `identity`, into another directory. `state` is what the machine is
-    /// to have, as it writes it, at [`Survivor::next`].
+    /// Gives the directory free.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+}
+
+/// Where the log of a cluster begins that has a state from its first moment.
+#[derive(Debug, Clone)]
+pub struct Beginning {
+    /// The term of its first leader.
+    pub term: u64,
+    /// Of the entry that stands for the state.
+    pub index: u64,
+    /// Who can never be a member.
+    pub retired: BTreeSet<u64>,
+}
+
+impl Default for Beginning {
+    /// Of a cluster without a past.
+    fn default() -> Self {
+        Self { term: 1, index: 1, retired: BTreeSet::new() }
+    }
+}
+
+impl Beginning {
+    /// Writes the disk of a cluster whose only member is `identity`, into an empty directory. `state` is what the machine is to
+    /// have, as it writes it, at [`Beginning::index`].
     ///
     /// # Errors
     /// It cannot be written.
-    pub async fn found(
-        &self,
+    pub async fn write(
+        self,
         directory: &Path,
         identity: &Identity,
         info: MemberInfo,
         state: &[u8],
     ) -> Result<(), StartError> {
         let node = identity.node;
-        // Nobody of the old cluster can come back under its id.
-        let mut retired = self.retired.clone();
-        retired.extend(self.membership.nodes.iter().map(|(node, _)| *node));
-        let content = content_of(retired, state).map_err(|error| StartError::Replay(error.to_string()))?;
+        let content = content_of(self.retired, state).map_err(|error| StartError::Replay(error.to_string()))?;
         let (place, owner) = (directory.to_owned(), identity.clone());
         let store = tokio::task::spawn_blocking(move || Store::open(&place, &owner)).await;
         let store = store.map_err(|error| StartError::Replay(error.to_string()))??;
-        let last = LogId { term: self.term.saturating_add(1), leader: node, index: self.next() };
+        let last = LogId { term: self.term, leader: node, index: self.index };
         let membership = Membership { configs: vec![vec![node]], nodes: vec![(node, info)] };
         let meta = SnapshotMeta { last: Some(last), membership_at: Some(last), membership };
         let write = async {
@@ -96,10 +121,5 @@ impl Survivor {
         let written: Result<(), Arc<StoreError>> = write.await;
         store.close().await;
         written.map_err(|error| StartError::Replay(error.to_string()))
-    }
-
-    /// Gives the directory free.
-    pub async fn close(self) {
-        self.store.close().await;
     }
 }

@@ -1,0 +1,172 @@
+//! What another member asks of this one.
+
+use super::ask::{Ask, Told, Writing};
+use super::{ASK_TIMEOUT, FleetView, MemberChange, Plane};
+use crate::consensus::{MemberError, MemberInfo, ProposeError, Proposed, Read, Role};
+use crate::keeper::{Keeper, Kept};
+use crate::state::{Answer, RULES, Refusal, State, to_bytes};
+use tokio::time::Instant;
+
+impl Plane {
+    /// What another member asks of this one, as the leader that it takes it for.
+    pub async fn answer(&self, bytes: &[u8]) -> Vec<u8> {
+        let (told, writing) = match Ask::decode(bytes) {
+            Some((ask, writing)) => (self.answer_here(&ask).await, writing),
+            None => (Told::Unknown, Writing::Frozen),
+        };
+        let told = told.encode(writing);
+        // An answer that cannot be written is none: whoever asked takes it for unknown.
+        told.unwrap_or_else(|error| {
+            tracing::error!(%error, "an answer to a member");
+            Vec::new()
+        })
+    }
+
+    pub(super) async fn answer_here(&self, ask: &Ask) -> Told {
+        match ask {
+            // What is appended without a quorum may come about much later: it is not begun.
+            Ask::Propose(_) | Ask::Member(_) if self.node.status().role != Role::Leader => Told::NotLeader,
+            Ask::Propose(command) => match self.put(command.clone()).await {
+                Ok(proposed) => {
+                    // Somebody may wait for what follows from it.
+                    self.wake.notify_one();
+                    Told::Proposed(proposed.index, proposed.answer)
+                }
+                Err(error) => unproposed(&error),
+            },
+            Ask::Barrier => match self.node.read_barrier(Read::Index).await {
+                Ok(()) => Told::Barrier(self.published.borrow().index),
+                Err(error) => unproposed(&error),
+            },
+            Ask::KeepAlive(ids) => self.keep_alive_here(ids).await,
+            Ask::Heartbeat(name, heartbeat) => {
+                let told = self.kept(|keeper, state, now| {
+                    keeper.handle_heartbeat(state, name.clone(), (**heartbeat).clone(), now);
+                    Told::Done
+                });
+                if heartbeat.vote.is_some() {
+                    self.wake.notify_one();
+                }
+                told
+            }
+            Ask::Fleet => self.fleet_here().map_or(Told::NotLeader, Told::Fleet),
+            Ask::SignOff(name, instance) => {
+                self.kept(|keeper, state, _| match keeper.handle_sign_off(state, name, *instance) {
+                    true => Told::Done,
+                    false => Told::Missing(Vec::new()),
+                })
+            }
+            Ask::Rules => Told::Rules(RULES),
+            Ask::Removed(node) => Told::Removed(self.node.has_removed(*node)),
+            Ask::Status => Told::Status(self.view()),
+            Ask::Member(change) => match self.member(change).await {
+                Ok(()) => Told::Done,
+                Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
+                Err(error) => Told::Member(error.to_string()),
+            },
+        }
+    }
+
+    /// Into the log, as leader.
+    pub(super) async fn put(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
+        let began = Instant::now();
+        let proposed = self.node.propose(command).await;
+        if proposed.is_ok() {
+            self.commits.observe(began.elapsed());
+        }
+        proposed
+    }
+
+    /// The fleet, if this member leads.
+    #[must_use]
+    pub fn fleet_here(&self) -> Option<FleetView> {
+        match self.kept(|keeper, state, now| {
+            Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
+        }) {
+            Told::Fleet(fleet) => Some(fleet),
+            _ => None,
+        }
+    }
+
+    /// What has to be in the log before it may be said is waited for.
+    async fn keep_alive_here(&self, ids: &[u64]) -> Told {
+        let began = Instant::now();
+        let mut noted = self.kept.subscribe();
+        loop {
+            noted.borrow_and_update();
+            let mut wait = false;
+            let told = self.kept(|keeper, state, now| match keeper.handle_keep_alive(state, ids, now) {
+                Kept::Missing(missing) => Told::Missing(missing),
+                Kept::Wait => {
+                    wait = true;
+                    Told::NotLeader
+                }
+            });
+            // A lease that was granted a moment ago may not be published here yet: that it is not there is said of the whole log.
+            if matches!(&told, Told::Missing(missing) if !missing.is_empty()) {
+                return match self.node.read_barrier(Read::Index).await {
+                    Ok(()) => self.kept(|keeper, state, now| match keeper.handle_keep_alive(state, ids, now) {
+                        Kept::Missing(missing) => Told::Missing(missing),
+                        Kept::Wait => Told::NotLeader,
+                    }),
+                    Err(error) => unproposed(&error),
+                };
+            }
+            if !wait {
+                return told;
+            }
+            self.wake.notify_one();
+            let Some(left) = ASK_TIMEOUT.checked_sub(began.elapsed()) else { return Told::NotLeader };
+            if !matches!(tokio::time::timeout(left, noted.changed()).await, Ok(Ok(()))) {
+                return Told::NotLeader;
+            }
+        }
+    }
+
+    /// As leader, or not at all. One that was stopped and goes on is none, before it has noticed: another may lead.
+    fn kept(&self, act: impl FnOnce(&mut Keeper, &State, std::time::Instant) -> Told) -> Told {
+        let state = self.state();
+        let status = self.node.status();
+        match &mut *self.keeper() {
+            Some((term, keeper)) if status.role == Role::Leader && status.term == *term => {
+                act(keeper, &state, Instant::now().into_std())
+            }
+            _ => Told::NotLeader,
+        }
+    }
+
+    async fn member(&self, change: &MemberChange) -> Result<(), MemberError> {
+        match change {
+            MemberChange::Join { node, info, voter, replace } => {
+                let info =
+                    MemberInfo { name: info.0.clone(), peer_address: info.1.clone(), api_address: info.2.clone() };
+                let known = self.node.status();
+                if !known.voters.iter().chain(&known.learners).any(|member| member.node == *node) {
+                    self.node.add_learner(*node, info).await?;
+                }
+                match replace {
+                    Some(old) => self.node.replace(*old, *node).await,
+                    None if *voter && !known.voters.iter().any(|member| member.node == *node) => {
+                        self.node.promote(*node).await
+                    }
+                    None => Ok(()),
+                }
+            }
+            MemberChange::Promote(node) => self.node.promote(*node).await,
+            MemberChange::Remove(node) => self.node.remove(*node).await,
+            MemberChange::Transfer(to) => self.node.transfer(*to).await,
+        }
+    }
+}
+
+fn unproposed(error: &ProposeError) -> Told {
+    match error {
+        ProposeError::NotLeader { .. } | ProposeError::Unavailable | ProposeError::Stopped => Told::NotLeader,
+        ProposeError::TooLarge { .. } => {
+            let refusal = Refusal { code: "too_large".into(), message: error.to_string(), findings: Vec::new() };
+            let answer: Answer = Err(refusal);
+            to_bytes(&answer).map_or(Told::Unknown, |answer| Told::Proposed(0, answer))
+        }
+        _ => Told::Unknown,
+    }
+}

@@ -23,13 +23,18 @@ pub(crate) type Read = Result<Loaded, Diagnostics>;
 /// See the module.
 pub(crate) struct Parsed {
     /// The one that was asked for last is last.
-    states: Mutex<VecDeque<(Map<Key, Entry>, Arc<Read>)>>,
+    states: Mutex<VecDeque<Known>>,
     written: Mutex<Option<(Texts, Arc<BTreeSet<String>>)>>,
     /// Who asks what is written must not wait until it is read.
     elsewhere: bool,
     wanted: AtomicBool,
     /// Configurations that were read.
     reads: AtomicU64,
+}
+
+struct Known {
+    objects: Map<Key, Entry>,
+    read: Arc<Read>,
 }
 
 /// Which texts: epoch, how many, and the revision that changed one last.
@@ -59,7 +64,7 @@ impl Parsed {
         }
         let read = Arc::new(self.read(&fleet(state)));
         let mut states = lock(&self.states);
-        states.push_back((state.objects.clone(), Arc::clone(&read)));
+        states.push_back(Known { objects: state.objects.clone(), read: Arc::clone(&read) });
         while states.len() > STATES_MAX {
             states.pop_front();
         }
@@ -68,9 +73,9 @@ impl Parsed {
 
     fn known(&self, state: &State) -> Option<Arc<Read>> {
         let mut states = lock(&self.states);
-        let index = states.iter().position(|(objects, _)| same(objects, &state.objects))?;
+        let index = states.iter().position(|known| same(&known.objects, &state.objects))?;
         let found = states.remove(index)?;
-        let read = Arc::clone(&found.1);
+        let read = Arc::clone(&found.read);
         states.push_back(found);
         Some(read)
     }

@@ -578,6 +578,14 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
     let now = api.plane.state();
+    if old.rules > now.rules {
+        let (backup, members) = (old.rules, now.rules);
+        let why = format!(
+            "the backup is by rules {backup}, the members have agreed on rules {members}: not all of them could read it; \
+             upgrade them all, and ask again"
+        );
+        return Err(problem(409, "unknown_rules", why));
+    }
     match now.rules {
         0 if old.cluster != now.cluster && !other_cluster => {
             let why = format!(

@@ -10,11 +10,8 @@ mod traffic;
 
 pub(crate) use objects::object;
 
-use crate::Code;
 use crate::parsed::Parsed;
-use crate::state::{
-    Answer, Basis, Change, Command, Op, Origin, Refusal, State, Trial, is_configuration, takes_traffic,
-};
+use crate::state::{Answer, Basis, Command, Op, Origin, Refusal, State, Trial, is_configuration, takes_traffic};
 
 /// What is taken for an accident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +50,9 @@ pub(crate) fn judge_by(
         Some(Trial::Known) => return Ok(Some(basis)),
         Some(Trial::Change { after, changes, force }) => (after, changes, force),
     };
-    collides(state, command, &changes)?;
+    if !matches!(command, Command::RolloutCommit { .. }) {
+        state.collides(&changes)?;
+    }
     for change in &changes {
         let Some(object) = &change.after else { continue };
         objects::object(&after, &change.key, object)?;
@@ -78,20 +77,6 @@ pub(crate) fn judge_by(
         (basis.configured, basis.lost) = (Some(state.configured), Some(state.lost));
     }
     Ok(Some(basis))
-}
-
-/// What a rollout under way is about is its own until it is over: else the end of it would undo what was asked for meanwhile.
-fn collides(state: &State, command: &Command, changes: &[Change]) -> Result<(), Refusal> {
-    let Some(rollout) = state.rollout().filter(|_| !matches!(command, Command::RolloutCommit { .. })) else {
-        return Ok(());
-    };
-    match changes.iter().find(|change| rollout.txn.ops.iter().any(|op| *op.key() == change.key)) {
-        Some(change) => Err(Refusal::new(
-            Code::RolloutActive,
-            format!("rollout {} is under way, and changes {}: wait for its end, or abort it", rollout.id, change.key),
-        )),
-        None => Ok(()),
-    }
 }
 
 /// When a change was asked for, in Unix milliseconds, by the clock of who was asked.
@@ -222,6 +207,52 @@ mod tests {
         );
     }
 
+    fn weight(id: &str, weight: u32) -> Op {
+        Op::Backend { key: format!("backend/api/{id}").parse().unwrap(), weight: Some(weight), state: None }
+    }
+
+    /// Each was judged before the other was applied.
+    #[test]
+    fn a_change_and_a_rollout_of_the_same_backend_do_not_cross() {
+        for rules in [1, 2] {
+            let mut state = founded(rules);
+            run(&mut state, Command::Txn(txn(vec![backend("a"), backend("b"), backend("c")], None))).unwrap();
+            let judged_by = |state: &State, command: Command| match judge(state, &command).unwrap() {
+                Some(basis) => judged(basis, command),
+                None => command,
+            };
+            let start = |ops| Command::RolloutStart {
+                txn: txn(ops, None),
+                policy: Policy::default(),
+                participants: Vec::new(),
+            };
+            let change = |op| Command::Txn(txn(vec![op], None));
+            let origin = Origin { leader: 1 };
+            let rollout = judged_by(&state, start(vec![weight("a", 200)]));
+            let (same, other) =
+                (judged_by(&state, change(weight("a", 300))), judged_by(&state, change(weight("b", 300))));
+            let same_as_it_is = judged_by(&state, change(weight("a", 100)));
+            // The rollout comes first.
+            let mut first = state.clone();
+            let id = first.apply(origin, rollout.clone()).unwrap().id;
+            match rules {
+                1 => assert!(first.clone().apply(origin, same.clone()).is_ok(), "members of rules 1 take it"),
+                _ => assert_eq!(first.apply(origin, same.clone()).unwrap_err().code, "rollout_active"),
+            }
+            assert_eq!(judge(&first, &change(weight("a", 300))).unwrap_err().code, "rollout_active");
+            first.apply(origin, same_as_it_is).unwrap();
+            first.apply(origin, other).unwrap();
+            first.apply(origin, Command::RolloutCommit { id, at_ms: 1 }).unwrap();
+            assert_eq!(takes_traffic(first.object(&"backend/api/a".parse().unwrap()).unwrap()), 200);
+            // The change comes first: the rollout is about what it has made.
+            let mut second = state.clone();
+            second.apply(origin, same).unwrap();
+            second.apply(origin, rollout).unwrap();
+            let changes = &second.rollout().unwrap().changes;
+            assert_eq!(changes.iter().map(|change| takes_traffic(change.before.as_deref().unwrap())).max(), Some(300));
+        }
+    }
+
     #[test]
     fn a_request_that_was_answered_is_answered_again_whatever_has_moved() {
         let mut state = founded(RULES);
@@ -314,12 +345,14 @@ mod tests {
     fn rules_are_raised_once_and_snapshots_are_written_as_all_members_read_them() {
         let mut state = founded(0);
         run(&mut state, Command::Txn(txn(vec![backend("a")], None))).unwrap();
-        assert_eq!(state.encode().unwrap()[0], 1);
-        assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
-        state.apply(Origin { leader: 1 }, Command::Rules { version: RULES }).unwrap();
-        assert_eq!((state.rules, state.configured, state.lost), (RULES, 1, 1));
-        assert_eq!(state.encode().unwrap()[0], 2);
-        assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
+        for version in 0..=RULES {
+            if version > 0 {
+                state.apply(Origin { leader: 1 }, Command::Rules { version }).unwrap();
+                assert_eq!((state.rules, state.configured, state.lost), (version, 1, 1));
+            }
+            assert_eq!(u32::from(state.encode().unwrap()[0]), version + 1);
+            assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
+        }
         for version in [0, RULES] {
             assert_eq!(state.apply(Origin { leader: 1 }, Command::Rules { version }).unwrap_err().code, "known");
         }

@@ -32,8 +32,10 @@ pub(crate) struct Parsed {
     reads: AtomicU64,
 }
 
-/// A state's objects, and what they are together.
-type Known = (Map<Key, Entry>, Arc<Read>);
+struct Known {
+    objects: Map<Key, Entry>,
+    read: Arc<Read>,
+}
 
 /// Which texts: epoch, how many, and the revision that changed one last.
 type Texts = (u64, usize, u64);
@@ -62,7 +64,7 @@ impl Parsed {
         }
         let read = Arc::new(self.read(&fleet(state)));
         let mut states = lock(&self.states);
-        states.push_back((state.objects.clone(), Arc::clone(&read)));
+        states.push_back(Known { objects: state.objects.clone(), read: Arc::clone(&read) });
         while states.len() > STATES_MAX {
             states.pop_front();
         }
@@ -71,9 +73,9 @@ impl Parsed {
 
     fn known(&self, state: &State) -> Option<Arc<Read>> {
         let mut states = lock(&self.states);
-        let index = states.iter().position(|(objects, _)| same(objects, &state.objects))?;
+        let index = states.iter().position(|known| same(&known.objects, &state.objects))?;
         let found = states.remove(index)?;
-        let read = Arc::clone(&found.1);
+        let read = Arc::clone(&found.read);
         states.push_back(found);
         Some(read)
     }

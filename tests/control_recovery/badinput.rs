@@ -3,7 +3,7 @@
 
 use crate::common::control::{Cluster, FleetProxy, Said, curl, ringway_said, run};
 use crate::common::{free_address, get, wait_for};
-use ringway_control::state::{Lease, State};
+use ringway_control::state::{Lease, RULES, State};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -419,6 +419,14 @@ fn a_member_goes_on_from_the_directory_of_an_earlier_build() {
         (Some(expected.epoch), Some(expected.revision), Some(expected.digest.to_string().as_str()))
     );
     change(&url, "late", 1);
+    // It is the only member: what its build knows more than the one before holds at once.
+    let file = directory.path().join("now");
+    wait_for("the newest rules", || {
+        let said = ringway_said(&["control", "--members", &url, "backup", file.to_str().unwrap()]);
+        let bytes = said.status.success().then(|| std::fs::read(&file).unwrap())?;
+        let state = State::decode(&bytes[..bytes.len() - 32]).unwrap();
+        (state.rules == RULES && state.digest != expected.digest).then_some(())
+    });
     // And from its backup, into members that have nothing.
     let file = directory.path().join("backup");
     std::fs::write(&file, seal(&expected)).unwrap();

@@ -72,7 +72,7 @@ pub enum ApiError {
     #[error("no member of the control plane is named: write `control: {{ members: [ \"https://HOST:9700\" ] }}`")]
     NoMembers,
     /// A member said no.
-    #[error("{0}{}", .0.advice().map(|advice| format!(": {advice}")).unwrap_or_default())]
+    #[error("{}", advice::of_refusal(.0))]
     Refused(Problem),
     /// A member said something else.
     #[error("{member} answered what cannot be read: {reason}")]
@@ -109,12 +109,6 @@ impl Problem {
     #[must_use]
     pub fn is(&self, code: Code) -> bool {
         self.code == code.name()
-    }
-
-    /// What to write on the command line, or into a file, so that it is not refused.
-    #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
-        advice::of_refusal(self)
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Plane {
     lead: watch::Sender<Lead>,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
+    /// The keeper's time.
+    clock: fn() -> std::time::Instant,
     judge: Arc<Judge>,
     /// After how long a proxy that is not heard of is forgotten.
     forget: Duration,
@@ -179,6 +181,7 @@ impl Plane {
             leaderless: AtomicBool::new(false),
             lead: watch::Sender::new(Lead::Lost),
             wall: unix_ms,
+            clock: || Instant::now().into_std(),
             judge: Arc::new(judge::judge),
             forget: PROXY_FORGET,
             roll: roll::Roll::default(),
@@ -186,10 +189,10 @@ impl Plane {
         }
     }
 
-    /// With another wall clock, and without threads.
+    /// With other clocks, and without threads.
     #[cfg(test)]
-    pub(crate) fn with_wall(self, wall: fn() -> u64) -> Self {
-        Self { wall, judgements: None, ..self }
+    pub(crate) fn with_clocks(self, wall: fn() -> u64, clock: fn() -> std::time::Instant) -> Self {
+        Self { wall, clock, judgements: None, ..self }
     }
 
     /// With guards of another strength.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::Plant;
 use super::clients::Record;
 use super::clocks;
 use super::disk::{Fault, Random};
@@ -49,6 +50,7 @@ pub(super) enum Step {
     AnotherLife,
     Removal,
     Stranger,
+    Leaps,
     Nothing,
 }
 
@@ -71,6 +73,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::AnotherLife,
     Step::Removal,
     Step::Stranger,
+    Step::Leaps,
     Step::Nothing,
 ];
 
@@ -97,9 +100,10 @@ impl Cluster {
         let mut random = Random::new(seed);
         let memory = Memory { snapshot_every: 15 + random.below(60), keep: random.below(20) };
         let net = Net::new(seed, world.clone(), scheduler.clone());
-        let record = Record::new(world.clone(), scheduler.clone());
+        let uneven = random.below(2) == 0 || world.has(Plant::ClocksBeyondBounds);
+        let record = Record::new(world.clone(), scheduler.clone(), uneven);
         let lives = Arc::new(AtomicU64::new(0));
-        let ground = Ground { world: world.clone(), net, scheduler, memory, lives };
+        let ground = Ground { world: world.clone(), net, scheduler, memory, uneven, lives };
         clocks::begin();
         let (members, down, backups) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         Self { world, random, ground, record, members, next: 1, down, backups }
@@ -315,6 +319,7 @@ impl Cluster {
                 Step::AnotherLife => self.another_life().await,
                 Step::Removal => self.removal().await,
                 Step::Stranger => self.stranger().await,
+                Step::Leaps => self.leaps(length).await,
                 Step::Nothing => self.pass(length).await,
             }
             let between = ms(self.random.below(1_500));
@@ -466,6 +471,22 @@ impl Cluster {
         if !inside && self.life(old).is_some() {
             self.leave(old).await;
         }
+    }
+
+    /// Members' clocks leap: as after a time in which their machines were stopped, or by less than anybody could notice.
+    async fn leaps(&mut self, length: Duration) {
+        for _ in 0..1 + self.random.below(3) {
+            let (id, by) = (self.victim(), [100, 400, 1_000, 8_000][self.random.below(4) as usize]);
+            if let Some(life) = self.life(id).filter(|_| self.ground.uneven) {
+                self.world.note(format_args!("m{id}'s clock leaps by {by} ms"));
+                clocks::leap(life.group, ms(by));
+                self.record.leapt(ms(by));
+                self.world.count("leaps of clocks");
+            }
+            let between = ms(self.random.below(800));
+            self.pass(between).await;
+        }
+        self.pass(length).await;
     }
 
     /// A member runs, is in the proxies' lists, and is in no cluster yet: nobody stays with it.

@@ -23,6 +23,7 @@ mod member;
 mod net;
 mod proxies;
 mod restores;
+mod rollouts;
 mod scheduler;
 mod watchers;
 mod world;
@@ -69,6 +70,10 @@ enum Plant {
     LeasesWithoutEnd,
     /// A lock is everybody's.
     LocksForAll,
+    /// What proxies say against a rollout is not heard.
+    RefusalsLost,
+    /// A proxy tries what others go first with.
+    CanariesForAll,
 }
 
 /// What is played.
@@ -103,6 +108,7 @@ impl Play {
             }
             drop(scheduler.spawn(0, record().lease(random())));
             drop(scheduler.spawn(0, record().mortals(random())));
+            drop(scheduler.spawn(0, record().rollouts(random())));
             for number in 1..=2 {
                 drop(scheduler.spawn(0, record().locker(number, random())));
             }
@@ -209,6 +215,8 @@ fn planted_faults_are_found() {
         (Plant::ClocksBeyondBounds, &[Step::Leaps], "after it was kept alive"),
         (Plant::LeasesWithoutEnd, &[Step::Nothing, Step::Leaps], "of silence"),
         (Plant::LocksForAll, &[Step::Nothing], "has it too"),
+        (Plant::RefusalsLost, &[Step::Nothing], "has refused it"),
+        (Plant::CanariesForAll, &[Step::Nothing], "does not go first"),
     ];
     for (plant, steps, expected) in plants {
         let play = Play { steps: steps.to_vec(), plant: Some(*plant), ..Play::of(1) };

@@ -13,6 +13,7 @@ use super::clocks;
 use super::disk::{Fault, Random};
 use super::member::{Ground, Life, Member, Memory};
 use super::net::{Net, Weather};
+use super::rollouts::OVER_MAX;
 use super::scheduler::Scheduler;
 use super::world::World;
 use crate::consensus::{Role, Status};
@@ -631,11 +632,26 @@ impl Cluster {
         }
         self.record.stop.store(true, Relaxed);
         self.pass(ms(9_000)).await;
+        self.end_of_rollouts(&members).await;
         for life in &members {
             self.record.read_all(life).await;
         }
         self.pass(ms(1_000)).await;
         self.agree(&members);
+    }
+
+    /// A rollout is everybody's or nobody's in the end.
+    async fn end_of_rollouts(&mut self, members: &[Life]) {
+        let began = Instant::now();
+        while self.world.is_good() {
+            let states = members.iter().map(|life| life.plane.state());
+            let under_way: Vec<u64> = states.filter_map(|state| state.rollout().map(|rollout| rollout.id)).collect();
+            let Some(id) = under_way.first() else { return };
+            if began.elapsed() > OVER_MAX {
+                self.world.violation(format_args!("rollout {id} does not end when all is well"));
+            }
+            self.pass(ms(200)).await;
+        }
     }
 
     /// Those who are members when all is said; those that were removed end.

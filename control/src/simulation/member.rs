@@ -338,6 +338,10 @@ fn planted<'a>(world: &World, command: &'a [u8]) -> Cow<'a, [u8]> {
         Command::LeaseExpire { at_ms, ids, .. } if world.has(Plant::LeasesWithoutEnd) => {
             Command::LeaseExpire { leader: u64::MAX, at_ms, ids }
         }
+        Command::RolloutVotes { id, mut votes } if world.has(Plant::RefusalsLost) => {
+            votes.values_mut().for_each(|vote| vote.refusal = None);
+            Command::RolloutVotes { id, votes }
+        }
         Command::LockAcquire { name, owner, lease } if world.has(Plant::LocksForAll) => {
             Command::LockAcquire { name: format!("{name}.{owner}"), owner, lease }
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Plant;
+use super::rollouts::Shares;
 use super::watchers::{Known, Place, view_of};
 use crate::consensus::{At, Role, Status};
 use crate::replica::decode_answer;
@@ -62,6 +63,7 @@ struct Seen {
     states: BTreeMap<Place, Vec<(u64, Arc<State>)>>,
     plant: Option<Plant>,
     reigns: Reigns,
+    shares: Shares,
 }
 
 /// How long who led has led without a break, as far as it was looked at.
@@ -109,6 +111,7 @@ impl World {
             states: BTreeMap::new(),
             plant,
             reigns: Reigns::default(),
+            shares: Shares::default(),
         })))
     }
 
@@ -150,6 +153,12 @@ impl World {
         self.lock().era
     }
 
+    /// Asks the rollouts' shares, in this life of the cluster.
+    pub(super) fn with_shares<T>(&self, ask: impl FnOnce(u64, &Shares) -> T) -> T {
+        let seen = self.lock();
+        ask(seen.era, &seen.shares)
+    }
+
     /// All members are lost: what comes next is another log.
     pub(super) fn be_reborn(&self) {
         let mut seen = self.lock();
@@ -163,6 +172,9 @@ impl World {
     pub(super) fn came_to(&self, state: &Arc<State>) {
         let mut seen = self.lock();
         let era = seen.era;
+        if let Err(why) = seen.shares.check(era, state) {
+            seen.violation(why);
+        }
         let known = seen.states.entry((state.epoch, state.revision)).or_default();
         if !known.iter().any(|(of, known)| *of == era && is_same(known, state)) {
             known.push((era, Arc::clone(state)));

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use ringway_config::model::{Control, MemberUrl};
+use ringway_control::Code;
 use ringway_control::http::{Api, ApiError, Problem};
 use ringway_control::member::client_settings;
 use serde_json::{Value, json};
@@ -433,7 +434,10 @@ impl Access {
     fn api(&self) -> anyhow::Result<Api> {
         for member in &self.members {
             if MemberUrl::parse(member).is_none() {
-                bail!("`{member}` is not the address of a member: write it as `https://10.0.0.1:9700`");
+                bail!(
+                    "`--members` (or RINGWAY_CONTROL): `{member}` is not the address of a member: write it as \
+                     `https://10.0.0.1:9700`"
+                );
             }
         }
         let mut settings: Control = client_settings(&self.members, self.token_file.clone(), self.ca.clone());
@@ -528,11 +532,11 @@ async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
             let held = get("/v1/locks").await?;
             let Some(lock) = held["locks"].as_array().into_iter().flatten().find(|lock| lock["name"] == name.as_str())
             else {
-                return refused(access, "not_found", &format!("nobody holds lock {name:?}: it may have expired"));
+                return refused(access, Code::NotFound, &format!("nobody holds lock {name:?}: it may have expired"));
             };
             if lock["token"] != token {
                 let now = show::text(&lock["token"]);
-                return refused(access, "wrong_token", &format!("lock {name:?} is held with token {now} now"));
+                return refused(access, Code::WrongToken, &format!("lock {name:?} is held with token {now} now"));
             }
             // A lease is of one lock's holder: if that has changed since, the lease is not there.
             let lease = lock["lease"].clone();
@@ -636,16 +640,17 @@ async fn change_backend(api: &Api, printer: &show::Printer, backend: Backend) ->
 }
 
 /// What a member would have said, had it been asked.
-fn refused(access: &Access, code: &str, detail: &str) -> anyhow::Result<ExitCode> {
-    let status = if code == "not_found" { 404 } else { 409 };
-    show_problem(access, &Problem { status, code: code.into(), detail: detail.into(), findings: Vec::new() })
+fn refused(access: &Access, code: Code, detail: &str) -> anyhow::Result<ExitCode> {
+    let status = if code == Code::NotFound { 404 } else { 409 };
+    show_problem(access, &Problem::new(status, code, detail))
 }
 
 fn show_problem(access: &Access, problem: &Problem) -> anyhow::Result<ExitCode> {
     if access.json {
         writeln!(crate::terminal::stdout(), "{}", json!(problem))?;
     } else {
-        writeln!(crate::terminal::stderr(), "ringway: {problem}")?;
+        // As an error of any other kind would say it.
+        writeln!(crate::terminal::stderr(), "ringway: {}", ApiError::Refused(problem.clone()))?;
     }
     Ok(ExitCode::from(1))
 }
@@ -706,7 +711,7 @@ async fn stale_backup(api: &Api, file: &Path) -> anyhow::Result<()> {
     }
     let Some(((epoch, revision, applied), one, status)) = newest else { return Err(last.into()) };
     let age = match status["leader_age_ms"].as_u64() {
-        Some(ms) => format!("which last knew of a leader {ms} ms ago"),
+        Some(ms) => format!("which last knew of a leader {} ago", show::span(ms)),
         None => "which has known of no leader since it started".to_owned(),
     };
     let what = format!(

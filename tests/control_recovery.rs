@@ -22,6 +22,8 @@ mod guards;
 mod lapses;
 #[path = "control_recovery/metrics.rs"]
 mod metrics;
+#[path = "control_recovery/openapi.rs"]
+mod openapi;
 #[path = "control_recovery/operator.rs"]
 mod operator;
 #[path = "control_recovery/quorum.rs"]

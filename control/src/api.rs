@@ -9,6 +9,7 @@ mod owner;
 mod routes;
 mod stream;
 
+use crate::Code;
 use crate::consensus::MemberInfo;
 use crate::http::Problem;
 use crate::places::{Ended, Limits, Place, Places, Rarely};
@@ -33,6 +34,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+#[cfg(test)]
+pub(crate) use stream::feed;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -98,6 +101,15 @@ struct Ask<'a> {
 impl Ask<'_> {
     fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that is there alone, or says so.
+    fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.parameter(name) {
+            Some("" | "true" | "1") => Ok(true),
+            None | Some("false" | "0") => Ok(false),
+            Some(other) => Err(problem(400, Code::BadFlag, format!("{name}={other:?} is neither `true` nor `false`"))),
+        }
     }
 
     fn header(&self, name: header::HeaderName) -> Option<&str> {
@@ -253,7 +265,7 @@ impl Api {
             Some(response) => Ok(response),
             None if self.gate.is_foreign(&parts) => Err(problem(
                 403,
-                "foreign_page",
+                Code::ForeignPage,
                 "a page of another origin in a browser must not change anything here: ask by an IP address, as localhost, or \
                  with a token",
             )),
@@ -274,7 +286,7 @@ impl Api {
         let state = self.plane.state();
         let caller = match self.gate.caller(&state, &parts.headers, names, from, unix_ms()) {
             Ok(caller) if place.prove() => caller,
-            Ok(_) => return Err(problem(503, "busy", "this member has as many clients as it takes: ask another")),
+            Ok(_) => return Err(problem(503, Code::Busy, "this member has as many clients as it takes: ask another")),
             Err(problem) => {
                 // A body that is left unread resets its stream, and some clients then do not look at the answer.
                 let rest = Limited::new(body, REFUSED_BYTES_MAX).collect();
@@ -284,7 +296,7 @@ impl Api {
         };
         // Its metrics tell an operator what it does all the same.
         if self.plane.is_removed() && path.iter().map(String::as_str).ne(["metrics"]) {
-            return Err(problem(410, "removed", "this member was removed from the control plane: ask another"));
+            return Err(problem(410, Code::Removed, "this member was removed from the control plane: ask another"));
         }
         let query = parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -299,12 +311,12 @@ impl Api {
         };
         let limit = if restore { RESTORE_BYTES_MAX } else { BODY_BYTES_MAX };
         let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
-        let body = body.map_err(|_| problem(408, "slow", "the request's body did not come"))?;
+        let body = body.map_err(|_| problem(408, Code::Slow, "the request's body did not come"))?;
         let body = body.map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
-                problem(413, "too_large", format!("the request has more than {} KiB", limit >> 10))
+                problem(413, Code::TooLarge, format!("the request has more than {} KiB", limit >> 10))
             } else {
-                problem(400, "bad_body", "the request's body broke off")
+                problem(400, Code::BadBody, "the request's body broke off")
             }
         })?;
         let ask = Ask { method: &parts.method, path, query, headers: &parts.headers, caller, from };
@@ -319,7 +331,7 @@ impl Api {
 
     /// An operator's next question, where none leads: who is missing?
     fn with_members(&self, mut problem: Problem) -> Problem {
-        if problem.code == "no_leader" {
+        if problem.is(Code::NoLeader) {
             let seen = self.plane.who_answers();
             problem.detail = format!("{}. Members, as {} sees them: {seen}", problem.detail, self.me.name);
         }
@@ -381,37 +393,29 @@ fn bounded(what: &str, text: &str) -> Result<(), Problem> {
     if text.len() <= crate::state::NOTE_BYTES_MAX {
         return Ok(());
     }
-    Err(problem(413, "too_large", format!("a {what} has at most {} bytes", crate::state::NOTE_BYTES_MAX)))
+    Err(problem(413, Code::TooLarge, format!("a {what} has at most {} bytes", crate::state::NOTE_BYTES_MAX)))
 }
 
-fn problem(status: u16, code: &str, detail: impl Into<String>) -> Problem {
-    Problem { status, code: code.into(), detail: detail.into(), findings: Vec::new() }
+fn problem(status: u16, code: Code, detail: impl Into<String>) -> Problem {
+    Problem::new(status, code, detail)
 }
 
 impl From<PlaneError> for Problem {
     fn from(error: PlaneError) -> Self {
         match error {
-            PlaneError::NoLeader => problem(503, "no_leader", error.to_string()),
-            PlaneError::Unknown => problem(504, "unknown_outcome", error.to_string()),
+            PlaneError::NoLeader => problem(503, Code::NoLeader, error.to_string()),
+            PlaneError::Unknown => problem(504, Code::UnknownOutcome, error.to_string()),
             PlaneError::Refused(refusal) => refusal.into(),
-            PlaneError::Member(why) => problem(409, "members", why),
-            PlaneError::Internal(why) => problem(500, "internal", why),
+            PlaneError::Member(why) => problem(409, Code::Members, why),
+            PlaneError::Internal(why) => problem(500, Code::Internal, why),
         }
     }
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let status = match refusal.code.as_str() {
-            "not_found" | "unknown_revision" => 404,
-            "stale" => 412,
-            "locked" | "wrong_token" | "rollout_active" | "rollout_over" | "wrong_stage" | "initialized"
-            | "guard_empty" | "guard_loss" | "deposed" | "restore_order" | "other_cluster" => 409,
-            "too_large" | "too_many" => 413,
-            "stopped" | "busy" => 503,
-            "internal" => 500,
-            _ => 422,
-        };
+        // What a later version refuses, it refuses for what the request says.
+        let status = Code::of(&refusal.code).map_or(422, status);
         Self { status, code: refusal.code, detail: refusal.message, findings: refusal.findings }
     }
 }
@@ -420,6 +424,58 @@ impl From<Refusal> for Problem {
 fn cut(text: &mut String, bytes_max: usize) {
     let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
     text.truncate(end.unwrap_or(0));
+}
+
+/// Of a refusal. What is refused before anything is proposed may have another, nearer to what is wrong with the request.
+fn status(code: Code) -> u16 {
+    match code {
+        Code::BadBody
+        | Code::BadCondition
+        | Code::BadConsistency
+        | Code::BadFlag
+        | Code::BadNumber
+        | Code::BadPosition => 400,
+        Code::BadToken | Code::ExpiredToken | Code::NoToken => 401,
+        Code::ForeignPage | Code::NotYours | Code::WrongRole => 403,
+        Code::NotFound | Code::UnknownPath | Code::UnknownRevision => 404,
+        Code::BadMethod => 405,
+        Code::Slow => 408,
+        Code::Locked
+        | Code::WrongToken
+        | Code::RolloutActive
+        | Code::RolloutOver
+        | Code::WrongStage
+        | Code::Initialized
+        | Code::GuardEmpty
+        | Code::GuardLoss
+        | Code::Deposed
+        | Code::Members
+        | Code::OtherCluster
+        | Code::RestoreOrder => 409,
+        Code::Removed => 410,
+        Code::Stale => 412,
+        Code::TooLarge | Code::TooMany => 413,
+        Code::BadAddress
+        | Code::BadCertificate
+        | Code::BadEpoch
+        | Code::BadName
+        | Code::BadPolicy
+        | Code::BadTtl
+        | Code::CertificateExpired
+        | Code::Damaged
+        | Code::IdempotencyMismatch
+        | Code::Invalid
+        | Code::Known
+        | Code::Moved
+        | Code::OutOfRange
+        | Code::Unjudged
+        | Code::UnknownRules
+        | Code::WrongKind => 422,
+        // The last are said by the command line alone.
+        Code::Internal | Code::Http | Code::NoMember | Code::QuorumAlive | Code::Recover | Code::Running => 500,
+        Code::Busy | Code::NoLeader | Code::Stopped => 503,
+        Code::UnknownOutcome => 504,
+    }
 }
 
 fn problem_answer(problem: &Problem) -> Response<Body> {

@@ -1,77 +1,88 @@
-//! Backups: a state as snapshots have it, with BLAKE3 behind it.
+//! A backup: the state as snapshots have it, with BLAKE3 behind it.
 //!
 //! Whoever has a backup may have made it: a checksum that is right says that it came as it was sent, not that any cluster was
 //! ever like that. What it says is in the log for good once it is restored, so it is looked at before.
 
 use crate::state::{
-    By, Command, Digest, EPOCH_MAX, EncodeError, Entry, LEASES_MAX, NAME_BYTES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX,
-    Origin, RULES, Refusal, State, TTL_MS,
+    By, Command, DecodeError, Digest, EPOCH_MAX, EncodeError, LEASES_MAX, NAME_BYTES_MAX, OBJECTS_BYTES_MAX,
+    OBJECTS_MAX, Origin, RULES, Refusal, State, TTL_MS,
 };
+use bytes::Bytes;
 
-/// Bytes of the digest at the end.
-const DIGEST_BYTES: usize = 32;
+const CHECKSUM_BYTES: usize = 32;
 /// Parts of a backup, each an entry of the log.
 const PART_BYTES: usize = 1 << 20;
 /// More ids than a cluster will ever give out.
 const ID_MAX: u64 = 1 << 62;
 
-/// A backup that is whole.
+/// A backup that is whole, and may be one.
 #[derive(Debug)]
-pub(crate) struct Backup<'a> {
-    /// The state as it was, encoded.
-    content: &'a [u8],
+pub(crate) struct Backup {
+    /// The state, encoded.
+    content: Bytes,
     /// Of the content.
-    pub(crate) digest: [u8; DIGEST_BYTES],
+    pub(crate) checksum: [u8; CHECKSUM_BYTES],
     /// The state.
     pub(crate) state: State,
 }
 
-/// This is no backup, or it is not whole.
+/// Why bytes are no backup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this is no backup, or it is damaged: {0}")]
-pub struct Damaged(String);
+#[non_exhaustive]
+pub enum BackupError {
+    /// Not even a checksum.
+    #[error("it is too short")]
+    Short,
+    /// Something was lost or changed.
+    #[error("its checksum is wrong")]
+    Checksum,
+    /// No state.
+    #[error(transparent)]
+    State(#[from] DecodeError),
+    /// Rules that this build does not know.
+    #[error("it is by rules {0}, this version knows them up to {RULES}: use a newer version")]
+    Rules(u32),
+    /// A state that no cluster was ever in.
+    #[error("no cluster was ever like that: {0}")]
+    Impossible(&'static str),
+}
 
-/// A backup of a state.
+/// # Errors
+/// See [`EncodeError`].
 pub(crate) fn write(state: &State) -> Result<Vec<u8>, EncodeError> {
     let mut bytes = state.encode()?;
-    let digest = blake3::hash(&bytes);
-    bytes.extend_from_slice(digest.as_bytes());
+    let checksum = blake3::hash(&bytes);
+    bytes.extend_from_slice(checksum.as_bytes());
     Ok(bytes)
 }
 
-impl<'a> Backup<'a> {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// It is cut off, has changed since, a later version wrote it, or no cluster ever was as it says.
-    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, Damaged> {
-        let split = bytes.len().checked_sub(DIGEST_BYTES).ok_or_else(|| Damaged("it is too short".into()))?;
-        let (content, found) = bytes.split_at(split);
-        let digest = *blake3::hash(content).as_bytes();
-        if found != digest {
-            return Err(Damaged("its checksum is wrong".into()));
-        }
-        let state = State::decode(content).map_err(|error| Damaged(error.to_string()))?;
-        if state.rules > RULES {
-            let rules = state.rules;
-            return Err(Damaged(format!(
-                "it is by rules {rules}, this version knows them up to {RULES}: use a newer version"
-            )));
-        }
-        match impossible(&state) {
-            Some(why) => Err(Damaged(format!("no cluster was ever like that: {why}"))),
-            None => Ok(Self { content, digest, state }),
-        }
+/// Looks at all of it: may take a while.
+///
+/// # Errors
+/// See [`BackupError`].
+pub(crate) fn read(bytes: &Bytes) -> Result<Backup, BackupError> {
+    let split = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(BackupError::Short)?;
+    let (content, found) = (bytes.slice(..split), &bytes[split..]);
+    let checksum = *blake3::hash(&content).as_bytes();
+    if found != checksum {
+        return Err(BackupError::Checksum);
     }
+    let state = State::decode(&content)?;
+    if state.rules > RULES {
+        return Err(BackupError::Rules(state.rules));
+    }
+    match impossible(&state) {
+        Some(why) => Err(BackupError::Impossible(why)),
+        None => Ok(Backup { content, checksum, state }),
+    }
+}
 
+impl Backup {
     /// What brings its content to members, before [`Command::RestoreAs`] puts it into force.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Command> + '_ {
-        let whole = self.digest;
-        (0u32..).zip(self.content.chunks(PART_BYTES)).map(move |(number, part)| Command::RestoreChunk {
-            whole,
-            number,
-            bytes: part.to_vec(),
-        })
+        let whole = self.checksum;
+        let part = move |(number, part): (u32, &[u8])| Command::RestoreChunk { whole, number, bytes: part.to_vec() };
+        (0u32..).zip(self.content.chunks(PART_BYTES)).map(part)
     }
 
     /// The state of new members that have restored it before they serve anybody: as if it had gone through their log. `epoch`: the
@@ -87,7 +98,7 @@ impl<'a> Backup<'a> {
         for part in self.parts() {
             state.apply(origin, part)?;
         }
-        state.apply(origin, Command::RestoreAs { by, whole: self.digest, epoch, other_cluster: false })?;
+        state.apply(origin, Command::RestoreAs { by, whole: self.checksum, epoch, other_cluster: false })?;
         Ok(state)
     }
 }
@@ -99,7 +110,7 @@ fn is_fit(name: &str) -> bool {
 
 /// What no sequence of commands leads to, and what sums and times would overflow by.
 fn impossible(state: &State) -> Option<&'static str> {
-    let of_then = |entry: &Entry| entry.created <= entry.modified && entry.modified <= state.revision;
+    let of_then = |entry: &crate::state::Entry| entry.created <= entry.modified && entry.modified <= state.revision;
     let mut digest = Digest::default();
     let mut bytes = 0_usize;
     for (key, entry) in state.objects.iter() {
@@ -132,7 +143,7 @@ fn impossible(state: &State) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::keeper::Keeper;
-    use crate::state::{Lease, Op, Txn};
+    use crate::state::{By, Command, Lease, Op, Origin, Txn};
     use std::time::{Duration, Instant};
 
     const ORIGIN: Origin = Origin { leader: 1 };
@@ -189,15 +200,14 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_of_a_backup_is_found() {
         let backup = write(&filled()).unwrap();
-        assert_eq!(Backup::read(&backup).unwrap().state, filled());
+        assert_eq!(read(&backup.clone().into()).unwrap().state, filled());
         for bit in 0..backup.len() * 8 {
             let mut bad = backup.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let error = Backup::read(&bad).unwrap_err();
-            assert!(error.0.contains("checksum"), "bit {bit}: {error}");
+            assert_eq!(read(&bad.into()).unwrap_err(), BackupError::Checksum, "bit {bit}");
         }
         for end in 0..backup.len() {
-            assert!(Backup::read(&backup[..end]).is_err(), "cut at {end}");
+            assert!(read(&Bytes::copy_from_slice(&backup[..end])).is_err(), "cut at {end}");
         }
     }
 
@@ -208,9 +218,9 @@ mod tests {
         for bit in 0..content.len() * 8 {
             let mut bad = content.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(backup) = Backup::read(&seal(bad)) {
+            if let Ok(backup) = read(&seal(bad).into()) {
                 taken += 1;
-                live_with(backup.content);
+                live_with(&backup.content);
             }
         }
         assert!((1..content.len() * 4).contains(&taken), "{taken} of {}", content.len() * 8);
@@ -234,13 +244,12 @@ mod tests {
         for (number, lie) in lies.into_iter().enumerate() {
             let mut state = filled();
             lie(&mut state);
-            let error = Backup::read(&write(&state).unwrap()).map(drop).unwrap_err();
-            assert!(error.0.contains("no cluster was ever like that"), "{number}: {error}");
+            let read = read(&write(&state).unwrap().into()).map(drop);
+            assert!(matches!(read, Err(BackupError::Impossible(_))), "{number}: {read:?}");
         }
         let mut newer = filled();
         newer.rules += 1;
-        let error = Backup::read(&write(&newer).unwrap()).map(drop).unwrap_err();
-        assert!(error.0.contains(&format!("by rules {}", RULES + 1)), "{error}");
+        assert_eq!(read(&write(&newer).unwrap().into()).map(drop), Err(BackupError::Rules(RULES + 1)));
         live_with(&filled().encode().unwrap());
     }
 }

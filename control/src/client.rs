@@ -16,18 +16,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 /// First and longest wait between two attempts; each is drawn from nothing up to it ("full jitter").
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How long an end waits for the control plane to hear of it.
 const SIGN_OFF_MAX: Duration = Duration::from_secs(1);
 /// A stream without a line for this long is dead: members send one every five seconds.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Between two heartbeats, a fifth of it drawn.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A member that has not heard of a leader for this long, in milliseconds, is left for another that has.
 const STALE_MS: u64 = 2_000;
 /// One that has heard of a leader within this time, in milliseconds, is worth a move: less than what it is left for, or proxies would
 /// go to and fro.
-const FRESH_MS: u64 = 1_000;
+pub(crate) const FRESH_MS: u64 = 1_000;
 /// How often the others are asked, while the member that is followed has no leader; a half of it drawn.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How long all of them have to answer.
@@ -113,7 +113,7 @@ pub struct Standing {
 
 /// Why a line is not taken.
 #[derive(Debug, thiserror::Error)]
-enum TakeError {
+pub(crate) enum TakeError {
     #[error(transparent)]
     View(#[from] ViewError),
     #[error("it has lost its leader: another member has one")]
@@ -281,10 +281,9 @@ impl Client {
     async fn follow_one(&self, members: &Members, member: &MemberUrl) -> Result<std::convert::Infallible, String> {
         let api = members.renewed();
         let mut link = api.connect(member).await.map_err(|error| error.to_string())?;
-        let anew = std::mem::take(&mut self.state().anew);
-        let path = match &*self.view.borrow() {
-            Some(view) if !anew => format!("/v1/watch?from={}.{}", view.epoch, view.revision),
-            _ => "/v1/watch".to_owned(),
+        let path = match self.position() {
+            Some((epoch, revision)) => format!("/v1/watch?from={epoch}.{revision}"),
+            None => "/v1/watch".to_owned(),
         };
         let response =
             api.begin(&mut link, Method::GET, &path, Bytes::new()).await.map_err(|error| error.to_string())?;
@@ -325,7 +324,14 @@ impl Client {
         }
     }
 
-    fn take(&self, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
+    /// Where a stream that begins now takes up; `None`: it is to tell the whole.
+    pub(crate) fn position(&self) -> Option<(u64, u64)> {
+        let anew = std::mem::take(&mut self.state().anew);
+        self.view.borrow().as_ref().filter(|_| !anew).map(|view| (view.epoch, view.revision))
+    }
+
+    /// Takes a line of a member's. An error ends the stream.
+    pub(crate) fn take(&self, member: &MemberUrl, message: Message) -> Result<(), TakeError> {
         // A member that has lost its leader knows less and less: it may be heard, but it does not make us younger.
         let stale = is_stale(&message);
         let next = match self.handled(message) {
@@ -537,7 +543,7 @@ impl Client {
 }
 
 /// A sign of life of a member that has lost its leader.
-fn is_stale(message: &Message) -> bool {
+pub(crate) fn is_stale(message: &Message) -> bool {
     matches!(message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS))
 }
 

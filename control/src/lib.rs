@@ -6,6 +6,7 @@ pub mod authority;
 pub mod backup;
 pub mod cache;
 pub mod client;
+mod code;
 pub mod consensus;
 mod discovery;
 pub mod etcd;
@@ -28,3 +29,5 @@ pub mod tls;
 pub mod transport;
 pub mod view;
 pub mod wire;
+
+pub use code::Code;

@@ -10,6 +10,7 @@ use self::ask::{Ask, Told};
 use self::lead::LOOK;
 pub(crate) use self::roll::why_silent;
 pub use self::roll::{Health, MemberView, question, read_answer};
+use crate::Code;
 use crate::consensus::{MemberInfo, Node, Status};
 use crate::hub::Hub;
 pub use crate::judge::Guards;
@@ -289,12 +290,12 @@ impl Plane {
             };
             match self.decide(&judged).await? {
                 // Nothing was done.
-                Err(refusal) if matches!(refusal.code.as_str(), "moved" | "unjudged") => {}
+                Err(refusal) if refusal.is(Code::Moved) || refusal.is(Code::Unjudged) => {}
                 answer => return Ok(answer?),
             }
         }
         let message = "what it is judged by changes faster than it can be judged: nothing was changed; ask again";
-        Err(Refusal { code: "busy".into(), message: message.into(), findings: Vec::new() }.into())
+        Err(Refusal::new(Code::Busy, message).into())
     }
 
     /// What a command would change, judged, of the state as it is here; nothing is proposed.
@@ -342,7 +343,7 @@ impl Plane {
         let Some(places) = self.judgements.as_ref().filter(|_| judge::is_heavy(&state, command)) else {
             return judge(&state, command);
         };
-        let stopped = |why: String| Refusal { code: "stopped".into(), message: why, findings: Vec::new() };
+        let stopped = |why: String| Refusal::new(Code::Stopped, why);
         let _place = places.acquire().await.map_err(|error| stopped(error.to_string()))?;
         let command = command.clone();
         // A text of a megabyte takes a second, in which others are to be served.
@@ -390,7 +391,7 @@ impl Plane {
             Told::Done => Ok(()),
             Told::Missing(_) => {
                 let message = format!("there is no proxy {name}, or another process speaks in its name now");
-                Err(Refusal { code: "not_found".into(), message, findings: Vec::new() }.into())
+                Err(Refusal::new(Code::NotFound, message).into())
             }
             _ => Err(PlaneError::NoLeader),
         }

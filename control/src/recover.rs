@@ -5,7 +5,8 @@
 //! all of them are asked, and where those that live could still elect a leader, nothing is done. Where no disk is left, a
 //! backup stands for it: [`begin`].
 
-use crate::backup::{Backup, Damaged};
+use crate::Code;
+use crate::backup::{self, BackupError};
 use crate::consensus::{Beginning, Identity, MemberInfo, PeerTls, StartError, Survivor};
 use crate::http::Problem;
 use crate::member::{self, Plan, RunError};
@@ -107,8 +108,8 @@ pub enum RecoverError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The backup.
-    #[error(transparent)]
-    Damaged(#[from] Damaged),
+    #[error("this is no backup, or it is damaged: {0}")]
+    Damaged(#[from] BackupError),
     /// What the disk or the backup has is no beginning of another cluster.
     #[error("{0}")]
     State(#[from] Refusal),
@@ -128,20 +129,20 @@ impl RecoverError {
     #[must_use]
     pub fn problem(&self) -> Problem {
         let code = match self {
-            Self::QuorumAlive(_) => "quorum_alive",
-            Self::Damaged(_) => "damaged",
-            Self::Removed => "removed",
-            Self::Empty | Self::Run(RunError::Nobody(_)) => "no_member",
+            Self::QuorumAlive(_) => Code::QuorumAlive,
+            Self::Damaged(_) => Code::Damaged,
+            Self::Removed => Code::Removed,
+            Self::Empty | Self::Run(RunError::Nobody(_)) => Code::NoMember,
             Self::Start(StartError::Store(StoreError::Locked { .. })) | Self::Store(StoreError::Locked { .. }) => {
-                "running"
+                Code::Running
             }
-            Self::Run(_) | Self::Start(_) | Self::Store(_) | Self::Encode(_) | Self::State(_) => "recover",
+            Self::Run(_) | Self::Start(_) | Self::Store(_) | Self::Encode(_) | Self::State(_) => Code::Recover,
         };
         let detail = match code {
-            "running" => format!("{self}: stop the member first"),
+            Code::Running => format!("{self}: stop the member first"),
             _ => self.to_string(),
         };
-        Problem { status: 409, code: code.to_owned(), detail, findings: Vec::new() }
+        Problem::new(409, code, detail)
     }
 }
 
@@ -255,9 +256,9 @@ impl Recovery {
 ///
 /// # Errors
 /// The directory is somebody's, the backup is none, or files. Begun and broken off, it can be asked for again.
-pub async fn begin(settings: &Settings, backup: &[u8]) -> Result<(Plan, State), RecoverError> {
+pub async fn begin(settings: &Settings, backup: Bytes) -> Result<(Plan, State), RecoverError> {
     Plan::nobodys(&settings.directory)?;
-    let backup = Backup::read(backup)?;
+    let backup = backup::read(&backup)?;
     let now_ms = unix_ms();
     let by = By { at_ms: now_ms, author: "control init".into(), note: String::new() };
     let state = backup.first_state(by, now_ms / 1000)?;

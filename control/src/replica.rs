@@ -1,5 +1,6 @@
 //! The state behind the log: applies what is committed, and shows every new state to whoever waits for it.
 
+use crate::Code;
 use crate::consensus::{At, Frozen, Halt, Machine, RestoreError};
 use crate::state::{Answer, Command, Digest, EncodeError, Origin, RULES, Refusal, State, to_bytes};
 use std::collections::VecDeque;
@@ -47,7 +48,7 @@ impl Replica {
 
     fn run(&mut self, at: At, command: &[u8]) -> Answer {
         if let Some(failed) = &self.failed {
-            return Err(Refusal { code: "stopped".into(), message: failed.clone(), findings: Vec::new() });
+            return Err(Refusal::new(Code::Stopped, failed.clone()));
         }
         let command: Command = match postcard::from_bytes(command) {
             Ok(command) => command,
@@ -95,7 +96,7 @@ impl Replica {
 
     fn fail(&mut self, why: String) -> Refusal {
         self.failed = Some(why.clone());
-        Refusal { code: "stopped".into(), message: why, findings: Vec::new() }
+        Refusal::new(Code::Stopped, why)
     }
 }
 
@@ -118,13 +119,8 @@ fn unwritten(error: EncodeError) -> Halt {
 
 /// An answer as it crosses from the replica to whoever proposed.
 pub(crate) fn decode_answer(bytes: &[u8]) -> Answer {
-    postcard::from_bytes(bytes).unwrap_or_else(|error| {
-        Err(Refusal {
-            code: "internal".into(),
-            message: format!("an answer cannot be read: {error}"),
-            findings: Vec::new(),
-        })
-    })
+    postcard::from_bytes(bytes)
+        .unwrap_or_else(|error| Err(Refusal::new(Code::Internal, format!("an answer cannot be read: {error}"))))
 }
 
 impl Machine for Replica {

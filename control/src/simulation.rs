@@ -1,7 +1,7 @@
 //! Members in virtual time on one thread: everything that happens is drawn from a seed, and happens again with it.
 //!
 //! Real are the state machine, the plane with its keeper, consensus with the whole engine, the members' calls as they are
-//! encoded, and the store with its database. Simulated are the clock, the order in which tasks run (`scheduler.rs`), the
+//! encoded, the store with its database, and the watch streams of members, from hub to view, with proxies' clients and caches. Simulated are the clock, the order in which tasks run (`scheduler.rs`), the
 //! network under the encoded calls (`net.rs`) and the disk under the database (`tests/disk`). Not here: TLS, HTTP and
 //! sockets, and the API's.
 //!
@@ -12,6 +12,7 @@
 #![allow(clippy::print_stdout, reason = "a simulation says which seeds it plays, and a single one what happens")]
 
 mod clients;
+mod clocks;
 #[path = "../tests/disk/mod.rs"]
 mod disk;
 mod faults;
@@ -19,7 +20,10 @@ mod faults;
 mod linear;
 mod member;
 mod net;
+mod proxies;
+mod restores;
 mod scheduler;
+mod watchers;
 mod world;
 
 use std::collections::BTreeSet;
@@ -30,53 +34,107 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub(crate) use self::scheduler::Runtime;
 
 use self::disk::Random;
-use self::faults::Cluster;
+use self::faults::{Cluster, STEPS, Step};
 use self::scheduler::Scheduler;
 use self::world::World;
 
 /// Clients that read and write.
 const CLIENTS: u64 = 3;
+/// Those that only watch.
+const WATCHERS: u64 = 2;
+/// Proxies, on disks of their own.
+const PROXIES: u64 = 3;
 /// Seeds that every test run plays.
 const SEEDS: u64 = 8;
 /// Failures that are worth being seen at a time.
 const FAILED_MAX: usize = 10;
 
-/// The trace's hash and what there was in it; or what went wrong.
-fn play(seed: u64, loud: bool) -> Result<(String, String), String> {
-    Scheduler::run(seed, async move {
-        let world = World::new(loud);
-        let scheduler = Scheduler::current().expect("a simulation runs");
-        let mut cluster = Cluster::new(seed, world.clone(), scheduler.clone());
-        cluster.form().await;
-        let mut random = Random::new(seed ^ 0xc11e);
-        for _ in 0..CLIENTS {
-            let client = cluster.record.clone().registers(Random::new(random.below(u64::MAX)));
-            drop(scheduler.spawn(0, client));
-        }
-        drop(scheduler.spawn(0, cluster.record.clone().lease(Random::new(random.below(u64::MAX)))));
-        cluster.suffer().await;
-        cluster.recover().await;
-        if world.is_good() {
-            cluster.record.check(&world.commands());
-        }
-        world.finish()
-    })
+/// Faults that are planted, to see whether the simulation finds them. Each is at a seam of the product's, not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plant {
+    /// A watch stream leaves out a change.
+    LineLost,
+    /// A watch stream tells a change twice.
+    LineTwice,
+    /// A restore raises the epoch by one, and nobody who is ahead is heard.
+    EpochsThatProxiesHaveSeen,
+    /// Nobody tells a member that it was removed.
+    RemovalUntold,
+    /// A member answers by what it has.
+    StaleReads,
 }
 
-/// Plays a seed for its hash; a failure says how to see it again.
-fn hash_of(seed: u64, loud: bool) -> Result<String, String> {
-    let played = catch_unwind(AssertUnwindSafe(|| play(seed, loud)));
-    let why = match played {
-        Ok(Ok((hash, summary))) => {
-            println!("seed {seed}: {hash}, {summary}");
-            return Ok(hash);
+/// What is played.
+#[derive(Clone)]
+struct Play {
+    seed: u64,
+    /// Says everything that happens.
+    loud: bool,
+    /// Only these steps; empty: what the seed draws.
+    steps: Vec<Step>,
+    plant: Option<Plant>,
+}
+
+impl Play {
+    fn of(seed: u64) -> Self {
+        Self { seed, loud: false, steps: named_steps(), plant: None }
+    }
+
+    /// The trace's hash and what there was in it; or what went wrong.
+    fn play(self) -> Result<(String, String), String> {
+        let Self { seed, loud, steps, plant } = self;
+        Scheduler::run(seed, async move {
+            let world = World::new(loud, plant);
+            let scheduler = Scheduler::current().expect("a simulation runs");
+            let mut cluster = Cluster::new(seed, world.clone(), scheduler.clone());
+            cluster.form().await;
+            let mut random = Random::new(seed ^ 0xc11e);
+            let mut random = || Random::new(random.below(u64::MAX));
+            let record = || cluster.record.clone();
+            for _ in 0..CLIENTS {
+                drop(scheduler.spawn(0, record().registers(random())));
+            }
+            drop(scheduler.spawn(0, record().lease(random())));
+            for number in 1..=WATCHERS {
+                drop(scheduler.spawn(0, record().watch(format!("w{number}"), random())));
+            }
+            for number in 1..=PROXIES {
+                drop(scheduler.spawn(0, record().proxy(number, random())));
+            }
+            cluster.suffer(&steps).await;
+            cluster.recover().await;
+            if world.is_good() {
+                cluster.record.check(&world.commands());
+            }
+            world.finish()
+        })
+    }
+
+    /// Plays a seed for its hash; a failure says how to see it again.
+    fn hash(self) -> Result<String, String> {
+        let seed = self.seed;
+        let played = catch_unwind(AssertUnwindSafe(|| self.clone().play()));
+        let why = match played {
+            Ok(Ok((hash, summary))) => {
+                println!("seed {seed}: {hash}, {summary}");
+                return Ok(hash);
+            }
+            Ok(Err(why)) => why,
+            Err(_) => "it panicked, see above".to_owned(),
+        };
+        let why = format!("seed {seed} fails; play it again by\n    control/simulate --seed {seed}\n{why}");
+        if self.plant.is_none() {
+            println!("{why}");
         }
-        Ok(Err(why)) => why,
-        Err(_) => "it panicked, see above".to_owned(),
-    };
-    let why = format!("seed {seed} fails; play it again by\n    control/simulate --seed {seed}\n{why}");
-    println!("{why}");
-    Err(why)
+        Err(why)
+    }
+}
+
+/// `RINGWAY_SIM_STEPS=Restore,AnotherLife`: only these, in this order.
+fn named_steps() -> Vec<Step> {
+    let Ok(names) = std::env::var("RINGWAY_SIM_STEPS") else { return Vec::new() };
+    let step = |name: &str| STEPS.iter().copied().find(|step| format!("{step:?}") == name);
+    names.split(',').map(|name| step(name).unwrap_or_else(|| panic!("{name} is no step"))).collect()
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -86,7 +144,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn members_keep_their_promises_whatever_happens_to_them() {
     if let Some(seed) = number("RINGWAY_SIM_SEED") {
-        hash_of(seed, true).unwrap_or_else(|why| panic!("{why}"));
+        Play { loud: true, ..Play::of(seed) }.hash().unwrap_or_else(|why| panic!("{why}"));
         return;
     }
     let (first, seeds) = (number("RINGWAY_SIM_FIRST").unwrap_or(1), number("RINGWAY_SIM_SEEDS").unwrap_or(SEEDS));
@@ -100,7 +158,7 @@ fn members_keep_their_promises_whatever_happens_to_them() {
                     if seed >= first + seeds || failed.lock().unwrap().len() >= FAILED_MAX {
                         return;
                     }
-                    if hash_of(seed, false).is_err() {
+                    if Play::of(seed).hash().is_err() {
                         failed.lock().unwrap().insert(seed);
                     }
                 }
@@ -113,7 +171,7 @@ fn members_keep_their_promises_whatever_happens_to_them() {
 
 #[test]
 fn a_seed_is_played_twice_alike_and_another_otherwise() {
-    let play = |seed| hash_of(seed, false).unwrap_or_else(|why| panic!("{why}"));
+    let play = |seed| Play::of(seed).hash().unwrap_or_else(|why| panic!("{why}"));
     let first = play(1);
     // In a process of its own: other addresses, another state of the system's randomness.
     let here = std::env::current_exe().expect("a test runs");
@@ -126,4 +184,23 @@ fn a_seed_is_played_twice_alike_and_another_otherwise() {
     assert!(again.contains(&format!("seed 1: {first}")), "{first} is not in\n{again}");
     assert_eq!(play(1), first);
     assert_ne!(play(2), first);
+}
+
+/// A simulation that finds nothing proves nothing: each of these faults is found, whatever else happens.
+#[test]
+fn planted_faults_are_found() {
+    let plants: &[(Plant, &'static [Step], &str)] = &[
+        (Plant::LineLost, &[Step::Nothing], "tells the change from"),
+        (Plant::LineTwice, &[Step::Nothing], "tells the change from"),
+        (Plant::EpochsThatProxiesHaveSeen, &[Step::Restore, Step::AnotherLife], "ends at"),
+        (Plant::RemovalUntold, &[Step::Removal], "was removed and does not find out"),
+        (Plant::StaleReads, &[Step::Removal], "is not linearizable"),
+    ];
+    for (plant, steps, expected) in plants {
+        let play = Play { steps: steps.to_vec(), plant: Some(*plant), ..Play::of(1) };
+        let found = play.clone().hash().expect_err("a planted fault is found");
+        let first = found.lines().find(|line| line.starts_with("VIOLATION"));
+        assert!(first.is_some_and(|line| line.contains(expected)), "{plant:?} is found as {first:?}");
+        assert!(Play { plant: None, ..play }.hash().is_ok(), "and not where it is not");
+    }
 }

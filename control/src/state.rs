@@ -26,6 +26,7 @@ pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
 pub use validate::fleet_config;
 pub(crate) use validate::{CONTROL_PLANE, MAIN, backend_of_fleet, from_objects, invalid, object as check_object};
 
+use crate::Code;
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -168,7 +169,7 @@ impl State {
         let Some(changes) = self.changes_since(to) else {
             let oldest = self.history.first().map_or(self.revision, |(revision, _)| revision - 1);
             return Err(Refusal::new(
-                "unknown_revision",
+                Code::UnknownRevision,
                 format!("revision {to} is not remembered: choose one from {oldest} to {}", self.revision),
             ));
         };

@@ -70,9 +70,9 @@ const ASK_ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
 /// A silent connection is asked for a sign of life this often.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// And is closed when there is none for this long.
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The calls between members; the number is the record's index and never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

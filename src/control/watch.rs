@@ -5,6 +5,7 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::{Bytes, Incoming};
 use ringway_config::model::MemberUrl;
+use ringway_control::Code;
 use ringway_control::http::{Api, ApiError, Problem};
 use serde_json::Value;
 use std::io::Write;
@@ -107,12 +108,8 @@ impl Watcher {
         if !status.is_success() {
             let text = http_body_util::Limited::new(body, 64 << 10).collect().await;
             let text = text.map(|text| text.to_bytes()).unwrap_or_default();
-            let problem = serde_json::from_slice(&text).unwrap_or_else(|_| Problem {
-                status: status.as_u16(),
-                code: "http".into(),
-                detail: format!("{member} answers {status}"),
-                findings: Vec::new(),
-            });
+            let problem = serde_json::from_slice(&text)
+                .unwrap_or_else(|_| Problem::new(status.as_u16(), Code::Http, format!("{member} answers {status}")));
             return Err(ApiError::Refused(problem).into());
         }
         let others = api.members().len() > 1;

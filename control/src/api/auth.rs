@@ -1,5 +1,6 @@
 //! Who asks, and what they may do: a bearer token, a client certificate, or nothing to show.
 
+use crate::Code;
 use crate::http::Problem;
 use crate::state::{Role, State};
 use arc_swap::ArcSwap;
@@ -102,7 +103,7 @@ impl Gate {
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
             let Some(token) = token else {
-                return Err(refused(401, "bad_token", "write `Authorization: Bearer TOKEN`"));
+                return Err(Problem::new(401, Code::BadToken, "write `Authorization: Bearer TOKEN`"));
             };
             let given = blake3::Hash::from(hash(token));
             // Hashes are compared, in constant time (that is what `blake3::Hash` does).
@@ -112,10 +113,10 @@ impl Gate {
             let found = state.tokens.iter().find(|(_, token)| given == token.hash);
             return match found {
                 Some((_, token)) if token.expires_at_ms.is_some_and(|at| at <= now_ms) => {
-                    Err(refused(401, "expired_token", "the token has expired: ask an admin for a new one"))
+                    Err(Problem::new(401, Code::ExpiredToken, "the token has expired: ask an admin for a new one"))
                 }
                 Some((name, token)) => Ok(Caller { name: name.clone(), role: token.role }),
-                None => Err(refused(401, "bad_token", "nobody knows this token")),
+                None => Err(Problem::new(401, Code::BadToken, "nobody knows this token")),
             };
         }
         if let Some((name, role)) = self.clients.iter().find(|(name, _)| names.contains(name)) {
@@ -123,9 +124,11 @@ impl Gate {
         }
         match self.anonymous {
             Some(role) => Ok(Caller { name: from.ip().to_string(), role }),
-            None => {
-                Err(refused(401, "no_token", "show a token (`Authorization: Bearer TOKEN`) or a known certificate"))
-            }
+            None => Err(Problem::new(
+                401,
+                Code::NoToken,
+                "show a token (`Authorization: Bearer TOKEN`) or a known certificate",
+            )),
         }
     }
 }
@@ -137,7 +140,7 @@ impl Caller {
             return Ok(());
         }
         let (has, wants) = (role_name(self.role), role_name(role));
-        Err(refused(403, "wrong_role", format!("{} has the role `{has}`, and this takes `{wants}`", self.name)))
+        Err(Problem::new(403, Code::WrongRole, format!("{} has the role `{has}`, and this takes `{wants}`", self.name)))
     }
 }
 
@@ -148,10 +151,6 @@ pub(crate) fn role_name(role: Role) -> &'static str {
         Role::Operate => "operate",
         Role::Admin => "admin",
     }
-}
-
-fn refused(status: u16, code: &str, detail: impl Into<String>) -> Problem {
-    Problem { status, code: code.into(), detail: detail.into(), findings: Vec::new() }
 }
 
 fn tokens(member: &ringway_config::model::Member) -> Result<Tokens, TokenError> {

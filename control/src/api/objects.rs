@@ -2,6 +2,7 @@
 
 use super::auth::Caller;
 use super::{Api, Ask, Body, duration_ms, json, owner, problem};
+use crate::Code;
 use crate::http::Problem;
 use crate::plane::unix_ms;
 use crate::state::{
@@ -19,11 +20,11 @@ const JUDGED_MAX: u32 = 5;
 
 /// A body, strictly.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| problem(400, "bad_body", format!("the request's body: {error}")))
+    serde_json::from_slice(body).map_err(|error| problem(400, Code::BadBody, format!("the request's body: {error}")))
 }
 
 pub(super) fn key(text: &str) -> Result<Key, Problem> {
-    text.parse().map_err(|error: crate::state::KeyError| problem(400, "bad_name", error.to_string()))
+    text.parse().map_err(|error: crate::state::KeyError| problem(400, Code::BadName, error.to_string()))
 }
 
 /// Registrars change backends; all else takes an operator.
@@ -54,7 +55,9 @@ pub(super) async fn fresh(api: &Api, ask: &Ask<'_>) -> Result<(), Problem> {
     match ask.parameter("consistency") {
         None | Some("linearizable") => Ok(api.plane.barrier().await?),
         Some("stale") => Ok(()),
-        Some(other) => Err(problem(400, "bad_consistency", format!("{other:?} is neither `linearizable` nor `stale`"))),
+        Some(other) => {
+            Err(problem(400, Code::BadConsistency, format!("{other:?} is neither `linearizable` nor `stale`")))
+        }
     }
 }
 
@@ -88,7 +91,7 @@ pub(super) async fn get(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response
     let key = key(name)?;
     fresh(api, ask).await?;
     let state = api.plane.state();
-    let entry = state.objects.get(&key).ok_or_else(|| problem(404, "not_found", format!("{key} is not there")))?;
+    let entry = state.objects.get(&key).ok_or_else(|| problem(404, Code::NotFound, format!("{key} is not there")))?;
     let mut response = json(&entry_json(&key, entry));
     if let Ok(tag) = header::HeaderValue::from_str(&format!("\"{}\"", entry.modified)) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -98,8 +101,9 @@ pub(super) async fn get(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response
 
 /// What `If-Match: "REVISION"` and `If-None-Match: *` ask for.
 fn conditions(ask: &Ask<'_>, key: &Key) -> Result<Vec<Condition>, Problem> {
-    let bad =
-        || problem(400, "bad_condition", "write `If-Match: \"REVISION\"`, or `If-None-Match: *` for what is not there");
+    let bad = || {
+        problem(400, Code::BadCondition, "write `If-Match: \"REVISION\"`, or `If-None-Match: *` for what is not there")
+    };
     if let Some(tag) = ask.header(header::IF_MATCH) {
         let modified = tag.trim().trim_matches('"').parse().map_err(|_| bad())?;
         return Ok(vec![Condition { key: key.clone(), modified }]);
@@ -112,7 +116,7 @@ fn conditions(ask: &Ask<'_>, key: &Key) -> Result<Vec<Condition>, Problem> {
 }
 
 fn forced(ask: &Ask<'_>) -> Result<bool, Problem> {
-    let force = ask.parameter("force").is_some_and(|value| matches!(value, "" | "true" | "1"));
+    let force = ask.flag("force")?;
     if force {
         ask.caller.needs(Role::Operate)?;
     }
@@ -140,7 +144,7 @@ async fn propose(api: &Api, ask: &Ask<'_>, mut txn: Txn) -> Result<Done, Problem
         let mut asked = txn.clone();
         asked.conditions.extend(held);
         match api.plane.propose(&Command::Txn(asked)).await.map_err(Problem::from) {
-            Err(problem) if problem.code == "stale" && ours && attempt < JUDGED_MAX => api.plane.barrier().await?,
+            Err(problem) if problem.is(Code::Stale) && ours && attempt < JUDGED_MAX => api.plane.barrier().await?,
             done => return done,
         }
     }
@@ -153,7 +157,7 @@ pub(super) async fn put(api: &Api, ask: &Ask<'_>, name: &str, body: &Bytes) -> R
     let yaml = ask.header(header::CONTENT_TYPE).is_some_and(|kind| kind.contains("yaml"));
     let text = || -> Result<Text, Problem> {
         if yaml {
-            let text = std::str::from_utf8(body).map_err(|_| problem(400, "bad_body", "the text is not UTF-8"))?;
+            let text = std::str::from_utf8(body).map_err(|_| problem(400, Code::BadBody, "the text is not UTF-8"))?;
             return Ok(Text { text: text.to_owned() });
         }
         parse(body)
@@ -182,7 +186,7 @@ async fn register(
 ) -> Result<Response<Body>, Problem> {
     may_change(&ask.caller, std::iter::once(&key))?;
     let ttl_ms =
-        duration_ms(ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `ttl=10s`")))?;
+        duration_ms(ttl).ok_or_else(|| problem(400, Code::BadTtl, format!("{ttl:?} is no time: write `ttl=10s`")))?;
     let state = api.plane.state();
     if let Some(Object::Backend(known)) = state.object(&key)
         && owner::object(ask, &state, &key).is_ok()
@@ -208,7 +212,7 @@ async fn register(
     // A refusal: nothing hangs on the lease that was granted for this. Of any other failure, nobody knows; and a lease that
     // was there before holds what was there before.
     if let (Err(problem), Some(lease)) = (&done, granted)
-        && problem.code != "unknown_outcome"
+        && !problem.is(Code::UnknownOutcome)
     {
         // If this fails as well, it expires by itself.
         let _ =
@@ -220,7 +224,7 @@ async fn register(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Patch {
+pub(super) struct Patch {
     weight: Option<u32>,
     state: Option<BackendState>,
 }
@@ -257,7 +261,7 @@ pub(super) async fn delete(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Respo
 /// Several changes, all or none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TxnBody {
+pub(super) struct TxnBody {
     #[serde(default)]
     conditions: Vec<Condition>,
     ops: Vec<Op>,
@@ -285,7 +289,7 @@ fn txn(ask: &Ask<'_>, body: &[u8]) -> Result<(Txn, Option<Policy>), Problem> {
 pub(super) async fn transact(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     let (txn, policy) = txn(ask, body)?;
     if policy.is_some() {
-        return Err(problem(400, "bad_body", "a policy is for `POST /v1/rollouts`"));
+        return Err(problem(400, Code::BadBody, "a policy is for `POST /v1/rollouts`"));
     }
     Ok(json(&done_json(&propose(api, ask, txn).await?)))
 }

@@ -5,6 +5,7 @@
 //! has registered it, because the history ends. Whatever was registered before members did so is known by the history alone.
 
 use super::{Api, Ask, problem};
+use crate::Code;
 use crate::http::Problem;
 use crate::state::{Backend, Condition, Entry, Key, Object, Op, Revision, Role, State, is_name};
 
@@ -36,7 +37,7 @@ fn not_yours(ask: &Ask<'_>, what: &str, whose: &str) -> Problem {
     let me = &ask.caller.name;
     problem(
         403,
-        "not_yours",
+        Code::NotYours,
         format!("{what} is {whose:?}'s, and {me:?} has the role `register`: ask them, or an operator"),
     )
 }

@@ -5,7 +5,8 @@ use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
 use super::stream;
 use super::{Api, Ask, Body, bounded, cut, duration_ms, full, json, owner, problem};
-use crate::backup::{self, Backup};
+use crate::Code;
+use crate::backup;
 use crate::consensus::{MemberStatus, Status};
 use crate::http::Problem;
 use crate::plane::{Health, MemberChange, unix_ms};
@@ -98,12 +99,12 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
         ("PUT", ["v1", "proxies", name]) => {
             ask.caller.needs(Role::Register)?;
             if !crate::state::is_name(name) {
-                return Err(problem(400, "bad_name", "a proxy's name has 1 to 128 letters, digits and `._:-`"));
+                return Err(problem(400, Code::BadName, "a proxy's name has 1 to 128 letters, digits and `._:-`"));
             }
             if body.len() > HEARTBEAT_BYTES_MAX {
                 return Err(problem(
                     413,
-                    "too_large",
+                    Code::TooLarge,
                     format!("a heartbeat has more than {} KiB", HEARTBEAT_BYTES_MAX >> 10),
                 ));
             }
@@ -133,9 +134,9 @@ pub(super) async fn route(api: &Arc<Api>, ask: &Ask<'_>, body: Bytes) -> Result<
         ("GET", ["v1", "backup"]) => backup(api, ask).await,
         ("POST", ["v1", "restore"]) => restore(api, ask, &body).await,
         (_, ["v1", known, ..]) if super::openapi::is_resource(known) => {
-            Err(problem(405, "bad_method", format!("{} is not for this path: see /openapi.json", ask.method)))
+            Err(problem(405, Code::BadMethod, format!("{} is not for this path: see /openapi.json", ask.method)))
         }
-        _ => Err(problem(404, "unknown_path", "there is nothing here: see /openapi.json")),
+        _ => Err(problem(404, Code::UnknownPath, "there is nothing here: see /openapi.json")),
     }
 }
 
@@ -148,7 +149,7 @@ async fn sign_off(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>
 }
 
 fn number(text: &str) -> Result<u64, Problem> {
-    text.parse().map_err(|_| problem(400, "bad_number", format!("{text:?} is not a number")))
+    text.parse().map_err(|_| problem(400, Code::BadNumber, format!("{text:?} is not a number")))
 }
 
 async fn done(api: &Api, command: Command) -> Result<Response<Body>, Problem> {
@@ -192,7 +193,7 @@ async fn topology(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             api.plane.state()
         }
         Some(after) => {
-            let bad = || problem(400, "bad_position", "write `after=EPOCH.REVISION`");
+            let bad = || problem(400, Code::BadPosition, "write `after=EPOCH.REVISION`");
             let (epoch, revision) = after.split_once('.').ok_or_else(bad)?;
             let after: (u64, u64) = (epoch.parse().map_err(|_| bad())?, revision.parse().map_err(|_| bad())?);
             let wait = ask.parameter("wait").map_or(Some(30_000), duration_ms).ok_or_else(bad)?.min(35_000);
@@ -209,8 +210,8 @@ async fn topology(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
             }
         }
     };
-    let text =
-        serde_json::to_string(&Snapshot::of(&state)).map_err(|error| problem(500, "internal", error.to_string()))?;
+    let text = serde_json::to_string(&Snapshot::of(&state))
+        .map_err(|error| problem(500, Code::Internal, error.to_string()))?;
     let mut response = full(StatusCode::OK, "application/json", text);
     if let Ok(tag) = header::HeaderValue::from_str(&format!("\"{}.{}\"", state.epoch, state.revision)) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -247,13 +248,13 @@ async fn revision_at(api: &Api, ask: &Ask<'_>, revision: &str) -> Result<Respons
     let state = api.plane.state();
     match state.history.get(&wanted) {
         Some(revision) => Ok(placed(api, json(&revision_json(wanted, revision)))),
-        None => Err(problem(404, "unknown_revision", format!("revision {wanted} is not remembered"))),
+        None => Err(problem(404, Code::UnknownRevision, format!("revision {wanted} is not remembered"))),
     }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RollbackBody {
+pub(super) struct RollbackBody {
     to: u64,
     #[serde(default)]
     note: String,
@@ -282,7 +283,7 @@ async fn leases(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GrantBody {
+pub(super) struct GrantBody {
     ttl: String,
     #[serde(default)]
     owner: Option<String>,
@@ -292,7 +293,7 @@ async fn grant(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, 
     ask.caller.needs(Role::Register)?;
     let GrantBody { ttl, owner } = parse(body)?;
     let ttl_ms =
-        duration_ms(&ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `10s`")))?;
+        duration_ms(&ttl).ok_or_else(|| problem(400, Code::BadTtl, format!("{ttl:?} is no time: write `10s`")))?;
     let words = owner.as_deref().unwrap_or(&ask.caller.name);
     bounded("owner", words)?;
     done(api, Command::LeaseGrant { owner: owner::lease_owner(words, &ask.caller.name), ttl_ms }).await
@@ -300,7 +301,7 @@ async fn grant(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, 
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KeepBody {
+pub(super) struct KeepBody {
     ids: Vec<u64>,
 }
 
@@ -320,7 +321,7 @@ async fn keep_one_alive(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<B
     if api.plane.keep_alive(vec![id]).await?.is_empty() {
         return Ok(json(&value!({})));
     }
-    Err(problem(404, "not_found", format!("there is no lease {id}: it may have expired")))
+    Err(problem(404, Code::NotFound, format!("there is no lease {id}: it may have expired")))
 }
 
 async fn revoke(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, Problem> {
@@ -353,7 +354,7 @@ async fn locks(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LockBody {
+pub(super) struct LockBody {
     lease: u64,
     #[serde(default)]
     owner: Option<String>,
@@ -371,7 +372,7 @@ async fn lock(api: &Api, ask: &Ask<'_>, name: &str, body: &[u8]) -> Result<Respo
 async fn unlock(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Register)?;
     let token =
-        ask.parameter("token").ok_or_else(|| problem(400, "no_token", "write `?token=` with the fencing token"))?;
+        ask.parameter("token").ok_or_else(|| problem(400, Code::NoToken, "write `?token=` with the fencing token"))?;
     let token = number(token)?;
     owned_now(api, ask, |state| owner::lock(ask, state, name)).await?;
     done(api, Command::LockRelease { name: name.to_owned(), token }).await
@@ -391,7 +392,7 @@ async fn tokens(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenBody {
+pub(super) struct TokenBody {
     role: Role,
     #[serde(default)]
     ttl: Option<String>,
@@ -403,14 +404,17 @@ async fn put_token(api: &Api, ask: &Ask<'_>, name: &str, body: &[u8]) -> Result<
     let TokenBody { role, ttl } = parse(body)?;
     let ttl = match ttl {
         None => None,
-        Some(ttl) => {
-            Some(duration_ms(&ttl).ok_or_else(|| problem(400, "bad_ttl", format!("{ttl:?} is no time: write `24h`")))?)
-        }
+        Some(ttl) => Some(
+            duration_ms(&ttl).ok_or_else(|| problem(400, Code::BadTtl, format!("{ttl:?} is no time: write `24h`")))?,
+        ),
     };
     let mut random = [0; 32];
     // 256 bits of the system's randomness, by way of TLS's provider.
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider.secure_random.fill(&mut random).map_err(|_| problem(500, "internal", "the system has no randomness"))?;
+    provider
+        .secure_random
+        .fill(&mut random)
+        .map_err(|_| problem(500, Code::Internal, "the system has no randomness"))?;
     let text = format!("rwt_{}", blake3::Hash::from(random).to_hex());
     let expires_at_ms = ttl.map(|ttl| unix_ms().saturating_add(ttl));
     api.plane.propose(&Command::TokenPut { name: name.to_owned(), role, hash: hash(&text), expires_at_ms }).await?;
@@ -449,13 +453,13 @@ async fn rollout(api: &Api, ask: &Ask<'_>, id: &str) -> Result<Response<Body>, P
     let state = api.plane.state();
     match state.rollouts.get(&id) {
         Some(rollout) => Ok(placed(api, json(&rollout_json(rollout)))),
-        None => Err(problem(404, "not_found", format!("there is no rollout {id}"))),
+        None => Err(problem(404, Code::NotFound, format!("there is no rollout {id}"))),
     }
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct AbortBody {
+pub(super) struct AbortBody {
     #[serde(default)]
     reason: String,
 }
@@ -523,7 +527,7 @@ async fn members(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct JoinBody {
+pub(super) struct JoinBody {
     node: u64,
     name: String,
     peer_address: String,
@@ -540,7 +544,7 @@ fn yes() -> bool {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct To {
+pub(super) struct To {
     to: u64,
 }
 
@@ -565,43 +569,47 @@ async fn backup(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
     fresh(api, ask).await?;
     let state = api.plane.state();
     let bytes = tokio::task::spawn_blocking(move || backup::write(&state)).await;
-    let failed = |why: String| problem(500, "internal", format!("the backup could not be made: {why}"));
+    let failed = |why: String| problem(500, Code::Internal, format!("the backup could not be made: {why}"));
     let bytes = bytes.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     Ok(placed(api, full(StatusCode::OK, "application/octet-stream", bytes)))
 }
 
 async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Admin)?;
-    let backup = Backup::read(body).map_err(|error| problem(422, "damaged", error.to_string()))?;
-    let old = &backup.state;
-    let other_cluster = ask.parameter("other_cluster") == Some("true");
+    let bytes = body.clone();
+    let read = tokio::task::spawn_blocking(move || backup::read(&bytes)).await;
+    let backup = read
+        .map_err(|error| problem(500, Code::Internal, error.to_string()))?
+        .map_err(|error| problem(422, Code::Damaged, format!("this is no backup, or it is damaged: {error}")))?;
+    let cluster = &backup.state.cluster;
+    let other_cluster = ask.flag("other_cluster")?;
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
     let now = api.plane.state();
-    if old.rules > now.rules {
-        let (backup, members) = (old.rules, now.rules);
+    if backup.state.rules > now.rules {
+        let (rules, members) = (backup.state.rules, now.rules);
         let why = format!(
-            "the backup is by rules {backup}, the members have agreed on rules {members}: not all of them could read it; \
+            "the backup is by rules {rules}, the members have agreed on rules {members}: not all of them could read it; \
              upgrade them all, and ask again"
         );
-        return Err(problem(409, "unknown_rules", why));
+        return Err(problem(409, Code::UnknownRules, why));
     }
     match now.rules {
-        0 if old.cluster != now.cluster && !other_cluster => {
+        0 if *cluster != now.cluster && !other_cluster => {
             let why = format!(
                 "the backup is of cluster {:?}, this is {:?}: pass --other-cluster if it is meant",
-                old.cluster, now.cluster
+                cluster, now.cluster
             );
-            return Err(problem(409, "other_cluster", why));
+            return Err(problem(409, Code::OtherCluster, why));
         }
         0 => {}
-        _ => now.may_restore(&old.cluster, other_cluster)?,
+        _ => now.may_restore(cluster, other_cluster)?,
     }
-    let epoch = api.plane.next_epoch(old.epoch).await?;
+    let epoch = api.plane.next_epoch(backup.state.epoch).await?;
     for part in backup.parts() {
         api.plane.propose(&part).await?;
     }
-    let whole = backup.digest;
+    let whole = backup.checksum;
     let by = by(ask, None);
     done(
         api,

@@ -2,9 +2,10 @@
 //! for each watcher.
 
 use super::{Api, Ask, Body, problem};
+use crate::Code;
 use crate::http::Problem;
 use crate::hub::line;
-use crate::plane::Lead;
+use crate::plane::{Lead, Plane};
 use crate::state::State;
 use crate::wire::{Message, Ping};
 use bytes::Bytes;
@@ -37,11 +38,13 @@ pub(super) fn watch(api: &Arc<Api>, ask: &Ask<'_>) -> Result<Response<Body>, Pro
     // A browser that comes back says where it was.
     let last = ask.headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let from = match ask.parameter("from").or(last) {
-        Some(text) => Some(position(text).ok_or_else(|| problem(400, "bad_position", "write `from=EPOCH.REVISION`"))?),
+        Some(text) => {
+            Some(position(text).ok_or_else(|| problem(400, Code::BadPosition, "write `from=EPOCH.REVISION`"))?)
+        }
         None => None,
     };
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(feed(Arc::clone(api), from, events, sender));
+    tokio::spawn(feed(Arc::clone(&api.plane), from, events, sender));
     let body = Feed { receiver };
     let mut response = Response::new(body.boxed_unsync());
     let kind = if events { "text/event-stream" } else { "application/x-ndjson" };
@@ -52,27 +55,29 @@ pub(super) fn watch(api: &Arc<Api>, ask: &Ask<'_>) -> Result<Response<Body>, Pro
 }
 
 /// A member that lags, or one that was restored: after a barrier it is known which.
-fn is_behind(api: &Api, known: (u64, u64)) -> bool {
-    let state = api.plane.state();
+fn is_behind(plane: &Plane, known: (u64, u64)) -> bool {
+    let state = plane.state();
     (state.epoch, state.revision) < known
 }
 
-fn sign_of_life(api: &Api, state: &State) -> Bytes {
-    let age = api.plane.leader_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+fn sign_of_life(plane: &Plane, state: &State) -> Bytes {
+    let age = plane.leader_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     line(&Message::Ping(Ping::of(state, age)))
 }
 
-async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender: mpsc::Sender<Bytes>) {
-    if from.is_none_or(|known| is_behind(&api, known)) {
+/// What a watcher is told, line by line, until it goes, or the member is removed. Whoever carries the lines may be slow: there is one
+/// on its way at most, and then what has come meanwhile.
+pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, events: bool, sender: mpsc::Sender<Bytes>) {
+    if from.is_none_or(|known| is_behind(&plane, known)) {
         // Who knows nothing yet begins with what holds, not with what a member that lags has. Without a leader, that is
         // all there is.
         // In a box: it is over long before the watcher goes.
-        let _ = Box::pin(tokio::time::timeout(FRESH_WAIT, api.plane.barrier())).await;
+        let _ = Box::pin(tokio::time::timeout(FRESH_WAIT, plane.barrier())).await;
         // The hub shows what is applied after a moment.
         tokio::time::sleep(FRESH_PACE).await;
     }
-    let mut now = api.plane.hub.subscribe();
-    let mut lead = api.plane.lead_watched();
+    let mut now = plane.hub.subscribe();
+    let mut lead = plane.lead_watched();
     let mut rollout = Bytes::new();
     let mut first = true;
     loop {
@@ -83,18 +88,18 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
         let seen = now.borrow_and_update().clone();
         // A member that has just begun knows nothing yet: a watcher that knows more waits for it.
         if !seen.state.cluster.is_empty() {
-            let mut lines = api.plane.hub.catch_up(&seen, from);
+            let mut lines = plane.hub.catch_up(&seen, from);
             if from.is_none_or(|known| (seen.epoch, seen.revision) >= known) {
                 from = Some((seen.epoch, seen.revision));
             } else {
                 // Behind the watcher: it would refuse what this member has to say. It is told where this member is.
                 lines.clear();
-                lines.push(sign_of_life(&api, &seen.state));
+                lines.push(sign_of_life(&plane, &seen.state));
             }
             // That nothing has changed says nothing of what is the same: digests do. And what comes of a member without a leader may
             // be old.
             if std::mem::take(&mut first) && (lines.is_empty() || standing == Lead::Lost) {
-                lines.push(sign_of_life(&api, &seen.state));
+                lines.push(sign_of_life(&plane, &seen.state));
             }
             if rollout != seen.rollout {
                 rollout = seen.rollout.clone();
@@ -109,15 +114,18 @@ async fn feed(api: Arc<Api>, mut from: Option<(u64, u64)>, events: bool, sender:
             }
         }
         tokio::select! {
+            // A simulation has an order of its own.
+            biased;
             changed = now.changed() => if changed.is_err() { return },
             () = sender.closed() => return,
             () = due(&mut lead, standing) => {
                 // Of what this watcher was told: what has come since is told first.
                 let state = Arc::clone(&now.borrow().state);
-                if now.has_changed().unwrap_or(false) || state.cluster.is_empty() {
+                // One that is in no cluster yet has nothing else to say, and who watches is to go elsewhere.
+                if now.has_changed().unwrap_or(false) {
                     continue;
                 }
-                let ping = sign_of_life(&api, &state);
+                let ping = sign_of_life(&plane, &state);
                 let ping = if events { event(&ping, None) } else { ping };
                 if sender.send(ping).await.is_err() {
                     return;

@@ -30,6 +30,10 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every one.
+    pub const ALL: [Self; 6] =
+        [Self::Leader, Self::LeaderWithoutQuorum, Self::Candidate, Self::Follower, Self::Learner, Self::Stopped];
+
     /// As in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {

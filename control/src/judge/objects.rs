@@ -1,5 +1,6 @@
 //! Whether an object is what proxies can use: each kind is looked at as a proxy would look at it, by the same code.
 
+use crate::Code;
 use crate::parsed::{self, CERTIFICATES, Read};
 use crate::state::{Certificate, Key, MAIN, Object, Refusal, State, backend_of_fleet, check_object, invalid};
 use ringway_config::model::{Config, Protocol};
@@ -19,7 +20,7 @@ pub(crate) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Re
     match (key, object) {
         (_, Object::Certificate(pair)) => match certified(pair) {
             Ok(_) => Ok(()),
-            Err(why) => Err(Refusal::new("bad_certificate", format!("{key}: {why}"))),
+            Err(why) => Err(Refusal::new(Code::BadCertificate, format!("{key}: {why}"))),
         },
         (Key::Backend { service, id }, Object::Backend(backend)) => {
             let text = format!("services: [ {{ name: {service:?} }} ]\n");
@@ -43,7 +44,7 @@ pub(super) fn in_time(key: &Key, object: &Object, unix_ms: u64) -> Result<(), Re
     let end = ends.map(|certificate| certificate.validity().not_after).min_by_key(|end| end.timestamp());
     match end.filter(|end| i128::from(end.timestamp()) * 1000 < i128::from(unix_ms)) {
         Some(end) => Err(Refusal::new(
-            "certificate_expired",
+            Code::CertificateExpired,
             format!("{key}: it has expired on {end}, and clients would refuse it: force it if it is meant"),
         )),
         None => Ok(()),
@@ -130,7 +131,7 @@ fn pairs(state: &State, loaded: &Loaded) -> Result<(), Refusal> {
         let (Some(first), Some(second)) = (of(one), of(other)) else { continue };
         if let Err(why) = certified(&Certificate { certificate: first.certificate, key: second.key }) {
             return Err(Refusal::new(
-                "bad_certificate",
+                Code::BadCertificate,
                 format!("{user} uses the certificate of control:{one} and the key of control:{other}: {why}"),
             ));
         }

@@ -2,6 +2,7 @@
 //! the fleet would run, whatever object changes it: documents, services, registered backends.
 
 use super::Guards;
+use crate::Code;
 use crate::parsed::Parsed;
 use crate::state::{Backend, BackendState, Change, Key, Object, Refusal, State, takes_traffic};
 use ringway_config::Loaded;
@@ -81,7 +82,7 @@ fn listeners(was: &Config, now: &Config, guards: Guards) -> Result<(), Refusal> 
     }
     if gone * 100 > had * usize::from(guards.loss_percent) && now.listeners.len() < had {
         return Err(Refusal::new(
-            "guard_loss",
+            Code::GuardLoss,
             format!(
                 "{gone} of {had} listeners would go at once, more than {} %: take smaller steps, or force it",
                 guards.loss_percent
@@ -130,7 +131,7 @@ fn is_replaced(service: &str, was: &Config, now: &Config) -> bool {
 }
 
 fn empty(what: &str) -> Refusal {
-    Refusal::new("guard_empty", format!("nothing of {what} would take traffic any more: force it if it is meant"))
+    Refusal::new(Code::GuardEmpty, format!("nothing of {what} would take traffic any more: force it if it is meant"))
 }
 
 /// Services of which something took traffic that does no more: registering thousands looks at none of the others.
@@ -179,7 +180,7 @@ fn loss(service: &str, before: &Weights, after: &Weights, guards: Guards) -> Res
     let most = u64::from(guards.loss_percent);
     if had.saturating_sub(has) * 100 > had * most {
         return Err(Refusal::new(
-            "guard_loss",
+            Code::GuardLoss,
             format!(
                 "{service:?} would lose {} % of its weight at once, more than {most} %: take smaller steps, or force it",
                 (had - has) * 100 / had

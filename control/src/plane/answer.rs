@@ -2,6 +2,7 @@
 
 use super::ask::{Ask, Told, Writing};
 use super::{ASK_TIMEOUT, FleetView, MemberChange, Plane};
+use crate::Code;
 use crate::consensus::{MemberError, MemberInfo, ProposeError, Proposed, Read, Role};
 use crate::keeper::{Keeper, Kept};
 use crate::state::{Answer, RULES, Refusal, State, to_bytes};
@@ -163,7 +164,7 @@ fn unproposed(error: &ProposeError) -> Told {
     match error {
         ProposeError::NotLeader { .. } | ProposeError::Unavailable | ProposeError::Stopped => Told::NotLeader,
         ProposeError::TooLarge { .. } => {
-            let refusal = Refusal { code: "too_large".into(), message: error.to_string(), findings: Vec::new() };
+            let refusal = Refusal::new(Code::TooLarge, error.to_string());
             let answer: Answer = Err(refusal);
             to_bytes(&answer).map_or(Told::Unknown, |answer| Told::Proposed(0, answer))
         }

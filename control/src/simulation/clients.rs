@@ -9,14 +9,16 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Plant;
 use super::disk::Random;
 use super::linear::{self, Call, Operation};
 use super::member::Life;
 use super::scheduler::Scheduler;
-use super::world::World;
+use super::world::{World, is_of};
 use crate::consensus::{Read, Role};
 use crate::plane::PlaneError;
-use crate::state::{Backend, By, Command, Condition, Key, Object, Op, State, Txn};
+use crate::state::{Backend, By, Command, Condition, Digest, Key, Object, Op, State, Txn};
+use crate::view::View;
 
 /// The registers.
 pub(super) const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -37,6 +39,8 @@ enum Outcome {
 struct Told {
     operations: Vec<(usize, Operation)>,
     writes: BTreeMap<u64, Outcome>,
+    /// What the registers were at first, or after the last restore.
+    initial: [u64; KEYS.len()],
 }
 
 /// What the clients share. All clones are one.
@@ -49,6 +53,26 @@ pub(super) struct Record {
     told: Arc<Mutex<Told>>,
     next_value: Arc<AtomicU64>,
     pub(super) stop: Arc<AtomicBool>,
+    /// Nobody is to begin anything.
+    pub(super) hold: Arc<AtomicBool>,
+    /// Restores so far: what clients knew before one is not so after it.
+    restores: Arc<AtomicU64>,
+    /// Clients that are about something.
+    pub(super) busy: Arc<AtomicU64>,
+    /// What each who watches knows now.
+    views: Arc<Mutex<BTreeMap<String, Option<View>>>>,
+}
+
+/// Epoch, revision and digest of what somebody knows.
+type At = Option<(u64, u64, Digest)>;
+
+/// A client is about something.
+pub(super) struct Busy(Arc<AtomicU64>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 fn key(index: usize) -> Key {
@@ -102,6 +126,10 @@ impl Record {
             told: Arc::default(),
             next_value: Arc::new(AtomicU64::new(1)),
             stop: Arc::default(),
+            hold: Arc::default(),
+            restores: Arc::default(),
+            busy: Arc::default(),
+            views: Arc::default(),
         }
     }
 
@@ -109,7 +137,7 @@ impl Record {
         self.told.lock().unwrap()
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.stop.load(Relaxed)
     }
 
@@ -118,6 +146,71 @@ impl Record {
         let members = self.members.lock().unwrap();
         let at = random.below(members.len().max(1) as u64) as usize;
         members.values().nth(at).cloned()
+    }
+
+    /// Any process that serves, as its API has it: one that was removed says so, and no more.
+    pub(super) fn serving(&self, random: &mut Random) -> Option<Life> {
+        let life = self.any(random)?;
+        if life.plane.is_removed() {
+            self.world.count("answers that a member was removed");
+            return None;
+        }
+        Some(life)
+    }
+
+    /// What somebody who watches knows now.
+    pub(super) fn saw(&self, name: &str, view: Option<View>) {
+        self.views.lock().unwrap().insert(name.to_owned(), view);
+    }
+
+    /// Those whose names begin so, and who know something else than this.
+    pub(super) fn differing(&self, prefix: &str, state: &State) -> Vec<(String, At)> {
+        let views = self.views.lock().unwrap();
+        let differing = views
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix))
+            .filter(|(_, view)| !view.as_ref().is_some_and(|view| is_of(view, state)));
+        let at = |view: &Option<View>| view.as_ref().map(|view| (view.epoch, view.revision, view.digest));
+        differing.map(|(name, view)| (name.clone(), at(view))).collect()
+    }
+
+    /// Those who watch know what a member has, or those of them whose names begin so.
+    pub(super) fn check_views(&self, prefix: &str, state: &State) {
+        for (name, at) in self.differing(prefix, state) {
+            let members = (state.epoch, state.revision, state.digest);
+            self.world.violation(format_args!("{name} ends at {at:?}, the members at {members:?}"));
+        }
+    }
+
+    /// The highest epoch that any proxy has seen.
+    pub(super) fn epoch_max(&self) -> u64 {
+        let views = self.views.lock().unwrap();
+        let proxies = views.iter().filter(|(name, _)| name.starts_with('p'));
+        proxies.filter_map(|(_, view)| view.as_ref().map(|view| view.epoch)).max().unwrap_or(0)
+    }
+
+    /// Begins something; `None`: not now, and what was known before is so no more. `restores`: those that the caller knows of.
+    pub(super) fn begin(&self, restores: &mut u64) -> Option<Busy> {
+        let now = self.restores.load(Relaxed);
+        if self.hold.load(Relaxed) || std::mem::replace(restores, now) != now {
+            return None;
+        }
+        self.busy.fetch_add(1, Relaxed);
+        Some(Busy(Arc::clone(&self.busy)))
+    }
+
+    /// After a restore: the registers are what they are in this state. `pending`: what was written without an answer may come about
+    /// yet.
+    pub(super) fn renew(&self, state: &State, pending: bool) {
+        self.restores.fetch_add(1, Relaxed);
+        let mut told = self.told();
+        told.operations.retain(|(_, operation)| pending && operation.returned.is_none());
+        told.initial = std::array::from_fn(|index| register(state, index).0);
+    }
+
+    /// There is another log.
+    pub(super) fn forget_writes(&self) {
+        self.told().writes.clear();
     }
 
     /// Has a member do something; `None`: it died over it, or it took too long.
@@ -141,7 +234,13 @@ impl Record {
     async fn read(&self, life: &Life, index: usize, patience: Duration) -> Option<(u64, u64)> {
         let plane = Arc::clone(&life.plane);
         let invoked = self.world.tick();
-        let read = async move { plane.barrier().await.map(|()| register(&plane.state(), index)) };
+        let stale = self.world.has(Plant::StaleReads);
+        let read = async move {
+            if !stale {
+                plane.barrier().await?;
+            }
+            Ok::<_, PlaneError>(register(&plane.state(), index))
+        };
         let found = self.ask(life, patience, read).await?.ok()?;
         self.done(index, Call::Read(found.0), invoked, Some(self.world.tick()));
         Some(found)
@@ -212,12 +311,18 @@ impl Record {
     /// Reads and writes until it is stopped.
     pub(super) async fn registers(self, mut random: Random) {
         let mut known: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+        let mut restores = 0;
         while !self.stopped() {
             sleep(Duration::from_millis(5 + random.below(120))).await;
+            let Some(_busy) = self.begin(&mut restores) else {
+                // After a restore, a revision may be another's.
+                known.clear();
+                continue;
+            };
             let index = random.below(KEYS.len() as u64) as usize;
             // Some are impatient: what they give up on may come about all the same.
             let patience = Duration::from_millis([PATIENCE_MS, PATIENCE_MS, 300][random.below(3) as usize]);
-            let Some(life) = self.any(&mut random) else { continue };
+            let Some(life) = self.serving(&mut random) else { continue };
             let now = match (random.below(10), known.get(&index).copied()) {
                 (0, _) => self.write(&life, index, None, patience).await,
                 (1..=5, Some(expected)) => self.write(&life, index, Some(expected), patience).await,
@@ -237,9 +342,15 @@ impl Record {
     /// Keeps a lease alive by whoever answers: it does not end before its time.
     pub(super) async fn lease(self, mut random: Random) {
         let mut lease: Option<(u64, Instant)> = None;
+        let mut restores = 0;
         while !self.stopped() {
             sleep(Duration::from_millis(100 + random.below(200))).await;
-            let Some(life) = self.any(&mut random) else { continue };
+            let Some(_busy) = self.begin(&mut restores) else {
+                // A restore knows leases of its time alone.
+                lease = None;
+                continue;
+            };
+            let Some(life) = self.serving(&mut random) else { continue };
             let plane = Arc::clone(&life.plane);
             let begun = Instant::now();
             let patience = Duration::from_secs(1);
@@ -282,16 +393,22 @@ impl Record {
         self.write(life, 0, None, Duration::from_secs(8)).await.is_some()
     }
 
-    /// Whether there is an order that explains what every client was told, and whether the log has what it must.
-    pub(super) fn check(&self, commands: &[(u64, Bytes)]) {
+    /// Whether there is an order that explains what every client was told.
+    pub(super) fn check_history(&self) {
         let told = self.told();
         for (index, name) in KEYS.iter().enumerate() {
             let history: Vec<Operation> =
                 told.operations.iter().filter(|(of, _)| *of == index).map(|(_, operation)| *operation).collect();
-            if let Err(why) = linear::check(0, &history) {
+            if let Err(why) = linear::check(told.initial[index], &history) {
                 self.world.violation(format_args!("{name} is not linearizable: {why}"));
             }
         }
+    }
+
+    /// The same, and whether the log has what it must.
+    pub(super) fn check(&self, commands: &[(u64, Bytes)]) {
+        self.check_history();
+        let told = self.told();
         let mut places: BTreeMap<u64, u64> = BTreeMap::new();
         for (_, command) in commands {
             let command = match postcard::from_bytes(command) {

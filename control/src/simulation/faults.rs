@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::clients::Record;
+use super::clocks;
 use super::disk::{Fault, Random};
 use super::member::{Ground, Life, Member, Memory};
 use super::net::{Net, Weather};
@@ -15,29 +16,79 @@ use super::scheduler::Scheduler;
 use super::world::World;
 use crate::consensus::{Role, Status};
 use crate::plane::MemberChange;
-use crate::state::Command;
+use crate::state::{Command, RULES};
 
 /// Once all is well again, a write takes no longer than this through any member: elections, back-offs of the engine and a
 /// call that is still waited for are in it.
-const CALM: Duration = Duration::from_secs(15);
+pub(super) const CALM: Duration = Duration::from_secs(15);
+/// A member that was removed finds out within this when all is well.
+const FIND_OUT_MAX: Duration = Duration::from_secs(4);
+/// And has ended its streams, however slowly their last lines are read.
+const END_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at everybody.
 const LOOK: Duration = Duration::from_millis(10);
 /// A restarted process is up again after this, at most.
 const DOWN_MS: u64 = 3_000;
 
+/// What may happen to the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Crashes,
+    Halves,
+    OneWay,
+    SlowDisk,
+    FullDisk,
+    Pause,
+    Replace,
+    Transfer,
+    CutOff,
+    LeftBehind,
+    PowerCut,
+    ForgetfulVoter,
+    Restore,
+    AnotherLife,
+    Removal,
+    Stranger,
+    Nothing,
+}
+
+/// As often as they stand here.
+pub(super) const STEPS: &[Step] = &[
+    Step::Crashes,
+    Step::Crashes,
+    Step::Halves,
+    Step::OneWay,
+    Step::SlowDisk,
+    Step::FullDisk,
+    Step::Pause,
+    Step::Replace,
+    Step::Transfer,
+    Step::CutOff,
+    Step::LeftBehind,
+    Step::PowerCut,
+    Step::ForgetfulVoter,
+    Step::Restore,
+    Step::AnotherLife,
+    Step::Removal,
+    Step::Stranger,
+    Step::Nothing,
+];
+
 /// The members, and whoever does things to them.
 pub(super) struct Cluster {
     pub(super) world: World,
-    random: Random,
+    pub(super) random: Random,
     ground: Ground,
     pub(super) record: Record,
-    members: BTreeMap<u64, Member>,
+    pub(super) members: BTreeMap<u64, Member>,
     next: u64,
     /// Members that failed for their disk's sake, or lost their power: when they come up again.
-    down: BTreeMap<u64, Instant>,
+    pub(super) down: BTreeMap<u64, Instant>,
+    /// Of any life of the cluster.
+    pub(super) backups: Vec<Vec<u8>>,
 }
 
-fn ms(ms: u64) -> Duration {
+pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
@@ -49,12 +100,24 @@ impl Cluster {
         let record = Record::new(world.clone(), scheduler.clone());
         let lives = Arc::new(AtomicU64::new(0));
         let ground = Ground { world: world.clone(), net, scheduler, memory, lives };
-        Self { world, random, ground, record, members: BTreeMap::new(), next: 1, down: BTreeMap::new() }
+        clocks::begin();
+        let (members, down, backups) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Self { world, random, ground, record, members, next: 1, down, backups }
     }
 
-    /// Three members, or five.
+    /// Three members, or five; as the build before rules has it, or with rules from the first entry on.
     pub(super) async fn form(&mut self) {
         let count = [3, 3, 5][self.random.below(3) as usize];
+        let cluster = "simulated".to_owned();
+        let first = match self.random.below(2) {
+            0 => Command::Init { cluster },
+            _ => Command::Found { cluster, epoch: clocks::wall() / 1000, rules: RULES },
+        };
+        self.found(count, first).await;
+    }
+
+    /// New members make a cluster.
+    pub(super) async fn found(&mut self, count: u64, name: Command) {
         self.world.note(format_args!("{count} members, {:?}", self.ground.memory));
         let first = self.add().await;
         let Some(life) = self.life(first) else { return };
@@ -70,7 +133,7 @@ impl Cluster {
                 self.world.violation(format_args!("m{node} does not join a cluster where all is well"));
             }
         }
-        let (plane, name) = (Arc::clone(&life.plane), Command::Init { cluster: "simulated".to_owned() });
+        let plane = Arc::clone(&life.plane);
         if !matches!(self.record.ask(&life, CALM, async move { plane.propose(&name).await }).await, Some(Ok(_))) {
             self.world.violation("the cluster cannot be named");
         }
@@ -98,7 +161,7 @@ impl Cluster {
     }
 
     /// Tells the clients who runs.
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let running = self.members.values().filter_map(|member| Some((member.id, member.life.clone()?)));
         *self.record.members.lock().unwrap() = running.collect();
     }
@@ -121,7 +184,7 @@ impl Cluster {
     }
 
     /// Lets time pass: looks at everybody, and brings up who is due.
-    async fn pass(&mut self, time: Duration) {
+    pub(super) async fn pass(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end && self.world.is_good() {
             sleep(LOOK).await;
@@ -218,30 +281,41 @@ impl Cluster {
         }
     }
 
-    /// Does everything that the seed says.
-    pub(super) async fn suffer(&mut self) {
-        let steps = 5 + self.random.below(8);
-        for _ in 0..steps {
+    /// Does everything that the seed says; `only`: these steps, in this order.
+    pub(super) async fn suffer(&mut self, only: &[Step]) {
+        let steps: Vec<Step> = match only.is_empty() {
+            true => {
+                let count = 5 + self.random.below(8);
+                (0..count).map(|_| STEPS[self.random.below(STEPS.len() as u64) as usize]).collect()
+            }
+            false => only.to_vec(),
+        };
+        for step in steps {
             if !self.world.is_good() {
                 return;
             }
             let weather = self.weather();
             self.ground.net.set_weather(weather);
             let length = ms(200 + self.random.below(2_500));
-            match self.random.below(14) {
-                0 | 1 => self.crashes(length).await,
-                2 => self.halves(length).await,
-                3 => self.one_way(length).await,
-                4 => self.slow_disk(length).await,
-                5 => self.full_disk(length).await,
-                6 => self.pause(length).await,
-                7 => self.replace().await,
-                8 => self.transfer(length).await,
-                9 => self.cut_off(length).await,
-                10 => self.left_behind().await,
-                11 => self.power_cut_in_a_write(length).await,
-                12 => self.forgetful_voter(length).await,
-                _ => self.pass(length).await,
+            self.world.note(format_args!("{step:?}"));
+            match step {
+                Step::Crashes => self.crashes(length).await,
+                Step::Halves => self.halves(length).await,
+                Step::OneWay => self.one_way(length).await,
+                Step::SlowDisk => self.slow_disk(length).await,
+                Step::FullDisk => self.full_disk(length).await,
+                Step::Pause => self.pause(length).await,
+                Step::Replace => self.replace().await,
+                Step::Transfer => self.transfer(length).await,
+                Step::CutOff => self.cut_off(length).await,
+                Step::LeftBehind => self.left_behind().await,
+                Step::PowerCut => self.power_cut_in_a_write(length).await,
+                Step::ForgetfulVoter => self.forgetful_voter(length).await,
+                Step::Restore => self.restore().await,
+                Step::AnotherLife => self.another_life().await,
+                Step::Removal => self.removal().await,
+                Step::Stranger => self.stranger().await,
+                Step::Nothing => self.pass(length).await,
             }
             let between = ms(self.random.below(1_500));
             self.pass(between).await;
@@ -370,8 +444,86 @@ impl Cluster {
         if self.random.below(2) == 0 {
             self.crash(old, true);
         }
-        self.change(through, self.join(new, Some(old)), ms(10_000)).await;
+        let replaced = self.change(through, self.join(new, Some(old)), ms(10_000)).await;
         self.world.count("replacements tried");
+        if replaced && self.life(old).is_some() {
+            self.leave(old).await;
+        }
+    }
+
+    /// A member is removed while it runs, and is served from and written through.
+    async fn removal(&mut self) {
+        if self.members.len() <= 3 {
+            let (new, through) = (self.add().await, self.any());
+            self.change(through, self.join(new, None), ms(10_000)).await;
+            self.world.count("members added");
+        }
+        let old = self.victim();
+        let through = self.members.keys().copied().find(|id| *id != old).unwrap_or(old);
+        self.world.note(format_args!("m{old} is to be removed"));
+        self.change(through, MemberChange::Remove(old), ms(5_000)).await;
+        let inside = self.settled().await.is_some_and(|inside| inside.contains(&old));
+        if !inside && self.life(old).is_some() {
+            self.leave(old).await;
+        }
+    }
+
+    /// A member runs, is in the proxies' lists, and is in no cluster yet: nobody stays with it.
+    async fn stranger(&mut self) {
+        self.calm().await;
+        let id = self.add().await;
+        self.world.note(format_args!("m{id} runs, and is in no cluster"));
+        self.pass(ms(3_000)).await;
+        let began = Instant::now();
+        while self.world.is_good() && !self.write_anywhere().await && began.elapsed() < CALM {
+            self.pass(ms(50)).await;
+        }
+        self.record.hold.store(true, Relaxed);
+        self.follow().await;
+        self.record.hold.store(false, Relaxed);
+        if let Some(mut member) = self.members.remove(&id) {
+            member.crash(false);
+        }
+        self.show();
+    }
+
+    async fn write_anywhere(&mut self) -> bool {
+        match self.whoever() {
+            Some(life) => self.record.write_at(&life).await,
+            None => false,
+        }
+    }
+
+    /// A removed member finds out, ends its streams and serves nobody; then its operator ends it.
+    async fn leave(&mut self, id: u64) {
+        self.ground.net.set_weather(Weather::default());
+        for (what, within) in [("does not find out", FIND_OUT_MAX), ("knows it, and streams on", END_MAX)] {
+            let began = Instant::now();
+            while let Some(life) = self.life(id).filter(|_| self.world.is_good()) {
+                let streams = life.plane.hub.watchers();
+                if life.plane.is_removed() && (streams == 0 || within == FIND_OUT_MAX) {
+                    self.world.count("members that found out that they were removed, and ended their streams");
+                    break;
+                }
+                if began.elapsed() > within {
+                    self.world.violation(format_args!("m{id} was removed and {what}"));
+                }
+                self.pass(LOOK).await;
+            }
+        }
+        if let Some(mut member) = self.members.remove(&id) {
+            member.crash(false);
+        }
+        self.down.remove(&id);
+        self.show();
+    }
+
+    /// The members, when all is well.
+    async fn settled(&mut self) -> Option<Vec<u64>> {
+        self.calm().await;
+        let leader = self.until("a leader when all is well", |status| status.role == Role::Leader).await?;
+        let status = self.life(leader)?.status();
+        Some(status.voters.iter().chain(&status.learners).map(|member| member.node).collect())
     }
 
     /// One member misses so much that the others have no log of it any more.
@@ -425,7 +577,7 @@ impl Cluster {
     }
 
     /// Whatever was done is undone, and everybody is up.
-    async fn calm(&mut self) {
+    pub(super) async fn calm(&mut self) {
         self.heal();
         self.ground.net.set_weather(Weather::default());
         for member in self.members.values() {
@@ -446,7 +598,6 @@ impl Cluster {
             // Faults that have been drawn and have not come.
             member.spare();
         }
-        self.calm().await;
         let members = self.settled_members().await;
         for life in &members {
             let began = Instant::now();
@@ -468,12 +619,7 @@ impl Cluster {
 
     /// Those who are members when all is said; those that were removed end.
     async fn settled_members(&mut self) -> Vec<Life> {
-        let Some(leader) = self.until("a leader when all is well", |status| status.role == Role::Leader).await else {
-            return Vec::new();
-        };
-        let Some(life) = self.life(leader) else { return Vec::new() };
-        let status = life.status();
-        let inside: Vec<u64> = status.voters.iter().chain(&status.learners).map(|member| member.node).collect();
+        let Some(inside) = self.settled().await else { return Vec::new() };
         let outside: Vec<u64> = self.members.keys().copied().filter(|id| !inside.contains(id)).collect();
         for id in outside {
             if let Some(mut member) = self.members.remove(&id) {
@@ -500,5 +646,8 @@ impl Cluster {
             }
         }
         self.world.note(format_args!("all are at {index}: {}", &blake3::hash(&state).to_hex()[..12]));
+        if let Some(life) = members.first() {
+            self.record.check_views("", &life.plane.state());
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A member: its disk, which outlives it, and its lives on it.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use redb::StorageBackend;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
+use super::Plant;
+use super::clocks;
 use super::disk::{Disk, Fault, Random};
 use super::net::Net;
 use super::scheduler::{Group, Scheduler};
@@ -247,10 +250,10 @@ async fn start(
     drop(ground.scheduler.spawn(group, writer));
     let slot: Arc<OnceLock<Weak<Plane>>> = Arc::default();
     let (witness, published) = Witness::new(id, ground.world.clone());
-    let core = Core { answerer: Some(answerer(Arc::clone(&slot))), ..core };
+    let core = Core { answerer: Some(answerer(Arc::clone(&slot), ground.world.clone())), ..core };
     let (node, inbox) =
         Node::start_carried(core, witness, store, ground.net.line(id)).await.map_err(|error| error.to_string())?;
-    let plane = Arc::new(Plane::new(node.clone(), published).with_wall(wall).with_judge(judge_of(id)));
+    let plane = Arc::new(Plane::new(node.clone(), published).with_wall(clocks::wall).with_judge(judge_of(id)));
     let _ = slot.set(Arc::downgrade(&plane));
     let stopped: Arc<Mutex<Option<String>>> = Arc::default();
     let (running, says) = (Arc::clone(&plane), Arc::clone(&stopped));
@@ -262,9 +265,10 @@ async fn start(
 }
 
 /// As a member of the product answers others.
-fn answerer(slot: Arc<OnceLock<Weak<Plane>>>) -> Answerer {
+fn answerer(slot: Arc<OnceLock<Weak<Plane>>>, world: World) -> Answerer {
     Arc::new(move |question: Bytes| {
-        let plane = slot.get().and_then(Weak::upgrade);
+        let silent = world.has(Plant::RemovalUntold) && question.starts_with(b"{\"removed\"");
+        let plane = slot.get().and_then(Weak::upgrade).filter(|_| !silent);
         Box::pin(async move {
             match plane {
                 Some(plane) => plane.answer(&question).await,
@@ -287,11 +291,6 @@ fn lax(state: &State, command: &Command) -> Result<Option<Basis>, Refusal> {
     }
 }
 
-/// Nothing is decided by it; it is in the log all the same.
-fn wall() -> u64 {
-    1_700_000_000_000
-}
-
 /// The product's state machine, watched.
 struct Witness {
     member: u64,
@@ -312,6 +311,21 @@ impl Witness {
     }
 }
 
+/// A command as a faulty build has it, the same on all members.
+fn planted<'a>(world: &World, command: &'a [u8]) -> Cow<'a, [u8]> {
+    let Ok(read) = postcard::from_bytes(command) else { return command.into() };
+    let faulty = match read {
+        Command::RestoreAs { by, whole, .. } if world.has(Plant::EpochsThatProxiesHaveSeen) => {
+            Command::RestoreCommit { by, whole }
+        }
+        Command::RaiseEpoch { to, .. } if world.has(Plant::EpochsThatProxiesHaveSeen) => {
+            Command::RaiseEpoch { seen: (0, 0), to }
+        }
+        _ => return command.into(),
+    };
+    postcard::to_allocvec(&faulty).unwrap().into()
+}
+
 /// Objects by their own digest, the rest by what is easily counted; whole states are compared at the end.
 pub(super) fn digest(published: &Published) -> String {
     let state = &published.state;
@@ -321,11 +335,13 @@ pub(super) fn digest(published: &Published) -> String {
 
 impl Machine for Witness {
     fn apply(&mut self, at: At, command: &[u8]) -> Result<Vec<u8>, Halt> {
+        let command = &*planted(&self.world, command);
         let answer = self.replica.apply(at, command)?;
         if self.last.is_some_and(|last| last >= at.index) {
             self.world.violation(format_args!("m{} applies {} after {:?}", self.member, at.index, self.last));
         }
         self.last = Some(at.index);
+        self.world.came_to(&self.published.borrow().state);
         self.world.applied(self.member, at, command, &answer, self.digest());
         Ok(answer)
     }
@@ -339,6 +355,7 @@ impl Machine for Witness {
         self.replica.restore(bytes)?;
         let index = self.published.borrow().index;
         self.last = Some(index);
+        self.world.came_to(&self.published.borrow().state);
         self.world.count("snapshots restored");
         self.world.restored(self.member, index, &self.digest());
         Ok(())

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::disk::Random;
 use super::scheduler::{Group, Scheduler};
 use super::world::{Shown, World};
-use crate::transport::{CallError, Carrier, Inbox, Rpc, parse_call};
+use crate::transport::{CallError, Carrier, Inbox, PING_INTERVAL, PING_TIMEOUT, Rpc, parse_call};
 
 /// How bad the network is, in parts of a thousand messages.
 #[derive(Clone, Copy, Debug, Default)]
@@ -226,11 +226,15 @@ impl Carrier for Line {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
             let (sender, receiver) = oneshot::channel();
+            let lost = address.clone();
             net.send(from, to, address, rpc, &body, &Arc::new(Mutex::new(Some(sender))));
             match receiver.await {
                 Ok(answer) => answer,
-                // Nothing ever comes: the caller's deadline ends it.
-                Err(_) => std::future::pending().await,
+                // Nothing ever comes: the connection's own signs of life find out, if the caller's deadline is later.
+                Err(_) => {
+                    sleep(PING_INTERVAL + PING_TIMEOUT).await;
+                    Err(CallError::Broken { address: lost, source: "the connection is dead".into() })
+                }
             }
         })
     }

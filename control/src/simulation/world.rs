@@ -7,11 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::Plant;
+use super::watchers::{Known, Place, view_of};
 use crate::consensus::{At, Role, Status};
 use crate::replica::decode_answer;
+use crate::state::{Command, Digest, State};
 use crate::store::Store;
 use crate::store::record::{self, LogId, Vote};
 use crate::transport::{AppendAnswer, Call, Rpc, SnapshotAnswer, VoteAnswer};
+use crate::view::View;
 
 /// Lines that a failure shows.
 const LAST_LINES: usize = 80;
@@ -51,10 +55,15 @@ struct Seen {
     /// By term: who has said to lead.
     leaders: BTreeMap<u64, Vec<u64>>,
     counts: BTreeMap<&'static str, u64>,
+    /// Lives of the cluster before this one.
+    era: u64,
+    /// What the objects were at each place, in each life that came there.
+    states: BTreeMap<Place, Vec<(u64, Arc<State>)>>,
+    plant: Option<Plant>,
 }
 
 impl World {
-    pub(super) fn new(loud: bool) -> Self {
+    pub(super) fn new(loud: bool, plant: Option<Plant>) -> Self {
         Self(Arc::new(Mutex::new(Seen {
             began: Instant::now(),
             loud,
@@ -66,6 +75,9 @@ impl World {
             promises: BTreeMap::new(),
             leaders: BTreeMap::new(),
             counts: BTreeMap::new(),
+            era: 0,
+            states: BTreeMap::new(),
+            plant,
         })))
     }
 
@@ -91,6 +103,65 @@ impl World {
         *self.lock().counts.entry(what).or_default() += 1;
     }
 
+    /// Whether this fault is planted: it is to be found.
+    pub(super) fn has(&self, plant: Plant) -> bool {
+        self.lock().plant == Some(plant)
+    }
+
+    /// Lives of the cluster before this one.
+    pub(super) fn era(&self) -> u64 {
+        self.lock().era
+    }
+
+    /// All members are lost: what comes next is another log.
+    pub(super) fn be_reborn(&self) {
+        let mut seen = self.lock();
+        seen.era += 1;
+        seen.applied.clear();
+        seen.promises.clear();
+        seen.leaders.clear();
+    }
+
+    /// A member has come to this state, by an entry or by a snapshot.
+    pub(super) fn came_to(&self, state: &Arc<State>) {
+        let mut seen = self.lock();
+        let era = seen.era;
+        let known = seen.states.entry((state.epoch, state.revision)).or_default();
+        if !known.iter().any(|(of, known)| *of == era && is_same(known, state)) {
+            known.push((era, Arc::clone(state)));
+        }
+        let of_era: Vec<Digest> = known.iter().filter(|(of, _)| *of == era).map(|(_, state)| state.digest).collect();
+        if of_era.len() > 1 {
+            let place = (state.epoch, state.revision);
+            seen.violation(format_args!("there are different objects at {place:?}: {of_era:?}"));
+        }
+    }
+
+    /// What somebody knows who was here once, in this epoch.
+    pub(super) fn past(&self, number: u64) -> Option<Known> {
+        let seen = self.lock();
+        let era = seen.era;
+        let of_era = |known: &&Vec<(u64, Arc<State>)>| known.iter().any(|(of, _)| *of == era);
+        let last = seen.states.iter().rfind(|(_, known)| of_era(known)).map(|(place, _)| *place)?;
+        let epoch: Vec<&Vec<(u64, Arc<State>)>> =
+            seen.states.range((last.0, 0)..=last).map(|(_, known)| known).filter(of_era).collect();
+        let states = epoch.get((number % epoch.len().max(1) as u64) as usize)?;
+        let (_, state) = states.iter().find(|(of, _)| *of == era)?;
+        Some(Known { era, view: view_of(state).filter(|view| !view.cluster.is_empty())? })
+    }
+
+    /// What somebody knows is what the objects were at that place, in this life of the cluster or in one before.
+    pub(super) fn check_view(&self, who: &str, view: &View) {
+        let mut seen = self.lock();
+        let place = (view.epoch, view.revision);
+        let known = seen.states.get(&place).map_or(&[][..], Vec::as_slice);
+        if !known.iter().any(|(_, state)| is_of(view, state)) {
+            let there: Vec<Digest> = known.iter().map(|(_, state)| state.digest).collect();
+            let digest = view.digest;
+            seen.violation(format_args!("{who} knows {digest} at {place:?}, where there was {there:?}"));
+        }
+    }
+
     /// Grows with every call: the order of what happens, finer than virtual time.
     pub(super) fn tick(&self) -> u64 {
         let mut seen = self.lock();
@@ -105,7 +176,13 @@ impl World {
         let (command, answer) = (Bytes::copy_from_slice(command), answer.to_vec());
         let new = Applied { term: at.term, leader: at.leader, command, answer, digest };
         match seen.applied.get(&at.index) {
-            None => drop(seen.applied.insert(at.index, new)),
+            None => {
+                let raised = matches!(postcard::from_bytes(&new.command), Ok(Command::RaiseEpoch { .. }));
+                if raised && decode_answer(&new.answer).is_ok() {
+                    *seen.counts.entry("epochs raised above what proxies have").or_default() += 1;
+                }
+                seen.applied.insert(at.index, new);
+            }
             Some(known) if *known == new => {}
             Some(known) => {
                 let other = if (known.term, known.leader, &known.command) == (new.term, new.leader, &new.command) {
@@ -269,6 +346,18 @@ impl Promise {
             slot => *slot = Some((leader, through)),
         }
     }
+}
+
+fn is_same(one: &State, other: &State) -> bool {
+    (&one.cluster, one.digest) == (&other.cluster, other.digest)
+}
+
+/// Whether a view is of this state, object by object.
+pub(super) fn is_of(view: &View, state: &State) -> bool {
+    (&view.cluster, view.epoch, view.revision, view.digest)
+        == (&state.cluster, state.epoch, state.revision, state.digest)
+        && view.objects.len() == state.objects.size()
+        && view.objects.iter().all(|(key, object)| state.object(key) == Some(&**object))
 }
 
 /// Votes in their order.

@@ -8,6 +8,7 @@ use super::{
     Digest, HISTORY_BYTES_MAX, HISTORY_MAX, LEASES_MAX, NOTE_BYTES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, REQUESTS_MAX,
     ROLLOUTS_MAX, RULES, State, to_bytes, validate,
 };
+use crate::Code;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -72,7 +73,7 @@ impl State {
         match command {
             Command::Init { cluster } => {
                 if !self.cluster.is_empty() {
-                    return Err(Refusal::new("initialized", format!("the cluster is {} already", self.cluster)));
+                    return Err(Refusal::new(Code::Initialized, format!("the cluster is {} already", self.cluster)));
                 }
                 self.cluster = cluster;
                 self.epoch = 1;
@@ -89,14 +90,16 @@ impl State {
                 Ok(self.done(0, 0))
             }
             Command::Txn(_) | Command::Rollback { .. } | Command::RolloutStart { .. } if self.rules > 0 => {
-                Err(Refusal::new("unjudged", "the members have agreed on other rules meanwhile: ask again"))
+                Err(Refusal::new(Code::Unjudged, "the members have agreed on other rules meanwhile: ask again"))
             }
             Command::Txn(txn) => self.txn(txn, Judge::Build, None),
             Command::Rollback { by, to } => {
                 let txn = self.back(by, to)?;
                 self.txn(txn, Judge::Build, None)
             }
-            Command::Judged { .. } if self.rules == 0 => Err(Refusal::new("unjudged", "the members know no rules yet")),
+            Command::Judged { .. } if self.rules == 0 => {
+                Err(Refusal::new(Code::Unjudged, "the members know no rules yet"))
+            }
             Command::Judged { basis, command } => match *command {
                 Command::Txn(txn) => self.txn(txn, Judge::Proposer, Some(basis)),
                 Command::Rollback { by, to } => {
@@ -106,7 +109,7 @@ impl State {
                 Command::RolloutStart { txn, policy, participants } => {
                     self.start_rollout(txn, policy, participants, Some(basis))
                 }
-                _ => Err(Refusal::new("unjudged", "this is nothing to be judged")),
+                _ => Err(Refusal::new(Code::Unjudged, "this is nothing to be judged")),
             },
             Command::LeaseGrant { owner, ttl_ms } => {
                 let id = self.grant(owner, ttl_ms)?;
@@ -116,7 +119,7 @@ impl State {
             Command::LeaseExpire { leader, at_ms, ids } => {
                 if leader != origin.leader {
                     return Err(Refusal::new(
-                        "deposed",
+                        Code::Deposed,
                         "the leader that saw the leases expire is not the leader any more",
                     ));
                 }
@@ -129,22 +132,22 @@ impl State {
                     Ok(self.done(token, 0))
                 }
                 Some(lock) => Err(Refusal::new(
-                    "wrong_token",
+                    Code::WrongToken,
                     format!("lock {name:?} is held by {:?} with a later token than {token}", lock.owner),
                 )),
-                None => Err(Refusal::new("not_found", format!("nobody holds lock {name:?}"))),
+                None => Err(Refusal::new(Code::NotFound, format!("nobody holds lock {name:?}"))),
             },
             Command::TokenPut { name, role, hash, expires_at_ms } => {
                 named("token", &name)?;
                 if self.tokens.size() >= LEASES_MAX && !self.tokens.contains_key(&name) {
-                    return Err(Refusal::new("too_many", format!("there are {LEASES_MAX} tokens already")));
+                    return Err(Refusal::new(Code::TooMany, format!("there are {LEASES_MAX} tokens already")));
                 }
                 self.tokens.insert_mut(name, Token { role, hash, expires_at_ms });
                 Ok(self.done(0, 0))
             }
             Command::TokenDelete { name } => {
                 if !self.tokens.remove_mut(&name) {
-                    return Err(Refusal::new("not_found", format!("there is no token {name:?}")));
+                    return Err(Refusal::new(Code::NotFound, format!("there is no token {name:?}")));
                 }
                 Ok(self.done(0, 0))
             }
@@ -162,7 +165,7 @@ impl State {
                     _ => 0,
                 };
                 if stage != expected || stage as usize >= rollout.policy.stages_percent.len() {
-                    return Err(Refusal::new("wrong_stage", format!("rollout {id} goes to stage {expected} next")));
+                    return Err(Refusal::new(Code::WrongStage, format!("rollout {id} goes to stage {expected} next")));
                 }
                 rollout.phase = Phase::Stage(stage);
                 self.rollouts.insert_mut(id, rollout);
@@ -178,7 +181,7 @@ impl State {
             Command::RestoreChunk { number, bytes, .. } => self.restore_chunk(number, bytes),
             Command::RestoreCommit { by, whole } => self.restore_commit(by, whole, None),
             Command::RaiseEpoch { .. } | Command::RestoreAs { .. } if self.rules == 0 => {
-                Err(Refusal::new("unknown_rules", "the members know no rules yet"))
+                Err(Refusal::new(Code::UnknownRules, "the members know no rules yet"))
             }
             Command::RaiseEpoch { seen, to } => self.raise_epoch(seen, to),
             Command::RestoreAs { by, whole, epoch, other_cluster } => {
@@ -204,11 +207,11 @@ impl State {
     /// All members know these rules.
     fn agree_on(&mut self, rules: u32) -> Result<(), Refusal> {
         if rules <= self.rules {
-            return Err(Refusal::new("known", format!("the members have agreed on rules {} already", self.rules)));
+            return Err(Refusal::new(Code::Known, format!("the members have agreed on rules {} already", self.rules)));
         }
         if rules > RULES {
             // `replica.rs` stops before it comes to this: to go on by other rules would be to go another way.
-            return Err(Refusal::new("unknown_rules", format!("rules {rules} are not known to this version")));
+            return Err(Refusal::new(Code::UnknownRules, format!("rules {rules} are not known to this version")));
         }
         self.rules = rules;
         // What was judged before is judged again.
@@ -256,7 +259,7 @@ impl State {
         if basis.epoch == self.epoch && same(basis.configured, self.configured) && same(basis.lost, self.lost) {
             return Ok(());
         }
-        Err(Refusal::new("moved", "what it was judged by has changed meanwhile: ask again"))
+        Err(Refusal::new(Code::Moved, "what it was judged by has changed meanwhile: ask again"))
     }
 
     fn txn(&mut self, txn: Txn, judge: Judge, basis: Option<Basis>) -> Answer {
@@ -267,7 +270,7 @@ impl State {
         self.stands_on(basis)?;
         if let (Some(rollout), true) = (self.rollout(), txn.ops.iter().any(|op| is_configuration(op.key()))) {
             return Err(Refusal::new(
-                "rollout_active",
+                Code::RolloutActive,
                 format!("rollout {} is under way: wait for its end, or abort it", rollout.id),
             ));
         }
@@ -290,7 +293,7 @@ impl State {
         let Some(rollout) = self.rollout() else { return Ok(()) };
         match changes.iter().find(|change| rollout.txn.ops.iter().any(|op| *op.key() == change.key)) {
             Some(change) => Err(Refusal::new(
-                "rollout_active",
+                Code::RolloutActive,
                 format!(
                     "rollout {} is under way, and changes {}: wait for its end, or abort it",
                     rollout.id, change.key
@@ -313,7 +316,7 @@ impl State {
         let taken = self.requests.range(named.clone()..).next().is_some_and(|(known, _)| known.starts_with(&named));
         if taken {
             return Err(Refusal::new(
-                "idempotency_mismatch",
+                Code::IdempotencyMismatch,
                 format!("the request {request:?} was something else: give each request a name of its own"),
             ));
         }
@@ -323,10 +326,10 @@ impl State {
     /// What a transaction changes, checked and done; the revision is the caller's.
     fn change(&mut self, txn: &Txn, judge: Judge) -> Result<Vec<Change>, Refusal> {
         if txn.by.note.len() > NOTE_BYTES_MAX || txn.by.author.len() > NOTE_BYTES_MAX {
-            return Err(Refusal::new("too_large", format!("a note has at most {NOTE_BYTES_MAX} bytes")));
+            return Err(Refusal::new(Code::TooLarge, format!("a note has at most {NOTE_BYTES_MAX} bytes")));
         }
         if txn.request.as_ref().is_some_and(|request| request.len() > 128 || request.is_empty()) {
-            return Err(Refusal::new("bad_name", "the request's name has 1 to 128 bytes"));
+            return Err(Refusal::new(Code::BadName, "the request's name has 1 to 128 bytes"));
         }
         for condition in &txn.conditions {
             let modified = self.objects.get(&condition.key).map_or(0, |entry| entry.modified);
@@ -334,7 +337,7 @@ impl State {
                 let is =
                     if modified == 0 { "is not there".into() } else { format!("was changed by revision {modified}") };
                 return Err(Refusal::new(
-                    "stale",
+                    Code::Stale,
                     format!("{} {is}, not by revision {}: read it again", condition.key, condition.modified),
                 ));
             }
@@ -356,7 +359,7 @@ impl State {
             .collect();
         if self.objects.size() > OBJECTS_MAX || self.objects_bytes > OBJECTS_BYTES_MAX {
             return Err(Refusal::new(
-                "too_large",
+                Code::TooLarge,
                 format!("the fleet's objects would exceed {OBJECTS_MAX}, or {} MiB", OBJECTS_BYTES_MAX >> 20),
             ));
         }
@@ -384,20 +387,20 @@ impl State {
         match op {
             Op::Put { key, object } => {
                 if !object.fits(key) {
-                    return Err(Refusal::new("wrong_kind", format!("{key} is the name of another kind of object")));
+                    return Err(Refusal::new(Code::WrongKind, format!("{key} is the name of another kind of object")));
                 }
                 self.admits(key, object, judge)?;
                 self.put(key, Arc::new(object.clone()), revision);
             }
             Op::Delete { key } => {
                 if !self.objects.contains_key(key) {
-                    return Err(Refusal::new("not_found", format!("{key} is not there")));
+                    return Err(Refusal::new(Code::NotFound, format!("{key} is not there")));
                 }
                 self.delete(key);
             }
             Op::Backend { key, weight, state } => {
                 let Some(Object::Backend(backend)) = self.object(key) else {
-                    return Err(Refusal::new("not_found", format!("{key} is not a backend that is registered")));
+                    return Err(Refusal::new(Code::NotFound, format!("{key} is not a backend that is registered")));
                 };
                 let mut backend = backend.clone();
                 backend.weight = weight.unwrap_or(backend.weight);
@@ -483,13 +486,14 @@ impl State {
 
     fn grant(&mut self, owner: String, ttl_ms: u64) -> Result<u64, Refusal> {
         if !TTL_MS.contains(&ttl_ms) {
-            return Err(Refusal::new("bad_ttl", format!("{ttl_ms} ms is no life for a lease: write 1s to 24h")));
+            let ttl = ringway_config::duration_text(std::time::Duration::from_millis(ttl_ms));
+            return Err(Refusal::new(Code::BadTtl, format!("{ttl} is no life for a lease: write 1s to 24h")));
         }
         if owner.len() > NOTE_BYTES_MAX {
-            return Err(Refusal::new("too_large", "the owner's name is too long"));
+            return Err(Refusal::new(Code::TooLarge, "the owner's name is too long"));
         }
         if self.leases.size() >= LEASES_MAX {
-            return Err(Refusal::new("too_many", format!("there are {LEASES_MAX} leases already")));
+            return Err(Refusal::new(Code::TooMany, format!("there are {LEASES_MAX} leases already")));
         }
         let id = self.draw_id();
         self.leases.insert_mut(id, Lease { ttl_ms, owner });
@@ -498,10 +502,10 @@ impl State {
 
     fn note_lives(&mut self, origin: Origin, leader: u64, lives: &[(u64, u64)]) -> Answer {
         if self.rules == 0 {
-            return Err(Refusal::new("unknown_rules", "not all members know what is left of lives"));
+            return Err(Refusal::new(Code::UnknownRules, "not all members know what is left of lives"));
         }
         if leader != origin.leader {
-            return Err(Refusal::new("deposed", "the leader that knew of the leases is not the leader any more"));
+            return Err(Refusal::new(Code::Deposed, "the leader that knew of the leases is not the leader any more"));
         }
         for (id, left_ms) in lives {
             match self.leases.get(id) {
@@ -517,7 +521,7 @@ impl State {
     fn end_leases(&mut self, by: &By, ids: &[u64]) -> Answer {
         let ids: BTreeSet<u64> = ids.iter().copied().filter(|id| self.leases.contains_key(id)).collect();
         if ids.is_empty() {
-            return Err(Refusal::new("not_found", "there is no such lease"));
+            return Err(Refusal::new(Code::NotFound, "there is no such lease"));
         }
         for id in &ids {
             self.leases.remove_mut(id);
@@ -544,17 +548,17 @@ impl State {
     fn lock(&mut self, name: String, owner: String, lease: u64) -> Answer {
         named("lock", &name)?;
         if owner.len() > NOTE_BYTES_MAX {
-            return Err(Refusal::new("too_large", format!("an owner has at most {NOTE_BYTES_MAX} bytes")));
+            return Err(Refusal::new(Code::TooLarge, format!("an owner has at most {NOTE_BYTES_MAX} bytes")));
         }
         if !self.leases.contains_key(&lease) {
-            return Err(Refusal::new("not_found", format!("there is no lease {lease}: it may have expired")));
+            return Err(Refusal::new(Code::NotFound, format!("there is no lease {lease}: it may have expired")));
         }
         match self.locks.get(&name) {
             // Asked again, perhaps because the first answer was lost.
             Some(lock) if lock.lease == lease && lock.owner == owner => Ok(self.done(lock.token, 0)),
-            Some(lock) => Err(Refusal::new("locked", format!("lock {name:?} is held by {:?}", lock.owner))),
+            Some(lock) => Err(Refusal::new(Code::Locked, format!("lock {name:?} is held by {:?}", lock.owner))),
             None if self.locks.size() >= LEASES_MAX => {
-                Err(Refusal::new("too_many", format!("there are {LEASES_MAX} locks already")))
+                Err(Refusal::new(Code::TooMany, format!("there are {LEASES_MAX} locks already")))
             }
             None => {
                 let token = self.draw_id();
@@ -567,8 +571,8 @@ impl State {
     fn running(&self, id: u64) -> Result<Rollout, Refusal> {
         match self.rollouts.get(&id) {
             Some(rollout) if !rollout.phase.is_final() => Ok(rollout.clone()),
-            Some(_) => Err(Refusal::new("rollout_over", format!("rollout {id} is over"))),
-            None => Err(Refusal::new("not_found", format!("there is no rollout {id}"))),
+            Some(_) => Err(Refusal::new(Code::RolloutOver, format!("rollout {id} is over"))),
+            None => Err(Refusal::new(Code::NotFound, format!("there is no rollout {id}"))),
         }
     }
 
@@ -579,14 +583,14 @@ impl State {
         }
         self.stands_on(basis)?;
         if let Some(rollout) = self.rollout() {
-            return Err(Refusal::new("rollout_active", format!("rollout {} is under way", rollout.id)));
+            return Err(Refusal::new(Code::RolloutActive, format!("rollout {} is under way", rollout.id)));
         }
         let rising = policy.stages_percent.windows(2).all(|pair| pair[0] < pair[1]);
         if !rising || policy.stages_percent.iter().any(|percent| !(1..=100).contains(percent)) {
-            return Err(Refusal::new("bad_policy", "stages are rising shares from 1 to 100 percent"));
+            return Err(Refusal::new(Code::BadPolicy, "stages are rising shares from 1 to 100 percent"));
         }
         if !(1..=100).contains(&policy.quorum_percent) {
-            return Err(Refusal::new("bad_policy", "the quorum is 1 to 100 percent"));
+            return Err(Refusal::new(Code::BadPolicy, "the quorum is 1 to 100 percent"));
         }
         // Tried on a copy: what is wrong is refused before any proxy hears of it.
         let judge = if basis.is_some() { Judge::Proposer } else { Judge::Build };
@@ -640,12 +644,15 @@ impl State {
             self.restore.clear();
         }
         if number as usize != self.restore.len() {
-            return Err(Refusal::new("restore_order", format!("part {} of the backup comes next", self.restore.len())));
+            return Err(Refusal::new(
+                Code::RestoreOrder,
+                format!("part {} of the backup comes next", self.restore.len()),
+            ));
         }
         let so_far: usize = self.restore.iter().map(|part| part.len()).sum();
         if so_far + bytes.len() > RESTORE_BYTES_MAX {
             self.restore.clear();
-            return Err(Refusal::new("too_large", format!("a backup has at most {} MiB", RESTORE_BYTES_MAX >> 20)));
+            return Err(Refusal::new(Code::TooLarge, format!("a backup has at most {} MiB", RESTORE_BYTES_MAX >> 20)));
         }
         self.restore.push(Arc::new(bytes));
         Ok(self.done(0, 0))
@@ -653,10 +660,10 @@ impl State {
 
     fn raise_epoch(&mut self, seen: (u64, u64), to: u64) -> Answer {
         if seen <= (self.epoch, self.revision) {
-            return Err(Refusal::new("known", "the cluster has what was seen"));
+            return Err(Refusal::new(Code::Known, "the cluster has what was seen"));
         }
         if to <= seen.0.max(self.epoch) || to > EPOCH_MAX {
-            return Err(Refusal::new("bad_epoch", format!("{to} is no epoch to follow {}", seen.0.max(self.epoch))));
+            return Err(Refusal::new(Code::BadEpoch, format!("{to} is no epoch to follow {}", seen.0.max(self.epoch))));
         }
         self.enter_epoch(to);
         Ok(self.done(0, 0))
@@ -679,7 +686,7 @@ impl State {
         let pristine = self.revision == 0 && self.objects.is_empty();
         if !pristine && !other_cluster && name != self.cluster {
             return Err(Refusal::new(
-                "other_cluster",
+                Code::OtherCluster,
                 format!(
                     "the backup is of cluster {name:?}, this is {:?}, which has objects of its own: proxies of {name:?} would \
                      not follow it. Restore it into new members, or pass --other-cluster to keep the name {:?}",
@@ -706,7 +713,7 @@ impl State {
         self.restore.clear();
         if *blake3::hash(&bytes).as_bytes() != whole {
             return Err(Refusal::new(
-                "damaged",
+                Code::Damaged,
                 "the parts do not make up the backup that was announced: send it again",
             ));
         }
@@ -715,11 +722,11 @@ impl State {
             Some(&format) if format > format_of(self.rules) => Err(DecodeError::Format(format)),
             _ => Self::decode(&bytes),
         };
-        let old = old.map_err(|error| Refusal::new("damaged", error.to_string()))?;
+        let old = old.map_err(|error| Refusal::new(Code::Damaged, error.to_string()))?;
         if let Some((epoch, other_cluster)) = known {
             self.adopt(&old.cluster, other_cluster)?;
             if epoch.max(old.epoch).max(self.epoch) >= EPOCH_MAX {
-                return Err(Refusal::new("bad_epoch", format!("no epoch is left after {epoch}")));
+                return Err(Refusal::new(Code::BadEpoch, format!("no epoch is left after {epoch}")));
             }
         }
         let mut changes = Vec::new();
@@ -770,7 +777,7 @@ impl State {
     /// No epoch is left.
     pub(crate) fn found_anew(&mut self, epoch: u64) -> Result<(), Refusal> {
         if self.epoch.max(epoch) >= EPOCH_MAX {
-            return Err(Refusal::new("bad_epoch", format!("no epoch is left after {}", self.epoch)));
+            return Err(Refusal::new(Code::BadEpoch, format!("no epoch is left after {}", self.epoch)));
         }
         self.enter_epoch(self.epoch.saturating_add(1).max(epoch));
         // Ids that were given out and lost with the others' disks are known to their holders: none comes twice.
@@ -816,7 +823,7 @@ pub(crate) fn is_configuration(key: &Key) -> bool {
 fn remembered(txn: &Txn) -> Result<Option<String>, Refusal> {
     let Some(request) = &txn.request else { return Ok(None) };
     let asked = to_bytes(&(&txn.by.author, &txn.conditions, &txn.ops, txn.force))
-        .map_err(|error| Refusal::new("internal", error.to_string()))?;
+        .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
     Ok(Some(format!("{request}\0{}", blake3::hash(&asked).to_hex())))
 }
 
@@ -825,7 +832,7 @@ fn named(what: &str, name: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::new(
-        "bad_name",
+        Code::BadName,
         format!("{name:?} is no name for a {what}: write 1 to 128 letters, digits and `._:-`"),
     ))
 }
@@ -884,13 +891,13 @@ fn loss(service: &str, before: &Weights, after: &Weights) -> Result<(), Refusal>
     let has = stays + comes;
     if had > 0 && after.is_empty() {
         return Err(Refusal::new(
-            "guard_empty",
+            Code::GuardEmpty,
             format!("nothing of {service:?} would take traffic any more: force it if it is meant"),
         ));
     }
     if had.saturating_sub(has) * 100 > had * LOSS_PERCENT_MAX {
         return Err(Refusal::new(
-            "guard_loss",
+            Code::GuardLoss,
             format!(
                 "{service:?} would lose {} % of its weight at once, more than {LOSS_PERCENT_MAX} %: take smaller steps, \
                  or force it",

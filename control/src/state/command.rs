@@ -3,6 +3,7 @@
 
 use super::model::{BackendState, Key, Object, Role};
 use super::rollout::{Policy, Vote};
+use crate::Code;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -334,7 +335,7 @@ pub struct Done {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// Stable machine-readable name.
+    /// See [`Code`]; a later version may have others.
     pub code: String,
     /// What is wrong.
     pub message: String,
@@ -343,7 +344,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), findings: Vec::new() }
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code: code.name().to_owned(), message: message.into(), findings: Vec::new() }
+    }
+
+    /// Whether this is why.
+    pub(crate) fn is(&self, code: Code) -> bool {
+        self.code == code.name()
     }
 }

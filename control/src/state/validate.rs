@@ -3,6 +3,7 @@
 use super::command::Refusal;
 use super::model::{Backend, Key, Object, TEXT_BYTES_MAX};
 use super::{BackendState, State};
+use crate::Code;
 use ringway_config::{Diagnostics, FleetBackend, FleetConfig, FleetText, Severity, check_fleet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ pub(crate) fn object(state: &State, key: &Key, object: &Object) -> Result<(), Re
             let pem = |text: &str, what: &str| text.contains("-----BEGIN ") && text.contains(what);
             if !pem(&pair.certificate, "CERTIFICATE-----") || !pem(&pair.key, "PRIVATE KEY-----") {
                 return Err(Refusal::new(
-                    "bad_certificate",
+                    Code::BadCertificate,
                     format!("{key}: `certificate` must be PEM of certificates, `key` PEM of a private key"),
                 ));
             }
@@ -43,7 +44,7 @@ pub(super) fn size(key: &Key, object: &Object) -> Result<(), Refusal> {
         Object::Backend(_) => 0,
     };
     if bytes > TEXT_BYTES_MAX {
-        return Err(Refusal::new("too_large", format!("{key} has more than {} KiB", TEXT_BYTES_MAX >> 10)));
+        return Err(Refusal::new(Code::TooLarge, format!("{key} has more than {} KiB", TEXT_BYTES_MAX >> 10)));
     }
     Ok(())
 }
@@ -52,7 +53,9 @@ pub(super) fn size(key: &Key, object: &Object) -> Result<(), Refusal> {
 pub(super) fn lease(state: &State, key: &Key, object: &Object) -> Result<(), Refusal> {
     let Object::Backend(backend) = object else { return Ok(()) };
     match backend.lease.filter(|lease| !state.leases.contains_key(lease)) {
-        Some(lease) => Err(Refusal::new("not_found", format!("{key}: there is no lease {lease}: it may have expired"))),
+        Some(lease) => {
+            Err(Refusal::new(Code::NotFound, format!("{key}: there is no lease {lease}: it may have expired")))
+        }
         None => Ok(()),
     }
 }
@@ -60,19 +63,19 @@ pub(super) fn lease(state: &State, key: &Key, object: &Object) -> Result<(), Ref
 fn backend(key: &Key, backend: &Backend) -> Result<(), Refusal> {
     if backend.address.parse::<SocketAddr>().is_err() {
         return Err(Refusal::new(
-            "bad_address",
+            Code::BadAddress,
             format!("{key}: `{}` is not an address: write it as `10.0.0.1:8080` or `[::1]:8080`", backend.address),
         ));
     }
     if backend.weight > 1600 {
-        return Err(Refusal::new("out_of_range", format!("{key}: weight {} is not from 0 to 1600", backend.weight)));
+        return Err(Refusal::new(Code::OutOfRange, format!("{key}: weight {} is not from 0 to 1600", backend.weight)));
     }
     if backend.tier > 7 {
-        return Err(Refusal::new("out_of_range", format!("{key}: tier {} is not from 0 to 7", backend.tier)));
+        return Err(Refusal::new(Code::OutOfRange, format!("{key}: tier {} is not from 0 to 7", backend.tier)));
     }
     let good = |text: &Option<String>| text.as_ref().is_none_or(|text| super::is_name(text));
     if !good(&backend.zone) || !good(&backend.source) {
-        return Err(Refusal::new("bad_name", format!("{key}: a zone has 1 to 128 letters, digits and `._:-`")));
+        return Err(Refusal::new(Code::BadName, format!("{key}: a zone has 1 to 128 letters, digits and `._:-`")));
     }
     Ok(())
 }
@@ -93,7 +96,7 @@ pub(crate) fn configuration(state: &State) -> Result<(), Refusal> {
 pub(crate) fn invalid(what: &str, diagnostics: &Diagnostics) -> Refusal {
     let errors = diagnostics.0.iter().filter(|finding| finding.severity == Severity::Error);
     let errors: Vec<String> = errors.map(ToString::to_string).collect();
-    let mut refusal = Refusal::new("invalid", format!("{what} is not valid: {} errors", errors.len()));
+    let mut refusal = Refusal::new(Code::Invalid, format!("{what} is not valid: {} errors", errors.len()));
     refusal.findings = errors.into_iter().take(FINDINGS_MAX).collect();
     refusal
 }

@@ -72,7 +72,7 @@ pub enum ApiError {
     #[error("no member of the control plane is named: write `control: {{ members: [ \"https://HOST:9700\" ] }}`")]
     NoMembers,
     /// A member said no.
-    #[error("{0}{}", .0.advice().map(|advice| format!(": {advice}")).unwrap_or_default())]
+    #[error("{}", .0.with_advice())]
     Refused(Problem),
     /// A member said something else.
     #[error("{member} answered what cannot be read: {reason}")]
@@ -115,6 +115,14 @@ impl Problem {
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         advice::of_refusal(self)
+    }
+
+    /// What went wrong, and what to do about it where this program knows.
+    fn with_advice(&self) -> String {
+        match self.advice() {
+            Some(advice) => format!("{self}: {advice}"),
+            None => self.to_string(),
+        }
     }
 }
 

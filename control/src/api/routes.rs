@@ -597,8 +597,8 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
     match now.rules {
         0 if *cluster != now.cluster && !other_cluster => {
             let why = format!(
-                "the backup is of cluster {:?}, this is {:?}: pass --other-cluster if it is meant",
-                cluster, now.cluster
+                "the backup is of cluster {cluster:?}, this is {:?}: pass --other-cluster if it is meant",
+                now.cluster
             );
             return Err(problem(409, Code::OtherCluster, why));
         }

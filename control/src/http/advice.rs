@@ -22,7 +22,7 @@ pub(crate) fn of_file(path: &Path, ca: Option<&Path>, identity: Option<&(PathBuf
 
 /// Of a refusal.
 #[must_use]
-pub fn of_refusal(problem: &Problem) -> Option<&'static str> {
+pub(super) fn of_refusal(problem: &Problem) -> Option<&'static str> {
     (problem.status == 401).then_some(WHO)
 }
 

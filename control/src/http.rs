@@ -72,7 +72,7 @@ pub enum ApiError {
     #[error("no member of the control plane is named: write `control: {{ members: [ \"https://HOST:9700\" ] }}`")]
     NoMembers,
     /// A member said no.
-    #[error("{}", .0.with_advice())]
+    #[error("{}", advice::of_refusal(.0))]
     Refused(Problem),
     /// A member said something else.
     #[error("{member} answered what cannot be read: {reason}")]
@@ -109,20 +109,6 @@ impl Problem {
     #[must_use]
     pub fn is(&self, code: Code) -> bool {
         self.code == code.name()
-    }
-
-    /// What to write on the command line, or into a file, so that it is not refused.
-    #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
-        advice::of_refusal(self)
-    }
-
-    /// What went wrong, and what to do about it where this program knows.
-    fn with_advice(&self) -> String {
-        match self.advice() {
-            Some(advice) => format!("{self}: {advice}"),
-            None => self.to_string(),
-        }
     }
 }
 

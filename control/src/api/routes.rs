@@ -587,9 +587,9 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
     api.plane.barrier().await?;
     let now = api.plane.state();
     if backup.state.rules > now.rules {
-        let (rules, members) = (backup.state.rules, now.rules);
+        let (of_backup, of_members) = (backup.state.rules, now.rules);
         let why = format!(
-            "the backup is by rules {rules}, the members have agreed on rules {members}: not all of them could read it; \
+            "the backup is by rules {of_backup}, the members have agreed on rules {of_members}: not all of them could read it; \
              upgrade them all, and ask again"
         );
         return Err(problem(409, Code::UnknownRules, why));

@@ -20,10 +20,9 @@ pub(crate) fn of_file(path: &Path, ca: Option<&Path>, identity: Option<&(PathBuf
     }
 }
 
-/// Of a refusal.
-#[must_use]
-pub(super) fn of_refusal(problem: &Problem) -> Option<&'static str> {
-    (problem.status == 401).then_some(WHO)
+/// A refusal, and what to do about it.
+pub(super) fn of_refusal(problem: &Problem) -> String {
+    if problem.status == 401 { format!("{problem}: {WHO}") } else { problem.to_string() }
 }
 
 /// TLS's own error, however deep it lies.

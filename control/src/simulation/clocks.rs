@@ -36,7 +36,9 @@ struct Clock {
 /// A process's clock runs at this speed, in thousandths.
 pub(super) fn run(group: Group, permille: u64) {
     let clock = Clock { permille, since: Instant::now(), leapt: Duration::ZERO };
-    CLOCKS.with_borrow_mut(|clocks| drop(clocks.insert(group, clock)));
+    CLOCKS.with_borrow_mut(|clocks| {
+        let _ = clocks.insert(group, clock);
+    });
 }
 
 /// A process's clock leaps forward.

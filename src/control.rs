@@ -434,7 +434,10 @@ impl Access {
     fn api(&self) -> anyhow::Result<Api> {
         for member in &self.members {
             if MemberUrl::parse(member).is_none() {
-                bail!("`{member}` is not the address of a member: write it as `https://10.0.0.1:9700`");
+                bail!(
+                    "`--members` (or RINGWAY_CONTROL): `{member}` is not the address of a member: write it as \
+                     `https://10.0.0.1:9700`"
+                );
             }
         }
         let mut settings: Control = client_settings(&self.members, self.token_file.clone(), self.ca.clone());
@@ -646,7 +649,8 @@ fn show_problem(access: &Access, problem: &Problem) -> anyhow::Result<ExitCode> 
     if access.json {
         writeln!(crate::terminal::stdout(), "{}", json!(problem))?;
     } else {
-        writeln!(crate::terminal::stderr(), "ringway: {problem}")?;
+        // As an error of any other kind would say it.
+        writeln!(crate::terminal::stderr(), "ringway: {}", ApiError::Refused(problem.clone()))?;
     }
     Ok(ExitCode::from(1))
 }
@@ -707,7 +711,7 @@ async fn stale_backup(api: &Api, file: &Path) -> anyhow::Result<()> {
     }
     let Some(((epoch, revision, applied), one, status)) = newest else { return Err(last.into()) };
     let age = match status["leader_age_ms"].as_u64() {
-        Some(ms) => format!("which last knew of a leader {ms} ms ago"),
+        Some(ms) => format!("which last knew of a leader {} ago", show::span(ms)),
         None => "which has known of no leader since it started".to_owned(),
     };
     let what = format!(

@@ -586,6 +586,23 @@ impl Decode for Duration {
     }
 }
 
+/// A time as [`parse_duration`] reads it: cut off to its two largest units, and below a second to milliseconds.
+#[must_use]
+pub fn duration_text(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let two = |large: u64, small: u64, names: [&str; 2]| match seconds % large / small {
+        0 => format!("{}{}", seconds / large, names[0]),
+        rest => format!("{}{}{rest}{}", seconds / large, names[0], names[1]),
+    };
+    match seconds {
+        0 => format!("{}ms", time.subsec_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3600 => two(60, 1, ["m", "s"]),
+        3600..86_400 => two(3600, 60, ["h", "m"]),
+        _ => two(86_400, 3600, ["d", "h"]),
+    }
+}
+
 /// `500ms`, `2s`, `1m30s`, `1h`, `1d`: as in files, so wherever else people write a time.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
@@ -689,6 +706,16 @@ impl<T: Decode> Decode for List<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["0ms", "999ms", "1s", "59s", "1m", "1m1s", "59m59s", "1h", "1h1m", "1d", "1d1h", "365d23h"] {
+            assert_eq!(duration_text(parse_duration(text).unwrap()), text);
+        }
+        for (whole, cut) in [("1s999ms", "1s"), ("1h59s", "1h"), ("1d59m", "1d")] {
+            assert_eq!(duration_text(parse_duration(whole).unwrap()), cut);
+        }
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {

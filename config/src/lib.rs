@@ -17,8 +17,8 @@ pub mod plain;
 mod reference;
 mod schema;
 
-pub use decode::parse_duration;
 use decode::{Decode, Findings};
+pub use decode::{duration_text, parse_duration};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
 pub use diff::{Diff, diff};
 pub use env::Lookup;

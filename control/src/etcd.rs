@@ -11,6 +11,7 @@ mod mirror;
 mod proto;
 mod register;
 
+use crate::http::advice;
 use crate::state::{Key, OBJECTS_BYTES_MAX, OBJECTS_MAX, Object};
 use crate::tls::{self, TlsError};
 pub use admin::Shown;
@@ -48,10 +49,15 @@ pub struct Store {
 #[non_exhaustive]
 pub enum EtcdError {
     /// The settings are of no use.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
+    #[error("{place}: {source}")]
+    Tls {
+        /// What has named the file.
+        place: String,
+        /// Why.
+        source: TlsError,
+    },
     /// The password cannot be read.
-    #[error("password file {}: {reason}", path.display())]
+    #[error("`--password-file` (in a file `password_file`): {}: {reason}", path.display())]
     Password {
         /// The file.
         path: PathBuf,
@@ -273,12 +279,16 @@ impl Store {
     }
 }
 
-fn client_tls(settings: &Etcd) -> Result<Option<Arc<rustls::ClientConfig>>, TlsError> {
+fn client_tls(settings: &Etcd) -> Result<Option<Arc<rustls::ClientConfig>>, EtcdError> {
     if !settings.endpoints.iter().any(|endpoint| endpoint.tls) {
         return Ok(None);
     }
     let identity = settings.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
-    tls::client(settings.ca.as_deref(), identity, &[b"h2"]).map(Some)
+    let config = tls::client(settings.ca.as_deref(), identity, &[b"h2"]);
+    let place = |source: &TlsError| {
+        advice::of_file(source.path(), settings.ca.as_deref(), settings.identity.as_ref(), grpc::SECTION)
+    };
+    config.map(Some).map_err(|source| EtcdError::Tls { place: place(&source), source })
 }
 
 /// Rings when keys that have been read have changed.

@@ -1,5 +1,7 @@
 //! A client of the API: any member will do.
 
+pub(crate) mod advice;
+
 use crate::Code;
 use crate::tls::{self, TlsError};
 use bytes::Bytes;
@@ -21,6 +23,8 @@ use tokio::net::TcpStream;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Until an answer begins.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+/// Where a file says how TLS is to be.
+const SECTION: &str = "control.tls";
 /// Largest answer: a backup.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
@@ -38,10 +42,15 @@ pub struct Api {
 #[non_exhaustive]
 pub enum ApiError {
     /// The settings are of no use.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
+    #[error("{place}: {source}")]
+    Tls {
+        /// What has named the file.
+        place: String,
+        /// Why.
+        source: TlsError,
+    },
     /// The token cannot be read.
-    #[error("token file {}: {reason}", path.display())]
+    #[error("`--token-file` (in a file `control.token_file`): {}: {reason}", path.display())]
     Token {
         /// The file.
         path: PathBuf,
@@ -63,7 +72,7 @@ pub enum ApiError {
     #[error("no member of the control plane is named: write `control: {{ members: [ \"https://HOST:9700\" ] }}`")]
     NoMembers,
     /// A member said no.
-    #[error("{0}")]
+    #[error("{}", advice::of_refusal(.0))]
     Refused(Problem),
     /// A member said something else.
     #[error("{member} answered what cannot be read: {reason}")]
@@ -113,6 +122,8 @@ impl std::fmt::Display for Problem {
 /// A connection to a member.
 pub struct Link {
     sender: SendRequest<Full<Bytes>>,
+    /// It has answered: it is what it should be.
+    known: bool,
     /// Whose it is.
     pub member: MemberUrl,
 }
@@ -136,7 +147,12 @@ impl Api {
         }
         let tls = if members.iter().any(|member| member.tls) {
             let identity = settings.identity.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path()));
-            Some(tls::client(settings.ca.as_deref(), identity, &[b"http/1.1"])?)
+            let config = tls::client(settings.ca.as_deref(), identity, &[b"http/1.1"]);
+            let failed = |source: TlsError| {
+                let (ca, identity) = (settings.ca.as_deref(), settings.identity.as_ref());
+                ApiError::Tls { place: advice::of_file(source.path(), ca, identity, SECTION), source }
+            };
+            Some(config.map_err(failed)?)
         } else {
             None
         };
@@ -157,7 +173,7 @@ impl Api {
     pub async fn connect(&self, member: &MemberUrl) -> Result<Link, ApiError> {
         let failed = |reason: String| ApiError::Unreachable { member: member.to_string(), reason };
         match tokio::time::timeout(CONNECT_TIMEOUT, self.open(member)).await {
-            Ok(Ok(sender)) => Ok(Link { sender, member: member.clone() }),
+            Ok(Ok(sender)) => Ok(Link { sender, known: false, member: member.clone() }),
             Ok(Err(reason)) => Err(failed(reason)),
             Err(_) => Err(failed(format!("no connection within {}s", CONNECT_TIMEOUT.as_secs()))),
         }
@@ -174,9 +190,8 @@ impl Api {
         let config = self.tls.clone().ok_or("TLS is not set up")?;
         let name = self.server_name.clone().unwrap_or_else(|| member.host.clone());
         let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
-        let stream =
-            tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|error| error.to_string())?;
-        handshake(stream).await
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
+        handshake(stream.map_err(|error| advice::of_tls(&error, SECTION).unwrap_or_else(|| error.to_string()))?).await
     }
 
     /// Asks one member after the other until one answers; what it answers holds.
@@ -269,8 +284,18 @@ impl Api {
         }
         let request = request.body(Full::new(body)).map_err(|error| failed(error.to_string()))?;
         match tokio::time::timeout(ANSWER_TIMEOUT, link.sender.send_request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(failed(error.to_string())),
+            Ok(Ok(response)) => {
+                link.known = true;
+                Ok(response)
+            }
+            // What a member thinks of a certificate, it says after the handshake.
+            Ok(Err(error)) => Err(failed(match advice::of_tls(&error, SECTION) {
+                Some(why) => why,
+                None if !link.member.tls && !link.known && (error.is_parse() || error.is_incomplete_message()) => {
+                    format!("{error}: {}", advice::PERHAPS_TLS)
+                }
+                None => error.to_string(),
+            })),
             Err(_) => Err(failed(format!("no answer within {}s", ANSWER_TIMEOUT.as_secs()))),
         }
     }
@@ -324,8 +349,9 @@ impl ApiError {
 
 /// What a refusal says; of somebody who does not speak as members do, the status.
 pub(crate) fn problem(status: StatusCode, body: &[u8]) -> Problem {
-    serde_json::from_slice(body)
-        .unwrap_or_else(|_| Problem::new(status.as_u16(), Code::Http, format!("the answer is {status}")))
+    serde_json::from_slice(body).unwrap_or_else(|_| {
+        Problem::new(status.as_u16(), Code::Http, format!("the answer is {status}, and not as of a member"))
+    })
 }
 
 fn bearer(path: &std::path::Path) -> Result<header::HeaderValue, ApiError> {

@@ -10,8 +10,8 @@ mod traffic;
 
 pub(crate) use objects::object;
 
-use crate::Code;
-use crate::state::{Answer, Basis, Change, Command, Origin, Refusal, State, Trial, is_configuration, takes_traffic};
+use crate::parsed::Parsed;
+use crate::state::{Answer, Basis, Command, Op, Origin, Refusal, State, Trial, is_configuration, takes_traffic};
 
 /// What is taken for an accident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +34,25 @@ pub(crate) type Judge = dyn Fn(&State, &Command) -> Result<Option<Basis>, Refusa
 /// # Errors
 /// Why the command is not to be proposed. Of a state that is not the latest, it may be out of date.
 pub(crate) fn judge(state: &State, command: &Command) -> Result<Option<Basis>, Refusal> {
-    judge_by(state, command, Guards::default())
+    judge_by(state, command, Guards::default(), &Parsed::at_once())
 }
 
-/// As [`judge`], with guards of another strength.
-pub(crate) fn judge_by(state: &State, command: &Command, guards: Guards) -> Result<Option<Basis>, Refusal> {
+/// As [`judge`], with guards of another strength, and what was read before.
+pub(crate) fn judge_by(
+    state: &State,
+    command: &Command,
+    guards: Guards,
+    parsed: &Parsed,
+) -> Result<Option<Basis>, Refusal> {
     let mut basis = Basis { epoch: state.epoch, configured: None, lost: None };
     let (after, changes, force) = match state.trial(command)? {
         None => return Ok(None),
         Some(Trial::Known) => return Ok(Some(basis)),
         Some(Trial::Change { after, changes, force }) => (after, changes, force),
     };
-    collides(state, command, &changes)?;
+    if !matches!(command, Command::RolloutCommit { .. }) {
+        state.collides(&changes)?;
+    }
     for change in &changes {
         let Some(object) = &change.after else { continue };
         objects::object(&after, &change.key, object)?;
@@ -55,34 +62,21 @@ pub(crate) fn judge_by(state: &State, command: &Command, guards: Guards) -> Resu
         }
     }
     if changes.iter().any(|change| is_configuration(&change.key)) {
-        let now = objects::configuration(&after)?;
+        let now = parsed.configuration(&after);
+        let now = objects::configuration(&after, &now)?;
         basis.configured = Some(state.configured);
         if !force {
-            traffic::configuration(state, &after, &now, &changes, guards)?;
+            traffic::configuration((state, &after), now, &changes, guards, parsed)?;
             basis.lost = Some(state.lost);
         }
         return Ok(Some(basis));
     }
     let weight = |object: &Option<_>| object.as_deref().map_or(0, takes_traffic);
     if !force && changes.iter().any(|change| weight(&change.before) > weight(&change.after)) {
-        traffic::backends(state, &after, &changes, guards)?;
+        traffic::backends(state, &after, &changes, guards, parsed)?;
         (basis.configured, basis.lost) = (Some(state.configured), Some(state.lost));
     }
     Ok(Some(basis))
-}
-
-/// What a rollout under way is about is its own until it is over: else the end of it would undo what was asked for meanwhile.
-fn collides(state: &State, command: &Command, changes: &[Change]) -> Result<(), Refusal> {
-    let Some(rollout) = state.rollout().filter(|_| !matches!(command, Command::RolloutCommit { .. })) else {
-        return Ok(());
-    };
-    match changes.iter().find(|change| rollout.txn.ops.iter().any(|op| *op.key() == change.key)) {
-        Some(change) => Err(Refusal::new(
-            Code::RolloutActive,
-            format!("rollout {} is under way, and changes {}: wait for its end, or abort it", rollout.id, change.key),
-        )),
-        None => Ok(()),
-    }
 }
 
 /// When a change was asked for, in Unix milliseconds, by the clock of who was asked.
@@ -107,12 +101,16 @@ pub(crate) fn run(state: &mut State, command: Command) -> Answer {
     state.apply(Origin { leader: 0 }, command)
 }
 
-/// Whether judging a command may take long: it reads texts.
-pub(crate) fn is_heavy(command: &Command) -> bool {
-    match command {
-        Command::Txn(txn) => {
-            !txn.ops.iter().all(|op| matches!(op, crate::state::Op::Put { key, .. } if !is_configuration(key)))
+/// Whether judging a command may take long: it reads texts. What takes nothing away is judged without them.
+pub(crate) fn is_heavy(state: &State, command: &Command) -> bool {
+    let light = |op: &Op| match op {
+        Op::Put { key, object } if !is_configuration(key) => {
+            state.object(key).map_or(0, takes_traffic) <= takes_traffic(object)
         }
+        Op::Put { .. } | Op::Delete { .. } | Op::Backend { .. } => false,
+    };
+    match command {
+        Command::Txn(txn) => !txn.ops.iter().all(light),
         Command::Rollback { .. } | Command::RolloutStart { .. } | Command::RolloutCommit { .. } => true,
         _ => false,
     }
@@ -121,7 +119,7 @@ pub(crate) fn is_heavy(command: &Command) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{By, Key, Object, Op, Phase, Policy, RULES, Text, Txn};
+    use crate::state::{By, Key, Object, Phase, Policy, RULES, Text, Txn};
 
     fn founded(rules: u32) -> State {
         let mut state = State::default();
@@ -209,6 +207,52 @@ mod tests {
         );
     }
 
+    fn weight(id: &str, weight: u32) -> Op {
+        Op::Backend { key: format!("backend/api/{id}").parse().unwrap(), weight: Some(weight), state: None }
+    }
+
+    /// Each was judged before the other was applied.
+    #[test]
+    fn a_change_and_a_rollout_of_the_same_backend_do_not_cross() {
+        for rules in [1, 2] {
+            let mut state = founded(rules);
+            run(&mut state, Command::Txn(txn(vec![backend("a"), backend("b"), backend("c")], None))).unwrap();
+            let judged_by = |state: &State, command: Command| match judge(state, &command).unwrap() {
+                Some(basis) => judged(basis, command),
+                None => command,
+            };
+            let start = |ops| Command::RolloutStart {
+                txn: txn(ops, None),
+                policy: Policy::default(),
+                participants: Vec::new(),
+            };
+            let change = |op| Command::Txn(txn(vec![op], None));
+            let origin = Origin { leader: 1 };
+            let rollout = judged_by(&state, start(vec![weight("a", 200)]));
+            let (same, other) =
+                (judged_by(&state, change(weight("a", 300))), judged_by(&state, change(weight("b", 300))));
+            let same_as_it_is = judged_by(&state, change(weight("a", 100)));
+            // The rollout comes first.
+            let mut first = state.clone();
+            let id = first.apply(origin, rollout.clone()).unwrap().id;
+            match rules {
+                1 => assert!(first.clone().apply(origin, same.clone()).is_ok(), "members of rules 1 take it"),
+                _ => assert_eq!(first.apply(origin, same.clone()).unwrap_err().code, "rollout_active"),
+            }
+            assert_eq!(judge(&first, &change(weight("a", 300))).unwrap_err().code, "rollout_active");
+            first.apply(origin, same_as_it_is).unwrap();
+            first.apply(origin, other).unwrap();
+            first.apply(origin, Command::RolloutCommit { id, at_ms: 1 }).unwrap();
+            assert_eq!(takes_traffic(first.object(&"backend/api/a".parse().unwrap()).unwrap()), 200);
+            // The change comes first: the rollout is about what it has made.
+            let mut second = state.clone();
+            second.apply(origin, same).unwrap();
+            second.apply(origin, rollout).unwrap();
+            let changes = &second.rollout().unwrap().changes;
+            assert_eq!(changes.iter().map(|change| takes_traffic(change.before.as_deref().unwrap())).max(), Some(300));
+        }
+    }
+
     #[test]
     fn a_request_that_was_answered_is_answered_again_whatever_has_moved() {
         let mut state = founded(RULES);
@@ -244,15 +288,71 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_is_read_once_whoever_judges_it_and_however_often() {
+        let (mut state, parsed) = (founded(RULES), Parsed::at_once());
+        let mut run = |command: Command| {
+            let basis = judge_by(&state, &command, Guards::default(), &parsed)?;
+            let command = match (basis, &command) {
+                (Some(basis), Command::Txn(_) | Command::RolloutStart { .. }) => judged(basis, command),
+                _ => command,
+            };
+            state.apply(Origin { leader: 1 }, command).map(|done| (done, parsed.reads()))
+        };
+        let text = |number: u64| document(&format!("services: [ {{ name: s }}, {{ name: t{number} }} ]\n"));
+        // The first has something before it, which is nothing.
+        for number in 0..10 {
+            let mut one = txn(vec![text(number)], None);
+            one.force = number == 5;
+            assert_eq!(run(Command::Txn(one)).unwrap().1, number + 2, "what was judged is what holds");
+        }
+        let start = Command::RolloutStart {
+            txn: txn(vec![text(10)], None),
+            policy: Policy::default(),
+            participants: Vec::new(),
+        };
+        let (done, reads) = run(start).unwrap();
+        assert_eq!(reads, 12);
+        assert_eq!(run(Command::RolloutCommit { id: done.id, at_ms: 1 }).unwrap().1, 12);
+        // What is wrong is known as well, and what registers reads nothing.
+        for _ in 0..3 {
+            assert_eq!(run(Command::Txn(txn(vec![document("services: 7\n")], None))).unwrap_err().code, "invalid");
+        }
+        assert_eq!(run(Command::Txn(txn(vec![backend("a")], None))).unwrap().1, 13);
+        // Whatever takes something away is judged by what is written, once.
+        for _ in 0..3 {
+            let take = Command::Txn(txn(vec![delete("backend/api/a")], None));
+            assert_eq!(run(take).unwrap_err().code, "guard_empty");
+        }
+        assert_eq!(parsed.reads(), 15, "before, and after");
+    }
+
+    #[test]
+    fn only_what_takes_nothing_away_is_judged_where_others_wait() {
+        let mut state = founded(RULES);
+        run(&mut state, Command::Txn(txn(vec![backend("a")], None))).unwrap();
+        let one = |op: Op| Command::Txn(txn(vec![op], None));
+        let less = serde_json::from_str("{\"backend\":{\"address\":\"10.0.0.1:1\",\"weight\":1}}").unwrap();
+        let less = Op::Put { key: "backend/api/a".parse().unwrap(), object: less };
+        for light in [backend("a"), backend("b")] {
+            assert!(!is_heavy(&state, &one(light)));
+        }
+        for heavy in [less, delete("backend/api/a"), document("services: []\n")] {
+            assert!(is_heavy(&state, &one(heavy)));
+        }
+    }
+
+    #[test]
     fn rules_are_raised_once_and_snapshots_are_written_as_all_members_read_them() {
         let mut state = founded(0);
         run(&mut state, Command::Txn(txn(vec![backend("a")], None))).unwrap();
-        assert_eq!(state.encode().unwrap()[0], 1);
-        assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
-        state.apply(Origin { leader: 1 }, Command::Rules { version: RULES }).unwrap();
-        assert_eq!((state.rules, state.configured, state.lost), (RULES, 1, 1));
-        assert_eq!(state.encode().unwrap()[0], 2);
-        assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
+        for version in 0..=RULES {
+            if version > 0 {
+                state.apply(Origin { leader: 1 }, Command::Rules { version }).unwrap();
+                assert_eq!((state.rules, state.configured, state.lost), (version, 1, 1));
+            }
+            assert_eq!(u32::from(state.encode().unwrap()[0]), version + 1);
+            assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
+        }
         for version in [0, RULES] {
             assert_eq!(state.apply(Origin { leader: 1 }, Command::Rules { version }).unwrap_err().code, "known");
         }

@@ -9,6 +9,7 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
+use crate::parsed::Parsed;
 use crate::state::{Command, Observed, Phase, Rollout, State, Step, Vote};
 use crate::wire::{Heartbeat, ProxyView};
 use agreement::Standing;
@@ -19,6 +20,7 @@ pub use leases::Kept;
 use leases::Leases;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A proxy that has not been heard of for this long is offline.
@@ -138,12 +140,18 @@ impl Keeper {
             leases: Leases::new(now),
             proxies: BTreeMap::new(),
             standing: Standing::default(),
-            brake: Brake::default(),
+            brake: Brake::new(Arc::new(Parsed::at_once())),
             ahead: Ahead::default(),
             rollout: None,
             votes: BTreeMap::new(),
             forget: PROXY_FORGET,
         }
+    }
+
+    /// Knows of the fleet's texts what others have read of them.
+    #[must_use]
+    pub(crate) fn with_parsed(self, parsed: Arc<Parsed>) -> Self {
+        Self { brake: Brake::new(parsed), ..self }
     }
 
     /// Forgets proxies that are not heard of for so long.

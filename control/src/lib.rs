@@ -16,6 +16,7 @@ mod judge;
 pub mod keeper;
 pub mod latency;
 pub mod member;
+mod parsed;
 mod places;
 pub mod plane;
 pub mod recover;

@@ -17,6 +17,7 @@ pub use crate::judge::Guards;
 use crate::judge::{self, Judge};
 use crate::keeper::{Keeper, PROXY_FORGET, PROXY_TTL};
 use crate::latency::Latency;
+use crate::parsed::Parsed;
 use crate::replica::{Published, decode_answer};
 use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, Refusal, State, Trial, to_bytes};
 use crate::wire::{Heartbeat, ProxyView};
@@ -80,6 +81,8 @@ pub struct Plane {
     /// The keeper's time.
     clock: fn() -> std::time::Instant,
     judge: Arc<Judge>,
+    /// For whoever judges, and the keeper.
+    parsed: Arc<Parsed>,
     /// After how long a proxy that is not heard of is forgotten.
     forget: Duration,
     roll: roll::Roll,
@@ -158,10 +161,16 @@ pub enum MemberChange {
     Transfer(u64),
 }
 
+fn judge_with(guards: Guards, parsed: &Arc<Parsed>) -> Arc<Judge> {
+    let parsed = Arc::clone(parsed);
+    Arc::new(move |state: &State, command: &Command| judge::judge_by(state, command, guards, &parsed))
+}
+
 impl Plane {
     /// On a node that runs.
     #[must_use]
     pub fn new(node: Node, published: watch::Receiver<Published>) -> Self {
+        let parsed = Arc::new(Parsed::elsewhere());
         Self {
             node,
             published,
@@ -182,7 +191,8 @@ impl Plane {
             lead: watch::Sender::new(Lead::Lost),
             wall: unix_ms,
             clock: || Instant::now().into_std(),
-            judge: Arc::new(judge::judge),
+            judge: judge_with(Guards::default(), &parsed),
+            parsed,
             forget: PROXY_FORGET,
             roll: roll::Roll::default(),
             judgements: Some(Semaphore::new(JUDGEMENTS_MAX)),
@@ -192,16 +202,13 @@ impl Plane {
     /// With other clocks, and without threads.
     #[cfg(test)]
     pub(crate) fn with_clocks(self, wall: fn() -> u64, clock: fn() -> std::time::Instant) -> Self {
-        Self { wall, clock, judgements: None, ..self }
+        Self { wall, clock, judgements: None, parsed: Arc::new(Parsed::at_once()), ..self }
     }
 
     /// With guards of another strength.
     #[must_use]
     pub fn with_guards(self, guards: Guards) -> Self {
-        Self {
-            judge: Arc::new(move |state: &State, command: &Command| judge::judge_by(state, command, guards)),
-            ..self
-        }
+        Self { judge: judge_with(guards, &self.parsed), ..self }
     }
 
     /// Forgets proxies that are not heard of for so long.
@@ -336,7 +343,7 @@ impl Plane {
 
     async fn judge_here(&self, command: &Command) -> Result<Option<Basis>, Refusal> {
         let (state, judge) = (self.state(), Arc::clone(&self.judge));
-        let Some(places) = self.judgements.as_ref().filter(|_| judge::is_heavy(command)) else {
+        let Some(places) = self.judgements.as_ref().filter(|_| judge::is_heavy(&state, command)) else {
             return judge(&state, command);
         };
         let stopped = |why: String| Refusal::new(Code::Stopped, why);

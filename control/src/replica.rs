@@ -63,11 +63,7 @@ impl Replica {
         if let Command::Rules { version: rules } | Command::Found { rules, .. } = &command
             && *rules > RULES
         {
-            return Err(self.fail(format!(
-                "the members have agreed on rules {rules} at entry {} of the log, this version knows them up to {RULES}: install \
-                 the newer one",
-                at.index
-            )));
+            return Err(self.fail(unknown_rules(*rules, &format!("entry {} of the log", at.index))));
         }
         if let Command::Checkpoint { revision, digest } = &command
             && self.differs(*revision, digest)
@@ -111,6 +107,12 @@ pub(crate) fn content_of(state: &State, index: u64) -> Result<Vec<u8>, EncodeErr
     Ok(bytes)
 }
 
+fn unknown_rules(rules: u32, place: &str) -> String {
+    format!(
+        "the members have agreed on rules {rules} by {place}, this version knows them up to {RULES}: install the newer one"
+    )
+}
+
 fn unwritten(error: EncodeError) -> Halt {
     Halt { reason: error.to_string() }
 }
@@ -141,7 +143,12 @@ impl Machine for Replica {
         let Some((index, state)) = bytes.split_first_chunk::<8>() else {
             return Err(RestoreError { reason: "it is too short".into() });
         };
-        self.state = State::decode(state).map_err(|error| RestoreError { reason: error.to_string() })?;
+        let state = State::decode(state).map_err(|error| RestoreError { reason: error.to_string() })?;
+        if state.rules > RULES {
+            // As if its entries were here: to go on by other rules would be to go another way.
+            return Err(RestoreError { reason: unknown_rules(state.rules, "a snapshot") });
+        }
+        self.state = state;
         self.index = u64::from_le_bytes(*index);
         self.recent = VecDeque::from([(self.state.revision, self.state.digest)]);
         self.publish();
@@ -167,6 +174,19 @@ mod tests {
 
     fn checkpoint(of: &Replica) -> Command {
         Command::Checkpoint { revision: of.state.revision, digest: of.state.digest.to_string() }
+    }
+
+    #[test]
+    fn a_snapshot_of_rules_that_are_not_known_is_not_gone_on_from() {
+        let mut state = State::default();
+        let found = Command::Found { cluster: "c".into(), epoch: 1, rules: RULES };
+        state.apply(Origin { leader: 1 }, found).unwrap();
+        let (mut replica, published) = Replica::new();
+        replica.restore(&content_of(&state, 5).unwrap()).unwrap();
+        state.rules += 1;
+        let refused = replica.restore(&content_of(&state, 6).unwrap()).unwrap_err();
+        assert!(refused.reason.contains(&format!("rules {}", RULES + 1)), "{}", refused.reason);
+        assert_eq!((published.borrow().index, published.borrow().state.rules), (5, RULES));
     }
 
     #[test]

@@ -39,6 +39,15 @@ pub enum TlsError {
     },
 }
 
+impl TlsError {
+    /// The file that is of no use.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::File { path, .. } | Self::Identity { path, .. } => path,
+        }
+    }
+}
+
 /// A configuration of TLS that may change: each new connection uses what is there then.
 #[derive(Debug)]
 pub struct Renewed<T>(Arc<ArcSwap<T>>);

@@ -4,6 +4,8 @@
 
 #[path = "compatibility/v2.rs"]
 mod v2;
+#[path = "compatibility/v3.rs"]
+mod v3;
 
 use ringway_control::cache::Cache;
 use ringway_control::state::{

@@ -39,7 +39,7 @@ impl Etcd {
         for endpoint in &self.endpoints {
             match MemberUrl::parse(endpoint) {
                 Some(url) => endpoints.push(url),
-                None => bail!("`{endpoint}` is not the address of etcd: write it as `https://10.0.0.1:2379`"),
+                None => bail!("`--etcd`: `{endpoint}` is not the address of etcd: write it as `https://10.0.0.1:2379`"),
             }
         }
         if self.prefix.len() < 2 || !self.prefix.ends_with('/') {

@@ -205,23 +205,32 @@ pub(super) fn authority(command: super::Authority) -> anyhow::Result<ExitCode> {
     if !ringway_control::state::is_name(&name) {
         bail!("{name:?} is no name: write 1 to 128 letters, digits and `._:-`");
     }
-    let authority = Authority::open(&directory, issues)?;
-    let issued = authority.issue(&name, &hosts, days)?;
-    told(&directory, authority.is_new)?;
+    // Both before anything is written: the directory may be the one that is written to.
+    let (members, clients) =
+        (Authority::open(&directory, Issues::Members)?, Authority::open(&directory, Issues::Clients)?);
+    told(&directory, members.is_new || clients.is_new)?;
+    let issued = if issues == Issues::Members { &members } else { &clients }.issue(&name, &hosts, days)?;
     let (certificate, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
-    issued.write(&certificate, &key)?;
     let ca = out.join("members.pem");
-    // A member checks clients, too.
-    let mut checked_by = vec![(ca.clone(), Issues::Members)];
+    hand_out(&members, &ca)?;
     if issues == Issues::Members {
-        checked_by.push((out.join("clients.pem"), Issues::Clients));
+        // A member checks clients, too.
+        hand_out(&clients, &out.join("clients.pem"))?;
     }
-    for (path, issues) in checked_by {
-        if !path.exists() {
-            authority::write(&path, Authority::open(&directory, issues)?.certificate(), false)?;
-        }
-    }
+    issued.write(&certificate, &key)?;
     let mut out = crate::terminal::stdout().lock();
     writeln!(out, "made {}, {}; members are checked by {}", certificate.display(), key.display(), ca.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An authority's certificate, to check others by. A file that is there may have those of others beside it.
+fn hand_out(authority: &Authority, path: &Path) -> anyhow::Result<()> {
+    if !path.exists() {
+        return Ok(authority::write(path, authority.certificate(), false)?);
+    }
+    let there = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    if there.contains(authority.certificate().trim()) {
+        return Ok(());
+    }
+    bail!("{} is of another authority: remove it, or write elsewhere (`--out DIRECTORY`)", path.display())
 }

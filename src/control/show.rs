@@ -207,10 +207,10 @@ impl Printer {
             Value::Null => writeln!(out, "leader    none is known")?,
             leader => writeln!(
                 out,
-                "leader    {} ({}), heard of {} ms ago",
+                "leader    {} ({}), heard of {} ago",
                 text(&leader["name"]),
                 leader["node"],
-                text(&answer["leader_age_ms"])
+                answer["leader_age_ms"].as_u64().map_or_else(|| "-".to_owned(), span)
             )?,
         }
         writeln!(
@@ -405,7 +405,7 @@ impl Printer {
                 text(&proxy["state"]),
                 format!("{}.{}", heartbeat["epoch"], heartbeat["revision"]),
                 text(&heartbeat["generation"]),
-                format!("{} ms", proxy["age_ms"]),
+                proxy["age_ms"].as_u64().map_or_else(|| "-".to_owned(), span),
                 text(&heartbeat["version"]),
                 heartbeat["stuck"].as_str().unwrap_or_default().to_owned(),
             ]
@@ -451,6 +451,11 @@ impl Printer {
     }
 }
 
+/// Milliseconds, as people write a time.
+pub(super) fn span(ms: u64) -> String {
+    ringway_config::duration_text(std::time::Duration::from_millis(ms))
+}
+
 /// A member that does not answer is none of what it may have been.
 fn member_row(member: &Value) -> Vec<String> {
     let vote = if member["voter"] == json!(true) { "voter" } else { "learner" };
@@ -461,7 +466,7 @@ fn member_row(member: &Value) -> Vec<String> {
     };
     let heard = match (member["reachable"].as_bool(), member["last_heard_ms"].as_u64()) {
         (None, _) => "-".to_owned(),
-        (Some(_), Some(ms)) => format!("{ms} ms ago"),
+        (Some(_), Some(ms)) => format!("{} ago", span(ms)),
         (Some(_), None) => "never".to_owned(),
     };
     let known = |value: &Value| if value.is_null() { "-".to_owned() } else { text(value) };

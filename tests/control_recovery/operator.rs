@@ -402,3 +402,102 @@ fn the_recipe_for_three_machines_is_what_works() {
     }
     assert_eq!(blocks.len(), 6);
 }
+
+#[test]
+fn an_error_names_what_to_write_and_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (api, peers) = (free_address(), free_address());
+    let text = format!(
+        "control: {{ member: {{ name: m, directory: {:?}, address: \"{api}\", peer_address: \"{peers}\", \
+         tls: {{ certificate: {pem:?}, key: {key:?}, client_ca: {:?} }}, \
+         peer_tls: {{ ca: {:?}, certificate: {pem:?}, key: {key:?} }}, \
+         tokens: [ {{ name: a, role: admin, file: {:?} }} ] }} }}\n",
+        at("data"),
+        at("clients.pem"),
+        at("members.pem"),
+        at("token"),
+        pem = at("m.pem"),
+        key = at("m.key"),
+    );
+    std::fs::write(at("member.yaml"), text).unwrap();
+    let made = ringway_said(&["control", "init", "-c", &at("member.yaml"), "--authority", &at("authority")]);
+    assert!(made.status.success(), "{made:?}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    command.args(["control", "run", "-c", &at("member.yaml")]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _member = Running(command.spawn().unwrap());
+    let (ca, token, url) = (at("members.pem"), at("token"), format!("https://{api}"));
+    let ask = |url: &str, rest: &[&str]| ringway_said(&[&["control", "--members", url, "status"], rest].concat());
+    let status = wait_for("the member", || {
+        let said = ask(&url, &["--ca", &ca, "--token-file", &token]);
+        said.status.success().then_some(said)
+    });
+    // A time, as times are written.
+    let heard = status.text().split("heard of ").nth(1).unwrap().split(" ago").next().unwrap().to_owned();
+    assert!(ringway_config::parse_duration(&heard).is_some(), "{}", status.text());
+    // Another authority, and a client of its own.
+    let other = at("other");
+    let [theirs, their_key] = ["y.pem", "y.key"].map(|name| format!("{other}/{name}"));
+    assert!(ringway_said(&["control", "authority", "client", &other, "--name", "y", "--out", &other]).status.success());
+    let plain = Cluster::of(1, "");
+    let secure_to_plain = plain.urls[0].replace("http:", "https:");
+    let by_name = url.replace("127.0.0.1", "localhost");
+    let without_port = format!("https://{}", api.ip());
+    std::fs::write(at("wrong"), "0123456789abcdef0123456789abcdef").unwrap();
+    let (theirs_ca, nowhere, wrong, mine) = (format!("{other}/members.pem"), at("nowhere"), at("wrong"), at("m.pem"));
+    let as_them = |certificate| vec!["--ca", &ca, "--certificate", certificate, "--key-file", &their_key];
+    for (url, rest, names) in [
+        (format!("http://{api}"), vec!["--token-file", &token], vec!["`https://`"]),
+        (secure_to_plain, vec!["--ca", &ca], vec!["`http://`"]),
+        (url.clone(), vec!["--token-file", &token], vec!["`--ca FILE`", "`control.tls.ca`"]),
+        (url.clone(), vec!["--ca", &theirs_ca], vec!["`--ca FILE`"]),
+        (url.clone(), vec!["--ca", &nowhere], vec!["`--ca`", &nowhere]),
+        (by_name, vec!["--ca", &ca], vec!["`https://`", "`--host`", "`control.tls.server_name`"]),
+        (url.clone(), vec!["--ca", &ca], vec!["`--token-file FILE`", "`control.token_file`", "`--certificate FILE"]),
+        (url.clone(), vec!["--ca", &ca, "--token-file", &wrong], vec!["`--token-file FILE`"]),
+        (
+            url.clone(),
+            vec!["--ca", &ca, "--token-file", &nowhere],
+            vec!["`--token-file`", "`control.token_file`", &nowhere],
+        ),
+        (url.clone(), as_them(&theirs), vec!["`--certificate FILE --key-file FILE`", "`tls.client_ca`"]),
+        (url.clone(), as_them(&mine), vec!["`--certificate`", "`control.tls.certificate`", &mine]),
+        (without_port, vec![], vec!["`--members`", "`https://10.0.0.1:9700`"]),
+        (api.to_string(), vec![], vec!["`--members`", "`https://10.0.0.1:9700`"]),
+    ] {
+        let said = ask(&url, &rest);
+        assert!(!said.status.success(), "{url} {rest:?}: {said:?}");
+        for name in names {
+            assert!(said.error().contains(name), "{url} {rest:?}: {name} is not in: {}", said.error());
+        }
+    }
+}
+
+#[test]
+fn an_authority_writes_beside_itself_and_nothing_beside_anothers() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let issue = |of: &str, name: &str, out: &str| {
+        ringway_said(&["control", "authority", "member", of, "--name", name, "--host", "h", "--out", out])
+    };
+    let (one, other) = (at("one"), at("other"));
+    for (name, out) in [("a", &one), ("b", &one), ("b", &at("out")), ("c", &at("out"))] {
+        let said = issue(&one, name, out);
+        assert!(said.status.success(), "{name} in {out}: {said:?}");
+        for file in [format!("{name}.pem"), format!("{name}.key"), "members.pem".into(), "clients.pem".into()] {
+            assert!(std::path::Path::new(out).join(&file).exists(), "{file} in {out}");
+        }
+    }
+    // What is there is nobody's to overwrite, and a member that would trust nobody is not made.
+    for (of, name, out) in [(&one, "a", &one), (&one, "members", &one), (&one, "clients", &one), (&other, "d", &one)] {
+        let said = issue(of, name, out);
+        assert_eq!(said.status.code(), Some(2), "{of} {name}: {said:?}");
+    }
+    assert!(issue(&other, "d", &one).error().contains("members.pem is of another authority"));
+    assert!(!std::path::Path::new(&one).join("d.pem").exists());
+    let read = |name: &str| std::fs::read_to_string(format!("{one}/{name}")).unwrap();
+    let member = issue(&one, "e", &at("last"));
+    assert!(member.status.success(), "{member:?}");
+    assert_eq!(std::fs::read_to_string(at("last") + "/members.pem").unwrap(), read("members.pem"));
+    assert_eq!(std::fs::read_to_string(at("last") + "/clients.pem").unwrap(), read("clients.pem"));
+}

@@ -136,7 +136,8 @@ async fn change(api: &Api, ask: &Ask<'_>, key: &Key, op: Op) -> Result<Done, Pro
 }
 
 /// Proposes what the caller may do. If the objects have changed hands between the judgement and the change, it is judged again.
-async fn propose(api: &Api, ask: &Ask<'_>, txn: Txn) -> Result<Done, Problem> {
+async fn propose(api: &Api, ask: &Ask<'_>, mut txn: Txn) -> Result<Done, Problem> {
+    owner::sign(ask, &mut txn.ops);
     for attempt in 1.. {
         let held = owner::judged(api, ask, txn.request.is_some(), &txn.ops, &txn.conditions).await?;
         let ours = !held.is_empty();
@@ -295,7 +296,8 @@ pub(super) async fn transact(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Re
 
 /// `POST /v1/check`: what a transaction would do, without doing it.
 pub(super) async fn check(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
-    let (txn, _) = txn(ask, body)?;
+    let (mut txn, _) = txn(ask, body)?;
+    owner::sign(ask, &mut txn.ops);
     fresh(api, ask).await?;
     owner::judged(api, ask, txn.request.is_some(), &txn.ops, &txn.conditions).await?;
     let changes = api.plane.check(&Command::Txn(txn)).await?;

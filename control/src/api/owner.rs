@@ -1,10 +1,13 @@
 //! Whose something is. Who may register, may change what they have registered themselves: one agent's token must not take
 //! another's backends, leases and locks away. Operators may change everything.
+//!
+//! Whose a backend is says its lease. One without a lease says it itself: the member that is asked writes into `source` who
+//! has registered it, because the history ends. Whatever was registered before members did so is known by the history alone.
 
 use super::{Api, Ask, problem};
 use crate::Code;
 use crate::http::Problem;
-use crate::state::{Backend, Condition, Entry, Key, Object, Op, Role, State};
+use crate::state::{Backend, Condition, Entry, Key, Object, Op, Revision, Role, State, is_name};
 
 /// A lease's owner, as it is remembered: who it is for, in the caller's words, and the caller. The last is added by the member
 /// that is asked, so that nobody can be somebody else.
@@ -55,15 +58,61 @@ pub(super) fn lock(ask: &Ask<'_>, state: &State, name: &str) -> Result<(), Probl
     state.locks.get(name).map_or(Ok(()), |lock| lease(ask, state, lock.lease))
 }
 
-/// Who has registered a backend: whose lease it hangs on, else who has made it, as far as the history goes back.
-fn registrar(state: &State, key: &Key, entry: &Entry, backend: &Backend) -> Option<String> {
+/// What the source of a registrar's backend begins with.
+const REGISTRAR: &str = "registrar:";
+
+/// The source of what a caller registers. It is a name as all are, so a caller that is none is told by a hash.
+fn source(caller: &str) -> String {
+    let name = format!("{REGISTRAR}{caller}");
+    match is_name(&name) && !caller.is_empty() && !caller.starts_with(':') {
+        true => name,
+        false => format!("{REGISTRAR}:{}", &blake3::hash(caller.as_bytes()).to_hex()[..32]),
+    }
+}
+
+fn is_registrars(backend: &Backend) -> bool {
+    backend.source.as_deref().is_some_and(|source| source.starts_with(REGISTRAR))
+}
+
+/// Says in what a registrar puts there whose it is, where no lease does; nobody says it of others.
+pub(super) fn sign(ask: &Ask<'_>, ops: &mut [Op]) {
+    if !is_bound(ask) {
+        return;
+    }
+    for op in ops {
+        let Op::Put { object: Object::Backend(backend), .. } = op else { continue };
+        if backend.source.is_none() || is_registrars(backend) {
+            backend.source = backend.lease.is_none().then(|| source(&ask.caller.name));
+        }
+    }
+}
+
+/// Who has registered a backend.
+enum Registrar<'a> {
+    /// Whose lease it hangs on, or who has made it, as far as the history goes back; as it is marked.
+    Caller(String),
+    /// See [`source`].
+    Source(&'a str),
+    /// Nobody knows any more.
+    Forgotten,
+}
+
+fn registrar<'a>(state: &State, key: &Key, entry: &Entry, backend: &'a Backend) -> Registrar<'a> {
     let lease = backend.lease.and_then(|lease| state.leases.get(&lease));
-    lease.and_then(|lease| parts(&lease.owner).1.map(str::to_owned)).or_else(|| {
-        let revision = state.history.get(&entry.created)?;
-        // After a restore, revisions of before may have the numbers of others.
-        let made = revision.changes.iter().any(|change| change.key == *key && change.before.is_none());
-        made.then(|| mark(&revision.author))
-    })
+    if let Some(caller) = lease.and_then(|lease| parts(&lease.owner).1) {
+        return Registrar::Caller(caller.to_owned());
+    }
+    if let Some(source) = backend.source.as_deref().filter(|_| is_registrars(backend)) {
+        return Registrar::Source(source);
+    }
+    let revision = state.history.get(&entry.created);
+    // After a restore, revisions of before may have the numbers of others.
+    let made =
+        |revision: &&Revision| revision.changes.iter().any(|change| change.key == *key && change.before.is_none());
+    match revision.filter(made) {
+        Some(revision) => Registrar::Caller(mark(&revision.author)),
+        None => Registrar::Forgotten,
+    }
 }
 
 /// Changes or removes what is there.
@@ -75,11 +124,13 @@ pub(super) fn object(ask: &Ask<'_>, state: &State, key: &Key) -> Result<(), Prob
         return Ok(());
     };
     match registrar(state, key, entry, backend) {
-        Some(registrar) if registrar == mark(&ask.caller.name) => Ok(()),
-        Some(registrar) => Err(not_yours(ask, &key.to_string(), &registrar)),
+        Registrar::Caller(caller) if caller == mark(&ask.caller.name) => Ok(()),
+        Registrar::Source(of) if of == source(&ask.caller.name) => Ok(()),
+        Registrar::Caller(caller) => Err(not_yours(ask, &key.to_string(), &caller)),
+        Registrar::Source(of) => Err(not_yours(ask, &key.to_string(), of.trim_start_matches(REGISTRAR))),
         // A lease of a version before this one: it goes on as it was made.
-        None if backend.lease.is_some() => Ok(()),
-        None => Err(not_yours(ask, &key.to_string(), "somebody of long ago")),
+        Registrar::Forgotten if backend.lease.is_some() => Ok(()),
+        Registrar::Forgotten => Err(not_yours(ask, &key.to_string(), "somebody of long ago")),
     }
 }
 
@@ -138,5 +189,18 @@ mod tests {
             assert_eq!(parts(&owner), (words, Some("me")));
         }
         assert_eq!(parts("of before"), ("of before", None));
+    }
+
+    #[test]
+    fn the_source_of_what_a_caller_registers_is_a_name_and_no_other_callers() {
+        let (long, longer) = ("x".repeat(128), "x".repeat(129));
+        let mut names: Vec<String> =
+            ["ci", "", ":", "CN=agent, O=x", &long, &longer, "registrar:ci"].map(str::to_owned).into();
+        // Nor of a caller that is called like another's hash.
+        names.extend(names.clone().iter().map(|name| source(name)[REGISTRAR.len()..].to_owned()));
+        let names: std::collections::BTreeSet<String> = names.into_iter().collect();
+        let sources: std::collections::BTreeSet<String> = names.iter().map(|name| source(name)).collect();
+        assert_eq!(sources.len(), names.len(), "{sources:?}");
+        assert!(sources.iter().all(|source| is_name(source) && source.starts_with(REGISTRAR)), "{sources:?}");
     }
 }

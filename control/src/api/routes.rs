@@ -586,6 +586,14 @@ async fn restore(api: &Api, ask: &Ask<'_>, body: &Bytes) -> Result<Response<Body
     // What this member has may be old: it is asked whether it may be before anything is in the log.
     api.plane.barrier().await?;
     let now = api.plane.state();
+    if backup.state.rules > now.rules {
+        let (of_backup, of_members) = (backup.state.rules, now.rules);
+        let why = format!(
+            "the backup is by rules {of_backup}, the members have agreed on rules {of_members}: not all of them could read it; \
+             upgrade them all, and ask again"
+        );
+        return Err(problem(409, Code::UnknownRules, why));
+    }
     match now.rules {
         0 if *cluster != now.cluster && !other_cluster => {
             let why = format!(

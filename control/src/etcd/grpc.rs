@@ -2,6 +2,7 @@
 //!
 //! A call's side of the stream is ended at once, watches too: what etcd says goes on, and dropping the answer ends it.
 
+use crate::http::advice;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -34,6 +35,9 @@ pub(crate) mod code {
     /// that is known.
     pub(crate) const REFUSALS: &[u32] = &[3, 7, 8, FAILED_PRECONDITION, 16];
 }
+
+/// Where a file says how TLS is to be, of this section or that.
+pub(crate) const SECTION: &str = "tls";
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +94,7 @@ impl Channel {
             let name = server_name.unwrap_or(&member.host).to_owned();
             let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
             let stream = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
-            handshake(stream.map_err(|error| error.to_string())?).await
+            handshake(stream.map_err(|error| why(&error))?).await
         };
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, open).await;
         let opened = opened.map_err(|_| format!("none within {}s", CONNECT_TIMEOUT.as_secs()));
@@ -150,7 +154,7 @@ impl Channel {
         let request =
             request.body(Full::new(body.freeze())).map_err(|error| CallError::Unreachable(error.to_string()))?;
         let sent = tokio::time::timeout(CALL_TIMEOUT, self.sender.clone().send_request(request)).await;
-        let response = sent.map_err(|_| CallError::Timeout)?.map_err(|error| CallError::Broken(error.to_string()))?;
+        let response = sent.map_err(|_| CallError::Timeout)?.map_err(|error| CallError::Broken(why(&error)))?;
         if !response.status().is_success() {
             return Err(CallError::Strange(format!("status {}", response.status())));
         }
@@ -158,6 +162,11 @@ impl Channel {
         status(response.headers()).unwrap_or(Ok(()))?;
         Ok(Answers { body: response.into_body(), buffer: BytesMut::new(), kind: PhantomData })
     }
+}
+
+/// What went wrong, and what to write where.
+fn why(error: &(dyn std::error::Error + 'static)) -> String {
+    advice::of_tls(error, SECTION).unwrap_or_else(|| error.to_string())
 }
 
 /// Messages of one call, as they come.

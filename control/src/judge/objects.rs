@@ -1,21 +1,15 @@
 //! Whether an object is what proxies can use: each kind is looked at as a proxy would look at it, by the same code.
 
 use crate::Code;
-use crate::state::{
-    Certificate, Key, MAIN, Object, Refusal, State, backend_of_fleet, check_object, fleet_config, invalid,
-};
+use crate::parsed::{self, CERTIFICATES, Read};
+use crate::state::{Certificate, Key, MAIN, Object, Refusal, State, backend_of_fleet, check_object, invalid};
 use ringway_config::model::{Config, Protocol};
 use ringway_config::{FleetConfig, FleetText, Loaded, check_fleet};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-/// Where a certificate and its key are said to stand, while a configuration is checked: no file's path looks like it.
-const CERTIFICATES: &str = "/control plane/certificates";
-const CERTIFICATE: &str = "certificate";
-const KEY: &str = "key";
+use std::path::Path;
 
 /// One object by itself, without what else the fleet has.
 ///
@@ -86,22 +80,14 @@ fn certified(pair: &Certificate) -> Result<CertifiedKey, String> {
     }
 }
 
-fn fleet_of(state: &State) -> FleetConfig {
-    let place = |name: &str| {
-        let of = |what: &str| PathBuf::from(format!("{CERTIFICATES}/{name}/{what}"));
-        (of(CERTIFICATE), of(KEY))
-    };
-    fleet_config(state, place)
-}
-
-/// What all of the fleet's objects are together.
+/// What all of the fleet's objects are together, as they were read.
 ///
 /// # Errors
 /// They are no configuration that proxies could use.
-pub(super) fn configuration(state: &State) -> Result<Config, Refusal> {
-    let loaded = check_fleet(&fleet_of(state)).map_err(|found| invalid("the configuration", &found))?;
-    pairs(state, &loaded)?;
-    Ok(loaded.config)
+pub(super) fn configuration<'a>(state: &State, read: &'a Read) -> Result<&'a Config, Refusal> {
+    let loaded = read.as_ref().map_err(|found| invalid("the configuration", found))?;
+    pairs(state, loaded)?;
+    Ok(&loaded.config)
 }
 
 /// A document that no proxy reads, as if it were the one that they do.
@@ -113,7 +99,7 @@ pub(super) fn draft(state: &State, key: &Key, object: &Object) -> Result<(), Ref
     if name == MAIN {
         return Ok(());
     }
-    let mut fleet = fleet_of(state);
+    let mut fleet = parsed::fleet(state);
     fleet.documents = vec![FleetText { name: format!("control plane: {key}"), text: text.text.clone() }];
     let loaded = check_fleet(&fleet).map_err(|found| invalid(&key.to_string(), &found))?;
     pairs(state, &loaded)

@@ -3,7 +3,9 @@
 
 use super::Guards;
 use crate::Code;
-use crate::state::{Backend, BackendState, Change, Key, Object, Refusal, State, fleet_config, takes_traffic};
+use crate::parsed::Parsed;
+use crate::state::{Backend, BackendState, Change, Key, Object, Refusal, State, takes_traffic};
+use ringway_config::Loaded;
 use ringway_config::model::{Config, Listener, Protocol, Service};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,12 +17,19 @@ type Weights = BTreeMap<String, u64>;
 ///
 /// # Errors
 /// It takes too much away.
-pub(super) fn backends(before: &State, after: &State, changes: &[Change], guards: Guards) -> Result<(), Refusal> {
+pub(super) fn backends(
+    before: &State,
+    after: &State,
+    changes: &[Change],
+    guards: Guards,
+    parsed: &Parsed,
+) -> Result<(), Refusal> {
     for service in shrunk(changes) {
         // Registered ones alone first, because they are at hand; what a document says takes reading it.
         let registered_loss = loss(service, &registered(before, service), &registered(after, service), guards);
         if registered_loss.is_err() {
-            loss(service, &with_documents(before, service), &with_documents(after, service), guards)?;
+            let all = |state| with_documents(state, service, parsed);
+            loss(service, &all(before), &all(after), guards)?;
         }
     }
     Ok(())
@@ -31,20 +40,20 @@ pub(super) fn backends(before: &State, after: &State, changes: &[Change], guards
 /// # Errors
 /// It takes too much away.
 pub(super) fn configuration(
-    before: &State,
-    after: &State,
+    (before, after): (&State, &State),
     now: &Config,
     changes: &[Change],
     guards: Guards,
+    parsed: &Parsed,
 ) -> Result<(), Refusal> {
-    let was = ringway_config::check_fleet(&fleet_config(before, |_| Default::default()));
+    let was = parsed.configuration(before);
     // What is wrong as a whole serves nobody: whatever mends it takes nothing away.
-    let Ok(was) = was.map(|loaded| loaded.config) else { return Ok(()) };
+    let Ok(Loaded { config: was, .. }) = &*was else { return Ok(()) };
     for service in &was.services {
         let had = weights(service);
         match now.services.iter().find(|known| known.name == service.name) {
             Some(known) => loss(&service.name, &had, &weights(known), guards)?,
-            None if had.is_empty() || is_replaced(&service.name, &was, now) => {}
+            None if had.is_empty() || is_replaced(&service.name, was, now) => {}
             None => return Err(empty(&format!("service {:?}", service.name))),
         }
     }
@@ -53,7 +62,7 @@ pub(super) fn configuration(
     for service in shrunk(changes).into_iter().filter(unknown) {
         loss(service, &registered(before, service), &registered(after, service), guards)?;
     }
-    listeners(&was, now, guards)
+    listeners(was, now, guards)
 }
 
 fn listeners(was: &Config, now: &Config, guards: Guards) -> Result<(), Refusal> {
@@ -149,9 +158,9 @@ fn weights(service: &Service) -> Weights {
     takes.map(|backend| (backend.id.clone(), u64::from(backend.weight))).collect()
 }
 
-fn with_documents(state: &State, service: &str) -> Weights {
-    let fleet = fleet_config(state, |_| Default::default());
-    let Ok(loaded) = ringway_config::check_fleet(&fleet) else { return registered(state, service) };
+fn with_documents(state: &State, service: &str, parsed: &Parsed) -> Weights {
+    let read = parsed.configuration(state);
+    let Ok(loaded) = &*read else { return registered(state, service) };
     match loaded.config.services.iter().find(|known| known.name == service) {
         Some(known) => weights(known),
         // The proxies' own files have it: what else is in it is not known here.

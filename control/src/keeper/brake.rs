@@ -1,8 +1,10 @@
 //! Which of the leases without heartbeats may go. When many backends of a service fall silent together, the network is to
 //! blame more often than they are: a few go, the others stay until somebody has heard of them or an operator has looked.
 
-use crate::state::{Backend, BackendState, CONTROL_PLANE, Key, Object, State, from_objects};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use crate::parsed::Parsed;
+use crate::state::{Backend, BackendState, Key, Object, State};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Share of a service's leased backends that may expire within [`STORM_WINDOW`], in percent; one always may.
@@ -14,7 +16,6 @@ const CALM: Duration = Duration::from_secs(60);
 const EXPIRE_MAX: usize = 1000;
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Brake {
     /// What has expired, by service: within the window, or since the storm began.
     gone: HashMap<String, VecDeque<Gone>>,
@@ -22,7 +23,7 @@ pub(super) struct Brake {
     storms: BTreeMap<String, Storm>,
     frozen: BTreeMap<String, usize>,
     hanging: Hanging,
-    written: Written,
+    parsed: Arc<Parsed>,
 }
 
 struct Storm {
@@ -49,6 +50,17 @@ struct Room {
 }
 
 impl Brake {
+    /// `parsed`: what the fleet's texts say.
+    pub(super) fn new(parsed: Arc<Parsed>) -> Self {
+        Self {
+            gone: HashMap::new(),
+            storms: BTreeMap::new(),
+            frozen: BTreeMap::new(),
+            hanging: Hanging::default(),
+            parsed,
+        }
+    }
+
     /// Services whose backends stay although they are overdue, and how many of them.
     pub(super) fn frozen(&self) -> &BTreeMap<String, usize> {
         &self.frozen
@@ -122,7 +134,7 @@ impl Brake {
             let storm = room.gone + loads.len() > room.allowed;
             if storm {
                 self.storms.entry(name.to_owned()).or_insert(Storm { overdue: 0, since: now });
-            } else if ready == 0 || ready < room.ready || self.written.has(state, name) {
+            } else if ready == 0 || ready < room.ready || is_written(&self.parsed, state, name) {
                 continue;
             }
             held = true;
@@ -140,6 +152,11 @@ impl Brake {
             self.gone.entry(name).or_default().push_back(Gone { lease, backends: loads.len(), at: now });
         }
     }
+}
+
+/// Whether a service has others in the fleet's texts. As long as those are not read, it has none: the registered one stays.
+fn is_written(parsed: &Parsed, state: &State, service: &str) -> bool {
+    parsed.written(state).is_some_and(|services| services.contains(service))
 }
 
 /// What hangs on which lease, as of one revision: read again only when that has changed.
@@ -205,34 +222,5 @@ impl Hanging {
 
     fn name(&self, service: usize) -> &str {
         &self.services[service].name
-    }
-}
-
-/// Services that have backends in the fleet's texts, besides registered ones: read again only when a text has changed.
-#[derive(Default)]
-struct Written {
-    /// Epoch, number of texts, and the revision that changed one last.
-    at: Option<(u64, usize, u64)>,
-    services: BTreeSet<String>,
-}
-
-impl Written {
-    fn has(&mut self, state: &State, service: &str) -> bool {
-        // Backends are last in the order of keys.
-        let texts = || state.objects.iter().take_while(|(key, _)| !matches!(key, Key::Backend { .. }));
-        let modified = texts().map(|(_, entry)| entry.modified).max().unwrap_or(0);
-        let at = Some((state.epoch, texts().count(), modified));
-        if self.at != at {
-            self.at = at;
-            let objects = texts().map(|(key, entry)| (key, &*entry.object));
-            let fleet = from_objects(objects, CONTROL_PLANE, |_| Default::default());
-            // What cannot be read has no backends: the registered one stays.
-            let services = ringway_config::check_fleet(&fleet).map(|loaded| loaded.config.services).unwrap_or_default();
-            let takes = |service: &ringway_config::model::Service| {
-                service.backends.iter().any(|backend| !backend.drain && backend.weight > 0)
-            };
-            self.services = services.into_iter().filter(takes).map(|service| service.name).collect();
-        }
-        self.services.contains(service)
     }
 }

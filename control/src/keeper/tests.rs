@@ -232,6 +232,38 @@ fn a_service_that_a_document_gives_backends_may_lose_its_registered_ones() {
     }
 }
 
+/// A text of a megabyte takes a second to read: that is no tick's to do, nor every tick's.
+#[test]
+fn a_tick_reads_no_text_and_what_it_waits_for_is_read_once() {
+    let start = Instant::now();
+    let mut state = leased(1);
+    let document = |weight: u32| {
+        let text = format!(
+            "services: [ {{ name: api, backends: [ {{ id: x, address: \"10.0.0.9:1\", weight: {weight} }} ] }} ]"
+        );
+        Op::Put { key: key("document/main"), object: Object::Document(Text { text }) }
+    };
+    state.apply(ORIGIN, Command::Txn(txn(vec![document(0)]))).unwrap();
+    let parsed = Arc::new(Parsed::elsewhere());
+    let mut keeper = keeper(start).with_parsed(Arc::clone(&parsed));
+    assert_eq!(run(&mut keeper, &mut state, start, 0..20), 0, "nobody knows whether it has others");
+    assert_eq!(parsed.reads(), 0);
+    assert_eq!(keeper.frozen().get("api"), Some(&1));
+    assert!(parsed.take_wanted() && !parsed.take_wanted());
+    parsed.read_written(&state);
+    assert_eq!(run(&mut keeper, &mut state, start, 20..30), 0, "the other takes no traffic");
+    // Registered ones are none of the texts.
+    put(&mut state, &[("backend/other/a", None)]);
+    assert_eq!(run(&mut keeper, &mut state, start, 30..40), 0);
+    assert!(!parsed.take_wanted() && parsed.reads() == 1);
+    state.apply(ORIGIN, Command::Txn(txn(vec![document(1)]))).unwrap();
+    assert_eq!(run(&mut keeper, &mut state, start, 40..41), 0);
+    assert!(parsed.take_wanted());
+    parsed.read_written(&state);
+    parsed.read_written(&state);
+    assert_eq!((run(&mut keeper, &mut state, start, 41..42), parsed.reads()), (1, 2));
+}
+
 #[test]
 fn an_expiry_that_came_to_nothing_does_not_count() {
     let start = Instant::now();

@@ -9,8 +9,9 @@ use crate::state::{Command, Phase, RULES, State, to_bytes};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How often a leader asks members which rules they know, as long as they may not all know the newest.
@@ -128,6 +129,7 @@ impl Plane {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut checkpoint = 0;
+        let mut reading: Option<JoinHandle<()>> = None;
         loop {
             let due = tokio::select! {
                 biased;
@@ -151,6 +153,11 @@ impl Plane {
                 }
                 _ => continue,
             };
+            if reading.as_ref().is_none_or(JoinHandle::is_finished) && self.parsed.take_wanted() {
+                // What is due by it is due a tick later: nobody is to wait for a text of a megabyte.
+                let (parsed, state) = (Arc::clone(&self.parsed), Arc::clone(&state));
+                reading = Some(tokio::task::spawn_blocking(move || drop(parsed.read_written(&state))));
+            }
             for command in commands {
                 self.lead_in(now.term, &command).await;
             }
@@ -170,7 +177,8 @@ impl Plane {
         if self.node.read_barrier(Read::Index).await.is_err() || self.node.status().term != term {
             return false;
         }
-        *self.keeper() = Some((term, Keeper::new((self.clock)()).with_forget(self.forget)));
+        let keeper = Keeper::new((self.clock)()).with_forget(self.forget);
+        *self.keeper() = Some((term, keeper.with_parsed(Arc::clone(&self.parsed))));
         self.kept.send_replace((term, 0));
         true
     }

@@ -519,9 +519,14 @@ impl Cluster {
     /// A removed member finds out, ends its streams and serves nobody; then its operator ends it.
     async fn leave(&mut self, id: u64) {
         self.ground.net.set_weather(Weather::default());
+        // Who was removed before a word of its joining came through knows nobody who could tell: it is in no cluster, and says so.
+        let heard = |life: &Life| !life.status().voters.is_empty();
+        if !self.life(id).is_some_and(|life| heard(&life)) {
+            self.world.count("members that were removed before they heard that they were in");
+        }
         for (what, within) in [("does not find out", FIND_OUT_MAX), ("knows it, and streams on", END_MAX)] {
             let began = Instant::now();
-            while let Some(life) = self.life(id).filter(|_| self.world.is_good()) {
+            while let Some(life) = self.life(id).filter(|life| self.world.is_good() && heard(life)) {
                 let streams = life.plane.hub.watchers();
                 if life.plane.is_removed() && (streams == 0 || within == FIND_OUT_MAX) {
                     self.world.count("members that found out that they were removed, and ended their streams");

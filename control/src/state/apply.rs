@@ -1,7 +1,7 @@
 //! Commands, applied.
 
 use super::command::{Answer, Basis, By, Command, Done, Op, Refusal, Txn};
-use super::format::{DecodeError, FORMAT_1};
+use super::format::{DecodeError, format_of};
 use super::model::{Change, Entry, Key, Lease, Lock, Object, Revision, Token, is_name};
 use super::rollout::{Phase, Policy, Rollout};
 use super::{
@@ -275,11 +275,32 @@ impl State {
             ));
         }
         let changes = self.change(&txn, judge)?;
+        if self.rules >= 2 {
+            self.collides(&changes)?;
+        }
         let done = self.record(txn.by, changes);
         if let Some(request) = remembered {
             self.remember(request, &done);
         }
         Ok(done)
+    }
+
+    /// What a rollout under way is about is its own until it is over: else the end of it would undo what was asked for meanwhile.
+    ///
+    /// # Errors
+    /// Something of it would change.
+    pub(crate) fn collides(&self, changes: &[Change]) -> Result<(), Refusal> {
+        let Some(rollout) = self.rollout() else { return Ok(()) };
+        match changes.iter().find(|change| rollout.txn.ops.iter().any(|op| *op.key() == change.key)) {
+            Some(change) => Err(Refusal::new(
+                Code::RolloutActive,
+                format!(
+                    "rollout {} is under way, and changes {}: wait for its end, or abort it",
+                    rollout.id, change.key
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The answer to a named request that was asked before. The same name for something else is a mistake of whoever gives
@@ -465,7 +486,8 @@ impl State {
 
     fn grant(&mut self, owner: String, ttl_ms: u64) -> Result<u64, Refusal> {
         if !TTL_MS.contains(&ttl_ms) {
-            return Err(Refusal::new(Code::BadTtl, format!("{ttl_ms} ms is no life for a lease: write 1s to 24h")));
+            let ttl = ringway_config::duration_text(std::time::Duration::from_millis(ttl_ms));
+            return Err(Refusal::new(Code::BadTtl, format!("{ttl} is no life for a lease: write 1s to 24h")));
         }
         if owner.len() > NOTE_BYTES_MAX {
             return Err(Refusal::new(Code::TooLarge, "the owner's name is too long"));
@@ -696,8 +718,8 @@ impl State {
             ));
         }
         let old = match bytes.first() {
-            // Members of the build before rules cannot read it: nobody may.
-            Some(&format) if self.rules == 0 && format != FORMAT_1 => Err(DecodeError::Format(format)),
+            // Members of a build that knows no more than these rules cannot read it: nobody may.
+            Some(&format) if format > format_of(self.rules) => Err(DecodeError::Format(format)),
             _ => Self::decode(&bytes),
         };
         let old = old.map_err(|error| Refusal::new(Code::Damaged, error.to_string()))?;

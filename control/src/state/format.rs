@@ -11,16 +11,27 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Of states under rules 0.
-pub(super) const FORMAT_1: u8 = 1;
-/// Of all others. Fields of [`State`] are only ever added under a format of their own.
+const FORMAT_1: u8 = 1;
+/// Of states under rules 1. Fields of [`State`] are only ever added under a format of their own.
 const FORMAT_2: u8 = 2;
+/// Of all others; the same fields. Builds that know no rules above 1 must not go on from such a state.
+const FORMAT_3: u8 = 3;
+
+/// The newest format that builds know which know no rules above these.
+pub(super) fn format_of(rules: u32) -> u8 {
+    match rules {
+        0 => FORMAT_1,
+        1 => FORMAT_2,
+        _ => FORMAT_3,
+    }
+}
 
 /// Why bytes are no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// Another format.
-    #[error("the state has format {0}, this version reads up to {FORMAT_2}: use a newer version")]
+    #[error("the state has format {0}, this version reads up to {FORMAT_3}: use a newer version")]
     Format(u8),
     /// Damaged.
     #[error("the state cannot be read: {0}")]
@@ -120,10 +131,10 @@ impl State {
     /// # Errors
     /// See [`EncodeError`].
     pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        let bytes = match self.rules {
+        let bytes = match format_of(self.rules) {
             // A clone shares everything.
-            0 => postcard::to_extend(&First::from(self.clone()), vec![FORMAT_1]),
-            _ => postcard::to_extend(self, vec![FORMAT_2]),
+            FORMAT_1 => postcard::to_extend(&First::from(self.clone()), vec![FORMAT_1]),
+            format => postcard::to_extend(self, vec![format]),
         };
         bytes.map_err(|error| EncodeError(error.to_string()))
     }
@@ -136,7 +147,7 @@ impl State {
         let damaged = |error: postcard::Error| DecodeError::Damaged(error.to_string());
         match bytes.split_first() {
             Some((&FORMAT_1, rest)) => postcard::from_bytes::<First>(rest).map(Self::from).map_err(damaged),
-            Some((&FORMAT_2, rest)) => postcard::from_bytes(rest).map_err(damaged),
+            Some((&(FORMAT_2 | FORMAT_3), rest)) => postcard::from_bytes(rest).map_err(damaged),
             Some((&format, _)) => Err(DecodeError::Format(format)),
             None => Err(DecodeError::Damaged("it is empty".into())),
         }

@@ -47,30 +47,30 @@ fn complete<'a>(all: &[&str], seen: impl IntoIterator<Item = &'a str>) {
 
 const EPOCH: u64 = 1_795_000_000;
 /// Whose entries they are.
-const LEADER: u64 = 7;
+pub(super) const LEADER: u64 = 7;
 
 /// A cluster's life: every command, those that are refused among them.
 #[derive(Default)]
-struct Life {
-    state: State,
-    told: Vec<(Command, Answer)>,
+pub(super) struct Life {
+    pub(super) state: State,
+    pub(super) told: Vec<(Command, Answer)>,
 }
 
 impl Life {
-    fn tell(&mut self, command: Command) -> u64 {
+    pub(super) fn tell(&mut self, command: Command) -> u64 {
         let answer = self.state.apply(Origin { leader: LEADER }, command.clone());
         let id = answer.as_ref().map_or(0, |done| done.id);
         self.told.push((command, answer));
         id
     }
 
-    fn judged(&mut self, command: Command) -> u64 {
+    pub(super) fn judged(&mut self, command: Command) -> u64 {
         let basis =
             Basis { epoch: self.state.epoch, configured: Some(self.state.configured), lost: Some(self.state.lost) };
         self.tell(Command::Judged { basis, command: Box::new(command) })
     }
 
-    fn lived() -> Self {
+    pub(super) fn lived() -> Self {
         let mut life = Self::default();
         life.founded();
         life.restored();
@@ -153,7 +153,7 @@ impl Life {
         self.tell(Command::LeaseRevoke { by: by(), ids: vec![short, 78] });
     }
 
-    fn of(ops: Vec<Op>) -> Txn {
+    pub(super) fn of(ops: Vec<Op>) -> Txn {
         Txn { by: By::default(), request: None, conditions: Vec::new(), ops, force: true }
     }
 
@@ -212,7 +212,11 @@ fn fixture(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
 
 /// Lines of words.
 fn lines(name: &str, make: impl FnOnce() -> Vec<String>) -> Vec<Vec<String>> {
-    let text = fixture(name, || make().join("\n").into_bytes());
+    lines_in("v2", name, make)
+}
+
+fn lines_in(version: &str, name: &str, make: impl FnOnce() -> Vec<String>) -> Vec<Vec<String>> {
+    let text = fixture_in(version, name, || make().join("\n").into_bytes());
     let words = |line: &str| line.splitn(3, ' ').map(str::to_owned).collect();
     String::from_utf8(text).unwrap().lines().map(words).collect()
 }
@@ -224,16 +228,15 @@ fn said(answer: &Answer) -> String {
     }
 }
 
-#[test]
-fn every_command_of_rules_1_is_read_written_and_answered_as_it_was() {
+/// Commands are read, written and answered as the fixture of a version has it.
+pub(super) fn as_they_were(version: &str, told: &[(Command, Answer)]) {
     let line = |(command, answer): &(Command, Answer)| {
         format!("{} {} {}", command_name(command), hex(&postcard::to_allocvec(command).unwrap()), said(answer))
     };
-    let kept = lines("commands", || Life::lived().told.iter().map(line).collect());
-    let life = Life::lived();
-    assert_eq!(kept.len(), life.told.len());
+    let kept = lines_in(version, "commands", || told.iter().map(line).collect());
+    assert_eq!(kept.len(), told.len());
     let mut state = State::default();
-    for (kept, (command, answer)) in kept.iter().zip(&life.told) {
+    for (kept, (command, answer)) in kept.iter().zip(told) {
         let bytes = unhex(&kept[1]);
         let read: Command = postcard::from_bytes(&bytes).unwrap();
         assert_eq!(&read, command);
@@ -242,6 +245,12 @@ fn every_command_of_rules_1_is_read_written_and_answered_as_it_was() {
         let again = state.apply(Origin { leader: LEADER }, read);
         assert_eq!((said(&again), said(answer)), (kept[2].clone(), kept[2].clone()), "{}", kept[0]);
     }
+}
+
+#[test]
+fn every_command_of_rules_1_is_read_written_and_answered_as_it_was() {
+    let life = Life::lived();
+    as_they_were("v2", &life.told);
     complete(COMMANDS, life.told.iter().map(|(command, _)| command_name(command)));
     let txns = || {
         life.told.iter().filter_map(|(command, _)| match command {

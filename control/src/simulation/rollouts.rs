@@ -139,9 +139,10 @@ impl Shares {
         Ok(())
     }
 
-    /// Whether a proxy may have had the change in force before it was everybody's.
-    fn has(&self, era: u64, id: u64, proxy: &str) -> bool {
-        self.0.get(&(era, id)).is_some_and(|share| Rollout::in_cohort(id, proxy, *share))
+    /// Whether a proxy may have had the change in force before it was everybody's. What it builds may be of a life that is over.
+    fn has(&self, id: u64, proxy: &str) -> bool {
+        let shares = self.0.iter().filter(|((_, of), _)| *of == id);
+        shares.map(|(_, share)| *share).any(|share| Rollout::in_cohort(id, proxy, share))
     }
 }
 
@@ -169,7 +170,7 @@ impl World {
             return self.violation(format_args!("{proxy} has {own:?} in force, and knows of no rollout"));
         };
         self.count("changes tried by some");
-        if !self.with_shares(|era, shares| shares.has(era, rollout.id, proxy)) {
+        if !self.with_shares(|shares| shares.has(rollout.id, proxy)) {
             let id = rollout.id;
             self.violation(format_args!("{proxy} has the change of rollout {id}, and does not go first"));
         }

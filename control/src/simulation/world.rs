@@ -153,10 +153,9 @@ impl World {
         self.lock().era
     }
 
-    /// Asks the rollouts' shares, in this life of the cluster.
-    pub(super) fn with_shares<T>(&self, ask: impl FnOnce(u64, &Shares) -> T) -> T {
-        let seen = self.lock();
-        ask(seen.era, &seen.shares)
+    /// Asks the rollouts' shares.
+    pub(super) fn with_shares<T>(&self, ask: impl FnOnce(&Shares) -> T) -> T {
+        ask(&self.lock().shares)
     }
 
     /// All members are lost: what comes next is another log.

@@ -47,7 +47,7 @@ const WATCHERS: u64 = 2;
 /// Proxies, on disks of their own.
 const PROXIES: u64 = 3;
 /// Seeds that every test run plays.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 3;
 /// Failures that are worth being seen at a time.
 const FAILED_MAX: usize = 10;
 

@@ -227,6 +227,26 @@ mod tests {
     }
 
     #[test]
+    fn lives_that_begin_with_one_backup_give_no_id_twice() {
+        let backup = read(&write(&filled()).unwrap().into()).unwrap();
+        let mut given = std::collections::BTreeSet::new();
+        // Seconds of birth: each life is later than the ones before, and gives out more before it is lost.
+        for (life, birth) in [1_700_000_000, 1_700_000_001, 1_700_000_500, 1_700_086_400].into_iter().enumerate() {
+            let mut state = backup.first_state(By::default(), birth).unwrap();
+            for _ in 0..1000 * (life + 1) {
+                let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 10_000 }).unwrap().id;
+                assert!(given.insert(id) && id < EPOCH_MAX, "{id} of life {life}");
+                let by = By::default();
+                state.apply(ORIGIN, Command::LeaseRevoke { by, ids: vec![id] }).unwrap();
+            }
+            // And one that goes on from its disk.
+            state.found_anew(birth).unwrap();
+            let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 10_000 }).unwrap().id;
+            assert!(!given.contains(&id));
+        }
+    }
+
+    #[test]
     fn numbers_that_no_cluster_can_have_are_refused_with_a_checksum_that_is_right() {
         type Lie = fn(&mut State);
         let lies: [Lie; 10] = [

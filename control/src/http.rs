@@ -318,11 +318,11 @@ impl Tried {
             return self.said.pop().map_or(ApiError::NoMembers, |(_, error)| error);
         }
         let line = |(member, error): &(String, ApiError)| match error {
-            ApiError::Unreachable { reason, .. } => format!("\n  {member}: not reached: {reason}"),
-            ApiError::Refused(problem) => format!("\n  {member}: {}", problem.detail),
-            error => format!("\n  {member}: {error}"),
+            ApiError::Unreachable { reason, .. } => format!("{member}: not reached: {reason}"),
+            ApiError::Refused(problem) => format!("{member}: {}", problem.detail),
+            error => format!("{member}: {error}"),
         };
-        let lines: String = self.said.iter().map(line).collect();
+        let lines = self.said.iter().map(line).collect::<Vec<_>>().join("; ");
         let refused = self.said.into_iter().find_map(|(_, error)| match error {
             ApiError::Refused(problem) => Some(problem),
             _ => None,
@@ -330,11 +330,11 @@ impl Tried {
         match refused {
             Some(problem) => {
                 let detail = format!(
-                    "no member leads with a quorum: nothing was changed; ask again in a moment. Asked were:{lines}"
+                    "no member leads with a quorum: nothing was changed; ask again in a moment. Asked were: {lines}"
                 );
                 ApiError::Refused(Problem { detail, ..problem })
             }
-            None => ApiError::NoneAnswers(format!(":{lines}")),
+            None => ApiError::NoneAnswers(format!(": {lines}")),
         }
     }
 }

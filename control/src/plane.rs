@@ -78,6 +78,8 @@ pub struct Plane {
     lead: watch::Sender<Lead>,
     /// [`unix_ms`], or a simulation's.
     wall: fn() -> u64,
+    /// The keeper's time.
+    clock: fn() -> std::time::Instant,
     judge: Arc<Judge>,
     /// For whoever judges, and the keeper.
     parsed: Arc<Parsed>,
@@ -188,6 +190,7 @@ impl Plane {
             leaderless: AtomicBool::new(false),
             lead: watch::Sender::new(Lead::Lost),
             wall: unix_ms,
+            clock: || Instant::now().into_std(),
             judge: judge_with(Guards::default(), &parsed),
             parsed,
             forget: PROXY_FORGET,
@@ -196,10 +199,10 @@ impl Plane {
         }
     }
 
-    /// With another wall clock, and without threads.
+    /// With other clocks, and without threads.
     #[cfg(test)]
-    pub(crate) fn with_wall(self, wall: fn() -> u64) -> Self {
-        Self { wall, judgements: None, parsed: Arc::new(Parsed::at_once()), ..self }
+    pub(crate) fn with_clocks(self, wall: fn() -> u64, clock: fn() -> std::time::Instant) -> Self {
+        Self { wall, clock, judgements: None, parsed: Arc::new(Parsed::at_once()), ..self }
     }
 
     /// With guards of another strength.

@@ -185,7 +185,7 @@ impl Recovery {
     }
 
     fn is_needed(&self) -> Result<(), RecoverError> {
-        let told = || self.others.iter().map(|other| format!("\n  {}", other.line())).collect::<String>();
+        let told = || self.others.iter().map(|other| format!("; {}", other.line())).collect::<String>();
         if let Some(leader) = self.others.iter().find_map(|other| other.said.leader()) {
             return Err(RecoverError::QuorumAlive(format!(
                 "the cluster lives, member {leader} leads it: start this member, it comes back by itself{}",
@@ -296,7 +296,7 @@ impl Other {
     fn hint(&self) -> String {
         let name = &self.info.name;
         format!(
-            "\nif what takes connections at {} is not {name}, and {name} is lost for good: --lost {name}",
+            "; if what takes connections at {} is not {name}, and {name} is lost for good: --lost {name}",
             self.info.peer_address
         )
     }

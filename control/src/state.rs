@@ -52,7 +52,8 @@ const ROLLOUTS_MAX: usize = 20;
 ///
 /// * 0: what commands were before rules had numbers: apply reads YAML, by the checks of its own build.
 /// * 1: apply judges nothing that a later build may judge otherwise; whoever proposes has judged, see [`Command::Judged`].
-/// * 2: what a rollout under way changes is changed by nothing else, even if that was judged before the rollout began.
+/// * 2: what a rollout under way changes is changed by nothing else, even if that was judged before the rollout began; after a
+///   restore, ids begin with the epoch.
 pub const RULES: u32 = 2;
 
 /// The state after some commands.

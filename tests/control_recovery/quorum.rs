@@ -244,8 +244,10 @@ fn a_survivor_becomes_a_new_cluster_and_the_fleet_follows_without_a_failed_reque
     for _ in 0..2 {
         cluster.join(&[]);
     }
-    let list = cluster.control_at(2, &["members", "--json"]).json();
-    assert_eq!(list["quorum"], json!({ "voters": 3, "reachable": 3, "needed": 2 }), "{list}");
+    wait_for("three to vote", || {
+        let list = cluster.control_at(2, &["members", "--json"]).json();
+        (list["quorum"] == json!({ "voters": 3, "reachable": 3, "needed": 2 })).then_some(())
+    });
     for index in 2..5 {
         cluster.kill(index);
         cluster.bring_back(index);

@@ -130,7 +130,7 @@ impl Plane {
         let status = self.node.status();
         match &mut *self.keeper() {
             Some((term, keeper)) if status.role == Role::Leader && status.term == *term => {
-                act(keeper, &state, Instant::now().into_std())
+                act(keeper, &state, (self.clock)())
             }
             _ => Told::NotLeader,
         }

@@ -80,7 +80,7 @@ impl Plane {
             });
             if let Some((term, keeper)) = &mut *self.keeper() {
                 match leads && *term == now.term {
-                    true => keeper.handle_led(Instant::now().into_std()),
+                    true => keeper.handle_led((self.clock)()),
                     false => keeper.handle_lapse(),
                 }
             }
@@ -145,7 +145,7 @@ impl Plane {
             let state = self.state();
             let commands = match &mut *self.keeper() {
                 Some((term, keeper)) if *term == now.term => {
-                    let (at_ms, time) = ((self.wall)(), Instant::now().into_std());
+                    let (at_ms, time) = ((self.wall)(), (self.clock)());
                     match due {
                         true => keeper.handle_tick(&state, now.id, at_ms, time),
                         false => keeper.handle_wake(&state, now.id, at_ms, time),
@@ -177,7 +177,7 @@ impl Plane {
         if self.node.read_barrier(Read::Index).await.is_err() || self.node.status().term != term {
             return false;
         }
-        let keeper = Keeper::new(Instant::now().into_std()).with_forget(self.forget);
+        let keeper = Keeper::new((self.clock)()).with_forget(self.forget);
         *self.keeper() = Some((term, keeper.with_parsed(Arc::clone(&self.parsed))));
         self.kept.send_replace((term, 0));
         true

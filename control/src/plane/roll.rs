@@ -68,7 +68,7 @@ pub(super) type Roll = Mutex<BTreeMap<u64, Health>>;
 /// The question how a member is, as members' connections carry it.
 #[must_use]
 pub fn question() -> Vec<u8> {
-    Ask::Status.encode(0).unwrap_or_default()
+    Ask::Status.encode(0).expect("invariant: a variant without content is a name in JSON")
 }
 
 /// What a member says to [`question`]; `None`: it does not know it.

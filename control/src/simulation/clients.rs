@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Plant;
 use super::disk::Random;
+use super::leases::Holder;
 use super::linear::{self, Call, Operation};
 use super::member::Life;
 use super::scheduler::Scheduler;
@@ -48,6 +49,11 @@ struct Told {
 pub(super) struct Record {
     pub(super) world: World,
     pub(super) scheduler: Scheduler,
+    /// Members' clocks run at speeds of their own.
+    pub(super) uneven: bool,
+    /// Leaps of clocks that nobody could notice, and when they were.
+    pub(super) leaps: Arc<Mutex<Vec<(Instant, Duration)>>>,
+    pub(super) holder: Arc<Mutex<Holder>>,
     /// Processes that run.
     pub(super) members: Arc<Mutex<BTreeMap<u64, Life>>>,
     told: Arc<Mutex<Told>>,
@@ -118,10 +124,13 @@ fn write(index: usize, value: u64, over: Option<u64>) -> Command {
 }
 
 impl Record {
-    pub(super) fn new(world: World, scheduler: Scheduler) -> Self {
+    pub(super) fn new(world: World, scheduler: Scheduler, uneven: bool) -> Self {
         Self {
             world,
             scheduler,
+            uneven,
+            leaps: Arc::default(),
+            holder: Arc::default(),
             members: Arc::default(),
             told: Arc::default(),
             next_value: Arc::new(AtomicU64::new(1)),
@@ -326,7 +335,8 @@ impl Record {
             let now = match (random.below(10), known.get(&index).copied()) {
                 (0, _) => self.write(&life, index, None, patience).await,
                 (1..=5, Some(expected)) => self.write(&life, index, Some(expected), patience).await,
-                (6, _) => {
+                // Only true clocks make it safe.
+                (6, _) if !self.uneven => {
                     self.read_by_lease(index).await;
                     continue;
                 }
@@ -368,7 +378,7 @@ impl Record {
                     lease = Some((id, begun));
                 }
                 Some(Ok(_)) => {
-                    if heard.elapsed() < LEASE {
+                    if heard.elapsed() < self.life_min(LEASE, heard) {
                         let silence = heard.elapsed();
                         self.world.violation(format_args!("lease {id} is gone {silence:?} after it was kept alive"));
                     }

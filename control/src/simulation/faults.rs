@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::Plant;
 use super::clients::Record;
 use super::clocks;
 use super::disk::{Fault, Random};
 use super::member::{Ground, Life, Member, Memory};
 use super::net::{Net, Weather};
+use super::rollouts::OVER_MAX;
 use super::scheduler::Scheduler;
 use super::world::World;
 use crate::consensus::{Role, Status};
@@ -49,6 +51,7 @@ pub(super) enum Step {
     AnotherLife,
     Removal,
     Stranger,
+    Leaps,
     Nothing,
 }
 
@@ -71,6 +74,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::AnotherLife,
     Step::Removal,
     Step::Stranger,
+    Step::Leaps,
     Step::Nothing,
 ];
 
@@ -97,9 +101,10 @@ impl Cluster {
         let mut random = Random::new(seed);
         let memory = Memory { snapshot_every: 15 + random.below(60), keep: random.below(20) };
         let net = Net::new(seed, world.clone(), scheduler.clone());
-        let record = Record::new(world.clone(), scheduler.clone());
+        let uneven = random.below(2) == 0 || world.has(Plant::ClocksBeyondBounds);
+        let record = Record::new(world.clone(), scheduler.clone(), uneven);
         let lives = Arc::new(AtomicU64::new(0));
-        let ground = Ground { world: world.clone(), net, scheduler, memory, lives };
+        let ground = Ground { world: world.clone(), net, scheduler, memory, uneven, lives };
         clocks::begin();
         let (members, down, backups) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         Self { world, random, ground, record, members, next: 1, down, backups }
@@ -315,6 +320,7 @@ impl Cluster {
                 Step::AnotherLife => self.another_life().await,
                 Step::Removal => self.removal().await,
                 Step::Stranger => self.stranger().await,
+                Step::Leaps => self.leaps(length).await,
                 Step::Nothing => self.pass(length).await,
             }
             let between = ms(self.random.below(1_500));
@@ -468,6 +474,22 @@ impl Cluster {
         }
     }
 
+    /// Members' clocks leap: as after a time in which their machines were stopped, or by less than anybody could notice.
+    async fn leaps(&mut self, length: Duration) {
+        for _ in 0..1 + self.random.below(3) {
+            let (id, by) = (self.victim(), [100, 400, 1_000, 8_000][self.random.below(4) as usize]);
+            if let Some(life) = self.life(id).filter(|_| self.ground.uneven) {
+                self.world.note(format_args!("m{id}'s clock leaps by {by} ms"));
+                clocks::leap(life.group, ms(by));
+                self.record.leapt(ms(by));
+                self.world.count("leaps of clocks");
+            }
+            let between = ms(self.random.below(800));
+            self.pass(between).await;
+        }
+        self.pass(length).await;
+    }
+
     /// A member runs, is in the proxies' lists, and is in no cluster yet: nobody stays with it.
     async fn stranger(&mut self) {
         self.calm().await;
@@ -615,11 +637,26 @@ impl Cluster {
         }
         self.record.stop.store(true, Relaxed);
         self.pass(ms(9_000)).await;
+        self.end_of_rollouts(&members).await;
         for life in &members {
             self.record.read_all(life).await;
         }
         self.pass(ms(1_000)).await;
         self.agree(&members);
+    }
+
+    /// A rollout is everybody's or nobody's in the end.
+    async fn end_of_rollouts(&mut self, members: &[Life]) {
+        let began = Instant::now();
+        while self.world.is_good() {
+            let states = members.iter().map(|life| life.plane.state());
+            let under_way: Vec<u64> = states.filter_map(|state| state.rollout().map(|rollout| rollout.id)).collect();
+            let Some(id) = under_way.first() else { return };
+            if began.elapsed() > OVER_MAX {
+                self.world.violation(format_args!("rollout {id} does not end when all is well"));
+            }
+            self.pass(ms(200)).await;
+        }
     }
 
     /// Those who are members when all is said; those that were removed end.

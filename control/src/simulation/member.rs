@@ -15,7 +15,7 @@ use super::Plant;
 use super::clocks;
 use super::disk::{Disk, Fault, Random};
 use super::net::Net;
-use super::scheduler::{Group, Scheduler};
+use super::scheduler::{Group, Scheduler, as_group};
 use super::world::World;
 use crate::consensus::{Answerer, At, Core, Frozen, Halt, Machine, MemberInfo, Node, RestoreError, Status, Timing};
 use crate::judge;
@@ -25,6 +25,9 @@ use crate::state::{Basis, Command, Refusal, State};
 use crate::store::Store;
 use crate::store::record::Identity;
 use crate::transport::Inbox;
+
+/// How fast clocks run, in thousandths of time: from half to twice.
+const SPEEDS: [u64; 5] = [500, 700, 1000, 1400, 2000];
 
 /// How far into the log members remember: small, so that a member that was away needs a snapshot.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,8 @@ pub(super) struct Ground {
     pub(super) net: Net,
     pub(super) scheduler: Scheduler,
     pub(super) memory: Memory,
+    /// Clocks run at speeds of their own, and leap.
+    pub(super) uneven: bool,
     /// Lives are numbered through.
     pub(super) lives: Arc<AtomicU64>,
 }
@@ -140,6 +145,12 @@ impl Member {
     pub(super) async fn boot(&mut self) {
         let ground = self.ground.clone();
         let group = ground.lives.fetch_add(1, Relaxed) + 1;
+        if ground.uneven {
+            let speed = SPEEDS[Random::new(self.id << 20 | group).below(SPEEDS.len() as u64) as usize];
+            let speed = if ground.world.has(Plant::ClocksBeyondBounds) { speed * 8 } else { speed };
+            ground.world.note(format_args!("m{}'s clock runs at {speed} thousandths", self.id));
+            clocks::run(group, speed);
+        }
         let disk = Disk::with(std::mem::take(&mut self.image), self.id << 32 | group);
         let core = self.core();
         let starting = start(ground.clone(), core, group, disk.clone(), self.has_run, Arc::clone(&self.slow_ms));
@@ -203,7 +214,8 @@ impl Member {
 
 impl Life {
     pub(super) fn status(&self) -> Status {
-        self.node.status()
+        // By its own clock.
+        as_group(self.group, || self.node.status())
     }
 
     /// Why it must stop; `None` while it can go on.
@@ -253,7 +265,9 @@ async fn start(
     let core = Core { answerer: Some(answerer(Arc::clone(&slot), ground.world.clone())), ..core };
     let (node, inbox) =
         Node::start_carried(core, witness, store, ground.net.line(id)).await.map_err(|error| error.to_string())?;
-    let plane = Arc::new(Plane::new(node.clone(), published).with_wall(clocks::wall).with_judge(judge_of(id)));
+    let plane = Arc::new(
+        Plane::new(node.clone(), published).with_clocks(clocks::wall, clocks::keepers).with_judge(judge_of(id)),
+    );
     let _ = slot.set(Arc::downgrade(&plane));
     let stopped: Arc<Mutex<Option<String>>> = Arc::default();
     let (running, says) = (Arc::clone(&plane), Arc::clone(&stopped));
@@ -320,6 +334,16 @@ fn planted<'a>(world: &World, command: &'a [u8]) -> Cow<'a, [u8]> {
         }
         Command::RaiseEpoch { to, .. } if world.has(Plant::EpochsThatProxiesHaveSeen) => {
             Command::RaiseEpoch { seen: (0, 0), to }
+        }
+        Command::LeaseExpire { at_ms, ids, .. } if world.has(Plant::LeasesWithoutEnd) => {
+            Command::LeaseExpire { leader: u64::MAX, at_ms, ids }
+        }
+        Command::RolloutVotes { id, mut votes } if world.has(Plant::RefusalsLost) => {
+            votes.values_mut().for_each(|vote| vote.refusal = None);
+            Command::RolloutVotes { id, votes }
+        }
+        Command::LockAcquire { name, owner, lease } if world.has(Plant::LocksForAll) => {
+            Command::LockAcquire { name: format!("{name}.{owner}"), owner, lease }
         }
         _ => return command.into(),
     };

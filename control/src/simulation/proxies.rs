@@ -9,16 +9,18 @@ use std::time::Duration;
 use ringway_config::model::MemberUrl;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Plant;
 use super::clients::Record;
 use super::disk::Random;
 use super::member::Life;
+use super::rollouts::Mark;
 use super::scheduler::Group;
 use super::watchers::Stream;
 use crate::client::{BACKOFF, Client, FRESH_MS, HEARTBEAT, is_stale};
 use crate::member::client_settings;
 use crate::state::{Rollout, Vote};
 use crate::view::View;
-use crate::wire::Heartbeat;
+use crate::wire::{Heartbeat, RolloutView};
 
 /// Their lives are numbered from here on: members' are below.
 const FIRST_LIFE: Group = 1 << 40;
@@ -43,6 +45,7 @@ struct Stand {
     applied: Option<View>,
     canary: Option<u64>,
     vote: Option<(u64, Vote)>,
+    stuck: Option<String>,
 }
 
 impl Record {
@@ -200,7 +203,7 @@ impl Proxy {
             revision: applied.map_or(0, |view| view.revision),
             digest: applied.map(|view| view.digest.to_string()).unwrap_or_default(),
             rings: Default::default(),
-            stuck: None,
+            stuck: stand.stuck.clone(),
             generation: 1,
             vote: stand.vote.clone(),
             down: Vec::new(),
@@ -231,16 +234,26 @@ impl Proxy {
 
     fn put_into_force(&self, view: &View) {
         let name = &self.client.name;
-        let first = view.rollout.as_ref().filter(|rollout| Rollout::in_cohort(rollout.id, name, rollout.percent));
-        let canary = first.map(|rollout| rollout.id);
+        let everybody = self.record.world.has(Plant::CanariesForAll);
+        let goes_first = |rollout: &&RolloutView| everybody || Rollout::in_cohort(rollout.id, name, rollout.percent);
+        let canary = view.rollout.as_ref().filter(goes_first).map(|rollout| rollout.id);
+        let next = match everybody {
+            true => view.candidate().unwrap_or_else(|| view.clone()),
+            false => view.in_force(name),
+        };
         let mut stand = self.stand();
-        (stand.applied, stand.canary) = (Some(view.in_force(name)), canary);
+        self.vote(&mut stand, view);
+        if Mark::of(&next).is_some_and(|mark| mark.is_stuck_at(name)) {
+            stand.stuck = Some("it cannot be put into force here".to_owned());
+            return;
+        }
+        self.record.world.in_force(name, view, &next);
+        (stand.applied, stand.canary, stand.stuck) = (Some(next), canary, None);
         if canary.is_none()
             && let Err(error) = self.client.cache().store(view)
         {
             self.record.world.violation(format_args!("{name} cannot store its topology: {error}"));
         }
-        self.vote(&mut stand, view);
     }
 
     fn vote(&self, stand: &mut Stand, view: &View) {
@@ -253,6 +266,8 @@ impl Proxy {
         }
         let rings = candidate.digest.to_string();
         let digest = Vote::digest(candidate.epoch, candidate.revision, &rings);
-        stand.vote = Some((rollout.id, Vote { refusal: None, digest, moved_ppm: 0 }));
+        let refuses = Mark::of(&candidate).is_some_and(|mark| mark.is_refused_by(&self.client.name));
+        let refusal = refuses.then(|| "it does not fit this file".to_owned());
+        stand.vote = Some((rollout.id, Vote { refusal, digest, moved_ppm: 0 }));
     }
 }

@@ -20,6 +20,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::clocks::{self, Moment};
 use super::disk::Random;
 
 /// The tasks of one life of a member; 0 is the world itself.
@@ -30,6 +31,19 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 thread_local! {
     static CURRENT: RefCell<Option<Scheduler>> = const { RefCell::new(None) };
     static GROUP: Cell<Group> = const { Cell::new(0) };
+}
+
+/// Whose task runs.
+pub(super) fn group() -> Group {
+    GROUP.get()
+}
+
+/// Does something as a group's task would.
+pub(super) fn as_group<T>(group: Group, act: impl FnOnce() -> T) -> T {
+    let before = GROUP.replace(group);
+    let out = act();
+    GROUP.set(before);
+    out
 }
 
 #[derive(Default)]
@@ -229,7 +243,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = tokio::task::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = JoinHandle<T>;
     type Sleep = tokio::time::Sleep;
-    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type Instant = Moment;
     type TimeoutError = tokio::time::error::Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
     type ThreadLocalRng = SmallRng;
@@ -250,19 +264,19 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(duration)
+        TokioRuntime::sleep(clocks::true_time(duration))
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
+        Self::sleep(deadline.left())
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout(duration, future)
+        TokioRuntime::timeout(clocks::true_time(duration), future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout_at(deadline, future)
+        Self::timeout(deadline.left(), future)
     }
 
     fn is_panic(error: &Self::JoinError) -> bool {

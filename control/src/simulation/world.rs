@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Plant;
+use super::rollouts::Shares;
 use super::watchers::{Known, Place, view_of};
 use crate::consensus::{At, Role, Status};
 use crate::replica::decode_answer;
@@ -60,6 +62,36 @@ struct Seen {
     /// What the objects were at each place, in each life that came there.
     states: BTreeMap<Place, Vec<(u64, Arc<State>)>>,
     plant: Option<Plant>,
+    reigns: Reigns,
+    shares: Shares,
+}
+
+/// How long who led has led without a break, as far as it was looked at.
+#[derive(Default)]
+struct Reigns {
+    /// Leader and term.
+    now: Option<(u64, u64)>,
+    since: Option<Instant>,
+    /// The time that earlier ones have certainly counted of a silence.
+    counted: Duration,
+}
+
+/// Of a reign's beginning, what need not count: it may grant so much.
+const REIGN_MIN: Duration = Duration::from_millis(1_500);
+
+impl Reigns {
+    fn look(&mut self, now: Option<(u64, u64)>) {
+        if self.now == now {
+            return;
+        }
+        // Of what a leader has seen of a silence, the log may miss the second half: see `keeper/leases.rs`.
+        self.counted += self.length() / 2;
+        (self.now, self.since) = (now, now.map(|_| Instant::now()));
+    }
+
+    fn length(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed().saturating_sub(REIGN_MIN))
+    }
 }
 
 impl World {
@@ -78,6 +110,8 @@ impl World {
             era: 0,
             states: BTreeMap::new(),
             plant,
+            reigns: Reigns::default(),
+            shares: Shares::default(),
         })))
     }
 
@@ -103,6 +137,12 @@ impl World {
         *self.lock().counts.entry(what).or_default() += 1;
     }
 
+    /// How much of a silence has counted so far, at least, by whoever led.
+    pub(super) fn counted(&self) -> Duration {
+        let seen = self.lock();
+        seen.reigns.counted + seen.reigns.length()
+    }
+
     /// Whether this fault is planted: it is to be found.
     pub(super) fn has(&self, plant: Plant) -> bool {
         self.lock().plant == Some(plant)
@@ -111,6 +151,11 @@ impl World {
     /// Lives of the cluster before this one.
     pub(super) fn era(&self) -> u64 {
         self.lock().era
+    }
+
+    /// Asks the rollouts' shares.
+    pub(super) fn with_shares<T>(&self, ask: impl FnOnce(&Shares) -> T) -> T {
+        ask(&self.lock().shares)
     }
 
     /// All members are lost: what comes next is another log.
@@ -126,6 +171,9 @@ impl World {
     pub(super) fn came_to(&self, state: &Arc<State>) {
         let mut seen = self.lock();
         let era = seen.era;
+        if let Err(why) = seen.shares.check(era, state) {
+            seen.violation(why);
+        }
         let known = seen.states.entry((state.epoch, state.revision)).or_default();
         if !known.iter().any(|(of, known)| *of == era && is_same(known, state)) {
             known.push((era, Arc::clone(state)));
@@ -269,8 +317,11 @@ impl World {
     /// What running members say of themselves at one moment.
     pub(super) fn looked<'a>(&self, all: impl Iterator<Item = &'a Status>) {
         let mut seen = self.lock();
+        let all: Vec<&Status> = all.collect();
+        let first = all.iter().filter(|status| status.role == Role::Leader).max_by_key(|status| status.term);
+        seen.reigns.look(first.map(|status| (status.id, status.term)));
         let mut now: BTreeMap<u64, u64> = BTreeMap::new();
-        for status in all.filter(|status| status.role == Role::Leader) {
+        for status in all.into_iter().filter(|status| status.role == Role::Leader) {
             let (term, node) = (status.term, status.id);
             if let Some(other) = now.insert(term, node) {
                 seen.violation(format_args!("m{other} and m{node} lead term {term} at once"));

@@ -53,6 +53,8 @@ pub(crate) const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=86_400_000;
 pub(crate) const EPOCH_MAX: u64 = (1 << 53) - 1;
 /// More ids than a cluster gives out between a backup and its restore.
 const RESTORE_ID_GAP: u64 = 1 << 32;
+/// Ids that belong to an epoch.
+const EPOCH_IDS: u64 = 1 << 20;
 /// Largest backup that can be restored.
 const RESTORE_BYTES_MAX: usize = OBJECTS_BYTES_MAX + HISTORY_BYTES_MAX + (16 << 20);
 
@@ -757,9 +759,13 @@ impl State {
         self.locks = Default::default();
         self.rollouts = Default::default();
         self.revision = self.revision.max(old.revision);
-        // Ids that were given out after the backup are known to nobody here, but to their holders: none comes twice.
-        self.next_id = self.next_id.max(old.next_id).saturating_add(RESTORE_ID_GAP);
         self.epoch = (self.epoch.max(old.epoch) + 1).max(known.map_or(0, |(epoch, _)| epoch));
+        // Ids that were given out after the backup are known to nobody here, but to their holders: none comes twice.
+        let given = self.next_id.max(old.next_id);
+        self.next_id = match self.rules {
+            0 | 1 => given.saturating_add(RESTORE_ID_GAP),
+            _ => self.ids_of_epoch(given),
+        };
         if self.rules > 0 {
             (self.configured, self.lost) = (self.revision, self.revision);
         }
@@ -781,10 +787,19 @@ impl State {
         }
         self.enter_epoch(self.epoch.saturating_add(1).max(epoch));
         // Ids that were given out and lost with the others' disks are known to their holders: none comes twice.
-        self.next_id = self.next_id.saturating_add(RESTORE_ID_GAP);
+        self.next_id = self.ids_of_epoch(self.next_id);
         // Who sent them has to begin anew.
         self.restore.clear();
         Ok(())
+    }
+
+    /// The first id that this epoch gives out, above those that are known to have been given. Epochs begin with the time in seconds:
+    /// what other lives of the cluster have given out since the same backup lies below, unless it was a million in a second.
+    fn ids_of_epoch(&self, given: u64) -> u64 {
+        match self.epoch.saturating_mul(EPOCH_IDS) {
+            first if first > given && self.epoch < EPOCH_MAX / EPOCH_IDS => first,
+            _ => given.saturating_add(RESTORE_ID_GAP),
+        }
     }
 
     fn agree(&mut self, at_ms: u64, verdicts: Vec<(Key, bool)>, note: String) -> Answer {

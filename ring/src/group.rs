@@ -191,6 +191,12 @@ impl Group {
             self.total.count_in(&seat.load, if claim > 0 { Sum::of_level(key) } else { Sum::ELSEWHERE });
         }
         self.total.set_eligible(eligible);
+        for level in &self.levels {
+            level.order.set_present(|index| {
+                let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
+                seat.claim() > 0 && !(seat.load.is_doubted() && is_up[usize::from(level.key)])
+            });
+        }
     }
 
     /// Divides the keys among the levels: for each level's key the share, 0 to 1, that has its home there. Levels that are
@@ -328,7 +334,7 @@ impl Group {
             if !self.policy.hashes() {
                 break;
             }
-            let (mut walk, hash) = level.order.begin(hash);
+            let mut walk = level.order.begin(hash);
             while let Some(index) = level.order.step(&mut walk, hash, level.slots.len()) {
                 sequence.push(Slot(level.slots[usize::from(index.0)]));
             }
@@ -402,18 +408,26 @@ impl Seat {
         self.load.claim(self.weight)
     }
 
-    /// Requests in flight, one more included, for its share.
+    /// Requests in flight, one more included, for its share; 0: it is idle, and no idle one is better than another. As HAProxy's
+    /// `leastconn` counts.
     fn relative_load(&self) -> f64 {
-        (f64::from(self.load.in_flight()) + 1.0) / self.claim().max(1) as f64
+        match self.load.in_flight() {
+            0 => 0.0,
+            in_flight => (f64::from(in_flight) + 1.0) / self.claim().max(1) as f64,
+        }
     }
 
-    /// Mean latency times requests in flight for its share. Nobody knows how fast one is that was never used: it gets
-    /// one request to find out, and no second before that is known.
+    /// Mean latency times requests in flight for its share, this one not divided by it: of idle ones that are equally fast, none is
+    /// better than another, whatever their weights. Nobody knows how fast one is that was never used: it gets one request to find
+    /// out, and no second before that is known.
     fn cost(&self, now_millis: u32, decay_millis: u32) -> f64 {
         const UNKNOWN_MICROS: f64 = 1e6;
-        let in_flight = f64::from(self.load.in_flight());
-        let latency = f64::from(self.load.latency_micros(now_millis, decay_millis));
-        let cost = if latency > 0.0 { latency * (in_flight + 1.0) } else { UNKNOWN_MICROS * in_flight };
-        cost / self.claim().max(1) as f64
+        /// Of a member of weight 100 that takes all that it can.
+        const CLAIM: f64 = 100.0 * FULL_SHARE as f64;
+        let in_flight = f64::from(self.load.in_flight()) * CLAIM / self.claim().max(1) as f64;
+        match f64::from(self.load.latency_micros(now_millis, decay_millis)) {
+            latency if latency > 0.0 => latency * (in_flight + 1.0),
+            _ => UNKNOWN_MICROS * in_flight,
+        }
     }
 }

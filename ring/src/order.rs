@@ -1,6 +1,6 @@
 //! The order in which a level's members are asked: one variant per policy, over the level's own indices.
 
-use crate::hash::{Hash, mix};
+use crate::hash::Hash;
 use crate::maglev::Maglev;
 use crate::params::PolicyParams;
 use crate::rendezvous::Rendezvous;
@@ -61,38 +61,32 @@ impl Order {
         })
     }
 
-    /// A walk from its beginning, and what decides about ramps: the key's hash, or a number of this turn's own.
+    /// A walk from its beginning.
     #[inline]
-    pub(crate) fn begin(&self, hash: Hash) -> (Walk, Hash) {
+    pub(crate) fn begin(&self, hash: Hash) -> Walk {
         match self {
-            Self::Ring(ring) => (ring.walk(hash), hash),
-            Self::Maglev(maglev) => (maglev.walk(hash), hash),
-            Self::RoundRobin(turns) => {
-                let (turn, walk) = turns.turn();
-                // Ramps take their share of turns as they take their share of keys.
-                (walk, mix(turn as u64))
-            }
-            _ => (Walk::new(0), hash),
+            Self::Ring(ring) => ring.walk(hash),
+            Self::Maglev(maglev) => maglev.walk(hash),
+            _ => Walk::new(0),
         }
     }
 
-    /// The next member of a walk; for orders that do not look at loads.
+    /// The next member of a walk; for orders that have a place to go from.
     #[inline]
     pub(crate) fn step(&self, walk: &mut Walk, hash: Hash, members: usize) -> Option<Slot> {
         match self {
             Self::Ring(ring) => walk.next(ring),
             Self::Maglev(maglev) => maglev.next(walk),
             Self::Rendezvous(rendezvous) => rendezvous.next(hash, walk.seen_mut()),
-            Self::RoundRobin(turns) => turns.next(walk),
             Self::First => walk.step(members, members, members, |position| position as u16),
-            Self::Drawn(_) | Self::LeastRequest => None,
+            Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest => None,
         }
     }
 
     /// Whether [`Order::step`] gives its members.
     #[inline]
     pub(crate) fn is_walked(&self) -> bool {
-        !matches!(self, Self::Drawn(_) | Self::LeastRequest)
+        !matches!(self, Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest)
     }
 
     /// Shares of all keys or turns, by index; `weights` are the members'.
@@ -111,6 +105,13 @@ impl Order {
                 let sum = weights.iter().map(|&weight| f64::from(weight)).sum::<f64>().max(1.0);
                 weights.iter().map(|&weight| f64::from(weight) / sum).collect()
             }
+        }
+    }
+
+    /// Who of the level's members, by index, takes requests at all. One caller at a time.
+    pub(crate) fn set_present(&self, is_present: impl Fn(u16) -> bool) {
+        if let Self::RoundRobin(turns) = self {
+            turns.set_present(is_present);
         }
     }
 
@@ -138,7 +139,7 @@ impl Order {
             Self::Ring(ring) => ring.memory_bytes(),
             Self::Maglev(maglev) => maglev.memory_bytes(),
             Self::Rendezvous(rendezvous) => rendezvous.memory_bytes(),
-            Self::RoundRobin(turns) => turns.schedule().len() * 2,
+            Self::RoundRobin(turns) => turns.schedule().len() * 4,
             Self::Drawn(drawn) => drawn.alias.entries.len() * 8,
             Self::LeastRequest | Self::First => 0,
         }
@@ -205,6 +206,7 @@ impl Alias {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::mix;
 
     #[test]
     fn draws_follow_weights_and_never_give_nobody() {

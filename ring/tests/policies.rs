@@ -162,6 +162,82 @@ fn every_policy_but_first_follows_weights_and_ramps() {
     }
 }
 
+/// What keeps a member from taking a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Away {
+    /// It is down or drained.
+    Absent,
+    /// It has no room.
+    Full,
+    /// It takes a tenth of its turns.
+    Ramping,
+}
+
+const WITHOUT_KEYS: [PolicyParams; 5] = [ALL[3], ALL[4], ALL[5], ALL[6], ALL[7]];
+
+/// Shares of requests, one at a time, among members of these weights, of which the first so many are away.
+fn shares_of(policy: PolicyParams, weights: &[u32], away: usize, how: Away) -> (Vec<f64>, f64) {
+    let ids: Vec<String> = (0..weights.len()).map(|index| format!("b{index:02}")).collect();
+    let members: Vec<(&str, u32, u32, u8)> = ids
+        .iter()
+        .zip(weights)
+        .enumerate()
+        .map(|(index, (id, &weight))| {
+            (id.as_str(), weight, if index < away && how == Away::Full { 0 } else { u32::MAX }, 0)
+        })
+        .collect();
+    let fleet = fleet(policy, None, &members);
+    for load in &fleet.loads[..away] {
+        match how {
+            Away::Absent => load.set_lifecycle(0),
+            Away::Full => {}
+            Away::Ramping => load.set_lifecycle(FULL_SHARE / 10),
+        }
+    }
+    // All equally fast, or who was never used would be tried first.
+    fleet.loads.iter().for_each(|load| load.observe(1_000.0, 1_000, 10_000));
+    fleet.group.refresh();
+    let requests = 60_000;
+    let counts = fleet.counts(requests);
+    let claims: Vec<f64> = weights
+        .iter()
+        .enumerate()
+        .map(|(index, &weight)| match how {
+            _ if index >= away => f64::from(weight),
+            Away::Absent | Away::Full => 0.0,
+            Away::Ramping => f64::from(weight) / 10.0,
+        })
+        .collect();
+    let sum: f64 = claims.iter().sum();
+    let off = counts
+        .iter()
+        .zip(&claims)
+        .map(|(&count, claim)| (f64::from(count) / requests as f64 - claim / sum).abs())
+        .fold(0.0, f64::max);
+    (counts.iter().map(|&count| f64::from(count) / requests as f64).collect(), off)
+}
+
+/// HAProxy and Envoy share what is absent by weight among who is there; a neighbour that gets it all goes down next.
+#[test]
+fn what_members_leave_is_shared_by_weight_whatever_the_policy_and_whatever_keeps_them_away() {
+    let fleets: [(&[u32], usize); 6] = [
+        (&[100; 6], 3),
+        (&[100; 6], 5),
+        (&[100, 10, 100, 50], 1),
+        (&[100, 50, 200], 0),
+        (&[300, 300, 300, 1, 2, 3], 3),
+        (&[100; 40], 37),
+    ];
+    for policy in WITHOUT_KEYS {
+        for how in [Away::Absent, Away::Full, Away::Ramping] {
+            for (weights, away) in fleets {
+                let (shares, off) = shares_of(policy, weights, away, how);
+                assert!(off < 0.012, "{policy:?} {how:?} {away} of {weights:?} away: {shares:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn least_request_takes_the_least_and_first_fills_up() {
     let least = equal(PolicyParams::LeastRequest, 5);

@@ -8,6 +8,7 @@ use crate::hash::{Hash, mix};
 use crate::order::{Drawn, Order, Preference};
 use crate::params::AllFull;
 use crate::ring::{Slot, WEIGHT_MAX};
+use crate::round_robin::RoundRobin;
 use crate::selection::{Selection, Stage};
 use crate::total::Sum;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,9 +24,9 @@ impl Group {
     #[must_use]
     pub fn begin(&self, ask: Ask) -> Selection {
         let home = self.home(ask.hash);
-        let (walk, hash) = self.levels[home].order.begin(ask.hash);
+        let walk = self.levels[home].order.begin(ask.hash);
         let stage = if ask.owners > 1 && self.policy.hashes() { Stage::Hot } else { Stage::Strict };
-        Selection::new(Ask { hash, ..ask }, home as u8, walk, stage)
+        Selection::new(ask, home as u8, walk, stage)
     }
 
     /// The level in which a key is at home: the same key always in the same, as long as shares stand.
@@ -50,10 +51,7 @@ impl Group {
 
     /// Begins a stage in a level: a walk is of the level that it was begun in, and of no other.
     fn enter(&self, selection: &mut Selection, level: u8, stage: Stage) {
-        let walk = match &self.levels[usize::from(level)].order {
-            Order::RoundRobin(turns) => turns.turn().1,
-            order => order.begin(selection.ask.hash).0,
-        };
+        let walk = self.levels[usize::from(level)].order.begin(selection.ask.hash);
         selection.enter(level, walk, stage);
     }
 
@@ -148,9 +146,10 @@ impl Group {
         Some(if cost(second) < cost(first) { second } else { first })
     }
 
-    /// For policies that look at loads: the one to be asked next.
+    /// For policies without a walk: the one to be asked next.
     fn chosen(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
         let index = match &level.order {
+            Order::RoundRobin(turns) => self.turned(level, turns, selection)?,
             Order::Drawn(drawn) => self.drawn(level, drawn, selection)?,
             _ => self.least_of(level, selection)?,
         };
@@ -158,6 +157,24 @@ impl Group {
         let slot = Slot(level.slots[usize::from(index)]);
         selection.owner.get_or_insert(slot);
         Some(slot)
+    }
+
+    /// Whose turn it is, if he takes it; else whose the next turns are.
+    fn turned(&self, level: &Level, turns: &RoundRobin, selection: &mut Selection) -> Option<u16> {
+        let relaxed = selection.stage != Stage::Strict;
+        for _ in 0..DRAWS_MAX {
+            let (turn, index) = turns.turn()?;
+            let slot = level.slots[usize::from(index)];
+            selection.owner.get_or_insert(Slot(slot));
+            // A ramp takes its share of turns: it is asked about each anew.
+            if self.may_ask(level, selection, index)
+                && self.seats[usize::from(slot)].load.accepts(mix(turn as u64), relaxed)
+            {
+                return Some(index);
+            }
+            selection.skipped += u32::from(!relaxed);
+        }
+        self.left(level, selection, None, mix(selection.ask.chance))
     }
 
     fn drawn(&self, level: &Level, drawn: &Drawn, selection: &mut Selection) -> Option<u16> {
@@ -192,11 +209,24 @@ impl Group {
                 }
             }
         }
-        // Most are down or have been asked: whoever is left, from a drawn place on.
-        let count = level.slots.len() as u64;
-        (0..count)
-            .map(|step| ((random + step) % count) as u16)
-            .find(|&index| Some(index) != other && self.may_ask(level, selection, index))
+        // Most are down or have been asked: one of whoever is left, by weight.
+        self.left(level, selection, other, random)
+    }
+
+    /// One of those who may be asked, drawn by what they claim; looks at each once.
+    fn left(&self, level: &Level, selection: &Selection, other: Option<u16>, random: u64) -> Option<u16> {
+        let members = (0..level.slots.len() as u16)
+            .filter(|&index| Some(index) != other && self.may_ask(level, selection, index));
+        let (mut sum, mut drawn) = (0_u64, None);
+        for index in members {
+            let claim = self.seats[usize::from(level.slots[usize::from(index)])].claim();
+            sum += claim;
+            // Each takes the place of those before it with its share of the sum so far.
+            if claim > 0 && mix(random ^ u64::from(index)) % sum < claim {
+                drawn = Some(index);
+            }
+        }
+        drawn
     }
 
     fn may_ask(&self, level: &Level, selection: &Selection, index: u16) -> bool {
@@ -208,22 +238,27 @@ impl Group {
             && !selection.tried.contains(slot)
     }
 
-    /// The least loaded for its weight; of equals, the first after a drawn place.
+    /// The least loaded for its weight; of equals, one drawn by weight.
     fn least_of(&self, level: &Level, selection: &mut Selection) -> Option<u16> {
-        let count = level.slots.len();
-        let start = if count == 0 { 0 } else { (selection.ask.chance % count as u64) as usize };
-        let mut best: Option<(f64, u16)> = None;
-        for step in 0..count {
-            let index = ((start + step) % count) as u16;
-            if !self.may_ask(level, selection, index) {
+        let load_of = |index: u16| self.seats[usize::from(level.slots[usize::from(index)])].relative_load();
+        let may_ask = |index: &u16| self.may_ask(level, selection, *index);
+        let candidates = || (0..level.slots.len() as u16).filter(may_ask);
+        let (mut least, mut sum, mut drawn) = (f64::INFINITY, 0_u64, None);
+        for index in candidates() {
+            let (load, claim) = (load_of(index), self.seats[usize::from(level.slots[usize::from(index)])].claim());
+            if load > least {
                 continue;
             }
-            let load = self.seats[usize::from(level.slots[usize::from(index)])].relative_load();
-            if best.is_none_or(|(least, _)| load < least) {
-                best = Some((load, index));
+            if load < least {
+                (least, sum) = (load, 0);
+            }
+            sum += claim;
+            // Each takes the place of its equals before it with its share of their sum.
+            if mix(selection.ask.chance ^ u64::from(index)) % sum < claim {
+                drawn = Some(index);
             }
         }
-        best.map(|(_, index)| index)
+        drawn
     }
 
     /// What follows when a stage's walk is over.

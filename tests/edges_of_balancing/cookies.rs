@@ -1,0 +1,1 @@
+//! Affinity cookies of backends that take nothing new.

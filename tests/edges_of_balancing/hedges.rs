@@ -1,0 +1,1 @@
+//! Second tries, and what they tell of the first.

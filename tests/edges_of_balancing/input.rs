@@ -1,0 +1,1 @@
+//! Limits and times that contradict each other, as the operator writes them.

@@ -1,0 +1,1 @@
+//! Checks, agents and ejections.

@@ -1,0 +1,1 @@
+//! Retries, their limits and their bodies.

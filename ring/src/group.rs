@@ -10,6 +10,7 @@ use crate::total::{InForce, LEVELS_MAX, Sum, Total};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+mod accept;
 mod pick;
 
 /// All keys, in the units of level shares.
@@ -192,10 +193,16 @@ impl Group {
         }
         self.total.set_eligible(eligible);
         for level in &self.levels {
-            level.order.set_present(|index| {
-                let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
-                seat.claim() > 0 && !(seat.load.is_doubted() && is_up[usize::from(level.key)])
-            });
+            let is_present =
+                |seat: &Seat| seat.claim() > 0 && !(seat.load.is_doubted() && is_up[usize::from(level.key)]);
+            level.order.set_present(|index| is_present(&self.seats[usize::from(level.slots[usize::from(index)])]));
+            let seats = level.slots.iter().map(|&slot| &self.seats[usize::from(slot)]);
+            let present: Vec<&Seat> = seats.filter(|seat| is_present(seat)).collect();
+            let shares = present.iter().map(|seat| (f64::from(seat.weight), f64::from(seat.load.lifecycle())));
+            let accepts = accept::shares(&shares.collect::<Vec<_>>(), self.policy.hashes());
+            for (seat, accept) in present.iter().zip(accepts) {
+                seat.load.set_accept((accept * f64::from(FULL_SHARE)).round().max(1.0) as u16);
+            }
         }
     }
 

@@ -12,6 +12,10 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const FULL_SHARE: u16 = u16::MAX;
 /// Bit of the shares: see [`Load::set_doubted`].
 const DOUBT: u64 = 1 << 32;
+/// Where the accept share stands.
+const ACCEPT_SHIFT: u32 = 48;
+/// Shares of a member that takes all its keys: most are.
+const ALL: u64 = FULL_SHARE as u64 | (FULL_SHARE as u64) << ACCEPT_SHIFT;
 
 /// One member's load and the share of its keys that it accepts. On cache lines of its own.
 #[derive(Debug)]
@@ -20,7 +24,8 @@ pub struct Load {
     /// Requests in flight in the low half, and in the high half the sum of [`Total`] in which they are
     /// counted. One word: who adds or takes away a request learns in the same step where it is counted, whatever moves.
     carried: AtomicU64,
-    /// Lifecycle share in the low 16 bits, shed share in the next, then [`DOUBT`]: read together.
+    /// Lifecycle share in the low 16 bits, shed share in the next, then [`DOUBT`], and in the high 16 the accept share: read
+    /// together.
     shares: AtomicU64,
     /// Makes the order in which keys are accepted the member's own.
     salt: u64,
@@ -35,7 +40,7 @@ impl Load {
     pub fn new(id: &str) -> Self {
         Self {
             carried: AtomicU64::new(word(0, Sum::ELSEWHERE)),
-            shares: AtomicU64::new(u64::from(FULL_SHARE)),
+            shares: AtomicU64::new(ALL),
             salt: xxh3_64(id.as_bytes()),
             latency: AtomicU64::new(0),
         }
@@ -48,17 +53,32 @@ impl Load {
         self.carried.load(Relaxed) as u32
     }
 
-    /// Share of its keys that health, drain and slow start let it take: 0 none, [`FULL_SHARE`] all.
+    /// Share of its weight that health, drain and slow start leave it: 0 nothing, [`FULL_SHARE`] all.
     #[inline]
     #[must_use]
     pub fn lifecycle(&self) -> u16 {
         self.shares.load(Relaxed) as u16
     }
 
-    /// Sets the lifecycle share. Raising it moves keys only to this member, lowering it only away from it, and always
-    /// the same keys first.
+    /// Sets the lifecycle share, and as a first guess the [accept share](Load::set_accept), until the group works that out.
     pub fn set_lifecycle(&self, share: u16) {
-        self.update(|shares| shares & !0xffff | u64::from(share));
+        if self.lifecycle() != share {
+            self.update(|shares| with_accept(shares, share) & !0xffff | u64::from(share));
+        }
+    }
+
+    /// Share of its own keys that it takes, so that, with what others leave it, it has its weight's part of all. Raising it
+    /// moves keys only to this member, lowering it only away from it, and always the same keys first.
+    pub(crate) fn set_accept(&self, share: u16) {
+        if self.accept() != share {
+            self.update(|shares| with_accept(shares, share));
+        }
+    }
+
+    /// See [`Load::set_accept`].
+    #[inline]
+    pub(crate) fn accept(&self) -> u16 {
+        (self.shares.load(Relaxed) >> ACCEPT_SHIFT) as u16
     }
 
     /// Share of its keys that it sheds to the next of their walks because it is overloaded.
@@ -125,10 +145,10 @@ impl Load {
     #[inline]
     pub(crate) fn accepts(&self, hash: Hash, relaxed: bool) -> bool {
         let shares = self.shares.load(Relaxed);
-        if shares == u64::from(FULL_SHARE) {
+        if shares == ALL {
             return true;
         }
-        let (lifecycle, shed) = (shares as u16, (shares >> 16) as u16);
+        let (lifecycle, shed, accept) = (shares as u16, (shares >> 16) as u16, (shares >> ACCEPT_SHIFT) as u16);
         if lifecycle == 0 || relaxed {
             return lifecycle > 0;
         }
@@ -136,15 +156,17 @@ impl Load {
             return false;
         }
         let full = u32::from(FULL_SHARE);
-        let share = (u32::from(lifecycle) * (full - u32::from(shed)) / full) as u16;
+        let share = (u32::from(accept) * (full - u32::from(shed)) / full) as u16;
         share == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < share
     }
 
     /// Whether health, drain and slow start let it take this key, shedding aside.
     #[inline]
     pub(crate) fn accepts_lifecycle(&self, hash: Hash) -> bool {
-        let share = self.lifecycle();
-        !self.is_doubted() && (share == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < share)
+        let shares = self.shares.load(Relaxed);
+        let accept = (shares >> ACCEPT_SHIFT) as u16;
+        let takes = accept == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < accept;
+        shares as u16 > 0 && shares & DOUBT == 0 && takes
     }
 
     /// Reserves a place below `cap`: reserve first, then test, so that racing requests never pass it together. Gives the
@@ -185,6 +207,10 @@ impl Load {
             }
         }
     }
+}
+
+fn with_accept(shares: u64, share: u16) -> u64 {
+    shares & !(0xffff << ACCEPT_SHIFT) | u64::from(share) << ACCEPT_SHIFT
 }
 
 fn word(in_flight: u32, sum: Sum) -> u64 {

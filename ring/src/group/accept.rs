@@ -1,0 +1,151 @@
+//! Which share of its own keys a member takes, so that of all keys it has its effective weight's part.
+//!
+//! A member that takes half of its own keys does not have half of its weight's part of the traffic: of two equal ones it has a
+//! quarter, and should have a third, as with half the weight. What it leaves goes on along the walks, to others of which some leave a
+//! part of their own keys to it.
+//!
+//! A key's walk is a draw without replacement by weight, and so the order in which members would arrive if each came at a time that
+//! is exponential in its weight. The first that takes the key has it: member j, which takes a share `f_j`, with the chance
+//! `f_j * ∫ w_j exp(-w_j t) * Π (1 - f_i (1 - exp(-w_i t))) dt` over the others i. The shares that make these chances right are found
+//! by iteration.
+
+/// Rounds of the iteration: each takes away most of the error that is left.
+const ROUNDS: usize = 24;
+/// Points at which the integral is taken, evenly spaced in the logarithm of the time.
+const POINTS: usize = 128;
+/// Kinds of members beyond which a first guess must do: it is near where no single member counts for much.
+const KINDS_MAX: usize = 256;
+
+/// Members of equal weight and share.
+struct Kind {
+    weight: f64,
+    count: f64,
+    /// Effective weight of each.
+    due: f64,
+    accept: f64,
+    /// `1 - exp(-w t)` at each point.
+    came: Vec<f64>,
+}
+
+/// For members with these weights and lifecycle shares (in any one unit, above 0), the accept shares, above 0 and up to 1. Somebody
+/// always takes all of its own keys, so that every key has a home.
+///
+/// `by_key`: each member is asked once about a key, in the order of its walk. Otherwise members are drawn until one takes the
+/// request, and their lifecycle shares are right as they are, but for a factor.
+pub(super) fn shares(members: &[(f64, f64)], by_key: bool) -> Vec<f64> {
+    let largest = members.iter().map(|&(_, share)| share).fold(0.0, f64::max);
+    let ramped: Vec<f64> = members.iter().map(|&(_, share)| share / largest).collect();
+    if !by_key || ramped.iter().all(|&share| share == 1.0) {
+        return ramped;
+    }
+    let weights: f64 = members.iter().map(|&(weight, _)| weight).sum();
+    let effective: f64 = members.iter().zip(&ramped).map(|(&(weight, _), share)| weight * share).sum();
+    let mut order: Vec<usize> = (0..members.len()).collect();
+    let key = |index: usize| (members[index].0, ramped[index]);
+    order.sort_by(|&one, &other| key(one).partial_cmp(&key(other)).unwrap_or(std::cmp::Ordering::Equal));
+    let groups: Vec<&[usize]> = order.chunk_by(|&one, &other| key(one) == key(other)).collect();
+    // What it leaves goes to others alone: right for one that ramps among others that do not.
+    let first_guess = |share: f64| (share * weights / effective).min(1.0);
+    let mut kinds: Vec<Kind> = groups
+        .iter()
+        .map(|group| {
+            let (weight, share) = key(group[0]);
+            let due = weight * share / effective;
+            Kind { weight, count: group.len() as f64, due, accept: first_guess(share), came: Vec::new() }
+        })
+        .collect();
+    if kinds.len() <= KINDS_MAX {
+        solve(&mut kinds, weights);
+    }
+    let mut accepts = vec![1.0; members.len()];
+    for (group, kind) in groups.into_iter().zip(&kinds) {
+        group.iter().for_each(|&index| accepts[index] = kind.accept);
+    }
+    accepts
+}
+
+/// Corrects what each takes by what it has and should have, until that is the same.
+fn solve(kinds: &mut [Kind], weights: f64) {
+    let lightest = kinds.iter().map(|kind| kind.weight).fold(f64::INFINITY, f64::min);
+    let (first, last) = ((1e-4 / weights).ln(), (40.0 / lightest).ln());
+    let step = (last - first) / (POINTS - 1) as f64;
+    let times: Vec<f64> = (0..POINTS).map(|point| (first + step * point as f64).exp()).collect();
+    for kind in kinds.iter_mut() {
+        kind.came = times.iter().map(|time| -(-kind.weight * time).exp_m1()).collect();
+    }
+    for _ in 0..ROUNDS {
+        // That nobody who has come by then takes the key.
+        let free: Vec<f64> = (0..POINTS)
+            .map(|point| {
+                kinds.iter().map(|kind| kind.count * (1.0 - kind.accept * kind.came[point]).ln()).sum::<f64>().exp()
+            })
+            .collect();
+        let has = |kind: &Kind| {
+            let parts = (0..POINTS).map(|point| {
+                let came = kind.came[point];
+                kind.weight * (1.0 - came) * times[point] * free[point] / (1.0 - kind.accept * came).max(1e-300)
+            });
+            kind.accept * parts.sum::<f64>() * step
+        };
+        let next: Vec<f64> = kinds
+            .iter()
+            .map(|kind| match has(kind) {
+                has if has > 0.0 => kind.accept * kind.due / has,
+                _ => kind.accept,
+            })
+            .collect();
+        let most = next.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        for (kind, next) in kinds.iter_mut().zip(next) {
+            kind.accept = (next / most).clamp(1e-6, 1.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_equal_members_one_at_half_has_a_third() {
+        let accepts = shares(&[(100.0, 0.5), (100.0, 1.0)], true);
+        assert!((accepts[0] - 2.0 / 3.0).abs() < 1e-4, "{accepts:?}");
+        assert_eq!(accepts[1], 1.0);
+    }
+
+    #[test]
+    fn members_that_ramp_alike_take_all_their_keys() {
+        assert_eq!(shares(&[(100.0, 0.3), (200.0, 0.3), (1.0, 0.3)], true), [1.0; 3]);
+        assert_eq!(shares(&[(7.0, 0.3)], true), [1.0]);
+        assert!(shares(&[], true).is_empty());
+    }
+
+    #[test]
+    fn draws_are_taken_in_proportion_to_lifecycle_shares() {
+        assert_eq!(shares(&[(100.0, 0.25), (9.0, 0.5)], false), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn all_shares_are_sound_whatever_the_fleet() {
+        let mut random = 7_u64;
+        let mut draw = |bound: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % bound
+        };
+        for _ in 0..2_000 {
+            let members: Vec<(f64, f64)> =
+                (0..1 + draw(40)).map(|_| ((1 + draw(1600)) as f64, (1 + draw(65_535)) as f64)).collect();
+            let accepts = shares(&members, true);
+            assert!(accepts.iter().all(|&accept| accept > 0.0 && accept <= 1.0), "{members:?}: {accepts:?}");
+            assert!(accepts.contains(&1.0), "{members:?}: {accepts:?}");
+        }
+    }
+
+    #[test]
+    fn a_fleet_of_many_kinds_is_worked_out_in_bounded_time() {
+        let members: Vec<(f64, f64)> =
+            (0..10_000).map(|index| (1.0 + f64::from(index % 1600), 1.0 + f64::from(index % 7))).collect();
+        let accepts = shares(&members, true);
+        assert!(accepts.iter().all(|&accept| accept > 0.0 && accept <= 1.0));
+        assert!(accepts.contains(&1.0));
+    }
+}

@@ -154,8 +154,12 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) 
             if old.weight != new.weight {
                 say(format!("weight {} -> {}", old.weight, new.weight));
             }
-            if old.drain != new.drain {
-                say(if new.drain { "drains".into() } else { "drains no longer".into() });
+            if (old.drain, old.maintenance) != (new.drain, new.maintenance) {
+                say(match (new.drain, new.maintenance) {
+                    (_, true) => "is in maintenance".into(),
+                    (true, false) => "drains".into(),
+                    (false, false) => "drains no longer".into(),
+                });
             }
             if (old.requests_max, old.connections_max) != (new.requests_max, new.connections_max) {
                 say("limits changed".into());

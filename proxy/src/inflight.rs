@@ -161,7 +161,8 @@ pub(crate) fn acquire_now(
     try_acquire(view, service, selection, shard).ok().flatten()
 }
 
-/// A place on the backend that an affinity cookie names, if it is to be had.
+/// A place on the backend that an affinity cookie names, if it is to be had: also on one that takes nothing new, as long as that
+/// keeps its clients.
 pub(crate) fn acquire_sticky(
     view: &Rc<View>,
     service: usize,
@@ -169,7 +170,12 @@ pub(crate) fn acquire_sticky(
     slot: Slot,
     shard: usize,
 ) -> Option<InFlight> {
-    let reserved = view.services[service].service.group.reserve(selection, slot, shard);
+    let this = &view.services[service];
+    let kept = this.service.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
+    let reserved = this.service.group.reserve(selection, slot, kept, shard);
+    if reserved && kept {
+        this.cells.kept.increment();
+    }
     reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true })
 }
 

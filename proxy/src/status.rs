@@ -96,6 +96,7 @@ pub(crate) fn status(control: &Control) -> Value {
 
 fn service_status(control: &Control, service: &Service, now: Instant) -> Value {
     let shares = service.group.shares();
+    let has_agent = service.config.health.as_ref().is_some_and(|health| health.agent.is_some());
     let health = service.live.health();
     let backends: Vec<Value> = service
         .backends
@@ -118,6 +119,8 @@ fn service_status(control: &Control, service: &Service, now: Instant) -> Value {
                 "tier": backend.config.tier,
                 "zone": backend.config.zone,
                 "checked_weight_percent": view.as_ref().map_or(100, |view| view.percent),
+                "agent": view.as_ref().filter(|_| has_agent).map(|view| view.agent),
+                "keeps_clients": view.as_ref().is_some_and(|view| view.keeps_clients),
                 "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
                 "connections": backend.state.connections.load(Relaxed),
                 "mean_latency_seconds": latency_seconds(control, service, load),

@@ -90,7 +90,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     if request.explain || !request.answer_lines.is_empty() {
         request.append_fields(&mut fields);
     }
-    let pages = &http::http_of(&request.view, request.listener).errors;
+    let pages = &http::http_of(&request.planned, request.listener).errors;
     let is_head = request.method == Method::Head;
     answer::write(error, request.version, keep_alive, is_head, &fields, pages, &mut out);
     let sent = client.send(&out).await;
@@ -121,11 +121,9 @@ async fn carry_unless_reset(
 
 /// Tries backends until one answers.
 async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Option<ProxyError>, Next), ProxyError> {
-    let view = Rc::clone(&request.view);
     let worker = Rc::clone(&client.open.worker);
-    let this = &view.services[request.service];
-    let config = &this.service.config;
-    this.live.retries.borrow_mut().count(worker.second());
+    let view = Rc::clone(&request.view);
+    view.services[request.service].live.retries.borrow_mut().count(worker.second());
     let mut last_error = None;
     // A place that has been found already: the cookie's, or that of a retry which only goes if there is one.
     let mut ready = request
@@ -138,8 +136,8 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Some(guard) => guard,
             None => {
                 let (presence, timer, _) = client.presence(request.may_half_close());
-                let (selection, limit) = (&mut request.selection, request.limit);
-                let found = inflight::acquire(&view, request.service, selection, worker.index, timer, limit);
+                let limit = request.limit;
+                let found = inflight::acquire(request.placing(&worker), timer, limit);
                 match presence.during(found).await? {
                     Ok(guard) => guard,
                     // The whole exchange's time is over, whatever was under way.
@@ -149,6 +147,10 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 }
             }
         };
+        // A wait may have led to a newer version.
+        let view = Rc::clone(&request.view);
+        let this = &view.services[request.service];
+        let config = &this.service.config;
         request.report.backend = Some(guard.index());
         request.refusals.begin(client.timer.deadline(config.timeouts.connect));
         let (guard, error) = match on_backend(client, request, guard).await {
@@ -161,6 +163,12 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 continue;
             }
             Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
+            // It was not asked at all: another has room, or nobody.
+            Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
+                request.refusals.handle_full();
+                guard.give_back_full(&mut request.selection);
+                continue;
+            }
             Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
         };
         if !request.refusals.cut_short(error) {

@@ -14,6 +14,7 @@ mod budget;
 mod buffers;
 mod checks;
 mod compress;
+mod connections;
 mod control;
 mod error;
 mod exchange;

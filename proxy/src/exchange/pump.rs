@@ -114,7 +114,7 @@ pub(super) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
         let began = client.open.worker.timers.now();
-        let total = http::http_of(&request.view, request.listener).timeouts.body_total;
+        let total = http::http_of(&request.planned, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
         let mut exchange = Self {
             limit,
@@ -149,7 +149,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
-        &http::http_of(&self.request.view, self.request.listener).timeouts
+        &http::http_of(&self.request.planned, self.request.listener).timeouts
     }
 
     fn timeouts(&self) -> &ringway_config::model::UpstreamTimeouts {

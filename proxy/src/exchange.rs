@@ -363,7 +363,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                     count_retry(request, this);
                     return Tried::Again(next, retrying);
                 }
-                return Tried::Done(exchange.finish(&guard, upstream, outcome).await);
+                return Tried::Done(exchange.finish(guard, upstream, outcome).await);
             }
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
                 if exchange.request.replayable

@@ -55,7 +55,7 @@ pub(crate) struct Request {
     /// The answer says why the request went where it did.
     pub(crate) explain: bool,
     /// The service's limit on requests counts this one.
-    _admission: Option<Admission>,
+    pub(crate) admission: Option<Admission>,
     /// The head as every backend would get it, and the body as far as it came with the head.
     pub(crate) out: Vec<u8>,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
@@ -274,7 +274,7 @@ pub(crate) fn plan(
             .filter(|_| head.version == Version::Http11)
             .and_then(|rule| compress::choose(rule, buffer, head)),
         explain,
-        _admission: admission,
+        admission,
         out,
         replayable: true,
         kept: None,

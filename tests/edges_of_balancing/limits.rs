@@ -292,3 +292,31 @@ fn a_backend_for_whose_connections_too_many_wait_is_passed_over() {
     drop(waiting);
     wait_for("them to leave", || (backend_status(&ringway, "a")["connections"] == 0).then_some(()));
 }
+
+#[test]
+fn who_has_the_end_of_a_response_finds_the_place_free() {
+    let body: &'static str = "x".repeat(300_000).leak();
+    let backend = scripted(move |head| match head.split(' ').nth(1) {
+        Some("/long") => response("200 OK", "", body),
+        Some("/chunks") => {
+            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+        }
+        _ => response("200 OK", "", "short"),
+    });
+    let limits = [
+        ("", "requests_max: 1, id: a"),
+        ("", "connections_max: 1, id: a"),
+        ("limits: { requests_max: 1 }", "id: a"),
+        ("limits: { connections_max: 1 }", "id: a"),
+    ];
+    for (service, backend_limit) in limits {
+        let listen = free_address();
+        let config = simple(listen, service, &[("a", backend.address)]).replace("id: a", backend_limit);
+        let _ringway = Ringway::start(&config.replace("workers: 2", "workers: 4"));
+        for number in 0..60 {
+            let path = ["/", "/long", "/chunks"][number % 3];
+            let answer = get(listen, path).unwrap();
+            assert_eq!(answer.status, 200, "{path}, request {number}, {service} {backend_limit}: {}", answer.text());
+        }
+    }
+}

@@ -12,6 +12,7 @@ use crate::h2bridge;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
+use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::tunnel::{self, Way};
 use crate::upstream::Connection;
@@ -109,6 +110,15 @@ pub(super) struct Exchange<'a> {
     holding: bool,
     /// What an answer of 429 or 503 asks for.
     pub(super) retry_after: Option<Duration>,
+    /// The backend's place, and what is told of it, until its part of the exchange is over.
+    place: Option<Place>,
+}
+
+/// A backend that is passing its answer on.
+struct Place {
+    guard: InFlight,
+    outcome: Outcome,
+    upstream: Rc<crate::worker::Upstream>,
 }
 
 impl<'a> Exchange<'a> {
@@ -143,6 +153,7 @@ impl<'a> Exchange<'a> {
             client_keep_alive: false,
             holding: false,
             retry_after: None,
+            place: None,
         };
         exchange.join_trailers();
         exchange
@@ -424,6 +435,9 @@ impl<'a> Exchange<'a> {
         }
         self.release_answers_end();
         let starved_by_client = loop {
+            if self.is_read_to_its_end() {
+                self.settle();
+            }
             match self.poll_send_answer(context) {
                 Ok(true) => {}
                 Ok(false) => break true,
@@ -563,8 +577,8 @@ impl<'a> Exchange<'a> {
     /// Passes the answer on, and settles both connections.
     pub(super) async fn finish(
         mut self,
-        guard: &InFlight,
-        upstream: &crate::worker::Upstream,
+        guard: InFlight,
+        upstream: &Rc<crate::worker::Upstream>,
         outcome: Outcome,
     ) -> (u16, Option<ProxyError>, Next) {
         // The answer has begun: nothing is sent again.
@@ -574,38 +588,31 @@ impl<'a> Exchange<'a> {
             self.sent = self.request.out.len();
         }
         self.limit = self.request.limit;
+        self.place = Some(Place { guard, outcome, upstream: Rc::clone(upstream) });
         let mut pace = Pace::new(&self.client.timer, self.client_timeouts().write_total);
         let delivered = poll_fn(|context| self.poll_deliver(&mut pace, context)).await;
         let status = self.status;
         let (error, next) = match delivered {
             Delivered::Whole if status == 101 => {
-                guard.report(outcome);
+                if let Some(place) = &self.place {
+                    place.guard.report(outcome);
+                }
                 self.tunnel().await;
                 (None, Next::Abort)
             }
             Delivered::Whole => {
-                guard.report(outcome);
-                let clean = self.upload == Upload::Done && self.upstream.input.is_empty();
                 let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
                     (true, _) => Next::Request,
                     (false, Upload::Done) if self.client.input.is_empty() => Next::Close,
                     (false, _) => Next::Linger,
                 };
-                let config = &self.request.view.services[self.request.service].service.config;
-                // A PROXY header has told the backend of this client: no other's requests go there.
-                if clean && self.upstream_keep_alive && config.proxy_protocol.is_none() {
-                    let worker = Rc::clone(&self.client.open.worker);
-                    let idle_max = config.pool.idle_max;
-                    self.release_buffers();
-                    if let Connection { stream, slot: Some(slot), .. } = self.upstream {
-                        upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
-                    }
-                    return (status, None, next);
-                }
+                self.settle();
                 (None, next)
             }
             Delivered::CutOff(error) => {
-                guard.report_error(error);
+                if let Some(place) = &self.place {
+                    place.guard.report_error(error);
+                }
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
                 self.client.stream.abort();
                 (Some(error), Next::Abort)
@@ -619,6 +626,38 @@ impl<'a> Exchange<'a> {
         };
         self.release();
         (status, error, next)
+    }
+
+    /// Whether all of the answer has been read, so that nothing is left for the backend to do, whatever the client has of it.
+    fn is_read_to_its_end(&self) -> bool {
+        let is_shared = matches!(self.upstream.stream, Stream::Upstream(_));
+        let is_read = match self.body {
+            Body::Sized(left) => left <= self.upstream.input.len() as u64,
+            _ => self.body.is_end(),
+        };
+        is_read && self.upload == Upload::Done && self.status != 101 && !is_shared
+    }
+
+    /// The backend's part is over: its connection is free for others, and so is its place, in this order. Who has the end of the
+    /// answer may rely on it.
+    fn settle(&mut self) {
+        let Some(Place { guard, outcome, upstream }) = self.place.take() else { return };
+        self.request.admission = None;
+        guard.report(outcome);
+        let left = if let Body::Sized(left) = self.body { left } else { 0 };
+        let clean = self.upload == Upload::Done && self.upstream.input.len() as u64 == left;
+        let config = &self.request.view.services[self.request.service].service.config;
+        // A PROXY header has told the backend of this client: no other's requests go there.
+        if clean && self.upstream_keep_alive && config.proxy_protocol.is_none() {
+            if let Some(slot) = self.upstream.slot.take() {
+                let stream = std::mem::replace(&mut self.upstream.stream, Stream::Returned(tokio::io::empty()));
+                let worker = &self.client.open.worker;
+                upstream.pool.put(stream, slot, config.pool.idle_max, worker.timers.now(), &worker.cells);
+            }
+        } else if !matches!(self.upstream.stream, Stream::Upstream(_)) {
+            self.upstream.stream = Stream::Returned(tokio::io::empty());
+            self.upstream.slot = None;
+        }
     }
 
     /// Both connections are one tunnel now.

@@ -227,11 +227,11 @@ impl ProxyError {
             Self::ClientClosed => "client_closed",
             Self::ClientStalled => "client_write_timeout",
             Self::NoBackend => "no_backend",
-            Self::AllFull => "all_backends_full",
+            // No client meets the second: the walk goes on from there.
+            Self::AllFull | Self::ConnectionLimit => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ServiceFull => "service_full",
             Self::RateLimited { .. } => "rate_limited",
-            Self::ConnectionLimit => "connection_limit",
             Self::PendingLimit => "pending_limit",
             Self::LocalShortage => "local_shortage",
             Self::ConnectFailed => "connect_failed",

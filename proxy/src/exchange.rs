@@ -3,6 +3,7 @@
 
 mod hedge;
 mod pump;
+mod wish;
 
 use crate::error::ProxyError;
 use crate::http::{self, Client};
@@ -407,9 +408,10 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
 
 /// What the passive detector hears of an answer.
 fn outcome_of(exchange: &Exchange<'_>, config: &model::Service) -> Outcome {
+    let status = exchange.status;
     match exchange.retry_after {
-        Some(wish) if !config.outlier.retry_after_max.is_zero() => Outcome::RetryAfter(wish),
-        _ => Outcome::Status(exchange.status),
+        Some(wish) if !config.outlier.retry_after_max.is_zero() => Outcome::RetryAfter { status, wish },
+        _ => Outcome::Status(status),
     }
 }
 

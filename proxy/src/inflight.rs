@@ -72,15 +72,14 @@ impl InFlight {
     pub(crate) fn report(&self, outcome: Outcome) {
         let service = &self.view.services[self.service].service;
         let backend = &service.backends[self.index()];
-        let succeeded = match outcome {
-            Outcome::Success => true,
-            Outcome::Status(status) => !service.config.outlier.on.counts(status),
-            _ => false,
+        let succeeded = match outcome.status() {
+            Some(status) => !service.config.outlier.on.counts(status),
+            None => outcome == Outcome::Success,
         };
-        if let (Outcome::Status(_), false) = (outcome, succeeded) {
+        if outcome.status().is_some() && !succeeded {
             self.view.services[self.service].upstreams[self.index()].cells.errors.increment();
         }
-        if succeeded && !backend.state.suspect.load(Relaxed) {
+        if succeeded && outcome.wish().is_zero() && !backend.state.suspect.load(Relaxed) {
             return;
         }
         let mut health = service.live.health();

@@ -3,7 +3,7 @@
 //! Both directions are driven by one task: [`Exchange`] is two small state machines over two sockets, polled together,
 //! so that a body can still be going up while its answer comes down.
 
-use super::Next;
+use super::{Next, wish};
 use crate::actions;
 use crate::buffers::Buffer;
 use crate::compress::{self, Compressor};
@@ -22,7 +22,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWrite;
 
 mod pace;
@@ -745,11 +745,13 @@ fn room(input: &Buffer) -> usize {
     if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }
 
-/// `Retry-After` in seconds; dates are not obeyed, because clocks differ.
+/// What the answer asks for with `Retry-After`.
 fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> Option<Duration> {
-    let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"retry-after"))?;
-    let seconds: u32 = std::str::from_utf8(field.value.of(bytes)).ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(u64::from(seconds)))
+    let value = |name: &[u8]| {
+        let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name));
+        field.map(|field| field.value.of(bytes))
+    };
+    wish::retry_after(value(b"retry-after")?, value(b"date"), SystemTime::now())
 }
 
 fn write_status(head: &ringway_http1::ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {

@@ -21,6 +21,8 @@ pub(crate) struct InFlight {
     shard: usize,
     /// An affinity cookie named the backend.
     sticky: bool,
+    /// Its place has been given back before its end.
+    left: bool,
 }
 
 impl InFlight {
@@ -32,6 +34,17 @@ impl InFlight {
     pub(crate) fn wants_cookie(&self) -> bool {
         let config = &self.view.services[self.service].service.config;
         config.affinity_cookie.is_some() && !config.policy.hashes() && !self.sticky
+    }
+
+    /// The backend has done all that it had to: its place is free, although its answer has not been passed on yet.
+    pub(crate) fn leave(&mut self) {
+        if !std::mem::replace(&mut self.left, true) {
+            let service = &self.view.services[self.service].service;
+            service.group.release(self.slot, self.shard);
+            if service.live.line.handle_release() {
+                service.live.room.notify_one();
+            }
+        }
     }
 
     /// The cookie that names this backend.
@@ -90,11 +103,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let service = &self.view.services[self.service].service;
-        service.group.release(self.slot, self.shard);
-        if service.live.line.handle_release() {
-            service.live.room.notify_one();
-        }
+        self.leave();
     }
 }
 
@@ -171,13 +180,13 @@ pub(crate) fn acquire_sticky(
     shard: usize,
 ) -> Option<InFlight> {
     let reserved = view.services[service].service.group.reserve(selection, slot, shard);
-    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true })
+    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, left: false })
 }
 
 /// A place on a backend for what has begun there, although the backend takes nothing new.
 pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
     view.services[service].service.group.resume(slot, shard);
-    InFlight { view: Rc::clone(view), service, slot, shard, sticky: true }
+    InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, left: false }
 }
 
 fn try_acquire(
@@ -187,7 +196,9 @@ fn try_acquire(
     shard: usize,
 ) -> Result<Option<InFlight>, ProxyError> {
     match view.services[service].service.group.next(selection, shard) {
-        Pick::Backend(slot) => Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard, sticky: false })),
+        Pick::Backend(slot) => {
+            Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard, sticky: false, left: false }))
+        }
         Pick::AllFull => Ok(None),
         Pick::None => Err(ProxyError::NoBackend),
     }

@@ -41,6 +41,7 @@ mod quic;
 mod rate;
 mod refusals;
 mod request;
+mod retry;
 mod route;
 mod shadow;
 mod shortage;

@@ -6,6 +6,7 @@ use crate::http::Peer;
 use crate::inflight::{self, InFlight};
 use crate::rate::{self, Admission};
 use crate::refusals::{Refusals, Then};
+use crate::retry::{self, Retries};
 use crate::snapshot::Service;
 use crate::stream::Stream;
 use crate::timer::Timer;
@@ -260,6 +261,8 @@ async fn connect(
     let config = &this.service.config;
     let mut last_error = None;
     let mut refusals = Refusals::default();
+    let mut retries = Retries::default();
+    this.live.retries.borrow_mut().count(worker.second());
     loop {
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = this.service.live.falls.load(SeqCst);
@@ -286,11 +289,18 @@ async fn connect(
                 if !error.retry().holds(&config.retry.on, true) {
                     return Err(error);
                 }
-                let tried = session.retries - refusals.walked();
+                drop(guard);
+                let number = session.retries - refusals.walked() + 1;
                 match refusals.handle_failure(error, worker.timers.now()) {
                     Then::End => return Err(error),
-                    Then::Retry if tried >= config.retry.attempts => return Err(error),
-                    Then::GoOn | Then::Retry => {}
+                    Then::GoOn => {}
+                    Then::Retry => {
+                        let may = number <= config.retry.attempts && this.service.group.has_another(&session.selection);
+                        if !may || !retries.take(this, worker) {
+                            return Err(error);
+                        }
+                        tokio::time::sleep(retry::pause(&config.retry, number, worker.random())).await;
+                    }
                 }
                 session.retries += 1;
                 this.cells.retries.increment();

@@ -560,12 +560,17 @@ impl<'a> Exchange<'a> {
         read
     }
 
-    /// Passes the answer on, and settles both connections.
+    /// Whether the backend has nothing more to do: the request has been sent, and the answer is here to its end.
+    pub(super) fn is_whole(&self) -> bool {
+        self.upload == Upload::Done && self.body.is_end() && self.status != 101
+    }
+
+    /// Passes the answer on, and settles both connections. `outcome` is what the passive detector has not heard of it yet.
     pub(super) async fn finish(
         mut self,
         guard: &InFlight,
         upstream: &crate::worker::Upstream,
-        outcome: Outcome,
+        outcome: Option<Outcome>,
     ) -> (u16, Option<ProxyError>, Next) {
         // The answer has begun: nothing is sent again.
         self.request.replayable = false;
@@ -579,12 +584,12 @@ impl<'a> Exchange<'a> {
         let status = self.status;
         let (error, next) = match delivered {
             Delivered::Whole if status == 101 => {
-                guard.report(outcome);
+                outcome.into_iter().for_each(|outcome| guard.report(outcome));
                 self.tunnel().await;
                 (None, Next::Abort)
             }
             Delivered::Whole => {
-                guard.report(outcome);
+                outcome.into_iter().for_each(|outcome| guard.report(outcome));
                 let clean = self.upload == Upload::Done && self.upstream.input.is_empty();
                 let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
                     (true, _) => Next::Request,

@@ -42,6 +42,7 @@ mod quic;
 mod rate;
 mod refusals;
 mod request;
+mod retry;
 mod route;
 mod shadow;
 mod shortage;

@@ -7,6 +7,7 @@ use crate::forwarded::Origin;
 use crate::http::{self, Client};
 use crate::inflight::Placing;
 use crate::refusals::Refusals;
+use crate::retry::Retries;
 use crate::snapshot::Service;
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
@@ -81,6 +82,8 @@ pub(crate) struct Request {
     pub(crate) report: Report,
     /// Backends that have not taken it.
     pub(crate) refusals: Refusals,
+    /// Its tries after the first, as far as they are limited.
+    pub(crate) retries: Retries,
 }
 
 /// What the access log wants to know, as it becomes known.
@@ -290,6 +293,7 @@ pub(crate) fn plan(
         started,
         limit: limit(client, head, buffer, actions.and_then(|actions| actions.timeout), this),
         refusals: Refusals::default(),
+        retries: Retries::default(),
         report: Report {
             line,
             client: named_client(client, origin),

@@ -7,6 +7,7 @@ use crate::http::Peer;
 use crate::inflight::{self, InFlight, Placing};
 use crate::rate::{self, Admission};
 use crate::refusals::{Refusals, Then};
+use crate::retry::{self, Retries};
 use crate::snapshot::Service;
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
@@ -265,6 +266,8 @@ async fn connect(
 ) -> Result<Connected, ProxyError> {
     let mut last_error = None;
     let mut refusals = Refusals::default();
+    let mut retries = Retries::default();
+    session.view.services[session.service].live.retries.borrow_mut().count(worker.second());
     loop {
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = session.view.services[session.service].service.live.falls.load(SeqCst);
@@ -279,11 +282,13 @@ async fn connect(
         let config = &this.service.config;
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
-        upstream.cells.requests.increment();
         refusals.begin(timer.deadline(config.timeouts.connect));
         let limit = refusals.limit();
         let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
         let connected = reach.open().await;
+        if !matches!(connected, Err(ProxyError::ConnectionLimit)) {
+            upstream.cells.requests.increment();
+        }
         match connected {
             Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
             Err(ProxyError::ConnectionLimit) => {
@@ -297,11 +302,18 @@ async fn connect(
                 if !error.retry().holds(&config.retry.on, true) {
                     return Err(error);
                 }
-                let tried = session.retries - refusals.walked();
+                drop(guard);
+                let number = session.retries - refusals.walked() + 1;
                 match refusals.handle_failure(error, worker.timers.now()) {
                     Then::End => return Err(error),
-                    Then::Retry if tried >= config.retry.attempts => return Err(error),
-                    Then::GoOn | Then::Retry => {}
+                    Then::GoOn => {}
+                    Then::Retry => {
+                        let may = number <= config.retry.attempts && this.service.group.has_another(&session.selection);
+                        if !may || !retries.take(this, worker) {
+                            return Err(error);
+                        }
+                        tokio::time::sleep(retry::pause(&config.retry, number, worker.random())).await;
+                    }
                 }
                 session.retries += 1;
                 this.cells.retries.increment();

@@ -327,7 +327,8 @@ section! {
         default("20") budget: Percent,
         /// Retries a second that are allowed in any case, per worker.
         default("10") budget_min: Count,
-        /// Wait before a retry, doubled for each further one, shortened at random by up to half; 0 is none.
+        /// Wait before a retry, of a failure or of an answer, doubled for each further one, shortened at random by up to half; 0 is none.
+        /// The next backend is chosen after it.
         default("0") backoff: Duration,
     }
 }
@@ -353,7 +354,8 @@ section! {
         /// Most requests (TCP: sessions) that wait at once, in the queue or for a connection to be opened; past it, 503. Absent is no
         /// limit.
         optional pending_max: Positive,
-        /// Most retries under way at once. Absent is no limit.
+        /// Requests (TCP: sessions without a connection yet) that may be under way as a retry at once: each counts once, however often it
+        /// is tried. Absent is no limit.
         optional retries_max: Count,
     }
 }

@@ -117,8 +117,17 @@ pub(super) struct Exchange<'a> {
 /// A backend that is passing its answer on.
 struct Place {
     guard: InFlight,
-    outcome: Outcome,
+    /// Until it is told.
+    outcome: Option<Outcome>,
     upstream: Rc<crate::worker::Upstream>,
+}
+
+impl Place {
+    fn report(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            self.guard.report(outcome);
+        }
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -436,6 +445,7 @@ impl<'a> Exchange<'a> {
         self.release_answers_end();
         let starved_by_client = loop {
             if self.is_read_to_its_end() {
+                self.request.admission = None;
                 self.settle();
             }
             match self.poll_send_answer(context) {
@@ -574,13 +584,23 @@ impl<'a> Exchange<'a> {
         read
     }
 
+    /// The answer can be passed on: this is the backend's place, and what the passive detector is to hear.
+    pub(super) fn take_place(&mut self, guard: InFlight, upstream: &Rc<crate::worker::Upstream>, outcome: Outcome) {
+        self.place = Some(Place { guard, outcome: Some(outcome), upstream: Rc::clone(upstream) });
+    }
+
+    /// The answer is perhaps not passed on, because another try follows: the detector hears of it at once, and where the backend has
+    /// said all, it is free.
+    pub(super) fn handle_unwanted(&mut self) {
+        if self.is_read_to_its_end() {
+            self.settle();
+        } else if let Some(place) = &mut self.place {
+            place.report();
+        }
+    }
+
     /// Passes the answer on, and settles both connections.
-    pub(super) async fn finish(
-        mut self,
-        guard: InFlight,
-        upstream: &Rc<crate::worker::Upstream>,
-        outcome: Outcome,
-    ) -> (u16, Option<ProxyError>, Next) {
+    pub(super) async fn finish(mut self) -> (u16, Option<ProxyError>, Next) {
         // The answer has begun: nothing is sent again.
         self.request.replayable = false;
         if self.sent == self.request.out.len() {
@@ -588,14 +608,13 @@ impl<'a> Exchange<'a> {
             self.sent = self.request.out.len();
         }
         self.limit = self.request.limit;
-        self.place = Some(Place { guard, outcome, upstream: Rc::clone(upstream) });
         let mut pace = Pace::new(&self.client.timer, self.client_timeouts().write_total);
         let delivered = poll_fn(|context| self.poll_deliver(&mut pace, context)).await;
         let status = self.status;
         let (error, next) = match delivered {
             Delivered::Whole if status == 101 => {
-                if let Some(place) = &self.place {
-                    place.guard.report(outcome);
+                if let Some(place) = &mut self.place {
+                    place.report();
                 }
                 self.tunnel().await;
                 (None, Next::Abort)
@@ -641,9 +660,9 @@ impl<'a> Exchange<'a> {
     /// The backend's part is over: its connection is free for others, and so is its place, in this order. Who has the end of the
     /// answer may rely on it.
     fn settle(&mut self) {
-        let Some(Place { guard, outcome, upstream }) = self.place.take() else { return };
-        self.request.admission = None;
-        guard.report(outcome);
+        let Some(mut place) = self.place.take() else { return };
+        place.report();
+        let Place { guard: _guard, upstream, .. } = place;
         let left = if let Body::Sized(left) = self.body { left } else { 0 };
         let clean = self.upload == Upload::Done && self.upstream.input.len() as u64 == left;
         let config = &self.request.view.services[self.request.service].service.config;

@@ -10,7 +10,7 @@ use crate::http::{self, Client};
 use crate::inflight::{self, InFlight};
 use crate::refusals::Then;
 use crate::request::Request;
-use crate::snapshot::ServiceLive;
+use crate::retry;
 use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::upstream::{Connection, Reach};
@@ -23,8 +23,6 @@ use ringway_http1::Method;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -91,7 +89,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     if request.explain || !request.answer_lines.is_empty() {
         request.append_fields(&mut fields);
     }
-    let pages = &http::http_of(&request.view, request.listener).errors;
+    let pages = &http::http_of(&request.planned, request.listener).errors;
     let is_head = request.method == Method::Head;
     answer::write(error, request.version, keep_alive, is_head, &fields, pages, &mut out);
     let sent = client.send(&out).await;
@@ -122,25 +120,22 @@ async fn carry_unless_reset(
 
 /// Tries backends until one answers.
 async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Option<ProxyError>, Next), ProxyError> {
-    let view = Rc::clone(&request.view);
     let worker = Rc::clone(&client.open.worker);
-    let this = &view.services[request.service];
-    let config = &this.service.config;
-    this.live.retries.borrow_mut().count(worker.second());
+    let view = Rc::clone(&request.view);
+    view.services[request.service].live.retries.borrow_mut().count(worker.second());
     let mut last_error = None;
     // A place that has been found already: the cookie's, or that of a retry which only goes if there is one.
     let mut ready = request
         .sticky
         .take()
         .and_then(|slot| inflight::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
-    let mut retrying = None;
     loop {
         let guard = match ready.take() {
             Some(guard) => guard,
             None => {
                 let (presence, timer, _) = client.presence(request.may_half_close());
-                let (selection, limit) = (&mut request.selection, request.limit);
-                let found = inflight::acquire(&view, request.service, selection, worker.index, timer, limit);
+                let limit = request.limit;
+                let found = inflight::acquire(request.placing(&worker), timer, limit);
                 match presence.during(found).await? {
                     Ok(guard) => guard,
                     // The whole exchange's time is over, whatever was under way.
@@ -150,6 +145,10 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 }
             }
         };
+        // A wait may have led to a newer version.
+        let view = Rc::clone(&request.view);
+        let this = &view.services[request.service];
+        let config = &this.service.config;
         request.report.backend = Some(guard.index());
         request.refusals.begin(client.timer.deadline(config.timeouts.connect));
         let (guard, error) = match on_backend(client, request, guard).await {
@@ -157,11 +156,17 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 count_served(this, request);
                 return Ok(done);
             }
-            Tried::Again(next, again) => {
-                (ready, retrying) = (Some(next), Some(again));
+            Tried::Again(next) => {
+                ready = Some(next);
                 continue;
             }
-            Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
+            Tried::GivenUp(error) | Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
+            // It was not asked at all: another has room, or nobody.
+            Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
+                request.refusals.handle_full();
+                guard.give_back_full(&mut request.selection);
+                continue;
+            }
             Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
         };
         if !request.refusals.cut_short(error) {
@@ -173,14 +178,13 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         match request.refusals.handle_failure(error, worker.timers.now()) {
             Then::End => return Err(error),
-            Then::GoOn if request.replayable && worker.timers.now() < request.limit => count_retry(request, this),
+            Then::GoOn if request.replayable && worker.timers.now() < request.limit => {}
             Then::GoOn | Then::Retry => {
-                // The retry before this one is over: it takes nothing from the service's limit any more.
-                drop(retrying.take());
-                retrying = Some(may_retry(client, request).ok_or(error)?);
-                begin_retry(client, request, this).await?;
+                let leave = may_retry(client, request, false).ok_or(error)?;
+                leave.wait(client, request).await?;
             }
         }
+        count_retry(request, this);
         last_error = Some(error);
     }
 }
@@ -206,54 +210,38 @@ fn repeatable(request: &Request, config: &model::Service) -> bool {
     request.method.is_idempotent() || config.retry.non_idempotent
 }
 
-/// A retry under way, where the service limits them.
-struct Retrying(Option<Arc<ServiceLive>>);
+/// Leave for one more try, once this time has passed.
+#[must_use]
+struct Leave(Duration);
 
-impl Drop for Retrying {
-    fn drop(&mut self) {
-        if let Some(live) = &self.0 {
-            live.retrying.fetch_sub(1, Relaxed);
-        }
-    }
-}
-
-/// Leave for one more try, if there is time, and attempts, budget and the service's limit allow it.
-fn may_retry(client: &Client, request: &Request) -> Option<Retrying> {
-    let worker = &client.open.worker;
-    let this = &request.view.services[request.service];
+/// Leave for one more try, if there is time and somebody to ask, and attempts, budget and the service's limit allow it. Every retry
+/// begins here, be it of a failure or of an answer (`answered`), which is in hand and must not be kept from the client for longer
+/// than there is time.
+fn may_retry(client: &Client, request: &mut Request, answered: bool) -> Option<Leave> {
+    let worker = Rc::clone(&client.open.worker);
+    let view = Rc::clone(&request.view);
+    let this = &view.services[request.service];
     let config = &this.service.config.retry;
-    if !request.replayable
-        || request.report.retries - request.refusals.walked() >= config.attempts
-        || worker.timers.now() >= request.limit
-    {
-        return None;
-    }
-    let live = &this.service.live;
-    let limit = this.service.config.retries_max;
-    let mut retrying = Retrying(None);
-    if limit < u32::MAX {
-        retrying.0 = Some(Arc::clone(live));
-        if live.retrying.fetch_add(1, Relaxed) >= limit {
-            return None;
-        }
-    }
-    if !this.live.retries.borrow_mut().take(worker.second(), config.budget_percent, config.budget_min) {
-        this.cells.budget_exhausted.increment();
-        return None;
-    }
-    Some(retrying)
+    let number = request.report.retries - request.refusals.walked() + 1;
+    let pause = retry::pause(config, number, worker.random());
+    let late = worker.timers.now() >= request.limit
+        || answered && !pause.is_zero() && client.timer.deadline(pause) >= request.limit;
+    let may = request.replayable
+        && number <= config.attempts
+        && !late
+        && this.service.group.has_another(&request.selection)
+        && request.retries.take(this, &worker);
+    may.then_some(Leave(pause))
 }
 
-/// Counts a retry, and waits before it where that is wanted.
-async fn begin_retry(client: &mut Client, request: &mut Request, this: &WorkerService) -> Result<(), ProxyError> {
-    count_retry(request, this);
-    let backoff = this.service.config.retry.backoff;
-    if !backoff.is_zero() {
-        let doubled = backoff.saturating_mul(1 << (request.report.retries - 1).min(10));
-        // Between half of it and all of it, so that many do not come back at once.
-        let part = (request.selection.hash() ^ u64::from(request.started.elapsed().subsec_nanos())) % 512;
+impl Leave {
+    /// Waits before the retry, where that is wanted, for as long as the client does, and no longer than the whole exchange may last.
+    async fn wait(self, client: &mut Client, request: &Request) -> Result<(), ProxyError> {
+        if self.0.is_zero() {
+            return Ok(());
+        }
         let (presence, timer, _) = client.presence(request.may_half_close());
-        let mut pause = pin!(tokio::time::sleep(doubled.mul_f64((512 + part) as f64 / 1024.0)));
+        let mut pause = pin!(tokio::time::sleep(self.0));
         timer.set_before(Duration::ZERO, request.limit);
         let waiting = poll_fn(|context| match pause.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Ok(())),
@@ -261,9 +249,8 @@ async fn begin_retry(client: &mut Client, request: &mut Request, this: &WorkerSe
             Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::RequestTimeout)),
             Poll::Pending => Poll::Pending,
         });
-        presence.during(waiting).await??;
+        presence.during(waiting).await?
     }
-    Ok(())
 }
 
 fn count_retry(request: &mut Request, this: &WorkerService) {
@@ -276,7 +263,9 @@ enum Tried {
     /// The answer was passed on.
     Done((u16, Option<ProxyError>, Next)),
     /// The answer is one that is tried again, and there is a place for that.
-    Again(InFlight, Retrying),
+    Again(InFlight),
+    /// Its client has left while another try was to be begun.
+    GivenUp(ProxyError),
     /// It failed, on this backend.
     Failed(InFlight, TryError),
 }
@@ -347,16 +336,22 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                 }
                 let status = exchange.status;
                 let outcome = outcome_of(&exchange, config);
-                if config.retry.on.has_status(status)
-                    && repeatable
-                    && let Some((next, retrying)) = next_try(&mut exchange)
-                {
-                    guard.report(outcome);
-                    exchange.discard(upstream);
-                    count_retry(request, this);
-                    return Tried::Again(next, retrying);
+                exchange.take_place(guard, upstream, outcome);
+                if config.retry.on.has_status(status) && repeatable {
+                    match next_try(&mut exchange).await {
+                        Ok(Some(next)) => {
+                            exchange.discard(upstream);
+                            count_retry(request, this);
+                            return Tried::Again(next);
+                        }
+                        Ok(None) => {}
+                        Err(error) => {
+                            exchange.release();
+                            return Tried::GivenUp(error);
+                        }
+                    }
                 }
-                return Tried::Done(exchange.finish(&guard, upstream, outcome).await);
+                return Tried::Done(exchange.finish().await);
             }
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
                 if exchange.request.replayable
@@ -407,14 +402,19 @@ fn outcome_of(exchange: &Exchange<'_>, config: &model::Service) -> Outcome {
     }
 }
 
-/// A place for another try of a request whose answer is in hand: without one, that answer is better than none.
-fn next_try(exchange: &mut Exchange<'_>) -> Option<(InFlight, Retrying)> {
-    let retrying = may_retry(exchange.client, exchange.request)?;
+/// A place for another try of a request whose answer is in hand: without one, that answer is better than none. The passive detector
+/// hears of it at once, and where the backend has said all, its place is free during the wait; the next one's is taken after the
+/// wait, so that no place is held for nothing.
+async fn next_try(exchange: &mut Exchange<'_>) -> Result<Option<InFlight>, ProxyError> {
+    let Some(leave) = may_retry(exchange.client, exchange.request, true) else { return Ok(None) };
+    exchange.handle_unwanted();
+    match leave.wait(exchange.client, exchange.request).await {
+        Err(ProxyError::RequestTimeout) => return Ok(None),
+        waited => waited?,
+    }
     let view = Rc::clone(&exchange.request.view);
     let shard = exchange.client.open.worker.index;
-    let service = exchange.request.service;
-    let next = inflight::acquire_now(&view, service, &mut exchange.request.selection, shard)?;
-    Some((next, retrying))
+    Ok(inflight::acquire_now(&view, exchange.request.service, &mut exchange.request.selection, shard))
 }
 
 /// A time-out that was the whole exchange's is told as that.

@@ -248,6 +248,13 @@ impl Group {
         true
     }
 
+    /// Whether anybody is left who was not given to this request and takes keys at all, with room or without.
+    #[must_use]
+    pub fn has_another(&self, selection: &Selection) -> bool {
+        let mut seats = self.seats.iter().enumerate();
+        seats.any(|(slot, seat)| seat.claim() > 0 && !selection.tried.contains(slot as u16))
+    }
+
     /// Counts what goes on with a member on which it has begun, whatever became of the member since.
     pub fn resume(&self, slot: Slot, shard: usize) {
         if let Some(sum) = self.seats[usize::from(slot.0)].load.reserve(u32::MAX, &self.total) {

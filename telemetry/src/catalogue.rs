@@ -58,6 +58,7 @@ catalogue! {
     HOT = "ringway_hot_requests_total", Counter, ["service"], "Requests with a hot key, spread over its owners.";
     HOT_KEYS = "ringway_hot_keys", Gauge, ["service"], "Keys that are hot now.";
     BUDGET_EXHAUSTED = "ringway_retry_budget_exhausted_total", Counter, ["service"], "Retries that the retry budget did not allow.";
+    RETRIES_REFUSED = "ringway_retries_refused_total", Counter, ["service", "limit"], "Retries that a limit did not allow, by limit: retries_max (of the service), budget, backend_retries_max (every backend that was left has as many as it may).";
     HEDGES = "ringway_hedges_total", Counter, ["service"], "Second tries beside a slow first one.";
     HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose answer was taken.";
     SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests whose placement was compared with the shadow configuration's.";

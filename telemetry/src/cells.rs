@@ -67,6 +67,32 @@ pub const CLASSES: usize = 7;
 /// The class of what has no status: a TCP session or a UDP flow that a backend has taken.
 pub const SESSION: usize = 6;
 
+/// A limit that may not allow a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryLimit {
+    /// The service's `limits.retries_max`.
+    Service,
+    /// The budget.
+    Budget,
+    /// `retries_max` of each backend that was left.
+    Backend,
+}
+
+impl RetryLimit {
+    /// All of them, in the order of [`ServiceCells::retries_refused`].
+    pub const ALL: [Self; 3] = [Self::Service, Self::Budget, Self::Backend];
+
+    /// Its label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Service => "retries_max",
+            Self::Budget => "budget",
+            Self::Backend => "backend_retries_max",
+        }
+    }
+}
+
 /// One worker's numbers of a service.
 #[derive(Debug, Default)]
 pub struct ServiceCells {
@@ -90,8 +116,8 @@ pub struct ServiceCells {
     pub distance: Cell,
     /// Had a hot key.
     pub hot: Cell,
-    /// Retries that the budget did not allow.
-    pub budget_exhausted: Cell,
+    /// Retries that a limit did not allow, in the order of [`RetryLimit::ALL`].
+    pub retries_refused: [Cell; RetryLimit::ALL.len()],
     /// Second tries beside the first.
     pub hedges: Cell,
     /// Of these, those whose answer was taken.
@@ -100,6 +126,13 @@ pub struct ServiceCells {
     pub shadowed: Cell,
     /// Of these, those that the shadow would move.
     pub shadow_moved: Cell,
+}
+
+impl ServiceCells {
+    /// A limit has not allowed a retry.
+    pub fn refuse_retry(&self, limit: RetryLimit) {
+        self.retries_refused[limit as usize].increment();
+    }
 }
 
 /// One worker's numbers of a backend.

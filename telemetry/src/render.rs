@@ -1,7 +1,7 @@
 //! The Prometheus text that `/metrics` serves: cells summed over workers, then what went through the facade.
 
 use crate::catalogue::{self, Kind, Metric};
-use crate::cells::{BUCKETS_MICROS, CLASSES, Cell, Registry};
+use crate::cells::{BUCKETS_MICROS, CLASSES, Cell, Registry, RetryLimit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Metrics {
             (catalogue::KEYED, |cells| &cells.keyed),
             (catalogue::SPILL_DISTANCE, |cells| &cells.distance),
             (catalogue::HOT, |cells| &cells.hot),
-            (catalogue::BUDGET_EXHAUSTED, |cells| &cells.budget_exhausted),
+            (catalogue::BUDGET_EXHAUSTED, |cells| &cells.retries_refused[RetryLimit::Budget as usize]),
             (catalogue::HEDGES, |cells| &cells.hedges),
             (catalogue::HEDGES_WON, |cells| &cells.hedges_won),
             (catalogue::SHADOWED, |cells| &cells.shadowed),
@@ -85,6 +85,14 @@ impl Metrics {
                 text.sample(metric.name, metric.labels, &[name], sum(cells, pick) as f64);
             });
         }
+        let metric = catalogue::RETRIES_REFUSED;
+        text.head(&metric);
+        self.cells.for_services(|name, cells| {
+            for limit in RetryLimit::ALL {
+                let sum = sum(cells, |cells| &cells.retries_refused[limit as usize]);
+                text.sample(metric.name, metric.labels, &[name, limit.name()], sum as f64);
+            }
+        });
         let metric = catalogue::REQUEST_DURATION;
         text.head(&metric);
         self.cells.for_services(|name, cells| {

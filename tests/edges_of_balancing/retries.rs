@@ -1,1 +1,167 @@
 //! Retries, their limits and their bodies.
+
+use crate::common::*;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const BAD: &str = "503 Service Unavailable";
+
+/// Says 503, with its name.
+fn bad(name: &'static str) -> Backend {
+    scripted(move |_| response(BAD, "", name))
+}
+
+/// Takes requests and closes without a word.
+fn closing() -> Backend {
+    Backend::custom(|mut stream, seen| {
+        if let Some((head, _)) = read_request(&mut stream) {
+            seen.lock().unwrap().push(head);
+        }
+    })
+}
+
+/// In the order of ids, by one worker: the first is always asked first.
+fn in_order(listen: SocketAddr, service: &str, fleet: &[(&str, SocketAddr)]) -> String {
+    let service = format!("balance: {{ policy: first }}\noutlier: {{ consecutive_failures: 0 }}\n{service}");
+    simple(listen, &service, fleet).replace("workers: 2", "workers: 1")
+}
+
+fn retries(ringway: &Ringway) -> f64 {
+    ringway.metric("ringway_retries_total{service=\"s\"}")
+}
+
+fn refused(ringway: &Ringway, limit: &str) -> f64 {
+    ringway.metric(&format!("ringway_retries_refused_total{{service=\"s\",limit=\"{limit}\"}}"))
+}
+
+fn in_flight(ringway: &Ringway) -> u64 {
+    ringway.status()["services"][0]["in_flight"].as_u64().unwrap()
+}
+
+#[test]
+fn a_request_counts_once_against_retries_max_whatever_it_is_retried_for() {
+    for (first, second) in [(bad("a"), bad("b")), (closing(), bad("b")), (bad("a"), closing()), (closing(), closing())]
+    {
+        let good = Backend::echo("good");
+        let listen = free_address();
+        let service = "retry: { on: [ gateway, reset ], attempts: 3 }\nlimits: { retries_max: 1 }";
+        let fleet = [("a", first.address), ("b", second.address), ("c", good.address)];
+        let ringway = Ringway::start(&in_order(listen, service, &fleet));
+        for _ in 0..3 {
+            assert_eq!(get(listen, "/").unwrap().text(), "good");
+        }
+        assert_eq!((retries(&ringway), refused(&ringway, "retries_max")), (6.0, 0.0));
+    }
+}
+
+#[test]
+fn a_retry_that_retries_max_refuses_is_counted_as_that_and_the_place_comes_back() {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let held = Arc::clone(&gate);
+    let slow = scripted(move |head| {
+        if head.starts_with("GET /held") {
+            drop(held.lock());
+        }
+        response("200 OK", "", "slow")
+    });
+    let a = scripted(|head| if head.contains("/reset") { String::new() } else { response(BAD, "", "a") });
+    let listen = free_address();
+    let service = "retry: { on: [ gateway ] }\nlimits: { retries_max: 1 }";
+    let ringway = Ringway::start(&in_order(listen, service, &[("a", a.address), ("b", slow.address)]));
+    let mut first = send(listen, b"GET /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    wait_for("the one retry to be under way", || (slow.requests().len() == 1).then_some(()));
+    for _ in 0..3 {
+        assert_eq!(get(listen, "/").unwrap().text(), "a");
+    }
+    assert_eq!((retries(&ringway), refused(&ringway, "retries_max"), refused(&ringway, "budget")), (1.0, 3.0, 0.0));
+    drop(closed);
+    assert_eq!(read_answer(&mut first, true).unwrap().text(), "slow");
+    wait_for("the place of the retry", || (get(listen, "/")?.text() == "slow").then_some(()));
+    assert_eq!(ringway.metric("ringway_retry_budget_exhausted_total{service=\"s\"}"), 0.0);
+}
+
+#[test]
+fn the_back_off_is_waited_before_every_retry_and_doubles() {
+    for (first, second) in [(bad("a"), bad("b")), (closing(), closing()), (bad("a"), closing())] {
+        let good = Backend::echo("good");
+        let listen = free_address();
+        let service = "retry: { on: [ gateway, reset ], backoff: 300ms }";
+        let fleet = [("a", first.address), ("b", second.address), ("c", good.address)];
+        let _ringway = Ringway::start(&in_order(listen, service, &fleet));
+        let begin = Instant::now();
+        assert_eq!(get(listen, "/").unwrap().text(), "good");
+        // Half of 300 ms and half of 600 ms at least.
+        assert!(begin.elapsed() >= Duration::from_millis(450), "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn during_the_back_off_no_place_is_held_and_the_answer_in_hand_is_not_lost() {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let held = Arc::clone(&gate);
+    let b = scripted(move |_| {
+        drop(held.lock());
+        response("200 OK", "", "b")
+    });
+    let a = bad("a");
+    let listen = free_address();
+    let service = "retry: { on: [ gateway ], backoff: 3s }";
+    let config = in_order(listen, service, &[("a", a.address), ("b", b.address)]);
+    let ringway = Ringway::start(&config.replace("id: b,", "id: b, requests_max: 1,"));
+    let mut first = send(listen, b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    wait_for("the first answer", || (a.requests().len() == 1).then_some(()));
+    wait_for("its place to be free", || (in_flight(&ringway) == 0).then_some(()));
+    assert!(b.requests().is_empty(), "the wait was over too early to be seen");
+    wait_for("the retry", || (b.requests().len() == 1).then_some(()));
+    // The other backend is full when the wait is over: what there is goes to the client.
+    let answer = get(listen, "/2").unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (503, "a"));
+    assert_eq!(retries(&ringway), 1.0);
+    drop(closed);
+    assert_eq!(read_answer(&mut first, true).unwrap().text(), "b");
+}
+
+#[test]
+fn an_answer_in_hand_is_not_held_back_for_a_retry_that_cannot_be() {
+    for (what, service, alone) in [
+        ("nobody else is there", "retry: { on: [ gateway ], backoff: 300s }", true),
+        ("the deadline comes first", "retry: { on: [ gateway ], backoff: 300s }\ntimeouts: { request: 60s }", false),
+        ("attempts are spent", "retry: { on: [ gateway ], backoff: 300s, attempts: 0 }", false),
+        ("the budget is spent", "retry: { on: [ gateway ], backoff: 300s, budget: 0, budget_min: 0 }", false),
+    ] {
+        let (a, b) = (bad("a"), Backend::echo("b"));
+        let listen = free_address();
+        let both = [("a", a.address), ("b", b.address)];
+        let fleet = if alone { &both[..1] } else { &both[..] };
+        let ringway = Ringway::start(&in_order(listen, service, fleet));
+        let answer = get(listen, "/").unwrap_or_else(|| panic!("{what}"));
+        assert_eq!((answer.status, answer.text().as_str()), (503, "a"), "{what}");
+        assert_eq!(retries(&ringway), 0.0, "{what}");
+        assert_eq!(refused(&ringway, "budget"), f64::from(u8::from(what.starts_with("the budget"))), "{what}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_during_the_back_off_is_seen() {
+    for a in [bad("a"), closing()] {
+        let b = Backend::echo("b");
+        let listen = free_address();
+        let service = "retry: { on: [ gateway, reset ], backoff: 300s }\nlimits: { retries_max: 1 }";
+        let ringway = Ringway::start(&in_order(listen, service, &[("a", a.address), ("b", b.address)]));
+        for number in 1..=2 {
+            let client = send(listen, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            wait_for("the first try", || (a.requests().len() == number).then_some(()));
+            wait_for("the wait", || (in_flight(&ringway) == 0).then_some(()));
+            drop(client);
+            let left = "ringway_proxy_errors_total{service=\"s\",reason=\"client_closed\"}";
+            let page = || get(ringway.admin, "/metrics").unwrap().text();
+            wait_for("the end", || page().contains(&format!("{left} {number}\n")).then_some(()));
+        }
+        // What it had of the limit has come back.
+        assert_eq!(refused(&ringway, "retries_max"), 0.0);
+        assert!(b.requests().is_empty());
+    }
+}

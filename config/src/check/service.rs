@@ -153,6 +153,8 @@ fn service_model(
             .as_ref()
             .map(|at| model::Hedge { after: at.value.after.value, budget_percent: at.value.budget.value.0 }),
         requests_max: section.limits.value.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        connections_max: section.limits.value.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        pending_max: section.limits.value.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         retries_max: section.limits.value.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         rate_limit: section.rate_limit.as_ref().map(|at| rate_limit(&at.value, findings)),
         pool: model::Pool { idle_max: pool.idle_max.value.0 as usize, idle_timeout: pool.idle_timeout.value },
@@ -375,6 +377,7 @@ fn backends(
                 maintenance: backend.maintenance.value,
                 requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+                pending_max: backend.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 tier: backend.tier.value.0 as u8,
                 zone: backend.zone.as_ref().map(|at| at.value.clone()),
                 level: backend.tier.value.0 as u8 * 2 + u8::from(foreign),

@@ -12,6 +12,7 @@ use crate::h2bridge;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
+use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::tunnel::{self, Way};
 use crate::upstream::Connection;
@@ -109,12 +110,30 @@ pub(super) struct Exchange<'a> {
     holding: bool,
     /// What an answer of 429 or 503 asks for.
     pub(super) retry_after: Option<Duration>,
+    /// The backend's place, and what is told of it, until its part of the exchange is over.
+    place: Option<Place>,
+}
+
+/// A backend that is passing its answer on.
+struct Place {
+    guard: InFlight,
+    /// Until it is told.
+    outcome: Option<Outcome>,
+    upstream: Rc<crate::worker::Upstream>,
+}
+
+impl Place {
+    fn report(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            self.guard.report(outcome);
+        }
+    }
 }
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
         let began = client.open.worker.timers.now();
-        let total = http::http_of(&request.view, request.listener).timeouts.body_total;
+        let total = http::http_of(&request.planned, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
         let mut exchange = Self {
             limit,
@@ -143,13 +162,14 @@ impl<'a> Exchange<'a> {
             client_keep_alive: false,
             holding: false,
             retry_after: None,
+            place: None,
         };
         exchange.join_trailers();
         exchange
     }
 
     fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
-        &http::http_of(&self.request.view, self.request.listener).timeouts
+        &http::http_of(&self.request.planned, self.request.listener).timeouts
     }
 
     fn timeouts(&self) -> &ringway_config::model::UpstreamTimeouts {
@@ -424,6 +444,10 @@ impl<'a> Exchange<'a> {
         }
         self.release_answers_end();
         let starved_by_client = loop {
+            if self.is_read_to_its_end() {
+                self.request.admission = None;
+                self.settle();
+            }
             match self.poll_send_answer(context) {
                 Ok(true) => {}
                 Ok(false) => break true,
@@ -560,13 +584,23 @@ impl<'a> Exchange<'a> {
         read
     }
 
+    /// The answer can be passed on: this is the backend's place, and what the passive detector is to hear.
+    pub(super) fn take_place(&mut self, guard: InFlight, upstream: &Rc<crate::worker::Upstream>, outcome: Outcome) {
+        self.place = Some(Place { guard, outcome: Some(outcome), upstream: Rc::clone(upstream) });
+    }
+
+    /// The answer is perhaps not passed on, because another try follows: the detector hears of it at once, and where the backend has
+    /// said all, it is free.
+    pub(super) fn handle_unwanted(&mut self) {
+        if self.is_read_to_its_end() {
+            self.settle();
+        } else if let Some(place) = &mut self.place {
+            place.report();
+        }
+    }
+
     /// Passes the answer on, and settles both connections.
-    pub(super) async fn finish(
-        mut self,
-        guard: &InFlight,
-        upstream: &crate::worker::Upstream,
-        outcome: Outcome,
-    ) -> (u16, Option<ProxyError>, Next) {
+    pub(super) async fn finish(mut self) -> (u16, Option<ProxyError>, Next) {
         // The answer has begun: nothing is sent again.
         self.request.replayable = false;
         if self.sent == self.request.out.len() {
@@ -579,33 +613,25 @@ impl<'a> Exchange<'a> {
         let status = self.status;
         let (error, next) = match delivered {
             Delivered::Whole if status == 101 => {
-                guard.report(outcome);
+                if let Some(place) = &mut self.place {
+                    place.report();
+                }
                 self.tunnel().await;
                 (None, Next::Abort)
             }
             Delivered::Whole => {
-                guard.report(outcome);
-                let clean = self.upload == Upload::Done && self.upstream.input.is_empty();
                 let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
                     (true, _) => Next::Request,
                     (false, Upload::Done) if self.client.input.is_empty() => Next::Close,
                     (false, _) => Next::Linger,
                 };
-                let config = &self.request.view.services[self.request.service].service.config;
-                // A PROXY header has told the backend of this client: no other's requests go there.
-                if clean && self.upstream_keep_alive && config.proxy_protocol.is_none() {
-                    let worker = Rc::clone(&self.client.open.worker);
-                    let idle_max = config.pool.idle_max;
-                    self.release_buffers();
-                    if let Connection { stream, slot: Some(slot), .. } = self.upstream {
-                        upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
-                    }
-                    return (status, None, next);
-                }
+                self.settle();
                 (None, next)
             }
             Delivered::CutOff(error) => {
-                guard.report_error(error);
+                if let Some(place) = &self.place {
+                    place.guard.report_error(error);
+                }
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
                 self.client.stream.abort();
                 (Some(error), Next::Abort)
@@ -619,6 +645,38 @@ impl<'a> Exchange<'a> {
         };
         self.release();
         (status, error, next)
+    }
+
+    /// Whether all of the answer has been read, so that nothing is left for the backend to do, whatever the client has of it.
+    fn is_read_to_its_end(&self) -> bool {
+        let is_shared = matches!(self.upstream.stream, Stream::Upstream(_));
+        let is_read = match self.body {
+            Body::Sized(left) => left <= self.upstream.input.len() as u64,
+            _ => self.body.is_end(),
+        };
+        is_read && self.upload == Upload::Done && self.status != 101 && !is_shared
+    }
+
+    /// The backend's part is over: its connection is free for others, and so is its place, in this order. Who has the end of the
+    /// answer may rely on it.
+    fn settle(&mut self) {
+        let Some(mut place) = self.place.take() else { return };
+        place.report();
+        let Place { guard: _guard, upstream, .. } = place;
+        let left = if let Body::Sized(left) = self.body { left } else { 0 };
+        let clean = self.upload == Upload::Done && self.upstream.input.len() as u64 == left;
+        let config = &self.request.view.services[self.request.service].service.config;
+        // A PROXY header has told the backend of this client: no other's requests go there.
+        if clean && self.upstream_keep_alive && config.proxy_protocol.is_none() {
+            if let Some(slot) = self.upstream.slot.take() {
+                let stream = std::mem::replace(&mut self.upstream.stream, Stream::Returned(tokio::io::empty()));
+                let worker = &self.client.open.worker;
+                upstream.pool.put(stream, slot, config.pool.idle_max, worker.timers.now(), &worker.cells);
+            }
+        } else if !matches!(self.upstream.stream, Stream::Upstream(_)) {
+            self.upstream.stream = Stream::Returned(tokio::io::empty());
+            self.upstream.slot = None;
+        }
     }
 
     /// Both connections are one tunnel now.

@@ -1,0 +1,66 @@
+//! Leave for a try after the first, and the wait before it: one place for what limits retries, whatever has failed and whatever
+//! is spoken.
+
+use crate::snapshot::ServiceLive;
+use crate::worker::{Worker, WorkerService};
+use ringway_config::model;
+use ringway_telemetry::cells::RetryLimit;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Doublings of the back-off at most.
+const DOUBLINGS_MAX: u32 = 10;
+
+/// One request's retries. They come one after the other, so that among the service's retries under way it is counted once, however
+/// often it is tried.
+#[derive(Default)]
+pub(crate) struct Retries(Option<UnderWay>);
+
+/// A retry under way, where the service limits them.
+struct UnderWay(Arc<ServiceLive>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.retrying.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Retries {
+    /// Takes leave for one more, from the service's limit and from the budget. `false`: there is none, and that is counted; what the
+    /// retry before this one took is given back.
+    pub(crate) fn take(&mut self, this: &WorkerService, worker: &Worker) -> bool {
+        let refused = self.refusal(this, worker);
+        if let Some(limit) = refused {
+            this.cells.refuse_retry(limit);
+            self.0 = None;
+        }
+        refused.is_none()
+    }
+
+    fn refusal(&mut self, this: &WorkerService, worker: &Worker) -> Option<RetryLimit> {
+        let limit = this.service.config.retries_max;
+        if self.0.is_none() && limit < u32::MAX {
+            let live = &this.service.live;
+            let under_way = UnderWay(Arc::clone(live));
+            // Reserved first, then tested: racing workers never pass the limit.
+            if live.retrying.fetch_add(1, Relaxed) >= limit {
+                return Some(RetryLimit::Service);
+            }
+            self.0 = Some(under_way);
+        }
+        let retry = &this.service.config.retry;
+        let taken = this.live.retries.borrow_mut().take(worker.second(), retry.budget_percent, retry.budget_min);
+        (!taken).then_some(RetryLimit::Budget)
+    }
+}
+
+/// The wait before the retry of this number, of which 1 is the first: between half of the back-off and all of it, so that many do not
+/// come back at once. `chance` is drawn.
+pub(crate) fn pause(retry: &model::Retry, number: u32, chance: u64) -> Duration {
+    if retry.backoff.is_zero() {
+        return Duration::ZERO;
+    }
+    let doubled = retry.backoff.saturating_mul(1 << number.saturating_sub(1).min(DOUBLINGS_MAX));
+    doubled.mul_f64((512 + chance % 512) as f64 / 1024.0)
+}

@@ -57,6 +57,10 @@ choice! {
     OnDownName { "keep" => Keep, "close" => Close }
 }
 choice! {
+    /// What becomes of a client for whom there is no place.
+    WhenFullName { "wait" => Wait, "reject" => Reject }
+}
+choice! {
     /// What becomes of clients that a cookie has bound to a backend that takes no new ones.
     OnDrainName { "keep" => Keep, "move" => Move }
 }

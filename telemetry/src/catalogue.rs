@@ -80,6 +80,10 @@ catalogue! {
     RECEIVED_BYTES = "ringway_downstream_received_bytes_total", Counter, [], "Bytes read from clients.";
     SENT_BYTES = "ringway_downstream_sent_bytes_total", Counter, [], "Bytes written to clients.";
     CONNECTIONS = "ringway_downstream_connections", Gauge, [], "Client connections open now.";
+    LISTENER_CONNECTIONS = "ringway_listener_connections", Gauge, ["listener"], "Client connections (of datagrams: flows) that a listener has open now.";
+    LISTENER_FULL = "ringway_listener_full", Gauge, ["listener"], "1 while a client waits because connections_max, of the listener or of the process, are open; more may wait in the kernel's queue.";
+    LISTENER_FULL_TIMES = "ringway_listener_full_total", Counter, ["listener"], "Times that clients began to wait for that; with when_full reject, clients turned away.";
+    LISTENER_FULL_SECONDS = "ringway_listener_full_seconds_total", Counter, ["listener"], "Time in which clients waited for that.";
     ACCEPTED = "ringway_downstream_accepted_total", Counter, [], "Client connections accepted.";
     UPSTREAM_IDLE = "ringway_upstream_idle_connections", Gauge, [], "Upstream connections kept for the next request.";
     COMPRESSED = "ringway_compressed_responses_total", Counter, [], "Answers that were compressed.";

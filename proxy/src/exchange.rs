@@ -4,6 +4,7 @@
 mod hedge;
 mod pump;
 
+use crate::clock::Clock;
 use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::{self, InFlight};
@@ -123,7 +124,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     let worker = Rc::clone(&client.open.worker);
     let this = &view.services[request.service];
     let config = &this.service.config;
-    this.live.retries.borrow_mut().count(worker.second());
+    this.live.count(config, worker.timers.millis());
     let mut last_error = None;
     // A place that has been found already: the cookie's, or that of a retry which only goes if there is one.
     let mut ready = request
@@ -292,7 +293,6 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
     let repeatable = repeatable(request, config);
     let limit = client.timer.deadline(config.retry.per_try_timeout).min(request.limit);
     let mut hedge = hedge::Hedge::new(client, request, repeatable);
-    let began = this.service.times_answers.then(Instant::now);
     let mut fresh = false;
     let mut unprocessed = 0;
     loop {
@@ -305,7 +305,8 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
         if guard.wants_cookie() {
             request.set_cookie = Some(guard.cookie());
         }
-        let mut exchange = Exchange::new(client, request, connection, limit);
+        let clock = Clock::begin(&worker, &view, request.service, &guard);
+        let mut exchange = Exchange::new(client, request, (connection, clock), limit);
         let result = match hedge.as_mut() {
             None => poll_fn(|context| exchange.poll_answer(context)).await,
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
@@ -317,14 +318,11 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             && exchange.upstream.stream.is_disconnected();
         match result {
             Ok(()) => {
-                if let Some(began) = began {
-                    guard.observe_latency(began.elapsed(), worker.millis());
-                }
                 if worker.logs_access() {
                     exchange.request.report.head_micros = Some(exchange.request.started.elapsed().as_micros() as u64);
                 }
                 let status = exchange.status;
-                let mut outcome = Some(outcome_of(&exchange, config));
+                let mut outcome = Some(outcome_of(status, exchange.retry_after, config));
                 if config.retry.on.has_status(status) && repeatable {
                     match next_try(&mut exchange, &mut guard, &mut outcome).await {
                         Ok(Some(next)) => {
@@ -382,10 +380,10 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
 }
 
 /// What the passive detector hears of an answer.
-fn outcome_of(exchange: &Exchange<'_>, config: &model::Service) -> Outcome {
-    match exchange.retry_after {
+fn outcome_of(status: u16, retry_after: Option<Duration>, config: &model::Service) -> Outcome {
+    match retry_after {
         Some(wish) if !config.outlier.retry_after_max.is_zero() => Outcome::RetryAfter(wish),
-        _ => Outcome::Status(exchange.status),
+        _ => Outcome::Status(status),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::ProxyError;
 use crate::timer::{Deadline, Timer};
 use crate::worker::View;
 use ringway_health::Outcome;
-use ringway_ring::{AllFull, Pick, PolicyParams, Selection, Slot};
+use ringway_ring::{AllFull, Pick, Selection, Slot};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -78,19 +78,6 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// Takes in how long the backend took to begin its answer.
-    pub(crate) fn observe_latency(&self, elapsed: std::time::Duration, now_millis: u32) {
-        let service = &self.view.services[self.service].service;
-        let micros = elapsed.as_micros() as u64;
-        if let PolicyParams::PeakEwma(params) = service.config.policy {
-            let load = &service.backends[self.index()].state.load;
-            load.observe(micros as f32, now_millis, params.decay_millis);
-        }
-        let cells = &self.view.services[self.service].upstreams[self.index()].cells;
-        cells.timed.increment();
-        cells.latency_micros.add(micros);
-    }
-
     /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing. The only place where
     /// failures are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {

@@ -13,6 +13,7 @@ mod bind;
 mod budget;
 mod buffers;
 mod checks;
+mod clock;
 mod compress;
 mod control;
 mod error;

@@ -262,7 +262,7 @@ async fn connect(
     let mut last_error = None;
     let mut refusals = Refusals::default();
     let mut retries = Retries::default();
-    this.live.retries.borrow_mut().count(worker.second());
+    this.live.count(config, worker.timers.millis());
     loop {
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = this.service.live.falls.load(SeqCst);

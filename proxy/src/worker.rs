@@ -12,7 +12,7 @@ use crate::timer::{Deadline, TICK, Timer, Timers};
 use crate::upstream::Pool;
 use crate::{accept, front, udp};
 use arc_swap::Cache;
-use ringway_config::model::Protocol;
+use ringway_config::model::{self, Protocol};
 use ringway_http1::{RequestHead, ResponseHead};
 use ringway_ring::Sketch;
 use ringway_telemetry::access::AccessLog;
@@ -192,6 +192,16 @@ pub(crate) struct WorkerLive {
     pub(crate) sketch: RefCell<Option<Box<Sketch>>>,
     /// Owners of each hot key, as of the last tick.
     pub(crate) hot: RefCell<Arc<HotTable>>,
+}
+
+impl WorkerLive {
+    /// Counts a request, of which more than one try may be made.
+    pub(crate) fn count(&self, config: &model::Service, now_millis: u64) {
+        self.retries.borrow_mut().count(now_millis);
+        if config.hedge.is_some() {
+            self.hedges.borrow_mut().count(now_millis);
+        }
+    }
 }
 
 /// This worker's part of a backend.
@@ -535,11 +545,12 @@ impl Worker {
 }
 
 impl Worker {
-    /// The second that budgets count in, and the milliseconds that latencies fade by.
+    /// The second that floods are counted in.
     pub(crate) fn second(&self) -> u64 {
         self.timers.millis() / 1000
     }
 
+    /// The milliseconds that latencies fade by.
     pub(crate) fn millis(&self) -> u32 {
         self.timers.millis() as u32
     }

@@ -7,7 +7,7 @@ use super::text::{address, header_value, name, nonzero, unique};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
 use crate::model::{self, KeySource, OnMissing};
-use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName};
+use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, StatusesName};
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
     AllFull, BoundParams, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
@@ -82,7 +82,7 @@ fn service_model(
     nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
-    let retry = &section.retry.value;
+    let retry = retry_model(&section.retry.value);
     if let Some(hedge) = &section.hedge {
         nonzero(&hedge.value.after, "after", findings);
     }
@@ -144,11 +144,8 @@ fn service_model(
             session: timeouts.session.value,
             tcp_user_timeout: timeouts.tcp_user_timeout.value,
         },
-        retry: retry_model(retry),
-        hedge: section
-            .hedge
-            .as_ref()
-            .map(|at| model::Hedge { after: at.value.after.value, budget_percent: at.value.budget.value.0 }),
+        retry,
+        hedge: section.hedge.as_ref().map(|at| hedge_model(&at.value, &retry)),
         requests_max: section.limits.value.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         retries_max: section.limits.value.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         rate_limit: section.rate_limit.as_ref().map(|at| rate_limit(&at.value, findings)),
@@ -479,6 +476,25 @@ fn retry_model(retry: &schema::RetrySection) -> model::Retry {
         budget_percent: retry.budget.value.0,
         budget_min: retry.budget_min.value.0 as u32,
         backoff: retry.backoff.value,
+    }
+}
+
+fn hedge_model(section: &schema::HedgeSection, retry: &model::Retry) -> model::Hedge {
+    let has = |name: StatusesName, otherwise: bool| match &section.non_fatal {
+        Some(names) => names.value.iter().any(|at| at.value == name),
+        None => otherwise,
+    };
+    model::Hedge {
+        after: section.after.value,
+        budget_percent: section.budget.value.0,
+        budget_min: section.budget_min.value.0 as u32,
+        non_fatal: model::RetryOn {
+            gateway: has(StatusesName::Gateway, true),
+            server_errors: has(StatusesName::ServerErrors, retry.on.server_errors),
+            conflict: has(StatusesName::Conflict, retry.on.conflict),
+            throttled: has(StatusesName::Throttled, true),
+            ..model::RetryOn::default()
+        },
     }
 }
 

@@ -280,7 +280,7 @@ pub struct Retry {
     pub per_try_timeout: Duration,
     /// Retries, in percent of requests.
     pub budget_percent: u32,
-    /// Retries a second that are allowed in any case.
+    /// Retries a second that are allowed beside these.
     pub budget_min: u32,
     /// Wait before the first retry; zero is none.
     pub backoff: Duration,
@@ -328,6 +328,10 @@ pub struct Hedge {
     pub after: Duration,
     /// Second tries, in percent of requests.
     pub budget_percent: u32,
+    /// Second tries a second that are allowed beside these.
+    pub budget_min: u32,
+    /// Answers that do not win while the other try is under way: statuses only.
+    pub non_fatal: RetryOn,
 }
 
 /// Limit on the rate of requests of each key.

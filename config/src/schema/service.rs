@@ -325,7 +325,7 @@ section! {
         default("0") per_try_timeout: Duration,
         /// Retries, in percent of the requests of the last ten seconds, per worker.
         default("20") budget: Percent,
-        /// Retries a second that are allowed in any case, per worker.
+        /// Retries a second that are allowed beside these, per worker, a second's worth at once at most.
         default("10") budget_min: Count,
         /// Wait before a retry, of a failure or of an answer, doubled for each further one, shortened at random by up to half; 0 is none.
         /// The next backend is chosen after it.
@@ -334,12 +334,18 @@ section! {
 }
 
 section! {
-    /// A second try beside the first: the first answer that begins is taken, the other is given up. Idempotent requests only.
+    /// A second try beside the first: the first answer that wins is taken, the other is given up. Idempotent requests only.
     HedgeSection, "hedge" {
         /// Wait before the second try.
         required after: Duration,
-        /// Second tries, in percent of the requests of the last ten seconds, per worker.
+        /// Second tries, in percent of the requests of the last ten seconds, per worker; 0 (and no `budget_min`) is none.
         default("10") budget: Percent,
+        /// Second tries a second that are allowed beside these, per worker, a second's worth at once at most.
+        default("0") budget_min: Count,
+        /// Answers that do not win while the other try is under way, by the names of `retry.on`: `gateway` (502 to 504),
+        /// `server_errors` (5xx), `conflict` (409), `throttled` (429). If both tries end with such, the first one's is taken. Absent are
+        /// those of `retry.on`, and `gateway` and `throttled` in any case; `[]` lets whatever answers first win.
+        optional non_fatal: List<StatusesName>,
     }
 }
 

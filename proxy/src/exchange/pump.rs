@@ -6,15 +6,18 @@
 use super::Next;
 use crate::actions;
 use crate::buffers::Buffer;
+use crate::clock::Clock;
 use crate::compress::{self, Compressor};
 use crate::error::ProxyError;
 use crate::h2bridge;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
+use crate::snapshot::Service;
 use crate::timer::Deadline;
 use crate::tunnel::{self, Way};
 use crate::upstream::Connection;
+use crate::worker::Worker;
 use ringway_health::Outcome;
 use ringway_http1::{Body, Encoding, FieldName, Limits, ParseError, Version, parse_response, write};
 use std::future::{Future, poll_fn};
@@ -31,7 +34,7 @@ mod upload;
 use pace::{Pace, Party, Terms};
 
 /// Interim answers (1xx) that a backend may send before the real one.
-const INTERIM_MAX: u32 = 16;
+pub(super) const INTERIM_MAX: u32 = 16;
 /// An answer no longer than this waits for its last byte, for a moment, before its first is passed on: it then goes out
 /// in one write, and one that is cut off can still become a 502 or a retry.
 const WHOLE_BYTES_MAX: u64 = 12 * 1024;
@@ -42,7 +45,7 @@ const BULK_BYTES: u64 = 64 * 1024;
 /// And at once, when so many are known to come.
 const LONG_BYTES: u64 = 24 * 1024;
 /// Largest head of an answer, and most fields in it.
-const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
+pub(super) const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 
 /// Why a try ended without an answer.
 pub(super) enum TryError {
@@ -75,6 +78,10 @@ pub(super) struct Exchange<'a> {
     pub(super) client: &'a mut Client,
     pub(super) request: &'a mut Request,
     pub(super) upstream: Connection,
+    /// How long the answer takes to begin.
+    clock: Clock,
+    /// What the upstream's input holds has been read by another: it is to be looked at before more is read.
+    unseen: bool,
     /// End of this try; once its answer has begun, of the whole exchange.
     limit: Deadline,
     began: Deadline,
@@ -112,7 +119,12 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
+    pub(super) fn new(
+        client: &'a mut Client,
+        request: &'a mut Request,
+        (upstream, clock): (Connection, Clock),
+        limit: Deadline,
+    ) -> Self {
         let began = client.open.worker.timers.now();
         let total = http::http_of(&request.view, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
@@ -122,6 +134,8 @@ impl<'a> Exchange<'a> {
             client,
             request,
             upstream,
+            clock,
+            unseen: false,
             sent: 0,
             chunks: Vec::new(),
             chunks_sent: 0,
@@ -158,6 +172,17 @@ impl<'a> Exchange<'a> {
 
     /// Sends the request and waits until the answer can be passed on.
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
+        let polled = self.poll_try(context);
+        if let Poll::Ready(Err(TryError::Upstream(error))) = &polled
+            && !matches!(error, ProxyError::ResponseTimeout)
+        {
+            // How soon a try fails is no measure of how soon it would have been answered.
+            self.clock.forget();
+        }
+        polled
+    }
+
+    fn poll_try(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
         if let Err(error) = self.poll_upload(context) {
             return Poll::Ready(Err(error));
         }
@@ -165,7 +190,8 @@ impl<'a> Exchange<'a> {
             self.pace_upload();
         }
         loop {
-            match self.poll_upstream(context) {
+            let read = if std::mem::take(&mut self.unseen) { Poll::Ready(Ok(())) } else { self.poll_upstream(context) };
+            match read {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     let refusal = self.upstream.stream.refusal().map(TryError::Downstream);
@@ -297,6 +323,7 @@ impl<'a> Exchange<'a> {
             return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
         }
         self.hold_answers_end();
+        self.clock.handle_answered();
         self.status = head.status;
         self.body = head.body.into();
         self.upstream_keep_alive = head.keep_alive && !head.is_switch();
@@ -351,9 +378,7 @@ impl<'a> Exchange<'a> {
         if self.request.explain || self.request.set_cookie.is_some() || !self.request.answer_lines.is_empty() {
             self.request.append_fields(out);
         }
-        if matches!(head.status, 429 | 503) {
-            self.retry_after = retry_after(head, bytes);
-        }
+        self.retry_after = retry_after(head, bytes);
         out.extend_from_slice(b"\r\n");
         self.upstream.input.consume(head.head_len);
         drop(scratch);
@@ -590,21 +615,20 @@ impl<'a> Exchange<'a> {
             }
             Delivered::Whole => {
                 outcome.into_iter().for_each(|outcome| guard.report(outcome));
-                let clean = self.upload == Upload::Done && self.upstream.input.is_empty();
                 let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
                     (true, _) => Next::Request,
                     (false, Upload::Done) if self.client.input.is_empty() => Next::Close,
                     (false, _) => Next::Linger,
                 };
-                let config = &self.request.view.services[self.request.service].service.config;
-                // A PROXY header has told the backend of this client: no other's requests go there.
-                if clean && self.upstream_keep_alive && config.proxy_protocol.is_none() {
+                if self.is_reusable() {
                     let worker = Rc::clone(&self.client.open.worker);
-                    let idle_max = config.pool.idle_max;
                     self.release_buffers();
-                    if let Connection { stream, slot: Some(slot), .. } = self.upstream {
-                        upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
-                    }
+                    put_back(
+                        self.upstream,
+                        &self.request.view.services[self.request.service].service,
+                        upstream,
+                        &worker,
+                    );
                     return (status, None, next);
                 }
                 (None, next)
@@ -662,18 +686,26 @@ impl<'a> Exchange<'a> {
             && self.request.replayable
     }
 
-    /// Goes on with another connection, on which the same request has been sent whole. Of an answer that had begun to come on the
-    /// first one, nothing is left but interim answers that the client has a part of.
-    pub(super) fn replace(&mut self, upstream: Connection) {
-        let worker = &self.client.open.worker;
+    /// Goes on with another connection, on which the same request has been sent whole, and whose answer's head has been read. Of an
+    /// answer that had begun to come on the first one, nothing is left but interim answers that the client has a part of.
+    pub(super) fn replace(&mut self, upstream: Connection, first: &crate::worker::Upstream) {
+        let worker = Rc::clone(&self.client.open.worker);
         worker.buffers.give(std::mem::take(&mut self.upstream.input));
-        self.upstream = upstream;
+        let reusable = self.is_reusable();
+        let used = std::mem::replace(&mut self.upstream, upstream);
+        if reusable {
+            let view = Rc::clone(&self.request.view);
+            put_back(used, &view.services[self.request.service].service, first, &worker);
+        }
+        // Dropped, the clock tells how long the first try has lasted.
+        self.clock = Clock::stopped();
         self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 });
         self.interim_bytes = self.answer.len();
         (self.interims, self.status, self.delivered) = (0, 0, 0);
         (self.body, self.encoding, self.compressor) = (Body::Sized(0), Encoding::Identity, None);
         (self.upstream_keep_alive, self.client_keep_alive, self.holding) = (false, false, false);
         self.retry_after = None;
+        self.unseen = true;
         self.sent = self.request.out.len();
         self.upload = Upload::Done;
         self.client.timer.set_before(self.timeouts().response, self.limit);
@@ -681,16 +713,17 @@ impl<'a> Exchange<'a> {
 
     /// Gives the answer up before any of it was passed on, and keeps the connection if it is whole.
     pub(super) fn discard(mut self, upstream: &crate::worker::Upstream) {
-        let whole = self.body.is_end() && self.upload == Upload::Done && self.upstream.input.is_empty();
+        let reusable = self.is_reusable();
         let worker = Rc::clone(&self.client.open.worker);
         self.release_buffers();
-        let config = &self.request.view.services[self.request.service].service.config;
-        if whole && self.upstream_keep_alive && config.proxy_protocol.is_none() {
-            let idle_max = config.pool.idle_max;
-            if let Connection { stream, slot: Some(slot), .. } = self.upstream {
-                upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
-            }
+        if reusable {
+            put_back(self.upstream, &self.request.view.services[self.request.service].service, upstream, &worker);
         }
+    }
+
+    /// Whether the backend's connection can carry another request.
+    fn is_reusable(&self) -> bool {
+        self.upstream_keep_alive && self.is_whole() && self.upstream.input.is_empty()
     }
 
     fn release_buffers(&mut self) {
@@ -706,13 +739,25 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// Keeps a connection on which an exchange has ended cleanly for the next one.
+fn put_back(used: Connection, service: &Service, upstream: &crate::worker::Upstream, worker: &Worker) {
+    // A PROXY header has told the backend of this client: no other's requests go there.
+    if let (Connection { stream, slot: Some(slot), .. }, None) = (used, service.config.proxy_protocol) {
+        let idle_max = service.config.pool.idle_max;
+        upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
+    }
+}
+
 /// How much a buffer for a body may hold: more than it does only if that is full of a trailer section, which is taken whole.
 fn room(input: &Buffer) -> usize {
     if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }
 
-/// `Retry-After` in seconds; dates are not obeyed, because clocks differ.
-fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> Option<Duration> {
+/// `Retry-After` of an answer of 429 or 503, in seconds; dates are not obeyed, because clocks differ.
+pub(super) fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> Option<Duration> {
+    if !matches!(head.status, 429 | 503) {
+        return None;
+    }
     let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"retry-after"))?;
     let seconds: u32 = std::str::from_utf8(field.value.of(bytes)).ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(u64::from(seconds)))

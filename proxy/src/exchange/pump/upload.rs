@@ -44,6 +44,9 @@ impl Exchange<'_> {
     /// From now on the answer is waited for, unless it has begun already.
     fn end_upload(&mut self, how: Upload) {
         self.upload = how;
+        if how == Upload::Done {
+            self.clock.handle_sent();
+        }
         if self.status == 0 {
             self.client.timer.set_before(self.timeouts().response, self.limit);
         }

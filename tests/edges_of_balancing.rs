@@ -15,6 +15,8 @@ mod limits;
 mod listeners;
 #[path = "edges_of_balancing/probes.rs"]
 mod probes;
+#[path = "edges_of_balancing/queue.rs"]
+mod queue;
 #[path = "edges_of_balancing/retries.rs"]
 mod retries;
 #[path = "edges_of_balancing/shares.rs"]

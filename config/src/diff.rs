@@ -157,7 +157,7 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) 
             if old.drain != new.drain {
                 say(if new.drain { "drains".into() } else { "drains no longer".into() });
             }
-            if (old.requests_max, old.connections_max) != (new.requests_max, new.connections_max) {
+            if limits(old) != limits(new) {
                 say("limits changed".into());
             }
             if (old.tier, &old.zone, old.level) != (new.tier, &new.zone, new.level) {
@@ -169,6 +169,23 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) 
     if bare(old) != bare(new) {
         changes.push(format!("service {name:?} changed"));
     }
+}
+
+/// A backend's limits. All of its fields are named here, so that no new one is forgotten.
+fn limits(backend: &crate::model::Backend) -> [u32; 3] {
+    let crate::model::Backend {
+        id: _,
+        address: _,
+        weight: _,
+        drain: _,
+        requests_max,
+        connections_max,
+        pending_max,
+        tier: _,
+        zone: _,
+        level: _,
+    } = backend;
+    [*requests_max, *connections_max, *pending_max]
 }
 
 fn entries<'a, T: 'a>(

@@ -94,8 +94,44 @@ pub enum Outcome {
     ConnectTimeout,
     /// The answer did not come in time.
     Timeout,
-    /// The backend asked to be left alone for so long (429 or 503 with Retry-After).
-    RetryAfter(Duration),
+    /// An answer with this status (429 or 503) that also asks, with Retry-After, that its backend be left alone for so long. It
+    /// is judged as both: whether the wish can be obeyed changes nothing of what the status counts for.
+    RetryAfter {
+        /// Of the answer.
+        status: u16,
+        /// From now.
+        wish: Duration,
+    },
+}
+
+impl Outcome {
+    /// The status of the answer, if there was one whose status is known.
+    #[must_use]
+    pub fn status(self) -> Option<u16> {
+        match self {
+            Self::Status(status) | Self::RetryAfter { status, .. } => Some(status),
+            Self::Success | Self::ConnectionFailure | Self::ConnectTimeout | Self::Timeout => None,
+        }
+    }
+
+    /// For how long the backend asks to be left alone; zero: it does not.
+    #[must_use]
+    pub fn wish(self) -> Duration {
+        match self {
+            Self::RetryAfter { wish, .. } => wish,
+            Self::Success | Self::Status(_) | Self::ConnectionFailure | Self::ConnectTimeout | Self::Timeout => {
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Whether it is a failure of the way to the backend.
+    pub(crate) fn is_local(self) -> bool {
+        match self {
+            Self::ConnectionFailure | Self::ConnectTimeout | Self::Timeout => true,
+            Self::Success | Self::Status(_) | Self::RetryAfter { .. } => false,
+        }
+    }
 }
 
 /// What one backend did over an interval, for the statistical detectors.
@@ -197,7 +233,7 @@ pub enum EventKind {
     Returned,
     /// Active checks have ended its ejection.
     ReturnedByCheck,
-    /// It would have been ejected, but too many are.
+    /// It would have been ejected, but too many are, or nobody would be left.
     EjectionWithheld(Cause),
     /// Its checks ask for another share of its weight, in percent.
     Reweighted(u8),
@@ -252,7 +288,7 @@ impl fmt::Display for EventKind {
             Self::Ejected { cause, duration } => write!(f, "ejected for {:.1} s: {cause}", duration.as_secs_f64()),
             Self::Returned => f.write_str("returned: its ejection is over"),
             Self::ReturnedByCheck => f.write_str("returned: its checks succeed"),
-            Self::EjectionWithheld(cause) => write!(f, "not ejected, because too many are: {cause}"),
+            Self::EjectionWithheld(cause) => write!(f, "not ejected, because too few would be left: {cause}"),
             Self::Reweighted(percent) => write!(f, "its checks ask for {percent} % of its weight"),
             Self::Draining => f.write_str("draining: the configuration says so"),
             Self::Undrained => f.write_str("takes keys again after its drain"),

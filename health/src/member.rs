@@ -35,6 +35,10 @@ pub(crate) struct MemberState {
     /// The last change, and when it was.
     pub(crate) last_change: Option<(EventKind, Instant)>,
     pub(crate) ejected_until: Option<Instant>,
+    /// It has asked for its ejection, which is no offence: what it had failed before counts on.
+    by_wish: bool,
+    /// It has asked in vain to be left alone, and that has been told.
+    pub(crate) wish_withheld: bool,
     /// How often it has been ejected in a row, and when the last ejection ended.
     ejections: u32,
     returned_at: Option<Instant>,
@@ -111,6 +115,8 @@ impl MemberState {
             good_checks: 0,
             last_change: None,
             ejected_until: None,
+            by_wish: false,
+            wish_withheld: false,
             ejections: 0,
             returned_at: None,
             ramp: None,
@@ -122,6 +128,12 @@ impl MemberState {
 
     pub(crate) fn is_healthy(&self) -> bool {
         self.up && self.ejected_until.is_none()
+    }
+
+    /// The weight that is asked for, by its operator and by itself, in parts of a percent of a percent; none of one that is
+    /// drained.
+    pub(crate) fn weight_asked(&self) -> u64 {
+        if self.drain { 0 } else { u64::from(self.weight) * u64::from(self.percent.min(100)) }
     }
 
     /// Takes in a check's result. `true`: `up` has changed.
@@ -162,31 +174,42 @@ impl MemberState {
         }
     }
 
-    /// Ejects it; gives for how long. The n-th ejection in a row lasts n times the base; each base time spent in peace
-    /// takes one off again.
-    pub(crate) fn eject(&mut self, params: &OutlierParams, jitter: f64, now: Instant) -> Duration {
+    /// Ejects it, for as long as it has asked for at least; gives for how long. The n-th ejection in a row lasts n times the base;
+    /// each base time spent in peace takes one off again.
+    pub(crate) fn eject(&mut self, params: &OutlierParams, wish: Duration, fraction: f64, now: Instant) -> Duration {
         if let Some(returned) = self.returned_at.take() {
             let peace =
                 now.saturating_duration_since(returned).as_secs_f64() / params.base_ejection.as_secs_f64().max(0.001);
             self.ejections = self.ejections.saturating_sub(peace as u32);
         }
         self.ejections = self.ejections.saturating_add(1);
-        let duration = params.base_ejection.saturating_mul(self.ejections).min(params.max_ejection);
-        let duration = duration.mul_f64(1.0 + params.jitter * jitter);
+        let duration = params.ejection(self.ejections, fraction).max(wish);
         self.leave_alone(duration, now);
+        self.by_wish = false;
+        (self.failures, self.local_failures) = (0, 0);
         duration
     }
 
-    /// Ejects it for so long, without counting it as an offence.
+    /// Ejects it for so long, without counting it as an offence. What it has failed before is not forgiven for that: who asks for
+    /// a second each time, and never serves, must not be asked once a second for ever.
     pub(crate) fn leave_alone(&mut self, duration: Duration, now: Instant) {
+        self.by_wish = true;
+        self.wish_withheld = false;
         self.ejected_until = Some(now + duration);
-        (self.failures, self.local_failures, self.good_checks) = (0, 0, 0);
+        self.good_checks = 0;
+    }
+
+    /// It has asked again while it is ejected: whichever is longer.
+    pub(crate) fn leave_alone_longer(&mut self, duration: Duration, now: Instant) {
+        self.ejected_until = self.ejected_until.map(|until| until.max(now + duration));
     }
 
     pub(crate) fn return_from_ejection(&mut self, now: Instant) {
         self.ejected_until = None;
-        self.returned_at = Some(now);
-        (self.failures, self.local_failures) = (0, 0);
+        if !std::mem::take(&mut self.by_wish) {
+            self.returned_at = Some(now);
+            (self.failures, self.local_failures) = (0, 0);
+        }
     }
 
     /// Begins to take keys: at once, or along the ramp. Who is drained begins nothing, however well he is: his keys go, or

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Beyond this, an ejection is as good as for ever; and calculations with it cannot overflow.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
+
 /// Schedule and thresholds of the active checks of a service.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CheckParams {
@@ -92,17 +95,21 @@ pub struct OutlierParams {
     pub latency: Option<LatencyParams>,
     /// Time over which the three above are judged.
     pub interval: Duration,
-    /// Longest Retry-After that is obeyed, by an ejection of that length; zero obeys none.
+    /// Longest Retry-After that is obeyed, by an ejection of that length; zero obeys none. Nothing beyond
+    /// [`OutlierParams::max_ejection`] is.
     pub retry_after_max: Duration,
     /// Whether active checks that succeed as often in a row as a rise takes end an ejection.
     pub return_on_check: bool,
     /// First ejection's length; the n-th in a row lasts n times as long.
     pub base_ejection: Duration,
-    /// Longest ejection.
+    /// Longest ejection, whatever its cause, jitter included.
     pub max_ejection: Duration,
-    /// An ejection is lengthened by up to this share of itself, so that many do not return at once; 0.0 to 1.0.
+    /// An ejection is lengthened by up to this share of itself, so that many do not return at once; 0.0 to 1.0. One that
+    /// could become too long so is shortened instead.
     pub jitter: f64,
-    /// Share of the service's backends that may be ejected at once, in percent; one always may, if there are two.
+    /// Share of the backends that may be ejected at once, in percent, of those that take traffic or would if they were not
+    /// ejected: not the drained, those of weight 0, those that are down. One always may, if that leaves somebody. Below 100,
+    /// somebody is always left.
     pub max_ejection_percent: u32,
 }
 
@@ -127,6 +134,23 @@ impl Default for OutlierParams {
 }
 
 impl OutlierParams {
+    /// Length of the n-th ejection in a row, drawn by a number from 0 to 1: at least `n * base_ejection`, or what of
+    /// `max_ejection` jitter can take, and never more than `max_ejection`.
+    pub(crate) fn ejection(&self, count: u32, fraction: f64) -> Duration {
+        let most = self.max_ejection.min(LONGEST);
+        let jitter = self.jitter.clamp(0.0, 1.0);
+        let wanted = self.base_ejection.min(LONGEST).saturating_mul(count).min(most);
+        let longest = wanted.mul_f64(1.0 + jitter).min(most);
+        // At the limit, it is the lower end that gives way: who has failed for long must not all come back at once either.
+        let shortest = wanted.min(longest.div_f64(1.0 + jitter));
+        (longest - (longest - shortest).mul_f64(1.0 - fraction.clamp(0.0, 1.0))).min(most)
+    }
+
+    /// What is obeyed of a wish to be left alone.
+    pub(crate) fn obeyed(&self, wish: Duration) -> Duration {
+        wish.min(self.retry_after_max).min(self.max_ejection).min(LONGEST)
+    }
+
     /// Whether any detector needs [`crate::Window`]s.
     #[must_use]
     pub fn needs_windows(&self) -> bool {

@@ -98,6 +98,7 @@ impl ServiceHealth {
     pub fn set_members(&mut self, members: &[Member<'_>], now: Instant) {
         self.now = now;
         let ids: HashSet<&str> = members.iter().map(|member| member.id).collect();
+        let mut regained = Vec::new();
         self.members.retain(|state| ids.contains(state.id.as_str()));
         for member in members {
             let index = match self.find(member.id) {
@@ -115,6 +116,7 @@ impl ServiceHealth {
                 }
             };
             let state = &mut self.members[index];
+            let took_none = state.weight_asked() == 0;
             (state.weight, state.level) = (member.weight, member.level);
             if member.drain && !state.drain {
                 state.ramp_down(self.params.drain_ramp, now);
@@ -124,6 +126,15 @@ impl ServiceHealth {
                 state.drain = false;
                 state.ramp_up(self.params.slow_start, now);
                 self.tell(index, EventKind::Undrained);
+            }
+            if took_none && self.members[index].weight_asked() > 0 && self.members[index].ejected_until.is_some() {
+                regained.push(member.id);
+            }
+        }
+        // Once all are known: who may be ejected is a matter of who else there is.
+        for id in regained {
+            if let Ok(index) = self.find(id) {
+                self.recount_ejection(index, now);
             }
         }
         self.started = true;
@@ -196,9 +207,13 @@ impl ServiceHealth {
             Probe::Weighted(percent) => percent.min(100),
             Probe::Failure(_) => return false,
         };
-        let changed = std::mem::replace(&mut self.members[index].percent, percent) != percent;
+        let before = std::mem::replace(&mut self.members[index].percent, percent);
+        let changed = before != percent;
         if changed {
             self.tell(index, EventKind::Reweighted(percent));
+        }
+        if before == 0 {
+            self.recount_ejection(index, self.now);
         }
         changed
     }
@@ -208,22 +223,29 @@ impl ServiceHealth {
         self.now = now;
         let Ok(index) = self.find(id) else { return };
         let params = self.params.outlier;
-        let local = matches!(outcome, Outcome::ConnectionFailure | Outcome::ConnectTimeout | Outcome::Timeout);
-        let failed = match outcome {
-            Outcome::Success => false,
-            Outcome::ConnectionFailure | Outcome::ConnectTimeout | Outcome::Timeout => true,
-            Outcome::Status(status) => params.on.counts(status),
-            Outcome::RetryAfter(wish) => return self.leave_alone(index, wish, now),
-        };
+        let (local, wish) = (outcome.is_local(), params.obeyed(outcome.wish()));
+        let failed = local || outcome.status().is_some_and(|status| params.on.counts(status));
         let member = &mut self.members[index];
         if !failed {
             (member.failures, member.local_failures) = (0, 0);
+        }
+        member.wish_withheld &= !wish.is_zero();
+        // Both are judged: the status, and then the wish, unless the status has got it as much already.
+        if failed && self.count_failure(index, outcome, wish, now) {
             return;
         }
+        self.leave_alone(index, wish, now);
+    }
+
+    /// Counts a failure of live traffic. `true`: it has ejected the backend, for as long as that asks for at least.
+    fn count_failure(&mut self, index: usize, outcome: Outcome, wish: Duration, now: Instant) -> bool {
+        let params = self.params.outlier;
+        let local = outcome.is_local();
+        let member = &mut self.members[index];
         let apart = params.consecutive_local_failures.filter(|_| local);
         let threshold = apart.unwrap_or(params.consecutive_failures);
         if threshold == 0 || member.ejected_until.is_some() {
-            return;
+            return false;
         }
         let count = if apart.is_some() { &mut member.local_failures } else { &mut member.failures };
         *count = match outcome {
@@ -232,54 +254,89 @@ impl ServiceHealth {
             _ => count.saturating_add(1),
         };
         let failures = *count;
-        if failures >= threshold {
-            let cause = if apart.is_some() { Cause::Local(failures) } else { Cause::Consecutive(failures) };
-            self.eject(index, cause, failures == threshold, now);
+        if failures < threshold {
+            return false;
         }
+        let cause = if apart.is_some() { Cause::Local(failures) } else { Cause::Consecutive(failures) };
+        self.eject(index, cause, wish, failures == threshold, now)
     }
 
     /// An interval of [`crate::OutlierParams::interval`] has passed, in which the backends did this.
     pub fn handle_windows(&mut self, windows: &[Window<'_>], now: Instant) {
         self.now = now;
-        for (id, cause) in statistics::outliers(windows, &self.params.outlier) {
+        // Who takes no keys is nobody's yardstick, and needs no ejection: what it still gets is its sessions' alone.
+        let able = |id: &str| self.find(id).is_ok_and(|index| self.members[index].weight_asked() > 0);
+        let judged: Vec<Window<'_>> = windows.iter().filter(|window| able(window.id)).copied().collect();
+        for (id, cause) in statistics::outliers(&judged, &self.params.outlier) {
             if let Ok(index) = self.find(id)
                 && self.members[index].ejected_until.is_none()
             {
-                self.eject(index, cause, true, now);
+                self.eject(index, cause, Duration::ZERO, true, now);
             }
         }
     }
 
-    /// Ejects a backend, unless too many are; `tell`: say so then.
-    fn eject(&mut self, index: usize, cause: Cause, tell: bool, now: Instant) {
-        if self.may_eject_another() {
-            let jitter = self.fraction();
+    /// Ejects a backend, unless that leaves too few; `tell`: say so then. `true`: it is ejected.
+    fn eject(&mut self, index: usize, cause: Cause, wish: Duration, tell: bool, now: Instant) -> bool {
+        let may = self.may_eject(index);
+        if may {
+            let fraction = self.fraction();
             let params = self.params.outlier;
-            let duration = self.members[index].eject(&params, jitter, now);
+            let duration = self.members[index].eject(&params, wish, fraction, now);
             self.tell(index, EventKind::Ejected { cause, duration });
             self.settle(now);
         } else if tell {
             self.tell(index, EventKind::EjectionWithheld(cause));
         }
+        may
     }
 
     /// A backend has asked to be left alone.
     fn leave_alone(&mut self, index: usize, wish: Duration, now: Instant) {
-        let duration = wish.min(self.params.outlier.retry_after_max);
-        if duration.is_zero() || self.members[index].ejected_until.is_some() || !self.may_eject_another() {
+        if wish.is_zero() {
             return;
         }
-        self.members[index].leave_alone(duration, now);
-        self.tell(index, EventKind::Ejected { cause: Cause::RetryAfter, duration });
-        self.settle(now);
+        if self.members[index].ejected_until.is_some() {
+            self.members[index].leave_alone_longer(wish, now);
+        } else if self.may_eject(index) {
+            self.members[index].leave_alone(wish, now);
+            self.tell(index, EventKind::Ejected { cause: Cause::RetryAfter, duration: wish });
+            self.settle(now);
+        } else if !std::mem::replace(&mut self.members[index].wish_withheld, true) {
+            // Once: it may say so with every answer.
+            self.tell(index, EventKind::EjectionWithheld(Cause::RetryAfter));
+        }
     }
 
-    fn may_eject_another(&self) -> bool {
-        let ejected = self.members.iter().filter(|member| member.ejected_until.is_some()).count();
-        let allowed = self.members.len() * self.params.outlier.max_ejection_percent as usize / 100;
-        // One always may, if that leaves somebody.
-        let allowed = allowed.max(usize::from(self.members.len() > 1));
-        ejected < allowed
+    /// Whether a backend that is not ejected may be.
+    ///
+    /// The share is of those that take traffic or would if they were not ejected, over all levels: a level whose backends are all
+    /// bad is to give its keys to the next. Who is drained or of weight 0 is no part of what the others can carry, ejected or
+    /// not; who is down is none either, but comes back into his ejection, so that it counts.
+    fn may_eject(&self, index: usize) -> bool {
+        let (mut able, mut ejected, mut left) = (0, 0, 0);
+        for (at, member) in self.members.iter().enumerate().filter(|(_, member)| member.weight_asked() > 0) {
+            let is_other = at != index;
+            let is_ejected = is_other && member.ejected_until.is_some();
+            able += usize::from(member.up || !is_other);
+            ejected += usize::from(is_ejected);
+            left += usize::from(member.up && !is_ejected && is_other);
+        }
+        if self.members[index].weight_asked() == 0 {
+            // It carries nothing but what has begun there: that goes elsewhere, if there is anybody.
+            return left > 0;
+        }
+        let percent = self.params.outlier.max_ejection_percent as usize;
+        // One always may, if that leaves somebody; all may only where that is what is written.
+        percent >= 100 || left > 0 && ejected < (able * percent / 100).max(1)
+    }
+
+    /// A backend that took no keys is to take some: an ejection that would not have been allowed then ends.
+    fn recount_ejection(&mut self, index: usize, now: Instant) {
+        if self.members[index].ejected_until.is_some() && !self.may_eject(index) {
+            self.members[index].return_from_ejection(now);
+            self.tell(index, EventKind::Returned);
+        }
     }
 
     /// Time has passed: ejections end, ramps move.
@@ -406,10 +463,9 @@ impl ServiceHealth {
                     at
                 }
             };
-            if !member.drain {
-                levels[at].weight += u64::from(member.weight);
-                levels[at].healthy += if member.is_healthy() { u64::from(member.weight) } else { 0 };
-            }
+            // A part of a weight that is asked for is like a smaller weight: it makes nobody less healthy.
+            levels[at].weight += member.weight_asked();
+            levels[at].healthy += if member.is_healthy() { member.weight_asked() } else { 0 };
         }
         let (shares, suffices) = levels::shares(&levels, self.params.overprovisioning_percent);
         let threshold = u64::from(self.params.panic_threshold_percent);

@@ -88,14 +88,13 @@ fn simulate(seed: u64) {
             3..=30 if !shadows.is_empty() => {
                 let id = pick(&shadows, &mut random);
                 let failed = random.below(10) < 6;
-                let ejected = shadows.values().filter(|shadow| shadow.ejected).count();
-                let allowed = (shadows.len() * 30 / 100).max(usize::from(shadows.len() > 1));
+                let may = may_eject(&shadows, &id);
                 let shadow = shadows.get_mut(&id).unwrap();
                 if !failed {
                     shadow.failures = 0;
                 } else if !shadow.ejected {
                     shadow.failures += 1;
-                    if shadow.failures >= 4 && ejected < allowed {
+                    if shadow.failures >= 4 && may {
                         (shadow.ejected, shadow.failures) = (true, 0);
                     }
                 }
@@ -155,12 +154,15 @@ fn verify(health: &ServiceHealth, shadows: &BTreeMap<String, Shadow>, step: usiz
         let expected = if takes { u16::MAX } else { 0 };
         assert_eq!(health.share(id), Some(expected), "step {step}: {id}");
     }
-    let ejected = shadows.values().filter(|shadow| shadow.ejected).count();
-    assert!(
-        ejected <= (shadows.len() * 30 / 100).max(1) + 2,
-        "step {step}: {ejected} of {} are ejected",
-        shadows.len()
-    );
+}
+
+/// Whether the rules allow that a backend be ejected: 30 % of those that could take traffic, one always, never the last.
+fn may_eject(shadows: &BTreeMap<String, Shadow>, id: &str) -> bool {
+    let others = || shadows.iter().filter(|(other, shadow)| *other != id && !shadow.drain).map(|(_, shadow)| shadow);
+    let takes_traffic = others().any(|shadow| shadow.up && !shadow.ejected);
+    let able = 1 + others().filter(|shadow| shadow.up).count();
+    let ejected = others().filter(|shadow| shadow.ejected).count();
+    takes_traffic && (shadows[id].drain || ejected < (able * 30 / 100).max(1))
 }
 
 fn pick(shadows: &BTreeMap<String, Shadow>, random: &mut Random) -> String {

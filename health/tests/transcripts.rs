@@ -375,7 +375,7 @@ fn statistics_eject_with_their_cause_and_within_the_cap() {
 fn retry_after_is_obeyed_up_to_its_limit() {
     let params = OutlierParams { retry_after_max: SECOND * 10, ..OutlierParams::default() };
     let (mut health, now) = start(outlier(params), 5);
-    health.handle_outcome("b0", Outcome::RetryAfter(SECOND * 3600), now);
+    health.handle_outcome("b0", Outcome::RetryAfter { status: 429, wish: SECOND * 3600 }, now);
     assert_eq!(health.view("b0", now).unwrap().ejected_for, Some(SECOND * 10));
     health.handle_timeout(now + SECOND * 10);
     assert_eq!(health.share("b0"), Some(FULL));
@@ -385,7 +385,7 @@ fn retry_after_is_obeyed_up_to_its_limit() {
     }
     assert!(health.view("b0", now + SECOND * 11).unwrap().ejected_for.unwrap() <= SECOND * 33);
     let (mut health, now) = start(outlier(OutlierParams::default()), 5);
-    health.handle_outcome("b0", Outcome::RetryAfter(SECOND), now);
+    health.handle_outcome("b0", Outcome::RetryAfter { status: 503, wish: SECOND }, now);
     assert_eq!(health.share("b0"), Some(FULL), "not asked for");
 }
 

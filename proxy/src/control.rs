@@ -400,6 +400,8 @@ impl Control {
         let gone: Vec<Arc<Service>> = old.services.iter().map(Arc::clone).collect();
         self.current.store(Arc::new(snapshot));
         for (service, events) in &happened {
+            // Who waits for room looks among the new backends too.
+            service.live.room.notify_waiters();
             checks::tell(service, events);
         }
         self.reconcile_listeners(&mut state, &config, sockets);

@@ -109,9 +109,12 @@ pub enum ProxyError {
         /// Seconds until it may again.
         seconds: u32,
     },
-    /// The backend has as many connections as it may.
+    /// The backend, or the service, has as many connections in use, or requests that wait for one, as it may: as good as full.
     #[error("the backend has all the connections it may")]
     ConnectionLimit,
+    /// As many requests wait for a place or a connection as the service allows.
+    #[error("too many requests wait")]
+    PendingLimit,
     /// Every backend stayed at its cap for the queue's time.
     #[error("every backend stayed full")]
     QueueTimeout,
@@ -198,6 +201,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::PendingLimit
             | Self::LocalShortage
             | Self::CompressionFailed => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::SendTimeout | Self::RequestTimeout => 504,
@@ -223,11 +227,12 @@ impl ProxyError {
             Self::ClientClosed => "client_closed",
             Self::ClientStalled => "client_write_timeout",
             Self::NoBackend => "no_backend",
-            Self::AllFull => "all_backends_full",
+            // No client meets the second: the walk goes on from there.
+            Self::AllFull | Self::ConnectionLimit => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ServiceFull => "service_full",
             Self::RateLimited { .. } => "rate_limited",
-            Self::ConnectionLimit => "connection_limit",
+            Self::PendingLimit => "pending_limit",
             Self::LocalShortage => "local_shortage",
             Self::ConnectFailed => "connect_failed",
             Self::StreamRefused => "stream_refused",
@@ -267,6 +272,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::ServiceFull
             | Self::ConnectionLimit
+            | Self::PendingLimit
             | Self::LocalShortage
             | Self::CompressionFailed => Side::Internal,
             Self::NoBackend
@@ -314,6 +320,7 @@ impl ProxyError {
             | Self::ServiceFull
             | Self::RateLimited { .. }
             | Self::QueueTimeout
+            | Self::PendingLimit
             | Self::LocalShortage
             | Self::UnfitAnswer(_)
             | Self::UnfitStream
@@ -374,6 +381,7 @@ impl ProxyError {
             | Self::ServiceFull
             | Self::RateLimited { .. }
             | Self::ConnectionLimit
+            | Self::PendingLimit
             | Self::QueueTimeout
             | Self::LocalShortage
             | Self::CompressionFailed => None,

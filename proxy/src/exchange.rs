@@ -3,6 +3,7 @@
 
 mod hedge;
 mod pump;
+mod wish;
 
 use crate::clock::Clock;
 use crate::error::ProxyError;
@@ -89,7 +90,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     if request.explain || !request.answer_lines.is_empty() {
         request.append_fields(&mut fields);
     }
-    let pages = &http::http_of(&request.view, request.listener).errors;
+    let pages = &http::http_of(&request.planned, request.listener).errors;
     let is_head = request.method == Method::Head;
     answer::write(error, request.version, keep_alive, is_head, &fields, pages, &mut out);
     let sent = client.send(&out).await;
@@ -120,11 +121,10 @@ async fn carry_unless_reset(
 
 /// Tries backends until one answers.
 async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Option<ProxyError>, Next), ProxyError> {
-    let view = Rc::clone(&request.view);
     let worker = Rc::clone(&client.open.worker);
+    let view = Rc::clone(&request.view);
     let this = &view.services[request.service];
-    let config = &this.service.config;
-    this.live.count(config, worker.timers.millis());
+    this.live.count(&this.service.config, worker.timers.millis());
     let mut last_error = None;
     // A place that has been found already: the cookie's, or that of a retry which only goes if there is one.
     let mut ready = request
@@ -136,8 +136,8 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Some(guard) => guard,
             None => {
                 let (presence, timer, _) = client.presence(request.may_half_close());
-                let (selection, limit) = (&mut request.selection, request.limit);
-                let found = inflight::acquire(&view, request.service, selection, worker.index, timer, limit);
+                let limit = request.limit;
+                let found = inflight::acquire(request.placing(&worker), timer, limit);
                 match presence.during(found).await? {
                     Ok(guard) => guard,
                     // The whole exchange's time is over, whatever was under way.
@@ -147,6 +147,10 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 }
             }
         };
+        // A wait may have led to a newer version.
+        let view = Rc::clone(&request.view);
+        let this = &view.services[request.service];
+        let config = &this.service.config;
         request.report.backend = Some(guard.index());
         request.refusals.begin(client.timer.deadline(config.timeouts.connect));
         let (guard, error) = match on_backend(client, request, guard).await {
@@ -158,7 +162,13 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 ready = Some(next);
                 continue;
             }
-            Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
+            Tried::Failed(_, TryError::Downstream(error)) | Tried::Left(error) => return Err(error),
+            // It was not asked at all: another has room, or nobody.
+            Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
+                request.refusals.handle_full();
+                guard.give_back_full(&mut request.selection);
+                continue;
+            }
             Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
         };
         if !request.refusals.cut_short(error) {
@@ -258,6 +268,8 @@ enum Tried {
     Again(InFlight),
     /// It failed, on this backend.
     Failed(InFlight, TryError),
+    /// The client has left before another.
+    Left(ProxyError),
 }
 
 /// A connection to the guard's backend: pooled, or fresh.
@@ -322,22 +334,22 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                     exchange.request.report.head_micros = Some(exchange.request.started.elapsed().as_micros() as u64);
                 }
                 let status = exchange.status;
-                let mut outcome = Some(outcome_of(status, exchange.retry_after, config));
+                exchange.hold_place(guard, upstream, outcome_of(status, exchange.retry_after, config));
                 if config.retry.on.has_status(status) && repeatable {
-                    match next_try(&mut exchange, &mut guard, &mut outcome).await {
+                    match next_try(&mut exchange).await {
                         Ok(Some(next)) => {
-                            exchange.discard(upstream);
+                            exchange.discard();
                             count_retry(request, this);
                             return Tried::Again(next);
                         }
                         Ok(None) => {}
                         Err(error) => {
-                            exchange.release();
-                            return Tried::Failed(guard, TryError::Downstream(error));
+                            exchange.discard();
+                            return Tried::Left(error);
                         }
                     }
                 }
-                return Tried::Done(exchange.finish(&guard, upstream, outcome).await);
+                return Tried::Done(exchange.finish().await);
             }
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
                 if exchange.request.replayable
@@ -382,24 +394,16 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
 /// What the passive detector hears of an answer.
 fn outcome_of(status: u16, retry_after: Option<Duration>, config: &model::Service) -> Outcome {
     match retry_after {
-        Some(wish) if !config.outlier.retry_after_max.is_zero() => Outcome::RetryAfter(wish),
+        Some(wish) if !config.outlier.retry_after_max.is_zero() => Outcome::RetryAfter { status, wish },
         _ => Outcome::Status(status),
     }
 }
 
-/// A place for another try of a request whose answer is in hand: without one, that answer is better than none. The passive detector
-/// hears of it at once, and where the backend has said all, its place is free during the wait; the next one's is taken after the
-/// wait, so that no place is held for nothing.
-async fn next_try(
-    exchange: &mut Exchange<'_>,
-    guard: &mut InFlight,
-    outcome: &mut Option<Outcome>,
-) -> Result<Option<InFlight>, ProxyError> {
+/// A place for another try of a request whose answer is in hand: without one, that answer is better than none. A backend that has said
+/// all is free during the wait; the next one's place is taken after the wait, so that no place is held for nothing.
+async fn next_try(exchange: &mut Exchange<'_>) -> Result<Option<InFlight>, ProxyError> {
     let Some(leave) = may_retry(exchange.client, exchange.request, true) else { return Ok(None) };
-    outcome.take().into_iter().for_each(|outcome| guard.report(outcome));
-    if exchange.is_whole() {
-        guard.leave();
-    }
+    exchange.set_aside();
     match leave.wait(exchange.client, exchange.request).await {
         Err(ProxyError::RequestTimeout) => return Ok(None),
         waited => waited?,

@@ -129,6 +129,14 @@ impl Shared {
         });
     }
 
+    /// Lets go of one without streams, which then closes. `false`: there is none.
+    pub(crate) fn close_one(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        let idle = |connection: &Rc<Connection>| connection.line.streams.get() == 0 && !connection.line.closed.get();
+        let found = connections.iter().position(idle);
+        found.map(|index| connections.remove(index)).is_some()
+    }
+
     /// Lets go of all: streams that are open end in peace.
     pub(crate) fn close(&self) {
         self.connections.borrow_mut().clear();

@@ -1,13 +1,16 @@
 //! Accounting by value: while an [`InFlight`] lives, its backend carries one request more.
 
+use crate::connections::{self, Pending};
 use crate::error::ProxyError;
+use crate::snapshot::{Service, ServiceLive};
 use crate::timer::{Deadline, Timer};
-use crate::worker::View;
+use crate::worker::{View, Worker};
 use ringway_health::Outcome;
 use ringway_ring::{AllFull, Pick, Selection, Slot};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Instant;
@@ -21,8 +24,31 @@ pub(crate) struct InFlight {
     shard: usize,
     /// An affinity cookie named the backend.
     sticky: bool,
-    /// Its place has been given back before its end.
-    left: bool,
+    connected: Connected,
+}
+
+/// One of the requests that a service may have on its backends, where its limit on connections is one on them.
+struct Connected(Option<Arc<ServiceLive>>);
+
+impl Connected {
+    /// Counts one more. `None`: there are as many as may be.
+    fn enter(service: &Service) -> Option<Self> {
+        let most = connections::places_together(&service.config);
+        if most == u32::MAX {
+            return Some(Self(None));
+        }
+        // Reserved first, then tested: racing workers never pass the limit together.
+        let this = Self(Some(Arc::clone(&service.live)));
+        (service.live.connected.fetch_add(1, Relaxed) < most).then_some(this)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        if let Some(live) = &self.0 {
+            live.connected.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 impl InFlight {
@@ -36,17 +62,6 @@ impl InFlight {
         config.affinity_cookie.is_some() && !config.policy.hashes() && !self.sticky
     }
 
-    /// The backend has done all that it had to: its place is free, although its answer has not been passed on yet.
-    pub(crate) fn leave(&mut self) {
-        if !std::mem::replace(&mut self.left, true) {
-            let service = &self.view.services[self.service].service;
-            service.group.release(self.slot, self.shard);
-            if service.live.line.handle_release() {
-                service.live.room.notify_one();
-            }
-        }
-    }
-
     /// The cookie that names this backend.
     pub(crate) fn cookie(&self) -> crate::affinity::Value {
         let service = &self.view.services[self.service].service;
@@ -57,15 +72,14 @@ impl InFlight {
     pub(crate) fn report(&self, outcome: Outcome) {
         let service = &self.view.services[self.service].service;
         let backend = &service.backends[self.index()];
-        let succeeded = match outcome {
-            Outcome::Success => true,
-            Outcome::Status(status) => !service.config.outlier.on.counts(status),
-            _ => false,
+        let succeeded = match outcome.status() {
+            Some(status) => !service.config.outlier.on.counts(status),
+            None => outcome == Outcome::Success,
         };
-        if let (Outcome::Status(_), false) = (outcome, succeeded) {
+        if outcome.status().is_some() && !succeeded {
             self.view.services[self.service].upstreams[self.index()].cells.errors.increment();
         }
-        if succeeded && !backend.state.suspect.load(Relaxed) {
+        if succeeded && outcome.wish().is_zero() && !backend.state.suspect.load(Relaxed) {
             return;
         }
         let mut health = service.live.health();
@@ -78,6 +92,11 @@ impl InFlight {
 }
 
 impl InFlight {
+    /// Gives the place back because the backend has turned out to be full, for the walk to go on: nothing was tried.
+    pub(crate) fn give_back_full(self, selection: &mut Selection) {
+        self.view.services[self.service].service.group.handle_full(selection, self.slot);
+    }
+
     /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing. The only place where
     /// failures are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {
@@ -90,32 +109,74 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.leave();
+        let service = &self.view.services[self.service].service;
+        service.group.release(self.slot, self.shard);
+        // Before anybody is told of the place.
+        self.connected = Connected(None);
+        if service.live.line.handle_release() {
+            service.live.room.notify_one();
+        }
     }
 }
 
-/// The next backend of the request's walk that has room, reserved.
+/// A request that looks for a place: where it looks, and how far it has come.
+pub(crate) struct Placing<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) view: &'a mut Rc<View>,
+    pub(crate) service: &'a mut usize,
+    pub(crate) selection: &'a mut Selection,
+    /// The backend that was asked last, by its slot.
+    pub(crate) backend: &'a mut Option<usize>,
+}
+
+impl Placing<'_> {
+    fn acquire_now(&mut self) -> Result<Option<InFlight>, ProxyError> {
+        try_acquire(self.view, *self.service, self.selection, self.worker.index)
+    }
+
+    /// Goes over to the version in force, if that has the service and speaks with its backends as the one before: who waits gets a
+    /// place on a backend that has come meanwhile as newcomers do.
+    fn follow(&mut self) {
+        let newest = self.worker.view();
+        if Rc::ptr_eq(&newest, self.view) {
+            return;
+        }
+        let old = Arc::clone(&self.view.services[*self.service].service);
+        let Some(index) = newest.snapshot.index_of(&old.config.name) else { return };
+        let new = &newest.services[index].service;
+        if new.config.protocol != old.config.protocol || new.hashes() != old.hashes() {
+            return;
+        }
+        let moved = |slot: Slot| new.slot_of(&old.backends[usize::from(slot.0)].config.id);
+        let tried: Vec<Slot> = self.selection.tried().filter_map(moved).collect();
+        *self.selection = new.group.begin_again(self.selection, tried);
+        *self.backend = self.backend.and_then(|slot| moved(Slot(slot as u16))).map(|slot| usize::from(slot.0));
+        (*self.view, *self.service) = (newest, index);
+    }
+}
+
+/// The next backend of the request's walk that has room, reserved. It may be one of a newer version than the request began with.
 ///
 /// # Errors
-/// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::QueueTimeout`], [`ProxyError::RequestTimeout`].
-pub(crate) async fn acquire(
-    view: &Rc<View>,
-    service: usize,
-    selection: &mut Selection,
-    shard: usize,
-    timer: &Timer,
-    limit: Deadline,
-) -> Result<InFlight, ProxyError> {
-    if let Some(found) = try_acquire(view, service, selection, shard)? {
+/// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::PendingLimit`], [`ProxyError::QueueTimeout`],
+/// [`ProxyError::RequestTimeout`].
+pub(crate) async fn acquire(mut placing: Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
+    if let Some(found) = placing.acquire_now()? {
         return Ok(found);
     }
-    let this = &view.services[service];
-    if this.service.config.all_full != AllFull::Queue {
+    if placing.view.services[*placing.service].service.config.all_full != AllFull::Queue {
         return Err(ProxyError::AllFull);
     }
-    let live = &this.service.live;
+    wait_for_room(&mut placing, timer, limit).await
+}
+
+async fn wait_for_room(placing: &mut Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
+    let this = &placing.view.services[*placing.service];
+    // Of the service by name: the same in every version.
+    let live = Arc::clone(&this.service.live);
     let queue = this.service.config.queue;
-    let _place = Waiting::enter(live, queue.length_max).ok_or(ProxyError::AllFull)?;
+    let _pending = Pending::enter(&this.service)?;
+    let _place = Waiting::enter(&live, queue.length_max).ok_or(ProxyError::AllFull)?;
     this.cells.queued.increment();
     timer.set_before(queue.timeout, limit);
     // The release up to which others have been told that this request could not use the place.
@@ -125,13 +186,16 @@ pub(crate) async fn acquire(
         // Registered before the test, so that no release between the two is missed.
         room.as_mut().enable();
         let releases = live.line.look();
-        this.service.group.restart(selection);
-        if let Some(found) = try_acquire(view, service, selection, shard)? {
+        placing.follow();
+        let service = Rc::clone(placing.view);
+        let service = &service.services[*placing.service].service;
+        service.group.restart(placing.selection);
+        if let Some(found) = placing.acquire_now()? {
             return Ok(found);
         }
         // It may have been woken for a place on a backend that it has tried, or that its version does not know. Others can
         // use it: they are told once for each release, so that nobody is woken in circles.
-        if releases != passed_on && (selection.has_tried() || !this.service.is_newest()) {
+        if releases != passed_on && (placing.selection.has_tried() || !service.is_newest()) {
             passed_on = releases;
             live.room.notify_waiters();
         }
@@ -166,14 +230,15 @@ pub(crate) fn acquire_sticky(
     slot: Slot,
     shard: usize,
 ) -> Option<InFlight> {
+    let connected = Connected::enter(&view.services[service].service)?;
     let reserved = view.services[service].service.group.reserve(selection, slot, shard);
-    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, left: false })
+    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected })
 }
 
 /// A place on a backend for what has begun there, although the backend takes nothing new.
 pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
     view.services[service].service.group.resume(slot, shard);
-    InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, left: false }
+    InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected: Connected(None) }
 }
 
 fn try_acquire(
@@ -182,9 +247,11 @@ fn try_acquire(
     selection: &mut Selection,
     shard: usize,
 ) -> Result<Option<InFlight>, ProxyError> {
+    // A place that only the service's limit denies is none that the walk has passed over.
+    let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
     match view.services[service].service.group.next(selection, shard) {
         Pick::Backend(slot) => {
-            Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard, sticky: false, left: false }))
+            Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard, sticky: false, connected }))
         }
         Pick::AllFull => Ok(None),
         Pick::None => Err(ProxyError::NoBackend),
@@ -192,10 +259,10 @@ fn try_acquire(
 }
 
 /// A place in the queue.
-struct Waiting<'a>(&'a crate::snapshot::ServiceLive);
+struct Waiting<'a>(&'a ServiceLive);
 
 impl<'a> Waiting<'a> {
-    fn enter(live: &'a crate::snapshot::ServiceLive, length_max: u32) -> Option<Self> {
+    fn enter(live: &'a ServiceLive, length_max: u32) -> Option<Self> {
         if !live.line.enter(length_max) {
             return None;
         }

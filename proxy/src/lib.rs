@@ -15,6 +15,7 @@ mod buffers;
 mod checks;
 mod clock;
 mod compress;
+mod connections;
 mod control;
 mod error;
 mod exchange;

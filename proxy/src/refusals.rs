@@ -47,6 +47,12 @@ impl Refusals {
         }
     }
 
+    /// The backend that was asked last is full: it counts for nothing.
+    pub(crate) fn handle_full(&mut self) {
+        self.candidates -= 1;
+        self.walked -= u32::from(self.walking);
+    }
+
     /// A backend has taken the connection: those that refused in a row are over.
     pub(crate) fn handle_taken(&mut self) {
         self.walking = false;
@@ -99,6 +105,18 @@ mod tests {
             assert_eq!(then, if number < CANDIDATES_MAX { Then::GoOn } else { Then::End }, "{number}");
         }
         assert_eq!(refusals.walked(), CANDIDATES_MAX - 1);
+        // One that is full was not asked.
+        let mut refusals = Refusals::default();
+        for _ in 0..2 * CANDIDATES_MAX {
+            refusals.begin(timers.deadline(timeout));
+            refusals.handle_full();
+        }
+        refusals.begin(timers.deadline(timeout));
+        assert_eq!(refusals.handle_failure(ProxyError::ConnectFailed, timers.now()), Then::GoOn);
+        refusals.begin(timers.deadline(timeout));
+        refusals.handle_full();
+        refusals.begin(timers.deadline(timeout));
+        assert_eq!(refusals.walked(), 1);
         // The time runs from the first on.
         let mut refusals = Refusals::default();
         refusals.begin(timers.deadline(timeout));

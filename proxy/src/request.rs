@@ -5,6 +5,7 @@ use crate::affinity::{self, Value as CookieValue};
 use crate::error::ProxyError;
 use crate::forwarded::Origin;
 use crate::http::{self, Client};
+use crate::inflight::Placing;
 use crate::refusals::Refusals;
 use crate::retry::Retries;
 use crate::snapshot::Service;
@@ -32,6 +33,9 @@ const REPLAY_BYTES_MAX: usize = 8 * 1024;
 
 /// A request on its way to a backend.
 pub(crate) struct Request {
+    /// The version by which it was read and routed: `listener` and `route` are of it.
+    pub(crate) planned: Rc<View>,
+    /// The version whose backends it goes to: the same, or a newer one if it had to wait. `service` and slots are of it.
     pub(crate) view: Rc<View>,
     pub(crate) listener: usize,
     /// Which of the listener's routes.
@@ -52,7 +56,7 @@ pub(crate) struct Request {
     /// The answer says why the request went where it did.
     pub(crate) explain: bool,
     /// The service's limit on requests counts this one.
-    _admission: Option<Admission>,
+    pub(crate) admission: Option<Admission>,
     /// The head as every backend would get it, and the body as far as it came with the head.
     pub(crate) out: Vec<u8>,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
@@ -257,6 +261,7 @@ pub(crate) fn plan(
         affinity::write(cookie, CookieValue(0), &mut answer_lines);
     }
     let mut request = Request {
+        planned: Rc::clone(view),
         view: Rc::clone(view),
         listener,
         route,
@@ -272,7 +277,7 @@ pub(crate) fn plan(
             .filter(|_| head.version == Version::Http11)
             .and_then(|rule| compress::choose(rule, buffer, head)),
         explain,
-        _admission: admission,
+        admission,
         out,
         replayable: true,
         kept: None,
@@ -397,7 +402,7 @@ impl Request {
         }) {
             return Ok(());
         }
-        let keep = |name: &[u8]| !self.view.snapshot.is_identity(name);
+        let keep = |name: &[u8]| !self.planned.snapshot.is_identity(name);
         let progress = self.body.transfer_with(input, &mut self.out, self.encoding, keep);
         let progress = progress.map_err(ProxyError::BadRequest)?;
         self.count_body(progress.data)?;
@@ -426,9 +431,15 @@ impl Request {
         }
     }
 
+    /// Its search for a place.
+    pub(crate) fn placing<'a>(&'a mut self, worker: &'a Worker) -> Placing<'a> {
+        let Self { view, service, selection, report, .. } = self;
+        Placing { worker, view, service, selection, backend: &mut report.backend }
+    }
+
     /// What its route does beside sending it on.
     pub(crate) fn actions(&self) -> Option<&Actions> {
-        http::http_of(&self.view, self.listener).routes[self.route].actions.as_deref()
+        http::http_of(&self.planned, self.listener).routes[self.route].actions.as_deref()
     }
 
     /// Whether a 101 switches to what the client has asked for, and says so (RFC 9110, 7.8): what is no such answer is no tunnel.
@@ -450,12 +461,12 @@ impl Request {
 
     /// Whether its client may have said all that it has to say, and still wait for the answer.
     pub(crate) fn may_half_close(&self) -> bool {
-        http::http_of(&self.view, self.listener).allow_half_close
+        http::http_of(&self.planned, self.listener).allow_half_close
     }
 
     /// How its answer is compressed, if it is.
     pub(crate) fn compression(&self) -> Option<&Compress> {
-        compression(http::http_of(&self.view, self.listener), self.route)
+        compression(http::http_of(&self.planned, self.listener), self.route)
     }
 
     /// Counts data of the body against the listener's limit.

@@ -3,6 +3,7 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::connections::{self, Connections};
 use crate::files::{self, CertificateEnd};
 use crate::forwarded;
 use crate::probe::Prober;
@@ -88,6 +89,8 @@ pub struct BackendState {
     pub suspect: AtomicBool,
     /// Connections open to it, idle ones included, over all workers.
     pub connections: AtomicU32,
+    /// Requests that wait for a connection to it, where that is limited.
+    pub(crate) pending: AtomicU32,
     /// Tells its sessions that it has gone down.
     pub(crate) down: Falls,
 }
@@ -135,6 +138,12 @@ pub struct ServiceLive {
     pub(crate) admitted: AtomicU32,
     /// Retries under way, where the service has a limit on them.
     pub(crate) retrying: AtomicU32,
+    /// Requests that wait for a place or for a connection, where that is limited.
+    pub(crate) pending: AtomicU32,
+    /// Connections to all its backends.
+    pub(crate) connections: Connections,
+    /// Requests on its backends, where its limit on connections is one on them.
+    pub(crate) connected: AtomicU32,
     /// Reports of hot keys, worker by worker.
     pub(crate) hot: Mutex<HotKeys>,
     /// Owners of each hot key: what workers look at.
@@ -329,7 +338,7 @@ impl Registry {
             backends.iter().map(|backend| GroupMember {
                 id: &backend.config.id,
                 weight: crate::shadow::membership_weight(&backend.config),
-                requests_max: backend.config.requests_max,
+                requests_max: connections::places(config, &backend.config),
                 level: backend.config.level,
                 load: Arc::clone(&backend.state.load),
             }),
@@ -387,6 +396,9 @@ impl Registry {
             health_changed: Notify::new(),
             admitted: AtomicU32::new(0),
             retrying: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            connections: Connections::default(),
+            connected: AtomicU32::new(0),
             hot: Mutex::default(),
             hot_table: ArcSwap::default(),
             moved: Mutex::default(),
@@ -453,6 +465,7 @@ impl ServiceLive {
                 load: Arc::new(Load::new(id)),
                 suspect: AtomicBool::new(false),
                 connections: AtomicU32::new(0),
+                pending: AtomicU32::new(0),
                 down: Falls::default(),
             })
         })
@@ -501,10 +514,15 @@ impl Snapshot {
         services.filter_map(|service| Some((service.config.name.clone(), service.ring_digest()?))).collect()
     }
 
+    /// Index of a service.
+    pub(crate) fn index_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
-        self.by_name.get(name).map(|&index| &self.services[index])
+        self.index_of(name).map(|index| &self.services[index])
     }
 
     /// What is in force before anything is: nothing.

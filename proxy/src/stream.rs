@@ -25,6 +25,8 @@ pub(crate) enum Stream {
     Downstream(Box<Downstream>),
     /// One HTTP/2 stream to a backend.
     Upstream(Box<Upstream>),
+    /// A connection that has been given back: at its end, whatever is asked of it.
+    Returned(tokio::io::Empty),
 }
 
 /// Runs the same expression on whichever it is.
@@ -36,6 +38,7 @@ macro_rules! each {
             Stream::Client($inner) => $run,
             Stream::Downstream($inner) => $run,
             Stream::Upstream($inner) => $run,
+            Stream::Returned($inner) => $run,
         }
     };
 }
@@ -47,7 +50,7 @@ impl Stream {
             Self::Plain(stream) => Some(stream),
             Self::Server(stream) => Some(stream.get_ref().0),
             Self::Client(stream) => Some(stream.get_ref().0),
-            Self::Downstream(_) | Self::Upstream(_) => None,
+            Self::Downstream(_) | Self::Upstream(_) | Self::Returned(_) => None,
         }
     }
 
@@ -89,7 +92,7 @@ impl Stream {
         match self {
             Self::Upstream(stream) => stream.handle_timeout(),
             // Others are closed.
-            Self::Plain(_) | Self::Server(_) | Self::Client(_) | Self::Downstream(_) => {}
+            Self::Plain(_) | Self::Server(_) | Self::Client(_) | Self::Downstream(_) | Self::Returned(_) => {}
         }
     }
 
@@ -115,7 +118,7 @@ impl Stream {
                 let (_, session) = stream.get_mut();
                 session.process_new_packets().is_ok_and(|state| state.peer_has_closed())
             }
-            Self::Plain(_) | Self::Server(_) | Self::Downstream(_) | Self::Upstream(_) => true,
+            Self::Plain(_) | Self::Server(_) | Self::Downstream(_) | Self::Upstream(_) | Self::Returned(_) => true,
         }
     }
 
@@ -169,6 +172,7 @@ impl Stream {
             }
             Self::Downstream(stream) => stream.poll_read_ready(context),
             Self::Upstream(stream) => stream.poll_read_ready(context),
+            Self::Returned(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -176,7 +180,7 @@ impl Stream {
     #[inline]
     pub(crate) fn poll_drive(&mut self, context: &mut Context<'_>) {
         match self {
-            Self::Plain(_) => {}
+            Self::Plain(_) | Self::Returned(_) => {}
             // What cannot go out now goes when it can; an error shows at the next read or write.
             Self::Server(stream) => drop(Pin::new(stream).poll_flush(context)),
             Self::Client(stream) => drop(Pin::new(stream).poll_flush(context)),

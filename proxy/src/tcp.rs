@@ -1,17 +1,18 @@
 //! A client's TCP session: one backend, chosen by the name it asks for or its address, for its whole life.
 
 use crate::buffers::Buffer;
+use crate::connections::ConnectionSlot;
 use crate::error::ProxyError;
 use crate::http::Peer;
-use crate::inflight::{self, InFlight};
+use crate::inflight::{self, InFlight, Placing};
 use crate::rate::{self, Admission};
 use crate::refusals::{Refusals, Then};
 use crate::retry::{self, Retries};
 use crate::snapshot::Service;
 use crate::stream::Stream;
-use crate::timer::Timer;
+use crate::timer::{Deadline, Timer};
 use crate::tunnel::{self, End, Way};
-use crate::upstream::{ConnectionSlot, Reach};
+use crate::upstream::Reach;
 use crate::worker::{OpenConnection, View, Worker};
 use crate::{front, key, request};
 use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
@@ -37,6 +38,8 @@ const UNRECOGNIZED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 /// A session as the access log tells it.
 struct Session {
     started: Instant,
+    /// The version whose backends it goes to: a newer one than it began with, if it had to wait. `service` and slots are of it.
+    view: Rc<View>,
     service: usize,
     /// Its key, where the service places by keys.
     found: Option<key::Found>,
@@ -81,6 +84,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
     let found = placed.as_ref().ok().and_then(|(found, _)| *found);
     let mut session = Session {
         started: Instant::now(),
+        view: Rc::clone(&view),
         service,
         found,
         selection: this.service.group.begin(Ask {
@@ -95,9 +99,11 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         down_bytes: 0,
     };
     let connected = match &placed {
-        Ok(_) => connect(&view, &mut session, &worker, &timer, peer).await,
+        Ok(_) => connect(&mut session, &worker, &timer, peer).await,
         Err(error) => Err(*error),
     };
+    let view = Rc::clone(&session.view);
+    let this = &view.services[session.service];
     let reason = match connected {
         Err(error) => {
             worker.shared.cells.error(&this.service.config.name, error.reason());
@@ -106,7 +112,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             stream.abort();
             error.reason()
         }
-        Ok(Connected { guard, stream: mut backend, slot: _slot, falls }) => {
+        Ok(Connected { guard, stream: mut backend, slot, falls }) => {
             guard.report(Outcome::Success);
             if session.selection.spills() > 0 {
                 this.cells.spills.increment();
@@ -136,6 +142,8 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             worker.cells.received_bytes.add(up.moved);
             worker.cells.sent_bytes.add(down.moved);
             this.cells.requests[SESSION].increment();
+            // Who gets the place may open a connection in place of this one.
+            drop((backend, slot));
             drop(guard);
             match end {
                 End::Closed => "closed",
@@ -149,7 +157,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         }
     };
     this.cells.durations.record(session.started.elapsed());
-    log(&open, &view, &session, peer, reason);
+    log(&open, &session, peer, reason);
 }
 
 /// Whether the name that a TLS client asks for matters.
@@ -251,28 +259,28 @@ struct Connected {
 
 /// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.
 async fn connect(
-    view: &Rc<View>,
     session: &mut Session,
     worker: &Rc<Worker>,
     timer: &Timer,
     peer: &Peer,
 ) -> Result<Connected, ProxyError> {
-    let this = &view.services[session.service];
-    let config = &this.service.config;
     let mut last_error = None;
     let mut refusals = Refusals::default();
     let mut retries = Retries::default();
-    this.live.count(config, worker.timers.millis());
+    let this = &session.view.services[session.service];
+    this.live.count(&this.service.config, worker.timers.millis());
     loop {
         // Before the choice: while the connection is being made, the backend may go down.
-        let falls = this.service.live.falls.load(SeqCst);
-        let selection = &mut session.selection;
-        let limit = crate::timer::Deadline::NEVER;
-        let found = inflight::acquire(view, session.service, selection, worker.index, timer, limit).await;
-        let guard = match found {
+        let falls = session.view.services[session.service].service.live.falls.load(SeqCst);
+        let Session { view, service, selection, backend, .. } = session;
+        let placing = Placing { worker, view, service, selection, backend };
+        let guard = match inflight::acquire(placing, timer, Deadline::NEVER).await {
             Ok(guard) => guard,
             Err(error) => return Err(last_error.unwrap_or(error)),
         };
+        let view = Rc::clone(&session.view);
+        let this = &view.services[session.service];
+        let config = &this.service.config;
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
         upstream.cells.requests.increment();
@@ -282,6 +290,10 @@ async fn connect(
         let connected = reach.open().await;
         match connected {
             Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
+            Err(ProxyError::ConnectionLimit) => {
+                refusals.handle_full();
+                guard.give_back_full(&mut session.selection);
+            }
             Err(error) => {
                 if !refusals.cut_short(error) {
                     guard.report_error(error);
@@ -310,10 +322,11 @@ async fn connect(
     }
 }
 
-fn log(open: &OpenConnection, view: &View, session: &Session, peer: &Peer, reason: &str) {
+fn log(open: &OpenConnection, session: &Session, peer: &Peer, reason: &str) {
     if !open.worker.logs_access() {
         return;
     }
+    let view = &session.view;
     let service = &view.services[session.service].service;
     let id = |index: usize| Value::Word(&service.backends[index].config.id);
     let hash = session.found.map(|found| found.hash);

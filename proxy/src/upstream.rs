@@ -1,12 +1,13 @@
 //! Upstream connections: a pool per worker and backend, last in, first out.
 
 use crate::buffers::Buffer;
+use crate::connections::{self, ConnectionSlot, Pending};
 use crate::error::ProxyError;
 use crate::h2up::{self, Opening};
 use crate::http::Peer;
 use crate::proxyproto;
 use crate::shortage::{Operation, Rank, Resource};
-use crate::snapshot::{BackendState, Service};
+use crate::snapshot::Service;
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use crate::worker::{Upstream, Worker, WorkerService};
@@ -19,7 +20,6 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -34,23 +34,6 @@ pub(crate) struct Connection {
     pub(crate) input: Buffer,
     /// It has carried a request before: the backend may close it at any time.
     pub(crate) reused: bool,
-}
-
-/// One of a backend's connections, counted as long as this lives.
-pub(crate) struct ConnectionSlot(Arc<BackendState>);
-
-impl ConnectionSlot {
-    /// Counts one more, if there are fewer than `most`. Reserved first, then tested: racing workers never pass the limit.
-    pub(crate) fn take(state: &Arc<BackendState>, most: u32) -> Option<Self> {
-        let slot = Self(Arc::clone(state));
-        (state.connections.fetch_add(1, Relaxed) < most).then_some(slot)
-    }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-    }
 }
 
 /// Idle connections of one worker to one backend.
@@ -121,6 +104,17 @@ impl Pool {
         self.release(cells);
     }
 
+    /// Closes the one that has been idle for longest. `false`: there is none.
+    pub(crate) fn close_one(&self, cells: &WorkerCells) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() {
+            return false;
+        }
+        drop(idle.remove(0));
+        cells.upstream_idle.subtract(1);
+        true
+    }
+
     /// Closes all that are idle now; gives how many they were.
     pub(crate) fn release(&self, cells: &WorkerCells) -> usize {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
@@ -167,6 +161,7 @@ impl Reach<'_> {
         if !fresh && let Some(stream) = shared.take(false) {
             return Ok(connection(stream));
         }
+        let _pending = Pending::enter_for(&self.service.service, self.slot)?;
         self.timer.set_before(Duration::ZERO, self.limit);
         let _waiting = shared.wait();
         loop {
@@ -193,25 +188,20 @@ impl Reach<'_> {
     /// A fresh connection, counted.
     pub(crate) async fn open(&self) -> Result<(Stream, ConnectionSlot), ProxyError> {
         let service = &self.service.service;
-        let slot = count(service, self.slot, &self.service.upstreams[usize::from(self.slot.0)])?;
+        let _pending = Pending::enter_for(service, self.slot)?;
+        let slot = connections::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
+        self.service.upstreams[usize::from(self.slot.0)].cells.connects.increment();
         let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
         Ok((stream, slot))
     }
-}
-
-/// Counts a connection that is about to be opened, if there may be one more.
-fn count(service: &Service, slot: Slot, upstream: &Upstream) -> Result<ConnectionSlot, ProxyError> {
-    let backend = &service.backends[usize::from(slot.0)];
-    let counted = ConnectionSlot::take(&backend.state, backend.config.connections_max);
-    upstream.cells.connects.add(u64::from(counted.is_some()));
-    counted.ok_or(ProxyError::ConnectionLimit)
 }
 
 /// Opens a connection that requests share. It is nobody's own: none of them takes it along when its client's patience ends.
 async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upstream: Rc<Upstream>, opening: Opening) {
     let timer = worker.timer();
     let opened = async {
-        let counted = count(&service, slot, &upstream)?;
+        let counted = connections::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
+        upstream.cells.connects.increment();
         // No PROXY header goes to what is shared: the configuration sees to that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
         let beginning = h2up::Connection::begin(stream, counted, &worker, service.config.keepalive);

@@ -4,6 +4,7 @@
 
 use crate::budget::Budget;
 use crate::buffers::Buffers;
+use crate::connections::Wanted;
 use crate::h2down::StreamTasks;
 use crate::perip::PerIp;
 use crate::shortage::Shortage;
@@ -86,6 +87,8 @@ pub(crate) enum Command {
     Unlisten { key: GateKey },
     /// The snapshot has changed: idle workers drop what it no longer names.
     Refresh,
+    /// Close an idle connection to a backend, if there is one: it is wanted elsewhere.
+    GiveWay(Arc<Wanted>),
     /// As Unlisten for all; answers when the last connection has ended.
     Drain { done: oneshot::Sender<()> },
     /// End now.
@@ -560,6 +563,25 @@ impl Worker {
         self.pools.borrow().values().map(|pooled| pooled.upstream.pool.release(&self.cells)).sum()
     }
 
+    /// Closes an idle connection to a service's backend, or to any of them. `false`: there is none.
+    pub(crate) fn close_idle(&self, service: &str, backend: Option<&str>) -> bool {
+        let pools = self.pools.borrow();
+        let close = |pooled: &Pooled| pooled.upstream.pool.close_one(&self.cells) || pooled.upstream.shared.close_one();
+        match backend {
+            Some(backend) => pools.get(&(service.into(), backend.into())).is_some_and(close),
+            None => pools.iter().filter(|((name, _), _)| **name == *service).any(|(_, pooled)| close(pooled)),
+        }
+    }
+
+    /// Asks all other workers for something.
+    pub(crate) fn ask_others(&self, command: impl Fn() -> Command) {
+        let commands = self.shared.commands.get().into_iter().flatten().enumerate();
+        for (_, sender) in commands.filter(|(index, _)| *index != self.index) {
+            // A worker that has ended has nothing to give.
+            let _ = sender.send(command());
+        }
+    }
+
     /// Tells the driver what keys this worker has seen, and takes over which are hot.
     fn report_hot_keys(&self, this: &WorkerService) {
         let Some(params) = this.service.config.hot_keys else {
@@ -614,6 +636,10 @@ pub(crate) fn run(
                     Some(Command::Adopt { key, seat, stream, peer }) => worker.adopt(&key, seat, stream, peer),
                     Some(Command::Unlisten { key }) => worker.unlisten(&key),
                     Some(Command::Refresh) => drop(worker.view()),
+                    Some(Command::GiveWay(wanted)) => {
+                        let (service, backend) = wanted.names();
+                        wanted.handle(|| worker.close_idle(service, backend));
+                    }
                     Some(Command::Drain { done }) => {
                         worker.draining.set(true);
                         let gates: Vec<_> = worker.listening.borrow().keys().cloned().collect();

@@ -107,6 +107,11 @@ impl Selection {
         self.tried.len() > 0
     }
 
+    /// The members that were given: they are not given again.
+    pub fn tried(&self) -> impl Iterator<Item = Slot> {
+        self.tried.iter().map(Slot)
+    }
+
     /// Whether the key was spread over several owners because it is hot.
     #[must_use]
     pub fn is_hot(&self) -> bool {

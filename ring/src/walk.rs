@@ -51,6 +51,34 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Takes a slot out again, if it is in the set.
+    pub(crate) fn remove(&mut self, slot: u16) {
+        if !self.contains(slot) {
+            return;
+        }
+        match &mut self.bits {
+            Some(bits) => bits[usize::from(slot / 64)] &= !(1 << (slot % 64)),
+            None => {
+                let length = self.len();
+                if let Some(at) = self.first[..length].iter().position(|seen| *seen == slot) {
+                    self.first.copy_within(at + 1..length, at);
+                }
+            }
+        }
+        self.count -= 1;
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> {
+        let inline = if self.bits.is_none() { &self.first[..self.len()] } else { &[] };
+        let bits = self.bits.iter().flat_map(|bits| bits.iter().enumerate());
+        let bits = bits.flat_map(|(word, bits)| {
+            (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| (word * 64 + bit) as u16)
+        });
+        inline.iter().copied().chain(bits)
+    }
+}
+
 impl Walk {
     pub(crate) fn new(position: u32) -> Self {
         Self { position, seen: Seen::default() }

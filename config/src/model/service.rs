@@ -57,6 +57,10 @@ pub struct Service {
     pub hedge: Option<Hedge>,
     /// Most requests in flight over all backends; `u32::MAX` is no limit.
     pub requests_max: u32,
+    /// Most connections over all backends, idle ones included; `u32::MAX` is no limit.
+    pub connections_max: u32,
+    /// Most requests that wait at once for a place or a connection; `u32::MAX` is no limit.
+    pub pending_max: u32,
     /// Most retries under way at once; `u32::MAX` is no limit.
     pub retries_max: u32,
     /// Limit on the rate of requests of each key, or none.
@@ -82,6 +86,8 @@ pub struct Backend {
     pub requests_max: u32,
     /// Most connections at once; `u32::MAX` is no limit.
     pub connections_max: u32,
+    /// Most requests that wait at once for a connection to it; `u32::MAX` is no limit.
+    pub pending_max: u32,
     /// 0 takes the traffic, higher ones are backups.
     pub tier: u8,
     /// The zone that it stands in.

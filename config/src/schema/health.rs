@@ -127,17 +127,21 @@ section! {
         optional latency: LatencySection,
         /// Time over which the three above are judged.
         default("10s") interval: Duration,
-        /// Longest `Retry-After` of a 429 or 503 that is obeyed, by ejection; 0 obeys none.
+        /// Longest `Retry-After` of a 429 or 503, in seconds or as a date, that is obeyed, by ejection; 0 obeys none. What the
+        /// status counts for, it counts for all the same.
         default("0") retry_after_max: Duration,
         /// Whether active checks that succeed `rise` times in a row end an ejection.
         default("false") return_on_check: bool,
         /// First ejection; the n-th in a row lasts n times as long.
         default("30s") base_ejection: Duration,
-        /// Longest ejection.
+        /// Longest ejection, jitter included.
         default("5m") max_ejection: Duration,
-        /// Ejections are lengthened by up to this share, in percent.
+        /// Ejections are lengthened by up to this share, in percent; those that could pass `max_ejection` so are shortened
+        /// instead.
         default("10") jitter: Percent,
-        /// Share of the backends that may be ejected at once, in percent; one always may, if there are two.
+        /// Share of the backends that may be ejected at once, in percent, of those that take traffic or would if they were not
+        /// ejected: not those that are drained, of weight 0, or down. One always may, if that leaves somebody; below 100,
+        /// somebody is always left.
         default("20") max_ejection_percent: Percent,
     }
 }

@@ -32,13 +32,15 @@ pub(super) struct Hedge {
 enum Second {
     /// Its time has not come.
     Due,
-    /// `None`: it has come to nothing.
-    Trying(Pin<Box<dyn Future<Output = Option<Answered>>>>),
+    Trying(Trying),
     /// By an answer that does not win while the first try is under way.
     Answered(Answered),
     /// A request has one at most.
     Over,
 }
+
+/// An answer, or nothing, or the guard of a backend that has turned out to be full.
+type Trying = Pin<Box<dyn Future<Output = Result<Answered, Option<InFlight>>>>>;
 
 /// How far the first try is.
 enum First {
@@ -91,13 +93,18 @@ impl Hedge {
             }
             Winner::Second(second) => {
                 this.cells.hedges_won.increment();
-                report_first(exchange, guard, &first);
                 let upstream = &this.upstreams[guard.index()];
-                *guard = second.guard;
+                let first_guard = std::mem::replace(guard, second.guard);
+                if exchange.status != 0 {
+                    let outcome = super::outcome_of(exchange.status, exchange.retry_after, &this.service.config);
+                    exchange.hold_place(first_guard, upstream, outcome);
+                } else if let First::Failed(error) = first {
+                    report_failure(exchange, &first_guard, error);
+                }
                 let request = &mut *exchange.request;
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());
-                exchange.replace(second.connection, upstream);
+                exchange.replace(second.connection);
                 poll_fn(|context| exchange.poll_answer(context)).await
             }
         }
@@ -143,11 +150,16 @@ impl Hedge {
                         self.second = Second::Trying(trying);
                         return Poll::Pending;
                     }
-                    Poll::Ready(Some(answered)) if !self.config.non_fatal.has_status(answered.status) => {
+                    Poll::Ready(Ok(answered)) if !self.config.non_fatal.has_status(answered.status) => {
                         return Poll::Ready(Winner::Second(answered));
                     }
-                    Poll::Ready(Some(answered)) => Second::Answered(answered),
-                    Poll::Ready(None) => Second::Over,
+                    Poll::Ready(Ok(answered)) => Second::Answered(answered),
+                    Poll::Ready(Err(full)) => {
+                        // It was not asked at all: a retry may find room there.
+                        let selection = &mut exchange.request.selection;
+                        full.into_iter().for_each(|guard| guard.give_back_full(selection));
+                        Second::Over
+                    }
                 },
                 Second::Answered(answered) => match first {
                     First::Failed(_) => return Poll::Ready(Winner::Second(answered)),
@@ -182,34 +194,23 @@ impl Hedge {
     }
 }
 
-/// What the passive detector hears of a first try that another has been preferred to.
-fn report_first(exchange: &Exchange<'_>, guard: &InFlight, first: &First) {
-    let view = Rc::clone(&exchange.request.view);
-    match *first {
-        First::Failed(error) => {
-            let worker = &exchange.client.open.worker;
-            let error = super::timed_out(error, worker, exchange.request.limit);
-            // As without a rival: a connection that was being closed, or held what was left on it, tells nothing.
-            let stream = &exchange.upstream.stream;
-            let tells_nothing = stream.was_unprocessed() && !stream.was_refused()
-                || exchange.is_first_on_used()
-                    && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
-            if !tells_nothing {
-                guard.report_error(error);
-            }
-        }
-        First::Answered | First::Trying if exchange.status != 0 => {
-            let config = &view.services[exchange.request.service].service.config;
-            guard.report(super::outcome_of(exchange.status, exchange.retry_after, config));
-        }
-        // That it is slower than another is no failure; its clock tells how slow.
-        First::Answered | First::Trying => {}
+/// What the passive detector hears of a first try that has failed. That one is slower than another is no failure; its clock tells how
+/// slow.
+fn report_failure(exchange: &Exchange<'_>, guard: &InFlight, error: ProxyError) {
+    let worker = &exchange.client.open.worker;
+    let error = super::timed_out(error, worker, exchange.request.limit);
+    // As without a rival: a connection that was being closed, or held what was left on it, tells nothing.
+    let stream = &exchange.upstream.stream;
+    let tells_nothing = stream.was_unprocessed() && !stream.was_refused()
+        || exchange.is_first_on_used() && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
+    if !tells_nothing {
+        guard.report_error(error);
     }
 }
 
 /// The second try, if the budget allows it and another backend has room. That backend is tried then, whatever comes of it: no retry of
 /// the request goes there again.
-fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Pin<Box<dyn Future<Output = Option<Answered>>>>> {
+fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     let worker = Rc::clone(&exchange.client.open.worker);
     let view = Rc::clone(&exchange.request.view);
     let service = exchange.request.service;
@@ -240,13 +241,14 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Pin<Box<dyn
     };
     Some(Box::pin(async move {
         match run(&guard, (&view, service), &timer, &what, &worker).await {
-            Ok((connection, status, retry_after)) => Some(Answered { guard, connection, status, retry_after }),
+            Ok((connection, status, retry_after)) => Ok(Answered { guard, connection, status, retry_after }),
+            Err(Failure { error: ProxyError::ConnectionLimit, .. }) => Err(Some(guard)),
             Err(Failure { error, tells_nothing }) => {
                 let error = super::timed_out(error, &worker, what.request_limit);
                 if !tells_nothing {
                     guard.report_error(error);
                 }
-                None
+                Err(None)
             }
         }
     }))

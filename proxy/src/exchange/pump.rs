@@ -3,7 +3,7 @@
 //! Both directions are driven by one task: [`Exchange`] is two small state machines over two sockets, polled together,
 //! so that a body can still be going up while its answer comes down.
 
-use super::Next;
+use super::{Next, wish};
 use crate::actions;
 use crate::buffers::Buffer;
 use crate::clock::Clock;
@@ -13,18 +13,17 @@ use crate::h2bridge;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
-use crate::snapshot::Service;
+use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::tunnel::{self, Way};
 use crate::upstream::Connection;
-use crate::worker::Worker;
 use ringway_health::Outcome;
 use ringway_http1::{Body, Encoding, FieldName, Limits, ParseError, Version, parse_response, write};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWrite;
 
 mod pace;
@@ -116,6 +115,15 @@ pub(super) struct Exchange<'a> {
     holding: bool,
     /// What an answer of 429 or 503 asks for.
     pub(super) retry_after: Option<Duration>,
+    /// The backend's place, and what is told of it, until its part of the exchange is over.
+    place: Option<Place>,
+}
+
+/// A backend that is passing its answer on.
+struct Place {
+    guard: InFlight,
+    outcome: Outcome,
+    upstream: Rc<crate::worker::Upstream>,
 }
 
 impl<'a> Exchange<'a> {
@@ -126,7 +134,7 @@ impl<'a> Exchange<'a> {
         limit: Deadline,
     ) -> Self {
         let began = client.open.worker.timers.now();
-        let total = http::http_of(&request.view, request.listener).timeouts.body_total;
+        let total = http::http_of(&request.planned, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
         let mut exchange = Self {
             limit,
@@ -157,13 +165,14 @@ impl<'a> Exchange<'a> {
             client_keep_alive: false,
             holding: false,
             retry_after: None,
+            place: None,
         };
         exchange.join_trailers();
         exchange
     }
 
     fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
-        &http::http_of(&self.request.view, self.request.listener).timeouts
+        &http::http_of(&self.request.planned, self.request.listener).timeouts
     }
 
     fn timeouts(&self) -> &ringway_config::model::UpstreamTimeouts {
@@ -449,6 +458,10 @@ impl<'a> Exchange<'a> {
         }
         self.release_answers_end();
         let starved_by_client = loop {
+            // What is shared ends with its trailers.
+            if self.is_read_to_its_end() && !matches!(self.upstream.stream, Stream::Upstream(_)) {
+                self.settle();
+            }
             match self.poll_send_answer(context) {
                 Ok(true) => {}
                 Ok(false) => break true,
@@ -585,18 +598,13 @@ impl<'a> Exchange<'a> {
         read
     }
 
-    /// Whether the backend has nothing more to do: the request has been sent, and the answer is here to its end.
-    pub(super) fn is_whole(&self) -> bool {
-        self.upload == Upload::Done && self.body.is_end() && self.status != 101
+    /// The answer has begun: its backend keeps its place until its part is over, and then the passive detector hears of it.
+    pub(super) fn hold_place(&mut self, guard: InFlight, upstream: &Rc<crate::worker::Upstream>, outcome: Outcome) {
+        self.place = Some(Place { guard, outcome, upstream: Rc::clone(upstream) });
     }
 
-    /// Passes the answer on, and settles both connections. `outcome` is what the passive detector has not heard of it yet.
-    pub(super) async fn finish(
-        mut self,
-        guard: &InFlight,
-        upstream: &crate::worker::Upstream,
-        outcome: Option<Outcome>,
-    ) -> (u16, Option<ProxyError>, Next) {
+    /// Passes the answer on, and settles both connections.
+    pub(super) async fn finish(mut self) -> (u16, Option<ProxyError>, Next) {
         // The answer has begun: nothing is sent again.
         self.request.replayable = false;
         if self.sent == self.request.out.len() {
@@ -609,32 +617,25 @@ impl<'a> Exchange<'a> {
         let status = self.status;
         let (error, next) = match delivered {
             Delivered::Whole if status == 101 => {
-                outcome.into_iter().for_each(|outcome| guard.report(outcome));
+                if let Some(place) = &self.place {
+                    place.guard.report(place.outcome);
+                }
                 self.tunnel().await;
                 (None, Next::Abort)
             }
             Delivered::Whole => {
-                outcome.into_iter().for_each(|outcome| guard.report(outcome));
                 let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
                     (true, _) => Next::Request,
                     (false, Upload::Done) if self.client.input.is_empty() => Next::Close,
                     (false, _) => Next::Linger,
                 };
-                if self.is_reusable() {
-                    let worker = Rc::clone(&self.client.open.worker);
-                    self.release_buffers();
-                    put_back(
-                        self.upstream,
-                        &self.request.view.services[self.request.service].service,
-                        upstream,
-                        &worker,
-                    );
-                    return (status, None, next);
-                }
+                self.settle();
                 (None, next)
             }
             Delivered::CutOff(error) => {
-                guard.report_error(error);
+                if let Some(place) = &self.place {
+                    place.guard.report_error(error);
+                }
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
                 self.client.stream.abort();
                 (Some(error), Next::Abort)
@@ -648,6 +649,51 @@ impl<'a> Exchange<'a> {
         };
         self.release();
         (status, error, next)
+    }
+
+    /// Whether all of the answer has been read, so that nothing is left for the backend to do, whatever the client has of it.
+    fn is_read_to_its_end(&self) -> bool {
+        let is_read = match self.body {
+            Body::Sized(left) => left <= self.upstream.input.len() as u64,
+            _ => self.body.is_end(),
+        };
+        is_read && self.upload == Upload::Done && self.status != 101
+    }
+
+    /// The backend's part is over: see [`Exchange::give_back`].
+    fn settle(&mut self) {
+        if self.place.is_some() {
+            self.request.admission = None;
+            self.give_back();
+        }
+    }
+
+    /// The backend's connection is free for others, and so is its place, in this order. Who has the end of the answer may rely on it.
+    fn give_back(&mut self) {
+        let Some(Place { guard, outcome, upstream }) = self.place.take() else { return };
+        guard.report(outcome);
+        let left = if let Body::Sized(left) = self.body { left } else { 0 };
+        let clean = self.upload == Upload::Done && self.upstream.input.len() as u64 == left;
+        let config = &self.request.view.services[self.request.service].service.config;
+        // A PROXY header has told the backend of this client: no other's requests go there.
+        if clean && self.upstream_keep_alive && config.proxy_protocol.is_none() {
+            if let Some(slot) = self.upstream.slot.take() {
+                let stream = std::mem::replace(&mut self.upstream.stream, Stream::Returned(tokio::io::empty()));
+                let worker = &self.client.open.worker;
+                upstream.pool.put(stream, slot, config.pool.idle_max, worker.timers.now(), &worker.cells);
+            }
+        } else if !matches!(self.upstream.stream, Stream::Upstream(_)) {
+            self.upstream.stream = Stream::Returned(tokio::io::empty());
+            self.upstream.slot = None;
+        }
+    }
+
+    /// Another try may follow this answer: the passive detector hears of it, and a backend that has said all is free, for as long as
+    /// that is not known.
+    pub(super) fn set_aside(&mut self) {
+        if self.is_read_to_its_end() {
+            self.give_back();
+        }
     }
 
     /// Both connections are one tunnel now.
@@ -688,15 +734,12 @@ impl<'a> Exchange<'a> {
 
     /// Goes on with another connection, on which the same request has been sent whole, and whose answer's head has been read. Of an
     /// answer that had begun to come on the first one, nothing is left but interim answers that the client has a part of.
-    pub(super) fn replace(&mut self, upstream: Connection, first: &crate::worker::Upstream) {
+    pub(super) fn replace(&mut self, upstream: Connection) {
+        self.set_aside();
+        self.drop_place();
         let worker = Rc::clone(&self.client.open.worker);
         worker.buffers.give(std::mem::take(&mut self.upstream.input));
-        let reusable = self.is_reusable();
-        let used = std::mem::replace(&mut self.upstream, upstream);
-        if reusable {
-            let view = Rc::clone(&self.request.view);
-            put_back(used, &view.services[self.request.service].service, first, &worker);
-        }
+        self.upstream = upstream;
         // Dropped, the clock tells how long the first try has lasted.
         self.clock = Clock::stopped();
         self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 });
@@ -712,18 +755,17 @@ impl<'a> Exchange<'a> {
     }
 
     /// Gives the answer up before any of it was passed on, and keeps the connection if it is whole.
-    pub(super) fn discard(mut self, upstream: &crate::worker::Upstream) {
-        let reusable = self.is_reusable();
-        let worker = Rc::clone(&self.client.open.worker);
+    pub(super) fn discard(mut self) {
+        self.set_aside();
+        self.drop_place();
         self.release_buffers();
-        if reusable {
-            put_back(self.upstream, &self.request.view.services[self.request.service].service, upstream, &worker);
-        }
     }
 
-    /// Whether the backend's connection can carry another request.
-    fn is_reusable(&self) -> bool {
-        self.upstream_keep_alive && self.is_whole() && self.upstream.input.is_empty()
+    /// What is left of an answer that is given up is not waited for.
+    fn drop_place(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.guard.report(place.outcome);
+        }
     }
 
     fn release_buffers(&mut self) {
@@ -739,28 +781,21 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Keeps a connection on which an exchange has ended cleanly for the next one.
-fn put_back(used: Connection, service: &Service, upstream: &crate::worker::Upstream, worker: &Worker) {
-    // A PROXY header has told the backend of this client: no other's requests go there.
-    if let (Connection { stream, slot: Some(slot), .. }, None) = (used, service.config.proxy_protocol) {
-        let idle_max = service.config.pool.idle_max;
-        upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
-    }
-}
-
 /// How much a buffer for a body may hold: more than it does only if that is full of a trailer section, which is taken whole.
 fn room(input: &Buffer) -> usize {
     if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }
 
-/// `Retry-After` of an answer of 429 or 503, in seconds; dates are not obeyed, because clocks differ.
+/// What an answer of 429 or 503 asks for with `Retry-After`.
 pub(super) fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> Option<Duration> {
     if !matches!(head.status, 429 | 503) {
         return None;
     }
-    let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"retry-after"))?;
-    let seconds: u32 = std::str::from_utf8(field.value.of(bytes)).ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(u64::from(seconds)))
+    let value = |name: &[u8]| {
+        let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name));
+        field.map(|field| field.value.of(bytes))
+    };
+    wish::retry_after(value(b"retry-after")?, value(b"date"), SystemTime::now())
 }
 
 fn write_status(head: &ringway_http1::ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {

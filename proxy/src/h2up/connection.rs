@@ -4,10 +4,10 @@
 //! A byte ends the doubt; silence ends the connection, and with it all its streams.
 
 use super::{ANSWER_BYTES_MAX, STREAMS_MAX};
+use crate::connections::ConnectionSlot;
 use crate::h2watch::Scanner;
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer, Timers};
-use crate::upstream::ConnectionSlot;
 use crate::worker::Worker;
 use bytes::Bytes;
 use h2::client::SendRequest;

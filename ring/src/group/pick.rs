@@ -49,6 +49,32 @@ impl Group {
         self.enter(selection, selection.home, Stage::Strict);
     }
 
+    /// Looks from the beginning for what another group has looked for before; `tried` are the slots here of those that were given
+    /// there.
+    #[must_use]
+    pub fn begin_again(&self, before: &Selection, tried: impl IntoIterator<Item = Slot>) -> Selection {
+        let mut selection = self.begin(before.ask);
+        for slot in tried {
+            if !selection.tried.contains(slot.0) {
+                selection.tried.insert(slot.0, self.seats.len());
+            }
+        }
+        selection
+    }
+
+    /// A member that was given has turned out to have no room, for a reason that is not known here. Its place is to be given back;
+    /// it counts as full, not as tried: after a [`Group::restart`] it may be given again.
+    pub fn handle_full(&self, selection: &mut Selection, slot: Slot) {
+        selection.full = true;
+        match selection.stage {
+            Stage::Hot | Stage::Strict => selection.spills += 1,
+            Stage::Relaxed | Stage::Forced | Stage::Over => {}
+            // There is no walk that passes it by: it would be given for ever.
+            Stage::LeastLoaded => return,
+        }
+        selection.tried.remove(slot.0);
+    }
+
     /// Begins a stage in a level: a walk is of the level that it was begun in, and of no other.
     fn enter(&self, selection: &mut Selection, level: u8, stage: Stage) {
         let walk = self.levels[usize::from(level)].order.begin(selection.ask.hash);
@@ -316,7 +342,7 @@ impl Group {
                 return self.reserved(selection, Slot(slot), sum, shard);
             }
         }
-        if levels().any(|level| !candidates(level).is_empty()) { Pick::AllFull } else { Pick::None }
+        if selection.full || levels().any(|level| !candidates(level).is_empty()) { Pick::AllFull } else { Pick::None }
     }
 
     #[inline]

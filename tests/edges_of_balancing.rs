@@ -21,3 +21,5 @@ mod queue;
 mod retries;
 #[path = "edges_of_balancing/shares.rs"]
 mod shares;
+#[path = "edges_of_balancing/weights.rs"]
+mod weights;

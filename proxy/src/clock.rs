@@ -5,7 +5,7 @@
 //! was faster, the time was over, the client has left) has taken at least as long as it has lasted, and that counts.
 
 use crate::inflight::InFlight;
-use crate::worker::{View, Worker};
+use crate::worker::View;
 use ringway_config::model;
 use ringway_ring::{PolicyParams, Slot};
 use std::rc::Rc;
@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 pub(crate) struct Clock(Option<Face>);
 
 struct Face {
-    worker: Rc<Worker>,
     view: Rc<View>,
     service: usize,
     slot: Slot,
@@ -26,10 +25,9 @@ struct Face {
 
 impl Clock {
     /// Of a try on the guard's backend, whose request begins to be sent now.
-    pub(crate) fn begin(worker: &Rc<Worker>, view: &Rc<View>, service: usize, guard: &InFlight) -> Self {
+    pub(crate) fn begin(view: &Rc<View>, service: usize, guard: &InFlight) -> Self {
         let wanted = view.services[service].service.times_answers;
         Self(wanted.then(|| Face {
-            worker: Rc::clone(worker),
             view: Rc::clone(view),
             service,
             slot: guard.slot,
@@ -86,7 +84,7 @@ impl Face {
         let config: &model::Service = &this.service.config;
         if let PolicyParams::PeakEwma(params) = config.policy {
             let load = &this.service.backends[index].state.load;
-            load.observe(elapsed.as_micros() as f32, self.worker.millis(), params.decay_millis);
+            load.observe(elapsed.as_micros() as f32, self.view.millis(), params.decay_millis);
         }
         &this.upstreams[index].cells
     }

@@ -162,7 +162,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 ready = Some(next);
                 continue;
             }
-            Tried::Failed(_, TryError::Downstream(error)) | Tried::Left(error) => return Err(error),
+            Tried::GivenUp(error) | Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
             // It was not asked at all: another has room, or nobody.
             Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
                 request.refusals.handle_full();
@@ -266,10 +266,10 @@ enum Tried {
     Done((u16, Option<ProxyError>, Next)),
     /// The answer is one that is tried again, and there is a place for that.
     Again(InFlight),
+    /// Its client has left while another try was to be begun.
+    GivenUp(ProxyError),
     /// It failed, on this backend.
     Failed(InFlight, TryError),
-    /// The client has left before another.
-    Left(ProxyError),
 }
 
 /// A connection to the guard's backend: pooled, or fresh.
@@ -317,7 +317,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
         if guard.wants_cookie() {
             request.set_cookie = Some(guard.cookie());
         }
-        let clock = Clock::begin(&worker, &view, request.service, &guard);
+        let clock = Clock::begin(&view, request.service, &guard);
         let mut exchange = Exchange::new(client, request, (connection, clock), limit);
         let result = match hedge.as_mut() {
             None => poll_fn(|context| exchange.poll_answer(context)).await,
@@ -334,7 +334,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                     exchange.request.report.head_micros = Some(exchange.request.started.elapsed().as_micros() as u64);
                 }
                 let status = exchange.status;
-                exchange.hold_place(guard, upstream, outcome_of(status, exchange.retry_after, config));
+                exchange.take_place(guard, upstream, outcome_of(status, exchange.retry_after));
                 if config.retry.on.has_status(status) && repeatable {
                     match next_try(&mut exchange).await {
                         Ok(Some(next)) => {
@@ -345,7 +345,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                         Ok(None) => {}
                         Err(error) => {
                             exchange.discard();
-                            return Tried::Left(error);
+                            return Tried::GivenUp(error);
                         }
                     }
                 }
@@ -392,18 +392,19 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
 }
 
 /// What the passive detector hears of an answer.
-fn outcome_of(status: u16, retry_after: Option<Duration>, config: &model::Service) -> Outcome {
+fn outcome_of(status: u16, retry_after: Option<Duration>) -> Outcome {
     match retry_after {
-        Some(wish) if !config.outlier.retry_after_max.is_zero() => Outcome::RetryAfter { status, wish },
-        _ => Outcome::Status(status),
+        Some(wish) => Outcome::RetryAfter { status, wish },
+        None => Outcome::Status(status),
     }
 }
 
-/// A place for another try of a request whose answer is in hand: without one, that answer is better than none. A backend that has said
-/// all is free during the wait; the next one's place is taken after the wait, so that no place is held for nothing.
+/// A place for another try of a request whose answer is in hand: without one, that answer is better than none. The passive detector
+/// hears of it at once, and where the backend has said all, its place is free during the wait; the next one's is taken after the
+/// wait, so that no place is held for nothing.
 async fn next_try(exchange: &mut Exchange<'_>) -> Result<Option<InFlight>, ProxyError> {
     let Some(leave) = may_retry(exchange.client, exchange.request, true) else { return Ok(None) };
-    exchange.set_aside();
+    exchange.handle_unwanted();
     match leave.wait(exchange.client, exchange.request).await {
         Err(ProxyError::RequestTimeout) => return Ok(None),
         waited => waited?,

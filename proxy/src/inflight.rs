@@ -6,7 +6,7 @@ use crate::snapshot::{Service, ServiceLive};
 use crate::timer::{Deadline, Timer};
 use crate::worker::{View, Worker};
 use ringway_health::Outcome;
-use ringway_ring::{AllFull, Pick, Selection, Slot};
+use ringway_ring::{AllFull, Pick, PolicyParams, Selection, Slot};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -68,10 +68,16 @@ impl InFlight {
         crate::affinity::Value(crate::snapshot::cookie_value(&service.backends[self.index()].config.id))
     }
 
-    /// Tells the passive detector how the request went. A success that follows a success costs one load.
+    /// Tells the passive detector, and a policy that goes by latency, how the request went. A success that follows a success costs one
+    /// load.
     pub(crate) fn report(&self, outcome: Outcome) {
         let service = &self.view.services[self.service].service;
         let backend = &service.backends[self.index()];
+        if let (PolicyParams::PeakEwma(params), true) = (service.config.policy, is_penalized(outcome)) {
+            let hold = u32::try_from(outcome.wish().as_millis()).unwrap_or(u32::MAX).min(params.retry_after_millis_max);
+            let penalty_micros = params.penalty_millis as f32 * 1e3;
+            backend.state.load.penalize(penalty_micros, hold, self.view.millis(), params.decay_millis);
+        }
         let succeeded = match outcome.status() {
             Some(status) => !service.config.outlier.on.counts(status),
             None => outcome == Outcome::Success,
@@ -79,7 +85,8 @@ impl InFlight {
         if outcome.status().is_some() && !succeeded {
             self.view.services[self.service].upstreams[self.index()].cells.errors.increment();
         }
-        if succeeded && outcome.wish().is_zero() && !backend.state.suspect.load(Relaxed) {
+        let obeys = !outcome.wish().is_zero() && !service.config.outlier.retry_after_max.is_zero();
+        if succeeded && !obeys && !backend.state.suspect.load(Relaxed) {
             return;
         }
         let mut health = service.live.health();
@@ -116,6 +123,15 @@ impl Drop for InFlight {
         if service.live.line.handle_release() {
             service.live.room.notify_one();
         }
+    }
+}
+
+/// What a request costs its backend a penalty for: it has not served it, or says that it has too much to do.
+fn is_penalized(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Success => false,
+        Outcome::Status(status) | Outcome::RetryAfter { status, .. } => matches!(status, 429 | 500..=599),
+        Outcome::ConnectionFailure | Outcome::ConnectTimeout | Outcome::Timeout => true,
     }
 }
 

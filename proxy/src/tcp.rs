@@ -283,11 +283,13 @@ async fn connect(
         let config = &this.service.config;
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
-        upstream.cells.requests.increment();
         refusals.begin(timer.deadline(config.timeouts.connect));
         let limit = refusals.limit();
         let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
         let connected = reach.open().await;
+        if !matches!(connected, Err(ProxyError::ConnectionLimit)) {
+            upstream.cells.requests.increment();
+        }
         match connected {
             Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
             Err(ProxyError::ConnectionLimit) => {

@@ -173,6 +173,14 @@ pub(crate) struct Scratch {
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) services: Box<[WorkerService]>,
+    timers: Rc<Timers>,
+}
+
+impl View {
+    /// The milliseconds that latencies fade by.
+    pub(crate) fn millis(&self) -> u32 {
+        self.timers.millis() as u32
+    }
 }
 
 /// This worker's part of a service.
@@ -220,15 +228,17 @@ impl Worker {
         let mut snapshots = Cache::new(Arc::clone(&shared.current));
         let snapshot = Arc::clone(snapshots.load());
         let cells = shared.cells.worker();
+        let timers = Timers::new(Instant::now());
+        let none = View { snapshot: Arc::clone(&snapshot), services: Box::default(), timers: Rc::clone(&timers) };
         let worker = Self {
             index,
             buffers: Buffers::default(),
-            timers: Timers::new(Instant::now()),
+            timers,
             cells,
             scratch: RefCell::default(),
             access: RefCell::default(),
             draining: Cell::new(false),
-            view: RefCell::new(Rc::new(View { snapshot: Arc::clone(&snapshot), services: Box::default() })),
+            view: RefCell::new(Rc::new(none)),
             snapshots: RefCell::new(snapshots),
             pools: RefCell::default(),
             services: RefCell::default(),
@@ -314,7 +324,7 @@ impl Worker {
             upstream.pool.close(&self.cells);
             upstream.shared.close();
         }
-        View { snapshot, services }
+        View { snapshot, services, timers: Rc::clone(&self.timers) }
     }
 
     /// The newest view that has the gate's listener, and the listener's index there.

@@ -1,6 +1,7 @@
 //! Retries, their limits and their bodies.
 
 use crate::common::*;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -163,5 +164,43 @@ fn a_client_that_leaves_during_the_back_off_is_seen() {
         // What it had of the limit has come back.
         assert_eq!(refused(&ringway, "retries_max"), 0.0);
         assert!(b.requests().is_empty());
+    }
+}
+
+#[test]
+fn peak_ewma_leaves_alone_who_fails_fast() {
+    let fast = |answer: &'static str| {
+        Backend::custom(move |mut stream, seen| {
+            while let Some((head, _)) = read_request(&mut stream) {
+                seen.lock().unwrap().push(head);
+                if answer.is_empty() || stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    for refusal in [
+        "HTTP/1.1 429 Too Many Requests\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+        // Closed without a word.
+        "",
+    ] {
+        let refuser = fast(refusal);
+        let good = |name: &'static str| {
+            scripted(move |_| {
+                std::thread::sleep(Duration::from_millis(10));
+                response("200 OK", "", name)
+            })
+        };
+        let (b, c, d) = (good("b"), good("c"), good("d"));
+        let listen = free_address();
+        let service = "balance: { policy: peak_ewma }\noutlier: { consecutive_failures: 0 }\nretry: { attempts: 0 }";
+        let fleet = [("a", refuser.address), ("b", b.address), ("c", c.address), ("d", d.address)];
+        let _ringway = Ringway::start(&simple(listen, service, &fleet));
+        let bad = (0..200).filter(|_| get(listen, "/").unwrap().status != 200).count();
+        assert!(bad <= 10, "{bad} of 200 for {refusal:?}");
+        assert_eq!(refuser.requests().len(), bad);
     }
 }

@@ -10,11 +10,12 @@ use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, StatusesName};
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
-    AllFull, BoundParams, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
-    ShedParams, TABLE_SIZE_MAX, is_prime,
+    AllFull, BoundParams, HOLD_MILLIS_MAX, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams,
+    RingParams, ShedParams, TABLE_SIZE_MAX, is_prime,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
     if root.services.value.is_empty() && !root.services.value.lost && root.control.is_none() {
@@ -433,7 +434,21 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
         PolicyName::PeakEwma => {
             nonzero(&balance.decay, "decay", findings);
             let decay_millis = u32::try_from(balance.decay.value.as_millis()).unwrap_or(u32::MAX);
-            PolicyParams::PeakEwma(PeakEwmaParams { decay_millis })
+            nonzero(&balance.penalty, "penalty", findings);
+            let millis = |at: &At<Duration>| u32::try_from(at.value.as_millis()).unwrap_or(u32::MAX);
+            if millis(&balance.retry_after_max) > HOLD_MILLIS_MAX {
+                findings.error(
+                    balance.retry_after_max.place,
+                    "bad_duration",
+                    format!("`retry_after_max` is longer than an hour: {:?}", balance.retry_after_max.value),
+                    "write `1h` or less",
+                );
+            }
+            PolicyParams::PeakEwma(PeakEwmaParams {
+                decay_millis,
+                penalty_millis: millis(&balance.penalty),
+                retry_after_millis_max: millis(&balance.retry_after_max),
+            })
         }
         PolicyName::First => PolicyParams::First,
     }

@@ -79,6 +79,11 @@ section! {
         default("65537") table_size: Int<2, 5_000_011>,
         /// How fast `peak_ewma` forgets a peak.
         default("10s") decay: Duration,
+        /// What a failure counts as to `peak_ewma`, if it did not take longer: a connection that fails, a time-out, an answer with 429 or
+        /// 5xx. It fades as a latency does: an instant refusal must not look like a fast answer.
+        default("5s") penalty: Duration,
+        /// Longest `Retry-After` of a 429 or 503 for which the penalty does not begin to fade, at most an hour.
+        default("5m") retry_after_max: Duration,
         /// Secret against chosen keys, the same on every proxy of a fleet; absent is none.
         optional seed: String,
         /// The bound on each backend's load.

@@ -87,7 +87,7 @@ impl Hedge {
         match winner {
             Winner::First(result) => {
                 if let Second::Answered(Answered { guard, status, retry_after, .. }) = loser {
-                    guard.report(super::outcome_of(status, retry_after, &this.service.config));
+                    guard.report(super::outcome_of(status, retry_after));
                 }
                 result
             }
@@ -96,8 +96,8 @@ impl Hedge {
                 let upstream = &this.upstreams[guard.index()];
                 let first_guard = std::mem::replace(guard, second.guard);
                 if exchange.status != 0 {
-                    let outcome = super::outcome_of(exchange.status, exchange.retry_after, &this.service.config);
-                    exchange.hold_place(first_guard, upstream, outcome);
+                    let outcome = super::outcome_of(exchange.status, exchange.retry_after);
+                    exchange.take_place(first_guard, upstream, outcome);
                 } else if let First::Failed(error) = first {
                     report_failure(exchange, &first_guard, error);
                 }
@@ -296,7 +296,7 @@ async fn run(
         stream.client_trails = what.client_trails;
     }
     upstream.cells.requests.increment();
-    let mut clock = Clock::begin(worker, view, service, guard);
+    let mut clock = Clock::begin(view, service, guard);
     timer.set_before(config.timeouts.body_idle, what.limit);
     let mut sending = pin!(connection.stream.write_all(&what.bytes));
     let sent = poll_fn(|context| match sending.as_mut().poll(context) {

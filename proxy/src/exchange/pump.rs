@@ -122,8 +122,17 @@ pub(super) struct Exchange<'a> {
 /// A backend that is passing its answer on.
 struct Place {
     guard: InFlight,
-    outcome: Outcome,
+    /// Until it is told.
+    outcome: Option<Outcome>,
     upstream: Rc<crate::worker::Upstream>,
+}
+
+impl Place {
+    fn report(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            self.guard.report(outcome);
+        }
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -460,6 +469,7 @@ impl<'a> Exchange<'a> {
         let starved_by_client = loop {
             // What is shared ends with its trailers.
             if self.is_read_to_its_end() && !matches!(self.upstream.stream, Stream::Upstream(_)) {
+                self.request.admission = None;
                 self.settle();
             }
             match self.poll_send_answer(context) {
@@ -598,9 +608,19 @@ impl<'a> Exchange<'a> {
         read
     }
 
-    /// The answer has begun: its backend keeps its place until its part is over, and then the passive detector hears of it.
-    pub(super) fn hold_place(&mut self, guard: InFlight, upstream: &Rc<crate::worker::Upstream>, outcome: Outcome) {
-        self.place = Some(Place { guard, outcome, upstream: Rc::clone(upstream) });
+    /// The answer can be passed on: this is the backend's place, and what the passive detector is to hear.
+    pub(super) fn take_place(&mut self, guard: InFlight, upstream: &Rc<crate::worker::Upstream>, outcome: Outcome) {
+        self.place = Some(Place { guard, outcome: Some(outcome), upstream: Rc::clone(upstream) });
+    }
+
+    /// The answer is perhaps not passed on, because another try follows: the detector hears of it at once, and where the backend has
+    /// said all, it is free.
+    pub(super) fn handle_unwanted(&mut self) {
+        if self.is_read_to_its_end() {
+            self.settle();
+        } else if let Some(place) = &mut self.place {
+            place.report();
+        }
     }
 
     /// Passes the answer on, and settles both connections.
@@ -617,8 +637,8 @@ impl<'a> Exchange<'a> {
         let status = self.status;
         let (error, next) = match delivered {
             Delivered::Whole if status == 101 => {
-                if let Some(place) = &self.place {
-                    place.guard.report(place.outcome);
+                if let Some(place) = &mut self.place {
+                    place.report();
                 }
                 self.tunnel().await;
                 (None, Next::Abort)
@@ -660,18 +680,12 @@ impl<'a> Exchange<'a> {
         is_read && self.upload == Upload::Done && self.status != 101
     }
 
-    /// The backend's part is over: see [`Exchange::give_back`].
+    /// The backend's part is over: its connection is free for others, and so is its place, in this order. Who has the end of the
+    /// answer may rely on it.
     fn settle(&mut self) {
-        if self.place.is_some() {
-            self.request.admission = None;
-            self.give_back();
-        }
-    }
-
-    /// The backend's connection is free for others, and so is its place, in this order. Who has the end of the answer may rely on it.
-    fn give_back(&mut self) {
-        let Some(Place { guard, outcome, upstream }) = self.place.take() else { return };
-        guard.report(outcome);
+        let Some(mut place) = self.place.take() else { return };
+        place.report();
+        let Place { guard: _guard, upstream, .. } = place;
         let left = if let Body::Sized(left) = self.body { left } else { 0 };
         let clean = self.upload == Upload::Done && self.upstream.input.len() as u64 == left;
         let config = &self.request.view.services[self.request.service].service.config;
@@ -685,14 +699,6 @@ impl<'a> Exchange<'a> {
         } else if !matches!(self.upstream.stream, Stream::Upstream(_)) {
             self.upstream.stream = Stream::Returned(tokio::io::empty());
             self.upstream.slot = None;
-        }
-    }
-
-    /// Another try may follow this answer: the passive detector hears of it, and a backend that has said all is free, for as long as
-    /// that is not known.
-    pub(super) fn set_aside(&mut self) {
-        if self.is_read_to_its_end() {
-            self.give_back();
         }
     }
 
@@ -735,11 +741,11 @@ impl<'a> Exchange<'a> {
     /// Goes on with another connection, on which the same request has been sent whole, and whose answer's head has been read. Of an
     /// answer that had begun to come on the first one, nothing is left but interim answers that the client has a part of.
     pub(super) fn replace(&mut self, upstream: Connection) {
-        self.set_aside();
-        self.drop_place();
+        self.handle_unwanted();
         let worker = Rc::clone(&self.client.open.worker);
         worker.buffers.give(std::mem::take(&mut self.upstream.input));
         self.upstream = upstream;
+        self.place = None;
         // Dropped, the clock tells how long the first try has lasted.
         self.clock = Clock::stopped();
         self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 });
@@ -756,16 +762,11 @@ impl<'a> Exchange<'a> {
 
     /// Gives the answer up before any of it was passed on, and keeps the connection if it is whole.
     pub(super) fn discard(mut self) {
-        self.set_aside();
-        self.drop_place();
+        self.handle_unwanted();
         self.release_buffers();
-    }
-
-    /// What is left of an answer that is given up is not waited for.
-    fn drop_place(&mut self) {
-        if let Some(place) = self.place.take() {
-            place.guard.report(place.outcome);
-        }
+        // The connection first: who gets the place may open another.
+        let Self { upstream, place, .. } = self;
+        drop((upstream, place));
     }
 
     fn release_buffers(&mut self) {

@@ -180,13 +180,13 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         match request.refusals.handle_failure(error, worker.timers.now()) {
             Then::End => return Err(error),
-            Then::GoOn if request.replayable && worker.timers.now() < request.limit => {}
+            Then::GoOn if request.replayable && worker.timers.now() < request.limit => count_retry(request, this),
             Then::GoOn | Then::Retry => {
                 let leave = may_retry(client, request, false).ok_or(error)?;
+                count_retry(request, this);
                 leave.wait(client, request).await?;
             }
         }
-        count_retry(request, this);
         last_error = Some(error);
     }
 }

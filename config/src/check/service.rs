@@ -6,7 +6,7 @@ use super::key::sources;
 use super::text::{address, header_value, name, nonzero, unique};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
-use crate::model::{self, KeySource, OnMissing};
+use crate::model::{self, KEPT_BYTES_MAX, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, StatusesName};
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
@@ -83,7 +83,7 @@ fn service_model(
     nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
-    let retry = retry_model(&section.retry.value);
+    let retry = retry_model(&section.retry.value, findings);
     if let Some(hedge) = &section.hedge {
         nonzero(&hedge.value.after, "after", findings);
     }
@@ -471,7 +471,15 @@ fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotPar
     }
 }
 
-fn retry_model(retry: &schema::RetrySection) -> model::Retry {
+fn retry_model(retry: &schema::RetrySection, findings: &mut Findings) -> model::Retry {
+    if retry.body_bytes_max.value.0 > KEPT_BYTES_MAX as u64 {
+        findings.error(
+            retry.body_bytes_max.place,
+            "out_of_range",
+            "`body_bytes_max` is more than a worker keeps of all its requests together, 16 MiB",
+            "write `16MiB` or less; `64KiB` is much already",
+        );
+    }
     let usual = [RetryOnName::Connect, RetryOnName::Reset, RetryOnName::BadAnswer, RetryOnName::Timeout];
     let has = |name: RetryOnName| match &retry.on {
         Some(on) => on.value.iter().any(|at| at.value == name),
@@ -494,6 +502,7 @@ fn retry_model(retry: &schema::RetrySection) -> model::Retry {
         budget_percent: retry.budget.value.0,
         budget_min: retry.budget_min.value.0 as u32,
         backoff: retry.backoff.value,
+        body_bytes_max: retry.body_bytes_max.value.0 as usize,
     }
 }
 

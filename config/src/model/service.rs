@@ -273,6 +273,9 @@ pub struct Keepalive {
     pub timeout: Duration,
 }
 
+/// Bytes of bodies that a worker keeps at most, of all its requests, to send them again. See [`Retry::body_bytes_max`].
+pub const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// What may be tried again, each time on the next distinct backend of the key's walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
@@ -290,6 +293,8 @@ pub struct Retry {
     pub budget_min: u32,
     /// Wait before the first retry; zero is none.
     pub backoff: Duration,
+    /// Longest body that is kept, once it has been sent, to be sent again; at most [`KEPT_BYTES_MAX`].
+    pub body_bytes_max: usize,
 }
 
 /// Conditions of a retry.

@@ -335,6 +335,10 @@ section! {
         /// Wait before a retry, of a failure or of an answer, doubled for each further one, shortened at random by up to half; 0 is none.
         /// The next backend is chosen after it.
         default("0") backoff: Duration,
+        /// A request whose body has been sent, or a part of it, can be sent again only if the body is no longer than this: so much of it
+        /// is kept until an answer begins, however it came, and of all requests of a worker together 16 MiB at most. What is longer is
+        /// not tried again after any of it has been sent; 0 keeps none.
+        default("16KiB") body_bytes_max: Bytes,
     }
 }
 

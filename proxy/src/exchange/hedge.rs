@@ -71,7 +71,7 @@ impl Hedge {
         // What goes beside the text of a request would not reach the second.
         let beside =
             matches!(&client.stream, Stream::Downstream(stream) if stream.may_trail() || stream.length().is_some());
-        let may = repeatable && request.replayable && !request.upgrade && !beside;
+        let may = repeatable && request.is_resendable() && !request.upgrade && !beside;
         let config = this.service.config.hedge.filter(|_| may)?;
         Some(Self { config, wait: Box::pin(tokio::time::sleep(config.after)), second: Second::Due })
     }

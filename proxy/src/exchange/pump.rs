@@ -177,6 +177,8 @@ impl<'a> Exchange<'a> {
             place: None,
         };
         exchange.join_trailers();
+        // From here on it is being sent.
+        exchange.request.replayable = exchange.request.is_resendable();
         exchange
     }
 

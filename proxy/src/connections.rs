@@ -232,7 +232,7 @@ fn wanted(service: &Service, slot: Slot, others: usize) -> Arc<Wanted> {
 /// A request that waits for a place or for a connection, counted where that is limited.
 pub(crate) struct Pending {
     service: Option<Arc<ServiceLive>>,
-    backend: Option<Arc<BackendState>>,
+    backend: Option<(Arc<BackendState>, Arc<ServiceLive>)>,
 }
 
 impl Pending {
@@ -261,7 +261,7 @@ impl Pending {
         let backend = &service.backends[usize::from(slot.0)];
         let most = backend.config.pending_max;
         if most < u32::MAX {
-            this.backend = Some(Arc::clone(&backend.state));
+            this.backend = Some((Arc::clone(&backend.state), Arc::clone(&service.live)));
             if backend.state.pending.fetch_add(1, Relaxed) >= most {
                 return Err(ProxyError::ConnectionLimit);
             }
@@ -275,8 +275,12 @@ impl Drop for Pending {
         if let Some(service) = &self.service {
             service.pending.fetch_sub(1, Relaxed);
         }
-        if let Some(backend) = &self.backend {
+        if let Some((backend, live)) = &self.backend {
             backend.pending.fetch_sub(1, Relaxed);
+            live.turnover.fetch_add(1, Relaxed);
+            if live.line.handle_release() {
+                live.room.notify_one();
+            }
         }
     }
 }

@@ -401,7 +401,7 @@ impl Control {
         self.current.store(Arc::new(snapshot));
         for (service, events) in &happened {
             // Who waits for room looks among the new backends too.
-            service.live.room.notify_waiters();
+            service.live.wake_all();
             checks::tell(service, events);
         }
         self.reconcile_listeners(&mut state, &config, sockets);

@@ -152,7 +152,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         let this = &view.services[request.service];
         let config = &this.service.config;
         request.report.backend = Some(guard.index());
-        request.refusals.begin(client.timer.deadline(config.timeouts.connect));
+        request.refusals.begin(client.timer.deadline(config.timeouts.connect), this.service.turnover());
         let (guard, error) = match on_backend(client, request, guard).await {
             Tried::Done(done) => {
                 count_served(this, request);
@@ -165,8 +165,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Tried::GivenUp(error) | Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
             // It was not asked at all: another has room, or nobody.
             Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
-                request.refusals.handle_full();
-                guard.give_back_full(&mut request.selection);
+                guard.give_back_full(&mut request.selection, &mut request.refusals);
                 continue;
             }
             Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),

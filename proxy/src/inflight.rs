@@ -2,6 +2,7 @@
 
 use crate::connections::{self, Pending};
 use crate::error::ProxyError;
+use crate::refusals::Refusals;
 use crate::snapshot::{Service, ServiceLive};
 use crate::timer::{Deadline, Timer};
 use crate::worker::{View, Worker};
@@ -25,6 +26,8 @@ pub(crate) struct InFlight {
     /// An affinity cookie named the backend.
     sticky: bool,
     connected: Connected,
+    /// There was no connection to be had: its end makes no room.
+    is_full: bool,
 }
 
 /// One of the requests that a service may have on its backends, where its limit on connections is one on them.
@@ -99,8 +102,22 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// Gives the place back because the backend has turned out to be full, for the walk to go on: nothing was tried.
-    pub(crate) fn give_back_full(self, selection: &mut Selection) {
+    /// Gives the place back because the backend has turned out to be full, for the walk to go on: nothing was tried. No room was made
+    /// by that; but the wake-up that has led here may be of use to another who waits, with another worker.
+    pub(crate) fn give_back_full(mut self, selection: &mut Selection, refusals: &mut Refusals) {
+        self.is_full = true;
+        let live = Arc::clone(&self.view.services[self.service].service.live);
+        self.view.services[self.service].service.group.handle_full(selection, self.slot);
+        drop(self);
+        if refusals.handle_full(live.line.look()) {
+            live.room.notify_one();
+        }
+    }
+
+    /// Gives the place back without having used it, for a walk that may go on without it: the backend counts as full, not as tried.
+    /// `is_full`: it is, so that no room was made by that.
+    pub(crate) fn pass_by(mut self, selection: &mut Selection, is_full: bool) {
+        self.is_full = is_full;
         self.view.services[self.service].service.group.handle_full(selection, self.slot);
     }
 
@@ -120,6 +137,12 @@ impl Drop for InFlight {
         service.group.release(self.slot, self.shard);
         // Before anybody is told of the place.
         self.connected = Connected(None);
+        if self.is_full {
+            return;
+        }
+        if service.limits_connections {
+            service.live.turnover.fetch_add(1, Relaxed);
+        }
         if service.live.line.handle_release() {
             service.live.room.notify_one();
         }
@@ -143,6 +166,8 @@ pub(crate) struct Placing<'a> {
     pub(crate) selection: &'a mut Selection,
     /// The backend that was asked last, by its slot.
     pub(crate) backend: &'a mut Option<usize>,
+    /// See [`Refusals::full_at`].
+    pub(crate) full_at: Option<u64>,
 }
 
 impl Placing<'_> {
@@ -203,11 +228,13 @@ async fn wait_for_room(placing: &mut Placing<'_>, timer: &Timer, limit: Deadline
         room.as_mut().enable();
         let releases = live.line.look();
         placing.follow();
-        let service = Rc::clone(placing.view);
-        let service = &service.services[*placing.service].service;
-        service.group.restart(placing.selection);
-        if let Some(found) = placing.acquire_now()? {
-            return Ok(found);
+        let view = Rc::clone(placing.view);
+        let service = &view.services[*placing.service].service;
+        if placing.full_at != Some(live.turnover.load(Relaxed)) {
+            service.group.restart(placing.selection);
+            if let Some(found) = placing.acquire_now()? {
+                return Ok(found);
+            }
         }
         // It may have been woken for a place on a backend that it has tried, or that its version does not know. Others can
         // use it: they are told once for each release, so that nobody is woken in circles.
@@ -248,13 +275,13 @@ pub(crate) fn acquire_sticky(
 ) -> Option<InFlight> {
     let connected = Connected::enter(&view.services[service].service)?;
     let reserved = view.services[service].service.group.reserve(selection, slot, shard);
-    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected })
+    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected, is_full: false })
 }
 
 /// A place on a backend for what has begun there, although the backend takes nothing new.
 pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
     view.services[service].service.group.resume(slot, shard);
-    InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected: Connected(None) }
+    InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected: Connected(None), is_full: false }
 }
 
 fn try_acquire(
@@ -267,7 +294,7 @@ fn try_acquire(
     let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
     match view.services[service].service.group.next(selection, shard) {
         Pick::Backend(slot) => {
-            Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard, sticky: false, connected }))
+            Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard, sticky: false, connected, is_full: false }))
         }
         Pick::AllFull => Ok(None),
         Pick::None => Err(ProxyError::NoBackend),

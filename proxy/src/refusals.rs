@@ -18,11 +18,25 @@ pub(crate) struct Refusals {
     until: Deadline,
     /// The last one refused.
     walking: bool,
+    /// What had made room until the backend was asked that was asked last, where that is counted.
+    turnover: u64,
+    /// The same for the last one that was full, if none was asked after it.
+    full_at: Option<u64>,
+    /// The release of a place of which others have been told.
+    passed_on: Option<u64>,
 }
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self { candidates: 0, walked: 0, until: Deadline::NEVER, walking: false }
+        Self {
+            candidates: 0,
+            walked: 0,
+            until: Deadline::NEVER,
+            walking: false,
+            turnover: 0,
+            full_at: None,
+            passed_on: None,
+        }
     }
 }
 
@@ -38,8 +52,10 @@ pub(crate) enum Then {
 }
 
 impl Refusals {
-    /// A backend is asked; `connect_timeout` as it would end from now on.
-    pub(crate) fn begin(&mut self, connect_timeout: Deadline) {
+    /// A backend is asked; `connect_timeout` as it would end from now on, `turnover` what has made room until now, where connections
+    /// are limited.
+    pub(crate) fn begin(&mut self, connect_timeout: Deadline, turnover: u64) {
+        (self.turnover, self.full_at) = (turnover, None);
         self.candidates += 1;
         self.walked += u32::from(self.walking);
         if !self.walking {
@@ -47,10 +63,19 @@ impl Refusals {
         }
     }
 
-    /// The backend that was asked last is full: it counts for nothing.
-    pub(crate) fn handle_full(&mut self) {
+    /// The backend that was asked last is full: it counts for nothing. `releases` of places so far: others who wait are told once for
+    /// each that this one had no use for it, so that nobody is woken in circles. `true`: now.
+    pub(crate) fn handle_full(&mut self, releases: u64) -> bool {
         self.candidates -= 1;
         self.walked -= u32::from(self.walking);
+        self.full_at = Some(self.turnover);
+        self.passed_on.replace(releases) != Some(releases)
+    }
+
+    /// What had made room until the backend was asked that has just turned out to be full: until there is more, there is no use in
+    /// asking again.
+    pub(crate) fn full_at(&self) -> Option<u64> {
+        self.full_at
     }
 
     /// A backend has taken the connection: those that refused in a row are over.
@@ -100,45 +125,54 @@ mod tests {
         let timeout = Duration::from_secs(1);
         let mut refusals = Refusals::default();
         for number in 1..=CANDIDATES_MAX {
-            refusals.begin(timers.deadline(timeout));
+            refusals.begin(timers.deadline(timeout), 0);
             let then = refusals.handle_failure(ProxyError::ConnectFailed, timers.now());
             assert_eq!(then, if number < CANDIDATES_MAX { Then::GoOn } else { Then::End }, "{number}");
         }
         assert_eq!(refusals.walked(), CANDIDATES_MAX - 1);
         // One that is full was not asked.
         let mut refusals = Refusals::default();
-        for _ in 0..2 * CANDIDATES_MAX {
-            refusals.begin(timers.deadline(timeout));
-            refusals.handle_full();
+        for number in 0..2 * CANDIDATES_MAX {
+            refusals.begin(timers.deadline(timeout), 0);
+            assert_eq!(refusals.handle_full(7), number == 0);
         }
-        refusals.begin(timers.deadline(timeout));
+        refusals.begin(timers.deadline(timeout), 0);
+        assert!(refusals.handle_full(8));
+        refusals.begin(timers.deadline(timeout), 0);
         assert_eq!(refusals.handle_failure(ProxyError::ConnectFailed, timers.now()), Then::GoOn);
-        refusals.begin(timers.deadline(timeout));
-        refusals.handle_full();
-        refusals.begin(timers.deadline(timeout));
+        refusals.begin(timers.deadline(timeout), 0);
+        refusals.handle_full(0);
+        refusals.begin(timers.deadline(timeout), 0);
         assert_eq!(refusals.walked(), 1);
+        // Nothing is asked again before something has made room since it was asked before.
+        refusals.begin(timers.deadline(timeout), 3);
+        assert_eq!(refusals.full_at(), None);
+        refusals.handle_full(9);
+        assert_eq!(refusals.full_at(), Some(3));
+        refusals.begin(timers.deadline(timeout), 4);
+        assert_eq!(refusals.full_at(), None);
         // The time runs from the first on.
         let mut refusals = Refusals::default();
-        refusals.begin(timers.deadline(timeout));
+        refusals.begin(timers.deadline(timeout), 0);
         assert_eq!(refusals.limit(), Deadline::NEVER);
         assert_eq!(refusals.handle_failure(ProxyError::ConnectFailed, timers.now()), Then::GoOn);
         let limit = refusals.limit();
         timers.advance(start + timeout / 2);
-        refusals.begin(timers.deadline(timeout));
+        refusals.begin(timers.deadline(timeout), 0);
         assert_eq!(refusals.limit(), limit);
         assert!(refusals.cut_short(ProxyError::ConnectTimeout));
         timers.advance(start + timeout * 2);
         assert_eq!(refusals.handle_failure(ProxyError::ConnectTimeout, timers.now()), Then::Retry);
         // A row ends where one takes the connection: what comes after it is a try of its own, with a time of its own.
         let mut refusals = Refusals::default();
-        refusals.begin(timers.deadline(timeout));
+        refusals.begin(timers.deadline(timeout), 0);
         assert_eq!(refusals.handle_failure(ProxyError::ConnectFailed, timers.now()), Then::GoOn);
-        refusals.begin(timers.deadline(timeout));
+        refusals.begin(timers.deadline(timeout), 0);
         refusals.handle_taken();
-        refusals.begin(timers.deadline(timeout));
+        refusals.begin(timers.deadline(timeout), 0);
         assert_eq!((refusals.walked(), refusals.limit()), (1, Deadline::NEVER));
         // What was sent is retried as retries are; it is nobody's refusal.
-        refusals.begin(timers.deadline(timeout));
+        refusals.begin(timers.deadline(timeout), 0);
         assert_eq!(refusals.handle_failure(ProxyError::UpstreamClosed, timers.now()), Then::Retry);
         assert_eq!(refusals.walked(), 1);
     }

@@ -454,8 +454,9 @@ impl Request {
 
     /// Its search for a place.
     pub(crate) fn placing<'a>(&'a mut self, worker: &'a Worker) -> Placing<'a> {
+        let full_at = self.refusals.full_at();
         let Self { view, service, selection, report, .. } = self;
-        Placing { worker, view, service, selection, backend: &mut report.backend }
+        Placing { worker, view, service, selection, backend: &mut report.backend, full_at }
     }
 
     /// What its route does beside sending it on.

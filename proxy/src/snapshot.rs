@@ -68,6 +68,8 @@ pub struct Service {
     cookie_slots: HashMap<u64, Slot>,
     /// Somebody wants to know how long answers take to begin: the policy, or a detector.
     pub(crate) times_answers: bool,
+    /// Who waits for room may find that there is no connection to be had.
+    pub(crate) limits_connections: bool,
     turn: AtomicU64,
 }
 
@@ -158,6 +160,8 @@ pub struct ServiceLive {
     pub line: Line,
     /// Tells one of them that there may be room.
     pub room: Notify,
+    /// Counts what may have made room, where connections are limited: who finds none waits until it has moved.
+    pub(crate) turnover: AtomicU64,
     backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
     /// Backends that have gone from the configuration while requests still ran on them: who comes back is not empty.
     departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
@@ -224,6 +228,14 @@ impl ServiceLive {
     pub fn health(&self) -> MutexGuard<'_, ServiceHealth> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Wakes all who wait for room: who may be asked, or how many requests each may have, has changed.
+    pub(crate) fn wake_all(&self) {
+        self.turnover.fetch_add(1, Relaxed);
+        if self.line.handle_release() {
+            self.room.notify_waiters();
+        }
+    }
 }
 
 impl Service {
@@ -247,9 +259,7 @@ impl Service {
         }
         self.group.set_level_shares(health.level_shares());
         self.group.refresh();
-        if self.live.line.handle_release() {
-            self.live.room.notify_waiters();
-        }
+        self.live.wake_all();
         let events = Self::events(health);
         for event in events.iter().filter(|_| self.config.close_on_down) {
             if let (EventKind::Down(_) | EventKind::Ejected { .. }, Some(slot)) = (&event.kind, self.slot_of(&event.id))
@@ -258,6 +268,11 @@ impl Service {
             }
         }
         events
+    }
+
+    /// See [`ServiceLive::turnover`]; 0 where it is not counted.
+    pub(crate) fn turnover(&self) -> u64 {
+        if self.limits_connections { self.live.turnover.load(Relaxed) } else { 0 }
     }
 
     /// Whether it is of the version that was put into force last.
@@ -363,6 +378,8 @@ impl Registry {
         }
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let times_answers = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
+        let limits_connections = config.connections_max < u32::MAX
+            || config.backends.iter().any(|backend| backend.connections_max < u32::MAX);
         let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
         let named = backends.iter().enumerate().filter(|_| sticky);
         let cookie_slots = named.map(|(slot, backend)| (cookie_value(&backend.config.id), Slot(slot as u16))).collect();
@@ -377,6 +394,7 @@ impl Registry {
             limiter,
             cookie_slots,
             times_answers,
+            limits_connections,
             turn: AtomicU64::new(0),
         })
     }
@@ -406,6 +424,7 @@ impl Registry {
             quic_ids: Mutex::default(),
             line: Line::default(),
             room: Notify::new(),
+            turnover: AtomicU64::new(0),
             backends: Mutex::default(),
             departed: Mutex::default(),
             newest: Mutex::default(),

@@ -273,7 +273,7 @@ async fn connect(
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = session.view.services[session.service].service.live.falls.load(SeqCst);
         let Session { view, service, selection, backend, .. } = session;
-        let placing = Placing { worker, view, service, selection, backend };
+        let placing = Placing { worker, view, service, selection, backend, full_at: refusals.full_at() };
         let guard = match inflight::acquire(placing, timer, Deadline::NEVER).await {
             Ok(guard) => guard,
             Err(error) => return Err(last_error.unwrap_or(error)),
@@ -283,7 +283,7 @@ async fn connect(
         let config = &this.service.config;
         session.backend = Some(guard.index());
         let upstream = &this.upstreams[guard.index()];
-        refusals.begin(timer.deadline(config.timeouts.connect));
+        refusals.begin(timer.deadline(config.timeouts.connect), this.service.turnover());
         let limit = refusals.limit();
         let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
         let connected = reach.open().await;
@@ -292,10 +292,7 @@ async fn connect(
         }
         match connected {
             Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
-            Err(ProxyError::ConnectionLimit) => {
-                refusals.handle_full();
-                guard.give_back_full(&mut session.selection);
-            }
+            Err(ProxyError::ConnectionLimit) => guard.give_back_full(&mut session.selection, &mut refusals),
             Err(error) => {
                 if !refusals.cut_short(error) {
                     guard.report_error(error);

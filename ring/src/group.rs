@@ -5,10 +5,10 @@ use crate::load::{FULL_SHARE, Load};
 use crate::order::Order;
 use crate::params::{AllFull, BoundParams, PolicyParams};
 use crate::ring::{BuildError, Member, Ring, Slot};
-use crate::selection::Selection;
+use crate::selection::{Selection, Stage};
 use crate::total::{InForce, LEVELS_MAX, Sum, Total};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 mod accept;
 mod pick;
@@ -59,6 +59,8 @@ struct Level {
     slots: Box<[u16]>,
     /// Keys up to here, of [`ALL_KEYS`], have their home in this level or one before.
     up_to: AtomicU32,
+    /// Nobody is known to be up: those who choose without a walk need not look for such a one.
+    all_doubted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl Group {
                     order: Order::build(policy, &list)?,
                     slots: chosen().map(|(slot, _)| slot as u16).collect(),
                     up_to: AtomicU32::new(ALL_KEYS),
+                    all_doubted: AtomicBool::new(false),
                 })
             })
             .collect::<Result<_, BuildError>>()?;
@@ -195,9 +198,13 @@ impl Group {
         for level in &self.levels {
             let is_present =
                 |seat: &Seat| seat.claim() > 0 && !(seat.load.is_doubted() && is_up[usize::from(level.key)]);
-            level.order.set_present(|index| is_present(&self.seats[usize::from(level.slots[usize::from(index)])]));
-            let seats = level.slots.iter().map(|&slot| &self.seats[usize::from(slot)]);
-            let present: Vec<&Seat> = seats.filter(|seat| is_present(seat)).collect();
+            let seats = || level.slots.iter().map(|&slot| &self.seats[usize::from(slot)]);
+            if level.order.has_claims() {
+                let claims = seats().map(|seat| if is_present(seat) { seat.claim() } else { 0 });
+                level.order.set_claims(&claims.collect::<Vec<_>>());
+            }
+            level.all_doubted.store(!is_up[usize::from(level.key)], Relaxed);
+            let present: Vec<&Seat> = seats().filter(|seat| is_present(seat)).collect();
             let shares = present.iter().map(|seat| (f64::from(seat.weight), f64::from(seat.load.lifecycle())));
             let accepts = accept::shares(&shares.collect::<Vec<_>>(), self.policy.hashes());
             for (seat, accept) in present.iter().zip(accepts) {
@@ -360,7 +367,7 @@ impl Group {
     #[must_use]
     pub fn accepts(&self, slot: Slot, hash: Hash) -> bool {
         let seat = &self.seats[usize::from(slot.0)];
-        seat.weight > 0 && seat.load.accepts(hash, false)
+        seat.weight > 0 && seat.load.accepts(hash, Stage::Strict)
     }
 
     /// A member's level, by its key.
@@ -422,23 +429,17 @@ impl Seat {
         self.load.claim(self.weight)
     }
 
-    /// Requests in flight, one more included, for its share; 0: it is idle, and no idle one is better than another. As HAProxy's
-    /// `leastconn` counts.
+    /// Requests in flight, one more included, for its share: as HAProxy's `leastconn` counts.
     fn relative_load(&self) -> f64 {
-        match self.load.in_flight() {
-            0 => 0.0,
-            in_flight => (f64::from(in_flight) + 1.0) / self.claim().max(1) as f64,
-        }
+        (f64::from(self.load.in_flight()) + 1.0) / self.claim().max(1) as f64
     }
 
-    /// Mean latency times requests in flight for its share, this one not divided by it: of idle ones that are equally fast, none is
-    /// better than another, whatever their weights. Nobody knows how fast one is that was never used: it gets one request to find
-    /// out, and no second before that is known.
-    fn cost(&self, now_millis: u32, decay_millis: u32) -> f64 {
+    /// Mean latency times requests in flight for its share of `mean_claim`, this one not divided by it: of idle ones that are
+    /// equally fast, none is better than another, whatever their weights. Nobody knows how fast one is that was never used: it gets
+    /// one request to find out, and no second before that is known.
+    fn cost(&self, mean_claim: f64, now_millis: u32, decay_millis: u32) -> f64 {
         const UNKNOWN_MICROS: f64 = 1e6;
-        /// Of a member of weight 100 that takes all that it can.
-        const CLAIM: f64 = 100.0 * FULL_SHARE as f64;
-        let in_flight = f64::from(self.load.in_flight()) * CLAIM / self.claim().max(1) as f64;
+        let in_flight = f64::from(self.load.in_flight()) * mean_claim / self.claim().max(1) as f64;
         match f64::from(self.load.latency_micros(now_millis, decay_millis)) {
             latency if latency > 0.0 => latency * (in_flight + 1.0),
             _ => UNKNOWN_MICROS * in_flight,

@@ -4,6 +4,7 @@
 //! read-modify-write on one atomic, and its result alone decides.
 
 use crate::hash::{Hash, mix};
+use crate::selection::Stage;
 use crate::total::{Sum, Total};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use xxhash_rust::xxh3::xxh3_64;
@@ -155,23 +156,30 @@ impl Load {
         let _ = self.shares.fetch_update(Relaxed, Relaxed, |shares| Some(change(shares)));
     }
 
-    /// Whether the member takes this key. `relaxed` ignores doubt, shedding and ramps, but not a share of 0.
+    /// Whether the member takes this key, as far as the stage lets it say no.
     #[inline]
-    pub(crate) fn accepts(&self, hash: Hash, relaxed: bool) -> bool {
+    pub(crate) fn accepts(&self, hash: Hash, stage: Stage) -> bool {
         let shares = self.shares.load(Relaxed);
         if shares == ALL {
             return true;
         }
         let (lifecycle, shed, accept) = (shares as u16, (shares >> 16) as u16, (shares >> ACCEPT_SHIFT) as u16);
-        if lifecycle == 0 || relaxed {
-            return lifecycle > 0;
-        }
-        if shares & DOUBT != 0 {
+        if lifecycle == 0 || shares & DOUBT != 0 && !stage.asks_doubted() {
             return false;
+        }
+        if stage.is_relaxed() {
+            return true;
         }
         let full = u32::from(FULL_SHARE);
         let share = (u32::from(accept) * (full - u32::from(shed)) / full) as u16;
         share == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < share
+    }
+
+    /// Whether the member keeps a request that was drawn for it, and does not shed it.
+    #[inline]
+    pub(crate) fn keeps(&self, random: u64) -> bool {
+        let shed = self.shed();
+        shed == 0 || ((mix(random ^ self.salt) >> 48) as u16) >= shed
     }
 
     /// Whether health, drain and slow start let it take this key, shedding aside.

@@ -1,12 +1,14 @@
 //! The order in which a level's members are asked: one variant per policy, over the level's own indices.
 
 use crate::hash::Hash;
+use crate::load::FULL_SHARE;
 use crate::maglev::Maglev;
 use crate::params::PolicyParams;
 use crate::rendezvous::Rendezvous;
 use crate::ring::{BuildError, Member, Ring, Slot, WEIGHT_MAX};
 use crate::round_robin::RoundRobin;
 use crate::walk::Walk;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -15,11 +17,11 @@ pub(crate) enum Order {
     Rendezvous(Rendezvous),
     RoundRobin(RoundRobin),
     Drawn(Drawn),
-    LeastRequest,
+    LeastRequest(Alias),
     First,
 }
 
-/// Members drawn by weight; of two, the better by [`Preference`].
+/// Members drawn by their effective weights; of two, the better by [`Preference`].
 #[derive(Debug)]
 pub(crate) struct Drawn {
     pub(crate) alias: Alias,
@@ -41,10 +43,11 @@ impl Order {
     /// `members` are sorted by id.
     pub(crate) fn build(policy: PolicyParams, members: &[Member<'_>]) -> Result<Self, BuildError> {
         check(members)?;
-        let drawn = |preference| {
-            let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-            Self::Drawn(Drawn { alias: Alias::build(&weights), preference })
+        let alias = || {
+            let claim = |member: &Member<'_>| u64::from(member.weight) * u64::from(FULL_SHARE);
+            Alias::build(&members.iter().map(claim).collect::<Vec<_>>())
         };
+        let drawn = |preference| Self::Drawn(Drawn { alias: alias(), preference });
         Ok(match policy {
             PolicyParams::Ring(params) => Self::Ring(Ring::build(members, params)?),
             PolicyParams::Maglev(params) => Self::Maglev(Maglev::build(members, params)?),
@@ -56,7 +59,7 @@ impl Order {
             PolicyParams::Random => drawn(Preference::None),
             PolicyParams::PowerOfTwo => drawn(Preference::Load),
             PolicyParams::PeakEwma(params) => drawn(Preference::Cost { decay_millis: params.decay_millis }),
-            PolicyParams::LeastRequest => Self::LeastRequest,
+            PolicyParams::LeastRequest => Self::LeastRequest(alias()),
             PolicyParams::First => Self::First,
         })
     }
@@ -79,14 +82,14 @@ impl Order {
             Self::Maglev(maglev) => maglev.next(walk),
             Self::Rendezvous(rendezvous) => rendezvous.next(hash, walk.seen_mut()),
             Self::First => walk.step(members, members, members, |position| position as u16),
-            Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest => None,
+            Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest(_) => None,
         }
     }
 
     /// Whether [`Order::step`] gives its members.
     #[inline]
     pub(crate) fn is_walked(&self) -> bool {
-        !matches!(self, Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest)
+        !matches!(self, Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest(_))
     }
 
     /// Shares of all keys or turns, by index; `weights` are the members'.
@@ -108,10 +111,17 @@ impl Order {
         }
     }
 
-    /// Who of the level's members, by index, takes requests at all. One caller at a time.
-    pub(crate) fn set_present(&self, is_present: impl Fn(u16) -> bool) {
-        if let Self::RoundRobin(turns) = self {
-            turns.set_present(is_present);
+    /// Whether [`Order::set_claims`] changes anything.
+    pub(crate) fn has_claims(&self) -> bool {
+        !self.is_walked()
+    }
+
+    /// How much each of the level's members takes, by index: weight times ramp, 0 for who takes nothing. One caller at a time.
+    pub(crate) fn set_claims(&self, claims: &[u64]) {
+        match self {
+            Self::RoundRobin(turns) => turns.set_claims(claims),
+            Self::Drawn(Drawn { alias, .. }) | Self::LeastRequest(alias) => alias.set_claims(claims),
+            Self::Ring(_) | Self::Maglev(_) | Self::Rendezvous(_) | Self::First => {}
         }
     }
 
@@ -139,9 +149,9 @@ impl Order {
             Self::Ring(ring) => ring.memory_bytes(),
             Self::Maglev(maglev) => maglev.memory_bytes(),
             Self::Rendezvous(rendezvous) => rendezvous.memory_bytes(),
-            Self::RoundRobin(turns) => turns.schedule().len() * 4,
-            Self::Drawn(drawn) => drawn.alias.entries.len() * 8,
-            Self::LeastRequest | Self::First => 0,
+            Self::RoundRobin(turns) => turns.memory_bytes(),
+            Self::Drawn(Drawn { alias, .. }) | Self::LeastRequest(alias) => alias.entries.len() * 8,
+            Self::First => 0,
         }
     }
 }
@@ -159,36 +169,51 @@ fn check(members: &[Member<'_>]) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Draws by weight in constant time. Source: Walker 1977, in the form of Vose, "A linear algorithm for generating random
-/// numbers with a given distribution", 1991.
+/// Draws by claims in constant time, and follows them as they change. Source: Walker 1977, in the form of Vose, "A linear algorithm
+/// for generating random numbers with a given distribution", 1991.
 #[derive(Debug)]
 pub(crate) struct Alias {
-    /// The share of its own, of 65536, and who has the rest.
-    entries: Box<[(u32, u16)]>,
+    /// The share of its own, of 2^32, above who has the rest. Rewritten in place: a draw meanwhile is by what was or by what will be.
+    entries: Box<[AtomicU64]>,
+    /// Of those who claim anything, the mean; an `f64`'s bits.
+    mean: AtomicU64,
 }
 
 impl Alias {
-    pub(crate) fn build(weights: &[u32]) -> Self {
-        let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
-        if total == 0 {
-            return Self { entries: Box::default() };
+    pub(crate) fn build(claims: &[u64]) -> Self {
+        let some = claims.iter().any(|&claim| claim > 0);
+        let entries = if some { claims.iter().map(|_| AtomicU64::default()).collect() } else { Box::default() };
+        let alias = Self { entries, mean: AtomicU64::new(1.0_f64.to_bits()) };
+        alias.set_claims(claims);
+        alias
+    }
+
+    /// Where nobody claims anything, nothing changes.
+    pub(crate) fn set_claims(&self, claims: &[u64]) {
+        let total: u64 = claims.iter().sum();
+        if total == 0 || self.entries.is_empty() {
+            return;
         }
-        let count = weights.len() as u64;
-        // In units of total / count: exact, so that nobody of weight 0 is ever drawn.
-        let mut left: Vec<u64> = weights.iter().map(|&weight| u64::from(weight) * count).collect();
-        let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..weights.len()).partition(|&slot| left[slot] < total);
-        let mut entries: Vec<(u32, u16)> = (0..weights.len()).map(|slot| (1 << 16, slot as u16)).collect();
+        let claiming = claims.iter().filter(|&&claim| claim > 0).count();
+        self.mean.store((total as f64 / claiming as f64).to_bits(), Relaxed);
+        let count = claims.len() as u64;
+        let set = |slot: usize, own: u64, other: usize| {
+            self.entries[slot].store(own << 16 | other as u64, Relaxed);
+        };
+        // In units of total / count: exact, so that nobody who claims nothing is ever drawn.
+        let mut left: Vec<u64> = claims.iter().map(|&claim| claim * count).collect();
+        let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..claims.len()).partition(|&slot| left[slot] < total);
         while let (Some(&low), Some(&high)) = (small.last(), large.last()) {
             small.pop();
             // Rounded up: a member's share is never rounded to nothing.
-            entries[low] = (((left[low] << 16).div_ceil(total)) as u32, high as u16);
+            set(low, (left[low] as f64 / total as f64 * 2.0_f64.powi(32)).ceil() as u64, high);
             left[high] -= total - left[low];
             if left[high] < total {
                 large.pop();
                 small.push(high);
             }
         }
-        Self { entries: entries.into() }
+        small.into_iter().chain(large).for_each(|slot| set(slot, 1 << 32, slot));
     }
 
     #[inline]
@@ -198,8 +223,14 @@ impl Alias {
         }
         // The high half chooses the entry (Lemire 2019, without the rejection: the bias is below 2^-16), the low the part.
         let index = (((random >> 32) * self.entries.len() as u64) >> 32) as usize;
-        let (own, other) = self.entries[index];
-        Some(if (random & 0xffff) < u64::from(own) { index as u16 } else { other })
+        let entry = self.entries[index].load(Relaxed);
+        Some(if (random & 0xffff_ffff) < entry >> 16 { index as u16 } else { entry as u16 })
+    }
+
+    /// Of those who claim anything, the mean.
+    #[inline]
+    pub(crate) fn mean_claim(&self) -> f64 {
+        f64::from_bits(self.mean.load(Relaxed))
     }
 }
 
@@ -209,19 +240,26 @@ mod tests {
     use crate::hash::mix;
 
     #[test]
-    fn draws_follow_weights_and_never_give_nobody() {
-        let weights = [100, 0, 300, 1600, 1];
-        let alias = Alias::build(&weights);
-        let mut counts = [0_u32; 5];
-        for number in 0..400_000 {
-            counts[usize::from(alias.draw(mix(number)).unwrap_or(1))] += 1;
+    fn draws_follow_claims_as_they_change_and_never_give_nobody() {
+        let alias = Alias::build(&[1; 5]);
+        for claims in [[100, 0, 300, 1600, 1], [0, 0, 1, 0, 0], [65_535, 655, 6_553, 65_535, 1], [0, 0, 0, 9, 1]] {
+            alias.set_claims(&claims);
+            let mut counts = [0_u32; 5];
+            for number in 0..400_000 {
+                counts[usize::from(alias.draw(mix(number)).unwrap_or(1))] += 1;
+            }
+            let total: u64 = claims.iter().sum();
+            for (slot, claim) in claims.into_iter().enumerate() {
+                let fair = claim as f64 / total as f64 * 400_000.0;
+                assert!(
+                    (f64::from(counts[slot]) - fair).abs() <= 5.0 * fair.sqrt(),
+                    "{slot} of {claims:?}: {counts:?}"
+                );
+            }
         }
-        let total: u32 = weights.iter().sum();
-        assert_eq!(counts[1], 0);
-        for (slot, weight) in weights.into_iter().enumerate() {
-            let fair = f64::from(weight) / f64::from(total) * 400_000.0;
-            assert!((f64::from(counts[slot]) - fair).abs() <= 4.0 * fair.sqrt() + 40.0, "{slot}: {counts:?}");
-        }
+        // Nobody is left: as before.
+        alias.set_claims(&[0; 5]);
+        assert!((0..100).all(|number| matches!(alias.draw(mix(number)), Some(3 | 4))));
         assert_eq!(Alias::build(&[0, 0]).draw(5), None);
     }
 }

@@ -4,26 +4,33 @@
 //! the turn. That is the order of nginx's smooth algorithm up to ties, at a constant cost per request.
 //!
 //! Who is absent has no turns: the schedule in use is the whole one without theirs, so those who are there share what is left by
-//! their weights, and no neighbour gets it all. Who has no room, has been tried, or is still ramping up is passed over by taking
-//! the next turn, everybody's next turn, for the same reason; a ramp decides about each turn anew, so turns follow effective weights.
+//! their weights, and no neighbour gets it all. Who is still ramping up takes a part of its turns, evenly spaced as well, and so
+//! does whose weight had to be rounded up to fit the schedule: turns follow effective weights, exactly. Whose turn is not taken (a
+//! ramp, no room) is passed over by taking the next one, everybody's next turn, for the same reason.
 
+use crate::hash::mix;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 /// Longest schedule; weights that would need a longer one are rounded to fit.
 const LENGTH_MAX: u64 = 1 << 16;
+/// That every turn is taken.
+const EVERY: u32 = u32::MAX;
 
-/// A schedule and the place in it.
+/// A schedule. The place in it is the caller's: it outlives schedules, or each new one would begin with the same members.
 #[derive(Debug)]
 pub struct RoundRobin {
     /// Of all members.
     schedule: Box<[u16]>,
+    /// Times that each member comes in it.
+    times: Box<[u32]>,
     /// Of those that are there, in its first `length` entries. Rewritten in place: whoever reads meanwhile sees a turn of
     /// before or of after.
     present: Box<[AtomicU16]>,
     length: AtomicUsize,
-    cursor: AtomicUsize,
+    /// By slot, the share of its turns that a member takes: 0, it is absent; [`EVERY`], all. Somebody takes all.
+    taken: Box<[AtomicU32]>,
 }
 
 impl RoundRobin {
@@ -44,38 +51,58 @@ impl RoundRobin {
             schedule.push(slot);
             due.push(Reverse((Due { numerator: at.numerator + 2, ..at }, slot)));
         }
-        Self {
+        let built = Self {
             present: schedule.iter().map(|&slot| AtomicU16::new(slot)).collect(),
             length: AtomicUsize::new(schedule.len()),
             schedule: schedule.into(),
-            cursor: AtomicUsize::new(0),
-        }
+            times: reduced.iter().map(|&times| times as u32).collect(),
+            taken: weights.iter().map(|&weight| AtomicU32::new(if weight > 0 { EVERY } else { 0 })).collect(),
+        };
+        let claims: Vec<u64> = weights.iter().map(|&weight| u64::from(weight)).collect();
+        built.set_claims(&claims);
+        built
     }
 
-    /// Says who is there. One caller at a time; requests go on meanwhile. Without anybody, all are.
-    pub fn set_present(&self, is_present: impl Fn(u16) -> bool) {
+    /// Says how much each member takes, in slot order: its weight times its ramp, 0 for who is absent. One caller at a time;
+    /// requests go on meanwhile. Where nobody takes anything, nothing changes.
+    pub fn set_claims(&self, claims: &[u64]) {
+        let per_turn = || claims.iter().zip(&self.times).map(|(&claim, &times)| claim as f64 / f64::from(times.max(1)));
+        let most = per_turn().fold(0.0, f64::max);
+        if most == 0.0 {
+            return;
+        }
+        let mut same = true;
+        for ((taken, share), &times) in self.taken.iter().zip(per_turn()).zip(&self.times) {
+            let now = match share / most {
+                share if share > 0.0 && times > 0 => ((share * f64::from(EVERY)).round() as u32).max(1),
+                _ => 0,
+            };
+            same &= (taken.swap(now, Relaxed) == 0) == (now == 0);
+        }
+        if same {
+            return;
+        }
         let mut length = 0;
-        for &slot in self.schedule.iter().filter(|&&slot| is_present(slot)) {
+        for &slot in self.schedule.iter().filter(|&&slot| self.taken[usize::from(slot)].load(Relaxed) > 0) {
             self.present[length].store(slot, Relaxed);
             length += 1;
-        }
-        if length == 0 {
-            self.present.iter().zip(&self.schedule).for_each(|(turn, &slot)| turn.store(slot, Relaxed));
-            length = self.schedule.len();
         }
         self.length.store(length, Relaxed);
     }
 
-    /// Takes the next turn: its number, and whose it is. `None` without members.
+    /// Takes the next turn from the place that all callers share: whose it is, and whether he takes it. `None` without members.
     #[inline]
-    pub fn turn(&self) -> Option<(usize, u16)> {
+    pub fn turn(&self, place: &AtomicUsize) -> Option<(u16, bool)> {
         let length = self.length.load(Relaxed);
         if length == 0 {
             return None;
         }
         // Relaxed: it orders nothing, each turn is given once.
-        let turn = self.cursor.fetch_add(1, Relaxed);
-        Some((turn, self.present.get(turn % length)?.load(Relaxed)))
+        let turn = place.fetch_add(1, Relaxed);
+        let (round, position) = (turn / length, turn % length);
+        let slot = self.present.get(position)?.load(Relaxed);
+        let share = self.taken[usize::from(slot)].load(Relaxed);
+        Some((slot, share == EVERY || is_taken(share, round, position)))
     }
 
     /// The schedule: slots in the order of their turns, absent members included.
@@ -83,6 +110,17 @@ impl RoundRobin {
     pub fn schedule(&self) -> &[u16] {
         &self.schedule
     }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.schedule.len() * 4 + self.times.len() * 8
+    }
+}
+
+/// Whether the turn at a place of the schedule is taken in a round: in `share` of the rounds, which are spread evenly by the
+/// golden ratio, and for each place begin elsewhere.
+fn is_taken(share: u32, round: usize, position: usize) -> bool {
+    let begin = (mix(position as u64) >> 32) as u32;
+    (round as u32).wrapping_mul(0x9e37_79b9).wrapping_add(begin) < share
 }
 
 /// A time within the turn, as a fraction, compared exactly.
@@ -113,8 +151,8 @@ fn reduce(weights: &[u32]) -> Vec<u64> {
     if sum <= LENGTH_MAX {
         return reduced;
     }
-    let scale = |weight: u64| if weight == 0 { 0 } else { (weight * LENGTH_MAX / 2 / sum).max(1) };
-    reduced.into_iter().map(scale).collect()
+    // Rounded up, by less than one for each member: what that is too much, they do not take.
+    reduced.into_iter().map(|weight| (weight * LENGTH_MAX / 2).div_ceil(sum)).collect()
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -134,35 +172,74 @@ mod tests {
         assert!(RoundRobin::build(&[0, 0]).schedule().is_empty());
     }
 
+    /// Times that each is given the turn, and takes it, of so many requests.
+    fn counts(turns: &RoundRobin, members: usize, requests: usize) -> Vec<u64> {
+        let place = AtomicUsize::new(12_345);
+        let mut counts = vec![0; members];
+        let mut served = 0;
+        while served < requests {
+            let (slot, takes) = turns.turn(&place).unwrap();
+            counts[usize::from(slot)] += u64::from(takes);
+            served += usize::from(takes);
+        }
+        counts
+    }
+
     #[test]
     fn those_who_are_there_have_their_weights_of_the_turns_whoever_is_absent() {
         let weights = [100, 10, 300, 0, 70, 20];
         let turns = RoundRobin::build(&weights);
         for absent in 0..64_u32 {
-            turns.set_present(|slot| absent >> slot & 1 == 0);
-            let there: Vec<usize> = (0..6).filter(|&slot| absent >> slot & 1 == 0 && weights[slot] > 0).collect();
-            let sum: u32 = there.iter().map(|&slot| weights[slot]).sum();
+            let claims: Vec<u64> =
+                (0..6).map(|slot| if absent >> slot & 1 == 0 { u64::from(weights[slot]) } else { 0 }).collect();
+            turns.set_claims(&claims);
+            let sum: u64 = claims.iter().sum();
             if sum == 0 {
                 continue;
             }
             // Whole turns: in units of ten.
-            let mut counts = [0; 6];
-            for _ in 0..sum / 10 * 3 {
-                counts[usize::from(turns.turn().unwrap().1)] += 1;
-            }
-            for slot in 0..6 {
-                let due = if there.contains(&slot) { weights[slot] / 10 * 3 } else { 0 };
-                assert_eq!(counts[slot], due, "{absent:b}: {counts:?}");
-            }
+            let due: Vec<u64> = claims.iter().map(|claim| claim / 10 * 3).collect();
+            assert_eq!(counts(&turns, 6, sum as usize / 10 * 3), due, "{absent:b}");
         }
     }
 
     #[test]
-    fn where_nobody_is_there_all_have_their_turns() {
-        let turns = RoundRobin::build(&[100, 0, 100]);
-        turns.set_present(|_| false);
-        assert_eq!([0, 1, 2].map(|_| turns.turn().unwrap().1), [0, 2, 0]);
-        assert_eq!(RoundRobin::build(&[0, 0]).turn(), None);
+    fn who_ramps_takes_its_share_of_its_turns_and_the_others_share_the_rest_evenly() {
+        let turns = RoundRobin::build(&[100; 6]);
+        for percent in [1, 10, 50, 90] {
+            turns.set_claims(&[100, 100, percent, 100, 100, 100]);
+            let counts = counts(&turns, 6, 6_000);
+            let due = 6_000.0 * percent as f64 / (500 + percent) as f64;
+            assert!((counts[2] as f64 - due).abs() <= 2.0, "{percent}: {counts:?}");
+            let others = || counts.iter().enumerate().filter(|(slot, _)| *slot != 2).map(|(_, count)| *count);
+            assert!(others().max().unwrap() - others().min().unwrap() <= 1, "{percent}: {counts:?}");
+        }
+        // All alike: nobody passes a turn on.
+        turns.set_claims(&[3; 6]);
+        let place = AtomicUsize::new(0);
+        assert!((0..60).all(|turn| turns.turn(&place) == Some((turn % 6, true))));
+    }
+
+    #[test]
+    fn weights_that_no_schedule_can_hold_are_followed_all_the_same() {
+        // 100 members of all weights that there are, without a common divisor.
+        let weights: Vec<u32> = (0..100).map(|slot| 1 + slot * 16 + slot % 7).collect();
+        let turns = RoundRobin::build(&weights);
+        assert!(turns.schedule().len() < LENGTH_MAX as usize);
+        let sum: u32 = weights.iter().sum();
+        let counts = counts(&turns, 100, sum as usize * 20);
+        for (count, weight) in counts.iter().zip(&weights) {
+            let due = f64::from(*weight) * 20.0;
+            assert!((*count as f64 - due).abs() < 0.02 * due + 8.0, "{count} of {due}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_is_there_turns_go_on_as_before() {
+        let (turns, place) = (RoundRobin::build(&[100, 0, 100]), AtomicUsize::new(0));
+        turns.set_claims(&[0, 0, 0]);
+        assert_eq!([0, 1, 2].map(|_| turns.turn(&place).unwrap().0), [0, 2, 0]);
+        assert_eq!(RoundRobin::build(&[0, 0]).turn(&place), None);
     }
 
     #[test]

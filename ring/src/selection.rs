@@ -1,7 +1,7 @@
 //! How far one request has come in looking for a member.
 
 use crate::group::Ask;
-use crate::hash::Hash;
+use crate::hash::{Hash, mix};
 use crate::ring::Slot;
 use crate::walk::{Seen, Walk};
 
@@ -22,10 +22,14 @@ pub struct Selection {
     pub(crate) tried: Seen,
     pub(crate) spills: u32,
     pub(crate) skipped: u32,
-    /// Numbers drawn so far.
+    /// Numbers drawn in this stage.
     pub(crate) draws: u32,
+    /// Numbers drawn before.
+    drawn: u32,
     /// Somebody of this level refused the key only because of a ramp or of shedding.
     pub(crate) ramped: bool,
+    /// Somebody of this level is believed to be down, and would be asked if nobody else can be.
+    pub(crate) doubted: bool,
     /// Somebody had no room.
     pub(crate) full: bool,
 }
@@ -36,14 +40,30 @@ pub(crate) enum Stage {
     Hot,
     /// Thresholds and bound.
     Strict,
-    /// No thresholds but health and drain, and in panic those that are believed to be down too; bound.
+    /// No thresholds but health and drain; bound.
     Relaxed,
+    /// As before, and in panic those that are believed to be down too.
+    Doubted,
     /// Beyond the bound, in the order of the walk.
     Forced,
     /// Beyond the bound, the least loaded first.
     LeastLoaded,
     /// There is nobody left to ask.
     Over,
+}
+
+impl Stage {
+    /// Whether ramps and shedding count for nothing.
+    #[inline]
+    pub(crate) fn is_relaxed(self) -> bool {
+        !matches!(self, Self::Hot | Self::Strict)
+    }
+
+    /// Whether those that are believed to be down are asked too.
+    #[inline]
+    pub(crate) fn asks_doubted(self) -> bool {
+        !matches!(self, Self::Hot | Self::Strict | Self::Relaxed)
+    }
 }
 
 impl Selection {
@@ -61,14 +81,31 @@ impl Selection {
             spills: 0,
             skipped: 0,
             draws: 0,
+            drawn: 0,
             ramped: false,
+            doubted: false,
             full: false,
         }
     }
 
     /// Goes to the beginning of a level's walk.
     pub(crate) fn enter(&mut self, level: u8, walk: Walk, stage: Stage) {
-        (self.level, self.walk, self.stage, self.draws) = (level, walk, stage, 0);
+        (self.level, self.walk, self.stage) = (level, walk, stage);
+        (self.drawn, self.draws) = (self.drawn + self.draws, 0);
+    }
+
+    /// A number of its own for each call, drawn by chance.
+    #[inline]
+    pub(crate) fn draw(&mut self) -> u64 {
+        mix(self.number())
+    }
+
+    /// A number of its own for each call; it still has to be mixed.
+    #[inline]
+    pub(crate) fn number(&mut self) -> u64 {
+        self.draws += 1;
+        let number = u64::from(self.drawn + self.draws);
+        self.ask.chance.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     /// Index of the level that is looked at.

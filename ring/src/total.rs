@@ -6,7 +6,7 @@
 //! members of the group in force, and of nothing else.
 
 use crate::load::Load;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Levels of a service at most: 8 tiers, each of the own zone and of others.
@@ -43,6 +43,8 @@ pub struct Total {
     moved: [AtomicI64; SUMS],
     /// Weight times lifecycle share of each level's eligible members, in the group in force.
     eligible: [AtomicU64; LEVELS_MAX],
+    /// Places in the schedules of the levels: they go on where they were, whatever groups come and go.
+    turns: [Turns; LEVELS_MAX],
     groups: AtomicU64,
     in_force: Mutex<InForce>,
 }
@@ -50,6 +52,11 @@ pub struct Total {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard([AtomicI64; SUMS]);
+
+/// On a cache line of its own: all workers write it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Turns(AtomicUsize);
 
 /// The group over whose members caps are reckoned.
 #[derive(Debug, Default)]
@@ -68,6 +75,7 @@ impl Total {
             shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
             moved: Default::default(),
             eligible: Default::default(),
+            turns: Default::default(),
             groups: AtomicU64::new(1),
             in_force: Mutex::default(),
         }
@@ -110,6 +118,12 @@ impl Total {
     pub(crate) fn transfer(&self, from: Sum, to: Sum, amount: u32) {
         self.moved[from.index()].fetch_sub(i64::from(amount), Relaxed);
         self.moved[to.index()].fetch_add(i64::from(amount), Relaxed);
+    }
+
+    /// The place in a level's schedule, for policies that have one.
+    #[inline]
+    pub(crate) fn turns(&self, level: u8) -> &AtomicUsize {
+        &self.turns[usize::from(level) % LEVELS_MAX].0
     }
 
     /// A number for a group that is being built.

@@ -277,10 +277,10 @@ fn a_backend_for_whose_connections_too_many_wait_is_passed_over() {
         "balance: {{ policy: first }}, timeouts: {{ connect: 300s }}, tls: {{ ca: \"{}\", sni: one.test }},",
         certificates.text("ca.pem")
     );
-    let services = service("s", &more, &[("a", silent.address), ("b", secure)])
+    let services_text = service("s", &more, &[("a", silent.address), ("b", secure)])
         .replace("id: a,", "id: a, pending_max: 2,")
         + &service("plain", "", &[("b", good.address)]);
-    let ringway = Ringway::start(&config(&listeners, &services));
+    let ringway = Ringway::start(&config(&listeners, &services_text));
     let waiting: Vec<_> = (0..2).map(|_| held(listen)).collect();
     in_flight(&ringway, 2);
     wait_for("both to wait for TLS", || (backend_status(&ringway, "a")["connections"] == 2).then_some(()));
@@ -288,8 +288,14 @@ fn a_backend_for_whose_connections_too_many_wait_is_passed_over() {
         assert_eq!(get(listen, "/").unwrap().text(), "b");
     }
     assert_blameless(&ringway, &["a", "b"]);
-    // Who leaves waits no more.
-    drop(waiting);
+    // Without another to turn to, it waits; who leaves makes room.
+    let alone = services_text
+        .replace("policy: first", "policy: first, bounded_load: { all_full: queue, queue: { timeout: 300s } }");
+    ringway.reconfigure(&config(&listeners, &alone.replace(&format!(", {{ id: b, address: \"{secure}\" }}"), "")));
+    let third = held(listen);
+    wait_for("it to wait", || (ringway.status()["services"][0]["waiting"] == 1).then_some(()));
+    drop((waiting, third));
+    wait_for("nobody to wait", || (ringway.status()["services"][0]["waiting"] == 0).then_some(()));
     wait_for("them to leave", || (backend_status(&ringway, "a")["connections"] == 0).then_some(()));
 }
 

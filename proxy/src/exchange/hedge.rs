@@ -157,7 +157,7 @@ impl Hedge {
                     Poll::Ready(Err(full)) => {
                         // It was not asked at all: a retry may find room there.
                         let selection = &mut exchange.request.selection;
-                        full.into_iter().for_each(|guard| guard.give_back_full(selection));
+                        full.into_iter().for_each(|guard| guard.pass_by(selection, true));
                         Second::Over
                     }
                 },

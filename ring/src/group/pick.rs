@@ -3,14 +3,15 @@
 //! It ends, by proof: a walk gives each of its level's members once at most ([`Walk`](crate::Walk)), a level is left with
 //! its bit in `visited`, and stages only follow one another as they stand in [`Stage`].
 
-use super::{ALL_KEYS, Ask, Group, HOT_OWNERS_MAX, LEVEL_SALT, Level, Pick};
+use super::{ALL_KEYS, Ask, Group, HOT_OWNERS_MAX, LEVEL_SALT, Level, Pick, Seat};
 use crate::hash::{Hash, mix};
-use crate::order::{Drawn, Order, Preference};
+use crate::order::{Alias, Drawn, Order, Preference};
 use crate::params::AllFull;
-use crate::ring::{Slot, WEIGHT_MAX};
+use crate::ring::Slot;
 use crate::round_robin::RoundRobin;
 use crate::selection::{Selection, Stage};
 use crate::total::Sum;
+use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Draws that may fail before all members are looked at in order.
@@ -45,7 +46,7 @@ impl Group {
     pub fn restart(&self, selection: &mut Selection) {
         selection.visited = 0;
         (selection.spills, selection.skipped) = (0, 0);
-        (selection.ramped, selection.full) = (false, false);
+        (selection.ramped, selection.doubted, selection.full) = (false, false, false);
         self.enter(selection, selection.home, Stage::Strict);
     }
 
@@ -65,12 +66,10 @@ impl Group {
     /// A member that was given has turned out to have no room, for a reason that is not known here. Its place is to be given back;
     /// it counts as full, not as tried: after a [`Group::restart`] it may be given again.
     pub fn handle_full(&self, selection: &mut Selection, slot: Slot) {
-        selection.full = true;
-        match selection.stage {
-            Stage::Hot | Stage::Strict => selection.spills += 1,
-            Stage::Relaxed | Stage::Forced | Stage::Over => {}
-            // There is no walk that passes it by: it would be given for ever.
-            Stage::LeastLoaded => return,
+        self.pass_over(&self.levels[usize::from(selection.level())], selection, slot);
+        // There is no walk that passes it by: it would be given for ever.
+        if selection.stage == Stage::LeastLoaded {
+            return;
         }
         selection.tried.remove(slot.0);
     }
@@ -88,33 +87,35 @@ impl Group {
     pub fn next(&self, selection: &mut Selection, shard: usize) -> Pick {
         loop {
             match selection.stage {
-                Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Forced => {}
+                Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Doubted | Stage::Forced => {}
                 Stage::LeastLoaded => return self.least_loaded(selection, shard),
                 Stage::Over => return if selection.full { Pick::AllFull } else { Pick::None },
             }
             let level = &self.levels[usize::from(selection.level())];
             let load = self.shared_load(level);
-            while let Some(slot) = self.candidate(level, selection) {
+            while let Some(slot) = self.candidate(level, selection, load) {
                 let seat = &self.seats[usize::from(slot.0)];
-                let forced = selection.stage == Stage::Forced;
-                let cap = if forced { seat.requests_max } else { self.cap_of(level, seat, load) };
+                let cap = self.cap_now(level, seat, load, selection);
                 if let Some(sum) = seat.load.reserve(cap, &self.total) {
                     return self.reserved(selection, slot, sum, shard);
                 }
-                if selection.stage == Stage::Strict {
-                    selection.spills += 1;
-                }
-                selection.full = true;
+                self.pass_over(level, selection, slot);
             }
             self.next_stage(selection);
         }
     }
 
-    /// The next member of the level that accepts the key and has not been tried.
+    /// What the member may carry in the stage that the selection is in.
     #[inline]
-    fn candidate(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
+    fn cap_now(&self, level: &Level, seat: &Seat, load: u64, selection: &Selection) -> u32 {
+        if selection.stage == Stage::Forced { seat.requests_max } else { self.cap_of(level, seat, load) }
+    }
+
+    /// The next member of the level that accepts the key and has not been tried. `load`: what its members share.
+    #[inline]
+    fn candidate(&self, level: &Level, selection: &mut Selection, load: u64) -> Option<Slot> {
         if !level.order.is_walked() {
-            return self.chosen(level, selection);
+            return self.chosen(level, selection, load);
         }
         if selection.stage == Stage::Hot
             && let Some(owner) = self.hot_owner(level, selection)
@@ -130,12 +131,14 @@ impl Group {
                 continue;
             }
             let seat = &self.seats[usize::from(slot.0)];
-            if seat.weight > 0 && seat.load.accepts(selection.ask.hash, selection.stage != Stage::Strict) {
+            if seat.weight > 0 && seat.load.accepts(selection.ask.hash, selection.stage) {
                 return Some(slot);
             }
             if selection.stage == Stage::Strict {
                 selection.skipped += 1;
-                selection.ramped |= seat.claim() > 0;
+                let (refuses, doubted) = (seat.claim() > 0, seat.load.is_doubted());
+                selection.ramped |= refuses && !doubted;
+                selection.doubted |= refuses && doubted;
             }
         }
         None
@@ -173,118 +176,192 @@ impl Group {
     }
 
     /// For policies without a walk: the one to be asked next.
-    fn chosen(&self, level: &Level, selection: &mut Selection) -> Option<Slot> {
+    fn chosen(&self, level: &Level, selection: &mut Selection, load: u64) -> Option<Slot> {
+        if selection.stage == Stage::Strict && level.all_doubted.load(Relaxed) {
+            return None;
+        }
         let index = match &level.order {
-            Order::RoundRobin(turns) => self.turned(level, turns, selection)?,
-            Order::Drawn(drawn) => self.drawn(level, drawn, selection)?,
-            _ => self.least_of(level, selection)?,
-        };
-        selection.walk.seen_mut().insert(index, level.slots.len());
+            Order::RoundRobin(turns) => self.turned(level, turns, selection, load),
+            Order::Drawn(drawn) => self.drawn(level, drawn, selection, load),
+            Order::LeastRequest(alias) => self.least_of(level, alias, selection, load),
+            Order::Ring(_) | Order::Maglev(_) | Order::Rendezvous(_) | Order::First => None,
+        }?;
         let slot = Slot(level.slots[usize::from(index)]);
         selection.owner.get_or_insert(slot);
         Some(slot)
     }
 
     /// Whose turn it is, if he takes it; else whose the next turns are.
-    fn turned(&self, level: &Level, turns: &RoundRobin, selection: &mut Selection) -> Option<u16> {
-        let relaxed = selection.stage != Stage::Strict;
-        for _ in 0..DRAWS_MAX {
-            let (turn, index) = turns.turn()?;
-            let slot = level.slots[usize::from(index)];
-            selection.owner.get_or_insert(Slot(slot));
-            // A ramp takes its share of turns: it is asked about each anew.
-            if self.may_ask(level, selection, index)
-                && self.seats[usize::from(slot)].load.accepts(mix(turn as u64), relaxed)
-            {
+    fn turned(&self, level: &Level, turns: &RoundRobin, selection: &mut Selection, load: u64) -> Option<u16> {
+        // A second try takes nobody's turn: one that always fails would else keep step with the turns, and meet the same first
+        // tries again and again.
+        while !selection.has_tried() && selection.draws < DRAWS_MAX {
+            let random = selection.number();
+            let (index, is_taken) = turns.turn(self.total.turns(level.key))?;
+            selection.owner.get_or_insert(Slot(level.slots[usize::from(index)]));
+            if is_taken && self.may_ask(level, selection, index) && self.keeps(level, selection, index, random) {
                 return Some(index);
             }
-            selection.skipped += u32::from(!relaxed);
+            selection.skipped += u32::from(selection.stage == Stage::Strict);
         }
-        self.left(level, selection, None, mix(selection.ask.chance))
+        self.left(level, selection, None, load)
     }
 
-    fn drawn(&self, level: &Level, drawn: &Drawn, selection: &mut Selection) -> Option<u16> {
-        let first = self.draw(level, drawn, selection, None)?;
-        if drawn.preference == Preference::None {
+    fn drawn(&self, level: &Level, drawn: &Drawn, selection: &mut Selection, load: u64) -> Option<u16> {
+        let first = self.draw(level, &drawn.alias, selection, None, load)?;
+        let seat = |index: u16| &self.seats[usize::from(level.slots[usize::from(index)])];
+        // Who is drawn by weight and idle is taken: compared by load for its weight, the lighter of two would never be.
+        if drawn.preference == Preference::None
+            || drawn.preference == Preference::Load && seat(first).load.in_flight() == 0
+        {
             return Some(first);
         }
-        let Some(second) = self.draw(level, drawn, selection, Some(first)) else { return Some(first) };
+        let Some(second) = self.draw(level, &drawn.alias, selection, Some(first), load) else { return Some(first) };
+        // Latencies know nothing of weights: of two that are as fast, a pair would serve each half, whatever they weigh. So a
+        // lighter one is compared with a heavier in as many pairs as the heavier is with it.
+        if let (Preference::Cost { .. }, first_claim, second_claim) =
+            (drawn.preference, seat(first).claim(), seat(second).claim())
+            && second_claim < first_claim
+            && part(selection.draw(), first_claim) >= second_claim
+        {
+            return Some(first);
+        }
         let now = selection.ask.now_millis;
-        let cost = |index: u16| {
-            let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
-            match drawn.preference {
-                Preference::Cost { decay_millis } => seat.cost(now, decay_millis),
-                _ => seat.relative_load(),
-            }
+        let cost = |index: u16| match drawn.preference {
+            Preference::Cost { decay_millis } => seat(index).cost(drawn.alias.mean_claim(), now, decay_millis),
+            Preference::Load | Preference::None => seat(index).relative_load(),
         };
         Some(if cost(second) < cost(first) { second } else { first })
     }
 
-    /// A member drawn by weight that may be asked and is not `other`.
-    fn draw(&self, level: &Level, drawn: &Drawn, selection: &mut Selection, other: Option<u16>) -> Option<u16> {
-        let mut random = 0;
-        for _ in 0..DRAWS_MAX {
-            selection.draws += 1;
-            random =
-                mix(selection.ask.chance.wrapping_add(u64::from(selection.draws).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-            let index = drawn.alias.draw(random)?;
-            if Some(index) != other && self.may_ask(level, selection, index) {
-                let load = &self.seats[usize::from(level.slots[usize::from(index)])].load;
-                if load.accepts(random, selection.stage != Stage::Strict) {
-                    return Some(index);
-                }
+    /// A member drawn by its effective weight that may be asked, has room and is not `other`.
+    fn draw(
+        &self,
+        level: &Level,
+        alias: &Alias,
+        selection: &mut Selection,
+        other: Option<u16>,
+        load: u64,
+    ) -> Option<u16> {
+        while selection.draws < DRAWS_MAX {
+            let random = selection.draw();
+            let index = alias.draw(random)?;
+            if Some(index) != other
+                && self.may_ask(level, selection, index)
+                && self.keeps(level, selection, index, random)
+                && self.has_room(level, selection, index, load)
+            {
+                return Some(index);
             }
         }
-        // Most are down or have been asked: one of whoever is left, by weight.
-        self.left(level, selection, other, random)
+        // Most have been asked: one of whoever is left, by weight.
+        self.left(level, selection, other, load)
     }
 
-    /// One of those who may be asked, drawn by what they claim; looks at each once.
-    fn left(&self, level: &Level, selection: &Selection, other: Option<u16>, random: u64) -> Option<u16> {
-        let members = (0..level.slots.len() as u16)
-            .filter(|&index| Some(index) != other && self.may_ask(level, selection, index));
-        let (mut sum, mut drawn) = (0_u64, None);
-        for index in members {
-            let claim = self.seats[usize::from(level.slots[usize::from(index)])].claim();
+    /// One of those who may be asked and have room, drawn by what they claim; looks at each once.
+    fn left(&self, level: &Level, selection: &mut Selection, other: Option<u16>, load: u64) -> Option<u16> {
+        self.best(level, selection, other, load, |_| 0.0)
+    }
+
+    /// The least loaded for its weight; of equals, one drawn by weight.
+    fn least_of(&self, level: &Level, alias: &Alias, selection: &mut Selection, load: u64) -> Option<u16> {
+        // Who is drawn by weight and idle is taken: among idle ones loads say nothing, and compared by load for its weight the
+        // lighter of two would never be.
+        let drawn = self.draw(level, alias, selection, None, load)?;
+        if self.seats[usize::from(level.slots[usize::from(drawn)])].load.in_flight() == 0 {
+            return Some(drawn);
+        }
+        let is_idle = |seat: &Seat| seat.load.in_flight() == 0;
+        let any_idle = Cell::new(false);
+        let busy = |seat: &Seat| {
+            any_idle.set(any_idle.get() || is_idle(seat));
+            if is_idle(seat) { f64::INFINITY } else { seat.relative_load() }
+        };
+        let least = self.best(level, selection, None, load, busy);
+        if !any_idle.get() {
+            return least;
+        }
+        let most = least
+            .map_or(f64::INFINITY, |index| self.seats[usize::from(level.slots[usize::from(index)])].relative_load());
+        // Of idle ones that would still carry no more than any other, but for what shares are rounded, one by weight.
+        let carries_less = |seat: &Seat| seat.relative_load() <= most * 1.01;
+        let idle = |seat: &Seat| if is_idle(seat) && carries_less(seat) { 0.0 } else { f64::INFINITY };
+        self.best(level, selection, None, load, idle).or(least)
+    }
+
+    /// Of those who may be asked and have room, the one with the least finite cost; of equals, one drawn by what they
+    /// claim. Looks at each once.
+    fn best(
+        &self,
+        level: &Level,
+        selection: &mut Selection,
+        other: Option<u16>,
+        load: u64,
+        cost: impl Fn(&Seat) -> f64,
+    ) -> Option<u16> {
+        let mut random = selection.draw();
+        let (mut least, mut sum, mut best) = (f64::INFINITY, 0_u64, None);
+        for index in 0..level.slots.len() as u16 {
+            if Some(index) == other
+                || !self.may_ask(level, selection, index)
+                || !self.has_room(level, selection, index, load)
+            {
+                continue;
+            }
+            let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
+            let (cost, claim) = (cost(seat), seat.claim());
+            if cost > least || cost == f64::INFINITY {
+                continue;
+            }
+            if cost < least {
+                (least, sum) = (cost, 0);
+            }
             sum += claim;
-            // Each takes the place of those before it with its share of the sum so far.
-            if claim > 0 && mix(random ^ u64::from(index)) % sum < claim {
-                drawn = Some(index);
+            // Each takes the place of its equals before it with its share of their sum. Only high bits count, so that Knuth's
+            // multiplication is random enough.
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            if part(random, sum) < claim {
+                best = Some(index);
             }
         }
-        drawn
+        best
     }
 
+    #[inline]
     fn may_ask(&self, level: &Level, selection: &Selection, index: u16) -> bool {
         let slot = level.slots[usize::from(index)];
         let seat = &self.seats[usize::from(slot)];
         seat.claim() > 0
-            && (selection.stage != Stage::Strict || !seat.load.is_doubted())
-            && !selection.walk.seen().contains(index)
+            && (selection.stage.asks_doubted() || !seat.load.is_doubted())
+            && !selection.walk.seen().contains(slot)
             && !selection.tried.contains(slot)
     }
 
-    /// The least loaded for its weight; of equals, one drawn by weight.
-    fn least_of(&self, level: &Level, selection: &mut Selection) -> Option<u16> {
-        let load_of = |index: u16| self.seats[usize::from(level.slots[usize::from(index)])].relative_load();
-        let may_ask = |index: &u16| self.may_ask(level, selection, *index);
-        let candidates = || (0..level.slots.len() as u16).filter(may_ask);
-        let (mut least, mut sum, mut drawn) = (f64::INFINITY, 0_u64, None);
-        for index in candidates() {
-            let (load, claim) = (load_of(index), self.seats[usize::from(level.slots[usize::from(index)])].claim());
-            if load > least {
-                continue;
-            }
-            if load < least {
-                (least, sum) = (load, 0);
-            }
-            sum += claim;
-            // Each takes the place of its equals before it with its share of their sum.
-            if mix(selection.ask.chance ^ u64::from(index)) % sum < claim {
-                drawn = Some(index);
-            }
+    /// Whether the member is below its cap. Who is not is noted, and not looked at again.
+    #[inline]
+    fn has_room(&self, level: &Level, selection: &mut Selection, index: u16, load: u64) -> bool {
+        let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
+        let has_room = seat.load.in_flight() < self.cap_now(level, seat, load, selection);
+        if !has_room {
+            self.pass_over(level, selection, Slot(level.slots[usize::from(index)]));
         }
-        drawn
+        has_room
+    }
+
+    /// Notes that a member has no room. Those who choose without a walk have to be told not to choose it again.
+    #[cold]
+    fn pass_over(&self, level: &Level, selection: &mut Selection, slot: Slot) {
+        if !level.order.is_walked() && !selection.walk.seen().contains(slot.0) {
+            selection.walk.seen_mut().insert(slot.0, self.seats.len());
+        }
+        selection.spills += u32::from(matches!(selection.stage, Stage::Hot | Stage::Strict));
+        selection.full = true;
+    }
+
+    /// Whether the member keeps what was drawn for it, and does not shed it.
+    #[inline]
+    fn keeps(&self, level: &Level, selection: &Selection, index: u16, random: u64) -> bool {
+        selection.stage != Stage::Strict || self.seats[usize::from(level.slots[usize::from(index)])].load.keeps(random)
     }
 
     /// What follows when a stage's walk is over.
@@ -292,57 +369,80 @@ impl Group {
     fn next_stage(&self, selection: &mut Selection) {
         let level = &self.levels[usize::from(selection.level())];
         if selection.stage == Stage::Strict && !level.order.is_walked() {
-            // Those who choose by load have passed over whoever is doubted without a word.
+            // Those who choose without a walk have passed over whoever is doubted without a word.
+            let all_doubted = level.all_doubted.load(Relaxed);
             let mut seats = level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)]));
-            selection.ramped =
-                seats.any(|(slot, seat)| seat.claim() > 0 && seat.load.is_doubted() && !selection.tried.contains(slot));
+            selection.doubted = seats.any(|(slot, seat)| {
+                seat.claim() > 0 && (all_doubted || seat.load.is_doubted()) && !selection.tried.contains(slot)
+            });
         }
         if selection.stage == Stage::Strict && std::mem::take(&mut selection.ramped) {
             return self.enter(selection, selection.level(), Stage::Relaxed);
         }
+        if matches!(selection.stage, Stage::Strict | Stage::Relaxed) && std::mem::take(&mut selection.doubted) {
+            return self.enter(selection, selection.level(), Stage::Doubted);
+        }
         selection.visited |= 1 << selection.level();
         let left = (0..self.levels.len() as u8).find(|level| selection.visited >> level & 1 == 0);
         match (left, selection.stage) {
-            (Some(level), Stage::Hot | Stage::Strict | Stage::Relaxed) => self.enter(selection, level, Stage::Strict),
+            (Some(level), Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Doubted) => {
+                self.enter(selection, level, Stage::Strict)
+            }
             (Some(level), Stage::Forced) => self.enter(selection, level, Stage::Forced),
-            (None, Stage::Hot | Stage::Strict | Stage::Relaxed) if selection.full => match self.all_full {
-                // Asked again, for a retry, it is full only if somebody still has no room.
-                AllFull::Owner => {
-                    (selection.visited, selection.full) = (0, false);
-                    self.enter(selection, selection.home, Stage::Forced);
+            (None, Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Doubted) if selection.full => {
+                match self.all_full {
+                    // Asked again, for a retry, it is full only if somebody still has no room.
+                    AllFull::Owner => {
+                        (selection.visited, selection.full) = (0, false);
+                        self.enter(selection, selection.home, Stage::Forced);
+                    }
+                    AllFull::LeastLoaded => selection.stage = Stage::LeastLoaded,
+                    AllFull::Queue | AllFull::Reject => selection.stage = Stage::Over,
                 }
-                AllFull::LeastLoaded => selection.stage = Stage::LeastLoaded,
-                AllFull::Queue | AllFull::Reject => selection.stage = Stage::Over,
-            },
-            (None, Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Forced)
+            }
+            (None, Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Doubted | Stage::Forced)
             | (_, Stage::LeastLoaded | Stage::Over) => selection.stage = Stage::Over,
         }
     }
 
-    /// The eligible member with the least load for its weight, whatever its bound, of the first level where one is below its
-    /// hard limit.
+    /// The eligible member with the least load for its effective weight, whatever its bound, of the first level where one is below
+    /// its hard limit; of equals, one drawn by weight.
     fn least_loaded(&self, selection: &mut Selection, shard: usize) -> Pick {
-        let levels = || {
-            let others = (0..self.levels.len() as u8).filter(|level| *level != selection.home);
-            std::iter::once(selection.home).chain(others).map(|level| &self.levels[usize::from(level)])
-        };
-        let candidates = |level: &'_ Level| {
-            let untried = level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)]));
-            untried.filter(|(slot, seat)| seat.claim() > 0 && !selection.tried.contains(*slot)).collect::<Vec<_>>()
-        };
-        for _ in 0..LOOKS_MAX {
-            let best = levels().find_map(|level| {
-                let below = candidates(level).into_iter().filter(|(_, seat)| seat.load.in_flight() < seat.requests_max);
-                below.min_by_key(|(_, seat)| {
-                    u64::from(seat.load.in_flight()) * u64::from(WEIGHT_MAX) / u64::from(seat.weight)
-                })
-            });
-            let Some((slot, seat)) = best else { break };
-            if let Some(sum) = seat.load.reserve(seat.requests_max, &self.total) {
-                return self.reserved(selection, Slot(slot), sum, shard);
+        let home = selection.home;
+        let levels = std::iter::once(home).chain((0..self.levels.len() as u8).filter(|level| *level != home));
+        let mut full = false;
+        for level in levels.map(|level| &self.levels[usize::from(level)]) {
+            for _ in 0..LOOKS_MAX {
+                let random = mix(selection.ask.hash) ^ selection.draw();
+                let (mut least, mut sum, mut best) = (f64::INFINITY, 0_u64, None);
+                for (slot, seat) in level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)])) {
+                    let claim = seat.claim();
+                    if claim == 0 || selection.tried.contains(slot) {
+                        continue;
+                    }
+                    let load = seat.relative_load();
+                    if seat.load.in_flight() >= seat.requests_max {
+                        full = true;
+                        continue;
+                    }
+                    if load < least {
+                        (least, sum) = (load, 0);
+                    }
+                    if load == least {
+                        sum += claim;
+                        if part(mix(random ^ u64::from(slot)), sum) < claim {
+                            best = Some((slot, seat));
+                        }
+                    }
+                }
+                let Some((slot, seat)) = best else { break };
+                if let Some(sum) = seat.load.reserve(seat.requests_max, &self.total) {
+                    return self.reserved(selection, Slot(slot), sum, shard);
+                }
+                full = true;
             }
         }
-        if selection.full || levels().any(|level| !candidates(level).is_empty()) { Pick::AllFull } else { Pick::None }
+        if full || selection.full { Pick::AllFull } else { Pick::None }
     }
 
     #[inline]
@@ -351,4 +451,10 @@ impl Group {
         selection.tried.insert(slot.0, self.seats.len());
         Pick::Backend(slot)
     }
+}
+
+/// A number below `whole`, from a random one.
+#[inline]
+fn part(random: u64, whole: u64) -> u64 {
+    ((u128::from(random) * u128::from(whole)) >> 64) as u64
 }

@@ -1,0 +1,305 @@
+//! What a cell of the table is about, and who is due what there.
+
+use ringway_ring::{FULL_SHARE, PolicyParams};
+use std::fmt;
+
+/// What a member is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Well,
+    /// Down.
+    Absent,
+    /// Takes nothing new, and still has some.
+    Drained,
+    /// At so many percent of its slow start.
+    Ramping(u32),
+    /// At its hard limit.
+    Limited,
+    /// Gives away so many percent of what it would get.
+    Shedding(u32),
+    /// Down, while health is not relied on.
+    Doubted,
+    /// Up for all that anybody knows; every request fails, and goes on to somebody else.
+    Failing,
+    /// Of weight 0.
+    Weightless,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) weight: u32,
+    pub(crate) level: u8,
+    pub(crate) state: State,
+}
+
+impl Seat {
+    pub(crate) fn weight(&self) -> u32 {
+        if self.state == State::Weightless { 0 } else { self.weight }
+    }
+
+    /// What health leaves it.
+    pub(crate) fn lifecycle(&self) -> u16 {
+        match self.state {
+            State::Absent | State::Drained => 0,
+            State::Ramping(percent) => (u32::from(FULL_SHARE) * percent / 100) as u16,
+            _ => FULL_SHARE,
+        }
+    }
+
+    /// What it claims of what is given by weight, if it may be asked.
+    fn claim(&self, counts_failing: bool) -> f64 {
+        let part = match self.state {
+            State::Well | State::Doubted => 1.0,
+            State::Absent | State::Drained | State::Limited | State::Weightless => 0.0,
+            State::Ramping(percent) => f64::from(percent) / 100.0,
+            State::Shedding(percent) => 1.0 - f64::from(percent) / 100.0,
+            State::Failing => f64::from(u8::from(counts_failing)),
+        };
+        f64::from(self.weight) * part
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Cell {
+    pub(crate) policy: PolicyParams,
+    pub(crate) seats: Vec<Seat>,
+    /// Requests in flight.
+    pub(crate) concurrency: usize,
+    /// Share of the keys that is at home in the first level; all if not said.
+    pub(crate) shares: Option<f64>,
+}
+
+impl Cell {
+    /// A fleet as chance will have it.
+    pub(crate) fn drawn(policy: PolicyParams, states: &[State], random: &mut Random) -> Self {
+        let most = if random.below(4) == 0 { 60 } else { 12 };
+        let count = 1 + random.below(most);
+        let well = random.below(10);
+        let weights = [1, 10, 50, 100, 100, 100, 200, 1600];
+        let (equal, kinds) = (random.below(2) == 0, 1 + random.below(4));
+        let allowed: Vec<State> = (0..kinds).map(|_| states[random.below(states.len())]).collect();
+        let seats = (0..count)
+            .map(|_| Seat {
+                // Entries of light members lie between those of heavy ones as the table was filled, not as chance would have it.
+                weight: if equal || matches!(policy, PolicyParams::Maglev(_)) {
+                    100
+                } else {
+                    weights[random.below(weights.len())]
+                },
+                level: 0,
+                state: if random.below(10) < well { State::Well } else { allowed[random.below(allowed.len())] },
+            })
+            .collect();
+        let mut seats: Vec<Seat> = seats;
+        if policy.hashes() {
+            // Who is full or fails is not known where it is reckoned what of its keys each takes.
+            let reckoned = |seat: &Seat| matches!(seat.state, State::Ramping(_) | State::Shedding(_));
+            let unknown = |seat: &Seat| matches!(seat.state, State::Limited | State::Failing | State::Shedding(_));
+            if seats.iter().any(reckoned) {
+                seats.iter_mut().filter(|seat| unknown(seat)).for_each(|seat| seat.state = State::Absent);
+            }
+        }
+        let concurrency = if policy.hashes() { 1 } else { [1, 2, 5, 16, 64][random.below(5)] };
+        Self { policy, seats, concurrency, shares: None }
+    }
+
+    /// How far from what is due a count may be for no other reason than chance: five standard deviations. Where turns are given
+    /// in order it is a few turns.
+    pub(crate) fn noise(&self, expected: f64, share: f64) -> f64 {
+        let by_chance = 5.0 * (expected * (1.0 - share)).sqrt() + 2.0;
+        if self.policy != PolicyParams::RoundRobin {
+            return by_chance;
+        }
+        let drawn = |seat: &Seat| matches!(seat.state, State::Shedding(_) | State::Failing) || seat.level > 0;
+        // After sixteen turns of others in a row, one is drawn.
+        let weights = |due: f64| {
+            let asked = self.due().into_iter().zip(&self.seats).filter(move |(share, _)| *share >= due);
+            asked.map(|(_, seat)| seat.weight()).sum::<u32>()
+        };
+        let few = weights(f64::MIN_POSITIVE) * 10 <= weights(0.0) * 6;
+        let ramps = self.seats.iter().any(|seat| matches!(seat.state, State::Ramping(_)));
+        match () {
+            () if few || self.seats.iter().any(drawn) || ramps && self.seats.len() > 50 => by_chance,
+            () if ramps => 3.0 + 2.5 * expected.sqrt(),
+            () => 5.0,
+        }
+    }
+
+    /// Shares of all requests, by member.
+    pub(crate) fn due(&self) -> Vec<f64> {
+        self.shared(false)
+    }
+
+    /// Shares of first tries, by member.
+    pub(crate) fn due_of_first_tries(&self) -> Vec<f64> {
+        self.shared(true)
+    }
+
+    fn shared(&self, counts_failing: bool) -> Vec<f64> {
+        let mut due = vec![0.0; self.seats.len()];
+        let mut levels: Vec<u8> = self.seats.iter().map(|seat| seat.level).collect();
+        levels.sort_unstable();
+        levels.dedup();
+        let has_any = |level: u8| self.of_level(level, counts_failing).iter().any(|(_, claim)| *claim > 0.0);
+        let open: Vec<u8> = levels.iter().copied().filter(|&level| has_any(level)).collect();
+        let Some(&first) = open.first() else { return due };
+        let last = *open.last().unwrap();
+        for &level in &levels {
+            let part = match self.shares {
+                Some(share) if level == levels[0] => share,
+                Some(share) => 1.0 - share,
+                None => f64::from(u8::from(level == levels[0])),
+            };
+            // Keys of a level that has nobody go to the other.
+            let at = if has_any(level) {
+                level
+            } else if level == first {
+                last
+            } else {
+                first
+            };
+            for (index, share) in self.divided(at, counts_failing) {
+                due[index] += share * part;
+            }
+        }
+        due
+    }
+
+    /// Members of a level, and what each claims.
+    fn of_level(&self, level: u8, counts_failing: bool) -> Vec<(usize, f64)> {
+        let seats = || self.seats.iter().enumerate().filter(|(_, seat)| seat.level == level);
+        // Those that are believed to be down are asked where nobody else can be.
+        let up = |seat: &Seat| seat.state != State::Doubted && seat.claim(counts_failing) > 0.0;
+        let any_up = seats().any(|(_, seat)| up(seat));
+        let claim = |seat: &Seat| if any_up && !up(seat) { 0.0 } else { seat.claim(counts_failing) };
+        seats().map(|(index, seat)| (index, claim(seat))).collect()
+    }
+
+    fn divided(&self, level: u8, counts_failing: bool) -> Vec<(usize, f64)> {
+        let claims = self.of_level(level, counts_failing);
+        let sheds = |index: usize| matches!(self.seats[index].state, State::Shedding(_));
+        if self.policy.hashes() && claims.iter().any(|&(index, _)| sheds(index)) {
+            // It gives away a part of the keys that it has by its weight.
+            let sum: f64 = claims
+                .iter()
+                .map(|&(index, claim)| if sheds(index) { f64::from(self.seats[index].weight) } else { claim })
+                .sum();
+            let given: f64 = claims
+                .iter()
+                .filter(|&&(index, _)| sheds(index))
+                .map(|&(index, claim)| (f64::from(self.seats[index].weight) - claim) / sum)
+                .sum();
+            let others: f64 = claims.iter().filter(|&&(index, _)| !sheds(index)).map(|(_, claim)| claim).sum();
+            let share = |&(index, claim): &(usize, f64)| {
+                (index, claim / sum + if sheds(index) { 0.0 } else { given * claim / others })
+            };
+            return claims.iter().map(share).collect();
+        }
+        if self.policy != PolicyParams::First {
+            let sum: f64 = claims.iter().map(|(_, claim)| claim).sum();
+            return claims.into_iter().map(|(index, claim)| (index, claim / sum)).collect();
+        }
+        // In the order of ids: each takes its part of what those before it have left. Who ramps, ramps beside those who ramp
+        // least; who has failed is not asked again.
+        let parts: Vec<(usize, f64)> =
+            claims.iter().map(|&(index, claim)| (index, claim / f64::from(self.seats[index].weight.max(1)))).collect();
+        let present = |index: usize| self.seats[index].weight() > 0 && self.seats[index].lifecycle() > 0;
+        let ramp = |index: usize| f64::from(self.seats[index].lifecycle()) / f64::from(FULL_SHARE);
+        let up = |index: usize| self.seats[index].state != State::Doubted;
+        let any_up = parts.iter().any(|&(index, _)| present(index) && up(index));
+        let most = parts
+            .iter()
+            .filter(|&&(index, _)| present(index) && (up(index) || !any_up))
+            .map(|&(index, _)| ramp(index))
+            .fold(0.0, f64::max);
+        let mut left = 1.0;
+        let mut shares: Vec<(usize, f64)> = Vec::new();
+        for (index, part) in parts {
+            let part = (part / most).min(1.0);
+            shares.push((index, left * part));
+            left *= 1.0 - part;
+        }
+        // What nobody took on account of ramps and shedding, the first who can takes.
+        if let Some((_, share)) =
+            shares.iter_mut().find(|(index, _)| claims.iter().any(|(other, claim)| other == index && *claim > 0.0))
+        {
+            *share += left;
+        }
+        shares
+    }
+
+    /// How far from what is due a member may be because of the policy itself: factors, below and above.
+    pub(crate) fn slack(&self, index: usize) -> (f64, f64) {
+        let equal = || {
+            let claims: Vec<f64> =
+                self.seats.iter().map(|seat| seat.claim(false)).filter(|claim| *claim > 0.0).collect();
+            claims.iter().all(|claim| *claim == claims[0])
+        };
+        match self.policy {
+            PolicyParams::RoundRobin | PolicyParams::Random | PolicyParams::First => (1.0, 1.0),
+            PolicyParams::PowerOfTwo | PolicyParams::LeastRequest if self.concurrency == 1 || equal() => (0.98, 1.02),
+            // Each further try is drawn anew, and finds the light ones idle.
+            PolicyParams::PowerOfTwo | PolicyParams::LeastRequest
+                if self.seats.iter().any(|seat| seat.state == State::Failing) =>
+            {
+                (0.5, 4.0)
+            }
+            // Of few requests in flight nobody has his due to the letter.
+            PolicyParams::PowerOfTwo | PolicyParams::LeastRequest => (0.55, 1.6),
+            // What is remembered of its latency fades: who is seldom asked looks a little faster.
+            PolicyParams::PeakEwma(_) if equal() => (0.9, 1.1),
+            PolicyParams::PeakEwma(_) => (0.5, 2.0),
+            PolicyParams::Ring(params) => {
+                let points = f64::from(params.points) * f64::from(self.seats[index].weight.max(1)) / 100.0;
+                (0.9 - 5.0 / points.sqrt(), 1.1 + 5.0 / points.sqrt())
+            }
+            // Entries of the table are spread evenly, not at random: what is left does not go on quite by weight.
+            PolicyParams::Maglev(_) => (0.75, 1.25),
+            _ => (0.9, 1.1),
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let away: Vec<String> = self
+            .seats
+            .iter()
+            .enumerate()
+            .filter(|(_, seat)| seat.state != State::Well)
+            .map(|(index, seat)| format!("{index} {:?}", seat.state))
+            .take(6)
+            .collect();
+        let weights: Vec<u32> = self.seats.iter().map(|seat| seat.weight).take(8).collect();
+        write!(
+            f,
+            "{} | {} members, {weights:?} | {} in flight | {:?} | {}",
+            self.policy.name(),
+            self.seats.len(),
+            self.concurrency,
+            self.shares,
+            away.join(", ")
+        )
+    }
+}
+
+/// Numbers that look drawn, the same every time. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// Above 0, up to 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+}

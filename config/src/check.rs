@@ -4,6 +4,7 @@
 mod actions;
 mod control;
 mod cookies;
+mod edges;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
@@ -40,6 +41,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
     layer4::check(root, &listeners, findings);
+    edges::listeners(root, findings);
     let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;

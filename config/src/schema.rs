@@ -2,7 +2,8 @@
 //! the decoder all come from here.
 
 use crate::decode::{
-    At, Bytes, Decode, Factor, Field, Findings, Int, List, Number, Percent, SectionReader, Shape, choice, section,
+    At, Bytes, Decode, Factor, Field, Findings, Int, Limit, List, Number, Percent, SectionReader, Shape, choice,
+    section,
 };
 use crate::diagnostic::Place;
 use crate::node::Node;

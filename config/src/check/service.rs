@@ -1,9 +1,9 @@
 //! Services: balance, health, ejection, limits, backends.
 
-use super::cookies;
 use super::health::{health_check, outlier};
 use super::key::sources;
 use super::text::{address, header_value, name, nonzero, unique};
+use super::{cookies, edges};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
 use crate::model::{self, KEPT_BYTES_MAX, KeySource, OnMissing};
@@ -41,6 +41,7 @@ fn service_model(
 ) -> Option<model::Service> {
     name(&section.name, "a service's name", findings);
     let backends = backends(section, zone, fleet, findings);
+    edges::service(section, fleet, findings);
     let balance = &section.balance.value;
     let policy = policy(balance, section, findings);
     if let PolicyParams::Maglev(params) = policy {

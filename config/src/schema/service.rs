@@ -369,13 +369,13 @@ section! {
     /// Limits on the service as a whole.
     LimitsSection, "limits" {
         /// Most requests (TCP: sessions) in flight, over all backends; past it, 503. Absent is no limit.
-        optional requests_max: Positive,
+        optional requests_max: Limit,
         /// Most connections at once, idle ones included, over all backends. Over HTTP/1.1 and TCP it also limits requests in flight:
         /// past it, they fare as when all backends are full (`all_full`). Absent is no limit.
-        optional connections_max: Positive,
+        optional connections_max: Limit,
         /// Most requests (TCP: sessions) that wait at once, in the queue or for a connection to be opened; past it, 503. Absent is no
         /// limit.
-        optional pending_max: Positive,
+        optional pending_max: Limit,
         /// Requests (TCP: sessions without a connection yet) that may be under way as a retry at once: each counts once, however often it
         /// is tried. Absent is no limit.
         optional retries_max: Count,
@@ -423,12 +423,12 @@ section! {
         /// As `drain`, but nobody stays: clients that a cookie has bound to it go elsewhere with their next request.
         default("false") maintenance: bool,
         /// Most requests (TCP: sessions) at once; absent is no limit.
-        optional requests_max: Positive,
+        optional requests_max: Limit,
         /// Most connections at once, idle ones included: idle ones give way. While all are in use, the backend is full. Absent is no
         /// limit. With `protocol: h2`, each worker that uses the backend needs a connection of its own.
-        optional connections_max: Positive,
+        optional connections_max: Limit,
         /// Most requests (TCP: sessions) that wait at once for a connection to it to be opened; past it, it is full. Absent is no limit.
-        optional pending_max: Positive,
+        optional pending_max: Limit,
         /// 0 takes the traffic; 1 and higher are backups, each for the tiers before it.
         default("0") tier: Int<0, 7>,
         /// The zone that it stands in.

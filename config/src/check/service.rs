@@ -7,7 +7,9 @@ use super::text::{address, header_value, name, nonzero, unique};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
 use crate::model::{self, KEPT_BYTES_MAX, KeySource, OnMissing};
-use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, StatusesName};
+use crate::schema::{
+    self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, SameBackendName, StatusesName,
+};
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
     AllFull, BoundParams, HOLD_MILLIS_MAX, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams,
@@ -331,6 +333,7 @@ fn backends(
                 requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 pending_max: backend.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+                retries_max: backend.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 tier: backend.tier.value.0 as u8,
                 zone: backend.zone.as_ref().map(|at| at.value.clone()),
                 level: backend.tier.value.0 as u8 * 2 + u8::from(foreign),
@@ -502,6 +505,11 @@ fn retry_model(retry: &schema::RetrySection, findings: &mut Findings) -> model::
         budget_percent: retry.budget.value.0,
         budget_min: retry.budget_min.value.0 as u32,
         backoff: retry.backoff.value,
+        same_backend: match retry.same_backend.value {
+            SameBackendName::Never => model::SameBackend::Never,
+            SameBackendName::LastResort => model::SameBackend::LastResort,
+            SameBackendName::Always => model::SameBackend::Always,
+        },
         body_bytes_max: retry.body_bytes_max.value.0 as usize,
     }
 }

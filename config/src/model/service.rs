@@ -88,6 +88,8 @@ pub struct Backend {
     pub connections_max: u32,
     /// Most requests that wait at once for a connection to it; `u32::MAX` is no limit.
     pub pending_max: u32,
+    /// Most retries under way at once; `u32::MAX` is no limit.
+    pub retries_max: u32,
     /// 0 takes the traffic, higher ones are backups.
     pub tier: u8,
     /// The zone that it stands in.
@@ -293,8 +295,21 @@ pub struct Retry {
     pub budget_min: u32,
     /// Wait before the first retry; zero is none.
     pub backoff: Duration,
+    /// Whether a retry may go where the request has been.
+    pub same_backend: SameBackend,
     /// Longest body that is kept, once it has been sent, to be sent again; at most [`KEPT_BYTES_MAX`].
     pub body_bytes_max: usize,
+}
+
+/// Whether a retry may go where the request has been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameBackend {
+    /// No.
+    Never,
+    /// If no other backend takes it.
+    LastResort,
+    /// It goes to the backend that has just failed, if that takes requests.
+    Always,
 }
 
 /// Conditions of a retry.

@@ -90,9 +90,10 @@ impl InFlight {
         let service = &self.view.services[self.service].service;
         let backend = &service.backends[self.index()];
         if let (PolicyParams::PeakEwma(params), true) = (service.config.policy, is_penalized(outcome)) {
-            let hold = u32::try_from(outcome.wish().as_millis()).unwrap_or(u32::MAX).min(params.retry_after_millis_max);
-            let penalty_micros = params.penalty_millis as f32 * 1e3;
-            backend.state.load.penalize(penalty_micros, hold, self.view.millis(), params.decay_millis);
+            let penalty = service.config.penalty;
+            let hold_millis = outcome.wish().min(penalty.retry_after_max).as_millis() as u32;
+            let penalty_micros = penalty.latency.as_micros() as f32;
+            backend.state.load.penalize(penalty_micros, hold_millis, self.view.millis(), params.decay_millis);
         }
         let succeeded = match outcome.status() {
             Some(status) => !service.config.outlier.on.counts(status),

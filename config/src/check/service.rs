@@ -99,6 +99,7 @@ fn service_model(
     Some(model::Service {
         name: section.name.value.clone(),
         policy,
+        penalty: penalty(balance, findings),
         hash_key,
         on_missing: match balance.on_missing.value {
             OnMissingName::Random => OnMissing::Random,
@@ -437,24 +438,22 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
         PolicyName::PeakEwma => {
             nonzero(&balance.decay, "decay", findings);
             let decay_millis = u32::try_from(balance.decay.value.as_millis()).unwrap_or(u32::MAX);
-            nonzero(&balance.penalty, "penalty", findings);
-            let millis = |at: &At<Duration>| u32::try_from(at.value.as_millis()).unwrap_or(u32::MAX);
-            if millis(&balance.retry_after_max) > HOLD_MILLIS_MAX {
-                findings.error(
-                    balance.retry_after_max.place,
-                    "bad_duration",
-                    format!("`retry_after_max` is longer than an hour: {:?}", balance.retry_after_max.value),
-                    "write `1h` or less",
-                );
-            }
-            PolicyParams::PeakEwma(PeakEwmaParams {
-                decay_millis,
-                penalty_millis: millis(&balance.penalty),
-                retry_after_millis_max: millis(&balance.retry_after_max),
-            })
+            PolicyParams::PeakEwma(PeakEwmaParams { decay_millis })
         }
         PolicyName::First => PolicyParams::First,
     }
+}
+
+fn penalty(balance: &schema::BalanceSection, findings: &mut Findings) -> model::Penalty {
+    nonzero(&balance.penalty, "penalty", findings);
+    let most = Duration::from_millis(u64::from(HOLD_MILLIS_MAX));
+    for (at, name) in [(&balance.penalty, "penalty"), (&balance.retry_after_max, "retry_after_max")] {
+        if at.value > most {
+            let message = format!("`{name}` is longer than an hour: a backend would be left alone for good");
+            findings.error(at.place, "bad_duration", message, "write `1h` or less; `5m` is usual");
+        }
+    }
+    model::Penalty { latency: balance.penalty.value, retry_after_max: balance.retry_after_max.value }
 }
 
 fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotParams {

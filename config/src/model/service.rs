@@ -9,6 +9,8 @@ pub struct Service {
     pub name: String,
     /// The order of backends for a request.
     pub policy: PolicyParams,
+    /// What a failure counts as, for policies that go by latency.
+    pub penalty: Penalty,
     /// The first source that is present gives the key. Not empty for hashing policies.
     pub hash_key: Vec<KeySource>,
     /// What to do when no source is present.
@@ -169,6 +171,15 @@ pub enum OnMissing {
     SourceIp,
     /// 400.
     Reject,
+}
+
+/// What a failure counts as to a policy that goes by latency. See [`ringway_ring::Load::penalize`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Penalty {
+    /// As if it had taken so long.
+    pub latency: Duration,
+    /// Longest `Retry-After` for which that does not begin to fade.
+    pub retry_after_max: Duration,
 }
 
 /// Bounds of the wait for a backend with room.

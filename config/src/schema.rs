@@ -112,6 +112,10 @@ choice! {
     }
 }
 choice! {
+    /// Whether a retry may go where the request has been.
+    SameBackendName { "never" => Never, "last_resort" => LastResort, "always" => Always }
+}
+choice! {
     /// Statuses by name, as in `retry.on`.
     StatusesName { "gateway" => Gateway, "server_errors" => ServerErrors, "conflict" => Conflict, "throttled" => Throttled }
 }

@@ -7,7 +7,9 @@ use super::{cookies, edges};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
 use crate::model::{self, KEPT_BYTES_MAX, KeySource, OnMissing};
-use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, StatusesName};
+use crate::schema::{
+    self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, SameBackendName, StatusesName,
+};
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
     AllFull, BoundParams, HOLD_MILLIS_MAX, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams,
@@ -99,6 +101,7 @@ fn service_model(
     Some(model::Service {
         name: section.name.value.clone(),
         policy,
+        penalty: penalty(balance, findings),
         hash_key,
         on_missing: match balance.on_missing.value {
             OnMissingName::Random => OnMissing::Random,
@@ -376,6 +379,7 @@ fn backends(
                 requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 pending_max: backend.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+                retries_max: backend.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 tier: backend.tier.value.0 as u8,
                 zone: backend.zone.as_ref().map(|at| at.value.clone()),
                 level: backend.tier.value.0 as u8 * 2 + u8::from(foreign),
@@ -479,24 +483,22 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
         PolicyName::PeakEwma => {
             nonzero(&balance.decay, "decay", findings);
             let decay_millis = u32::try_from(balance.decay.value.as_millis()).unwrap_or(u32::MAX);
-            nonzero(&balance.penalty, "penalty", findings);
-            let millis = |at: &At<Duration>| u32::try_from(at.value.as_millis()).unwrap_or(u32::MAX);
-            if millis(&balance.retry_after_max) > HOLD_MILLIS_MAX {
-                findings.error(
-                    balance.retry_after_max.place,
-                    "bad_duration",
-                    format!("`retry_after_max` is longer than an hour: {:?}", balance.retry_after_max.value),
-                    "write `1h` or less",
-                );
-            }
-            PolicyParams::PeakEwma(PeakEwmaParams {
-                decay_millis,
-                penalty_millis: millis(&balance.penalty),
-                retry_after_millis_max: millis(&balance.retry_after_max),
-            })
+            PolicyParams::PeakEwma(PeakEwmaParams { decay_millis })
         }
         PolicyName::First => PolicyParams::First,
     }
+}
+
+fn penalty(balance: &schema::BalanceSection, findings: &mut Findings) -> model::Penalty {
+    nonzero(&balance.penalty, "penalty", findings);
+    let most = Duration::from_millis(u64::from(HOLD_MILLIS_MAX));
+    for (at, name) in [(&balance.penalty, "penalty"), (&balance.retry_after_max, "retry_after_max")] {
+        if at.value > most {
+            let message = format!("`{name}` is longer than an hour: a backend would be left alone for good");
+            findings.error(at.place, "bad_duration", message, "write `1h` or less; `5m` is usual");
+        }
+    }
+    model::Penalty { latency: balance.penalty.value, retry_after_max: balance.retry_after_max.value }
 }
 
 fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotParams {
@@ -547,6 +549,11 @@ fn retry_model(retry: &schema::RetrySection, findings: &mut Findings) -> model::
         budget_percent: retry.budget.value.0,
         budget_min: retry.budget_min.value.0 as u32,
         backoff: retry.backoff.value,
+        same_backend: match retry.same_backend.value {
+            SameBackendName::Never => model::SameBackend::Never,
+            SameBackendName::LastResort => model::SameBackend::LastResort,
+            SameBackendName::Always => model::SameBackend::Always,
+        },
         body_bytes_max: retry.body_bytes_max.value.0 as usize,
     }
 }

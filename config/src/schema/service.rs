@@ -321,7 +321,7 @@ section! {
 section! {
     /// What may be tried again. A failed connect always may; anything later only if the method is idempotent.
     RetrySection, "retry" {
-        /// Tries after the first, each on another backend; 0 is none. Two things are no tries, because nothing was processed. A refused
+        /// Tries after the first, each on another backend (but see `same_backend`); 0 is none. Two things are no tries, because nothing was processed. A refused
         /// connect is walked past all the same. And an idempotent request that was sent on a reused connection which the backend closed
         /// without a byte of an answer is sent once more on a fresh connection to the same backend.
         default("2") attempts: Int<0, 100>,
@@ -329,6 +329,9 @@ section! {
         /// off before it was passed on), `timeout`; and answers: `gateway` (502 to 504), `server_errors` (5xx), `conflict`
         /// (409), `throttled` (429). Absent are the first four.
         optional on: List<RetryOnName>,
+        /// Whether a retry may go where the request has been: `never`; as a `last_resort`, if no other backend takes it; or `always`, to
+        /// the backend that has just failed, as long as that takes requests, as HAProxy's retries without `redispatch` do.
+        default("never") same_backend: SameBackendName,
         /// Also requests that are not idempotent, although a backend may have begun to process them.
         default("false") non_idempotent: bool,
         /// Also answers that did not begin in time; `false` takes `timeout` out of `on`.
@@ -429,6 +432,8 @@ section! {
         optional connections_max: Limit,
         /// Most requests (TCP: sessions) that wait at once for a connection to it to be opened; past it, it is full. Absent is no limit.
         optional pending_max: Limit,
+        /// Most retries under way here at once: past it, retries pass it by. Absent is no limit.
+        optional retries_max: Count,
         /// 0 takes the traffic; 1 and higher are backups, each for the tiers before it.
         default("0") tier: Int<0, 7>,
         /// The zone that it stands in.

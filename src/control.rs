@@ -283,7 +283,7 @@ pub(crate) enum Backend {
         #[arg(long, value_parser = duration_text)]
         ttl: Option<String>,
     },
-    /// It takes no new keys; what it has ends in peace.
+    /// It takes no new keys; what it has ends in peace, and clients that a cookie has bound to it stay for a time.
     Drain {
         #[command(flatten)]
         of: Named,
@@ -293,7 +293,7 @@ pub(crate) enum Backend {
         #[command(flatten)]
         of: Named,
     },
-    /// As `drain`, and shown as being worked on.
+    /// As `drain`, but nobody stays: clients that a cookie has bound to it go elsewhere.
     Maintenance {
         #[command(flatten)]
         of: Named,

@@ -197,7 +197,7 @@ fn sticky_client_goes_on_when_his_backend_has_gone() {
     let first = get(listen, "/").unwrap();
     let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
     let home = first.text();
-    ringway.reconfigure(&config.replace(&format!("id: {home},"), &format!("id: {home}, drain: true,")));
+    ringway.reconfigure(&config.replace(&format!("id: {home},"), &format!("id: {home}, maintenance: true,")));
     let moved = get_with(listen, "/", &format!("Cookie: {cookie}\r\n")).unwrap();
     assert_eq!(moved.status, 200);
     assert_ne!(moved.text(), home);

@@ -252,6 +252,7 @@ fn listener_model(
         tls,
         proxy_protocol,
         connections_max: section.connections_max.value.0 as usize,
+        reject_when_full: section.when_full.value == schema::WhenFullName::Reject,
         connections_per_ip_max: section.connections_per_ip_max.value.0 as u32,
     })
 }

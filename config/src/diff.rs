@@ -154,8 +154,12 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) 
             if old.weight != new.weight {
                 say(format!("weight {} -> {}", old.weight, new.weight));
             }
-            if old.drain != new.drain {
-                say(if new.drain { "drains".into() } else { "drains no longer".into() });
+            if (old.drain, old.maintenance) != (new.drain, new.maintenance) {
+                say(match (new.drain, new.maintenance) {
+                    (_, true) => "is in maintenance".into(),
+                    (true, false) => "drains".into(),
+                    (false, false) => "drains no longer".into(),
+                });
             }
             if limits(old) != limits(new) {
                 say("limits changed".into());
@@ -178,6 +182,7 @@ fn limits(backend: &crate::model::Backend) -> [u32; 3] {
         address: _,
         weight: _,
         drain: _,
+        maintenance: _,
         requests_max,
         connections_max,
         pending_max,

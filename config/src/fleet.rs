@@ -54,6 +54,8 @@ pub struct FleetBackend {
     pub zone: Option<String>,
     /// Takes no new keys.
     pub drain: bool,
+    /// Nobody stays on it either: it is being worked on, or the fleet has found it ill.
+    pub maintenance: bool,
 }
 
 impl FleetConfig {
@@ -266,6 +268,7 @@ fn overlay(node: &mut Node, backend: &FleetBackend) {
         ("weight", Some(Value::Integer(backend.weight.into()))),
         ("tier", Some(Value::Integer(backend.tier.into()))),
         ("drain", Some(Value::Bool(backend.drain))),
+        ("maintenance", Some(Value::Bool(backend.maintenance))),
         ("zone", backend.zone.as_deref().and_then(text)),
     ];
     for (name, value) in fields {

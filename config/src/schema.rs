@@ -57,6 +57,14 @@ choice! {
     OnDownName { "keep" => Keep, "close" => Close }
 }
 choice! {
+    /// What becomes of a client for whom there is no place.
+    WhenFullName { "wait" => Wait, "reject" => Reject }
+}
+choice! {
+    /// What becomes of clients that a cookie has bound to a backend that takes no new ones.
+    OnDrainName { "keep" => Keep, "move" => Move }
+}
+choice! {
     /// A PROXY header.
     ProxyHeaderName { "off" => Off, "v1" => V1, "v2" => V2 }
 }

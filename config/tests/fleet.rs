@@ -33,6 +33,7 @@ fn backend(service: &str, id: &str, address: &str) -> FleetBackend {
         tier: 0,
         zone: None,
         drain: false,
+        maintenance: false,
     }
 }
 

@@ -150,11 +150,12 @@ fn difference(state: &State, source: &str, found: &[FleetBackend]) -> Vec<Op> {
         if known.is_some_and(|known| known.source.as_deref() != Some(source)) {
             continue;
         }
-        let state = match (backend.drain, known) {
-            (true, _) => BackendState::Drain,
+        let state = match (backend.maintenance, backend.drain, known) {
+            (true, _, _) => BackendState::Maintenance,
+            (false, true, _) => BackendState::Drain,
             // An operator's wish outlives what the source says.
-            (false, Some(known)) => known.state,
-            (false, None) => BackendState::Ready,
+            (false, false, Some(known)) => known.state,
+            (false, false, None) => BackendState::Ready,
         };
         wanted.insert(
             key,
@@ -203,6 +204,7 @@ mod tests {
             tier: 0,
             zone: None,
             drain: false,
+            maintenance: false,
         }
     }
 

@@ -241,6 +241,8 @@ pub enum EventKind {
     Draining,
     /// It takes keys again after a drain.
     Undrained,
+    /// The clients that it had kept since it takes no keys go elsewhere: their time is over.
+    ClientsMoved,
     /// Too few are healthy: health is ignored.
     PanicBegan,
     /// Enough are healthy again.
@@ -260,6 +262,7 @@ impl EventKind {
             Self::Reweighted(_) => "reweighted",
             Self::Draining => "draining",
             Self::Undrained => "undrained",
+            Self::ClientsMoved => "clients_moved",
             Self::PanicBegan => "panic_began",
             Self::PanicEnded => "panic_ended",
         }
@@ -275,6 +278,7 @@ impl EventKind {
             Self::Returned => "time_served",
             Self::Reweighted(_) => "checks",
             Self::Draining | Self::Undrained => "configuration",
+            Self::ClientsMoved => "drain_timeout",
             Self::PanicBegan | Self::PanicEnded => "",
         }
     }
@@ -292,6 +296,9 @@ impl fmt::Display for EventKind {
             Self::Reweighted(percent) => write!(f, "its checks ask for {percent} % of its weight"),
             Self::Draining => f.write_str("draining: the configuration says so"),
             Self::Undrained => f.write_str("takes keys again after its drain"),
+            Self::ClientsMoved => {
+                f.write_str("has been drained for long enough: clients that it had kept go elsewhere")
+            }
             Self::PanicBegan => f.write_str("too few backends are healthy: health is ignored"),
             Self::PanicEnded => f.write_str("enough backends are healthy again"),
         }

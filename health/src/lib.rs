@@ -18,13 +18,16 @@
 //! ```
 #![warn(missing_docs)]
 
+mod agent;
 mod event;
 mod levels;
 mod member;
 mod params;
+mod schedule;
 mod service;
 mod statistics;
 
+pub use agent::{AgentMode, AgentParams, AgentReport};
 pub use event::{Cause, CheckFailure, Event, EventKind, Outcome, Probe, Window};
 pub use member::MemberView;
 pub use params::{

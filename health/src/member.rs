@@ -1,5 +1,6 @@
 //! One backend's part: check streaks, ejection, ramps.
 
+use crate::agent::{AgentMode, AgentState};
 use crate::event::{CheckFailure, EventKind, Probe};
 use crate::params::{CheckParams, Initial, OutlierParams, SlowStartParams};
 use std::time::{Duration, Instant};
@@ -15,14 +16,22 @@ pub(crate) struct MemberState {
     pub(crate) id: String,
     pub(crate) weight: u32,
     pub(crate) drain: bool,
+    /// Drained, and whoever is bound to it is to go elsewhere.
+    pub(crate) maintenance: bool,
     pub(crate) level: u8,
-    /// Percent of its weight that its checks ask for.
-    pub(crate) percent: u8,
+    /// Percent of its weight that its last good check asked for.
+    pub(crate) check_percent: u8,
     /// What active checks say.
-    pub(crate) up: bool,
+    pub(crate) check_up: bool,
+    /// What its agent says, apart from them.
+    pub(crate) agent: AgentState,
+    /// Since when it takes no keys, its state aside.
+    without_keys_since: Option<Instant>,
+    /// It takes no keys, and keeps the clients that are bound to it.
+    pub(crate) keeps_clients: bool,
     /// Whether a check has ended yet.
     checked: bool,
-    /// Checks in a row that contradict `up`.
+    /// Checks in a row that contradict `check_up`.
     streak: u32,
     pub(crate) last_failure: Option<CheckFailure>,
     pub(crate) next_check: Option<Instant>,
@@ -79,7 +88,7 @@ impl Ramp {
 pub struct MemberView {
     /// `up`, `degraded`, `down`, `unknown` (not checked yet), `ejected`, `draining`, `drained`.
     pub state: &'static str,
-    /// Neither down by its checks nor ejected, whatever its operator wants of it.
+    /// Neither down by its checks or its agent nor ejected, whatever its operator wants of it.
     pub healthy: bool,
     /// Share of its keys that it takes, of 65535.
     pub share: u16,
@@ -87,8 +96,12 @@ pub struct MemberView {
     pub consecutive_failures: u32,
     /// What is left of its ejection.
     pub ejected_for: Option<Duration>,
-    /// Percent of its weight that its checks ask for.
+    /// Percent of its weight that its checks and its agent ask for.
     pub percent: u8,
+    /// What its agent says: `up`, `down`, `drain`, `maintenance`; `up` without one.
+    pub agent: &'static str,
+    /// It takes no keys, and keeps the clients that are bound to it.
+    pub keeps_clients: bool,
     /// Its last change, and how long ago that was.
     pub last_change: Option<(EventKind, Duration)>,
     /// Why its last check failed, while it is down or on the way there.
@@ -102,9 +115,13 @@ impl MemberState {
             id: id.to_owned(),
             weight: 0,
             drain: false,
+            maintenance: false,
             level: 0,
-            percent: 100,
-            up,
+            check_percent: 100,
+            check_up: up,
+            agent: AgentState::default(),
+            without_keys_since: None,
+            keeps_clients: false,
             checked: false,
             streak: 0,
             last_failure: None,
@@ -127,16 +144,48 @@ impl MemberState {
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
-        self.up && self.ejected_until.is_none()
+        self.is_up() && self.ejected_until.is_none()
+    }
+
+    /// Whether its checks and its agent say that it works: each of them alone takes it down.
+    pub(crate) fn is_up(&self) -> bool {
+        self.check_up && self.agent.up
+    }
+
+    /// Percent of its weight that it asks for, by its checks and by its agent: the lower.
+    pub(crate) fn percent(&self) -> u8 {
+        self.check_percent.min(self.agent.leaves()).min(100)
+    }
+
+    /// Whether it keeps its clients: worked out anew. `true`: that has changed.
+    pub(crate) fn update_keeping(&mut self, keep: Option<Duration>, now: Instant) -> bool {
+        self.without_keys_since = match self.weight_asked() {
+            0 => self.without_keys_since.or(Some(now)),
+            _ => None,
+        };
+        let may = keep.is_some() && self.without_keys_since.is_some() && !self.has_kept_long_enough(keep, now);
+        let keeps = may && self.is_healthy() && !self.maintenance && self.agent.mode != AgentMode::Maintenance;
+        std::mem::replace(&mut self.keeps_clients, keeps) != keeps
+    }
+
+    /// Whether the time for which it keeps its clients is over.
+    pub(crate) fn has_kept_long_enough(&self, keep: Option<Duration>, now: Instant) -> bool {
+        let times = self.without_keys_since.zip(keep);
+        times.is_some_and(|(since, keep)| now.saturating_duration_since(since) >= keep)
+    }
+
+    /// When it keeps its clients no longer.
+    pub(crate) fn keeps_until(&self, keep: Option<Duration>) -> Option<Instant> {
+        self.without_keys_since.filter(|_| self.keeps_clients)?.checked_add(keep?)
     }
 
     /// The weight that is asked for, by its operator and by itself, in parts of a percent of a percent; none of one that is
     /// drained.
     pub(crate) fn weight_asked(&self) -> u64 {
-        if self.drain { 0 } else { u64::from(self.weight) * u64::from(self.percent.min(100)) }
+        if self.drain { 0 } else { u64::from(self.weight) * u64::from(self.percent()) }
     }
 
-    /// Takes in a check's result. `true`: `up` has changed.
+    /// Takes in a check's result. `true`: what the checks say has changed.
     pub(crate) fn handle_probe(&mut self, probe: Probe, params: &CheckParams) -> bool {
         self.checking = false;
         let good = !matches!(probe, Probe::Failure(_));
@@ -145,7 +194,7 @@ impl MemberState {
             self.last_failure = Some(failure);
         }
         let first = !std::mem::replace(&mut self.checked, true);
-        if good == self.up {
+        if good == self.check_up {
             self.streak = 0;
             return false;
         }
@@ -161,13 +210,13 @@ impl MemberState {
         if self.streak < needed {
             return false;
         }
-        (self.up, self.streak) = (good, 0);
+        (self.check_up, self.streak) = (good, 0);
         true
     }
 
     /// Time between this check's start and the next one's, without jitter.
     pub(crate) fn check_interval(&self, params: &CheckParams) -> Duration {
-        match (self.streak > 0, self.up) {
+        match (self.streak > 0, self.check_up) {
             (true, _) => params.interval_transition,
             (false, true) => params.interval,
             (false, false) => params.interval_down,
@@ -255,9 +304,9 @@ impl MemberState {
         })
     }
 
-    /// What is left of a share of which its checks ask for a part.
+    /// What is left of a share of which it asks for a part.
     fn asked(&self, share: u16) -> u16 {
-        (u32::from(share) * u32::from(self.percent.min(100)) / 100) as u16
+        (u32::from(share) * u32::from(self.percent()) / 100) as u16
     }
 
     /// When its ramp moves next.
@@ -270,14 +319,14 @@ impl MemberState {
     pub(crate) fn view(&self, has_checks: bool, now: Instant) -> MemberView {
         let state = if self.drain {
             if self.share == 0 { "drained" } else { "draining" }
-        } else if self.up && self.percent == 0 {
+        } else if self.is_up() && self.percent() == 0 {
             "drained"
         } else if self.ejected_until.is_some() {
             "ejected"
         } else if has_checks && !self.checked {
             "unknown"
-        } else if self.up {
-            if self.percent < 100 { "degraded" } else { "up" }
+        } else if self.is_up() {
+            if self.percent() < 100 { "degraded" } else { "up" }
         } else {
             "down"
         };
@@ -286,10 +335,15 @@ impl MemberState {
             state,
             share: self.share,
             consecutive_failures: self.failures.max(self.local_failures),
-            percent: self.percent,
+            percent: self.percent(),
             last_change: self.last_change.map(|(kind, at)| (kind, now.saturating_duration_since(at))),
             ejected_for: self.ejected_until.map(|until| until.saturating_duration_since(now)),
-            check_failure: self.last_failure.filter(|_| !self.up || self.streak > 0),
+            check_failure: match self.last_failure.filter(|_| !self.check_up || self.streak > 0) {
+                None if !self.agent.up => Some(CheckFailure::Agent),
+                failure => failure,
+            },
+            agent: self.agent.word(),
+            keeps_clients: self.keeps_clients,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the configuration says about health: the parameter types that `ringway-config` fills in.
 
+use crate::agent::AgentParams;
 use std::time::Duration;
 
 /// Beyond this, an ejection is as good as for ever; and calculations with it cannot overflow.
@@ -217,6 +218,8 @@ pub struct SlowStartParams {
 pub struct Params {
     /// Active checks, or none: then backends count as up.
     pub check: Option<CheckParams>,
+    /// Agents beside the backends, or none: then what they have said holds no longer.
+    pub agent: Option<AgentParams>,
     /// Ejection by live traffic.
     pub outlier: OutlierParams,
     /// Health is ignored while less than this share of the weight is healthy, in percent; 0 is never.
@@ -230,4 +233,7 @@ pub struct Params {
     pub slow_start: Option<SlowStartParams>,
     /// Ramp of a backend that is drained; zero is at once.
     pub drain_ramp: Duration,
+    /// How long a backend that takes no keys any more keeps the clients that are bound to it; `None`: not at all,
+    /// [`Duration::MAX`]: until it is gone.
+    pub keep_clients: Option<Duration>,
 }

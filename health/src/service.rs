@@ -1,17 +1,17 @@
 //! All backends of a service: who is checked when, who may be ejected, and when health is ignored.
 
-use crate::event::{Cause, Event, EventKind, Outcome, Probe, Window};
+use crate::agent::{AgentReport, AgentState};
+use crate::event::{Cause, CheckFailure, Event, EventKind, Outcome, Probe, Window};
 use crate::levels::{self, LevelHealth};
 use crate::member::{MemberState, MemberView};
-use crate::params::{CheckParams, Initial, PanicMode, Params};
+use crate::params::{PanicMode, Params};
+use crate::schedule::begin;
 use crate::statistics;
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Events that nobody has asked for are forgotten beyond so many.
 const EVENTS_MAX: usize = 10_000;
-/// A backend that counts as down until it is checked is checked within this time.
-const FIRST_CHECK: Duration = Duration::from_millis(100);
 
 /// A member as the configuration names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Member<'a> {
     pub weight: u32,
     /// Whether it is being drained.
     pub drain: bool,
+    /// Whether it is drained so that nobody stays, whatever binds him to it.
+    pub maintenance: bool,
     /// Tier and zone, the most preferred 0.
     pub level: u8,
 }
@@ -30,16 +32,16 @@ impl<'a> Member<'a> {
     /// Of weight 100, in the first level, not draining.
     #[must_use]
     pub fn new(id: &'a str) -> Self {
-        Self { id, weight: 100, drain: false, level: 0 }
+        Self { id, weight: 100, drain: false, maintenance: false, level: 0 }
     }
 }
 
 /// The health of a service's backends.
 #[derive(Debug)]
 pub struct ServiceHealth {
-    params: Params,
+    pub(crate) params: Params,
     /// Sorted by id.
-    members: Vec<MemberState>,
+    pub(crate) members: Vec<MemberState>,
     random: u64,
     started: bool,
     panic: bool,
@@ -49,7 +51,7 @@ pub struct ServiceHealth {
     /// A share has changed since it was asked.
     changed: bool,
     /// The last time it was told.
-    now: Instant,
+    pub(crate) now: Instant,
 }
 
 impl ServiceHealth {
@@ -79,8 +81,8 @@ impl ServiceHealth {
             if lost {
                 let member = &mut self.members[index];
                 (member.next_check, member.checking) = (None, false);
-                member.percent = 100;
-                if !std::mem::replace(&mut member.up, true) {
+                member.check_percent = 100;
+                if !std::mem::replace(&mut member.check_up, true) && member.is_up() {
                     member.ramp_up(params.slow_start, now);
                 }
             } else if gained {
@@ -91,6 +93,7 @@ impl ServiceHealth {
                 self.members[index].next_check = Some(next.min(latest));
             }
         }
+        self.follow_agent_params(now);
         self.settle(now);
     }
 
@@ -101,28 +104,30 @@ impl ServiceHealth {
         let mut regained = Vec::new();
         self.members.retain(|state| ids.contains(state.id.as_str()));
         for member in members {
+            let drain = member.drain || member.maintenance;
             let index = match self.find(member.id) {
                 Ok(index) => index,
                 Err(index) => {
                     let mut state = MemberState::new(member.id, self.params.check.as_ref());
                     // What the fleet begins with has its share at once; who joins it later comes along the ramp.
-                    if self.started && !member.drain && state.up {
+                    if self.started && !drain && state.is_up() {
                         state.ramp_up(self.params.slow_start, now);
                     }
                     self.members.insert(index, state);
                     self.schedule_first(index);
-                    self.members[index].drain = member.drain;
+                    self.schedule_first_agent(index);
+                    self.members[index].drain = drain;
                     index
                 }
             };
             let state = &mut self.members[index];
             let took_none = state.weight_asked() == 0;
-            (state.weight, state.level) = (member.weight, member.level);
-            if member.drain && !state.drain {
+            (state.weight, state.level, state.maintenance) = (member.weight, member.level, member.maintenance);
+            if drain && !state.drain {
                 state.ramp_down(self.params.drain_ramp, now);
                 state.drain = true;
                 self.tell(index, EventKind::Draining);
-            } else if !member.drain && state.drain {
+            } else if !drain && state.drain {
                 state.drain = false;
                 state.ramp_up(self.params.slow_start, now);
                 self.tell(index, EventKind::Undrained);
@@ -145,18 +150,19 @@ impl ServiceHealth {
     pub fn handle_probe(&mut self, id: &str, probe: Probe, now: Instant) {
         self.now = now;
         let (Ok(index), Some(check)) = (self.find(id), self.params.check) else { return };
+        let before = self.standing(index);
+        let failure = match probe {
+            Probe::Success | Probe::Weighted(_) => None,
+            Probe::Failure(failure) => Some(failure),
+        };
         let member = &mut self.members[index];
         let mut changed = member.handle_probe(probe, &check);
-        if changed {
-            match probe {
-                Probe::Success | Probe::Weighted(_) => {
-                    member.ramp_up(self.params.slow_start, now);
-                    self.tell(index, EventKind::Up);
-                }
-                Probe::Failure(failure) => self.tell(index, EventKind::Down(failure)),
-            }
+        match probe {
+            Probe::Success => member.check_percent = 100,
+            Probe::Weighted(percent) => member.check_percent = percent,
+            Probe::Failure(_) => {}
         }
-        changed |= self.take_weight(index, probe);
+        changed |= self.tell_standing(index, before, failure, now);
         let member = &mut self.members[index];
         if self.params.outlier.return_on_check && member.ejected_until.is_some() && member.good_checks >= check.rise {
             member.return_from_ejection(now);
@@ -184,38 +190,80 @@ impl ServiceHealth {
     /// Nobody will tell of the checks that are under way any more: they end without a result.
     pub fn forget_probes(&mut self, now: Instant) {
         self.now = now;
-        let Some(check) = self.params.check else { return };
         for index in 0..self.members.len() {
-            if std::mem::take(&mut self.members[index].checking) {
+            if std::mem::take(&mut self.members[index].checking)
+                && let Some(check) = self.params.check
+            {
                 self.schedule_next(index, check, now);
+            }
+            if self.members[index].agent.asking {
+                self.end_agent(index, now);
             }
         }
     }
 
-    /// From one start to the next: the check's own time is part of the interval.
-    fn schedule_next(&mut self, index: usize, check: CheckParams, now: Instant) {
-        let member = &self.members[index];
-        let began = member.next_check.unwrap_or(now);
-        let shortened = member.check_interval(&check).mul_f64(1.0 - check.jitter * self.fraction());
-        self.members[index].next_check = Some((began + shortened).max(now));
+    /// An agent has been asked; of one that has said nothing, the report is empty. Its words hold until it says others.
+    pub fn handle_agent(&mut self, id: &str, report: AgentReport, now: Instant) {
+        self.now = now;
+        let Ok(index) = self.find(id) else { return };
+        self.end_agent(index, now);
+        if self.params.agent.is_none() {
+            return;
+        }
+        let before = self.standing(index);
+        let agent = &mut self.members[index].agent;
+        let mode = agent.mode;
+        agent.take_in(report);
+        let mut changed = agent.mode != mode;
+        changed |= self.tell_standing(index, before, Some(CheckFailure::Agent), now);
+        if changed {
+            self.settle(now);
+        }
     }
 
-    /// What a good check asks of the weight. `true`: something else than before.
-    fn take_weight(&mut self, index: usize, probe: Probe) -> bool {
-        let percent = match probe {
-            Probe::Success => 100,
-            Probe::Weighted(percent) => percent.min(100),
-            Probe::Failure(_) => return false,
-        };
-        let before = std::mem::replace(&mut self.members[index].percent, percent);
-        let changed = before != percent;
-        if changed {
+    /// Whether it is up, and which part of its weight it asks for: what checks and agent say together.
+    fn standing(&self, index: usize) -> (bool, u8) {
+        (self.members[index].is_up(), self.members[index].percent())
+    }
+
+    /// Tells what has become of it since it stood so. `true`: something has. `failure`: what has taken it down then.
+    fn tell_standing(&mut self, index: usize, before: (bool, u8), failure: Option<CheckFailure>, now: Instant) -> bool {
+        let (up, percent) = self.standing(index);
+        if up != before.0 {
+            match failure.filter(|_| !up) {
+                Some(failure) => self.tell(index, EventKind::Down(failure)),
+                None => {
+                    self.members[index].ramp_up(self.params.slow_start, now);
+                    self.tell(index, EventKind::Up);
+                }
+            }
+        }
+        if percent != before.1 {
             self.tell(index, EventKind::Reweighted(percent));
+            if before.1 == 0 {
+                self.recount_ejection(index, now);
+            }
         }
-        if before == 0 {
-            self.recount_ejection(index, self.now);
+        (up, percent) != before
+    }
+
+    /// What follows for the agents from the parameters.
+    fn follow_agent_params(&mut self, now: Instant) {
+        for index in 0..self.members.len() {
+            match (self.params.agent, self.members[index].agent.next) {
+                (None, _) => {
+                    let was_down = !self.members[index].is_up();
+                    self.members[index].agent = AgentState::default();
+                    if was_down && self.members[index].is_up() {
+                        self.members[index].ramp_up(self.params.slow_start, now);
+                    }
+                }
+                (Some(_), None) => self.schedule_first_agent(index),
+                (Some(params), Some(next)) => {
+                    self.members[index].agent.next = Some(next.min(now + params.interval));
+                }
+            }
         }
-        changed
     }
 
     /// A request of live traffic has ended.
@@ -318,9 +366,9 @@ impl ServiceHealth {
         for (at, member) in self.members.iter().enumerate().filter(|(_, member)| member.weight_asked() > 0) {
             let is_other = at != index;
             let is_ejected = is_other && member.ejected_until.is_some();
-            able += usize::from(member.up || !is_other);
+            able += usize::from(member.is_up() || !is_other);
             ejected += usize::from(is_ejected);
-            left += usize::from(member.up && !is_ejected && is_other);
+            left += usize::from(member.is_up() && !is_ejected && is_other);
         }
         if self.members[index].weight_asked() == 0 {
             // It carries nothing but what has begun there: that goes elsewhere, if there is anybody.
@@ -359,7 +407,9 @@ impl ServiceHealth {
             .iter()
             .flat_map(|member| {
                 let check = member.next_check.filter(|_| !member.checking);
-                [check, member.ejected_until, member.next_step(self.now)]
+                let agent = member.agent.next.filter(|_| !member.agent.asking);
+                let kept = member.keeps_until(self.params.keep_clients);
+                [check, agent, member.ejected_until, member.next_step(self.now), kept]
             })
             .flatten()
             .min()
@@ -368,18 +418,19 @@ impl ServiceHealth {
     /// A backend whose check is due; the check counts as begun. Call until `None`.
     pub fn poll_probe(&mut self, now: Instant) -> Option<String> {
         self.now = now;
-        let due = |member: &&mut MemberState| !member.checking && member.next_check.is_some_and(|at| at <= now);
-        let member = self.members.iter_mut().filter(due).min_by_key(|member| member.next_check)?;
-        Some(begin_check(member, now))
+        begin(&mut self.members, now, 1, |member| (&mut member.next_check, &mut member.checking)).pop()
     }
 
     /// All backends whose checks are due, the longest overdue first; the checks count as begun.
     pub fn poll_probes(&mut self, now: Instant) -> Vec<String> {
         self.now = now;
-        let due = |member: &&mut MemberState| !member.checking && member.next_check.is_some_and(|at| at <= now);
-        let mut members: Vec<&mut MemberState> = self.members.iter_mut().filter(due).collect();
-        members.sort_by_key(|member| member.next_check);
-        members.into_iter().map(|member| begin_check(member, now)).collect()
+        begin(&mut self.members, now, usize::MAX, |member| (&mut member.next_check, &mut member.checking))
+    }
+
+    /// All backends whose agents are to be asked, likewise.
+    pub fn poll_agents(&mut self, now: Instant) -> Vec<String> {
+        self.now = now;
+        begin(&mut self.members, now, usize::MAX, |member| (&mut member.agent.next, &mut member.agent.asking))
     }
 
     /// What has happened since; call until `None`.
@@ -402,6 +453,12 @@ impl ServiceHealth {
     #[must_use]
     pub fn is_doubted(&self, id: &str) -> bool {
         self.find(id).is_ok_and(|index| self.members[index].doubted)
+    }
+
+    /// Whether a backend that takes no keys keeps the clients that are bound to it.
+    #[must_use]
+    pub fn keeps_clients(&self, id: &str) -> bool {
+        self.find(id).is_ok_and(|index| self.members[index].keeps_clients)
     }
 
     /// Whether a success would now change something: its last outcome was a failure.
@@ -442,15 +499,6 @@ impl ServiceHealth {
         }
     }
 
-    /// First checks are spread over an interval, so that they never all fall together.
-    fn schedule_first(&mut self, index: usize) {
-        let Some(check) = self.params.check else { return };
-        let CheckParams { interval, initial, .. } = check;
-        let spread = if initial == Initial::Down { interval.min(FIRST_CHECK) } else { interval };
-        let offset = spread.mul_f64(self.fraction());
-        self.members[index].next_check = Some(self.now + offset);
-    }
-
     /// Works out all shares, those of the levels, and whether there is panic.
     fn settle(&mut self, now: Instant) {
         let mut levels: Vec<LevelHealth> = Vec::with_capacity(1);
@@ -486,7 +534,8 @@ impl ServiceHealth {
         }
         self.changed |= shares != self.levels;
         self.levels = shares;
-        for member in &mut self.members {
+        let mut outlasted = Vec::new();
+        for (index, member) in self.members.iter_mut().enumerate() {
             // In panic the unhealthy take their keys back; the healthy keep their ramps, and who drains goes on draining.
             let share = match (in_panic.contains(&member.level), self.params.panic_mode) {
                 (true, PanicMode::Fail) => 0,
@@ -494,25 +543,26 @@ impl ServiceHealth {
                 _ => member.own_share,
             };
             let doubted = !member.is_healthy();
-            self.changed |= share != member.share || doubted != member.doubted;
+            let kept = member.keeps_clients;
+            let keeping_changed = member.update_keeping(self.params.keep_clients, now);
+            if keeping_changed && kept && member.has_kept_long_enough(self.params.keep_clients, now) {
+                outlasted.push(index);
+            }
+            self.changed |= share != member.share || doubted != member.doubted || keeping_changed;
             member.doubted = doubted;
             member.share = share;
+        }
+        for index in outlasted {
+            self.tell(index, EventKind::ClientsMoved);
         }
     }
 
     /// A number from 0 to 1: SplitMix64 (Steele, Lea, Flood, 2014).
-    fn fraction(&mut self) -> f64 {
+    pub(crate) fn fraction(&mut self) -> f64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
-}
-
-fn begin_check(member: &mut MemberState, now: Instant) -> String {
-    member.checking = true;
-    // The interval runs from here.
-    member.next_check = Some(now);
-    member.id.clone()
 }

@@ -1,7 +1,9 @@
 //! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
 
+use crate::forwarded;
+use crate::front::{self, Speech, TurnedAway};
 use crate::shortage::{Operation, is_of_one_connection};
-use crate::worker::{self, Command, Gate, Seat, Worker};
+use crate::worker::{self, Command, Full, Gate, Seat, View, WaitingForSeat, Worker};
 use socket2::{SockFilter, SockRef};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -26,12 +28,12 @@ const LAST_ERRORS: u32 = 100;
 /// resets nobody. `open` lives for as long as the socket.
 pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: TcpListener, open: Arc<()>) {
     let _accepting = worker.accepting();
-    let mut door = Door { worker, gate, parked: None };
+    let mut door = Door { worker, gate, parked: None, waiting: None };
     loop {
         door.accept(&socket).await;
         let heir = door.gate.heir.take();
         match heir {
-            Some(heir) => door.gate = heir,
+            Some(heir) => (door.gate, door.waiting) = (heir, None),
             None => break,
         }
     }
@@ -45,6 +47,8 @@ struct Door {
     gate: Rc<Gate>,
     /// One that has been accepted and waits for a place. The kernel's queue holds what comes meanwhile.
     parked: Option<(TcpStream, SocketAddr)>,
+    /// There is nobody's place for it.
+    waiting: Option<WaitingForSeat>,
 }
 
 impl Door {
@@ -127,30 +131,64 @@ impl Door {
         }
     }
 
-    /// Has whoever waits served, if there is a place for him. `false`: there is none.
+    /// Has whoever waits served, if there is a place for him, or turned away. `false`: he goes on waiting.
     fn admit(&mut self) -> bool {
         if self.parked.is_none() {
             return true;
         }
         let (worker, gate) = (&self.worker, &self.gate);
-        let (process_max, listener_max) = match worker.listener(gate) {
+        let known = worker.listener(gate);
+        let (process_max, listener_max) = match &known {
             Some((view, listener)) => {
                 let config = &view.snapshot.config;
                 // Half of what flows take is left to connections, which take twice as many descriptors.
                 let flows = worker.shared.flows.load(Relaxed);
                 let borne = worker.shared.shortage.connections_max().saturating_add(flows / 2);
                 let process_max = config.process.connections_max.min(borne);
-                (process_max, config.listeners[listener].connections_max)
+                (process_max, config.listeners[*listener].connections_max)
             }
             None => (usize::MAX, 0),
         };
         let listener_max = if listener_max == 0 { usize::MAX } else { listener_max };
         let seat = Seat::take(&worker.shared, &gate.seats, worker.index, process_max, listener_max);
-        let Some(seat) = seat else { return false };
-        if let Some((stream, peer)) = self.parked.take() {
-            serve(worker, gate, seat, stream, peer);
+        let full = match seat {
+            Ok(seat) => {
+                self.waiting = None;
+                if let Some((stream, peer)) = self.parked.take() {
+                    serve(worker, gate, seat, stream, peer);
+                }
+                return true;
+            }
+            Err(full) => full,
+        };
+        match known {
+            Some((view, listener)) if view.snapshot.config.listeners[listener].reject_when_full => {
+                self.waiting = None;
+                if let Some((stream, peer)) = self.parked.take() {
+                    reject(worker, gate, (&view, listener), full, stream, peer);
+                }
+                true
+            }
+            Some(_) | None => {
+                self.wait(full);
+                false
+            }
         }
-        true
+    }
+
+    /// From here on there is somebody who has no place.
+    fn wait(&mut self, full: Full) {
+        if self.waiting.is_some() {
+            return;
+        }
+        let (waiting, tell) = self.gate.seats.wait(std::time::Instant::now());
+        self.waiting = Some(waiting);
+        if tell {
+            tracing::warn!(
+                listener = %self.gate.name(), limit = full.limit(),
+                "the listener is full: clients wait in the kernel's queue until there is a place"
+            );
+        }
     }
 }
 
@@ -171,6 +209,27 @@ fn refuse_new(socket: &TcpListener) -> std::io::Result<()> {
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ];
     SockRef::from(socket).attach_filter(&syn_alone)
+}
+
+/// Turns a client away for whom there is no place.
+fn reject(
+    worker: &Rc<Worker>,
+    gate: &Gate,
+    (view, listener): (&View, usize),
+    full: Full,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    if gate.seats.turn_away(std::time::Instant::now()) {
+        let (listener, limit) = (gate.name(), full.limit());
+        tracing::warn!(%listener, limit, "the listener is full: clients are turned away");
+    }
+    worker.shared.cells.error("", TurnedAway::Full.reason());
+    let config = &view.snapshot.config.listeners[listener];
+    // What comes first may be a header, which somebody else's proxy has written: nothing is read for a farewell.
+    let says_who = forwarded::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    let speech = if says_who { Speech::Other } else { front::speech(view, listener) };
+    front::turn_away(worker, None, stream, TurnedAway::Full, speech);
 }
 
 fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, mut seat: Seat, stream: TcpStream, peer: SocketAddr) {

@@ -1,9 +1,9 @@
 //! The driver that gives each service's machines their time: active checks, ejections, ramps, hot keys, shedding.
 
-use crate::probe::Opened;
+use crate::probe::{Opened, Prober};
 use crate::shortage::{Operation, Shortage};
 use crate::snapshot::{Current, Service, ServiceLive};
-use ringway_health::{Event, EventKind, Probe, ServiceHealth, Window};
+use ringway_health::{AgentReport, Event, EventKind, Probe, ServiceHealth, Window};
 use ringway_ring::{FULL_SHARE, ShedController};
 use ringway_telemetry::catalogue;
 use ringway_telemetry::cells::{BackendTotals, Registry as Cells};
@@ -43,32 +43,40 @@ pub(crate) fn tell(service: &Service, events: &[Event]) {
     }
 }
 
-/// A backend whose check has ended, and how; `None`: without a result.
-type Ended = (String, Option<Probe>);
+/// What has come of a check or of a question to an agent; `None`: it has ended without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Check(Option<Probe>),
+    Agent(Option<AgentReport>),
+}
 
-/// A check that is under way. Whatever becomes of it, its end is told once: a backend whose check never ended would not be
-/// checked again.
+/// A backend that has been asked, and what has come of it.
+type Ended = (String, Found);
+
+/// A check, or a question to an agent, that is under way. Whatever becomes of it, its end is told once: a backend whose check never
+/// ended would not be checked again.
 struct Underway {
     id: String,
     results: UnboundedSender<Ended>,
-    probe: Option<Probe>,
+    found: Found,
 }
 
 impl Underway {
-    fn new(id: String, results: UnboundedSender<Ended>) -> Self {
-        Self { id, results, probe: None }
+    /// `nothing` is told if it does not come to its end.
+    fn new(id: String, results: UnboundedSender<Ended>, nothing: Found) -> Self {
+        Self { id, results, found: nothing }
     }
 
     /// Ends with this result.
-    fn end(mut self, probe: Option<Probe>) {
-        self.probe = probe;
+    fn end(mut self, found: Found) {
+        self.found = found;
     }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
         // A driver that has gone wants no results.
-        let _ = self.results.send((std::mem::take(&mut self.id), self.probe));
+        let _ = self.results.send((std::mem::take(&mut self.id), self.found));
     }
 }
 
@@ -166,16 +174,21 @@ async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Ce
 }
 
 fn take_in(health: &mut ServiceHealth, service: &str, ended: &[Ended], now: Instant) {
-    for (id, probe) in ended {
-        let result = match probe {
-            Some(Probe::Success | Probe::Weighted(_)) => "success",
-            Some(Probe::Failure(_)) => "failure",
-            None => "not_made",
+    for (id, found) in ended {
+        let (metric, result) = match found {
+            Found::Check(Some(Probe::Success | Probe::Weighted(_))) => (catalogue::CHECKS, "success"),
+            Found::Check(Some(Probe::Failure(_))) => (catalogue::CHECKS, "failure"),
+            Found::Check(None) => (catalogue::CHECKS, "not_made"),
+            Found::Agent(Some(report)) if *report == AgentReport::default() => (catalogue::AGENT_CHECKS, "silent"),
+            Found::Agent(Some(_)) => (catalogue::AGENT_CHECKS, "answered"),
+            Found::Agent(None) => (catalogue::AGENT_CHECKS, "not_made"),
         };
-        metrics::counter!(catalogue::CHECKS.name, "service" => service.to_owned(), "result" => result).increment(1);
-        match probe {
-            Some(probe) => health.handle_probe(id, *probe, now),
-            None => health.handle_no_probe(id, now),
+        metrics::counter!(metric.name, "service" => service.to_owned(), "result" => result).increment(1);
+        match found {
+            Found::Check(Some(probe)) => health.handle_probe(id, *probe, now),
+            Found::Check(None) => health.handle_no_probe(id, now),
+            // Nothing is taken back of what an agent has said because it could not be asked.
+            Found::Agent(report) => health.handle_agent(id, report.unwrap_or_default(), now),
         }
     }
 }
@@ -183,22 +196,25 @@ fn take_in(health: &mut ServiceHealth, service: &str, ended: &[Ended], now: Inst
 impl Driver {
     /// Takes in what has ended, and does what is due; gives when something is next.
     fn look(&mut self, service: &Arc<Service>, ended: &[Ended], now: Instant) -> Option<Instant> {
-        let (next, due) = {
+        let (next, due, agents) = {
             // Under one lock with what it changes where requests read: nobody sees the one without the other.
             let mut health = self.live.health();
             take_in(&mut health, &self.live.name, ended, now);
             health.handle_timeout(now);
-            let due = health.poll_probes(now);
+            let (due, agents) = (health.poll_probes(now), health.poll_agents(now));
             // Most checks change nothing: then nothing is written where requests read.
             let events =
                 if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) };
             let next = health.poll_timeout();
             drop(health);
             tell(service, &events);
-            (next, due)
+            (next, due, agents)
         };
         for id in due {
             self.begin_check(service, id, now);
+        }
+        for id in agents {
+            self.begin_agent(service, id, now);
         }
         let others = [self.judge(service, now), self.sample(service, now), self.control(service, now)];
         others.into_iter().flatten().chain(next).min()
@@ -211,13 +227,8 @@ impl Driver {
             return;
         };
         let prober = Arc::clone(prober);
-        let concurrency = prober.concurrency();
-        if self.concurrency != concurrency {
-            (self.concurrency, self.permits) = (concurrency, Arc::new(Semaphore::new(concurrency)));
-        }
-        let (address, permits, shortage) =
-            (service.address(slot), Arc::clone(&self.permits), Arc::clone(&self.shortage));
-        let underway = Underway::new(id, self.results.0.clone());
+        let (address, permits, shortage) = (service.address(slot), self.permits(&prober), Arc::clone(&self.shortage));
+        let underway = Underway::new(id, self.results.0.clone(), Found::Check(None));
         self.running.spawn(async move {
             // The semaphore is never closed.
             let permit = permits.acquire().await;
@@ -225,10 +236,39 @@ impl Driver {
             let probe = prober.probe(address, &shortage, &mut opened).await;
             // A check that this host could not make says nothing of the backend.
             let probe = probe.inspect_err(|error| shortage.note(Operation::Check, error, address));
-            underway.end(probe.ok());
+            underway.end(Found::Check(probe.ok()));
             drop(permit);
             opened.close().await;
         });
+    }
+
+    /// As a check, but for the question and what its answer means.
+    fn begin_agent(&mut self, service: &Service, id: String, now: Instant) {
+        let (Some(prober), Some(slot)) = (&service.prober, service.slot_of(&id)) else {
+            self.live.health().handle_agent(&id, AgentReport::default(), now);
+            return;
+        };
+        let prober = Arc::clone(prober);
+        let (address, permits, shortage) = (service.address(slot), self.permits(&prober), Arc::clone(&self.shortage));
+        let underway = Underway::new(id, self.results.0.clone(), Found::Agent(None));
+        self.running.spawn(async move {
+            let permit = permits.acquire().await;
+            let mut opened = Opened::default();
+            let report = prober.ask_agent(address, &shortage, &mut opened).await;
+            let report = report.inspect_err(|error| shortage.note(Operation::Check, error, address));
+            underway.end(Found::Agent(report.ok()));
+            drop(permit);
+            opened.close().await;
+        });
+    }
+
+    /// Leave for checks and questions to agents, as many at once as the service says.
+    fn permits(&mut self, prober: &Prober) -> Arc<Semaphore> {
+        let concurrency = prober.concurrency();
+        if self.concurrency != concurrency {
+            (self.concurrency, self.permits) = (concurrency, Arc::new(Semaphore::new(concurrency)));
+        }
+        Arc::clone(&self.permits)
     }
 
     /// Lets go of checks that are over.
@@ -349,22 +389,22 @@ mod tests {
     #[tokio::test]
     async fn a_check_that_panics_or_is_aborted_ends_without_a_result() {
         let (sender, mut results) = unbounded_channel();
-        let underway = |id: &str| Underway::new(id.to_owned(), sender.clone());
+        let underway = |id: &str| Underway::new(id.to_owned(), sender.clone(), Found::Check(None));
         let mut running = JoinSet::new();
         for (id, panics) in [("panics", true), ("hangs", false)] {
             let underway = underway(id);
             running.spawn(async move {
                 assert!(!panics, "as a bug would");
                 std::future::pending::<()>().await;
-                underway.end(Some(Probe::Success));
+                underway.end(Found::Check(Some(Probe::Success)));
             });
         }
-        underway("answers").end(Some(Probe::Success));
-        assert_eq!(results.recv().await, Some(("answers".into(), Some(Probe::Success))));
+        underway("answers").end(Found::Check(Some(Probe::Success)));
+        assert_eq!(results.recv().await, Some(("answers".into(), Found::Check(Some(Probe::Success)))));
         assert!(running.join_next().await.unwrap().unwrap_err().is_panic());
-        assert_eq!(results.recv().await, Some(("panics".into(), None)));
+        assert_eq!(results.recv().await, Some(("panics".into(), Found::Check(None))));
         running.shutdown().await;
-        assert_eq!(results.recv().await, Some(("hangs".into(), None)));
+        assert_eq!(results.recv().await, Some(("hangs".into(), Found::Check(None))));
     }
 
     #[tokio::test]
@@ -390,7 +430,7 @@ mod tests {
         let mut due = health.poll_timeout().unwrap();
         for _ in 0..5 {
             assert_eq!(health.poll_probe(due), Some("a".into()));
-            take_in(&mut health, "s", &[("a".to_owned(), None)], due);
+            take_in(&mut health, "s", &[("a".to_owned(), Found::Check(None))], due);
             assert_eq!(health.view("a", due).unwrap().state, "unknown");
             let next = health.poll_timeout().unwrap();
             assert!(next > due && next <= due + check.interval);

@@ -8,7 +8,7 @@ use crate::shadow::group_of;
 use crate::shortage::{PER_CONNECTION, Shortage};
 use crate::snapshot::{Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};
 use crate::status::LastReload;
-use crate::worker::{AccessSink, Command, Crew, GateKey, GateKind, Listening, Shared};
+use crate::worker::{AccessSink, Command, Crew, Fullness, GateKey, GateKind, Listening, Places, Shared};
 use crate::{admin, checks};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
@@ -95,6 +95,8 @@ struct Bound {
     place: Place,
     /// Held by whoever accepts from one of its sockets.
     open: Weak<()>,
+    /// Its places.
+    seats: Arc<Places>,
 }
 
 /// Where a new listener's sockets come from.
@@ -306,6 +308,14 @@ impl Control {
         listeners.filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
     }
 
+    /// How full each listener is.
+    pub(crate) fn fullness(&self, now: Instant) -> HashMap<String, Fullness> {
+        let (state, snapshot) = (self.state(), self.current.load());
+        let listeners = snapshot.config.listeners.iter();
+        let known = |listener: &model::Listener| Some(state.bound.get(&GateKey::of(listener))?.seats.fullness(now));
+        listeners.filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
+    }
+
     /// Reads the file again and applies it. What comes of it is logged, counted and kept for the status; that nothing has
     /// changed does not hide the change before, but it ends a refusal. Takes as long as a build does.
     pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
@@ -471,22 +481,22 @@ impl Control {
         for (key, sockets) in sockets {
             let bound = match sockets {
                 Sockets::Fresh(place, list) => {
-                    let (open, seats) = (Arc::new(()), Arc::<AtomicUsize>::default());
+                    let (open, seats) = (Arc::new(()), Arc::<Places>::default());
                     for (sender, socket) in self.commands.iter().zip(list) {
                         // A worker that has ended takes no more commands.
                         let (seats, open) = (Arc::clone(&seats), Arc::clone(&open));
                         let _ = sender.send(Command::Listen { key: key.clone(), socket, seats, open });
                     }
-                    Bound { place, open: Arc::downgrade(&open) }
+                    Bound { place, open: Arc::downgrade(&open), seats }
                 }
                 Sockets::Of(from) => {
-                    let seats = Arc::<AtomicUsize>::default();
+                    let seats = Arc::<Places>::default();
                     for sender in &self.commands {
                         let seats = Arc::clone(&seats);
                         let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone(), seats });
                     }
                     match state.bound.remove(&from) {
-                        Some(bound) => bound,
+                        Some(bound) => Bound { seats, ..bound },
                         None => continue,
                     }
                 }

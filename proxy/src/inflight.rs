@@ -255,7 +255,8 @@ pub(crate) fn acquire_now(
     try_acquire(view, service, selection, shard).ok().flatten()
 }
 
-/// A place on the backend that an affinity cookie names, if it is to be had.
+/// A place on the backend that an affinity cookie names, if it is to be had: also on one that takes nothing new, as long as that
+/// keeps its clients.
 pub(crate) fn acquire_sticky(
     view: &Rc<View>,
     service: usize,
@@ -263,8 +264,13 @@ pub(crate) fn acquire_sticky(
     slot: Slot,
     shard: usize,
 ) -> Option<InFlight> {
-    let connected = Connected::enter(&view.services[service].service)?;
-    let reserved = view.services[service].service.group.reserve(selection, slot, shard);
+    let this = &view.services[service];
+    let connected = Connected::enter(&this.service)?;
+    let kept = this.service.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
+    let reserved = this.service.group.reserve(selection, slot, kept, shard);
+    if reserved && kept {
+        this.cells.kept.increment();
+    }
     reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected, is_full: false })
 }
 

@@ -6,15 +6,16 @@ use crate::shortage::{Rank, Resource, Shortage};
 use crate::tls::{ClientTls, TlsError};
 use crate::upstream;
 use bytes::{BufMut, Bytes, BytesMut};
-use ringway_config::model::{Agent, CheckKind, HealthCheck, HttpCheck, UpstreamProtocol};
-use ringway_health::{CheckFailure, Probe};
+use ringway_config::model::{CheckKind, HealthCheck, HttpCheck, UpstreamProtocol};
+use ringway_health::{AgentReport, CheckFailure, Probe};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
+mod agent;
 mod h2;
 mod open;
 
@@ -26,8 +27,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a gRPC answer that are looked at.
 const GRPC_BYTES_MAX: usize = 4 * 1024;
-/// Bytes of an agent's line that are looked at.
-const AGENT_BYTES_MAX: usize = 1024;
 /// `grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING`.
 const SERVING: u32 = 1;
 
@@ -60,17 +59,14 @@ async fn connect(address: SocketAddr, shortage: &Shortage) -> io::Result<TcpStre
     Ok(stream)
 }
 
-/// The connections that a check has left open: its result is known before they have ended.
+/// The connection that a check, or a question to an agent, has left open: its result is known before that has ended.
 #[derive(Default)]
-pub(crate) struct Opened {
-    check: Option<Open>,
-    agent: Option<Open>,
-}
+pub(crate) struct Opened(Option<Open>);
 
 impl Opened {
-    /// Ends them in good order, within a bound.
+    /// Ends it in good order, within a bound.
     pub(crate) async fn close(self) {
-        for open in [self.check, self.agent].into_iter().flatten() {
+        if let Some(open) = self.0 {
             open.close().await;
         }
     }
@@ -112,24 +108,15 @@ impl Prober {
         shortage: &Shortage,
         opened: &mut Opened,
     ) -> io::Result<Probe> {
-        let mut address = backend;
-        if let Some(ip) = self.check.address {
-            address.set_ip(ip);
-        }
+        let mut address = self.address(backend);
         if let Some(port) = self.check.port {
             address.set_port(port);
         }
-        let whole = async {
-            let asked = self.ask(address, shortage, &mut opened.check).await?;
-            match &self.check.agent {
-                Some(agent) => Ok(with_agent(asked, ask_agent(agent, address, shortage, &mut opened.agent).await?)),
-                None => Ok(asked),
-            }
-        };
+        let whole = self.ask(address, shortage, &mut opened.0);
         let asked = tokio::time::timeout(self.check.params.timeout, whole).await;
         if asked.is_err() {
             // What has not come by now is not waited for.
-            opened.check.iter_mut().for_each(Open::give_up);
+            opened.0.iter_mut().for_each(Open::give_up);
         }
         Ok(match asked {
             Ok(Ok(100)) => Probe::Success,
@@ -138,6 +125,30 @@ impl Prober {
             Ok(Err(Unasked::Shortage(error))) => return Err(error),
             Err(_) => Probe::Failure(CheckFailure::Timeout),
         })
+    }
+
+    /// Where the backend is asked; the port is another matter.
+    fn address(&self, mut backend: SocketAddr) -> SocketAddr {
+        if let Some(ip) = self.check.address {
+            backend.set_ip(ip);
+        }
+        backend
+    }
+
+    /// Asks the backend's agent; gives what it says, its time bounded.
+    ///
+    /// # Errors
+    /// It could not be asked, for want of something that this host has run out of.
+    pub(crate) async fn ask_agent(
+        &self,
+        backend: SocketAddr,
+        shortage: &Shortage,
+        opened: &mut Opened,
+    ) -> io::Result<AgentReport> {
+        let Some(agent) = &self.check.agent else { return Ok(AgentReport::default()) };
+        let asked = agent::ask(agent, self.address(backend), shortage, &mut opened.0);
+        // One that is late has said nothing.
+        tokio::time::timeout(agent.timeout, asked).await.unwrap_or(Ok(AgentReport::default()))
     }
 
     /// Gives the weight that the backend wants, in percent. The connection stays open: see [`Opened::close`].
@@ -289,56 +300,6 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// What an agent says: HAProxy's agent-check. `None`: nothing that is known, or nobody there; the check alone decides then.
-async fn ask_agent(
-    agent: &Agent,
-    mut address: SocketAddr,
-    shortage: &Shortage,
-    opened: &mut Option<Open>,
-) -> Result<Option<u8>, Unasked> {
-    address.set_port(agent.port);
-    let open = match connect(address, shortage).await {
-        Ok(stream) => opened.insert(Open::new(stream)),
-        Err(error) if Resource::of(&error).is_some() => return Err(Unasked::Shortage(error)),
-        Err(_) => return Ok(None),
-    };
-    if open.write(agent.send.as_bytes()).await.is_err() {
-        return Ok(None);
-    }
-    let mut line = Vec::with_capacity(128);
-    while !line.contains(&b'\n') && line.len() < AGENT_BYTES_MAX {
-        match open.stream.read_buf(&mut line).await {
-            Ok(count) if count > 0 => {}
-            _ => break,
-        }
-    }
-    let end = line.iter().position(|&byte| byte == b'\n').unwrap_or(line.len());
-    Ok(agent_says(&String::from_utf8_lossy(&line[..end]))?)
-}
-
-fn agent_says(line: &str) -> Result<Option<u8>, CheckFailure> {
-    let mut percent = None;
-    // What follows a `#` is for people.
-    let words = line.split('#').next().unwrap_or_default();
-    for word in words.split([' ', ',', '\t', '\r']).map(str::to_ascii_lowercase) {
-        match word.as_str() {
-            "down" | "fail" | "failed" | "stopped" => return Err(CheckFailure::Agent),
-            "drain" | "maint" => percent = Some(0),
-            "up" | "ready" => percent = percent.or(Some(100)),
-            word => {
-                if let Some(weight) = word.strip_suffix('%').and_then(|number| number.parse::<u32>().ok()) {
-                    percent = Some(weight.min(100) as u8);
-                }
-            }
-        }
-    }
-    Ok(percent)
-}
-
-fn with_agent(asked: u8, agent: Option<u8>) -> u8 {
-    agent.map_or(asked, |percent| percent.min(asked))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,17 +317,5 @@ mod tests {
         for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 8], &[0, 0, 0, 0, 1, 0x08], &[0, 0, 0, 0, 2, 0x12, 9]] {
             assert_eq!(serving_status(bad), None, "{bad:?}");
         }
-    }
-
-    #[test]
-    fn agents_speak_as_haproxys_do() {
-        assert_eq!(agent_says("up 75%\n".trim_end()), Ok(Some(75)));
-        assert_eq!(agent_says("50%"), Ok(Some(50)));
-        assert_eq!(agent_says("ready"), Ok(Some(100)));
-        assert_eq!(agent_says("drain # for the update"), Ok(Some(0)));
-        assert_eq!(agent_says("DOWN#disk full"), Err(CheckFailure::Agent));
-        assert_eq!(agent_says("250%"), Ok(Some(100)));
-        assert_eq!(agent_says("what?"), Ok(None));
-        assert_eq!(agent_says(""), Ok(None));
     }
 }

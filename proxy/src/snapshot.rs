@@ -13,8 +13,8 @@ use crate::shadow::{Shadow, ShadowError};
 use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use arc_swap::ArcSwap;
 use ringway_config::model::{self, Config};
-use ringway_health::{Event, EventKind, Member as HealthMember, ServiceHealth};
-use ringway_ring::{BuildError, Group, GroupMember, HotKeys, Line, Load, PolicyParams, Slot, Total};
+use ringway_health::{AgentParams, Event, EventKind, Member as HealthMember, ServiceHealth};
+use ringway_ring::{BuildError, Group, GroupMember, Hash, HotKeys, Line, Load, PolicyParams, Slot, Total};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -89,6 +89,8 @@ pub struct BackendState {
     pub load: Arc<Load>,
     /// Set while the next success matters to the passive detector, so that the hot path tells it of no other.
     pub suspect: AtomicBool,
+    /// It takes nothing new, and keeps the clients that a cookie has bound to it.
+    pub(crate) keeps_clients: AtomicBool,
     /// Connections open to it, idle ones included, over all workers.
     pub connections: AtomicU32,
     /// Requests that wait for a connection to it, where that is limited.
@@ -136,6 +138,8 @@ pub struct ServiceLive {
     pub(crate) falls: AtomicU64,
     /// Wakes the driver: a deadline may have come nearer.
     pub health_changed: Notify,
+    /// Some of its backends keep their clients although they take nothing new.
+    pub(crate) some_keep: AtomicBool,
     /// Requests admitted, where the service has a limit on them.
     pub(crate) admitted: AtomicU32,
     /// Retries under way, where the service has a limit on them.
@@ -249,6 +253,7 @@ impl Service {
     }
 
     fn write_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
+        let mut some_keep = false;
         for backend in &self.backends {
             if let Some(share) = health.share(&backend.config.id) {
                 // First: who gets a share in panic is not to be taken for one that is up.
@@ -256,7 +261,11 @@ impl Service {
                 backend.state.load.set_lifecycle(share);
                 backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
             }
+            let keeps = health.keeps_clients(&backend.config.id);
+            backend.state.keeps_clients.store(keeps, Relaxed);
+            some_keep |= keeps;
         }
+        self.live.some_keep.store(some_keep, Relaxed);
         self.group.set_level_shares(health.level_shares());
         self.group.refresh();
         self.live.wake_all();
@@ -288,6 +297,15 @@ impl Service {
     /// The backend that an affinity cookie's value names.
     pub(crate) fn slot_of_cookie(&self, value: u64) -> Option<Slot> {
         self.cookie_slots.get(&value).copied()
+    }
+
+    /// The backend that keeps the client of a cookie which is a key, although it takes nothing new.
+    pub(crate) fn keeper_of(&self, hash: Hash) -> Option<Slot> {
+        if !self.live.some_keep.load(Relaxed) {
+            return None;
+        }
+        let keeps = |slot: Slot| self.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
+        self.group.kept_owner(hash, keeps)
     }
 
     /// The slot of a backend.
@@ -412,6 +430,7 @@ impl Registry {
             health: Mutex::new(ServiceHealth::new(health_params(config), seed, now)),
             falls: AtomicU64::new(0),
             health_changed: Notify::new(),
+            some_keep: AtomicBool::new(false),
             admitted: AtomicU32::new(0),
             retrying: AtomicU32::new(0),
             pending: AtomicU32::new(0),
@@ -448,6 +467,7 @@ impl Registry {
                     id: &backend.config.id,
                     weight: backend.config.weight,
                     drain: backend.config.drain,
+                    maintenance: backend.config.maintenance,
                     level: backend.config.level,
                 })
                 .collect();
@@ -483,6 +503,7 @@ impl ServiceLive {
                 id: id.into(),
                 load: Arc::new(Load::new(id)),
                 suspect: AtomicBool::new(false),
+                keeps_clients: AtomicBool::new(false),
                 connections: AtomicU32::new(0),
                 pending: AtomicU32::new(0),
                 down: Falls::default(),
@@ -517,12 +538,18 @@ fn by_name(services: &[Arc<Service>]) -> HashMap<Box<str>, usize> {
 fn health_params(config: &model::Service) -> ringway_health::Params {
     ringway_health::Params {
         check: config.health.as_ref().map(|health| health.params),
+        agent: config
+            .health
+            .as_ref()
+            .and_then(|health| health.agent.as_ref())
+            .map(|agent| AgentParams { interval: agent.interval, timeout: agent.timeout }),
         outlier: config.outlier,
         panic_threshold_percent: config.panic_threshold_percent,
         panic_mode: config.panic_mode,
         overprovisioning_percent: config.overprovisioning_percent,
         slow_start: config.slow_start,
         drain_ramp: config.drain_ramp,
+        keep_clients: config.keep_clients,
     }
 }
 

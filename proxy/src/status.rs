@@ -2,6 +2,7 @@
 
 use crate::control::{Applied, Control, ReloadError};
 use crate::snapshot::Service;
+use crate::worker::Fullness;
 use ringway_ring::{FULL_SHARE, HotKeys, Load, PolicyParams, Slot};
 use ringway_telemetry::catalogue::{self, Metric};
 use serde_json::{Value, json};
@@ -53,6 +54,7 @@ pub(crate) fn status(control: &Control) -> Value {
     let snapshot = control.current.load_full();
     let bound = control.bound();
     let now = Instant::now();
+    let fullness = control.fullness(now);
     let listeners: Vec<Value> = snapshot
         .config
         .listeners
@@ -64,7 +66,11 @@ pub(crate) fn status(control: &Control) -> Value {
                 ringway_config::model::Protocol::Udp(_) => "udp",
             };
             let address = bound.get(&listener.name).unwrap_or(&listener.address);
-            json!({ "name": listener.name, "address": address.to_string(), "protocol": protocol })
+            let full = fullness.get(&listener.name);
+            json!({
+                "name": listener.name, "address": address.to_string(), "protocol": protocol,
+                "connections": full.map_or(0, |full| full.taken), "full": full.is_some_and(|full| full.is_full),
+            })
         })
         .collect();
     let certificates: Vec<Value> = snapshot
@@ -96,6 +102,7 @@ pub(crate) fn status(control: &Control) -> Value {
 
 fn service_status(control: &Control, service: &Service, now: Instant) -> Value {
     let shares = service.group.shares();
+    let has_agent = service.config.health.as_ref().is_some_and(|health| health.agent.is_some());
     let health = service.live.health();
     let backends: Vec<Value> = service
         .backends
@@ -118,6 +125,8 @@ fn service_status(control: &Control, service: &Service, now: Instant) -> Value {
                 "tier": backend.config.tier,
                 "zone": backend.config.zone,
                 "checked_weight_percent": view.as_ref().map_or(100, |view| view.percent),
+                "agent": view.as_ref().filter(|_| has_agent).map(|view| view.agent),
+                "keeps_clients": view.as_ref().is_some_and(|view| view.keeps_clients),
                 "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
                 "connections": backend.state.connections.load(Relaxed),
                 "mean_latency_seconds": latency_seconds(control, service, load),
@@ -196,6 +205,15 @@ fn cap_json(cap: u32) -> Value {
     if cap == u32::MAX { Value::Null } else { json!(cap) }
 }
 
+type OfListener = fn(&Fullness) -> f64;
+
+const LISTENER_METRICS: [(Metric, OfListener); 4] = [
+    (catalogue::LISTENER_CONNECTIONS, |full| full.taken as f64),
+    (catalogue::LISTENER_FULL, |full| f64::from(u8::from(full.is_full))),
+    (catalogue::LISTENER_FULL_TIMES, |full| full.count as f64),
+    (catalogue::LISTENER_FULL_SECONDS, |full| full.time.as_secs_f64()),
+];
+
 /// The metrics page.
 pub(crate) fn metrics(control: &Control) -> String {
     let snapshot = control.current.load_full();
@@ -207,6 +225,14 @@ pub(crate) fn metrics(control: &Control) -> String {
         samples.push((catalogue::TOPOLOGY_EPOCH, Vec::new(), topology.epoch as f64));
         samples.push((catalogue::TOPOLOGY_CONNECTED, Vec::new(), f64::from(u8::from(topology.member.is_some()))));
         samples.push((catalogue::TOPOLOGY_STUCK, Vec::new(), f64::from(u8::from(topology.stuck.is_some()))));
+    }
+    let fullness = control.fullness(Instant::now());
+    for (metric, read) in LISTENER_METRICS {
+        for listener in &snapshot.config.listeners {
+            if let Some(full) = fullness.get(&listener.name) {
+                samples.push((metric, vec![listener.name.clone()], read(full)));
+            }
+        }
     }
     for end in &snapshot.certificates {
         let labels = vec![end.used_by.to_owned(), end.name.clone(), end.path.display().to_string()];

@@ -5,6 +5,7 @@
 use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::connections::Wanted;
+use crate::front::TurnedAway;
 use crate::h2down::StreamTasks;
 use crate::perip::PerIp;
 use crate::shortage::Shortage;
@@ -13,7 +14,6 @@ use crate::timer::{Deadline, TICK, Timer, Timers};
 use crate::upstream::Pool;
 use crate::{accept, front, udp};
 use arc_swap::Cache;
-use ringway_config::model::Protocol;
 use ringway_http1::{RequestHead, ResponseHead};
 use ringway_ring::Sketch;
 use ringway_telemetry::access::AccessLog;
@@ -34,7 +34,7 @@ mod tasks;
 
 pub(crate) use crew::Crew;
 pub(crate) use gate::{Gate, GateKey, GateKind, Listening, OpenConnection};
-pub(crate) use seat::Seat;
+pub(crate) use seat::{Full, Fullness, Places, Seat, WaitingForSeat};
 
 /// How long a connection waits for its listener to be heard of.
 const EARLY_TIME: Duration = Duration::from_secs(2);
@@ -77,10 +77,10 @@ pub(crate) struct AccessSink {
 
 /// What the control side asks of a worker.
 pub(crate) enum Command {
-    /// Serve this listening socket, of whose places `seats` counts those taken; let go of `open` once it is closed.
-    Listen { key: GateKey, socket: Listening, seats: Arc<AtomicUsize>, open: Arc<()> },
+    /// Serve this listening socket, whose places are `seats`; let go of `open` once it is closed.
+    Listen { key: GateKey, socket: Listening, seats: Arc<Places>, open: Arc<()> },
     /// Go on with the sockets of a listener under another key: it speaks something else from now on.
-    HandOver { from: GateKey, to: GateKey, seats: Arc<AtomicUsize> },
+    HandOver { from: GateKey, to: GateKey, seats: Arc<Places> },
     /// Serve this connection, which another worker has accepted and has no time for.
     Adopt { key: GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
@@ -115,6 +115,8 @@ pub(crate) struct Worker {
     /// Connections that other workers have sent here before this one has heard of their listener. Each has its place.
     early: RefCell<Vec<Early>>,
     open: Cell<usize>,
+    /// Clients that are being told why they are turned away.
+    pub(crate) farewells: Cell<u32>,
     /// Accept loops that have a socket.
     accepting: Cell<usize>,
     /// Tasks for streams of HTTP/2.
@@ -226,6 +228,7 @@ impl Worker {
             retired: RefCell::default(),
             early: RefCell::default(),
             open: Cell::new(0),
+            farewells: Cell::new(0),
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
             mirroring: Cell::new(0),
@@ -397,7 +400,7 @@ impl Worker {
         self.open.get() == 0 && self.accepting.get() == 0 && self.shared.open[self.index].load(Relaxed) == 0
     }
 
-    fn listen(self: &Rc<Self>, key: GateKey, socket: Listening, seats: Arc<AtomicUsize>, open: Arc<()>) {
+    fn listen(self: &Rc<Self>, key: GateKey, socket: Listening, seats: Arc<Places>, open: Arc<()>) {
         let address = match &socket {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
@@ -423,7 +426,7 @@ impl Worker {
         self.listening.borrow().get(key).cloned()
     }
 
-    fn gate(&self, key: GateKey, address_text: Arc<str>, seats: Arc<AtomicUsize>) -> Rc<Gate> {
+    fn gate(&self, key: GateKey, address_text: Arc<str>, seats: Arc<Places>) -> Rc<Gate> {
         let gate = Rc::new(Gate {
             key,
             name: RefCell::new("".into()),
@@ -441,7 +444,7 @@ impl Worker {
     }
 
     /// The socket goes on as it is, with what its queue holds; connections of before end as those of a listener that goes.
-    fn hand_over(self: &Rc<Self>, from: &GateKey, to: GateKey, seats: Arc<AtomicUsize>) {
+    fn hand_over(self: &Rc<Self>, from: &GateKey, to: GateKey, seats: Arc<Places>) {
         let old = self.listening.borrow().get(from).cloned();
         if let Some(old) = old {
             let heir = self.gate(to.clone(), Arc::clone(&old.address_text), seats);
@@ -664,11 +667,8 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: to
     // Who begins with a PROXY header stands for somebody else, who is counted once he is known.
     let stands_in = crate::forwarded::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
     if !stands_in && !open.enter(config, peer) {
-        worker.shared.cells.error("", front::PER_IP);
-        if matches!(config.protocol, Protocol::Http(_)) {
-            // As far as it goes without waiting: many such connections must cost next to nothing.
-            let _ = stream.try_write(front::PER_IP_ANSWER);
-        }
+        worker.shared.cells.error("", TurnedAway::PerIp.reason());
+        front::turn_away(worker, Some(open), stream, TurnedAway::PerIp, front::speech(&view, listener));
         return;
     }
     worker.spawn("a connection", front::serve(open, stream, peer, view, listener));

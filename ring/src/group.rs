@@ -237,11 +237,12 @@ impl Group {
         self.levels.iter().enumerate().map(share).collect()
     }
 
-    /// Reserves a place on one member for a request that has no choice (an affinity cookie names it), if it is eligible and
-    /// below its cap. `true`: reserved.
-    pub fn reserve(&self, selection: &mut Selection, slot: Slot, shard: usize) -> bool {
+    /// Reserves a place on one member for a request that has no choice (an affinity cookie names it), if it is below its
+    /// `requests_max` and eligible, or `kept`: then whoever is bound to it already stays, although it takes nothing new, and
+    /// counts there alone. `true`: reserved.
+    pub fn reserve(&self, selection: &mut Selection, slot: Slot, kept: bool, shard: usize) -> bool {
         let seat = &self.seats[usize::from(slot.0)];
-        if seat.claim() == 0 || selection.tried.contains(slot.0) {
+        if seat.claim() == 0 && !kept || selection.tried.contains(slot.0) {
             return false;
         }
         let Some(sum) = seat.load.reserve(seat.requests_max, &self.total) else {
@@ -343,6 +344,19 @@ impl Group {
     pub fn owner(&self, hash: Hash) -> Option<Slot> {
         let level = &self.levels[self.home(hash)];
         level.order.owner(hash).map(|index| Slot(level.slots[usize::from(index.0)]))
+    }
+
+    /// The member that a key belongs to when all are healthy, if `keeps` says that it keeps whom it has although it takes nothing
+    /// new. A level of which nobody takes anything new is not forgotten for that.
+    #[must_use]
+    pub fn kept_owner(&self, hash: Hash, keeps: impl Fn(Slot) -> bool) -> Option<Slot> {
+        let home = self.home(hash);
+        let left = self.levels[..home].iter().filter(|level| self.total.eligible(level.key) == 0);
+        let owners = left.chain([&self.levels[home]]).filter_map(|level| {
+            let index = level.order.owner(hash)?;
+            Some(Slot(level.slots[usize::from(index.0)]))
+        });
+        owners.into_iter().find(|slot| keeps(*slot))
     }
 
     /// A key's whole sequence of members, healthy or not, level after level: what spill, skip and retry follow.

@@ -433,15 +433,50 @@ fn hot_key_is_spread_over_the_first_of_its_walk_and_no_others() {
 fn reserving_by_name_obeys_health_and_the_hard_limit() {
     let fleet = fleet(KEYED[0], Some(BoundParams::default()), &[("a", 100, 1, 0), ("b", 100, u32::MAX, 0)]);
     let mut selection = fleet.group.begin(ask(1));
-    assert!(fleet.group.reserve(&mut selection, Slot(0), 0));
+    assert!(fleet.group.reserve(&mut selection, Slot(0), false, 0));
     assert_eq!(selection.owner(), Some(Slot(0)));
     let mut other = fleet.group.begin(ask(2));
-    assert!(!fleet.group.reserve(&mut other, Slot(0), 0), "it is full");
+    assert!(!fleet.group.reserve(&mut other, Slot(0), false, 0), "it is full");
     fleet.group.release(Slot(0), 0);
     fleet.loads[0].set_lifecycle(0);
     fleet.group.refresh();
-    assert!(!fleet.group.reserve(&mut other, Slot(0), 0), "it is down");
+    assert!(!fleet.group.reserve(&mut other, Slot(0), false, 0), "it is down");
+    // Whoever is bound to it may stay, within its limit all the same, and widens nobody's bound.
+    let cap = fleet.group.cap(Slot(1));
+    assert!(fleet.group.reserve(&mut other, Slot(0), true, 0));
+    assert_eq!(fleet.group.cap(Slot(1)), cap);
+    assert!(!fleet.group.reserve(&mut fleet.group.begin(ask(3)), Slot(0), true, 0), "it is full");
+    fleet.group.release(Slot(0), 0);
     assert_eq!(fleet.group.next(&mut other, 0), Pick::Backend(Slot(1)));
+}
+
+#[test]
+fn key_of_one_who_takes_nothing_new_is_found_where_it_was_also_in_a_tier_that_takes_nothing() {
+    for policy in KEYED {
+        let fleet = fleet(
+            policy,
+            None,
+            &[("a", 100, u32::MAX, 0), ("b", 100, u32::MAX, 0), ("c", 100, u32::MAX, 1), ("d", 100, u32::MAX, 1)],
+        );
+        fleet.group.set_level_shares(&[(0, 1.0), (1, 0.0)]);
+        fleet.group.refresh();
+        let before: Vec<_> = (0..200).map(|key| fleet.group.owner(ask(key).hash).unwrap()).collect();
+        let kept = |key: u64, keeping: &[u16]| fleet.group.kept_owner(ask(key).hash, |slot| keeping.contains(&slot.0));
+        for (key, owner) in (0..200).zip(&before) {
+            assert_eq!(kept(key, &[0]), (owner.0 == 0).then_some(Slot(0)));
+            assert_eq!(kept(key, &[2, 3]), None, "the backups' old clients are none of theirs now");
+        }
+        // All of the first tier drained: their keys' home is the next, and their clients stay.
+        fleet.loads[0].set_lifecycle(0);
+        fleet.loads[1].set_lifecycle(0);
+        fleet.group.set_level_shares(&[(0, 0.0), (1, 1.0)]);
+        fleet.group.refresh();
+        for (key, owner) in (0..200).zip(&before) {
+            assert_eq!(kept(key, &[0, 1]), Some(*owner), "{policy:?}");
+            assert_eq!(kept(key, &[1]), (owner.0 == 1).then_some(Slot(1)));
+            assert_eq!(kept(key, &[]), None);
+        }
+    }
 }
 
 fn movement_of(old: &Fleet, new: &Fleet) -> ringway_ring::Movement {

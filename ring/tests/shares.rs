@@ -160,7 +160,7 @@ fn that_all_are_full_is_found_out_in_time_proportional_to_how_many_they_are() {
             let fleet = fleet(policy, &vec![100; count], 1);
             for slot in 0..count as u16 {
                 let mut selection = fleet.group.begin(ask(0));
-                assert!(fleet.group.reserve(&mut selection, Slot(slot), 0));
+                assert!(fleet.group.reserve(&mut selection, Slot(slot), false, 0));
             }
             let rounds = (0..10).map(|number| {
                 let begin = Instant::now();

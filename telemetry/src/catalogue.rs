@@ -51,6 +51,7 @@ catalogue! {
     REQUEST_DURATION = "ringway_request_duration_seconds", Histogram, ["service"], "From a request's head being complete to the end of its answer.";
     RETRIES = "ringway_retries_total", Counter, ["service"], "Tries after the first.";
     SPILLS = "ringway_spills_total", Counter, ["service"], "Requests that the bound sent to another backend than the first eligible one of their walk.";
+    KEPT = "ringway_drained_kept_requests_total", Counter, ["service"], "Requests that an affinity cookie brought to a backend that is drained or has no weight, which keeps its clients until drain_timeout.";
     OWNED = "ringway_owner_served_total", Counter, ["service"], "Requests with a key that were served by the key's owner.";
     KEYED = "ringway_keyed_requests_total", Counter, ["service"], "Requests that were placed by key; with ringway_owner_served_total, the affinity hit ratio.";
     SPILL_DISTANCE = "ringway_spill_distance_total", Counter, ["service"], "Backends that requests passed over on their walks, because of the bound or of health, summed.";
@@ -79,6 +80,10 @@ catalogue! {
     RECEIVED_BYTES = "ringway_downstream_received_bytes_total", Counter, [], "Bytes read from clients.";
     SENT_BYTES = "ringway_downstream_sent_bytes_total", Counter, [], "Bytes written to clients.";
     CONNECTIONS = "ringway_downstream_connections", Gauge, [], "Client connections open now.";
+    LISTENER_CONNECTIONS = "ringway_listener_connections", Gauge, ["listener"], "Client connections (of datagrams: flows) that a listener has open now.";
+    LISTENER_FULL = "ringway_listener_full", Gauge, ["listener"], "1 while a client waits because connections_max, of the listener or of the process, are open; more may wait in the kernel's queue.";
+    LISTENER_FULL_TIMES = "ringway_listener_full_total", Counter, ["listener"], "Times that clients began to wait for that; with when_full reject, clients turned away.";
+    LISTENER_FULL_SECONDS = "ringway_listener_full_seconds_total", Counter, ["listener"], "Time in which clients waited for that.";
     ACCEPTED = "ringway_downstream_accepted_total", Counter, [], "Client connections accepted.";
     UPSTREAM_IDLE = "ringway_upstream_idle_connections", Gauge, [], "Upstream connections kept for the next request.";
     COMPRESSED = "ringway_compressed_responses_total", Counter, [], "Answers that were compressed.";
@@ -97,6 +102,7 @@ catalogue! {
     RELOAD_LAST_OK = "ringway_config_last_reload_successful", Gauge, [], "1 if the last reload was applied or unchanged, 0 if it was refused.";
     HEALTH_CHANGES = "ringway_health_changes_total", Counter, ["service", "to", "reason"], "Changes of a backend's state, by the state it changed to and why.";
     CHECKS = "ringway_checks_total", Counter, ["service", "result"], "Active checks ended, by result: success, failure, or not_made, which says nothing of the backend (this host was short of something).";
+    AGENT_CHECKS = "ringway_agent_checks_total", Counter, ["service", "result"], "Questions to agents ended, by result: answered, silent (nobody there, nothing known, too late: nothing changes), or not_made (this host was short of something).";
     PANIC_MODE = "ringway_panic_mode", Gauge, ["service"], "1 while health is ignored because too few backends are healthy.";
     ACCEPT_ERRORS = "ringway_accept_errors_total", Counter, [], "Errors of accept, out of descriptors among them.";
     LOCAL_SHORTAGE = "ringway_local_shortage_total", Counter, ["operation", "resource"], "What could not be done because this host is short of something (descriptors, system_descriptors, ports, buffers, memory): accept, admin_accept, connect, check, flow. Never counted against a backend.";

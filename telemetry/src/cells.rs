@@ -104,6 +104,8 @@ pub struct ServiceCells {
     pub retries: Cell,
     /// Sent on because of the bound.
     pub spills: Cell,
+    /// Of clients that a backend keeps although it takes nothing new.
+    pub kept: Cell,
     /// Served by the key's owner.
     pub owned: Cell,
     /// Waited for room.

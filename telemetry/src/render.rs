@@ -68,6 +68,7 @@ impl Metrics {
         for (metric, pick) in [
             (catalogue::RETRIES, (|cells| &cells.retries) as fn(&crate::cells::ServiceCells) -> &Cell),
             (catalogue::SPILLS, |cells| &cells.spills),
+            (catalogue::KEPT, |cells| &cells.kept),
             (catalogue::OWNED, |cells| &cells.owned),
             (catalogue::KEYED, |cells| &cells.keyed),
             (catalogue::SPILL_DISTANCE, |cells| &cells.distance),

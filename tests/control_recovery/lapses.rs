@@ -41,7 +41,7 @@ fn comes_back(return_on_check: bool, base_ejection: Duration) -> Duration {
     let seconds = base_ejection.as_secs();
     let health = format!(
         "health: {{ tcp: {{}}, interval: 100ms, timeout: 100ms, rise: 2, fall: 1000 }}, outlier: {{ consecutive_failures: 1, \
-         base_ejection: {seconds}s, max_ejection: {seconds}s, return_on_check: {return_on_check} }}"
+         base_ejection: {seconds}s, max_ejection: {seconds}s, jitter: 0, return_on_check: {return_on_check} }}"
     );
     settle(&cluster, &backends, address, &health);
     for proxy in &proxies {

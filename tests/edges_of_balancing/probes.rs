@@ -2,7 +2,10 @@
 
 use crate::common::*;
 use serde_json::Value;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// Asks until a backend is in a state, and gives what the status says of it then.
 fn asked_until(ringway: &Ringway, listen: SocketAddr, id: &str, state: &str) -> Value {
@@ -108,4 +111,143 @@ fn ejection_beside_drained_backends_leaves_one_that_takes_traffic() {
         text.contains(withheld).then_some(())
     });
     assert_eq!((count("ejected"), count("up"), count("drained")), (1, 1, 8));
+}
+
+/// An agent that says what it is told to, and notes when it is asked.
+fn agent(says: &Arc<Mutex<String>>) -> Backend {
+    let says = Arc::clone(says);
+    Backend::custom(move |mut stream, seen| {
+        seen.lock().unwrap().push("asked".to_owned());
+        let line = says.lock().unwrap().clone();
+        let _ = stream.write_all(line.as_bytes());
+    })
+}
+
+#[test]
+fn agent_is_asked_at_its_own_address_and_times_and_no_check_takes_back_what_it_says() {
+    let says = Arc::new(Mutex::new("50%\n".to_owned()));
+    let listener = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let inner = agent(&says);
+    // On an address that the backend does not have.
+    let own = Backend::on(listener, {
+        let address = inner.address;
+        move |mut stream, seen| {
+            seen.lock().unwrap().push("asked".to_owned());
+            let mut real = std::net::TcpStream::connect(address).unwrap();
+            let _ = std::io::copy(&mut real, &mut stream);
+        }
+    });
+    let (a, b) = (Backend::echo("a"), Backend::echo("b"));
+    // One agent speaks for both backends; it is asked ten times as rarely as they are checked.
+    let timeout = (500.0 * slowness()) as u64;
+    let health = format!(
+        "panic_threshold: 0\nhealth: {{ http: {{}}, interval: 50ms, timeout: {timeout}ms, rise: 1, fall: 1, agent: \
+         {{ port: {port}, address: \"127.0.0.2\", interval: 500ms, timeout: {timeout}ms }} }}"
+    );
+    let ringway = Ringway::start(&simple(free_address(), &health, &[("a", a.address), ("b", b.address)]));
+    let is = |state: &str| wait_for(state, || (backend_status(&ringway, "a")["state"] == state).then_some(()));
+    let checks = || ringway.metric("ringway_checks_total{service=\"s\",result=\"success\"}");
+    let some_checks_later = || {
+        let before = checks();
+        wait_for("more checks", || (checks() > before + 20.0).then_some(()));
+    };
+    is("degraded");
+    some_checks_later();
+    assert_eq!(backend_status(&ringway, "a")["checked_weight_percent"], 50, "a good check takes nothing back");
+    let (checked, asked) = (checks(), own.requests().len() as f64);
+    assert!(checked > asked * 3.0, "{checked} checks, {asked} questions");
+    for (line, state, agent) in [
+        ("down # disk\n", "down", "down"),
+        // What is not said again stays.
+        ("ready\n", "down", "down"),
+        ("\n", "down", "down"),
+        ("up drain\n", "drained", "drain"),
+        ("up\n", "drained", "drain"),
+        ("ready\n", "degraded", "up"),
+        ("100%\n", "up", "up"),
+    ] {
+        *says.lock().unwrap() = line.to_owned();
+        let before = own.requests().len();
+        wait_for("questions", || (own.requests().len() > before + 3).then_some(()));
+        is(state);
+        assert_eq!(backend_status(&ringway, "a")["agent"], agent, "after {line:?}");
+    }
+    assert!(ringway.metric("ringway_agent_checks_total{service=\"s\",result=\"silent\"}") >= 1.0);
+}
+
+#[test]
+fn checks_show_a_certificate_of_their_own_and_follow_its_files() {
+    if require("openssl").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    for name in ["server", "old", "new", "traffic"] {
+        let arguments =
+            ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj"];
+        let subject = format!("/CN={name}");
+        let (key, certificate) = (file(&format!("{name}.key")), file(&format!("{name}.pem")));
+        let leaf = ["-addext", "basicConstraints=critical,CA:false", "-addext", "subjectAltName=DNS:checks.internal"];
+        let more = [&[subject.as_str()][..], &leaf, &["-keyout", &key, "-out", &certificate]].concat();
+        assert!(output("openssl", &[&arguments[..], &more].concat()).status.success(), "{name}");
+    }
+    let take = |from: &str, to: &str| {
+        std::fs::copy(file(from), file("fresh")).unwrap();
+        std::fs::rename(file("fresh"), file(to)).unwrap();
+    };
+    let port = free_port();
+    let serve = |client: &str| {
+        let server = Command::new("openssl")
+            .args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")])
+            .args(["-key", &file("server.key"), "-cert", &file("server.pem")])
+            .args(["-Verify", "1", "-verify_return_error", "-CAfile", &file(&format!("{client}.pem"))])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Running(server);
+        wait_for("openssl", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        server
+    };
+    let server = serve("old");
+    take("old.pem", "own.pem");
+    take("old.key", "own.key");
+    // The traffic is plain, or shows another certificate: what checks show is theirs.
+    let traffic = Backend::echo("traffic");
+    let checks = |shown: &str| {
+        let timeout = (500.0 * slowness()) as u64;
+        format!(
+            "panic_threshold: 0\nhealth: {{ http: {{}}, port: {port}, interval: 100ms, timeout: {timeout}ms, rise: 1, fall: 2, \
+             initial: down, tls: {{ sni: checks.internal, ca: \"{}\"{shown} }} }}",
+            file("server.pem")
+        )
+    };
+    let shown = format!(", certificate: \"{}\", key: \"{}\"", file("own.pem"), file("own.key"));
+    let other = format!("\ntls: {{ certificate: \"{}\", key: \"{}\" }}", file("traffic.pem"), file("traffic.key"));
+    let is = |ringway: &Ringway, state: &str| {
+        wait_for(state, || (backend_status(ringway, "a")["state"] == state).then_some(()))
+    };
+    for (service, state) in [
+        (checks(&shown), "up"),
+        (format!("{}{other}", checks(&shown)), "up"),
+        (checks(""), "down"),
+        (format!("{}{other}", checks("")), "down"),
+    ] {
+        let ringway = Ringway::start(&simple(free_address(), &service, &[("a", traffic.address)]));
+        is(&ringway, state);
+    }
+    // Its files are followed as all are, and it is told of where certificates are.
+    let ringway = Ringway::start(&simple(free_address(), &checks(&shown), &[("a", traffic.address)]));
+    is(&ringway, "up");
+    let status = ringway.status();
+    let known = status["certificates"].as_array().unwrap();
+    assert!(known.iter().any(|one| one["used_by"] == "health" && one["file"] == file("own.pem")), "{known:?}");
+    drop(server);
+    let _server = serve("new");
+    is(&ringway, "down");
+    take("new.pem", "own.pem");
+    take("new.key", "own.key");
+    is(&ringway, "up");
 }

@@ -304,6 +304,7 @@ pub(crate) fn file_backends(
             tier: section.tier.value.0 as u8,
             zone: section.zone.as_ref().map(|at| at.value.clone()),
             drain: section.drain.value,
+            maintenance: section.maintenance.value,
         });
     }
     backends

@@ -1,15 +1,16 @@
 //! Active checks and ejection.
 
 use super::key::regex;
-use super::service::upstream_protocol;
+use super::service::{own_pair, upstream_protocol};
 use super::text::{editable_name, header_name, header_value, method, nonzero, path_text};
-use crate::decode::{At, Findings};
+use crate::decode::{At, Findings, duration_text};
 use crate::files::{FileUse, Need};
 use crate::model::{self, Capture, CheckKind, HttpCheck, UpstreamProtocol};
 use crate::schema::{self, OutlierOnName};
 use ringway_health::{
     CheckParams, FailurePercentageParams, Initial, LatencyParams, OutlierOn, OutlierParams, SuccessRateParams,
 };
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findings) -> Option<model::HealthCheck> {
@@ -40,26 +41,10 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             return None;
         }
     };
-    let address = section.address.as_ref().and_then(|at| {
-        let parsed = at.value.parse().ok();
-        if parsed.is_none() {
-            let message = format!("`{}` is not an IP address", at.value);
-            findings.error(at.place, "bad_address", message, "write for example `10.0.0.1`; the port is `port`");
-        }
-        parsed
-    });
+    let address = section.address.as_ref().and_then(|at| ip_address(at, findings));
     let or_interval = |at: &Option<At<Duration>>| at.as_ref().map_or(section.interval.value, |at| at.value);
     let intervals = [Some(&section.interval), section.interval_down.as_ref(), section.interval_transition.as_ref()];
-    for interval in intervals.into_iter().flatten() {
-        if interval.value < Duration::from_millis(10) {
-            findings.error(
-                interval.place,
-                "bad_duration",
-                "checks cannot be less than 10 ms apart",
-                "write for example `2s`",
-            );
-        }
-    }
+    intervals.into_iter().flatten().for_each(|interval| far_enough_apart(interval, findings));
     nonzero(&section.timeout, "timeout", findings);
     let shortest =
         section.interval.value.min(or_interval(&section.interval_down)).min(or_interval(&section.interval_transition));
@@ -97,19 +82,65 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             verify: at.value.verify.value,
             // A check's answer is judged by what it holds.
             ignore_unexpected_eof: true,
-            own: None,
+            own: own_pair(at.value.certificate.as_ref(), at.value.key.as_ref(), findings),
         }),
         proxy_protocol: section.proxy_protocol.as_ref().and_then(|at| match at.value {
             schema::ProxyHeaderName::Off => None,
             schema::ProxyHeaderName::V1 => Some(model::ProxyHeader::V1),
             schema::ProxyHeaderName::V2 => Some(model::ProxyHeader::V2 { unique_id: false }),
         }),
-        agent: section.agent.as_ref().map(|at| model::Agent {
-            port: at.value.port.value.0 as u16,
-            send: at.value.send.as_ref().map_or_else(String::new, |at| at.value.clone()),
-        }),
+        agent: section.agent.as_ref().map(|at| agent(&at.value, section, findings)),
         concurrency: section.concurrency.value.0 as usize,
     })
+}
+
+fn ip_address(at: &At<String>, findings: &mut Findings) -> Option<IpAddr> {
+    let parsed = at.value.parse().ok();
+    if parsed.is_none() {
+        let message = format!("`{}` is not an IP address", at.value);
+        findings.error(at.place, "bad_address", message, "write for example `10.0.0.1`; the port is `port`");
+    }
+    parsed
+}
+
+fn far_enough_apart(interval: &At<Duration>, findings: &mut Findings) {
+    if interval.value < Duration::from_millis(10) {
+        findings.error(
+            interval.place,
+            "bad_duration",
+            "checks cannot be less than 10 ms apart",
+            "write for example `2s`",
+        );
+    }
+}
+
+fn agent(section: &schema::AgentSection, checks: &schema::HealthSection, findings: &mut Findings) -> model::Agent {
+    let interval = section.interval.as_ref().unwrap_or(&checks.interval);
+    let timeout = section.timeout.as_ref().unwrap_or(&checks.timeout);
+    section.interval.iter().for_each(|interval| far_enough_apart(interval, findings));
+    section.timeout.iter().for_each(|timeout| nonzero(timeout, "timeout", findings));
+    // The checks' own pair is warned of there.
+    if timeout.value > interval.value
+        && let Some(said) = section.timeout.as_ref().or(section.interval.as_ref())
+    {
+        findings.warning(
+            said.place,
+            "timeout_above_interval",
+            format!(
+                "an agent may take {} for its answer, and is asked every {}: the next question waits for it",
+                duration_text(timeout.value),
+                duration_text(interval.value)
+            ),
+            "write a shorter `timeout`, or a longer `interval`",
+        );
+    }
+    model::Agent {
+        port: section.port.value.0 as u16,
+        address: section.address.as_ref().and_then(|at| ip_address(at, findings)),
+        interval: interval.value,
+        timeout: timeout.value,
+        send: section.send.as_ref().map_or_else(String::new, |at| at.value.clone()),
+    }
 }
 
 fn http_check(section: &schema::HttpCheckSection, findings: &mut Findings) -> Option<CheckKind> {

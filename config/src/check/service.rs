@@ -15,6 +15,8 @@ use ringway_ring::{
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
     if root.services.value.is_empty() && !root.services.value.lost && root.control.is_none() {
@@ -134,6 +136,7 @@ fn service_model(
             SlowStartParams { window: at.value.window.value, initial_percent: at.value.initial_percent.value.0 as u32 }
         }),
         drain_ramp: section.drain_ramp.value,
+        keep_clients: keep_clients(section, findings),
         close_on_down: section.on_down.value == schema::OnDownName::Close,
         timeouts: model::UpstreamTimeouts {
             connect: timeouts.connect.value,
@@ -177,6 +180,20 @@ fn as_the_traffic(
     findings: &mut Findings,
 ) {
     if health.port.is_none() {
+        // As with the PROXY header: who has not thought of it should.
+        if let (Some(at), Some(own)) = (&section.tls, tls)
+            && own.own.is_some()
+            && health.tls.as_ref().is_some_and(|check| check.own.is_none())
+            && at.value.certificate.is_none()
+            && at.value.key.is_none()
+        {
+            findings.warning(
+                at.place,
+                "check_without_certificate",
+                "checks show no certificate, although the traffic to the same port does",
+                "write `certificate` and `key` here as well, or remove `tls` from `health`: then checks do as the traffic",
+            );
+        }
         health.tls = health.tls.take().or(tls.cloned());
         let says = section.http.as_ref().is_some_and(|at| at.value.protocol.is_some());
         if let (false, model::CheckKind::Http(http)) = (says, &mut health.kind) {
@@ -197,9 +214,13 @@ fn as_the_traffic(
     }
 }
 
-fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) -> Option<model::UpstreamTls> {
-    let section = &at.value;
-    let own = match (&section.certificate, &section.key) {
+/// The proxy's own certificate and key, which it shows to backends.
+pub(super) fn own_pair(
+    certificate: Option<&At<String>>,
+    key: Option<&At<String>>,
+    findings: &mut Findings,
+) -> Option<(PathBuf, PathBuf)> {
+    match (certificate, key) {
         (Some(certificate), Some(key)) => {
             findings.names_pair(certificate, key, Need::Serving);
             Some((certificate.value.clone().into(), key.value.clone().into()))
@@ -212,9 +233,29 @@ fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) ->
                 "`certificate` and `key` go together",
                 "write both, or neither",
             );
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// How long a drained backend keeps the clients of its cookies; `None` is not at all.
+fn keep_clients(section: &schema::ServiceSection, findings: &mut Findings) -> Option<Duration> {
+    let timeout = &section.drain_timeout;
+    let on_drain = section.balance.value.affinity_cookie.as_ref().map(|at| &at.value.on_drain);
+    let keeps = on_drain.is_some_and(|at| at.value == schema::OnDrainName::Keep);
+    if !timeout.value.is_zero() && !keeps {
+        let (message, help) = match on_drain {
+            None => ("no cookie binds clients to backends here", "add `balance.affinity_cookie`, or remove this"),
+            Some(_) => ("clients do not stay on drained backends here", "write `on_drain: keep`, or remove this"),
+        };
+        findings.warning(timeout.place, "without_effect", message, help);
+    }
+    keeps.then(|| if timeout.value.is_zero() { Duration::MAX } else { timeout.value })
+}
+
+fn upstream_tls(at: &At<schema::UpstreamTlsSection>, findings: &mut Findings) -> Option<model::UpstreamTls> {
+    let section = &at.value;
+    let own = own_pair(section.certificate.as_ref(), section.key.as_ref(), findings);
     if section.verify.value {
         findings.names_file(section.ca.as_ref(), FileUse::Authorities, Need::Serving);
     }
@@ -282,7 +323,10 @@ fn backends(
     shared_addresses(list, findings);
     if !list.is_empty()
         && !list.lost
-        && list.iter().all(|backend| backend.value.weight.value.0 == 0 || backend.value.drain.value)
+        && list
+            .iter()
+            .map(|backend| &backend.value)
+            .all(|backend| backend.weight.value.0 == 0 || backend.drain.value || backend.maintenance.value)
     {
         findings.warning(
             section.backends.place,
@@ -329,7 +373,8 @@ fn backends(
                     good
                 })?,
                 weight: backend.weight.value.0 as u32,
-                drain: backend.drain.value,
+                drain: backend.drain.value || backend.maintenance.value,
+                maintenance: backend.maintenance.value,
                 requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 pending_max: backend.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),

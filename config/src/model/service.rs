@@ -47,6 +47,8 @@ pub struct Service {
     pub slow_start: Option<SlowStartParams>,
     /// A drained or removed backend's share ramps to nothing over this time; zero is at once.
     pub drain_ramp: Duration,
+    /// See [`ringway_health::Params::keep_clients`].
+    pub keep_clients: Option<Duration>,
     /// TCP sessions end when their backend goes down.
     pub close_on_down: bool,
     /// Upstream time limits.
@@ -82,6 +84,8 @@ pub struct Backend {
     pub weight: u32,
     /// Takes no new keys; what it has ends in peace.
     pub drain: bool,
+    /// Drained, and keeps nobody whom a cookie has bound to it.
+    pub maintenance: bool,
     /// Most requests (TCP: sessions) at once; `u32::MAX` is no limit.
     pub requests_max: u32,
     /// Most connections at once; `u32::MAX` is no limit.
@@ -204,6 +208,12 @@ pub struct HealthCheck {
 pub struct Agent {
     /// Its port.
     pub port: u16,
+    /// Its address; that of the checks if absent.
+    pub address: Option<std::net::IpAddr>,
+    /// From the start of a question to the start of the next.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
     /// Sent first.
     pub send: String,
 }

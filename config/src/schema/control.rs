@@ -158,7 +158,7 @@ section! {
 }
 
 section! {
-    /// Backends by files: each `*.yaml` has a list of `{ service, id, address, weight, tier, zone, drain }`. A file that is
+    /// Backends by files: each `*.yaml` has a list of `{ service, id, address, weight, tier, zone, drain, maintenance }`. A file that is
     /// wrong is told, and what it said before stays.
     DirectorySourceSection, "directory" {
         /// The directory. It is watched.
@@ -203,6 +203,8 @@ section! {
         optional zone: String,
         /// It takes no new keys.
         default("false") drain: bool,
+        /// As `drain`, and nobody stays on it.
+        default("false") maintenance: bool,
     }
 }
 

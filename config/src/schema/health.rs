@@ -13,7 +13,7 @@ section! {
         optional tcp: EmptySection,
         /// The check goes over TLS.
         optional tls: CheckTlsSection,
-        /// An agent beside the backend that is asked as well: HAProxy's agent-check protocol.
+        /// An agent beside the backend that is asked as well, at its own times: HAProxy's agent-check protocol.
         optional agent: AgentSection,
         /// From the start of a check to the start of the next.
         default("2s") interval: Duration,
@@ -87,14 +87,30 @@ section! {
         optional ca: String,
         /// Whether the certificate must be valid.
         default("true") verify: bool,
+        /// PEM file of the proxy's own certificate, for backends that ask checks for one; with `key`. Without `health.tls`, checks
+        /// of the traffic's port show what the service's `tls` has.
+        optional certificate: String,
+        /// PEM file of its private key.
+        optional key: String,
     }
 }
 
 section! {
-    /// An agent: a TCP service that answers a line such as `up`, `75%`, `drain`, `down`.
+    /// An agent: a TCP service that answers a line of words such as `up`, `75%`, `drain`, `down`.
+    ///
+    /// Words of one kind leave what others have said as it is, and only the agent takes back what it has said: `up` or `down`
+    /// (`fail`, `failed`, `stopped`); a percentage of the weight; `ready`, `drain` (no new keys) or `maint` (nobody). Checks and
+    /// agent each take a backend down alone, and both together bring it up. An agent that cannot be reached, or says nothing,
+    /// changes nothing.
     AgentSection, "health.agent" {
         /// Its port.
         required port: Int<1, 65535>,
+        /// Its IP address; absent is that of the checks.
+        optional address: String,
+        /// From the start of a question to the start of the next; absent is the checks' `interval`.
+        optional interval: Duration,
+        /// How long an answer may take; absent is the checks' `timeout`.
+        optional timeout: Duration,
         /// Text that is sent to it first.
         optional send: String,
     }

@@ -46,8 +46,13 @@ section! {
         default("{}") timeouts: ClientTimeoutsSection,
         /// Most connections at once on this listener; 0 is no limit of its own.
         default("0") connections_max: Count,
-        /// Most connections at once from one client address (IPv6: one /64); 0 is no limit. A client in a `trusted` network
-        /// is a proxy, and is not counted; one that a PROXY header names is, in place of who sent it.
+        /// What becomes of a client beyond that, or beyond what the process serves at once: `wait` leaves it in the kernel's queue
+        /// until there is a place (as HAProxy does), `reject` turns it away: 503 over plain HTTP, closed otherwise. For `http` and
+        /// `tcp`.
+        default("wait") when_full: WhenFullName,
+        /// Most connections at once from one client address (IPv6: one /64); 0 is no limit. One more is told 429 over plain
+        /// HTTP, and closed at once otherwise (TLS, TCP). A client in a `trusted` network is a proxy, and is not counted; one
+        /// that a PROXY header names is, in place of who sent it.
         default("0") connections_per_ip_max: Count,
         /// Networks whose requests may ask by the field `x-ringway-explain` why they went where they did. For `http`.
         default("[]") explain_allow: List<String>,

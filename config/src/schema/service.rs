@@ -40,6 +40,9 @@ section! {
         optional slow_start: SlowStartSection,
         /// A drained backend's share goes to nothing over this time; 0 is at once.
         default("0") drain_ramp: Duration,
+        /// How long a backend that takes no new keys (`drain`, a weight of 0) keeps the clients that an affinity cookie has bound
+        /// to it; 0 is until it goes from the configuration. See `balance.affinity_cookie.on_drain`.
+        default("0") drain_timeout: Duration,
         /// What becomes of TCP sessions when their backend fails its checks or is ejected: `keep` leaves them to
         /// their own fate, `close` ends them, so that clients connect anew, elsewhere. For `tcp` listeners.
         default("keep") on_down: OnDownName,
@@ -110,6 +113,10 @@ section! {
         default("true") http_only: bool,
         /// `lax`, `strict` or `none`.
         default("lax") same_site: SameSiteName,
+        /// What becomes of a client whose backend is drained (or has a weight of 0) and well: `keep` lets it stay until the
+        /// service's `drain_timeout`, `move` sends it elsewhere with its next request. In `maintenance`, down or ejected, a backend
+        /// keeps nobody.
+        default("keep") on_drain: OnDrainName,
         /// Secret that signs it, the same on every proxy of a fleet: a cookie that was not made with it is replaced.
         required secret: String,
     }
@@ -395,8 +402,11 @@ section! {
         required address: String,
         /// 100 is normal, 200 gets twice as much, 0 gets nothing new.
         default("100") weight: Int<0, 1600>,
-        /// Takes no new keys; what it has ends in peace.
+        /// Takes no new keys; what it has ends in peace, and clients that an affinity cookie has bound to it stay for
+        /// `drain_timeout`.
         default("false") drain: bool,
+        /// As `drain`, but nobody stays: clients that a cookie has bound to it go elsewhere with their next request.
+        default("false") maintenance: bool,
         /// Most requests (TCP: sessions) at once; absent is no limit.
         optional requests_max: Positive,
         /// Most connections at once, idle ones included: idle ones give way. While all are in use, the backend is full. Absent is no

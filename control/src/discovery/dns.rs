@@ -154,6 +154,7 @@ impl Names {
             tier,
             zone: None,
             drain: false,
+            maintenance: false,
         }
     }
 }

@@ -98,6 +98,7 @@ fn backend(service: &str, id: &str, value: &[u8]) -> Result<FleetBackend, String
         weight: backend.weight,
         tier: backend.tier,
         drain: backend.state != BackendState::Ready || backend.ejected,
+        maintenance: backend.state == BackendState::Maintenance || backend.ejected,
         zone: backend.zone,
     })
 }
@@ -122,7 +123,10 @@ mod tests {
     #[test]
     fn values_are_addresses_or_backends() {
         let plain = backend("api", "a", b"10.0.0.1:80\n").unwrap();
-        assert_eq!((plain.address.as_str(), plain.weight, plain.drain), ("10.0.0.1:80", 100, false));
+        assert_eq!(
+            (plain.address.as_str(), plain.weight, plain.drain || plain.maintenance),
+            ("10.0.0.1:80", 100, false)
+        );
         let json = backend("api", "a", b"{ \"address\": \"[::1]:80\", \"weight\": 7, \"state\": \"drain\" }").unwrap();
         assert_eq!((json.address.as_str(), json.weight, json.drain), ("[::1]:80", 7, true));
         for bad in [&b"host:80"[..], b"", b"\xff", b"{}", b"{\"address\":\"10.0.0.1:80\",\"x\":1}"] {

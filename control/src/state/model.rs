@@ -166,7 +166,7 @@ pub enum BackendState {
     Ready,
     /// It takes no new keys; what it has ends in peace.
     Drain,
-    /// As `drain`; it is being worked on.
+    /// As `drain`, and keeps nobody either: it is being worked on.
     Maintenance,
 }
 

@@ -148,5 +148,7 @@ pub(crate) fn backend_of_fleet(service: &str, id: &str, backend: &Backend) -> Fl
         tier: backend.tier,
         zone: backend.zone.clone(),
         drain: backend.state != BackendState::Ready || backend.ejected,
+        // Whom the fleet has found ill keeps nobody, as a proxy's own ejection does.
+        maintenance: backend.state == BackendState::Maintenance || backend.ejected,
     }
 }

@@ -16,6 +16,9 @@ use ringway_ring::{Hash, Slot};
 use std::net::IpAddr;
 use std::time::Instant;
 
+/// Keys that are drawn for a new client until one is nobody's who takes no new clients.
+const FRESH_KEYS_MAX: usize = 256;
+
 /// Why a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
 pub(super) struct Unplaced(pub(super) Why, pub(super) Option<usize>);
 
@@ -153,13 +156,27 @@ fn find_key(
     key_bytes: &mut Vec<u8>,
 ) -> Result<(), ProxyError> {
     if let Some(cookie) = &this.config.affinity_cookie {
-        let value = affinity::find(cookie, input.buffer, head).unwrap_or_else(|| {
-            let fresh = CookieValue(worker.random());
-            placed.set_cookie = Some(fresh);
-            fresh
-        });
-        placed.hash = Some(ringway_ring::hash_key(&value.0.to_le_bytes(), this.seed()));
-        placed.keyed = true;
+        let hash_of = |value: CookieValue| ringway_ring::hash_key(&value.0.to_le_bytes(), this.seed());
+        let hash = match affinity::find(cookie, input.buffer, head).map(hash_of) {
+            Some(hash) => {
+                placed.sticky = this.keeper_of(hash);
+                hash
+            }
+            None => {
+                // Who is new gets no key of a backend that keeps its old clients alone: it would be sent there the next time.
+                let draw = || CookieValue(worker.random());
+                let mut fresh = draw();
+                for _ in 1..FRESH_KEYS_MAX {
+                    if this.keeper_of(hash_of(fresh)).is_none() {
+                        break;
+                    }
+                    fresh = draw();
+                }
+                placed.set_cookie = Some(fresh);
+                hash_of(fresh)
+            }
+        };
+        (placed.hash, placed.keyed) = (Some(hash), true);
         return Ok(());
     }
     let found = key::find(this, worker, input, key_bytes)?;

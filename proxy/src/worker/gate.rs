@@ -1,6 +1,6 @@
 //! Listeners as a worker has them, and the connections that came in by them.
 
-use super::{Seat, View, Worker};
+use super::{Places, Seat, View, Worker};
 use crate::perip::Place;
 use crate::timer::Deadline;
 use ringway_config::model::{Listener, Protocol};
@@ -8,7 +8,6 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -91,8 +90,8 @@ pub(crate) struct Gate {
     pub(crate) closing: Cell<bool>,
     /// While it closes: when the last of its idle connections is to go.
     pub(super) leave_until: Cell<Deadline>,
-    /// Places taken on it, over all workers.
-    pub(crate) seats: Arc<AtomicUsize>,
+    /// Its places, over all workers.
+    pub(crate) seats: Arc<Places>,
     pub(crate) stop: Notify,
     /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
     pub(super) latest: RefCell<Option<(Rc<View>, usize)>>,

@@ -62,7 +62,7 @@ impl Fleet {
             if matches!(seat.state, State::Limited | State::Drained) {
                 for _ in 0..2 {
                     let mut selection = self.group.begin(Ask::default());
-                    self.group.reserve(&mut selection, Slot(index as u16), 0);
+                    self.group.reserve(&mut selection, Slot(index as u16), false, 0);
                 }
             }
             if let State::Shedding(percent) = seat.state {

@@ -1,0 +1,77 @@
+//! Who is checked, and whose agent is asked, when.
+
+use crate::member::MemberState;
+use crate::params::{CheckParams, Initial};
+use crate::service::ServiceHealth;
+use std::time::{Duration, Instant};
+
+/// A backend that counts as down until it is checked is checked within this time.
+const FIRST_CHECK: Duration = Duration::from_millis(100);
+
+/// Begins what is due, the longest overdue first, at most so many: gives whose it is. `of` finds the time of the next one, and
+/// whether one is under way.
+pub(crate) fn begin(
+    members: &mut [MemberState],
+    now: Instant,
+    most: usize,
+    of: impl Fn(&mut MemberState) -> (&mut Option<Instant>, &mut bool),
+) -> Vec<String> {
+    let mut due: Vec<(Instant, usize)> = Vec::new();
+    for (index, member) in members.iter_mut().enumerate() {
+        if let (&mut Some(at), &mut false) = of(member)
+            && at <= now
+        {
+            due.push((at, index));
+        }
+    }
+    due.sort_unstable();
+    due.truncate(most);
+    let begun = due.into_iter().map(|(_, index)| {
+        let (next, under_way) = of(&mut members[index]);
+        // The interval runs from here.
+        (*next, *under_way) = (Some(now), true);
+        members[index].id.clone()
+    });
+    begun.collect()
+}
+
+impl ServiceHealth {
+    /// First checks are spread over an interval, so that they never all fall together.
+    pub(crate) fn schedule_first(&mut self, index: usize) {
+        let Some(check) = self.params.check else { return };
+        let CheckParams { interval, initial, .. } = check;
+        let spread = if initial == Initial::Down { interval.min(FIRST_CHECK) } else { interval };
+        let offset = spread.mul_f64(self.fraction());
+        self.members[index].next_check = Some(self.now + offset);
+    }
+
+    /// From one start to the next: the check's own time is part of the interval.
+    pub(crate) fn schedule_next(&mut self, index: usize, check: CheckParams, now: Instant) {
+        let interval = self.members[index].check_interval(&check);
+        let next = self.shortened(self.members[index].next_check, interval, now);
+        self.members[index].next_check = Some(next);
+    }
+
+    /// As the checks, the first questions to agents are spread.
+    pub(crate) fn schedule_first_agent(&mut self, index: usize) {
+        let Some(agent) = self.params.agent else { return };
+        let offset = agent.interval.mul_f64(self.fraction());
+        self.members[index].agent.next = Some(self.now + offset);
+    }
+
+    /// A question to an agent is over: the next comes after an interval.
+    pub(crate) fn end_agent(&mut self, index: usize, now: Instant) {
+        self.members[index].agent.asking = false;
+        if let Some(agent) = self.params.agent {
+            let next = self.shortened(self.members[index].agent.next, agent.interval, now);
+            self.members[index].agent.next = Some(next);
+        }
+    }
+
+    /// The next time after one that began then: an interval later, less its part of the jitter.
+    fn shortened(&mut self, began: Option<Instant>, interval: Duration, now: Instant) -> Instant {
+        let jitter = self.params.check.map_or(0.0, |check| check.jitter);
+        let shortened = interval.mul_f64(1.0 - jitter * self.fraction());
+        (began.unwrap_or(now) + shortened).max(now)
+    }
+}

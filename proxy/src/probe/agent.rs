@@ -1,0 +1,94 @@
+//! A question to an agent: HAProxy's agent-check protocol.
+
+use super::connect;
+use super::open::Open;
+use crate::shortage::{Resource, Shortage};
+use ringway_config::model::Agent;
+use ringway_health::{AgentMode, AgentReport};
+use std::io;
+use std::net::SocketAddr;
+use tokio::io::AsyncReadExt;
+
+/// Bytes of an agent's line that are looked at.
+const BYTES_MAX: usize = 1024;
+
+/// What an agent says. Nobody there, or nothing that is known, is an empty report: the checks alone say whether a backend can be
+/// reached.
+///
+/// # Errors
+/// This host is short of something.
+pub(super) async fn ask(
+    agent: &Agent,
+    backend: SocketAddr,
+    shortage: &Shortage,
+    opened: &mut Option<Open>,
+) -> io::Result<AgentReport> {
+    let address = SocketAddr::new(agent.address.unwrap_or(backend.ip()), agent.port);
+    let open = match connect(address, shortage).await {
+        Ok(stream) => opened.insert(Open::new(stream)),
+        Err(error) if Resource::of(&error).is_some() => return Err(error),
+        Err(_) => return Ok(AgentReport::default()),
+    };
+    if open.write(agent.send.as_bytes()).await.is_err() {
+        return Ok(AgentReport::default());
+    }
+    let mut line = Vec::with_capacity(128);
+    while !line.contains(&b'\n') && line.len() < BYTES_MAX {
+        match open.stream.read_buf(&mut line).await {
+            Ok(count) if count > 0 => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    let end = line.iter().position(|&byte| byte == b'\n').unwrap_or(line.len());
+    Ok(report(&String::from_utf8_lossy(&line[..end])))
+}
+
+/// The words of a line. Of several of one kind the last holds, as in HAProxy.
+fn report(line: &str) -> AgentReport {
+    let mut report = AgentReport::default();
+    // What follows a `#` is for people.
+    let words = line.split('#').next().unwrap_or_default();
+    for word in words.split([' ', ',', '\t', '\r']).map(str::to_ascii_lowercase) {
+        match word.as_str() {
+            "up" => report.up = Some(true),
+            "down" | "fail" | "failed" | "stopped" => report.up = Some(false),
+            "ready" => report.mode = Some(AgentMode::Ready),
+            "drain" => report.mode = Some(AgentMode::Drain),
+            "maint" => report.mode = Some(AgentMode::Maintenance),
+            word => {
+                if let Some(weight) = word.strip_suffix('%').and_then(|number| number.parse::<u32>().ok()) {
+                    report.percent = Some(weight.min(100) as u8);
+                }
+            }
+        }
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_speak_as_haproxys_do() {
+        let nothing = AgentReport::default();
+        let mode = |mode| AgentReport { mode: Some(mode), ..nothing };
+        for (line, expected) in [
+            ("up 75%", AgentReport { up: Some(true), percent: Some(75), mode: None }),
+            ("50%", AgentReport { percent: Some(50), ..nothing }),
+            ("0%", AgentReport { percent: Some(0), ..nothing }),
+            ("250%", AgentReport { percent: Some(100), ..nothing }),
+            ("ready", mode(AgentMode::Ready)),
+            ("drain # for the update, up", mode(AgentMode::Drain)),
+            ("MAINT\r", mode(AgentMode::Maintenance)),
+            ("DOWN#disk full", AgentReport { up: Some(false), ..nothing }),
+            ("fail", AgentReport { up: Some(false), ..nothing }),
+            ("stopped", AgentReport { up: Some(false), ..nothing }),
+            ("ready,up,30%", AgentReport { up: Some(true), percent: Some(30), mode: Some(AgentMode::Ready) }),
+            ("what? -5% 5 % %", nothing),
+            ("", nothing),
+        ] {
+            assert_eq!(report(line), expected, "{line:?}");
+        }
+    }
+}

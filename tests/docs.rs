@@ -205,6 +205,17 @@ fn every_row_of_what_holds_names_the_tests_that_hold_it() {
 }
 
 #[test]
+fn every_row_of_cookies_and_drains_names_the_tests_that_hold_it() {
+    let sources = sources();
+    let (_, cookies) = include_str!("../docs/balancing.md").split_once("## Cookies and drains\n").unwrap();
+    let rows = cookies.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| ")).skip(1);
+    for row in rows {
+        let (_, held) = row.split_once("<!-- held by ").unwrap_or_else(|| panic!("held by whom? {row}"));
+        assert!(tests_in_files(held.split(" -->").next().unwrap(), &sources) > 0, "{row}");
+    }
+}
+
+#[test]
 fn what_the_table_of_field_faults_names_is_there() {
     let sources = sources();
     let field = include_str!("../docs/field.md");

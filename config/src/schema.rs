@@ -111,6 +111,10 @@ choice! {
     }
 }
 choice! {
+    /// Statuses by name, as in `retry.on`.
+    StatusesName { "gateway" => Gateway, "server_errors" => ServerErrors, "conflict" => Conflict, "throttled" => Throttled }
+}
+choice! {
     /// Which outcomes count for ejection.
     OutlierOnName { "connection" => Connection, "gateway" => Gateway, "server_errors" => ServerErrors }
 }

@@ -35,3 +35,4 @@ pub use params::{
     SlowStartParams, SuccessRateParams,
 };
 pub use service::{Member, ServiceHealth};
+pub use statistics::mean_latency_micros;

@@ -3,6 +3,15 @@
 use crate::event::{Cause, Window};
 use crate::params::OutlierParams;
 
+/// Mean time to the head of a backend's answers in an interval, in microseconds, 0 if nothing is known: of those `answered`, and of
+/// those `cut` that were given up before their answer and have lasted at least so long, both as their number and the sum of their
+/// times. What is only a lower bound never makes a backend look faster than its answers do.
+#[must_use]
+pub fn mean_latency_micros(answered: (u64, u64), cut: (u64, u64)) -> u64 {
+    let mean = |(count, sum): (u64, u64)| sum.checked_div(count).unwrap_or(0);
+    mean(answered).max(mean((answered.0 + cut.0, answered.1.saturating_add(cut.1))))
+}
+
 /// Backends that an interval's numbers speak against, with the cause; each once, in the order of the windows.
 pub(crate) fn outliers<'a>(windows: &[Window<'a>], params: &OutlierParams) -> Vec<(&'a str, Cause)> {
     let mut found: Vec<(&str, Cause)> = Vec::new();
@@ -92,6 +101,18 @@ mod tests {
         assert!(matches!(found[..], [("f", Cause::SuccessRate { rate: 60, .. })]), "{found:?}");
         // All equally bad: nobody is an outlier.
         assert!(outliers(&windows(&[(100, 50, 0); 6]), &params).is_empty());
+    }
+
+    #[test]
+    fn tries_that_were_given_up_make_a_backend_slower_and_never_faster() {
+        assert_eq!(mean_latency_micros((0, 0), (0, 0)), 0);
+        assert_eq!(mean_latency_micros((4, 400), (0, 0)), 100);
+        // All that is known is how long it was waited for.
+        assert_eq!(mean_latency_micros((0, 0), (10, 510_000)), 51_000);
+        // Nine of ten were given up after 50 ms, the tenth was quick.
+        assert_eq!(mean_latency_micros((1, 1_000), (9, 450_000)), 45_100);
+        // Its answers take 500 ms; that it lost some races after 1 ms tells nothing.
+        assert_eq!(mean_latency_micros((10, 5_000_000), (90, 90_000)), 500_000);
     }
 
     #[test]

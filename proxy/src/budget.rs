@@ -1,39 +1,66 @@
-//! Budgets of extra tries: so many percent of the requests of the last ten seconds. A fleet that fails must not be asked
-//! more and more because it fails.
+//! Budgets of extra tries: so many percent of the requests of the last ten seconds, and so many a second in any case. A fleet that
+//! fails must not be asked more and more because it fails.
 
 /// Seconds that a budget looks back.
 const SECONDS: usize = 10;
+/// Parts of a try that the floor is counted in: what one try a second gains in a millisecond.
+const PARTS: u64 = 1_000;
 
 /// One worker's budget of one service.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     second: u64,
     requests: [u32; SECONDS],
+    /// Tries that were taken out of the requests' part.
     extra: [u32; SECONDS],
+    floor: Floor,
+}
+
+/// A token bucket that holds what it gains in a second, and begins full.
+#[derive(Debug, Default)]
+struct Floor {
+    /// What has been taken out and has not come back, in parts of a try.
+    owed: u64,
+    told_millis: u64,
+}
+
+impl Floor {
+    /// Takes one of the tries that are there in any case, `least` a second.
+    fn take(&mut self, now_millis: u64, least: u32) -> bool {
+        let least = u64::from(least);
+        let gained = now_millis.saturating_sub(self.told_millis).saturating_mul(least);
+        self.owed = self.owed.saturating_sub(gained);
+        self.told_millis = self.told_millis.max(now_millis);
+        let may = self.owed + PARTS <= least * PARTS;
+        self.owed += PARTS * u64::from(may);
+        may
+    }
 }
 
 impl Budget {
-    /// Counts a request, in the second `now`.
+    /// Counts a request.
     #[inline]
-    pub(crate) fn count(&mut self, now: u64) {
-        self.turn(now);
-        self.requests[now as usize % SECONDS] += 1;
+    pub(crate) fn count(&mut self, now_millis: u64) {
+        let now = self.turn(now_millis);
+        self.requests[now] += 1;
     }
 
-    /// Takes one extra try out of the budget of `percent` of the requests, and `least` a second in any case. `false`: there
-    /// is none left.
-    pub(crate) fn take(&mut self, now: u64, percent: u32, least: u32) -> bool {
-        self.turn(now);
+    /// Takes one extra try out of the budget of `percent` of the requests, or out of the `least` a second that are there in any
+    /// case. `false`: there is none left.
+    pub(crate) fn take(&mut self, now_millis: u64, percent: u32, least: u32) -> bool {
+        let now = self.turn(now_millis);
         let sum = |counts: &[u32; SECONDS]| counts.iter().map(|&count| u64::from(count)).sum::<u64>();
-        let allowed = sum(&self.requests) * u64::from(percent) / 100 + u64::from(least) * SECONDS as u64;
-        let may = sum(&self.extra) < allowed;
-        self.extra[now as usize % SECONDS] += u32::from(may);
-        may
+        if sum(&self.extra) < sum(&self.requests) * u64::from(percent) / 100 {
+            self.extra[now] += 1;
+            return true;
+        }
+        self.floor.take(now_millis, least)
     }
 
-    /// Forgets the seconds that have passed.
+    /// Forgets the seconds that have passed. Gives the place of the one under way.
     #[inline]
-    fn turn(&mut self, now: u64) {
+    fn turn(&mut self, now_millis: u64) -> usize {
+        let now = now_millis / 1_000;
         if self.second != now {
             let passed = now.saturating_sub(self.second).min(SECONDS as u64);
             for second in (now + 1 - passed)..=now {
@@ -41,6 +68,7 @@ impl Budget {
             }
             self.second = now;
         }
+        now as usize % SECONDS
     }
 }
 
@@ -48,26 +76,85 @@ impl Budget {
 mod tests {
     use super::*;
 
-    #[test]
-    fn extra_tries_are_a_part_of_the_requests_of_ten_seconds() {
-        let mut budget = Budget::default();
-        let taken = |budget: &mut Budget, now| (0..10_000).filter(|_| budget.take(now, 20, 0)).count();
-        for second in 100..110 {
-            (0..50).for_each(|_| budget.count(second));
-        }
-        assert_eq!(taken(&mut budget, 109), 100);
-        assert_eq!(taken(&mut budget, 109), 0);
-        // Nine seconds later all but the last second's requests are forgotten, and so are the tries of before that.
-        assert_eq!(taken(&mut budget, 118), 0);
-        assert_eq!(taken(&mut budget, 119), 0);
-        (0..50).for_each(|_| budget.count(119));
-        assert_eq!(taken(&mut budget, 119), 10);
+    /// How many of so many tries the budget allows.
+    fn taken(budget: &mut Budget, now_millis: u64, percent: u32, least: u32) -> usize {
+        (0..10_000).filter(|_| budget.take(now_millis, percent, least)).count()
     }
 
     #[test]
-    fn the_least_is_there_without_requests() {
+    fn extra_tries_are_a_part_of_the_requests_of_ten_seconds() {
         let mut budget = Budget::default();
-        assert_eq!((0..1_000).filter(|_| budget.take(5, 0, 3)).count(), 30);
-        assert_eq!((0..1_000).filter(|_| budget.take(1_000_000, 0, 3)).count(), 30);
+        for second in 100..110 {
+            (0..50).for_each(|_| budget.count(second * 1_000));
+        }
+        assert_eq!(taken(&mut budget, 109_000, 20, 0), 100);
+        assert_eq!(taken(&mut budget, 109_999, 20, 0), 0);
+        // Nine seconds later all but the last second's requests are forgotten, and so are the tries of before that.
+        assert_eq!(taken(&mut budget, 118_000, 20, 0), 0);
+        assert_eq!(taken(&mut budget, 119_000, 20, 0), 0);
+        (0..50).for_each(|_| budget.count(119_000));
+        assert_eq!(taken(&mut budget, 119_000, 20, 0), 10);
+    }
+
+    #[test]
+    fn the_floor_is_there_without_requests_and_is_never_more_than_a_seconds_worth() {
+        let mut budget = Budget::default();
+        assert_eq!(taken(&mut budget, 5_000, 0, 3), 3);
+        assert_eq!(taken(&mut budget, 5_333, 0, 3), 0);
+        assert_eq!(taken(&mut budget, 5_334, 0, 3), 1);
+        assert_eq!(taken(&mut budget, 1_000_000_000, 0, 3), 3);
+        // It is beside what the requests allow, not instead.
+        (0..100).for_each(|_| budget.count(1_000_002_000));
+        assert_eq!(taken(&mut budget, 1_000_002_000, 10, 3), 13);
+    }
+
+    #[test]
+    fn a_budget_of_nothing_allows_nothing() {
+        let mut budget = Budget::default();
+        for second in 0..100 {
+            (0..1_000).for_each(|_| budget.count(second * 1_000));
+            assert_eq!(taken(&mut budget, second * 1_000 + 500, 0, 0), 0);
+        }
+    }
+
+    /// xorshift, so that a failure can be played again.
+    fn random(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    #[test]
+    fn no_interval_has_more_extra_tries_than_percent_and_floor_allow() {
+        for seed in 1..60_u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let (percent, least) = (random(&mut state) % 101, random(&mut state) % 8);
+            let (mut budget, mut now) = (Budget::default(), random(&mut state) % 100_000);
+            let (mut requests, mut extra) = (Vec::new(), Vec::new());
+            for _ in 0..60 {
+                now += [0, 1, 7, 50, 333, 1_000, 4_000][(random(&mut state) % 7) as usize];
+                for _ in 0..random(&mut state) % 12 {
+                    budget.count(now);
+                    requests.push(now);
+                }
+                for _ in 0..random(&mut state) % 12 {
+                    if budget.take(now, percent as u32, least as u32) {
+                        extra.push(now);
+                    }
+                }
+            }
+            for (first, &from) in extra.iter().enumerate() {
+                for (last, &to) in extra.iter().enumerate().skip(first) {
+                    let seconds = (to - from) as f64 / 1_000.0;
+                    // What the requests' part may rest on began ten seconds before the interval, at the most.
+                    let before = requests.partition_point(|&at| at + 10_000 <= from);
+                    let counted = (requests.partition_point(|&at| at <= to) - before) as f64;
+                    let allowed = counted * percent as f64 / 100.0 + least as f64 * (seconds + 1.0);
+                    let count = (last - first + 1) as f64;
+                    assert!(count <= allowed + 1e-6, "seed {seed}: {count} in {seconds} s, {allowed} allowed");
+                }
+            }
+        }
     }
 }

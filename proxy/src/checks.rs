@@ -299,16 +299,15 @@ impl Driver {
             let total = self.cells.backend_totals(&service.config.name, id);
             if let Some(before) = self.totals.get(id) {
                 // Counters of a backend that was away meanwhile begin anew.
-                let timed = total.timed.saturating_sub(before.timed);
+                let since = |pick: fn(&BackendTotals) -> u64| pick(&total).saturating_sub(pick(before));
                 windows.push(Window {
                     id,
-                    requests: total.requests.saturating_sub(before.requests),
-                    failures: total.failures.saturating_sub(before.failures),
-                    latency_micros: total
-                        .latency_micros
-                        .saturating_sub(before.latency_micros)
-                        .checked_div(timed)
-                        .unwrap_or(0),
+                    requests: since(|totals| totals.requests),
+                    failures: since(|totals| totals.failures),
+                    latency_micros: ringway_health::mean_latency_micros(
+                        (since(|totals| totals.timed), since(|totals| totals.latency_micros)),
+                        (since(|totals| totals.cut), since(|totals| totals.cut_micros)),
+                    ),
                 });
             }
             totals.insert(id.to_owned(), total);

@@ -5,6 +5,7 @@ mod hedge;
 mod pump;
 mod wish;
 
+use crate::clock::Clock;
 use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::{self, InFlight};
@@ -122,7 +123,8 @@ async fn carry_unless_reset(
 async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Option<ProxyError>, Next), ProxyError> {
     let worker = Rc::clone(&client.open.worker);
     let view = Rc::clone(&request.view);
-    view.services[request.service].live.retries.borrow_mut().count(worker.second());
+    let this = &view.services[request.service];
+    this.live.count(&this.service.config, worker.timers.millis());
     let mut last_error = None;
     // A place that has been found already: the cookie's, or that of a retry which only goes if there is one.
     let mut ready = request
@@ -177,13 +179,13 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         match request.refusals.handle_failure(error, worker.timers.now()) {
             Then::End => return Err(error),
-            Then::GoOn if request.replayable && worker.timers.now() < request.limit => {}
+            Then::GoOn if request.replayable && worker.timers.now() < request.limit => count_retry(request, this),
             Then::GoOn | Then::Retry => {
                 let leave = may_retry(client, request, false).ok_or(error)?;
+                count_retry(request, this);
                 leave.wait(client, request).await?;
             }
         }
-        count_retry(request, this);
         last_error = Some(error);
     }
 }
@@ -302,7 +304,6 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
     let repeatable = repeatable(request, config);
     let limit = client.timer.deadline(config.retry.per_try_timeout).min(request.limit);
     let mut hedge = hedge::Hedge::new(client, request, repeatable);
-    let began = this.service.times_answers.then(Instant::now);
     let mut fresh = false;
     let mut unprocessed = 0;
     loop {
@@ -315,7 +316,8 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
         if guard.wants_cookie() {
             request.set_cookie = Some(guard.cookie());
         }
-        let mut exchange = Exchange::new(client, request, connection, limit);
+        let clock = Clock::begin(&view, request.service, &guard);
+        let mut exchange = Exchange::new(client, request, (connection, clock), limit);
         let result = match hedge.as_mut() {
             None => poll_fn(|context| exchange.poll_answer(context)).await,
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
@@ -327,25 +329,21 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             && exchange.upstream.stream.is_disconnected();
         match result {
             Ok(()) => {
-                if let Some(began) = began {
-                    guard.observe_latency(began.elapsed(), worker.millis());
-                }
                 if worker.logs_access() {
                     exchange.request.report.head_micros = Some(exchange.request.started.elapsed().as_micros() as u64);
                 }
                 let status = exchange.status;
-                let outcome = outcome_of(&exchange, config);
-                exchange.take_place(guard, upstream, outcome);
+                exchange.take_place(guard, upstream, outcome_of(status, exchange.retry_after));
                 if config.retry.on.has_status(status) && repeatable {
                     match next_try(&mut exchange).await {
                         Ok(Some(next)) => {
-                            exchange.discard(upstream);
+                            exchange.discard();
                             count_retry(request, this);
                             return Tried::Again(next);
                         }
                         Ok(None) => {}
                         Err(error) => {
-                            exchange.release();
+                            exchange.discard();
                             return Tried::GivenUp(error);
                         }
                     }
@@ -393,11 +391,10 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
 }
 
 /// What the passive detector hears of an answer.
-fn outcome_of(exchange: &Exchange<'_>, config: &model::Service) -> Outcome {
-    let status = exchange.status;
-    match exchange.retry_after {
-        Some(wish) if !config.outlier.retry_after_max.is_zero() => Outcome::RetryAfter { status, wish },
-        _ => Outcome::Status(status),
+fn outcome_of(status: u16, retry_after: Option<Duration>) -> Outcome {
+    match retry_after {
+        Some(wish) => Outcome::RetryAfter { status, wish },
+        None => Outcome::Status(status),
     }
 }
 

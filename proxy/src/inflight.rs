@@ -71,10 +71,16 @@ impl InFlight {
         crate::affinity::Value(crate::snapshot::cookie_value(&service.backends[self.index()].config.id))
     }
 
-    /// Tells the passive detector how the request went. A success that follows a success costs one load.
+    /// Tells the passive detector, and a policy that goes by latency, how the request went. A success that follows a success costs one
+    /// load.
     pub(crate) fn report(&self, outcome: Outcome) {
         let service = &self.view.services[self.service].service;
         let backend = &service.backends[self.index()];
+        if let (PolicyParams::PeakEwma(params), true) = (service.config.policy, is_penalized(outcome)) {
+            let hold = u32::try_from(outcome.wish().as_millis()).unwrap_or(u32::MAX).min(params.retry_after_millis_max);
+            let penalty_micros = params.penalty_millis as f32 * 1e3;
+            backend.state.load.penalize(penalty_micros, hold, self.view.millis(), params.decay_millis);
+        }
         let succeeded = match outcome.status() {
             Some(status) => !service.config.outlier.on.counts(status),
             None => outcome == Outcome::Success,
@@ -82,7 +88,8 @@ impl InFlight {
         if outcome.status().is_some() && !succeeded {
             self.view.services[self.service].upstreams[self.index()].cells.errors.increment();
         }
-        if succeeded && outcome.wish().is_zero() && !backend.state.suspect.load(Relaxed) {
+        let obeys = !outcome.wish().is_zero() && !service.config.outlier.retry_after_max.is_zero();
+        if succeeded && !obeys && !backend.state.suspect.load(Relaxed) {
             return;
         }
         let mut health = service.live.health();
@@ -95,19 +102,6 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// Takes in how long the backend took to begin its answer.
-    pub(crate) fn observe_latency(&self, elapsed: std::time::Duration, now_millis: u32) {
-        let service = &self.view.services[self.service].service;
-        let micros = elapsed.as_micros() as u64;
-        if let PolicyParams::PeakEwma(params) = service.config.policy {
-            let load = &service.backends[self.index()].state.load;
-            load.observe(micros as f32, now_millis, params.decay_millis);
-        }
-        let cells = &self.view.services[self.service].upstreams[self.index()].cells;
-        cells.timed.increment();
-        cells.latency_micros.add(micros);
-    }
-
     /// Gives the place back because the backend has turned out to be full, for the walk to go on: nothing was tried. No room was made
     /// by that; but the wake-up that has led here may be of use to another who waits, with another worker.
     pub(crate) fn give_back_full(mut self, selection: &mut Selection, refusals: &mut Refusals) {
@@ -118,6 +112,13 @@ impl InFlight {
         if refusals.handle_full(live.line.look()) {
             live.room.notify_one();
         }
+    }
+
+    /// Gives the place back without having used it, for a walk that may go on without it: the backend counts as full, not as tried.
+    /// `is_full`: it is, so that no room was made by that.
+    pub(crate) fn pass_by(mut self, selection: &mut Selection, is_full: bool) {
+        self.is_full = is_full;
+        self.view.services[self.service].service.group.handle_full(selection, self.slot);
     }
 
     /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing. The only place where
@@ -145,6 +146,15 @@ impl Drop for InFlight {
         if service.live.line.handle_release() {
             service.live.room.notify_one();
         }
+    }
+}
+
+/// What a request costs its backend a penalty for: it has not served it, or says that it has too much to do.
+fn is_penalized(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Success => false,
+        Outcome::Status(status) | Outcome::RetryAfter { status, .. } => matches!(status, 429 | 500..=599),
+        Outcome::ConnectionFailure | Outcome::ConnectTimeout | Outcome::Timeout => true,
     }
 }
 

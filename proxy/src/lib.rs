@@ -13,6 +13,7 @@ mod bind;
 mod budget;
 mod buffers;
 mod checks;
+mod clock;
 mod compress;
 mod connections;
 mod control;

@@ -28,8 +28,8 @@ use crate::rate::Admission;
 use kept::Kept;
 use place::{Placed, Unplaced, place};
 
-/// Small bodies that came with their head are sent with it, and can be sent again.
-const REPLAY_BYTES_MAX: usize = 8 * 1024;
+/// Small bodies that came with their head are sent with it.
+const JOINED_BYTES_MAX: usize = 8 * 1024;
 
 /// A request on its way to a backend.
 pub(crate) struct Request {
@@ -61,7 +61,9 @@ pub(crate) struct Request {
     pub(crate) out: Vec<u8>,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
     pub(crate) replayable: bool,
-    /// What of `out` is body that came after its head.
+    /// Data of a body that has joined its head.
+    joined: usize,
+    /// What of `out` is body that was sent after its head.
     kept: Option<Kept>,
     pub(crate) method: Method,
     pub(crate) version: Version,
@@ -280,6 +282,7 @@ pub(crate) fn plan(
         admission,
         out,
         replayable: true,
+        joined: 0,
         kept: None,
         method: head.method,
         version: head.version,
@@ -392,7 +395,7 @@ impl Request {
     /// A body that came whole with its head, and is small, goes out with it.
     fn take_small_body(&mut self, client: &mut Client) -> Result<(), ProxyError> {
         let input = client.input.bytes();
-        if self.body.is_end() || input.is_empty() || input.len() > REPLAY_BYTES_MAX {
+        if self.body.is_end() || input.is_empty() || input.len() > JOINED_BYTES_MAX {
             return Ok(());
         }
         if self.body.plain(input.len()).is_some_and(|available| {
@@ -406,16 +409,34 @@ impl Request {
         let progress = self.body.transfer_with(input, &mut self.out, self.encoding, keep);
         let progress = progress.map_err(ProxyError::BadRequest)?;
         self.count_body(progress.data)?;
+        self.joined = progress.data;
         self.report.received_bytes += progress.consumed as u64;
         client.input.consume(progress.consumed);
         Ok(())
     }
 
-    /// Whether so many more bytes of the body may be added to `out`, and are counted; if not, the request cannot be sent again from
-    /// here on, and nothing of its body is kept.
-    pub(crate) fn keep(&mut self, worker: &Rc<Worker>, more: usize) -> bool {
-        let from = self.out.len();
-        let kept = self.replayable && self.kept.get_or_insert_with(|| Kept::new(worker, from)).take(more);
+    /// What of its body may be kept to be sent again.
+    fn body_bytes_max(&self) -> usize {
+        self.view.services[self.service].service.config.retry.body_bytes_max
+    }
+
+    /// Whether it can be sent again once `out` has been sent.
+    pub(crate) fn is_resendable(&self) -> bool {
+        self.replayable && self.joined <= self.body_bytes_max()
+    }
+
+    /// Whether so much more of the body, with so many bytes, may be added to `out`, and is counted; if not, the request cannot be sent
+    /// again from here on, and nothing of its body is kept. All of `out` has been sent.
+    pub(crate) fn keep(&mut self, worker: &Rc<Worker>, data: usize, bytes: usize) -> bool {
+        let (from, data_max) = (self.out.len(), self.body_bytes_max());
+        // What of a body in chunks came with its head has joined it, and counts.
+        let has = self.joined + self.kept.as_ref().map_or(0, Kept::data);
+        // Of what is known to be too long nothing is kept.
+        let rest = if let Body::Sized(rest) = self.body { rest } else { data as u64 };
+        let too_long = rest.saturating_add(has as u64) > data_max as u64;
+        let kept = self.replayable
+            && !too_long
+            && self.kept.get_or_insert_with(|| Kept::new(worker, from)).take((data, bytes), data_max - self.joined);
         if !kept {
             self.forget();
         }

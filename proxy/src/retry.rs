@@ -50,7 +50,7 @@ impl Retries {
             self.0 = Some(under_way);
         }
         let retry = &this.service.config.retry;
-        let taken = this.live.retries.borrow_mut().take(worker.second(), retry.budget_percent, retry.budget_min);
+        let taken = this.live.retries.borrow_mut().take(worker.timers.millis(), retry.budget_percent, retry.budget_min);
         (!taken).then_some(RetryLimit::Budget)
     }
 }

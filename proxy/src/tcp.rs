@@ -267,7 +267,8 @@ async fn connect(
     let mut last_error = None;
     let mut refusals = Refusals::default();
     let mut retries = Retries::default();
-    session.view.services[session.service].live.retries.borrow_mut().count(worker.second());
+    let this = &session.view.services[session.service];
+    this.live.count(&this.service.config, worker.timers.millis());
     loop {
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = session.view.services[session.service].service.live.falls.load(SeqCst);

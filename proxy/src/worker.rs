@@ -14,6 +14,7 @@ use crate::timer::{Deadline, TICK, Timer, Timers};
 use crate::upstream::Pool;
 use crate::{accept, front, udp};
 use arc_swap::Cache;
+use ringway_config::model;
 use ringway_http1::{RequestHead, ResponseHead};
 use ringway_ring::Sketch;
 use ringway_telemetry::access::AccessLog;
@@ -175,6 +176,14 @@ pub(crate) struct Scratch {
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) services: Box<[WorkerService]>,
+    timers: Rc<Timers>,
+}
+
+impl View {
+    /// The milliseconds that latencies fade by.
+    pub(crate) fn millis(&self) -> u32 {
+        self.timers.millis() as u32
+    }
 }
 
 /// This worker's part of a service.
@@ -199,6 +208,16 @@ pub(crate) struct WorkerLive {
     pub(crate) hot: RefCell<Arc<HotTable>>,
 }
 
+impl WorkerLive {
+    /// Counts a request, of which more than one try may be made.
+    pub(crate) fn count(&self, config: &model::Service, now_millis: u64) {
+        self.retries.borrow_mut().count(now_millis);
+        if config.hedge.is_some() {
+            self.hedges.borrow_mut().count(now_millis);
+        }
+    }
+}
+
 /// This worker's part of a backend.
 pub(crate) struct Upstream {
     pub(crate) pool: Pool,
@@ -212,15 +231,17 @@ impl Worker {
         let mut snapshots = Cache::new(Arc::clone(&shared.current));
         let snapshot = Arc::clone(snapshots.load());
         let cells = shared.cells.worker();
+        let timers = Timers::new(Instant::now());
+        let none = View { snapshot: Arc::clone(&snapshot), services: Box::default(), timers: Rc::clone(&timers) };
         let worker = Self {
             index,
             buffers: Buffers::default(),
-            timers: Timers::new(Instant::now()),
+            timers,
             cells,
             scratch: RefCell::default(),
             access: RefCell::default(),
             draining: Cell::new(false),
-            view: RefCell::new(Rc::new(View { snapshot: Arc::clone(&snapshot), services: Box::default() })),
+            view: RefCell::new(Rc::new(none)),
             snapshots: RefCell::new(snapshots),
             pools: RefCell::default(),
             services: RefCell::default(),
@@ -307,7 +328,7 @@ impl Worker {
             upstream.pool.close(&self.cells);
             upstream.shared.close();
         }
-        View { snapshot, services }
+        View { snapshot, services, timers: Rc::clone(&self.timers) }
     }
 
     /// The newest view that has the gate's listener, and the listener's index there.
@@ -541,11 +562,12 @@ impl Worker {
 }
 
 impl Worker {
-    /// The second that budgets count in, and the milliseconds that latencies fade by.
+    /// The second that floods are counted in.
     pub(crate) fn second(&self) -> u64 {
         self.timers.millis() / 1000
     }
 
+    /// The milliseconds that latencies fade by.
     pub(crate) fn millis(&self) -> u32 {
         self.timers.millis() as u32
     }

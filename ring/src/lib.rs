@@ -33,7 +33,7 @@ pub use group::{Ask, Group, GroupMember, HOT_OWNERS_MAX, Pick};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
 pub use line::Line;
-pub use load::{FULL_SHARE, Load};
+pub use load::{FULL_SHARE, HOLD_MILLIS_MAX, Load};
 pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime, without_entry};
 pub use movement::{Method, Move, Movement, group_movement, independent_movement, movement};
 pub use params::{AllFull, BoundParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};

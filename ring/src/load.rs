@@ -11,6 +11,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// A share of 1: all keys.
 pub const FULL_SHARE: u16 = u16::MAX;
+/// A penalty is kept up for so long at most; what was told further in the future was told an age ago.
+pub const HOLD_MILLIS_MAX: u32 = 60 * 60 * 1_000;
 /// Bit of the shares: see [`Load::set_doubted`].
 const DOUBT: u64 = 1 << 32;
 /// Where the accept share stands.
@@ -30,8 +32,8 @@ pub struct Load {
     shares: AtomicU64,
     /// Makes the order in which keys are accepted the member's own.
     salt: u64,
-    /// Peak-sensitive mean latency in microseconds (an `f32`'s bits) in the high half, when it was told last, in
-    /// milliseconds, in the low half.
+    /// Peak-sensitive mean latency in microseconds (an `f32`'s bits) in the high half, in the low half since when it fades, in
+    /// milliseconds: when it was told last, or the end of a hold.
     latency: AtomicU64,
 }
 
@@ -117,7 +119,19 @@ impl Load {
             let kept = decay(now_millis.wrapping_sub(told), decay_millis);
             old * kept + latency_micros * (1.0 - kept)
         };
-        self.latency.store(u64::from(mean.to_bits()) << 32 | u64::from(now_millis), Relaxed);
+        self.tell(mean, later(told, now_millis));
+    }
+
+    /// Takes in that a request has failed: as if it had taken `penalty_micros`, however soon it was over. For `hold_millis`, at most
+    /// [`HOLD_MILLIS_MAX`], the mean stays there; only then it begins to fade.
+    pub fn penalize(&self, penalty_micros: f32, hold_millis: u32, now_millis: u32, decay_millis: u32) {
+        let (_, told) = self.mean(self.latency.load(Relaxed));
+        let mean = self.latency_micros(now_millis, decay_millis).max(penalty_micros);
+        self.tell(mean, later(told, now_millis.wrapping_add(hold_millis.min(HOLD_MILLIS_MAX))));
+    }
+
+    fn tell(&self, mean_micros: f32, now_millis: u32) {
+        self.latency.store(u64::from(mean_micros.to_bits()) << 32 | u64::from(now_millis), Relaxed);
     }
 
     /// The mean latency in microseconds, faded to `now_millis`; 0 before the first observation.
@@ -243,8 +257,13 @@ fn parts(carried: u64) -> (u32, Sum) {
     (carried as u32, Sum((carried >> 32) as u8))
 }
 
+/// The later of two times, of which the first may be one up to which something is held.
+fn later(told: u32, now: u32) -> u32 {
+    if told.wrapping_sub(now) <= HOLD_MILLIS_MAX { told } else { now }
+}
+
 fn decay(passed_millis: u32, constant_millis: u32) -> f32 {
-    // A clock that has gone back a little counts as one that stands.
-    let passed = if passed_millis > u32::MAX / 2 { 0 } else { passed_millis };
+    // A time that has not come yet, because something is held or a clock has gone back a little, counts as now.
+    let passed = if passed_millis.wrapping_neg() <= HOLD_MILLIS_MAX { 0 } else { passed_millis };
     (-(passed as f32) / constant_millis.max(1) as f32).exp()
 }

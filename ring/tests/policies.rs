@@ -21,7 +21,11 @@ const ALL: [PolicyParams; 9] = [
     PolicyParams::Random,
     PolicyParams::PowerOfTwo,
     PolicyParams::LeastRequest,
-    PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000 }),
+    PolicyParams::PeakEwma(PeakEwmaParams {
+        decay_millis: 10_000,
+        penalty_millis: 5_000,
+        retry_after_millis_max: 300_000,
+    }),
     PolicyParams::First,
 ];
 
@@ -335,8 +339,72 @@ fn latency_peaks_at_once_and_fades_with_its_constant() {
     let mean = load.latency_micros(1_000, 1_000);
     assert!((390.0..400.0).contains(&mean), "{mean}");
     // The clock wraps, and may go back a little.
+    let load = Load::new("b");
     load.observe(900.0, u32::MAX, 1_000);
     assert!(load.latency_micros(u32::MAX - 5, 1_000) == 900.0 && load.latency_micros(999, 1_000) < 400.0);
+}
+
+#[test]
+fn who_refuses_at_once_gets_no_more_than_the_probes_that_it_costs() {
+    for wish_millis in [0, 2_000] {
+        let fleet = equal(ALL[7], 4);
+        let (decay, mut to_refuser) = (10_000, Vec::new());
+        // Two minutes of a request each 10 ms, one at a time: a refusal takes 100 us, an answer 10 ms.
+        for number in 0..12_000_u64 {
+            let now = number as u32 * 10;
+            let mut selection = fleet.group.begin(Ask { now_millis: now, ..ask(number) });
+            let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) else { panic!() };
+            let load = &fleet.loads[usize::from(slot.0)];
+            if slot.0 == 0 {
+                load.observe(100.0, now, decay);
+                load.penalize(5e6, wish_millis, now, decay);
+                to_refuser.push(now);
+            } else {
+                load.observe(10_000.0, now, decay);
+            }
+            fleet.group.release(slot, 0);
+        }
+        assert!((1..=4).contains(&to_refuser.len()), "{to_refuser:?}");
+        assert!(to_refuser.windows(2).all(|pair| pair[1] - pair[0] > wish_millis + decay), "{to_refuser:?}");
+    }
+}
+
+#[test]
+fn a_penalty_is_a_floor_that_is_held_as_long_as_asked_for_and_fades_then() {
+    let load = Load::new("a");
+    // A quick failure makes nobody faster, a slow one is as slow as it was.
+    load.observe(10_000.0, 0, 1_000);
+    load.observe(50.0, 0, 1_000);
+    assert_eq!(load.latency_micros(0, 1_000), 10_000.0);
+    load.penalize(5_000.0, 0, 0, 1_000);
+    assert_eq!(load.latency_micros(0, 1_000), 10_000.0);
+    load.penalize(1e6, 2_000, 0, 1_000);
+    for now in [0, 1, 1_999, 2_000] {
+        assert_eq!(load.latency_micros(now, 1_000), 1e6, "{now}");
+        // What is answered meanwhile changes nothing, but for what is slower still.
+        load.observe(10.0, now, 1_000);
+    }
+    load.penalize(1e6, 0, 2_000, 1_000);
+    assert_eq!(load.latency_micros(2_000, 1_000), 1e6);
+    let faded = load.latency_micros(3_000, 1_000);
+    assert!((360_000.0..370_000.0).contains(&faded), "{faded}");
+    // A shorter wish does not end a longer one.
+    load.penalize(1e6, 10_000, 3_000, 1_000);
+    load.penalize(1e6, 1_000, 4_000, 1_000);
+    load.observe(20.0, 5_000, 1_000);
+    assert_eq!(load.latency_micros(13_000, 1_000), 1e6);
+    assert!(load.latency_micros(14_000, 1_000) < 400_000.0);
+    // The clock wraps; a hold that was told an age ago holds nothing.
+    let load = Load::new("b");
+    load.penalize(1e6, 5_000, u32::MAX - 1_000, 1_000);
+    assert_eq!(load.latency_micros(3_000, 1_000), 1e6);
+    assert!(load.latency_micros(5_999, 1_000) < 200_000.0);
+    assert!(load.latency_micros(u32::MAX / 2 + 10_000_000, 1_000) < 1.0);
+    load.observe(10.0, u32::MAX / 2 + 10_000_000, 1_000);
+    assert_eq!(load.latency_micros(u32::MAX / 2 + 10_000_000, 1_000), 10.0);
+    // Nobody is left alone for ever.
+    load.penalize(1e6, u32::MAX, 0, 1_000);
+    assert!(load.latency_micros(ringway_ring::HOLD_MILLIS_MAX + 10_000, 1_000) < 100.0);
 }
 
 #[test]

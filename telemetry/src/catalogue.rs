@@ -61,6 +61,7 @@ catalogue! {
     RETRIES_REFUSED = "ringway_retries_refused_total", Counter, ["service", "limit"], "Retries that a limit did not allow, by limit: retries_max (of the service), budget, backend_retries_max (every backend that was left has as many as it may).";
     HEDGES = "ringway_hedges_total", Counter, ["service"], "Second tries beside a slow first one.";
     HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose answer was taken.";
+    HEDGE_BUDGET_EXHAUSTED = "ringway_hedge_budget_exhausted_total", Counter, ["service"], "Second tries that the hedge budget did not allow.";
     SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests whose placement was compared with the shadow configuration's.";
     SHADOW_MOVED = "ringway_shadow_moved_total", Counter, ["service"], "Of these, those that the shadow configuration would send elsewhere.";
     KEYS_MOVED = "ringway_keys_moved_ratio", Gauge, ["service"], "Share of the key space that the last change of the service's membership, weights or drains moved.";

@@ -122,6 +122,8 @@ pub struct ServiceCells {
     pub hedges: Cell,
     /// Of these, those whose answer was taken.
     pub hedges_won: Cell,
+    /// Second tries that the budget did not allow.
+    pub hedges_refused: Cell,
     /// Placements compared with the shadow's.
     pub shadowed: Cell,
     /// Of these, those that the shadow would move.
@@ -150,6 +152,10 @@ pub struct BackendCells {
     pub timed: Cell,
     /// In microseconds, to the head of the answer.
     pub latency_micros: Cell,
+    /// Tries that were given up before their answer, and how long they had lasted, summed.
+    pub cut: Cell,
+    /// In microseconds.
+    pub cut_micros: Cell,
 }
 
 /// A backend's numbers, over all workers.
@@ -163,6 +169,10 @@ pub struct BackendTotals {
     pub timed: u64,
     /// Sum of their latencies, in microseconds.
     pub latency_micros: u64,
+    /// Tries that were given up before their answer.
+    pub cut: u64,
+    /// How long they had lasted, summed, in microseconds.
+    pub cut_micros: u64,
 }
 
 /// One worker's numbers that belong to no service.
@@ -277,6 +287,8 @@ impl Registry {
             failures: sum.failures + cells.failures.get() + cells.errors.get(),
             timed: sum.timed + cells.timed.get(),
             latency_micros: sum.latency_micros + cells.latency_micros.get(),
+            cut: sum.cut + cells.cut.get(),
+            cut_micros: sum.cut_micros + cells.cut_micros.get(),
         })
     }
 

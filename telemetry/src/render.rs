@@ -76,6 +76,7 @@ impl Metrics {
             (catalogue::BUDGET_EXHAUSTED, |cells| &cells.retries_refused[RetryLimit::Budget as usize]),
             (catalogue::HEDGES, |cells| &cells.hedges),
             (catalogue::HEDGES_WON, |cells| &cells.hedges_won),
+            (catalogue::HEDGE_BUDGET_EXHAUSTED, |cells| &cells.hedges_refused),
             (catalogue::SHADOWED, |cells| &cells.shadowed),
             (catalogue::SHADOW_MOVED, |cells| &cells.shadow_moved),
             (catalogue::QUEUED, |cells| &cells.queued),

@@ -1,6 +1,7 @@
 //! Retries, their limits and their bodies.
 
 use crate::common::*;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -163,5 +164,233 @@ fn a_client_that_leaves_during_the_back_off_is_seen() {
         // What it had of the limit has come back.
         assert_eq!(refused(&ringway, "retries_max"), 0.0);
         assert!(b.requests().is_empty());
+    }
+}
+
+#[test]
+fn peak_ewma_leaves_alone_who_fails_fast() {
+    let fast = |answer: &'static str| {
+        Backend::custom(move |mut stream, seen| {
+            while let Some((head, _)) = read_request(&mut stream) {
+                seen.lock().unwrap().push(head);
+                if answer.is_empty() || stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    for refusal in [
+        "HTTP/1.1 429 Too Many Requests\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+        // Closed without a word.
+        "",
+    ] {
+        let refuser = fast(refusal);
+        let good = |name: &'static str| {
+            scripted(move |_| {
+                std::thread::sleep(Duration::from_millis(10));
+                response("200 OK", "", name)
+            })
+        };
+        let (b, c, d) = (good("b"), good("c"), good("d"));
+        let listen = free_address();
+        let service = "balance: { policy: peak_ewma }\noutlier: { consecutive_failures: 0 }\nretry: { attempts: 0 }";
+        let fleet = [("a", refuser.address), ("b", b.address), ("c", c.address), ("d", d.address)];
+        let _ringway = Ringway::start(&simple(listen, service, &fleet));
+        let bad = (0..200).filter(|_| get(listen, "/").unwrap().status != 200).count();
+        assert!(bad <= 10, "{bad} of 200 for {refusal:?}");
+        assert_eq!(refuser.requests().len(), bad);
+    }
+}
+
+/// A body whose every part is told from the others.
+fn numbered(length: usize) -> String {
+    (0..)
+        .map(|number| format!("{number:07},"))
+        .flat_map(|text| text.into_bytes())
+        .map(char::from)
+        .take(length)
+        .collect()
+}
+
+/// PUT of a body, in so many pieces that come one by one.
+fn put(listen: SocketAddr, body: &str, chunked: bool, pieces: usize) -> Answer {
+    let mut bytes = b"PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".to_vec();
+    if chunked {
+        bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+        for chunk in body.as_bytes().chunks(body.len().div_ceil(pieces * 20).max(8)) {
+            bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            bytes.extend_from_slice(chunk);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"0\r\n\r\n");
+    } else {
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    }
+    let mut pieces = bytes.chunks(bytes.len().div_ceil(pieces));
+    let mut stream = send(listen, pieces.next().unwrap());
+    for piece in pieces {
+        std::thread::sleep(Duration::from_millis(2));
+        let _ = stream.write_all(piece);
+    }
+    read_answer(&mut stream, true).unwrap()
+}
+
+/// Reads whole requests and closes without a word; or says 503.
+fn reads_all(refuses: bool) -> Backend {
+    Backend::custom(move |mut stream, seen| {
+        while let Some((head, body)) = read_request(&mut stream) {
+            seen.lock().unwrap().push(format!("{head}{}", String::from_utf8_lossy(&body)));
+            if !refuses || stream.write_all(response(BAD, "", "a").as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_body_up_to_body_bytes_max_is_sent_again_however_it_came_and_a_longer_one_is_not() {
+    // What is configured, what is sent, and whether it is sent again.
+    for (field, length, again) in [
+        ("", 10, true),
+        ("", 9_000, true),
+        ("", 16 * 1024, true),
+        ("", 16 * 1024 + 1, false),
+        ("", 200_000, false),
+        (", body_bytes_max: 100KiB", 100_000, true),
+        (", body_bytes_max: 4KiB", 4_096, true),
+        (", body_bytes_max: 4KiB", 4_097, false),
+        (", body_bytes_max: 0", 1, false),
+    ] {
+        for refuses in [false, true] {
+            let (a, b) = (reads_all(refuses), Backend::echo("b"));
+            let listen = free_address();
+            let service = format!("retry: {{ on: [ reset, gateway ]{field} }}");
+            let _ringway = Ringway::start(&in_order(listen, &service, &[("a", a.address), ("b", b.address)]));
+            let body = numbered(length);
+            for (number, (chunked, pieces)) in [(false, 1), (false, 40), (true, 1), (true, 40)].into_iter().enumerate()
+            {
+                let what = format!("{length} bytes{field}, chunked {chunked}, in {pieces}, refused {refuses}");
+                let answer = put(listen, &body, chunked, pieces);
+                let status = if again {
+                    200
+                } else if refuses {
+                    503
+                } else {
+                    502
+                };
+                assert_eq!(answer.status, status, "{what}");
+                assert!(a.requests()[number].ends_with(&format!("\r\n\r\n{body}")), "{what}");
+                match again {
+                    true => assert!(b.requests()[number].ends_with(&format!("\r\n\r\n{body}")), "{what}"),
+                    false => assert!(b.requests().is_empty(), "{what}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_body_of_which_a_part_has_been_sent_is_sent_again_with_the_rest() {
+    // Closes once it has the head and the first bytes of the body.
+    let a = Backend::custom(|mut stream, seen| {
+        let mut bytes = [0; 1_024];
+        let mut got = Vec::new();
+        while !got.windows(7).any(|window| window == b"0000100") {
+            let Ok(count @ 1..) = std::io::Read::read(&mut stream, &mut bytes) else { return };
+            got.extend_from_slice(&bytes[..count]);
+        }
+        seen.lock().unwrap().push(String::from_utf8_lossy(&got).into_owned());
+    });
+    let b = Backend::echo("b");
+    let listen = free_address();
+    let config = in_order(listen, "retry: { on: [ reset ] }", &[("a", a.address), ("b", b.address)]);
+    let ringway = Ringway::start(&config);
+    let body = numbered(16_000);
+    let head = format!("PUT / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let mut stream = send(listen, format!("{head}{}", &body[..2_000]).as_bytes());
+    wait_for("the first try's end", || (a.requests().len() == 1).then_some(()));
+    wait_for("the second try", || (retries(&ringway) == 1.0).then_some(()));
+    stream.write_all(&body.as_bytes()[2_000..]).unwrap();
+    assert_eq!(read_answer(&mut stream, true).unwrap().status, 200);
+    assert!(b.requests()[0].ends_with(&format!("\r\n\r\n{body}")));
+}
+
+#[test]
+fn bodies_that_all_together_are_too_much_are_sent_but_not_sent_again() {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let held = Arc::clone(&gate);
+    let a = Backend::custom(move |mut stream, seen| {
+        while let Some((head, body)) = read_request(&mut stream) {
+            seen.lock().unwrap().push(format!("{head}{}", body.len()));
+            drop(held.lock());
+            let _ = stream.write_all(response(BAD, "", "a").as_bytes());
+        }
+    });
+    let b = Backend::echo("b");
+    let listen = free_address();
+    let service = "retry: { on: [ gateway ], body_bytes_max: 4MiB, budget: 100 }";
+    let _ringway = Ringway::start(&in_order(listen, service, &[("a", a.address), ("b", b.address)]));
+    let body = numbered(3_000_000);
+    let clients: Vec<_> = (0..7)
+        .map(|_| {
+            let body = body.clone();
+            std::thread::spawn(move || put(listen, &body, false, 1).status)
+        })
+        .collect();
+    wait_for("all to have been sent", || (a.requests().len() == 7).then_some(()));
+    drop(closed);
+    let statuses: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    // Five times 3 MB fit into 16 MiB.
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 5, "{statuses:?}");
+    assert_eq!(put(listen, &body, false, 1).status, 200, "what was kept has been given back");
+}
+
+/// Takes no connections: its queue is full.
+struct Hole {
+    listener: std::net::TcpListener,
+    _fill: Vec<std::net::TcpStream>,
+}
+
+impl Hole {
+    fn new() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&listener).listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+        Self { listener, _fill: (0..3).filter_map(connect).collect() }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+}
+
+#[test]
+fn sessions_of_tcp_keep_to_the_limits_of_retries_and_wait_as_requests_do() {
+    let (hole, good) = (Hole::new(), Backend::echo("good"));
+    for (service, limit) in [
+        ("limits: { retries_max: 0 }", "retries_max"),
+        ("retry: { budget: 0, budget_min: 0 }", "budget"),
+        ("limits: { retries_max: 1 }\nretry: { backoff: 1s }", ""),
+    ] {
+        let listen = free_address();
+        let service = format!("timeouts: {{ connect: 300ms }}\n{service}");
+        let fleet = [("a", hole.address()), ("b", good.address)];
+        let config = in_order(listen, &service, &fleet).replace("service: s }", "protocol: tcp, service: s }");
+        let ringway = Ringway::start(&config);
+        let begin = Instant::now();
+        let served = get(listen, "/").is_some();
+        assert_eq!(served, limit.is_empty(), "{service}");
+        if served {
+            assert!(begin.elapsed() >= Duration::from_millis(500), "{:?}", begin.elapsed());
+            // It is no retry any more once it is connected: the next may be one.
+            assert!(get(listen, "/").is_some());
+        } else {
+            assert_eq!(refused(&ringway, limit), 1.0, "{service}");
+        }
     }
 }

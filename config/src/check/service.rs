@@ -6,12 +6,12 @@ use super::key::sources;
 use super::text::{address, header_value, name, nonzero, unique};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
-use crate::model::{self, KeySource, OnMissing};
-use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName};
+use crate::model::{self, KEPT_BYTES_MAX, KeySource, OnMissing};
+use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, StatusesName};
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
-    AllFull, BoundParams, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams,
-    ShedParams, TABLE_SIZE_MAX, is_prime,
+    AllFull, BoundParams, HOLD_MILLIS_MAX, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams,
+    RingParams, ShedParams, TABLE_SIZE_MAX, is_prime,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -84,7 +84,7 @@ fn service_model(
     nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
-    let retry = &section.retry.value;
+    let retry = retry_model(&section.retry.value, findings);
     if let Some(hedge) = &section.hedge {
         nonzero(&hedge.value.after, "after", findings);
     }
@@ -147,11 +147,8 @@ fn service_model(
             session: timeouts.session.value,
             tcp_user_timeout: timeouts.tcp_user_timeout.value,
         },
-        retry: retry_model(retry),
-        hedge: section
-            .hedge
-            .as_ref()
-            .map(|at| model::Hedge { after: at.value.after.value, budget_percent: at.value.budget.value.0 }),
+        retry,
+        hedge: section.hedge.as_ref().map(|at| hedge_model(&at.value, &retry)),
         requests_max: section.limits.value.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         connections_max: section.limits.value.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         pending_max: section.limits.value.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
@@ -481,7 +478,21 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
         PolicyName::PeakEwma => {
             nonzero(&balance.decay, "decay", findings);
             let decay_millis = u32::try_from(balance.decay.value.as_millis()).unwrap_or(u32::MAX);
-            PolicyParams::PeakEwma(PeakEwmaParams { decay_millis })
+            nonzero(&balance.penalty, "penalty", findings);
+            let millis = |at: &At<Duration>| u32::try_from(at.value.as_millis()).unwrap_or(u32::MAX);
+            if millis(&balance.retry_after_max) > HOLD_MILLIS_MAX {
+                findings.error(
+                    balance.retry_after_max.place,
+                    "bad_duration",
+                    format!("`retry_after_max` is longer than an hour: {:?}", balance.retry_after_max.value),
+                    "write `1h` or less",
+                );
+            }
+            PolicyParams::PeakEwma(PeakEwmaParams {
+                decay_millis,
+                penalty_millis: millis(&balance.penalty),
+                retry_after_millis_max: millis(&balance.retry_after_max),
+            })
         }
         PolicyName::First => PolicyParams::First,
     }
@@ -504,7 +515,15 @@ fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotPar
     }
 }
 
-fn retry_model(retry: &schema::RetrySection) -> model::Retry {
+fn retry_model(retry: &schema::RetrySection, findings: &mut Findings) -> model::Retry {
+    if retry.body_bytes_max.value.0 > KEPT_BYTES_MAX as u64 {
+        findings.error(
+            retry.body_bytes_max.place,
+            "out_of_range",
+            "`body_bytes_max` is more than a worker keeps of all its requests together, 16 MiB",
+            "write `16MiB` or less; `64KiB` is much already",
+        );
+    }
     let usual = [RetryOnName::Connect, RetryOnName::Reset, RetryOnName::BadAnswer, RetryOnName::Timeout];
     let has = |name: RetryOnName| match &retry.on {
         Some(on) => on.value.iter().any(|at| at.value == name),
@@ -527,6 +546,26 @@ fn retry_model(retry: &schema::RetrySection) -> model::Retry {
         budget_percent: retry.budget.value.0,
         budget_min: retry.budget_min.value.0 as u32,
         backoff: retry.backoff.value,
+        body_bytes_max: retry.body_bytes_max.value.0 as usize,
+    }
+}
+
+fn hedge_model(section: &schema::HedgeSection, retry: &model::Retry) -> model::Hedge {
+    let has = |name: StatusesName, otherwise: bool| match &section.non_fatal {
+        Some(names) => names.value.iter().any(|at| at.value == name),
+        None => otherwise,
+    };
+    model::Hedge {
+        after: section.after.value,
+        budget_percent: section.budget.value.0,
+        budget_min: section.budget_min.value.0 as u32,
+        non_fatal: model::RetryOn {
+            gateway: has(StatusesName::Gateway, true),
+            server_errors: has(StatusesName::ServerErrors, retry.on.server_errors),
+            conflict: has(StatusesName::Conflict, retry.on.conflict),
+            throttled: has(StatusesName::Throttled, true),
+            ..model::RetryOn::default()
+        },
     }
 }
 

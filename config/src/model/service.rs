@@ -283,6 +283,9 @@ pub struct Keepalive {
     pub timeout: Duration,
 }
 
+/// Bytes of bodies that a worker keeps at most, of all its requests, to send them again. See [`Retry::body_bytes_max`].
+pub const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// What may be tried again, each time on the next distinct backend of the key's walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
@@ -296,10 +299,12 @@ pub struct Retry {
     pub per_try_timeout: Duration,
     /// Retries, in percent of requests.
     pub budget_percent: u32,
-    /// Retries a second that are allowed in any case.
+    /// Retries a second that are allowed beside these.
     pub budget_min: u32,
     /// Wait before the first retry; zero is none.
     pub backoff: Duration,
+    /// Longest body that is kept, once it has been sent, to be sent again; at most [`KEPT_BYTES_MAX`].
+    pub body_bytes_max: usize,
 }
 
 /// Conditions of a retry.
@@ -344,6 +349,10 @@ pub struct Hedge {
     pub after: Duration,
     /// Second tries, in percent of requests.
     pub budget_percent: u32,
+    /// Second tries a second that are allowed beside these.
+    pub budget_min: u32,
+    /// Answers that do not win while the other try is under way: statuses only.
+    pub non_fatal: RetryOn,
 }
 
 /// Limit on the rate of requests of each key.

@@ -191,7 +191,8 @@ section! {
     LatencySection, "latency" {
         /// That multiple.
         default("3.0") factor: Factor,
-        /// Below this, nobody is too slow.
+        /// Below this, nobody is too slow. With `hedge`, a backend that always loses is known to be as slow as `hedge.after` and a
+        /// little: the detector sees that only if this is less.
         default("100ms") least: Duration,
         /// Backends that must have the volume.
         default("3") min_hosts: Positive,

@@ -82,6 +82,11 @@ section! {
         default("65537") table_size: Int<2, 5_000_011>,
         /// How fast `peak_ewma` forgets a peak.
         default("10s") decay: Duration,
+        /// What a failure counts as to `peak_ewma`, if it did not take longer: a connection that fails, a time-out, an answer with 429 or
+        /// 5xx. It fades as a latency does: an instant refusal must not look like a fast answer.
+        default("5s") penalty: Duration,
+        /// Longest `Retry-After` of a 429 or 503 for which the penalty does not begin to fade, at most an hour.
+        default("5m") retry_after_max: Duration,
         /// Secret against chosen keys, the same on every proxy of a fleet; absent is none.
         optional seed: String,
         /// The bound on each backend's load.
@@ -332,21 +337,31 @@ section! {
         default("0") per_try_timeout: Duration,
         /// Retries, in percent of the requests of the last ten seconds, per worker.
         default("20") budget: Percent,
-        /// Retries a second that are allowed in any case, per worker.
+        /// Retries a second that are allowed beside these, per worker, a second's worth at once at most.
         default("10") budget_min: Count,
         /// Wait before a retry, of a failure or of an answer, doubled for each further one, shortened at random by up to half; 0 is none.
         /// The next backend is chosen after it.
         default("0") backoff: Duration,
+        /// A request whose body has been sent, or a part of it, can be sent again only if the body is no longer than this: so much of it
+        /// is kept until an answer begins, however it came, and of all requests of a worker together 16 MiB at most. What is longer is
+        /// not tried again after any of it has been sent; 0 keeps none.
+        default("16KiB") body_bytes_max: Bytes,
     }
 }
 
 section! {
-    /// A second try beside the first: the first answer that begins is taken, the other is given up. Idempotent requests only.
+    /// A second try beside the first: the first answer that wins is taken, the other is given up. Idempotent requests only.
     HedgeSection, "hedge" {
         /// Wait before the second try.
         required after: Duration,
-        /// Second tries, in percent of the requests of the last ten seconds, per worker.
+        /// Second tries, in percent of the requests of the last ten seconds, per worker; 0 (and no `budget_min`) is none.
         default("10") budget: Percent,
+        /// Second tries a second that are allowed beside these, per worker, a second's worth at once at most.
+        default("0") budget_min: Count,
+        /// Answers that do not win while the other try is under way, by the names of `retry.on`: `gateway` (502 to 504),
+        /// `server_errors` (5xx), `conflict` (409), `throttled` (429). If both tries end with such, the first one's is taken. Absent are
+        /// those of `retry.on`, and `gateway` and `throttled` in any case; `[]` lets whatever answers first win.
+        optional non_fatal: List<StatusesName>,
     }
 }
 

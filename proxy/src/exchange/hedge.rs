@@ -1,35 +1,67 @@
-//! A second try beside the first: when no byte of the answer has come for a while, the request also goes to the next backend
-//! of its walk. Whichever begins to answer first is taken, the other connection is closed.
+//! A second try beside the first: when no answer has come for a while, the request also goes to the next backend of its walk.
+//! Whichever is answered first is taken, the other connection is closed. An answer that hedging is not to take while there may be a
+//! better one (`hedge.non_fatal`) waits for the other try; if that brings nothing better, the first try's answer is preferred.
 
-use super::pump::{Exchange, TryError};
+use super::pump::{ANSWER_LIMITS, Exchange, INTERIM_MAX, TryError, retry_after};
+use crate::clock::Clock;
 use crate::error::ProxyError;
+use crate::h2bridge;
 use crate::http::{Client, Peer};
 use crate::inflight::{self, InFlight};
 use crate::request::Request;
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use crate::upstream::{Connection, Reach};
-use crate::worker::Worker;
-use ringway_ring::Selection;
+use crate::worker::{View, Worker};
+use ringway_config::model;
+use ringway_http1::{Method, ParseError, ResponseHead, parse_response};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-/// A request's second try: first the wait for it, then the try.
+/// A request's second try.
 pub(super) struct Hedge {
+    config: model::Hedge,
     wait: Pin<Box<tokio::time::Sleep>>,
-    rival: Option<Pin<Box<dyn Future<Output = Option<Rival>>>>>,
-    /// It has been tried: a request has one rival at most.
-    spent: bool,
+    second: Second,
 }
 
-/// The second try, with the first byte of its answer come.
-struct Rival {
+enum Second {
+    /// Its time has not come.
+    Due,
+    Trying(Trying),
+    /// By an answer that does not win while the first try is under way.
+    Answered(Answered),
+    /// A request has one at most.
+    Over,
+}
+
+/// An answer, or nothing, or the guard of a backend that has turned out to be full.
+type Trying = Pin<Box<dyn Future<Output = Result<Answered, Option<InFlight>>>>>;
+
+/// How far the first try is.
+enum First {
+    Trying,
+    /// By an answer that does not win while the second try is under way.
+    Answered,
+    Failed(ProxyError),
+}
+
+/// The second try, with the head of its answer come.
+struct Answered {
     guard: InFlight,
     connection: Connection,
-    selection: Selection,
+    status: u16,
+    retry_after: Option<Duration>,
+}
+
+/// Whose answer is taken.
+enum Winner {
+    First(Result<(), TryError>),
+    Second(Answered),
 }
 
 impl Hedge {
@@ -39,112 +71,184 @@ impl Hedge {
         // What goes beside the text of a request would not reach the second.
         let beside =
             matches!(&client.stream, Stream::Downstream(stream) if stream.may_trail() || stream.length().is_some());
-        let may = repeatable && request.replayable && !request.upgrade && !beside;
-        let hedge = this.service.config.hedge.filter(|_| may)?;
-        this.live.hedges.borrow_mut().count(client.open.worker.second());
-        Some(Self { wait: Box::pin(tokio::time::sleep(hedge.after)), rival: None, spent: false })
+        let may = repeatable && request.is_resendable() && !request.upgrade && !beside;
+        let config = this.service.config.hedge.filter(|_| may)?;
+        Some(Self { config, wait: Box::pin(tokio::time::sleep(config.after)), second: Second::Due })
     }
 
-    /// The answer that begins first. The guard is then that of its backend.
+    /// The answer that is taken. The guard is then that of its backend.
     pub(super) async fn race(&mut self, exchange: &mut Exchange<'_>, guard: &mut InFlight) -> Result<(), TryError> {
-        let mut failed = None;
-        loop {
-            let rival = poll_fn(|context| {
-                if failed.is_none() {
-                    match exchange.poll_answer(context) {
-                        // The rival, if there is one, may still answer.
-                        Poll::Ready(Err(TryError::Upstream(error))) if self.rival.is_some() => failed = Some(error),
-                        Poll::Ready(result) => return Poll::Ready(Err(result)),
-                        Poll::Pending if !exchange.is_waiting() => {
-                            // The first has begun to answer.
-                            self.rival = None;
-                            return Poll::Pending;
-                        }
-                        Poll::Pending => {}
-                    }
-                } else if exchange.poll_left(context, exchange.request.may_half_close()).is_ready() {
-                    return Poll::Ready(Err(Err(TryError::Downstream(ProxyError::ClientClosed))));
+        let mut first = First::Trying;
+        let winner = poll_fn(|context| self.poll(context, exchange, &mut first)).await;
+        // Whoever has lost is told off for what it answered, if it did, and its connection is closed.
+        let loser = std::mem::replace(&mut self.second, Second::Over);
+        let view = Rc::clone(&exchange.request.view);
+        let this = &view.services[exchange.request.service];
+        match winner {
+            Winner::First(result) => {
+                if let Second::Answered(Answered { guard, status, retry_after, .. }) = loser {
+                    guard.report(super::outcome_of(status, retry_after));
                 }
-                self.poll(context, exchange).map(Ok)
-            })
-            .await;
-            match rival {
-                Err(result) => return result,
-                Ok(Some(rival)) => {
-                    let view = Rc::clone(&exchange.request.view);
-                    let this = &view.services[exchange.request.service];
-                    if let Some(error) = failed.take() {
-                        let worker = &exchange.client.open.worker;
-                        let error = super::timed_out(error, worker, exchange.request.limit);
-                        // As without a rival: a connection that was being closed, or held what was left on it, tells nothing.
-                        let stream = &exchange.upstream.stream;
-                        let tells_nothing = stream.was_unprocessed() && !stream.was_refused()
-                            || exchange.is_first_on_used()
-                                && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
-                        if !tells_nothing {
-                            guard.report_error(error);
-                        }
-                    }
-                    this.cells.hedges_won.increment();
-                    *guard = rival.guard;
-                    exchange.request.set_cookie =
-                        guard.wants_cookie().then(|| guard.cookie()).or(exchange.request.set_cookie);
-                    exchange.request.selection = rival.selection;
-                    exchange.request.report.backend = Some(guard.index());
-                    exchange.replace(rival.connection);
-                    return poll_fn(|context| exchange.poll_answer(context)).await;
+                result
+            }
+            Winner::Second(second) => {
+                this.cells.hedges_won.increment();
+                let upstream = &this.upstreams[guard.index()];
+                let first_guard = std::mem::replace(guard, second.guard);
+                if exchange.status != 0 {
+                    let outcome = super::outcome_of(exchange.status, exchange.retry_after);
+                    exchange.take_place(first_guard, upstream, outcome);
+                } else if let First::Failed(error) = first {
+                    report_failure(exchange, &first_guard, error);
                 }
-                // The rival has come to nothing.
-                Ok(None) => {
-                    if let Some(error) = failed {
-                        return Err(TryError::Upstream(error));
-                    }
-                }
+                let request = &mut *exchange.request;
+                request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
+                request.report.backend = Some(guard.index());
+                exchange.replace(second.connection);
+                poll_fn(|context| exchange.poll_answer(context)).await
             }
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, exchange: &Exchange<'_>) -> Poll<Option<Rival>> {
-        if self.rival.is_none() {
-            if self.spent {
-                return Poll::Pending;
+    fn poll(&mut self, context: &mut Context<'_>, exchange: &mut Exchange<'_>, first: &mut First) -> Poll<Winner> {
+        match first {
+            First::Trying => match exchange.poll_answer(context) {
+                Poll::Ready(Ok(())) if self.waits_for_better(exchange.status) => *first = First::Answered,
+                // The second, if there is one, may still answer, or has.
+                Poll::Ready(Err(TryError::Upstream(error))) if self.is_under_way() => *first = First::Failed(error),
+                Poll::Ready(result) => return Poll::Ready(Winner::First(result)),
+                Poll::Pending if exchange.status != 0 && !self.config.non_fatal.has_status(exchange.status) => {
+                    // The first has begun to answer.
+                    if matches!(self.second, Second::Trying(_)) {
+                        self.second = Second::Over;
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Pending => {}
+            },
+            First::Answered | First::Failed(_) => {
+                if exchange.poll_left(context, exchange.request.may_half_close()).is_ready() {
+                    return Poll::Ready(Winner::First(Err(TryError::Downstream(ProxyError::ClientClosed))));
+                }
             }
-            std::task::ready!(self.wait.as_mut().poll(context));
-            self.spent = true;
-            self.rival = begin(exchange);
         }
-        let Some(rival) = &mut self.rival else { return Poll::Pending };
-        let ended = std::task::ready!(rival.as_mut().poll(context));
-        self.rival = None;
-        Poll::Ready(ended)
+        self.poll_second(context, exchange, first)
+    }
+
+    fn poll_second(&mut self, context: &mut Context<'_>, exchange: &mut Exchange<'_>, first: &First) -> Poll<Winner> {
+        loop {
+            self.second = match std::mem::replace(&mut self.second, Second::Over) {
+                Second::Due => {
+                    if !exchange.is_waiting() || self.wait.as_mut().poll(context).is_pending() {
+                        self.second = Second::Due;
+                        return Poll::Pending;
+                    }
+                    begin(exchange, self.config).map_or(Second::Over, Second::Trying)
+                }
+                Second::Trying(mut trying) => match trying.as_mut().poll(context) {
+                    Poll::Pending => {
+                        self.second = Second::Trying(trying);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(answered)) if !self.config.non_fatal.has_status(answered.status) => {
+                        return Poll::Ready(Winner::Second(answered));
+                    }
+                    Poll::Ready(Ok(answered)) => Second::Answered(answered),
+                    Poll::Ready(Err(full)) => {
+                        // It was not asked at all: a retry may find room there.
+                        let selection = &mut exchange.request.selection;
+                        full.into_iter().for_each(|guard| guard.pass_by(selection, true));
+                        Second::Over
+                    }
+                },
+                Second::Answered(answered) => match first {
+                    First::Failed(_) => return Poll::Ready(Winner::Second(answered)),
+                    First::Trying => {
+                        self.second = Second::Answered(answered);
+                        return Poll::Pending;
+                    }
+                    First::Answered => {
+                        self.second = Second::Answered(answered);
+                        return Poll::Ready(Winner::First(Ok(())));
+                    }
+                },
+                Second::Over => {
+                    return match first {
+                        First::Trying => Poll::Pending,
+                        First::Answered => Poll::Ready(Winner::First(Ok(()))),
+                        First::Failed(error) => Poll::Ready(Winner::First(Err(TryError::Upstream(*error)))),
+                    };
+                }
+            };
+        }
+    }
+
+    /// Whether the second try may still bring something.
+    fn is_under_way(&self) -> bool {
+        matches!(self.second, Second::Trying(_) | Second::Answered(_))
+    }
+
+    /// Whether an answer of the first try with this status waits for what the second brings.
+    fn waits_for_better(&self, status: u16) -> bool {
+        matches!(self.second, Second::Trying(_)) && self.config.non_fatal.has_status(status)
     }
 }
 
-/// The second try, if the budget allows it and another backend has room.
-fn begin(exchange: &Exchange<'_>) -> Option<Pin<Box<dyn Future<Output = Option<Rival>>>>> {
-    let request = &*exchange.request;
+/// What the passive detector hears of a first try that has failed. That one is slower than another is no failure; its clock tells how
+/// slow.
+fn report_failure(exchange: &Exchange<'_>, guard: &InFlight, error: ProxyError) {
+    let worker = &exchange.client.open.worker;
+    let error = super::timed_out(error, worker, exchange.request.limit);
+    // As without a rival: a connection that was being closed, or held what was left on it, tells nothing.
+    let stream = &exchange.upstream.stream;
+    let tells_nothing = stream.was_unprocessed() && !stream.was_refused()
+        || exchange.is_first_on_used() && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
+    if !tells_nothing {
+        guard.report_error(error);
+    }
+}
+
+/// The second try, if the budget allows it and another backend has room. That backend is tried then, whatever comes of it: no retry of
+/// the request goes there again.
+fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     let worker = Rc::clone(&exchange.client.open.worker);
-    let view = Rc::clone(&request.view);
-    let service = request.service;
+    let view = Rc::clone(&exchange.request.view);
+    let service = exchange.request.service;
     let this = &view.services[service];
-    let percent = this.service.config.hedge?.budget_percent;
-    if !this.live.hedges.borrow_mut().take(worker.second(), percent, 1) {
+    let selection = &mut exchange.request.selection;
+    if !this.service.group.has_another(selection) {
         return None;
     }
-    let mut selection = request.selection.clone();
-    let guard = inflight::acquire_now(&view, service, &mut selection, worker.index)?;
+    if !this.live.hedges.borrow_mut().take(worker.timers.millis(), hedge.budget_percent, hedge.budget_min) {
+        this.cells.hedges_refused.increment();
+        return None;
+    }
+    let Some(guard) = inflight::acquire_now(&view, service, selection, worker.index) else {
+        // Those who have no room now may have some when the first try has failed.
+        this.service.group.restart(selection);
+        return None;
+    };
     this.cells.hedges.increment();
     let timer = worker.timer();
-    let peer = Rc::clone(&exchange.client.peer);
-    let client_trails = matches!(exchange.client.stream, Stream::Downstream(_));
-    let what = Sending { bytes: request.out.clone(), limit: request.limit, peer, client_trails };
+    let request = &*exchange.request;
+    let what = Sending {
+        bytes: request.out.clone(),
+        method: request.method,
+        limit: timer.deadline(this.service.config.retry.per_try_timeout).min(request.limit),
+        request_limit: request.limit,
+        peer: Rc::clone(&exchange.client.peer),
+        client_trails: matches!(exchange.client.stream, Stream::Downstream(_)),
+    };
     Some(Box::pin(async move {
-        match run(&guard, &view, service, &timer, &what, &worker).await {
-            Ok(connection) => Some(Rival { guard, connection, selection }),
-            Err(error) => {
-                let error = super::timed_out(error, &worker, what.limit);
-                guard.report_error(error);
-                None
+        match run(&guard, (&view, service), &timer, &what, &worker).await {
+            Ok((connection, status, retry_after)) => Ok(Answered { guard, connection, status, retry_after }),
+            Err(Failure { error: ProxyError::ConnectionLimit, .. }) => Err(Some(guard)),
+            Err(Failure { error, tells_nothing }) => {
+                let error = super::timed_out(error, &worker, what.request_limit);
+                if !tells_nothing {
+                    guard.report_error(error);
+                }
+                Err(None)
             }
         }
     }))
@@ -153,57 +257,140 @@ fn begin(exchange: &Exchange<'_>) -> Option<Pin<Box<dyn Future<Output = Option<R
 /// A request, to be sent again.
 struct Sending {
     bytes: Vec<u8>,
+    method: Method,
+    /// End of the try.
     limit: Deadline,
+    /// End of the whole exchange.
+    request_limit: Deadline,
     peer: Rc<Peer>,
     client_trails: bool,
 }
 
-/// Sends the request and waits for the first byte of its answer.
+/// Why the second try has come to nothing.
+struct Failure {
+    error: ProxyError,
+    /// It went on a connection that the backend was about to close.
+    tells_nothing: bool,
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        Self { error, tells_nothing: false }
+    }
+}
+
+/// Sends the request and waits for the head of its answer.
 async fn run(
     guard: &InFlight,
-    view: &Rc<crate::worker::View>,
-    service: usize,
+    (view, service): (&Rc<View>, usize),
     timer: &Timer,
     what: &Sending,
     worker: &Rc<Worker>,
-) -> Result<Connection, ProxyError> {
+) -> Result<(Connection, u16, Option<Duration>), Failure> {
     let this = &view.services[service];
     let config = &this.service.config;
     let upstream = &this.upstreams[guard.index()];
     let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(&what.peer), limit: what.limit, timer };
     let mut connection = reach.connection(false, true).await?;
-    let stream = &mut connection.stream;
-    if let Stream::Upstream(stream) = stream {
+    if let Stream::Upstream(stream) = &mut connection.stream {
         stream.client_trails = what.client_trails;
     }
     upstream.cells.requests.increment();
+    let mut clock = Clock::begin(view, service, guard);
     timer.set_before(config.timeouts.body_idle, what.limit);
-    let mut sending = pin!(stream.write_all(&what.bytes));
+    let mut sending = pin!(connection.stream.write_all(&what.bytes));
     let sent = poll_fn(|context| match sending.as_mut().poll(context) {
         Poll::Ready(result) => Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed)),
         Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::SendTimeout)),
         Poll::Pending => Poll::Pending,
     });
-    sent.await?;
+    if let Err(error) = sent.await {
+        clock.forget();
+        return Err(Failure { error, tells_nothing: connection.reused && error == ProxyError::UpstreamClosed });
+    }
+    clock.handle_sent();
     timer.set_before(config.timeouts.response, what.limit);
     let answered = poll_fn(|context| {
-        stream.poll_drive(context);
-        if let Poll::Ready(result) = stream.poll_read_ready(context) {
-            return Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed));
+        connection.stream.poll_drive(context);
+        if let Poll::Ready(result) = poll_head(&mut connection, what.method, worker, context) {
+            return Poll::Ready(result);
         }
         if timer.poll_fired(context) {
-            stream.handle_timeout();
+            connection.stream.handle_timeout();
             return Poll::Ready(Err(ProxyError::ResponseTimeout));
         }
         Poll::Pending
     });
-    answered.await?;
-    // An end is no answer.
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    match stream.tcp().map(|tcp| socket2::SockRef::from(tcp).peek(&mut byte)) {
-        None | Some(Ok(1..)) => {}
-        Some(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-        Some(_) => return Err(ProxyError::UpstreamClosed),
+    match answered.await {
+        Ok((status, retry_after)) => {
+            clock.handle_answered();
+            Ok((connection, status, retry_after))
+        }
+        Err(error) => {
+            if error != ProxyError::ResponseTimeout {
+                clock.forget();
+            }
+            // As of a first try: see `report_first`.
+            let stream = &connection.stream;
+            let stale = connection.reused
+                && connection.input.is_empty()
+                && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
+            Err(Failure { error, tells_nothing: stale || stream.was_unprocessed() && !stream.was_refused() })
+        }
     }
-    Ok(connection)
+}
+
+/// Reads until the head of the answer is here, behind whatever interim answers; all of it stays in the connection's input.
+fn poll_head(
+    connection: &mut Connection,
+    method: Method,
+    worker: &Worker,
+    context: &mut Context<'_>,
+) -> Poll<Result<(u16, Option<Duration>), ProxyError>> {
+    loop {
+        if !connection.input.is_allocated() {
+            connection.input = worker.buffers.take();
+        }
+        let held = connection.input.len();
+        if held > ANSWER_LIMITS.head_bytes_max {
+            return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
+        }
+        let read = connection.input.poll_read(&mut connection.stream, ANSWER_LIMITS.head_bytes_max + 1, context);
+        if read.is_pending() && held == 0 {
+            worker.buffers.give(std::mem::take(&mut connection.input));
+        }
+        match ready!(read) {
+            Ok(0) if held > 0 => return Poll::Ready(Err(ProxyError::ShortAnswer)),
+            Ok(1..) => {}
+            Err(error) if h2bridge::is_unfit(&error) => return Poll::Ready(Err(ProxyError::UnfitStream)),
+            Ok(0) | Err(_) => return Poll::Ready(Err(ProxyError::UpstreamClosed)),
+        }
+        let mut scratch = worker.scratch.borrow_mut();
+        match final_head(connection.input.bytes(), method, &mut scratch.response) {
+            Ok(None) => {}
+            Ok(Some(found)) => return Poll::Ready(Ok(found)),
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Status and wish of the answer that is none of the interim ones, once its head is here to its end.
+fn final_head(
+    mut bytes: &[u8],
+    method: Method,
+    head: &mut ResponseHead,
+) -> Result<Option<(u16, Option<Duration>)>, ProxyError> {
+    for _ in 0..=INTERIM_MAX {
+        let parsed = !bytes.is_empty()
+            && parse_response(bytes, &ANSWER_LIMITS, method, false, head)
+                .map_err(|error| ProxyError::of_head(error, bytes))?;
+        if !parsed {
+            return Ok(None);
+        }
+        if !head.is_interim() {
+            return Ok(Some((head.status, retry_after(head, bytes))));
+        }
+        bytes = &bytes[head.head_len..];
+    }
+    Err(ProxyError::UnfitAnswer(ParseError::Status))
 }

@@ -6,6 +6,7 @@
 use super::{Next, wish};
 use crate::actions;
 use crate::buffers::Buffer;
+use crate::clock::Clock;
 use crate::compress::{self, Compressor};
 use crate::error::ProxyError;
 use crate::h2bridge;
@@ -32,7 +33,7 @@ mod upload;
 use pace::{Pace, Party, Terms};
 
 /// Interim answers (1xx) that a backend may send before the real one.
-const INTERIM_MAX: u32 = 16;
+pub(super) const INTERIM_MAX: u32 = 16;
 /// An answer no longer than this waits for its last byte, for a moment, before its first is passed on: it then goes out
 /// in one write, and one that is cut off can still become a 502 or a retry.
 const WHOLE_BYTES_MAX: u64 = 12 * 1024;
@@ -43,7 +44,7 @@ const BULK_BYTES: u64 = 64 * 1024;
 /// And at once, when so many are known to come.
 const LONG_BYTES: u64 = 24 * 1024;
 /// Largest head of an answer, and most fields in it.
-const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
+pub(super) const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 
 /// Why a try ended without an answer.
 pub(super) enum TryError {
@@ -76,6 +77,10 @@ pub(super) struct Exchange<'a> {
     pub(super) client: &'a mut Client,
     pub(super) request: &'a mut Request,
     pub(super) upstream: Connection,
+    /// How long the answer takes to begin.
+    clock: Clock,
+    /// What the upstream's input holds has been read by another: it is to be looked at before more is read.
+    unseen: bool,
     /// End of this try; once its answer has begun, of the whole exchange.
     limit: Deadline,
     began: Deadline,
@@ -131,7 +136,12 @@ impl Place {
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(client: &'a mut Client, request: &'a mut Request, upstream: Connection, limit: Deadline) -> Self {
+    pub(super) fn new(
+        client: &'a mut Client,
+        request: &'a mut Request,
+        (upstream, clock): (Connection, Clock),
+        limit: Deadline,
+    ) -> Self {
         let began = client.open.worker.timers.now();
         let total = http::http_of(&request.planned, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
@@ -141,6 +151,8 @@ impl<'a> Exchange<'a> {
             client,
             request,
             upstream,
+            clock,
+            unseen: false,
             sent: 0,
             chunks: Vec::new(),
             chunks_sent: 0,
@@ -165,6 +177,8 @@ impl<'a> Exchange<'a> {
             place: None,
         };
         exchange.join_trailers();
+        // From here on it is being sent.
+        exchange.request.replayable = exchange.request.is_resendable();
         exchange
     }
 
@@ -178,6 +192,17 @@ impl<'a> Exchange<'a> {
 
     /// Sends the request and waits until the answer can be passed on.
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
+        let polled = self.poll_try(context);
+        if let Poll::Ready(Err(TryError::Upstream(error))) = &polled
+            && !matches!(error, ProxyError::ResponseTimeout)
+        {
+            // How soon a try fails is no measure of how soon it would have been answered.
+            self.clock.forget();
+        }
+        polled
+    }
+
+    fn poll_try(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
         if let Err(error) = self.poll_upload(context) {
             return Poll::Ready(Err(error));
         }
@@ -185,7 +210,8 @@ impl<'a> Exchange<'a> {
             self.pace_upload();
         }
         loop {
-            match self.poll_upstream(context) {
+            let read = if std::mem::take(&mut self.unseen) { Poll::Ready(Ok(())) } else { self.poll_upstream(context) };
+            match read {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     let refusal = self.upstream.stream.refusal().map(TryError::Downstream);
@@ -317,6 +343,7 @@ impl<'a> Exchange<'a> {
             return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
         }
         self.hold_answers_end();
+        self.clock.handle_answered();
         self.status = head.status;
         self.body = head.body.into();
         self.upstream_keep_alive = head.keep_alive && !head.is_switch();
@@ -371,9 +398,7 @@ impl<'a> Exchange<'a> {
         if self.request.explain || self.request.set_cookie.is_some() || !self.request.answer_lines.is_empty() {
             self.request.append_fields(out);
         }
-        if matches!(head.status, 429 | 503) {
-            self.retry_after = retry_after(head, bytes);
-        }
+        self.retry_after = retry_after(head, bytes);
         out.extend_from_slice(b"\r\n");
         self.upstream.input.consume(head.head_len);
         drop(scratch);
@@ -444,7 +469,8 @@ impl<'a> Exchange<'a> {
         }
         self.release_answers_end();
         let starved_by_client = loop {
-            if self.is_read_to_its_end() {
+            // What is shared ends with its trailers.
+            if self.is_read_to_its_end() && !matches!(self.upstream.stream, Stream::Upstream(_)) {
                 self.request.admission = None;
                 self.settle();
             }
@@ -649,12 +675,11 @@ impl<'a> Exchange<'a> {
 
     /// Whether all of the answer has been read, so that nothing is left for the backend to do, whatever the client has of it.
     fn is_read_to_its_end(&self) -> bool {
-        let is_shared = matches!(self.upstream.stream, Stream::Upstream(_));
         let is_read = match self.body {
             Body::Sized(left) => left <= self.upstream.input.len() as u64,
             _ => self.body.is_end(),
         };
-        is_read && self.upload == Upload::Done && self.status != 101 && !is_shared
+        is_read && self.upload == Upload::Done && self.status != 101
     }
 
     /// The backend's part is over: its connection is free for others, and so is its place, in this order. Who has the end of the
@@ -715,35 +740,35 @@ impl<'a> Exchange<'a> {
             && self.request.replayable
     }
 
-    /// Goes on with another connection, on which the same request has been sent whole. Of an answer that had begun to come on the
-    /// first one, nothing is left but interim answers that the client has a part of.
+    /// Goes on with another connection, on which the same request has been sent whole, and whose answer's head has been read. Of an
+    /// answer that had begun to come on the first one, nothing is left but interim answers that the client has a part of.
     pub(super) fn replace(&mut self, upstream: Connection) {
-        let worker = &self.client.open.worker;
+        self.handle_unwanted();
+        let worker = Rc::clone(&self.client.open.worker);
         worker.buffers.give(std::mem::take(&mut self.upstream.input));
         self.upstream = upstream;
+        self.place = None;
+        // Dropped, the clock tells how long the first try has lasted.
+        self.clock = Clock::stopped();
         self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 });
         self.interim_bytes = self.answer.len();
         (self.interims, self.status, self.delivered) = (0, 0, 0);
         (self.body, self.encoding, self.compressor) = (Body::Sized(0), Encoding::Identity, None);
         (self.upstream_keep_alive, self.client_keep_alive, self.holding) = (false, false, false);
         self.retry_after = None;
+        self.unseen = true;
         self.sent = self.request.out.len();
         self.upload = Upload::Done;
         self.client.timer.set_before(self.timeouts().response, self.limit);
     }
 
     /// Gives the answer up before any of it was passed on, and keeps the connection if it is whole.
-    pub(super) fn discard(mut self, upstream: &crate::worker::Upstream) {
-        let whole = self.body.is_end() && self.upload == Upload::Done && self.upstream.input.is_empty();
-        let worker = Rc::clone(&self.client.open.worker);
+    pub(super) fn discard(mut self) {
+        self.handle_unwanted();
         self.release_buffers();
-        let config = &self.request.view.services[self.request.service].service.config;
-        if whole && self.upstream_keep_alive && config.proxy_protocol.is_none() {
-            let idle_max = config.pool.idle_max;
-            if let Connection { stream, slot: Some(slot), .. } = self.upstream {
-                upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
-            }
-        }
+        // The connection first: who gets the place may open another.
+        let Self { upstream, place, .. } = self;
+        drop((upstream, place));
     }
 
     fn release_buffers(&mut self) {
@@ -764,8 +789,11 @@ fn room(input: &Buffer) -> usize {
     if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }
 
-/// What the answer asks for with `Retry-After`.
-fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> Option<Duration> {
+/// What an answer of 429 or 503 asks for with `Retry-After`.
+pub(super) fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> Option<Duration> {
+    if !matches!(head.status, 429 | 503) {
+        return None;
+    }
     let value = |name: &[u8]| {
         let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name));
         field.map(|field| field.value.of(bytes))

@@ -1,16 +1,18 @@
-//! What has been sent of a body and is kept until an answer begins: a backend may say of a stream that it has not looked at it.
+//! What has been sent of a body and is kept until an answer begins, so that the request can be sent again.
 
 use crate::worker::Worker;
+use ringway_config::model::KEPT_BYTES_MAX;
 use std::rc::Rc;
 
-/// Bytes kept of one request's body: 16 KiB of data, and what frames them.
-const BYTES_MAX: usize = 17 * 1024;
-/// And of all of a worker's.
-const WORKER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What may frame data, beside as many bytes as there are data.
+const FRAMING_BYTES: usize = 1024;
 
 /// Bytes kept, counted among the worker's for as long as this lives.
 pub(crate) struct Kept {
     worker: Rc<Worker>,
+    /// Of the body.
+    data: usize,
+    /// With what frames them.
     bytes: usize,
     /// Where they begin in what is sent.
     pub(super) from: usize,
@@ -18,16 +20,24 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(super) fn new(worker: &Rc<Worker>, from: usize) -> Self {
-        Self { worker: Rc::clone(worker), bytes: 0, from }
+        Self { worker: Rc::clone(worker), data: 0, bytes: 0, from }
     }
 
-    /// Takes leave to keep so many more. `false`: the request, or all together, would keep too many.
-    pub(super) fn take(&mut self, more: usize) -> bool {
+    /// How much of the body is kept.
+    pub(super) fn data(&self) -> usize {
+        self.data
+    }
+
+    /// Takes leave to keep so much more data, which is so many bytes with its framing. `false`: the request would keep more data than
+    /// `data_max`, or more framing than that is worth, or all together too much.
+    pub(super) fn take(&mut self, (data, bytes): (usize, usize), data_max: usize) -> bool {
         let all = &self.worker.kept_bytes;
-        let fits = self.bytes + more <= BYTES_MAX && all.get() + more <= WORKER_BYTES_MAX;
+        let fits = self.data + data <= data_max
+            && self.bytes + bytes <= data_max * 2 + FRAMING_BYTES
+            && all.get() + bytes <= KEPT_BYTES_MAX;
         if fits {
-            self.bytes += more;
-            all.set(all.get() + more);
+            (self.data, self.bytes) = (self.data + data, self.bytes + bytes);
+            all.set(all.get() + bytes);
         }
         fits
     }

@@ -1,9 +1,11 @@
 //! The way up: head, body, framing, as the backend takes them.
 
+use super::super::repeatable;
 use super::pace::{Party, Terms};
 use super::{BULK_BYTES, Exchange, TryError, Upload};
 use crate::error::ProxyError;
 use crate::stream::Stream;
+use ringway_http1::Progress;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
@@ -44,6 +46,9 @@ impl Exchange<'_> {
     /// From now on the answer is waited for, unless it has begun already.
     fn end_upload(&mut self, how: Upload) {
         self.upload = how;
+        if how == Upload::Done {
+            self.clock.handle_sent();
+        }
         if self.status == 0 {
             self.client.timer.set_before(self.timeouts().response, self.limit);
         }
@@ -70,35 +75,27 @@ impl Exchange<'_> {
                 }
                 self.end_upload(Upload::Done);
             } else if !self.client.input.is_empty() {
-                if self.keeps_input() {
-                    self.keep_input()?;
-                    let waits = self.sent == self.request.out.len() && !self.request.body.is_end();
-                    if waits && self.poll_client(context)?.is_pending() {
-                        return Ok(());
-                    }
-                } else if let Some(available) = self.request.body.plain(self.client.input.len()) {
-                    match self.write_up(context, Source::Body(available)) {
-                        Poll::Ready(count) => {
-                            self.request.count_body(count).map_err(TryError::Downstream)?;
-                            self.request.body.advance(count);
-                            self.take_from_client(count);
+                if let Some(available) = self.request.body.plain(self.client.input.len()) {
+                    let taken = if self.keeps(available, available) {
+                        self.request.out.extend_from_slice(&self.client.input.bytes()[..available]);
+                        available
+                    } else {
+                        match self.write_up(context, Source::Body(available)) {
+                            Poll::Ready(count) => count,
+                            Poll::Pending => return Ok(()),
                         }
-                        Poll::Pending => return Ok(()),
-                    }
+                    };
+                    self.request.count_body(taken).map_err(TryError::Downstream)?;
+                    self.request.body.advance(taken);
+                    self.take_from_client(taken);
                 } else {
-                    if self.chunks.capacity() == 0 {
-                        self.chunks = self.client.open.worker.buffers.take_outgoing();
-                    }
-                    self.chunks.clear();
-                    self.chunks_sent = 0;
-                    let keep = |name: &[u8]| !self.request.view.snapshot.is_identity(name);
-                    let (input, encoding) = (self.client.input.bytes(), self.request.encoding);
-                    let moved = self.request.body.transfer_with(input, &mut self.chunks, encoding, keep);
-                    let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
-                    self.request.count_body(progress.data).map_err(TryError::Downstream)?;
-                    self.take_from_client(progress.consumed);
+                    let progress = self.take_chunks()?;
                     if progress.consumed == 0 && self.poll_client(context)?.is_pending() {
                         return Ok(());
+                    }
+                    if !self.chunks.is_empty() && self.keeps(progress.data, self.chunks.len()) {
+                        self.request.out.extend_from_slice(&self.chunks);
+                        self.chunks.clear();
                     }
                 }
             } else if self.poll_client(context)?.is_pending() {
@@ -108,27 +105,35 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Whether what has come of the body is kept: where a backend may say that it has not looked at the request. If not, it cannot be
-    /// told again from its start.
-    fn keeps_input(&mut self) -> bool {
-        let may = matches!(self.upstream.stream, Stream::Upstream(_)) && self.status == 0;
-        if !may {
-            self.request.replayable = false;
+    /// Takes what has come of a body in chunks, to be sent on.
+    fn take_chunks(&mut self) -> Result<Progress, TryError> {
+        if self.chunks.capacity() == 0 {
+            self.chunks = self.client.open.worker.buffers.take_outgoing();
         }
-        let keeps = self.request.keep(&self.client.open.worker, self.client.input.len());
-        self.sent = self.sent.min(self.request.out.len());
-        keeps
-    }
-
-    /// Moves what has come of the body behind the head, from where it is sent.
-    fn keep_input(&mut self) -> Result<(), TryError> {
-        let keep = |name: &[u8]| !self.request.view.snapshot.is_identity(name);
+        self.chunks.clear();
+        self.chunks_sent = 0;
+        let keep = |name: &[u8]| !self.request.planned.snapshot.is_identity(name);
         let (input, encoding) = (self.client.input.bytes(), self.request.encoding);
-        let moved = self.request.body.transfer_with(input, &mut self.request.out, encoding, keep);
+        let moved = self.request.body.transfer_with(input, &mut self.chunks, encoding, keep);
         let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
         self.request.count_body(progress.data).map_err(TryError::Downstream)?;
         self.take_from_client(progress.consumed);
-        Ok(())
+        Ok(progress)
+    }
+
+    /// Whether so much of the body, with so many bytes, is sent from behind the head, where it is kept: because the request may be sent
+    /// again, or its backend may say that it has not looked at it. If not, it cannot be told again from its start.
+    fn keeps(&mut self, data: usize, bytes: usize) -> bool {
+        let may = matches!(self.upstream.stream, Stream::Upstream(_)) || {
+            let config = &self.request.view.services[self.request.service].service.config;
+            repeatable(self.request, config) && config.retry.body_bytes_max > 0
+        };
+        if !may || self.status != 0 {
+            self.request.replayable = false;
+        }
+        let keeps = self.request.keep(&self.client.open.worker, data, bytes);
+        self.sent = self.sent.min(self.request.out.len());
+        keeps
     }
 
     fn take_from_client(&mut self, count: usize) {

@@ -129,8 +129,8 @@ fn every_reason_is_documented_with_its_status() {
     }
 }
 
-#[test]
-fn what_the_table_of_field_faults_names_is_there() {
+/// All sources, and the names of files that are tests by their being there.
+fn sources() -> String {
     let mut sources = String::new();
     let mut directories = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
     while let Some(directory) = directories.pop() {
@@ -145,6 +145,79 @@ fn what_the_table_of_field_faults_names_is_there() {
             }
         }
     }
+    sources
+}
+
+/// The names of tests among what is quoted in `text`; every one is there.
+fn tests_named<'a>(text: &'a str, sources: &str) -> Vec<&'a str> {
+    let named = quoted(text).into_iter().filter(|name| name.contains('_'));
+    let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    let named: Vec<&str> = named.filter(is_name).collect();
+    for name in &named {
+        let there = [format!("fn {name}("), format!("fn {name}<"), format!("\"{name}\"")]
+            .iter()
+            .any(|text| sources.contains(text));
+        assert!(there, "there is no `{name}`: {text}");
+    }
+    named
+}
+
+/// As [`tests_named`], each after the file that it is in.
+fn tests_in_files(text: &str, sources: &str) -> usize {
+    let named = tests_named(text, sources).len();
+    for group in text.split("; ") {
+        let Some(file) = group.split_whitespace().find(|word| word.ends_with(".rs")) else { continue };
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}: {text}"));
+        for name in quoted(group) {
+            assert!(source.contains(&format!("fn {name}(")), "{file} has no `{name}`");
+        }
+    }
+    named
+}
+
+#[test]
+fn every_failure_mode_names_the_tests_that_hold_it() {
+    let sources = sources();
+    let rows: Vec<&str> =
+        FAILURE_MODES.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what happens ")).collect();
+    assert!(rows.len() > 70);
+    for row in rows {
+        let (_, held) =
+            row.split_once("<!-- held by ").unwrap_or_else(|| panic!("docs/failure-modes.md, held by whom? {row}"));
+        let is_nobodys = held.starts_with("nobody: ");
+        assert!(is_nobodys || tests_in_files(held.split(" -->").next().unwrap(), &sources) > 0, "{row}");
+    }
+}
+
+#[test]
+fn every_row_of_what_holds_names_the_tests_that_hold_it() {
+    let sources = sources();
+    let (_, holds) = include_str!("../docs/balancing.md").split_once("## What holds\n").unwrap();
+    let holds = holds.split("\n## ").next().unwrap();
+    let is_row = |line: &&str| line.starts_with("| ") && !line.ends_with("| held by |");
+    let rows: Vec<&str> = holds.lines().filter(is_row).collect();
+    assert!(rows.len() > 15);
+    for row in rows {
+        let held = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        assert!(tests_in_files(held, &sources) > 0 || held.starts_with("the same"), "{row}");
+    }
+}
+
+#[test]
+fn every_row_of_cookies_and_drains_names_the_tests_that_hold_it() {
+    let sources = sources();
+    let (_, cookies) = include_str!("../docs/balancing.md").split_once("## Cookies and drains\n").unwrap();
+    let rows = cookies.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| ")).skip(1);
+    for row in rows {
+        let (_, held) = row.split_once("<!-- held by ").unwrap_or_else(|| panic!("held by whom? {row}"));
+        assert!(tests_in_files(held.split(" -->").next().unwrap(), &sources) > 0, "{row}");
+    }
+}
+
+#[test]
+fn what_the_table_of_field_faults_names_is_there() {
+    let sources = sources();
     let field = include_str!("../docs/field.md");
     let rows: Vec<&str> =
         field.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).collect();
@@ -154,14 +227,6 @@ fn what_the_table_of_field_faults_names_is_there() {
     let control = field.lines().filter(|line| line.starts_with("| C") && line.as_bytes()[3].is_ascii_digit());
     for row in rows.into_iter().chain(control) {
         let tests = row.split('|').nth(2).unwrap();
-        let named: Vec<&str> = quoted(tests).into_iter().filter(|name| name.contains('_')).collect();
-        let is_name =
-            |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-        for name in named.into_iter().filter(is_name) {
-            let there = [format!("fn {name}("), format!("fn {name}<"), format!("\"{name}\"")]
-                .iter()
-                .any(|text| sources.contains(text));
-            assert!(there, "there is no `{name}`: {row}");
-        }
+        tests_named(tests, &sources);
     }
 }

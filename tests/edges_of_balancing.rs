@@ -17,6 +17,8 @@ mod listeners;
 mod probes;
 #[path = "edges_of_balancing/queue.rs"]
 mod queue;
+#[path = "edges_of_balancing/reasons.rs"]
+mod reasons;
 #[path = "edges_of_balancing/retries.rs"]
 mod retries;
 #[path = "edges_of_balancing/shares.rs"]

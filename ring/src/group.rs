@@ -456,9 +456,15 @@ impl Seat {
         self.load.claim(self.weight)
     }
 
+    /// What it claims, less what it sheds.
+    #[inline]
+    fn kept_claim(&self) -> u64 {
+        self.load.kept_claim(self.weight)
+    }
+
     /// Requests in flight, one more included, for its share: as HAProxy's `leastconn` counts.
     fn relative_load(&self) -> f64 {
-        (f64::from(self.load.in_flight()) + 1.0) / self.claim().max(1) as f64
+        (f64::from(self.load.in_flight()) + 1.0) / self.kept_claim().max(1) as f64
     }
 
     /// Mean latency times requests in flight for its share of `mean_claim`, this one not divided by it: of idle ones that are

@@ -151,6 +151,19 @@ impl Load {
         u64::from(weight) * u64::from(self.lifecycle())
     }
 
+    /// The same, less what it sheds; above 0 where the other is.
+    #[inline]
+    pub(crate) fn kept_claim(&self, weight: u32) -> u64 {
+        let shares = self.shares.load(Relaxed);
+        let (lifecycle, shed) = (u64::from(shares as u16), u64::from((shares >> 16) as u16));
+        let claim = u64::from(weight) * lifecycle;
+        if shed == 0 {
+            claim
+        } else {
+            (claim * (u64::from(FULL_SHARE) - shed)).div_ceil(u64::from(FULL_SHARE)).max(claim.min(1))
+        }
+    }
+
     fn update(&self, change: impl Fn(u64) -> u64) {
         // The closure always gives a value, so this cannot fail.
         let _ = self.shares.fetch_update(Relaxed, Relaxed, |shares| Some(change(shares)));

@@ -4,7 +4,7 @@
 //! Source: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4. Weights
 //! are honoured by skipping turns: a member of half the largest weight claims in every other round.
 
-use crate::hash::Hash;
+use crate::hash::{Hash, mix};
 use crate::params::MaglevParams;
 use crate::ring::{BuildError, Member, Slot};
 use crate::walk::Walk;
@@ -12,6 +12,9 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// Largest table.
 pub const TABLE_SIZE_MAX: u32 = 5_000_011;
+
+/// Keeps a key's stride apart from its accept thresholds.
+const STRIDE_SALT: u64 = 0x6d61_676c_6576_0003;
 
 /// A table, immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,16 +107,18 @@ impl Maglev {
         self.table.get(self.position(hash)).map(|&slot| Slot(slot))
     }
 
-    #[inline]
-    pub(crate) fn walk(&self, hash: Hash) -> Walk {
-        Walk::new(self.position(hash) as u32)
-    }
-
-    /// The next distinct member along the table, whose entries are mixed well enough to spread a full one's overflow. Who
+    /// The next distinct member of a key's walk, which goes round the table in steps of the key's own: who comes next is then drawn
+    /// by weight. Entries side by side are not, as the table is filled: a member may lie behind one other half of the time. Who
     /// owns no entry is nobody's owner, but everybody's last resort.
     #[inline]
-    pub(crate) fn next(&self, walk: &mut Walk) -> Option<Slot> {
-        let next = walk.step(self.table.len(), self.placed, self.members, |position| self.table[position]);
+    pub(crate) fn next(&self, hash: Hash, walk: &mut Walk) -> Option<Slot> {
+        let size = u64::from(self.params.table_size);
+        let entry = |step: usize| {
+            // The size is a prime: whatever the stride, all entries are met.
+            let away = if step == 0 { 0 } else { step as u64 * (1 + mix(hash ^ STRIDE_SALT) % (size - 1)) };
+            self.table[((hash % size + away) % size) as usize]
+        };
+        let next = walk.step(self.table.len(), self.placed, self.members, entry);
         next.or_else(|| walk.step_beyond(self.placed, &self.without_entry, self.members))
     }
 

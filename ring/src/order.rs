@@ -69,7 +69,6 @@ impl Order {
     pub(crate) fn begin(&self, hash: Hash) -> Walk {
         match self {
             Self::Ring(ring) => ring.walk(hash),
-            Self::Maglev(maglev) => maglev.walk(hash),
             _ => Walk::new(0),
         }
     }
@@ -79,7 +78,7 @@ impl Order {
     pub(crate) fn step(&self, walk: &mut Walk, hash: Hash, members: usize) -> Option<Slot> {
         match self {
             Self::Ring(ring) => walk.next(ring),
-            Self::Maglev(maglev) => maglev.next(walk),
+            Self::Maglev(maglev) => maglev.next(hash, walk),
             Self::Rendezvous(rendezvous) => rendezvous.next(hash, walk.seen_mut()),
             Self::First => walk.step(members, members, members, |position| position as u16),
             Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest(_) => None,

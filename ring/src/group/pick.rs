@@ -16,6 +16,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Draws that may fail before all members are looked at in order.
 const DRAWS_MAX: u32 = 16;
+/// Loads that differ by less are equal: shares are rounded, and half of 100 is to be as good as 50.
+const ROUNDING: f64 = 1e-3;
 /// Looks for the least loaded that may end at one who has become full meanwhile.
 const LOOKS_MAX: u32 = 4;
 
@@ -284,7 +286,7 @@ impl Group {
         let most = least
             .map_or(f64::INFINITY, |index| self.seats[usize::from(level.slots[usize::from(index)])].relative_load());
         // Of idle ones that would still carry no more than any other, but for what shares are rounded, one by weight.
-        let carries_less = |seat: &Seat| seat.relative_load() <= most * 1.01;
+        let carries_less = |seat: &Seat| seat.relative_load() <= most * (1.0 + ROUNDING);
         let idle = |seat: &Seat| if is_idle(seat) && carries_less(seat) { 0.0 } else { f64::INFINITY };
         self.best(level, selection, None, load, idle).or(least)
     }
@@ -309,11 +311,11 @@ impl Group {
                 continue;
             }
             let seat = &self.seats[usize::from(level.slots[usize::from(index)])];
-            let (cost, claim) = (cost(seat), seat.claim());
-            if cost > least || cost == f64::INFINITY {
+            let (cost, claim) = (cost(seat), seat.kept_claim());
+            if cost > least * (1.0 + ROUNDING) || cost == f64::INFINITY {
                 continue;
             }
-            if cost < least {
+            if cost < least * (1.0 - ROUNDING) {
                 (least, sum) = (cost, 0);
             }
             sum += claim;
@@ -416,7 +418,7 @@ impl Group {
                 let random = mix(selection.ask.hash) ^ selection.draw();
                 let (mut least, mut sum, mut best) = (f64::INFINITY, 0_u64, None);
                 for (slot, seat) in level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)])) {
-                    let claim = seat.claim();
+                    let claim = seat.kept_claim();
                     if claim == 0 || selection.tried.contains(slot) {
                         continue;
                     }

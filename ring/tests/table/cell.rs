@@ -80,12 +80,7 @@ impl Cell {
         let allowed: Vec<State> = (0..kinds).map(|_| states[random.below(states.len())]).collect();
         let seats = (0..count)
             .map(|_| Seat {
-                // Entries of light members lie between those of heavy ones as the table was filled, not as chance would have it.
-                weight: if equal || matches!(policy, PolicyParams::Maglev(_)) {
-                    100
-                } else {
-                    weights[random.below(weights.len())]
-                },
+                weight: if equal { 100 } else { weights[random.below(weights.len())] },
                 level: 0,
                 state: if random.below(10) < well { State::Well } else { allowed[random.below(allowed.len())] },
             })
@@ -110,7 +105,8 @@ impl Cell {
         if self.policy != PolicyParams::RoundRobin {
             return by_chance;
         }
-        let drawn = |seat: &Seat| matches!(seat.state, State::Shedding(_) | State::Failing) || seat.level > 0;
+        let drawn =
+            |seat: &Seat| matches!(seat.state, State::Shedding(_) | State::Failing | State::Doubted) || seat.level > 0;
         // After sixteen turns of others in a row, one is drawn.
         let weights = |due: f64| {
             let asked = self.due().into_iter().zip(&self.seats).filter(move |(share, _)| *share >= due);
@@ -253,8 +249,6 @@ impl Cell {
                 let points = f64::from(params.points) * f64::from(self.seats[index].weight.max(1)) / 100.0;
                 (0.9 - 5.0 / points.sqrt(), 1.1 + 5.0 / points.sqrt())
             }
-            // Entries of the table are spread evenly, not at random: what is left does not go on quite by weight.
-            PolicyParams::Maglev(_) => (0.75, 1.25),
             _ => (0.9, 1.1),
         }
     }

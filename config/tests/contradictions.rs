@@ -51,8 +51,8 @@ fn finds(file: File<'_>, severity: Severity, code: &str, at: &str, help: &str) {
     let found = file.findings();
     let [finding] = &found[..] else { panic!("{}: {found:?}", file.text()) };
     assert_eq!((finding.severity, finding.code), (severity, code), "{finding}");
-    let line = file.text().lines().nth(finding.line as usize - 1).unwrap().to_owned();
-    let rest = &line[finding.column as usize - 1..];
+    let line = file.text().lines().nth(finding.line - 1).unwrap().to_owned();
+    let rest = &line[finding.column - 1..];
     assert!(rest.starts_with(at), "it points at {rest:?}, not at {at:?}: {finding}");
     let said = finding.help.clone().unwrap_or_default();
     assert!(said.contains(help), "{said:?} does not say {help:?}");

@@ -10,6 +10,7 @@ mod key;
 mod layer4;
 mod service;
 mod text;
+mod tries;
 
 use crate::decode::{At, Findings};
 use crate::diagnostic::{Site, closest};
@@ -40,6 +41,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
     layer4::check(root, &listeners, findings);
+    tries::routes(root, findings);
     let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;

@@ -377,7 +377,16 @@ pub(crate) fn acquire_sticky(
     if reserved && kept {
         this.cells.kept.increment();
     }
-    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected, retrying: None, is_full: false })
+    reserved.then(|| InFlight {
+        view: Rc::clone(view),
+        service,
+        slot,
+        shard,
+        sticky: true,
+        connected,
+        retrying: None,
+        is_full: false,
+    })
 }
 
 /// A place on a backend for what has begun there, although the backend takes nothing new.

@@ -11,6 +11,7 @@ mod key;
 mod layer4;
 mod service;
 mod text;
+mod tries;
 
 use crate::decode::{At, Findings};
 use crate::diagnostic::{Site, closest};
@@ -42,6 +43,7 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     addresses(root, admin.as_ref(), findings);
     layer4::check(root, &listeners, findings);
     edges::listeners(root, findings);
+    tries::routes(root, findings);
     let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;

@@ -17,7 +17,7 @@ mod service;
 pub(crate) use {control::*, health::*, listener::*, route::*, service::*};
 
 /// Any number that fits 32 bits.
-type Count = Int<0, { u32::MAX as u64 }>;
+pub(crate) type Count = Int<0, { u32::MAX as u64 }>;
 /// At least one.
 type Positive = Int<1, { u32::MAX as u64 }>;
 

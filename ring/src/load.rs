@@ -63,7 +63,7 @@ impl Load {
         self.shares.load(Relaxed) as u16
     }
 
-    /// Sets the lifecycle share, and as a first guess the [accept share](Load::set_accept), until the group works that out.
+    /// Sets the lifecycle share, and as a first guess the accept share, until the group works that out.
     pub fn set_lifecycle(&self, share: u16) {
         if self.lifecycle() != share {
             self.update(|shares| with_accept(shares, share) & !0xffff | u64::from(share));

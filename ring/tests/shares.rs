@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on fails, and one measures")]
 
 use ringway_ring::{
-    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, PeakEwmaParams, Pick, PolicyParams, RingParams,
-    Slot, Total, hash_key,
+    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, MaglevParams, PeakEwmaParams, Pick, PolicyParams,
+    RendezvousParams, RingParams, Slot, Total, hash_key,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -252,5 +252,52 @@ fn a_ramp_moves_keys_to_its_member_alone_and_those_of_others_stay() {
         let due = 2_000.0 * f64::from(percent) / f64::from(500 + percent);
         assert!((has - due).abs() < 0.2 * due + 5.0 * due.sqrt(), "{percent}: {has} of {due}");
         before = after;
+    }
+}
+
+/// In panic, who has just come up and ramps is asked before anybody who is believed to be down, by key as well.
+#[test]
+fn who_ramps_is_asked_before_who_is_down() {
+    let keyed = [
+        PolicyParams::Ring(RingParams { points: 64, seed: 0 }),
+        PolicyParams::Rendezvous(RendezvousParams { seed: 0 }),
+        PolicyParams::Maglev(MaglevParams { table_size: 1021, seed: 0 }),
+        PolicyParams::First,
+    ];
+    for policy in keyed.into_iter().chain(WITHOUT_KEYS) {
+        let fleet = fleet(policy, &[100; 5], u32::MAX);
+        for (index, load) in fleet.loads.iter().enumerate() {
+            load.set_doubted(index < 3);
+        }
+        fleet.loads[4].set_lifecycle(FULL_SHARE / 10);
+        fleet.group.refresh();
+        for number in 0..200 {
+            let mut selection = fleet.group.begin(ask(number));
+            let mut given = Vec::new();
+            while let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) {
+                fleet.group.release(slot, 0);
+                given.push(slot.0);
+            }
+            let mut first: Vec<u16> = given[..2].to_vec();
+            first.sort_unstable();
+            assert_eq!((given.len(), first), (5, vec![3, 4]), "{policy:?}: {given:?}");
+        }
+    }
+}
+
+/// Entries of a Maglev table that lie side by side are not drawn by weight: what one leaves is, all the same.
+#[test]
+fn what_is_left_of_a_maglev_table_is_had_by_weight() {
+    let weights = [50, 100, 10, 100, 1, 1, 1600, 10, 100, 200];
+    let fleet = fleet(PolicyParams::Maglev(MaglevParams { table_size: 65_537, seed: 0 }), &weights, u32::MAX);
+    // The heaviest is away: nearly all keys go on.
+    fleet.loads[6].set_lifecycle(0);
+    fleet.group.refresh();
+    let mut counts = [0.0; 10];
+    (0..40_000).for_each(|number| counts[touch(&fleet.group, number)] += 1.0);
+    let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum::<f64>() - 1600.0;
+    for (slot, &weight) in weights.iter().enumerate().filter(|(slot, _)| *slot != 6) {
+        let due = 40_000.0 * f64::from(weight) / sum;
+        assert!((counts[slot] - due).abs() < 0.06 * due + 5.0 * due.sqrt(), "{slot} is due {due:.0}: {counts:?}");
     }
 }

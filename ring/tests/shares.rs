@@ -301,3 +301,39 @@ fn what_is_left_of_a_maglev_table_is_had_by_weight() {
         assert!((counts[slot] - due).abs() < 0.06 * due + 5.0 * due.sqrt(), "{slot} is due {due:.0}: {counts:?}");
     }
 }
+
+/// Schedules and draws are rewritten under the requests that use them: everybody finds somebody, and nobody who takes nothing.
+#[test]
+fn requests_go_on_while_members_come_and_go() {
+    for policy in WITHOUT_KEYS {
+        let fleet = fleet(policy, &[100, 100, 100, 100, 300], u32::MAX);
+        fleet.loads[1].set_lifecycle(0);
+        fleet.group.refresh();
+        fleet.loads.iter().for_each(|load| load.observe(1_000.0, 1_000, 10_000));
+        let served = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..3_u64)
+                .map(|client| {
+                    let group = &fleet.group;
+                    scope.spawn(move || {
+                        let mut counts = [0_u32; 5];
+                        // Totals have one writer a shard, and this one has one shard: nothing here looks at them.
+                        (0..10_000).for_each(|number| counts[touch(group, client << 32 | number)] += 1);
+                        counts
+                    })
+                })
+                .collect();
+            for step in 0..400_u16 {
+                fleet.loads[2].set_lifecycle(if step % 2 == 0 { 0 } else { FULL_SHARE });
+                fleet.loads[3].set_lifecycle(FULL_SHARE / 400 * (step + 1));
+                fleet.group.refresh();
+                std::thread::yield_now();
+            }
+            fleet.loads[2].set_lifecycle(FULL_SHARE);
+            fleet.group.refresh();
+            clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>()
+        });
+        let sum = |slot: usize| served.iter().map(|counts| counts[slot]).sum::<u32>();
+        assert_eq!((sum(1), (0..5).map(sum).sum::<u32>()), (0, 30_000), "{policy:?}");
+        assert!(sum(4) > sum(0) && sum(0) > 2_000, "{policy:?}: {served:?}");
+    }
+}

@@ -147,7 +147,7 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
 }
 
 /// Who would be asked for a key, in this order, if each of them refused: level by level those that take it, then those that
-/// are kept from it by no more than a ramp, shedding or doubt.
+/// are kept from it by no more than a ramp or shedding, then those that are believed to be down, in panic.
 fn turns(service: &Service, sequence: &[Slot], hash: u64) -> Vec<Slot> {
     let able = |slot: &Slot| {
         let backend = &service.backends[usize::from(slot.0)];
@@ -159,7 +159,9 @@ fn turns(service: &Service, sequence: &[Slot], hash: u64) -> Vec<Slot> {
     for of_level in sequence.chunk_by(|a, b| level(*a) == level(*b)) {
         let (takes, others): (Vec<Slot>, Vec<Slot>) =
             of_level.iter().filter(|slot| able(slot)).partition(|slot| service.group.accepts(**slot, hash));
-        turns.extend(takes.into_iter().chain(others));
+        let doubted = |slot: &Slot| service.backends[usize::from(slot.0)].state.load.is_doubted();
+        let (doubted, ramped): (Vec<Slot>, Vec<Slot>) = others.into_iter().partition(doubted);
+        turns.extend(takes.into_iter().chain(ramped).chain(doubted));
     }
     turns.truncate(CANDIDATES_MAX as usize);
     turns

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on fails, and one measures")]
 
 use ringway_ring::{
-    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, PeakEwmaParams, Pick, PolicyParams, RingParams,
-    Slot, Total, hash_key,
+    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, MaglevParams, PeakEwmaParams, Pick, PolicyParams,
+    RendezvousParams, RingParams, Slot, Total, hash_key,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -251,5 +251,88 @@ fn a_ramp_moves_keys_to_its_member_alone_and_those_of_others_stay() {
         let due = 2_000.0 * f64::from(percent) / f64::from(500 + percent);
         assert!((has - due).abs() < 0.2 * due + 5.0 * due.sqrt(), "{percent}: {has} of {due}");
         before = after;
+    }
+}
+
+/// In panic, who has just come up and ramps is asked before anybody who is believed to be down, by key as well.
+#[test]
+fn who_ramps_is_asked_before_who_is_down() {
+    let keyed = [
+        PolicyParams::Ring(RingParams { points: 64, seed: 0 }),
+        PolicyParams::Rendezvous(RendezvousParams { seed: 0 }),
+        PolicyParams::Maglev(MaglevParams { table_size: 1021, seed: 0 }),
+        PolicyParams::First,
+    ];
+    for policy in keyed.into_iter().chain(WITHOUT_KEYS) {
+        let fleet = fleet(policy, &[100; 5], u32::MAX);
+        for (index, load) in fleet.loads.iter().enumerate() {
+            load.set_doubted(index < 3);
+        }
+        fleet.loads[4].set_lifecycle(FULL_SHARE / 10);
+        fleet.group.refresh();
+        for number in 0..200 {
+            let mut selection = fleet.group.begin(ask(number));
+            let mut given = Vec::new();
+            while let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) {
+                fleet.group.release(slot, 0);
+                given.push(slot.0);
+            }
+            let mut first: Vec<u16> = given[..2].to_vec();
+            first.sort_unstable();
+            assert_eq!((given.len(), first), (5, vec![3, 4]), "{policy:?}: {given:?}");
+        }
+    }
+}
+
+/// Entries of a Maglev table that lie side by side are not drawn by weight: what one leaves is, all the same.
+#[test]
+fn what_is_left_of_a_maglev_table_is_had_by_weight() {
+    let weights = [50, 100, 10, 100, 1, 1, 1600, 10, 100, 200];
+    let fleet = fleet(PolicyParams::Maglev(MaglevParams { table_size: 65_537, seed: 0 }), &weights, u32::MAX);
+    // The heaviest is away: nearly all keys go on.
+    fleet.loads[6].set_lifecycle(0);
+    fleet.group.refresh();
+    let mut counts = [0.0; 10];
+    (0..40_000).for_each(|number| counts[touch(&fleet.group, number)] += 1.0);
+    let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum::<f64>() - 1600.0;
+    for (slot, &weight) in weights.iter().enumerate().filter(|(slot, _)| *slot != 6) {
+        let due = 40_000.0 * f64::from(weight) / sum;
+        assert!((counts[slot] - due).abs() < 0.06 * due + 5.0 * due.sqrt(), "{slot} is due {due:.0}: {counts:?}");
+    }
+}
+
+/// Schedules and draws are rewritten under the requests that use them: everybody finds somebody, and nobody who takes nothing.
+#[test]
+fn requests_go_on_while_members_come_and_go() {
+    for policy in WITHOUT_KEYS {
+        let fleet = fleet(policy, &[100, 100, 100, 100, 300], u32::MAX);
+        fleet.loads[1].set_lifecycle(0);
+        fleet.group.refresh();
+        fleet.loads.iter().for_each(|load| load.observe(1_000.0, 1_000, 10_000));
+        let served = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..3_u64)
+                .map(|client| {
+                    let group = &fleet.group;
+                    scope.spawn(move || {
+                        let mut counts = [0_u32; 5];
+                        // Totals have one writer a shard, and this one has one shard: nothing here looks at them.
+                        (0..10_000).for_each(|number| counts[touch(group, client << 32 | number)] += 1);
+                        counts
+                    })
+                })
+                .collect();
+            for step in 0..400_u16 {
+                fleet.loads[2].set_lifecycle(if step % 2 == 0 { 0 } else { FULL_SHARE });
+                fleet.loads[3].set_lifecycle(FULL_SHARE / 400 * (step + 1));
+                fleet.group.refresh();
+                std::thread::yield_now();
+            }
+            fleet.loads[2].set_lifecycle(FULL_SHARE);
+            fleet.group.refresh();
+            clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>()
+        });
+        let sum = |slot: usize| served.iter().map(|counts| counts[slot]).sum::<u32>();
+        assert_eq!((sum(1), (0..5).map(sum).sum::<u32>()), (0, 30_000), "{policy:?}");
+        assert!(sum(4) > sum(0) && sum(0) > 2_000, "{policy:?}: {served:?}");
     }
 }

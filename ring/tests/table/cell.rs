@@ -101,7 +101,7 @@ impl Cell {
     /// How far from what is due a count may be for no other reason than chance: five standard deviations. Where turns are given
     /// in order it is a few turns.
     pub(crate) fn noise(&self, expected: f64, share: f64) -> f64 {
-        let by_chance = 5.0 * (expected * (1.0 - share)).sqrt() + 2.0;
+        let by_chance = 5.0 * (expected * (1.0 - share)).sqrt() + 4.0;
         if self.policy != PolicyParams::RoundRobin {
             return by_chance;
         }

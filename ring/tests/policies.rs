@@ -348,7 +348,7 @@ fn who_was_given_is_given_again_only_when_that_is_asked_for() {
         let fleet = equal(policy, 3);
         for number in 0..50 {
             let mut selection = fleet.group.begin(ask(number));
-            let mut next = |selection: &mut _| match fleet.group.next(selection, 0) {
+            let next = |selection: &mut _| match fleet.group.next(selection, 0) {
                 Pick::Backend(slot) => {
                     fleet.group.release(slot, 0);
                     Some(slot)

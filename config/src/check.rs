@@ -4,12 +4,14 @@
 mod actions;
 mod control;
 mod cookies;
+mod edges;
 pub(crate) use control::file_backends;
 mod health;
 mod key;
 mod layer4;
 mod service;
 mod text;
+mod tries;
 
 use crate::decode::{At, Findings};
 use crate::diagnostic::{Site, closest};
@@ -40,6 +42,8 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
     let listeners = listeners(root, &names, findings);
     addresses(root, admin.as_ref(), findings);
     layer4::check(root, &listeners, findings);
+    edges::listeners(root, findings);
+    tries::routes(root, findings);
     let services: Vec<Option<model::Service>> = services;
     let listeners = listeners.into_iter().map(|listener| {
         let mut listener = listener?;

@@ -467,6 +467,34 @@ impl<const MIN: u64, const MAX: u64> Decode for Int<MIN, MAX> {
     }
 }
 
+/// A limit that is none where it is absent: 0 is neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) u64);
+
+impl Limit {
+    const MAX: u64 = u32::MAX as u64;
+}
+
+impl Decode for Limit {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let value = integer(node, 0, Self::MAX, findings)?;
+        if value == 0 {
+            findings.error(
+                node.place,
+                "out_of_range",
+                "a limit of 0 would let nothing through",
+                format!("remove it, which is no limit, or write a number from 1 to {}", Self::MAX),
+            );
+            return None;
+        }
+        Some(Self(value))
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer { min: 1, max: Self::MAX }
+    }
+}
+
 /// A load factor: a number of at least 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Factor(pub(crate) f64);

@@ -176,7 +176,7 @@ fn service(name: &str, old: &Service, new: &Service, changes: &mut Vec<String>) 
 }
 
 /// A backend's limits. All of its fields are named here, so that no new one is forgotten.
-fn limits(backend: &crate::model::Backend) -> [u32; 3] {
+fn limits(backend: &crate::model::Backend) -> [u32; 4] {
     let crate::model::Backend {
         id: _,
         address: _,
@@ -186,11 +186,12 @@ fn limits(backend: &crate::model::Backend) -> [u32; 3] {
         requests_max,
         connections_max,
         pending_max,
+        retries_max,
         tier: _,
         zone: _,
         level: _,
     } = backend;
-    [*requests_max, *connections_max, *pending_max]
+    [*requests_max, *connections_max, *pending_max, *retries_max]
 }
 
 fn entries<'a, T: 'a>(

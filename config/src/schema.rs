@@ -2,7 +2,8 @@
 //! the decoder all come from here.
 
 use crate::decode::{
-    At, Bytes, Decode, Factor, Field, Findings, Int, List, Number, Percent, SectionReader, Shape, choice, section,
+    At, Bytes, Decode, Factor, Field, Findings, Int, Limit, List, Number, Percent, SectionReader, Shape, choice,
+    section,
 };
 use crate::diagnostic::Place;
 use crate::node::Node;
@@ -16,7 +17,7 @@ mod service;
 pub(crate) use {control::*, health::*, listener::*, route::*, service::*};
 
 /// Any number that fits 32 bits.
-type Count = Int<0, { u32::MAX as u64 }>;
+pub(crate) type Count = Int<0, { u32::MAX as u64 }>;
 /// At least one.
 type Positive = Int<1, { u32::MAX as u64 }>;
 
@@ -109,6 +110,10 @@ choice! {
         "connect" => Connect, "reset" => Reset, "bad_answer" => BadAnswer, "timeout" => Timeout,
         "gateway" => Gateway, "server_errors" => ServerErrors, "conflict" => Conflict, "throttled" => Throttled
     }
+}
+choice! {
+    /// Whether a retry may go where the request has been.
+    SameBackendName { "never" => Never, "last_resort" => LastResort, "always" => Always }
 }
 choice! {
     /// Statuses by name, as in `retry.on`.

@@ -56,6 +56,26 @@ fn one_listener_and_two_backends_are_ten_lines() {
     assert_eq!(loaded.config.services[0].backends.len(), 2);
 }
 
+/// [`MINIMAL`] with more in its service.
+fn service(more: &str) -> String {
+    MINIMAL.replace("    backends:", &format!("    {more}\n    backends:"))
+}
+
+#[test]
+fn tries_that_can_come_about_are_taken_without_a_warning() {
+    for more in [
+        "hedge: { after: 999ms }\n    timeouts: { request: 1s }",
+        "hedge: { after: 1s, budget: 0, budget_min: 1 }",
+        "retry: { attempts: 0, budget: 0, budget_min: 0 }\n    limits: { retries_max: 0 }",
+        "retry: { budget: 0, budget_min: 1000, body_bytes_max: 16MiB, same_backend: always }",
+        "retry: { per_try_timeout: 1s, backoff: 3s }\n    timeouts: { request: 2s }",
+        "balance: { policy: peak_ewma, penalty: 1ms, retry_after_max: 0 }",
+    ] {
+        let loaded = load_str("likely", &service(more), &environment).unwrap_or_else(|error| panic!("{error}"));
+        assert!(loaded.warnings.is_empty(), "{more}: {:?}", loaded.warnings);
+    }
+}
+
 #[test]
 fn unlikely_files_are_taken_with_a_warning() {
     for (code, text) in [
@@ -92,6 +112,23 @@ fn unlikely_files_are_taken_with_a_warning() {
         ),
         ("nothing_takes_traffic", MINIMAL.replace(":8080\" }", ":8080\", weight: 0 }")),
         ("admin_exposed", format!("admin: {{ address: \"0.0.0.0:9901\" }}\n{MINIMAL}")),
+        ("late_hedge", service("hedge: { after: 1s }\n    timeouts: { request: 1s }")),
+        ("late_hedge", service("hedge: { after: 2s }\n    retry: { per_try_timeout: 500ms }")),
+        ("late_hedge", service("hedge: { after: 30s }")),
+        (
+            "late_hedge",
+            service("hedge: { after: 1s }").replace(
+                "service: api",
+                "routes: [ { match: { path: /x }, service: api, timeout: 900ms }, { service: api } ]",
+            ),
+        ),
+        ("unused_hedge", service("hedge: { after: 1s, budget: 0 }")),
+        ("high_budget_min", service("hedge: { after: 1s, budget_min: 100000 }")),
+        ("high_budget_min", service("retry: { budget_min: 1001 }")),
+        ("unused_retries", service("retry: { budget: 0, budget_min: 0 }")),
+        ("unused_retries", service("limits: { retries_max: 0 }")),
+        ("late_retry", service("retry: { per_try_timeout: 2s }\n    timeouts: { request: 2s }")),
+        ("late_retry", service("retry: { backoff: 10s }\n    timeouts: { request: 5s }")),
         (
             "timeout_above_interval",
             MINIMAL.replace("    backends:", "    health: { tcp: {}, interval: 1s, timeout: 2s }\n    backends:"),

@@ -8,7 +8,8 @@
 )]
 
 use ringway_health::{
-    CheckFailure, CheckParams, Member, Outcome, OutlierOn, OutlierParams, Params, Probe, ServiceHealth,
+    AgentMode, AgentParams, AgentReport, CheckFailure, CheckParams, Member, Outcome, OutlierOn, OutlierParams, Params,
+    Probe, ServiceHealth,
 };
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -35,6 +36,20 @@ struct Shadow {
     failures: u32,
     ejected: bool,
     drain: bool,
+    /// What its agent has said.
+    agent_down: bool,
+    agent_drain: bool,
+}
+
+impl Shadow {
+    fn is_up(&self) -> bool {
+        self.up && !self.agent_down
+    }
+
+    /// Whether anybody wants it to take keys.
+    fn is_wanted(&self) -> bool {
+        !self.drain && !self.agent_drain
+    }
 }
 
 #[test]
@@ -57,7 +72,15 @@ fn simulate(seed: u64) {
         max_ejection_percent: 30,
         ..OutlierParams::default()
     };
-    let params = Params { check: Some(check), outlier, panic_threshold_percent: 40, ..Params::default() };
+    let agent = AgentParams { interval: Duration::from_secs(7), timeout: Duration::from_secs(1) };
+    let params = Params {
+        check: Some(check),
+        agent: Some(agent),
+        outlier,
+        panic_threshold_percent: 40,
+        keep_clients: Some(Duration::MAX),
+        ..Params::default()
+    };
     let begin = Instant::now();
     let mut now = begin;
     let mut health = ServiceHealth::new(params, seed, now);
@@ -100,6 +123,26 @@ fn simulate(seed: u64) {
                 }
                 health.handle_outcome(&id, if failed { Outcome::Status(502) } else { Outcome::Success }, now);
             }
+            31..=34 if !shadows.is_empty() => {
+                let id = pick(&shadows, &mut random);
+                let shadow = shadows.get_mut(&id).unwrap();
+                let mut report = AgentReport::default();
+                match random.below(4) {
+                    0 => shadow.agent_down = !shadow.agent_down,
+                    1 => shadow.agent_drain = !shadow.agent_drain,
+                    // It says what it has said, or nothing.
+                    _ => {}
+                }
+                if random.below(5) > 0 {
+                    report.up = Some(!shadow.agent_down);
+                    report.mode = Some(if shadow.agent_drain { AgentMode::Drain } else { AgentMode::Ready });
+                    health.handle_agent(&id, report, now);
+                } else {
+                    // Lost on the way: what it meant to say is not known here.
+                    (shadow.agent_down, shadow.agent_drain) = said(&health, &id, now);
+                    health.handle_agent(&id, report, now);
+                }
+            }
             _ => {}
         }
         // Time passes: what is due is done, checks that are under way end.
@@ -116,6 +159,10 @@ fn simulate(seed: u64) {
         while let Some(id) = health.poll_probe(now) {
             assert!(!pending.contains(&id), "a second check of {id} at once");
             pending.push(id);
+        }
+        // Most agents have nothing to say.
+        for id in health.poll_agents(now) {
+            health.handle_agent(&id, AgentReport::default(), now);
         }
         while let Some(event) = health.poll_event() {
             if event.kind.name() == "returned" {
@@ -143,26 +190,35 @@ fn replay(checks: &[bool]) -> bool {
 
 fn verify(health: &ServiceHealth, shadows: &BTreeMap<String, Shadow>, step: usize) {
     let (mut all, mut healthy) = (0, 0);
-    for shadow in shadows.values().filter(|shadow| !shadow.drain) {
+    for shadow in shadows.values().filter(|shadow| shadow.is_wanted()) {
         all += 1;
-        healthy += usize::from(shadow.up && !shadow.ejected);
+        healthy += usize::from(shadow.is_up() && !shadow.ejected);
     }
     let panic = all > 0 && healthy * 100 < 40 * all;
     assert_eq!(health.is_panic(), panic, "step {step}: {healthy} of {all} are healthy");
     for (id, shadow) in shadows {
-        let takes = !shadow.drain && (panic || shadow.up && !shadow.ejected);
+        let takes = shadow.is_wanted() && (panic || shadow.is_up() && !shadow.ejected);
         let expected = if takes { u16::MAX } else { 0 };
         assert_eq!(health.share(id), Some(expected), "step {step}: {id}");
+        let keeps = !shadow.is_wanted() && shadow.is_up() && !shadow.ejected;
+        assert_eq!(health.keeps_clients(id), keeps, "step {step}: {id}");
     }
 }
 
 /// Whether the rules allow that a backend be ejected: 30 % of those that could take traffic, one always, never the last.
 fn may_eject(shadows: &BTreeMap<String, Shadow>, id: &str) -> bool {
-    let others = || shadows.iter().filter(|(other, shadow)| *other != id && !shadow.drain).map(|(_, shadow)| shadow);
-    let takes_traffic = others().any(|shadow| shadow.up && !shadow.ejected);
-    let able = 1 + others().filter(|shadow| shadow.up).count();
+    let others =
+        || shadows.iter().filter(|(other, shadow)| *other != id && shadow.is_wanted()).map(|(_, shadow)| shadow);
+    let takes_traffic = others().any(|shadow| shadow.is_up() && !shadow.ejected);
+    let able = 1 + others().filter(|shadow| shadow.is_up()).count();
     let ejected = others().filter(|shadow| shadow.ejected).count();
-    takes_traffic && (shadows[id].drain || ejected < (able * 30 / 100).max(1))
+    takes_traffic && (!shadows[id].is_wanted() || ejected < (able * 30 / 100).max(1))
+}
+
+/// What the agent has said last, as the status has it: down, drain.
+fn said(health: &ServiceHealth, id: &str, now: Instant) -> (bool, bool) {
+    let view = health.view(id, now).unwrap();
+    (view.agent == "down", view.percent == 0)
 }
 
 fn pick(shadows: &BTreeMap<String, Shadow>, random: &mut Random) -> String {

@@ -21,6 +21,8 @@ use pump::{Exchange, TryError};
 use ringway_config::model;
 use ringway_health::Outcome;
 use ringway_http1::Method;
+use ringway_ring::Slot;
+use ringway_telemetry::cells::RetryLimit;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -139,7 +141,14 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 let limit = request.limit;
                 let found = inflight::acquire(request.placing(&worker), timer, limit);
                 match presence.during(found).await? {
-                    Ok(guard) => guard,
+                    Ok(mut guard) => {
+                        if request.retries.has_begun() && !guard.begin_retry() {
+                            let this = &request.view.services[request.service];
+                            this.cells.refuse_retry(RetryLimit::Backend);
+                            return Err(last_error.unwrap_or(ProxyError::AllFull));
+                        }
+                        guard
+                    }
                     // The whole exchange's time is over, whatever was under way.
                     Err(error @ ProxyError::RequestTimeout) => return Err(error),
                     // The walk has come to its end: what the last backend did tells more than that.
@@ -179,11 +188,20 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         match request.refusals.handle_failure(error, worker.timers.now()) {
             Then::End => return Err(error),
-            Then::GoOn if request.replayable && worker.timers.now() < request.limit => count_retry(request, this),
+            Then::GoOn
+                if request.replayable
+                    && worker.timers.now() < request.limit
+                    && !retry::goes_back(&this.service, &request.selection) =>
+            {
+                count_retry(request, this);
+            }
             Then::GoOn | Then::Retry => {
+                // It is no walk any more.
+                request.refusals.handle_taken();
                 let leave = may_retry(client, request, false).ok_or(error)?;
                 count_retry(request, this);
                 leave.wait(client, request).await?;
+                ready = place_for_retry(request, &worker).map_err(|RetryRefused| error)?;
             }
         }
         last_error = Some(error);
@@ -230,7 +248,7 @@ fn may_retry(client: &Client, request: &mut Request, answered: bool) -> Option<L
     let may = request.replayable
         && number <= config.attempts
         && !late
-        && this.service.group.has_another(&request.selection)
+        && retry::has_candidate(&this.service, &request.selection)
         && request.retries.take(this, &worker);
     may.then_some(Leave(pause))
 }
@@ -408,9 +426,21 @@ async fn next_try(exchange: &mut Exchange<'_>) -> Result<Option<InFlight>, Proxy
         Err(ProxyError::RequestTimeout) => return Ok(None),
         waited => waited?,
     }
-    let view = Rc::clone(&exchange.request.view);
-    let shard = exchange.client.open.worker.index;
-    Ok(inflight::acquire_now(&view, exchange.request.service, &mut exchange.request.selection, shard))
+    let worker = Rc::clone(&exchange.client.open.worker);
+    Ok(place_for_retry(exchange.request, &worker).unwrap_or(None))
+}
+
+/// Every backend that was left has as many retries as it may have.
+struct RetryRefused;
+
+/// A place for a retry, if there is one at once.
+fn place_for_retry(request: &mut Request, worker: &Worker) -> Result<Option<InFlight>, RetryRefused> {
+    let Request { view, service, selection, report, .. } = request;
+    let last = report.backend.map(|backend| Slot(backend as u16));
+    inflight::acquire_for_retry(view, *service, selection, last, worker.index).map_err(|limit| {
+        view.services[*service].cells.refuse_retry(limit);
+        RetryRefused
+    })
 }
 
 /// A time-out that was the whole exchange's is told as that.

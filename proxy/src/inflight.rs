@@ -3,11 +3,13 @@
 use crate::connections::{self, Pending};
 use crate::error::ProxyError;
 use crate::refusals::Refusals;
-use crate::snapshot::{Service, ServiceLive};
+use crate::snapshot::{BackendState, Service, ServiceLive};
 use crate::timer::{Deadline, Timer};
 use crate::worker::{View, Worker};
+use ringway_config::model;
 use ringway_health::Outcome;
 use ringway_ring::{AllFull, Pick, PolicyParams, Selection, Slot};
+use ringway_telemetry::cells::RetryLimit;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -26,8 +28,19 @@ pub(crate) struct InFlight {
     /// An affinity cookie named the backend.
     sticky: bool,
     connected: Connected,
+    /// It is a retry, where its backend limits them.
+    retrying: Option<Retrying>,
     /// There was no connection to be had: its end makes no room.
     is_full: bool,
+}
+
+/// A retry under way on a backend that limits them.
+struct Retrying(Arc<BackendState>);
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        self.0.retrying.fetch_sub(1, Relaxed);
+    }
 }
 
 /// One of the requests that a service may have on its backends, where its limit on connections is one on them.
@@ -77,9 +90,10 @@ impl InFlight {
         let service = &self.view.services[self.service].service;
         let backend = &service.backends[self.index()];
         if let (PolicyParams::PeakEwma(params), true) = (service.config.policy, is_penalized(outcome)) {
-            let hold = u32::try_from(outcome.wish().as_millis()).unwrap_or(u32::MAX).min(params.retry_after_millis_max);
-            let penalty_micros = params.penalty_millis as f32 * 1e3;
-            backend.state.load.penalize(penalty_micros, hold, self.view.millis(), params.decay_millis);
+            let penalty = service.config.penalty;
+            let hold_millis = outcome.wish().min(penalty.retry_after_max).as_millis() as u32;
+            let penalty_micros = penalty.latency.as_micros() as f32;
+            backend.state.load.penalize(penalty_micros, hold_millis, self.view.millis(), params.decay_millis);
         }
         let succeeded = match outcome.status() {
             Some(status) => !service.config.outlier.on.counts(status),
@@ -112,6 +126,20 @@ impl InFlight {
         if refusals.handle_full(live.line.look()) {
             live.room.notify_one();
         }
+    }
+
+    /// It is a retry. `false`: its backend has as many as it may.
+    pub(crate) fn begin_retry(&mut self) -> bool {
+        let backend = &self.view.services[self.service].service.backends[self.index()];
+        let most = backend.config.retries_max;
+        if most == u32::MAX || self.retrying.is_some() {
+            return true;
+        }
+        let retrying = Retrying(Arc::clone(&backend.state));
+        // Reserved first, then tested: racing workers never pass the limit.
+        let begins = backend.state.retrying.fetch_add(1, Relaxed) < most;
+        self.retrying = begins.then_some(retrying);
+        begins
     }
 
     /// Gives the place back without having used it, for a walk that may go on without it: the backend counts as full, not as tried.
@@ -265,6 +293,74 @@ pub(crate) fn acquire_now(
     try_acquire(view, service, selection, shard).ok().flatten()
 }
 
+/// A place on a backend that the request has been to, if it is to be had.
+fn acquire_again(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    slot: Slot,
+    shard: usize,
+) -> Option<InFlight> {
+    let connected = Connected::enter(&view.services[service].service)?;
+    let reserved = view.services[service].service.group.reserve_again(selection, slot, shard);
+    reserved.then(|| InFlight {
+        view: Rc::clone(view),
+        service,
+        slot,
+        shard,
+        sticky: false,
+        connected,
+        retrying: None,
+        is_full: false,
+    })
+}
+
+/// A place for a retry that is to be had at once, after a try on `last`. Backends with as many retries as they may have are passed by.
+///
+/// # Errors
+/// [`RetryLimit::Backend`]: there was one only on such.
+pub(crate) fn acquire_for_retry(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    last: Option<Slot>,
+    shard: usize,
+) -> Result<Option<InFlight>, RetryLimit> {
+    let this = &view.services[service].service;
+    let same_backend = this.config.retry.same_backend;
+    let mut passed_by = false;
+    let mut take = |found: Option<InFlight>, selection: &mut Selection| {
+        let mut guard = found?;
+        if guard.begin_retry() {
+            return Some(guard);
+        }
+        guard.pass_by(selection, false);
+        passed_by = true;
+        None
+    };
+    if let (model::SameBackend::Always, Some(slot)) = (same_backend, last)
+        && let Some(found) = take(acquire_again(view, service, selection, slot, shard), selection)
+    {
+        return Ok(Some(found));
+    }
+    for round in 0..2 {
+        // Each is given at most once: what is passed by is behind the walk.
+        for _ in 0..this.backends.len() {
+            let Some(found) = acquire_now(view, service, selection, shard) else { break };
+            if let Some(found) = take(Some(found), selection) {
+                return Ok(Some(found));
+            }
+        }
+        match same_backend {
+            model::SameBackend::LastResort | model::SameBackend::Always if round == 0 => {
+                this.group.forgive(selection);
+            }
+            _ => break,
+        }
+    }
+    if passed_by { Err(RetryLimit::Backend) } else { Ok(None) }
+}
+
 /// A place on the backend that an affinity cookie names, if it is to be had: also on one that takes nothing new, as long as that
 /// keeps its clients.
 pub(crate) fn acquire_sticky(
@@ -281,13 +377,31 @@ pub(crate) fn acquire_sticky(
     if reserved && kept {
         this.cells.kept.increment();
     }
-    reserved.then(|| InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected, is_full: false })
+    reserved.then(|| InFlight {
+        view: Rc::clone(view),
+        service,
+        slot,
+        shard,
+        sticky: true,
+        connected,
+        retrying: None,
+        is_full: false,
+    })
 }
 
 /// A place on a backend for what has begun there, although the backend takes nothing new.
 pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
     view.services[service].service.group.resume(slot, shard);
-    InFlight { view: Rc::clone(view), service, slot, shard, sticky: true, connected: Connected(None), is_full: false }
+    InFlight {
+        view: Rc::clone(view),
+        service,
+        slot,
+        shard,
+        sticky: true,
+        connected: Connected(None),
+        retrying: None,
+        is_full: false,
+    }
 }
 
 fn try_acquire(
@@ -299,9 +413,16 @@ fn try_acquire(
     // A place that only the service's limit denies is none that the walk has passed over.
     let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
     match view.services[service].service.group.next(selection, shard) {
-        Pick::Backend(slot) => {
-            Ok(Some(InFlight { view: Rc::clone(view), service, slot, shard, sticky: false, connected, is_full: false }))
-        }
+        Pick::Backend(slot) => Ok(Some(InFlight {
+            view: Rc::clone(view),
+            service,
+            slot,
+            shard,
+            sticky: false,
+            connected,
+            retrying: None,
+            is_full: false,
+        })),
         Pick::AllFull => Ok(None),
         Pick::None => Err(ProxyError::NoBackend),
     }

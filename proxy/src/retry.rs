@@ -1,9 +1,10 @@
 //! Leave for a try after the first, and the wait before it: one place for what limits retries, whatever has failed and whatever
 //! is spoken.
 
-use crate::snapshot::ServiceLive;
+use crate::snapshot::{Service, ServiceLive};
 use crate::worker::{Worker, WorkerService};
 use ringway_config::model;
+use ringway_ring::Selection;
 use ringway_telemetry::cells::RetryLimit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +16,11 @@ const DOUBLINGS_MAX: u32 = 10;
 /// One request's retries. They come one after the other, so that among the service's retries under way it is counted once, however
 /// often it is tried.
 #[derive(Default)]
-pub(crate) struct Retries(Option<UnderWay>);
+pub(crate) struct Retries {
+    under_way: Option<UnderWay>,
+    /// There has been one.
+    begun: bool,
+}
 
 /// A retry under way, where the service limits them.
 struct UnderWay(Arc<ServiceLive>);
@@ -33,25 +38,48 @@ impl Retries {
         let refused = self.refusal(this, worker);
         if let Some(limit) = refused {
             this.cells.refuse_retry(limit);
-            self.0 = None;
+            self.under_way = None;
         }
+        self.begun |= refused.is_none();
         refused.is_none()
+    }
+
+    /// Whether what is tried now is a retry.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     fn refusal(&mut self, this: &WorkerService, worker: &Worker) -> Option<RetryLimit> {
         let limit = this.service.config.retries_max;
-        if self.0.is_none() && limit < u32::MAX {
+        if self.under_way.is_none() && limit < u32::MAX {
             let live = &this.service.live;
             let under_way = UnderWay(Arc::clone(live));
             // Reserved first, then tested: racing workers never pass the limit.
             if live.retrying.fetch_add(1, Relaxed) >= limit {
                 return Some(RetryLimit::Service);
             }
-            self.0 = Some(under_way);
+            self.under_way = Some(under_way);
         }
         let retry = &this.service.config.retry;
         let taken = this.live.retries.borrow_mut().take(worker.timers.millis(), retry.budget_percent, retry.budget_min);
         (!taken).then_some(RetryLimit::Budget)
+    }
+}
+
+/// Whether a request that was given to those of the selection may be tried again at all: there is somebody who may be asked.
+pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
+    match service.config.retry.same_backend {
+        model::SameBackend::Never => service.group.has_another(selection),
+        model::SameBackend::LastResort | model::SameBackend::Always => service.group.eligible_members() > 0,
+    }
+}
+
+/// Whether the next try is no walk past somebody who has refused, but a retry where the request has been.
+pub(crate) fn goes_back(service: &Service, selection: &Selection) -> bool {
+    match service.config.retry.same_backend {
+        model::SameBackend::Never => false,
+        model::SameBackend::LastResort => !service.group.has_another(selection),
+        model::SameBackend::Always => true,
     }
 }
 

@@ -19,6 +19,7 @@ use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
 use ringway_health::Outcome;
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
+use ringway_telemetry::cells::RetryLimit;
 use ringway_telemetry::cells::SESSION;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -269,15 +270,24 @@ async fn connect(
     let mut retries = Retries::default();
     let this = &session.view.services[session.service];
     this.live.count(&this.service.config, worker.timers.millis());
+    // The place of a retry, with the number of the last fall before it was chosen.
+    let mut ready = None;
     loop {
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = session.view.services[session.service].service.live.falls.load(SeqCst);
         let Session { view, service, selection, backend, .. } = session;
         let placing = Placing { worker, view, service, selection, backend, full_at: refusals.full_at() };
-        let guard = match inflight::acquire(placing, timer, Deadline::NEVER).await {
-            Ok(guard) => guard,
-            Err(error) => return Err(last_error.unwrap_or(error)),
+        let (mut guard, falls) = match ready.take() {
+            Some(ready) => ready,
+            None => match inflight::acquire(placing, timer, Deadline::NEVER).await {
+                Ok(guard) => (guard, falls),
+                Err(error) => return Err(last_error.unwrap_or(error)),
+            },
         };
+        if retries.has_begun() && !guard.begin_retry() {
+            session.view.services[session.service].cells.refuse_retry(RetryLimit::Backend);
+            return Err(last_error.unwrap_or(ProxyError::AllFull));
+        }
         let view = Rc::clone(&session.view);
         let this = &view.services[session.service];
         let config = &this.service.config;
@@ -300,22 +310,36 @@ async fn connect(
                 if !error.retry().holds(&config.retry.on, true) {
                     return Err(error);
                 }
+                let last = guard.slot;
                 drop(guard);
                 let number = session.retries - refusals.walked() + 1;
-                match refusals.handle_failure(error, worker.timers.now()) {
+                let then = refusals.handle_failure(error, worker.timers.now());
+                last_error = Some(error);
+                match then {
                     Then::End => return Err(error),
-                    Then::GoOn => {}
-                    Then::Retry => {
-                        let may = number <= config.retry.attempts && this.service.group.has_another(&session.selection);
+                    Then::GoOn if !retry::goes_back(&this.service, &session.selection) => {}
+                    Then::GoOn | Then::Retry => {
+                        // It is no walk any more.
+                        refusals.handle_taken();
+                        let may =
+                            number <= config.retry.attempts && retry::has_candidate(&this.service, &session.selection);
                         if !may || !retries.take(this, worker) {
                             return Err(error);
                         }
                         tokio::time::sleep(retry::pause(&config.retry, number, worker.random())).await;
+                        let falls = this.service.live.falls.load(SeqCst);
+                        let (selection, shard) = (&mut session.selection, worker.index);
+                        match inflight::acquire_for_retry(&view, session.service, selection, Some(last), shard) {
+                            Ok(found) => ready = found.map(|guard| (guard, falls)),
+                            Err(limit) => {
+                                this.cells.refuse_retry(limit);
+                                return Err(error);
+                            }
+                        }
                     }
                 }
                 session.retries += 1;
                 this.cells.retries.increment();
-                last_error = Some(error);
             }
         }
     }

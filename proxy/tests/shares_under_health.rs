@@ -20,7 +20,7 @@ const POLICIES: [PolicyParams; 8] = [
     PolicyParams::Random,
     PolicyParams::PowerOfTwo,
     PolicyParams::LeastRequest,
-    PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000, penalty_millis: 0, retry_after_millis_max: 0 }),
+    PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000 }),
 ];
 
 struct World {

@@ -7,6 +7,7 @@ use crate::params::{AllFull, BoundParams, PolicyParams};
 use crate::ring::{BuildError, Member, Ring, Slot};
 use crate::selection::{Selection, Stage};
 use crate::total::{InForce, LEVELS_MAX, Sum, Total};
+use crate::walk::Seen;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
@@ -253,6 +254,18 @@ impl Group {
         selection.owner.get_or_insert(slot);
         selection.tried.insert(slot.0, self.seats.len());
         true
+    }
+
+    /// As [`Group::reserve`], also if that member was given before: for a request that is to be tried again there.
+    pub fn reserve_again(&self, selection: &mut Selection, slot: Slot, shard: usize) -> bool {
+        selection.tried.remove(slot.0);
+        self.reserve(selection, slot, false, shard)
+    }
+
+    /// Looks from the beginning again, and whoever was given may be given again.
+    pub fn forgive(&self, selection: &mut Selection) {
+        selection.tried = Seen::default();
+        self.restart(selection);
     }
 
     /// Whether anybody is left who was not given to this request and takes keys at all, with room or without.

@@ -81,21 +81,16 @@ pub struct RendezvousParams {
     pub seed: u64,
 }
 
-/// How fast a peak latency is forgotten, and what a failure counts as.
+/// How fast a peak latency is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeakEwmaParams {
     /// Time constant of the decay, in milliseconds.
     pub decay_millis: u32,
-    /// Latency that a failure counts as, in milliseconds.
-    pub penalty_millis: u32,
-    /// Longest time for which a member that asks to be left alone is left to its penalty, in milliseconds; at most
-    /// [`HOLD_MILLIS_MAX`](crate::HOLD_MILLIS_MAX).
-    pub retry_after_millis_max: u32,
 }
 
 impl Default for PeakEwmaParams {
     fn default() -> Self {
-        Self { decay_millis: 10_000, penalty_millis: 5_000, retry_after_millis_max: 300_000 }
+        Self { decay_millis: 10_000 }
     }
 }
 

@@ -21,11 +21,7 @@ const ALL: [PolicyParams; 9] = [
     PolicyParams::Random,
     PolicyParams::PowerOfTwo,
     PolicyParams::LeastRequest,
-    PolicyParams::PeakEwma(PeakEwmaParams {
-        decay_millis: 10_000,
-        penalty_millis: 5_000,
-        retry_after_millis_max: 300_000,
-    }),
+    PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000 }),
     PolicyParams::First,
 ];
 
@@ -342,6 +338,43 @@ fn latency_peaks_at_once_and_fades_with_its_constant() {
     let load = Load::new("b");
     load.observe(900.0, u32::MAX, 1_000);
     assert!(load.latency_micros(u32::MAX - 5, 1_000) == 900.0 && load.latency_micros(999, 1_000) < 400.0);
+}
+
+#[test]
+fn who_was_given_is_given_again_only_when_that_is_asked_for() {
+    for policy in ALL {
+        let fleet = equal(policy, 3);
+        for number in 0..50 {
+            let mut selection = fleet.group.begin(ask(number));
+            let next = |selection: &mut _| match fleet.group.next(selection, 0) {
+                Pick::Backend(slot) => {
+                    fleet.group.release(slot, 0);
+                    Some(slot)
+                }
+                _ => None,
+            };
+            let mut given: Vec<Slot> = std::iter::from_fn(|| next(&mut selection)).collect();
+            let last = *given.last().unwrap();
+            given.sort();
+            assert_eq!(given, [Slot(0), Slot(1), Slot(2)], "{policy:?}");
+            assert!(!fleet.group.has_another(&selection));
+            // The one that was asked last, and nobody else beside it.
+            assert!(fleet.group.reserve_again(&mut selection, last, 0));
+            fleet.group.release(last, 0);
+            assert_eq!(next(&mut selection), None, "{policy:?}");
+            // All of them, each once.
+            fleet.group.forgive(&mut selection);
+            assert!(fleet.group.has_another(&selection));
+            let mut again: Vec<Slot> = std::iter::from_fn(|| next(&mut selection)).collect();
+            again.sort();
+            assert_eq!(again, given, "{policy:?}");
+            // Who takes nothing is not asked again, told or not.
+            fleet.loads[usize::from(last.0)].set_lifecycle(0);
+            assert!(!fleet.group.reserve_again(&mut selection, last, 0));
+            fleet.loads[usize::from(last.0)].set_lifecycle(FULL_SHARE);
+        }
+        assert!(fleet.loads.iter().all(|load| load.in_flight() == 0));
+    }
 }
 
 #[test]

@@ -8,8 +8,7 @@ use ringway_ring::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const PEAK_EWMA: PolicyParams =
-    PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000, penalty_millis: 0, retry_after_millis_max: 0 });
+const PEAK_EWMA: PolicyParams = PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000 });
 const WITHOUT_KEYS: [PolicyParams; 5] =
     [PolicyParams::RoundRobin, PolicyParams::Random, PolicyParams::PowerOfTwo, PolicyParams::LeastRequest, PEAK_EWMA];
 

@@ -25,8 +25,7 @@ use ringway_ring::{MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams,
 const RING: PolicyParams = PolicyParams::Ring(RingParams { points: 1024, seed: 0 });
 const MAGLEV: PolicyParams = PolicyParams::Maglev(MaglevParams { table_size: 65_537, seed: 0 });
 const RENDEZVOUS: PolicyParams = PolicyParams::Rendezvous(RendezvousParams { seed: 0 });
-const PEAK_EWMA: PolicyParams =
-    PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000, penalty_millis: 0, retry_after_millis_max: 0 });
+const PEAK_EWMA: PolicyParams = PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000 });
 
 /// What keeps somebody away, and what that leaves of him.
 const STATES: [State; 10] = [

@@ -18,11 +18,7 @@ const ALL: [PolicyParams; 10] = [
     PolicyParams::Random,
     PolicyParams::PowerOfTwo,
     PolicyParams::LeastRequest,
-    PolicyParams::PeakEwma(PeakEwmaParams {
-        decay_millis: 10_000,
-        penalty_millis: 5_000,
-        retry_after_millis_max: 300_000,
-    }),
+    PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000 }),
     PolicyParams::First,
 ];
 const CHOICES: [AllFull; 4] = [AllFull::Owner, AllFull::LeastLoaded, AllFull::Queue, AllFull::Reject];

@@ -430,7 +430,7 @@ fn an_error_names_what_to_write_and_where() {
     let ask = |url: &str, rest: &[&str]| ringway_said(&[&["control", "--members", url, "status"], rest].concat());
     let status = wait_for("the member", || {
         let said = ask(&url, &["--ca", &ca, "--token-file", &token]);
-        said.status.success().then_some(said)
+        (said.status.success() && said.text().contains("heard of ")).then_some(said)
     });
     // A time, as times are written.
     let heard = status.text().split("heard of ").nth(1).unwrap().split(" ago").next().unwrap().to_owned();

@@ -1,8 +1,11 @@
 //! Affinity cookies of backends that take nothing new.
 
+use crate::common::control::{Cluster, FleetProxy};
 use crate::common::*;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 const SECRET: &str = "0123456789abcdef";
 
@@ -178,11 +181,11 @@ fn drained_backend_that_goes_down_or_is_ejected_loses_its_clients_at_once() {
     for policy in ["round_robin", "ring"] {
         let mut fleet = echoes(2);
         // Lives until it is told otherwise.
-        let ill = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let seen = std::sync::Arc::clone(&ill);
+        let ill = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&ill);
         fleet.push((
             "c",
-            scripted(move |_| match seen.load(std::sync::atomic::Ordering::SeqCst) {
+            scripted(move |_| match seen.load(SeqCst) {
                 true => response("500 Internal Server Error", "", "ill"),
                 false => response("200 OK", "", "c"),
             }),
@@ -195,7 +198,7 @@ fn drained_backend_that_goes_down_or_is_ejected_loses_its_clients_at_once() {
         ringway.reconfigure(&drain(&plain, "c", "drain: true"));
         let of_c = bound.iter_mut().find(|(id, _)| id == "c").map(|(_, client)| client).unwrap();
         assert_eq!(of_c.get(), "c");
-        ill.store(true, std::sync::atomic::Ordering::SeqCst);
+        ill.store(true, SeqCst);
         let met = wait_for("another backend", || Some(of_c.get()).filter(|met| met != "ill"));
         assert_ne!(met, "c");
         assert_eq!(of_c.get(), met);
@@ -204,10 +207,12 @@ fn drained_backend_that_goes_down_or_is_ejected_loses_its_clients_at_once() {
 
 #[test]
 fn kept_clients_count_on_their_drained_backend_and_widen_nobodys_bound() {
+    let gate = Arc::new(Mutex::new(()));
     let slow = |name: &'static str| {
+        let gate = Arc::clone(&gate);
         scripted(move |head| {
             if head.starts_with("GET /slow") {
-                std::thread::sleep(std::time::Duration::from_millis(300).mul_f64(slowness()));
+                drop(gate.lock());
             }
             response("200 OK", "", name)
         })
@@ -222,21 +227,62 @@ fn kept_clients_count_on_their_drained_backend_and_widen_nobodys_bound() {
     ringway.reconfigure(&drain(&plain, "a", "drain: true"));
     let cookie = &bound.iter().find(|(id, _)| id == "a").unwrap().1.cookie;
     let field = format!("Cookie: {cookie}\r\n");
+    let closed = gate.lock().unwrap();
     let running: Vec<_> = (0..12)
         .map(|_| {
             let field = field.clone();
             std::thread::spawn(move || get_with(listen, "/slow", &field).unwrap().text())
         })
         .collect();
-    wait_for("requests on the drained backend", || {
-        (backend_status(&ringway, "a")["in_flight"].as_u64().unwrap() >= 6).then_some(())
-    });
+    wait_for("requests on the drained backend", || (backend_status(&ringway, "a")["in_flight"] == 12).then_some(()));
     let cap = backend_status(&ringway, "b")["cap"].as_u64().unwrap();
     assert!(
         cap <= cap_before + 1,
         "{cap} from {cap_before}: what a drained backend carries is not the others' to share"
     );
+    drop(closed);
     for thread in running {
         assert_eq!(thread.join().unwrap(), "a");
     }
+}
+
+#[test]
+fn what_a_fleet_drains_keeps_its_clients_and_what_it_has_in_maintenance_does_not() {
+    let cluster = Cluster::of(1, "");
+    let proxies = ["p", "q"].map(|name| FleetProxy::start(&cluster, name, ""));
+    let fleet = echoes(3);
+    let text = format!(
+        "services: [ {{ name: s, balance: {{ policy: round_robin, affinity_cookie: {{ secret: {SECRET} }} }} }} ]\n"
+    );
+    let applied = cluster.control(&["apply", &cluster.write("f.yaml", &text), "--yes"]);
+    assert!(applied.status.success(), "{applied:?}");
+    for (id, address) in targets(&fleet) {
+        assert!(cluster.control(&["backend", "add", "s", id, &address.to_string()]).status.success());
+    }
+    let all_are = |id: &str, state: &str, keeps: bool| {
+        wait_for(&format!("{id} to be {state}"), || {
+            let is = |proxy: &FleetProxy| {
+                let status = proxy.ringway.status();
+                let backends = status["services"][0]["backends"].as_array()?.clone();
+                let backend = backends.into_iter().find(|backend| backend["id"] == id)?;
+                Some(backend["state"] == state && backend["keeps_clients"] == keeps)
+            };
+            proxies.iter().all(|proxy| is(proxy) == Some(true)).then_some(())
+        });
+    };
+    ["a", "b", "c"].iter().for_each(|id| all_are(id, "up", false));
+    let mut bound = clients(proxies[0].listen, 1, &["a", "b", "c"]);
+    let of_a = bound.iter_mut().find(|(id, _)| id == "a").map(|(_, client)| client).unwrap();
+    assert!(cluster.control(&["backend", "drain", "s", "a"]).status.success());
+    all_are("a", "drained", true);
+    // Every proxy of the fleet knows the cookie, and that its backend keeps him.
+    for proxy in proxies.iter().chain(&proxies) {
+        of_a.listen = proxy.listen;
+        assert_eq!(of_a.get(), "a");
+        assert_eq!(newcomers(proxy.listen), set(&["b", "c"]));
+    }
+    assert!(cluster.control(&["backend", "maintenance", "s", "a"]).status.success());
+    all_are("a", "drained", false);
+    let met = of_a.get();
+    assert!(met != "a" && of_a.get() == met);
 }

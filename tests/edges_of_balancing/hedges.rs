@@ -267,6 +267,27 @@ fn the_latency_detector_ejects_who_always_loses_and_nobody_else() {
 }
 
 #[test]
+fn a_try_whose_time_is_over_has_taken_that_long_for_the_detector() {
+    let fleet = [
+        ("a", slow("a", Duration::from_secs(6).mul_f64(slowness()))),
+        ("b", Backend::echo("b")),
+        ("c", Backend::echo("c")),
+        ("d", Backend::echo("d")),
+    ];
+    let listen = free_address();
+    let service = "balance: { policy: round_robin }\nretry: { per_try_timeout: 500ms, budget: 100 }\n\
+        outlier: { consecutive_failures: 0, latency: { factor: 4.0, least: 250ms, min_hosts: 3, min_volume: 2 }, interval: 2s, base_ejection: 300s, max_ejection: 300s }";
+    let ringway = Ringway::start(&simple(listen, service, &targets(&fleet)));
+    wait_for("the ejection", || {
+        assert_ne!(get(listen, "/").unwrap().text(), "a");
+        (backend_status(&ringway, "a")["state"] == "ejected").then_some(())
+    });
+    for id in ["b", "c", "d"] {
+        assert_eq!(backend_status(&ringway, id)["state"], "up", "{id}");
+    }
+}
+
+#[test]
 fn a_rival_that_is_still_waited_for_when_the_first_answers_is_timed_too() {
     // The rival is asked, and never answers first.
     let gate = Gate::closed();

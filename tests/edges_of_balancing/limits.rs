@@ -121,8 +121,9 @@ fn tcp_sessions_pass_over_a_backend_whose_connections_are_all_in_use() {
 fn an_idle_connection_of_another_worker_gives_way() {
     let backend = Backend::echo("a");
     let listen = free_address();
-    for service in ["", "retry: { attempts: 0 }\nlimits: { connections_max: 1 }"] {
-        let limit = if service.is_empty() { "id: a, connections_max: 1," } else { "id: a," };
+    let patient = "timeouts: { connect: 300s }";
+    for service in [patient, &format!("{patient}\nretry: {{ attempts: 0 }}\nlimits: {{ connections_max: 1 }}")] {
+        let limit = if service == patient { "id: a, connections_max: 1," } else { "id: a," };
         let config = simple(listen, service, &[("a", backend.address)]).replace("id: a,", limit);
         let ringway = Ringway::start(&config.replace("workers: 2", "workers: 4"));
         for number in 0..60 {
@@ -138,7 +139,7 @@ fn an_idle_connection_of_another_worker_gives_way() {
 fn a_services_limit_on_connections_moves_idle_ones_from_backend_to_backend() {
     let fleet = echoes(3);
     let listen = free_address();
-    let service = "balance: { policy: round_robin }\nlimits: { connections_max: 2 }";
+    let service = "balance: { policy: round_robin }\nlimits: { connections_max: 2 }\ntimeouts: { connect: 300s }";
     let ringway = Ringway::start(&simple(listen, service, &targets(&fleet)).replace("workers: 2", "workers: 3"));
     let mut counts = [0; 3];
     for number in 0..60 {
@@ -215,7 +216,8 @@ fn an_idle_shared_connection_gives_way_and_a_busy_one_makes_the_backend_full() {
         "  - {{ name: front, address: \"{listen}\", service: s }}\n  - {{ name: one, address: \"{first}\", service: one }}\n  \
          - {{ name: two, address: \"{second}\", service: two }}\n"
     );
-    let more = "protocol: h2, balance: { policy: first }, retry: { attempts: 0 },";
+    // A connection that gives way may take its time to close, on a machine that is busy.
+    let more = "protocol: h2, balance: { policy: first }, retry: { attempts: 0 }, timeouts: { connect: 300s },";
     let services = service("s", more, &[("a", first), ("b", second)]).replace("id: a,", "id: a, connections_max: 1,")
         + &service("one", "", &[("one", one.address)])
         + &service("two", "", &[("two", two.address)]);
@@ -311,9 +313,9 @@ fn who_has_the_end_of_a_response_finds_the_place_free() {
     });
     let limits = [
         ("", "requests_max: 1, id: a"),
-        ("", "connections_max: 1, id: a"),
+        ("timeouts: { connect: 300s }", "connections_max: 1, id: a"),
         ("limits: { requests_max: 1 }", "id: a"),
-        ("limits: { connections_max: 1 }", "id: a"),
+        ("timeouts: { connect: 300s }\nlimits: { connections_max: 1 }", "id: a"),
     ];
     for (service, backend_limit) in limits {
         let listen = free_address();

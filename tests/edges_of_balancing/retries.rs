@@ -394,3 +394,126 @@ fn sessions_of_tcp_keep_to_the_limits_of_retries_and_wait_as_requests_do() {
         }
     }
 }
+
+/// Fails the first requests, so many, and serves those after.
+fn fails_first(name: &'static str, times: usize, refusal: &'static str) -> Backend {
+    let left = std::sync::atomic::AtomicUsize::new(times);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    Backend::custom(move |mut stream, seen| {
+        while let Some((head, _)) = read_request(&mut stream) {
+            seen.lock().unwrap().push(head);
+            let fails = left.fetch_update(order, order, |left| left.checked_sub(1)).is_ok();
+            let answer = if fails { refusal.to_owned() } else { response("200 OK", "", name) };
+            if answer.is_empty() || stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+const ONCE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+
+#[test]
+fn a_retry_goes_where_the_request_has_been_only_if_told() {
+    // How the backend fails, what is told, whether there is another, and who answers; how often each was asked.
+    for (refusal, told, other, status, who, asked) in [
+        (ONCE, "", false, 503, "", (1, 0)),
+        ("", "", false, 502, "", (1, 0)),
+        (ONCE, "same_backend: last_resort", false, 200, "a", (2, 0)),
+        ("", "same_backend: last_resort", false, 200, "a", (2, 0)),
+        (ONCE, "same_backend: always", false, 200, "a", (2, 0)),
+        ("", "same_backend: always", false, 200, "a", (2, 0)),
+        (ONCE, "", true, 200, "b", (1, 1)),
+        (ONCE, "same_backend: last_resort", true, 200, "b", (1, 1)),
+        ("", "same_backend: last_resort", true, 200, "b", (1, 1)),
+        (ONCE, "same_backend: always", true, 200, "a", (2, 0)),
+        ("", "same_backend: always", true, 200, "a", (2, 0)),
+        (ONCE, "same_backend: always, attempts: 0", true, 503, "", (1, 0)),
+        (ONCE, "same_backend: always, budget: 0, budget_min: 0", true, 503, "", (1, 0)),
+    ] {
+        let what = format!("{refusal:?} {told} {other}");
+        let (a, b) = (fails_first("a", 1, refusal), Backend::echo("b"));
+        let both = [("a", a.address), ("b", b.address)];
+        let listen = free_address();
+        let service = format!("retry: {{ on: [ gateway, reset, connect ], {told} }}").replace(",  }", " }");
+        let fleet = if other { &both[..] } else { &both[..1] };
+        let _ringway = Ringway::start(&in_order(listen, &service, fleet));
+        let answer = get(listen, "/").unwrap();
+        assert_eq!(answer.status, status, "{what}");
+        assert!(status != 200 || answer.text() == who, "{what}: {}", answer.text());
+        assert_eq!((a.requests().len(), b.requests().len()), asked, "{what}");
+    }
+}
+
+#[test]
+fn under_every_policy_the_last_resort_is_asked_again_and_attempts_hold() {
+    for policy in ["ring", "maglev", "hrw", "round_robin", "random", "p2c", "least_request", "peak_ewma", "first"] {
+        let fleet = [("a", fails_first("a", 2, ONCE)), ("b", fails_first("b", 2, ONCE))];
+        let listen = free_address();
+        let service = format!(
+            "balance: {{ policy: {policy} }}\noutlier: {{ consecutive_failures: 0 }}\n\
+             retry: {{ on: [ gateway ], same_backend: last_resort, attempts: 4, backoff: 10ms }}"
+        );
+        let ringway = Ringway::start(&simple(listen, &service, &targets(&fleet)));
+        assert_eq!(get(listen, "/").unwrap().status, 200, "{policy}");
+        let asked = [fleet[0].1.requests().len(), fleet[1].1.requests().len()];
+        assert!(asked.iter().all(|count| *count >= 2) && asked.iter().sum::<usize>() <= 5, "{policy}: {asked:?}");
+        assert_eq!(retries(&ringway) as usize + 1, asked.iter().sum::<usize>(), "{policy}");
+    }
+}
+
+#[test]
+fn a_backend_that_refuses_connections_is_asked_again_after_the_back_off_if_told() {
+    for (protocol, told) in [("http", "last_resort"), ("http", "always"), ("tcp", "last_resort"), ("tcp", "always")] {
+        let (listen, address) = (free_address(), free_address());
+        let service = format!("retry: {{ same_backend: {told}, attempts: 8, backoff: 50ms }}");
+        let config = in_order(listen, &service, &[("a", address)]);
+        let config = config.replace("service: s }", &format!("protocol: {protocol}, service: s }}"));
+        let ringway = Ringway::start(&config);
+        let client = std::thread::spawn(move || get(listen, "/"));
+        wait_for("a retry", || (retries(&ringway) >= 1.0).then_some(()));
+        let back = Backend::on(std::net::TcpListener::bind(address).unwrap(), |mut stream, seen| {
+            while let Some((head, _)) = read_request(&mut stream) {
+                seen.lock().unwrap().push(head);
+                let _ = stream.write_all(response("200 OK", "", "back").as_bytes());
+            }
+        });
+        assert_eq!(client.join().unwrap().unwrap().text(), "back", "{protocol} {told}");
+        assert_eq!(back.requests().len(), 1);
+    }
+}
+
+#[test]
+fn a_backend_at_its_retries_max_is_passed_by_for_retries_alone() {
+    for third in [true, false] {
+        let gate = Arc::new(Mutex::new(()));
+        let closed = gate.lock().unwrap();
+        let held = Arc::clone(&gate);
+        let b = scripted(move |_| {
+            drop(held.lock());
+            response("200 OK", "", "b")
+        });
+        let (a, c) =
+            (scripted(|head| response(if head.contains("/ok") { "200 OK" } else { BAD }, "", "a")), Backend::echo("c"));
+        let listen = free_address();
+        let all = [("a", a.address), ("b", b.address), ("c", c.address)];
+        let fleet = if third { &all[..] } else { &all[..2] };
+        let config = in_order(listen, "retry: { on: [ gateway ] }", fleet);
+        let ringway = Ringway::start(
+            &config.replace("id: a,", "id: a, retries_max: 0,").replace("id: b,", "id: b, retries_max: 1,"),
+        );
+        let mut first = send(listen, b"GET /1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        wait_for("the one retry to be under way", || (b.requests().len() == 1).then_some(()));
+        for _ in 0..3 {
+            let answer = get(listen, "/2").unwrap();
+            let expected = if third { (200, "c") } else { (503, "a") };
+            assert_eq!((answer.status, answer.text().as_str()), expected);
+            // What is no retry goes where there are none to be.
+            assert_eq!(get(listen, "/ok").unwrap().text(), "a");
+        }
+        assert_eq!(refused(&ringway, "backend_retries_max"), if third { 0.0 } else { 3.0 });
+        drop(closed);
+        assert_eq!(read_answer(&mut first, true).unwrap().text(), "b");
+        wait_for("the place of the retry", || (get(listen, "/3")?.text() == "b").then_some(()));
+    }
+}

@@ -94,14 +94,7 @@ fn main() {
         ("round_robin", PolicyParams::RoundRobin),
         ("random", PolicyParams::Random),
         ("p2c", PolicyParams::PowerOfTwo),
-        (
-            "peak_ewma",
-            PolicyParams::PeakEwma(PeakEwmaParams {
-                decay_millis: 10_000,
-                penalty_millis: 5_000,
-                retry_after_millis_max: 300_000,
-            }),
-        ),
+        ("peak_ewma", PolicyParams::PeakEwma(PeakEwmaParams { decay_millis: 10_000 })),
         ("least_request", PolicyParams::LeastRequest),
     ];
     for (name, policy) in policies {

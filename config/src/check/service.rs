@@ -1,13 +1,13 @@
 //! Services: balance, health, ejection, limits, backends.
 
-use super::cookies;
 use super::health::{health_check, outlier};
 use super::key::sources;
 use super::text::{address, header_value, name, nonzero, unique};
+use super::{cookies, edges, tries};
 use crate::decode::{At, Findings};
 use crate::files::{FileUse, Need};
-use crate::model::{self, KEPT_BYTES_MAX, KeySource, OnMissing};
-use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName, RetryOnName, StatusesName};
+use crate::model::{self, KeySource, OnMissing};
+use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName};
 use ringway_health::{PanicMode, SlowStartParams};
 use ringway_ring::{
     AllFull, BoundParams, HOLD_MILLIS_MAX, HotParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams,
@@ -41,6 +41,7 @@ fn service_model(
 ) -> Option<model::Service> {
     name(&section.name, "a service's name", findings);
     let backends = backends(section, zone, fleet, findings);
+    edges::service(section, fleet, findings);
     let balance = &section.balance.value;
     let policy = policy(balance, section, findings);
     if let PolicyParams::Maglev(params) = policy {
@@ -84,10 +85,8 @@ fn service_model(
     nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
     nonzero(&pool.idle_timeout, "idle_timeout", findings);
-    let retry = retry_model(&section.retry.value, findings);
-    if let Some(hedge) = &section.hedge {
-        nonzero(&hedge.value.after, "after", findings);
-    }
+    let retry = tries::retry(section, findings);
+    let hedge = tries::hedge(section, &retry, findings);
     let tls = section.tls.as_ref().and_then(|at| upstream_tls(at, findings));
     let proxy_protocol = proxy_header(section, findings);
     let mut health = section.health.as_ref().and_then(|health| health_check(health, findings));
@@ -98,6 +97,7 @@ fn service_model(
     Some(model::Service {
         name: section.name.value.clone(),
         policy,
+        penalty: penalty(balance, findings),
         hash_key,
         on_missing: match balance.on_missing.value {
             OnMissingName::Random => OnMissing::Random,
@@ -148,7 +148,7 @@ fn service_model(
             tcp_user_timeout: timeouts.tcp_user_timeout.value,
         },
         retry,
-        hedge: section.hedge.as_ref().map(|at| hedge_model(&at.value, &retry)),
+        hedge,
         requests_max: section.limits.value.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         connections_max: section.limits.value.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
         pending_max: section.limits.value.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
@@ -375,6 +375,7 @@ fn backends(
                 requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 pending_max: backend.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+                retries_max: backend.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
                 tier: backend.tier.value.0 as u8,
                 zone: backend.zone.as_ref().map(|at| at.value.clone()),
                 level: backend.tier.value.0 as u8 * 2 + u8::from(foreign),
@@ -478,24 +479,22 @@ fn policy(balance: &schema::BalanceSection, section: &schema::ServiceSection, fi
         PolicyName::PeakEwma => {
             nonzero(&balance.decay, "decay", findings);
             let decay_millis = u32::try_from(balance.decay.value.as_millis()).unwrap_or(u32::MAX);
-            nonzero(&balance.penalty, "penalty", findings);
-            let millis = |at: &At<Duration>| u32::try_from(at.value.as_millis()).unwrap_or(u32::MAX);
-            if millis(&balance.retry_after_max) > HOLD_MILLIS_MAX {
-                findings.error(
-                    balance.retry_after_max.place,
-                    "bad_duration",
-                    format!("`retry_after_max` is longer than an hour: {:?}", balance.retry_after_max.value),
-                    "write `1h` or less",
-                );
-            }
-            PolicyParams::PeakEwma(PeakEwmaParams {
-                decay_millis,
-                penalty_millis: millis(&balance.penalty),
-                retry_after_millis_max: millis(&balance.retry_after_max),
-            })
+            PolicyParams::PeakEwma(PeakEwmaParams { decay_millis })
         }
         PolicyName::First => PolicyParams::First,
     }
+}
+
+fn penalty(balance: &schema::BalanceSection, findings: &mut Findings) -> model::Penalty {
+    nonzero(&balance.penalty, "penalty", findings);
+    let most = Duration::from_millis(u64::from(HOLD_MILLIS_MAX));
+    for (at, name) in [(&balance.penalty, "penalty"), (&balance.retry_after_max, "retry_after_max")] {
+        if at.value > most {
+            let message = format!("`{name}` is longer than an hour: a backend would be left alone for good");
+            findings.error(at.place, "bad_duration", message, "write `1h` or less; `5m` is usual");
+        }
+    }
+    model::Penalty { latency: balance.penalty.value, retry_after_max: balance.retry_after_max.value }
 }
 
 fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotParams {
@@ -512,60 +511,6 @@ fn hot_keys(section: &schema::HotKeysSection, findings: &mut Findings) -> HotPar
         leave: section.leave.value.0,
         keys_max: section.keys_max.value.0 as usize,
         volume_min: section.min_volume.value.0,
-    }
-}
-
-fn retry_model(retry: &schema::RetrySection, findings: &mut Findings) -> model::Retry {
-    if retry.body_bytes_max.value.0 > KEPT_BYTES_MAX as u64 {
-        findings.error(
-            retry.body_bytes_max.place,
-            "out_of_range",
-            "`body_bytes_max` is more than a worker keeps of all its requests together, 16 MiB",
-            "write `16MiB` or less; `64KiB` is much already",
-        );
-    }
-    let usual = [RetryOnName::Connect, RetryOnName::Reset, RetryOnName::BadAnswer, RetryOnName::Timeout];
-    let has = |name: RetryOnName| match &retry.on {
-        Some(on) => on.value.iter().any(|at| at.value == name),
-        None => usual.contains(&name),
-    };
-    model::Retry {
-        attempts: retry.attempts.value.0 as u32,
-        on: model::RetryOn {
-            connect: has(RetryOnName::Connect),
-            reset: has(RetryOnName::Reset),
-            bad_answer: has(RetryOnName::BadAnswer),
-            timeout: has(RetryOnName::Timeout) && retry.on_timeout.value,
-            gateway: has(RetryOnName::Gateway),
-            server_errors: has(RetryOnName::ServerErrors),
-            conflict: has(RetryOnName::Conflict),
-            throttled: has(RetryOnName::Throttled),
-        },
-        non_idempotent: retry.non_idempotent.value,
-        per_try_timeout: retry.per_try_timeout.value,
-        budget_percent: retry.budget.value.0,
-        budget_min: retry.budget_min.value.0 as u32,
-        backoff: retry.backoff.value,
-        body_bytes_max: retry.body_bytes_max.value.0 as usize,
-    }
-}
-
-fn hedge_model(section: &schema::HedgeSection, retry: &model::Retry) -> model::Hedge {
-    let has = |name: StatusesName, otherwise: bool| match &section.non_fatal {
-        Some(names) => names.value.iter().any(|at| at.value == name),
-        None => otherwise,
-    };
-    model::Hedge {
-        after: section.after.value,
-        budget_percent: section.budget.value.0,
-        budget_min: section.budget_min.value.0 as u32,
-        non_fatal: model::RetryOn {
-            gateway: has(StatusesName::Gateway, true),
-            server_errors: has(StatusesName::ServerErrors, retry.on.server_errors),
-            conflict: has(StatusesName::Conflict, retry.on.conflict),
-            throttled: has(StatusesName::Throttled, true),
-            ..model::RetryOn::default()
-        },
     }
 }
 

@@ -9,6 +9,8 @@ pub struct Service {
     pub name: String,
     /// The order of backends for a request.
     pub policy: PolicyParams,
+    /// What a failure counts as, for policies that go by latency.
+    pub penalty: Penalty,
     /// The first source that is present gives the key. Not empty for hashing policies.
     pub hash_key: Vec<KeySource>,
     /// What to do when no source is present.
@@ -92,6 +94,8 @@ pub struct Backend {
     pub connections_max: u32,
     /// Most requests that wait at once for a connection to it; `u32::MAX` is no limit.
     pub pending_max: u32,
+    /// Most retries under way at once; `u32::MAX` is no limit.
+    pub retries_max: u32,
     /// 0 takes the traffic, higher ones are backups.
     pub tier: u8,
     /// The zone that it stands in.
@@ -171,6 +175,15 @@ pub enum OnMissing {
     SourceIp,
     /// 400.
     Reject,
+}
+
+/// What a failure counts as to a policy that goes by latency. See [`ringway_ring::Load::penalize`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Penalty {
+    /// As if it had taken so long.
+    pub latency: Duration,
+    /// Longest `Retry-After` for which that does not begin to fade.
+    pub retry_after_max: Duration,
 }
 
 /// Bounds of the wait for a backend with room.
@@ -303,8 +316,21 @@ pub struct Retry {
     pub budget_min: u32,
     /// Wait before the first retry; zero is none.
     pub backoff: Duration,
+    /// Whether a retry may go where the request has been.
+    pub same_backend: SameBackend,
     /// Longest body that is kept, once it has been sent, to be sent again; at most [`KEPT_BYTES_MAX`].
     pub body_bytes_max: usize,
+}
+
+/// Whether a retry may go where the request has been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameBackend {
+    /// No.
+    Never,
+    /// If no other backend takes it.
+    LastResort,
+    /// It goes to the backend that has just failed, if that takes requests.
+    Always,
 }
 
 /// Conditions of a retry.

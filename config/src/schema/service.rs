@@ -321,7 +321,7 @@ section! {
 section! {
     /// What may be tried again. A failed connect always may; anything later only if the method is idempotent.
     RetrySection, "retry" {
-        /// Tries after the first, each on another backend; 0 is none. Two things are no tries, because nothing was processed. A refused
+        /// Tries after the first, each on another backend (but see `same_backend`); 0 is none. Two things are no tries, because nothing was processed. A refused
         /// connect is walked past all the same. And an idempotent request that was sent on a reused connection which the backend closed
         /// without a byte of an answer is sent once more on a fresh connection to the same backend.
         default("2") attempts: Int<0, 100>,
@@ -329,6 +329,9 @@ section! {
         /// off before it was passed on), `timeout`; and answers: `gateway` (502 to 504), `server_errors` (5xx), `conflict`
         /// (409), `throttled` (429). Absent are the first four.
         optional on: List<RetryOnName>,
+        /// Whether a retry may go where the request has been: `never`; as a `last_resort`, if no other backend takes it; or `always`, to
+        /// the backend that has just failed, as long as that takes requests, as HAProxy's retries without `redispatch` do.
+        default("never") same_backend: SameBackendName,
         /// Also requests that are not idempotent, although a backend may have begun to process them.
         default("false") non_idempotent: bool,
         /// Also answers that did not begin in time; `false` takes `timeout` out of `on`.
@@ -369,13 +372,13 @@ section! {
     /// Limits on the service as a whole.
     LimitsSection, "limits" {
         /// Most requests (TCP: sessions) in flight, over all backends; past it, 503. Absent is no limit.
-        optional requests_max: Positive,
+        optional requests_max: Limit,
         /// Most connections at once, idle ones included, over all backends. Over HTTP/1.1 and TCP it also limits requests in flight:
         /// past it, they fare as when all backends are full (`all_full`). Absent is no limit.
-        optional connections_max: Positive,
+        optional connections_max: Limit,
         /// Most requests (TCP: sessions) that wait at once, in the queue or for a connection to be opened; past it, 503. Absent is no
         /// limit.
-        optional pending_max: Positive,
+        optional pending_max: Limit,
         /// Requests (TCP: sessions without a connection yet) that may be under way as a retry at once: each counts once, however often it
         /// is tried. Absent is no limit.
         optional retries_max: Count,
@@ -423,12 +426,14 @@ section! {
         /// As `drain`, but nobody stays: clients that a cookie has bound to it go elsewhere with their next request.
         default("false") maintenance: bool,
         /// Most requests (TCP: sessions) at once; absent is no limit.
-        optional requests_max: Positive,
+        optional requests_max: Limit,
         /// Most connections at once, idle ones included: idle ones give way. While all are in use, the backend is full. Absent is no
         /// limit. With `protocol: h2`, each worker that uses the backend needs a connection of its own.
-        optional connections_max: Positive,
+        optional connections_max: Limit,
         /// Most requests (TCP: sessions) that wait at once for a connection to it to be opened; past it, it is full. Absent is no limit.
-        optional pending_max: Positive,
+        optional pending_max: Limit,
+        /// Most retries under way here at once: past it, retries pass it by. Absent is no limit.
+        optional retries_max: Count,
         /// 0 takes the traffic; 1 and higher are backups, each for the tiers before it.
         default("0") tier: Int<0, 7>,
         /// The zone that it stands in.

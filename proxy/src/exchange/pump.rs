@@ -651,6 +651,9 @@ impl<'a> Exchange<'a> {
                     (false, Upload::Done) if self.client.input.is_empty() => Next::Close,
                     (false, _) => Next::Linger,
                 };
+                if matches!(self.upstream.stream, Stream::Upstream(_)) {
+                    self.upstream.stream = Stream::Returned(tokio::io::empty());
+                }
                 self.settle();
                 (None, next)
             }

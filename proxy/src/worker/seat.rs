@@ -48,7 +48,7 @@ impl Full {
     /// The limit, as the log names it.
     pub(crate) fn limit(self) -> &'static str {
         match self {
-            Self::Process => "connections_max of the process",
+            Self::Process => "connections_max of the process, or what its descriptors bear",
             Self::Listener => "connections_max of the listener",
         }
     }

@@ -119,7 +119,7 @@ impl Maglev {
             self.table[((hash % size + away) % size) as usize]
         };
         let next = walk.step(self.table.len(), self.placed, self.members, entry);
-        next.or_else(|| walk.step_beyond(self.placed, &self.without_entry, self.members))
+        next.or_else(|| walk.step_beyond(self.placed, &self.without_entry, self.members, mix(hash ^ STRIDE_SALT)))
     }
 
     #[inline]

@@ -129,12 +129,18 @@ impl Walk {
         None
     }
 
-    /// After the `placed` members of a circle: those that own no entry of it, from one that the key decides on.
+    /// After the `placed` members of a circle: those that own no entry of it, from one that `chance`, the key's own, decides on.
     #[cold]
-    pub(crate) fn step_beyond(&mut self, placed: usize, without_entry: &[u16], members: usize) -> Option<Slot> {
+    pub(crate) fn step_beyond(
+        &mut self,
+        placed: usize,
+        without_entry: &[u16],
+        members: usize,
+        chance: u64,
+    ) -> Option<Slot> {
         let step = self.seen.len().checked_sub(placed).filter(|step| *step < without_entry.len())?;
-        // The position stays where the circle was left.
-        let owner = without_entry[(self.position as usize + step) % without_entry.len()];
+        let first = (chance % without_entry.len() as u64) as usize;
+        let owner = without_entry[(first + step) % without_entry.len()];
         self.seen.insert(owner, members);
         Some(Slot(owner))
     }

@@ -224,9 +224,9 @@ fn what_the_table_of_field_faults_names_is_there() {
     let numbers: BTreeSet<u32> =
         rows.iter().map(|row| row[2..].split([' ', '|']).next().unwrap().parse().unwrap()).collect();
     assert_eq!(numbers, (1..=57).collect());
-    let control = field.lines().filter(|line| {
-        (line.starts_with("| C") || line.starts_with("| E")) && line.as_bytes()[3].is_ascii_digit()
-    });
+    let control = field
+        .lines()
+        .filter(|line| (line.starts_with("| C") || line.starts_with("| E")) && line.as_bytes()[3].is_ascii_digit());
     for row in rows.into_iter().chain(control) {
         let tests = row.split('|').nth(2).unwrap();
         tests_named(tests, &sources);

@@ -75,7 +75,7 @@ catalogue! {
     BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests and sessions that a backend carries now.";
     BACKEND_CAP = "ringway_backend_cap", Gauge, ["service", "backend"], "Load that the bound allows a backend now.";
     BACKEND_SHARE = "ringway_backend_ring_share", Gauge, ["service", "backend"], "Share of the key space that a backend owns.";
-    BACKEND_ACCEPT = "ringway_backend_accept_share", Gauge, ["service", "backend"], "Share of its keys that a backend takes now: 0 down or drained, between in a ramp, 1 all.";
+    BACKEND_ACCEPT = "ringway_backend_accept_share", Gauge, ["service", "backend"], "Share of its weight that counts now: 0 down or drained, between in a ramp or where a check asks for less, 1 all.";
     BACKEND_SHED = "ringway_backend_shed_share", Gauge, ["service", "backend"], "Share of its keys that a backend sheds because it has more load than the others.";
     BACKEND_CONNECTIONS = "ringway_backend_connections", Gauge, ["service", "backend"], "Connections open to a backend, idle ones included.";
     RECEIVED_BYTES = "ringway_downstream_received_bytes_total", Counter, [], "Bytes read from clients.";

@@ -85,7 +85,7 @@ fn limits_of_nothing_are_refused_with_what_to_write_instead() {
         finds(of_service(service, 5), Severity::Error, "out_of_range", "0", "from 1 to");
     }
     let retries = "limits: { retries_max: 0 }";
-    finds(of_service(retries, 2), Severity::Warning, "never_acts", "0", "retry: { attempts: 0 }");
+    finds(of_service(retries, 2), Severity::Warning, "unused_retries", "0", "write `attempts: 0`");
     is_clean(of_service("retry: { attempts: 0 }\n    limits: { retries_max: 0 }", 2));
 }
 

@@ -29,7 +29,8 @@ impl Floor {
     fn take(&mut self, now_millis: u64, least: u32) -> bool {
         let least = u64::from(least);
         let gained = now_millis.saturating_sub(self.told_millis).saturating_mul(least);
-        self.owed = self.owed.saturating_sub(gained);
+        // No more than a full bucket, also where it was larger before.
+        self.owed = self.owed.saturating_sub(gained).min(least * PARTS);
         self.told_millis = self.told_millis.max(now_millis);
         let may = self.owed + PARTS <= least * PARTS;
         self.owed += PARTS * u64::from(may);

@@ -76,8 +76,8 @@ impl ConnectionSlot {
     }
 }
 
-/// Adds one to a count that is below a limit.
-fn add_below(count: &AtomicU32, limit: u32) -> bool {
+/// Adds one to a count that is below a limit. One that was raised first and lowered again would hide a place from who looks just then.
+pub(crate) fn add_below(count: &AtomicU32, limit: u32) -> bool {
     count.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).is_ok()
 }
 
@@ -97,6 +97,8 @@ impl Drop for ConnectionSlot {
         self.backend.connections.fetch_sub(1, Relaxed);
         self.service.connections.open.fetch_sub(1, Relaxed);
         self.service.connections.tell();
+        // One that was shared may end after the last request on it.
+        self.service.tell_room();
     }
 }
 
@@ -241,15 +243,13 @@ impl Pending {
     /// # Errors
     /// [`ProxyError::PendingLimit`]: as many wait as may.
     pub(crate) fn enter(service: &Service) -> Result<Self, ProxyError> {
-        let mut this = Self { service: None, backend: None };
         let most = service.config.pending_max;
-        if most < u32::MAX {
-            this.service = Some(Arc::clone(&service.live));
-            if service.live.pending.fetch_add(1, Relaxed) >= most {
-                return Err(ProxyError::PendingLimit);
-            }
+        if most == u32::MAX {
+            return Ok(Self { service: None, backend: None });
         }
-        Ok(this)
+        let enters = add_below(&service.live.pending, most);
+        let this = || Self { service: Some(Arc::clone(&service.live)), backend: None };
+        enters.then(this).ok_or(ProxyError::PendingLimit)
     }
 
     /// Begins to wait for a connection to this backend.
@@ -261,12 +261,24 @@ impl Pending {
         let backend = &service.backends[usize::from(slot.0)];
         let most = backend.config.pending_max;
         if most < u32::MAX {
-            this.backend = Some((Arc::clone(&backend.state), Arc::clone(&service.live)));
-            if backend.state.pending.fetch_add(1, Relaxed) >= most {
+            // One that is refused has not made room by leaving: it would wake itself for ever.
+            if !add_below(&backend.state.pending, most) {
                 return Err(ProxyError::ConnectionLimit);
             }
+            this.backend = Some((Arc::clone(&backend.state), Arc::clone(&service.live)));
         }
         Ok(this)
+    }
+}
+
+impl Pending {
+    /// The wait is over, and this is what it has led to. That there was no connection to be had is no room made for others.
+    pub(crate) fn end<T>(mut self, result: &Result<T, ProxyError>) {
+        if matches!(result, Err(ProxyError::ConnectionLimit))
+            && let Some((backend, _)) = self.backend.take()
+        {
+            backend.pending.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -277,10 +289,7 @@ impl Drop for Pending {
         }
         if let Some((backend, live)) = &self.backend {
             backend.pending.fetch_sub(1, Relaxed);
-            live.turnover.fetch_add(1, Relaxed);
-            if live.line.handle_release() {
-                live.room.notify_one();
-            }
+            live.tell_room();
         }
     }
 }

@@ -406,9 +406,11 @@ impl Control {
                 *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner) = (movement.moved, generation);
             }
         }
-        let happened = self.registry.commit(&snapshot, now);
+        let snapshot = Arc::new(snapshot);
+        self.registry.commit(&snapshot, now);
         let gone: Vec<Arc<Service>> = old.services.iter().map(Arc::clone).collect();
-        self.current.store(Arc::new(snapshot));
+        self.current.store(Arc::clone(&snapshot));
+        let happened = self.registry.settle(&snapshot);
         for (service, events) in &happened {
             // Who waits for room looks among the new backends too.
             service.live.wake_all();

@@ -143,9 +143,17 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 match presence.during(found).await? {
                     Ok(mut guard) => {
                         if request.retries.has_begun() && !guard.begin_retry() {
-                            let this = &request.view.services[request.service];
-                            this.cells.refuse_retry(RetryLimit::Backend);
-                            return Err(last_error.unwrap_or(ProxyError::AllFull));
+                            // Another may take a retry, if it can be had at once.
+                            guard.pass_by(&mut request.selection, false);
+                            let (view, service, shard) = (Rc::clone(&request.view), request.service, worker.index);
+                            let selection = &mut request.selection;
+                            match inflight::acquire_for_retry(&view, service, selection, None, shard) {
+                                Ok(Some(other)) => guard = other,
+                                Ok(None) | Err(_) => {
+                                    view.services[service].cells.refuse_retry(RetryLimit::Backend);
+                                    return Err(last_error.unwrap_or(ProxyError::AllFull));
+                                }
+                            }
                         }
                         guard
                     }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One request in flight to one backend. Dropping it is the end of the request, on whatever path that comes.
 #[must_use]
@@ -53,9 +53,7 @@ impl Connected {
         if most == u32::MAX {
             return Some(Self(None));
         }
-        // Reserved first, then tested: racing workers never pass the limit together.
-        let this = Self(Some(Arc::clone(&service.live)));
-        (service.live.connected.fetch_add(1, Relaxed) < most).then_some(this)
+        connections::add_below(&service.live.connected, most).then(|| Self(Some(Arc::clone(&service.live))))
     }
 }
 
@@ -108,7 +106,13 @@ impl InFlight {
         }
         let mut health = service.live.health();
         health.handle_outcome(&backend.config.id, outcome, Instant::now());
-        let events = service.apply_health(&mut health);
+        // Most outcomes change nobody's share: working all out anew for each would be a scan of the fleet a failure.
+        let events = if health.take_changed() {
+            service.apply_health(&mut health)
+        } else {
+            backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
+            Service::events(&mut health)
+        };
         drop(health);
         service.live.health_changed.notify_one();
         crate::checks::tell(service, &events);
@@ -135,10 +139,8 @@ impl InFlight {
         if most == u32::MAX || self.retrying.is_some() {
             return true;
         }
-        let retrying = Retrying(Arc::clone(&backend.state));
-        // Reserved first, then tested: racing workers never pass the limit.
-        let begins = backend.state.retrying.fetch_add(1, Relaxed) < most;
-        self.retrying = begins.then_some(retrying);
+        let begins = connections::add_below(&backend.state.retrying, most);
+        self.retrying = begins.then(|| Retrying(Arc::clone(&backend.state)));
         begins
     }
 
@@ -164,11 +166,11 @@ impl Drop for InFlight {
         let service = &self.view.services[self.service].service;
         service.group.release(self.slot, self.shard);
         // Before anybody is told of the place.
-        self.connected = Connected(None);
+        (self.connected, self.retrying) = (Connected(None), None);
         if self.is_full {
             return;
         }
-        if service.limits_connections {
+        if service.live.limits_connections.load(Relaxed) {
             service.live.turnover.fetch_add(1, Relaxed);
         }
         if service.live.line.handle_release() {
@@ -194,8 +196,7 @@ pub(crate) struct Placing<'a> {
     pub(crate) selection: &'a mut Selection,
     /// The backend that was asked last, by its slot.
     pub(crate) backend: &'a mut Option<usize>,
-    /// See [`Refusals::full_at`].
-    pub(crate) full_at: Option<u64>,
+    pub(crate) refusals: &'a mut Refusals,
 }
 
 impl Placing<'_> {
@@ -205,22 +206,27 @@ impl Placing<'_> {
 
     /// Goes over to the version in force, if that has the service and speaks with its backends as the one before: who waits gets a
     /// place on a backend that has come meanwhile as newcomers do.
-    fn follow(&mut self) {
+    ///
+    /// `false`: it stays where it is.
+    fn follow(&mut self) -> bool {
         let newest = self.worker.view();
         if Rc::ptr_eq(&newest, self.view) {
-            return;
+            return false;
         }
         let old = Arc::clone(&self.view.services[*self.service].service);
-        let Some(index) = newest.snapshot.index_of(&old.config.name) else { return };
+        let Some(index) = newest.snapshot.index_of(&old.config.name) else { return false };
         let new = &newest.services[index].service;
-        if new.config.protocol != old.config.protocol || new.hashes() != old.hashes() {
-            return;
+        // A service that has gone and come back has another line to wait in.
+        let is_same = Arc::ptr_eq(&new.live, &old.live);
+        if !is_same || new.config.protocol != old.config.protocol {
+            return false;
         }
         let moved = |slot: Slot| new.slot_of(&old.backends[usize::from(slot.0)].config.id);
         let tried: Vec<Slot> = self.selection.tried().filter_map(moved).collect();
         *self.selection = new.group.begin_again(self.selection, tried);
         *self.backend = self.backend.and_then(|slot| moved(Slot(slot as u16))).map(|slot| usize::from(slot.0));
         (*self.view, *self.service) = (newest, index);
+        true
     }
 }
 
@@ -230,7 +236,12 @@ impl Placing<'_> {
 /// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::PendingLimit`], [`ProxyError::QueueTimeout`],
 /// [`ProxyError::RequestTimeout`].
 pub(crate) async fn acquire(mut placing: Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
-    if let Some(found) = placing.acquire_now()? {
+    let found = match placing.acquire_now() {
+        // What it has read is of before: a reload may have taken all that were there, and brought others.
+        Err(ProxyError::NoBackend) if placing.follow() => placing.acquire_now()?,
+        found => found?,
+    };
+    if let Some(found) = found {
         return Ok(found);
     }
     if placing.view.services[*placing.service].service.config.all_full != AllFull::Queue {
@@ -247,7 +258,13 @@ async fn wait_for_room(placing: &mut Placing<'_>, timer: &Timer, limit: Deadline
     let _pending = Pending::enter(&this.service)?;
     let _place = Waiting::enter(&live, queue.length_max).ok_or(ProxyError::AllFull)?;
     this.cells.queued.increment();
-    timer.set_before(queue.timeout, limit);
+    // Who comes back because there was no connection to be had waits on: its time in the queue does not begin anew.
+    let until = placing.refusals.queue_until(timer.deadline(queue.timeout)).min(limit);
+    let over = |now| if now >= limit { ProxyError::RequestTimeout } else { ProxyError::QueueTimeout };
+    if timer.now() >= until {
+        return Err(over(timer.now()));
+    }
+    timer.set_before(Duration::ZERO, until);
     // The release up to which others have been told that this request could not use the place.
     let mut passed_on = live.line.look();
     loop {
@@ -258,7 +275,7 @@ async fn wait_for_room(placing: &mut Placing<'_>, timer: &Timer, limit: Deadline
         placing.follow();
         let view = Rc::clone(placing.view);
         let service = &view.services[*placing.service].service;
-        if placing.full_at != Some(live.turnover.load(Relaxed)) {
+        if placing.refusals.full_at() != Some(live.turnover.load(Relaxed)) {
             service.group.restart(placing.selection);
             if let Some(found) = placing.acquire_now()? {
                 return Ok(found);
@@ -278,7 +295,7 @@ async fn wait_for_room(placing: &mut Placing<'_>, timer: &Timer, limit: Deadline
         })
         .await;
         if timed_out {
-            return Err(if timer.now() >= limit { ProxyError::RequestTimeout } else { ProxyError::QueueTimeout });
+            return Err(over(timer.now()));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! earlier than the TAT less what a burst allows. Keys live in sets of eight; one that finds its set full takes the place
 //! of the one whose TAT is oldest, which is the one that forgetting favours least.
 
+use crate::connections;
 use crate::error::ProxyError;
 use crate::key::{self, KeyInput};
 use crate::snapshot::{Service, ServiceLive};
@@ -50,12 +51,10 @@ impl Admission {
         if service.config.requests_max == u32::MAX {
             return Ok(None);
         }
-        // Reserved first, then tested: racing workers never pass the limit together.
-        let admission = Self(Arc::clone(&service.live));
-        if service.live.admitted.fetch_add(1, Relaxed) >= service.config.requests_max {
+        if !connections::add_below(&service.live.admitted, service.config.requests_max) {
             return Err(ProxyError::ServiceFull);
         }
-        Ok(Some(admission))
+        Ok(Some(Self(Arc::clone(&service.live))))
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Refusals {
     full_at: Option<u64>,
     /// The release of a place of which others have been told.
     passed_on: Option<u64>,
+    /// How long it may wait in the queue, once it has begun to.
+    queue_until: Option<Deadline>,
 }
 
 impl Default for Refusals {
@@ -36,6 +38,7 @@ impl Default for Refusals {
             turnover: 0,
             full_at: None,
             passed_on: None,
+            queue_until: None,
         }
     }
 }
@@ -78,8 +81,14 @@ impl Refusals {
         self.full_at
     }
 
+    /// When its time in the queue is over: `until` if it begins now, else what that was at its beginning.
+    pub(crate) fn queue_until(&mut self, until: Deadline) -> Deadline {
+        *self.queue_until.get_or_insert(until)
+    }
+
     /// A backend has taken the connection: those that refused in a row are over.
     pub(crate) fn handle_taken(&mut self) {
+        self.queue_until = None;
         self.walking = false;
     }
 
@@ -151,6 +160,12 @@ mod tests {
         assert_eq!(refusals.full_at(), Some(3));
         refusals.begin(timers.deadline(timeout), 4);
         assert_eq!(refusals.full_at(), None);
+        // Time in the queue goes on until a backend has taken the connection.
+        let until = timers.deadline(timeout);
+        assert_eq!(refusals.queue_until(until), until);
+        assert_eq!(refusals.queue_until(Deadline::NEVER), until);
+        refusals.handle_taken();
+        assert_eq!(refusals.queue_until(Deadline::NEVER), Deadline::NEVER);
         // The time runs from the first on.
         let mut refusals = Refusals::default();
         refusals.begin(timers.deadline(timeout), 0);

@@ -454,9 +454,8 @@ impl Request {
 
     /// Its search for a place.
     pub(crate) fn placing<'a>(&'a mut self, worker: &'a Worker) -> Placing<'a> {
-        let full_at = self.refusals.full_at();
-        let Self { view, service, selection, report, .. } = self;
-        Placing { worker, view, service, selection, backend: &mut report.backend, full_at }
+        let Self { view, service, selection, report, refusals, .. } = self;
+        Placing { worker, view, service, selection, backend: &mut report.backend, refusals }
     }
 
     /// What its route does beside sending it on.

@@ -1,6 +1,7 @@
 //! Leave for a try after the first, and the wait before it: one place for what limits retries, whatever has failed and whatever
 //! is spoken.
 
+use crate::connections;
 use crate::snapshot::{Service, ServiceLive};
 use crate::worker::{Worker, WorkerService};
 use ringway_config::model;
@@ -53,12 +54,10 @@ impl Retries {
         let limit = this.service.config.retries_max;
         if self.under_way.is_none() && limit < u32::MAX {
             let live = &this.service.live;
-            let under_way = UnderWay(Arc::clone(live));
-            // Reserved first, then tested: racing workers never pass the limit.
-            if live.retrying.fetch_add(1, Relaxed) >= limit {
+            if !connections::add_below(&live.retrying, limit) {
                 return Some(RetryLimit::Service);
             }
-            self.under_way = Some(under_way);
+            self.under_way = Some(UnderWay(Arc::clone(live)));
         }
         let retry = &this.service.config.retry;
         let taken = this.live.retries.borrow_mut().take(worker.timers.millis(), retry.budget_percent, retry.budget_min);

@@ -168,6 +168,8 @@ pub struct ServiceLive {
     pub room: Notify,
     /// Counts what may have made room, where connections are limited: who finds none waits until it has moved.
     pub(crate) turnover: AtomicU64,
+    /// Whether the newest version limits connections: only then ends of requests are counted there.
+    pub(crate) limits_connections: AtomicBool,
     backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
     /// Backends that have gone from the configuration while requests still ran on them: who comes back is not empty.
     departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
@@ -235,6 +237,14 @@ impl ServiceLive {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// There may be room for one who waits.
+    pub(crate) fn tell_room(&self) {
+        self.turnover.fetch_add(1, Relaxed);
+        if self.line.handle_release() {
+            self.room.notify_one();
+        }
+    }
+
     /// Wakes all who wait for room: who may be asked, or how many requests each may have, has changed.
     pub(crate) fn wake_all(&self) {
         self.turnover.fetch_add(1, Relaxed);
@@ -283,7 +293,7 @@ impl Service {
 
     /// See [`ServiceLive::turnover`]; 0 where it is not counted.
     pub(crate) fn turnover(&self) -> u64 {
-        if self.limits_connections { self.live.turnover.load(Relaxed) } else { 0 }
+        if self.live.limits_connections.load(Relaxed) { self.live.turnover.load(Relaxed) } else { 0 }
     }
 
     /// Whether it is of the version that was put into force last.
@@ -398,8 +408,8 @@ impl Registry {
         }
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let times_answers = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
-        let limits_connections = config.connections_max < u32::MAX
-            || config.backends.iter().any(|backend| backend.connections_max < u32::MAX);
+        let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
+        let limits_connections = config.connections_max < u32::MAX || config.backends.iter().any(limited);
         let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
         let named = backends.iter().enumerate().filter(|_| sticky);
         let cookie_slots = named.map(|(slot, backend)| (cookie_value(&backend.config.id), Slot(slot as u16))).collect();
@@ -446,6 +456,7 @@ impl Registry {
             line: Line::default(),
             room: Notify::new(),
             turnover: AtomicU64::new(0),
+            limits_connections: AtomicBool::new(false),
             backends: Mutex::default(),
             departed: Mutex::default(),
             newest: Mutex::default(),
@@ -453,13 +464,15 @@ impl Registry {
     }
 
     /// Keeps what a prepared snapshot has brought, puts its memberships into force in the health machines, and forgets what
-    /// is in it no more. Cannot fail. Gives the health events, by service.
-    pub fn commit(&self, snapshot: &Snapshot, now: Instant) -> Vec<(Arc<Service>, Vec<Event>)> {
+    /// is in it no more. Cannot fail. Of backends that the version before has too, nobody takes less yet: its readers have no
+    /// others. [`Registry::settle`] follows once the snapshot is what requests read.
+    pub fn commit(&self, snapshot: &Snapshot, now: Instant) {
         let kept = snapshot.services.iter().map(|service| (service.live.name.clone(), Arc::clone(&service.live)));
         *lock(&self.services) = kept.collect();
         self.tickets.keep(snapshot.tls.iter().flatten().map(|tls| &tls.tickets));
-        let mut happened = Vec::new();
         for service in &snapshot.services {
+            let fresh: Vec<bool> =
+                service.backends.iter().map(|backend| !service.live.knows(&backend.config.id)).collect();
             service.live.keep(service);
             let mut health = service.live.health();
             let members: Vec<HealthMember<'_>> = service
@@ -475,8 +488,26 @@ impl Registry {
                 .collect();
             health.set_params(health_params(&service.config), now);
             health.set_members(&members, now);
-            *lock(&service.live.newest) = Arc::downgrade(service);
+            for (backend, fresh) in service.backends.iter().zip(fresh) {
+                let share = health.share(&backend.config.id).unwrap_or_default();
+                if fresh || share > backend.state.load.lifecycle() {
+                    backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
+                    backend.state.load.set_lifecycle(share);
+                }
+            }
+            service.group.set_level_shares(health.level_shares());
+            service.live.limits_connections.store(service.limits_connections, Relaxed);
             service.group.install();
+        }
+    }
+
+    /// What a committed snapshot takes away takes effect, now that requests read it: whoever has read the one before and finds
+    /// nobody there looks here. Gives the health events, by service.
+    pub fn settle(&self, snapshot: &Snapshot) -> Vec<(Arc<Service>, Vec<Event>)> {
+        let mut happened = Vec::new();
+        for service in &snapshot.services {
+            let mut health = service.live.health();
+            *lock(&service.live.newest) = Arc::downgrade(service);
             let events = service.write_health(&mut health);
             drop(health);
             service.live.health_changed.notify_one();
@@ -493,6 +524,10 @@ impl ServiceLive {
             Some((known, limiter)) if known == limit => Arc::clone(limiter),
             _ => Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max)),
         }
+    }
+
+    fn knows(&self, id: &str) -> bool {
+        lock(&self.backends).contains_key(id)
     }
 
     fn backend(&self, id: &str) -> Arc<BackendState> {
@@ -658,8 +693,10 @@ mod tests {
         let now = Instant::now();
         let first = prepared(&registry, 1, 0, "");
         registry.commit(&first, now);
+        registry.settle(&first);
         let second = prepared(&registry, 2, 1, "");
         registry.commit(&second, now);
+        registry.settle(&second);
         let newest = &second.services[0];
         assert_eq!(newest.group.level_shares(), [(0, 1.0), (2, 0.0)]);
         // A check ends, and its driver still looks at the version of before.
@@ -681,10 +718,12 @@ mod tests {
         let with_c = "      - { id: c, address: \"127.0.0.1:3\" }\n";
         let first = prepared(&registry, 1, 0, with_c);
         registry.commit(&first, now);
+        registry.settle(&first);
         let (old, slot) = (&first.services[0], first.services[0].slot_of("c").unwrap());
         (0..7).for_each(|_| old.group.resume(slot, 0));
         let second = prepared(&registry, 2, 0, "");
         registry.commit(&second, now);
+        registry.settle(&second);
         assert_eq!(
             second.services[0].live.total.sum_of(0),
             0,
@@ -692,15 +731,20 @@ mod tests {
         );
         let third = prepared(&registry, 3, 0, with_c);
         registry.commit(&third, now);
+        registry.settle(&third);
         let new = &third.services[0];
         assert_eq!(new.backends[2].state.load.in_flight(), 7);
         assert_eq!(new.live.total.sum_of(0), 7);
         (0..7).for_each(|_| old.group.release(slot, 0));
         assert_eq!((new.backends[2].state.load.in_flight(), new.live.total.sum_of(0)), (0, 0));
         // Nothing runs there any more: who comes back later is new.
-        registry.commit(&prepared(&registry, 4, 0, ""), now);
+        let next = prepared(&registry, 4, 0, "");
+        registry.commit(&next, now);
+        registry.settle(&next);
         drop((first, second, third));
-        registry.commit(&prepared(&registry, 5, 0, ""), now);
+        let next = prepared(&registry, 5, 0, "");
+        registry.commit(&next, now);
+        registry.settle(&next);
         assert!(lock(&registry.services)["s"].departed.lock().unwrap().is_empty());
     }
 }

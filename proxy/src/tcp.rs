@@ -5,6 +5,7 @@ use crate::connections::ConnectionSlot;
 use crate::error::ProxyError;
 use crate::http::Peer;
 use crate::inflight::{self, InFlight, Placing};
+use crate::presence::Presence;
 use crate::rate::{self, Admission};
 use crate::refusals::{Refusals, Then};
 use crate::retry::{self, Retries};
@@ -100,7 +101,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         down_bytes: 0,
     };
     let connected = match &placed {
-        Ok(_) => connect(&mut session, &worker, &timer, peer).await,
+        Ok(_) => connect(&mut session, &worker, &timer, peer, (&mut stream, &mut hello)).await,
         Err(error) => Err(*error),
     };
     let view = Rc::clone(&session.view);
@@ -258,13 +259,25 @@ struct Connected {
     falls: u64,
 }
 
+fn presence<'a>(
+    stream: &'a mut Stream,
+    input: &'a mut Buffer,
+    ended: &'a mut bool,
+    worker: &'a Worker,
+) -> Presence<'a> {
+    Presence { stream, input, ended, worker, may_end: true }
+}
+
 /// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.
 async fn connect(
     session: &mut Session,
     worker: &Rc<Worker>,
     timer: &Timer,
     peer: &Peer,
+    (stream, hello): (&mut Stream, &mut Buffer),
 ) -> Result<Connected, ProxyError> {
+    // A client that has left keeps no place, in the queue or on a backend. One that has said all that it has to say has not.
+    let mut ended = false;
     let mut last_error = None;
     let mut refusals = Refusals::default();
     let mut retries = Retries::default();
@@ -276,17 +289,28 @@ async fn connect(
         // Before the choice: while the connection is being made, the backend may go down.
         let falls = session.view.services[session.service].service.live.falls.load(SeqCst);
         let Session { view, service, selection, backend, .. } = session;
-        let placing = Placing { worker, view, service, selection, backend, full_at: refusals.full_at() };
+        let placing = Placing { worker, view, service, selection, backend, refusals: &mut refusals };
         let (mut guard, falls) = match ready.take() {
             Some(ready) => ready,
-            None => match inflight::acquire(placing, timer, Deadline::NEVER).await {
+            None => match presence(stream, hello, &mut ended, worker)
+                .during(inflight::acquire(placing, timer, Deadline::NEVER))
+                .await?
+            {
                 Ok(guard) => (guard, falls),
                 Err(error) => return Err(last_error.unwrap_or(error)),
             },
         };
         if retries.has_begun() && !guard.begin_retry() {
-            session.view.services[session.service].cells.refuse_retry(RetryLimit::Backend);
-            return Err(last_error.unwrap_or(ProxyError::AllFull));
+            // Another may take a retry, if it can be had at once.
+            let Session { view, service, selection, .. } = session;
+            guard.pass_by(selection, false);
+            guard = match inflight::acquire_for_retry(view, *service, selection, None, worker.index) {
+                Ok(Some(other)) => other,
+                Ok(None) | Err(_) => {
+                    view.services[*service].cells.refuse_retry(RetryLimit::Backend);
+                    return Err(last_error.unwrap_or(ProxyError::AllFull));
+                }
+            };
         }
         let view = Rc::clone(&session.view);
         let this = &view.services[session.service];
@@ -296,7 +320,7 @@ async fn connect(
         refusals.begin(timer.deadline(config.timeouts.connect), this.service.turnover());
         let limit = refusals.limit();
         let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
-        let connected = reach.open().await;
+        let connected = presence(stream, hello, &mut ended, worker).during(reach.open()).await?;
         if !matches!(connected, Err(ProxyError::ConnectionLimit)) {
             upstream.cells.requests.increment();
         }
@@ -326,7 +350,8 @@ async fn connect(
                         if !may || !retries.take(this, worker) {
                             return Err(error);
                         }
-                        tokio::time::sleep(retry::pause(&config.retry, number, worker.random())).await;
+                        let pause = tokio::time::sleep(retry::pause(&config.retry, number, worker.random()));
+                        presence(stream, hello, &mut ended, worker).during(pause).await?;
                         let falls = this.service.live.falls.load(SeqCst);
                         let (selection, shard) = (&mut session.selection, worker.index);
                         match inflight::acquire_for_retry(&view, session.service, selection, Some(last), shard) {

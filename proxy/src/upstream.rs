@@ -150,7 +150,7 @@ impl Reach<'_> {
     }
 
     /// A stream of a connection that is shared. `fresh`: of one that is opened from now on.
-    async fn stream(&self, upstream: &Rc<Upstream>, mut fresh: bool) -> Result<Connection, ProxyError> {
+    async fn stream(&self, upstream: &Rc<Upstream>, fresh: bool) -> Result<Connection, ProxyError> {
         let shared = &upstream.shared;
         let connection = |stream: h2up::Upstream| Connection {
             reused: stream.reused,
@@ -161,7 +161,15 @@ impl Reach<'_> {
         if !fresh && let Some(stream) = shared.take(false) {
             return Ok(connection(stream));
         }
-        let _pending = Pending::enter_for(&self.service.service, self.slot)?;
+        let pending = Pending::enter_for(&self.service.service, self.slot)?;
+        let opened = self.opened_stream(upstream, fresh).await;
+        pending.end(&opened);
+        opened.map(connection)
+    }
+
+    /// A stream of a connection that is opened now, by whomever.
+    async fn opened_stream(&self, upstream: &Rc<Upstream>, mut fresh: bool) -> Result<h2up::Upstream, ProxyError> {
+        let shared = &upstream.shared;
         self.timer.set_before(Duration::ZERO, self.limit);
         let _waiting = shared.wait();
         loop {
@@ -179,7 +187,7 @@ impl Reach<'_> {
             });
             result.await?;
             if let Some(stream) = shared.take(std::mem::take(&mut fresh)) {
-                return Ok(connection(stream));
+                return Ok(stream);
             }
             shared.outcome()?;
         }
@@ -188,11 +196,16 @@ impl Reach<'_> {
     /// A fresh connection, counted.
     pub(crate) async fn open(&self) -> Result<(Stream, ConnectionSlot), ProxyError> {
         let service = &self.service.service;
-        let _pending = Pending::enter_for(service, self.slot)?;
-        let slot = connections::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
-        self.service.upstreams[usize::from(self.slot.0)].cells.connects.increment();
-        let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
-        Ok((stream, slot))
+        let pending = Pending::enter_for(service, self.slot)?;
+        let opening = async {
+            let slot = connections::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
+            self.service.upstreams[usize::from(self.slot.0)].cells.connects.increment();
+            let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
+            Ok((stream, slot))
+        };
+        let opened = opening.await;
+        pending.end(&opened);
+        opened
     }
 }
 
@@ -210,7 +223,12 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
     };
     let opened = opened.await;
+    let is_open = opened.is_ok();
     upstream.shared.put(opening, opened);
+    if is_open {
+        // Whoever wanted it may have left: it is idle, and can give way.
+        service.live.tell_room();
+    }
 }
 
 /// Opens a connection to a backend: TCP, then what the service puts on it (PROXY header, TLS).

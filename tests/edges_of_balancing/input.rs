@@ -22,7 +22,7 @@ fn limits_and_times_that_contradict_each_other_are_told_with_place_and_remedy() 
     for (service, valid, code, help) in [
         ("limits: { requests_max: 0 }", false, "out_of_range", "remove it, which is no limit"),
         ("limits: { pending_max: 0 }", false, "out_of_range", "remove it, which is no limit"),
-        ("limits: { retries_max: 0 }", true, "never_acts", "write `retry: { attempts: 0 }`"),
+        ("limits: { retries_max: 0 }", true, "unused_retries", "write `attempts: 0`"),
         ("outlier: { base_ejection: 10m }", false, "out_of_range", "write at least the base"),
         ("outlier: { retry_after_max: 10m }", true, "floor_above_ceiling", "a longer `max_ejection`"),
         ("outlier: { latency: { min_hosts: 3 } }", true, "never_acts", "write `min_hosts: 2` or less"),

@@ -302,6 +302,31 @@ fn a_backend_for_whose_connections_too_many_wait_is_passed_over() {
 }
 
 #[test]
+fn who_waits_for_a_backend_of_which_too_many_connections_are_wanted_takes_nobodys_time() {
+    let Some(certificates) = peers::Certificates::new() else { return };
+    // Takes connections, and never begins TLS.
+    let silent = Backend::custom(|mut stream, _| drop(std::io::copy(&mut stream, &mut std::io::sink())));
+    let listen = free_address();
+    let more = format!(
+        "balance: {{ bounded_load: {{ all_full: queue, queue: {{ timeout: 300ms }} }} }}, timeouts: {{ connect: 300s }}, \
+         tls: {{ ca: \"{}\", sni: one.test }},",
+        certificates.text("ca.pem")
+    );
+    let services = service("s", &more, &[("a", silent.address)]).replace("id: a,", "id: a, pending_max: 1,");
+    let listeners = format!("  - {{ name: front, address: \"{listen}\", service: s }}\n");
+    // One worker: if a request took all of its time, nobody else would be heard.
+    let ringway = Ringway::start(&config(&listeners, &services).replace("workers: 2", "workers: 1"));
+    let first = held(listen);
+    wait_for("it to wait for TLS", || (backend_status(&ringway, "a")["connections"] == 1).then_some(()));
+    for _ in 0..3 {
+        let answer = get(listen, "/").unwrap();
+        assert_eq!((answer.status, answer.header("x-ringway-reason")), (503, Some("queue_timeout")));
+    }
+    drop(first);
+    wait_for("it to leave", || (backend_status(&ringway, "a")["connections"] == 0).then_some(()));
+}
+
+#[test]
 fn who_has_the_end_of_a_response_finds_the_place_free() {
     let body: &'static str = "x".repeat(300_000).leak();
     let backend = scripted(move |head| match head.split(' ').nth(1) {

@@ -176,3 +176,91 @@ fn who_waits_stays_with_what_it_knows_when_its_service_goes() {
     gate.open();
     assert_eq!((answer_of(first).0, answer_of(second)), (200, (200, "a".to_owned())));
 }
+
+#[test]
+fn a_reload_that_drains_all_and_brings_another_fails_nobody() {
+    for (policy, drained) in
+        [("ring", "drain: true"), ("round_robin", "maintenance: true"), ("least_request", "drain: true")]
+    {
+        let (a, b) = (Backend::echo("a"), Backend::echo("b"));
+        let listen = free_address();
+        let service = format!("balance: {{ policy: {policy} }}\nretry: {{ attempts: 0 }}");
+        let before = simple(listen, &service, &[("a", a.address)]);
+        let after = simple(listen, &service, &[("a", a.address), ("b", b.address)])
+            .replace("id: a,", &format!("id: a, {drained},"));
+        let ringway = Ringway::start(&before);
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut failed = Vec::new();
+                        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                            let answer = get(listen, "/").unwrap();
+                            if answer.status != 200 {
+                                failed.push(answer.text());
+                            }
+                        }
+                        failed
+                    })
+                })
+                .collect();
+            for _ in 0..6 {
+                ringway.reconfigure(&after);
+                ringway.reconfigure(&before);
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            for client in clients {
+                assert_eq!(client.join().unwrap(), Vec::<String>::new(), "{policy}, {drained}");
+            }
+        });
+    }
+}
+
+#[test]
+fn who_waits_for_backends_that_are_drained_takes_those_that_come() {
+    for policy in ["ring", "round_robin"] {
+        let gate = Gate::default();
+        let (a, b) = (gated("a", &gate), gated("b", &gate));
+        let listen = free_address();
+        // The policy changes too, from one without keys to one with, or back.
+        let (before, after) = if policy == "ring" { ("first", "ring") } else { ("ring", "round_robin") };
+        let service = |policy: &str| QUEUE.replace("balance: {", &format!("balance: {{ policy: {policy},"));
+        let ringway = Ringway::start(&one_request_each(listen, &service(before), &[("a", a.address)]));
+        let first = held(listen);
+        wait_for("it to be held", || (backend_status(&ringway, "a")["in_flight"] == 1).then_some(()));
+        let others: Vec<TcpStream> = (0..4).map(|_| ask(listen, "")).collect();
+        waiting(&ringway, 4);
+        let both = simple(listen, &service(after), &[("a", a.address), ("b", b.address)]);
+        ringway.reconfigure(&both.replace("id: a,", "id: a, drain: true,"));
+        for stream in others {
+            assert_eq!(answer_of(stream), (200, "b".to_owned()), "{after}");
+        }
+        gate.open();
+        assert_eq!(answer_of(first).0, 200);
+    }
+}
+
+#[test]
+fn a_session_whose_client_has_gone_leaves_the_queue() {
+    let gate = Gate::default();
+    let a = gated("a", &gate);
+    let listen = free_address();
+    let config =
+        one_request_each(listen, QUEUE, &[("a", a.address)]).replace("service: s }", "protocol: tcp, service: s }");
+    let ringway = Ringway::start(&config);
+    let first = held(listen);
+    wait_for("it to be held", || (backend_status(&ringway, "a")["in_flight"] == 1).then_some(()));
+    let others: Vec<TcpStream> = (0..3).map(|_| ask(listen, "")).collect();
+    waiting(&ringway, 3);
+    for stream in others {
+        socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+    waiting(&ringway, 0);
+    // One that has only said all that it has to say still waits.
+    let last = ask(listen, "");
+    last.shutdown(std::net::Shutdown::Write).unwrap();
+    waiting(&ringway, 1);
+    gate.open();
+    assert_eq!((answer_of(first).0, answer_of(last)), (200, (200, "a".to_owned())));
+}

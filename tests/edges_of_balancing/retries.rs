@@ -517,3 +517,18 @@ fn a_backend_at_its_retries_max_is_passed_by_for_retries_alone() {
         wait_for("the place of the retry", || (get(listen, "/3")?.text() == "b").then_some(()));
     }
 }
+
+#[test]
+fn a_backend_at_its_retries_max_is_passed_by_also_behind_one_that_refuses() {
+    let (a, c, d) = (bad("a"), Backend::echo("c"), Backend::echo("d"));
+    let refusing = free_address();
+    let listen = free_address();
+    let service = "balance: { policy: first }\nretry: { attempts: 3, on: [ gateway, connect ], budget_min: 100 }\n\
+                   outlier: { consecutive_failures: 0 }";
+    let config = simple(listen, service, &[("a", a.address), ("b", refusing), ("c", c.address), ("d", d.address)]);
+    let _ringway = Ringway::start(&config.replace("id: c,", "id: c, retries_max: 0,"));
+    for _ in 0..3 {
+        assert_eq!(get(listen, "/").unwrap().text(), "d");
+    }
+    assert!(c.requests().is_empty());
+}

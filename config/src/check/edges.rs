@@ -133,15 +133,6 @@ fn agents(section: &schema::ServiceSection, findings: &mut Findings) {
 }
 
 fn limits(section: &schema::ServiceSection, findings: &mut Findings) {
-    let (retries, attempts) = (&section.limits.value.retries_max, section.retry.value.attempts.value.0);
-    if let Some(at) = retries.as_ref().filter(|at| at.value.0 == 0 && attempts > 0) {
-        findings.warning(
-            at.place,
-            "never_acts",
-            "nothing is tried again with a limit of 0, whatever `retry` says",
-            "write `retry: { attempts: 0 }` if that is meant, else a number from 1, or remove it, which is no limit",
-        );
-    }
     let bound = &section.balance.value.bounded_load.value;
     for backend in section.backends.value.iter().map(|at| &at.value) {
         let Some(most) = &backend.requests_max else { continue };

@@ -330,7 +330,7 @@ async fn run(
             if error != ProxyError::ResponseTimeout {
                 clock.forget();
             }
-            // As of a first try: see `report_first`.
+            // As of a first try: see `report_failure`.
             let stream = &connection.stream;
             let stale = connection.reused
                 && connection.input.is_empty()

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 /// Keys that are drawn for a new client until one is nobody's who takes no new clients.
-const FRESH_KEYS_MAX: usize = 256;
+const FRESH_KEYS_MAX: usize = 64;
 
 /// Why a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
 pub(super) struct Unplaced(pub(super) Why, pub(super) Option<usize>);

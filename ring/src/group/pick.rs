@@ -56,7 +56,9 @@ impl Group {
     /// there.
     #[must_use]
     pub fn begin_again(&self, before: &Selection, tried: impl IntoIterator<Item = Slot>) -> Selection {
-        let mut selection = self.begin(before.ask);
+        // Who came with a key has drawn no number, and may need one here.
+        let chance = if before.ask.chance == 0 { mix(before.ask.hash) } else { before.ask.chance };
+        let mut selection = self.begin(Ask { chance, ..before.ask });
         for slot in tried {
             if !selection.tried.contains(slot.0) {
                 selection.tried.insert(slot.0, self.seats.len());

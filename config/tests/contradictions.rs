@@ -219,3 +219,33 @@ fn half_a_certificate_of_checks_is_refused_and_one_that_is_missing_is_told() {
         assert_eq!(missing(of_service(fine, 2).findings()), 0, "{fine}");
     }
 }
+
+#[test]
+fn limits_of_backends_beyond_their_services_are_told() {
+    for name in ["requests_max", "connections_max", "pending_max"] {
+        let (service, first) = (format!("limits: {{ {name}: 5 }}"), format!(", {name}: 10"));
+        let file = File { service: &service, backends: 2, first: &first, ..File::default() };
+        finds(file, Severity::Warning, "never_acts", "10", "write at most 5");
+        let first = format!(", {name}: 5");
+        is_clean(File { service: &service, backends: 2, first: &first, ..File::default() });
+    }
+}
+
+#[test]
+fn connections_that_are_shared_by_fewer_than_there_are_workers_are_told() {
+    let file = |process, service, first| File { process, service, backends: 2, first, ..File::default() };
+    let few = file("workers: 4", "protocol: h2", ", connections_max: 2");
+    finds(few, Severity::Warning, "too_few_to_share", "2", "write at least 4");
+    let few = file("workers: 4", "protocol: h2\n    limits: { connections_max: 3 }", "");
+    finds(few, Severity::Warning, "too_few_to_share", "3", "write at least 4");
+    is_clean(file("workers: 4", "protocol: h2", ", connections_max: 4"));
+    is_clean(file("workers: 4", "", ", connections_max: 2"));
+    is_clean(file("", "protocol: h2", ", connections_max: 1"));
+}
+
+#[test]
+fn a_detector_that_hedging_keeps_in_the_dark_is_told() {
+    let service = "hedge: { after: 50ms }\n    outlier: { latency: { least: 60ms } }";
+    finds(of_service(service, 3), Severity::Warning, "never_acts", "60ms", "write `least` below 50ms");
+    is_clean(of_service("hedge: { after: 100ms }\n    outlier: { latency: { least: 60ms } }", 3));
+}

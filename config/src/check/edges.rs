@@ -147,13 +147,64 @@ fn limits(section: &schema::ServiceSection, findings: &mut Findings) {
                 format!("write `min_slots: {}` or less, or a higher `requests_max`", most.value.0),
             );
         }
-        if let Some(all) = section.limits.value.requests_max.as_ref().filter(|all| all.value.0 < most.value.0) {
-            findings.warning(
-                most.place,
-                "never_acts",
-                format!("the service as a whole takes {} at once: this is never reached", all.value.0),
-                format!("write at most {}, or a higher `limits.requests_max`", all.value.0),
-            );
+    }
+    let of_service = &section.limits.value;
+    for backend in section.backends.value.iter().map(|at| &at.value) {
+        for (most, all, name) in [
+            (&backend.requests_max, &of_service.requests_max, "requests_max"),
+            (&backend.connections_max, &of_service.connections_max, "connections_max"),
+            (&backend.pending_max, &of_service.pending_max, "pending_max"),
+        ] {
+            let (Some(most), Some(all)) = (most, all) else { continue };
+            if all.value.0 < most.value.0 {
+                findings.warning(
+                    most.place,
+                    "never_acts",
+                    format!("the service as a whole takes {} at once: this is never reached", all.value.0),
+                    format!("write at most {}, or a higher `limits.{name}`", all.value.0),
+                );
+            }
+        }
+    }
+    races(section, findings);
+}
+
+/// Of a backend that loses each race nothing more is known than how long it was waited for.
+fn races(section: &schema::ServiceSection, findings: &mut Findings) {
+    let latency = section.outlier.as_ref().and_then(|outlier| outlier.value.latency.as_ref());
+    let (Some(hedge), Some(latency)) = (&section.hedge, latency) else { return };
+    let (after, least) = (&hedge.value.after, &latency.value.least);
+    if least.value > after.value {
+        findings.warning(
+            least.place,
+            "never_acts",
+            format!(
+                "a backend that is slower than `hedge.after` loses its requests to others then: no more than {} is known of it",
+                duration_text(after.value)
+            ),
+            format!("write `least` below {}, or a longer `hedge.after`", duration_text(after.value)),
+        );
+    }
+}
+
+/// Over HTTP/2 a worker shares its connections with no other: each needs one of its own.
+fn shared_connections(root: &schema::Root, findings: &mut Findings) {
+    let workers = root.workers.value.0;
+    let shared = |service: &&schema::ServiceSection| service.protocol.value == schema::UpstreamProtocolName::H2;
+    for service in root.services.value.iter().map(|at| &at.value).filter(shared) {
+        let of_backends = service.backends.value.iter().filter_map(|backend| backend.value.connections_max.as_ref());
+        for most in service.limits.value.connections_max.iter().chain(of_backends) {
+            // How many workers there are by default is not known here.
+            if most.value.0 < workers {
+                findings.warning(
+                    most.place,
+                    "too_few_to_share",
+                    format!(
+                        "with `protocol: h2` each of the {workers} workers needs a connection of its own to a backend"
+                    ),
+                    format!("write at least {workers}, or fewer `workers`"),
+                );
+            }
         }
     }
 }
@@ -184,6 +235,7 @@ fn queue_outlives(
 
 /// What of listeners and their routes contradicts the process or the services.
 pub(super) fn listeners(root: &schema::Root, findings: &mut Findings) {
+    shared_connections(root, findings);
     let services: HashMap<&str, &schema::ServiceSection> =
         root.services.value.iter().map(|at| (at.value.name.value.as_str(), &at.value)).collect();
     for listener in root.listeners.value.iter().map(|at| &at.value) {

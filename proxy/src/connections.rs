@@ -21,7 +21,7 @@ use std::task::Poll;
 use tokio::sync::Notify;
 
 /// How often an idle connection may be asked to give way for one request, where others take the place that it makes.
-const ROUNDS_MAX: u32 = 8;
+const ROUNDS_MAX: u32 = 32;
 
 /// Requests in flight that a backend may have for its own limits' sake.
 pub(crate) fn places(service: &model::Service, backend: &model::Backend) -> u32 {
@@ -178,6 +178,7 @@ async fn wait_for_slot(
 ) -> Result<ConnectionSlot, ProxyError> {
     let connections = &service.live.connections;
     let _wanting = Wanting::begin(connections);
+    let is_shared = service.config.protocol == UpstreamProtocol::H2;
     timer.set_before(service.config.timeouts.connect, limit);
     for _ in 0..ROUNDS_MAX {
         let wanted = wanted(service, slot, worker.shared.workers.saturating_sub(1));
@@ -199,6 +200,10 @@ async fn wait_for_slot(
             }
             if refused {
                 return Err(ProxyError::ConnectionLimit);
+            }
+            // One that nobody shares is closed by now, and somebody else has taken its place: the next one is asked for.
+            if !is_shared && (own || wanted.given.load(SeqCst) > 0) {
+                break;
             }
             let woken = poll_fn(|context| match closed.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(Some(true)),

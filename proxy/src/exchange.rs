@@ -22,7 +22,6 @@ use ringway_config::model;
 use ringway_health::Outcome;
 use ringway_http1::Method;
 use ringway_ring::Slot;
-use ringway_telemetry::cells::RetryLimit;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -141,22 +140,12 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 let limit = request.limit;
                 let found = inflight::acquire(request.placing(&worker), timer, limit);
                 match presence.during(found).await? {
-                    Ok(mut guard) => {
-                        if request.retries.has_begun() && !guard.begin_retry() {
-                            // Another may take a retry, if it can be had at once.
-                            guard.pass_by(&mut request.selection, false);
-                            let (view, service, shard) = (Rc::clone(&request.view), request.service, worker.index);
-                            let selection = &mut request.selection;
-                            match inflight::acquire_for_retry(&view, service, selection, None, shard) {
-                                Ok(Some(other)) => guard = other,
-                                Ok(None) | Err(_) => {
-                                    view.services[service].cells.refuse_retry(RetryLimit::Backend);
-                                    return Err(last_error.unwrap_or(ProxyError::AllFull));
-                                }
-                            }
-                        }
-                        guard
+                    Ok(guard) if request.retries.has_begun() => {
+                        let Request { view, service, selection, .. } = &mut *request;
+                        inflight::settle_for_retry(guard, view, *service, selection, worker.index)
+                            .ok_or(last_error.unwrap_or(ProxyError::AllFull))?
                     }
+                    Ok(guard) => guard,
                     // The whole exchange's time is over, whatever was under way.
                     Err(error @ ProxyError::RequestTimeout) => return Err(error),
                     // The walk has come to its end: what the last backend did tells more than that.

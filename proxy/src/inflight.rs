@@ -66,6 +66,11 @@ impl Drop for Connected {
 }
 
 impl InFlight {
+    /// Of a place that has been reserved.
+    fn new(view: &Rc<View>, service: usize, (slot, shard): (Slot, usize), sticky: bool, connected: Connected) -> Self {
+        Self { view: Rc::clone(view), service, slot, shard, sticky, connected, retrying: None, is_full: false }
+    }
+
     pub(crate) fn index(&self) -> usize {
         usize::from(self.slot.0)
     }
@@ -320,16 +325,7 @@ fn acquire_again(
 ) -> Option<InFlight> {
     let connected = Connected::enter(&view.services[service].service)?;
     let reserved = view.services[service].service.group.reserve_again(selection, slot, shard);
-    reserved.then(|| InFlight {
-        view: Rc::clone(view),
-        service,
-        slot,
-        shard,
-        sticky: false,
-        connected,
-        retrying: None,
-        is_full: false,
-    })
+    reserved.then(|| InFlight::new(view, service, (slot, shard), false, connected))
 }
 
 /// A place for a retry that is to be had at once, after a try on `last`. Backends with as many retries as they may have are passed by.
@@ -378,6 +374,26 @@ pub(crate) fn acquire_for_retry(
     if passed_by { Err(RetryLimit::Backend) } else { Ok(None) }
 }
 
+/// The place of a retry that has waited for it: on a backend with as many retries as it may have, another's that is to be had at once.
+/// `None`, counted: there is none.
+pub(crate) fn settle_for_retry(
+    mut guard: InFlight,
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    shard: usize,
+) -> Option<InFlight> {
+    if guard.begin_retry() {
+        return Some(guard);
+    }
+    guard.pass_by(selection, false);
+    let other = acquire_for_retry(view, service, selection, None, shard).ok().flatten();
+    if other.is_none() {
+        view.services[service].cells.refuse_retry(RetryLimit::Backend);
+    }
+    other
+}
+
 /// A place on the backend that an affinity cookie names, if it is to be had: also on one that takes nothing new, as long as that
 /// keeps its clients.
 pub(crate) fn acquire_sticky(
@@ -394,31 +410,13 @@ pub(crate) fn acquire_sticky(
     if reserved && kept {
         this.cells.kept.increment();
     }
-    reserved.then(|| InFlight {
-        view: Rc::clone(view),
-        service,
-        slot,
-        shard,
-        sticky: true,
-        connected,
-        retrying: None,
-        is_full: false,
-    })
+    reserved.then(|| InFlight::new(view, service, (slot, shard), true, connected))
 }
 
 /// A place on a backend for what has begun there, although the backend takes nothing new.
 pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
     view.services[service].service.group.resume(slot, shard);
-    InFlight {
-        view: Rc::clone(view),
-        service,
-        slot,
-        shard,
-        sticky: true,
-        connected: Connected(None),
-        retrying: None,
-        is_full: false,
-    }
+    InFlight::new(view, service, (slot, shard), true, Connected(None))
 }
 
 fn try_acquire(
@@ -430,16 +428,7 @@ fn try_acquire(
     // A place that only the service's limit denies is none that the walk has passed over.
     let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
     match view.services[service].service.group.next(selection, shard) {
-        Pick::Backend(slot) => Ok(Some(InFlight {
-            view: Rc::clone(view),
-            service,
-            slot,
-            shard,
-            sticky: false,
-            connected,
-            retrying: None,
-            is_full: false,
-        })),
+        Pick::Backend(slot) => Ok(Some(InFlight::new(view, service, (slot, shard), false, connected))),
         Pick::AllFull => Ok(None),
         Pick::None => Err(ProxyError::NoBackend),
     }

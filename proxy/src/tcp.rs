@@ -20,7 +20,6 @@ use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
 use ringway_health::Outcome;
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
-use ringway_telemetry::cells::RetryLimit;
 use ringway_telemetry::cells::SESSION;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -300,17 +299,10 @@ async fn connect(
                 Err(error) => return Err(last_error.unwrap_or(error)),
             },
         };
-        if retries.has_begun() && !guard.begin_retry() {
-            // Another may take a retry, if it can be had at once.
+        if retries.has_begun() {
             let Session { view, service, selection, .. } = session;
-            guard.pass_by(selection, false);
-            guard = match inflight::acquire_for_retry(view, *service, selection, None, worker.index) {
-                Ok(Some(other)) => other,
-                Ok(None) | Err(_) => {
-                    view.services[*service].cells.refuse_retry(RetryLimit::Backend);
-                    return Err(last_error.unwrap_or(ProxyError::AllFull));
-                }
-            };
+            guard = inflight::settle_for_retry(guard, view, *service, selection, worker.index)
+                .ok_or(last_error.unwrap_or(ProxyError::AllFull))?;
         }
         let view = Rc::clone(&session.view);
         let this = &view.services[session.service];

@@ -13,6 +13,10 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-proxy", "ringway-ring"),
     ("ringway-proxy", "ringway-health"),
     ("ringway-proxy", "ringway-http1"),
+    ("ringway-http1", "ringway-message"),
+    ("ringway-http2", "ringway-message"),
+    ("ringway-proxy", "ringway-message"),
+    ("ringway-proxy", "ringway-http2"),
     ("ringway-proxy", "ringway-config"),
     ("ringway-proxy", "ringway-telemetry"),
     ("ringway-control", "ringway-config"),
@@ -22,10 +26,10 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-benches", "ringway-ring"),
     ("ringway-benches", "ringway-http1"),
 ];
-const PURE: &[&str] = &["ring", "health", "http1"];
+const PURE: &[&str] = &["ring", "health", "message", "http1", "http2"];
 /// What a pure crate may be built from.
 // loom is a model checker, under `--cfg loom` only.
-const PURE_DEPENDENCIES: &[&str] = &["loom", "httparse", "memchr", "thiserror", "xxhash-rust"];
+const PURE_DEPENDENCIES: &[&str] = &["loom", "httparse", "memchr", "ringway-message", "thiserror", "xxhash-rust"];
 
 fn packages() -> Vec<serde_json::Value> {
     let output = Command::new(env!("CARGO"))

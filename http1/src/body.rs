@@ -1,21 +1,7 @@
 //! Where a body ends, and how its bytes go from one framing into another.
 
 use crate::chunked::{ChunkDecoder, ChunkEvent};
-use crate::{ParseError, write};
-
-/// Where a message's body ends, as its head says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BodyLength {
-    /// There is none.
-    #[default]
-    None,
-    /// After so many bytes.
-    Sized(u64),
-    /// With the last chunk.
-    Chunked,
-    /// With the connection (responses only).
-    UntilClose,
-}
+use crate::{BodyLength, ParseError, write};
 
 /// How far a body has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]

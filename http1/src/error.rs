@@ -1,120 +1,14 @@
-//! Why bytes are not a message that Ringway passes on.
+//! What `httparse` finds wrong, in our words.
 
-use thiserror::Error;
+use ringway_message::ParseError;
 
-/// Why a head or a body was refused. The `Display` text is for people, [`ParseError::reason`] for machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum ParseError {
-    /// The head is longer than the limit.
-    #[error("head is longer than the limit")]
-    HeadTooLarge,
-    /// The head has more fields than the limit.
-    #[error("head has more fields than the limit")]
-    TooManyFields,
-    /// The request or status line does not follow the grammar.
-    #[error("malformed start line")]
-    StartLine,
-    /// The version is neither HTTP/1.0 nor HTTP/1.1.
-    #[error("version is neither HTTP/1.0 nor HTTP/1.1")]
-    Version,
-    /// A field line does not follow the grammar: name, colon, folding, control characters.
-    #[error("malformed field line")]
-    FieldLine,
-    /// A line ends with a bare LF, or holds a bare CR.
-    #[error("line does not end with CR LF")]
-    LineEnd,
-    /// The target is not one of the four forms, or has bytes no URI may have.
-    #[error("malformed request target")]
-    Target,
-    /// There is no Host.
-    #[error("no Host field")]
-    HostMissing,
-    /// There are two Host fields.
-    #[error("more than one Host field")]
-    HostRepeated,
-    /// The Host is not an authority.
-    #[error("Host is not an authority")]
-    HostInvalid,
-    /// The target's authority and Host differ.
-    #[error("target and Host name different authorities")]
-    HostDisagrees,
-    /// There are two lengths.
-    #[error("more than one Content-Length")]
-    LengthRepeated,
-    /// The length is not a plain decimal number.
-    #[error("Content-Length is not a decimal number")]
-    LengthInvalid,
-    /// There are a length and a transfer coding.
-    #[error("Content-Length together with Transfer-Encoding")]
-    LengthAndCoding,
-    /// The transfer coding is not exactly one `chunked` in HTTP/1.1.
-    #[error("Transfer-Encoding is not exactly chunked")]
-    TransferCoding,
-    /// The chunk size line does not follow the grammar.
-    #[error("malformed chunk size")]
-    ChunkSize,
-    /// The bytes after a chunk's data are not CR LF.
-    #[error("malformed chunk end")]
-    ChunkEnd,
-    /// Chunk extensions or trailers are longer than the limit.
-    #[error("chunk extensions or trailers are longer than the limit")]
-    ChunkOverhead,
-    /// The trailer section does not follow the grammar.
-    #[error("malformed trailer field")]
-    Trailer,
-    /// The status is outside 100 to 599.
-    #[error("status is outside 100 to 599")]
-    Status,
-    /// 101 to a request that did not ask for it.
-    #[error("switching protocols without having been asked")]
-    UnexpectedUpgrade,
-}
-
-impl ParseError {
-    /// Stable machine-readable name, as in `x-ringway-reason` and the access log.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::HeadTooLarge => "head_too_large",
-            Self::TooManyFields => "too_many_fields",
-            Self::StartLine => "bad_start_line",
-            Self::Version => "bad_version",
-            Self::FieldLine => "bad_field_line",
-            Self::LineEnd => "bad_line_end",
-            Self::Target => "bad_target",
-            Self::HostMissing => "host_missing",
-            Self::HostRepeated => "host_repeated",
-            Self::HostInvalid => "host_invalid",
-            Self::HostDisagrees => "host_disagrees",
-            Self::LengthRepeated => "length_repeated",
-            Self::LengthInvalid => "length_invalid",
-            Self::LengthAndCoding => "length_and_coding",
-            Self::TransferCoding => "bad_transfer_coding",
-            Self::ChunkSize => "bad_chunk_size",
-            Self::ChunkEnd => "bad_chunk_end",
-            Self::ChunkOverhead => "chunk_overhead",
-            Self::Trailer => "bad_trailer",
-            Self::Status => "bad_status",
-            Self::UnexpectedUpgrade => "unexpected_upgrade",
-        }
-    }
-
-    /// Whether a limit was passed (431 for a request) rather than the grammar broken (400).
-    #[must_use]
-    pub fn is_size(self) -> bool {
-        matches!(self, Self::HeadTooLarge | Self::TooManyFields)
-    }
-}
-
-impl From<httparse::Error> for ParseError {
-    fn from(error: httparse::Error) -> Self {
-        match error {
-            httparse::Error::TooManyHeaders => Self::TooManyFields,
-            httparse::Error::Version => Self::Version,
-            httparse::Error::Status | httparse::Error::Token => Self::StartLine,
-            httparse::Error::NewLine => Self::LineEnd,
-            httparse::Error::HeaderName | httparse::Error::HeaderValue => Self::FieldLine,
-        }
+/// Which rule that is.
+pub(crate) fn of_httparse(error: httparse::Error) -> ParseError {
+    match error {
+        httparse::Error::TooManyHeaders => ParseError::TooManyFields,
+        httparse::Error::Version => ParseError::Version,
+        httparse::Error::Status | httparse::Error::Token => ParseError::StartLine,
+        httparse::Error::NewLine => ParseError::LineEnd,
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => ParseError::FieldLine,
     }
 }

@@ -7,11 +7,9 @@
 //! * [`parse_request`] and [`parse_response`] turn a buffer into a [`RequestHead`] or a [`ResponseHead`]: offsets into
 //!   that buffer, so that the caller keeps the bytes and no lifetime crosses a wait.
 //! * [`Body`] says where a message's body ends and moves its bytes from one framing to another.
-//! * [`Authority`] says when two hosts and ports are one server.
 //! * [`mod@write`] copies what goes on to the next hop.
 #![warn(missing_docs)]
 
-mod authority;
 mod body;
 mod chunked;
 mod error;
@@ -20,10 +18,11 @@ mod request;
 mod response;
 pub mod write;
 
-pub use authority::{Authority, default_port};
-pub use body::{Body, BodyLength, Encoding, Progress};
+pub use body::{Body, Encoding, Progress};
 pub use chunked::{ChunkDecoder, ChunkEvent, TRAILER_BYTES_MAX};
-pub use error::ParseError;
-pub use head::{Field, FieldName, Limits, Method, Span, Version, may_trail};
-pub use request::{RequestHead, TargetForm, parse_request};
-pub use response::{ResponseHead, is_response, parse_response};
+pub use request::parse_request;
+pub use response::{is_response, parse_response};
+pub use ringway_message::{
+    Authority, BodyLength, Field, FieldName, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm,
+    Version, default_port, may_trail,
+};

@@ -1,98 +1,12 @@
 //! Request heads: parsed by `httparse`, judged here.
 
-use crate::ParseError;
-use crate::authority::{Authority, default_port, is_authority};
-use crate::body::BodyLength;
-use crate::head::{self, FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version};
+use crate::error::of_httparse;
+use crate::head;
+use ringway_message::{
+    Authority, BodyLength, FIELDS_CEILING, FieldName, Limits, Method, ParseError, RequestHead, Span, TargetForm,
+    Version, default_port, is_authority, tokens,
+};
 use std::mem::MaybeUninit;
-
-/// A request's head, as offsets into the buffer it was parsed from. Reused from request to request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RequestHead {
-    /// Length of the head in bytes, its empty line included: the body begins here.
-    pub head_len: usize,
-    /// The method, as far as a proxy cares.
-    pub method: Method,
-    /// The method's bytes.
-    pub method_span: Span,
-    /// The target, as sent.
-    pub target: Span,
-    /// Which form the target has.
-    pub form: TargetForm,
-    /// What goes on to the next hop as the target: the path and query of an absolute target, else the target. Empty
-    /// for an absolute target without a path: then `/` is meant (`*` for OPTIONS).
-    pub forward_target: Span,
-    /// The path, without the query.
-    pub path: Span,
-    /// The query without its `?`; empty if there is none.
-    pub query: Span,
-    /// The authority: of an absolute target, else of `Host`. Empty only in HTTP/1.0.
-    pub authority: Span,
-    /// HTTP/1.0 or 1.1.
-    pub version: Version,
-    /// Where the body ends.
-    pub body: BodyLength,
-    /// Whether the connection may be used again.
-    pub keep_alive: bool,
-    /// `Expect: 100-continue`.
-    pub expect_continue: bool,
-    /// An expectation that nobody knows: 417.
-    pub expect_unknown: bool,
-    /// The protocols asked for, if `Connection` lists `upgrade` and they are not HTTP/2.
-    pub upgrade: Option<Span>,
-    /// Whether `TE` lists `trailers`.
-    pub te_trailers: bool,
-    /// All fields, in order.
-    pub fields: Vec<Field>,
-}
-
-/// The forms of a request target (RFC 9112, 3.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TargetForm {
-    /// `/path?query`
-    #[default]
-    Origin,
-    /// `http://authority/path?query`
-    Absolute,
-    /// `host:port`, for CONNECT only
-    Authority,
-    /// `*`, for OPTIONS only
-    Asterisk,
-}
-
-impl RequestHead {
-    /// The value of the first field of that name (lower case).
-    #[must_use]
-    pub fn value_of<'b>(&self, buffer: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
-        self.values_of(buffer, name).next()
-    }
-
-    /// The values of all fields of that name (lower case), in order.
-    pub fn values_of<'b>(&self, buffer: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
-        self.fields
-            .iter()
-            .filter(move |field| field.name.len() == name.len() && field.name.of(buffer).eq_ignore_ascii_case(name))
-            .map(|field| field.value.of(buffer))
-    }
-
-    /// The values of all fields of one known name.
-    pub fn values_of_kind<'b>(&self, buffer: &'b [u8], kind: FieldName) -> impl Iterator<Item = &'b [u8]> {
-        self.fields.iter().filter(move |field| field.kind == kind).map(|field| field.value.of(buffer))
-    }
-
-    /// Names and values of all cookies, in the order of all `Cookie` fields. A name may come more than once: a browser sends
-    /// one for each path and domain that it was set for (RFC 6265, 5.4).
-    pub fn cookies<'b>(&self, buffer: &'b [u8]) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        self.values_of_kind(buffer, FieldName::Cookie).flat_map(|value| value.split(|&byte| byte == b';')).filter_map(
-            |pair| {
-                let pair = pair.trim_ascii();
-                let (name, value) = pair.split_at(memchr::memchr(b'=', pair)?);
-                let value = &value[1..];
-                Some((name, value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)))
-            },
-        )
-    }
-}
 
 /// Parses a request's head out of the first bytes of `buffer` into `head`.
 ///
@@ -149,7 +63,7 @@ pub fn parse_request(buffer: &[u8], limits: &Limits, head: &mut RequestHead) -> 
 /// `httparse` calls a bare CR or LF by several names; the place says which rule was broken.
 fn locate_error(error: httparse::Error, buffer: &[u8]) -> ParseError {
     let end = memchr::memmem::find(buffer, b"\r\n\r\n").unwrap_or(buffer.len());
-    match ParseError::from(error) {
+    match of_httparse(error) {
         ParseError::FieldLine | ParseError::StartLine if head::check_line_ends(&buffer[..end]).is_err() => {
             ParseError::LineEnd
         }
@@ -176,13 +90,12 @@ fn read_fields(buffer: &[u8], head: &mut RequestHead, upgrade_option: bool) -> R
             FieldName::Upgrade
                 if upgrade_option
                     && head.version == Version::Http11
-                    && !head::tokens(value)
-                        .any(|token| token.len() >= 3 && token[..3].eq_ignore_ascii_case(b"h2c")) =>
+                    && !tokens(value).any(|token| token.len() >= 3 && token[..3].eq_ignore_ascii_case(b"h2c")) =>
             {
                 head.upgrade = Some(field.value);
             }
             FieldName::Te => {
-                head.te_trailers |= head::tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+                head.te_trailers |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
             }
             _ => {}
         }

@@ -1,46 +1,9 @@
 //! Response heads: parsed by `httparse`, judged here.
 
-use crate::ParseError;
-use crate::body::BodyLength;
-use crate::head::{self, FIELDS_CEILING, Field, Limits, Method, Span, Version};
+use crate::error::of_httparse;
+use crate::head;
+use ringway_message::{BodyLength, FIELDS_CEILING, FieldName, Limits, Method, ParseError, ResponseHead, Span, Version};
 use std::mem::MaybeUninit;
-
-/// A response's head, as offsets into the buffer it was parsed from. Reused from response to response.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ResponseHead {
-    /// Length of the head in bytes, its empty line included: the body begins here.
-    pub head_len: usize,
-    /// HTTP/1.0 or 1.1.
-    pub version: Version,
-    /// 100 to 599.
-    pub status: u16,
-    /// The reason phrase's bytes; may be empty.
-    pub reason: Span,
-    /// Where the body ends.
-    pub body: BodyLength,
-    /// The length announced where no body follows (HEAD, 304): passed on, counts nothing.
-    pub announced_length: Option<u64>,
-    /// Whether the connection may be used again after the body.
-    pub keep_alive: bool,
-    /// The protocol switched to (101).
-    pub upgrade: Option<Span>,
-    /// All fields, in order.
-    pub fields: Vec<Field>,
-}
-
-impl ResponseHead {
-    /// Whether another head follows (1xx, but for 101).
-    #[must_use]
-    pub fn is_interim(&self) -> bool {
-        self.status < 200 && self.status != 101
-    }
-
-    /// Whether the connection is now a tunnel.
-    #[must_use]
-    pub fn is_switch(&self) -> bool {
-        self.status == 101
-    }
-}
 
 /// Whether bytes begin with a status line of HTTP/1, whatever follows it: what tells a response that breaks a rule or a limit
 /// from what is no HTTP at all.
@@ -72,7 +35,7 @@ pub fn parse_response(
     let table = &mut table[..limits.fields_max.min(FIELDS_CEILING)];
     let mut parsed = httparse::Response::new(&mut []);
     let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, buffer, table);
-    let head_len = match status? {
+    let head_len = match status.map_err(of_httparse)? {
         httparse::Status::Complete(head_len) => head_len,
         httparse::Status::Partial => {
             if buffer.len() >= limits.head_bytes_max {
@@ -114,7 +77,7 @@ pub fn parse_response(
         if !upgrade_asked || head.version == Version::Http10 {
             return Err(ParseError::UnexpectedUpgrade);
         }
-        head.upgrade = head.fields.iter().find(|field| field.kind == head::FieldName::Upgrade).map(|field| field.value);
+        head.upgrade = head.fields.iter().find(|field| field.kind == FieldName::Upgrade).map(|field| field.value);
     }
 
     // RFC 9112, 6.3: what never has a body, whatever the fields say, first.

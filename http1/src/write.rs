@@ -1,7 +1,6 @@
 //! Heads and framing as they go on to the next hop.
 
-use crate::head::{FIELDS_CEILING, FieldName};
-use crate::{Field, ParseError};
+use ringway_message::{FIELDS_CEILING, Field, FieldName, ParseError};
 
 /// Appends the field lines for which `keep` holds, as they were received, run by run.
 ///

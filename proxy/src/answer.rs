@@ -83,9 +83,10 @@ pub(crate) fn write_canned(canned: &Canned, version: Version, keep_alive: bool, 
 
 fn write_connection(keep_alive: bool, version: Version, out: &mut Vec<u8>) {
     match (keep_alive, version) {
+        // Each stream ends by itself.
+        (_, Version::Http2) | (true, Version::Http11) => {}
         (false, _) => out.extend_from_slice(b"\r\nconnection: close"),
         (true, Version::Http10) => out.extend_from_slice(b"\r\nconnection: keep-alive"),
-        (true, Version::Http11) => {}
     }
 }
 

@@ -76,7 +76,8 @@ impl<'b> Authority<'b> {
 }
 
 /// `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 3986, 3.2 without userinfo), not empty.
-pub(crate) fn is_authority(value: &[u8]) -> bool {
+#[must_use]
+pub fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value {
         [b'[', rest @ ..] => {
             let Some(close) = rest.iter().position(|&byte| byte == b']') else { return false };

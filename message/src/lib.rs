@@ -1,0 +1,16 @@
+//! What an HTTP message is, in any version: heads as spans into the bytes they came in, and the rules that hold whatever carries them.
+//!
+//! Pure: no sockets, no clock. Codecs judge framing and fill heads; who routes and forwards reads them here.
+#![warn(missing_docs)]
+
+mod authority;
+mod error;
+mod head;
+mod request;
+mod response;
+
+pub use authority::{Authority, default_port, is_authority};
+pub use error::ParseError;
+pub use head::{FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version, may_trail, tokens};
+pub use request::{RequestHead, TargetForm};
+pub use response::{BodyLength, ResponseHead};

@@ -70,6 +70,15 @@ impl HeadWriter {
         self.end(open);
     }
 
+    /// Adds a line that HTTP/1.1 needs and HTTP/2 says otherwise, or not at all: it has no place among the lines.
+    #[inline]
+    pub fn hop_field(&mut self, name: &str, value: &[u8]) {
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.extend_from_slice(b": ");
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(b"\r\n");
+    }
+
     /// Begins a line whose value is written in pieces into [`HeadWriter::text_mut`]; [`HeadWriter::end`] ends it.
     #[inline]
     pub fn begin(&mut self, name: &str) -> OpenLine {

@@ -6,21 +6,20 @@
 use crate::error::ProxyError;
 use crate::h2down::Downstream;
 use crate::h2up::Upstream;
+use crate::transport::Transport;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// Bytes in, bytes out.
 pub(crate) enum Stream {
     /// TCP as it is.
-    Plain(TcpStream),
+    Plain(Transport),
     /// TLS towards a client.
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Server(Box<tokio_rustls::server::TlsStream<Transport>>),
     /// TLS towards a backend.
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Client(Box<tokio_rustls::client::TlsStream<Transport>>),
     /// One HTTP/2 stream of a client.
     Downstream(Box<Downstream>),
     /// One HTTP/2 stream to a backend.
@@ -44,8 +43,8 @@ macro_rules! each {
 }
 
 impl Stream {
-    /// The TCP connection below, unless it is shared with other streams.
-    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+    /// The connection below, unless it is shared with other streams.
+    pub(crate) fn transport(&self) -> Option<&Transport> {
         match self {
             Self::Plain(stream) => Some(stream),
             Self::Server(stream) => Some(stream.get_ref().0),
@@ -101,12 +100,7 @@ impl Stream {
         match self {
             Self::Downstream(stream) => stream.abort(),
             Self::Upstream(_) => {}
-            _ => {
-                if let Some(tcp) = self.tcp() {
-                    // If it cannot be set, a plain end is what is left.
-                    let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-                }
-            }
+            _ => self.transport().into_iter().for_each(Transport::end_by_reset),
         }
     }
 
@@ -124,8 +118,7 @@ impl Stream {
 
     /// Whether the kernel holds bytes that the runtime has not told of yet: it will.
     pub(crate) fn has_unread(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        self.tcp().is_some_and(|tcp| socket2::SockRef::from(tcp).peek(&mut byte).is_ok_and(|count| count > 0))
+        self.transport().is_some_and(|transport| transport.look().is_ok_and(|count| count > 0))
     }
 
     /// Whether an idle connection is still good: no end, and no bytes that nobody asked for.
@@ -139,8 +132,7 @@ impl Stream {
                 if !stream.try_read(&mut [0]).is_err_and(|error| nothing(&error)) {
                     return false;
                 }
-                let mut byte = [std::mem::MaybeUninit::uninit()];
-                !certain || socket2::SockRef::from(&*stream).peek(&mut byte).is_err_and(|error| nothing(&error))
+                !certain || stream.look().is_err_and(|error| nothing(&error))
             }
             Self::Client(stream) => {
                 // Session tickets may come at any time: they are taken in, and are no answer.

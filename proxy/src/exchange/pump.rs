@@ -487,7 +487,11 @@ impl<'a> Exchange<'a> {
                     Poll::Pending => break false,
                 }
                 // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
-                flushed = self.client.stream.tcp().is_some_and(|tcp| tcp.poll_write_ready(context).is_ready());
+                flushed = self
+                    .client
+                    .stream
+                    .transport()
+                    .is_some_and(|transport| transport.poll_write_ready(context).is_ready());
                 match Pin::new(&mut self.client.stream).poll_flush(context) {
                     Poll::Ready(Ok(())) => return Poll::Ready(Delivered::Whole),
                     Poll::Ready(Err(_)) => return Poll::Ready(Delivered::ClientGone),

@@ -7,6 +7,7 @@ use crate::proxyproto;
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::tls::{self, ServerTls};
+use crate::transport::Transport;
 use crate::worker::{OpenConnection, View, Worker};
 use crate::{forwarded, http2, tcp};
 use ringway_config::model::Protocol;
@@ -18,7 +19,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 
 /// How long a TCP client may take for PROXY header, handshake and the name it asks for.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -91,7 +91,7 @@ impl TurnedAway {
 pub(crate) fn turn_away(
     worker: &Rc<Worker>,
     open: Option<OpenConnection>,
-    stream: TcpStream,
+    stream: Transport,
     why: TurnedAway,
     speech: Speech,
 ) {
@@ -106,7 +106,7 @@ pub(crate) fn turn_away(
 
 /// Answers once the client has said something: it is answered in what it speaks, and an answer that comes before the question is lost
 /// to many clients.
-async fn say_farewell(mut stream: TcpStream, why: TurnedAway, h2: bool) {
+async fn say_farewell(mut stream: Transport, why: TurnedAway, h2: bool) {
     let mut bytes = [0; 4096];
     let Ok(mut read @ 1..) = stream.read(&mut bytes).await else { return };
     let is_h2 = h2 && bytes.starts_with(b"PRI");
@@ -144,7 +144,7 @@ impl Drop for Farewell {
 /// Serves a connection to its end.
 pub(crate) async fn serve(
     mut open: OpenConnection,
-    stream: TcpStream,
+    stream: Transport,
     address: SocketAddr,
     view: Rc<View>,
     listener: usize,
@@ -213,11 +213,11 @@ pub(crate) async fn serve(
 /// The TLS handshake. A client that speaks HTTP to a TLS port is told so.
 async fn handshake(
     (open, client): (&OpenConnection, SocketAddr),
-    mut tcp: TcpStream,
+    mut tcp: Transport,
     tls: &ServerTls,
     (timer, time): (&Timer, Duration),
     protocol: &Protocol,
-) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+) -> Option<tokio_rustls::server::TlsStream<Transport>> {
     let mut leaving = false;
     let first = poll_fn(|context| {
         let mut byte = [0];
@@ -272,7 +272,7 @@ fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::
 }
 
 /// Ends a connection that nothing can be made of, with what can be written without waiting.
-fn refuse(open: &OpenConnection, tcp: &mut TcpStream, reason: &'static str, answer: Option<&[u8]>) {
+fn refuse(open: &OpenConnection, tcp: &mut Transport, reason: &'static str, answer: Option<&[u8]>) {
     open.worker.shared.cells.error("", reason);
     if let Some(answer) = answer {
         let _ = tcp.try_write(answer);

@@ -52,6 +52,7 @@ mod stream;
 mod tcp;
 mod timer;
 mod tls;
+mod transport;
 mod tunnel;
 mod udp;
 mod upstream;

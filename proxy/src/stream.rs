@@ -1,20 +1,19 @@
 //! A connection as the data path sees it: bytes in, bytes out, whatever carries them.
 
+use crate::transport::Transport;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// Bytes in, bytes out.
 pub(crate) enum Stream {
     /// TCP as it is.
-    Plain(TcpStream),
+    Plain(Transport),
     /// TLS towards a client.
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Server(Box<tokio_rustls::server::TlsStream<Transport>>),
     /// TLS towards a backend.
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Client(Box<tokio_rustls::client::TlsStream<Transport>>),
     /// A connection that has been given back: at its end, whatever is asked of it.
     Returned(tokio::io::Empty),
 }
@@ -32,19 +31,14 @@ macro_rules! each {
 }
 
 impl Stream {
-    /// The TCP connection below, unless that has been given back.
-    fn tcp(&self) -> Option<&TcpStream> {
+    /// The connection below, unless that has been given back.
+    fn transport(&self) -> Option<&Transport> {
         match self {
             Self::Plain(stream) => Some(stream),
             Self::Server(stream) => Some(stream.get_ref().0),
             Self::Client(stream) => Some(stream.get_ref().0),
             Self::Returned(_) => None,
         }
-    }
-
-    /// Ready once a write would take bytes, or fail.
-    pub(crate) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp().map_or(Poll::Ready(Ok(())), |tcp| tcp.poll_write_ready(context))
     }
 
     /// Whether the end of what is written must be told by more than closing.
@@ -54,10 +48,7 @@ impl Stream {
 
     /// What follows must look cut off to the other side: a reset instead of an end.
     pub(crate) fn abort(&mut self) {
-        if let Some(tcp) = self.tcp() {
-            // If it cannot be set, a plain end is what is left.
-            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-        }
+        self.transport().into_iter().for_each(Transport::end_by_reset);
     }
 
     /// Whether an end that has come is one that the backend has said: TLS has a word for it, without which anybody on the way may
@@ -74,8 +65,7 @@ impl Stream {
 
     /// Whether the kernel holds bytes that the runtime has not told of yet: it will.
     pub(crate) fn has_unread(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        self.tcp().is_some_and(|tcp| socket2::SockRef::from(tcp).peek(&mut byte).is_ok_and(|count| count > 0))
+        self.transport().is_some_and(|transport| transport.look().is_ok_and(|count| count > 0))
     }
 
     /// Whether an idle connection is still good: no end, and no bytes that nobody asked for.
@@ -89,8 +79,7 @@ impl Stream {
                 if !stream.try_read(&mut [0]).is_err_and(|error| nothing(&error)) {
                     return false;
                 }
-                let mut byte = [std::mem::MaybeUninit::uninit()];
-                !certain || socket2::SockRef::from(&*stream).peek(&mut byte).is_err_and(|error| nothing(&error))
+                !certain || stream.look().is_err_and(|error| nothing(&error))
             }
             Self::Client(stream) => {
                 // Session tickets may come at any time: they are taken in, and are no answer.
@@ -100,6 +89,11 @@ impl Stream {
             }
             Self::Server(_) | Self::Returned(_) => false,
         }
+    }
+
+    /// Ready once a write would take bytes, or fail.
+    pub(crate) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport().map_or(Poll::Ready(Ok(())), |transport| transport.poll_write_ready(context))
     }
 
     /// Ready once a read would give bytes, an end or an error; with TLS it may turn out to have been neither.

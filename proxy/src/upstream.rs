@@ -6,11 +6,12 @@ use crate::error::ProxyError;
 use crate::http::Peer;
 use crate::http2::{self, Opening};
 use crate::proxyproto;
-use crate::shortage::{Operation, Rank, Resource};
+use crate::shortage::{Operation, Resource};
 use crate::snapshot::Service;
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
-use crate::worker::{Upstream, Worker, WorkerService};
+use crate::transport::Transport;
+use crate::worker::{Shared, Upstream, Worker, WorkerService};
 use ringway_config::model::{ProxyHeader, UpstreamProtocol};
 use ringway_ring::Slot;
 use ringway_telemetry::cells::WorkerCells;
@@ -23,7 +24,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
 
 /// A connection to a backend, in use.
 pub(crate) struct Connection {
@@ -277,27 +277,10 @@ async fn connect(
     Ok(Stream::Client(Box::new(stream)))
 }
 
-/// Sets up a connection to a backend: heads and small bodies go out whole, and what is not acknowledged for so long (zero leaves
-/// that to the system) ends it, where nobody else would notice for a quarter of an hour that the other end has gone.
-pub(crate) fn prepare(tcp: &TcpStream, user_timeout: Duration) -> std::io::Result<()> {
-    tcp.set_nodelay(true)?;
-    if !user_timeout.is_zero() {
-        socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout))?;
-    }
-    Ok(())
-}
-
-/// A TCP connection, within what descriptors the data path may take.
-async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<TcpStream> {
-    let shortage = &worker.shared.shortage;
-    let opening = async {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        shortage.admit(&socket, Rank::Upstream)?;
-        let stream = socket.connect(address).await.map_err(|error| Resource::judge_connect(error, address))?;
-        prepare(&stream, user_timeout)?;
-        Ok(stream)
-    };
-    let opened = opening.await;
+/// A connection, within what descriptors the data path may take.
+async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<Transport> {
+    let Shared { network, shortage, .. } = &*worker.shared;
+    let opened = network.connect(address, user_timeout, shortage).await;
     if let Err(error) = &opened
         && Resource::of(error).is_some()
     {
@@ -334,21 +317,4 @@ async fn within<T>(
         Poll::Pending
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn sockets_to_backends_give_up_what_is_not_acknowledged() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let user_timeout = |tcp: &TcpStream| socket2::SockRef::from(tcp).tcp_user_timeout().unwrap();
-        prepare(&tcp, Duration::ZERO).unwrap();
-        assert_eq!(user_timeout(&tcp), None);
-        prepare(&tcp, Duration::from_secs(7)).unwrap();
-        assert_eq!(user_timeout(&tcp), Some(Duration::from_secs(7)));
-        assert!(tcp.nodelay().unwrap());
-    }
 }

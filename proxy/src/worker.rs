@@ -12,6 +12,7 @@ use crate::perip::PerIp;
 use crate::shortage::Shortage;
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{Deadline, TICK, Timer, Timers};
+use crate::transport::{Detached, Listener, Network, Transport};
 use crate::upstream::Pool;
 use crate::{accept, front, udp};
 use arc_swap::Cache;
@@ -47,6 +48,8 @@ const RETIRED_MAX: usize = 64;
 pub(crate) struct Shared {
     pub(crate) current: Arc<Current>,
     pub(crate) cells: Arc<Cells>,
+    /// Where connections to backends are opened.
+    pub(crate) network: Network,
     /// When the process began: the clock of rate limits.
     pub(crate) started: Instant,
     /// Makes the hashes of rate limits' keys nobody's to choose.
@@ -84,7 +87,7 @@ pub(crate) enum Command {
     /// Go on with the sockets of a listener under another key: it speaks something else from now on.
     HandOver { from: GateKey, to: GateKey, seats: Arc<Places> },
     /// Serve this connection, which another worker has accepted and has no time for.
-    Adopt { key: GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr },
+    Adopt { key: GateKey, seat: Seat, stream: Detached, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
     Unlisten { key: GateKey },
     /// The snapshot has changed: idle workers drop what it no longer names.
@@ -161,7 +164,7 @@ struct Pooled {
 struct Early {
     key: GateKey,
     seat: Seat,
-    stream: std::net::TcpStream,
+    stream: Detached,
     peer: SocketAddr,
     /// Longer than a command takes from one worker to the next.
     until: Deadline,
@@ -433,13 +436,21 @@ impl Worker {
         let address = match &socket {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
+            #[cfg(test)]
+            Listening::Memory(socket) => Ok(socket.address()),
         };
         let address = address.map_or_else(|_| key.address.to_string(), |address| address.to_string());
         let gate = self.gate(key.clone(), address.into(), seats);
         let (worker, name) = (Rc::clone(self), Rc::clone(&gate));
         let listening = match socket {
-            Listening::Connections(socket) => tokio::net::TcpListener::from_std(socket)
+            Listening::Connections(socket) => Listener::attach(socket)
                 .map(|socket| drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)))),
+            #[cfg(test)]
+            Listening::Memory(socket) => {
+                let socket = Listener::Memory(socket);
+                drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)));
+                Ok(())
+            }
             Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket)
                 .map(|socket| drop(tokio::task::spawn_local(udp::run(worker, Rc::clone(&gate), socket, open)))),
         };
@@ -513,7 +524,7 @@ impl Worker {
         if clearly { Some((index, self.shared.commands.get()?.get(index)?)) } else { None }
     }
 
-    fn adopt(self: &Rc<Self>, key: &GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr) {
+    fn adopt(self: &Rc<Self>, key: &GateKey, seat: Seat, stream: Detached, peer: SocketAddr) {
         let open = self.listening.borrow().get(key).cloned();
         let gate = open.or_else(|| self.retired.borrow().iter().rev().find(|gate| gate.key == *key).cloned());
         let Some(gate) = gate else {
@@ -522,7 +533,7 @@ impl Worker {
             self.early.borrow_mut().push(early);
             return;
         };
-        if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+        if let Ok(stream) = stream.attach() {
             serve(self, &gate, seat, stream, peer);
         }
     }
@@ -685,7 +696,7 @@ pub(crate) fn run(
 }
 
 /// Starts the task that serves one client connection.
-pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: tokio::net::TcpStream, peer: SocketAddr) {
+pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: Transport, peer: SocketAddr) {
     let Some((view, listener)) = worker.listener(gate) else { return };
     let config = &view.snapshot.config.listeners[listener];
     let mut open = worker.connection(gate, Some(seat));

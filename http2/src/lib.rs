@@ -3,6 +3,8 @@
 
 mod error;
 mod frame;
+pub mod head;
+pub mod hpack;
 mod settings;
 
 pub use error::{Closed, ConnectionError, OpenError, Reason};

@@ -128,6 +128,9 @@ pub struct Field {
     pub value: Span,
     /// What the name means to a proxy.
     pub kind: FieldName,
+    /// Never to be compressed against what others send (RFC 7541, 6.2.3): its sender has said so, and it is said again to whom
+    /// it goes on to.
+    pub sensitive: bool,
 }
 
 /// Names that mean something to a proxy; all others are [`FieldName::Other`].
@@ -225,6 +228,16 @@ impl FieldName {
                 | Self::Http2Settings
                 | Self::Nominated
                 | Self::Disguised
+        )
+    }
+
+    /// Whether it belongs to one connection of HTTP/1, and makes a message of a later version malformed (RFC 9113, 8.2.2). `TE` may
+    /// say `trailers` there.
+    #[must_use]
+    pub fn is_connection_specific(self) -> bool {
+        matches!(
+            self,
+            Self::Connection | Self::KeepAlive | Self::ProxyConnection | Self::TransferEncoding | Self::Upgrade
         )
     }
 

@@ -1,7 +1,7 @@
 //! What HTTP/1.1's framing fields say, and the table of fields.
 
 use crate::ParseError;
-use ringway_message::{Field, FieldName, Span, Version, tokens};
+use ringway_message::{Field, FieldName, Span, Version, content_length, tokens};
 
 /// What the framing fields of a head say together.
 #[derive(Debug, Default, Clone, Copy)]
@@ -22,7 +22,7 @@ impl Framing {
                 if self.length.is_some() {
                     return Err(ParseError::LengthRepeated);
                 }
-                self.length = Some(parse_length(value)?);
+                self.length = Some(content_length(value)?);
             }
             FieldName::TransferEncoding => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
@@ -85,14 +85,6 @@ impl Framing {
             }
         }
     }
-}
-
-fn parse_length(value: &[u8]) -> Result<u64, ParseError> {
-    // 19 digits always fit in 64 bits; more are no real length.
-    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
-        return Err(if value.contains(&b',') { ParseError::LengthRepeated } else { ParseError::LengthInvalid });
-    }
-    Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
 /// Every LF must end a CR LF. `httparse` takes a bare LF for a line's end; two parties then disagree about lines.

@@ -4,7 +4,7 @@ use crate::error::of_httparse;
 use crate::head;
 use ringway_message::{
     Authority, BodyLength, FIELDS_CEILING, FieldName, Limits, Method, ParseError, RequestHead, Span, TargetForm,
-    Version, default_port, is_authority, tokens,
+    Version, default_port, is_authority, is_host_and_port, is_target, split_target, tokens,
 };
 use std::mem::MaybeUninit;
 
@@ -105,8 +105,7 @@ fn read_fields(buffer: &[u8], head: &mut RequestHead, upgrade_option: bool) -> R
 
 fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Result<(), ParseError> {
     let target = head.target.of(buffer);
-    // RFC 3986: printable ASCII only, and a fragment is never sent.
-    if target.iter().any(|&byte| !byte.is_ascii_graphic() || byte == b'#') {
+    if !is_target(target) {
         return Err(ParseError::Target);
     }
     let host_value = host.map(|span| span.of(buffer));
@@ -131,7 +130,7 @@ fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Re
             return Ok(());
         }
         _ if head.method == Method::Connect => {
-            if !is_authority(target) || !target.contains(&b':') {
+            if !is_host_and_port(target) {
                 return Err(ParseError::Target);
             }
             head.form = TargetForm::Authority;
@@ -162,14 +161,10 @@ fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Re
         }
     };
     let start = head.target.start + path_start as u32;
-    let end = head.target.end;
-    head.forward_target = Span { start, end };
-    let path_len = memchr::memchr(b'?', &target[path_start..]);
-    let path_end = path_len.map_or(end, |len| start + len as u32);
-    head.path = Span { start, end: path_end };
-    head.query = Span { start: path_len.map_or(end, |_| path_end + 1), end };
+    head.forward_target = Span { start, end: head.target.end };
+    (head.path, head.query) = split_target(buffer, head.forward_target);
     // An absolute target whose path is empty but has a query has no unambiguous origin form as it stands.
-    if path_end == start && path_len.is_some() {
+    if head.path.is_empty() && !head.forward_target.is_empty() {
         return Err(ParseError::Target);
     }
     Ok(())
@@ -229,6 +224,8 @@ mod tests {
             ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
             ("GET a HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
+            ("CONNECT [::1] HTTP/1.1\r\nHost: [::1]\r\n\r\n".into(), Target),
+            ("CONNECT a: HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n".into(), LineEnd),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n".into(), LineEnd),
             ("GET / HTTP/1.1\r\nHost: a\r\n\n".into(), LineEnd),

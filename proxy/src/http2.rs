@@ -133,8 +133,16 @@ impl Link {
             | Event::Trailers { key }
             | Event::End { key }
             | Event::Writable { key } => self.notify(key, None),
-            Event::Reset { key, reason, by, unprocessed } => self.notify(key, Some(Ended { reason, by, unprocessed })),
-            other => return Some(other),
+            Event::Reset { key, reason, by, unprocessed, fault: _ } => {
+                self.notify(key, Some(Ended { reason, by, unprocessed }));
+            }
+            other @ (Event::Request { .. }
+            | Event::Capacity
+            | Event::Settings
+            | Event::GoAway { .. }
+            | Event::Pong(_)) => {
+                return Some(other);
+            }
         }
         None
     }
@@ -211,7 +219,12 @@ impl Stream {
 
     /// Whether nothing is left to be taken but trailers.
     fn is_drained(&self) -> bool {
-        self.link.ask(|codec| codec.is_received(self.key) && codec.data(self.key).is_empty())
+        self.link.ask(|codec| codec.is_received(self.key) && codec.data_len(self.key) == 0)
+    }
+
+    /// Whether the data that are shown are all that has come.
+    fn shows_all(&self) -> bool {
+        self.link.ask(|codec| codec.data(self.key).len() == codec.data_len(self.key))
     }
 
     fn has_trailers(&self) -> bool {
@@ -267,12 +280,17 @@ impl Stream {
 
     /// As [`crate::end::Source::transfer`].
     fn transfer(&self, out: &mut Vec<u8>, encoding: ringway_http1::Encoding, keep: impl Fn(&[u8]) -> bool) -> Progress {
-        let count = self.with_data(|data| {
-            ringway_http1::write::data(data, out, encoding);
-            data.len()
-        });
-        if count > 0 {
-            self.consume(count);
+        let mut count = 0;
+        loop {
+            let piece = self.with_data(|data| {
+                ringway_http1::write::data(data, out, encoding);
+                data.len()
+            });
+            if piece == 0 {
+                break;
+            }
+            self.consume(piece);
+            count += piece;
         }
         let done = self.is_drained();
         if done && encoding == ringway_http1::Encoding::Chunked {

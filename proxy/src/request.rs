@@ -18,7 +18,7 @@ use crate::{compress, forwarded, websocket};
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
 use ringway_http1::{Body, Encoding};
 use ringway_message::{
-    BodyLength, FieldName, HeadWriter, Line, Method, RequestHead, ResponseHead, Span, TargetForm, Version, is_crumbled,
+    BodyLength, FieldName, HeadWriter, Line, Method, RequestHead, ResponseHead, Span, TargetForm, Version,
 };
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
@@ -348,7 +348,6 @@ fn write_head(
     }
     let authority = Span { start: host_start, end: (out.text().len() as u32).saturating_sub(2).max(host_start) };
     let upgrade = upgrade_of(this, head, bytes);
-    let crumbled = head.version == Version::Http2 && is_crumbled(&head.fields);
     let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
     let certificate = client.peer.certificate.as_ref();
     out.copy(bytes, &head.fields, |field| match field.kind {
@@ -357,16 +356,12 @@ fn write_head(
         _ if certificate.is_some_and(|(name, _)| forwarded::reads_as(field.name.of(bytes), name)) => false,
         _ if !trusted && snapshot.is_identity(field.name.of(bytes)) => false,
         FieldName::Host => keep_host,
-        FieldName::Cookie => !crumbled,
         FieldName::ContentLength => !chunked,
         // 1.0 has no interim answers.
         FieldName::Expect => head.version != Version::Http10,
         FieldName::Ringway => trusted,
         kind => !kind.is_hop_by_hop() && !forwarded::is_forwarding(kind),
     });
-    if crumbled && !drops(b"cookie") {
-        write_cookies(bytes, head, &mut out);
-    }
     forwarded::append(&http.forwarded, origin, &client.peer, bytes, head, &mut out);
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         out.field(name, fingerprint.as_bytes());
@@ -406,16 +401,6 @@ fn announces_trailers(head: &RequestHead) -> bool {
     head.version == Version::Http2
         && matches!(head.body, BodyLength::Sized(length) if length > 0)
         && head.fields.iter().any(|field| field.kind == FieldName::Trailer)
-}
-
-/// Crumbs are one field again (RFC 9113, 8.2.3).
-fn write_cookies(bytes: &[u8], head: &RequestHead, out: &mut HeadWriter) {
-    let line = out.begin("cookie");
-    for (index, crumb) in head.values_of_kind(bytes, FieldName::Cookie).enumerate() {
-        out.text_mut().extend_from_slice(if index > 0 { b"; " } else { b"" });
-        out.text_mut().extend_from_slice(crumb);
-    }
-    out.end(line);
 }
 
 /// The client for the access log, where a trusted hop has named another than the peer.

@@ -262,7 +262,7 @@ impl Worker {
             farewells: Cell::new(0),
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
-            http2_memory: ringway_http2::Memory::new(),
+            http2_memory: ringway_http2::Memory::new(ringway_http2::MemoryLimits::default()),
             mirroring: Cell::new(0),
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),

@@ -10,7 +10,8 @@ use crate::timer::Timer;
 use crate::tunnel::Duplex;
 use crate::worker::{OpenConnection, View, Worker};
 use ringway_http1::{Encoding, Progress};
-use ringway_http2::{Config, Connection as Codec, Event, HeadKind, Reason, Role, StreamKey, encode};
+use ringway_http2::hpack::encode;
+use ringway_http2::{Config, Connection as Codec, Event, HeadKind, Reason, Role, StreamKey};
 use ringway_message::{BodyLength, HeadWriter, Limits, Method, ParseError, RequestHead};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -86,10 +87,10 @@ pub(crate) async fn serve(
     let idle = Cell::new(http.timeouts.idle);
     let activity = Rc::new(Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle });
     let config = Config {
-        role: Role::Server,
-        limits: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
+        head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
         streams_max: http.h2.streams_max,
         extended_connect: http.h2.extended_connect,
+        ..Config::new(Role::Server)
     };
     let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
     let driver = Driver::new(link, stream, read, &worker);
@@ -170,7 +171,7 @@ impl Serving {
         };
         if told || idle {
             *closing = true;
-            link.codec.borrow_mut().go_away(true, Reason::NO_ERROR);
+            link.codec.borrow_mut().go_away(true, Reason::NoError);
             activity.idle.set(CLOSE_TIME);
             activity.timer.set(CLOSE_TIME);
         }
@@ -378,7 +379,7 @@ impl Downstream {
 
     /// What has been sent is cut off: the client must see that.
     pub(crate) fn abort(&self) {
-        self.stream.reset(Reason::INTERNAL_ERROR);
+        self.stream.reset(Reason::InternalError);
     }
 }
 
@@ -399,7 +400,7 @@ impl Source for Downstream {
     }
 
     fn ends_here(&self) -> bool {
-        self.stream.is_received() && !self.stream.has_trailers()
+        self.stream.is_received() && self.stream.shows_all() && !self.stream.has_trailers()
     }
 
     fn left(&self) -> Option<u64> {

@@ -8,7 +8,8 @@ use crate::timer::Deadline;
 use crate::tunnel::Duplex;
 use crate::websocket;
 use ringway_http1::{Encoding, Progress};
-use ringway_http2::{By, OpenError, Reason, encode};
+use ringway_http2::hpack::encode;
+use ringway_http2::{By, OpenError, Reason};
 use ringway_message::{BodyLength, Field, FieldName, HeadWriter, Line, Method, ParseError, ResponseHead, Span};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -268,8 +269,8 @@ impl Upstream {
         }
         // That of the connection (RFC 9113, 8.3.1): some backends refuse another. What the client has asked for stands in fields.
         encode::scheme(block, if self.connection.secure { b"https" } else { b"http" });
-        encode::authority(block, request.authority.of(text));
-        encode::path(block, request.target.of(text));
+        encode::authority(block, request.authority.of(text), false);
+        encode::path(block, request.target.of(text), false);
         for line in request.lines {
             let name = line.name.of(text);
             // A tunnel has no length, and its handshake is that of HTTP/2.
@@ -348,7 +349,7 @@ impl Upstream {
         self.heard = self.connection.line.mark();
         if self.head.status == 101 {
             // HTTP/2 has no 101 (RFC 9113, 8.6).
-            stream.reset(Reason::PROTOCOL_ERROR);
+            stream.reset(Reason::ProtocolError);
             return Poll::Ready(Err(ProxyError::UnfitStream));
         }
         self.head_came = true;
@@ -430,8 +431,10 @@ impl Upstream {
     fn failed(&mut self, ended: Ended, otherwise: ProxyError) -> ProxyError {
         let Ended { reason, by, unprocessed } = ended;
         self.failure.unprocessed |= unprocessed;
-        self.failure.disconnected |= by == By::Connection;
-        self.failure.refused |= by == By::Peer && reason == Reason::REFUSED_STREAM;
+        // A stream that the peer has refused by itself, or with all that come after its last one (RFC 9113, 6.8).
+        let refused = by == By::Peer && reason == Reason::RefusedStream;
+        self.failure.disconnected |= by == By::Connection || unprocessed && !refused;
+        self.failure.refused |= refused;
         match by {
             By::Local => ProxyError::UnfitStream,
             By::Peer | By::Connection => otherwise,
@@ -453,7 +456,7 @@ impl Source for Upstream {
     }
 
     fn ends_here(&self) -> bool {
-        self.stream().is_none_or(|stream| stream.is_received() && !stream.has_trailers())
+        self.stream().is_none_or(|stream| stream.is_received() && stream.shows_all() && !stream.has_trailers())
     }
 
     fn left(&self) -> Option<u64> {

@@ -188,7 +188,7 @@ impl Exchange<'_> {
                 Length::Untold
             }
             // What ended with its head has no length in HTTP/2, and needs one elsewhere.
-            (BodyLength::None, BackendEnd::Http2(_))
+            (BodyLength::Sized(0), BackendEnd::Http2(_))
                 if !matches!(head.status, 101 | 204 | 304)
                     && self.request.method != Method::Head
                     && !head.fields.iter().any(|field| field.kind == FieldName::ContentLength) =>

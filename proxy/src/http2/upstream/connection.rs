@@ -61,16 +61,11 @@ impl Connection {
         let timers = &worker.timers;
         let secure = matches!(stream, Stream::Client(_));
         let line = Rc::new(Line::new(timers, keepalive));
-        let config = Config {
-            role: Role::Client,
-            limits: RESPONSE_LIMITS,
-            streams_max: STREAMS_MAX as u32,
-            extended_connect: false,
-        };
+        let config = Config { head: RESPONSE_LIMITS, streams_max: STREAMS_MAX as u32, ..Config::new(Role::Client) };
         let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
         let socket = Socket::new(Rc::clone(&link), stream, Buffer::default(), worker);
         let timer = timers.timer();
-        let mut driver = Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0 };
+        let mut driver = Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0, messages: 0 };
         worker.spawn("a shared connection to a backend", async move {
             let _slot = slot;
             // Its streams are told of the end.
@@ -219,6 +214,8 @@ struct Driver {
     timer: Timer,
     phase: Phase,
     heard: u64,
+    /// How often a head or data have come.
+    messages: u64,
 }
 
 impl Drop for Driver {
@@ -256,7 +253,7 @@ impl Driver {
         }
         let idle = self.line.streams.get() == 0;
         if self.line.released.get() || self.line.closed.get() && idle {
-            self.socket.link.codec.borrow_mut().go_away(false, Reason::NO_ERROR);
+            self.socket.link.codec.borrow_mut().go_away(false, Reason::NoError);
             return Poll::Ready(());
         }
         match self.socket.poll_write(context, &mut |_| ()) {
@@ -274,7 +271,8 @@ impl Driver {
         }
         if std::mem::replace(&mut self.heard, self.socket.heard) != self.socket.heard {
             line.heard.set(self.socket.heard);
-            if self.socket.link.codec.borrow_mut().has_data_or_heads_come() {
+            let messages = self.socket.link.ask(Codec::heard_messages);
+            if std::mem::replace(&mut self.messages, messages) != messages {
                 line.pings.set(0);
             }
             line.doubted.set(false);

@@ -7,6 +7,7 @@
 
 mod generic;
 mod harness;
+mod hostile;
 mod hpack;
 mod section_3_starting;
 mod section_4_frames;

@@ -1,8 +1,7 @@
 //! Bad input, from either side: the error that the RFC names, on the stream where it may be, and what is held bounded.
 
 use crate::harness::*;
-use ringway_http2::{Config, Connection, Event, Memory, MemoryLimits, OpenError, Reason, Role};
-use ringway_message::Method;
+use ringway_http2::Reason;
 
 fn flood(peer: &Peer) -> Option<&'static str> {
     peer.error.and_then(|error| error.flood)

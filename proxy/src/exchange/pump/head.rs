@@ -87,7 +87,7 @@ impl Exchange<'_> {
             // 1.0 has no interim answers.
             (_, Version::Http10) => {}
             (ClientEnd::Http1(_), _) => {
-                answer::write_status(head.status, head.reason.of(bytes), out.text_mut());
+                answer::write_status(head.status, reason_of(head, bytes), out.text_mut());
                 out.copy(bytes, &head.fields, |field| keep(field.kind));
                 out.text_mut().extend_from_slice(b"\r\n");
                 self.interim_bytes = out.text().len();
@@ -135,7 +135,7 @@ impl Exchange<'_> {
 
         let out = &mut self.answer;
         if !over_http2 {
-            answer::write_status(head.status, head.reason.of(bytes), out.text_mut());
+            answer::write_status(head.status, reason_of(head, bytes), out.text_mut());
         }
         let actions = self.request.actions();
         let drops_length = head.status == 204 || told == Length::Untold || self.compressor.is_some();
@@ -225,6 +225,15 @@ enum Length {
     Nothing,
     /// By how the body is framed.
     Untold,
+}
+
+/// The reason phrase: HTTP/2 has none, and HTTP/1.1 the usual one then.
+fn reason_of<'b>(head: &ResponseHead, bytes: &'b [u8]) -> &'b [u8] {
+    if head.version != Version::Http2 {
+        return head.reason.of(bytes);
+    }
+    let status = http::StatusCode::from_u16(head.status).ok();
+    status.and_then(|status| status.canonical_reason()).unwrap_or_default().as_bytes()
 }
 
 /// Whether an answer says that trailers will follow its body.

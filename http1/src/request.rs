@@ -41,6 +41,8 @@ pub fn parse_request(buffer: &[u8], limits: &Limits, head: &mut RequestHead) -> 
         return Err(ParseError::StartLine);
     };
     head.head_len = head_len;
+    // What only other versions say.
+    (head.scheme, head.protocol, head.target_sensitive) = (Span::default(), None, false);
     head.version = if version == 0 { Version::Http10 } else { Version::Http11 };
     head.method = Method::parse(method.as_bytes());
     head.method_span = Span::locate(buffer, method.as_bytes());

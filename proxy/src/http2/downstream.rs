@@ -89,6 +89,9 @@ pub(crate) async fn serve(
     let config = Config {
         head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
         streams_max: http.h2.streams_max,
+        // That of all streams: stalled ones take nothing from others.
+        connection_window: super::window_of_all(http.h2.streams_max),
+        connection_window_max: super::window_of_all(http.h2.streams_max),
         extended_connect: http.h2.extended_connect,
         ..Config::new(Role::Server)
     };
@@ -174,6 +177,8 @@ impl Serving {
             link.codec.borrow_mut().go_away(true, Reason::NoError);
             activity.idle.set(CLOSE_TIME);
             activity.timer.set(CLOSE_TIME);
+            // One that has fired wakes nobody until it is asked again.
+            activity.timer.poll_fired(context);
         }
         Poll::Pending
     }

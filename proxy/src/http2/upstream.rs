@@ -372,10 +372,13 @@ impl Upstream {
         let Self { head, arena, .. } = self;
         head.status = 101;
         head.body = BodyLength::None;
-        head.fields.retain(|field| {
-            field.kind != FieldName::ContentLength
-                && !field.name.of(arena).eq_ignore_ascii_case(b"sec-websocket-accept")
-        });
+        for field in &mut head.fields {
+            let of_handshake = field.name.of(arena).eq_ignore_ascii_case(b"sec-websocket-accept");
+            if of_handshake || field.kind == FieldName::ContentLength {
+                // It stays where it stands, between others, and goes no further.
+                field.kind = FieldName::Nominated;
+            }
+        }
         let mut add = |name: &[u8], value: &[u8], kind| {
             let start = arena.len() as u32;
             arena.extend_from_slice(name);

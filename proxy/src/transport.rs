@@ -363,7 +363,7 @@ mod tests {
             drop(two);
             told.push(format!("{:?} {:?}", read(&mut one).await, one.look().ok()));
             // An end with bytes unread is a reset.
-            let (mut one, mut two) = take().await;
+            let (mut one, two) = take().await;
             write(&mut one, b"unread").await.unwrap();
             arrived(&two).await;
             drop(two);

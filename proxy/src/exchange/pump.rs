@@ -719,7 +719,7 @@ impl<'a> Exchange<'a> {
         let mut down = Way::new(std::mem::take(&mut self.upstream.input));
         let timeouts = self.timeouts();
         let limits = tunnel::Limits { idle: timeouts.idle, session: self.client.timer.deadline(timeouts.session) };
-        tunnel::relay(
+        let end = tunnel::relay(
             &mut self.client.stream,
             &mut self.upstream.stream,
             &mut up,
@@ -729,6 +729,11 @@ impl<'a> Exchange<'a> {
             &limits,
         )
         .await;
+        if end == tunnel::End::Reset {
+            // What one side has broken off must not look whole to the other.
+            self.client.stream.abort();
+            self.upstream.stream.abort();
+        }
         self.request.report.received_bytes += up.moved;
         self.request.report.sent_bytes += down.moved;
     }

@@ -230,6 +230,12 @@ impl StreamTasks {
         worker.spawn("a stream of HTTP/2", run_streams(Rc::clone(&self.0), task));
     }
 
+    /// Those that wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.borrow().len()
+    }
+
     /// Lets go of half of those that wait.
     pub(crate) fn trim(&self) {
         let mut idle = self.0.borrow_mut();

@@ -37,6 +37,7 @@ mod mirror;
 mod perip;
 mod pktinfo;
 mod plan;
+mod planted;
 mod presence;
 mod probe;
 mod proxyproto;
@@ -48,6 +49,8 @@ mod retry;
 mod route;
 mod shadow;
 mod shortage;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod status;
 mod stream;

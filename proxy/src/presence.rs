@@ -3,6 +3,7 @@
 
 use crate::buffers::{Buffer, SMALL_BYTES};
 use crate::error::ProxyError;
+use crate::planted::{self, Fault};
 use crate::stream::Stream;
 use crate::worker::Worker;
 use std::future::{Future, poll_fn};
@@ -27,6 +28,9 @@ impl Presence<'_> {
     /// Ready once the client has left: its connection has failed, or ended where that means the same. What it sends meanwhile
     /// waits in its input. A stream of HTTP/2 leaves by a reset, for which [`crate::exchange`] looks in every state.
     pub(crate) fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if planted::is_planted(Fault::LeavingUnseen) {
+            return Poll::Pending;
+        }
         if *self.ended {
             return if self.may_end { Poll::Pending } else { Poll::Ready(()) };
         }

@@ -6,6 +6,7 @@
 use crate::error::ProxyError;
 use crate::h2down::Downstream;
 use crate::h2up::Upstream;
+use crate::planted::{self, Fault};
 use crate::transport::Transport;
 use std::io;
 use std::pin::Pin;
@@ -100,6 +101,7 @@ impl Stream {
         match self {
             Self::Downstream(stream) => stream.abort(),
             Self::Upstream(_) => {}
+            _ if planted::is_planted(Fault::CutUnsaid) => {}
             _ => self.transport().into_iter().for_each(Transport::end_by_reset),
         }
     }
@@ -125,6 +127,9 @@ impl Stream {
     ///
     /// `certain`: ask the kernel too, not only what the runtime has been told.
     pub(crate) fn is_quiet(&mut self, certain: bool) -> bool {
+        if planted::is_planted(Fault::StaleUsed) {
+            return true;
+        }
         let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         match self {
             Self::Plain(stream) => {
@@ -206,6 +211,12 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if planted::is_planted(Fault::BodyCut) && bytes.len() > 4096 {
+            let all = bytes.len();
+            let written =
+                ready!(each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, &bytes[..all - 1])))?;
+            return Poll::Ready(Ok(if written == all - 1 { all } else { written }));
+        }
         each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, bytes))
     }
 

@@ -120,6 +120,7 @@ pub(crate) fn collect_fields(
             name: Span::locate(buffer, header.name.as_bytes()),
             value: Span::locate(buffer, header.value),
             kind,
+            sensitive: false,
         });
     }
     framing.nominate(buffer, fields);

@@ -181,7 +181,6 @@ impl AsyncWrite for Transport {
 pub(crate) enum Network {
     Kernel,
     #[cfg(test)]
-    #[allow(dead_code, reason = "the simulation connects")]
     Memory(std::sync::Arc<memory::Network>),
 }
 

@@ -96,16 +96,22 @@ impl Hedge {
                 this.cells.hedges_won.increment();
                 let upstream = &this.upstreams[guard.index()];
                 let first_guard = std::mem::replace(guard, second.guard);
-                if exchange.status != 0 {
+                let first_guard = if exchange.status != 0 {
                     let outcome = super::outcome_of(exchange.status, exchange.retry_after);
                     exchange.take_place(first_guard, upstream, outcome);
-                } else if let First::Failed(error) = first {
-                    report_failure(exchange, &first_guard, error);
-                }
+                    None
+                } else {
+                    if let First::Failed(error) = first {
+                        report_failure(exchange, &first_guard, error);
+                    }
+                    Some(first_guard)
+                };
                 let request = &mut *exchange.request;
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());
                 exchange.replace(second.connection);
+                // Once its connection is closed, its place is another's, however long this answer takes.
+                drop(first_guard);
                 poll_fn(|context| exchange.poll_answer(context)).await
             }
         }

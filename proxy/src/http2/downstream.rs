@@ -236,6 +236,12 @@ impl StreamTasks {
         worker.spawn("a stream of HTTP/2", run_streams(Rc::clone(&self.0), task));
     }
 
+    /// Those that wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.borrow().len()
+    }
+
     /// Lets go of half of those that wait.
     pub(crate) fn trim(&self) {
         let mut idle = self.0.borrow_mut();
@@ -385,7 +391,8 @@ impl Downstream {
 
     /// What has been sent is cut off: the client must see that.
     pub(crate) fn abort(&self) {
-        self.stream.reset(Reason::InternalError);
+        // RFC 9113, 8.5: what has broken off behind a tunnel.
+        self.stream.reset(if self.tunnel { Reason::ConnectError } else { Reason::InternalError });
     }
 }
 

@@ -328,6 +328,11 @@ impl Upstream {
         stream.send_head(block, ringway_http2::HeadKind::Trailers, true)
     }
 
+    /// The request is cut off: the backend must see that.
+    pub(crate) fn abort(&self) {
+        self.stream.iter().for_each(|stream| stream.reset(Reason::Cancel));
+    }
+
     /// Waits for the next head of the response, which [`Upstream::take_head`] then gives.
     ///
     /// # Errors

@@ -174,7 +174,7 @@ fn a_bomb_costs_no_memory_and_is_one_refused_request() {
     let mut end = server();
     // One long field goes into the table, and is named as often as a frame has bytes.
     let mut block = request_block("GET", "/", &[]);
-    block.extend([0x40, 1, b'x', 0x7f, 0x80 + (3900_usize - 127 & 0x7f) as u8, (3900_usize - 127 >> 7) as u8]);
+    block.extend([0x40, 1, b'x', 0x7f, 0x80 + ((3900_usize - 127) & 0x7f) as u8, ((3900_usize - 127) >> 7) as u8]);
     block.extend([b'y'; 3900]);
     block.extend([0xbe; 12_000]);
     end.give(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block));

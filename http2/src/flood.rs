@@ -36,7 +36,7 @@ pub(crate) const CONTINUATIONS: u32 = 20;
 /// What one connection has sent.
 #[derive(Debug)]
 pub(crate) struct Floods {
-    /// Since when the next seven are counted.
+    /// Since when the next eight are counted.
     second: u64,
     resets: u32,
     pings: u32,
@@ -45,6 +45,7 @@ pub(crate) struct Floods {
     empty_data: u32,
     refused: u32,
     useless: u32,
+    late_data: u32,
     resets_total: u32,
     malformed: u32,
     /// What is allowed for by data that was sent.
@@ -73,6 +74,7 @@ impl Floods {
             empty_data: 0,
             refused: 0,
             useless: 0,
+            late_data: 0,
             resets_total: 0,
             malformed: 0,
             allowed: 0,
@@ -88,7 +90,7 @@ impl Floods {
         if self.second != second {
             self.second = second;
             (self.resets, self.pings, self.settings, self.window_updates) = (0, 0, 0, 0);
-            (self.empty_data, self.refused, self.useless) = (0, 0, 0);
+            (self.empty_data, self.refused, self.useless, self.late_data) = (0, 0, 0, 0);
         }
     }
 
@@ -143,6 +145,14 @@ impl Floods {
             return Ok(0);
         }
         count(&mut self.small_data, self.small_data_max, "http2_small_data_flood").map(|()| 1)
+    }
+
+    /// Data has come on a stream that we have reset.
+    pub(crate) fn handle_late_data(&mut self, bytes: u32) -> Counted {
+        if bytes >= SMALL_DATA_BYTES {
+            return Ok(());
+        }
+        count(&mut self.late_data, SMALL_DATA, "http2_small_data_flood")
     }
 
     pub(crate) fn release_small(&mut self, frames: u32) {

@@ -10,8 +10,8 @@ mod tests;
 use crate::hpack::{Decoder, HpackError};
 use fields::{Pseudo, Section, Shape};
 use ringway_message::{
-    Authority, BodyLength, Field, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm, Version,
-    default_port, is_authority, is_host_and_port, is_protocol, is_target, is_token, split_target,
+    BodyLength, Field, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm, Version, is_authority,
+    is_host_and_port, is_protocol, is_target, is_token, split_target,
 };
 
 /// What a server takes.
@@ -46,8 +46,8 @@ impl Fault {
 
 /// Decodes a request's head. `ends`: nothing follows it.
 ///
-/// `arena` is cleared first, and then holds what the head's spans mean. Its `fields` have one Host, which says what `authority` does,
-/// whichever of the two came; and one Cookie (RFC 9113, 8.2.3).
+/// `arena` is cleared first, and then holds what the head's spans mean: the fields as lines, `name: value` CR LF, without gaps. There is
+/// one Host among them, which says what `authority` does, whichever of the two came; and at most one Cookie (RFC 9113, 8.2.3).
 ///
 /// # Errors
 /// The connection's state of compression is lost.
@@ -64,14 +64,13 @@ pub fn request(
     let mut section = Section::new(shape, &rules.limits, fields, arena);
     decoder.decode(block, |field| section.take(field))?;
     let judged = section.finish().and_then(|()| judge_request(&section, ends, head));
-    section.join_cookies();
     head.fields = section.into_fields();
     Ok(judged)
 }
 
 /// Decodes a response's head, to a request with this method. `ends`: nothing follows it.
 ///
-/// `arena` is cleared first, and then holds what the head's spans mean.
+/// `arena` is cleared first, and then holds what the head's spans mean: the fields as lines, `name: value` CR LF, without gaps.
 ///
 /// # Errors
 /// The connection's state of compression is lost.
@@ -94,7 +93,7 @@ pub fn response(
 
 /// Decodes what follows a body. Fields that may not stand there are dropped (RFC 9110, 6.5.1).
 ///
-/// `fields` and `arena` are cleared first.
+/// `fields` and `arena` are cleared first; then the fields stand there as lines, `name: value` CR LF, without gaps.
 ///
 /// # Errors
 /// The connection's state of compression is lost.
@@ -185,16 +184,10 @@ fn is_scheme(scheme: &[u8]) -> bool {
         && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
 }
 
-/// `:authority` stands for Host; where both came, they name the same server (RFC 9113, 8.3.1).
+/// Whose request it is: by `:authority`, or by Host where that did not come.
 fn judge_authority(section: &Section<'_>, head: &mut RequestHead) -> Result<(), Fault> {
-    let authority = section.pseudo(Pseudo::Authority);
-    if let (Some(authority), Some(host)) = (authority, section.host) {
-        let port = default_port(section.bytes(head.scheme).eq_ignore_ascii_case(b"https"));
-        if !Authority::new(section.bytes(host)).is_same(Authority::new(section.bytes(authority)), port) {
-            return Err(Fault::Malformed(ParseError::HostDisagrees));
-        }
-    }
-    head.authority = authority.or(section.host).ok_or(Fault::Refused(ParseError::HostMissing))?;
+    let authority = section.pseudo(Pseudo::Authority).or(section.host);
+    head.authority = authority.ok_or(Fault::Refused(ParseError::HostMissing))?;
     if is_authority(section.bytes(head.authority)) { Ok(()) } else { Err(Fault::Refused(ParseError::HostInvalid)) }
 }
 

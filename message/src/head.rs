@@ -128,8 +128,7 @@ pub struct Field {
     pub value: Span,
     /// What the name means to a proxy.
     pub kind: FieldName,
-    /// Never to be compressed against what others send (RFC 7541, 6.2.3): its sender has said so, and it is said again to whom
-    /// it goes on to.
+    /// It came marked as never to be indexed (RFC 7541, 6.2.3), and stays so.
     pub sensitive: bool,
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod head;
 mod request;
 mod response;
+mod writer;
 
 pub use authority::{Authority, default_port, is_authority, is_host_and_port};
 pub use bytes::{content_length, is_lower_token, is_protocol, is_target, is_token, is_value, split_target};
@@ -16,3 +17,4 @@ pub use error::ParseError;
 pub use head::{FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version, may_trail, tokens};
 pub use request::{RequestHead, TargetForm};
 pub use response::{BodyLength, ResponseHead};
+pub use writer::{HeadWriter, Line, OpenLine, is_crumbled};

@@ -39,7 +39,7 @@ impl Connection {
         let key = match self.streams.find(id) {
             Some(slot) => self.judge_data(slot, length)?,
             None => {
-                self.judge_data_elsewhere(id)?;
+                self.judge_data_elsewhere(id, length)?;
                 None
             }
         };
@@ -61,7 +61,7 @@ impl Connection {
         Ok(None)
     }
 
-    fn judge_data_elsewhere(&mut self, id: u32) -> Result<(), ConnectionError> {
+    fn judge_data_elsewhere(&mut self, id: u32, length: u32) -> Result<(), ConnectionError> {
         if self.is_idle(id) {
             return Err(ConnectionError::protocol("DATA on an idle stream"));
         }
@@ -70,7 +70,8 @@ impl Connection {
                 Err(ConnectionError::new(Reason::StreamClosed, "DATA on a closed stream"))
             }
             Fate::ResetByPeer => self.fail_stream(id, Reason::StreamClosed, None),
-            Fate::ResetByUs | Fate::Forgotten => self.floods.handle_useless("http2_small_data_flood"),
+            // It may have been under way: as much as windows had let in, of every stream that was reset at once.
+            Fate::ResetByUs | Fate::Forgotten => self.floods.handle_late_data(length),
         }
     }
 
@@ -93,6 +94,10 @@ impl Connection {
             (frame.is_padded, frame.padding) = (false, padding);
             frame.left -= 1 + padding;
             frame.length = frame.left;
+            if frame.length == 0 && !frame.ends {
+                // However long its padding is, it is empty.
+                self.floods.handle_empty_data()?;
+            }
         }
         if frame.left > 0 {
             let piece = &input[*at..(*at + frame.left as usize).min(input.len())];

@@ -135,7 +135,8 @@ impl Connection {
         if self.is_final() {
             // It is past the last one that we have said that we look at (RFC 9113, 6.8).
             self.history.set_reset(id, true);
-            return self.discard_block(block);
+            self.discard_block(block)?;
+            return self.floods.handle_refused();
         }
         let most = self.config.streams_max as usize;
         // Those that the peer has ended, but their users not yet, are bounded as well.

@@ -15,8 +15,8 @@ pub(super) enum Leaving {
     No,
     /// The peer has been told to open no more; those that it had under way are still taken.
     Announced,
-    /// No further streams are looked at.
-    Final,
+    /// No streams are looked at past this one.
+    Final(u32),
 }
 
 impl Connection {
@@ -33,7 +33,7 @@ impl Connection {
             return self.fail(ConnectionError::new(reason, ""));
         }
         match (self.leaving, graceful) {
-            (Leaving::Final, _) | (Leaving::Announced, true) => {}
+            (Leaving::Final(_), _) | (Leaving::Announced, true) => {}
             (Leaving::No, true) if self.config.role == Role::Server => {
                 self.leaving = Leaving::Announced;
                 let out = self.output.buffer(&self.memory);
@@ -45,14 +45,19 @@ impl Connection {
     }
 
     fn write_last_go_away(&mut self, reason: Reason, debug: &str) {
-        self.leaving = Leaving::Final;
-        // A client has looked at no stream of a server's: none of these has any.
-        let last = if self.config.role == Role::Server { self.history.last() } else { 0 };
+        let last = match (self.leaving, self.config.role) {
+            // RFC 9113, 6.8: it never rises. Those that came since were not looked at.
+            (Leaving::Final(last), _) => last,
+            (Leaving::No | Leaving::Announced, Role::Server) => self.history.last(),
+            // A client has looked at no stream of a server's: none of these has any.
+            (Leaving::No | Leaving::Announced, Role::Client) => 0,
+        };
+        self.leaving = Leaving::Final(last);
         frame::write_go_away(self.output.buffer(&self.memory), last, reason, debug);
     }
 
     pub(super) fn is_final(&self) -> bool {
-        self.leaving == Leaving::Final
+        matches!(self.leaving, Leaving::Final(_))
     }
 
     /// Whether no stream will be opened here any more.

@@ -346,6 +346,10 @@ impl Connection {
         reason: Reason,
         fault: Option<ringway_message::ParseError>,
     ) -> Result<(), ConnectionError> {
+        if self.is_idle(id) {
+            // RFC 9113, 6.4: what was not opened is not reset. And 5.4.2: so the connection has the error.
+            return Err(ConnectionError::new(reason, "a wrong frame of an idle stream"));
+        }
         frame::write_reset(self.output.buffer(&self.memory), id, reason);
         match self.streams.find(id) {
             Some(slot) => self.cut(slot, Cut { reason, by: By::Local, unprocessed: false, fault }),

@@ -1,9 +1,13 @@
 //! A field section while it is decoded: each field is judged by itself, and kept.
+//!
+//! Fields are kept as lines of text, `name: value` CR LF, that follow each other without gaps: who writes them for the next hop copies
+//! whole runs of them, in whatever version they go on.
 
 use super::Fault;
 use crate::hpack::DecodedField;
 use ringway_message::{
-    FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, is_lower_token, is_value,
+    Authority, FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, default_port,
+    is_lower_token, is_value,
 };
 
 /// What a field counts besides its name and value (RFC 9113, 6.5.2).
@@ -84,9 +88,14 @@ pub(super) struct Section<'a> {
     fault: Option<Fault>,
     /// No pseudo-field may come any more.
     regular: bool,
-    cookies: usize,
+    host_came: bool,
+    /// Where the one Cookie stands among the fields.
+    cookie: Option<usize>,
+    /// Crumbs that did not come right behind it.
+    late_crumbs: Vec<u8>,
     pub(super) pseudo_sensitive: bool,
     pub(super) length: Option<u64>,
+    /// The Host, if it stands for an authority that did not come.
     pub(super) host: Option<Span>,
     pub(super) expect_continue: bool,
     pub(super) expect_unknown: bool,
@@ -107,7 +116,9 @@ impl<'a> Section<'a> {
             fields_left: limits.fields_max.min(FIELDS_CEILING),
             fault: None,
             regular: false,
-            cookies: 0,
+            host_came: false,
+            cookie: None,
+            late_crumbs: Vec::new(),
             pseudo_sensitive: false,
             length: None,
             host: None,
@@ -142,6 +153,7 @@ impl<'a> Section<'a> {
             Some(fault) => Err(fault),
             None => {
                 self.begin_regular();
+                self.gather_crumbs();
                 Ok(())
             }
         }
@@ -177,16 +189,23 @@ impl<'a> Section<'a> {
         if kind.is_connection_specific() {
             return Err(BAD_FIELD);
         }
-        let is_crumb = kind == FieldName::Cookie && self.cookies > 0;
-        if !is_crumb {
-            // Crumbs are one field (RFC 9113, 8.2.3); how many there are is a matter of bytes.
-            self.fields_left = self.fields_left.checked_sub(1).ok_or(Fault::TooLarge(ParseError::TooManyFields))?;
+        if kind == FieldName::Cookie && matches!(self.shape, Shape::Request { .. }) && self.cookie.is_some() {
+            // How many crumbs there are is a matter of bytes: they are one field.
+            self.add_crumb(field);
+            return Ok(());
         }
+        self.fields_left = self.fields_left.checked_sub(1).ok_or(Fault::TooLarge(ParseError::TooManyFields))?;
         self.note(kind, field.value)?;
         match (self.shape, kind) {
             (Shape::Trailers, kind) if !kind.may_trail() => {}
-            (Shape::Request { .. }, FieldName::Host) => self.note_host(field)?,
-            _ => self.push(field, kind),
+            (Shape::Request { .. }, FieldName::Host) => self.take_host(field)?,
+            (Shape::Request { .. }, FieldName::Cookie) => {
+                self.cookie = Some(self.fields.len());
+                self.push(field, kind);
+            }
+            _ => {
+                self.push(field, kind);
+            }
         }
         Ok(())
     }
@@ -204,24 +223,27 @@ impl<'a> Section<'a> {
             FieldName::Te => self.te_trailers = true,
             FieldName::Expect if value.eq_ignore_ascii_case(b"100-continue") => self.expect_continue = true,
             FieldName::Expect => self.expect_unknown = true,
-            FieldName::Cookie => self.cookies += 1,
             _ => {}
         }
         Ok(())
     }
 
-    /// Host is kept as a field if there is no `:authority`, which is one otherwise.
-    fn note_host(&mut self, field: &DecodedField<'_>) -> Result<(), Fault> {
-        if self.host.is_some() {
+    /// `:authority` stands for Host; where both came, they name the same server (RFC 9113, 8.3.1).
+    fn take_host(&mut self, field: &DecodedField<'_>) -> Result<(), Fault> {
+        if std::mem::replace(&mut self.host_came, true) {
             return Err(Fault::Malformed(ParseError::HostRepeated));
         }
-        self.host = Some(if self.pseudo(Pseudo::Authority).is_some() {
-            self.keep(field.value)
+        let Some(authority) = self.pseudo(Pseudo::Authority) else {
+            self.host = Some(self.push(field, FieldName::Host));
+            return Ok(());
+        };
+        let is_secure = self.pseudo(Pseudo::Scheme).is_some_and(|it| self.bytes(it).eq_ignore_ascii_case(b"https"));
+        let authority = Authority::new(self.bytes(authority));
+        if Authority::new(field.value).is_same(authority, default_port(is_secure)) {
+            Ok(())
         } else {
-            self.push(field, FieldName::Host);
-            self.fields.last().map(|field| field.value).unwrap_or_default()
-        });
-        Ok(())
+            Err(Fault::Malformed(ParseError::HostDisagrees))
+        }
     }
 
     /// No pseudo-field follows. `:authority` is the first field, as Host is for who asks for it.
@@ -229,15 +251,25 @@ impl<'a> Section<'a> {
         if std::mem::replace(&mut self.regular, true) {
             return;
         }
-        if let Some(value) = self.pseudo(Pseudo::Authority) {
+        if let Some(authority) = self.pseudo(Pseudo::Authority) {
             let name = self.keep(b"host");
+            self.arena.extend_from_slice(b": ");
+            let start = self.arena.len() as u32;
+            self.arena.extend_from_within(authority.start as usize..authority.end as usize);
+            let value = Span { start, end: self.arena.len() as u32 };
+            self.arena.extend_from_slice(b"\r\n");
             self.fields.push(Field { name, value, kind: FieldName::Host, sensitive: self.pseudo_sensitive });
         }
     }
 
-    fn push(&mut self, field: &DecodedField<'_>, kind: FieldName) {
-        let (name, value) = (self.keep(field.name), self.keep(field.value));
+    /// Keeps a field as the next line. Gives where its value stands.
+    fn push(&mut self, field: &DecodedField<'_>, kind: FieldName) -> Span {
+        let name = self.keep(field.name);
+        self.arena.extend_from_slice(b": ");
+        let value = self.keep(field.value);
+        self.arena.extend_from_slice(b"\r\n");
         self.fields.push(Field { name, value, kind, sensitive: field.sensitive });
+        value
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Span {
@@ -246,29 +278,44 @@ impl<'a> Section<'a> {
         Span { start, end: self.arena.len() as u32 }
     }
 
-    /// Crumbs become one field again, where the first of them stands.
-    pub(super) fn join_cookies(&mut self) {
-        if self.cookies < 2 {
-            return;
+    /// Another piece of the one Cookie (RFC 9113, 8.2.3): behind it if that is the last line, as it nearly always is.
+    fn add_crumb(&mut self, crumb: &DecodedField<'_>) {
+        let Some(index) = self.cookie else { return };
+        let is_last = index + 1 == self.fields.len();
+        let Some(cookie) = self.fields.get_mut(index) else { return };
+        // What one of them has asked for holds for all.
+        cookie.sensitive |= crumb.sensitive;
+        if is_last {
+            self.arena.truncate(cookie.value.end as usize);
+            self.arena.extend_from_slice(b"; ");
+            self.arena.extend_from_slice(crumb.value);
+            cookie.value.end = self.arena.len() as u32;
+            self.arena.extend_from_slice(b"\r\n");
+        } else {
+            self.late_crumbs.extend_from_slice(b"; ");
+            self.late_crumbs.extend_from_slice(crumb.value);
         }
-        let start = self.arena.len() as u32;
-        let mut sensitive = false;
-        let crumbs = self.fields.iter().filter(|field| field.kind == FieldName::Cookie);
-        for crumb in crumbs {
-            if self.arena.len() > start as usize {
-                self.arena.extend_from_slice(b"; ");
-            }
-            self.arena.extend_from_within(crumb.value.start as usize..crumb.value.end as usize);
-            sensitive |= crumb.sensitive;
+    }
+
+    /// Brings the Cookie to the end, and what came late of it behind it.
+    fn gather_crumbs(&mut self) {
+        let Some(index) = self.cookie.filter(|_| !self.late_crumbs.is_empty()) else { return };
+        let mut cookie = self.fields.remove(index);
+        let start = cookie.name.start;
+        let line_len = cookie.value.end + 2 - start;
+        self.arena[start as usize..].rotate_left(line_len as usize);
+        let moved = |span: Span| Span { start: span.start - line_len, end: span.end - line_len };
+        for field in &mut self.fields[index..] {
+            (field.name, field.value) = (moved(field.name), moved(field.value));
         }
-        let value = Span { start, end: self.arena.len() as u32 };
-        let mut is_first = true;
-        self.fields.retain_mut(|field| {
-            if field.kind != FieldName::Cookie {
-                return true;
-            }
-            (field.value, field.sensitive) = (value, sensitive);
-            std::mem::replace(&mut is_first, false)
-        });
+        self.host = self.host.map(|host| if host.start > start { moved(host) } else { host });
+        let by = self.arena.len() as u32 - line_len - start;
+        let lift = |span: Span| Span { start: span.start + by, end: span.end + by };
+        (cookie.name, cookie.value) = (lift(cookie.name), lift(cookie.value));
+        self.arena.truncate(cookie.value.end as usize);
+        self.arena.extend_from_slice(&self.late_crumbs);
+        cookie.value.end = self.arena.len() as u32;
+        self.arena.extend_from_slice(b"\r\n");
+        self.fields.push(cookie);
     }
 }

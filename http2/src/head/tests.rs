@@ -131,11 +131,11 @@ fn the_body_ends_where_head_and_stream_say() {
 }
 
 #[test]
-fn crumbs_of_cookies_are_one_field_where_the_first_stood() {
+fn crumbs_of_cookies_are_one_field_however_they_are_strewn() {
     let parsed =
         parse(&get_with(&[("a", "1"), ("cookie", "x=1"), ("b", "2"), ("cookie", "y=2"), ("cookie", "z=3; w")]))
             .unwrap();
-    assert_eq!(parsed.fields(), [("host", "a.example"), ("a", "1"), ("cookie", "x=1; y=2; z=3; w"), ("b", "2")]);
+    assert_eq!(parsed.fields(), [("host", "a.example"), ("a", "1"), ("b", "2"), ("cookie", "x=1; y=2; z=3; w")]);
     let mut secret = block(&get_with(&[("cookie", "x=1")]));
     literal(&mut secret, 0x10, b"cookie", b"s=2");
     let (mut head, mut arena) = (RequestHead::default(), Vec::new());
@@ -456,6 +456,63 @@ fn names_of_the_static_table_mean_what_they_mean_spelled_out() {
     }
 }
 
+/// Fields are lines that follow each other without gaps, to the end.
+fn assert_lines(fields: &[Field], arena: &[u8]) {
+    let Some(first) = fields.first() else { return };
+    let mut at = first.name.start as usize;
+    for field in fields {
+        let line = [field.name.of(arena), b": ", field.value.of(arena), b"\r\n"].concat();
+        assert_eq!(arena[at..].get(..line.len()), Some(&line[..]));
+        assert_eq!((field.name.start as usize, field.value.end as usize), (at, at + line.len() - 2));
+        at += line.len();
+    }
+    assert_eq!(at, arena.len());
+}
+
+proptest! {
+    #[test]
+    fn fields_are_lines_without_gaps_whatever_is_joined_or_left_out(
+        names in prop::collection::vec(
+            prop::sample::select(vec!["cookie", "cookie", "a", "host", "te", "content-length", "x-forwarded-for"]), 0..12),
+        has_authority: bool,
+    ) {
+        let mut list: Vec<(String, String)> = vec![(":method".into(), "POST".into()), (":scheme".into(), "http".into())];
+        if has_authority {
+            list.push((":authority".into(), "h".into()));
+        }
+        list.push((":path".into(), "/".into()));
+        let mut crumbs = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            let value = match *name {
+                "host" => "h".to_owned(),
+                "te" => "trailers".into(),
+                "content-length" => "7".into(),
+                "cookie" => {
+                    crumbs.push(format!("c{index}=v"));
+                    format!("c{index}=v")
+                }
+                _ => format!("v{index}"),
+            };
+            list.push(((*name).into(), value));
+        }
+        let (mut head, mut arena) = (RequestHead::default(), Vec::new());
+        let judged = request(&mut Decoder::new(4096), &block(&list), false, &RULES, &mut head, &mut arena).unwrap();
+        if judged.is_ok() {
+            assert_lines(&head.fields, &arena);
+            prop_assert_eq!(head.authority.of(&arena), b"h");
+            let cookies: Vec<_> = head.values_of(&arena, b"cookie").collect();
+            let expected = crumbs.join("; ").into_bytes();
+            prop_assert_eq!(cookies, if crumbs.is_empty() { vec![] } else { vec![&expected[..]] });
+        }
+        let (mut fields, mut arena) = (Vec::new(), Vec::new());
+        let rest: Vec<_> = list.iter().filter(|(name, _)| !name.starts_with(':')).collect();
+        let rest: Vec<_> = rest.into_iter().map(|(name, value)| (name, value)).collect();
+        if let Ok(()) = trailers(&mut Decoder::new(4096), &block(&rest), &RULES.limits, &mut fields, &mut arena).unwrap() {
+            assert_lines(&fields, &arena);
+        }
+    }
+}
+
 /// The same request as HTTP/1.1 text.
 fn as_text(method: &str, path: &str, host: &str, fields: &[(String, String)]) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
@@ -529,6 +586,7 @@ proptest! {
         let (mut head, mut arena) = (RequestHead::default(), Vec::new());
         if let Ok(Ok(())) = request(&mut Decoder::new(4096), &bytes, ends, &RULES, &mut head, &mut arena) {
             prop_assert!(head.fields.iter().filter(|field| field.kind == FieldName::Host).count() == 1);
+            assert_lines(&head.fields, &arena);
             for field in &head.fields {
                 prop_assert!(ringway_message::is_lower_token(field.name.of(&arena)));
                 prop_assert!(ringway_message::is_value(field.value.of(&arena)));
@@ -539,6 +597,7 @@ proptest! {
             response(&mut Decoder::new(4096), &bytes, ends, &RULES.limits, Method::Get, &mut answer, &mut arena)
         {
             prop_assert!((100..600).contains(&answer.status) && answer.status != 101);
+            assert_lines(&answer.fields, &arena);
         }
         let _ = trailers(&mut Decoder::new(4096), &bytes, &RULES.limits, &mut head.fields, &mut arena);
     }

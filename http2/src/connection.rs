@@ -295,6 +295,19 @@ impl Connection {
         })
     }
 
+    /// Whether trailers have come that were not taken.
+    #[must_use]
+    pub fn has_trailers(&self, key: StreamKey) -> bool {
+        let mut next = self.streams.get(key).and_then(|stream| stream.inbound.as_deref());
+        while let Some(inbound) = next {
+            if inbound.kind == InboundKind::Trailers {
+                return true;
+            }
+            next = inbound.next.as_deref();
+        }
+        false
+    }
+
     fn take_inbound(&mut self, key: StreamKey, kind: InboundKind, take: impl FnOnce(&mut Inbound)) -> bool {
         let Some(stream) = self.streams.get_mut(key) else { return false };
         let Some(mut inbound) = stream.inbound.take_if(|inbound| inbound.kind == kind) else { return false };

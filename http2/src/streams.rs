@@ -25,6 +25,12 @@ impl StreamKey {
     pub fn id(self) -> u32 {
         self.id
     }
+
+    /// A small number that no other stream of the connection has as long as this one is open: for tables of a user's.
+    #[must_use]
+    pub fn slot(self) -> usize {
+        self.slot as usize
+    }
 }
 
 /// How far the peer's message has come.

@@ -17,4 +17,4 @@ pub use error::ParseError;
 pub use head::{FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version, may_trail, tokens};
 pub use request::{RequestHead, TargetForm};
 pub use response::{BodyLength, ResponseHead};
-pub use writer::{HeadWriter, Line, OpenLine, is_crumbled};
+pub use writer::{HeadWriter, Line, OpenLine};

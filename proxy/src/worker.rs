@@ -7,16 +7,17 @@ use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::connections::Wanted;
 use crate::front::TurnedAway;
-use crate::h2down::StreamTasks;
+use crate::http2::StreamTasks;
 use crate::perip::PerIp;
 use crate::shortage::Shortage;
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{Deadline, TICK, Timer, Timers};
+use crate::transport::{Detached, Listener, Network, Transport};
 use crate::upstream::Pool;
 use crate::{accept, front, udp};
 use arc_swap::Cache;
 use ringway_config::model;
-use ringway_http1::{RequestHead, ResponseHead};
+use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::Sketch;
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::cells::{BackendCells, Registry as Cells, ServiceCells, WorkerCells};
@@ -47,6 +48,8 @@ const RETIRED_MAX: usize = 64;
 pub(crate) struct Shared {
     pub(crate) current: Arc<Current>,
     pub(crate) cells: Arc<Cells>,
+    /// Where connections to backends are opened.
+    pub(crate) network: Network,
     /// When the process began: the clock of rate limits.
     pub(crate) started: Instant,
     /// Makes the hashes of rate limits' keys nobody's to choose.
@@ -84,7 +87,7 @@ pub(crate) enum Command {
     /// Go on with the sockets of a listener under another key: it speaks something else from now on.
     HandOver { from: GateKey, to: GateKey, seats: Arc<Places> },
     /// Serve this connection, which another worker has accepted and has no time for.
-    Adopt { key: GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr },
+    Adopt { key: GateKey, seat: Seat, stream: Detached, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
     Unlisten { key: GateKey },
     /// The snapshot has changed: idle workers drop what it no longer names.
@@ -123,6 +126,8 @@ pub(crate) struct Worker {
     accepting: Cell<usize>,
     /// Tasks for streams of HTTP/2.
     pub(crate) streams: StreamTasks,
+    /// Buffers and windows of all connections of HTTP/2.
+    pub(crate) http2_memory: Rc<ringway_http2::Memory>,
     /// Copies of requests under way.
     pub(crate) mirroring: Cell<usize>,
     /// Bytes of requests' bodies that are kept to be sent again.
@@ -159,7 +164,7 @@ struct Pooled {
 struct Early {
     key: GateKey,
     seat: Seat,
-    stream: std::net::TcpStream,
+    stream: Detached,
     peer: SocketAddr,
     /// Longer than a command takes from one worker to the next.
     until: Deadline,
@@ -171,6 +176,10 @@ pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
     pub(crate) key: Vec<u8>,
+    /// What a head that came over HTTP/2 stands in.
+    pub(crate) arena: Vec<u8>,
+    /// A head that goes out over HTTP/2.
+    pub(crate) block: Vec<u8>,
 }
 
 /// The snapshot with this worker's own part: pools and counters.
@@ -223,7 +232,7 @@ impl WorkerLive {
 pub(crate) struct Upstream {
     pub(crate) pool: Pool,
     /// Connections that carry several requests at once.
-    pub(crate) shared: crate::h2up::Shared,
+    pub(crate) shared: crate::http2::Shared,
     pub(crate) cells: Arc<BackendCells>,
 }
 
@@ -253,6 +262,7 @@ impl Worker {
             farewells: Cell::new(0),
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
+            http2_memory: ringway_http2::Memory::new(ringway_http2::MemoryLimits::default()),
             mirroring: Cell::new(0),
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
@@ -426,13 +436,21 @@ impl Worker {
         let address = match &socket {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
+            #[cfg(test)]
+            Listening::Memory(socket) => Ok(socket.address()),
         };
         let address = address.map_or_else(|_| key.address.to_string(), |address| address.to_string());
         let gate = self.gate(key.clone(), address.into(), seats);
         let (worker, name) = (Rc::clone(self), Rc::clone(&gate));
         let listening = match socket {
-            Listening::Connections(socket) => tokio::net::TcpListener::from_std(socket)
+            Listening::Connections(socket) => Listener::attach(socket)
                 .map(|socket| drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)))),
+            #[cfg(test)]
+            Listening::Memory(socket) => {
+                let socket = Listener::Memory(socket);
+                drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)));
+                Ok(())
+            }
             Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket)
                 .map(|socket| drop(tokio::task::spawn_local(udp::run(worker, Rc::clone(&gate), socket, open)))),
         };
@@ -506,7 +524,7 @@ impl Worker {
         if clearly { Some((index, self.shared.commands.get()?.get(index)?)) } else { None }
     }
 
-    fn adopt(self: &Rc<Self>, key: &GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr) {
+    fn adopt(self: &Rc<Self>, key: &GateKey, seat: Seat, stream: Detached, peer: SocketAddr) {
         let open = self.listening.borrow().get(key).cloned();
         let gate = open.or_else(|| self.retired.borrow().iter().rev().find(|gate| gate.key == *key).cloned());
         let Some(gate) = gate else {
@@ -515,7 +533,7 @@ impl Worker {
             self.early.borrow_mut().push(early);
             return;
         };
-        if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+        if let Ok(stream) = stream.attach() {
             serve(self, &gate, seat, stream, peer);
         }
     }
@@ -563,11 +581,6 @@ impl Worker {
 }
 
 impl Worker {
-    /// The second that floods are counted in.
-    pub(crate) fn second(&self) -> u64 {
-        self.timers.millis() / 1000
-    }
-
     /// The milliseconds that latencies fade by.
     pub(crate) fn millis(&self) -> u32 {
         self.timers.millis() as u32
@@ -683,7 +696,7 @@ pub(crate) fn run(
 }
 
 /// Starts the task that serves one client connection.
-pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: tokio::net::TcpStream, peer: SocketAddr) {
+pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: Transport, peer: SocketAddr) {
     let Some((view, listener)) = worker.listener(gate) else { return };
     let config = &view.snapshot.config.listeners[listener];
     let mut open = worker.connection(gate, Some(seat));

@@ -92,11 +92,12 @@ impl ReceiveWindow {
 
     /// What to give back, if it is due.
     pub(crate) fn due(&mut self, held: u32) -> Option<u32> {
-        if !self.is_due(held) {
-            return None;
-        }
-        let due = self.missing(held);
-        let due = due.min(i64::from(U31_MAX) - i64::from(self.credit).max(0));
+        if self.is_due(held) { self.open(held) } else { None }
+    }
+
+    /// What to give back, however little it is.
+    pub(crate) fn open(&mut self, held: u32) -> Option<u32> {
+        let due = self.missing(held).max(0).min(i64::from(U31_MAX) - i64::from(self.credit).max(0));
         self.credit = (i64::from(self.credit) + due) as i32;
         // A window far below zero is lifted in steps that a frame can name.
         u32::try_from(due).ok().filter(|due| *due > 0)

@@ -197,7 +197,7 @@ impl Connection {
     }
 
     /// Opens a stream's window again, once half of it has been consumed.
-    fn give_back_stream(&mut self, key: StreamKey) {
+    pub(super) fn give_back_stream(&mut self, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         if stream.receiving != Receiving::Body || !stream.open {
             return;
@@ -228,17 +228,20 @@ impl Connection {
 
     /// The same for the connection's window. It grows as well if what is stalled leaves too little for the others.
     pub(super) fn give_back_connection(&mut self) {
-        let window = &mut self.receive_window;
+        let (window, is_busy) = (&mut self.receive_window, self.streams.open() > 0);
         let (target, most) = (window.target(), self.config.connection_window_max);
         let is_drained = self.held < target / 4 && window.is_due(self.held);
-        if target < most && (is_drained || window.is_low() && self.held >= target / 4) {
+        let mut grows = false;
+        if is_busy && target < most && (is_drained || window.is_low() && self.held >= target / 4) {
             let more = target.min(most - target);
-            if self.memory.reserve_growth(more as usize) {
+            grows = self.memory.reserve_growth(more as usize);
+            if grows {
                 self.grown += more;
                 window.set_target(target + more);
             }
         }
-        if let Some(increment) = window.due(self.held) {
+        let increment = if grows { window.open(self.held) } else { window.due(self.held) };
+        if let Some(increment) = increment {
             frame::write_window_update(self.output.buffer(&self.memory), 0, increment);
         }
         self.adapt_first_window();

@@ -3,7 +3,7 @@
 use super::Connection;
 use crate::Role;
 use crate::error::{ConnectionError, Reason};
-use crate::frame::{self, U31_MAX};
+use crate::frame::{self, FRAME_BYTES, U31_MAX};
 use crate::streams::{By, Cut, News, Receiving, Sending, Wants};
 
 /// Goes with the PING behind a first GOAWAY: its answer says that the peer has read that.
@@ -106,6 +106,13 @@ impl Connection {
         }
     }
 
+    /// Who was called will not come: the next may.
+    pub(super) fn forget_call(&mut self, wants: Wants) {
+        if wants == Wants::Called {
+            self.promised = self.promised.saturating_sub(FRAME_BYTES);
+        }
+    }
+
     /// A stream has ended before its time. What came of it stays, unless that was what ended it.
     pub(super) fn cut(&mut self, slot: u32, cut: Cut) {
         let stream = self.streams.at(slot);
@@ -116,8 +123,9 @@ impl Connection {
         if stream.sending != Sending::Ended {
             stream.sending = Sending::Cut;
         }
-        stream.wants = Wants::Nothing;
+        let wants = std::mem::replace(&mut stream.wants, Wants::Nothing);
         stream.cut = Some(cut);
+        self.forget_call(wants);
         self.history.set_reset(id, cut.by != By::Peer);
         self.streams.close(slot);
         if told {

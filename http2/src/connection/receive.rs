@@ -6,7 +6,7 @@ use crate::error::{ConnectionError, FrameError, Reason};
 use crate::frame::{self, ACK, FrameHeader, HEADER_BYTES, Kind};
 use crate::pool::Memory;
 use crate::settings;
-use crate::streams::{By, Cut, Fate, Wants};
+use crate::streams::{By, Cut, Fate, Stream, StreamKey, Wants};
 use crate::{PREFACE, Role};
 
 /// A server reads no further while more than this waits for a peer that does not read.
@@ -274,7 +274,7 @@ impl Connection {
             }
             if stream.wants == Wants::Window && stream.send_window.available() > 0 {
                 stream.wants = Wants::Turn;
-                waiting.push_back(crate::StreamKey { slot, id: stream.id });
+                waiting.push_back(StreamKey { slot, id: stream.id });
             }
         }
         Ok(())
@@ -287,11 +287,19 @@ impl Connection {
         let (from, to) = (self.own.window, self.own.window_announced);
         if from != to {
             self.own.window = to;
-            self.streams.slots().filter(|(_, stream)| stream.open).for_each(|(_, stream)| {
-                stream.receive_window.change(from, to);
-            });
+            self.change_receive_windows(from, to);
         }
         Ok(())
+    }
+
+    /// What has become of a window may be so little that it is to be opened at once: its stream may have nothing more to consume.
+    fn change_receive_windows(&mut self, from: u32, to: u32) {
+        let open = |(slot, stream): (u32, &mut Stream)| stream.open.then_some(StreamKey { slot, id: stream.id });
+        let keys: Vec<StreamKey> = self.streams.slots().filter_map(open).collect();
+        for key in keys {
+            self.streams.at(key.slot).receive_window.change(from, to);
+            self.give_back_stream(key);
+        }
     }
 
     fn handle_window_update(&mut self, id: u32, increment: u32) -> Result<(), ConnectionError> {

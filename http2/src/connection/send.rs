@@ -86,12 +86,10 @@ impl Connection {
     pub fn send_data(&mut self, key: StreamKey, bytes: &[u8], ends: bool) -> Result<usize, Closed> {
         let stream = self.streams.get_mut(key).filter(|stream| stream.sending == Sending::Body).ok_or(Closed)?;
         let wants = std::mem::replace(&mut stream.wants, Wants::Nothing);
-        if wants == Wants::Called {
-            self.promised = self.promised.saturating_sub(FRAME_BYTES);
-        }
+        self.forget_call(wants);
         if bytes.is_empty() {
             if ends {
-                stream.sending = Sending::Ended;
+                self.streams.at(key.slot).sending = Sending::Ended;
                 frame::write_data(self.output.buffer(&self.memory), &[], key.id, true);
                 self.settle(key.slot);
             }
@@ -163,11 +161,12 @@ impl Connection {
     pub fn reset(&mut self, key: StreamKey, reason: Reason) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.news.remove(u8::MAX);
-        stream.wants = Wants::Nothing;
+        let wants = std::mem::replace(&mut stream.wants, Wants::Nothing);
         if !stream.open {
             return;
         }
         (stream.receiving, stream.sending) = (Receiving::Cut, Sending::Cut);
+        self.forget_call(wants);
         self.forget_body(key.slot);
         frame::write_reset(self.output.buffer(&self.memory), key.id, reason);
         self.streams.close(key.slot);

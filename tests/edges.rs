@@ -63,6 +63,20 @@ fn crates_know_only_whom_the_architecture_lets_them() {
 }
 
 #[test]
+fn the_proxy_asks_for_the_time_in_one_place() {
+    let lints = std::fs::read_to_string(format!("{}/proxy/clippy.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    for banned in ["std::time::Instant", "std::time::SystemTime", "tokio::time::Instant"] {
+        for method in ["now", "elapsed"] {
+            assert!(lints.contains(&format!("\"{banned}::{method}\"")));
+        }
+    }
+    let root = format!("{}/proxy/src", env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new("grep").args(["-rl", "clippy::disallowed_methods", &root]).output().unwrap();
+    let allowed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(allowed.lines().collect::<Vec<_>>(), [format!("{root}/ambient.rs")]);
+}
+
+#[test]
 fn pure_crates_have_no_clock_no_sockets_no_randomness() {
     for package in packages() {
         let name = package["name"].as_str().unwrap().trim_start_matches("ringway-").to_owned();

@@ -227,7 +227,7 @@ impl<'b> Walk<'b> {
             if kind != FieldName::Other {
                 noted.field(kind, value, value.of(buffer));
             }
-            fields.push(Field { name, value, kind });
+            fields.push(Field { name, value, kind, sensitive: false });
             fields.len()
         })
     }

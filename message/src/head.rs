@@ -130,6 +130,8 @@ pub struct Field {
     pub value: Span,
     /// What the name means to a proxy.
     pub kind: FieldName,
+    /// It came marked as never to be indexed (RFC 7541, 6.2.3), and stays so.
+    pub sensitive: bool,
 }
 
 /// Names that mean something to a proxy; all others are [`FieldName::Other`].

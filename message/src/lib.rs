@@ -9,9 +9,11 @@ mod head;
 mod request;
 mod response;
 pub mod scan;
+mod writer;
 
 pub use authority::{Authority, default_port, is_authority};
 pub use error::ParseError;
 pub use head::{FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version, may_trail, tokens};
 pub use request::{RequestHead, TargetForm};
 pub use response::{BodyLength, ResponseHead};
+pub use writer::{HeadWriter, Line, OpenLine, is_crumbled};

@@ -1,5 +1,6 @@
 //! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
 
+use crate::ambient;
 use crate::forwarded;
 use crate::front::{self, Speech, TurnedAway};
 use crate::shortage::{Operation, is_of_one_connection};
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 
 /// How long to wait after an error of accept (out of descriptors, mostly) or while there are too many connections.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -95,7 +95,7 @@ impl Door {
         if let Err(error) = refuse_new(&socket) {
             tracing::debug!(listener = %self.gate.name(), %error, "connections that begin now may be cut");
         }
-        let until = Instant::now() + HANDSHAKE_TIME;
+        let until = (ambient::now() + HANDSHAKE_TIME).into();
         self.admit_at_last().await;
         while let Ok(accepted) = tokio::time::timeout_at(until, socket.accept()).await {
             match accepted {
@@ -181,7 +181,7 @@ impl Door {
         if self.waiting.is_some() {
             return;
         }
-        let (waiting, tell) = self.gate.seats.wait(std::time::Instant::now());
+        let (waiting, tell) = self.gate.seats.wait(ambient::now());
         self.waiting = Some(waiting);
         if tell {
             tracing::warn!(
@@ -220,7 +220,7 @@ fn reject(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    if gate.seats.turn_away(std::time::Instant::now()) {
+    if gate.seats.turn_away(ambient::now()) {
         let (listener, limit) = (gate.name(), full.limit());
         tracing::warn!(%listener, limit, "the listener is full: clients are turned away");
     }

@@ -1,5 +1,6 @@
 //! The driver that gives each service's machines their time: active checks, ejections, ramps, hot keys, shedding.
 
+use crate::ambient;
 use crate::probe::{Opened, Prober};
 use crate::shortage::{Operation, Shortage};
 use crate::snapshot::{Current, Service, ServiceLive};
@@ -106,7 +107,7 @@ pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: 
         cells.note_panic();
         tracing::error!(service = %live.name, "the driver of the checks has panicked: a bug, please report it");
         // Its checks have gone with it.
-        live.health().forget_probes(Instant::now());
+        live.health().forget_probes(ambient::now());
     })
     .await;
 }
@@ -129,7 +130,7 @@ where
 }
 
 async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
-    let now = Instant::now();
+    let now = ambient::now();
     let mut driver = Driver {
         live,
         cells,
@@ -151,12 +152,12 @@ async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Ce
         let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
         let Some(service) = service else { return };
         driver.reap();
-        let next = driver.look(service, &std::mem::take(&mut ended), Instant::now());
+        let next = driver.look(service, &std::mem::take(&mut ended), ambient::now());
         let coalesce = COALESCE + COALESCE_PER_BACKEND * service.backends.len() as u32;
         let sleep = async {
             match next {
                 // What is due within a moment is done together.
-                Some(at) => tokio::time::sleep_until(at.max(Instant::now() + coalesce).into()).await,
+                Some(at) => tokio::time::sleep_until(at.max(ambient::now() + coalesce).into()).await,
                 None => std::future::pending().await,
             }
         };
@@ -422,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_check_without_a_result_is_no_success_and_is_made_again() {
-        let now = Instant::now();
+        let now = ambient::now();
         let check = CheckParams { initial: ringway_health::Initial::Down, ..CheckParams::default() };
         let mut health = ServiceHealth::new(Params { check: Some(check), ..Params::default() }, 1, now);
         health.set_members(&[Member::new("a")], now);

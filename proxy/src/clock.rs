@@ -4,6 +4,7 @@
 //! a connection, and what a client takes to send its body, is not the backend's answering. A try that ends before its answer (another
 //! was faster, the time was over, the client has left) has taken at least as long as it has lasted, and that counts.
 
+use crate::ambient;
 use crate::inflight::InFlight;
 use crate::worker::View;
 use ringway_config::model;
@@ -31,7 +32,7 @@ impl Clock {
             view: Rc::clone(view),
             service,
             slot: guard.slot,
-            since: Instant::now(),
+            since: ambient::now(),
             sent: false,
         }))
     }
@@ -44,14 +45,14 @@ impl Clock {
     /// All of the request has been sent.
     pub(crate) fn handle_sent(&mut self) {
         if let Some(face) = &mut self.0 {
-            (face.since, face.sent) = (Instant::now(), true);
+            (face.since, face.sent) = (ambient::now(), true);
         }
     }
 
     /// The head of the answer is here. One that comes while the request is still being sent has not waited for its end.
     pub(crate) fn handle_answered(&mut self) {
         if let Some(face) = self.0.take() {
-            let elapsed = face.since.elapsed();
+            let elapsed = ambient::since(face.since);
             let cells = face.observe(elapsed);
             cells.timed.increment();
             cells.latency_micros.add(elapsed.as_micros() as u64);
@@ -67,7 +68,7 @@ impl Clock {
 impl Drop for Clock {
     fn drop(&mut self) {
         if let Some(face) = self.0.take().filter(|face| face.sent) {
-            let elapsed = face.since.elapsed();
+            let elapsed = ambient::since(face.since);
             let cells = face.observe(elapsed);
             cells.cut.increment();
             cells.cut_micros.add(elapsed.as_micros() as u64);

@@ -1,5 +1,6 @@
 //! The control side: starts the workers, applies configurations all or nothing, drains.
 
+use crate::ambient;
 use crate::bind::{self, Place};
 use crate::files;
 use crate::fleet::TopologySource;
@@ -177,7 +178,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             cells: Arc::clone(&metrics.cells),
-            started: Instant::now(),
+            started: ambient::now(),
             secret: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
             instance: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 1_u8),
             shortage: Shortage::new(Arc::clone(&metrics.cells)),
@@ -194,7 +195,7 @@ impl Proxy {
             current,
             metrics,
             source,
-            started: Instant::now(),
+            started: ambient::now(),
             draining: AtomicBool::new(false),
             workers,
             admin: config.admin.as_ref().map(|admin| admin.address),
@@ -380,7 +381,7 @@ impl Control {
         if old.generation > 0 && !same_files {
             changes.changes.push("certificates changed".into());
         }
-        let now = Instant::now();
+        let now = ambient::now();
 
         // Prepare: may fail, touches nothing that serves.
         let generation = old.generation + 1;

@@ -5,6 +5,7 @@ mod hedge;
 mod pump;
 mod wish;
 
+use crate::ambient;
 use crate::clock::Clock;
 use crate::error::ProxyError;
 use crate::http::{self, Client};
@@ -26,7 +27,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a request is sent anew to the same backend because its connection was going before the backend looked at it: on any
 /// other, then on one that is opened for it.
@@ -60,7 +61,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     let this = &request.view.services[request.service];
     let class = if error == Some(ProxyError::ClientClosed) { 0 } else { usize::from(status / 100).min(5) };
     this.cells.requests[class].increment();
-    this.cells.durations.record(request.started.elapsed());
+    this.cells.durations.record(ambient::since(request.started));
     if let Some(error) = error {
         client.open.worker.shared.cells.error(&this.service.config.name, error.reason());
     }
@@ -297,7 +298,7 @@ async fn connection(
     let worker = &Rc::clone(&client.open.worker);
     let service = &request.view.services[request.service];
     let certain = !repeatable(request, &service.service.config);
-    let before = worker.logs_access().then(Instant::now);
+    let before = worker.logs_access().then(ambient::now);
     let (presence, timer, peer) = client.presence(request.may_half_close());
     let limit = limit.min(request.refusals.limit());
     let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
@@ -305,7 +306,7 @@ async fn connection(
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
     request.refusals.handle_taken();
     if !connection.reused {
-        request.report.connect_micros = before.map(|before| before.elapsed().as_micros() as u64);
+        request.report.connect_micros = before.map(|before| ambient::since(before).as_micros() as u64);
     }
     Ok(connection)
 }
@@ -345,7 +346,8 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
         match result {
             Ok(()) => {
                 if worker.logs_access() {
-                    exchange.request.report.head_micros = Some(exchange.request.started.elapsed().as_micros() as u64);
+                    exchange.request.report.head_micros =
+                        Some(ambient::since(exchange.request.started).as_micros() as u64);
                 }
                 let status = exchange.status;
                 exchange.take_place(guard, upstream, outcome_of(status, exchange.retry_after));

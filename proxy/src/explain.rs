@@ -1,12 +1,12 @@
 //! Where a key goes and why: from the configuration alone, or as a running proxy sees it now.
 
+use crate::ambient;
 use crate::refusals::CANDIDATES_MAX;
 use crate::shadow::{group_of, ring_digest};
 use crate::snapshot::{Service, Snapshot};
 use ringway_config::model::Config;
 use ringway_ring::{BuildError, FULL_SHARE, Slot, hash_key};
 use serde_json::{Value, json};
-use std::time::Instant;
 use thiserror::Error;
 
 /// A key's way.
@@ -84,7 +84,7 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
         Subject::Hash(hash) => hash,
     };
     let health = service.live.health();
-    let now = Instant::now();
+    let now = ambient::now();
     let owners = service.live.hot_table.load().get(&hash).copied().unwrap_or(0);
     let panic = health.is_panic();
     let sequence = service.group.sequence(hash);

@@ -2,6 +2,7 @@
 //! certificates last. A certificate whose time is over is still served: clients refuse it, each for itself, and everything
 //! else goes on; a file that cannot be used at all keeps a configuration from being put to work.
 
+use crate::ambient;
 use crate::tls::{self, TlsError};
 use ringway_config::model::Config;
 use ringway_config::{Diagnostic, Diagnostics, FileUse, Loaded, Named, NamedFile, Need, Severity};
@@ -117,7 +118,7 @@ pub fn verified(mut loaded: Loaded) -> Result<Loaded, Diagnostics> {
     let needed = loaded.files.iter().filter(|file| file.need == Need::Serving);
     // A shadow is read when it is built.
     let needed = needed.filter(|file| !matches!(file.used, FileUse::Shadow(_)));
-    let found = findings(needed, SystemTime::now());
+    let found = findings(needed, ambient::time_of_day());
     if found.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(Diagnostics(found));
     }
@@ -233,7 +234,7 @@ pub(crate) async fn watch_ends(current: Arc<crate::snapshot::Current>) {
     loop {
         tokio::time::sleep(TELL_EVERY).await;
         for end in &current.load_full().certificates {
-            if let Some((code, message)) = end.validity.complaint(&end.path, SystemTime::now()) {
+            if let Some((code, message)) = end.validity.complaint(&end.path, ambient::time_of_day()) {
                 tracing::warn!(code, used_by = end.used_by, name = end.name, "{message}");
             }
         }

@@ -2,6 +2,7 @@
 //! say how it goes. The control plane itself is not known here: whoever runs the proxy brings its topology along with
 //! [`Source::Joined`](crate::Source::Joined).
 
+use crate::ambient;
 use crate::control::{Control, Proxy, ReloadError};
 use crate::handle::Handle;
 use crate::snapshot::Registry;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a configuration would be, built and thrown away.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +78,7 @@ impl Handle {
         let current = control.current.load_full();
         let plan = crate::plan::plan(&current.config, &config, crate::plan::Scope::Whole);
         // A registry of its own: what is tried leaves nothing behind in that of what serves.
-        let snapshot = Registry::default().prepare(Arc::new(config), 0, control.workers, Instant::now())?;
+        let snapshot = Registry::default().prepare(Arc::new(config), 0, control.workers, ambient::now())?;
         control.try_bind(&snapshot.config)?;
         Ok(Prepared { rings: snapshot.ring_digests(), moved: plan.map_or(0.0, |plan| plan.moved()) })
     }
@@ -86,7 +87,7 @@ impl Handle {
     #[must_use]
     pub fn report(&self) -> Report {
         let snapshot = self.control.current.load_full();
-        let now = Instant::now();
+        let now = ambient::now();
         let mut down = Vec::new();
         for service in &snapshot.services {
             let health = service.live.health();

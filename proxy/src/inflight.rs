@@ -1,5 +1,6 @@
 //! Accounting by value: while an [`InFlight`] lives, its backend carries one request more.
 
+use crate::ambient;
 use crate::connections::{self, Pending};
 use crate::error::ProxyError;
 use crate::refusals::Refusals;
@@ -16,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One request in flight to one backend. Dropping it is the end of the request, on whatever path that comes.
 #[must_use]
@@ -110,7 +111,7 @@ impl InFlight {
             return;
         }
         let mut health = service.live.health();
-        health.handle_outcome(&backend.config.id, outcome, Instant::now());
+        health.handle_outcome(&backend.config.id, outcome, ambient::now());
         // Most outcomes change nobody's share: working all out anew for each would be a scan of the fleet a failure.
         let events = if health.take_changed() {
             service.apply_health(&mut health)

@@ -8,6 +8,7 @@ mod accept;
 mod actions;
 mod admin;
 mod affinity;
+mod ambient;
 mod answer;
 mod bind;
 mod budget;

@@ -125,11 +125,11 @@ impl Refusals {
 mod tests {
     use super::*;
     use crate::timer::Timers;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     #[test]
     fn refused_connects_go_on_until_time_or_candidates_end() {
-        let start = Instant::now();
+        let start = crate::ambient::now();
         let timers = Timers::new(start);
         let timeout = Duration::from_secs(1);
         let mut refusals = Refusals::default();

@@ -2,6 +2,7 @@
 
 use crate::actions::{self, Canned};
 use crate::affinity::{self, Value as CookieValue};
+use crate::ambient;
 use crate::error::ProxyError;
 use crate::forwarded::Origin;
 use crate::http::{self, Client};
@@ -19,7 +20,7 @@ use ringway_http1::{
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 mod kept;
 mod place;
@@ -171,7 +172,7 @@ pub(crate) fn plan(
     let worker = Rc::clone(&client.open.worker);
     let Scratch { request: head, key: key_bytes, .. } = scratch;
     let buffer = client.input.bytes();
-    let started = Instant::now();
+    let started = ambient::now();
 
     let placed = place(client, view, listener, head, key_bytes, started);
     let Placed { route, service, hash, keyed, origin, sticky, set_cookie, hold, explain, admission } = match placed {
@@ -567,7 +568,7 @@ impl Request {
             ("sent_bytes", Value::Number(self.report.sent_bytes)),
             ("connect_us", number(self.report.connect_micros)),
             ("upstream_head_us", number(self.report.head_micros)),
-            ("duration_us", Value::Number(self.started.elapsed().as_micros() as u64)),
+            ("duration_us", Value::Number(ambient::since(self.started).as_micros() as u64)),
             ("connection_id", client.peer.logged_id()),
         ];
         worker.log(|log| log.line(&pairs));
@@ -598,7 +599,7 @@ pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
 }
 
 pub(crate) fn unix_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    ambient::time_of_day().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 pub(crate) fn hex(hash: u64, text: &mut [u8; 16]) -> &str {

@@ -109,7 +109,6 @@ fn group_with(service: &model::Service, weight: impl Fn(&model::Backend) -> u32)
 mod tests {
     use super::*;
     use crate::snapshot::Registry;
-    use std::time::Instant;
 
     /// A number below `bound`, the next of a row that is always the same.
     fn draw(row: &mut u64, bound: u64) -> u64 {
@@ -149,7 +148,7 @@ mod tests {
             let config = build(draw(&mut row, 64));
             let offline = ring_digest(&config.services[0]).unwrap();
             let explained = crate::explain(&config, "s", b"k").unwrap().ring_digest;
-            let running = Registry::default().prepare(Arc::new(config), 0, 1, Instant::now()).unwrap();
+            let running = Registry::default().prepare(Arc::new(config), 0, 1, crate::ambient::now()).unwrap();
             assert_eq!(running.services[0].ring_digest(), offline, "{policy} {backends:?}");
             assert_eq!(Some(explained), offline);
             assert_eq!(everybody, offline, "draining is no membership");

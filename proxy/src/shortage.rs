@@ -5,6 +5,7 @@
 //! says how many are in use at least. Who gets one above the ceiling of its rank gives it back. Clients stop first, then what the
 //! data path opens itself, then checks; the last ones are left to the admin listener and to files.
 
+use crate::ambient;
 use ringway_telemetry::cells::Registry as Cells;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::process::{Resource as Limited, getrlimit};
@@ -188,7 +189,7 @@ impl Shortage {
             // Without it, the kernel's own refusal has to do.
             probe: std::fs::File::open("/dev/null").ok().map(Into::into),
             cells,
-            started: Instant::now(),
+            started: ambient::now(),
             told: Default::default(),
         };
         this.look();
@@ -289,7 +290,7 @@ impl Shortage {
         let kind = resource.map_or(Resource::COUNT, |resource| resource as usize);
         let told = &self.told[operation as usize * (Resource::COUNT + 1) + kind];
         told.untold.fetch_add(1, Relaxed);
-        let now = self.started.elapsed().as_millis() as u64 + TOLD_EVERY_MILLIS;
+        let now = ambient::since(self.started).as_millis() as u64 + TOLD_EVERY_MILLIS;
         let before = told.at_millis.load(Relaxed);
         if now < before + TOLD_EVERY_MILLIS || told.at_millis.compare_exchange(before, now, Relaxed, Relaxed).is_err() {
             return;

@@ -3,6 +3,7 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+use crate::ambient;
 use crate::connections::{self, Connections};
 use crate::files::{self, CertificateEnd};
 use crate::forwarded;
@@ -435,7 +436,7 @@ impl Registry {
             return Arc::clone(live);
         }
         // Jitter differs between services and processes; it is no secret.
-        let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ u64::from(std::process::id());
+        let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ ambient::process_salt();
         Arc::new(ServiceLive {
             name: config.name.as_str().into(),
             total: Arc::new(Total::new(workers)),
@@ -684,13 +685,13 @@ mod tests {
              \x20     - {{ id: b, address: \"127.0.0.1:2\", tier: {second_tier} }}\n{others}"
         );
         let config = ringway_config::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
-        registry.prepare(Arc::new(config.config), generation, 1, Instant::now()).unwrap()
+        registry.prepare(Arc::new(config.config), generation, 1, ambient::now()).unwrap()
     }
 
     #[test]
     fn what_happens_while_versions_change_reaches_the_newest() {
         let registry = Registry::default();
-        let now = Instant::now();
+        let now = ambient::now();
         let first = prepared(&registry, 1, 0, "");
         registry.commit(&first, now);
         registry.settle(&first);
@@ -714,7 +715,7 @@ mod tests {
     #[test]
     fn backend_that_comes_back_still_carries_what_it_carries() {
         let registry = Registry::default();
-        let now = Instant::now();
+        let now = ambient::now();
         let with_c = "      - { id: c, address: \"127.0.0.1:3\" }\n";
         let first = prepared(&registry, 1, 0, with_c);
         registry.commit(&first, now);

@@ -1,5 +1,6 @@
 //! `/status`: what is in force and how it goes, as JSON. Documented in docs/operations.md; fields are only ever added.
 
+use crate::ambient;
 use crate::control::{Applied, Control, ReloadError};
 use crate::snapshot::Service;
 use crate::worker::Fullness;
@@ -8,7 +9,7 @@ use ringway_telemetry::catalogue::{self, Metric};
 use serde_json::{Value, json};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, UNIX_EPOCH};
 
 /// What came of the last reload.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +17,7 @@ pub(crate) struct LastReload(Value);
 
 impl LastReload {
     pub(crate) fn new(result: &str, outcome: &Result<Applied, ReloadError>) -> Self {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let at = ambient::time_of_day().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let mut value = json!({ "result": result, "unix_seconds": at });
         match outcome {
             Ok(applied) => {
@@ -53,7 +54,7 @@ impl LastReload {
 pub(crate) fn status(control: &Control) -> Value {
     let snapshot = control.current.load_full();
     let bound = control.bound();
-    let now = Instant::now();
+    let now = ambient::now();
     let fullness = control.fullness(now);
     let listeners: Vec<Value> = snapshot
         .config
@@ -80,7 +81,7 @@ pub(crate) fn status(control: &Control) -> Value {
             json!({
                 "used_by": end.used_by, "name": end.name, "file": end.path.display().to_string(),
                 "not_before_unix_seconds": end.validity.not_before, "not_after_unix_seconds": end.validity.not_after,
-                "state": end.validity.standing(SystemTime::now()).as_str(),
+                "state": end.validity.standing(ambient::time_of_day()).as_str(),
             })
         })
         .collect();
@@ -88,7 +89,7 @@ pub(crate) fn status(control: &Control) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "uptime_seconds": control.started.elapsed().as_secs_f64(),
+        "uptime_seconds": ambient::since(control.started).as_secs_f64(),
         "generation": snapshot.generation,
         "draining": control.draining.load(Relaxed),
         "workers": control.workers,
@@ -196,7 +197,7 @@ fn peak_share(service: &Service, shares: &[f64]) -> f64 {
 /// Mean latency as `peak_ewma` sees it; absent under other policies.
 fn latency_seconds(control: &Control, service: &Service, load: &Load) -> Option<f64> {
     let PolicyParams::PeakEwma(params) = service.config.policy else { return None };
-    let now = control.started.elapsed().as_millis() as u32;
+    let now = ambient::since(control.started).as_millis() as u32;
     Some(f64::from(load.latency_micros(now, params.decay_millis)) / 1e6)
 }
 
@@ -226,7 +227,7 @@ pub(crate) fn metrics(control: &Control) -> String {
         samples.push((catalogue::TOPOLOGY_CONNECTED, Vec::new(), f64::from(u8::from(topology.member.is_some()))));
         samples.push((catalogue::TOPOLOGY_STUCK, Vec::new(), f64::from(u8::from(topology.stuck.is_some()))));
     }
-    let fullness = control.fullness(Instant::now());
+    let fullness = control.fullness(ambient::now());
     for (metric, read) in LISTENER_METRICS {
         for listener in &snapshot.config.listeners {
             if let Some(full) = fullness.get(&listener.name) {

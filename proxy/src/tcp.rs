@@ -1,5 +1,6 @@
 //! A client's TCP session: one backend, chosen by the name it asks for or its address, for its whole life.
 
+use crate::ambient;
 use crate::buffers::Buffer;
 use crate::connections::ConnectionSlot;
 use crate::error::ProxyError;
@@ -84,7 +85,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
     let placed = place(&this.service, &worker, peer, server_name);
     let found = placed.as_ref().ok().and_then(|(found, _)| *found);
     let mut session = Session {
-        started: Instant::now(),
+        started: ambient::now(),
         view: Rc::clone(&view),
         service,
         found,
@@ -157,7 +158,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             }
         }
     };
-    this.cells.durations.record(session.started.elapsed());
+    this.cells.durations.record(ambient::since(session.started));
     log(&open, &session, peer, reason);
 }
 
@@ -244,7 +245,7 @@ fn place(
 ) -> Result<(Option<key::Found>, Option<Admission>), ProxyError> {
     let input = key::KeyInput { buffer: b"", head: None, client: peer.ip(), secure: false, server_name };
     let mut key_bytes = Vec::new();
-    rate::admit(service, worker, &input, &mut key_bytes, Instant::now())?;
+    rate::admit(service, worker, &input, &mut key_bytes, ambient::now())?;
     let found = service.hashes().then(|| key::find(service, worker, &input, &mut key_bytes)).transpose()?;
     Ok((found, Admission::enter(service)?))
 }
@@ -388,7 +389,7 @@ fn log(open: &OpenConnection, session: &Session, peer: &Peer, reason: &str) {
         ("generation", Value::Number(view.snapshot.generation)),
         ("received_bytes", Value::Number(session.up_bytes)),
         ("sent_bytes", Value::Number(session.down_bytes)),
-        ("duration_us", Value::Number(session.started.elapsed().as_micros() as u64)),
+        ("duration_us", Value::Number(ambient::since(session.started).as_micros() as u64)),
         ("connection_id", peer.logged_id()),
     ];
     open.worker.log(|log| log.line(&pairs));

@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn fires_after_its_time_and_not_before() {
-        let start = Instant::now();
+        let start = crate::ambient::now();
         let timers = Timers::new(start);
         let timer = timers.timer();
         timer.set(Duration::from_secs(70));
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn deadline_moves_both_ways() {
-        let start = Instant::now();
+        let start = crate::ambient::now();
         let timers = Timers::new(start);
         let timer = timers.timer();
         timer.set(Duration::from_secs(60));
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn shortened_deadline_is_never_later_than_before() {
-        let start = Instant::now();
+        let start = crate::ambient::now();
         let timers = Timers::new(start);
         let (timer, near) = (timers.timer(), timers.timer());
         timer.set(Duration::from_secs(60));
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn place_of_a_dropped_timer_never_fires_its_successor() {
-        let start = Instant::now();
+        let start = crate::ambient::now();
         let timers = Timers::new(start);
         let first = timers.timer();
         first.set(Duration::from_secs(1));

@@ -4,6 +4,7 @@
 //! backends, and an id that was seen with a backend leads there from whatever address. That is a flow of its own, from a port of
 //! its own: the backend must see that the path has changed, and validate it (RFC 9000, 9.3).
 
+use crate::ambient;
 use crate::error::ProxyError;
 use crate::inflight::{self, InFlight};
 use crate::key;
@@ -299,7 +300,7 @@ impl Front {
         let input = key::KeyInput { buffer: b"", head: None, client, secure: false, server_name: None };
         let mut key_bytes = Vec::new();
         if !moved {
-            rate::admit(service, &self.worker, &input, &mut key_bytes, Instant::now())?;
+            rate::admit(service, &self.worker, &input, &mut key_bytes, ambient::now())?;
         }
         let found = match id {
             _ if !service.hashes() => None,
@@ -387,7 +388,7 @@ impl Front {
         let open = self.worker.connection(&gate, None);
         let service = udp.service;
         let hash = found.map(|found| found.hash);
-        let (view, at) = (Rc::clone(view), Instant::now());
+        let (view, at) = (Rc::clone(view), ambient::now());
         let started = Started { open, view, service, guard, _admission: admission, selection, hash, at };
         self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
@@ -436,7 +437,7 @@ async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
     }
     // One that was refused has not been served.
     this.cells.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
-    this.cells.durations.record(started.at.elapsed());
+    this.cells.durations.record(ambient::since(started.at));
     log(&started, &flow, reason);
 }
 
@@ -604,7 +605,7 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
         ("generation", Value::Number(started.view.snapshot.generation)),
         ("received_bytes", Value::Number(flow.up.get())),
         ("sent_bytes", Value::Number(flow.down.get())),
-        ("duration_us", Value::Number(started.at.elapsed().as_micros() as u64)),
+        ("duration_us", Value::Number(ambient::since(started.at).as_micros() as u64)),
     ];
     worker.log(|log| log.line(&pairs));
 }

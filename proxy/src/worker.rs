@@ -2,6 +2,7 @@
 //!
 //! Nothing of the hot path crosses a thread but the in-flight counts and the snapshot pointer.
 
+use crate::ambient;
 use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::connections::Wanted;
@@ -231,7 +232,7 @@ impl Worker {
         let mut snapshots = Cache::new(Arc::clone(&shared.current));
         let snapshot = Arc::clone(snapshots.load());
         let cells = shared.cells.worker();
-        let timers = Timers::new(Instant::now());
+        let timers = Timers::new(ambient::now());
         let none = View { snapshot: Arc::clone(&snapshot), services: Box::default(), timers: Rc::clone(&timers) };
         let worker = Self {
             index,
@@ -256,7 +257,7 @@ impl Worker {
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
             all_closed: Notify::new(),
-            random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ u64::from(std::process::id())),
+            random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ ambient::process_salt()),
             ids: Cell::new(0),
             shared,
         };
@@ -528,7 +529,7 @@ impl Worker {
 
     /// Once a tick: timers. Once a second: idle upstream connections, spare memory.
     fn tick(&self, ticks: u64) {
-        self.timers.advance(Instant::now());
+        self.timers.advance(ambient::now());
         if self.shared.shortage.is_tight() {
             self.release_idle();
         }

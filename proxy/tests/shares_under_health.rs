@@ -1,6 +1,6 @@
 //! What the health machine says of backends, and who then has how much of the traffic: both crates in virtual time, joined as the
 //! proxy joins them.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use ringway_health::{CheckFailure, CheckParams, Member, Params, Probe, ServiceHealth, SlowStartParams};
 use ringway_ring::{

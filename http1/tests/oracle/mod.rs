@@ -382,6 +382,7 @@ fn collect_fields(
             name: Span::locate(buffer, header.name.as_bytes()),
             value: Span::locate(buffer, header.value),
             kind,
+            sensitive: false,
         });
     }
     framing.nominate(buffer, fields);

@@ -5,6 +5,7 @@
 
 use super::{Next, wish};
 use crate::actions;
+use crate::ambient;
 use crate::buffers::Buffer;
 use crate::clock::Clock;
 use crate::compress::{self, Compressor};
@@ -23,7 +24,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 mod pace;
@@ -801,7 +802,7 @@ pub(super) fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> O
         let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name));
         field.map(|field| field.value.of(bytes))
     };
-    wish::retry_after(value(b"retry-after")?, value(b"date"), SystemTime::now())
+    wish::retry_after(value(b"retry-after")?, value(b"date"), ambient::time_of_day())
 }
 
 fn write_status(head: &ringway_http1::ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {

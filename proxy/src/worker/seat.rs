@@ -1,6 +1,7 @@
 //! Places that client connections take: of the process, of their listener, of the worker that serves them.
 
 use super::Shared;
+use crate::ambient;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ impl Drop for WaitingForSeat {
         if wait.waiting == 0
             && let Some(since) = wait.since.take()
         {
-            wait.time += since.elapsed();
+            wait.time += ambient::since(since);
         }
     }
 }
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn time_that_a_listener_is_full_runs_once_however_many_wait_and_is_told_once_a_minute() {
         let places = Arc::new(Places::default());
-        let begin = Instant::now();
+        let begin = ambient::now();
         let (first, told) = places.wait(begin);
         assert!(told);
         let (second, told) = places.wait(begin + Duration::from_secs(1));

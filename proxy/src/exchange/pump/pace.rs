@@ -105,11 +105,10 @@ mod tests {
     use super::*;
     use crate::timer::Timers;
     use std::task::{Context, Waker};
-    use std::time::Instant;
 
     /// A second each: `moved(second)` bytes so far. Gives the second in which it was over.
     fn over_at(terms: &Terms, total: Duration, moved: impl Fn(u64) -> u64, seconds: u64) -> Option<u64> {
-        let begin = Instant::now();
+        let begin = crate::ambient::now();
         let timers = Timers::new(begin);
         let timer = timers.timer();
         let mut pace = Pace::new(&timer, total);
@@ -155,7 +154,7 @@ mod tests {
 
     #[test]
     fn time_that_the_backend_takes_is_not_the_clients() {
-        let begin = Instant::now();
+        let begin = crate::ambient::now();
         let timers = Timers::new(begin);
         let timer = timers.timer();
         let timeouts = ClientTimeouts {

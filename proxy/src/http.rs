@@ -11,7 +11,7 @@ use crate::tls::ServerTls;
 use crate::worker::{OpenConnection, View, Worker};
 use crate::{answer, front, h2down, proxyproto, request};
 use ringway_config::model::{ClientTimeouts, HttpListener, Protocol};
-use ringway_http1::{Limits, parse_request};
+use ringway_http1::{Limits, Resume, parse_request_on};
 use ringway_telemetry::access::Value;
 use std::cell::OnceCell;
 use std::future::poll_fn;
@@ -40,8 +40,8 @@ pub(crate) struct Client {
     leaving: bool,
     /// Whether the end of its input has come.
     ended: bool,
-    /// How far the input has been searched for the end of a head.
-    searched: usize,
+    /// How far the head has been walked over that stands in the input.
+    resume: Resume,
     /// Limits of the listener, as of the last request.
     limits: Limits,
     timeouts: ClientTimeouts,
@@ -154,7 +154,7 @@ impl Client {
             asked: false,
             leaving: false,
             ended: false,
-            searched: 0,
+            resume: Resume::default(),
             limits,
             timeouts,
         }
@@ -216,7 +216,7 @@ impl Client {
             if self.stream.carries_one() {
                 return false;
             }
-            self.searched = 0;
+            self.resume.reset();
             // Part of the next head may be here already.
             self.timer.set(if self.input.is_empty() { self.timeouts.idle } else { self.timeouts.head });
         }
@@ -279,12 +279,6 @@ impl Client {
 
     /// `None`: the head is not complete.
     fn parse(&mut self) -> Option<Arrival> {
-        let fresh = &self.input.bytes()[self.searched..];
-        // Parsing again is worth it only once another line has ended, or the limit is near.
-        if self.searched > 0 && memchr::memchr(b'\n', fresh).is_none() && self.input.len() < self.head_bytes_max() {
-            self.searched = self.input.len();
-            return None;
-        }
         let worker = Rc::clone(&self.open.worker);
         let Some((view, listener)) = worker.listener(&self.open.gate) else { return Some(Arrival::Closed) };
         // The listener may have changed since the last request.
@@ -292,11 +286,8 @@ impl Client {
         (self.limits, self.timeouts) = (limits_of(http), http.timeouts);
         let limits = self.limits;
         let mut scratch = worker.scratch.borrow_mut();
-        match parse_request(self.input.bytes(), &limits, &mut scratch.request) {
-            Ok(false) => {
-                self.searched = self.input.len();
-                None
-            }
+        match parse_request_on(self.input.bytes(), &limits, &mut self.resume, &mut scratch.request) {
+            Ok(false) => None,
             Err(error) => Some(match self.other_protocol(http.h2.enabled) {
                 Some(None) => return None,
                 Some(Some(arrival)) => arrival,

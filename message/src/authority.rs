@@ -1,6 +1,8 @@
 //! Authorities: which there are, and when two of them name the same server. Routes, keys, redirections and the comparison of
 //! target and `Host` all go by this; what is sent on stays as the client wrote it.
 
+use crate::scan::is_host_byte;
+
 /// The port that a scheme means where none is written: `https` if `secure`, else `http` (RFC 9110, 4.2).
 #[must_use]
 pub const fn default_port(secure: bool) -> u16 {
@@ -95,33 +97,8 @@ pub fn is_authority(value: &[u8]) -> bool {
             (&rest[..close], &rest[close + 1..])
         }
         _ => {
-            let colon = value.iter().position(|&byte| byte == b':').unwrap_or(value.len());
-            let host = &value[..colon];
-            // reg-name: unreserved, percent-encoded, sub-delims; the comma is left out, as lists hide there.
-            let good = |byte: &u8| {
-                byte.is_ascii_alphanumeric()
-                    || matches!(
-                        byte,
-                        b'-' | b'.'
-                            | b'_'
-                            | b'~'
-                            | b'%'
-                            | b'!'
-                            | b'$'
-                            | b'&'
-                            | b'\''
-                            | b'('
-                            | b')'
-                            | b'*'
-                            | b'+'
-                            | b';'
-                            | b'='
-                    )
-            };
-            if !host.iter().all(good) {
-                return false;
-            }
-            (host, &value[colon..])
+            let end = value.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(value.len());
+            value.split_at(end)
         }
     };
     let port_is_good = match port {

@@ -110,12 +110,9 @@ pub fn is_authority(value: &[u8]) -> bool {
             (&rest[..close], &rest[close + 1..])
         }
         _ => {
-            let colon = memchr::memchr(b':', value).unwrap_or(value.len());
-            let host = &value[..colon];
-            if !host.iter().fold(true, |good, &byte| good & REG_NAME[usize::from(byte)]) {
-                return false;
-            }
-            (host, &value[colon..])
+            let end = value.iter().position(|&byte| !REG_NAME[usize::from(byte)]).unwrap_or(value.len());
+            // What follows is a port, or nothing good.
+            value.split_at(end)
         }
     };
     let port_is_good = match port {

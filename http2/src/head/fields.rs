@@ -36,14 +36,21 @@ const PSEUDO_COUNT: usize = 6;
 impl Pseudo {
     pub(super) fn of(field: &DecodedField<'_>) -> Option<Self> {
         // Where the static table has them.
-        match (field.static_name, field.name) {
-            (1, _) | (0, b":authority") => Some(Self::Authority),
-            (2, _) | (0, b":method") => Some(Self::Method),
-            (4, _) | (0, b":path") => Some(Self::Path),
-            (6, _) | (0, b":scheme") => Some(Self::Scheme),
-            (8, _) | (0, b":status") => Some(Self::Status),
-            (0, b":protocol") => Some(Self::Protocol),
-            _ => None,
+        match field.static_name {
+            1 => Some(Self::Authority),
+            2 => Some(Self::Method),
+            4 => Some(Self::Path),
+            6 => Some(Self::Scheme),
+            8 => Some(Self::Status),
+            _ => match field.name {
+                b":authority" => Some(Self::Authority),
+                b":method" => Some(Self::Method),
+                b":path" => Some(Self::Path),
+                b":scheme" => Some(Self::Scheme),
+                b":status" => Some(Self::Status),
+                b":protocol" => Some(Self::Protocol),
+                _ => None,
+            },
         }
     }
 

@@ -52,6 +52,17 @@ const CODES: [Code; 257] = {
     codes
 };
 
+/// The same in one word each: the code, and in the last byte its length.
+const PACKED: [u64; 256] = {
+    let mut packed = [0; 256];
+    let mut symbol = 0;
+    while symbol < 256 {
+        packed[symbol] = (CODES[symbol].code as u64) << 8 | CODES[symbol].bits as u64;
+        symbol += 1;
+    }
+    packed
+};
+
 /// Codes up to this length are found by one look.
 const SHORT_BITS: u32 = 8;
 
@@ -256,9 +267,10 @@ pub(crate) fn encode_short<const LOWER: bool>(bytes: &[u8], space: &mut [u8; SHO
     // The last `have` bits are to be written.
     let (mut bits, mut have, mut at) = (0_u64, 0_u32, 1_usize);
     for byte in bytes {
-        let code = CODES[usize::from(if LOWER { byte.to_ascii_lowercase() } else { *byte })];
-        bits = bits << code.bits | u64::from(code.code);
-        have += u32::from(code.bits);
+        let packed = PACKED[usize::from(if LOWER { byte.to_ascii_lowercase() } else { *byte })];
+        let count = packed as u32 & 0xff;
+        bits = bits << count | packed >> 8;
+        have += count;
         if have >= 32 {
             have -= 32;
             *space.get_mut(at..)?.first_chunk_mut()? = ((bits >> have) as u32).to_be_bytes();

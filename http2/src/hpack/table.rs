@@ -87,11 +87,21 @@ pub(crate) struct Entry<'t> {
 
 /// Entry `index` of the static table.
 pub(crate) fn static_entry(index: u32) -> Option<Entry<'static>> {
-    let at = usize::try_from(index.checked_sub(1)?).ok()?;
-    let (name, value) = *FIELDS.get(at)?;
-    let static_name = FIRST_OF_NAME[at];
-    Some(Entry { name, value, static_name, kind: kind_of(static_name, name), well_formed: true, line: None })
+    ENTRIES.get(index.wrapping_sub(1) as usize).copied()
 }
+
+const ENTRIES: [Entry<'static>; FIELDS.len()] = {
+    let none = Entry { name: b"", value: b"", static_name: 0, kind: FieldName::Other, well_formed: true, line: None };
+    let mut entries = [none; FIELDS.len()];
+    let mut at = 0;
+    while at < FIELDS.len() {
+        let static_name = FIRST_OF_NAME[at];
+        let (name, value) = FIELDS[at];
+        entries[at] = Entry { name, value, static_name, kind: kind_of_static(static_name), ..none };
+        at += 1;
+    }
+    entries
+};
 
 /// The first index that has the name of each.
 const FIRST_OF_NAME: [u8; FIELDS.len()] = {
@@ -143,20 +153,17 @@ const BY_LENGTH: ([u8; FIELDS.len()], [u8; STATIC_NAME_BYTES_MAX + 2]) = {
     (sorted, begins)
 };
 
-/// The first index of a field's name in the static table, however it is spelled; 0 if it is not there. Pseudo-fields are not looked
+/// The first index of a field's name, a token, in the static table, however it is spelled; 0 if it is not there. Pseudo-fields are not looked
 /// for.
 pub(crate) fn static_name(name: &[u8]) -> u8 {
     let (sorted, begins) = &BY_LENGTH;
     let (Some(&begin), Some(&end)) = (begins.get(name.len()), begins.get(name.len() + 1)) else { return 0 };
-    // One comparison for each that is as long: upper case is taken out first, eight bytes and more at a time.
-    let mut space = [0; 32];
-    let Some(lower) = space.get_mut(..name.len()) else { return 0 };
-    lower.copy_from_slice(name);
-    space.make_ascii_lowercase();
-    let lower = &space[..name.len()];
     let known = sorted[usize::from(begin)..usize::from(end)].iter().find(|&&index| {
         let known = FIELDS[usize::from(index) - 1].0;
-        known.first() == lower.first() && known == lower
+        // Of what a name can have, this makes upper case lower and leaves all else that is compared with.
+        let differs = |(known, byte): (&u8, &u8)| known ^ (byte | 0x20);
+        let is_first = known.first().zip(name.first()).is_some_and(|first| differs(first) == 0);
+        is_first && known.iter().zip(name).fold(0, |all, pair| all | differs(pair)) == 0
     });
     known.copied().unwrap_or_default()
 }
@@ -188,10 +195,9 @@ struct Slot {
     well_formed: bool,
 }
 
-/// Of a name in the static table; others are looked at.
-pub(crate) fn kind_of(static_name: u8, name: &[u8]) -> FieldName {
+/// What a name means that is in the static table first at this index, and not spelled out.
+const fn kind_of_static(static_name: u8) -> FieldName {
     match static_name {
-        0 => FieldName::classify(name),
         28 => FieldName::ContentLength,
         32 => FieldName::Cookie,
         35 => FieldName::Expect,
@@ -200,6 +206,11 @@ pub(crate) fn kind_of(static_name: u8, name: &[u8]) -> FieldName {
         57 => FieldName::TransferEncoding,
         _ => FieldName::Other,
     }
+}
+
+/// The same of any name.
+pub(crate) fn kind_of(static_name: u8, name: &[u8]) -> FieldName {
+    if static_name == 0 { FieldName::classify(name) } else { kind_of_static(static_name) }
 }
 
 /// What stands between name and value, and behind it.

@@ -77,17 +77,13 @@ pub(crate) struct Entry<'t> {
     pub(crate) value: &'t [u8],
     /// The first index in the static table whose name this is; 0 if there is none, or nobody has looked.
     pub(crate) static_name: u8,
-    /// What the user of the decoder has found of it; 0 if it was not asked.
-    pub(crate) mark: u8,
-    /// All of it as a line, `name: value` CR LF; empty if it does not lie there as one.
-    pub(crate) line: &'t [u8],
 }
 
 /// Entry `index` of the static table.
 pub(crate) fn static_entry(index: u32) -> Option<Entry<'static>> {
     let at = usize::try_from(index.checked_sub(1)?).ok()?;
     let (name, value) = *FIELDS.get(at)?;
-    Some(Entry { name, value, static_name: FIRST_OF_NAME[at], mark: 0, line: &[] })
+    Some(Entry { name, value, static_name: FIRST_OF_NAME[at] })
 }
 
 /// The first index that has the name of each.
@@ -147,22 +143,11 @@ pub(crate) fn static_name(name: &[u8]) -> u8 {
     let (Some(&begin), Some(&end)) = (begins.get(name.len()), begins.get(name.len() + 1)) else { return 0 };
     let known = sorted[usize::from(begin)..usize::from(end)]
         .iter()
-        .find(|&&index| is_spelled(FIELDS[usize::from(index) - 1].0, name));
+        .find(|&&index| FIELDS[usize::from(index) - 1].0.eq_ignore_ascii_case(name));
     known.copied().unwrap_or_default()
 }
 
-/// Whether a name, of the same length, is this one. Nearly always its first and its last letter tell.
-fn is_spelled(known: &[u8], name: &[u8]) -> bool {
-    let differs = |one: Option<&u8>, other: Option<&u8>| one != other.map(u8::to_ascii_lowercase).as_ref();
-    !differs(known.first(), name.first()) && !differs(known.last(), name.last()) && known.eq_ignore_ascii_case(name)
-}
-
-/// What stands between name and value, and behind that.
-const COLON: &[u8] = b": ";
-const LINE_END: &[u8] = b"\r\n";
-
-/// What a peer's encoder has told to remember: lines of text one after the other in one buffer, none an allocation of its own. They are
-/// what a head is made of, so a reference to one is one copy.
+/// What a peer's encoder has told to remember: names and values one after the other in one buffer, none an allocation of its own.
 ///
 /// New ones are appended, old ones leave at the front; the room that they leave is taken again once it is half of what is held, so
 /// that each byte is moved twice at most.
@@ -184,18 +169,6 @@ struct Slot {
     name_len: u32,
     value_len: u32,
     static_name: u8,
-    mark: u8,
-}
-
-impl Slot {
-    fn line_len(&self) -> usize {
-        self.name_len as usize + self.value_len as usize + COLON.len() + LINE_END.len()
-    }
-
-    /// As the RFC counts it.
-    fn size(&self) -> u64 {
-        u64::from(self.name_len) + u64::from(self.value_len) + ENTRY_OVERHEAD
-    }
 }
 
 impl DynamicTable {
@@ -216,39 +189,37 @@ impl DynamicTable {
     /// Entry `index`, from 0 on, newest first.
     pub(crate) fn get(&self, index: u32) -> Option<Entry<'_>> {
         let slot = self.slots.get(usize::try_from(index).ok()?)?;
-        let line = self.bytes.get(slot.at as usize..)?.get(..slot.line_len())?;
-        let (name, rest) = line.split_at_checked(slot.name_len as usize)?;
-        let value = rest.get(COLON.len()..rest.len() - LINE_END.len())?;
-        Some(Entry { name, value, static_name: slot.static_name, mark: slot.mark, line })
+        let (name, value) = self.bytes.get(slot.at as usize..)?.split_at_checked(slot.name_len as usize)?;
+        Some(Entry { name, value: value.get(..slot.value_len as usize)?, static_name: slot.static_name })
     }
 
     /// Adds an entry; the oldest leave for it. One that is larger than the table empties it (RFC 7541, 4.4).
     pub(crate) fn insert(&mut self, entry: Entry<'_>) {
-        let slot = Slot {
-            at: 0,
+        let length = entry.name.len() + entry.value.len();
+        let size = length as u64 + ENTRY_OVERHEAD;
+        if size > u64::from(self.size_max) {
+            return self.evict(0);
+        }
+        self.evict(u64::from(self.size_max) - size);
+        self.make_room(length);
+        self.slots.push_front(Slot {
+            at: self.bytes.len() as u32,
             name_len: entry.name.len() as u32,
             value_len: entry.value.len() as u32,
             static_name: entry.static_name,
-            mark: entry.mark,
-        };
-        if slot.size() > u64::from(self.size_max) {
-            return self.evict(0);
-        }
-        self.evict(u64::from(self.size_max) - slot.size());
-        self.make_room(slot.line_len());
-        self.slots.push_front(Slot { at: self.bytes.len() as u32, ..slot });
-        for part in [entry.name, COLON, entry.value, LINE_END] {
-            self.bytes.extend_from_slice(part);
-        }
-        self.size += slot.size();
+        });
+        self.bytes.extend_from_slice(entry.name);
+        self.bytes.extend_from_slice(entry.value);
+        self.size += size;
     }
 
     /// The oldest leave until there are at most so many bytes.
     fn evict(&mut self, size: u64) {
         while self.size > size {
             let Some(slot) = self.slots.pop_back() else { break };
-            self.start += slot.line_len();
-            self.size -= slot.size();
+            let length = slot.name_len as usize + slot.value_len as usize;
+            self.start += length;
+            self.size -= length as u64 + ENTRY_OVERHEAD;
         }
         if self.slots.is_empty() {
             self.bytes.clear();
@@ -356,7 +327,7 @@ mod tests {
                 match step {
                     Step::Insert(name, value) => {
                         let (name, value) = (vec![count as u8; name], vec![!(count as u8); value]);
-                        table.insert(Entry { name: &name, value: &value, static_name: 7, mark: count as u8, line: &[] });
+                        table.insert(Entry { name: &name, value: &value, static_name: 7 });
                         let size = name.len() + value.len() + 32;
                         plain.fit(plain.1.saturating_sub(size));
                         if size <= plain.1 {
@@ -373,11 +344,7 @@ mod tests {
                     Step::Shrink => table.shrink(),
                 }
                 for (index, (name, value)) in plain.0.iter().enumerate() {
-                    let line = [name, &b": "[..], value, b"\r\n"].concat();
-                    let found = table.get(index as u32);
-                    let mark = found.map_or(0, |entry| entry.mark);
-                    prop_assert!(name.first().is_none_or(|first| *first == mark));
-                    prop_assert_eq!(found, Some(Entry { name, value, static_name: 7, mark, line: &line }));
+                    prop_assert_eq!(table.get(index as u32), Some(Entry { name, value, static_name: 7 }));
                 }
                 prop_assert_eq!(table.get(plain.0.len() as u32), None);
                 prop_assert!(table.bytes.capacity() <= 900, "{}", table.bytes.capacity());

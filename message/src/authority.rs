@@ -82,6 +82,21 @@ pub fn is_host_and_port(value: &[u8]) -> bool {
     is_authority(value) && matches!(Authority::new(value).port(0), Some(1..=0xffff))
 }
 
+/// reg-name: unreserved, percent-encoded, sub-delims; the comma is left out, as lists hide there, and so are parentheses.
+const REG_NAME: [bool; 256] = {
+    let mut good = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let other = matches!(
+            byte as u8,
+            b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'*' | b'+' | b';' | b'='
+        );
+        good[byte] = other || (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    good
+};
+
 /// `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 3986, 3.2 without userinfo), not empty.
 #[must_use]
 pub fn is_authority(value: &[u8]) -> bool {
@@ -95,33 +110,9 @@ pub fn is_authority(value: &[u8]) -> bool {
             (&rest[..close], &rest[close + 1..])
         }
         _ => {
-            let colon = value.iter().position(|&byte| byte == b':').unwrap_or(value.len());
-            let host = &value[..colon];
-            // reg-name: unreserved, percent-encoded, sub-delims; the comma is left out, as lists hide there.
-            let good = |byte: &u8| {
-                byte.is_ascii_alphanumeric()
-                    || matches!(
-                        byte,
-                        b'-' | b'.'
-                            | b'_'
-                            | b'~'
-                            | b'%'
-                            | b'!'
-                            | b'$'
-                            | b'&'
-                            | b'\''
-                            | b'('
-                            | b')'
-                            | b'*'
-                            | b'+'
-                            | b';'
-                            | b'='
-                    )
-            };
-            if !host.iter().all(good) {
-                return false;
-            }
-            (host, &value[colon..])
+            let end = value.iter().position(|&byte| !REG_NAME[usize::from(byte)]).unwrap_or(value.len());
+            // What follows is a port, or nothing good.
+            value.split_at(end)
         }
     };
     let port_is_good = match port {

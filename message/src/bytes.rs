@@ -5,6 +5,7 @@ use crate::{ParseError, Span};
 const NAME: u8 = 1;
 const NAME_IN_LOWER_CASE: u8 = 2;
 const TARGET: u8 = 4;
+const VALUE: u8 = 8;
 
 /// What each byte may stand in.
 const CLASSES: [u8; 256] = {
@@ -24,6 +25,13 @@ const CLASSES: [u8; 256] = {
         // A fragment is never sent.
         if byte != b'#' {
             classes[byte as usize] |= TARGET;
+        }
+        byte += 1;
+    }
+    let mut byte = 0;
+    while byte < 256 {
+        if byte >= 0x20 && byte != 0x7f || byte == b'\t' as usize {
+            classes[byte] |= VALUE;
         }
         byte += 1;
     }
@@ -51,8 +59,7 @@ pub fn is_lower_token(name: &[u8]) -> bool {
 #[must_use]
 pub fn is_value(value: &[u8]) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let good = value.iter().fold(true, |good, &byte| good & ((byte >= b' ') & (byte != 0x7f) | (byte == b'\t')));
-    good && !is_space(value.first()) && !is_space(value.last())
+    all(value, VALUE) && !is_space(value.first()) && !is_space(value.last())
 }
 
 /// Whether all its bytes may stand in a target: printable ASCII, no fragment.

@@ -7,7 +7,6 @@ use super::Fault;
 use crate::hpack::DecodedField;
 use ringway_message::{
     Authority, FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, default_port,
-    is_lower_token, is_value,
 };
 
 /// What a field counts besides its name and value (RFC 9113, 6.5.2).
@@ -37,14 +36,21 @@ const PSEUDO_COUNT: usize = 6;
 impl Pseudo {
     pub(super) fn of(field: &DecodedField<'_>) -> Option<Self> {
         // Where the static table has them.
-        match (field.static_name, field.name) {
-            (1, _) | (0, b":authority") => Some(Self::Authority),
-            (2, _) | (0, b":method") => Some(Self::Method),
-            (4, _) | (0, b":path") => Some(Self::Path),
-            (6, _) | (0, b":scheme") => Some(Self::Scheme),
-            (8, _) | (0, b":status") => Some(Self::Status),
-            (0, b":protocol") => Some(Self::Protocol),
-            _ => None,
+        match field.static_name {
+            1 => Some(Self::Authority),
+            2 => Some(Self::Method),
+            4 => Some(Self::Path),
+            6 => Some(Self::Scheme),
+            8 => Some(Self::Status),
+            _ => match field.name {
+                b":authority" => Some(Self::Authority),
+                b":method" => Some(Self::Method),
+                b":path" => Some(Self::Path),
+                b":scheme" => Some(Self::Scheme),
+                b":status" => Some(Self::Status),
+                b":protocol" => Some(Self::Protocol),
+                _ => None,
+            },
         }
     }
 
@@ -55,20 +61,6 @@ impl Pseudo {
             | (Shape::Response, Self::Status) => true,
             (Shape::Request { .. } | Shape::Response | Shape::Trailers, _) => false,
         }
-    }
-}
-
-/// What a name of the static table means; others are looked at.
-pub(super) fn kind_of(field: &DecodedField<'_>) -> FieldName {
-    match field.static_name {
-        0 => FieldName::classify(field.name),
-        28 => FieldName::ContentLength,
-        32 => FieldName::Cookie,
-        35 => FieldName::Expect,
-        38 => FieldName::Host,
-        48 => FieldName::ProxyAuthenticate,
-        57 => FieldName::TransferEncoding,
-        _ => FieldName::Other,
     }
 }
 
@@ -163,7 +155,7 @@ impl<'a> Section<'a> {
         let size = field.name.len() + field.value.len() + FIELD_OVERHEAD;
         self.head_bytes_left =
             self.head_bytes_left.checked_sub(size).ok_or(Fault::TooLarge(ParseError::HeadTooLarge))?;
-        if !is_value(field.value) {
+        if !field.well_formed {
             return Err(BAD_FIELD);
         }
         if field.name.first() == Some(&b':') { self.judge_pseudo(field) } else { self.judge_regular(field) }
@@ -180,12 +172,8 @@ impl<'a> Section<'a> {
     }
 
     fn judge_regular(&mut self, field: &DecodedField<'_>) -> Result<(), Fault> {
-        // Names of the static table are good ones.
-        if field.static_name == 0 && !is_lower_token(field.name) {
-            return Err(BAD_FIELD);
-        }
         self.begin_regular();
-        let kind = kind_of(field);
+        let kind = field.kind;
         if kind.is_connection_specific() {
             return Err(BAD_FIELD);
         }
@@ -264,10 +252,15 @@ impl<'a> Section<'a> {
 
     /// Keeps a field as the next line. Gives where its value stands.
     fn push(&mut self, field: &DecodedField<'_>, kind: FieldName) -> Span {
-        let name = self.keep(field.name);
-        self.arena.extend_from_slice(b": ");
-        let value = self.keep(field.value);
-        self.arena.extend_from_slice(b"\r\n");
+        let start = self.arena.len() as u32;
+        match field.line {
+            Some(line) => self.arena.extend_from_slice(line),
+            None => {
+                [field.name, b": ", field.value, b"\r\n"].iter().for_each(|part| self.arena.extend_from_slice(part))
+            }
+        }
+        let name = Span { start, end: start + field.name.len() as u32 };
+        let value = Span { start: name.end + 2, end: name.end + 2 + field.value.len() as u32 };
         self.fields.push(Field { name, value, kind, sensitive: field.sensitive });
         value
     }

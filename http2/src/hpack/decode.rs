@@ -2,6 +2,7 @@
 
 use super::table::{self, DynamicTable, Entry, FIELDS};
 use super::{HpackError, huffman, integer};
+use ringway_message::{FieldName, is_lower_token, is_value};
 
 /// Size of a table before SETTINGS say another (RFC 9113, 6.5.2).
 const TABLE_BYTES_INITIAL: u32 = 4096;
@@ -17,6 +18,21 @@ pub struct DecodedField<'d> {
     pub sensitive: bool,
     /// Where the static table has the name first; 0 if the name was spelled out, or is not there.
     pub static_name: u8,
+    /// What the name means.
+    pub kind: FieldName,
+    /// The value has bytes that values may have, and the name, if it is none of a pseudo-field, those of a lower-case token.
+    pub well_formed: bool,
+    /// `name: value` CR LF, if it lies so in memory.
+    pub line: Option<&'d [u8]>,
+}
+
+impl<'d> DecodedField<'d> {
+    fn judge(name: &'d [u8], value: &'d [u8], static_name: u8, sensitive: bool) -> Self {
+        // Names of the static table are good ones, and those of pseudo-fields are known or not.
+        let is_name = static_name != 0 || name.first() == Some(&b':') || is_lower_token(name);
+        let (kind, well_formed) = (table::kind_of(static_name, name), is_name && is_value(value));
+        Self { name, value, sensitive, static_name, kind, well_formed, line: None }
+    }
 }
 
 /// Decodes blocks, all of a connection's in one direction and in their order.
@@ -75,8 +91,8 @@ impl Decoder {
             begun = true;
             if first & 0x80 != 0 {
                 let index = integer::decode(&mut rest, 7)?;
-                let Entry { name, value, static_name } = find(&self.table, index)?;
-                sink(DecodedField { name, value, static_name, sensitive: false });
+                let Entry { name, value, static_name, kind, well_formed, line } = find(&self.table, index)?;
+                sink(DecodedField { name, value, static_name, sensitive: false, kind, well_formed, line });
                 continue;
             }
             let adds = first & 0x40 != 0;
@@ -119,7 +135,7 @@ impl Decoder {
             }
         };
         let value = string(rest, &mut self.value)?;
-        sink(DecodedField { name, value, sensitive, static_name });
+        sink(DecodedField::judge(name, value, static_name, sensitive));
         Ok(())
     }
 
@@ -144,8 +160,10 @@ impl Decoder {
             },
         };
         let value = string(rest, &mut self.value)?;
-        sink(DecodedField { name, value, sensitive: false, static_name });
-        self.table.insert(Entry { name, value, static_name });
+        let field = DecodedField::judge(name, value, static_name, false);
+        sink(field);
+        let DecodedField { kind, well_formed, .. } = field;
+        self.table.insert(Entry { name, value, static_name, kind, well_formed, line: None });
         Ok(())
     }
 

@@ -46,8 +46,8 @@ pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8], sensitive: bool) {
     if index == 0 {
         let form = if sensitive { NEVER_INDEXED } else { NOT_INDEXED };
         out.push(form.pattern);
-        string(out, name, true);
-        string(out, value, false);
+        string::<true>(out, name);
+        string::<false>(out, value);
     } else if sensitive || is_secret {
         literal(out, NEVER_INDEXED, index, value);
     } else {
@@ -89,8 +89,8 @@ fn pseudo(out: &mut Vec<u8>, index: u8, value: &[u8], sensitive: bool) {
 /// `:protocol` (RFC 8441)
 pub fn protocol(out: &mut Vec<u8>, protocol: &[u8]) {
     out.push(NOT_INDEXED.pattern);
-    string(out, b":protocol", true);
-    string(out, protocol, false);
+    string::<true>(out, b":protocol");
+    string::<false>(out, protocol);
 }
 
 /// A field whose name the static table has from `index` on, perhaps with this value.
@@ -108,21 +108,29 @@ fn named(out: &mut Vec<u8>, index: u8, value: &[u8]) {
 
 fn literal(out: &mut Vec<u8>, form: Form, index: u8, value: &[u8]) {
     integer::encode(out, form.pattern, form.prefix, usize::from(index));
-    string(out, value, false);
+    string::<false>(out, value);
 }
 
-/// A string, in the shorter of its two forms.
-fn string(out: &mut Vec<u8>, bytes: &[u8], lower: bool) {
-    let length = huffman::encoded_len(bytes, lower);
-    if length < bytes.len() {
-        integer::encode(out, 0x80, 7, length);
-        huffman::encode(bytes, lower, out);
-        return;
+/// A string, in the shorter of its two forms. Names are written in lower case.
+fn string<const LOWER: bool>(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() <= huffman::SHORT_BYTES {
+        let mut space = [0; huffman::SHORT_BYTES + 2];
+        if let Some(length) = huffman::encode_short::<LOWER>(bytes, &mut space) {
+            // So short that its length takes no second byte.
+            space[0] = 0x80 | length as u8;
+            return out.extend_from_slice(&space[..=length]);
+        }
+    } else {
+        let length = huffman::encoded_len(bytes, LOWER);
+        if length < bytes.len() {
+            integer::encode(out, 0x80, 7, length);
+            return huffman::encode(bytes, LOWER, out);
+        }
     }
     integer::encode(out, 0, 7, bytes.len());
     let start = out.len();
     out.extend_from_slice(bytes);
-    if lower {
+    if LOWER {
         out[start..].make_ascii_lowercase();
     }
 }

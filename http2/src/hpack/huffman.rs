@@ -52,6 +52,17 @@ const CODES: [Code; 257] = {
     codes
 };
 
+/// The same in one word each: the code, and in the last byte its length.
+const PACKED: [u64; 256] = {
+    let mut packed = [0; 256];
+    let mut symbol = 0;
+    while symbol < 256 {
+        packed[symbol] = (CODES[symbol].code as u64) << 8 | CODES[symbol].bits as u64;
+        symbol += 1;
+    }
+    packed
+};
+
 /// Codes up to this length are found by one look.
 const SHORT_BITS: u32 = 8;
 
@@ -247,6 +258,37 @@ pub(crate) fn encode(bytes: &[u8], lower: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Longest string that [`encode_short`] takes.
+pub(crate) const SHORT_BYTES: usize = 126;
+
+/// Encodes a short string behind the first byte of `space`, names in lower case. Gives its length in this code; `None`: that is no less
+/// than its own.
+pub(crate) fn encode_short<const LOWER: bool>(bytes: &[u8], space: &mut [u8; SHORT_BYTES + 2]) -> Option<usize> {
+    // The last `have` bits are to be written.
+    let (mut bits, mut have, mut at) = (0_u64, 0_u32, 1_usize);
+    for byte in bytes {
+        let packed = PACKED[usize::from(if LOWER { byte.to_ascii_lowercase() } else { *byte })];
+        let count = packed as u32 & 0xff;
+        bits = bits << count | packed >> 8;
+        have += count;
+        if have >= 32 {
+            have -= 32;
+            *space.get_mut(at..)?.first_chunk_mut()? = ((bits >> have) as u32).to_be_bytes();
+            at += 4;
+        }
+    }
+    let length = at - 1 + have.div_ceil(8) as usize;
+    if length >= bytes.len() {
+        return None;
+    }
+    // Filled with the first bits of EOS.
+    let padded = (bits << (32 - have) | ((1 << (32 - have)) - 1)) as u32;
+    for (place, byte) in space.get_mut(at..=length)?.iter_mut().zip(padded.to_be_bytes()) {
+        *place = byte;
+    }
+    Some(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,6 +368,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn short_strings_are_encoded_as_long_ones(text in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..=SHORT_BYTES), prop::collection::vec(b'0'..b'z', 0..=SHORT_BYTES),
+        ]) {
+            let (mut plain, mut lower) = (Vec::new(), Vec::new());
+            encode(&text, false, &mut plain);
+            encode(&text, true, &mut lower);
+            let mut space = [0xaa; SHORT_BYTES + 2];
+            let length = encode_short::<false>(&text, &mut space);
+            prop_assert_eq!(length, Some(plain.len()).filter(|length| *length < text.len()));
+            length.into_iter().for_each(|length| assert_eq!(space[1..=length], plain));
+            let length = encode_short::<true>(&text, &mut space);
+            prop_assert_eq!(length, Some(lower.len()).filter(|length| *length < text.len()));
+            length.into_iter().for_each(|length| assert_eq!(space[1..=length], lower));
+        }
+
         #[test]
         fn what_is_encoded_is_decoded_again(text in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut string = Vec::new();

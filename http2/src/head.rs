@@ -11,7 +11,7 @@ use crate::hpack::{Decoder, HpackError};
 use fields::{Pseudo, Section, Shape};
 use ringway_message::{
     BodyLength, Field, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm, Version, is_authority,
-    is_host_and_port, is_protocol, is_token, split_target,
+    is_host_and_port, is_protocol, is_target, is_token, split_target,
 };
 
 /// What a server takes.
@@ -170,7 +170,7 @@ fn judge_target(section: &Section<'_>, head: &mut RequestHead) -> Result<(), Fau
     let bytes = section.bytes(target);
     head.form = match bytes {
         b"*" if head.method == Method::Options => TargetForm::Asterisk,
-        [b'/', ..] if section.path_vetted => TargetForm::Origin,
+        [b'/', ..] if is_target(bytes) => TargetForm::Origin,
         _ => return Err(BAD_TARGET),
     };
     (head.target, head.forward_target, head.scheme) = (target, target, scheme);
@@ -188,8 +188,7 @@ fn is_scheme(scheme: &[u8]) -> bool {
 fn judge_authority(section: &Section<'_>, head: &mut RequestHead) -> Result<(), Fault> {
     let authority = section.pseudo(Pseudo::Authority).or(section.host);
     head.authority = authority.ok_or(Fault::Refused(ParseError::HostMissing))?;
-    let is_good = section.authority_vetted || section.host.is_some_and(|host| is_authority(section.bytes(host)));
-    if is_good { Ok(()) } else { Err(Fault::Refused(ParseError::HostInvalid)) }
+    if is_authority(section.bytes(head.authority)) { Ok(()) } else { Err(Fault::Refused(ParseError::HostInvalid)) }
 }
 
 fn judge_response(

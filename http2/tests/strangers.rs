@@ -31,7 +31,11 @@ fn byte(at: usize) -> u8 {
 }
 
 /// Drives a connection until it is over. `user` hears of all events.
-async fn drive(mut connection: Connection, mut stream: TcpStream, mut user: impl FnMut(&mut Connection, Option<Event>)) {
+async fn drive(
+    mut connection: Connection,
+    mut stream: TcpStream,
+    mut user: impl FnMut(&mut Connection, Option<Event>),
+) {
     let started = tokio::time::Instant::now();
     let (mut reader, mut writer) = stream.split();
     let mut read = vec![0; 16 * 1024];
@@ -202,7 +206,9 @@ fn h2load_is_answered_each_time() {
         return;
     }
     with_server(|address| {
-        for (path, count, streams) in [("/size/128", "5000", "50"), ("/size/0", "500", "1"), ("/size/300000", "200", "10")] {
+        for (path, count, streams) in
+            [("/size/128", "5000", "50"), ("/size/0", "500", "1"), ("/size/300000", "200", "10")]
+        {
             let url = format!("http://{address}{path}");
             let (good, said) = run("h2load", &["-n", count, "-c", "4", "-m", streams, &url]);
             assert!(good && said.contains(&format!("{count} succeeded, 0 failed, 0 errored")), "{said}");
@@ -445,7 +451,9 @@ fn nginx_serves_us() {
     let root = folder.path();
     let port = free_port();
     let put = |name: &str, bytes: &[u8]| {
-        std::fs::File::create(root.join(name)).and_then(|mut file| std::io::Write::write_all(&mut file, bytes)).unwrap();
+        std::fs::File::create(root.join(name))
+            .and_then(|mut file| std::io::Write::write_all(&mut file, bytes))
+            .unwrap();
     };
     let large: Vec<u8> = (0..4_000_000).map(byte).collect();
     put("large", &large);

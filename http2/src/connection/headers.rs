@@ -126,7 +126,7 @@ impl Connection {
 
     /// What it says of the compression is kept, and nothing else.
     fn discard_block(&mut self, block: &[u8]) -> Result<(), ConnectionError> {
-        self.decoder.decode(block, |_| 0).map_err(lost)
+        self.decoder.decode(block, |_| {}).map_err(lost)
     }
 
     fn handle_request(&mut self, id: u32, ends: bool, block: &[u8]) -> Result<(), ConnectionError> {

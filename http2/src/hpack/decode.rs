@@ -18,7 +18,6 @@ pub struct DecodedField<'d> {
     pub sensitive: bool,
     /// Where the static table has the name first; 0 if the name was spelled out, or is not there.
     pub static_name: u8,
-<<<<<<< HEAD
     /// What the name means.
     pub kind: FieldName,
     /// The value has bytes that values may have, and the name, if it is none of a pseudo-field, those of a lower-case token.
@@ -33,17 +32,6 @@ impl<'d> DecodedField<'d> {
         let is_name = static_name != 0 || name.first() == Some(&b':') || is_lower_token(name);
         let (kind, well_formed) = (table::kind_of(static_name, name), is_name && is_value(value));
         Self { name, value, sensitive, static_name, kind, well_formed, line: None }
-=======
-    /// What [`Decoder::decode`]'s user has said of this very field when it was added to the table; 0 where it was not.
-    pub mark: u8,
-    /// The field as a line, `name: value` CR LF, where it lies in the table as one; else empty.
-    pub line: &'d [u8],
-}
-
-impl<'d> DecodedField<'d> {
-    fn new(name: &'d [u8], value: &'d [u8], static_name: u8, sensitive: bool) -> Self {
-        Self { name, value, sensitive, static_name, mark: 0, line: &[] }
->>>>>>> one
     }
 }
 
@@ -81,14 +69,14 @@ impl Decoder {
         self.update_due = self.table.size_max() > table_bytes_max;
     }
 
-    /// Decodes a whole block; gives its fields one after the other. What is said of one is remembered with it, if it is.
+    /// Decodes a whole block; gives its fields one after the other.
     ///
     /// Costs no more than the block is long, with the names and values that it adds to the table: an entry that is referred to is given
     /// as it lies there, and never copied.
     ///
     /// # Errors
     /// The block does not follow RFC 7541. Fields before that have been given already; the connection has to end.
-    pub fn decode(&mut self, block: &[u8], mut sink: impl FnMut(DecodedField<'_>) -> u8) -> Result<(), HpackError> {
+    pub fn decode(&mut self, block: &[u8], mut sink: impl FnMut(DecodedField<'_>)) -> Result<(), HpackError> {
         let mut rest = block;
         let mut begun = false;
         while let Some(&first) = rest.first() {
@@ -103,13 +91,8 @@ impl Decoder {
             begun = true;
             if first & 0x80 != 0 {
                 let index = integer::decode(&mut rest, 7)?;
-<<<<<<< HEAD
                 let Entry { name, value, static_name, kind, well_formed, line } = find(&self.table, index)?;
                 sink(DecodedField { name, value, static_name, sensitive: false, kind, well_formed, line });
-=======
-                let Entry { name, value, static_name, mark, line } = find(&self.table, index)?;
-                sink(DecodedField { name, value, sensitive: false, static_name, mark, line });
->>>>>>> one
                 continue;
             }
             let adds = first & 0x40 != 0;
@@ -142,7 +125,7 @@ impl Decoder {
         rest: &mut &[u8],
         index: u32,
         sensitive: bool,
-        sink: &mut impl FnMut(DecodedField<'_>) -> u8,
+        sink: &mut impl FnMut(DecodedField<'_>),
     ) -> Result<(), HpackError> {
         let (name, static_name) = match index {
             0 => (string(rest, &mut self.name)?, 0),
@@ -152,11 +135,7 @@ impl Decoder {
             }
         };
         let value = string(rest, &mut self.value)?;
-<<<<<<< HEAD
         sink(DecodedField::judge(name, value, static_name, sensitive));
-=======
-        sink(DecodedField::new(name, value, static_name, sensitive));
->>>>>>> one
         Ok(())
     }
 
@@ -165,7 +144,7 @@ impl Decoder {
         &mut self,
         rest: &mut &[u8],
         index: u32,
-        sink: &mut impl FnMut(DecodedField<'_>) -> u8,
+        sink: &mut impl FnMut(DecodedField<'_>),
     ) -> Result<(), HpackError> {
         let (name, static_name) = match index {
             0 => (string(rest, &mut self.name)?, 0),
@@ -181,15 +160,10 @@ impl Decoder {
             },
         };
         let value = string(rest, &mut self.value)?;
-<<<<<<< HEAD
         let field = DecodedField::judge(name, value, static_name, false);
         sink(field);
         let DecodedField { kind, well_formed, .. } = field;
         self.table.insert(Entry { name, value, static_name, kind, well_formed, line: None });
-=======
-        let mark = sink(DecodedField::new(name, value, static_name, false));
-        self.table.insert(Entry { name, value, static_name, mark, line: &[] });
->>>>>>> one
         Ok(())
     }
 
@@ -236,10 +210,7 @@ mod tests {
     fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, HpackError> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let mut fields = Vec::new();
-        decoder.decode(block, |field| {
-            fields.push((text(field.name), text(field.value)));
-            0
-        })?;
+        decoder.decode(block, |field| fields.push((text(field.name), text(field.value))))?;
         Ok(fields)
     }
 
@@ -323,33 +294,10 @@ mod tests {
         let mut decoder = Decoder::new(4096);
         let mut told = Vec::new();
         let block = [0x10, 1, b'a', 1, b'b', 0x00, 1, b'a', 1, b'b', 0x40, 1, b'a', 1, b'b', 0x1f, 0x08, 1, b'c'];
-        decoder
-            .decode(&block, |field| {
-                told.push((field.sensitive, field.static_name));
-                0
-            })
-            .unwrap();
+        decoder.decode(&block, |field| told.push((field.sensitive, field.static_name))).unwrap();
         assert_eq!(told, [(true, 0), (false, 0), (false, 0), (true, 23)]);
         assert_eq!(decode(&mut decoder, &[0xbe]).unwrap(), [("a".into(), "b".into())]);
         assert_eq!(decode(&mut decoder, &[0xbf]), Err(HpackError::Index));
-    }
-
-    #[test]
-    fn what_is_said_of_a_field_is_remembered_with_it() {
-        let mut decoder = Decoder::new(4096);
-        let mut found = Vec::new();
-        let block = [&added(b"a", b"b")[..], &added(b"c", b""), &[0xbe, 0xbf, 0x82, 0x0f, 0x2f, 0x00]].concat();
-        let mut next = 7;
-        decoder
-            .decode(&block, |field| {
-                found.push((field.mark, field.line.to_vec()));
-                next += 1;
-                next
-            })
-            .unwrap();
-        let none = (0, vec![]);
-        let known = [(9, b"c: \r\n".to_vec()), (8, b"a: b\r\n".to_vec())];
-        assert_eq!(found, [none.clone(), none.clone(), known[0].clone(), known[1].clone(), none.clone(), none]);
     }
 
     #[test]
@@ -358,12 +306,7 @@ mod tests {
         decode(&mut decoder, &added(b"bomb", &[b'x'; 4000])).unwrap();
         let held = decoder.memory_bytes();
         let mut places = Vec::new();
-        decoder
-            .decode(&vec![0xbe; 10_000], |field| {
-                places.push(field.value.as_ptr() as usize);
-                0
-            })
-            .unwrap();
+        decoder.decode(&vec![0xbe; 10_000], |field| places.push(field.value.as_ptr() as usize)).unwrap();
         // All of them are the entry itself.
         assert_eq!(places.len(), 10_000);
         assert!(places.windows(2).all(|pair| pair[0] == pair[1]));

@@ -164,118 +164,63 @@ fn long(bits: u64) -> (u16, u32) {
 /// EOS within it, or a padding that is longer than 7 bits or not of EOS's first bits (RFC 7541, 5.2).
 pub(crate) fn decode(string: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
     let start = out.len();
-    // No code is shorter than five bits; and a whole batch fits in to the end.
-    out.resize(start + string.len() * 8 / 5 + BATCH, 0);
+    // No code is shorter than five bits.
+    out.resize(start + string.len() * 8 / 5, 0);
     let decoded = decode_into(string, &mut out[start..]);
     out.truncate(start + decoded.as_ref().copied().unwrap_or_default());
     decoded.map(|_| ())
 }
 
-/// Codes of at most 8 bits that are certain to be whole in the bits that a refill leaves.
-const BATCH: usize = 7;
-const BATCH_BITS: u32 = 56;
-
-/// A string's bits, from the top.
-struct Bits<'s> {
-    string: &'s [u8],
-    /// How many of its bytes have been taken.
-    at: usize,
-    /// Its last eight bytes, the last one lowest.
-    last: u64,
-    /// The next bits, and how many of them count. Those past them are the right ones too, and come again.
-    bits: u64,
-    have: u32,
-}
-
-impl<'s> Bits<'s> {
-    fn new(string: &'s [u8]) -> Self {
-        let last = match string.last_chunk() {
-            Some(eight) => u64::from_be_bytes(*eight),
-            None => string.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte)),
-        };
-        Self { string, at: 0, last, bits: 0, have: 0 }
-    }
-
-    /// Takes as many bytes as fit in.
-    #[inline(always)]
-    fn refill(&mut self) {
-        let rest = &self.string[self.at..];
-        let next = match (rest.first_chunk::<8>(), rest.len()) {
-            (Some(eight), _) => u64::from_be_bytes(*eight),
-            (None, 0) => return,
-            (None, length) => self.last << (64 - 8 * length),
-        };
-        self.bits |= next >> self.have;
-        let taken = ((63 - self.have) / 8).min(rest.len() as u32);
-        self.at += taken as usize;
-        self.have += taken * 8;
-    }
-
-    #[inline(always)]
-    fn short(&self) -> (u8, u8) {
-        SHORT[(self.bits >> (64 - SHORT_BITS)) as usize]
-    }
-
-    #[inline(always)]
-    fn drop(&mut self, bits: u32) {
-        (self.bits, self.have) = (self.bits << bits, self.have - bits);
-    }
-
-    /// Writes the symbol of a longer code, which is whole.
-    #[cold]
-    fn write_long(&mut self, space: &mut [u8], at: usize) -> Result<usize, HpackError> {
-        let (symbol, used) = long(self.bits);
-        let place = space.get_mut(at).filter(|_| usize::from(symbol) != EOS).ok_or(HpackError::Huffman)?;
-        *place = symbol as u8;
-        self.drop(used);
-        Ok(at + 1)
-    }
-}
-
 /// Gives how many bytes were written.
-fn decode_into(string: &[u8], space: &mut [u8]) -> Result<usize, HpackError> {
-    let mut bits = Bits::new(string);
+fn decode_into(mut string: &[u8], space: &mut [u8]) -> Result<usize, HpackError> {
+    // The bits that come next, from the top, and how many of them have been taken from the string.
+    let (mut bits, mut have) = (0_u64, 0_u32);
     let mut written = 0;
-    bits.refill();
-    // Without a look at how many bits are left, for as long as that is certain to go well.
-    while bits.have >= BATCH_BITS
-        && let Some(places) = space.get_mut(written..).and_then(|rest| rest.first_chunk_mut::<BATCH>())
-    {
-        let mut count = 0;
-        for place in places {
-            let (symbol, used) = bits.short();
-            if used == 0 {
-                break;
-            }
-            *place = symbol;
-            bits.drop(u32::from(used));
-            count += 1;
-        }
-        written += count;
-        if count < BATCH && bits.have >= CODE_BITS_MAX as u32 {
-            written = bits.write_long(space, written)?;
-        }
-        bits.refill();
-    }
-    // All bytes have been taken.
     loop {
-        let (symbol, used) = bits.short();
-        if used == 0 {
-            if long(bits.bits).1 > bits.have {
+        if let Some((eight, _)) = string.split_first_chunk::<8>() {
+            // Bits past those that are counted are the right ones too, and come again.
+            bits |= u64::from_be_bytes(*eight) >> have;
+            let taken = (63 - have) / 8;
+            string = &string[taken as usize..];
+            have += taken * 8;
+        } else {
+            while have <= 56 {
+                let Some((&byte, rest)) = string.split_first() else { break };
+                bits |= u64::from(byte) << (56 - have);
+                (string, have) = (rest, have + 8);
+            }
+        }
+        let whole = have >= CODE_BITS_MAX as u32;
+        loop {
+            let (mut symbol, mut used) = {
+                let (symbol, used) = SHORT[(bits >> (64 - SHORT_BITS)) as usize];
+                (u16::from(symbol), u32::from(used))
+            };
+            if used == 0 {
+                (symbol, used) = long(bits);
+            }
+            if used > have {
                 break;
             }
-            written = bits.write_long(space, written)?;
-            continue;
+            if usize::from(symbol) == EOS {
+                return Err(HpackError::Huffman);
+            }
+            // There is room: no code is shorter than the room that was made for it.
+            if let Some(place) = space.get_mut(written) {
+                *place = symbol as u8;
+            }
+            written += 1;
+            (bits, have) = (bits << used, have - used);
+            if whole && have < CODE_BITS_MAX as u32 {
+                break;
+            }
         }
-        if u32::from(used) > bits.have {
+        // All has been taken from the string, and all whole codes from that.
+        if !whole {
             break;
         }
-        // There is room: no code is shorter than what room was made for.
-        *space.get_mut(written).ok_or(HpackError::Huffman)? = symbol;
-        written += 1;
-        bits.drop(u32::from(used));
     }
-    finish(bits.bits, bits.have, written)
+    finish(bits, have, written)
 }
 
 /// Judges what is left at the end.
@@ -285,25 +230,20 @@ fn finish(bits: u64, have: u32, written: usize) -> Result<usize, HpackError> {
     if is_padding { Ok(written) } else { Err(HpackError::Huffman) }
 }
 
-/// Length of these bytes in this code, in bytes; `LOWER`: of what they are in lower case.
-pub(crate) fn encoded_len<const LOWER: bool>(bytes: &[u8]) -> usize {
-    let bits: usize = bytes.iter().map(|&byte| usize::from(code_of::<LOWER>(byte).bits)).sum();
+/// Length of these bytes in this code, in bytes; names are taken in lower case.
+pub(crate) fn encoded_len(bytes: &[u8], lower: bool) -> usize {
+    let case = if lower { u8::to_ascii_lowercase } else { u8::clone };
+    let bits: usize = bytes.iter().map(|byte| usize::from(LENGTHS[usize::from(case(byte))])).sum();
     bits.div_ceil(8)
 }
 
-#[inline(always)]
-fn code_of<const LOWER: bool>(byte: u8) -> Code {
-    CODES[usize::from(if LOWER { byte.to_ascii_lowercase() } else { byte })]
-}
-
-/// Appends these bytes in this code; `LOWER`: in lower case.
-pub(crate) fn encode<const LOWER: bool>(bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends these bytes in this code; names in lower case.
+pub(crate) fn encode(bytes: &[u8], lower: bool, out: &mut Vec<u8>) {
+    let case = if lower { u8::to_ascii_lowercase } else { u8::clone };
     // The last `have` bits are to be written.
     let (mut bits, mut have) = (0_u64, 0_u32);
-    // No code is longer than four bytes, and most are shorter than one.
-    out.reserve(bytes.len() + 4);
-    for &byte in bytes {
-        let code = code_of::<LOWER>(byte);
+    for byte in bytes {
+        let code = CODES[usize::from(case(byte))];
         bits = bits << code.bits | u64::from(code.code);
         have += u32::from(code.bits);
         if have >= 32 {
@@ -402,8 +342,8 @@ mod tests {
         for symbol in 0..=255_u8 {
             for text in [vec![symbol], vec![b'a', symbol, b'0', symbol, symbol], vec![symbol; 50]] {
                 let mut string = Vec::new();
-                encode::<false>(&text, &mut string);
-                assert_eq!(string.len(), encoded_len::<false>(&text));
+                encode(&text, false, &mut string);
+                assert_eq!(string.len(), encoded_len(&text, false));
                 assert_eq!(decoded(&string), Ok(text));
             }
         }
@@ -447,11 +387,11 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded_again(text in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut string = Vec::new();
-            encode::<false>(&text, &mut string);
+            encode(&text, false, &mut string);
             prop_assert_eq!(decoded(&string), Ok(text.clone()));
             let mut string = Vec::new();
-            encode::<true>(&text, &mut string);
-            prop_assert_eq!(string.len(), encoded_len::<true>(&text));
+            encode(&text, true, &mut string);
+            prop_assert_eq!(string.len(), encoded_len(&text, true));
             prop_assert_eq!(decoded(&string), Ok(text.to_ascii_lowercase()));
         }
 
@@ -467,7 +407,7 @@ mod tests {
             text in "[a-zA-Z0-9/:. ]{0,40}", last in any::<u8>(), more in prop::collection::vec(any::<u8>(), 0..3)
         ) {
             let mut string = Vec::new();
-            encode::<false>(text.as_bytes(), &mut string);
+            encode(text.as_bytes(), false, &mut string);
             if let Some(byte) = string.last_mut() {
                 *byte ^= last;
             }

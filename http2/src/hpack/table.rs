@@ -78,29 +78,16 @@ pub(crate) struct Entry<'t> {
     pub(crate) value: &'t [u8],
     /// The first index in the static table whose name this is; 0 if there is none, or nobody has looked.
     pub(crate) static_name: u8,
-<<<<<<< HEAD
     /// What its name means, and whether name and value are well formed: judged once, when it came.
     pub(crate) kind: FieldName,
     pub(crate) well_formed: bool,
     /// `name: value` CR LF, where it lies so.
     pub(crate) line: Option<&'t [u8]>,
-=======
-    /// What the user of the decoder has found of it; 0 if it was not asked.
-    pub(crate) mark: u8,
-    /// All of it as a line, `name: value` CR LF; empty if it does not lie there as one.
-    pub(crate) line: &'t [u8],
->>>>>>> one
 }
 
 /// Entry `index` of the static table.
 pub(crate) fn static_entry(index: u32) -> Option<Entry<'static>> {
-<<<<<<< HEAD
     ENTRIES.get(index.wrapping_sub(1) as usize).copied()
-=======
-    let at = usize::try_from(index.checked_sub(1)?).ok()?;
-    let (name, value) = *FIELDS.get(at)?;
-    Some(Entry { name, value, static_name: FIRST_OF_NAME[at], mark: 0, line: &[] })
->>>>>>> one
 }
 
 const ENTRIES: [Entry<'static>; FIELDS.len()] = {
@@ -171,7 +158,6 @@ const BY_LENGTH: ([u8; FIELDS.len()], [u8; STATIC_NAME_BYTES_MAX + 2]) = {
 pub(crate) fn static_name(name: &[u8]) -> u8 {
     let (sorted, begins) = &BY_LENGTH;
     let (Some(&begin), Some(&end)) = (begins.get(name.len()), begins.get(name.len() + 1)) else { return 0 };
-<<<<<<< HEAD
     let known = sorted[usize::from(begin)..usize::from(end)].iter().find(|&&index| {
         let known = FIELDS[usize::from(index) - 1].0;
         // Of what a name can have, this makes upper case lower and leaves all else that is compared with.
@@ -184,26 +170,6 @@ pub(crate) fn static_name(name: &[u8]) -> u8 {
 
 /// What a peer's encoder has told to remember: lines of text one after the other in one buffer, none an allocation of its own. That of
 /// each is less than what the RFC counts for it.
-=======
-    let known = sorted[usize::from(begin)..usize::from(end)]
-        .iter()
-        .find(|&&index| is_spelled(FIELDS[usize::from(index) - 1].0, name));
-    known.copied().unwrap_or_default()
-}
-
-/// Whether a name, of the same length, is this one. Nearly always its first and its last letter tell.
-fn is_spelled(known: &[u8], name: &[u8]) -> bool {
-    let differs = |one: Option<&u8>, other: Option<&u8>| one != other.map(u8::to_ascii_lowercase).as_ref();
-    !differs(known.first(), name.first()) && !differs(known.last(), name.last()) && known.eq_ignore_ascii_case(name)
-}
-
-/// What stands between name and value, and behind that.
-const COLON: &[u8] = b": ";
-const LINE_END: &[u8] = b"\r\n";
-
-/// What a peer's encoder has told to remember: lines of text one after the other in one buffer, none an allocation of its own. They are
-/// what a head is made of, so a reference to one is one copy.
->>>>>>> one
 ///
 /// New ones are appended, old ones leave at the front; the room that they leave is taken again once it is half of what is held, so
 /// that each byte is moved twice at most.
@@ -225,23 +191,8 @@ struct Slot {
     name_len: u32,
     value_len: u32,
     static_name: u8,
-<<<<<<< HEAD
     kind: FieldName,
     well_formed: bool,
-=======
-    mark: u8,
-}
-
-impl Slot {
-    fn line_len(&self) -> usize {
-        self.name_len as usize + self.value_len as usize + COLON.len() + LINE_END.len()
-    }
-
-    /// As the RFC counts it.
-    fn size(&self) -> u64 {
-        u64::from(self.name_len) + u64::from(self.value_len) + ENTRY_OVERHEAD
-    }
->>>>>>> one
 }
 
 /// What a name means that is in the static table first at this index, and not spelled out.
@@ -285,24 +236,16 @@ impl DynamicTable {
     /// Entry `index`, from 0 on, newest first.
     pub(crate) fn get(&self, index: u32) -> Option<Entry<'_>> {
         let slot = self.slots.get(usize::try_from(index).ok()?)?;
-<<<<<<< HEAD
         let Slot { at, name_len, value_len, static_name, kind, well_formed } = *slot;
         let (name_len, value_len) = (name_len as usize, value_len as usize);
         let line = self.bytes.get(at as usize..at as usize + name_len + value_len + LINE_OVERHEAD)?;
         let name = line.get(..name_len)?;
         let value = line.get(name_len + COLON.len()..line.len() - LINE_END.len())?;
         Some(Entry { name, value, static_name, kind, well_formed, line: Some(line) })
-=======
-        let line = self.bytes.get(slot.at as usize..)?.get(..slot.line_len())?;
-        let (name, rest) = line.split_at_checked(slot.name_len as usize)?;
-        let value = rest.get(COLON.len()..rest.len() - LINE_END.len())?;
-        Some(Entry { name, value, static_name: slot.static_name, mark: slot.mark, line })
->>>>>>> one
     }
 
     /// Adds an entry; the oldest leave for it. One that is larger than the table empties it (RFC 7541, 4.4).
     pub(crate) fn insert(&mut self, entry: Entry<'_>) {
-<<<<<<< HEAD
         let length = entry.name.len() + entry.value.len();
         let size = length as u64 + ENTRY_OVERHEAD;
         if size > u64::from(self.size_max) {
@@ -322,39 +265,15 @@ impl DynamicTable {
             self.bytes.extend_from_slice(part);
         }
         self.size += size;
-=======
-        let slot = Slot {
-            at: 0,
-            name_len: entry.name.len() as u32,
-            value_len: entry.value.len() as u32,
-            static_name: entry.static_name,
-            mark: entry.mark,
-        };
-        if slot.size() > u64::from(self.size_max) {
-            return self.evict(0);
-        }
-        self.evict(u64::from(self.size_max) - slot.size());
-        self.make_room(slot.line_len());
-        self.slots.push_front(Slot { at: self.bytes.len() as u32, ..slot });
-        for part in [entry.name, COLON, entry.value, LINE_END] {
-            self.bytes.extend_from_slice(part);
-        }
-        self.size += slot.size();
->>>>>>> one
     }
 
     /// The oldest leave until there are at most so many bytes.
     fn evict(&mut self, size: u64) {
         while self.size > size {
             let Some(slot) = self.slots.pop_back() else { break };
-<<<<<<< HEAD
             let length = slot.name_len as usize + slot.value_len as usize;
             self.start += length + LINE_OVERHEAD;
             self.size -= length as u64 + ENTRY_OVERHEAD;
-=======
-            self.start += slot.line_len();
-            self.size -= slot.size();
->>>>>>> one
         }
         if self.slots.is_empty() {
             self.bytes.clear();
@@ -466,11 +385,7 @@ mod tests {
                 match step {
                     Step::Insert(name, value) => {
                         let (name, value) = (vec![count as u8; name], vec![!(count as u8); value]);
-<<<<<<< HEAD
                         table.insert(entry(&name, &value, None));
-=======
-                        table.insert(Entry { name: &name, value: &value, static_name: 7, mark: count as u8, line: &[] });
->>>>>>> one
                         let size = name.len() + value.len() + 32;
                         plain.fit(plain.1.saturating_sub(size));
                         if size <= plain.1 {
@@ -487,16 +402,8 @@ mod tests {
                     Step::Shrink => table.shrink(),
                 }
                 for (index, (name, value)) in plain.0.iter().enumerate() {
-<<<<<<< HEAD
                     let line = [name, COLON, value, LINE_END].concat();
                     prop_assert_eq!(table.get(index as u32), Some(entry(name, value, Some(&line))));
-=======
-                    let line = [name, &b": "[..], value, b"\r\n"].concat();
-                    let found = table.get(index as u32);
-                    let mark = found.map_or(0, |entry| entry.mark);
-                    prop_assert!(name.first().is_none_or(|first| *first == mark));
-                    prop_assert_eq!(found, Some(Entry { name, value, static_name: 7, mark, line: &line }));
->>>>>>> one
                 }
                 prop_assert_eq!(table.get(plain.0.len() as u32), None);
                 prop_assert!(table.bytes.capacity() <= 900, "{}", table.bytes.capacity());

@@ -455,6 +455,54 @@ fn names_of_the_static_table_mean_what_they_mean_spelled_out() {
     }
 }
 
+#[test]
+fn fields_out_of_the_table_are_judged_as_when_they_were_spelled_out() {
+    // Each field twice: spelled out and remembered, then by its index; in a head of its own.
+    for (name, value) in [
+        (":path", "/a#b"),
+        (":path", "/good?x"),
+        (":path", "*"),
+        (":authority", "u@a"),
+        (":authority", "a.example:80"),
+        ("a", "b"),
+        ("a", " b"),
+        ("A", "b"),
+        ("te", "trailers"),
+        ("te", "gzip"),
+        ("connection", "x"),
+        ("host", "a.example"),
+        ("host", "b.example"),
+        ("cookie", "a=b"),
+        ("content-length", "0"),
+        ("content-length", "x"),
+        (":late", "x"),
+        (":status", "200"),
+    ] {
+        let others: Vec<_> = GET.into_iter().filter(|field| field.0 != name).collect();
+        let (pseudo, mut one, mut two) = (name.starts_with(':'), Vec::new(), Vec::new());
+        for block in [&mut one, &mut two] {
+            if !pseudo {
+                block.extend(self::block(&others));
+            }
+        }
+        literal(&mut one, 0x40, name.as_bytes(), value.as_bytes());
+        two.push(0xbe);
+        for block in [&mut one, &mut two] {
+            if pseudo {
+                block.extend(self::block(&others));
+            }
+        }
+        let mut decoder = Decoder::new(4096);
+        let mut parse = |block: &[u8]| {
+            let (mut head, mut arena) = (RequestHead::default(), Vec::new());
+            let judged = request(&mut decoder, block, true, &RULES, &mut head, &mut arena).unwrap();
+            judged.map(|()| (head, arena))
+        };
+        let (spelled, indexed) = (parse(&one), parse(&two));
+        assert_eq!(spelled, indexed, "{name}: {value}");
+    }
+}
+
 /// Fields are lines that follow each other without gaps, to the end.
 fn assert_lines(fields: &[Field], arena: &[u8]) {
     let Some(first) = fields.first() else { return };

@@ -164,63 +164,118 @@ fn long(bits: u64) -> (u16, u32) {
 /// EOS within it, or a padding that is longer than 7 bits or not of EOS's first bits (RFC 7541, 5.2).
 pub(crate) fn decode(string: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
     let start = out.len();
-    // No code is shorter than five bits.
-    out.resize(start + string.len() * 8 / 5, 0);
+    // No code is shorter than five bits; and a whole batch fits in to the end.
+    out.resize(start + string.len() * 8 / 5 + BATCH, 0);
     let decoded = decode_into(string, &mut out[start..]);
     out.truncate(start + decoded.as_ref().copied().unwrap_or_default());
     decoded.map(|_| ())
 }
 
+/// Codes of at most 8 bits that are certain to be whole in the bits that a refill leaves.
+const BATCH: usize = 7;
+const BATCH_BITS: u32 = 56;
+
+/// A string's bits, from the top.
+struct Bits<'s> {
+    string: &'s [u8],
+    /// How many of its bytes have been taken.
+    at: usize,
+    /// Its last eight bytes, the last one lowest.
+    last: u64,
+    /// The next bits, and how many of them count. Those past them are the right ones too, and come again.
+    bits: u64,
+    have: u32,
+}
+
+impl<'s> Bits<'s> {
+    fn new(string: &'s [u8]) -> Self {
+        let last = match string.last_chunk() {
+            Some(eight) => u64::from_be_bytes(*eight),
+            None => string.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte)),
+        };
+        Self { string, at: 0, last, bits: 0, have: 0 }
+    }
+
+    /// Takes as many bytes as fit in.
+    #[inline(always)]
+    fn refill(&mut self) {
+        let rest = &self.string[self.at..];
+        let next = match (rest.first_chunk::<8>(), rest.len()) {
+            (Some(eight), _) => u64::from_be_bytes(*eight),
+            (None, 0) => return,
+            (None, length) => self.last << (64 - 8 * length),
+        };
+        self.bits |= next >> self.have;
+        let taken = ((63 - self.have) / 8).min(rest.len() as u32);
+        self.at += taken as usize;
+        self.have += taken * 8;
+    }
+
+    #[inline(always)]
+    fn short(&self) -> (u8, u8) {
+        SHORT[(self.bits >> (64 - SHORT_BITS)) as usize]
+    }
+
+    #[inline(always)]
+    fn drop(&mut self, bits: u32) {
+        (self.bits, self.have) = (self.bits << bits, self.have - bits);
+    }
+
+    /// Writes the symbol of a longer code, which is whole.
+    #[cold]
+    fn write_long(&mut self, space: &mut [u8], at: usize) -> Result<usize, HpackError> {
+        let (symbol, used) = long(self.bits);
+        let place = space.get_mut(at).filter(|_| usize::from(symbol) != EOS).ok_or(HpackError::Huffman)?;
+        *place = symbol as u8;
+        self.drop(used);
+        Ok(at + 1)
+    }
+}
+
 /// Gives how many bytes were written.
-fn decode_into(mut string: &[u8], space: &mut [u8]) -> Result<usize, HpackError> {
-    // The bits that come next, from the top, and how many of them have been taken from the string.
-    let (mut bits, mut have) = (0_u64, 0_u32);
+fn decode_into(string: &[u8], space: &mut [u8]) -> Result<usize, HpackError> {
+    let mut bits = Bits::new(string);
     let mut written = 0;
-    loop {
-        if let Some((eight, _)) = string.split_first_chunk::<8>() {
-            // Bits past those that are counted are the right ones too, and come again.
-            bits |= u64::from_be_bytes(*eight) >> have;
-            let taken = (63 - have) / 8;
-            string = &string[taken as usize..];
-            have += taken * 8;
-        } else {
-            while have <= 56 {
-                let Some((&byte, rest)) = string.split_first() else { break };
-                bits |= u64::from(byte) << (56 - have);
-                (string, have) = (rest, have + 8);
-            }
-        }
-        let whole = have >= CODE_BITS_MAX as u32;
-        loop {
-            let (mut symbol, mut used) = {
-                let (symbol, used) = SHORT[(bits >> (64 - SHORT_BITS)) as usize];
-                (u16::from(symbol), u32::from(used))
-            };
+    bits.refill();
+    // Without a look at how many bits are left, for as long as that is certain to go well.
+    while bits.have >= BATCH_BITS
+        && let Some(places) = space.get_mut(written..).and_then(|rest| rest.first_chunk_mut::<BATCH>())
+    {
+        let mut count = 0;
+        for place in places {
+            let (symbol, used) = bits.short();
             if used == 0 {
-                (symbol, used) = long(bits);
-            }
-            if used > have {
                 break;
             }
-            if usize::from(symbol) == EOS {
-                return Err(HpackError::Huffman);
-            }
-            // There is room: no code is shorter than the room that was made for it.
-            if let Some(place) = space.get_mut(written) {
-                *place = symbol as u8;
-            }
-            written += 1;
-            (bits, have) = (bits << used, have - used);
-            if whole && have < CODE_BITS_MAX as u32 {
-                break;
-            }
+            *place = symbol;
+            bits.drop(u32::from(used));
+            count += 1;
         }
-        // All has been taken from the string, and all whole codes from that.
-        if !whole {
+        written += count;
+        if count < BATCH && bits.have >= CODE_BITS_MAX as u32 {
+            written = bits.write_long(space, written)?;
+        }
+        bits.refill();
+    }
+    // All bytes have been taken.
+    loop {
+        let (symbol, used) = bits.short();
+        if used == 0 {
+            if long(bits.bits).1 > bits.have {
+                break;
+            }
+            written = bits.write_long(space, written)?;
+            continue;
+        }
+        if u32::from(used) > bits.have {
             break;
         }
+        // There is room: no code is shorter than what room was made for.
+        *space.get_mut(written).ok_or(HpackError::Huffman)? = symbol;
+        written += 1;
+        bits.drop(u32::from(used));
     }
-    finish(bits, have, written)
+    finish(bits.bits, bits.have, written)
 }
 
 /// Judges what is left at the end.

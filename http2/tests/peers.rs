@@ -168,6 +168,7 @@ fn write(path: &Path, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
+#[allow(clippy::print_stdout, reason = "says why nothing was tested")]
 fn is_here(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
@@ -196,7 +197,7 @@ fn curl_gets_and_sends_large_bodies() {
         let get = output("curl", [base.clone(), told, vec![url("/bytes/20000000")]].concat()).await;
         assert_eq!(String::from_utf8_lossy(&get.stdout), "2 200 20000000");
         let file = std::env::temp_dir().join(format!("http2-peers-{}", std::process::id()));
-        let body: Vec<u8> = (0..5_000_000_u32).map(|index| (index * 7 >> 3) as u8).collect();
+        let body: Vec<u8> = (0..5_000_000_u32).map(|index| ((index * 7) >> 3) as u8).collect();
         write(&file, &body);
         let sends = vec!["--data-binary".to_owned(), format!("@{}", file.display()), url("/echo")];
         let echo = output("curl", [base, sends].concat()).await;
@@ -270,7 +271,7 @@ fn nginx_answers_many_requests_of_one_connection() {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let place = std::env::temp_dir().join(format!("http2-peers-nginx-{}", std::process::id()));
         std::fs::create_dir_all(place.join("logs")).unwrap();
-        let body: Vec<u8> = (0..300_000_u32).map(|index| (index * 7 >> 3) as u8).collect();
+        let body: Vec<u8> = (0..300_000_u32).map(|index| ((index * 7) >> 3) as u8).collect();
         write(&place.join("file"), &body);
         let text = format!(
             "daemon off; master_process off; pid nginx.pid; error_log stderr; events {{}}

@@ -1,6 +1,8 @@
 //! Authorities: which there are, and when two of them name the same server. Routes, keys, redirections and the comparison of
 //! target and `Host` all go by this; what is sent on stays as the client wrote it.
 
+use crate::scan::is_host_byte;
+
 /// The port that a scheme means where none is written: `https` if `secure`, else `http` (RFC 9110, 4.2).
 #[must_use]
 pub const fn default_port(secure: bool) -> u16 {
@@ -82,21 +84,6 @@ pub fn is_host_and_port(value: &[u8]) -> bool {
     is_authority(value) && matches!(Authority::new(value).port(0), Some(1..=0xffff))
 }
 
-/// reg-name: unreserved, percent-encoded, sub-delims; the comma is left out, as lists hide there, and so are parentheses.
-const REG_NAME: [bool; 256] = {
-    let mut good = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let other = matches!(
-            byte as u8,
-            b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'*' | b'+' | b';' | b'='
-        );
-        good[byte] = other || (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    good
-};
-
 /// `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 3986, 3.2 without userinfo), not empty.
 #[must_use]
 pub fn is_authority(value: &[u8]) -> bool {
@@ -110,8 +97,7 @@ pub fn is_authority(value: &[u8]) -> bool {
             (&rest[..close], &rest[close + 1..])
         }
         _ => {
-            let end = value.iter().position(|&byte| !REG_NAME[usize::from(byte)]).unwrap_or(value.len());
-            // What follows is a port, or nothing good.
+            let end = value.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(value.len());
             value.split_at(end)
         }
     };

@@ -9,6 +9,7 @@ mod error;
 mod head;
 mod request;
 mod response;
+pub mod scan;
 mod writer;
 
 pub use authority::{Authority, default_port, is_authority, is_host_and_port};

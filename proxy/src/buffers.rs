@@ -161,6 +161,12 @@ impl Buffers {
         }
     }
 
+    /// Large buffers that are out.
+    #[cfg(test)]
+    pub(crate) fn large_out(&self) -> usize {
+        self.large_out.get()
+    }
+
     /// Gives memory back to the system when the load that needed it is over.
     pub(crate) fn trim(&self) {
         for pool in [&self.small, &self.outgoing, &self.large] {

@@ -198,6 +198,15 @@ impl BackendEnd {
         matches!(self, Self::Http2(_))
     }
 
+    /// What follows must look cut off to the backend: a reset instead of an end.
+    pub(crate) fn abort(&mut self) {
+        match self {
+            Self::Http1(http1) => http1.abort(),
+            Self::Http2(upstream) => upstream.abort(),
+            Self::Returned => {}
+        }
+    }
+
     /// How much has been read of it and not been dealt with.
     pub(crate) fn input_len(&self) -> usize {
         match self {

@@ -1,5 +1,6 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use crate::planted::{self, Fault};
 use crate::shortage::Resource;
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
@@ -42,7 +43,7 @@ impl RetryWhen {
             Self::Never => false,
             Self::Always => true,
             Self::Connect => on.connect,
-            Self::Reset => on.reset && repeatable,
+            Self::Reset => on.reset && (repeatable || planted::is_planted(Fault::RetryDoubled)),
             Self::BadAnswer => on.bad_answer && repeatable,
             Self::Timeout => on.timeout && repeatable,
         }

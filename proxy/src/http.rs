@@ -13,7 +13,7 @@ use crate::tls::ServerTls;
 use crate::worker::{OpenConnection, Scratch, View, Worker};
 use crate::{answer, front, http2, proxyproto, request};
 use ringway_config::model::{ClientTimeouts, HttpListener, Protocol};
-use ringway_http1::{Body, parse_request};
+use ringway_http1::{Body, Resume, parse_request_on};
 use ringway_message::{HeadWriter, Limits, Method, ParseError};
 use ringway_telemetry::access::Value;
 use std::cell::OnceCell;
@@ -43,8 +43,8 @@ pub(crate) struct Client {
     leaving: bool,
     /// Whether the end of its input has come.
     ended: bool,
-    /// How far the input has been searched for the end of a head.
-    searched: usize,
+    /// How far the head has been walked over that stands in the input.
+    resume: Resume,
     /// Limits of the listener, as of the last request.
     limits: Limits,
     timeouts: ClientTimeouts,
@@ -148,7 +148,18 @@ impl Client {
         let http = http_of(view, listener);
         let (limits, timeouts) = (limits_of(http), http.timeouts);
         timer.set(timeouts.head);
-        Self { open, end, timer, peer, asked: false, leaving: false, ended: false, searched: 0, limits, timeouts }
+        Self {
+            open,
+            end,
+            timer,
+            peer,
+            asked: false,
+            leaving: false,
+            ended: false,
+            resume: Resume::default(),
+            limits,
+            timeouts,
+        }
     }
 
     /// What tells whether it is still there, and what can be used beside that. `may_end`: the end of its input alone is no
@@ -235,7 +246,7 @@ impl Client {
                     }
                 },
             }
-            self.searched = 0;
+            self.resume.reset();
             // Part of the next head may be here already.
             let idle = self.http1().input.is_empty();
             self.timer.set(if idle { self.timeouts.idle } else { self.timeouts.head });
@@ -301,14 +312,6 @@ impl Client {
 
     /// `None`: the head is not complete.
     fn parse(&mut self) -> Option<Arrival> {
-        let Self { end, searched, limits, .. } = self;
-        let Http1 { input, .. } = end.http1();
-        let fresh = &input.bytes()[*searched..];
-        // Parsing again is worth it only once another line has ended, or the limit is near.
-        if *searched > 0 && memchr::memchr(b'\n', fresh).is_none() && input.len() <= limits.head_bytes_max {
-            *searched = input.len();
-            return None;
-        }
         let worker = Rc::clone(&self.open.worker);
         let Some((view, listener)) = worker.listener(&self.open.gate) else { return Some(Arrival::Closed) };
         // The listener may have changed since the last request.
@@ -316,11 +319,9 @@ impl Client {
         (self.limits, self.timeouts) = (limits_of(http), http.timeouts);
         let limits = self.limits;
         let mut scratch = worker.scratch.borrow_mut();
-        match parse_request(self.end.http1().input.bytes(), &limits, &mut scratch.request) {
-            Ok(false) => {
-                self.searched = self.http1().input.len();
-                None
-            }
+        let Self { end, resume, .. } = self;
+        match parse_request_on(end.http1().input.bytes(), &limits, resume, &mut scratch.request) {
+            Ok(false) => None,
             Err(error) => Some(match self.other_protocol(http.h2.enabled) {
                 Some(None) => return None,
                 Some(Some(arrival)) => arrival,

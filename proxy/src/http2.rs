@@ -24,6 +24,16 @@ pub(crate) use upstream::{Connection, Opening, Outgoing, Shared, Upstream};
 /// What begins an HTTP/2 connection.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Window that a stream begins with, in bytes.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// Largest window (RFC 9113, 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
+
+/// Window of a connection with so many streams, of which each may fill its own.
+fn window_of_all(streams: u32) -> u32 {
+    streams.saturating_mul(STREAM_WINDOW).min(WINDOW_MAX)
+}
+
 /// How a stream has ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ended {

@@ -35,6 +35,7 @@ mod mirror;
 mod perip;
 mod pktinfo;
 mod plan;
+mod planted;
 mod presence;
 mod probe;
 mod proxyproto;
@@ -46,6 +47,8 @@ mod retry;
 mod route;
 mod shadow;
 mod shortage;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod status;
 mod stream;

@@ -5,6 +5,7 @@ use crate::buffers::{Buffer, SMALL_BYTES};
 use crate::end::{ClientEnd, Http1};
 use crate::error::ProxyError;
 use crate::http2::Downstream;
+use crate::planted::{self, Fault};
 use crate::stream::Stream;
 use crate::worker::Worker;
 use std::future::{Future, poll_fn};
@@ -45,6 +46,9 @@ impl Presence<'_> {
     /// Ready once the client has left: its connection has failed, or ended where that means the same. What it sends meanwhile
     /// waits in its input.
     pub(crate) fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if planted::is_planted(Fault::LeavingUnseen) {
+            return Poll::Pending;
+        }
         if *self.ended {
             return if self.may_end { Poll::Pending } else { Poll::Ready(()) };
         }

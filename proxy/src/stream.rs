@@ -1,5 +1,6 @@
 //! A connection as the data path sees it: bytes in, bytes out, whatever carries them.
 
+use crate::planted::{self, Fault};
 use crate::transport::Transport;
 use std::io;
 use std::pin::Pin;
@@ -48,6 +49,9 @@ impl Stream {
 
     /// What follows must look cut off to the other side: a reset instead of an end.
     pub(crate) fn abort(&mut self) {
+        if planted::is_planted(Fault::CutUnsaid) {
+            return;
+        }
         self.transport().into_iter().for_each(Transport::end_by_reset);
     }
 
@@ -72,6 +76,9 @@ impl Stream {
     ///
     /// `certain`: ask the kernel too, not only what the runtime has been told.
     pub(crate) fn is_quiet(&mut self, certain: bool) -> bool {
+        if planted::is_planted(Fault::StaleUsed) {
+            return true;
+        }
         let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         match self {
             Self::Plain(stream) => {
@@ -155,6 +162,12 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if planted::is_planted(Fault::BodyCut) && bytes.len() > 4096 {
+            let all = bytes.len();
+            let written =
+                ready!(each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, &bytes[..all - 1])))?;
+            return Poll::Ready(Ok(if written == all - 1 { all } else { written }));
+        }
         each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, bytes))
     }
 

@@ -144,6 +144,11 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             worker.cells.received_bytes.add(up.moved);
             worker.cells.sent_bytes.add(down.moved);
             this.cells.requests[SESSION].increment();
+            if end == End::Reset {
+                // What one side has broken off must not look whole to the other.
+                stream.abort();
+                backend.abort();
+            }
             // Who gets the place may open a connection in place of this one.
             drop((backend, slot));
             drop(guard);

@@ -181,7 +181,6 @@ impl AsyncWrite for Transport {
 pub(crate) enum Network {
     Kernel,
     #[cfg(test)]
-    #[allow(dead_code, reason = "the simulation connects")]
     Memory(std::sync::Arc<memory::Network>),
 }
 
@@ -363,7 +362,7 @@ mod tests {
             drop(two);
             told.push(format!("{:?} {:?}", read(&mut one).await, one.look().ok()));
             // An end with bytes unread is a reset.
-            let (mut one, mut two) = take().await;
+            let (mut one, two) = take().await;
             write(&mut one, b"unread").await.unwrap();
             arrived(&two).await;
             drop(two);

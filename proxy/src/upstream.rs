@@ -133,6 +133,11 @@ impl Pool {
         true
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
     /// Closes all that are idle now; gives how many they were.
     pub(crate) fn release(&self, cells: &WorkerCells) -> usize {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());

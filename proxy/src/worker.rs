@@ -9,6 +9,7 @@ use crate::connections::Wanted;
 use crate::front::TurnedAway;
 use crate::http2::StreamTasks;
 use crate::perip::PerIp;
+use crate::planted::{self, Fault};
 use crate::shortage::Shortage;
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{Deadline, TICK, Timer, Timers};
@@ -22,7 +23,8 @@ use ringway_ring::Sketch;
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::cells::{BackendCells, Registry as Cells, ServiceCells, WorkerCells};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -112,9 +114,9 @@ pub(crate) struct Worker {
     draining: Cell<bool>,
     view: RefCell<Rc<View>>,
     snapshots: RefCell<Cache<Arc<Current>, Arc<Snapshot>>>,
-    pools: RefCell<HashMap<PoolKey, Pooled>>,
+    pools: RefCell<BTreeMap<PoolKey, Pooled>>,
     services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
-    listening: RefCell<HashMap<GateKey, Rc<Gate>>>,
+    listening: RefCell<HashMap<GateKey, Rc<Gate>, BuildHasherDefault<DefaultHasher>>>,
     /// Gates that were closed last: a connection may still be on its way here from another worker.
     retired: RefCell<VecDeque<Rc<Gate>>>,
     /// Connections that other workers have sent here before this one has heard of their listener. Each has its place.
@@ -237,7 +239,7 @@ pub(crate) struct Upstream {
 }
 
 impl Worker {
-    fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let mut snapshots = Cache::new(Arc::clone(&shared.current));
         let snapshot = Arc::clone(snapshots.load());
         let cells = shared.cells.worker();
@@ -267,7 +269,7 @@ impl Worker {
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
             all_closed: Notify::new(),
-            random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ ambient::process_salt()),
+            random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ shared.instance),
             ids: Cell::new(0),
             shared,
         };
@@ -336,6 +338,9 @@ impl Worker {
             })
             .collect();
         for Pooled { upstream, .. } in old_pools.values().chain(&gone) {
+            if planted::is_planted(Fault::IdleCounted) {
+                continue;
+            }
             upstream.pool.close(&self.cells);
             upstream.shared.close();
         }
@@ -442,17 +447,17 @@ impl Worker {
         let address = address.map_or_else(|_| key.address.to_string(), |address| address.to_string());
         let gate = self.gate(key.clone(), address.into(), seats);
         let (worker, name) = (Rc::clone(self), Rc::clone(&gate));
+        let what = "the accept loop of a listener";
         let listening = match socket {
             Listening::Connections(socket) => Listener::attach(socket)
-                .map(|socket| drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)))),
+                .map(|socket| self.spawn(what, accept::run(worker, Rc::clone(&gate), socket, open))),
             #[cfg(test)]
             Listening::Memory(socket) => {
-                let socket = Listener::Memory(socket);
-                drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)));
+                self.spawn(what, accept::run(worker, Rc::clone(&gate), Listener::Memory(socket), open));
                 Ok(())
             }
             Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket)
-                .map(|socket| drop(tokio::task::spawn_local(udp::run(worker, Rc::clone(&gate), socket, open)))),
+                .map(|socket| self.spawn(what, udp::run(worker, Rc::clone(&gate), socket, open))),
         };
         match listening {
             Ok(()) => drop(self.listening.borrow_mut().insert(key, gate)),
@@ -610,6 +615,20 @@ impl Worker {
         }
     }
 
+    /// Idle connections to a service's backend, one that several share counted among them.
+    #[cfg(test)]
+    pub(crate) fn idle_to(&self, service: &str, backend: &str) -> usize {
+        let pools = self.pools.borrow();
+        let pooled = pools.get(&(service.into(), backend.into()));
+        pooled.map_or(0, |pooled| pooled.upstream.pool.len())
+    }
+
+    /// All idle connections, and client connections that are open.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.pools.borrow().values().map(|pooled| pooled.upstream.pool.len()).sum(), self.open.get())
+    }
+
     /// Tells the driver what keys this worker has seen, and takes over which are hot.
     fn report_hot_keys(&self, this: &WorkerService) {
         let Some(params) = this.service.config.hot_keys else {
@@ -629,7 +648,7 @@ impl Worker {
 pub(crate) fn run(
     index: usize,
     shared: Arc<Shared>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
     started: oneshot::Sender<std::io::Result<()>>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -649,50 +668,52 @@ pub(crate) fn run(
         }
     };
     shared.shortage.count_idle_use();
-    runtime.block_on(async move {
-        let worker = Worker::new(index, shared);
-        let mut ticker = tokio::time::interval(TICK);
-        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut ticks = 0;
-        loop {
-            tokio::select! {
-                biased;
-                command = commands.recv() => match command {
-                    None | Some(Command::Stop) => break,
-                    Some(Command::Listen { key, socket, seats, open }) => worker.listen(key, socket, seats, open),
-                    Some(Command::HandOver { from, to, seats }) => worker.hand_over(&from, to, seats),
-                    Some(Command::Adopt { key, seat, stream, peer }) => worker.adopt(&key, seat, stream, peer),
-                    Some(Command::Unlisten { key }) => worker.unlisten(&key),
-                    Some(Command::Refresh) => drop(worker.view()),
-                    Some(Command::GiveWay(wanted)) => {
-                        let (service, backend) = wanted.names();
-                        wanted.handle(|| worker.close_idle(service, backend));
-                    }
-                    Some(Command::Drain { done }) => {
-                        worker.draining.set(true);
-                        let gates: Vec<_> = worker.listening.borrow().keys().cloned().collect();
-                        gates.iter().for_each(|key| worker.unlisten(key));
-                        let worker = Rc::clone(&worker);
-                        tokio::task::spawn_local(async move {
-                            while !worker.is_empty() {
-                                // What is on its way here may be lost there: that is nobody's to tell.
-                                let _ = tokio::time::timeout(TICK, worker.all_closed.notified()).await;
-                            }
-                            // The other end may have stopped waiting: its time was up.
-                            let _ = done.send(());
-                        });
-                    }
-                },
-                _ = ticker.tick() => {
-                    ticks += 1;
-                    worker.tick(ticks);
-                }
-            }
-        }
-        worker.tick(0);
-    });
+    runtime.block_on(async move { work(Worker::new(index, shared), commands).await });
     // Connections that are still there have outlived their drain.
     runtime.shutdown_background();
+}
+
+/// Does what the control side asks, and what time brings, until there are no more commands.
+pub(crate) async fn work(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut ticker = tokio::time::interval(TICK);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut ticks = 0;
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                None | Some(Command::Stop) => break,
+                Some(Command::Listen { key, socket, seats, open }) => worker.listen(key, socket, seats, open),
+                Some(Command::HandOver { from, to, seats }) => worker.hand_over(&from, to, seats),
+                Some(Command::Adopt { key, seat, stream, peer }) => worker.adopt(&key, seat, stream, peer),
+                Some(Command::Unlisten { key }) => worker.unlisten(&key),
+                Some(Command::Refresh) => drop(worker.view()),
+                Some(Command::GiveWay(wanted)) => {
+                    let (service, backend) = wanted.names();
+                    wanted.handle(|| worker.close_idle(service, backend));
+                }
+                Some(Command::Drain { done }) => {
+                    worker.draining.set(true);
+                    let gates: Vec<_> = worker.listening.borrow().keys().cloned().collect();
+                    gates.iter().for_each(|key| worker.unlisten(key));
+                    let drained = Rc::clone(&worker);
+                    worker.spawn("a drain", async move {
+                        while !drained.is_empty() {
+                            // What is on its way here may be lost there: that is nobody's to tell.
+                            let _ = tokio::time::timeout(TICK, drained.all_closed.notified()).await;
+                        }
+                        // The other end may have stopped waiting: its time was up.
+                        let _ = done.send(());
+                    });
+                }
+            },
+            _ = ticker.tick() => {
+                ticks += 1;
+                worker.tick(ticks);
+            }
+        }
+    }
+    worker.tick(0);
 }
 
 /// Starts the task that serves one client connection.

@@ -35,13 +35,13 @@ enum Second {
     Due,
     Trying(Trying),
     /// By an answer that does not win while the first try is under way.
-    Answered(Answered),
+    Answered(Box<Answered>),
     /// A request has one at most.
     Over,
 }
 
 /// An answer, or nothing, or the guard of a backend that has turned out to be full.
-type Trying = Pin<Box<dyn Future<Output = Result<Answered, Option<InFlight>>>>>;
+type Trying = Pin<Box<dyn Future<Output = Result<Box<Answered>, Option<InFlight>>>>>;
 
 /// How far the first try is.
 enum First {
@@ -62,7 +62,7 @@ struct Answered {
 /// Whose answer is taken.
 enum Winner {
     First(Result<(), TryError>),
-    Second(Answered),
+    Second(Box<Answered>),
 }
 
 impl Hedge {
@@ -86,7 +86,8 @@ impl Hedge {
         let this = &view.services[exchange.request.service];
         match winner {
             Winner::First(result) => {
-                if let Second::Answered(Answered { guard, status, retry_after, .. }) = loser {
+                if let Second::Answered(answered) = loser {
+                    let Answered { guard, status, retry_after, .. } = *answered;
                     guard.report(super::outcome_of(status, retry_after));
                 }
                 result
@@ -95,16 +96,22 @@ impl Hedge {
                 this.cells.hedges_won.increment();
                 let upstream = &this.upstreams[guard.index()];
                 let first_guard = std::mem::replace(guard, second.guard);
-                if exchange.status != 0 {
+                let first_guard = if exchange.status != 0 {
                     let outcome = super::outcome_of(exchange.status, exchange.retry_after);
                     exchange.take_place(first_guard, upstream, outcome);
-                } else if let First::Failed(error) = first {
-                    report_failure(exchange, &first_guard, error);
-                }
+                    None
+                } else {
+                    if let First::Failed(error) = first {
+                        report_failure(exchange, &first_guard, error);
+                    }
+                    Some(first_guard)
+                };
                 let request = &mut *exchange.request;
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());
                 exchange.replace(second.connection);
+                // Once its connection is closed, its place is another's, however long this answer takes.
+                drop(first_guard);
                 poll_fn(|context| exchange.poll_answer(context)).await
             }
         }
@@ -239,7 +246,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     };
     Some(Box::pin(async move {
         match run(&guard, (&view, service), &timer, &what, &worker).await {
-            Ok((connection, status, retry_after)) => Ok(Answered { guard, connection, status, retry_after }),
+            Ok((connection, status, retry_after)) => Ok(Box::new(Answered { guard, connection, status, retry_after })),
             Err(Failure { error: ProxyError::ConnectionLimit, .. }) => Err(Some(guard)),
             Err(Failure { error, tells_nothing }) => {
                 let error = super::timed_out(error, &worker, what.request_limit);

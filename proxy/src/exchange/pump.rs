@@ -480,7 +480,12 @@ impl<'a> Exchange<'a> {
         let timeouts = self.timeouts();
         let limits = tunnel::Limits { idle: timeouts.idle, session: self.client.timer.deadline(timeouts.session) };
         let (client, timer) = (&mut self.client.end, &self.client.timer);
-        tunnel::relay(client, &mut self.upstream.end, &mut up, &mut down, &worker, timer, &limits).await;
+        let end = tunnel::relay(client, &mut self.upstream.end, &mut up, &mut down, &worker, timer, &limits).await;
+        if end == tunnel::End::Reset {
+            // What one side has broken off must not look whole to the other.
+            self.client.end.abort();
+            self.upstream.end.abort();
+        }
         self.request.report.received_bytes += up.moved;
         self.request.report.sent_bytes += down.moved;
     }

@@ -89,6 +89,9 @@ pub(crate) async fn serve(
     let config = Config {
         head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
         streams_max: http.h2.streams_max,
+        // That of all streams: stalled ones take nothing from others.
+        connection_window: super::window_of_all(http.h2.streams_max),
+        connection_window_max: super::window_of_all(http.h2.streams_max),
         extended_connect: http.h2.extended_connect,
         ..Config::new(Role::Server)
     };
@@ -174,6 +177,8 @@ impl Serving {
             link.codec.borrow_mut().go_away(true, Reason::NoError);
             activity.idle.set(CLOSE_TIME);
             activity.timer.set(CLOSE_TIME);
+            // One that has fired wakes nobody until it is asked again.
+            activity.timer.poll_fired(context);
         }
         Poll::Pending
     }
@@ -229,6 +234,12 @@ impl StreamTasks {
         }
         let task = Rc::new(StreamTask { job: RefCell::new(Some(job)), wake: Notify::new() });
         worker.spawn("a stream of HTTP/2", run_streams(Rc::clone(&self.0), task));
+    }
+
+    /// Those that wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.borrow().len()
     }
 
     /// Lets go of half of those that wait.
@@ -362,7 +373,8 @@ impl Downstream {
             return self.send_head(answer.status, head, ends, block).map(|()| ends);
         };
         block.clear();
-        encode::status(block, answer.status);
+        // Who reads gRPC looks at its own status.
+        encode::status(block, 200);
         for line in head.lines() {
             let name = line.name.of(head.text());
             if !matches!(name, b"content-length" | b"content-type") {
@@ -379,7 +391,8 @@ impl Downstream {
 
     /// What has been sent is cut off: the client must see that.
     pub(crate) fn abort(&self) {
-        self.stream.reset(Reason::InternalError);
+        // RFC 9113, 8.5: what has broken off behind a tunnel.
+        self.stream.reset(if self.tunnel { Reason::ConnectError } else { Reason::InternalError });
     }
 }
 

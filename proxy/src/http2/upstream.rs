@@ -328,6 +328,11 @@ impl Upstream {
         stream.send_head(block, ringway_http2::HeadKind::Trailers, true)
     }
 
+    /// The request is cut off: the backend must see that.
+    pub(crate) fn abort(&self) {
+        self.stream.iter().for_each(|stream| stream.reset(Reason::Cancel));
+    }
+
     /// Waits for the next head of the response, which [`Upstream::take_head`] then gives.
     ///
     /// # Errors
@@ -372,10 +377,13 @@ impl Upstream {
         let Self { head, arena, .. } = self;
         head.status = 101;
         head.body = BodyLength::None;
-        head.fields.retain(|field| {
-            field.kind != FieldName::ContentLength
-                && !field.name.of(arena).eq_ignore_ascii_case(b"sec-websocket-accept")
-        });
+        for field in &mut head.fields {
+            let of_handshake = field.name.of(arena).eq_ignore_ascii_case(b"sec-websocket-accept");
+            if of_handshake || field.kind == FieldName::ContentLength {
+                // It stays where it stands, between others, and goes no further.
+                field.kind = FieldName::Nominated;
+            }
+        }
         let mut add = |name: &[u8], value: &[u8], kind| {
             let start = arena.len() as u32;
             arena.extend_from_slice(name);

@@ -3,8 +3,6 @@
 //!
 //! As with the runtime's sockets, one reader and one writer are woken for each end: the one that asked last.
 
-#![allow(dead_code, reason = "the simulation uses what is not used yet")]
-
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -67,6 +65,7 @@ pub(crate) struct Wire(Arc<Ends>);
 struct Ends {
     line: Mutex<Line>,
     addresses: [SocketAddr; 2],
+    by_reset: [AtomicBool; 2],
 }
 
 impl Wire {
@@ -74,9 +73,19 @@ impl Wire {
         lock(&self.0.line)
     }
 
+    /// Tells it from others that are held.
+    pub(crate) fn number(&self) -> u16 {
+        self.0.addresses[0].port()
+    }
+
     /// From here on nothing gets through.
     pub(crate) fn silence(&self) {
         self.lock().silent = true;
+    }
+
+    /// When this end is closed, the other sees a reset.
+    pub(crate) fn end_by_reset(&self, end: usize) {
+        self.0.by_reset[end].store(true, Relaxed);
     }
 
     /// Both ends are reset, as by a router that has lost its state, or a host that has come back without.
@@ -150,14 +159,13 @@ impl Way {
 pub(crate) struct Socket {
     wire: Wire,
     end: usize,
-    by_reset: AtomicBool,
 }
 
 /// Both ends of a connection from one address to another.
 pub(crate) fn pair(shape: Shape, from: SocketAddr, to: SocketAddr) -> (Socket, Socket) {
     let line = Mutex::new(Line { shape, ways: Default::default(), silent: false });
-    let wire = Wire(Arc::new(Ends { line, addresses: [from, to] }));
-    let end = |end| Socket { wire: wire.clone(), end, by_reset: false.into() };
+    let wire = Wire(Arc::new(Ends { line, addresses: [from, to], by_reset: Default::default() }));
+    let end = |end| Socket { wire: wire.clone(), end };
     (end(0), end(1))
 }
 
@@ -175,7 +183,7 @@ impl Socket {
     }
 
     pub(crate) fn end_by_reset(&self) {
-        self.by_reset.store(true, Relaxed);
+        self.wire.end_by_reset(self.end);
     }
 
     pub(crate) fn look(&self) -> io::Result<usize> {
@@ -292,7 +300,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let by_reset = *self.by_reset.get_mut();
+        let by_reset = self.wire.0.by_reset[self.end].load(Relaxed);
         self.wire.lock().close(self.end, by_reset);
     }
 }
@@ -351,6 +359,8 @@ struct Places {
     shapes: Vec<Shape>,
     /// Of all connections that were made, to where.
     wires: Vec<(SocketAddr, Wire)>,
+    /// Attempts under way, by where to.
+    connecting: BTreeMap<SocketAddr, usize>,
     count: u64,
 }
 
@@ -402,6 +412,16 @@ impl Network {
         places.wires.iter().filter(|(to, _)| *to == address).map(|(_, wire)| wire.clone()).collect()
     }
 
+    /// Attempts to connect to an address that are under way.
+    pub(crate) fn connecting_to(&self, address: SocketAddr) -> usize {
+        self.lock().connecting.get(&address).copied().unwrap_or(0)
+    }
+
+    /// Connections to an address that nobody has accepted yet.
+    pub(crate) fn queued_at(&self, address: SocketAddr) -> usize {
+        self.lock().listening.get(&address).into_iter().flatten().map(|waiting| lock(waiting).queue.len()).sum()
+    }
+
     /// All of them.
     pub(crate) fn wires(&self) -> Vec<Wire> {
         self.lock().wires.iter().map(|(_, wire)| wire.clone()).collect()
@@ -413,6 +433,8 @@ impl Network {
     }
 
     pub(crate) async fn connect_from(&self, from: SocketAddr, address: SocketAddr) -> io::Result<Socket> {
+        *self.lock().connecting.entry(address).or_default() += 1;
+        let _connecting = Connecting(self, address);
         let reach = self.lock().reaches.get(&address).copied().unwrap_or(Reach::Open);
         match reach {
             Reach::Open => {}
@@ -444,6 +466,17 @@ impl Network {
         waiting.queue.push_back(theirs);
         waiting.waker.take().into_iter().for_each(Waker::wake);
         Ok(ours)
+    }
+}
+
+/// An attempt under way.
+struct Connecting<'a>(&'a Network, SocketAddr);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0.lock().connecting.get_mut(&self.1) {
+            *count -= 1;
+        }
     }
 }
 

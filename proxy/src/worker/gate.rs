@@ -52,7 +52,6 @@ pub(crate) enum Listening {
     Connections(std::net::TcpListener),
     Datagrams(std::net::UdpSocket),
     #[cfg(test)]
-    #[allow(dead_code, reason = "the simulation listens")]
     Memory(crate::transport::memory::Listener),
 }
 

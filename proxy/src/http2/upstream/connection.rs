@@ -61,7 +61,15 @@ impl Connection {
         let timers = &worker.timers;
         let secure = matches!(stream, Stream::Client(_));
         let line = Rc::new(Line::new(timers, keepalive));
-        let config = Config { head: RESPONSE_LIMITS, streams_max: STREAMS_MAX as u32, ..Config::new(Role::Client) };
+        let streams_max = STREAMS_MAX as u32;
+        let window = super::super::window_of_all(streams_max);
+        let config = Config {
+            head: RESPONSE_LIMITS,
+            streams_max,
+            connection_window: window,
+            connection_window_max: window,
+            ..Config::new(Role::Client)
+        };
         let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
         let socket = Socket::new(Rc::clone(&link), stream, Buffer::default(), worker);
         let timer = timers.timer();

@@ -68,6 +68,7 @@ impl Server {
                 }
                 Event::End { key } => self.respond(connection, key, scenario),
                 Event::Writable { key } => self.send(connection, key, scenario),
+                Event::Reset { reason, .. } => panic!("{reason:?}"),
                 _ => {}
             }
         }
@@ -105,7 +106,9 @@ impl Server {
 }
 
 fn serve(count: u32, scenario: &Scenario, start: &[u8], fields: &[(&str, &str)], body: &[u8]) {
-    let mut connection = Connection::new(Config::new(Role::Server), Memory::new(MemoryLimits::default()));
+    // What was written beforehand asks for no windows.
+    let windows = Config { stream_window: 2 << 20, connection_window: 4 << 20, ..Config::new(Role::Server) };
+    let mut connection = Connection::new(windows, Memory::new(MemoryLimits::default()));
     let mut server = Server::default();
     let mut input = PREFACE.to_vec();
     frame(&mut input, 4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);

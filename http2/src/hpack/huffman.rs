@@ -313,6 +313,17 @@ pub(crate) fn encode(bytes: &[u8], lower: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Writes what fills four bytes, of the last `have` bits.
+#[inline]
+fn flush(bits: u64, have: &mut u32, space: &mut [u8; SHORT_BYTES + 2], at: &mut usize) -> Option<()> {
+    while *have >= 32 {
+        *have -= 32;
+        *space.get_mut(*at..)?.first_chunk_mut()? = ((bits >> *have) as u32).to_be_bytes();
+        *at += 4;
+    }
+    Some(())
+}
+
 /// Longest string that [`encode_short`] takes.
 pub(crate) const SHORT_BYTES: usize = 126;
 
@@ -321,16 +332,27 @@ pub(crate) const SHORT_BYTES: usize = 126;
 pub(crate) fn encode_short<const LOWER: bool>(bytes: &[u8], space: &mut [u8; SHORT_BYTES + 2]) -> Option<usize> {
     // The last `have` bits are to be written.
     let (mut bits, mut have, mut at) = (0_u64, 0_u32, 1_usize);
-    for byte in bytes {
-        let packed = PACKED[usize::from(if LOWER { byte.to_ascii_lowercase() } else { *byte })];
-        let count = packed as u32 & 0xff;
-        bits = bits << count | packed >> 8;
-        have += count;
-        if have >= 32 {
-            have -= 32;
-            *space.get_mut(at..)?.first_chunk_mut()? = ((bits >> have) as u32).to_be_bytes();
-            at += 4;
+    let packed = |byte: u8| PACKED[usize::from(if LOWER { byte.to_ascii_lowercase() } else { byte })];
+    let (fours, rest) = bytes.as_chunks::<4>();
+    for four in fours {
+        let codes = four.map(packed);
+        // Lengths stand in the last bytes, and four of them do not fill one.
+        let count = codes.iter().fold(0, |sum, code| sum + code) as u32 & 0xff;
+        if have + count > u64::BITS {
+            for code in codes {
+                (bits, have) = (bits << (code & 0xff) | code >> 8, have + (code & 0xff) as u32);
+                flush(bits, &mut have, space, &mut at)?;
+            }
+            continue;
         }
+        bits = codes.iter().fold(bits, |bits, code| bits << (code & 0xff) | code >> 8);
+        have += count;
+        flush(bits, &mut have, space, &mut at)?;
+    }
+    for byte in rest {
+        let code = packed(*byte);
+        (bits, have) = (bits << (code & 0xff) | code >> 8, have + (code & 0xff) as u32);
+        flush(bits, &mut have, space, &mut at)?;
     }
     let length = at - 1 + have.div_ceil(8) as usize;
     if length >= bytes.len() {

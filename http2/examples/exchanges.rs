@@ -2,7 +2,8 @@
 //!
 //! What the other end sends was written beforehand, so that what is counted is the codec of this end alone: the difference between two
 //! counts, by the number of exchanges between them. Scenarios: `get` (a server, a small GET, 128 bytes of response), `grpc` (a server, a
-//! unary call), `client` (a client, a small GET), `upload` (a server, 1 MB in frames of 16 KiB), `download` (a server, 1 MB).
+//! unary call), `client` (a client, a small GET), `upload` (a server, 1 MB in frames of 16 KiB), `download` (a server, 1 MB), `bomb`
+//! (a server, heads of 16 KiB that name one long field of the table with each byte, each refused).
 #![allow(clippy::unwrap_used, reason = "an example that cannot go on ends")]
 
 use ringway_http2::hpack::encode;
@@ -186,6 +187,32 @@ fn ask(count: u32, at_once: u32) {
     }
 }
 
+fn bomb(count: u32) {
+    let mut connection = Connection::new(Config::new(Role::Server), Memory::new(MemoryLimits::default()));
+    let mut input = PREFACE.to_vec();
+    frame(&mut input, 4, 0, 0, &[]);
+    let mut first = vec![0x82, 0x86, 0x84, 0x40, 1, b'x', 0x7f, 0x81, 0x1d];
+    first.extend([b'y'; 3840]);
+    let (mut id, mut refused) = (1, 0);
+    let mut block = Vec::new();
+    while refused < count {
+        block.clear();
+        encode::status(&mut block, 431);
+        frame(&mut input, 1, 5, id, if id == 1 { &first } else { &[0xbe; 16_384] });
+        id += 2;
+        assert_eq!(connection.handle_bytes(&input, u64::from(id)), Ok(input.len()));
+        input.clear();
+        while let Some(event) = connection.poll_event() {
+            if let Event::Request { key, fault } = event {
+                refused += u32::from(fault.is_some_and(|fault| fault.is_size()));
+                connection.send_head(key, &block, HeadKind::Final, true).unwrap();
+                connection.close(key);
+            }
+        }
+        connection.advance_output(connection.output().len());
+    }
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let scenario = arguments.next().unwrap_or_else(|| "get".to_owned());
@@ -212,6 +239,7 @@ fn main() {
             let unary = Scenario { grpc: true, response: vec![b'x'; 105] };
             serve(count, at_once, &unary, &[0x83, 0x86], &fields, &[7; 105]);
         }
+        "bomb" => bomb(count),
         "client" => ask(count, at_once),
         other => panic!("no scenario {other:?}"),
     }

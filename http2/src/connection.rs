@@ -351,6 +351,7 @@ impl Connection {
     /// Gives back what is only of use to a busy connection. For one that rests.
     pub fn shrink(&mut self) {
         self.decoder.shrink();
+        self.input.shrink();
         if self.streams.used() == 0 {
             self.streams.shrink();
             self.ready = VecDeque::new();
@@ -363,7 +364,12 @@ impl Connection {
     pub fn memory_bytes(&self) -> usize {
         let queues = self.ready.capacity() * size_of::<u32>() + self.waiting.capacity() * size_of::<StreamKey>();
         let block = self.block.as_ref().map_or(0, Block::memory_bytes);
-        size_of::<Self>() + self.decoder.memory_bytes() + self.streams.memory_bytes() + queues + block
+        size_of::<Self>()
+            + self.decoder.memory_bytes()
+            + self.streams.memory_bytes()
+            + self.input.memory_bytes()
+            + queues
+            + block
     }
 
     fn key(&mut self, slot: u32) -> StreamKey {
@@ -419,7 +425,6 @@ impl Drop for Connection {
             stream.give_back(&self.memory);
         }
         self.memory.release_growth(self.grown as usize);
-        self.input.give_back(&self.memory);
         self.output.give_back(&self.memory);
     }
 }

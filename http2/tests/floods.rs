@@ -236,6 +236,15 @@ fn small_data_may_not_pile_up_but_may_be_taken() {
 }
 
 #[test]
+fn a_frame_that_does_not_end_holds_no_more_than_has_come_of_it() {
+    let mut end = server();
+    let before = end.connection.memory_bytes();
+    end.give(&frame(HEADERS, END_HEADERS, 1, &[0; 16_384])[..100]);
+    assert!(end.connection.memory_bytes() <= before + 256, "{}", end.connection.memory_bytes());
+    assert_nothing_held(&end);
+}
+
+#[test]
 fn who_is_sent_data_may_measure_and_open_windows() {
     let mut end = server();
     let key = end.give_request(1, "GET", &[], true);

@@ -337,7 +337,7 @@ pub(crate) fn encode_short<const LOWER: bool>(bytes: &[u8], space: &mut [u8; SHO
     for four in fours {
         let codes = four.map(packed);
         // Lengths stand in the last bytes, and four of them do not fill one.
-        let count = codes.iter().fold(0, |sum, code| sum + code) as u32 & 0xff;
+        let count = codes.iter().sum::<u64>() as u32 & 0xff;
         if have + count > u64::BITS {
             for code in codes {
                 (bits, have) = (bits << (code & 0xff) | code >> 8, have + (code & 0xff) as u32);

@@ -5,7 +5,7 @@ use ParseError::{
     StartLine, Status, Target, TooManyFields, UnexpectedUpgrade,
 };
 use proptest::prelude::*;
-use ringway_message::FieldName;
+use ringway_message::{FieldName, Span};
 
 const RULES: RequestRules =
     RequestRules { limits: Limits { head_bytes_max: 32 * 1024, fields_max: 100 }, extended_connect: true };

@@ -38,6 +38,10 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Size of the peer's compression table: that of everybody who says nothing.
 const TABLE_BYTES: u32 = 4096;
 
+/// A head so many times as long as the limit is not decoded to its end, nor is one of so many bytes at least: who sends it means harm.
+const ABSURD: usize = 4;
+const ABSURD_BYTES: usize = 128 * 1024;
+
 /// What a connection is to be like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -171,6 +175,7 @@ impl Connection {
             config,
             memory,
         };
+        this.decoder.set_list_bytes_max((config.head.head_bytes_max * ABSURD).max(ABSURD_BYTES));
         this.write_start();
         this
     }

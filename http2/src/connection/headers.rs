@@ -36,8 +36,11 @@ impl Block {
 }
 
 /// Both ends' state of the compression is lost (RFC 9113, 4.3).
-fn lost(_: HpackError) -> ConnectionError {
-    ConnectionError::new(Reason::CompressionError, "a block cannot be decoded")
+fn lost(error: HpackError) -> ConnectionError {
+    match error {
+        HpackError::ListTooLong => ConnectionError::flood("http2_head_flood"),
+        _ => ConnectionError::new(Reason::CompressionError, "a block cannot be decoded"),
+    }
 }
 
 impl Connection {

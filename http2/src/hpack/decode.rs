@@ -3,7 +3,10 @@
 use super::table::{self, DynamicTable, Entry, FIELDS};
 use super::{HpackError, huffman, integer};
 use ringway_message::{FieldName, is_lower_token, is_value};
+use std::cell::Cell;
 
+/// What a field counts besides its name and value.
+const FIELD_OVERHEAD: usize = 32;
 /// Size of a table before SETTINGS say another (RFC 9113, 6.5.2).
 const TABLE_BYTES_INITIAL: u32 = 4096;
 
@@ -41,6 +44,7 @@ pub struct Decoder {
     table: DynamicTable,
     /// The largest size that the peer may set.
     size_limit: u32,
+    list_bytes_max: usize,
     /// The peer has said that it knows of a lower limit, and the next block has to begin with that.
     update_due: bool,
     /// Strings on their way out of the Huffman code, and a name that its own entry's place is needed for.
@@ -56,10 +60,17 @@ impl Decoder {
         Self {
             table: DynamicTable::new(TABLE_BYTES_INITIAL),
             size_limit: table_bytes_max.max(TABLE_BYTES_INITIAL),
+            list_bytes_max: usize::MAX,
             update_due: false,
             name: Vec::new(),
             value: Vec::new(),
         }
+    }
+
+    /// Blocks that mean more than this, as RFC 9113, 6.5.2 counts it, are not decoded to their end: a few bytes can name the longest
+    /// fields of the table again and again.
+    pub fn set_list_bytes_max(&mut self, list_bytes_max: usize) {
+        self.list_bytes_max = list_bytes_max;
     }
 
     /// The peer has acknowledged SETTINGS with this size of the table: it is the largest from now on. If the table in use is larger,
@@ -75,11 +86,20 @@ impl Decoder {
     /// as it lies there, and never copied.
     ///
     /// # Errors
-    /// The block does not follow RFC 7541. Fields before that have been given already; the connection has to end.
+    /// The block does not follow RFC 7541, or means far more than anybody takes. Fields before that have been given already; the
+    /// connection has to end.
     pub fn decode(&mut self, block: &[u8], mut sink: impl FnMut(DecodedField<'_>)) -> Result<(), HpackError> {
         let mut rest = block;
         let mut begun = false;
+        let size = Cell::new(0);
+        let mut sink = |field: DecodedField<'_>| {
+            size.set(size.get() + field.name.len() + field.value.len() + FIELD_OVERHEAD);
+            sink(field);
+        };
         while let Some(&first) = rest.first() {
+            if size.get() > self.list_bytes_max {
+                return Err(HpackError::ListTooLong);
+            }
             if first & 0xe0 == 0x20 {
                 let size = integer::decode(&mut rest, 5)?;
                 self.update_size(size, begun)?;
@@ -287,6 +307,21 @@ mod tests {
         assert_eq!(decode(&mut decoder, &block).unwrap(), std::slice::from_ref(&expected));
         assert_eq!(decode(&mut decoder, &[0xbe]).unwrap(), [expected]);
         assert_eq!(decode(&mut decoder, &[0xbf]), Err(HpackError::Index));
+    }
+
+    #[test]
+    fn what_means_far_too_much_is_not_decoded_to_its_end_in_any_form() {
+        let long = added(&[b'n'; 1900], &[b'v'; 1900]);
+        // The entry itself; its name with no value, remembered and not.
+        for form in [&[0xbe][..], &[0x7e, 0x00], &[0x0f, 0x2f, 0x00]] {
+            let mut decoder = Decoder::new(4096);
+            decoder.set_list_bytes_max(100_000);
+            decode(&mut decoder, &long).unwrap();
+            assert!(decode(&mut decoder, &form.repeat(20)).is_ok(), "{form:x?}");
+            let mut count = 0;
+            assert_eq!(decoder.decode(&form.repeat(10_000), |_| count += 1), Err(HpackError::ListTooLong));
+            assert!(count <= 100_000 / 1932 + 1, "{count}");
+        }
     }
 
     #[test]

@@ -160,6 +160,34 @@ fn windows_grow_while_they_are_drained_and_give_all_back() {
 }
 
 #[test]
+fn a_long_link_is_filled_after_a_few_turns() {
+    let (mut client, mut server) = (End::client(), End::server());
+    exchange(&mut client, &mut server, usize::MAX);
+    let key = client.open("POST", &[], false);
+    exchange(&mut client, &mut server, usize::MAX);
+    let at = server.request().unwrap();
+    let (mut left, mut turns) = (20_000_000_usize, 0);
+    // A turn is what one end sends before it hears of the other: the time that a byte takes there and back.
+    while left > 0 {
+        let mut under_way = Vec::new();
+        loop {
+            left -= client.connection.send_data(key, &vec![7; left.min(100_000)], false).unwrap();
+            let bytes = client.take_output();
+            if bytes.is_empty() {
+                break;
+            }
+            under_way.extend(bytes);
+        }
+        server.give(&under_way);
+        server.drain(at);
+        client.give(&server.take_output());
+        turns += 1;
+        assert!(turns < 100, "{left} left");
+    }
+    assert!(turns <= 20 + 8, "{turns} turns");
+}
+
+#[test]
 fn a_hundred_stalled_uploads_hold_little_and_hold_nobody_up() {
     let mut end = server(Config::new(Role::Server));
     // A peer that sends what it may, as soon as it may: as it opens one stream after the other.

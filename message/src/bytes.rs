@@ -1,31 +1,30 @@
 //! Which bytes names, values and targets may have (RFC 9110, 5; RFC 3986), whatever version carries them.
 
+use crate::scan::{is_token_byte, is_value_byte};
 use crate::{ParseError, Span};
 
 const NAME: u8 = 1;
 const NAME_IN_LOWER_CASE: u8 = 2;
 const TARGET: u8 = 4;
+const VALUE: u8 = 8;
 
-/// What each byte may stand in.
+/// What each byte may stand in, for those that are judged whole: by the same rules as [`crate::scan`] stops by.
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
-    let mut byte = 0x21;
-    while byte < 0x7f {
-        let other = matches!(
-            byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        );
-        if other || byte.is_ascii_alphanumeric() {
-            classes[byte as usize] |= NAME;
-            if !byte.is_ascii_uppercase() {
-                classes[byte as usize] |= NAME_IN_LOWER_CASE;
-            }
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        if is_token_byte(byte) {
+            classes[at] |= NAME | if byte.is_ascii_uppercase() { 0 } else { NAME_IN_LOWER_CASE };
+        }
+        if is_value_byte(byte) {
+            classes[at] |= VALUE;
         }
         // A fragment is never sent.
-        if byte != b'#' {
-            classes[byte as usize] |= TARGET;
+        if byte.is_ascii_graphic() && byte != b'#' {
+            classes[at] |= TARGET;
         }
-        byte += 1;
+        at += 1;
     }
     classes
 };
@@ -51,8 +50,7 @@ pub fn is_lower_token(name: &[u8]) -> bool {
 #[must_use]
 pub fn is_value(value: &[u8]) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let good = value.iter().fold(true, |good, &byte| good & ((byte >= b' ') & (byte != 0x7f) | (byte == b'\t')));
-    good && !is_space(value.first()) && !is_space(value.last())
+    all(value, VALUE) && !is_space(value.first()) && !is_space(value.last())
 }
 
 /// Whether all its bytes may stand in a target: printable ASCII, no fragment.
@@ -98,6 +96,7 @@ pub fn is_protocol(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::target_query;
 
     #[test]
     fn every_byte_is_judged_as_the_grammar_says() {
@@ -108,6 +107,7 @@ mod tests {
             assert_eq!(is_lower_token(&text), token && !byte.is_ascii_uppercase(), "{byte}");
             assert_eq!(is_value(&text), byte == b'\t' || (byte >= 0x20 && byte != 0x7f), "{byte}");
             assert_eq!(is_target(&text), byte.is_ascii_graphic() && byte != b'#', "{byte}");
+            assert_eq!(is_target(&text), target_query(&text).is_some(), "{byte}");
         }
         assert!(!is_token(b"") && !is_lower_token(b"") && !is_target(b""));
         assert!(is_value(b"") && is_value(b"x") && is_value("\u{e4} b".as_bytes()));

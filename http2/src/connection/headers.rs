@@ -36,8 +36,11 @@ impl Block {
 }
 
 /// Both ends' state of the compression is lost (RFC 9113, 4.3).
-fn lost(_: HpackError) -> ConnectionError {
-    ConnectionError::new(Reason::CompressionError, "a block cannot be decoded")
+fn lost(error: HpackError) -> ConnectionError {
+    match error {
+        HpackError::ListTooLong => ConnectionError::flood("http2_head_flood"),
+        _ => ConnectionError::new(Reason::CompressionError, "a block cannot be decoded"),
+    }
 }
 
 impl Connection {
@@ -126,7 +129,7 @@ impl Connection {
 
     /// What it says of the compression is kept, and nothing else.
     fn discard_block(&mut self, block: &[u8]) -> Result<(), ConnectionError> {
-        self.decoder.decode(block, |_| 0).map_err(lost)
+        self.decoder.decode(block, |_| {}).map_err(lost)
     }
 
     fn handle_request(&mut self, id: u32, ends: bool, block: &[u8]) -> Result<(), ConnectionError> {

@@ -36,7 +36,12 @@ fn data_that_is_nothing_but_padding_is_empty() {
             let stream = peer.begin(false);
             (0..100).for_each(|_| peer.feed(&data(stream, PADDED, payload)));
             assert_eq!(peer.error, None);
-            peer.feed(&data(stream, PADDED, payload));
+            // Of a backend, ten times as much is taken.
+            let more = (0..901).take_while(|_| {
+                peer.feed(&data(stream, PADDED, payload));
+                peer.error.is_none()
+            });
+            assert!([0, 900].contains(&more.count()));
             peer.assert_connection_error(Reason::EnhanceYourCalm);
             assert_eq!(flood(peer), Some("http2_empty_data_flood"));
         });
@@ -275,10 +280,7 @@ fn a_refused_head_is_answered_and_its_body_ignored() {
         assert_eq!((answer.stream, answer.flags), (1, END_HEADERS | END_STREAM));
         let mut found = String::new();
         ringway_http2::hpack::Decoder::new(4096)
-            .decode(&answer.payload, |field| {
-                found = String::from_utf8(field.value.to_vec()).unwrap();
-                0
-            })
+            .decode(&answer.payload, |field| found = String::from_utf8(field.value.to_vec()).unwrap())
             .unwrap();
         assert_eq!(found, status);
         peer.feed(&data(1, 0, b"ignored"));

@@ -1,0 +1,103 @@
+//! One value that many threads read and one replaces, whole.
+//!
+//! A reader keeps the value that it has seen last, and a look costs one load as long as that is the newest. Who replaces the
+//! value waits for nobody; the one of before is freed with its last reader.
+
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Arc, PoisonError};
+
+/// The value in force.
+#[derive(Debug, Default)]
+pub struct Published<T> {
+    /// How often it has been replaced. Written under the lock.
+    version: AtomicU64,
+    value: Mutex<Arc<T>>,
+}
+
+impl<T> Published<T> {
+    /// Begins with this one.
+    #[must_use]
+    pub fn new(value: Arc<T>) -> Self {
+        Self { version: AtomicU64::new(0), value: Mutex::new(value) }
+    }
+
+    /// Nobody panics while it is held.
+    fn value(&self) -> MutexGuard<'_, Arc<T>> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value in force, for who looks now and then; others have a [`Reader`].
+    #[must_use]
+    pub fn load(&self) -> Arc<T> {
+        Arc::clone(&self.value())
+    }
+
+    /// Puts another value into force.
+    pub fn store(&self, value: Arc<T>) {
+        let mut kept = self.value();
+        let old = std::mem::replace(&mut *kept, value);
+        // Who sees the number sees the value.
+        self.version.fetch_add(1, Release);
+        drop(kept);
+        // Its drop may be long, and nobody waits for it.
+        drop(old);
+    }
+}
+
+/// Looks again and again, on one thread.
+#[derive(Debug)]
+pub struct Reader<T> {
+    published: Arc<Published<T>>,
+    version: u64,
+    value: Arc<T>,
+}
+
+impl<T> Reader<T> {
+    /// Begins with the value in force.
+    #[must_use]
+    pub fn new(published: Arc<Published<T>>) -> Self {
+        let kept = published.value();
+        let (version, value) = (published.version.load(Relaxed), Arc::clone(&kept));
+        drop(kept);
+        Self { published, version, value }
+    }
+
+    /// The value in force. Never one of before the last that this reader has seen.
+    #[inline]
+    pub fn read(&mut self) -> &Arc<T> {
+        if self.published.version.load(Acquire) != self.version {
+            self.renew();
+        }
+        &self.value
+    }
+
+    #[cold]
+    fn renew(&mut self) {
+        let kept = self.published.value();
+        self.version = self.published.version.load(Relaxed);
+        let old = std::mem::replace(&mut self.value, Arc::clone(&kept));
+        drop(kept);
+        drop(old);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_each_value_at_once_and_keeps_none_but_the_last_that_it_has_seen() {
+        let published = Arc::new(Published::new(Arc::new(1)));
+        let mut reader = Reader::new(Arc::clone(&published));
+        let first = Arc::downgrade(reader.read());
+        published.store(Arc::new(2));
+        assert_eq!(first.upgrade().as_deref(), Some(&1), "a reader has it still");
+        assert_eq!((**reader.read(), *published.load()), (2, 2));
+        assert!(first.upgrade().is_none());
+        let second = Arc::downgrade(reader.read());
+        drop(reader);
+        published.store(Arc::new(3));
+        assert!(second.upgrade().is_none(), "nobody has it");
+    }
+}

@@ -132,7 +132,7 @@ fn explain(control: &Control, query: &str) -> Response<Full<Bytes>> {
         (None, Some(hash)) => Subject::Hash(hash),
         (None, None) => return refuse(StatusCode::BAD_REQUEST, "write /explain?service=NAME&key=KEY (or hash=HEX)"),
     };
-    let snapshot = control.current.load_full();
+    let snapshot = control.current.load();
     let name = service.map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
     match explain::live(&snapshot, &name, subject) {
         Some(explanation) => json_answer(StatusCode::OK, &explanation),

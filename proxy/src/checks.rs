@@ -148,7 +148,7 @@ async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Ce
     };
     let mut ended = Vec::new();
     loop {
-        let snapshot = current.load_full();
+        let snapshot = current.load();
         let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
         let Some(service) = service else { return };
         driver.reap();

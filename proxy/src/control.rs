@@ -12,10 +12,9 @@ use crate::status::LastReload;
 use crate::transport::Network;
 use crate::worker::{AccessSink, Command, Crew, Fullness, GateKey, GateKind, Listening, Places, Shared};
 use crate::{admin, checks};
-use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
 use ringway_config::{Diagnostic, Diagnostics, Diff, Loaded, diff};
-use ringway_ring::{Movement, group_movement};
+use ringway_ring::{Movement, Published, group_movement};
 use ringway_telemetry::{Metrics, access, catalogue};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -175,7 +174,7 @@ impl Proxy {
             workers => workers,
         };
         let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config.clone() });
-        let current = Arc::new(ArcSwap::from_pointee(Snapshot::empty(Arc::clone(&empty))));
+        let current = Arc::new(Published::new(Arc::new(Snapshot::empty(Arc::clone(&empty)))));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             cells: Arc::clone(&metrics.cells),
@@ -190,7 +189,7 @@ impl Proxy {
             commands: OnceLock::new(),
             connections: AtomicUsize::new(0),
             flows: AtomicUsize::new(0),
-            access: ArcSwapOption::empty(),
+            access: Arc::default(),
         });
         let crew = Crew::start(&shared).await.map_err(StartError::Thread)?;
         let control = Arc::new(Control {
@@ -271,7 +270,7 @@ impl Proxy {
         let writer = {
             // A change that is still being built ends before, or sees that it comes too late.
             let mut state = control.state();
-            control.shared.access.store(None);
+            control.shared.access.store(Arc::default());
             state.access.take()
         };
         drop(control);
@@ -373,7 +372,7 @@ impl Control {
         if self.draining.load(Relaxed) {
             return Err(ReloadError::Draining);
         }
-        let old = self.current.load_full();
+        let old = self.current.load();
         // A shadow is read from a file of its own, which may have changed where this one has not.
         let same_files = crate::tls::digest(&config) == old.files_digest;
         if *old.config == config && old.generation > 0 && config.shadow.is_none() && same_files {
@@ -422,7 +421,7 @@ impl Control {
         self.reconcile_listeners(&mut state, &config, sockets);
         self.hold_against_descriptors(&old.config, &config, old.generation == 0);
         if let Some((sink, writer)) = access {
-            self.shared.access.store(sink.map(Arc::new));
+            self.shared.access.store(Arc::new(sink));
             // The old writer ends by itself when the workers have dropped their ends.
             state.access = writer;
         }

@@ -233,7 +233,7 @@ pub(crate) fn certificates(config: &Config) -> Box<[CertificateEnd]> {
 pub(crate) async fn watch_ends(current: Arc<crate::snapshot::Current>) {
     loop {
         tokio::time::sleep(TELL_EVERY).await;
-        for end in &current.load_full().certificates {
+        for end in &current.load().certificates {
             if let Some((code, message)) = end.validity.complaint(&end.path, ambient::time_of_day()) {
                 tracing::warn!(code, used_by = end.used_by, name = end.name, "{message}");
             }

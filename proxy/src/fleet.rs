@@ -75,7 +75,7 @@ impl Handle {
     /// What `apply` would say.
     pub fn prepare(&self, config: Config) -> Result<Prepared, ReloadError> {
         let control: &Control = &self.control;
-        let current = control.current.load_full();
+        let current = control.current.load();
         let plan = crate::plan::plan(&current.config, &config, crate::plan::Scope::Whole);
         // A registry of its own: what is tried leaves nothing behind in that of what serves.
         let snapshot = Registry::default().prepare(Arc::new(config), 0, control.workers, ambient::now())?;
@@ -86,7 +86,7 @@ impl Handle {
     /// How it goes.
     #[must_use]
     pub fn report(&self) -> Report {
-        let snapshot = self.control.current.load_full();
+        let snapshot = self.control.current.load();
         let now = ambient::now();
         let mut down = Vec::new();
         for service in &snapshot.services {

@@ -12,10 +12,9 @@ use crate::quic;
 use crate::rate::RateLimiter;
 use crate::shadow::{Shadow, ShadowError};
 use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
-use arc_swap::ArcSwap;
 use ringway_config::model::{self, Config};
 use ringway_health::{AgentParams, Event, EventKind, Member as HealthMember, ServiceHealth};
-use ringway_ring::{BuildError, Group, GroupMember, Hash, HotKeys, Line, Load, PolicyParams, Slot, Total};
+use ringway_ring::{BuildError, Group, GroupMember, Hash, HotKeys, Line, Load, PolicyParams, Published, Slot, Total};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -156,7 +155,7 @@ pub struct ServiceLive {
     /// Reports of hot keys, worker by worker.
     pub(crate) hot: Mutex<HotKeys>,
     /// Owners of each hot key: what workers look at.
-    pub(crate) hot_table: ArcSwap<HotTable>,
+    pub(crate) hot_table: Published<HotTable>,
     /// Keys that the last change moved, as a share, and by which generation.
     pub(crate) moved: Mutex<(f64, u64)>,
     /// The limiter, and what it was made from: a reload that leaves the limit alone leaves its memory alone.
@@ -230,7 +229,7 @@ impl Snapshot {
 }
 
 /// The one pointer to what is in force.
-pub type Current = ArcSwap<Snapshot>;
+pub type Current = Published<Snapshot>;
 
 impl ServiceLive {
     /// The health machine. Poisoning is ignored: its methods leave it consistent.
@@ -450,7 +449,7 @@ impl Registry {
             connections: Connections::default(),
             connected: AtomicU32::new(0),
             hot: Mutex::default(),
-            hot_table: ArcSwap::default(),
+            hot_table: Published::default(),
             moved: Mutex::default(),
             limiter: Mutex::default(),
             quic_ids: Mutex::default(),

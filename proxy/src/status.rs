@@ -52,7 +52,7 @@ impl LastReload {
 
 /// The whole status.
 pub(crate) fn status(control: &Control) -> Value {
-    let snapshot = control.current.load_full();
+    let snapshot = control.current.load();
     let bound = control.bound();
     let now = ambient::now();
     let fullness = control.fullness(now);
@@ -217,7 +217,7 @@ const LISTENER_METRICS: [(Metric, OfListener); 4] = [
 
 /// The metrics page.
 pub(crate) fn metrics(control: &Control) -> String {
-    let snapshot = control.current.load_full();
+    let snapshot = control.current.load();
     let mut samples = vec![(catalogue::GENERATION, Vec::new(), snapshot.generation as f64)];
     if let Some(topology) = control.topology.get().map(|topology| topology()) {
         let age = topology.age.map_or(f64::INFINITY, |age| age.as_secs_f64());

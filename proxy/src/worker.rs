@@ -16,10 +16,9 @@ use crate::timer::{Deadline, TICK, Timer, Timers};
 use crate::transport::{Detached, Listener, Network, Transport};
 use crate::upstream::Pool;
 use crate::{accept, front, udp};
-use arc_swap::Cache;
 use ringway_config::model;
 use ringway_message::{RequestHead, ResponseHead};
-use ringway_ring::Sketch;
+use ringway_ring::{Published, Reader, Sketch};
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::cells::{BackendCells, Registry as Cells, ServiceCells, WorkerCells};
 use std::cell::{Cell, RefCell};
@@ -73,7 +72,7 @@ pub(crate) struct Shared {
     /// Client connections by address, where a listener limits them.
     pub(crate) per_ip: PerIp,
     /// Where access log lines go; changes with the configuration.
-    pub(crate) access: arc_swap::ArcSwapOption<AccessSink>,
+    pub(crate) access: Arc<Published<Option<AccessSink>>>,
 }
 
 /// An access log's form and its writer.
@@ -113,7 +112,8 @@ pub(crate) struct Worker {
     pub(crate) access: RefCell<Option<(usize, AccessLog)>>,
     draining: Cell<bool>,
     view: RefCell<Rc<View>>,
-    snapshots: RefCell<Cache<Arc<Current>, Arc<Snapshot>>>,
+    snapshots: RefCell<Reader<Snapshot>>,
+    sinks: RefCell<Reader<Option<AccessSink>>>,
     pools: RefCell<BTreeMap<PoolKey, Pooled>>,
     services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
     listening: RefCell<HashMap<GateKey, Rc<Gate>, BuildHasherDefault<DefaultHasher>>>,
@@ -240,8 +240,8 @@ pub(crate) struct Upstream {
 
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
-        let mut snapshots = Cache::new(Arc::clone(&shared.current));
-        let snapshot = Arc::clone(snapshots.load());
+        let mut snapshots = Reader::new(Arc::clone(&shared.current));
+        let snapshot = Arc::clone(snapshots.read());
         let cells = shared.cells.worker();
         let timers = Timers::new(ambient::now());
         let none = View { snapshot: Arc::clone(&snapshot), services: Box::default(), timers: Rc::clone(&timers) };
@@ -255,6 +255,7 @@ impl Worker {
             draining: Cell::new(false),
             view: RefCell::new(Rc::new(none)),
             snapshots: RefCell::new(snapshots),
+            sinks: RefCell::new(Reader::new(Arc::clone(&shared.access))),
             pools: RefCell::default(),
             services: RefCell::default(),
             listening: RefCell::default(),
@@ -281,7 +282,7 @@ impl Worker {
     /// The snapshot in force, read once per request.
     pub(crate) fn view(&self) -> Rc<View> {
         let mut snapshots = self.snapshots.borrow_mut();
-        let snapshot = snapshots.load();
+        let snapshot = snapshots.read();
         let view = self.view.borrow();
         if Arc::ptr_eq(snapshot, &view.snapshot) {
             return Rc::clone(&view);
@@ -391,13 +392,14 @@ impl Worker {
 
     /// A line of the access log, if there is one.
     pub(crate) fn log(&self, line: impl FnOnce(&mut AccessLog) -> u64) {
-        let sink = self.shared.access.load();
+        let mut sinks = self.sinks.borrow_mut();
+        let in_force = sinks.read();
         let mut access = self.access.borrow_mut();
-        let Some(sink) = sink.as_ref() else {
+        let Some(sink) = in_force.as_ref() else {
             *access = None;
             return;
         };
-        let identity = Arc::as_ptr(sink) as usize;
+        let identity = Arc::as_ptr(in_force) as usize;
         if access.as_ref().is_none_or(|(current, _)| *current != identity) {
             if let Some((_, old)) = access.as_mut() {
                 self.cells.access_log_lost.add(old.flush());
@@ -410,7 +412,7 @@ impl Worker {
     }
 
     pub(crate) fn logs_access(&self) -> bool {
-        self.shared.access.load().is_some()
+        self.sinks.borrow_mut().read().is_some()
     }
 
     /// Counts a connection for as long as the value lives, and a panic that ends it.
@@ -559,6 +561,10 @@ impl Worker {
         if let Some((_, log)) = self.access.borrow_mut().as_mut() {
             self.cells.access_log_lost.add(log.flush());
         }
+        // Who writes no lines any more holds no end of their writer, who waits for the last to be dropped.
+        if !self.logs_access() {
+            *self.access.borrow_mut() = None;
+        }
         if ticks.is_multiple_of(5) {
             for service in &self.view().services {
                 self.report_hot_keys(service);
@@ -640,7 +646,7 @@ impl Worker {
         let mut hot = this.service.live.hot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         hot.handle_report(self.index, report);
         drop(hot);
-        *this.live.hot.borrow_mut() = this.service.live.hot_table.load_full();
+        *this.live.hot.borrow_mut() = this.service.live.hot_table.load();
     }
 }
 

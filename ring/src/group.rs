@@ -246,7 +246,7 @@ impl Group {
         if seat.claim() == 0 && !kept || selection.tried.contains(slot.0) {
             return false;
         }
-        let Some(sum) = seat.load.reserve(seat.requests_max, &self.total) else {
+        let Some(sum) = seat.load.reserve(seat.requests_max) else {
             selection.spills += 1;
             return false;
         };
@@ -277,7 +277,7 @@ impl Group {
 
     /// Counts what goes on with a member on which it has begun, whatever became of the member since.
     pub fn resume(&self, slot: Slot, shard: usize) {
-        if let Some(sum) = self.seats[usize::from(slot.0)].load.reserve(u32::MAX, &self.total) {
+        if let Some(sum) = self.seats[usize::from(slot.0)].load.reserve(u32::MAX) {
             self.total.add(sum, shard, 1);
         }
     }

@@ -9,6 +9,7 @@
 //! * [`Group`] puts them together: it takes a request's [`Selection`] to the next member that accepts the key and is
 //!   below its cap, and reserves a place there. The ring is one of its policies; [`Maglev`], [`Rendezvous`] and those without
 //!   keys are others.
+//! * [`Line`] and [`Published`] are what threads share beside loads: who waits for room, and a value that is replaced whole.
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
 
@@ -21,11 +22,13 @@ mod maglev;
 mod movement;
 mod order;
 mod params;
+mod published;
 mod rendezvous;
 mod ring;
 mod round_robin;
 mod selection;
 mod shed;
+mod sync;
 mod total;
 mod walk;
 
@@ -37,6 +40,7 @@ pub use load::{FULL_SHARE, HOLD_MILLIS_MAX, Load};
 pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime, without_entry};
 pub use movement::{Method, Move, Movement, group_movement, independent_movement, movement};
 pub use params::{AllFull, BoundParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
+pub use published::{Published, Reader};
 pub use rendezvous::{Rendezvous, choose_arm};
 pub use ring::{BuildError, Member, Ring, Slot, WEIGHT_MAX};
 pub use round_robin::RoundRobin;

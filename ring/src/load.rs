@@ -5,8 +5,9 @@
 
 use crate::hash::{Hash, mix};
 use crate::selection::Stage;
-use crate::total::{Sum, Total};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::AtomicU64;
+use crate::total::Sum;
+use std::sync::atomic::Ordering::Relaxed;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A share of 1: all keys.
@@ -204,20 +205,23 @@ impl Load {
         shares as u16 > 0 && shares & DOUBT == 0 && takes
     }
 
-    /// Reserves a place below `cap`: reserve first, then test, so that racing requests never pass it together. Gives the
-    /// sum in which the request is to be counted.
+    /// Reserves a place, if fewer than `cap` requests are in flight. Gives the sum in which it is to be counted.
+    ///
+    /// The count is looked at before it is touched: one that was raised and lowered again would hide a place from who looks just
+    /// then, finds none, and sleeps, with nobody left to wake it.
     #[inline]
-    pub(crate) fn reserve(&self, cap: u32, total: &Total) -> Option<Sum> {
-        let (in_flight, sum) = parts(self.carried.fetch_add(1, Relaxed));
-        if in_flight < cap {
-            return Some(sum);
+    pub(crate) fn reserve(&self, cap: u32) -> Option<Sum> {
+        let mut carried = self.carried.load(Relaxed);
+        loop {
+            let (in_flight, sum) = parts(carried);
+            if in_flight >= cap {
+                return None;
+            }
+            match self.carried.compare_exchange_weak(carried, carried + 1, Relaxed, Relaxed) {
+                Ok(_) => return Some(sum),
+                Err(now) => carried = now,
+            }
         }
-        let now = self.release();
-        if now != sum {
-            // Between the two steps the request that never was has been moved with the others.
-            total.transfer(now, sum, 1);
-        }
-        None
     }
 
     /// Gives a place back. Gives the sum in which the request was counted.

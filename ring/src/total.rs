@@ -6,8 +6,9 @@
 //! members of the group in force, and of nothing else.
 
 use crate::load::Load;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{AtomicI64, AtomicU64, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 
 /// Levels of a service at most: 8 tiers, each of the own zone and of others.
 pub const LEVELS_MAX: usize = 16;

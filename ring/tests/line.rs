@@ -1,6 +1,14 @@
 //! No wake-up is lost, in any order that the memory model allows: `RUSTFLAGS="--cfg loom" cargo test -p ringway-ring --test
 //! line --target-dir target/loom`.
+//!
+//! Beside it, in the same command: places are given once and hidden from nobody, and what is published is seen whole.
 #![cfg(loom)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "line/places.rs"]
+mod places;
+#[path = "line/published.rs"]
+mod published;
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};

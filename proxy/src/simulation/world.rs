@@ -14,9 +14,9 @@ use crate::snapshot::{Current, Registry, Service, Snapshot};
 use crate::transport::memory::{Network, Shape, Wire};
 use crate::transport::{self};
 use crate::worker::{Command, GateKey, Listening, Places, Shared, Worker, work};
-use arc_swap::{ArcSwap, ArcSwapOption};
 use ringway_config::model::Config;
 use ringway_health::{CheckFailure, Probe};
+use ringway_ring::Published;
 use ringway_telemetry::cells::Registry as Cells;
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -112,7 +112,7 @@ impl World {
         };
         network.set_shapes((0..16).map(|_| shape(random)).collect());
         let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config_of(&setup) });
-        let current = Arc::new(ArcSwap::from_pointee(Snapshot::empty(empty)));
+        let current = Arc::new(Published::new(Arc::new(Snapshot::empty(empty))));
         let cells = Arc::<Cells>::default();
         let shared = Arc::new(Shared {
             current,
@@ -128,7 +128,7 @@ impl World {
             connections: AtomicUsize::new(0),
             flows: AtomicUsize::new(0),
             per_ip: PerIp::default(),
-            access: ArcSwapOption::empty(),
+            access: Arc::default(),
         });
         let mut backends = Vec::new();
         for (service, name) in SERVICES.iter().enumerate() {
@@ -231,7 +231,7 @@ impl World {
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        Current::load_full(&self.shared.current)
+        self.shared.current.load()
     }
 
     /// As the driver of the checks does.

@@ -100,7 +100,7 @@ impl Group {
             while let Some(slot) = self.candidate(level, selection, load) {
                 let seat = &self.seats[usize::from(slot.0)];
                 let cap = self.cap_now(level, seat, load, selection);
-                if let Some(sum) = seat.load.reserve(cap, &self.total) {
+                if let Some(sum) = seat.load.reserve(cap) {
                     return self.reserved(selection, slot, sum, shard);
                 }
                 self.pass_over(level, selection, slot);
@@ -440,7 +440,7 @@ impl Group {
                     }
                 }
                 let Some((slot, seat)) = best else { break };
-                if let Some(sum) = seat.load.reserve(seat.requests_max, &self.total) {
+                if let Some(sum) = seat.load.reserve(seat.requests_max) {
                     return self.reserved(selection, Slot(slot), sum, shard);
                 }
                 full = true;

@@ -259,7 +259,10 @@ proptest! {
 
 #[test]
 fn an_empty_value_stands_where_it_was_sent() {
-    for text in ["GET / HTTP/1.1\r\nHost: a\r\nX:\r\nY: \r\nZ:  \t \r\n\r\n", "GET / HTTP/1.1\r\nX:\r\nHost: a\r\nY: \r\nZ:\t\r\n\r\n"] {
+    for text in [
+        "GET / HTTP/1.1\r\nHost: a\r\nX:\r\nY: \r\nZ:  \t \r\n\r\n",
+        "GET / HTTP/1.1\r\nX:\r\nHost: a\r\nY: \r\nZ:\t\r\n\r\n",
+    ] {
         let mut head = RequestHead::default();
         assert!(parse_request(text.as_bytes(), &Limits::default(), &mut head).unwrap());
         for field in &head.fields {

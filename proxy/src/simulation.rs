@@ -18,6 +18,7 @@ mod message;
 mod random;
 mod sessions;
 mod setup;
+mod streams;
 mod world;
 
 use crate::ambient;
@@ -60,7 +61,7 @@ fn has_spun() -> bool {
 }
 
 /// Counts how often a task is polled, and ends it if that has no end.
-pub(crate) async fn counted<T>(task: impl Future<Output = T>) -> T {
+pub(crate) async fn counted<T>(what: &str, task: impl Future<Output = T>) -> T {
     let mut task = pin!(task);
     poll_fn(|context| {
         let (all, here, at) = POLLS.get();
@@ -69,7 +70,7 @@ pub(crate) async fn counted<T>(task: impl Future<Output = T>) -> T {
         POLLS.set((all + 1, here, Some(now)));
         if here > POLLS_MAX {
             SPUN.set(true);
-            panic!("a task is polled again and again while time stands still");
+            panic!("{what} is polled again and again while time stands still");
         }
         task.as_mut().poll(context)
     })

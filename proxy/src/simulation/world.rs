@@ -6,7 +6,7 @@ use super::happenings;
 use super::ledger::Ledger;
 use super::random::Random;
 use super::setup::{self, SERVICES, Setup};
-use super::{clients, counted, sessions};
+use super::{clients, counted, sessions, streams};
 use crate::ambient;
 use crate::perip::PerIp;
 use crate::shortage::Shortage;
@@ -19,7 +19,7 @@ use ringway_config::model::Config;
 use ringway_health::{CheckFailure, Probe};
 use ringway_telemetry::cells::Registry as Cells;
 use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
@@ -46,9 +46,12 @@ pub(super) struct World {
     registry: Registry,
     over: Cell<bool>,
     changed: Cell<bool>,
+    pub(super) unreachable: Cell<bool>,
     silenced: Cell<Option<Instant>>,
     /// What backends are at: the request on each connection, by backend and number.
     pub(super) serving: RefCell<BTreeMap<(String, u16), (u64, Wire)>>,
+    /// The same of those who speak HTTP/2: backend, request, try.
+    pub(super) streams: RefCell<BTreeSet<(String, u64, usize)>>,
     /// Tasks of the scripts.
     pub(super) tasks: Cell<usize>,
 }
@@ -87,6 +90,21 @@ impl World {
         self.silenced.get().is_some_and(|at| at >= begun)
     }
 
+    /// Shared connections to a backend are about to be lost: what is on them may be tried once more, beside all limits.
+    pub(super) fn note_lost(&self, backend: &str) {
+        let mut ledger = self.ledger();
+        for (_, id, number) in self.streams.borrow().iter().filter(|(on, _, _)| on == backend) {
+            if let Some(made) = ledger.of(*id, *number) {
+                made.stale = true;
+            }
+        }
+    }
+
+    /// There has been somebody who could not be connected to: who waits may have asked there.
+    pub(super) fn was_unreachable(&self) -> bool {
+        self.unreachable.get()
+    }
+
     /// Whether nobody asks for anything new.
     pub(super) fn is_over(&self) -> bool {
         self.over.get()
@@ -96,7 +114,7 @@ impl World {
     pub(super) fn spawn(self: &Rc<Self>, script: impl Future<Output = ()> + 'static) {
         let world = Rc::clone(self);
         world.tasks.set(world.tasks.get() + 1);
-        drop(tokio::task::spawn_local(counted(async move {
+        drop(tokio::task::spawn_local(counted("a script", async move {
             script.await;
             world.tasks.set(world.tasks.get() - 1);
         })));
@@ -155,8 +173,10 @@ impl World {
             registry: Registry::default(),
             over: Cell::new(false),
             changed: Cell::new(false),
+            unreachable: Cell::new(false),
             silenced: Cell::new(None),
             serving: RefCell::default(),
+            streams: RefCell::default(),
             tasks: Cell::new(0),
         })
     }
@@ -168,7 +188,7 @@ impl World {
             let (sender, receiver) = mpsc::unbounded_channel();
             let worker = Worker::new(index, Arc::clone(&self.shared));
             self.workers.borrow_mut().push(Rc::clone(&worker));
-            drop(tokio::task::spawn_local(counted(work(worker, receiver))));
+            drop(tokio::task::spawn_local(counted("a worker", work(worker, receiver))));
             commands.push(sender);
         }
         // Set once, here.
@@ -178,12 +198,16 @@ impl World {
             let listener = self.network.listen(backend.address);
             let (world, random) = (Rc::clone(self), random.fork());
             match backend.service {
+                "grpc" => self.spawn(streams::serve_all(world, Rc::clone(backend), listener, random)),
                 "bytes" => self.spawn(sessions::serve_all(world, listener, random)),
                 _ => self.spawn(backends::run(world, Rc::clone(backend), listener, random)),
             }
         }
         for number in 1..=random.below(10) as u8 + 3 {
             self.spawn(clients::run(Rc::clone(self), number, random.fork()));
+        }
+        for number in 1..=random.below(4) as u8 {
+            self.spawn(streams::run(Rc::clone(self), number, random.fork()));
         }
         for number in 1..=random.below(3) as u8 {
             self.spawn(sessions::run(Rc::clone(self), number, random.fork()));

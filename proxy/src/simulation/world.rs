@@ -43,6 +43,8 @@ pub(super) struct World {
     pub(super) listeners: RefCell<BTreeMap<SocketAddr, (GateKey, Arc<Places>)>>,
     ledger: RefCell<Ledger>,
     setup: RefCell<Setup>,
+    /// What the operator has written.
+    text: RefCell<String>,
     registry: Registry,
     over: Cell<bool>,
     changed: Cell<bool>,
@@ -67,6 +69,7 @@ impl World {
 
     /// The operator has written something else.
     pub(super) fn replace(&self, setup: Setup) {
+        self.text.replace(setup.text());
         self.setup.replace(setup);
         self.changed.set(true);
     }
@@ -122,6 +125,22 @@ impl World {
 
     fn new(seed: u64, loud: bool, random: &mut Random) -> Rc<Self> {
         let setup = Setup::draw(random);
+        let text = setup.text();
+        Self::with(seed, loud, setup, text, random)
+    }
+
+    /// A proxy with one worker and this configuration, and nobody else.
+    pub(super) fn alone(text: &str) -> Rc<Self> {
+        let mut random = Random::new(1);
+        let mut setup = Setup::draw(&mut random);
+        setup.workers = 1;
+        let world = Self::with(1, false, setup, text.to_owned(), &mut random);
+        world.network.set_shapes(Vec::new());
+        world.begin();
+        world
+    }
+
+    fn with(seed: u64, loud: bool, setup: Setup, text: String, random: &mut Random) -> Rc<Self> {
         let network = Arc::<Network>::default();
         let shape = |random: &mut Random| Shape {
             room: random.pick(&[1_000, 16 * 1024, 64 * 1024, 300_000]),
@@ -129,7 +148,7 @@ impl World {
             reset_overtakes: random.chance(50),
         };
         network.set_shapes((0..16).map(|_| shape(random)).collect());
-        let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config_of(&setup) });
+        let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config_of(&text) });
         let current = Arc::new(ArcSwap::from_pointee(Snapshot::empty(empty)));
         let cells = Arc::<Cells>::default();
         let shared = Arc::new(Shared {
@@ -170,6 +189,7 @@ impl World {
             listeners: RefCell::default(),
             ledger: RefCell::new(Ledger::new(loud)),
             setup: RefCell::new(setup),
+            text: RefCell::new(text),
             registry: Registry::default(),
             over: Cell::new(false),
             changed: Cell::new(false),
@@ -181,8 +201,8 @@ impl World {
         })
     }
 
-    /// Starts workers, backends and clients.
-    fn start(self: &Rc<Self>, random: &mut Random) {
+    /// Starts the workers, and puts the configuration into force.
+    fn begin(&self) {
         let mut commands = Vec::new();
         for index in 0..self.shared.workers {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -194,6 +214,11 @@ impl World {
         // Set once, here.
         let _ = self.shared.commands.set(commands);
         self.apply();
+    }
+
+    /// Starts workers, backends and clients.
+    fn start(self: &Rc<Self>, random: &mut Random) {
+        self.begin();
         for backend in &self.backends {
             let listener = self.network.listen(backend.address);
             let (world, random) = (Rc::clone(self), random.fork());
@@ -216,7 +241,7 @@ impl World {
 
     /// Puts what the operator has written into force, as the control side does.
     pub(super) fn apply(&self) {
-        let config = config_of(&self.setup());
+        let config = config_of(&self.text.borrow());
         let (current, now) = (&self.shared.current, ambient::now());
         let generation = current.load().generation + 1;
         let prepared = self.registry.prepare(Arc::new(config), generation, self.shared.workers, now);
@@ -330,9 +355,8 @@ impl World {
     }
 }
 
-fn config_of(setup: &Setup) -> Config {
-    let text = setup.text();
-    match ringway_config::load_str("simulation", &text, &|_| None) {
+fn config_of(text: &str) -> Config {
+    match ringway_config::load_str("simulation", text, &|_| None) {
         Ok(loaded) => loaded.config,
         Err(findings) => panic!("{findings}\n{text}"),
     }
@@ -340,11 +364,7 @@ fn config_of(setup: &Setup) -> Config {
 
 /// Plays a seed; gives the trace's hash, and what there was in it.
 pub(super) fn play(seed: u64, loud: bool) -> Result<(String, String), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|error| error.to_string())?;
+    let runtime = super::runtime();
     super::begin();
     let world = runtime.block_on(async move {
         let mut random = Random::new(seed);

@@ -162,8 +162,8 @@ fn streams(world: &World, wrong: &mut Vec<String>) {
     let streams = world.streams.borrow();
     for (backend, id, number) in &*streams {
         let Some(record) = ledger.records.get(id) else { continue };
-        let said = record.tries.get(*number).map(|made| made.said);
-        if record.gone && said == Some(Said::Something) {
+        let is_at_it = record.tries.get(*number).is_some_and(|made| made.said == Said::Something && !made.stale);
+        if record.gone && is_at_it {
             wrong.push(format!("request {id} is in flight on {backend}, and its client has left"));
         }
     }
@@ -173,7 +173,8 @@ fn streams(world: &World, wrong: &mut Vec<String>) {
         let id = &backend.config.id;
         let at_it = |made: &&(String, u64, usize)| {
             let tries = ledger.records.get(&made.1).map(|record| &record.tries);
-            made.0 == *id && tries.is_some_and(|tries| tries[made.2].said == Said::Something)
+            // One whose connection leads nowhere is not told that it is given up.
+            made.0 == *id && tries.is_some_and(|tries| tries[made.2].said == Said::Something && !tries[made.2].stale)
         };
         let (count, in_flight) = (streams.iter().filter(at_it).count(), backend.state.load.in_flight() as usize);
         if in_flight < count {

@@ -2,4 +2,5 @@
 
 pub mod compare;
 pub mod control;
+pub mod instructions;
 pub mod simulate;

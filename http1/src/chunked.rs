@@ -195,7 +195,7 @@ fn trailer_len(input: &[u8]) -> Result<Option<usize>, ParseError> {
         _ => memchr::memmem::find(&input[..input.len().min(TRAILER_BYTES_MAX)], b"\r\n\r\n").map(|at| at + 4),
     };
     let section = &input[..len.unwrap_or(input.len().min(TRAILER_BYTES_MAX))];
-    crate::head::check_line_ends(section)?;
+    crate::framing::check_line_ends(section)?;
     if len.is_none() && input.len() >= TRAILER_BYTES_MAX {
         return Err(ParseError::ChunkOverhead);
     }

@@ -1,12 +1,12 @@
-//! Request heads: parsed by `httparse`, judged here.
+//! Request heads.
 
-use crate::error::of_httparse;
-use crate::head;
+use crate::framing::{self, Noted};
+use crate::walk::{Resume, Stop, Walk, method_end, span};
+use ringway_message::scan::{target_len, target_query};
 use ringway_message::{
-    Authority, BodyLength, FIELDS_CEILING, FieldName, Limits, Method, ParseError, RequestHead, Span, TargetForm,
-    Version, default_port, is_authority, tokens,
+    Authority, BodyLength, Limits, Method, ParseError, RequestHead, Span, TargetForm, Version, default_port,
+    is_authority,
 };
-use std::mem::MaybeUninit;
 
 /// Parses a request's head out of the first bytes of `buffer` into `head`.
 ///
@@ -16,99 +16,126 @@ use std::mem::MaybeUninit;
 /// # Errors
 /// Any [`ParseError`]: answer 400, or 431 if [`ParseError::is_size`], and close.
 pub fn parse_request(buffer: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<bool, ParseError> {
-    let mut table = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_CEILING];
-    let table = &mut table[..limits.fields_max.min(FIELDS_CEILING)];
-    let mut parsed = httparse::Request::new(&mut []);
-    let status = httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, buffer, table);
-    let head_len = match status {
-        Ok(httparse::Status::Complete(head_len)) => head_len,
-        Ok(httparse::Status::Partial) => {
-            if buffer.len() >= limits.head_bytes_max {
-                return Err(ParseError::HeadTooLarge);
-            }
-            // A line that is wrong already is told at once, not when the head ends.
-            head::check_line_ends(buffer)?;
-            return Ok(false);
-        }
-        Err(error) => return Err(locate_error(error, buffer)),
-    };
-    if head_len > limits.head_bytes_max {
-        return Err(ParseError::HeadTooLarge);
+    parse_request_on(buffer, limits, &mut Resume::default(), head)
+}
+
+/// The same, of a head that comes in pieces: `resume` remembers what has been looked at. What is wrong in a line is told when the line
+/// has ended.
+///
+/// # Errors
+/// As [`parse_request`].
+pub fn parse_request_on(
+    buffer: &[u8],
+    limits: &Limits,
+    resume: &mut Resume,
+    head: &mut RequestHead,
+) -> Result<bool, ParseError> {
+    if !resume.is_worth_it(buffer, limits, |walk| start_line(walk).map(|_| ())) {
+        return Ok(false);
     }
-    head::check_line_ends(&buffer[..head_len])?;
+    let (mut walk, mut noted) = (Walk::new(buffer), Noted::default());
+    let mut query_at = None;
+    // Of an earlier head, until this one's own are collected.
+    head.fields.clear();
+    let result = start_line(&mut walk).and_then(|line| {
+        (head.method, head.version) = (line.method, line.version);
+        (head.method_span, head.target) = (line.method_span, line.target);
+        query_at = line.query_at;
+        walk.collect(limits, &mut head.fields, &mut noted)
+    });
+    if let Err(stop) = result {
+        let result = walk.stopped(stop, limits).map_err(|error| locate_error(error, buffer));
+        resume.remember(&walk, head.fields.len(), result.is_ok());
+        return result;
+    }
+    resume.reset();
+    walk.check(limits)?;
+    head.head_len = walk.at;
+    // What only other versions say.
+    (head.scheme, head.protocol, head.target_sensitive) = (Span::default(), None, false);
 
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
-        return Err(ParseError::StartLine);
-    };
-    head.head_len = head_len;
-    head.version = if version == 0 { Version::Http10 } else { Version::Http11 };
-    head.method = Method::parse(method.as_bytes());
-    head.method_span = Span::locate(buffer, method.as_bytes());
-    head.target = Span::locate(buffer, target.as_bytes());
-
-    let framing = head::collect_fields(buffer, parsed.headers, &mut head.fields)?;
-    framing.check(head.version)?;
+    let framing = noted.judge(buffer, head.version, &mut head.fields)?;
     head.body = match (framing.chunked, framing.length) {
         (true, _) => BodyLength::Chunked,
         (false, Some(length)) => BodyLength::Sized(length),
         (false, None) => BodyLength::None,
     };
     head.keep_alive = framing.persists(head.version);
-
-    let host = read_fields(buffer, head, framing.upgrade_option)?;
-    judge_target(buffer, head, host)?;
+    let modern = head.version == Version::Http11;
+    head.expect_continue = noted.expect_continue && modern;
+    head.expect_unknown = noted.expect_unknown;
+    head.upgrade = noted.upgrade.filter(|_| framing.upgrade_option && modern);
+    head.te_trailers = noted.te_trailers;
+    if noted.host_repeated {
+        return Err(ParseError::HostRepeated);
+    }
+    judge_target(buffer, head, query_at, noted.host)?;
     Ok(true)
 }
 
-/// `httparse` calls a bare CR or LF by several names; the place says which rule was broken.
-fn locate_error(error: httparse::Error, buffer: &[u8]) -> ParseError {
+/// A request line.
+struct Line {
+    method: Method,
+    method_span: Span,
+    target: Span,
+    /// Where its query begins, as [`target_query`] says.
+    query_at: Option<usize>,
+    version: Version,
+}
+
+const GET: u32 = u32::from_le_bytes(*b"GET ");
+
+#[inline]
+fn start_line(walk: &mut Walk<'_>) -> Result<Line, Stop> {
+    walk.empty_lines()?;
+    let start = walk.at;
+    let rest = &walk.buffer[start..];
+    let (method, method_len) = match rest.first_chunk().map(|word| u32::from_le_bytes(*word)) {
+        Some(GET) => (Method::Get, 3),
+        _ => {
+            let length = method_end(walk)? - start;
+            (Method::parse(&rest[..length]), length)
+        }
+    };
+    let target = start + method_len + 1;
+    let text = &walk.buffer[target..];
+    let text = &text[..target_len(text)];
+    let target_end = target + text.len();
+    // It ends with nothing but a space, and is text at least, whatever else it is.
+    if walk.byte(target_end)? != b' ' || text.is_empty() {
+        return Err(Stop::Error(ParseError::StartLine));
+    }
+    let query_at = target_query(text);
+    if query_at.is_none() && std::str::from_utf8(text).is_err() {
+        return Err(Stop::Error(ParseError::StartLine));
+    }
+    walk.at = target_end + 1;
+    let version = if walk.version()? == b'0' { Version::Http10 } else { Version::Http11 };
+    walk.end_line(walk.at, ParseError::LineEnd)?;
+    let method_span = span(start, start + method_len);
+    Ok(Line { method, method_span, target: span(target, target_end), query_at, version })
+}
+
+/// A bare CR or LF is called by the name of the place where it stands; whether there is a bare LF says which rule was broken.
+#[cold]
+fn locate_error(error: ParseError, buffer: &[u8]) -> ParseError {
     let end = memchr::memmem::find(buffer, b"\r\n\r\n").unwrap_or(buffer.len());
-    match of_httparse(error) {
-        ParseError::FieldLine | ParseError::StartLine if head::check_line_ends(&buffer[..end]).is_err() => {
+    match error {
+        ParseError::FieldLine | ParseError::StartLine if framing::check_line_ends(&buffer[..end]).is_err() => {
             ParseError::LineEnd
         }
         other => other,
     }
 }
 
-/// The fields that mean something besides framing. Gives the Host.
-fn read_fields(buffer: &[u8], head: &mut RequestHead, upgrade_option: bool) -> Result<Option<Span>, ParseError> {
-    let mut host = None;
-    head.expect_continue = false;
-    head.expect_unknown = false;
-    head.upgrade = None;
-    head.te_trailers = false;
-    for field in &head.fields {
-        let value = field.value.of(buffer);
-        match field.kind {
-            FieldName::Host if host.replace(field.value).is_some() => return Err(ParseError::HostRepeated),
-            FieldName::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
-                head.expect_continue = head.version == Version::Http11;
-            }
-            FieldName::Expect => head.expect_unknown = true,
-            // h2c by Upgrade is how requests bypass a proxy's rules: never passed on.
-            FieldName::Upgrade
-                if upgrade_option
-                    && head.version == Version::Http11
-                    && !tokens(value).any(|token| token.len() >= 3 && token[..3].eq_ignore_ascii_case(b"h2c")) =>
-            {
-                head.upgrade = Some(field.value);
-            }
-            FieldName::Te => {
-                head.te_trailers |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
-            }
-            _ => {}
-        }
-    }
-    Ok(host)
-}
-
-fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Result<(), ParseError> {
+fn judge_target(
+    buffer: &[u8],
+    head: &mut RequestHead,
+    query_at: Option<usize>,
+    host: Option<Span>,
+) -> Result<(), ParseError> {
     let target = head.target.of(buffer);
-    // RFC 3986: printable ASCII only, and a fragment is never sent.
-    if target.iter().any(|&byte| !byte.is_ascii_graphic() || byte == b'#') {
-        return Err(ParseError::Target);
-    }
+    let query_at = query_at.ok_or(ParseError::Target)?;
     let host_value = host.map(|span| span.of(buffer));
     if host_value.is_none() && head.version == Version::Http11 {
         return Err(ParseError::HostMissing);
@@ -164,12 +191,11 @@ fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Re
     let start = head.target.start + path_start as u32;
     let end = head.target.end;
     head.forward_target = Span { start, end };
-    let path_len = memchr::memchr(b'?', &target[path_start..]);
-    let path_end = path_len.map_or(end, |len| start + len as u32);
+    let path_end = head.target.start + query_at as u32;
     head.path = Span { start, end: path_end };
-    head.query = Span { start: path_len.map_or(end, |_| path_end + 1), end };
+    head.query = Span { start: end.min(path_end + 1), end };
     // An absolute target whose path is empty but has a query has no unambiguous origin form as it stands.
-    if path_end == start && path_len.is_some() {
+    if path_end == start && path_end < end {
         return Err(ParseError::Target);
     }
     Ok(())
@@ -178,6 +204,7 @@ fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringway_message::FieldName;
 
     fn parse(text: &str) -> Result<(RequestHead, bool), ParseError> {
         let mut head = RequestHead::default();
@@ -238,7 +265,7 @@ mod tests {
         ] {
             match parse(&text) {
                 Err(found) if found == error => {}
-                // The place of the error, not its being one, is httparse's to choose.
+                // One thing may be called by several names.
                 Err(LineEnd | FieldLine | StartLine | Version) if matches!(error, LineEnd | FieldLine | Version) => {}
                 other => panic!("{text:?}: expected {error:?}, got {other:?}"),
             }

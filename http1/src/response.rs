@@ -1,9 +1,9 @@
-//! Response heads: parsed by `httparse`, judged here.
+//! Response heads.
 
-use crate::error::of_httparse;
-use crate::head;
-use ringway_message::{BodyLength, FIELDS_CEILING, FieldName, Limits, Method, ParseError, ResponseHead, Span, Version};
-use std::mem::MaybeUninit;
+use crate::framing::Noted;
+use crate::walk::{Resume, Stop, Walk, span};
+use ringway_message::scan::behind_value;
+use ringway_message::{BodyLength, FieldName, Limits, Method, ParseError, ResponseHead, Span, Version};
 
 /// Whether bytes begin with a status line of HTTP/1, whatever follows it: what tells a response that breaks a rule or a limit
 /// from what is no HTTP at all.
@@ -31,45 +31,49 @@ pub fn parse_response(
     upgrade_asked: bool,
     head: &mut ResponseHead,
 ) -> Result<bool, ParseError> {
-    let mut table = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_CEILING];
-    let table = &mut table[..limits.fields_max.min(FIELDS_CEILING)];
-    let mut parsed = httparse::Response::new(&mut []);
-    let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, buffer, table);
-    let head_len = match status.map_err(of_httparse)? {
-        httparse::Status::Complete(head_len) => head_len,
-        httparse::Status::Partial => {
-            if buffer.len() >= limits.head_bytes_max {
-                return Err(ParseError::HeadTooLarge);
-            }
-            head::check_line_ends(buffer)?;
-            return Ok(false);
-        }
-    };
-    if head_len > limits.head_bytes_max {
-        return Err(ParseError::HeadTooLarge);
-    }
-    head::check_line_ends(&buffer[..head_len])?;
-    // RFC 9112 knows no empty line before a status line; `httparse` skips them.
-    if !buffer.starts_with(b"HTTP/") {
-        return Err(ParseError::StartLine);
-    }
+    parse_response_on(buffer, limits, (request, upgrade_asked), &mut Resume::default(), head)
+}
 
-    let (Some(version), Some(code)) = (parsed.version, parsed.code) else {
+/// The same, of a head that comes in pieces: `resume` remembers what has been looked at. What is wrong in a line is told when the line
+/// has ended. `asked`: the method, and whether another protocol was asked for.
+///
+/// # Errors
+/// As [`parse_response`].
+pub fn parse_response_on(
+    buffer: &[u8],
+    limits: &Limits,
+    (request, upgrade_asked): (Method, bool),
+    resume: &mut Resume,
+    head: &mut ResponseHead,
+) -> Result<bool, ParseError> {
+    if !resume.is_worth_it(buffer, limits, |walk| start_line(walk).map(|_| ())) {
+        return Ok(false);
+    }
+    let (mut walk, mut noted) = (Walk::new(buffer), Noted::default());
+    // Of an earlier head, until this one's own are collected.
+    head.fields.clear();
+    let result = start_line(&mut walk).and_then(|line| {
+        (head.version, head.status, head.reason) = (line.version, line.status, line.reason);
+        walk.collect(limits, &mut head.fields, &mut noted)
+    });
+    if let Err(stop) = result {
+        let result = walk.stopped(stop, limits);
+        resume.remember(&walk, head.fields.len(), result.is_ok());
+        return result;
+    }
+    resume.reset();
+    walk.check(limits)?;
+    head.head_len = walk.at;
+    // RFC 9112 knows no empty line before a status line.
+    if buffer.first() != Some(&b'H') {
         return Err(ParseError::StartLine);
-    };
-    head.head_len = head_len;
-    head.version = if version == 0 { Version::Http10 } else { Version::Http11 };
-    head.status = code;
-    head.reason = match parsed.reason {
-        Some(reason) if !reason.is_empty() => Span::locate(buffer, reason.as_bytes()),
-        _ => Span::default(),
-    };
+    }
+    let code = head.status;
     if !(100..=599).contains(&code) {
         return Err(ParseError::Status);
     }
 
-    let framing = head::collect_fields(buffer, parsed.headers, &mut head.fields)?;
-    framing.check(head.version)?;
+    let framing = noted.judge(buffer, head.version, &mut head.fields)?;
     head.keep_alive = framing.persists(head.version);
     head.upgrade = None;
     head.announced_length = None;
@@ -105,6 +109,45 @@ pub fn parse_response(
         BodyLength::UntilClose
     };
     Ok(true)
+}
+
+/// A status line.
+struct Line {
+    version: Version,
+    status: u16,
+    reason: Span,
+}
+
+#[inline]
+fn start_line(walk: &mut Walk<'_>) -> Result<Line, Stop> {
+    walk.empty_lines()?;
+    let version = if walk.version()? == b'0' { Version::Http10 } else { Version::Http11 };
+    if walk.byte(walk.at)? != b' ' {
+        return Err(Stop::Error(ParseError::Version));
+    }
+    let mut status = 0;
+    for at in walk.at + 1..walk.at + 4 {
+        let digit = walk.byte(at)?;
+        if !digit.is_ascii_digit() {
+            return Err(Stop::Error(ParseError::StartLine));
+        }
+        status = status * 10 + u16::from(digit - b'0');
+    }
+    walk.at += 4;
+    let mut reason = Span::default();
+    // The space before a reason that is empty may be missing: nobody is misled by that.
+    if walk.byte(walk.at)? == b' ' {
+        let start = walk.at + 1;
+        let text = &walk.buffer[start..];
+        let text = &text[..text.len() - behind_value(text).len()];
+        walk.at = start + text.len();
+        // What is not ASCII has no meaning that is known.
+        if !text.is_empty() && text.is_ascii() {
+            reason = span(start, walk.at);
+        }
+    }
+    walk.end_line(walk.at, ParseError::StartLine)?;
+    Ok(Line { version, status, reason })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Heads and framing as they go on to the next hop.
 
-use ringway_message::{FIELDS_CEILING, Field, FieldName, ParseError};
+use crate::Encoding;
+use crate::walk::Walk;
+use ringway_message::{FIELDS_CEILING, Field, ParseError};
 
 /// Appends the field lines for which `keep` holds, as they were received, run by run.
 ///
@@ -42,22 +44,41 @@ pub fn chunk_size(size: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends data of a body in the framing `encoding`; no data are no chunk, since that would be the last.
+pub fn data(bytes: &[u8], out: &mut Vec<u8>, encoding: Encoding) {
+    match encoding {
+        Encoding::Identity => out.extend_from_slice(bytes),
+        Encoding::Chunked if bytes.is_empty() => {}
+        Encoding::Chunked => {
+            chunk_size(bytes.len(), out);
+            out.extend_from_slice(bytes);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
 /// Appends the trailer fields that may be passed on and for whose names `keep` holds; `section` ends with its empty line.
 pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>, keep: impl Fn(&[u8]) -> bool) -> Result<(), ParseError> {
     if section == b"\r\n" || section.is_empty() {
         return Ok(());
     }
-    let mut table = [httparse::EMPTY_HEADER; FIELDS_CEILING / 4];
-    match httparse::parse_headers(section, &mut table) {
-        Ok(httparse::Status::Complete((len, fields))) if len == section.len() => {
-            for header in fields {
-                let name = header.name.as_bytes();
-                if FieldName::classify(name).may_trail() && keep(name) {
-                    field(out, header.name, header.value);
-                }
-            }
-            Ok(())
+    let (mut walk, start) = (Walk::new(section), out.len());
+    let mut count = 0;
+    let walked = walk.fields(FIELDS_CEILING / 4, |name, value, kind| {
+        let name = name.of(section);
+        if kind.may_trail() && keep(name) {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.of(section));
+            out.extend_from_slice(b"\r\n");
         }
-        _ => Err(ParseError::Trailer),
+        count += 1;
+        count
+    });
+    if walked.is_ok() && walk.at == section.len() {
+        return Ok(());
     }
+    // Of a section that is none, nothing goes on.
+    out.truncate(start);
+    Err(ParseError::Trailer)
 }

@@ -1,6 +1,8 @@
 //! Authorities: which there are, and when two of them name the same server. Routes, keys, redirections and the comparison of
 //! target and `Host` all go by this; what is sent on stays as the client wrote it.
 
+use crate::scan::is_host_byte;
+
 /// The port that a scheme means where none is written: `https` if `secure`, else `http` (RFC 9110, 4.2).
 #[must_use]
 pub const fn default_port(secure: bool) -> u16 {
@@ -75,6 +77,13 @@ impl<'b> Authority<'b> {
     }
 }
 
+/// `host:port`, as CONNECT names it: with a port that there is (RFC 9110, 9.3.6).
+#[must_use]
+pub fn is_host_and_port(value: &[u8]) -> bool {
+    // Against port 0, which is none: so a port that is told, and is another.
+    is_authority(value) && matches!(Authority::new(value).port(0), Some(1..=0xffff))
+}
+
 /// `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 3986, 3.2 without userinfo), not empty.
 #[must_use]
 pub fn is_authority(value: &[u8]) -> bool {
@@ -88,33 +97,8 @@ pub fn is_authority(value: &[u8]) -> bool {
             (&rest[..close], &rest[close + 1..])
         }
         _ => {
-            let colon = value.iter().position(|&byte| byte == b':').unwrap_or(value.len());
-            let host = &value[..colon];
-            // reg-name: unreserved, percent-encoded, sub-delims; the comma is left out, as lists hide there.
-            let good = |byte: &u8| {
-                byte.is_ascii_alphanumeric()
-                    || matches!(
-                        byte,
-                        b'-' | b'.'
-                            | b'_'
-                            | b'~'
-                            | b'%'
-                            | b'!'
-                            | b'$'
-                            | b'&'
-                            | b'\''
-                            | b'('
-                            | b')'
-                            | b'*'
-                            | b'+'
-                            | b';'
-                            | b'='
-                    )
-            };
-            if !host.iter().all(good) {
-                return false;
-            }
-            (host, &value[colon..])
+            let end = value.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(value.len());
+            value.split_at(end)
         }
     };
     let port_is_good = match port {
@@ -128,6 +112,16 @@ pub fn is_authority(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tunnel_goes_to_a_port_that_there_is() {
+        for good in ["a:443", "a:1", "a.:65535", "[::1]:80"] {
+            assert!(is_host_and_port(good.as_bytes()), "{good}");
+        }
+        for bad in ["a", "a:", "a:0", "a:65536", "a:99999", "[::1]", "[::1]:", ":80", "", "u@a:80"] {
+            assert!(!is_host_and_port(bad.as_bytes()), "{bad}");
+        }
+    }
 
     #[test]
     fn all_spellings_of_a_server_have_one_form() {

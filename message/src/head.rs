@@ -1,5 +1,7 @@
 //! What request and response heads share: spans, fields, the names that mean something to a proxy.
 
+use crate::scan::lower;
+
 /// Most fields in a head, whatever the configuration says.
 pub const FIELDS_CEILING: usize = 256;
 
@@ -168,33 +170,135 @@ const RINGWAY: &[u8] = b"x-ringway-";
 /// Longest name that [`FieldName::classify`] knows whole.
 const KNOWN_BYTES_MAX: usize = 18;
 
+/// First and last four bytes, in lower case; what has fewer is no key of any name.
+#[inline(always)]
+const fn short_key(name: &[u8]) -> u64 {
+    match (name.first_chunk(), name.last_chunk()) {
+        (Some(&[a, b, c, d]), Some(&[e, f, g, h])) => lower([a, b, c, d, e, f, g, h]),
+        _ => 0,
+    }
+}
+
+/// First and last eight bytes, in lower case.
+#[inline(always)]
+const fn long_key(name: &[u8]) -> (u64, u64) {
+    match (name.first_chunk(), name.last_chunk()) {
+        (Some(first), Some(last)) => (lower(*first), lower(*last)),
+        _ => (0, 0),
+    }
+}
+
+/// Which lengths the names have that begin with a letter, a bit for each; 31 is that or more.
+const LENGTHS: [u32; 32] = {
+    let names: [&[u8]; 18] = [
+        b"te",
+        b"host",
+        b"cookie",
+        b"expect",
+        b"upgrade",
+        b"trailer",
+        b"forwarded",
+        b"connection",
+        b"keep-alive",
+        b"content-length",
+        b"http2-settings",
+        b"x-forwarded-for",
+        b"proxy-connection",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"transfer-encoding",
+        b"x-forwarded-proto",
+        b"proxy-authenticate",
+    ];
+    let mut lengths = [0; 32];
+    let mut at = 0;
+    while at < names.len() {
+        lengths[(names[at][0] & 31) as usize] |= 1 << names[at].len();
+        at += 1;
+    }
+    // Ours have any length.
+    lengths[(RINGWAY[0] & 31) as usize] |= !0 << (RINGWAY.len() + 1);
+    lengths
+};
+
+const HOST: u64 = short_key(b"host");
+const COOKIE: u64 = short_key(b"cookie");
+const EXPECT: u64 = short_key(b"expect");
+const UPGRADE: u64 = short_key(b"upgrade");
+const TRAILER: u64 = short_key(b"trailer");
+const FORWARDED: (u64, u64) = long_key(b"forwarded");
+const CONNECTION: (u64, u64) = long_key(b"connection");
+const KEEP_ALIVE: (u64, u64) = long_key(b"keep-alive");
+const CONTENT_LENGTH: (u64, u64) = long_key(b"content-length");
+const HTTP2_SETTINGS: (u64, u64) = long_key(b"http2-settings");
+const X_FORWARDED_FOR: (u64, u64) = long_key(b"x-forwarded-for");
+const PROXY_CONNECTION: (u64, u64) = long_key(b"proxy-connection");
+const X_FORWARDED_HOST: (u64, u64) = long_key(b"x-forwarded-host");
+const X_FORWARDED_PORT: (u64, u64) = long_key(b"x-forwarded-port");
+const TRANSFER_ENCODING: (u64, u64) = long_key(b"transfer-encoding");
+const X_FORWARDED_PROTO: (u64, u64) = long_key(b"x-forwarded-proto");
+const PROXY_AUTHENTICATE: (u64, u64) = long_key(b"proxy-authenticate");
+const RINGWAY_START: u64 = long_key(RINGWAY).0;
+
 impl FieldName {
     /// What a name means, however it is spelled.
     #[must_use]
     pub fn classify(name: &[u8]) -> Self {
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        // By length first: most names are told from all of these by it alone.
+        match Self::classify_plain(name) {
+            Self::Other if memchr::memchr(b'_', name).is_some() => Self::unmask(name),
+            kind => kind,
+        }
+    }
+
+    /// The same, of a name that is known to have no `_`.
+    #[inline]
+    #[must_use]
+    pub fn classify_plain(name: &[u8]) -> Self {
+        // Most names are told from all of these by their length and first byte alone.
+        let lengths = name.first().map_or(0, |first| LENGTHS[usize::from(first & 31)]);
+        if lengths >> name.len().min(31) & 1 == 0 {
+            return Self::Other;
+        }
         match name.len() {
-            2 if is(b"te") => Self::Te,
-            4 if is(b"host") => Self::Host,
-            6 if is(b"cookie") => Self::Cookie,
-            6 if is(b"expect") => Self::Expect,
-            7 if is(b"upgrade") => Self::Upgrade,
-            7 if is(b"trailer") => Self::Trailer,
-            9 if is(b"forwarded") => Self::Forwarded,
-            10 if is(b"connection") => Self::Connection,
-            10 if is(b"keep-alive") => Self::KeepAlive,
-            14 if is(b"content-length") => Self::ContentLength,
-            14 if is(b"http2-settings") => Self::Http2Settings,
-            15 if is(b"x-forwarded-for") => Self::XForwardedFor,
-            16 if is(b"proxy-connection") => Self::ProxyConnection,
-            16 if is(b"x-forwarded-host") => Self::XForwardedHost,
-            16 if is(b"x-forwarded-port") => Self::XForwardedPort,
-            17 if is(b"transfer-encoding") => Self::TransferEncoding,
-            17 if is(b"x-forwarded-proto") => Self::XForwardedProto,
-            18 if is(b"proxy-authenticate") => Self::ProxyAuthenticate,
-            len if len > 10 && name[..10].eq_ignore_ascii_case(RINGWAY) => Self::Ringway,
-            _ if memchr::memchr(b'_', name).is_some() => Self::unmask(name),
+            2 if name.eq_ignore_ascii_case(b"te") => Self::Te,
+            4..8 => Self::classify_short(name),
+            8.. => Self::classify_long(name),
+            _ => Self::Other,
+        }
+    }
+
+    /// Of four to seven bytes: the first four and the last four, which overlap, are the whole name.
+    #[inline]
+    fn classify_short(name: &[u8]) -> Self {
+        match (name.len(), short_key(name)) {
+            (4, HOST) => Self::Host,
+            (6, COOKIE) => Self::Cookie,
+            (6, EXPECT) => Self::Expect,
+            (7, UPGRADE) => Self::Upgrade,
+            (7, TRAILER) => Self::Trailer,
+            _ => Self::Other,
+        }
+    }
+
+    /// Of eight bytes and more.
+    #[inline]
+    fn classify_long(name: &[u8]) -> Self {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match (name.len(), long_key(name)) {
+            (9, FORWARDED) => Self::Forwarded,
+            (10, CONNECTION) => Self::Connection,
+            (10, KEEP_ALIVE) => Self::KeepAlive,
+            (14, CONTENT_LENGTH) => Self::ContentLength,
+            (14, HTTP2_SETTINGS) => Self::Http2Settings,
+            (15, X_FORWARDED_FOR) => Self::XForwardedFor,
+            (16, PROXY_CONNECTION) => Self::ProxyConnection,
+            (16, X_FORWARDED_HOST) => Self::XForwardedHost,
+            (16, X_FORWARDED_PORT) => Self::XForwardedPort,
+            // Between the two ends there are bytes more.
+            (17, TRANSFER_ENCODING) if is(b"transfer-encoding") => Self::TransferEncoding,
+            (17, X_FORWARDED_PROTO) if is(b"x-forwarded-proto") => Self::XForwardedProto,
+            (18, PROXY_AUTHENTICATE) if is(b"proxy-authenticate") => Self::ProxyAuthenticate,
+            (11.., (RINGWAY_START, _)) if name[..RINGWAY.len()].eq_ignore_ascii_case(RINGWAY) => Self::Ringway,
             _ => Self::Other,
         }
     }
@@ -230,6 +334,16 @@ impl FieldName {
         )
     }
 
+    /// Whether it belongs to one connection of HTTP/1, and makes a message of a later version malformed (RFC 9113, 8.2.2). `TE` may
+    /// say `trailers` there.
+    #[must_use]
+    pub fn is_connection_specific(self) -> bool {
+        matches!(
+            self,
+            Self::Connection | Self::KeepAlive | Self::ProxyConnection | Self::TransferEncoding | Self::Upgrade
+        )
+    }
+
     /// Whether `Connection` may make it hop-by-hop. Framing and routing are not the sender's to remove.
     #[must_use]
     pub fn may_be_nominated(self) -> bool {
@@ -259,6 +373,51 @@ pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_known_by_every_byte_however_they_are_spelled() {
+        let known = [
+            ("te", FieldName::Te),
+            ("host", FieldName::Host),
+            ("cookie", FieldName::Cookie),
+            ("expect", FieldName::Expect),
+            ("upgrade", FieldName::Upgrade),
+            ("trailer", FieldName::Trailer),
+            ("forwarded", FieldName::Forwarded),
+            ("connection", FieldName::Connection),
+            ("keep-alive", FieldName::KeepAlive),
+            ("content-length", FieldName::ContentLength),
+            ("http2-settings", FieldName::Http2Settings),
+            ("x-forwarded-for", FieldName::XForwardedFor),
+            ("proxy-connection", FieldName::ProxyConnection),
+            ("x-forwarded-host", FieldName::XForwardedHost),
+            ("x-forwarded-port", FieldName::XForwardedPort),
+            ("transfer-encoding", FieldName::TransferEncoding),
+            ("x-forwarded-proto", FieldName::XForwardedProto),
+            ("proxy-authenticate", FieldName::ProxyAuthenticate),
+            ("x-ringway-explain", FieldName::Ringway),
+            ("x-ringway-x", FieldName::Ringway),
+        ];
+        for (name, kind) in known {
+            assert_eq!(FieldName::classify(name.as_bytes()), kind, "{name}");
+            assert_eq!(FieldName::classify(name.to_ascii_uppercase().as_bytes()), kind, "{name}");
+            assert_eq!(FieldName::classify(&name.as_bytes()[1..]), FieldName::Other, "{name}");
+            if kind != FieldName::Ringway {
+                assert_eq!(FieldName::classify(format!("{name}s").as_bytes()), FieldName::Other, "{name}");
+            }
+            // Any other byte anywhere in it makes it another name; of one of ours only the beginning is told.
+            for place in 0..if kind == FieldName::Ringway { RINGWAY.len() } else { name.len() } {
+                for byte in 0..=255_u8 {
+                    let mut other = name.as_bytes().to_vec();
+                    if byte.eq_ignore_ascii_case(&other[place]) || byte == b'_' && other[place] == b'-' {
+                        continue;
+                    }
+                    other[place] = byte;
+                    assert_eq!(FieldName::classify(&other), FieldName::Other, "{name} {place} {byte}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn underscores_hide_nothing() {

@@ -1,6 +1,7 @@
 //! A client's connection before its first request: PROXY header, TLS, and which protocol it turns out to speak.
 
 use crate::buffers::Buffer;
+use crate::end::{ClientEnd, Http1};
 use crate::http::{self, Client, Peer};
 use crate::proxyproto;
 use crate::stream::Stream;
@@ -8,7 +9,7 @@ use crate::timer::Timer;
 use crate::tls::{self, ServerTls};
 use crate::transport::Transport;
 use crate::worker::{OpenConnection, View, Worker};
-use crate::{forwarded, h2down, tcp};
+use crate::{forwarded, http2, tcp};
 use ringway_config::model::Protocol;
 use ringway_telemetry::catalogue;
 use std::future::{Future, poll_fn};
@@ -194,13 +195,14 @@ pub(crate) async fn serve(
             let is_h2 =
                 matches!(&stream, Stream::Server(session) if session.get_ref().1.alpn_protocol() == Some(b"h2"));
             if is_h2 && http.h2.enabled {
-                return h2down::serve(open, stream, Buffer::default(), peer, &view, listener).await;
+                return http2::serve(open, stream, Buffer::default(), peer, &view, listener).await;
             }
-            let client = Client::new(Rc::clone(&open), stream, Rc::clone(&peer), &view, listener);
+            let end = ClientEnd::Http1(Http1::new(stream));
+            let client = Client::new(Rc::clone(&open), end, Rc::clone(&peer), &view, listener);
             if let Some((stream, read)) = client.serve_connection().await {
                 // The client has turned out to speak HTTP/2 without being asked: prior knowledge.
                 let view = http::view_of(&open, view);
-                h2down::serve(open, stream, read, peer, &view, listener).await;
+                http2::serve(open, stream, read, peer, &view, listener).await;
             }
         }
         Protocol::Tcp(_) => tcp::serve(open, stream, &peer, view, listener).await,

@@ -6,7 +6,7 @@ use crate::connections::ConnectionSlot;
 use crate::error::ProxyError;
 use crate::http::Peer;
 use crate::inflight::{self, InFlight, Placing};
-use crate::presence::Presence;
+use crate::presence::{Line, Presence};
 use crate::rate::{self, Admission};
 use crate::refusals::{Refusals, Then};
 use crate::retry::{self, Retries};
@@ -270,7 +270,7 @@ fn presence<'a>(
     ended: &'a mut bool,
     worker: &'a Worker,
 ) -> Presence<'a> {
-    Presence { stream, input, ended, worker, may_end: true }
+    Presence { line: Line::Bytes(stream, input), ended, worker, may_end: true }
 }
 
 /// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.

@@ -7,7 +7,7 @@ use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::connections::Wanted;
 use crate::front::TurnedAway;
-use crate::h2down::StreamTasks;
+use crate::http2::StreamTasks;
 use crate::perip::PerIp;
 use crate::planted::{self, Fault};
 use crate::shortage::Shortage;
@@ -18,7 +18,7 @@ use crate::upstream::Pool;
 use crate::{accept, front, udp};
 use arc_swap::Cache;
 use ringway_config::model;
-use ringway_http1::{RequestHead, ResponseHead};
+use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::Sketch;
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::cells::{BackendCells, Registry as Cells, ServiceCells, WorkerCells};
@@ -128,6 +128,8 @@ pub(crate) struct Worker {
     accepting: Cell<usize>,
     /// Tasks for streams of HTTP/2.
     pub(crate) streams: StreamTasks,
+    /// Buffers and windows of all connections of HTTP/2.
+    pub(crate) http2_memory: Rc<ringway_http2::Memory>,
     /// Copies of requests under way.
     pub(crate) mirroring: Cell<usize>,
     /// Bytes of requests' bodies that are kept to be sent again.
@@ -176,6 +178,10 @@ pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
     pub(crate) key: Vec<u8>,
+    /// What a head that came over HTTP/2 stands in.
+    pub(crate) arena: Vec<u8>,
+    /// A head that goes out over HTTP/2.
+    pub(crate) block: Vec<u8>,
 }
 
 /// The snapshot with this worker's own part: pools and counters.
@@ -228,7 +234,7 @@ impl WorkerLive {
 pub(crate) struct Upstream {
     pub(crate) pool: Pool,
     /// Connections that carry several requests at once.
-    pub(crate) shared: crate::h2up::Shared,
+    pub(crate) shared: crate::http2::Shared,
     pub(crate) cells: Arc<BackendCells>,
 }
 
@@ -258,6 +264,7 @@ impl Worker {
             farewells: Cell::new(0),
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
+            http2_memory: ringway_http2::Memory::new(ringway_http2::MemoryLimits::default()),
             mirroring: Cell::new(0),
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
@@ -579,11 +586,6 @@ impl Worker {
 }
 
 impl Worker {
-    /// The second that floods are counted in.
-    pub(crate) fn second(&self) -> u64 {
-        self.timers.millis() / 1000
-    }
-
     /// The milliseconds that latencies fade by.
     pub(crate) fn millis(&self) -> u32 {
         self.timers.millis() as u32

@@ -1,0 +1,107 @@
+//! The gate on instructions: what a request costs in user space in four scenarios, beside what was recorded. Fails where one costs
+//! over 3 % more; says where one costs so much less that the record is to be made anew.
+//!
+//!     cargo build --release --workspace && target/release/instructions [--record] [--requests N] [SCENARIO...]
+//!
+//! Needs valgrind and h2load. The record is benches/instructions.json: of a build by `--release --workspace`, no other. It holds
+//! for one compiler; where the compiler has changed and the counts with it, record them anew in that commit.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table, and what goes wrong")]
+
+use ringway_benches::compare::Result;
+use ringway_benches::instructions::record::{Record, Verdict};
+use ringway_benches::instructions::{Scenario, write_certificate};
+use std::process::{Command, ExitCode};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
+/// Each count is made so often, and the least taken.
+const TIMES: u32 = 2;
+
+struct Arguments {
+    record: bool,
+    requests: u64,
+    scenarios: Vec<Scenario>,
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut arguments = Arguments { record: false, requests: 2000, scenarios: Vec::new() };
+    let mut rest = std::env::args().skip(1);
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--record" => arguments.record = true,
+            "--requests" => {
+                let number = rest.next().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
+                arguments.requests = number.ok_or("--requests needs a number")?;
+            }
+            name => match Scenario::ALL.into_iter().find(|scenario| scenario.name() == name) {
+                Some(scenario) => arguments.scenarios.push(scenario),
+                None => {
+                    let names = Scenario::ALL.map(Scenario::name).join(" | ");
+                    return Err(format!("what is {name}? instructions [--record] [--requests N] [{names}]"));
+                }
+            },
+        }
+    }
+    if arguments.scenarios.is_empty() {
+        arguments.scenarios = Scenario::ALL.to_vec();
+    }
+    Ok(arguments)
+}
+
+fn toolchain() -> Result<String> {
+    let output = Command::new("rustc").arg("--version").output().map_err(|error| format!("ask rustc: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn gate() -> Result<bool> {
+    let Arguments { record: records, requests, scenarios } = arguments()?;
+    let toolchain = toolchain()?;
+    let recorded = std::fs::read_to_string(FILE).map_err(|error| format!("{FILE}: {error}"));
+    let recorded = recorded.and_then(|text| Record::parse(&text).map_err(|error| format!("{FILE}: {error}")));
+    let mut record = match (recorded, records) {
+        (Ok(record), _) => record,
+        (Err(_), true) => Record::new(&toolchain),
+        (Err(error), false) => return Err(error),
+    };
+    let directory = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
+    write_certificate(directory.path())?;
+    let (mut passes, mut differs) = (true, false);
+    println!("| scenario | user instructions per request | recorded | |\n|---|---|---|---|");
+    for scenario in scenarios {
+        let name = scenario.name();
+        let count = scenario.count(requests, TIMES, directory.path()).map_err(|error| format!("{name}: {error}"))?;
+        let (verdict, percent) = record.judge(name, count);
+        let words = match verdict {
+            Verdict::More => "MORE than may be",
+            Verdict::Same => "as recorded",
+            Verdict::Less => "less: record it anew (--record)",
+            Verdict::Unknown => "never recorded (--record)",
+        };
+        passes &= !matches!(verdict, Verdict::More | Verdict::Unknown);
+        differs |= verdict != Verdict::Same;
+        let before = record.count(name).map_or("-".to_owned(), |before| format!("{before} ({percent:+.1} %)"));
+        println!("| {name} | {count} | {before} | {words} |");
+        if records {
+            record.set(name, count);
+        }
+    }
+    if records {
+        record.toolchain = toolchain;
+        std::fs::write(FILE, record.text()).map_err(|error| format!("{FILE}: {error}"))?;
+        return Ok(true);
+    }
+    if differs && record.toolchain != toolchain {
+        eprintln!("recorded with {}; this is {toolchain}", record.toolchain);
+    }
+    Ok(passes)
+}
+
+fn main() -> ExitCode {
+    match gate() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}

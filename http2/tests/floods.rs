@@ -195,6 +195,23 @@ fn a_small_bomb_costs_no_memory_and_is_one_refused_request() {
 }
 
 #[test]
+fn heads_past_the_limit_have_a_cap_for_ever() {
+    let config = Config { head: Limits { head_bytes_max: 1024, fields_max: 100 }, ..Config::new(Role::Server) };
+    let mut end = End::started_server(config, &[]);
+    let long = request_block("GET", "/", &[("x-long", &"~".repeat(2000))]);
+    for index in 0..=500_u32 {
+        assert_eq!(end.error, None, "{index}");
+        end.now_millis += 1000;
+        end.give(&frame(HEADERS, END_HEADERS | END_STREAM, index * 2 + 1, &long));
+        let key = end.request().expect("a request to be refused");
+        end.connection.close(key);
+        end.take_output();
+    }
+    assert_eq!(end.error.unwrap().flood, Some("http2_malformed_flood"));
+    assert_nothing_held(&end);
+}
+
+#[test]
 fn a_large_bomb_ends_its_connection_before_it_costs_anything() {
     // Named whole; and its own name with another value, remembered or not, for a block whose long part is the name.
     for form in [&[0xbe][..], &[0x7e, 0x00], &[0x0f, 0x2f, 0x00]] {

@@ -9,7 +9,7 @@ use crate::hpack::HpackError;
 use crate::pool::{Inbound, InboundKind};
 use crate::streams::{Fate, News, Receiving};
 use crate::{Role, frame};
-use ringway_message::BodyLength;
+use ringway_message::{BodyLength, ParseError};
 
 /// Informational responses that a stream may have, and those that may wait to be taken.
 const INFORMATIONAL_MAX: u32 = 64;
@@ -163,6 +163,13 @@ impl Connection {
                 return Err(lost(error));
             }
         };
+        if fault.is_some_and(ParseError::is_size)
+            && let Err(error) = self.floods.handle_malformed()
+        {
+            // Each is refused in peace, but it costs as much to take as any.
+            self.memory.give_inbound(inbound);
+            return Err(error);
+        }
         inbound.fault = fault;
         let length = if fault.is_some() { BodyLength::Chunked } else { inbound.request.body };
         let slot = self.streams.open_slot(id, self.peer.initial_window, self.own.window);

@@ -129,7 +129,8 @@ pub struct Connection {
 /// What we have said of ourselves that can change.
 #[derive(Debug)]
 struct OwnSettings {
-    /// Window that the peer's streams begin with, as far as it has acknowledged it.
+    /// Window that the peer's streams may count on: a larger one from when it was told, a smaller one from when the peer has acknowledged
+    /// it.
     window: u32,
     /// And as it was told last.
     window_announced: u32,
@@ -149,7 +150,11 @@ impl Connection {
             history: History::default(),
             peer: Settings::default(),
             settings_came: false,
-            own: OwnSettings { window: WINDOW_DEFAULT, window_announced: config.stream_window, pending: true },
+            own: OwnSettings {
+                window: WINDOW_DEFAULT.max(config.stream_window),
+                window_announced: config.stream_window,
+                pending: true,
+            },
             input: Input::new(!is_client),
             block: None,
             output: Output::default(),

@@ -160,6 +160,23 @@ fn windows_grow_while_they_are_drained_and_give_all_back() {
 }
 
 #[test]
+fn a_larger_window_may_be_used_before_it_is_acknowledged_and_a_smaller_one_need_not() {
+    let mut end = End::new(Config { stream_window: 70_000, ..Config::new(Role::Server) });
+    end.give(&[ringway_http2::PREFACE, &settings(&[])].concat());
+    let key = end.give_request(1, "POST", &[], false);
+    (0..5).for_each(|_| end.give(&frame(DATA, 0, 1, &[0; 14_000])));
+    assert_eq!((end.error, end.connection.data_len(key)), (None, 70_000));
+    let mut end = End::new(small(Config::new(Role::Server)));
+    end.give(&[ringway_http2::PREFACE, &settings(&[])].concat());
+    let key = end.give_request(1, "POST", &[], false);
+    end.give(&frame(DATA, 0, 1, &[0; 10_000]));
+    end.give(&frame(SETTINGS, ACK, 0, &[]));
+    assert_eq!((end.error, end.connection.data_len(key)), (None, 10_000));
+    end.give(&frame(DATA, 0, 1, &[0; 1]));
+    assert_eq!(end.resets(), [(1, Reason::FlowControlError)]);
+}
+
+#[test]
 fn a_long_link_is_filled_after_a_few_turns() {
     let (mut client, mut server) = (End::client(), End::server());
     exchange(&mut client, &mut server, usize::MAX);

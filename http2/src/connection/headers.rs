@@ -11,9 +11,10 @@ use crate::streams::{Fate, News, Receiving};
 use crate::{Role, frame};
 use ringway_message::{BodyLength, ParseError};
 
-/// Informational responses that a stream may have, and those that may wait to be taken.
+/// Informational responses that a stream may have in all, and how many times the longest head they may be together: so much waits at
+/// most for who does not take them, and what becomes of them does not depend on how their bytes come.
 const INFORMATIONAL_MAX: u32 = 64;
-const INBOUND_WAITING_MAX: usize = 16;
+const INFORMATIONAL_HEADS_MAX: usize = 4;
 
 /// A block that comes in several frames.
 #[derive(Debug)]
@@ -185,7 +186,8 @@ impl Connection {
     fn handle_response(&mut self, slot: u32, ends: bool, block: &[u8]) -> Result<(), ConnectionError> {
         let stream = self.streams.at(slot);
         let (id, method) = (stream.id, stream.method);
-        let too_many = stream.informational > INFORMATIONAL_MAX || stream.inbound_waiting() >= INBOUND_WAITING_MAX;
+        let most = self.config.head.head_bytes_max.saturating_mul(INFORMATIONAL_HEADS_MAX);
+        let too_many = stream.informational > INFORMATIONAL_MAX || stream.informational_bytes > most;
         if too_many {
             self.discard_block(block)?;
             return self.fail_stream(id, Reason::EnhanceYourCalm, None);
@@ -194,7 +196,7 @@ impl Connection {
         let Inbound { response, arena, .. } = &mut *inbound;
         let limits = &self.config.head;
         let judged = head::response(&mut self.decoder, block, ends, limits, method, response, arena);
-        let (status, body) = (response.status, response.body);
+        let (status, body, length) = (response.status, response.body, arena.len());
         match judged {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => {
@@ -210,6 +212,7 @@ impl Connection {
         stream.push_inbound(inbound);
         if status < 200 {
             stream.informational += 1;
+            stream.informational_bytes += length;
             self.tell(slot, News::HEAD);
             return Ok(());
         }

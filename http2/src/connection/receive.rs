@@ -296,7 +296,7 @@ impl Connection {
     }
 
     /// What has become of a window may be so little that it is to be opened at once: its stream may have nothing more to consume.
-    fn change_receive_windows(&mut self, from: u32, to: u32) {
+    pub(super) fn change_receive_windows(&mut self, from: u32, to: u32) {
         let open = |(slot, stream): (u32, &mut Stream)| stream.open.then_some(StreamKey { slot, id: stream.id });
         let keys: Vec<StreamKey> = self.streams.slots().filter_map(open).collect();
         for key in keys {

@@ -172,8 +172,16 @@ impl<'a> Section<'a> {
     }
 
     fn judge_regular(&mut self, field: &DecodedField<'_>) -> Result<(), Fault> {
-        self.begin_regular();
+        if !self.regular {
+            self.begin_regular();
+        }
         let kind = field.kind;
+        if kind == FieldName::Other {
+            // As most are: it means nothing to us, and may stand anywhere.
+            self.count()?;
+            self.push(field, kind);
+            return Ok(());
+        }
         if kind.is_connection_specific() {
             return Err(BAD_FIELD);
         }
@@ -182,7 +190,7 @@ impl<'a> Section<'a> {
             self.add_crumb(field);
             return Ok(());
         }
-        self.fields_left = self.fields_left.checked_sub(1).ok_or(Fault::TooLarge(ParseError::TooManyFields))?;
+        self.count()?;
         self.note(kind, field.value)?;
         match (self.shape, kind) {
             (Shape::Trailers, kind) if !kind.may_trail() => {}
@@ -195,6 +203,11 @@ impl<'a> Section<'a> {
                 self.push(field, kind);
             }
         }
+        Ok(())
+    }
+
+    fn count(&mut self) -> Result<(), Fault> {
+        self.fields_left = self.fields_left.checked_sub(1).ok_or(Fault::TooLarge(ParseError::TooManyFields))?;
         Ok(())
     }
 
@@ -251,6 +264,7 @@ impl<'a> Section<'a> {
     }
 
     /// Keeps a field as the next line. Gives where its value stands.
+    #[inline]
     fn push(&mut self, field: &DecodedField<'_>, kind: FieldName) -> Span {
         let start = self.arena.len() as u32;
         match field.line {

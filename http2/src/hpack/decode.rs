@@ -7,6 +7,8 @@ use std::cell::Cell;
 
 /// What a field counts besides its name and value.
 const FIELD_OVERHEAD: usize = 32;
+/// Room for decoded strings that is kept from block to block.
+const SCRATCH_KEPT_BYTES: usize = 8 * 1024;
 /// Size of a table before SETTINGS say another (RFC 9113, 6.5.2).
 const TABLE_BYTES_INITIAL: u32 = 4096;
 
@@ -122,6 +124,12 @@ impl Decoder {
                 self.literal_added(&mut rest, index, &mut sink)?;
             } else {
                 self.literal(&mut rest, index, sensitive, &mut sink)?;
+            }
+        }
+        // A string of an unusual length is no reason to hold room for another, on each connection that had one.
+        for scratch in [&mut self.name, &mut self.value] {
+            if scratch.capacity() > SCRATCH_KEPT_BYTES {
+                *scratch = Vec::new();
             }
         }
         Ok(())
@@ -346,6 +354,23 @@ mod tests {
         assert_eq!(places.len(), 10_000);
         assert!(places.windows(2).all(|pair| pair[0] == pair[1]));
         assert_eq!(decoder.memory_bytes(), held);
+    }
+
+    #[test]
+    fn room_for_a_string_of_unusual_length_is_given_back_with_its_block() {
+        let mut decoder = Decoder::new(4096);
+        // Zeros are five bits each: 100,000 of them for name and value.
+        for first in [0x00, 0x40] {
+            let mut block = vec![first];
+            for _ in 0..2 {
+                integer::encode(&mut block, 0x80, 7, 62_500);
+                block.extend_from_slice(&[0; 62_500]);
+            }
+            let mut length = 0;
+            decoder.decode(&block, |field| length = field.name.len() + field.value.len()).unwrap();
+            assert_eq!(length, 200_000);
+            assert!(decoder.memory_bytes() < 4096, "{}", decoder.memory_bytes());
+        }
     }
 
     #[test]

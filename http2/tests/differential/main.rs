@@ -33,7 +33,7 @@ fn agree(role: Role, script: &Script) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn a_server_makes_of_a_client_s_bytes_what_h2_makes_at_every_split(script in script(Role::Server)) {

@@ -84,10 +84,11 @@ impl ReceiveWindow {
         i64::from(self.target) - i64::from(self.credit) - i64::from(held)
     }
 
-    /// Whether half the window could be given back, now that so much is held: not before, so that updates are few.
+    /// Whether half of what is not held could be given back: not before, so that updates are few, and not later, so that what some
+    /// streams hold never keeps the others from what is left.
     pub(crate) fn is_due(&self, held: u32) -> bool {
         let missing = self.missing(held);
-        missing > 0 && missing >= i64::from(self.target / 2)
+        missing > 0 && missing * 2 >= i64::from(self.target) - i64::from(held)
     }
 
     /// What to give back, if it is due.

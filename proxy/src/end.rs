@@ -393,6 +393,10 @@ impl Duplex for ClientEnd {
     fn poll_drive(&mut self, context: &mut Context<'_>) {
         each!(self, end => end.poll_drive(context));
     }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        each!(self, end => end.poll_gone(context))
+    }
 }
 
 impl Duplex for BackendEnd {
@@ -414,5 +418,9 @@ impl Duplex for BackendEnd {
 
     fn poll_drive(&mut self, context: &mut Context<'_>) {
         each_backend!(self, end => end.poll_drive(context), ());
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        each_backend!(self, end => end.poll_gone(context), Poll::Pending)
     }
 }

@@ -7,7 +7,7 @@ mod wish;
 
 use crate::ambient;
 use crate::clock::Clock;
-use crate::end::{ClientEnd, Http1};
+use crate::end::{ClientEnd, Http1, Source};
 use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::{self, InFlight};
@@ -49,6 +49,9 @@ pub(crate) enum Next {
 /// Carries a request out.
 pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     if let Some(mirror) = request.actions().and_then(|actions| actions.mirror) {
+        if client.end.is_over() {
+            request.take_trailers(&mut client.end);
+        }
         mirror::copy(client, request, mirror);
     }
     let (status, error, next) = match carry(client, request).await {
@@ -309,7 +312,7 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
     let config = &this.service.config;
     let repeatable = repeatable(request, config);
     let limit = client.timer.deadline(config.retry.per_try_timeout).min(request.limit);
-    let mut hedge = hedge::Hedge::new(client, request, repeatable);
+    let mut hedge = hedge::Hedge::new(request, repeatable);
     let mut fresh = false;
     let mut unprocessed = 0;
     loop {

@@ -192,6 +192,7 @@ impl Client {
         }
         let (view, listener) = worker.listener(&self.open.gate)?;
         if let Some(fault) = fault {
+            stream.handle_fault();
             return Some(Err(Refusal::of_stream(ProxyError::BadRequest(fault))));
         }
         let mut scratch = worker.scratch.borrow_mut();
@@ -417,7 +418,12 @@ impl Client {
         let sent = match &mut self.end {
             ClientEnd::Http1(_) => self.send_bytes(out.text()).await,
             ClientEnd::Http2(stream) => {
-                let head = stream.answer(answer, &out, &mut worker.scratch.borrow_mut().block);
+                let head = {
+                    let block = &mut worker.scratch.borrow_mut().block;
+                    let head = stream.answer(answer, &out, block);
+                    worker.cells.sent_bytes.add(block.len() as u64);
+                    head
+                };
                 match head {
                     Ok(true) => true,
                     Ok(false) => self.send_data(&out.text()[answer.body_from..]).await,
@@ -437,7 +443,10 @@ impl Client {
             let ClientEnd::Http2(stream) = &mut self.end else { return Poll::Ready(false) };
             while sent < data.len() {
                 match stream.poll_send(&data[sent..], true, context) {
-                    Poll::Ready(Ok(count)) => sent += count,
+                    Poll::Ready(Ok(count)) => {
+                        sent += count;
+                        self.open.worker.cells.sent_bytes.add(count as u64);
+                    }
                     Poll::Ready(Err(Gone)) => return Poll::Ready(false),
                     Poll::Pending if self.timer.poll_fired(context) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,

@@ -7,7 +7,7 @@
 use crate::buffers::Buffer;
 use crate::end::Gone;
 use ringway_http1::Progress;
-use ringway_http2::{By, Closed, Connection as Codec, Event, HeadKind, Reason, StreamKey};
+use ringway_http2::{By, Closed, Connection as Codec, Event, HeadKind, Memory, MemoryLimits, Reason, StreamKey};
 use ringway_message::{Field, HeadWriter, RequestHead, ResponseHead, may_trail};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -29,9 +29,21 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 /// Largest window (RFC 9113, 6.9.1).
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 
-/// Window of a connection with so many streams, of which each may fill its own.
+/// Seats that a connection without streams keeps room for.
+const SEATS_KEPT: usize = 4;
+/// Data that are moved into a buffer in one go: what is taken from a stream is asked for anew.
+const MOVED_BYTES_MAX: usize = 64 * 1024;
+/// Bytes by which the windows of a worker's streams may grow, all together.
+const WINDOW_GROWTH: u32 = 4 * 1024 * 1024;
+
+/// What the connections of a worker share.
+pub(crate) fn memory() -> Rc<Memory> {
+    Memory::new(MemoryLimits { window_growth_bytes: WINDOW_GROWTH as usize, ..MemoryLimits::default() })
+}
+
+/// Window of a connection with so many streams, of which each may fill its own, however far that has grown.
 fn window_of_all(streams: u32) -> u32 {
-    streams.saturating_mul(STREAM_WINDOW).min(WINDOW_MAX)
+    streams.saturating_mul(STREAM_WINDOW).saturating_add(WINDOW_GROWTH).min(WINDOW_MAX)
 }
 
 /// How a stream has ended before its time.
@@ -108,6 +120,20 @@ impl Link {
         seats[key.slot()] = Seat { id: key.id(), ..Seat::default() };
     }
 
+    /// Nobody waits for the stream any more.
+    fn leave(&self, key: StreamKey) {
+        let mut seats = self.seats.borrow_mut();
+        let waker = seats.get_mut(key.slot()).filter(|seat| seat.id == key.id()).and_then(|seat| seat.waker.take());
+        let rests = self.ask(|codec| codec.streams() == 0);
+        if rests {
+            // One that rests keeps nothing of its busiest moment.
+            seats.clear();
+            seats.shrink_to(SEATS_KEPT);
+        }
+        drop(seats);
+        drop(waker);
+    }
+
     /// Has the task woken at the next news of the stream.
     fn wait(&self, key: StreamKey, context: &Context<'_>) {
         let mut seats = self.seats.borrow_mut();
@@ -171,6 +197,7 @@ pub(crate) struct Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.link.tell(|codec| codec.close(self.key));
+        self.link.leave(self.key);
     }
 }
 
@@ -291,7 +318,7 @@ impl Stream {
     /// As [`crate::end::Source::transfer`].
     fn transfer(&self, out: &mut Vec<u8>, encoding: ringway_http1::Encoding, keep: impl Fn(&[u8]) -> bool) -> Progress {
         let mut count = 0;
-        loop {
+        while count < MOVED_BYTES_MAX {
             let piece = self.with_data(|data| {
                 ringway_http1::write::data(data, out, encoding);
                 data.len()

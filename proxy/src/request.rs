@@ -70,6 +70,8 @@ pub(crate) struct Request {
     /// Where the head's fields stand in it, if it goes over HTTP/2.
     pub(crate) lines: Vec<Line>,
     authority: Span,
+    /// Target and authority came marked as never to be indexed.
+    target_sensitive: bool,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
     pub(crate) replayable: bool,
     /// The last chunk of a body that goes in chunks has been written.
@@ -119,7 +121,6 @@ pub(crate) struct Report {
     pub(crate) head_micros: Option<u64>,
 }
 
-/// A request that goes to no backend.
 /// Why a request goes to no backend.
 pub(crate) enum Why {
     /// It cannot.
@@ -128,6 +129,7 @@ pub(crate) enum Why {
     Answer(Canned),
 }
 
+/// A request that goes to no backend.
 pub(crate) struct Refusal {
     pub(crate) why: Why,
     pub(crate) version: Version,
@@ -250,6 +252,7 @@ pub(crate) fn plan(
         out,
         lines,
         authority,
+        target_sensitive: head.target_sensitive,
         replayable: true,
         is_terminated: false,
         trailers: HeadWriter::new(Vec::new(), Vec::new(), true),
@@ -373,7 +376,9 @@ fn write_head(
             out.hop_field("upgrade", protocols.of(bytes));
             let end = out.text().len() - 2;
             asked = Some((end - protocols.len(), end));
-            if head.protocol.is_some() && head.value_of(bytes, b"sec-websocket-key").is_none() {
+            let websocket =
+                head.protocol.is_some_and(|protocol| protocol.of(bytes).eq_ignore_ascii_case(websocket::PROTOCOL));
+            if websocket && head.value_of(bytes, b"sec-websocket-key").is_none() {
                 out.field("sec-websocket-key", websocket::KEY);
             }
         }
@@ -551,7 +556,8 @@ impl Request {
     pub(crate) fn outgoing(&self) -> Outgoing<'_> {
         let (from, to) = self.protocols;
         let protocol = self.upgrade.then(|| self.out.get(from..to).unwrap_or_default());
-        Outgoing::new(self.method, &self.out, self.report.line, self.authority, &self.lines, protocol)
+        let authority = (self.authority, self.target_sensitive);
+        Outgoing::new(self.method, &self.out, self.report.line, authority, &self.lines, protocol)
     }
 
     /// Its search for a place.

@@ -23,6 +23,10 @@ pub(crate) trait Duplex {
     fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Pushes out what a layer below has taken and not yet written.
     fn poll_drive(&mut self, context: &mut Context<'_>);
+    /// Ready once it has broken off, where that shows although nothing is read from it and nothing written to it.
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 impl Duplex for Stream {
@@ -178,6 +182,9 @@ pub(crate) async fn relay(
         }
         client.poll_drive(context);
         upstream.poll_drive(context);
+        if client.poll_gone(context).is_ready() || upstream.poll_gone(context).is_ready() {
+            return Poll::Ready(End::Reset);
+        }
         if up.state == State::Ended && down.state == State::Ended {
             return Poll::Ready(End::Closed);
         }

@@ -7,7 +7,7 @@ use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::connections::Wanted;
 use crate::front::TurnedAway;
-use crate::http2::StreamTasks;
+use crate::http2::{self, StreamTasks};
 use crate::perip::PerIp;
 use crate::planted::{self, Fault};
 use crate::shortage::Shortage;
@@ -234,7 +234,7 @@ impl WorkerLive {
 pub(crate) struct Upstream {
     pub(crate) pool: Pool,
     /// Connections that carry several requests at once.
-    pub(crate) shared: crate::http2::Shared,
+    pub(crate) shared: http2::Shared,
     pub(crate) cells: Arc<BackendCells>,
 }
 
@@ -265,7 +265,7 @@ impl Worker {
             farewells: Cell::new(0),
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
-            http2_memory: ringway_http2::Memory::new(ringway_http2::MemoryLimits::default()),
+            http2_memory: http2::memory(),
             mirroring: Cell::new(0),
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
@@ -587,6 +587,7 @@ impl Worker {
         if ticks.is_multiple_of(200) {
             self.buffers.trim();
             self.streams.trim();
+            self.http2_memory.trim();
         }
     }
 }

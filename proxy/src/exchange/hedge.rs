@@ -4,9 +4,9 @@
 
 use super::pump::{ANSWER_LIMITS, Exchange, INTERIM_MAX, TryError, retry_after};
 use crate::clock::Clock;
-use crate::end::{BackendEnd, Gone, Http1, Source};
+use crate::end::{BackendEnd, Gone, Http1};
 use crate::error::ProxyError;
-use crate::http::{Client, Peer};
+use crate::http::Peer;
 use crate::http2::Upstream;
 use crate::inflight::{self, InFlight};
 use crate::request::{Copied, Request};
@@ -67,11 +67,9 @@ enum Winner {
 
 impl Hedge {
     /// Of a request whose service hedges, and which may be sent twice.
-    pub(super) fn new(client: &Client, request: &Request, repeatable: bool) -> Option<Self> {
+    pub(super) fn new(request: &Request, repeatable: bool) -> Option<Self> {
         let this = &request.view.services[request.service];
-        // Of a request that is not here to its end, what follows would not reach the second.
-        let beside = client.end.is_http2() && !client.end.is_finished();
-        let may = repeatable && request.is_resendable() && !request.upgrade && !beside;
+        let may = repeatable && request.is_resendable() && !request.upgrade;
         let config = this.service.config.hedge.filter(|_| may)?;
         Some(Self { config, wait: Box::pin(tokio::time::sleep(config.after)), second: Second::Due })
     }

@@ -63,6 +63,8 @@ struct Serving {
     open: Rc<OpenConnection>,
     peer: Rc<Peer>,
     activity: Rc<Activity>,
+    /// Whether the client's first SETTINGS have come: it speaks HTTP/2, and may idle.
+    begun: bool,
     /// Whether a request has come.
     asked: bool,
     /// The client has been told to go.
@@ -96,8 +98,8 @@ pub(crate) async fn serve(
         ..Config::new(Role::Server)
     };
     let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
-    let driver = Driver::new(link, stream, read, &worker);
-    let mut serving = Serving { driver, open, peer, activity, asked: false, closing: false, leave: None };
+    let driver = Driver::new(link, stream, read, &worker, true);
+    let mut serving = Serving { driver, open, peer, activity, begun: false, asked: false, closing: false, leave: None };
     poll_fn(|context| serving.poll(context)).await;
     let Serving { mut driver, .. } = serving;
     driver.end_streams();
@@ -150,15 +152,24 @@ impl Serving {
 
     /// Tells the client to go, where it is time for that. Ready once it has had the time to.
     fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Self { driver, open, activity, asked, closing, leave, .. } = self;
+        let Self { driver, open, activity, begun, asked, closing, leave, .. } = self;
         let link = &driver.link;
+        if !*begun && link.ask(Codec::settings_came) {
+            *begun = true;
+            activity.timer.set(activity.idle.get());
+        }
         // Polled in any case: it is also what wakes this task when the worker drains.
-        let fired = activity.timer.poll_fired(context);
-        let idle = fired && activity.streams.get() == 0;
-        if !link.ask(Codec::settings_came) {
+        let mut fired = activity.timer.poll_fired(context);
+        if !*begun {
             // It has not said a word of HTTP/2.
             return if fired { Poll::Ready(()) } else { Poll::Pending };
         }
+        if fired && activity.streams.get() > 0 {
+            // It runs for nothing as long as streams are served; one that has fired would wake nobody.
+            activity.timer.set(activity.idle.get());
+            fired = activity.timer.poll_fired(context);
+        }
+        let idle = fired;
         if *closing {
             // The last goodbye has been said: a peer that does not close is left.
             return if idle { Poll::Ready(()) } else { Poll::Pending };
@@ -196,7 +207,10 @@ fn begin(
     let worker = &open.worker;
     let stream = Stream::new(link, key);
     let active = Active::begin(activity);
-    let Some((view, listener)) = worker.listener(&open.gate) else { return };
+    let Some((view, listener)) = worker.listener(&open.gate) else {
+        // Nobody has looked at it: it may be sent elsewhere.
+        return stream.reset(Reason::RefusedStream);
+    };
     let end = ClientEnd::Http2(Downstream::new(stream));
     let client = Client::new(Rc::clone(open), end, Rc::clone(peer), &view, listener);
     worker.streams.serve(worker, Job { client, fault, _active: active });
@@ -274,13 +288,25 @@ pub(crate) struct Downstream {
     tunnel: bool,
     /// A call of gRPC, whose errors are told in its own way.
     grpc: bool,
+    /// An answer of ours has no body, and says nothing of one.
+    bodiless: bool,
     /// All of the response has been said.
     ended: bool,
 }
 
 impl Downstream {
     fn new(stream: Stream) -> Self {
-        Self { stream, left: None, tunnel: false, grpc: false, ended: false }
+        Self { stream, left: None, tunnel: false, grpc: false, bodiless: false, ended: false }
+    }
+
+    /// Whether it asks to be a tunnel: any success says that it is one (RFC 8441, 5).
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel
+    }
+
+    /// Nothing is known of the request but that it is refused, perhaps not even its method: the answer has no body.
+    pub(crate) fn handle_fault(&mut self) {
+        self.bodiless = true;
     }
 
     /// Whether the client has taken it back.
@@ -369,6 +395,16 @@ impl Downstream {
             lines.find(|line| line.name.of(head.text()) == name).map(|line| line.value.of(head.text()))
         };
         let Some(reason) = named(b"x-ringway-reason").filter(|_| self.grpc) else {
+            if self.bodiless {
+                block.clear();
+                encode::status(block, answer.status);
+                let told = |name: &[u8]| !matches!(name, b"content-length" | b"content-type");
+                for line in head.lines().iter().filter(|line| told(line.name.of(head.text()))) {
+                    encode::field(block, line.name.of(head.text()), line.value.of(head.text()), false);
+                }
+                self.ended = true;
+                return self.stream.send_head(block, HeadKind::Final, true).map(|()| true);
+            }
             let ends = head.text().len() == answer.body_from;
             return self.send_head(answer.status, head, ends, block).map(|()| ends);
         };
@@ -468,6 +504,10 @@ impl Duplex for Downstream {
     }
 
     fn poll_drive(&mut self, _: &mut Context<'_>) {}
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_ended(context).map(|_| ())
+    }
 }
 
 /// Codes of gRPC for statuses of HTTP. Source: "HTTP to gRPC Status Code Mapping"; a deadline and a limit of ours have

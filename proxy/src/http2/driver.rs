@@ -32,12 +32,17 @@ pub(super) struct Driver {
     worker: Rc<Worker>,
     /// How often bytes have come.
     pub(super) heard: u64,
+    /// A peer that asks is not read on while it does not take what it has asked for; one that answers always is: two who waited for
+    /// each other would wait for ever.
+    serves: bool,
+    /// Nothing more is read until something has been written.
+    stopped: bool,
 }
 
 impl Driver {
     /// `input`: what has been read already.
-    pub(super) fn new(link: Rc<Link>, stream: Stream, input: Buffer, worker: &Rc<Worker>) -> Self {
-        Self { link, stream, input, worker: Rc::clone(worker), heard: 0 }
+    pub(super) fn new(link: Rc<Link>, stream: Stream, input: Buffer, worker: &Rc<Worker>, serves: bool) -> Self {
+        Self { link, stream, input, worker: Rc::clone(worker), heard: 0, serves, stopped: false }
     }
 
     /// Takes in what has come, and hands on what that means: `handle` gets the events that concern the connection itself, or
@@ -50,7 +55,9 @@ impl Driver {
             if let Some(end) = end {
                 return Poll::Ready(end);
             }
-            if self.link.ask(|codec| codec.output().len()) > UNWRITTEN_MAX {
+            let unwritten = self.link.ask(|codec| codec.output().len());
+            self.stopped = self.serves && unwritten > UNWRITTEN_MAX || !self.input.is_empty();
+            if self.stopped {
                 return Poll::Pending;
             }
             reads += 1;
@@ -78,7 +85,9 @@ impl Driver {
         let bytes_max = self.input.capacity();
         match self.input.poll_read(&mut self.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) => {
-                self.worker.cells.received_bytes.add(count as u64);
+                if self.serves {
+                    self.worker.cells.received_bytes.add(count as u64);
+                }
                 Poll::Ready(count)
             }
             Poll::Ready(Err(_)) => Poll::Ready(0),
@@ -130,6 +139,10 @@ impl Driver {
             match written {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.link.codec.borrow_mut().advance_output(count);
+                    if std::mem::take(&mut self.stopped) {
+                        // What it has sent meanwhile is looked at again.
+                        context.waker().wake_by_ref();
+                    }
                     // There may be room again for who waits for it.
                     self.hand_on(handle);
                 }

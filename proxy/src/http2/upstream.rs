@@ -147,6 +147,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) method_name: Span,
     pub(crate) target: Span,
     pub(crate) authority: Span,
+    /// Target and authority came marked as never to be indexed.
+    pub(crate) sensitive: bool,
     /// The fields; `host` is not among them.
     pub(crate) lines: &'a [Line],
     /// The protocol that the connection is to be upgraded to, where it is: an extended CONNECT (RFC 8441).
@@ -159,13 +161,13 @@ impl<'a> Outgoing<'a> {
         method: Method,
         text: &'a [u8],
         (method_len, target_len): (usize, usize),
-        authority: Span,
+        (authority, sensitive): (Span, bool),
         lines: &'a [Line],
         protocol: Option<&'a [u8]>,
     ) -> Self {
         let span = |start: usize, len: usize| Span { start: start as u32, end: (start + len) as u32 };
         let (method_name, target) = (span(0, method_len), span(method_len + 1, target_len));
-        Self { method, text, method_name, target, authority, lines, protocol }
+        Self { method, text, method_name, target, authority, sensitive, lines, protocol }
     }
 }
 
@@ -269,8 +271,8 @@ impl Upstream {
         }
         // That of the connection (RFC 9113, 8.3.1): some backends refuse another. What the client has asked for stands in fields.
         encode::scheme(block, if self.connection.secure { b"https" } else { b"http" });
-        encode::authority(block, request.authority.of(text), false);
-        encode::path(block, request.target.of(text), false);
+        encode::authority(block, request.authority.of(text), request.sensitive);
+        encode::path(block, request.target.of(text), request.sensitive);
         for line in request.lines {
             let name = line.name.of(text);
             // A tunnel has no length, and its handshake is that of HTTP/2.
@@ -352,11 +354,6 @@ impl Upstream {
             Poll::Ready(Ok(())) => {}
         }
         self.heard = self.connection.line.mark();
-        if self.head.status == 101 {
-            // HTTP/2 has no 101 (RFC 9113, 8.6).
-            stream.reset(Reason::ProtocolError);
-            return Poll::Ready(Err(ProxyError::UnfitStream));
-        }
         self.head_came = true;
         if !self.head.is_interim() {
             self.answered = true;
@@ -476,6 +473,7 @@ impl Source for Upstream {
     }
 
     fn consume(&mut self, count: usize) {
+        self.heard = self.connection.line.mark();
         self.left = self.left.map(|left| left.saturating_sub(count as u64));
         self.stream.iter().for_each(|stream| stream.consume(count));
     }
@@ -488,6 +486,9 @@ impl Source for Upstream {
     ) -> Result<Progress, ParseError> {
         let Some(stream) = &self.stream else { return Ok(Progress::default()) };
         let progress = stream.transfer(out, encoding, keep);
+        if progress.data > 0 {
+            self.heard = self.connection.line.mark();
+        }
         self.left = self.left.map(|left| left.saturating_sub(progress.data as u64));
         Ok(progress)
     }
@@ -523,4 +524,8 @@ impl Duplex for Upstream {
     }
 
     fn poll_drive(&mut self, _: &mut Context<'_>) {}
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.stream().map_or(Poll::Pending, |stream| stream.poll_ended(context).map(|_| ()))
+    }
 }

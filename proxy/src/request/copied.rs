@@ -5,7 +5,7 @@ use crate::end::{BackendEnd, Gone};
 use crate::http2::Outgoing;
 use ringway_config::model::UpstreamProtocol;
 use ringway_http1::{Body, BodyLength, Encoding, write};
-use ringway_message::{Line, Method, Span};
+use ringway_message::{HeadWriter, Line, Method, Span};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
@@ -17,6 +17,9 @@ pub(crate) struct Copied {
     lines: Vec<Line>,
     line: (usize, usize),
     authority: Span,
+    /// What follows the body, for HTTP/2: towards HTTP/1.1 it stands behind the last chunk.
+    trailers: HeadWriter,
+    target_sensitive: bool,
     pub(crate) method: Method,
 }
 
@@ -25,16 +28,19 @@ impl Request {
     pub(crate) fn copied(&self, protocol: UpstreamProtocol) -> Copied {
         let mut out = self.out.clone();
         let body = &self.out[self.head_len..];
+        let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
+        trailers.append(self.trailers.text());
         match (protocol, self.encoding) {
             (UpstreamProtocol::Http1, Encoding::Identity) if self.chunked => {
                 out.truncate(self.head_len);
                 write::data(body, &mut out, Encoding::Chunked);
-                out.extend_from_slice(b"0\r\n\r\n");
+                out.extend_from_slice(b"0\r\n");
+                out.extend_from_slice(self.trailers.text());
+                out.extend_from_slice(b"\r\n");
             }
             (UpstreamProtocol::H2, Encoding::Chunked) => {
                 out.truncate(self.head_len);
-                // What we have framed ourselves can be read.
-                let _ = Body::from(BodyLength::Chunked).transfer(body, &mut out, Encoding::Identity);
+                unframe(body, &mut out, &mut trailers);
             }
             (UpstreamProtocol::Http1 | UpstreamProtocol::H2, Encoding::Identity | Encoding::Chunked) => {}
         }
@@ -44,9 +50,24 @@ impl Request {
             lines: self.lines.clone(),
             line: self.report.line,
             authority: self.authority,
+            trailers,
+            target_sensitive: self.target_sensitive,
             method: self.method,
         }
     }
+}
+
+/// Reads what we have framed ourselves.
+fn unframe(framed: &[u8], out: &mut Vec<u8>, trailers: &mut HeadWriter) {
+    let (mut body, mut lines, mut at) = (Body::from(BodyLength::Chunked), Vec::new(), 0);
+    while let Ok((data, progress)) = body.next_data(&framed[at..], &mut lines) {
+        out.extend_from_slice(&framed[at..][data]);
+        at += progress.consumed;
+        if progress.done || progress.consumed == 0 {
+            break;
+        }
+    }
+    trailers.append(&lines);
 }
 
 impl Copied {
@@ -66,17 +87,24 @@ impl Copied {
                     _ => return Poll::Ready(Err(Gone)),
                 },
                 BackendEnd::Http2(upstream) if !upstream.is_open() => {
-                    upstream.open(&self.outgoing(), self.out.len() == self.head_len, block)?;
+                    let ends = self.out.len() == self.head_len && self.trailers.lines().is_empty();
+                    upstream.open(&self.outgoing(), ends, block)?;
                     self.head_len
                 }
-                BackendEnd::Http2(upstream) => ready!(upstream.poll_send(rest, true, context))?,
+                BackendEnd::Http2(upstream) => {
+                    ready!(upstream.poll_send(rest, self.trailers.lines().is_empty(), context))?
+                }
                 BackendEnd::Returned => return Poll::Ready(Err(Gone)),
             };
         }
-        Poll::Ready(Ok(()))
+        match end {
+            BackendEnd::Http2(upstream) if !upstream.is_told() => Poll::Ready(upstream.end(&self.trailers, block)),
+            BackendEnd::Http1(_) | BackendEnd::Http2(_) | BackendEnd::Returned => Poll::Ready(Ok(())),
+        }
     }
 
     fn outgoing(&self) -> Outgoing<'_> {
-        Outgoing::new(self.method, &self.out, self.line, self.authority, &self.lines, None)
+        let sensitive = self.target_sensitive;
+        Outgoing::new(self.method, &self.out, self.line, (self.authority, sensitive), &self.lines, None)
     }
 }

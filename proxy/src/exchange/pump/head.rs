@@ -110,7 +110,8 @@ impl Exchange<'_> {
             return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
         }
         let over_http2 = self.client.end.is_http2();
-        if over_http2 && self.request.upgrade && (200..300).contains(&head.status) {
+        let asks_for_tunnel = matches!(&self.client.end, ClientEnd::Http2(stream) if stream.is_tunnel());
+        if asks_for_tunnel && (200..300).contains(&head.status) {
             // A backend that answers the request and does not switch: here, that would be a tunnel (RFC 8441, 5).
             return Err(ProxyError::NotSwitched);
         }

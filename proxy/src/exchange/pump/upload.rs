@@ -121,6 +121,7 @@ impl Exchange<'_> {
                 self.request.count_body(taken).map_err(TryError::Downstream)?;
                 self.client.end.consume(taken);
                 self.request.report.received_bytes += taken as u64;
+                self.body_begun |= taken > 0;
                 Ok(Poll::Ready(true))
             }
             None => {
@@ -147,6 +148,7 @@ impl Exchange<'_> {
         self.request.is_terminated |= progress.done;
         self.request.count_body(progress.data).map_err(TryError::Downstream)?;
         self.request.report.received_bytes += progress.consumed as u64;
+        self.body_begun |= progress.consumed > 0;
         Ok(progress)
     }
 

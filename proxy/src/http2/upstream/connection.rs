@@ -4,7 +4,7 @@
 //! A byte ends the doubt; silence ends the connection, and with it all its streams.
 
 use super::super::Link;
-use super::super::driver::Driver as Socket;
+use super::super::driver::{Driver as Socket, End};
 use super::STREAMS_MAX;
 use crate::buffers::Buffer;
 use crate::connections::ConnectionSlot;
@@ -14,10 +14,12 @@ use crate::worker::Worker;
 use ringway_config::model::Keepalive;
 use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
 use ringway_message::Limits;
+use ringway_telemetry::cells::Registry;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -71,9 +73,10 @@ impl Connection {
             ..Config::new(Role::Client)
         };
         let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
-        let socket = Socket::new(Rc::clone(&link), stream, Buffer::default(), worker);
-        let timer = timers.timer();
-        let mut driver = Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0, messages: 0 };
+        let socket = Socket::new(Rc::clone(&link), stream, Buffer::default(), worker, false);
+        let (timer, cells) = (timers.timer(), Arc::clone(&worker.shared.cells));
+        let mut driver =
+            Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0, messages: 0, cells };
         worker.spawn("a shared connection to a backend", async move {
             let _slot = slot;
             // Its streams are told of the end.
@@ -224,6 +227,7 @@ struct Driver {
     heard: u64,
     /// How often a head or data have come.
     messages: u64,
+    cells: Arc<Registry>,
 }
 
 impl Drop for Driver {
@@ -241,7 +245,6 @@ impl Driver {
                 line.settings.set(true);
                 line.tell();
             }
-            Event::Capacity => line.tell(),
             Event::GoAway { .. } => line.closed.set(true),
             Event::Request { .. }
             | Event::Response { .. }
@@ -250,10 +253,14 @@ impl Driver {
             | Event::End { .. }
             | Event::Writable { .. }
             | Event::Reset { .. }
+            | Event::Capacity
             | Event::Pong(_) => {}
         };
-        let read = self.socket.poll_read(context, handle);
-        if read.is_ready() {
+        if let Poll::Ready(end) = self.socket.poll_read(context, handle) {
+            if let End::Broken(error) = end {
+                tracing::debug!(%error, "a backend's HTTP/2 is broken");
+                error.flood.into_iter().for_each(|flood| self.cells.error("", flood));
+            }
             return Poll::Ready(());
         }
         if self.is_dead(context) {

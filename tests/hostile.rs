@@ -302,8 +302,9 @@ fn what_http2_cannot_carry_is_no_fault_of_the_backends() {
     assert_eq!(ask("/", "a", "").0, 200);
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGVzdHRlc3R0ZXN0dGVzdA==\r\n";
     for _ in 0..5 {
-        assert_eq!(ask("/a<b", "a", ""), (400, Some("bad_target".to_owned())));
-        assert_eq!(ask("/", "a%41", ""), (400, Some("bad_target".to_owned())));
+        // What HTTP/1.1 takes in targets and names of hosts, HTTP/2 carries as it stands.
+        assert_eq!(ask("/a<b", "a", "").0, 200);
+        assert_eq!(ask("/", "a%41", "").0, 200);
         assert_eq!(ask("/", "a", upgrade), (501, Some("upgrade_unsupported".to_owned())));
     }
     assert_eq!(ask("/", "a", "").0, 200);

@@ -102,7 +102,7 @@ impl Body {
         match self {
             Self::Sized(_) | Self::UntilClose => {
                 let taken = self.plain(input.len()).unwrap_or_default();
-                append(out, &input[..taken], encoding);
+                write::data(&input[..taken], out, encoding);
                 self.advance(taken);
                 progress = Progress { consumed: taken, data: taken, done: self.is_end() };
                 if progress.done && encoding == Encoding::Chunked {
@@ -119,7 +119,7 @@ impl Body {
                         };
                         progress.data += range.len();
                         if rest == 0 {
-                            append(out, &input[range], encoding);
+                            write::data(&input[range], out, encoding);
                             continue;
                         }
                         // What is there goes on as one chunk, however many it came in: each costs its reader.
@@ -210,18 +210,6 @@ impl Body {
             (Self::UntilClose, Encoding::Chunked) => Some(b"0\r\n\r\n"),
             (Self::UntilClose, Encoding::Identity) => Some(b""),
             (Self::Sized(_) | Self::Chunked(_), _) => self.is_end().then_some(b""),
-        }
-    }
-}
-
-fn append(out: &mut Vec<u8>, data: &[u8], encoding: Encoding) {
-    match encoding {
-        Encoding::Identity => out.extend_from_slice(data),
-        Encoding::Chunked if data.is_empty() => {}
-        Encoding::Chunked => {
-            write::chunk_size(data.len(), out);
-            out.extend_from_slice(data);
-            out.extend_from_slice(b"\r\n");
         }
     }
 }

@@ -51,6 +51,8 @@ pub fn parse_request_on(
     resume.reset();
     walk.check(limits)?;
     head.head_len = walk.at;
+    // What only other versions say.
+    (head.scheme, head.protocol, head.target_sensitive) = (Span::default(), None, false);
 
     let framing = noted.judge(buffer, head.version, &mut head.fields)?;
     head.body = match (framing.chunked, framing.length) {

@@ -1,5 +1,6 @@
 //! Heads and framing as they go on to the next hop.
 
+use crate::Encoding;
 use crate::walk::Walk;
 use ringway_message::{FIELDS_CEILING, Field, ParseError};
 
@@ -41,6 +42,19 @@ pub fn chunk_size(size: usize, out: &mut Vec<u8>) {
         out.push(DIGITS[size >> (4 * digit) & 15]);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends data of a body in the framing `encoding`; no data are no chunk, since that would be the last.
+pub fn data(bytes: &[u8], out: &mut Vec<u8>, encoding: Encoding) {
+    match encoding {
+        Encoding::Identity => out.extend_from_slice(bytes),
+        Encoding::Chunked if bytes.is_empty() => {}
+        Encoding::Chunked => {
+            chunk_size(bytes.len(), out);
+            out.extend_from_slice(bytes);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 /// Appends the trailer fields that may be passed on and for whose names `keep` holds; `section` ends with its empty line.

@@ -270,3 +270,23 @@ fn an_empty_value_stands_where_it_was_sent() {
         }
     }
 }
+
+#[test]
+fn a_head_that_is_used_again_says_nothing_of_the_one_before() {
+    let mut dirty = RequestHead {
+        protocol: Some(ringway_http1::Span { start: 1, end: 2 }),
+        scheme: ringway_http1::Span { start: 1, end: 2 },
+        target_sensitive: true,
+        expect_continue: true,
+        expect_unknown: true,
+        te_trailers: true,
+        upgrade: Some(ringway_http1::Span { start: 1, end: 2 }),
+        ..RequestHead::default()
+    };
+    for text in HEADS {
+        let mut fresh = RequestHead::default();
+        assert!(parse_request(text.as_bytes(), &Limits::default(), &mut fresh).unwrap());
+        assert!(parse_request(text.as_bytes(), &Limits::default(), &mut dirty).unwrap());
+        assert_eq!(dirty, fresh);
+    }
+}

@@ -77,6 +77,13 @@ impl<'b> Authority<'b> {
     }
 }
 
+/// `host:port`, as CONNECT names it: with a port that there is (RFC 9110, 9.3.6).
+#[must_use]
+pub fn is_host_and_port(value: &[u8]) -> bool {
+    // Against port 0, which is none: so a port that is told, and is another.
+    is_authority(value) && matches!(Authority::new(value).port(0), Some(1..=0xffff))
+}
+
 /// `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 3986, 3.2 without userinfo), not empty.
 #[must_use]
 pub fn is_authority(value: &[u8]) -> bool {
@@ -105,6 +112,16 @@ pub fn is_authority(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tunnel_goes_to_a_port_that_there_is() {
+        for good in ["a:443", "a:1", "a.:65535", "[::1]:80"] {
+            assert!(is_host_and_port(good.as_bytes()), "{good}");
+        }
+        for bad in ["a", "a:", "a:0", "a:65536", "a:99999", "[::1]", "[::1]:", ":80", "", "u@a:80"] {
+            assert!(!is_host_and_port(bad.as_bytes()), "{bad}");
+        }
+    }
 
     #[test]
     fn all_spellings_of_a_server_have_one_form() {

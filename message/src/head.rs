@@ -334,6 +334,16 @@ impl FieldName {
         )
     }
 
+    /// Whether it belongs to one connection of HTTP/1, and makes a message of a later version malformed (RFC 9113, 8.2.2). `TE` may
+    /// say `trailers` there.
+    #[must_use]
+    pub fn is_connection_specific(self) -> bool {
+        matches!(
+            self,
+            Self::Connection | Self::KeepAlive | Self::ProxyConnection | Self::TransferEncoding | Self::Upgrade
+        )
+    }
+
     /// Whether `Connection` may make it hop-by-hop. Framing and routing are not the sender's to remove.
     #[must_use]
     pub fn may_be_nominated(self) -> bool {

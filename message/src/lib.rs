@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod authority;
+mod bytes;
 mod error;
 mod head;
 mod request;
@@ -11,9 +12,10 @@ mod response;
 pub mod scan;
 mod writer;
 
-pub use authority::{Authority, default_port, is_authority};
+pub use authority::{Authority, default_port, is_authority, is_host_and_port};
+pub use bytes::{content_length, is_lower_token, is_protocol, is_target, is_token, is_value, split_target};
 pub use error::ParseError;
 pub use head::{FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version, may_trail, tokens};
 pub use request::{RequestHead, TargetForm};
 pub use response::{BodyLength, ResponseHead};
-pub use writer::{HeadWriter, Line, OpenLine, is_crumbled};
+pub use writer::{HeadWriter, Line, OpenLine};

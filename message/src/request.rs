@@ -32,6 +32,8 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// The scheme as the client wrote it (HTTP/2's `:scheme`); empty where the version does not say it.
     pub scheme: Span,
+    /// Authority or path came as never to be compressed against what others send (RFC 7541, 6.2.3): said again further on.
+    pub target_sensitive: bool,
     /// The protocol of an extended CONNECT (RFC 8441, 4).
     pub protocol: Option<Span>,
     /// `Expect: 100-continue`.

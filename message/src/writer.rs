@@ -1,6 +1,6 @@
 //! A head on its way out.
 
-use crate::{Field, FieldName, Span};
+use crate::{Field, Span};
 
 /// Where a line stands in the text of a [`HeadWriter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,15 @@ impl HeadWriter {
         let open = self.begin(name);
         self.text.extend_from_slice(value);
         self.end(open);
+    }
+
+    /// Adds a line that HTTP/1.1 needs and HTTP/2 says otherwise, or not at all: it has no place among the lines.
+    #[inline]
+    pub fn hop_field(&mut self, name: &str, value: &[u8]) {
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.extend_from_slice(b": ");
+        self.text.extend_from_slice(value);
+        self.text.extend_from_slice(b"\r\n");
     }
 
     /// Begins a line whose value is written in pieces into [`HeadWriter::text_mut`]; [`HeadWriter::end`] ends it.
@@ -166,15 +175,10 @@ pub struct OpenLine {
     value: u32,
 }
 
-/// Whether a field that came over HTTP/2 is one of several `Cookie` lines, which are one outside of it (RFC 9113, 8.2.3).
-#[must_use]
-pub fn is_crumbled(fields: &[Field]) -> bool {
-    fields.iter().filter(|field| field.kind == FieldName::Cookie).nth(1).is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FieldName;
     use proptest::prelude::*;
 
     /// Fields of a text of lines, as a codec finds them.

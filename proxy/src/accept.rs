@@ -4,15 +4,14 @@ use crate::ambient;
 use crate::forwarded;
 use crate::front::{self, Speech, TurnedAway};
 use crate::shortage::{Operation, is_of_one_connection};
+use crate::transport::{Listener, Transport};
 use crate::worker::{self, Command, Full, Gate, Seat, View, WaitingForSeat, Worker};
-use socket2::{SockFilter, SockRef};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 
 /// How long to wait after an error of accept (out of descriptors, mostly) or while there are too many connections.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -26,7 +25,7 @@ const LAST_ERRORS: u32 = 100;
 
 /// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
 /// resets nobody. `open` lives for as long as the socket.
-pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: TcpListener, open: Arc<()>) {
+pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: Listener, open: Arc<()>) {
     let _accepting = worker.accepting();
     let mut door = Door { worker, gate, parked: None, waiting: None };
     loop {
@@ -46,13 +45,13 @@ struct Door {
     worker: Rc<Worker>,
     gate: Rc<Gate>,
     /// One that has been accepted and waits for a place. The kernel's queue holds what comes meanwhile.
-    parked: Option<(TcpStream, SocketAddr)>,
+    parked: Option<(Transport, SocketAddr)>,
     /// There is nobody's place for it.
     waiting: Option<WaitingForSeat>,
 }
 
 impl Door {
-    async fn accept(&mut self, socket: &TcpListener) {
+    async fn accept(&mut self, socket: &Listener) {
         while !self.gate.closing.get() {
             if !self.admit() || self.worker.shared.shortage.is_tight() {
                 self.back_off().await;
@@ -65,7 +64,8 @@ impl Door {
             };
             match accepted {
                 Ok(connection) => {
-                    self.worker.shared.shortage.saw_client(&connection.0);
+                    let shortage = &self.worker.shared.shortage;
+                    connection.0.descriptor().iter().for_each(|descriptor| shortage.saw_client(descriptor));
                     self.parked = Some(connection);
                 }
                 Err(error) => {
@@ -91,8 +91,8 @@ impl Door {
 
     /// Takes what is in the socket's queue and what is on its way into it, then closes the socket: one that closes resets what
     /// waits there. It ends when the process does, if there is no place for somebody until then.
-    async fn empty(&mut self, socket: TcpListener) {
-        if let Err(error) = refuse_new(&socket) {
+    async fn empty(&mut self, socket: Listener) {
+        if let Err(error) = socket.refuse_new() {
             tracing::debug!(listener = %self.gate.name(), %error, "connections that begin now may be cut");
         }
         let until = (ambient::now() + HANDSHAKE_TIME).into();
@@ -106,13 +106,12 @@ impl Door {
             self.admit_at_last().await;
         }
         // The last look is at the queue itself, not at what the runtime has heard of it.
-        let Ok(socket) = socket.into_std() else { return };
+        let Ok(queue) = socket.into_queue() else { return };
         let mut errors = 0;
         while errors < LAST_ERRORS {
-            match socket.accept() {
+            match queue.accept() {
                 Ok((stream, peer)) => {
-                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-                    self.parked = stream.ok().map(|stream| (stream, peer));
+                    self.parked = stream.attach().ok().map(|stream| (stream, peer));
                     self.admit_at_last().await;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -192,32 +191,13 @@ impl Door {
     }
 }
 
-/// Drops every SYN from here on. Whoever sends it tries again after a second, and finds the next process, or that nobody listens.
-/// Handshakes that have begun complete: their last ACK passes.
-fn refuse_new(socket: &TcpListener) -> std::io::Result<()> {
-    // Instructions and their operands: Linux, `include/uapi/linux/filter.h` and `bpf_common.h`. What the filter of a TCP socket
-    // sees begins with the TCP header (RFC 9293, 3.1): its flags are byte 13, SYN is 2 and ACK is 16.
-    const LOAD_BYTE: u16 = 0x30;
-    const AND: u16 = 0x54;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    let syn_alone = [
-        SockFilter::new(LOAD_BYTE, 0, 0, 13),
-        SockFilter::new(AND, 0, 0, 0x12),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x02),
-        SockFilter::new(RETURN, 0, 0, 0),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-    ];
-    SockRef::from(socket).attach_filter(&syn_alone)
-}
-
 /// Turns a client away for whom there is no place.
 fn reject(
     worker: &Rc<Worker>,
     gate: &Gate,
     (view, listener): (&View, usize),
     full: Full,
-    stream: TcpStream,
+    stream: Transport,
     peer: SocketAddr,
 ) {
     if gate.seats.turn_away(ambient::now()) {
@@ -232,15 +212,14 @@ fn reject(
     front::turn_away(worker, None, stream, TurnedAway::Full, speech);
 }
 
-fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, mut seat: Seat, stream: TcpStream, peer: SocketAddr) {
-    // Heads and small bodies go out whole: waiting for more to send would only delay them.
-    if stream.set_nodelay(true).is_err() {
+fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, mut seat: Seat, stream: Transport, peer: SocketAddr) {
+    if stream.send_at_once().is_err() {
         return;
     }
     let Some((index, other)) = worker.less_busy() else {
         return worker::serve(worker, gate, seat, stream, peer);
     };
-    if let Ok(stream) = stream.into_std() {
+    if let Ok(stream) = stream.detach() {
         seat.move_to(index);
         // A worker that has ended takes no more; so does the process, then.
         let _ = other.send(Command::Adopt { key: gate.key(), seat, stream, peer });

@@ -7,7 +7,7 @@
 //! The cookie also holds a client in its arm of a split, where its requests have no key of their own.
 
 use ringway_config::model::{AffinityCookie, Split};
-use ringway_http1::RequestHead;
+use ringway_message::{HeadWriter, RequestHead};
 
 /// A cookie that the answer is to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,16 +65,17 @@ fn parse(cookie: &AffinityCookie, text: &[u8]) -> Option<Value> {
     (difference == 0).then_some(Value(value))
 }
 
-/// Appends `set-cookie: name=value.signature; attributes` and the end of the line.
-pub(crate) fn write(cookie: &AffinityCookie, value: Value, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"set-cookie: ");
+/// Adds `set-cookie: name=value.signature; attributes`.
+pub(crate) fn write(cookie: &AffinityCookie, value: Value, head: &mut HeadWriter) {
+    let line = head.begin("set-cookie");
+    let out = head.text_mut();
     out.extend_from_slice(cookie.name.as_bytes());
     out.push(b'=');
     out.extend_from_slice(format!("{:016x}", value.0).as_bytes());
     out.push(b'.');
     out.extend_from_slice(&signature(cookie, value.0));
     out.extend_from_slice(cookie.attributes.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    head.end(line);
 }
 
 fn signature(cookie: &AffinityCookie, value: u64) -> [u8; SIGNATURE_DIGITS] {
@@ -106,9 +107,9 @@ mod tests {
     }
 
     fn text(cookie: &AffinityCookie, value: u64) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = HeadWriter::default();
         write(cookie, Value(value), &mut out);
-        let line = String::from_utf8(out).unwrap();
+        let line = String::from_utf8(out.text().to_vec()).unwrap();
         let value = line.strip_prefix("set-cookie: sid=").unwrap().strip_suffix("; Path=/\r\n").unwrap();
         value.as_bytes().to_vec()
     }

@@ -83,6 +83,16 @@ impl Buffer {
         }
     }
 
+    /// Puts bytes behind those that are there, as many as fit. Gives how many.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> usize {
+        self.make_room(SMALL_BYTES);
+        let space = &mut self.data[self.end..];
+        let count = space.len().min(bytes.len());
+        space[..count].copy_from_slice(&bytes[..count]);
+        self.end += count;
+        count
+    }
+
     /// Reads once; 0 is the end of the stream, or that the buffer is full at `bytes_max`.
     pub(crate) fn poll_read(
         &mut self,
@@ -149,6 +159,12 @@ impl Buffers {
             outgoing.clear();
             self.outgoing.borrow_mut().push(outgoing);
         }
+    }
+
+    /// Large buffers that are out.
+    #[cfg(test)]
+    pub(crate) fn large_out(&self) -> usize {
+        self.large_out.get()
     }
 
     /// Gives memory back to the system when the load that needed it is over.

@@ -1,9 +1,12 @@
 //! Compression of answers: whether, in which coding (RFC 9110, 8.4 and 12.5.3), and the encoders, fed piece by piece.
 
+use crate::buffers::Buffer;
+use crate::end::{BackendEnd, Http1, Source};
 use crate::error::ProxyError;
 use crate::worker::Worker;
 use ringway_config::model::{Compress, ContentCoding};
-use ringway_http1::{Body, Field, FieldName, Progress, RequestHead, ResponseHead, write};
+use ringway_http1::{Body, Encoding, Progress, write};
+use ringway_message::{BodyLength, Field, FieldName, HeadWriter, RequestHead, ResponseHead};
 use std::io::{self, Write};
 use std::rc::Rc;
 
@@ -98,7 +101,7 @@ fn has_token(value: &[u8], token: &[u8]) -> bool {
 /// Whether an answer would be compressed for somebody.
 pub(crate) fn is_eligible(rule: &Compress, head: &ResponseHead, buffer: &[u8]) -> bool {
     let length = head.announced_length.or(match head.body {
-        ringway_http1::BodyLength::Sized(length) => Some(length),
+        BodyLength::Sized(length) => Some(length),
         _ => None,
     });
     if matches!(head.status, ..200 | 204..=206 | 304) || length.is_some_and(|length| length < rule.bytes_min.max(1)) {
@@ -157,14 +160,13 @@ pub(crate) fn drops(field: &Field, buffer: &[u8]) -> bool {
 }
 
 /// Writes the fields of an eligible answer: that others may get it otherwise, and how this one is compressed, if it is.
-pub(crate) fn write_fields(coding: Option<ContentCoding>, head: &ResponseHead, buffer: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_fields(coding: Option<ContentCoding>, head: &ResponseHead, buffer: &[u8], out: &mut HeadWriter) {
     let mut vary = named(&head.fields, buffer, b"vary").map(|field| field.value.of(buffer));
     if !vary.any(|value| has_token(value, b"accept-encoding") || has_token(value, b"*")) {
-        out.extend_from_slice(b"vary: accept-encoding\r\n");
+        out.field("vary", b"accept-encoding");
     }
     let Some(coding) = coding else { return };
-    write::field(
-        out,
+    out.field(
         "content-encoding",
         match coding {
             ContentCoding::Zstd => b"zstd",
@@ -175,9 +177,10 @@ pub(crate) fn write_fields(coding: Option<ContentCoding>, head: &ResponseHead, b
     // Other bytes, the same meaning (RFC 9110, 8.8.1).
     for field in named(&head.fields, buffer, b"etag") {
         let value = field.value.of(buffer);
-        out.extend_from_slice(if value.starts_with(b"W/") { b"etag: " } else { b"etag: W/" });
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
+        let line = out.begin("etag");
+        out.text_mut().extend_from_slice(if value.starts_with(b"W/") { b"" } else { b"W/" });
+        out.text_mut().extend_from_slice(value);
+        out.end(line);
     }
 }
 
@@ -188,10 +191,12 @@ enum Encoder {
     Ended(Vec<u8>),
 }
 
-/// One answer's body on its way through an encoder, into chunks.
+/// One answer's body on its way through an encoder.
 pub(crate) struct Compressor {
     worker: Rc<Worker>,
     encoder: Encoder,
+    /// What comes out goes in chunks.
+    chunked: bool,
     trailers: Vec<u8>,
     /// The encoder may hold bytes that nobody has seen yet.
     unflushed: bool,
@@ -204,30 +209,77 @@ impl Drop for Compressor {
 }
 
 impl Compressor {
-    /// `None`: as many as may be are at work already, or there is no memory for one more.
-    pub(crate) fn new(rule: &Compress, coding: ContentCoding, body: &Body, worker: &Rc<Worker>) -> Option<Box<Self>> {
+    /// Of a body of that length, if it is known. `None`: as many as may be are at work already, or there is no memory for one more.
+    pub(crate) fn new(
+        rule: &Compress,
+        coding: ContentCoding,
+        length: Option<u64>,
+        chunked: bool,
+        worker: &Rc<Worker>,
+    ) -> Option<Box<Self>> {
         let full = worker.compressing.get() >= rule.responses_max;
-        let encoder = if full { None } else { encoder(rule, coding, body).ok() };
+        let encoder = if full { None } else { encoder(rule, coding, length).ok() };
         let Some(encoder) = encoder else {
             worker.cells.compression_skipped.increment();
             return None;
         };
         worker.compressing.set(worker.compressing.get() + 1);
         worker.cells.compressed.increment();
-        Some(Box::new(Self { worker: Rc::clone(worker), encoder, trailers: Vec::new(), unflushed: false }))
+        Some(Box::new(Self { worker: Rc::clone(worker), encoder, chunked, trailers: Vec::new(), unflushed: false }))
     }
 
-    /// As [`Body::transfer`], of one step's bytes at most, with a chunked body as the result.
-    pub(crate) fn transfer(
-        &mut self,
-        body: &mut Body,
-        input: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Progress, ProxyError> {
+    /// Whether all has come out; trailers may follow it.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.encoder, Encoder::Ended(_))
+    }
+
+    /// Whether all has come out, and nothing follows it.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.has_ended() && self.trailers.is_empty()
+    }
+
+    /// Lines that follow what has come out, where that is not in chunks.
+    pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.trailers)
+    }
+
+    /// As [`Source::transfer`], of one step's bytes at most.
+    pub(crate) fn transfer(&mut self, end: &mut BackendEnd, out: &mut Vec<u8>) -> Result<Progress, ProxyError> {
+        let mut progress = match end {
+            BackendEnd::Http1(Http1 { input, body, .. }) => self.take_in(body, input)?,
+            BackendEnd::Http2(upstream) => {
+                let written = upstream.with_data(|data| {
+                    let step = &data[..data.len().min(STEP_BYTES)];
+                    self.encoder.write(step).map(|()| step.len())
+                });
+                let count = written.transpose().map_err(|_| ProxyError::CompressionFailed)?.unwrap_or_default();
+                self.unflushed |= count > 0;
+                upstream.consume(count);
+                Progress { consumed: count, data: count, done: false }
+            }
+            BackendEnd::Returned => Progress::default(),
+        };
+        self.worker.cells.compression_input.add(progress.data as u64);
+        // Over HTTP/2, trailers come with the end.
+        progress.done = end.is_over();
+        if progress.done {
+            let mut lines = HeadWriter::default();
+            end.write_trailers(&mut lines, |_| true);
+            self.trailers.extend_from_slice(lines.text());
+            self.finish(out)?;
+        } else {
+            self.take_output(out);
+        }
+        Ok(progress)
+    }
+
+    /// Takes in what has come over HTTP/1.1.
+    fn take_in(&mut self, body: &mut Body, input: &mut Buffer) -> Result<Progress, ProxyError> {
         let mut whole = Progress::default();
-        let input = &input[..input.len().min(STEP_BYTES)];
+        let bytes = input.bytes();
+        let bytes = &bytes[..bytes.len().min(STEP_BYTES)];
         while !body.is_end() {
-            let rest = &input[whole.consumed..];
+            let rest = &bytes[whole.consumed..];
             let (data, progress) = body.next_data(rest, &mut self.trailers).map_err(ProxyError::UnfitAnswer)?;
             if !data.is_empty() {
                 self.encoder.write(&rest[data]).map_err(|_| ProxyError::CompressionFailed)?;
@@ -239,13 +291,7 @@ impl Compressor {
                 break;
             }
         }
-        self.worker.cells.compression_input.add(whole.data as u64);
-        whole.done = body.is_end();
-        if whole.done {
-            self.finish(out)?;
-        } else {
-            self.take_output(out);
-        }
+        input.consume(whole.consumed);
         Ok(whole)
     }
 
@@ -263,9 +309,11 @@ impl Compressor {
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), ProxyError> {
         self.encoder.finish().map_err(|_| ProxyError::CompressionFailed)?;
         self.take_output(out);
-        out.extend_from_slice(b"0\r\n");
-        out.append(&mut self.trailers);
-        out.extend_from_slice(b"\r\n");
+        if self.chunked {
+            out.extend_from_slice(b"0\r\n");
+            out.append(&mut self.trailers);
+            out.extend_from_slice(b"\r\n");
+        }
         Ok(())
     }
 
@@ -275,15 +323,14 @@ impl Compressor {
             return;
         }
         self.worker.cells.compression_output.add(made.len() as u64);
-        write::chunk_size(made.len(), out);
-        out.append(made);
-        out.extend_from_slice(b"\r\n");
+        let encoding = if self.chunked { Encoding::Chunked } else { Encoding::Identity };
+        write::data(made, out, encoding);
+        made.clear();
     }
 }
 
-fn encoder(rule: &Compress, coding: ContentCoding, body: &Body) -> io::Result<Encoder> {
+fn encoder(rule: &Compress, coding: ContentCoding, length: Option<u64>) -> io::Result<Encoder> {
     // Tables and windows for a short answer are short: most of what it costs is to make them.
-    let length = if let Body::Sized(length) = body { Some(*length) } else { None };
     Ok(match coding {
         ContentCoding::Gzip => {
             let level = flate2::Compression::new(rule.gzip_level);

@@ -82,6 +82,12 @@ pub(crate) fn add_below(count: &AtomicU32, limit: u32) -> bool {
 }
 
 impl Connections {
+    /// Open now, and how many wait for one to be closed.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (u32, u32) {
+        (self.open.load(Relaxed), self.wanting.load(Relaxed))
+    }
+
     /// One is closed, and counted no more.
     fn tell(&self) {
         // Either this sees who waits, or that one sees the place: both write one word and read another.

@@ -9,6 +9,7 @@ use crate::shadow::group_of;
 use crate::shortage::{PER_CONNECTION, Shortage};
 use crate::snapshot::{Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};
 use crate::status::LastReload;
+use crate::transport::Network;
 use crate::worker::{AccessSink, Command, Crew, Fullness, GateKey, GateKind, Listening, Places, Shared};
 use crate::{admin, checks};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
@@ -177,6 +178,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             cells: Arc::clone(&metrics.cells),
+            network: Network::Kernel,
             started: ambient::now(),
             secret: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8),
             instance: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 1_u8),

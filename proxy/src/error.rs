@@ -1,5 +1,6 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use crate::planted::{self, Fault};
 use crate::shortage::Resource;
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
@@ -42,7 +43,7 @@ impl RetryWhen {
             Self::Never => false,
             Self::Always => true,
             Self::Connect => on.connect,
-            Self::Reset => on.reset && repeatable,
+            Self::Reset => on.reset && (repeatable || planted::is_planted(Fault::RetryDoubled)),
             Self::BadAnswer => on.bad_answer && repeatable,
             Self::Timeout => on.timeout && repeatable,
         }
@@ -73,12 +74,12 @@ pub enum ProxyError {
     /// A WebSocket handshake without a proper key (RFC 6455, 4.2.1).
     #[error("bad WebSocket key")]
     WebSocketKey,
-    /// A target or an authority that HTTP/2 cannot carry to the backend.
-    #[error("target or authority cannot be sent over HTTP/2")]
-    BadTarget,
     /// The backend takes no WebSocket over HTTP/2 (RFC 8441).
     #[error("backend takes no upgrade over HTTP/2")]
     UpgradeUnsupported,
+    /// The backend answers a WebSocket handshake over HTTP/2 without switching: there, that would be a tunnel (RFC 8441, 5).
+    #[error("backend does not switch")]
+    NotSwitched,
     /// None of the hash keys is there, and the service wants one.
     #[error("no hash key in the request")]
     KeyMissing,
@@ -177,7 +178,7 @@ impl ProxyError {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
-            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::BadTarget | Self::KeyMissing => 400,
+            Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::KeyMissing => 400,
             // Nobody gets it: it is for the log, where nginx has made it usual.
             Self::ClientClosed => 499,
             Self::UpgradeUnsupported => 501,
@@ -194,6 +195,7 @@ impl ProxyError {
             | Self::BadAnswer(_)
             | Self::UnfitAnswer(_)
             | Self::UnfitStream
+            | Self::NotSwitched
             | Self::TlsTruncated
             | Self::ShortAnswer => 502,
             Self::NoBackend
@@ -219,8 +221,8 @@ impl ProxyError {
             Self::ConnectRefused => "connect_method_refused",
             Self::Expectation => "unknown_expectation",
             Self::WebSocketKey => "bad_websocket_key",
-            Self::BadTarget => "bad_target",
             Self::UpgradeUnsupported => "upgrade_unsupported",
+            Self::NotSwitched => "not_switched",
             Self::KeyMissing => "hash_key_missing",
             Self::HeadTimeout => "request_head_timeout",
             Self::BodyTimeout => "request_body_timeout",
@@ -259,7 +261,6 @@ impl ProxyError {
             | Self::ConnectRefused
             | Self::Expectation
             | Self::WebSocketKey
-            | Self::BadTarget
             | Self::KeyMissing
             | Self::HeadTimeout
             | Self::BodyTimeout
@@ -268,6 +269,7 @@ impl ProxyError {
             | Self::ClientClosed => Side::Downstream,
             Self::NoRoute
             | Self::UpgradeUnsupported
+            | Self::NotSwitched
             | Self::AllFull
             | Self::QueueTimeout
             | Self::ServiceFull
@@ -308,8 +310,8 @@ impl ProxyError {
             | Self::ConnectRefused
             | Self::Expectation
             | Self::WebSocketKey
-            | Self::BadTarget
             | Self::UpgradeUnsupported
+            | Self::NotSwitched
             | Self::KeyMissing
             | Self::HeadTimeout
             | Self::BodyTimeout
@@ -369,8 +371,9 @@ impl ProxyError {
             | Self::ConnectRefused
             | Self::Expectation
             | Self::WebSocketKey
-            | Self::BadTarget
+
             | Self::UpgradeUnsupported
+            | Self::NotSwitched
             | Self::KeyMissing
             | Self::HeadTimeout
             | Self::BodyTimeout

@@ -7,13 +7,13 @@ mod wish;
 
 use crate::ambient;
 use crate::clock::Clock;
+use crate::end::{ClientEnd, Http1};
 use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::{self, InFlight};
 use crate::refusals::Then;
 use crate::request::Request;
 use crate::retry;
-use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::upstream::{Connection, Reach};
 use crate::worker::{Worker, WorkerService};
@@ -21,7 +21,7 @@ use crate::{answer, mirror};
 use pump::{Exchange, TryError};
 use ringway_config::model;
 use ringway_health::Outcome;
-use ringway_http1::Method;
+use ringway_message::{HeadWriter, Method};
 use ringway_ring::Slot;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -51,7 +51,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     if let Some(mirror) = request.actions().and_then(|actions| actions.mirror) {
         mirror::copy(client, request, mirror);
     }
-    let (status, error, next) = match carry_unless_reset(client, request).await {
+    let (status, error, next) = match carry(client, request).await {
         Ok((status, error, next)) => (status, error, next),
         Err(error) => {
             let next = refuse(client, request, error).await;
@@ -68,8 +68,10 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     request.log(client, status, error);
     let worker = &client.open.worker;
     worker.buffers.give_outgoing(std::mem::take(&mut request.out));
-    if client.input.is_empty() {
-        worker.buffers.give(std::mem::take(&mut client.input));
+    if let ClientEnd::Http1(Http1 { input, .. }) = &mut client.end
+        && input.is_empty()
+    {
+        worker.buffers.give(std::mem::take(input));
     }
     next
 }
@@ -79,46 +81,34 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     if error == ProxyError::ClientClosed {
         return Next::Abort;
     }
-    let worker = Rc::clone(&client.open.worker);
     // A body that is not here to its end stands between this request and the next.
-    let rest = request.body.rest_len(client.input.bytes()).filter(|_| error.keeps_order());
-    if let Some(rest) = rest {
-        client.input.consume(rest);
-        request.report.received_bytes += rest as u64;
-    }
-    let keep_alive = request.keep_alive && rest.is_some() && !client.open.is_closing();
-    let mut out = worker.buffers.take_outgoing();
-    let mut fields = Vec::new();
+    let rest = match &mut client.end {
+        ClientEnd::Http1(Http1 { input, body, .. }) => {
+            let rest = body.rest_len(input.bytes()).filter(|_| error.keeps_order());
+            if let Some(rest) = rest {
+                input.consume(rest);
+                request.report.received_bytes += rest as u64;
+            }
+            rest.is_some()
+        }
+        // Nothing stands behind it on its stream.
+        ClientEnd::Http2(_) => true,
+    };
+    let keep_alive = request.keep_alive && rest && !client.open.is_closing();
+    let mut fields = HeadWriter::default();
     if request.explain || !request.answer_lines.is_empty() {
         request.append_fields(&mut fields);
     }
     let pages = &http::http_of(&request.planned, request.listener).errors;
     let is_head = request.method == Method::Head;
-    answer::write(error, request.version, keep_alive, is_head, &fields, pages, &mut out);
-    let sent = client.send(&out).await;
-    request.report.sent_bytes += out.len() as u64;
-    worker.buffers.give_outgoing(out);
-    match (sent, keep_alive) {
+    let mut out = client.own_head();
+    let answer = answer::write(error, request.version, keep_alive, is_head, fields.text(), pages, &mut out);
+    request.report.sent_bytes += out.text().len() as u64;
+    match (client.send(answer, out).await, keep_alive) {
         (false, _) => Next::Abort,
         (true, true) => Next::Request,
         (true, false) => Next::Linger,
     }
-}
-
-/// Carries the request out until its client takes it back, which only a stream of HTTP/2 can without closing. One of HTTP/1.1
-/// leaves by closing: see [`crate::presence`].
-async fn carry_unless_reset(
-    client: &mut Client,
-    request: &mut Request,
-) -> Result<(u16, Option<ProxyError>, Next), ProxyError> {
-    let Stream::Downstream(stream) = &client.stream else { return carry(client, request).await };
-    let stream = stream.clone();
-    let mut carrying = pin!(carry(client, request));
-    poll_fn(|context| match carrying.as_mut().poll(context) {
-        Poll::Ready(result) => Poll::Ready(result),
-        Poll::Pending => stream.poll_reset(context).map(|()| Err(ProxyError::ClientClosed)),
-    })
-    .await
 }
 
 /// Tries backends until one answers.
@@ -339,10 +329,8 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
         };
         let upstream = &this.upstreams[guard.index()];
-        let stale = exchange.upstream.reused
-            && exchange.upstream.input.is_empty()
-            && exchange.interims == 0
-            && exchange.upstream.stream.is_disconnected();
+        let failure = exchange.upstream.end.failure();
+        let stale = exchange.upstream.is_silent_on_used() && exchange.interims == 0 && failure.disconnected;
         match result {
             Ok(()) => {
                 if worker.logs_access() {
@@ -370,10 +358,10 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             Err(TryError::Upstream(ProxyError::UpstreamClosed))
                 if exchange.request.replayable
                     && !fresh
-                    && !exchange.upstream.stream.was_refused()
-                    && (stale && repeatable || exchange.upstream.stream.was_unprocessed()) =>
+                    && !failure.refused
+                    && (stale && repeatable || failure.unprocessed) =>
             {
-                unprocessed += u32::from(exchange.upstream.stream.was_unprocessed());
+                unprocessed += u32::from(failure.unprocessed);
                 // The backend closed the idle connection just as the request was sent: that is no failure of its.
                 exchange.release();
                 // What was not looked at may be sent as often as it takes, within reason.
@@ -389,13 +377,12 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
                 fresh = true;
             }
             Err(error) => {
-                let unprocessed = exchange.upstream.stream.was_unprocessed();
                 exchange.release();
                 return Tried::Failed(
                     guard,
                     match error {
                         // The next of the walk may have it, whatever it is.
-                        TryError::Upstream(ProxyError::UpstreamClosed) if unprocessed => {
+                        TryError::Upstream(ProxyError::UpstreamClosed) if failure.unprocessed => {
                             TryError::Upstream(ProxyError::StreamRefused)
                         }
                         TryError::Upstream(error) => TryError::Upstream(timed_out(error, &worker, request.limit)),

@@ -3,7 +3,7 @@
 use crate::http::Peer;
 use ipnet::IpNet;
 use ringway_config::model::{Forwarded, ForwardedSource};
-use ringway_http1::{FieldName, RequestHead, write};
+use ringway_message::{FieldName, HeadWriter, RequestHead};
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -123,7 +123,7 @@ pub(crate) fn append(
     client: &Peer,
     buffer: &[u8],
     head: &RequestHead,
-    out: &mut Vec<u8>,
+    out: &mut HeadWriter,
 ) {
     let trusted = origin.trusted;
     let believed = |kind: FieldName| {
@@ -133,37 +133,32 @@ pub(crate) fn append(
     if forwarded.x_forwarded {
         append_x_forwarded(forwarded, origin, client, buffer, head, out);
     } else if trusted {
-        for field in head.fields.iter().filter(|field| is_forwarding(field.kind) && field.kind != FieldName::Forwarded)
-        {
-            out.extend_from_slice(field.name.of(buffer));
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(field.value.of(buffer));
-            out.extend_from_slice(b"\r\n");
-        }
+        out.copy(buffer, &head.fields, |field| is_forwarding(field.kind) && field.kind != FieldName::Forwarded);
     }
     if forwarded.forwarded {
-        out.extend_from_slice(b"forwarded: ");
+        let line = out.begin("forwarded");
+        let text = out.text_mut();
         for value in believed(FieldName::Forwarded) {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
+            text.extend_from_slice(value);
+            text.extend_from_slice(b", ");
         }
         // An element tells of one hop: what was spoken with this one.
         let scheme = scheme_of(client.secure);
         // RFC 7239, 6: an IPv6 address is bracketed and quoted. Writing to a Vec does not fail.
         let _ = match client.ip() {
-            IpAddr::V4(address) => write!(out, "for={address};proto={scheme}"),
-            IpAddr::V6(address) => write!(out, "for=\"[{address}]\";proto={scheme}"),
+            IpAddr::V4(address) => write!(text, "for={address};proto={scheme}"),
+            IpAddr::V6(address) => write!(text, "for=\"[{address}]\";proto={scheme}"),
         };
         let authority = head.authority.of(buffer);
         if !authority.is_empty() {
             // An authority has no quote or backslash in it: the codec has seen to that.
-            out.extend_from_slice(b";host=\"");
-            out.extend_from_slice(authority);
-            out.push(b'"');
+            text.extend_from_slice(b";host=\"");
+            text.extend_from_slice(authority);
+            text.push(b'"');
         }
-        out.extend_from_slice(b"\r\n");
+        out.end(line);
     } else if trusted {
-        believed(FieldName::Forwarded).for_each(|value| write::field(out, "forwarded", value));
+        believed(FieldName::Forwarded).for_each(|value| out.field("forwarded", value));
     }
 }
 
@@ -174,31 +169,32 @@ fn append_x_forwarded(
     client: &Peer,
     buffer: &[u8],
     head: &RequestHead,
-    out: &mut Vec<u8>,
+    out: &mut HeadWriter,
 ) {
     let told = origin.trusted && forwarded.source == ForwardedSource::XForwardedFor;
     let believed = |kind: FieldName| {
         let values = head.values_of_kind(buffer, kind).filter(move |_| told);
         values.filter(|value| !value.is_empty())
     };
-    out.extend_from_slice(b"x-forwarded-for: ");
+    let line = out.begin("x-forwarded-for");
+    let text = out.text_mut();
     for value in believed(FieldName::XForwardedFor) {
-        out.extend_from_slice(value);
-        out.extend_from_slice(b", ");
+        text.extend_from_slice(value);
+        text.extend_from_slice(b", ");
     }
     if !told && origin.address != client.ip() {
         // Writing to a Vec does not fail.
-        let _ = write!(out, "{}, ", origin.address);
+        let _ = write!(text, "{}, ", origin.address);
     }
-    out.extend_from_slice(client.text.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    write::field(out, "x-forwarded-proto", scheme_of(origin.secure).as_bytes());
+    text.extend_from_slice(client.text.as_bytes());
+    out.end(line);
+    out.field("x-forwarded-proto", scheme_of(origin.secure).as_bytes());
     let host = believed(FieldName::XForwardedHost).next().unwrap_or_else(|| head.authority.of(buffer));
     if !host.is_empty() {
-        write::field(out, "x-forwarded-host", host);
+        out.field("x-forwarded-host", host);
     }
     if let Some(port) = believed(FieldName::XForwardedPort).next() {
-        write::field(out, "x-forwarded-port", port);
+        out.field("x-forwarded-port", port);
     }
 }
 

@@ -1,13 +1,15 @@
 //! A client's connection before its first request: PROXY header, TLS, and which protocol it turns out to speak.
 
 use crate::buffers::Buffer;
+use crate::end::{ClientEnd, Http1};
 use crate::http::{self, Client, Peer};
 use crate::proxyproto;
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::tls::{self, ServerTls};
+use crate::transport::Transport;
 use crate::worker::{OpenConnection, View, Worker};
-use crate::{forwarded, h2down, tcp};
+use crate::{forwarded, http2, tcp};
 use ringway_config::model::Protocol;
 use ringway_telemetry::catalogue;
 use std::future::{Future, poll_fn};
@@ -17,7 +19,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 
 /// How long a TCP client may take for PROXY header, handshake and the name it asks for.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -90,7 +91,7 @@ impl TurnedAway {
 pub(crate) fn turn_away(
     worker: &Rc<Worker>,
     open: Option<OpenConnection>,
-    stream: TcpStream,
+    stream: Transport,
     why: TurnedAway,
     speech: Speech,
 ) {
@@ -105,7 +106,7 @@ pub(crate) fn turn_away(
 
 /// Answers once the client has said something: it is answered in what it speaks, and an answer that comes before the question is lost
 /// to many clients.
-async fn say_farewell(mut stream: TcpStream, why: TurnedAway, h2: bool) {
+async fn say_farewell(mut stream: Transport, why: TurnedAway, h2: bool) {
     let mut bytes = [0; 4096];
     let Ok(mut read @ 1..) = stream.read(&mut bytes).await else { return };
     let is_h2 = h2 && bytes.starts_with(b"PRI");
@@ -143,7 +144,7 @@ impl Drop for Farewell {
 /// Serves a connection to its end.
 pub(crate) async fn serve(
     mut open: OpenConnection,
-    stream: TcpStream,
+    stream: Transport,
     address: SocketAddr,
     view: Rc<View>,
     listener: usize,
@@ -194,13 +195,14 @@ pub(crate) async fn serve(
             let is_h2 =
                 matches!(&stream, Stream::Server(session) if session.get_ref().1.alpn_protocol() == Some(b"h2"));
             if is_h2 && http.h2.enabled {
-                return h2down::serve(open, stream, Buffer::default(), peer, &view, listener).await;
+                return http2::serve(open, stream, Buffer::default(), peer, &view, listener).await;
             }
-            let client = Client::new(Rc::clone(&open), stream, Rc::clone(&peer), &view, listener);
+            let end = ClientEnd::Http1(Http1::new(stream));
+            let client = Client::new(Rc::clone(&open), end, Rc::clone(&peer), &view, listener);
             if let Some((stream, read)) = client.serve_connection().await {
                 // The client has turned out to speak HTTP/2 without being asked: prior knowledge.
                 let view = http::view_of(&open, view);
-                h2down::serve(open, stream, read, peer, &view, listener).await;
+                http2::serve(open, stream, read, peer, &view, listener).await;
             }
         }
         Protocol::Tcp(_) => tcp::serve(open, stream, &peer, view, listener).await,
@@ -211,11 +213,11 @@ pub(crate) async fn serve(
 /// The TLS handshake. A client that speaks HTTP to a TLS port is told so.
 async fn handshake(
     (open, client): (&OpenConnection, SocketAddr),
-    mut tcp: TcpStream,
+    mut tcp: Transport,
     tls: &ServerTls,
     (timer, time): (&Timer, Duration),
     protocol: &Protocol,
-) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+) -> Option<tokio_rustls::server::TlsStream<Transport>> {
     let mut leaving = false;
     let first = poll_fn(|context| {
         let mut byte = [0];
@@ -270,7 +272,7 @@ fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::
 }
 
 /// Ends a connection that nothing can be made of, with what can be written without waiting.
-fn refuse(open: &OpenConnection, tcp: &mut TcpStream, reason: &'static str, answer: Option<&[u8]>) {
+fn refuse(open: &OpenConnection, tcp: &mut Transport, reason: &'static str, answer: Option<&[u8]>) {
     open.worker.shared.cells.error("", reason);
     if let Some(answer) = answer {
         let _ = tcp.try_write(answer);

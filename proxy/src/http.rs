@@ -1,6 +1,8 @@
 //! A client's HTTP/1.1 connection: waits for heads, turns each into a [`Request`], has it exchanged, closes in peace.
 
+use crate::answer::Answer;
 use crate::buffers::Buffer;
+use crate::end::{ClientEnd, Gone, Http1};
 use crate::error::ProxyError;
 use crate::exchange::{self, Next};
 use crate::presence::Presence;
@@ -8,10 +10,11 @@ use crate::request::{Refusal, Request, Why};
 use crate::stream::Stream;
 use crate::timer::Timer;
 use crate::tls::ServerTls;
-use crate::worker::{OpenConnection, View, Worker};
-use crate::{answer, front, h2down, proxyproto, request};
+use crate::worker::{OpenConnection, Scratch, View, Worker};
+use crate::{answer, front, http2, proxyproto, request};
 use ringway_config::model::{ClientTimeouts, HttpListener, Protocol};
-use ringway_http1::{Limits, Resume, parse_request_on};
+use ringway_http1::{Body, Resume, parse_request_on};
+use ringway_message::{HeadWriter, Limits, Method, ParseError};
 use ringway_telemetry::access::Value;
 use std::cell::OnceCell;
 use std::future::poll_fn;
@@ -26,14 +29,14 @@ use tokio::io::AsyncWrite;
 /// reset the connection, and the answer with it.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
+/// How long a client may take to read an answer of ours.
+const SEND_TIME: Duration = Duration::from_secs(10);
 
 /// The client's side of a connection.
 pub(crate) struct Client {
     pub(crate) open: Rc<OpenConnection>,
-    pub(crate) stream: Stream,
+    pub(crate) end: ClientEnd,
     pub(crate) timer: Timer,
-    /// Bytes read and not yet dealt with.
-    pub(crate) input: Buffer,
     pub(crate) peer: Rc<Peer>,
     /// Whether a request has come, and, on a listener that is going, whether its time to go has been set.
     asked: bool,
@@ -140,16 +143,15 @@ fn limits_of(http: &HttpListener) -> Limits {
 }
 
 impl Client {
-    pub(crate) fn new(open: Rc<OpenConnection>, stream: Stream, peer: Rc<Peer>, view: &View, listener: usize) -> Self {
+    pub(crate) fn new(open: Rc<OpenConnection>, end: ClientEnd, peer: Rc<Peer>, view: &View, listener: usize) -> Self {
         let timer = open.worker.timer();
         let http = http_of(view, listener);
         let (limits, timeouts) = (limits_of(http), http.timeouts);
         timer.set(timeouts.head);
         Self {
             open,
-            stream,
+            end,
             timer,
-            input: Buffer::default(),
             peer,
             asked: false,
             leaving: false,
@@ -163,22 +165,52 @@ impl Client {
     /// What tells whether it is still there, and what can be used beside that. `may_end`: the end of its input alone is no
     /// leaving.
     pub(crate) fn presence(&mut self, may_end: bool) -> (Presence<'_>, &Timer, &Peer) {
-        let Self { open, stream, input, ended, timer, peer, .. } = self;
-        (Presence { stream, input, ended, worker: &open.worker, may_end }, timer, peer)
+        let Self { open, end, ended, timer, peer, .. } = self;
+        (Presence { line: end.into(), ended, worker: &open.worker, may_end }, timer, peer)
     }
 
-    /// Serves one stream of a connection.
-    pub(crate) async fn serve(self) {
-        // Within a stream nothing begins HTTP/2 anew.
-        drop(self.serve_connection().await);
+    /// Serves a stream of HTTP/2: one request, and the response to it.
+    pub(crate) async fn serve_stream(mut self, fault: Option<ParseError>) {
+        match self.take_request(fault) {
+            None => {}
+            Some(Err(refusal)) => {
+                self.refuse(&refusal).await;
+            }
+            Some(Ok(mut request)) => {
+                // What it leaves open is reset with the stream.
+                let _: Next = exchange::run(&mut self, &mut request).await;
+            }
+        }
+    }
+
+    /// The request of a stream; `None`: its client has taken it back before its turn, which is no request.
+    fn take_request(&mut self, fault: Option<ParseError>) -> Option<Result<Request, Refusal>> {
+        let worker = Rc::clone(&self.open.worker);
+        let ClientEnd::Http2(stream) = &mut self.end else { return None };
+        if stream.is_gone() {
+            return None;
+        }
+        let (view, listener) = worker.listener(&self.open.gate)?;
+        if let Some(fault) = fault {
+            return Some(Err(Refusal::of_stream(ProxyError::BadRequest(fault))));
+        }
+        let mut scratch = worker.scratch.borrow_mut();
+        let mut arena = std::mem::take(&mut scratch.arena);
+        let taken = stream.take_request(&mut scratch.request, &mut arena).then(|| {
+            let mut request = request::plan(self, &arena, &view, listener, &mut scratch)?;
+            request.take_small_body(self).map_err(Refusal::of_stream)?;
+            Ok(request)
+        });
+        scratch.arena = arena;
+        taken
     }
 
     /// Serves a connection to its end; or gives it back, with what has been read of it, if it speaks HTTP/2.
     pub(crate) async fn serve_connection(mut self) -> Option<(Stream, Buffer)> {
         let changes = self.run().await;
-        let input = std::mem::take(&mut self.input);
+        let ClientEnd::Http1(Http1 { stream, input, .. }) = self.end else { return None };
         if changes {
-            return Some((self.stream, input));
+            return Some((stream, input));
         }
         self.open.worker.buffers.give(input);
         None
@@ -192,7 +224,7 @@ impl Client {
                 Arrival::Http2 => return true,
                 Arrival::Tls => {
                     self.open.worker.shared.cells.error("", "tls_on_plain_port");
-                    let _ = self.send(front::TLS_ALERT).await;
+                    let _ = self.send_bytes(front::TLS_ALERT).await;
                     self.linger().await;
                     return false;
                 }
@@ -205,45 +237,49 @@ impl Client {
                     Next::Request => {}
                     Next::Abort => return false,
                     // Bytes that nobody will read would turn the close into a reset.
-                    Next::Close if !self.stream.has_unread() && !self.stream.says_goodbye() => return false,
+                    Next::Close if !self.http1().stream.has_unread() && !self.http1().stream.says_goodbye() => {
+                        return false;
+                    }
                     Next::Close | Next::Linger => {
                         self.linger().await;
                         return false;
                     }
                 },
             }
-            // A stream of HTTP/2 is one request. What else came on it was for a tunnel that was not opened.
-            if self.stream.carries_one() {
-                return false;
-            }
             self.resume.reset();
             // Part of the next head may be here already.
-            self.timer.set(if self.input.is_empty() { self.timeouts.idle } else { self.timeouts.head });
+            let idle = self.http1().input.is_empty();
+            self.timer.set(if idle { self.timeouts.idle } else { self.timeouts.head });
         }
+    }
+
+    fn http1(&mut self) -> &mut Http1 {
+        self.end.http1()
     }
 
     /// Waits for a whole head. Holds no buffer while nothing has come.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
         let worker = Rc::clone(&self.open.worker);
         // Session tickets and the like, which belong to no answer.
-        self.stream.poll_drive(context);
+        self.http1().stream.poll_drive(context);
         loop {
-            if !self.input.is_empty() {
+            if !self.http1().input.is_empty() {
                 match self.parse() {
                     Some(arrival) => return Poll::Ready(arrival),
-                    None if self.input.capacity() == 0 => return Poll::Ready(Arrival::Closed),
+                    None if self.http1().input.capacity() == 0 => return Poll::Ready(Arrival::Closed),
                     None => {}
                 }
-            } else if !self.input.is_allocated() {
-                match self.stream.poll_read_ready(context) {
-                    Poll::Ready(Ok(())) => self.input = worker.buffers.take(),
+            } else if !self.http1().input.is_allocated() {
+                let Http1 { stream, input, .. } = self.http1();
+                match stream.poll_read_ready(context) {
+                    Poll::Ready(Ok(())) => *input = worker.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Closed),
                     Poll::Pending => {
                         if self.open.is_closing() && !std::mem::replace(&mut self.leaving, true) {
                             self.timer.shorten(self.open.leave_after(self.asked));
                         }
                         // Between requests nothing is lost by closing, unless one has just arrived.
-                        return if !self.timer.poll_fired(context) || self.stream.has_unread() {
+                        return if !self.timer.poll_fired(context) || self.http1().stream.has_unread() {
                             Poll::Pending
                         } else {
                             Poll::Ready(Arrival::Closed)
@@ -251,9 +287,11 @@ impl Client {
                     }
                 }
             }
-            let was_empty = self.input.is_empty();
-            let bytes_max = self.head_bytes_max();
-            match self.input.poll_read(&mut self.stream, bytes_max, context) {
+            // One more than the limit, so that a head of just that length is told from a longer one.
+            let bytes_max = self.limits.head_bytes_max + 1;
+            let Http1 { stream, input, .. } = self.end.http1();
+            let was_empty = input.is_empty();
+            match input.poll_read(stream, bytes_max, context) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Arrival::Closed),
                 Poll::Ready(Ok(count)) => {
                     worker.cells.received_bytes.add(count as u64);
@@ -261,8 +299,8 @@ impl Client {
                         self.timer.set(self.timeouts.head);
                     }
                 }
-                Poll::Pending if self.input.is_empty() => {
-                    worker.buffers.give(std::mem::take(&mut self.input));
+                Poll::Pending if input.is_empty() => {
+                    worker.buffers.give(std::mem::take(input));
                 }
                 Poll::Pending if self.timer.poll_fired(context) => {
                     return Poll::Ready(Arrival::Refused(Refusal::new(ProxyError::HeadTimeout)));
@@ -270,11 +308,6 @@ impl Client {
                 Poll::Pending => return Poll::Pending,
             }
         }
-    }
-
-    /// One more than the limit, so that a head of just that length is told from a longer one.
-    fn head_bytes_max(&self) -> usize {
-        self.limits.head_bytes_max + 1
     }
 
     /// `None`: the head is not complete.
@@ -286,14 +319,15 @@ impl Client {
         (self.limits, self.timeouts) = (limits_of(http), http.timeouts);
         let limits = self.limits;
         let mut scratch = worker.scratch.borrow_mut();
-        match parse_request_on(self.input.bytes(), &limits, &mut self.resume, &mut scratch.request) {
+        let Self { end, resume, .. } = self;
+        match parse_request_on(end.http1().input.bytes(), &limits, resume, &mut scratch.request) {
             Ok(false) => None,
             Err(error) => Some(match self.other_protocol(http.h2.enabled) {
                 Some(None) => return None,
                 Some(Some(arrival)) => arrival,
                 None => Arrival::Refused(Refusal::new(ProxyError::BadRequest(error))),
             }),
-            Ok(true) => Some(match request::plan(self, &view, listener, &mut scratch) {
+            Ok(true) => Some(match self.plan(&view, listener, &mut scratch) {
                 Ok(request) => {
                     (self.asked, self.leaving) = (true, false);
                     Arrival::Request(request)
@@ -303,19 +337,47 @@ impl Client {
         }
     }
 
+    /// Plans the request whose head stands at the start of the input, and takes the head out of it.
+    fn plan(&mut self, view: &Rc<View>, listener: usize, scratch: &mut Scratch) -> Result<Request, Refusal> {
+        let ClientEnd::Http1(Http1 { input, .. }) = &self.end else {
+            return Err(Refusal::new(ProxyError::ClientClosed));
+        };
+        let planned = request::plan(self, input.bytes(), view, listener, scratch);
+        let head = &scratch.request;
+        let Http1 { input, body, .. } = self.end.http1();
+        *body = head.body.into();
+        match planned {
+            Ok(mut request) => {
+                input.consume(head.head_len);
+                request.take_small_body(self).map_err(Refusal::new)?;
+                Ok(request)
+            }
+            Err(mut refusal) => {
+                // Where the body is here to its end, the next request's head is known to follow.
+                let rest = Body::from(head.body).rest_len(&input.bytes()[head.head_len..]);
+                if let Some(rest) = rest.filter(|_| head.method != Method::Connect && refusal.keeps_order()) {
+                    refusal.keep_alive = head.keep_alive;
+                    input.consume(head.head_len + rest);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
     /// What the first bytes are, if they are no HTTP/1.1; `Some(None)`: that remains to be seen.
     #[cold]
-    fn other_protocol(&self, h2: bool) -> Option<Option<Arrival>> {
-        let bytes = self.input.bytes();
-        if !matches!(self.stream, Stream::Plain(_)) {
+    fn other_protocol(&mut self, h2: bool) -> Option<Option<Arrival>> {
+        let Http1 { stream, input, .. } = self.http1();
+        let bytes = input.bytes();
+        if !matches!(stream, Stream::Plain(_)) {
             return None;
         }
         if bytes.starts_with(&[front::TLS_HANDSHAKE, 3]) {
             return Some(Some(Arrival::Tls));
         }
-        let common = bytes.len().min(h2down::PREFACE.len());
-        if h2 && bytes[..common] == h2down::PREFACE[..common] {
-            return Some((common == h2down::PREFACE.len()).then_some(Arrival::Http2));
+        let common = bytes.len().min(http2::PREFACE.len());
+        if h2 && bytes[..common] == http2::PREFACE[..common] {
+            return Some((common == http2::PREFACE.len()).then_some(Arrival::Http2));
         }
         None
     }
@@ -327,34 +389,73 @@ impl Client {
             worker.shared.cells.error(&refusal.service, error.reason());
         }
         let keep_alive = refusal.keep_alive && !self.open.is_closing();
-        let mut out = worker.buffers.take_outgoing();
         let listener = worker.listener(&self.open.gate);
         let pages = listener.as_ref().map_or(&[][..], |(view, listener)| &http_of(view, *listener).errors);
-        match &refusal.why {
+        let mut out = self.own_head();
+        let answer = match &refusal.why {
             Why::Error(error) => {
-                answer::write(*error, refusal.version, keep_alive, refusal.is_head, b"", pages, &mut out);
+                answer::write(*error, refusal.version, keep_alive, refusal.is_head, b"", pages, &mut out)
             }
             Why::Answer(canned) => answer::write_canned(canned, refusal.version, keep_alive, &mut out),
-        }
-        let sent = self.send(&out).await;
-        worker.buffers.give_outgoing(out);
+        };
+        let sent = self.send(answer, out).await;
         request::log_refusal(self, refusal);
-        if sent && !keep_alive {
+        if sent && !keep_alive && !self.end.is_http2() {
             self.linger().await;
         }
         sent && keep_alive
     }
 
-    /// Writes all of an answer of ours, or gives up when the client does not read.
-    pub(crate) async fn send(&mut self, out: &[u8]) -> bool {
-        if let Stream::Downstream(stream) = &self.stream {
-            stream.begin_own();
-        }
+    /// What an answer of ours is written into.
+    pub(crate) fn own_head(&self) -> HeadWriter {
+        HeadWriter::new(self.open.worker.buffers.take_outgoing(), Vec::new(), self.end.is_http2())
+    }
+
+    /// Sends all of an answer of ours, or gives up when the client does not read.
+    pub(crate) async fn send(&mut self, answer: Answer, out: HeadWriter) -> bool {
+        let worker = Rc::clone(&self.open.worker);
+        let sent = match &mut self.end {
+            ClientEnd::Http1(_) => self.send_bytes(out.text()).await,
+            ClientEnd::Http2(stream) => {
+                let head = stream.answer(answer, &out, &mut worker.scratch.borrow_mut().block);
+                match head {
+                    Ok(true) => true,
+                    Ok(false) => self.send_data(&out.text()[answer.body_from..]).await,
+                    Err(Gone) => false,
+                }
+            }
+        };
+        worker.buffers.give_outgoing(out.into_parts().0);
+        sent
+    }
+
+    /// The body of an answer of ours, over HTTP/2.
+    async fn send_data(&mut self, data: &[u8]) -> bool {
         let mut sent = 0;
-        self.timer.set(Duration::from_secs(10));
+        self.timer.set(SEND_TIME);
+        poll_fn(|context| {
+            let ClientEnd::Http2(stream) = &mut self.end else { return Poll::Ready(false) };
+            while sent < data.len() {
+                match stream.poll_send(&data[sent..], true, context) {
+                    Poll::Ready(Ok(count)) => sent += count,
+                    Poll::Ready(Err(Gone)) => return Poll::Ready(false),
+                    Poll::Pending if self.timer.poll_fired(context) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(true)
+        })
+        .await
+    }
+
+    /// Writes all of the bytes, or gives up when the client does not read.
+    async fn send_bytes(&mut self, out: &[u8]) -> bool {
+        let mut sent = 0;
+        self.timer.set(SEND_TIME);
         let result = poll_fn(|context| {
+            let Http1 { stream, .. } = self.end.http1();
             while sent < out.len() {
-                match Pin::new(&mut self.stream).poll_write(context, &out[sent..]) {
+                match Pin::new(&mut *stream).poll_write(context, &out[sent..]) {
                     Poll::Ready(Ok(count)) if count > 0 => sent += count,
                     Poll::Ready(_) => return Poll::Ready(false),
                     Poll::Pending if self.timer.poll_fired(context) => return Poll::Ready(false),
@@ -362,7 +463,7 @@ impl Client {
                 }
             }
             // What TLS has taken and the kernel has not is not sent.
-            match Pin::new(&mut self.stream).poll_flush(context) {
+            match Pin::new(stream).poll_flush(context) {
                 Poll::Ready(result) => Poll::Ready(result.is_ok()),
                 Poll::Pending if self.timer.poll_fired(context) => Poll::Ready(false),
                 Poll::Pending => Poll::Pending,
@@ -376,21 +477,23 @@ impl Client {
     /// Closes the writing side and reads on for a while, so that the client sees the answer and not a reset.
     async fn linger(&mut self) {
         let worker = Rc::clone(&self.open.worker);
-        if !self.input.is_allocated() {
-            self.input = worker.buffers.take();
+        let Self { end, timer, .. } = self;
+        let Http1 { stream, input, .. } = end.http1();
+        if !input.is_allocated() {
+            *input = worker.buffers.take();
         }
         let mut budget = LINGER_BYTES;
-        self.timer.set(LINGER_TIME);
+        timer.set(LINGER_TIME);
         poll_fn(|context| {
             // A client that reads nothing keeps TLS from saying goodbye.
-            let over = self.timer.poll_fired(context);
-            if Pin::new(&mut self.stream).poll_shutdown(context).is_pending() {
+            let over = timer.poll_fired(context);
+            if Pin::new(&mut *stream).poll_shutdown(context).is_pending() {
                 return if over { Poll::Ready(()) } else { Poll::Pending };
             }
             loop {
-                let held = self.input.len();
-                self.input.consume(held);
-                match self.input.poll_read(&mut self.stream, 0, context) {
+                let held = input.len();
+                input.consume(held);
+                match input.poll_read(stream, 0, context) {
                     Poll::Ready(Ok(count)) if count > 0 && count <= budget => budget -= count,
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending if over => return Poll::Ready(()),

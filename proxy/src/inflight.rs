@@ -3,6 +3,7 @@
 use crate::ambient;
 use crate::connections::{self, Pending};
 use crate::error::ProxyError;
+use crate::planted::{self, Fault};
 use crate::refusals::Refusals;
 use crate::snapshot::{BackendState, Service, ServiceLive};
 use crate::timer::{Deadline, Timer};
@@ -170,7 +171,12 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let service = &self.view.services[self.service].service;
-        service.group.release(self.slot, self.shard);
+        if !planted::is_planted(Fault::PlaceKept) {
+            service.group.release(self.slot, self.shard);
+        }
+        if planted::is_planted(Fault::DeadCounted) && !service.is_newest() {
+            std::mem::forget(std::mem::replace(&mut self.connected, Connected(None)));
+        }
         // Before anybody is told of the place.
         (self.connected, self.retrying) = (Connected(None), None);
         if self.is_full {
@@ -179,7 +185,7 @@ impl Drop for InFlight {
         if service.live.limits_connections.load(Relaxed) {
             service.live.turnover.fetch_add(1, Relaxed);
         }
-        if service.live.line.handle_release() {
+        if service.live.line.handle_release() && !planted::is_planted(Fault::WakeUpLost) {
             service.live.room.notify_one();
         }
     }

@@ -2,7 +2,10 @@
 //! connection, for an answer, between two tries. Nobody works for a client that has left.
 
 use crate::buffers::{Buffer, SMALL_BYTES};
+use crate::end::{ClientEnd, Http1};
 use crate::error::ProxyError;
+use crate::http2::Downstream;
+use crate::planted::{self, Fault};
 use crate::stream::Stream;
 use crate::worker::Worker;
 use std::future::{Future, poll_fn};
@@ -14,8 +17,7 @@ const AHEAD_BYTES_MAX: usize = SMALL_BYTES;
 
 /// The part of a client's connection that tells whether it is there. The rest can be used meanwhile.
 pub(crate) struct Presence<'a> {
-    pub(crate) stream: &'a mut Stream,
-    pub(crate) input: &'a mut Buffer,
+    pub(crate) line: Line<'a>,
     /// Whether the end of its input has been seen.
     pub(crate) ended: &'a mut bool,
     pub(crate) worker: &'a Worker,
@@ -23,29 +25,50 @@ pub(crate) struct Presence<'a> {
     pub(crate) may_end: bool,
 }
 
+/// What a client's end is seen on.
+pub(crate) enum Line<'a> {
+    /// A connection that is read ahead, into a buffer.
+    Bytes(&'a mut Stream, &'a mut Buffer),
+    /// A stream of HTTP/2, which is taken back by a reset; its end alone is no leaving.
+    Stream(&'a Downstream),
+}
+
+impl<'a> From<&'a mut ClientEnd> for Line<'a> {
+    fn from(end: &'a mut ClientEnd) -> Self {
+        match end {
+            ClientEnd::Http1(Http1 { stream, input, .. }) => Self::Bytes(stream, input),
+            ClientEnd::Http2(stream) => Self::Stream(stream),
+        }
+    }
+}
+
 impl Presence<'_> {
     /// Ready once the client has left: its connection has failed, or ended where that means the same. What it sends meanwhile
-    /// waits in its input. A stream of HTTP/2 leaves by a reset, for which [`crate::exchange`] looks in every state.
+    /// waits in its input.
     pub(crate) fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if planted::is_planted(Fault::LeavingUnseen) {
+            return Poll::Pending;
+        }
         if *self.ended {
             return if self.may_end { Poll::Pending } else { Poll::Ready(()) };
         }
-        if matches!(self.stream, Stream::Downstream(_)) {
-            return Poll::Pending;
-        }
+        let (stream, input) = match &mut self.line {
+            Line::Bytes(stream, input) => (stream, input),
+            Line::Stream(stream) => return stream.poll_left(context),
+        };
         loop {
-            if !self.input.is_allocated() {
+            if !input.is_allocated() {
                 // One that is silent costs no buffer.
-                match self.stream.poll_read_ready(context) {
-                    Poll::Ready(Ok(())) => *self.input = self.worker.buffers.take(),
+                match stream.poll_read_ready(context) {
+                    Poll::Ready(Ok(())) => **input = self.worker.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            if self.input.len() >= AHEAD_BYTES_MAX {
+            if input.len() >= AHEAD_BYTES_MAX {
                 return Poll::Pending;
             }
-            match self.input.poll_read(self.stream, AHEAD_BYTES_MAX, context) {
+            match input.poll_read(stream, AHEAD_BYTES_MAX, context) {
                 Poll::Ready(Ok(0)) => {
                     *self.ended = true;
                     return if self.may_end { Poll::Pending } else { Poll::Ready(()) };
@@ -53,8 +76,8 @@ impl Presence<'_> {
                 Poll::Ready(Ok(count)) => self.worker.cells.received_bytes.add(count as u64),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => {
-                    if self.input.is_empty() {
-                        self.worker.buffers.give(std::mem::take(self.input));
+                    if input.is_empty() {
+                        self.worker.buffers.give(std::mem::take(*input));
                     }
                     return Poll::Pending;
                 }

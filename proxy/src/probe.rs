@@ -4,7 +4,7 @@
 use crate::proxyproto;
 use crate::shortage::{Rank, Resource, Shortage};
 use crate::tls::{ClientTls, TlsError};
-use crate::upstream;
+use crate::transport;
 use bytes::{BufMut, Bytes, BytesMut};
 use ringway_config::model::{CheckKind, HealthCheck, HttpCheck, UpstreamProtocol};
 use ringway_health::{AgentReport, CheckFailure, Probe};
@@ -155,7 +155,7 @@ impl Prober {
     async fn ask(&self, address: SocketAddr, shortage: &Shortage, opened: &mut Option<Open>) -> Result<u8, Unasked> {
         let mut stream = connect(address, shortage).await.map_err(|error| Unasked::of(error, CheckFailure::Connect))?;
         // A check is one small request: it must not wait for more, and nothing of it is left when its time is over.
-        let _ = upstream::prepare(&stream, self.check.params.timeout);
+        let _ = transport::prepare(&stream, self.check.params.timeout);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
             proxyproto::write(version, &<_>::default(), &mut header);

@@ -1,13 +1,13 @@
 //! The PROXY protocol, versions 1 and 2. Source: HAProxy's `proxy-protocol.txt`.
 
 use crate::timer::Timer;
+use crate::transport::Transport;
 use ringway_config::model::ProxyHeader;
 use std::future::poll_fn;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::Poll;
 use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Longest version 1 header.
@@ -38,7 +38,7 @@ pub(crate) struct Told {
 pub(crate) struct Malformed;
 
 /// Reads a header from the start of a connection, and nothing after it. `None`: there is none that can be read, in time.
-pub(crate) async fn receive(stream: &TcpStream, timer: &Timer) -> Option<Told> {
+pub(crate) async fn receive(stream: &Transport, timer: &Timer) -> Option<Told> {
     let mut held: Vec<u8> = Vec::new();
     poll_fn(|context| {
         loop {

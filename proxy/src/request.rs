@@ -3,29 +3,34 @@
 use crate::actions::{self, Canned};
 use crate::affinity::{self, Value as CookieValue};
 use crate::ambient;
+use crate::end::{ClientEnd, Http1, Source};
 use crate::error::ProxyError;
 use crate::forwarded::Origin;
 use crate::http::{self, Client};
+use crate::http2::Outgoing;
 use crate::inflight::Placing;
 use crate::refusals::Refusals;
 use crate::retry::Retries;
-use crate::snapshot::Service;
+use crate::snapshot::{Service, Snapshot};
 use crate::timer::Deadline;
 use crate::worker::{Scratch, View, Worker, WorkerService};
 use crate::{compress, forwarded, websocket};
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
-use ringway_http1::{
-    Body, BodyLength, Encoding, FieldName, Method, RequestHead, ResponseHead, Span, TargetForm, Version, write,
+use ringway_http1::{Body, Encoding};
+use ringway_message::{
+    BodyLength, FieldName, HeadWriter, Line, Method, RequestHead, ResponseHead, Span, TargetForm, Version,
 };
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+mod copied;
 mod kept;
 mod place;
 
 use crate::rate::Admission;
+pub(crate) use copied::Copied;
 use kept::Kept;
 use place::{Placed, Unplaced, place};
 
@@ -60,8 +65,19 @@ pub(crate) struct Request {
     pub(crate) admission: Option<Admission>,
     /// The head as every backend would get it, and the body as far as it came with the head.
     pub(crate) out: Vec<u8>,
+    /// How much of that is the head.
+    pub(crate) head_len: usize,
+    /// Where the head's fields stand in it, if it goes over HTTP/2.
+    pub(crate) lines: Vec<Line>,
+    authority: Span,
     /// Whether `out` is all that has been taken of the request, so that it can be sent again.
     pub(crate) replayable: bool,
+    /// The last chunk of a body that goes in chunks has been written.
+    pub(crate) is_terminated: bool,
+    /// What follows the body, once that is known.
+    pub(crate) trailers: HeadWriter,
+    /// The head's text says that the body goes in chunks, as it does over HTTP/1.1.
+    chunked: bool,
     /// Data of a body that has joined its head.
     joined: usize,
     /// What of `out` is body that was sent after its head.
@@ -74,8 +90,7 @@ pub(crate) struct Request {
     protocols: (usize, usize),
     /// A call of gRPC, which may be a long dialogue.
     pub(crate) grpc: bool,
-    /// What of the body has not been read from the client.
-    pub(crate) body: Body,
+    /// How the body goes to the backend.
     pub(crate) encoding: Encoding,
     /// How many bytes of data the body may still have.
     pub(crate) body_bytes_left: u64,
@@ -140,15 +155,23 @@ impl Refusal {
         }
     }
 
+    /// Of a stream of HTTP/2, after which its connection goes on.
+    pub(crate) fn of_stream(error: ProxyError) -> Self {
+        Self { version: Version::Http2, ..Self::new(error) }
+    }
+
     /// Whether a body that is here may be passed over, so that the connection goes on behind it.
-    fn keeps_order(&self) -> bool {
+    pub(crate) fn keeps_order(&self) -> bool {
         match self.why {
             Why::Error(error) => error.keeps_order(),
             Why::Answer(_) => true,
         }
     }
 
-    fn of(why: Why, buffer: &[u8], head: &RequestHead) -> Self {
+    fn of(why: Why, bytes: &[u8], head: &RequestHead) -> Self {
+        let mut line = head.method_span.of(bytes).to_vec();
+        line.push(b' ');
+        line.extend_from_slice(head.target.of(bytes));
         Self {
             why,
             version: head.version,
@@ -156,114 +179,56 @@ impl Refusal {
             keep_alive: false,
             service: Box::default(),
             client: None,
-            line: buffer[..head.target.end as usize].to_vec(),
+            line,
         }
     }
 }
 
-/// Plans the request whose head stands at the start of the client's input, and takes the head out of it.
+/// Plans the request of this head, whose spans point into `bytes`.
 pub(crate) fn plan(
-    client: &mut Client,
+    client: &Client,
+    bytes: &[u8],
     view: &Rc<View>,
     listener: usize,
     scratch: &mut Scratch,
 ) -> Result<Request, Refusal> {
     let http = http::http_of(view, listener);
-    let worker = Rc::clone(&client.open.worker);
+    let worker = &client.open.worker;
     let Scratch { request: head, key: key_bytes, .. } = scratch;
-    let buffer = client.input.bytes();
     let started = ambient::now();
 
-    let placed = place(client, view, listener, head, key_bytes, started);
+    let placed = place(client, bytes, view, listener, head, key_bytes, started);
     let Placed { route, service, hash, keyed, origin, sticky, set_cookie, hold, explain, admission } = match placed {
         Ok(placed) => placed,
         Err(Unplaced(why, service)) => {
-            let mut refusal = Refusal::of(why, buffer, head);
-            refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, buffer, head));
+            let mut refusal = Refusal::of(why, bytes, head);
+            refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, bytes, head));
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
-            }
-            // Where the body is here to its end, the next request's head is known to follow.
-            let body = Body::from(head.body).rest_len(&buffer[head.head_len..]);
-            if let Some(body_len) = body.filter(|_| head.method != Method::Connect && refusal.keeps_order()) {
-                refusal.keep_alive = head.keep_alive;
-                client.input.consume(head.head_len + body_len);
             }
             return Err(refusal);
         }
     };
-    let trusted = origin.trusted;
     let actions = http.routes[route].actions.as_deref();
     let worker_service = &view.services[service];
     let this = &worker_service.service;
-    let ask = ask(&worker, worker_service, hash, keyed);
+    let ask = ask(worker, worker_service, hash, keyed);
+    let mirrored = actions
+        .and_then(|actions| actions.mirror)
+        .is_some_and(|mirror| view.services[mirror.service].service.config.protocol == UpstreamProtocol::H2);
+    let written = write_head(client, bytes, head, (http, this, actions), (&view.snapshot, mirrored), origin);
+    let Written { out, line, authority, protocols, chunked, encoding } = written;
 
-    let mut out = worker.buffers.take_outgoing();
-    out.extend_from_slice(head.method_span.of(buffer));
-    out.push(b' ');
-    let target_start = out.len();
-    match (head.forward_target.is_empty(), head.method) {
-        // RFC 9112, 3.2.4: an absolute target without a path means the server itself to OPTIONS.
-        (true, Method::Options) => out.push(b'*'),
-        (true, _) => out.push(b'/'),
-        (false, _) => match actions.and_then(|actions| actions.rewrite.as_ref()) {
-            Some(rewrite) => actions::write_target(rewrite, head.forward_target.of(buffer), &mut out),
-            None => out.extend_from_slice(head.forward_target.of(buffer)),
-        },
-    }
-    let line = (head.method_span.len(), out.len() - target_start);
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    let edits = actions.map(|actions| &actions.request);
-    let host = edits.and_then(|edits| edits.host.as_ref());
-    match host {
-        Some(host) => write::field(&mut out, "host", host.as_bytes()),
-        None => write_host(client, head, &mut out),
-    }
-    let upgrade = upgrade_of(this, head, buffer);
-    let keep_host = head.form == TargetForm::Origin && host.is_none();
-    let certificate = client.peer.certificate.as_ref();
-    write::copy_fields(&buffer[..head.head_len], &head.fields, &mut out, |field| match field.kind {
-        _ if edits.is_some_and(|edits| actions::drops(edits, field.name.of(buffer))) => false,
-        // Ringway's to say, and nobody else's: here, or, but for a hop that is trusted, on another listener.
-        _ if certificate.is_some_and(|(name, _)| forwarded::reads_as(field.name.of(buffer), name)) => false,
-        _ if !trusted && view.snapshot.is_identity(field.name.of(buffer)) => false,
-        FieldName::Host => keep_host,
-        // 1.0 has no interim answers.
-        FieldName::Expect => head.version == Version::Http11,
-        FieldName::Ringway => trusted,
-        kind => !kind.is_hop_by_hop() && !forwarded::is_forwarding(kind),
-    });
-    forwarded::append(&http.forwarded, origin, &client.peer, buffer, head, &mut out);
-    if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
-        write::field(&mut out, name, fingerprint.as_bytes());
-    }
-    let mut asked = (0, 0);
-    match upgrade {
-        Some(protocols) => {
-            out.extend_from_slice(b"connection: upgrade\r\n");
-            write::field(&mut out, "upgrade", protocols.of(buffer));
-            asked = (out.len() - 2 - protocols.len(), out.len() - 2);
-        }
-        None if head.te_trailers => out.extend_from_slice(b"connection: te\r\nte: trailers\r\n"),
-        None => {}
-    }
-    if let Some(edits) = edits {
-        out.extend_from_slice(edits.lines.as_bytes());
-    }
-    let mut encoding = Encoding::Identity;
-    if head.body == BodyLength::Chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-        encoding = Encoding::Chunked;
-    }
-    out.extend_from_slice(b"\r\n");
-
-    let mut answer_lines = actions.map(|actions| actions::answer_lines(actions, buffer, head)).unwrap_or_default();
+    let mut answer_lines = actions.map(|actions| actions::answer_lines(actions, bytes, head)).unwrap_or_default();
     let arms = http.routes[route].split.as_ref().map(|split| &split.arms);
     if let Some(cookie) = hold.and_then(|arm| arms?.get(arm)?.cookie.as_ref()) {
+        let mut lines = HeadWriter::new(answer_lines, Vec::new(), false);
         // That it is there says everything: it has no value of its own.
-        affinity::write(cookie, CookieValue(0), &mut answer_lines);
+        affinity::write(cookie, CookieValue(0), &mut lines);
+        (answer_lines, _) = lines.into_parts();
     }
-    let mut request = Request {
+    let (out, lines) = out.into_parts();
+    Ok(Request {
         planned: Rc::clone(view),
         view: Rc::clone(view),
         listener,
@@ -277,25 +242,30 @@ pub(crate) fn plan(
         answer_lines,
         // Where there are no chunks, nothing tells where a body of unknown length was cut off.
         coding: compression(http, route)
-            .filter(|_| head.version == Version::Http11)
-            .and_then(|rule| compress::choose(rule, buffer, head)),
+            .filter(|_| head.version != Version::Http10)
+            .and_then(|rule| compress::choose(rule, bytes, head)),
         explain,
         admission,
+        head_len: out.len(),
         out,
+        lines,
+        authority,
         replayable: true,
+        is_terminated: false,
+        trailers: HeadWriter::new(Vec::new(), Vec::new(), true),
+        chunked,
         joined: 0,
         kept: None,
         method: head.method,
         version: head.version,
         keep_alive: head.keep_alive,
-        upgrade: upgrade.is_some(),
-        protocols: asked,
-        grpc: head.value_of(buffer, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc")),
-        body: head.body.into(),
+        upgrade: protocols.is_some(),
+        protocols: protocols.unwrap_or_default(),
+        grpc: is_grpc(bytes, head),
         encoding,
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
-        limit: limit(client, head, buffer, actions.and_then(|actions| actions.timeout), this),
+        limit: limit(client, head, bytes, actions.and_then(|actions| actions.timeout), this),
         refusals: Refusals::default(),
         retries: Retries::default(),
         report: Report {
@@ -304,10 +274,133 @@ pub(crate) fn plan(
             received_bytes: head.head_len as u64,
             ..Report::default()
         },
-    };
-    client.input.consume(head.head_len);
-    request.take_small_body(client).map_err(Refusal::new)?;
-    Ok(request)
+    })
+}
+
+/// Whether it is a call of gRPC.
+pub(crate) fn is_grpc(bytes: &[u8], head: &RequestHead) -> bool {
+    head.value_of(bytes, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+/// A head for whichever backend takes it.
+struct Written {
+    out: HeadWriter,
+    /// Lengths of method and target, which stand at its start.
+    line: (usize, usize),
+    /// Where in it the authority stands, if its lines are indexed.
+    authority: Span,
+    /// Where in it the protocols stand that may be switched to.
+    protocols: Option<(usize, usize)>,
+    /// Its text says that the body goes in chunks.
+    chunked: bool,
+    /// How the body goes with it.
+    encoding: Encoding,
+}
+
+/// Writes the head that goes on: what the client has sent, without what is for this hop or not its to say, and what Ringway and the
+/// route add.
+fn write_head(
+    client: &Client,
+    bytes: &[u8],
+    head: &RequestHead,
+    (http, this, actions): (&HttpListener, &Service, Option<&Actions>),
+    (snapshot, mirrored): (&Snapshot, bool),
+    origin: Origin,
+) -> Written {
+    let trusted = origin.trusted;
+    let mut text = client.open.worker.buffers.take_outgoing();
+    // An extended CONNECT is a GET with an upgrade elsewhere (RFC 8441, 5).
+    let method = if head.protocol.is_some() { b"GET" } else { head.method_span.of(bytes) };
+    text.extend_from_slice(method);
+    text.push(b' ');
+    let target_start = text.len();
+    match (head.forward_target.is_empty(), head.method) {
+        // RFC 9112, 3.2.4: an absolute target without a path means the server itself to OPTIONS.
+        (true, Method::Options) => text.push(b'*'),
+        (true, _) => text.push(b'/'),
+        (false, _) => match actions.and_then(|actions| actions.rewrite.as_ref()) {
+            Some(rewrite) => actions::write_target(rewrite, head.forward_target.of(bytes), &mut text),
+            None => text.extend_from_slice(head.forward_target.of(bytes)),
+        },
+    }
+    let line = (method.len(), text.len() - target_start);
+    text.extend_from_slice(b" HTTP/1.1\r\n");
+    let http2 = this.config.protocol == UpstreamProtocol::H2;
+    let mut out = HeadWriter::new(text, Vec::new(), http2 || mirrored);
+    let edits = actions.map(|actions| &actions.request);
+    let drops = |name: &[u8]| edits.is_some_and(|edits| actions::drops(edits, name));
+    let host = edits.and_then(|edits| edits.host.as_ref());
+    // What the client has sent for it may stay where it stands, if it is all that there is.
+    let keep_host = head.form == TargetForm::Origin
+        && host.is_none()
+        && head.version != Version::Http2
+        && !out.is_indexed()
+        && !head.authority.is_empty();
+    let host_start = out.text().len() as u32 + "host: ".len() as u32;
+    match host {
+        Some(host) => out.hop_field("host", host.as_bytes()),
+        None if keep_host => {}
+        None if head.authority.is_empty() => {
+            // HTTP/1.0 without Host: the address that the client has reached is all that is known.
+            out.hop_field("host", client.open.gate.address_text.as_bytes());
+        }
+        None => out.hop_field("host", head.authority.of(bytes)),
+    }
+    let authority = Span { start: host_start, end: (out.text().len() as u32).saturating_sub(2).max(host_start) };
+    let upgrade = upgrade_of(this, head, bytes);
+    let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
+    let certificate = client.peer.certificate.as_ref();
+    out.copy(bytes, &head.fields, |field| match field.kind {
+        _ if drops(field.name.of(bytes)) => false,
+        // Ringway's to say, and nobody else's: here, or, but for a hop that is trusted, on another listener.
+        _ if certificate.is_some_and(|(name, _)| forwarded::reads_as(field.name.of(bytes), name)) => false,
+        _ if !trusted && snapshot.is_identity(field.name.of(bytes)) => false,
+        FieldName::Host => keep_host,
+        FieldName::ContentLength => !chunked,
+        // 1.0 has no interim answers.
+        FieldName::Expect => head.version != Version::Http10,
+        FieldName::Ringway => trusted,
+        kind => !kind.is_hop_by_hop() && !forwarded::is_forwarding(kind),
+    });
+    forwarded::append(&http.forwarded, origin, &client.peer, bytes, head, &mut out);
+    if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
+        out.field(name, fingerprint.as_bytes());
+    }
+    let mut asked = None;
+    match upgrade {
+        Some(protocols) => {
+            out.hop_field("connection", b"upgrade");
+            out.hop_field("upgrade", protocols.of(bytes));
+            let end = out.text().len() - 2;
+            asked = Some((end - protocols.len(), end));
+            if head.protocol.is_some() && head.value_of(bytes, b"sec-websocket-key").is_none() {
+                out.field("sec-websocket-key", websocket::KEY);
+            }
+        }
+        None if head.te_trailers => {
+            out.hop_field("connection", b"te");
+            out.field("te", b"trailers");
+        }
+        None => {}
+    }
+    if let Some(edits) = edits {
+        out.append(edits.lines.as_bytes());
+    }
+    if chunked {
+        out.hop_field("transfer-encoding", b"chunked");
+    }
+    out.text_mut().extend_from_slice(b"\r\n");
+    // HTTP/2 frames bodies by itself.
+    let encoding = if chunked && !http2 { Encoding::Chunked } else { Encoding::Identity };
+    Written { out, line, authority, protocols: asked, chunked, encoding }
+}
+
+/// Whether a body that came over HTTP/2 with its length says that trailers follow it: towards HTTP/1.1, which has no place for them
+/// then, it goes in chunks.
+fn announces_trailers(head: &RequestHead) -> bool {
+    head.version == Version::Http2
+        && matches!(head.body, BodyLength::Sized(length) if length > 0)
+        && head.fields.iter().any(|field| field.kind == FieldName::Trailer)
 }
 
 /// The client for the access log, where a trusted hop has named another than the peer.
@@ -378,42 +471,42 @@ fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// `Host` first (RFC 9110, 7.2), unless the client's own field is copied as it stands.
-fn write_host(client: &Client, head: &RequestHead, out: &mut Vec<u8>) {
-    let buffer = client.input.bytes();
-    let authority = head.authority.of(buffer);
-    if authority.is_empty() {
-        // HTTP/1.0 without Host: the address that the client has reached is all that is known.
-        out.extend_from_slice(b"host: ");
-        out.extend_from_slice(client.open.gate.address_text.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    } else if head.form != TargetForm::Origin {
-        write::field(out, "host", authority);
-    }
-}
-
 impl Request {
     /// A body that came whole with its head, and is small, goes out with it.
-    fn take_small_body(&mut self, client: &mut Client) -> Result<(), ProxyError> {
-        let input = client.input.bytes();
-        if self.body.is_end() || input.is_empty() || input.len() > JOINED_BYTES_MAX {
+    pub(crate) fn take_small_body(&mut self, client: &mut Client) -> Result<(), ProxyError> {
+        let end = &mut client.end;
+        if end.is_over() {
             return Ok(());
         }
-        if self.body.plain(input.len()).is_some_and(|available| {
-            let mut rest = self.body.clone();
-            rest.advance(available);
-            !rest.is_end()
-        }) {
+        let is_small = match end {
+            ClientEnd::Http1(Http1 { input, body, .. }) => {
+                let here = input.len();
+                let rest =
+                    || if let Body::Sized(left) = *body { left <= here as u64 } else { body.plain(here).is_none() };
+                (1..=JOINED_BYTES_MAX).contains(&here) && rest()
+            }
+            ClientEnd::Http2(_) => {
+                end.ends_here() && end.with_data(<[u8]>::len).unwrap_or_default() <= JOINED_BYTES_MAX
+            }
+        };
+        if !is_small {
             return Ok(());
         }
         let keep = |name: &[u8]| !self.planned.snapshot.is_identity(name);
-        let progress = self.body.transfer_with(input, &mut self.out, self.encoding, keep);
-        let progress = progress.map_err(ProxyError::BadRequest)?;
+        let progress = end.transfer(&mut self.out, self.encoding, keep).map_err(ProxyError::BadRequest)?;
+        self.is_terminated = progress.done;
         self.count_body(progress.data)?;
         self.joined = progress.data;
         self.report.received_bytes += progress.consumed as u64;
-        client.input.consume(progress.consumed);
         Ok(())
+    }
+
+    /// Takes what has come behind the body: it is sent with each try.
+    pub(crate) fn take_trailers(&mut self, end: &mut ClientEnd) {
+        if self.trailers.lines().is_empty() {
+            let snapshot = &self.planned.snapshot;
+            end.write_trailers(&mut self.trailers, |name| !snapshot.is_identity(name));
+        }
     }
 
     /// What of its body may be kept to be sent again.
@@ -427,13 +520,14 @@ impl Request {
     }
 
     /// Whether so much more of the body, with so many bytes, may be added to `out`, and is counted; if not, the request cannot be sent
-    /// again from here on, and nothing of its body is kept. All of `out` has been sent.
-    pub(crate) fn keep(&mut self, worker: &Rc<Worker>, data: usize, bytes: usize) -> bool {
+    /// again from here on, and nothing of its body is kept. All of `out` has been sent. `left`: what of the body is still to come, if
+    /// its length is known.
+    pub(crate) fn keep(&mut self, worker: &Rc<Worker>, (data, bytes): (usize, usize), left: Option<u64>) -> bool {
         let (from, data_max) = (self.out.len(), self.body_bytes_max());
         // What of a body in chunks came with its head has joined it, and counts.
         let has = self.joined + self.kept.as_ref().map_or(0, Kept::data);
         // Of what is known to be too long nothing is kept.
-        let rest = if let Body::Sized(rest) = self.body { rest } else { data as u64 };
+        let rest = left.unwrap_or(data as u64);
         let too_long = rest.saturating_add(has as u64) > data_max as u64;
         let kept = self.replayable
             && !too_long
@@ -451,6 +545,13 @@ impl Request {
             self.out.truncate(kept.from);
             self.out.shrink_to(kept.from.max(4096));
         }
+    }
+
+    /// Its head, as HTTP/2 wants it.
+    pub(crate) fn outgoing(&self) -> Outgoing<'_> {
+        let (from, to) = self.protocols;
+        let protocol = self.upgrade.then(|| self.out.get(from..to).unwrap_or_default());
+        Outgoing::new(self.method, &self.out, self.report.line, self.authority, &self.lines, protocol)
     }
 
     /// Its search for a place.
@@ -498,12 +599,12 @@ impl Request {
     }
 
     /// The cookie and the explanation that the answer carries, each line with its end.
-    pub(crate) fn append_fields(&self, out: &mut Vec<u8>) {
+    pub(crate) fn append_fields(&self, out: &mut HeadWriter) {
         let service = &self.view.services[self.service].service;
         if let (Some(value), Some(cookie)) = (self.set_cookie, &service.config.affinity_cookie) {
             affinity::write(cookie, value, out);
         }
-        out.extend_from_slice(&self.answer_lines);
+        out.append(&self.answer_lines);
         if self.explain {
             self.append_explanation(service, out);
         }
@@ -511,15 +612,16 @@ impl Request {
 
     /// Asked for now and then, by people: this may format.
     #[cold]
-    fn append_explanation(&self, service: &Service, out: &mut Vec<u8>) {
+    fn append_explanation(&self, service: &Service, out: &mut HeadWriter) {
         let id = |index: usize| service.backends[index].config.id.as_str();
         let owner = self.selection.owner().filter(|_| self.hash.is_some()).map_or("-", |slot| id(usize::from(slot.0)));
         let backend = self.report.backend.map_or("-", id);
         let hash = self.hash.map_or("-".to_owned(), |hash| format!("{hash:016x}"));
-        out.extend_from_slice(
+        out.field(
+            "x-ringway-explain",
             format!(
-                "x-ringway-explain: service={}; policy={}; key={}; hash={hash}; owner={owner}; backend={backend}; \
-                 spills={}; skipped={}; hot={}; retries={}; generation={}\r\n",
+                "service={}; policy={}; key={}; hash={hash}; owner={owner}; backend={backend}; \
+                 spills={}; skipped={}; hot={}; retries={}; generation={}",
                 service.config.name,
                 service.config.policy.name(),
                 if self.keyed { "present" } else { "missing" },

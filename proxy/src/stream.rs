@@ -1,30 +1,20 @@
 //! A connection as the data path sees it: bytes in, bytes out, whatever carries them.
-//!
-//! HTTP/2 streams take part as bridges that speak HTTP/1.1 on the inside: routing, retries, limits and accounting stand once,
-//! for every mix of versions on the two sides.
 
-use crate::error::ProxyError;
-use crate::h2down::Downstream;
-use crate::h2up::Upstream;
+use crate::planted::{self, Fault};
+use crate::transport::Transport;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// Bytes in, bytes out.
 pub(crate) enum Stream {
     /// TCP as it is.
-    Plain(TcpStream),
+    Plain(Transport),
     /// TLS towards a client.
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Server(Box<tokio_rustls::server::TlsStream<Transport>>),
     /// TLS towards a backend.
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-    /// One HTTP/2 stream of a client.
-    Downstream(Box<Downstream>),
-    /// One HTTP/2 stream to a backend.
-    Upstream(Box<Upstream>),
+    Client(Box<tokio_rustls::client::TlsStream<Transport>>),
     /// A connection that has been given back: at its end, whatever is asked of it.
     Returned(tokio::io::Empty),
 }
@@ -36,21 +26,19 @@ macro_rules! each {
             Stream::Plain($inner) => $run,
             Stream::Server($inner) => $run,
             Stream::Client($inner) => $run,
-            Stream::Downstream($inner) => $run,
-            Stream::Upstream($inner) => $run,
             Stream::Returned($inner) => $run,
         }
     };
 }
 
 impl Stream {
-    /// The TCP connection below, unless it is shared with other streams.
-    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+    /// The connection below, unless that has been given back.
+    fn transport(&self) -> Option<&Transport> {
         match self {
             Self::Plain(stream) => Some(stream),
             Self::Server(stream) => Some(stream.get_ref().0),
             Self::Client(stream) => Some(stream.get_ref().0),
-            Self::Downstream(_) | Self::Upstream(_) | Self::Returned(_) => None,
+            Self::Returned(_) => None,
         }
     }
 
@@ -59,55 +47,12 @@ impl Stream {
         matches!(self, Self::Server(_) | Self::Client(_))
     }
 
-    /// Whether it carries one exchange, and nothing after it.
-    pub(crate) fn carries_one(&self) -> bool {
-        matches!(self, Self::Downstream(_) | Self::Upstream(_))
-    }
-
-    /// Whether another connection may fare better: not if all that failed is one stream of several.
-    pub(crate) fn is_disconnected(&self) -> bool {
-        !matches!(self, Self::Upstream(stream) if !stream.is_disconnected())
-    }
-
-    /// Why what was written cannot be sent at all: the backend knows nothing of it.
-    pub(crate) fn refusal(&self) -> Option<ProxyError> {
-        match self {
-            Self::Upstream(stream) => stream.refusal(),
-            _ => None,
-        }
-    }
-
-    /// Whether the backend has said that it has not looked at what was sent: it may be sent again, whatever it was.
-    pub(crate) fn was_unprocessed(&self) -> bool {
-        matches!(self, Self::Upstream(stream) if stream.was_unprocessed())
-    }
-
-    /// Whether the backend has refused this stream, and not for its connection's sake: another backend may take it.
-    pub(crate) fn was_refused(&self) -> bool {
-        matches!(self, Self::Upstream(stream) if stream.was_refused())
-    }
-
-    /// What was asked for has not come in time: a connection that is shared may be dead.
-    pub(crate) fn handle_timeout(&self) {
-        match self {
-            Self::Upstream(stream) => stream.handle_timeout(),
-            // Others are closed.
-            Self::Plain(_) | Self::Server(_) | Self::Client(_) | Self::Downstream(_) | Self::Returned(_) => {}
-        }
-    }
-
     /// What follows must look cut off to the other side: a reset instead of an end.
     pub(crate) fn abort(&mut self) {
-        match self {
-            Self::Downstream(stream) => stream.abort(),
-            Self::Upstream(_) => {}
-            _ => {
-                if let Some(tcp) = self.tcp() {
-                    // If it cannot be set, a plain end is what is left.
-                    let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-                }
-            }
+        if planted::is_planted(Fault::CutUnsaid) {
+            return;
         }
+        self.transport().into_iter().for_each(Transport::end_by_reset);
     }
 
     /// Whether an end that has come is one that the backend has said: TLS has a word for it, without which anybody on the way may
@@ -118,20 +63,22 @@ impl Stream {
                 let (_, session) = stream.get_mut();
                 session.process_new_packets().is_ok_and(|state| state.peer_has_closed())
             }
-            Self::Plain(_) | Self::Server(_) | Self::Downstream(_) | Self::Upstream(_) | Self::Returned(_) => true,
+            Self::Plain(_) | Self::Server(_) | Self::Returned(_) => true,
         }
     }
 
     /// Whether the kernel holds bytes that the runtime has not told of yet: it will.
     pub(crate) fn has_unread(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        self.tcp().is_some_and(|tcp| socket2::SockRef::from(tcp).peek(&mut byte).is_ok_and(|count| count > 0))
+        self.transport().is_some_and(|transport| transport.look().is_ok_and(|count| count > 0))
     }
 
     /// Whether an idle connection is still good: no end, and no bytes that nobody asked for.
     ///
     /// `certain`: ask the kernel too, not only what the runtime has been told.
     pub(crate) fn is_quiet(&mut self, certain: bool) -> bool {
+        if planted::is_planted(Fault::StaleUsed) {
+            return true;
+        }
         let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         match self {
             Self::Plain(stream) => {
@@ -139,8 +86,7 @@ impl Stream {
                 if !stream.try_read(&mut [0]).is_err_and(|error| nothing(&error)) {
                     return false;
                 }
-                let mut byte = [std::mem::MaybeUninit::uninit()];
-                !certain || socket2::SockRef::from(&*stream).peek(&mut byte).is_err_and(|error| nothing(&error))
+                !certain || stream.look().is_err_and(|error| nothing(&error))
             }
             Self::Client(stream) => {
                 // Session tickets may come at any time: they are taken in, and are no answer.
@@ -148,8 +94,13 @@ impl Stream {
                 let mut context = Context::from_waker(Waker::noop());
                 Pin::new(stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
             }
-            _ => false,
+            Self::Server(_) | Self::Returned(_) => false,
         }
+    }
+
+    /// Ready once a write would take bytes, or fail.
+    pub(crate) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport().map_or(Poll::Ready(Ok(())), |transport| transport.poll_write_ready(context))
     }
 
     /// Ready once a read would give bytes, an end or an error; with TLS it may turn out to have been neither.
@@ -170,8 +121,6 @@ impl Stream {
                 }
                 tcp.poll_read_ready(context)
             }
-            Self::Downstream(stream) => stream.poll_read_ready(context),
-            Self::Upstream(stream) => stream.poll_read_ready(context),
             Self::Returned(_) => Poll::Ready(Ok(())),
         }
     }
@@ -184,7 +133,6 @@ impl Stream {
             // What cannot go out now goes when it can; an error shows at the next read or write.
             Self::Server(stream) => drop(Pin::new(stream).poll_flush(context)),
             Self::Client(stream) => drop(Pin::new(stream).poll_flush(context)),
-            Self::Downstream(_) | Self::Upstream(_) => {}
         }
     }
 }
@@ -214,6 +162,12 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if planted::is_planted(Fault::BodyCut) && bytes.len() > 4096 {
+            let all = bytes.len();
+            let written =
+                ready!(each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, &bytes[..all - 1])))?;
+            return Poll::Ready(Ok(if written == all - 1 { all } else { written }));
+        }
         each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, bytes))
     }
 

@@ -6,7 +6,7 @@ use crate::connections::ConnectionSlot;
 use crate::error::ProxyError;
 use crate::http::Peer;
 use crate::inflight::{self, InFlight, Placing};
-use crate::presence::Presence;
+use crate::presence::{Line, Presence};
 use crate::rate::{self, Admission};
 use crate::refusals::{Refusals, Then};
 use crate::retry::{self, Retries};
@@ -144,6 +144,11 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
             worker.cells.received_bytes.add(up.moved);
             worker.cells.sent_bytes.add(down.moved);
             this.cells.requests[SESSION].increment();
+            if end == End::Reset {
+                // What one side has broken off must not look whole to the other.
+                stream.abort();
+                backend.abort();
+            }
             // Who gets the place may open a connection in place of this one.
             drop((backend, slot));
             drop(guard);
@@ -265,7 +270,7 @@ fn presence<'a>(
     ended: &'a mut bool,
     worker: &'a Worker,
 ) -> Presence<'a> {
-    Presence { stream, input, ended, worker, may_end: true }
+    Presence { line: Line::Bytes(stream, input), ended, worker, may_end: true }
 }
 
 /// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.

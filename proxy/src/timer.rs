@@ -4,6 +4,7 @@
 //! dropped each time would cost more than the rest of the request's bookkeeping. Here moving a deadline is a store: the
 //! wheel visits an entry at the time it was first filed under and files it again if its deadline has moved since.
 
+use crate::planted::{self, Fault};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -100,6 +101,12 @@ impl Timers {
         }
     }
 
+    /// Timers that somebody has.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> usize {
+        self.entries.borrow().len() - self.free.borrow().len()
+    }
+
     /// Wakes every connection, so that each sees that the worker is draining.
     pub(crate) fn wake_all(&self) {
         let wakers: Vec<Waker> = self.entries.borrow().iter().filter_map(|entry| entry.waker.clone()).collect();
@@ -156,7 +163,7 @@ impl Timer {
         let deadline = if after.is_zero() { limit.0 } else { self.timers.deadline(after).min(limit).0 };
         let mut entries = self.timers.entries.borrow_mut();
         let entry = &mut entries[self.index as usize];
-        entry.deadline = deadline;
+        entry.deadline = if planted::is_planted(Fault::TimerUnarmed) { NEVER } else { deadline };
         entry.fired = false;
         if deadline < entry.visit {
             let now = self.timers.now.get();
@@ -189,6 +196,9 @@ impl Timer {
         let entry = &mut entries[self.index as usize];
         if entry.fired {
             return true;
+        }
+        if planted::is_planted(Fault::Spin) {
+            context.waker().wake_by_ref();
         }
         match &entry.waker {
             Some(waker) if waker.will_wake(context.waker()) => {}

@@ -5,10 +5,48 @@ use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
 use crate::worker::Worker;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
+
+/// One side of a tunnel: bytes in, bytes out, whatever carries them.
+pub(crate) trait Duplex {
+    /// Reads once into the buffer, which has room; 0 is the end.
+    fn poll_fill(&mut self, buffer: &mut Buffer, context: &mut Context<'_>) -> Poll<io::Result<usize>>;
+    /// Ready once a read would give bytes, an end or an error.
+    fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Takes some of the bytes. Gives how many.
+    fn poll_write(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>>;
+    /// Says that nothing more is written.
+    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Pushes out what a layer below has taken and not yet written.
+    fn poll_drive(&mut self, context: &mut Context<'_>);
+}
+
+impl Duplex for Stream {
+    fn poll_fill(&mut self, buffer: &mut Buffer, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let space = buffer.capacity();
+        buffer.poll_read(self, space, context)
+    }
+
+    fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_read_ready(self, context)
+    }
+
+    fn poll_write(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(self), context, bytes)
+    }
+
+    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(self), context)
+    }
+
+    fn poll_drive(&mut self, context: &mut Context<'_>) {
+        Self::poll_drive(self, context);
+    }
+}
 
 /// After so many bytes one way, that way reads in long strides.
 const BULK_BYTES: u64 = 64 * 1024;
@@ -58,16 +96,16 @@ impl Way {
     /// Moves what can be moved. `Ok(true)`: something was.
     fn poll(
         &mut self,
-        from: &mut Stream,
-        to: &mut Stream,
+        from: &mut impl Duplex,
+        to: &mut impl Duplex,
         worker: &Worker,
         context: &mut Context<'_>,
-    ) -> std::io::Result<bool> {
+    ) -> io::Result<bool> {
         let mut progress = false;
         loop {
             if !self.buffer.is_empty() {
-                match Pin::new(&mut *to).poll_write(context, self.buffer.bytes()) {
-                    Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                match to.poll_write(self.buffer.bytes(), context) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                     Poll::Ready(Ok(count)) => {
                         self.buffer.consume(count);
                         self.moved += count as u64;
@@ -80,7 +118,7 @@ impl Way {
             }
             match self.state {
                 State::Ended => return Ok(progress),
-                State::Ending => match Pin::new(&mut *to).poll_shutdown(context) {
+                State::Ending => match to.poll_shutdown(context) {
                     Poll::Ready(_) => {
                         self.state = State::Ended;
                         worker.buffers.give(std::mem::take(&mut self.buffer));
@@ -101,8 +139,7 @@ impl Way {
             if self.moved > BULK_BYTES {
                 worker.buffers.grow(&mut self.buffer);
             }
-            let space = self.buffer.capacity();
-            match self.buffer.poll_read(from, space, context) {
+            match from.poll_fill(&mut self.buffer, context) {
                 Poll::Ready(Ok(0)) => {
                     self.state = State::Ending;
                     progress = true;
@@ -120,8 +157,8 @@ impl Way {
 
 /// Relays until both sides have ended. A side that half-closes can still receive.
 pub(crate) async fn relay(
-    client: &mut Stream,
-    upstream: &mut Stream,
+    client: &mut impl Duplex,
+    upstream: &mut impl Duplex,
     up: &mut Way,
     down: &mut Way,
     worker: &Worker,

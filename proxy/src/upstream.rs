@@ -1,16 +1,17 @@
 //! Upstream connections: a pool per worker and backend, last in, first out.
 
-use crate::buffers::Buffer;
 use crate::connections::{self, ConnectionSlot, Pending};
+use crate::end::{BackendEnd, Http1};
 use crate::error::ProxyError;
-use crate::h2up::{self, Opening};
 use crate::http::Peer;
+use crate::http2::{self, Opening};
 use crate::proxyproto;
-use crate::shortage::{Operation, Rank, Resource};
+use crate::shortage::{Operation, Resource};
 use crate::snapshot::Service;
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer};
-use crate::worker::{Upstream, Worker, WorkerService};
+use crate::transport::Transport;
+use crate::worker::{Shared, Upstream, Worker, WorkerService};
 use ringway_config::model::{ProxyHeader, UpstreamProtocol};
 use ringway_ring::Slot;
 use ringway_telemetry::cells::WorkerCells;
@@ -23,17 +24,34 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
 
 /// A connection to a backend, in use.
 pub(crate) struct Connection {
-    pub(crate) stream: Stream,
+    pub(crate) end: BackendEnd,
     /// Counts it among the backend's; one that is shared is counted elsewhere.
     pub(crate) slot: Option<ConnectionSlot>,
-    /// Bytes of the backend that are not dealt with yet.
-    pub(crate) input: Buffer,
     /// It has carried a request before: the backend may close it at any time.
     pub(crate) reused: bool,
+}
+
+impl Connection {
+    fn http1((stream, slot): (Stream, ConnectionSlot), reused: bool) -> Self {
+        Self { end: BackendEnd::Http1(Http1::new(stream)), slot: Some(slot), reused }
+    }
+
+    /// Whether nothing of an answer has come.
+    pub(crate) fn is_silent(&self) -> bool {
+        match &self.end {
+            BackendEnd::Http1(http1) => http1.input.is_empty(),
+            BackendEnd::Http2(upstream) => upstream.is_silent(),
+            BackendEnd::Returned => false,
+        }
+    }
+
+    /// Whether that is so on a connection that has carried others: it may have been closing when it was taken.
+    pub(crate) fn is_silent_on_used(&self) -> bool {
+        self.reused && self.is_silent()
+    }
 }
 
 /// Idle connections of one worker to one backend.
@@ -115,6 +133,11 @@ impl Pool {
         true
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
     /// Closes all that are idle now; gives how many they were.
     pub(crate) fn release(&self, cells: &WorkerCells) -> usize {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
@@ -142,21 +165,19 @@ impl Reach<'_> {
             return self.stream(upstream, fresh).await;
         }
         // An upgrade takes the connection for good; a pooled one serves as well.
-        if !fresh && let Some((stream, slot)) = upstream.pool.take(certain, &self.worker.cells) {
-            return Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: true });
+        if !fresh && let Some(taken) = upstream.pool.take(certain, &self.worker.cells) {
+            return Ok(Connection::http1(taken, true));
         }
-        let (stream, slot) = self.open().await?;
-        Ok(Connection { stream, slot: Some(slot), input: Buffer::default(), reused: false })
+        Ok(Connection::http1(self.open().await?, false))
     }
 
     /// A stream of a connection that is shared. `fresh`: of one that is opened from now on.
     async fn stream(&self, upstream: &Rc<Upstream>, fresh: bool) -> Result<Connection, ProxyError> {
         let shared = &upstream.shared;
-        let connection = |stream: h2up::Upstream| Connection {
+        let connection = |stream: http2::Upstream| Connection {
             reused: stream.reused,
-            stream: Stream::Upstream(Box::new(stream)),
+            end: BackendEnd::Http2(Box::new(stream)),
             slot: None,
-            input: Buffer::default(),
         };
         if !fresh && let Some(stream) = shared.take(false) {
             return Ok(connection(stream));
@@ -168,7 +189,7 @@ impl Reach<'_> {
     }
 
     /// A stream of a connection that is opened now, by whomever.
-    async fn opened_stream(&self, upstream: &Rc<Upstream>, mut fresh: bool) -> Result<h2up::Upstream, ProxyError> {
+    async fn opened_stream(&self, upstream: &Rc<Upstream>, mut fresh: bool) -> Result<http2::Upstream, ProxyError> {
         let shared = &upstream.shared;
         self.timer.set_before(Duration::ZERO, self.limit);
         let _waiting = shared.wait();
@@ -217,7 +238,7 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
         upstream.cells.connects.increment();
         // No PROXY header goes to what is shared: the configuration sees to that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
-        let beginning = h2up::Connection::begin(stream, counted, &worker, service.config.keepalive);
+        let beginning = http2::Connection::begin(stream, counted, &worker, service.config.keepalive);
         let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
         // One that takes no streams is of no use: whoever waits is better off elsewhere.
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
@@ -261,27 +282,10 @@ async fn connect(
     Ok(Stream::Client(Box::new(stream)))
 }
 
-/// Sets up a connection to a backend: heads and small bodies go out whole, and what is not acknowledged for so long (zero leaves
-/// that to the system) ends it, where nobody else would notice for a quarter of an hour that the other end has gone.
-pub(crate) fn prepare(tcp: &TcpStream, user_timeout: Duration) -> std::io::Result<()> {
-    tcp.set_nodelay(true)?;
-    if !user_timeout.is_zero() {
-        socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout))?;
-    }
-    Ok(())
-}
-
-/// A TCP connection, within what descriptors the data path may take.
-async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<TcpStream> {
-    let shortage = &worker.shared.shortage;
-    let opening = async {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        shortage.admit(&socket, Rank::Upstream)?;
-        let stream = socket.connect(address).await.map_err(|error| Resource::judge_connect(error, address))?;
-        prepare(&stream, user_timeout)?;
-        Ok(stream)
-    };
-    let opened = opening.await;
+/// A connection, within what descriptors the data path may take.
+async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<Transport> {
+    let Shared { network, shortage, .. } = &*worker.shared;
+    let opened = network.connect(address, user_timeout, shortage).await;
     if let Err(error) = &opened
         && Resource::of(error).is_some()
     {
@@ -318,21 +322,4 @@ async fn within<T>(
         Poll::Pending
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn sockets_to_backends_give_up_what_is_not_acknowledged() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let user_timeout = |tcp: &TcpStream| socket2::SockRef::from(tcp).tcp_user_timeout().unwrap();
-        prepare(&tcp, Duration::ZERO).unwrap();
-        assert_eq!(user_timeout(&tcp), None);
-        prepare(&tcp, Duration::from_secs(7)).unwrap();
-        assert_eq!(user_timeout(&tcp), Some(Duration::from_secs(7)));
-        assert!(tcp.nodelay().unwrap());
-    }
 }

@@ -7,20 +7,23 @@ use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::connections::Wanted;
 use crate::front::TurnedAway;
-use crate::h2down::StreamTasks;
+use crate::http2::StreamTasks;
 use crate::perip::PerIp;
+use crate::planted::{self, Fault};
 use crate::shortage::Shortage;
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::timer::{Deadline, TICK, Timer, Timers};
+use crate::transport::{Detached, Listener, Network, Transport};
 use crate::upstream::Pool;
 use crate::{accept, front, udp};
 use ringway_config::model;
-use ringway_http1::{RequestHead, ResponseHead};
+use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::{Published, Reader, Sketch};
 use ringway_telemetry::access::AccessLog;
 use ringway_telemetry::cells::{BackendCells, Registry as Cells, ServiceCells, WorkerCells};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -46,6 +49,8 @@ const RETIRED_MAX: usize = 64;
 pub(crate) struct Shared {
     pub(crate) current: Arc<Current>,
     pub(crate) cells: Arc<Cells>,
+    /// Where connections to backends are opened.
+    pub(crate) network: Network,
     /// When the process began: the clock of rate limits.
     pub(crate) started: Instant,
     /// Makes the hashes of rate limits' keys nobody's to choose.
@@ -83,7 +88,7 @@ pub(crate) enum Command {
     /// Go on with the sockets of a listener under another key: it speaks something else from now on.
     HandOver { from: GateKey, to: GateKey, seats: Arc<Places> },
     /// Serve this connection, which another worker has accepted and has no time for.
-    Adopt { key: GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr },
+    Adopt { key: GateKey, seat: Seat, stream: Detached, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
     Unlisten { key: GateKey },
     /// The snapshot has changed: idle workers drop what it no longer names.
@@ -109,9 +114,9 @@ pub(crate) struct Worker {
     view: RefCell<Rc<View>>,
     snapshots: RefCell<Reader<Snapshot>>,
     sinks: RefCell<Reader<Option<AccessSink>>>,
-    pools: RefCell<HashMap<PoolKey, Pooled>>,
+    pools: RefCell<BTreeMap<PoolKey, Pooled>>,
     services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
-    listening: RefCell<HashMap<GateKey, Rc<Gate>>>,
+    listening: RefCell<HashMap<GateKey, Rc<Gate>, BuildHasherDefault<DefaultHasher>>>,
     /// Gates that were closed last: a connection may still be on its way here from another worker.
     retired: RefCell<VecDeque<Rc<Gate>>>,
     /// Connections that other workers have sent here before this one has heard of their listener. Each has its place.
@@ -123,6 +128,8 @@ pub(crate) struct Worker {
     accepting: Cell<usize>,
     /// Tasks for streams of HTTP/2.
     pub(crate) streams: StreamTasks,
+    /// Buffers and windows of all connections of HTTP/2.
+    pub(crate) http2_memory: Rc<ringway_http2::Memory>,
     /// Copies of requests under way.
     pub(crate) mirroring: Cell<usize>,
     /// Bytes of requests' bodies that are kept to be sent again.
@@ -159,7 +166,7 @@ struct Pooled {
 struct Early {
     key: GateKey,
     seat: Seat,
-    stream: std::net::TcpStream,
+    stream: Detached,
     peer: SocketAddr,
     /// Longer than a command takes from one worker to the next.
     until: Deadline,
@@ -171,6 +178,10 @@ pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
     pub(crate) key: Vec<u8>,
+    /// What a head that came over HTTP/2 stands in.
+    pub(crate) arena: Vec<u8>,
+    /// A head that goes out over HTTP/2.
+    pub(crate) block: Vec<u8>,
 }
 
 /// The snapshot with this worker's own part: pools and counters.
@@ -223,12 +234,12 @@ impl WorkerLive {
 pub(crate) struct Upstream {
     pub(crate) pool: Pool,
     /// Connections that carry several requests at once.
-    pub(crate) shared: crate::h2up::Shared,
+    pub(crate) shared: crate::http2::Shared,
     pub(crate) cells: Arc<BackendCells>,
 }
 
 impl Worker {
-    fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let mut snapshots = Reader::new(Arc::clone(&shared.current));
         let snapshot = Arc::clone(snapshots.read());
         let cells = shared.cells.worker();
@@ -254,11 +265,12 @@ impl Worker {
             farewells: Cell::new(0),
             accepting: Cell::new(0),
             streams: StreamTasks::default(),
+            http2_memory: ringway_http2::Memory::new(ringway_http2::MemoryLimits::default()),
             mirroring: Cell::new(0),
             kept_bytes: Cell::new(0),
             compressing: Cell::new(0),
             all_closed: Notify::new(),
-            random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ ambient::process_salt()),
+            random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ shared.instance),
             ids: Cell::new(0),
             shared,
         };
@@ -327,6 +339,9 @@ impl Worker {
             })
             .collect();
         for Pooled { upstream, .. } in old_pools.values().chain(&gone) {
+            if planted::is_planted(Fault::IdleCounted) {
+                continue;
+            }
             upstream.pool.close(&self.cells);
             upstream.shared.close();
         }
@@ -428,15 +443,23 @@ impl Worker {
         let address = match &socket {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
+            #[cfg(test)]
+            Listening::Memory(socket) => Ok(socket.address()),
         };
         let address = address.map_or_else(|_| key.address.to_string(), |address| address.to_string());
         let gate = self.gate(key.clone(), address.into(), seats);
         let (worker, name) = (Rc::clone(self), Rc::clone(&gate));
+        let what = "the accept loop of a listener";
         let listening = match socket {
-            Listening::Connections(socket) => tokio::net::TcpListener::from_std(socket)
-                .map(|socket| drop(tokio::task::spawn_local(accept::run(worker, Rc::clone(&gate), socket, open)))),
+            Listening::Connections(socket) => Listener::attach(socket)
+                .map(|socket| self.spawn(what, accept::run(worker, Rc::clone(&gate), socket, open))),
+            #[cfg(test)]
+            Listening::Memory(socket) => {
+                self.spawn(what, accept::run(worker, Rc::clone(&gate), Listener::Memory(socket), open));
+                Ok(())
+            }
             Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket)
-                .map(|socket| drop(tokio::task::spawn_local(udp::run(worker, Rc::clone(&gate), socket, open)))),
+                .map(|socket| self.spawn(what, udp::run(worker, Rc::clone(&gate), socket, open))),
         };
         match listening {
             Ok(()) => drop(self.listening.borrow_mut().insert(key, gate)),
@@ -508,7 +531,7 @@ impl Worker {
         if clearly { Some((index, self.shared.commands.get()?.get(index)?)) } else { None }
     }
 
-    fn adopt(self: &Rc<Self>, key: &GateKey, seat: Seat, stream: std::net::TcpStream, peer: SocketAddr) {
+    fn adopt(self: &Rc<Self>, key: &GateKey, seat: Seat, stream: Detached, peer: SocketAddr) {
         let open = self.listening.borrow().get(key).cloned();
         let gate = open.or_else(|| self.retired.borrow().iter().rev().find(|gate| gate.key == *key).cloned());
         let Some(gate) = gate else {
@@ -517,7 +540,7 @@ impl Worker {
             self.early.borrow_mut().push(early);
             return;
         };
-        if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+        if let Ok(stream) = stream.attach() {
             serve(self, &gate, seat, stream, peer);
         }
     }
@@ -569,11 +592,6 @@ impl Worker {
 }
 
 impl Worker {
-    /// The second that floods are counted in.
-    pub(crate) fn second(&self) -> u64 {
-        self.timers.millis() / 1000
-    }
-
     /// The milliseconds that latencies fade by.
     pub(crate) fn millis(&self) -> u32 {
         self.timers.millis() as u32
@@ -603,6 +621,20 @@ impl Worker {
         }
     }
 
+    /// Idle connections to a service's backend, one that several share counted among them.
+    #[cfg(test)]
+    pub(crate) fn idle_to(&self, service: &str, backend: &str) -> usize {
+        let pools = self.pools.borrow();
+        let pooled = pools.get(&(service.into(), backend.into()));
+        pooled.map_or(0, |pooled| pooled.upstream.pool.len())
+    }
+
+    /// All idle connections, and client connections that are open.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.pools.borrow().values().map(|pooled| pooled.upstream.pool.len()).sum(), self.open.get())
+    }
+
     /// Tells the driver what keys this worker has seen, and takes over which are hot.
     fn report_hot_keys(&self, this: &WorkerService) {
         let Some(params) = this.service.config.hot_keys else {
@@ -622,7 +654,7 @@ impl Worker {
 pub(crate) fn run(
     index: usize,
     shared: Arc<Shared>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
     started: oneshot::Sender<std::io::Result<()>>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -642,54 +674,56 @@ pub(crate) fn run(
         }
     };
     shared.shortage.count_idle_use();
-    runtime.block_on(async move {
-        let worker = Worker::new(index, shared);
-        let mut ticker = tokio::time::interval(TICK);
-        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut ticks = 0;
-        loop {
-            tokio::select! {
-                biased;
-                command = commands.recv() => match command {
-                    None | Some(Command::Stop) => break,
-                    Some(Command::Listen { key, socket, seats, open }) => worker.listen(key, socket, seats, open),
-                    Some(Command::HandOver { from, to, seats }) => worker.hand_over(&from, to, seats),
-                    Some(Command::Adopt { key, seat, stream, peer }) => worker.adopt(&key, seat, stream, peer),
-                    Some(Command::Unlisten { key }) => worker.unlisten(&key),
-                    Some(Command::Refresh) => drop(worker.view()),
-                    Some(Command::GiveWay(wanted)) => {
-                        let (service, backend) = wanted.names();
-                        wanted.handle(|| worker.close_idle(service, backend));
-                    }
-                    Some(Command::Drain { done }) => {
-                        worker.draining.set(true);
-                        let gates: Vec<_> = worker.listening.borrow().keys().cloned().collect();
-                        gates.iter().for_each(|key| worker.unlisten(key));
-                        let worker = Rc::clone(&worker);
-                        tokio::task::spawn_local(async move {
-                            while !worker.is_empty() {
-                                // What is on its way here may be lost there: that is nobody's to tell.
-                                let _ = tokio::time::timeout(TICK, worker.all_closed.notified()).await;
-                            }
-                            // The other end may have stopped waiting: its time was up.
-                            let _ = done.send(());
-                        });
-                    }
-                },
-                _ = ticker.tick() => {
-                    ticks += 1;
-                    worker.tick(ticks);
-                }
-            }
-        }
-        worker.tick(0);
-    });
+    runtime.block_on(async move { work(Worker::new(index, shared), commands).await });
     // Connections that are still there have outlived their drain.
     runtime.shutdown_background();
 }
 
+/// Does what the control side asks, and what time brings, until there are no more commands.
+pub(crate) async fn work(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut ticker = tokio::time::interval(TICK);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut ticks = 0;
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                None | Some(Command::Stop) => break,
+                Some(Command::Listen { key, socket, seats, open }) => worker.listen(key, socket, seats, open),
+                Some(Command::HandOver { from, to, seats }) => worker.hand_over(&from, to, seats),
+                Some(Command::Adopt { key, seat, stream, peer }) => worker.adopt(&key, seat, stream, peer),
+                Some(Command::Unlisten { key }) => worker.unlisten(&key),
+                Some(Command::Refresh) => drop(worker.view()),
+                Some(Command::GiveWay(wanted)) => {
+                    let (service, backend) = wanted.names();
+                    wanted.handle(|| worker.close_idle(service, backend));
+                }
+                Some(Command::Drain { done }) => {
+                    worker.draining.set(true);
+                    let gates: Vec<_> = worker.listening.borrow().keys().cloned().collect();
+                    gates.iter().for_each(|key| worker.unlisten(key));
+                    let drained = Rc::clone(&worker);
+                    worker.spawn("a drain", async move {
+                        while !drained.is_empty() {
+                            // What is on its way here may be lost there: that is nobody's to tell.
+                            let _ = tokio::time::timeout(TICK, drained.all_closed.notified()).await;
+                        }
+                        // The other end may have stopped waiting: its time was up.
+                        let _ = done.send(());
+                    });
+                }
+            },
+            _ = ticker.tick() => {
+                ticks += 1;
+                worker.tick(ticks);
+            }
+        }
+    }
+    worker.tick(0);
+}
+
 /// Starts the task that serves one client connection.
-pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: tokio::net::TcpStream, peer: SocketAddr) {
+pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: Transport, peer: SocketAddr) {
     let Some((view, listener)) = worker.listener(gate) else { return };
     let config = &view.snapshot.config.listeners[listener];
     let mut open = worker.connection(gate, Some(seat));

@@ -205,8 +205,10 @@ fn http2(stream: &mut dyn Both, seen: &Seen) -> std::io::Result<()> {
                 going = true;
             }
             RST_STREAM => return lost(format!("stream {id} was reset: {payload:?}")),
-            // 200 is one octet (RFC 7541, appendix A).
-            HEADERS if payload[0] != 0x88 => return lost(format!("stream {id} was answered {payload:?}")),
+            // 200 is one octet (RFC 7541, appendix A); the first block may begin with a table of size 0.
+            HEADERS if payload.strip_prefix(&[0x20]).unwrap_or(&payload)[0] != 0x88 => {
+                return lost(format!("stream {id} was answered {payload:?}"));
+            }
             _ => {}
         }
         if matches!(kind, 0 | HEADERS) && flags & 1 == 1 {

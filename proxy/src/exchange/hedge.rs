@@ -4,23 +4,24 @@
 
 use super::pump::{ANSWER_LIMITS, Exchange, INTERIM_MAX, TryError, retry_after};
 use crate::clock::Clock;
+use crate::end::{BackendEnd, Gone, Http1, Source};
 use crate::error::ProxyError;
-use crate::h2bridge;
 use crate::http::{Client, Peer};
+use crate::http2::Upstream;
 use crate::inflight::{self, InFlight};
-use crate::request::Request;
-use crate::stream::Stream;
+use crate::request::{Copied, Request};
 use crate::timer::{Deadline, Timer};
+use crate::tunnel::Duplex;
 use crate::upstream::{Connection, Reach};
 use crate::worker::{View, Worker};
 use ringway_config::model;
-use ringway_http1::{Method, ParseError, ResponseHead, parse_response};
+use ringway_http1::parse_response;
+use ringway_message::{Method, ParseError, ResponseHead};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 
 /// A request's second try.
 pub(super) struct Hedge {
@@ -34,13 +35,13 @@ enum Second {
     Due,
     Trying(Trying),
     /// By an answer that does not win while the first try is under way.
-    Answered(Answered),
+    Answered(Box<Answered>),
     /// A request has one at most.
     Over,
 }
 
 /// An answer, or nothing, or the guard of a backend that has turned out to be full.
-type Trying = Pin<Box<dyn Future<Output = Result<Answered, Option<InFlight>>>>>;
+type Trying = Pin<Box<dyn Future<Output = Result<Box<Answered>, Option<InFlight>>>>>;
 
 /// How far the first try is.
 enum First {
@@ -61,16 +62,15 @@ struct Answered {
 /// Whose answer is taken.
 enum Winner {
     First(Result<(), TryError>),
-    Second(Answered),
+    Second(Box<Answered>),
 }
 
 impl Hedge {
     /// Of a request whose service hedges, and which may be sent twice.
     pub(super) fn new(client: &Client, request: &Request, repeatable: bool) -> Option<Self> {
         let this = &request.view.services[request.service];
-        // What goes beside the text of a request would not reach the second.
-        let beside =
-            matches!(&client.stream, Stream::Downstream(stream) if stream.may_trail() || stream.length().is_some());
+        // Of a request that is not here to its end, what follows would not reach the second.
+        let beside = client.end.is_http2() && !client.end.is_finished();
         let may = repeatable && request.is_resendable() && !request.upgrade && !beside;
         let config = this.service.config.hedge.filter(|_| may)?;
         Some(Self { config, wait: Box::pin(tokio::time::sleep(config.after)), second: Second::Due })
@@ -86,7 +86,8 @@ impl Hedge {
         let this = &view.services[exchange.request.service];
         match winner {
             Winner::First(result) => {
-                if let Second::Answered(Answered { guard, status, retry_after, .. }) = loser {
+                if let Second::Answered(answered) = loser {
+                    let Answered { guard, status, retry_after, .. } = *answered;
                     guard.report(super::outcome_of(status, retry_after));
                 }
                 result
@@ -95,16 +96,22 @@ impl Hedge {
                 this.cells.hedges_won.increment();
                 let upstream = &this.upstreams[guard.index()];
                 let first_guard = std::mem::replace(guard, second.guard);
-                if exchange.status != 0 {
+                let first_guard = if exchange.status != 0 {
                     let outcome = super::outcome_of(exchange.status, exchange.retry_after);
                     exchange.take_place(first_guard, upstream, outcome);
-                } else if let First::Failed(error) = first {
-                    report_failure(exchange, &first_guard, error);
-                }
+                    None
+                } else {
+                    if let First::Failed(error) = first {
+                        report_failure(exchange, &first_guard, error);
+                    }
+                    Some(first_guard)
+                };
                 let request = &mut *exchange.request;
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());
                 exchange.replace(second.connection);
+                // Once its connection is closed, its place is another's, however long this answer takes.
+                drop(first_guard);
                 poll_fn(|context| exchange.poll_answer(context)).await
             }
         }
@@ -200,8 +207,8 @@ fn report_failure(exchange: &Exchange<'_>, guard: &InFlight, error: ProxyError) 
     let worker = &exchange.client.open.worker;
     let error = super::timed_out(error, worker, exchange.request.limit);
     // As without a rival: a connection that was being closed, or held what was left on it, tells nothing.
-    let stream = &exchange.upstream.stream;
-    let tells_nothing = stream.was_unprocessed() && !stream.was_refused()
+    let failure = exchange.upstream.end.failure();
+    let tells_nothing = failure.unprocessed && !failure.refused
         || exchange.is_first_on_used() && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
     if !tells_nothing {
         guard.report_error(error);
@@ -232,16 +239,14 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     let timer = worker.timer();
     let request = &*exchange.request;
     let what = Sending {
-        bytes: request.out.clone(),
-        method: request.method,
+        request: request.copied(this.service.config.protocol),
         limit: timer.deadline(this.service.config.retry.per_try_timeout).min(request.limit),
         request_limit: request.limit,
         peer: Rc::clone(&exchange.client.peer),
-        client_trails: matches!(exchange.client.stream, Stream::Downstream(_)),
     };
     Some(Box::pin(async move {
         match run(&guard, (&view, service), &timer, &what, &worker).await {
-            Ok((connection, status, retry_after)) => Ok(Answered { guard, connection, status, retry_after }),
+            Ok((connection, status, retry_after)) => Ok(Box::new(Answered { guard, connection, status, retry_after })),
             Err(Failure { error: ProxyError::ConnectionLimit, .. }) => Err(Some(guard)),
             Err(Failure { error, tells_nothing }) => {
                 let error = super::timed_out(error, &worker, what.request_limit);
@@ -256,14 +261,12 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
 
 /// A request, to be sent again.
 struct Sending {
-    bytes: Vec<u8>,
-    method: Method,
+    request: Copied,
     /// End of the try.
     limit: Deadline,
     /// End of the whole exchange.
     request_limit: Deadline,
     peer: Rc<Peer>,
-    client_trails: bool,
 }
 
 /// Why the second try has come to nothing.
@@ -292,31 +295,31 @@ async fn run(
     let upstream = &this.upstreams[guard.index()];
     let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(&what.peer), limit: what.limit, timer };
     let mut connection = reach.connection(false, true).await?;
-    if let Stream::Upstream(stream) = &mut connection.stream {
-        stream.client_trails = what.client_trails;
-    }
     upstream.cells.requests.increment();
     let mut clock = Clock::begin(view, service, guard);
     timer.set_before(config.timeouts.body_idle, what.limit);
-    let mut sending = pin!(connection.stream.write_all(&what.bytes));
-    let sent = poll_fn(|context| match sending.as_mut().poll(context) {
-        Poll::Ready(result) => Poll::Ready(result.map_err(|_| ProxyError::UpstreamClosed)),
-        Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::SendTimeout)),
-        Poll::Pending => Poll::Pending,
+    let mut sent = 0;
+    let sending = poll_fn(|context| {
+        let block = &mut worker.scratch.borrow_mut().block;
+        match what.request.poll_send(&mut connection.end, &mut sent, block, context) {
+            Poll::Ready(result) => Poll::Ready(result.map_err(|Gone| ProxyError::UpstreamClosed)),
+            Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::SendTimeout)),
+            Poll::Pending => Poll::Pending,
+        }
     });
-    if let Err(error) = sent.await {
+    if let Err(error) = sending.await {
         clock.forget();
         return Err(Failure { error, tells_nothing: connection.reused && error == ProxyError::UpstreamClosed });
     }
     clock.handle_sent();
     timer.set_before(config.timeouts.response, what.limit);
     let answered = poll_fn(|context| {
-        connection.stream.poll_drive(context);
-        if let Poll::Ready(result) = poll_head(&mut connection, what.method, worker, context) {
+        connection.end.poll_drive(context);
+        if let Poll::Ready(result) = poll_head(&mut connection, what.request.method, worker, context) {
             return Poll::Ready(result);
         }
         if timer.poll_fired(context) {
-            connection.stream.handle_timeout();
+            connection.end.handle_timeout();
             return Poll::Ready(Err(ProxyError::ResponseTimeout));
         }
         Poll::Pending
@@ -331,16 +334,16 @@ async fn run(
                 clock.forget();
             }
             // As of a first try: see `report_failure`.
-            let stream = &connection.stream;
-            let stale = connection.reused
-                && connection.input.is_empty()
+            let end = connection.end.failure();
+            let stale = connection.is_silent_on_used()
                 && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
-            Err(Failure { error, tells_nothing: stale || stream.was_unprocessed() && !stream.was_refused() })
+            Err(Failure { error, tells_nothing: stale || end.unprocessed && !end.refused })
         }
     }
 }
 
-/// Reads until the head of the answer is here, behind whatever interim answers; all of it stays in the connection's input.
+/// Reads until the head of the answer is here, behind whatever interim answers; all of it stays in the connection's input. Over
+/// HTTP/2, only that head does.
 fn poll_head(
     connection: &mut Connection,
     method: Method,
@@ -348,30 +351,52 @@ fn poll_head(
     context: &mut Context<'_>,
 ) -> Poll<Result<(u16, Option<Duration>), ProxyError>> {
     loop {
-        if !connection.input.is_allocated() {
-            connection.input = worker.buffers.take();
+        let Http1 { stream, input, .. } = match &mut connection.end {
+            BackendEnd::Http1(http1) => http1,
+            BackendEnd::Http2(upstream) => return poll_stream_head(upstream, context),
+            BackendEnd::Returned => return Poll::Ready(Err(ProxyError::UpstreamClosed)),
+        };
+        if !input.is_allocated() {
+            *input = worker.buffers.take();
         }
-        let held = connection.input.len();
+        let held = input.len();
         if held > ANSWER_LIMITS.head_bytes_max {
             return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
         }
-        let read = connection.input.poll_read(&mut connection.stream, ANSWER_LIMITS.head_bytes_max + 1, context);
+        let read = input.poll_read(stream, ANSWER_LIMITS.head_bytes_max + 1, context);
         if read.is_pending() && held == 0 {
-            worker.buffers.give(std::mem::take(&mut connection.input));
+            worker.buffers.give(std::mem::take(input));
         }
         match ready!(read) {
             Ok(0) if held > 0 => return Poll::Ready(Err(ProxyError::ShortAnswer)),
             Ok(1..) => {}
-            Err(error) if h2bridge::is_unfit(&error) => return Poll::Ready(Err(ProxyError::UnfitStream)),
             Ok(0) | Err(_) => return Poll::Ready(Err(ProxyError::UpstreamClosed)),
         }
         let mut scratch = worker.scratch.borrow_mut();
-        match final_head(connection.input.bytes(), method, &mut scratch.response) {
+        match final_head(input.bytes(), method, &mut scratch.response) {
             Ok(None) => {}
             Ok(Some(found)) => return Poll::Ready(Ok(found)),
             Err(error) => return Poll::Ready(Err(error)),
         }
     }
+}
+
+/// The same over HTTP/2.
+fn poll_stream_head(
+    upstream: &mut Upstream,
+    context: &mut Context<'_>,
+) -> Poll<Result<(u16, Option<Duration>), ProxyError>> {
+    for _ in 0..=INTERIM_MAX {
+        ready!(upstream.poll_head(context))?;
+        let (head, arena) = upstream.lend_head();
+        let found = (head.status, retry_after(&head, &arena));
+        let interim = head.is_interim();
+        upstream.return_head((head, arena), interim);
+        if !interim {
+            return Poll::Ready(Ok(found));
+        }
+    }
+    Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::Status)))
 }
 
 /// Status and wish of the answer that is none of the interim ones, once its head is here to its end.

@@ -1,37 +1,37 @@
 //! A request's bytes up, its answer's bytes down.
 //!
-//! Both directions are driven by one task: [`Exchange`] is two small state machines over two sockets, polled together,
+//! Both directions are driven by one task: [`Exchange`] is two small state machines over two ends, polled together,
 //! so that a body can still be going up while its answer comes down.
 
 use super::{Next, wish};
-use crate::actions;
 use crate::ambient;
 use crate::buffers::Buffer;
 use crate::clock::Clock;
-use crate::compress::{self, Compressor};
+use crate::compress::Compressor;
+use crate::end::{BackendEnd, ClientEnd, Http1, Source};
 use crate::error::ProxyError;
-use crate::h2bridge;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
 use crate::stream::Stream;
 use crate::timer::Deadline;
-use crate::tunnel::{self, Way};
+use crate::tunnel::{self, Duplex, Way};
 use crate::upstream::Connection;
 use ringway_health::Outcome;
-use ringway_http1::{Body, Encoding, FieldName, Limits, ParseError, Version, parse_response, write};
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use ringway_http1::{Body, Encoding};
+use ringway_message::{HeadWriter, Limits, ParseError, ResponseHead};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::AsyncWrite;
 
+mod deliver;
+mod head;
 mod pace;
-mod trailers;
 mod upload;
 
-use pace::{Pace, Party, Terms};
+use deliver::Delivered;
+use pace::Pace;
 
 /// Interim answers (1xx) that a backend may send before the real one.
 pub(super) const INTERIM_MAX: u32 = 16;
@@ -55,17 +55,6 @@ pub(super) enum TryError {
     Downstream(ProxyError),
 }
 
-/// How an answer ended that had begun.
-enum Delivered {
-    Whole,
-    /// The backend's part was cut off: the client must see that.
-    CutOff(ProxyError),
-    /// The client is gone.
-    ClientGone,
-    /// The client does not read, or too slowly.
-    ClientStalled,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Upload {
     Sending,
@@ -80,7 +69,7 @@ pub(super) struct Exchange<'a> {
     pub(super) upstream: Connection,
     /// How long the answer takes to begin.
     clock: Clock,
-    /// What the upstream's input holds has been read by another: it is to be looked at before more is read.
+    /// What the upstream has sent has been read by another: it is to be looked at before more is read.
     unseen: bool,
     /// End of this try; once its answer has begun, of the whole exchange.
     limit: Deadline,
@@ -98,15 +87,19 @@ pub(super) struct Exchange<'a> {
     /// Whether bytes have moved up since that was last looked at.
     upload_moved: bool,
     upload_pace: Pace,
-    /// Bytes on their way down, and how much of them has been written.
-    answer: Vec<u8>,
+    /// Bytes on their way down, and how much of them has been written: a head, and what of the body has joined it.
+    answer: HeadWriter,
     answered: usize,
+    /// How much of it is the final head; over HTTP/2, whether that has been sent.
+    head_len: usize,
+    head_sent: bool,
     /// How much of it is interim answers.
     interim_bytes: usize,
     pub(super) interims: u32,
     pub(super) status: u16,
-    body: Body,
     encoding: Encoding,
+    /// The end of a body in chunks is on its way.
+    terminated: bool,
     /// The body is compressed on its way.
     compressor: Option<Box<Compressor>>,
     delivered: u64,
@@ -146,7 +139,7 @@ impl<'a> Exchange<'a> {
         let began = client.open.worker.timers.now();
         let total = http::http_of(&request.planned, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
-        let mut exchange = Self {
+        let exchange = Self {
             limit,
             began,
             client,
@@ -162,13 +155,15 @@ impl<'a> Exchange<'a> {
             body_begun: false,
             upload_moved: false,
             upload_pace,
-            answer: Vec::new(),
+            answer: HeadWriter::default(),
             answered: 0,
+            head_len: 0,
+            head_sent: false,
             interim_bytes: 0,
             interims: 0,
             status: 0,
-            body: Body::Sized(0),
             encoding: Encoding::Identity,
+            terminated: false,
             compressor: None,
             delivered: 0,
             upstream_keep_alive: false,
@@ -177,7 +172,6 @@ impl<'a> Exchange<'a> {
             retry_after: None,
             place: None,
         };
-        exchange.join_trailers();
         // From here on it is being sent.
         exchange.request.replayable = exchange.request.is_resendable();
         exchange
@@ -215,8 +209,8 @@ impl<'a> Exchange<'a> {
             match read {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    let refusal = self.upstream.stream.refusal().map(TryError::Downstream);
-                    return Poll::Ready(Err(refusal.unwrap_or(TryError::Upstream(error))));
+                    let unsendable = self.upstream.end.failure().unsendable.map(TryError::Downstream);
+                    return Poll::Ready(Err(unsendable.unwrap_or(TryError::Upstream(error))));
                 }
                 Poll::Pending => break,
             }
@@ -226,7 +220,7 @@ impl<'a> Exchange<'a> {
                 Err(error) => return Poll::Ready(Err(TryError::Upstream(error))),
             }
         }
-        self.upstream.stream.poll_drive(context);
+        self.upstream.end.poll_drive(context);
         // Interim answers go out at once.
         if self.status == 0 && self.poll_send_answer(context).is_err() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
@@ -264,9 +258,9 @@ impl<'a> Exchange<'a> {
 
     /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this exchange alone.
     fn handle_timeout(&self) {
-        self.upstream.stream.handle_timeout();
-        let silent = self.status == 0 && self.interims == 0 && self.upstream.input.is_empty();
-        if let (true, true, Some(backend)) = (silent, self.upstream.reused, self.request.report.backend) {
+        self.upstream.end.handle_timeout();
+        let silent = self.status == 0 && self.interims == 0 && self.upstream.is_silent_on_used();
+        if let (true, Some(backend)) = (silent, self.request.report.backend) {
             let cells = &self.client.open.worker.cells;
             self.request.view.services[self.request.service].upstreams[backend].pool.doubt(self.began, cells);
         }
@@ -274,25 +268,30 @@ impl<'a> Exchange<'a> {
 
     /// Reads from the backend before its answer is passed on.
     fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        if !self.upstream.input.is_allocated() {
-            self.upstream.input = self.client.open.worker.buffers.take();
+        let buffers = &self.client.open.worker.buffers;
+        let Http1 { stream, input, .. } = match &mut self.upstream.end {
+            BackendEnd::Http1(http1) => http1,
+            BackendEnd::Http2(upstream) if self.status == 0 => return upstream.poll_head(context),
+            BackendEnd::Http2(upstream) => return upstream.poll_more(context),
+            BackendEnd::Returned => return Poll::Ready(Err(ProxyError::UpstreamClosed)),
+        };
+        if !input.is_allocated() {
+            *input = buffers.take();
         }
-        let held = self.upstream.input.len();
+        let held = input.len();
         if held > ANSWER_LIMITS.head_bytes_max {
             return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
         }
-        match self.upstream.input.poll_read(&mut self.upstream.stream, ANSWER_LIMITS.head_bytes_max + 1, context) {
-            Poll::Ready(Ok(0)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
-            Poll::Ready(Ok(0)) if held > 0 => Poll::Ready(Err(ProxyError::ShortAnswer)),
+        match input.poll_read(stream, ANSWER_LIMITS.head_bytes_max + 1, context) {
+            Poll::Ready(Ok(0)) if self.holding || held > 0 => Poll::Ready(Err(ProxyError::ShortAnswer)),
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(error)) if h2bridge::is_unfit(&error) => Poll::Ready(Err(ProxyError::UnfitStream)),
             Poll::Ready(Err(_)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
             Poll::Ready(Err(_)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Pending => {
                 if held == 0 {
                     // A request that waits for its answer holds no buffer for it.
-                    self.client.open.worker.buffers.give(std::mem::take(&mut self.upstream.input));
+                    buffers.give(std::mem::take(input));
                 }
                 Poll::Pending
             }
@@ -304,110 +303,22 @@ impl<'a> Exchange<'a> {
         if self.holding {
             return self.take_held_body();
         }
-        let worker = Rc::clone(&self.client.open.worker);
-        let mut scratch = worker.scratch.borrow_mut();
-        let head = &mut scratch.response;
         loop {
-            let method = self.request.method;
-            let bytes = self.upstream.input.bytes();
-            if bytes.is_empty()
-                || !parse_response(bytes, &ANSWER_LIMITS, method, self.request.upgrade, head)
-                    .map_err(|error| ProxyError::of_head(error, bytes))?
-            {
+            match self.take_head()? {
+                None => return Ok(false),
+                Some(head::Kind::Interim) => {}
+                Some(head::Kind::Final) => break,
+            }
+            if self.upstream.end.is_http2() {
+                // The next one is asked for.
                 return Ok(false);
             }
-            if self.answer.capacity() == 0 {
-                self.answer = worker.buffers.take_outgoing();
-            }
-            if !head.is_interim() {
-                break;
-            }
-            self.interims += 1;
-            if self.interims > INTERIM_MAX {
-                return Err(ProxyError::UnfitAnswer(ParseError::Status));
-            }
-            if self.request.version == Version::Http11 {
-                write_status(head, self.upstream.input.bytes(), &mut self.answer);
-                write::copy_fields(
-                    &self.upstream.input.bytes()[..head.head_len],
-                    &head.fields,
-                    &mut self.answer,
-                    |field| !field.kind.is_hop_by_hop() && field.kind != FieldName::ContentLength,
-                );
-                self.answer.extend_from_slice(b"\r\n");
-                self.interim_bytes = self.answer.len();
-            }
-            self.upstream.input.consume(head.head_len);
         }
-
-        if head.is_switch() && !self.request.is_granted(head, self.upstream.input.bytes()) {
-            return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
-        }
-        self.hold_answers_end();
-        self.clock.handle_answered();
-        self.status = head.status;
-        self.body = head.body.into();
-        self.upstream_keep_alive = head.keep_alive && !head.is_switch();
-        let bytes = self.upstream.input.bytes();
-        // Bytes after an answer that has no body: nobody knows what they are. They go with the connection.
-        let surplus = self.body.is_end() && !head.is_switch() && bytes.len() > head.head_len;
-        self.upstream_keep_alive &= !surplus;
-        let rule = self.request.compression().filter(|rule| compress::is_eligible(rule, head, bytes));
-        let mut coding = rule.and(self.request.coding);
-        if let (Some(rule), Some(wanted), false) = (rule, coding, self.body.is_end()) {
-            self.compressor = Compressor::new(rule, wanted, &self.body, &worker);
-            // An answer to HEAD has no body, and the fields that the one to GET would have.
-            coding = coding.filter(|_| self.compressor.is_some());
-        }
-        self.encoding = match (self.body.plain(0), self.request.version) {
-            _ if self.compressor.is_some() => Encoding::Chunked,
-            (None, Version::Http11) => Encoding::Chunked,
-            (Some(_), Version::Http11) if self.body == Body::UntilClose => Encoding::Chunked,
-            _ => Encoding::Identity,
-        };
-        // 1.0 knows no chunks: the end of the connection ends the body.
-        let ends_by_close = self.encoding == Encoding::Identity && !matches!(self.body, Body::Sized(_));
-        // An early refusal: the rest of the body would stand between this request and the next.
-        let abandons_body = self.upload != Upload::Done && head.status >= 400;
-        self.client_keep_alive =
-            self.request.keep_alive && !ends_by_close && !abandons_body && !self.client.open.is_closing();
-
-        let out = &mut self.answer;
-        write_status(head, bytes, out);
-        let bodiless = head.status == 204;
-        let actions = self.request.actions();
-        write::copy_fields(&bytes[..head.head_len], &head.fields, out, |field| {
-            !(actions.is_some_and(|actions| actions::drops_answer_field(actions, field.name.of(bytes)))
-                || field.kind.is_hop_by_hop()
-                || bodiless && field.kind == FieldName::ContentLength
-                || coding.is_some() && compress::drops(field, bytes))
-        });
-        if rule.is_some() {
-            compress::write_fields(coding, head, bytes, out);
-        }
-        if let Some(protocol) = head.upgrade.filter(|_| head.is_switch()) {
-            out.extend_from_slice(b"connection: upgrade\r\n");
-            write::field(out, "upgrade", protocol.of(bytes));
-        } else if !self.client_keep_alive {
-            out.extend_from_slice(b"connection: close\r\n");
-        } else if self.request.version == Version::Http10 {
-            out.extend_from_slice(b"connection: keep-alive\r\n");
-        }
-        if self.encoding == Encoding::Chunked {
-            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-        }
-        if self.request.explain || self.request.set_cookie.is_some() || !self.request.answer_lines.is_empty() {
-            self.request.append_fields(out);
-        }
-        self.retry_after = retry_after(head, bytes);
-        out.extend_from_slice(b"\r\n");
-        self.upstream.input.consume(head.head_len);
-        drop(scratch);
-
         self.take_body()?;
-        if let Body::Sized(left) = self.body
+        if let Some(left) = self.upstream.end.left()
             && left > 0
             && self.delivered + left <= WHOLE_BYTES_MAX
+            && self.compressor.is_none()
         {
             self.holding = true;
             self.client.timer.set_before(WHOLE_WAIT, self.limit);
@@ -419,196 +330,35 @@ impl<'a> Exchange<'a> {
     /// What has come of a short body joins its head. `Ok(true)`: all of it has.
     fn take_held_body(&mut self) -> Result<bool, ProxyError> {
         self.take_body()?;
-        let whole = self.body.is_end();
+        let whole = self.upstream.end.is_over();
         if whole {
             self.holding = false;
         }
         Ok(whole)
     }
 
-    /// Moves body bytes from the backend's input behind what is already on its way down.
+    /// Moves body bytes from the backend behind what is already on its way down.
     fn take_body(&mut self) -> Result<(), ProxyError> {
-        let input = self.upstream.input.bytes();
-        if !input.is_empty() && self.status != 101 && !self.body.is_end() {
-            let progress = match &mut self.compressor {
-                None => self.body.transfer(input, &mut self.answer, self.encoding).map_err(ProxyError::UnfitAnswer)?,
-                Some(compressor) => compressor.transfer(&mut self.body, input, &mut self.answer)?,
-            };
-            self.delivered += progress.data as u64;
-            self.upstream.input.consume(progress.consumed);
+        if self.status == 101 || self.is_body_done() {
+            return Ok(());
         }
+        let (end, out) = (&mut self.upstream.end, self.answer.text_mut());
+        let progress = match &mut self.compressor {
+            None => end.transfer(out, self.encoding, |_| true).map_err(ProxyError::UnfitAnswer)?,
+            Some(compressor) => compressor.transfer(end, out)?,
+        };
+        self.delivered += progress.data as u64;
+        self.terminated |= progress.done;
         Ok(())
     }
 
-    /// Writes what is on its way down. `Ok(true)`: all of it.
-    fn poll_send_answer(&mut self, context: &mut Context<'_>) -> Result<bool, ()> {
-        while self.answered < self.answer.len() {
-            match Pin::new(&mut self.client.stream).poll_write(context, &self.answer[self.answered..]) {
-                Poll::Ready(Ok(count)) if count > 0 => {
-                    self.answered += count;
-                    self.request.report.sent_bytes += count as u64;
-                    self.client.open.worker.cells.sent_bytes.add(count as u64);
-                }
-                Poll::Ready(_) => return Err(()),
-                Poll::Pending => return Ok(false),
-            }
+    /// Whether all of the body is on its way down, and in chunks its end as well.
+    fn is_body_done(&self) -> bool {
+        match (&self.compressor, self.encoding) {
+            (Some(compressor), _) => compressor.has_ended(),
+            (None, Encoding::Chunked) => self.terminated,
+            (None, Encoding::Identity) => self.upstream.end.is_over(),
         }
-        self.answer.clear();
-        (self.answered, self.interim_bytes) = (0, 0);
-        Ok(true)
-    }
-
-    /// Passes the answer on to its end.
-    fn poll_deliver(&mut self, pace: &mut Pace, context: &mut Context<'_>) -> Poll<Delivered> {
-        let mut compressed = false;
-        let sent_before = self.request.report.sent_bytes;
-        // What has come of the answer, and whether the client has taken something that is not counted.
-        let (mut read, mut flushed) = (false, false);
-        if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
-            // The answer may still be whole; the connection cannot go on after it.
-            self.upload = Upload::Broken;
-        }
-        self.release_answers_end();
-        let starved_by_client = loop {
-            // What is shared ends with its trailers.
-            if self.is_read_to_its_end() && !matches!(self.upstream.stream, Stream::Upstream(_)) {
-                self.request.admission = None;
-                self.settle();
-            }
-            match self.poll_send_answer(context) {
-                Ok(true) => {}
-                Ok(false) => break true,
-                Err(()) => return Poll::Ready(Delivered::ClientGone),
-            }
-            if self.body.is_end() {
-                match self.poll_answers_end(context) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(delivered)) => return Poll::Ready(delivered),
-                    Poll::Pending => break false,
-                }
-                // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
-                flushed = self.client.stream.tcp().is_some_and(|tcp| tcp.poll_write_ready(context).is_ready());
-                match Pin::new(&mut self.client.stream).poll_flush(context) {
-                    Poll::Ready(Ok(())) => return Poll::Ready(Delivered::Whole),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Delivered::ClientGone),
-                    Poll::Pending => break true,
-                }
-            }
-            let available = self.upstream.input.len();
-            if available > 0 {
-                if std::mem::replace(&mut compressed, self.compressor.is_some()) {
-                    // One step, then others have their turn. A plain wake-up would not do: the runtime looks for what has arrived
-                    // only once in a while as long as a task is ready. This one wakes after it has looked.
-                    let _ = pin!(tokio::task::yield_now()).poll(context);
-                    break false;
-                }
-                if self.encoding == Encoding::Identity
-                    && let Some(plain) = self.body.plain(available)
-                {
-                    let bytes = &self.upstream.input.bytes()[..plain];
-                    match Pin::new(&mut self.client.stream).poll_write(context, bytes) {
-                        Poll::Ready(Ok(count)) if count > 0 => {
-                            self.body.advance(count);
-                            self.upstream.input.consume(count);
-                            self.delivered += count as u64;
-                            self.request.report.sent_bytes += count as u64;
-                            self.client.open.worker.cells.sent_bytes.add(count as u64);
-                        }
-                        Poll::Ready(_) => return Poll::Ready(Delivered::ClientGone),
-                        Poll::Pending => break true,
-                    }
-                    continue;
-                }
-                let before = self.upstream.input.len();
-                if let Err(error) = self.take_body() {
-                    return Poll::Ready(Delivered::CutOff(error));
-                }
-                if self.upstream.input.len() < before {
-                    continue;
-                }
-            }
-            match self.poll_more(context) {
-                Poll::Ready(Ok(0)) if self.body == Body::UntilClose && !self.may_end_here() => {
-                    return Poll::Ready(Delivered::CutOff(ProxyError::TlsTruncated));
-                }
-                Poll::Ready(Ok(0)) => match (self.body.end_of_input(self.encoding), &mut self.compressor) {
-                    (Some(end), compressor) => {
-                        match compressor.as_mut().map(|compressor| compressor.finish(&mut self.answer)) {
-                            None => self.answer.extend_from_slice(end),
-                            Some(Ok(())) => {}
-                            Some(Err(error)) => return Poll::Ready(Delivered::CutOff(error)),
-                        }
-                        self.body = Body::Sized(0);
-                    }
-                    (None, _) => return Poll::Ready(Delivered::CutOff(ProxyError::ShortAnswer)),
-                },
-                Poll::Ready(Ok(_)) => read = true,
-                Poll::Ready(Err(error)) => {
-                    let unfit = h2bridge::is_unfit(&error);
-                    let error = if unfit { ProxyError::UnfitStream } else { ProxyError::ShortAnswer };
-                    return Poll::Ready(Delivered::CutOff(error));
-                }
-                // What has been said is not held back until more comes: an event may be all for a long while.
-                Poll::Pending => match self.compressor.as_mut().map(|compressor| compressor.flush(&mut self.answer)) {
-                    Some(Ok(true)) => {}
-                    Some(Err(error)) => return Poll::Ready(Delivered::CutOff(error)),
-                    _ => break false,
-                },
-            }
-        };
-        let sent = self.request.report.sent_bytes;
-        let party = if starved_by_client { Party::Client } else { Party::Backend };
-        let moved = sent > sent_before || flushed || std::mem::take(&mut self.upload_moved);
-        // Of a body that is all written nobody sees how fast it goes.
-        let terms = Terms::of_writing(self.client_timeouts(), !self.body.is_end());
-        let idle = self.timeouts().body_idle;
-        let progress = moved || read && !starved_by_client;
-        pace.wait(&self.client.timer, party, (sent, progress), (&terms, idle), self.limit);
-        self.client.stream.poll_drive(context);
-        self.upstream.stream.poll_drive(context);
-        // One that gets its answer may have said all; a connection that has failed has nobody at its end.
-        if self.poll_left(context, true).is_ready() {
-            return Poll::Ready(Delivered::ClientGone);
-        }
-        while self.client.timer.poll_fired(context) {
-            if pace.is_over(&self.client.timer, sent, &terms, self.limit) {
-                return Poll::Ready(match party {
-                    Party::Client => Delivered::ClientStalled,
-                    // The rest of the answer may hang on the rest of the request.
-                    Party::Backend if self.upload == Upload::Sending && self.starved => Delivered::ClientStalled,
-                    Party::Backend => {
-                        self.handle_timeout();
-                        Delivered::CutOff(ProxyError::ResponseTimeout)
-                    }
-                });
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Whether the connection's end may be taken for the body's: it was said, or the service does not ask for that.
-    fn may_end_here(&mut self) -> bool {
-        let config = &self.request.view.services[self.request.service].service.config;
-        config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.upstream.stream.said_goodbye()
-    }
-
-    /// More of the answer's body.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        let worker = &self.client.open.worker;
-        if !self.upstream.input.is_allocated() {
-            self.upstream.input = worker.buffers.take();
-        }
-        // What is known to be long is not read in short strides first.
-        let long = matches!(self.body, Body::Sized(rest) if rest > LONG_BYTES);
-        if long || self.delivered > BULK_BYTES {
-            worker.buffers.grow(&mut self.upstream.input);
-        }
-        let bytes_max = room(&self.upstream.input);
-        let read = self.upstream.input.poll_read(&mut self.upstream.stream, bytes_max, context);
-        if read.is_pending() && self.upstream.input.is_empty() {
-            worker.buffers.give(std::mem::take(&mut self.upstream.input));
-        }
-        read
     }
 
     /// The answer can be passed on: this is the backend's place, and what the passive detector is to hear.
@@ -649,11 +399,11 @@ impl<'a> Exchange<'a> {
             Delivered::Whole => {
                 let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
                     (true, _) => Next::Request,
-                    (false, Upload::Done) if self.client.input.is_empty() => Next::Close,
+                    (false, Upload::Done) if self.has_nothing_ahead() => Next::Close,
                     (false, _) => Next::Linger,
                 };
-                if matches!(self.upstream.stream, Stream::Upstream(_)) {
-                    self.upstream.stream = Stream::Returned(tokio::io::empty());
+                if self.upstream.end.is_http2() {
+                    self.upstream.end = BackendEnd::Returned;
                 }
                 self.settle();
                 (None, next)
@@ -663,13 +413,13 @@ impl<'a> Exchange<'a> {
                     place.guard.report_error(error);
                 }
                 // The client must not take half an answer for a whole one: reset instead of a plain end.
-                self.client.stream.abort();
+                self.client.end.abort();
                 (Some(error), Next::Abort)
             }
             Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Abort),
             Delivered::ClientStalled => {
                 // What the kernel still holds for it goes at once.
-                self.client.stream.abort();
+                self.client.end.abort();
                 (Some(ProxyError::ClientStalled), Next::Abort)
             }
         };
@@ -677,11 +427,23 @@ impl<'a> Exchange<'a> {
         (status, error, next)
     }
 
+    /// Whether the client has sent nothing that stands behind its request.
+    fn has_nothing_ahead(&self) -> bool {
+        match &self.client.end {
+            ClientEnd::Http1(http1) => http1.input.is_empty(),
+            ClientEnd::Http2(_) => true,
+        }
+    }
+
     /// Whether all of the answer has been read, so that nothing is left for the backend to do, whatever the client has of it.
     fn is_read_to_its_end(&self) -> bool {
-        let is_read = match self.body {
-            Body::Sized(left) => left <= self.upstream.input.len() as u64,
-            _ => self.body.is_end(),
+        let is_read = match &self.upstream.end {
+            BackendEnd::Http1(Http1 { input, body, .. }) => match *body {
+                Body::Sized(left) => left <= input.len() as u64,
+                _ => body.is_end(),
+            },
+            BackendEnd::Http2(upstream) => upstream.is_received(),
+            BackendEnd::Returned => true,
         };
         is_read && self.upload == Upload::Done && self.status != 101
     }
@@ -692,41 +454,48 @@ impl<'a> Exchange<'a> {
         let Some(mut place) = self.place.take() else { return };
         place.report();
         let Place { guard: _guard, upstream, .. } = place;
-        let left = if let Body::Sized(left) = self.body { left } else { 0 };
-        let clean = self.upload == Upload::Done && self.upstream.input.len() as u64 == left;
+        let BackendEnd::Http1(Http1 { stream, input, body, .. }) = &mut self.upstream.end else { return };
+        let left = if let Body::Sized(left) = *body { left } else { 0 };
+        let clean = self.upload == Upload::Done && input.len() as u64 == left;
         let config = &self.request.view.services[self.request.service].service.config;
         // A PROXY header has told the backend of this client: no other's requests go there.
-        if clean && self.upstream_keep_alive && config.proxy_protocol.is_none() {
-            if let Some(slot) = self.upstream.slot.take() {
-                let stream = std::mem::replace(&mut self.upstream.stream, Stream::Returned(tokio::io::empty()));
-                let worker = &self.client.open.worker;
-                upstream.pool.put(stream, slot, config.pool.idle_max, worker.timers.now(), &worker.cells);
-            }
-        } else if !matches!(self.upstream.stream, Stream::Upstream(_)) {
-            self.upstream.stream = Stream::Returned(tokio::io::empty());
-            self.upstream.slot = None;
+        let keeps = clean && self.upstream_keep_alive && config.proxy_protocol.is_none();
+        let Some(slot) = self.upstream.slot.take() else { return };
+        let stream = std::mem::replace(stream, Stream::Returned(tokio::io::empty()));
+        if keeps {
+            let worker = &self.client.open.worker;
+            upstream.pool.put(stream, slot, config.pool.idle_max, worker.timers.now(), &worker.cells);
         }
     }
 
     /// Both connections are one tunnel now.
     async fn tunnel(&mut self) {
         let worker = Rc::clone(&self.client.open.worker);
-        let mut up = Way::new(std::mem::take(&mut self.client.input));
-        let mut down = Way::new(std::mem::take(&mut self.upstream.input));
+        let ahead = match &mut self.client.end {
+            ClientEnd::Http1(http1) => std::mem::take(&mut http1.input),
+            ClientEnd::Http2(_) => Buffer::default(),
+        };
+        let mut up = Way::new(ahead);
+        let mut down = Way::new(self.upstream_input());
         let timeouts = self.timeouts();
         let limits = tunnel::Limits { idle: timeouts.idle, session: self.client.timer.deadline(timeouts.session) };
-        tunnel::relay(
-            &mut self.client.stream,
-            &mut self.upstream.stream,
-            &mut up,
-            &mut down,
-            &worker,
-            &self.client.timer,
-            &limits,
-        )
-        .await;
+        let (client, timer) = (&mut self.client.end, &self.client.timer);
+        let end = tunnel::relay(client, &mut self.upstream.end, &mut up, &mut down, &worker, timer, &limits).await;
+        if end == tunnel::End::Reset {
+            // What one side has broken off must not look whole to the other.
+            self.client.end.abort();
+            self.upstream.end.abort();
+        }
         self.request.report.received_bytes += up.moved;
         self.request.report.sent_bytes += down.moved;
+    }
+
+    /// What has been read from the backend's connection and not dealt with.
+    fn upstream_input(&mut self) -> Buffer {
+        match &mut self.upstream.end {
+            BackendEnd::Http1(http1) => std::mem::take(&mut http1.input),
+            BackendEnd::Http2(_) | BackendEnd::Returned => Buffer::default(),
+        }
     }
 
     /// Whether these were the first bytes of an answer, on a connection that has carried others.
@@ -739,8 +508,8 @@ impl<'a> Exchange<'a> {
         self.upload == Upload::Done
             && self.status == 0
             && self.interims == 0
-            && self.upstream.input.is_empty()
-            && self.answer.is_empty()
+            && self.upstream.is_silent()
+            && self.answer.text().is_empty()
             && self.request.replayable
     }
 
@@ -749,15 +518,15 @@ impl<'a> Exchange<'a> {
     pub(super) fn replace(&mut self, upstream: Connection) {
         self.handle_unwanted();
         let worker = Rc::clone(&self.client.open.worker);
-        worker.buffers.give(std::mem::take(&mut self.upstream.input));
+        worker.buffers.give(self.upstream_input());
         self.upstream = upstream;
         self.place = None;
         // Dropped, the clock tells how long the first try has lasted.
         self.clock = Clock::stopped();
-        self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 });
-        self.interim_bytes = self.answer.len();
+        self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 }, 0);
+        self.interim_bytes = self.answer.text().len();
         (self.interims, self.status, self.delivered) = (0, 0, 0);
-        (self.body, self.encoding, self.compressor) = (Body::Sized(0), Encoding::Identity, None);
+        (self.encoding, self.terminated, self.compressor) = (Encoding::Identity, false, None);
         (self.upstream_keep_alive, self.client_keep_alive, self.holding) = (false, false, false);
         self.retry_after = None;
         self.unseen = true;
@@ -777,8 +546,10 @@ impl<'a> Exchange<'a> {
 
     fn release_buffers(&mut self) {
         let buffers = &self.client.open.worker.buffers;
-        buffers.give(std::mem::take(&mut self.upstream.input));
-        buffers.give_outgoing(std::mem::take(&mut self.answer));
+        if let BackendEnd::Http1(http1) = &mut self.upstream.end {
+            buffers.give(std::mem::take(&mut http1.input));
+        }
+        buffers.give_outgoing(std::mem::take(&mut self.answer).into_parts().0);
         buffers.give_outgoing(std::mem::take(&mut self.chunks));
     }
 
@@ -794,7 +565,7 @@ fn room(input: &Buffer) -> usize {
 }
 
 /// What an answer of 429 or 503 asks for with `Retry-After`.
-pub(super) fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> Option<Duration> {
+pub(super) fn retry_after(head: &ResponseHead, bytes: &[u8]) -> Option<Duration> {
     if !matches!(head.status, 429 | 503) {
         return None;
     }
@@ -803,12 +574,4 @@ pub(super) fn retry_after(head: &ringway_http1::ResponseHead, bytes: &[u8]) -> O
         field.map(|field| field.value.of(bytes))
     };
     wish::retry_after(value(b"retry-after")?, value(b"date"), ambient::time_of_day())
-}
-
-fn write_status(head: &ringway_http1::ResponseHead, bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(head.reason.of(bytes));
-    out.extend_from_slice(b"\r\n");
 }

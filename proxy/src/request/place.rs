@@ -11,7 +11,7 @@ use crate::snapshot::Service;
 use crate::worker::{View, Worker};
 use crate::{forwarded, key, route, websocket};
 use ringway_config::model::{Route, UpstreamProtocol};
-use ringway_http1::{BodyLength, Method, RequestHead};
+use ringway_message::{BodyLength, Method, RequestHead};
 use ringway_ring::{Hash, Slot};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -47,6 +47,7 @@ pub(super) struct Placed {
 /// was chosen.
 pub(super) fn place(
     client: &Client,
+    buffer: &[u8],
     view: &View,
     listener: usize,
     head: &RequestHead,
@@ -54,7 +55,6 @@ pub(super) fn place(
     now: Instant,
 ) -> Result<Placed, Unplaced> {
     let http = http::http_of(view, listener);
-    let buffer = client.input.bytes();
     let refuse = |error| (error, None);
     if head.method == Method::Connect {
         return Err(refuse(ProxyError::ConnectRefused).into());
@@ -86,6 +86,7 @@ pub(super) fn place(
     // Towards HTTP/2, the answer to the handshake is made here.
     if this.config.protocol == UpstreamProtocol::H2
         && upgrade_of(this, head, buffer).is_some()
+        && head.protocol.is_none()
         && !head.value_of(buffer, b"sec-websocket-key").is_some_and(websocket::is_key)
     {
         return Err(refuse(ProxyError::WebSocketKey).into());

@@ -51,6 +51,8 @@ impl GateKind {
 pub(crate) enum Listening {
     Connections(std::net::TcpListener),
     Datagrams(std::net::UdpSocket),
+    #[cfg(test)]
+    Memory(crate::transport::memory::Listener),
 }
 
 impl GateKey {

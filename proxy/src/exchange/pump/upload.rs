@@ -2,19 +2,23 @@
 
 use super::super::repeatable;
 use super::pace::{Party, Terms};
-use super::{BULK_BYTES, Exchange, TryError, Upload};
+use super::{BULK_BYTES, Exchange, TryError, Upload, room};
+use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
 use crate::error::ProxyError;
-use crate::stream::Stream;
-use ringway_http1::Progress;
+use ringway_http1::{Encoding, Progress};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
+/// Where bytes on their way up stand.
 #[derive(Clone, Copy)]
-enum Source {
-    Head,
+enum From {
+    /// Head, and what of the body is kept with it.
+    Out,
+    /// Data in a framing of ours.
     Chunks,
-    Body(usize),
+    /// Data as the client has sent them.
+    Client,
 }
 
 impl Exchange<'_> {
@@ -59,126 +63,208 @@ impl Exchange<'_> {
         while self.upload == Upload::Sending {
             self.starved = false;
             if self.sent < self.request.out.len() {
-                match self.write_up(context, Source::Head) {
+                match self.write_up(context, From::Out) {
                     Poll::Ready(count) => self.sent += count,
                     Poll::Pending => return Ok(()),
                 }
             } else if self.chunks_sent < self.chunks.len() {
-                match self.write_up(context, Source::Chunks) {
+                match self.write_up(context, From::Chunks) {
                     Poll::Ready(count) => self.chunks_sent += count,
                     Poll::Pending => return Ok(()),
                 }
-            } else if self.request.body.is_end() {
+            } else if self.is_request_over() {
                 if self.poll_requests_end(context)?.is_pending() {
                     self.starved = true;
                     return Ok(());
                 }
                 self.end_upload(Upload::Done);
-            } else if !self.client.input.is_empty() {
-                if let Some(available) = self.request.body.plain(self.client.input.len()) {
-                    let taken = if self.keeps(available, available) {
-                        self.request.out.extend_from_slice(&self.client.input.bytes()[..available]);
-                        available
-                    } else {
-                        match self.write_up(context, Source::Body(available)) {
-                            Poll::Ready(count) => count,
-                            Poll::Pending => return Ok(()),
-                        }
-                    };
-                    self.request.count_body(taken).map_err(TryError::Downstream)?;
-                    self.request.body.advance(taken);
-                    self.take_from_client(taken);
-                } else {
-                    let progress = self.take_chunks()?;
-                    if progress.consumed == 0 && self.poll_client(context)?.is_pending() {
-                        return Ok(());
-                    }
-                    if !self.chunks.is_empty() && self.keeps(progress.data, self.chunks.len()) {
-                        self.request.out.extend_from_slice(&self.chunks);
-                        self.chunks.clear();
-                    }
+            } else {
+                match self.take_from_client(context)? {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) if self.poll_client(context)?.is_ready() => {}
+                    Poll::Ready(false) | Poll::Pending => return Ok(()),
                 }
-            } else if self.poll_client(context)?.is_pending() {
-                return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Takes what has come of a body in chunks, to be sent on.
-    fn take_chunks(&mut self) -> Result<Progress, TryError> {
+    /// Whether all of the request's body is on its way, and in chunks its end as well.
+    fn is_request_over(&self) -> bool {
+        self.client.end.is_over() && (!self.ends_in_chunks() || self.request.is_terminated)
+    }
+
+    /// Whether the end of its body is told by a last chunk that is still to be written: over HTTP/1.1 it is part of what is read.
+    fn ends_in_chunks(&self) -> bool {
+        self.client.end.is_http2() && self.request.encoding == Encoding::Chunked
+    }
+
+    /// Moves on what has come of the body. `false`: nothing has; it may wait for the backend.
+    fn take_from_client(&mut self, context: &mut Context<'_>) -> Result<Poll<bool>, TryError> {
+        let here = match (self.request.encoding, &self.client.end) {
+            (Encoding::Identity, end) => end.with_data(<[u8]>::len),
+            (Encoding::Chunked, _) => None,
+        };
+        match here {
+            Some(0) => Ok(Poll::Ready(false)),
+            Some(available) => {
+                let taken = if self.keeps(available, available) {
+                    let out = &mut self.request.out;
+                    self.client.end.with_data(|data| out.extend_from_slice(data));
+                    available
+                } else {
+                    match self.write_up(context, From::Client) {
+                        Poll::Ready(count) => count,
+                        Poll::Pending => return Ok(Poll::Pending),
+                    }
+                };
+                self.request.count_body(taken).map_err(TryError::Downstream)?;
+                self.client.end.consume(taken);
+                self.request.report.received_bytes += taken as u64;
+                Ok(Poll::Ready(true))
+            }
+            None => {
+                let progress = self.take_framed()?;
+                if !self.chunks.is_empty() && self.keeps(progress.data, self.chunks.len()) {
+                    self.request.out.extend_from_slice(&self.chunks);
+                    self.chunks.clear();
+                }
+                Ok(Poll::Ready(progress.consumed > 0 || progress.done))
+            }
+        }
+    }
+
+    /// Takes what has come of a body that changes its framing, to be sent on.
+    fn take_framed(&mut self) -> Result<Progress, TryError> {
         if self.chunks.capacity() == 0 {
             self.chunks = self.client.open.worker.buffers.take_outgoing();
         }
         self.chunks.clear();
         self.chunks_sent = 0;
         let keep = |name: &[u8]| !self.request.planned.snapshot.is_identity(name);
-        let (input, encoding) = (self.client.input.bytes(), self.request.encoding);
-        let moved = self.request.body.transfer_with(input, &mut self.chunks, encoding, keep);
+        let moved = self.client.end.transfer(&mut self.chunks, self.request.encoding, keep);
         let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
+        self.request.is_terminated |= progress.done;
         self.request.count_body(progress.data).map_err(TryError::Downstream)?;
-        self.take_from_client(progress.consumed);
+        self.request.report.received_bytes += progress.consumed as u64;
         Ok(progress)
     }
 
     /// Whether so much of the body, with so many bytes, is sent from behind the head, where it is kept: because the request may be sent
     /// again, or its backend may say that it has not looked at it. If not, it cannot be told again from its start.
     fn keeps(&mut self, data: usize, bytes: usize) -> bool {
-        let may = matches!(self.upstream.stream, Stream::Upstream(_)) || {
+        let may = self.upstream.end.is_http2() || {
             let config = &self.request.view.services[self.request.service].service.config;
             repeatable(self.request, config) && config.retry.body_bytes_max > 0
         };
         if !may || self.status != 0 {
             self.request.replayable = false;
         }
-        let keeps = self.request.keep(&self.client.open.worker, data, bytes);
+        let left = self.client.end.left();
+        let keeps = self.request.keep(&self.client.open.worker, (data, bytes), left);
         self.sent = self.sent.min(self.request.out.len());
         keeps
-    }
-
-    fn take_from_client(&mut self, count: usize) {
-        self.client.input.consume(count);
-        self.request.report.received_bytes += count as u64;
     }
 
     /// More of the request's body.
     fn poll_client(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, TryError> {
         self.starved = true;
         let worker = &self.client.open.worker;
-        if !self.client.input.is_allocated() {
-            self.client.input = worker.buffers.take();
+        let gone = || Err(TryError::Downstream(ProxyError::ClientClosed));
+        let Http1 { stream, input, .. } = match &mut self.client.end {
+            ClientEnd::Http1(http1) => http1,
+            ClientEnd::Http2(stream) => {
+                return match stream.poll_more(context) {
+                    Poll::Ready(Ok(())) => {
+                        (self.upload_moved, self.body_begun) = (true, true);
+                        Ok(Poll::Ready(()))
+                    }
+                    Poll::Ready(Err(Gone)) => gone(),
+                    Poll::Pending => Ok(Poll::Pending),
+                };
+            }
+        };
+        if !input.is_allocated() {
+            *input = worker.buffers.take();
         } else if self.request.report.received_bytes > BULK_BYTES {
-            worker.buffers.grow(&mut self.client.input);
+            worker.buffers.grow(input);
         }
-        let bytes_max = super::room(&self.client.input);
-        match self.client.input.poll_read(&mut self.client.stream, bytes_max, context) {
+        let bytes_max = room(input);
+        match input.poll_read(stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
                 worker.cells.received_bytes.add(count as u64);
                 (self.upload_moved, self.body_begun) = (true, true);
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(_) => Err(TryError::Downstream(ProxyError::ClientClosed)),
+            Poll::Ready(_) => gone(),
             Poll::Pending => {
-                if self.client.input.is_empty() {
-                    worker.buffers.give(std::mem::take(&mut self.client.input));
+                if input.is_empty() {
+                    worker.buffers.give(std::mem::take(input));
                 }
                 Ok(Poll::Pending)
             }
         }
     }
 
-    fn write_up(&mut self, context: &mut Context<'_>, source: Source) -> Poll<usize> {
-        let bytes = match source {
-            Source::Head => &self.request.out[self.sent..],
-            Source::Chunks => &self.chunks[self.chunks_sent..],
-            Source::Body(available) => &self.client.input.bytes()[..available],
+    /// Ends the request, where that is said by more than its last byte.
+    fn poll_requests_end(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, TryError> {
+        let BackendEnd::Http2(upstream) = &mut self.upstream.end else { return Ok(Poll::Ready(())) };
+        if upstream.is_told() || self.request.upgrade {
+            return Ok(Poll::Ready(()));
+        }
+        match self.client.end.poll_end(context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(Gone)) => return Err(TryError::Downstream(ProxyError::ClientClosed)),
+            Poll::Pending => return Ok(Poll::Pending),
+        }
+        self.request.take_trailers(&mut self.client.end);
+        let block = &mut self.client.open.worker.scratch.borrow_mut().block;
+        // An error shows where the answer is read.
+        let (Ok(()) | Err(Gone)) = upstream.end(&self.request.trailers, block);
+        Ok(Poll::Ready(()))
+    }
+
+    fn write_up(&mut self, context: &mut Context<'_>, from: From) -> Poll<usize> {
+        let Self { client, request, upstream, chunks, .. } = self;
+        // Whether the end goes with the last of it.
+        let finished = !request.upgrade && request.trailers.lines().is_empty();
+        let written = match (&mut upstream.end, from) {
+            (BackendEnd::Http2(stream), From::Out) if !stream.is_open() => {
+                let ends = finished && client.end.is_finished() && request.out.len() == request.head_len;
+                let block = &mut client.open.worker.scratch.borrow_mut().block;
+                Poll::Ready(stream.open(&request.outgoing(), ends, block).map(|()| request.head_len))
+            }
+            (BackendEnd::Http2(stream), from) => {
+                let (ends, finishes) = (client.end.ends_here(), client.end.is_finished());
+                match from {
+                    From::Out => stream.poll_send(&request.out[self.sent..], finished && finishes, context),
+                    From::Chunks => stream.poll_send(&chunks[self.chunks_sent..], finished && finishes, context),
+                    From::Client => client
+                        .end
+                        .with_data(|data| stream.poll_send(data, finished && ends, context))
+                        .unwrap_or(Poll::Ready(Ok(0))),
+                }
+            }
+            (BackendEnd::Http1(http1), from) => {
+                let mut write = |bytes: &[u8]| match Pin::new(&mut http1.stream).poll_write(context, bytes) {
+                    Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Ok(count)),
+                    Poll::Ready(_) => Poll::Ready(Err(Gone)),
+                    Poll::Pending => Poll::Pending,
+                };
+                match from {
+                    From::Out => write(&request.out[self.sent..]),
+                    From::Chunks => write(&chunks[self.chunks_sent..]),
+                    From::Client => client.end.with_data(write).unwrap_or(Poll::Ready(Ok(0))),
+                }
+            }
+            (BackendEnd::Returned, _) => Poll::Ready(Err(Gone)),
         };
-        match Pin::new(&mut self.upstream.stream).poll_write(context, bytes) {
-            Poll::Ready(Ok(count)) if count > 0 => {
+        match written {
+            Poll::Ready(Ok(count)) => {
                 self.upload_moved = true;
                 Poll::Ready(count)
             }
-            Poll::Ready(_) => {
+            Poll::Ready(Err(Gone)) => {
                 // It may have answered before it closed: an early refusal of a long body, mostly.
                 self.end_upload(Upload::Broken);
                 Poll::Ready(0)

@@ -3,39 +3,37 @@
 //! A connection on which a stream has waited in vain, and nothing at all was heard, is doubted: it gets no new streams, and a PING.
 //! A byte ends the doubt; silence ends the connection, and with it all its streams.
 
-use super::{ANSWER_BYTES_MAX, STREAMS_MAX};
+use super::super::Link;
+use super::super::driver::Driver as Socket;
+use super::STREAMS_MAX;
+use crate::buffers::Buffer;
 use crate::connections::ConnectionSlot;
-use crate::h2watch::Scanner;
 use crate::stream::Stream;
 use crate::timer::{Deadline, Timer, Timers};
 use crate::worker::Worker;
-use bytes::Bytes;
-use h2::client::SendRequest;
-use h2::{Ping, PingPong};
 use ringway_config::model::Keepalive;
+use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
+use ringway_message::Limits;
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Window of a stream: what a client that does not read leaves here.
-const STREAM_WINDOW: u32 = 64 * 1024;
-/// All streams' together: the stalled ones take nothing from the others.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
-const SEND_BUFFER: usize = 64 * 1024;
+/// Largest head of a response, and most fields in it.
+const RESPONSE_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 /// PINGs in a row that may go to a peer that sends neither heads nor data. gRPC's servers end a connection at the third that comes
 /// within five minutes of the one before ("too_many_pings").
 const PINGS_AT_ONCE: u32 = 2;
 /// How long the next one waits.
 const PING_REST: Duration = Duration::from_secs(300);
+/// How long a connection that is let go may take to write its goodbye.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
-/// A connection that carries many streams.
+/// A connection that carries many streams. When nobody holds it any more, it says goodbye and closes.
 pub(crate) struct Connection {
-    pub(super) send: SendRequest<Bytes>,
+    pub(super) link: Rc<Link>,
     pub(super) line: Rc<Line>,
     /// Over TLS.
     pub(super) secure: bool,
@@ -44,40 +42,54 @@ pub(crate) struct Connection {
     pub(super) used: Cell<Deadline>,
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.line.released.set(true);
+        self.link.wake_driver();
+    }
+}
+
 impl Connection {
     /// Begins HTTP/2 on a fresh connection, which is counted by its slot as long as it lives. It is of use once the peer's settings
     /// are known: they say how many streams it takes, and whether it takes extended CONNECT (RFC 8441, 3).
     pub(crate) async fn begin(
         stream: Stream,
         slot: ConnectionSlot,
-        worker: &Worker,
+        worker: &Rc<Worker>,
         keepalive: Keepalive,
     ) -> io::Result<Rc<Self>> {
         let timers = &worker.timers;
         let secure = matches!(stream, Stream::Client(_));
         let line = Rc::new(Line::new(timers, keepalive));
-        let io = Heard { stream, line: Rc::clone(&line), frames: Scanner::default() };
-        let (send, mut connection) = h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_header_list_size(ANSWER_BYTES_MAX)
-            .initial_max_send_streams(STREAMS_MAX)
-            .enable_push(false)
-            .handshake::<_, Bytes>(io)
-            .await
-            .map_err(io::Error::other)?;
-        let ping = connection.ping_pong();
+        let streams_max = STREAMS_MAX as u32;
+        let window = super::super::window_of_all(streams_max);
+        let config = Config {
+            head: RESPONSE_LIMITS,
+            streams_max,
+            connection_window: window,
+            connection_window_max: window,
+            ..Config::new(Role::Client)
+        };
+        let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
+        let socket = Socket::new(Rc::clone(&link), stream, Buffer::default(), worker);
         let timer = timers.timer();
-        let mut driver =
-            Driver { connection, line: Rc::clone(&line), ping, timer, phase: Phase::Rest, pinging: false, heard: 0 };
+        let mut driver = Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0, messages: 0 };
         worker.spawn("a shared connection to a backend", async move {
             let _slot = slot;
             // Its streams are told of the end.
             poll_fn(|context| driver.poll(context)).await;
+            driver.line.end();
+            driver.socket.end_streams();
+            driver.timer.set(GOODBYE_TIME);
+            poll_fn(
+                |context| {
+                    if driver.timer.poll_fired(context) { Poll::Ready(()) } else { driver.socket.poll_close(context) }
+                },
+            )
+            .await;
         });
         let used = Cell::new(timers.now());
-        let this = Rc::new(Self { send, line, secure, carried: Cell::new(false), used });
+        let this = Rc::new(Self { link, line, secure, carried: Cell::new(false), used });
         poll_fn(|context| this.line.poll_settings(context)).await?;
         Ok(this)
     }
@@ -87,13 +99,8 @@ impl Connection {
         !self.line.closed.get() && !self.line.doubted.get() && self.line.streams.get() < self.streams_max()
     }
 
-    /// Whether it has more streams than its peer takes at the moment: some of them will not be sent.
-    pub(super) fn is_over_full(&self) -> bool {
-        self.line.streams.get() > self.streams_max()
-    }
-
     pub(super) fn streams_max(&self) -> usize {
-        self.send.current_max_send_streams().min(STREAMS_MAX)
+        self.link.ask(Codec::streams_max).min(STREAMS_MAX)
     }
 }
 
@@ -109,9 +116,11 @@ pub(super) struct Line {
     heard: Cell<u64>,
     /// PINGs since the last head or data.
     pings: Cell<u32>,
-    /// Whether the peer's first settings have come, and whether they are in force.
-    settings_read: Cell<bool>,
+    /// Nobody holds it any more.
+    released: Cell<bool>,
+    /// Whether the peer's first settings have come.
     settings: Cell<bool>,
+    /// The task, for who doubts the connection.
     driver: RefCell<Option<Waker>>,
     /// Of those who wait for news of the connection itself.
     waiting: RefCell<Vec<Waker>>,
@@ -127,7 +136,7 @@ impl Line {
             streams: Cell::new(0),
             heard: Cell::new(0),
             pings: Cell::new(0),
-            settings_read: Cell::new(false),
+            released: Cell::new(false),
             settings: Cell::new(false),
             driver: RefCell::default(),
             waiting: RefCell::default(),
@@ -135,11 +144,17 @@ impl Line {
     }
 
     /// Wakes the task when the peer has changed its settings, or the connection has ended.
-    pub(super) fn wait(&self, context: &Context<'_>) {
+    fn wait(&self, context: &Context<'_>) {
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             waiting.push(context.waker().clone());
         }
+    }
+
+    /// It takes no more streams.
+    fn end(&self) {
+        self.closed.set(true);
+        self.tell();
     }
 
     fn tell(&self) {
@@ -189,56 +204,6 @@ pub(super) struct Mark {
     at: Deadline,
 }
 
-/// The connection below the library: notes what comes.
-struct Heard {
-    stream: Stream,
-    line: Rc<Line>,
-    frames: Scanner,
-}
-
-impl AsyncRead for Heard {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, line, frames } = self.get_mut();
-        let before = space.filled().len();
-        ready!(Pin::new(stream).poll_read(context, space))?;
-        let bytes = &space.filled()[before..];
-        if !bytes.is_empty() {
-            line.heard.set(line.heard.get() + 1);
-            let first = !line.settings_read.get();
-            let mut found = 0;
-            frames.scan(bytes, |frame| {
-                found += 1;
-                match frame.kind {
-                    // DATA, HEADERS.
-                    0 | 1 => line.pings.set(0),
-                    // GOAWAY.
-                    7 => line.closed.set(true),
-                    _ => {}
-                }
-            });
-            // SETTINGS come first (RFC 9113, 3.4): what follows them tells that they are whole, or that nothing is missing.
-            if first && (found > 1 || frames.is_between()) {
-                line.settings_read.set(true);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-}
-
 /// What the connection's timer runs for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -252,50 +217,72 @@ enum Phase {
 
 /// The task of a connection.
 struct Driver {
-    connection: h2::client::Connection<Heard, Bytes>,
+    socket: Socket,
     line: Rc<Line>,
-    ping: Option<PingPong>,
     timer: Timer,
     phase: Phase,
-    /// The library has a PING under way, and takes no other.
-    pinging: bool,
     heard: u64,
+    /// How often a head or data have come.
+    messages: u64,
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.line.closed.set(true);
-        self.line.tell();
+        self.line.end();
     }
 }
 
 impl Driver {
-    /// Ready once the connection is over; its streams are told when it is dropped.
+    /// Ready once the connection is over, but for its goodbye.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let streams_max = self.connection.max_concurrent_send_streams();
-        if Pin::new(&mut self.connection).poll(context).is_ready() {
+        let line = Rc::clone(&self.line);
+        let handle = |event: Event| match event {
+            Event::Settings => {
+                line.settings.set(true);
+                line.tell();
+            }
+            Event::Capacity => line.tell(),
+            Event::GoAway { .. } => line.closed.set(true),
+            Event::Request { .. }
+            | Event::Response { .. }
+            | Event::Data { .. }
+            | Event::Trailers { .. }
+            | Event::End { .. }
+            | Event::Writable { .. }
+            | Event::Reset { .. }
+            | Event::Pong(_) => {}
+        };
+        let read = self.socket.poll_read(context, handle);
+        if read.is_ready() {
             return Poll::Ready(());
         }
-        let line = &self.line;
-        let first = line.settings_read.get() && !line.settings.replace(line.settings_read.get());
-        if first || self.connection.max_concurrent_send_streams() != streams_max {
-            line.tell();
+        if self.is_dead(context) {
+            return Poll::Ready(());
         }
-        if self.is_dead(context) { Poll::Ready(()) } else { Poll::Pending }
+        let idle = self.line.streams.get() == 0;
+        if self.line.released.get() || self.line.closed.get() && idle {
+            self.socket.link.codec.borrow_mut().go_away(false, Reason::NoError);
+            return Poll::Ready(());
+        }
+        match self.socket.poll_write(context, &mut |_| ()) {
+            Ok(_) => Poll::Pending,
+            Err(()) => Poll::Ready(()),
+        }
     }
 
     /// Sees to PINGs; `true`: nobody has answered.
     fn is_dead(&mut self, context: &mut Context<'_>) -> bool {
-        if self.pinging && self.ping.as_mut().is_none_or(|ping| ping.poll_pong(context).is_ready()) {
-            self.pinging = false;
-        }
         let line = Rc::clone(&self.line);
         match &mut *line.driver.borrow_mut() {
             Some(waker) if waker.will_wake(context.waker()) => {}
             waker => *waker = Some(context.waker().clone()),
         }
-        let heard = line.heard.get();
-        if std::mem::replace(&mut self.heard, heard) != heard {
+        if std::mem::replace(&mut self.heard, self.socket.heard) != self.socket.heard {
+            line.heard.set(self.socket.heard);
+            let messages = self.socket.link.ask(Codec::heard_messages);
+            if std::mem::replace(&mut self.messages, messages) != messages {
+                line.pings.set(0);
+            }
             line.doubted.set(false);
             self.phase = Phase::Rest;
         }
@@ -331,11 +318,6 @@ impl Driver {
         self.phase = Phase::Pinged;
         self.timer.set(self.line.keepalive.timeout);
         self.line.pings.set(self.line.pings.get().saturating_add(1));
-        // One that is still to be answered asks for this one as well.
-        if !self.pinging
-            && let Some(ping) = &mut self.ping
-        {
-            self.pinging = ping.send_ping(Ping::opaque()).is_ok();
-        }
+        self.socket.link.codec.borrow_mut().ping(*b"ringway!");
     }
 }

@@ -1,0 +1,420 @@
+//! A connection: what its user sees of it.
+//!
+//! The parts: `receive` takes frames, `headers` and `data` what they bring to streams, `send` writes, `leave` ends connections in
+//! peace and otherwise, `events` tells what came.
+
+mod data;
+mod events;
+mod headers;
+mod leave;
+mod receive;
+mod send;
+
+pub use events::Event;
+pub use send::HeadKind;
+
+use crate::Role;
+use crate::error::ConnectionError;
+use crate::flood::Floods;
+use crate::flow::{ReceiveWindow, SendWindow};
+use crate::frame::{self, U31_MAX};
+use crate::head::RequestRules;
+use crate::hpack::Decoder;
+use crate::output::Output;
+use crate::pool::{Inbound, InboundKind, Memory};
+use crate::settings::{self, Settings, WINDOW_DEFAULT};
+use crate::streams::{History, Receiving, StreamKey, Streams};
+use events::Notices;
+use headers::Block;
+use leave::Leaving;
+use receive::Input;
+use ringway_message::{Field, Limits, RequestHead, ResponseHead};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// What a client sends before its first frame (RFC 9113, 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Size of the peer's compression table: that of everybody who says nothing.
+const TABLE_BYTES: u32 = 4096;
+
+/// What a connection is to be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Which end this is.
+    pub role: Role,
+    /// Limits of the heads and trailers that come.
+    pub head: Limits,
+    /// Streams at once: what a server takes, what a client opens even if the peer would take more.
+    pub streams_max: u32,
+    /// Window that a stream begins with: what the peer may send on it before anybody has taken anything.
+    pub stream_window: u32,
+    /// What that may grow to while it is drained.
+    pub stream_window_max: u32,
+    /// Window of all streams together, and what that may grow to.
+    pub connection_window: u32,
+    /// See [`Config::connection_window`]: the stalled ones are to take nothing from the others.
+    pub connection_window_max: u32,
+    /// A server takes extended CONNECT (RFC 8441).
+    pub extended_connect: bool,
+}
+
+impl Config {
+    /// For this end, with limits that suit most.
+    #[must_use]
+    pub fn new(role: Role) -> Self {
+        Self {
+            role,
+            head: Limits { head_bytes_max: 64 * 1024, fields_max: 128 },
+            streams_max: 100,
+            stream_window: 64 * 1024,
+            stream_window_max: 1024 * 1024,
+            connection_window: 1024 * 1024,
+            connection_window_max: 100 * 32 * 1024,
+            extended_connect: false,
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Connection {
+    config: Config,
+    rules: RequestRules,
+    memory: Rc<Memory>,
+    decoder: Decoder,
+    streams: Streams,
+    /// Of the streams that the client opens: there are no others.
+    history: History,
+    peer: Settings,
+    settings_came: bool,
+    own: OwnSettings,
+    input: Input,
+    block: Option<Block>,
+    output: Output,
+    /// Whether the first block has been written, and the peer's table of our encoder set to nothing with it.
+    prefixed: bool,
+    send_window: SendWindow,
+    receive_window: ReceiveWindow,
+    /// By how much that has grown out of the budget.
+    grown: u32,
+    /// Bytes of bodies that wait to be taken.
+    held: u32,
+    floods: Floods,
+    /// Slots of which there is news.
+    ready: VecDeque<u32>,
+    /// Those that have bytes to send and stand in the queue for the connection's window and room in the output.
+    waiting: VecDeque<StreamKey>,
+    /// Bytes that those who were called may send now.
+    promised: usize,
+    notices: Notices,
+    /// Of the next stream that a client opens.
+    next_id: u32,
+    /// A client has wanted to open a stream when there was no room.
+    wants_capacity: bool,
+    leaving: Leaving,
+    /// The last stream of ours that the peer looks at, once it has said so.
+    peer_last: Option<u32>,
+    ping: Option<[u8; 8]>,
+    error: Option<ConnectionError>,
+    ended: bool,
+    heard: u64,
+    messages: u64,
+}
+
+/// What we have said of ourselves that can change.
+#[derive(Debug)]
+struct OwnSettings {
+    /// Window that the peer's streams begin with, as far as it has acknowledged it.
+    window: u32,
+    /// And as it was told last.
+    window_announced: u32,
+    /// It has not acknowledged the last SETTINGS.
+    pending: bool,
+}
+
+impl Connection {
+    /// A server expects the preface first, a client writes it. SETTINGS wait to be written at once.
+    #[must_use]
+    pub fn new(config: Config, memory: Rc<Memory>) -> Self {
+        let is_client = config.role == Role::Client;
+        let mut this = Self {
+            rules: RequestRules { limits: config.head, extended_connect: config.extended_connect },
+            decoder: Decoder::new(TABLE_BYTES),
+            streams: Streams::default(),
+            history: History::default(),
+            peer: Settings::default(),
+            settings_came: false,
+            own: OwnSettings { window: WINDOW_DEFAULT, window_announced: config.stream_window, pending: true },
+            input: Input::new(!is_client),
+            block: None,
+            output: Output::default(),
+            prefixed: false,
+            send_window: SendWindow::new(WINDOW_DEFAULT),
+            receive_window: ReceiveWindow::new(WINDOW_DEFAULT),
+            grown: 0,
+            held: 0,
+            floods: Floods::new(is_client),
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            promised: 0,
+            notices: Notices::default(),
+            next_id: 1,
+            wants_capacity: false,
+            leaving: Leaving::No,
+            peer_last: None,
+            ping: None,
+            error: None,
+            ended: false,
+            heard: 0,
+            messages: 0,
+            config,
+            memory,
+        };
+        this.write_start();
+        this
+    }
+
+    fn write_start(&mut self) {
+        let config = self.config;
+        let out = self.output.buffer(&self.memory);
+        let window = (settings::INITIAL_WINDOW_SIZE, config.stream_window);
+        let list = (settings::HEADER_LIST_SIZE_MAX, u32::try_from(config.head.head_bytes_max).unwrap_or(u32::MAX));
+        match config.role {
+            Role::Client => {
+                out.extend_from_slice(PREFACE);
+                settings::write(out, &[(settings::ENABLE_PUSH, 0), window, list]);
+            }
+            Role::Server => {
+                let streams = (settings::CONCURRENT_STREAMS_MAX, config.streams_max);
+                let connect = (settings::ENABLE_CONNECT_PROTOCOL, 1);
+                let all = [streams, window, list, connect];
+                settings::write(out, if config.extended_connect { &all } else { &all[..3] });
+            }
+        }
+        if let Some(more) = config.connection_window.checked_sub(WINDOW_DEFAULT).filter(|more| *more > 0) {
+            frame::write_window_update(out, 0, more.min(U31_MAX - WINDOW_DEFAULT));
+            self.receive_window = ReceiveWindow::new(config.connection_window);
+        }
+    }
+
+    /// What is to be written. Ask again after each call that may have added to it.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        self.output.bytes()
+    }
+
+    /// So much of [`Connection::output`] has been written. There may be events afterwards: who waited for room has it.
+    pub fn advance_output(&mut self, count: usize) {
+        self.promised = 0;
+        self.output.advance(count, &self.memory);
+    }
+
+    /// Streams of which something may still come or go.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.open()
+    }
+
+    /// How many streams the peer of a client takes at the moment, as far as its configuration lets it open them.
+    #[must_use]
+    pub fn streams_max(&self) -> usize {
+        self.peer.concurrent_streams_max.min(self.config.streams_max) as usize
+    }
+
+    /// Whether [`Connection::open`] would open one now.
+    #[must_use]
+    pub fn has_capacity(&self) -> bool {
+        !self.is_leaving() && self.next_id <= U31_MAX && self.streams.open() < self.streams_max()
+    }
+
+    /// How often bytes have come: who remembers it knows later whether anything was heard since.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// How often a head or data have come: what allows for another PING with servers that count them.
+    #[must_use]
+    pub fn heard_messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Whether the peer's first SETTINGS have come.
+    #[must_use]
+    pub fn settings_came(&self) -> bool {
+        self.settings_came
+    }
+
+    /// Whether the peer takes extended CONNECT (RFC 8441, 3).
+    #[must_use]
+    pub fn extended_connect(&self) -> bool {
+        self.peer.extended_connect
+    }
+
+    /// What the peer would like heads to be at most, by its own count (RFC 9113, 6.5.2).
+    #[must_use]
+    pub fn peer_head_bytes_max(&self) -> u32 {
+        self.peer.header_list_bytes_max
+    }
+
+    /// Why the connection has ended, if it was an error found here.
+    #[must_use]
+    pub fn error(&self) -> Option<ConnectionError> {
+        self.error
+    }
+
+    /// Bytes of bodies that have come and that nobody has taken.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held as usize
+    }
+
+    /// Takes a request's head, once: `head` and `arena`, into which its spans point, are exchanged for those that came. `false`: there is
+    /// none.
+    pub fn take_request(&mut self, key: StreamKey, head: &mut RequestHead, arena: &mut Vec<u8>) -> bool {
+        self.take_inbound(key, InboundKind::Request, |inbound| {
+            std::mem::swap(&mut inbound.request, head);
+            std::mem::swap(&mut inbound.arena, arena);
+        })
+    }
+
+    /// Takes a response's head as [`Connection::take_request`] does a request's: informational ones first, in the order in which they came.
+    pub fn take_response(&mut self, key: StreamKey, head: &mut ResponseHead, arena: &mut Vec<u8>) -> bool {
+        self.take_inbound(key, InboundKind::Response, |inbound| {
+            std::mem::swap(&mut inbound.response, head);
+            std::mem::swap(&mut inbound.arena, arena);
+        })
+    }
+
+    /// Takes trailers as [`Connection::take_request`] does a head. `false`: none have come, or a head is to be taken first.
+    pub fn take_trailers(&mut self, key: StreamKey, fields: &mut Vec<Field>, arena: &mut Vec<u8>) -> bool {
+        self.take_inbound(key, InboundKind::Trailers, |inbound| {
+            std::mem::swap(&mut inbound.trailers, fields);
+            std::mem::swap(&mut inbound.arena, arena);
+        })
+    }
+
+    /// Whether trailers have come that were not taken.
+    #[must_use]
+    pub fn has_trailers(&self, key: StreamKey) -> bool {
+        let mut next = self.streams.get(key).and_then(|stream| stream.inbound.as_deref());
+        while let Some(inbound) = next {
+            if inbound.kind == InboundKind::Trailers {
+                return true;
+            }
+            next = inbound.next.as_deref();
+        }
+        false
+    }
+
+    fn take_inbound(&mut self, key: StreamKey, kind: InboundKind, take: impl FnOnce(&mut Inbound)) -> bool {
+        let Some(stream) = self.streams.get_mut(key) else { return false };
+        let Some(mut inbound) = stream.inbound.take_if(|inbound| inbound.kind == kind) else { return false };
+        stream.inbound = inbound.next.take();
+        take(&mut inbound);
+        self.memory.give_inbound(inbound);
+        true
+    }
+
+    /// The first of what has come of a stream's body, as far as it lies in one piece: empty if there is nothing at the moment.
+    #[must_use]
+    pub fn data(&self, key: StreamKey) -> &[u8] {
+        self.streams.get(key).map_or(&[], |stream| stream.body.data())
+    }
+
+    /// How much of a stream's body has come and was not taken yet.
+    #[must_use]
+    pub fn data_len(&self, key: StreamKey) -> usize {
+        self.streams.get(key).map_or(0, |stream| stream.body.len() as usize)
+    }
+
+    /// Whether the peer has ended its message: data and trailers may still wait to be taken.
+    #[must_use]
+    pub fn is_received(&self, key: StreamKey) -> bool {
+        self.streams.get(key).is_some_and(|stream| stream.receiving == Receiving::Ended)
+    }
+
+    /// Whether the peer has ended its message, and all of it has been taken.
+    #[must_use]
+    pub fn is_ended(&self, key: StreamKey) -> bool {
+        self.streams.get(key).is_some_and(|stream| {
+            stream.receiving == Receiving::Ended && stream.body.len() == 0 && stream.inbound.is_none()
+        })
+    }
+
+    /// Gives back what is only of use to a busy connection. For one that rests.
+    pub fn shrink(&mut self) {
+        self.decoder.shrink();
+        if self.streams.used() == 0 {
+            self.streams.shrink();
+            self.ready = VecDeque::new();
+            self.waiting = VecDeque::new();
+        }
+    }
+
+    /// About how much memory it has for itself: what lies in shared buffers is not counted.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let queues = self.ready.capacity() * size_of::<u32>() + self.waiting.capacity() * size_of::<StreamKey>();
+        let block = self.block.as_ref().map_or(0, Block::memory_bytes);
+        size_of::<Self>() + self.decoder.memory_bytes() + self.streams.memory_bytes() + queues + block
+    }
+
+    fn key(&mut self, slot: u32) -> StreamKey {
+        StreamKey { slot, id: self.streams.at(slot).id }
+    }
+
+    /// There is news of a stream.
+    fn tell(&mut self, slot: u32, news: u8) {
+        let stream = self.streams.at(slot);
+        stream.news.add(news);
+        if !std::mem::replace(&mut stream.queued, true) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Both halves may be over now.
+    fn settle(&mut self, slot: u32) {
+        let stream = self.streams.at(slot);
+        let id = stream.id;
+        if stream.is_done() && self.streams.close(slot) {
+            self.history.set_ended(id);
+            self.handle_closed();
+        }
+    }
+
+    /// One stream less is open.
+    fn handle_closed(&mut self) {
+        if self.wants_capacity && self.has_capacity() {
+            self.wants_capacity = false;
+            self.notices.capacity = true;
+        }
+        if self.streams.open() == 0 && self.grown > 0 {
+            self.receive_window.set_target(self.config.connection_window);
+            self.memory.release_growth(self.grown as usize);
+            self.grown = 0;
+        }
+    }
+
+    /// Nobody needs the stream any more.
+    fn free(&mut self, slot: u32) {
+        let memory = &self.memory;
+        let stream = self.streams.at(slot);
+        self.held -= stream.body.len();
+        self.floods.release_small(stream.small);
+        stream.give_back(memory);
+        self.streams.free(slot);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        for (_, stream) in self.streams.slots() {
+            stream.give_back(&self.memory);
+        }
+        self.memory.release_growth(self.grown as usize);
+        self.input.give_back(&self.memory);
+        self.output.give_back(&self.memory);
+    }
+}

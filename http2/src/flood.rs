@@ -1,0 +1,241 @@
+//! What costs more to take than to send, counted: past a cap the connection ends with ENHANCE_YOUR_CALM.
+//!
+//! What a peer may send as an answer to what we send (a window for data, a PING to measure it) is allowed for by the data that it was
+//! sent.
+
+use crate::error::ConnectionError;
+
+/// Frames of each kind that a second may bring.
+const RESETS: u32 = 100;
+const PINGS: u32 = 100;
+const SETTINGS: u32 = 50;
+const WINDOW_UPDATES: u32 = 100;
+const EMPTY_DATA: u32 = 100;
+/// Streams past what we take: a peer that has read our SETTINGS opens none.
+const REFUSED: u32 = 1_000;
+/// Frames that mean nothing to us: of priorities, of closed streams, of other specifications; and windows of single streams.
+const USELESS: u32 = 2_000;
+/// And resets in all.
+const RESETS_TOTAL: u32 = 10_000;
+/// Streams that we reset for what the peer did, in all: CVE-2025-8671.
+const MALFORMED_TOTAL: u32 = 500;
+/// PINGs and window updates that a frame of data with bytes in it allows for; as in Envoy.
+const ALLOWED_PER_DATA: u32 = 10;
+/// Frames without a use that a new stream allows for.
+const ALLOWED_PER_STREAM: u32 = 4;
+const ALLOWED_MAX: u32 = 1_000_000;
+/// Frames of data with fewer bytes than this are small: a message of gRPC has 5 at least.
+const SMALL_DATA_BYTES: u32 = 16;
+/// Small frames that may wait to be taken. A window of 64 KiB has room for 13,107 messages of gRPC that are empty.
+const SMALL_DATA: u32 = 16 * 1024;
+/// The same from backends, whose windows may have grown.
+const SMALL_DATA_BACKEND: u32 = 256 * 1024;
+/// CONTINUATION frames of one block.
+pub(crate) const CONTINUATIONS: u32 = 20;
+
+/// What one connection has sent.
+#[derive(Debug)]
+pub(crate) struct Floods {
+    /// Since when the next eight are counted.
+    second: u64,
+    resets: u32,
+    pings: u32,
+    settings: u32,
+    window_updates: u32,
+    empty_data: u32,
+    refused: u32,
+    useless: u32,
+    late_data: u32,
+    resets_total: u32,
+    malformed: u32,
+    /// What is allowed for by data that was sent.
+    allowed: u32,
+    /// What is allowed for by streams that were opened, of what is of no use.
+    allowed_useless: u32,
+    small_data: u32,
+    small_data_max: u32,
+}
+
+type Counted = Result<(), ConnectionError>;
+
+fn count(counter: &mut u32, most: u32, name: &'static str) -> Counted {
+    *counter += 1;
+    if *counter > most { Err(ConnectionError::flood(name)) } else { Ok(()) }
+}
+
+impl Floods {
+    pub(crate) fn new(is_backend: bool) -> Self {
+        Self {
+            second: 0,
+            resets: 0,
+            pings: 0,
+            settings: 0,
+            window_updates: 0,
+            empty_data: 0,
+            refused: 0,
+            useless: 0,
+            late_data: 0,
+            resets_total: 0,
+            malformed: 0,
+            allowed: 0,
+            allowed_useless: 0,
+            small_data: 0,
+            small_data_max: if is_backend { SMALL_DATA_BACKEND } else { SMALL_DATA },
+        }
+    }
+
+    /// Time goes on.
+    pub(crate) fn handle_time(&mut self, now_millis: u64) {
+        let second = now_millis / 1000;
+        if self.second != second {
+            self.second = second;
+            (self.resets, self.pings, self.settings, self.window_updates) = (0, 0, 0, 0);
+            (self.empty_data, self.refused, self.useless, self.late_data) = (0, 0, 0, 0);
+        }
+    }
+
+    /// The peer was sent data.
+    pub(crate) fn handle_data_sent(&mut self) {
+        self.allowed = (self.allowed + ALLOWED_PER_DATA).min(ALLOWED_MAX);
+    }
+
+    pub(crate) fn handle_opened(&mut self) {
+        self.allowed_useless = (self.allowed_useless + ALLOWED_PER_STREAM).min(ALLOWED_MAX);
+    }
+
+    pub(crate) fn handle_reset(&mut self) -> Counted {
+        count(&mut self.resets_total, RESETS_TOTAL, "http2_reset_flood")?;
+        count(&mut self.resets, RESETS, "http2_reset_flood")
+    }
+
+    /// The peer has made us reset a stream.
+    pub(crate) fn handle_malformed(&mut self) -> Counted {
+        count(&mut self.malformed, MALFORMED_TOTAL, "http2_malformed_flood")
+    }
+
+    pub(crate) fn handle_refused(&mut self) -> Counted {
+        count(&mut self.refused, REFUSED, "http2_other_flood")
+    }
+
+    pub(crate) fn handle_settings(&mut self) -> Counted {
+        count(&mut self.settings, SETTINGS, "http2_settings_flood")
+    }
+
+    pub(crate) fn handle_ping(&mut self) -> Counted {
+        if self.is_allowed() { Ok(()) } else { count(&mut self.pings, PINGS, "http2_ping_flood") }
+    }
+
+    /// Of the connection's window.
+    pub(crate) fn handle_window_update(&mut self) -> Counted {
+        if self.is_allowed() { Ok(()) } else { count(&mut self.window_updates, WINDOW_UPDATES, "http2_window_flood") }
+    }
+
+    /// Of a stream's window, which more streams may have need of.
+    pub(crate) fn handle_stream_window_update(&mut self) -> Counted {
+        if self.is_allowed() { Ok(()) } else { self.handle_useless("http2_window_flood") }
+    }
+
+    pub(crate) fn handle_empty_data(&mut self) -> Counted {
+        count(&mut self.empty_data, EMPTY_DATA, "http2_empty_data_flood")
+    }
+
+    /// Data of so many bytes waits to be taken. Gives how many small frames that was: [`Floods::release_small`] is told of them again.
+    pub(crate) fn handle_data(&mut self, bytes: u32) -> Result<u32, ConnectionError> {
+        if bytes >= SMALL_DATA_BYTES {
+            return Ok(0);
+        }
+        count(&mut self.small_data, self.small_data_max, "http2_small_data_flood").map(|()| 1)
+    }
+
+    /// Data has come on a stream that we have reset.
+    pub(crate) fn handle_late_data(&mut self, bytes: u32) -> Counted {
+        if bytes >= SMALL_DATA_BYTES {
+            return Ok(());
+        }
+        count(&mut self.late_data, SMALL_DATA, "http2_small_data_flood")
+    }
+
+    pub(crate) fn release_small(&mut self, frames: u32) {
+        self.small_data -= frames;
+    }
+
+    pub(crate) fn handle_useless(&mut self, name: &'static str) -> Counted {
+        if self.allowed_useless > 0 {
+            self.allowed_useless -= 1;
+            return Ok(());
+        }
+        count(&mut self.useless, USELESS, name)
+    }
+
+    fn is_allowed(&mut self) -> bool {
+        let allowed = self.allowed > 0;
+        self.allowed = self.allowed.saturating_sub(1);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Handle = fn(&mut Floods) -> Counted;
+
+    #[test]
+    fn each_flood_has_its_cap_a_second() {
+        let cases: [(Handle, u32, &str); 8] = [
+            (Floods::handle_reset, 100, "http2_reset_flood"),
+            (Floods::handle_ping, 100, "http2_ping_flood"),
+            (Floods::handle_settings, 50, "http2_settings_flood"),
+            (Floods::handle_window_update, 100, "http2_window_flood"),
+            (Floods::handle_stream_window_update, 2_000, "http2_window_flood"),
+            (Floods::handle_empty_data, 100, "http2_empty_data_flood"),
+            (Floods::handle_refused, 1_000, "http2_other_flood"),
+            (|floods| floods.handle_useless("http2_other_flood"), 2_000, "http2_other_flood"),
+        ];
+        for (handle, most, name) in cases {
+            let mut floods = Floods::new(false);
+            for second in 1..6 {
+                floods.handle_time(second * 1000 + 17);
+                (0..most).for_each(|_| handle(&mut floods).unwrap());
+            }
+            floods.handle_time(5_999);
+            assert_eq!(handle(&mut floods).unwrap_err().flood, Some(name));
+        }
+    }
+
+    #[test]
+    fn resets_and_malformed_requests_have_a_cap_for_ever() {
+        let mut floods = Floods::new(false);
+        for second in 0..100 {
+            floods.handle_time(second * 1000);
+            (0..100).for_each(|_| floods.handle_reset().unwrap());
+        }
+        floods.handle_time(1_000_000);
+        assert_eq!(floods.handle_reset().unwrap_err().flood, Some("http2_reset_flood"));
+        (0..500).for_each(|_| floods.handle_malformed().unwrap());
+        assert_eq!(floods.handle_malformed().unwrap_err().flood, Some("http2_malformed_flood"));
+    }
+
+    #[test]
+    fn who_is_sent_data_may_answer_it() {
+        let mut floods = Floods::new(false);
+        for _ in 0..1000 {
+            floods.handle_data_sent();
+            (0..5).for_each(|_| floods.handle_ping().and(floods.handle_window_update()).unwrap());
+        }
+        (0..100).for_each(|_| floods.handle_ping().unwrap());
+        assert!(floods.handle_ping().is_err());
+    }
+
+    #[test]
+    fn small_frames_count_only_while_they_wait() {
+        let mut floods = Floods::new(false);
+        for _ in 0..100_000 {
+            assert_eq!(floods.handle_data(1), Ok(1));
+            floods.release_small(1);
+            assert_eq!(floods.handle_data(100), Ok(0));
+        }
+        (0..SMALL_DATA).for_each(|_| assert_eq!(floods.handle_data(1), Ok(1)));
+        assert_eq!(floods.handle_data(1).unwrap_err().flood, Some("http2_small_data_flood"));
+    }
+}

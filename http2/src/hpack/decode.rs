@@ -1,0 +1,352 @@
+//! The decoder: a connection's state of compression in one direction.
+
+use super::table::{self, DynamicTable, Entry, FIELDS};
+use super::{HpackError, huffman, integer};
+
+/// Size of a table before SETTINGS say another (RFC 9113, 6.5.2).
+const TABLE_BYTES_INITIAL: u32 = 4096;
+
+/// A field of a block, as its encoder means it; nothing in it has been judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodedField<'d> {
+    /// Its name.
+    pub name: &'d [u8],
+    /// Its value.
+    pub value: &'d [u8],
+    /// It is never to be indexed, by anyone that it goes on to either (RFC 7541, 6.2.3).
+    pub sensitive: bool,
+    /// Where the static table has the name first; 0 if the name was spelled out, or is not there.
+    pub static_name: u8,
+    /// What [`Decoder::decode`]'s user has said of this very field when it was added to the table; 0 where it was not.
+    pub mark: u8,
+    /// The field as a line, `name: value` CR LF, where it lies in the table as one; else empty.
+    pub line: &'d [u8],
+}
+
+impl<'d> DecodedField<'d> {
+    fn new(name: &'d [u8], value: &'d [u8], static_name: u8, sensitive: bool) -> Self {
+        Self { name, value, sensitive, static_name, mark: 0, line: &[] }
+    }
+}
+
+/// Decodes blocks, all of a connection's in one direction and in their order.
+#[derive(Debug)]
+pub struct Decoder {
+    table: DynamicTable,
+    /// The largest size that the peer may set.
+    size_limit: u32,
+    /// The peer has said that it knows of a lower limit, and the next block has to begin with that.
+    update_due: bool,
+    /// Strings on their way out of the Huffman code, and a name that its own entry's place is needed for.
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Decoder {
+    /// With the size of the table that our SETTINGS allow, once they are acknowledged. Until then a peer may use what holds without
+    /// them: a smaller size is set by [`Self::handle_settings_acknowledged`] then.
+    #[must_use]
+    pub fn new(table_bytes_max: u32) -> Self {
+        Self {
+            table: DynamicTable::new(TABLE_BYTES_INITIAL),
+            size_limit: table_bytes_max.max(TABLE_BYTES_INITIAL),
+            update_due: false,
+            name: Vec::new(),
+            value: Vec::new(),
+        }
+    }
+
+    /// The peer has acknowledged SETTINGS with this size of the table: it is the largest from now on. If the table in use is larger,
+    /// the next block begins with a smaller one, or it is an error (RFC 9113, 4.3.1).
+    pub fn handle_settings_acknowledged(&mut self, table_bytes_max: u32) {
+        self.size_limit = table_bytes_max;
+        self.update_due = self.table.size_max() > table_bytes_max;
+    }
+
+    /// Decodes a whole block; gives its fields one after the other. What is said of one is remembered with it, if it is.
+    ///
+    /// Costs no more than the block is long, with the names and values that it adds to the table: an entry that is referred to is given
+    /// as it lies there, and never copied.
+    ///
+    /// # Errors
+    /// The block does not follow RFC 7541. Fields before that have been given already; the connection has to end.
+    pub fn decode(&mut self, block: &[u8], mut sink: impl FnMut(DecodedField<'_>) -> u8) -> Result<(), HpackError> {
+        let mut rest = block;
+        let mut begun = false;
+        while let Some(&first) = rest.first() {
+            if first & 0xe0 == 0x20 {
+                let size = integer::decode(&mut rest, 5)?;
+                self.update_size(size, begun)?;
+                continue;
+            }
+            if self.update_due {
+                return Err(HpackError::SizeUpdateMissing);
+            }
+            begun = true;
+            if first & 0x80 != 0 {
+                let index = integer::decode(&mut rest, 7)?;
+                let Entry { name, value, static_name, mark, line } = find(&self.table, index)?;
+                sink(DecodedField { name, value, sensitive: false, static_name, mark, line });
+                continue;
+            }
+            let adds = first & 0x40 != 0;
+            let index = integer::decode(&mut rest, if adds { 6 } else { 4 })?;
+            let sensitive = first & 0x50 == 0x10;
+            if adds {
+                self.literal_added(&mut rest, index, &mut sink)?;
+            } else {
+                self.literal(&mut rest, index, sensitive, &mut sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn update_size(&mut self, size: u32, begun: bool) -> Result<(), HpackError> {
+        if begun {
+            return Err(HpackError::SizeUpdatePlace);
+        }
+        if size > self.size_limit {
+            return Err(HpackError::SizeUpdateLimit);
+        }
+        self.table.set_size_max(size);
+        self.update_due = false;
+        Ok(())
+    }
+
+    /// A field that is spelled out, all of it or its value, and not remembered.
+    fn literal(
+        &mut self,
+        rest: &mut &[u8],
+        index: u32,
+        sensitive: bool,
+        sink: &mut impl FnMut(DecodedField<'_>) -> u8,
+    ) -> Result<(), HpackError> {
+        let (name, static_name) = match index {
+            0 => (string(rest, &mut self.name)?, 0),
+            index => {
+                let Entry { name, static_name, .. } = find(&self.table, index)?;
+                (name, static_name)
+            }
+        };
+        let value = string(rest, &mut self.value)?;
+        sink(DecodedField::new(name, value, static_name, sensitive));
+        Ok(())
+    }
+
+    /// One that is remembered.
+    fn literal_added(
+        &mut self,
+        rest: &mut &[u8],
+        index: u32,
+        sink: &mut impl FnMut(DecodedField<'_>) -> u8,
+    ) -> Result<(), HpackError> {
+        let (name, static_name) = match index {
+            0 => (string(rest, &mut self.name)?, 0),
+            index => match table::static_entry(index) {
+                Some(Entry { name, static_name, .. }) => (name, static_name),
+                None => {
+                    // The entry may have to leave for the new one (RFC 7541, 4.4).
+                    let Entry { name, static_name, .. } = find(&self.table, index)?;
+                    self.name.clear();
+                    self.name.extend_from_slice(name);
+                    (&self.name[..], static_name)
+                }
+            },
+        };
+        let value = string(rest, &mut self.value)?;
+        let mark = sink(DecodedField::new(name, value, static_name, false));
+        self.table.insert(Entry { name, value, static_name, mark, line: &[] });
+        Ok(())
+    }
+
+    /// Memory held, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.table.memory_bytes() + self.name.capacity() + self.value.capacity()
+    }
+
+    /// Gives back what holds nothing that the peer may refer to.
+    pub fn shrink(&mut self) {
+        self.table.shrink();
+        (self.name, self.value) = (Vec::new(), Vec::new());
+    }
+}
+
+fn find(table: &DynamicTable, index: u32) -> Result<Entry<'_>, HpackError> {
+    let known = FIELDS.len() as u32;
+    match index.checked_sub(known + 1) {
+        Some(dynamic) => table.get(dynamic),
+        None => table::static_entry(index),
+    }
+    .ok_or(HpackError::Index)
+}
+
+/// Takes a string off the front: as it lies in the block, or decoded.
+fn string<'o, 'b: 'o>(block: &mut &'b [u8], decoded: &'o mut Vec<u8>) -> Result<&'o [u8], HpackError> {
+    let is_huffman = block.first().is_some_and(|first| first & 0x80 != 0);
+    let length = integer::decode(block, 7)? as usize;
+    let (string, rest) = block.split_at_checked(length).ok_or(HpackError::Truncated)?;
+    *block = rest;
+    if !is_huffman {
+        return Ok(string);
+    }
+    decoded.clear();
+    huffman::decode(string, decoded)?;
+    Ok(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, HpackError> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let mut fields = Vec::new();
+        decoder.decode(block, |field| {
+            fields.push((text(field.name), text(field.value)));
+            0
+        })?;
+        Ok(fields)
+    }
+
+    /// A literal that is remembered.
+    fn added(name: &[u8], value: &[u8]) -> Vec<u8> {
+        let mut block = vec![0x40];
+        for part in [name, value] {
+            integer::encode(&mut block, 0, 7, part.len());
+            block.extend_from_slice(part);
+        }
+        block
+    }
+
+    #[test]
+    fn indices_of_no_entry_are_errors_of_compression() {
+        // 0, the first of an empty dynamic table, and far past both; in each form that has an index.
+        for block in
+            [&[0x80][..], &[0xbe], &[0xff, 0x80, 0x01], &[0x7e, 0x00], &[0x0f, 0x2f, 0x00], &[0x1f, 0x2f, 0x00]]
+        {
+            assert_eq!(decode(&mut Decoder::new(4096), block), Err(HpackError::Index), "{block:x?}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_ends_within_a_field_is_an_error_wherever_it_ends() {
+        let block = [&added(b"name", b"value")[..], &[0x0f, 0x2f, 0x03, b'a', b'b', b'c']].concat();
+        let whole = decode(&mut Decoder::new(4096), &block).unwrap();
+        assert_eq!(whole.len(), 2);
+        let boundary = added(b"name", b"value").len();
+        for end in 1..block.len() {
+            let cut = decode(&mut Decoder::new(4096), &block[..end]);
+            if end == boundary {
+                assert_eq!(cut.unwrap().len(), 1);
+            } else {
+                assert_eq!(cut, Err(HpackError::Truncated), "{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_changes_its_size_at_a_block_s_start_only_and_within_the_limit() {
+        let mut decoder = Decoder::new(4096);
+        // To 0 and up again: both are allowed before the first field.
+        assert_eq!(decode(&mut decoder, &[0x20, 0x3f, 0xe1, 0x1f, 0x82]).unwrap().len(), 1);
+        assert_eq!(decode(&mut decoder, &[0x82, 0x20]), Err(HpackError::SizeUpdatePlace));
+        assert_eq!(decode(&mut Decoder::new(4096), &[0x3f, 0xe2, 0x1f]), Err(HpackError::SizeUpdateLimit));
+        assert_eq!(decode(&mut Decoder::new(4096), &[0x3f, 0xe1, 0x1f]), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_lowered_limit_is_honoured_from_its_acknowledgement_on() {
+        let mut decoder = Decoder::new(0);
+        let block = added(b"a", b"b");
+        // Not acknowledged yet: what holds at a connection's start may be used.
+        assert_eq!(decode(&mut decoder, &[&block[..], &[0xbe]].concat()).unwrap().len(), 2);
+        decoder.handle_settings_acknowledged(0);
+        assert_eq!(decode(&mut decoder, &[0xbe]), Err(HpackError::SizeUpdateMissing));
+        let mut decoder = Decoder::new(0);
+        decoder.handle_settings_acknowledged(0);
+        assert_eq!(decode(&mut decoder, &[0x20, 0x82]).unwrap().len(), 1);
+        assert_eq!(decode(&mut decoder, &[&block[..], &[0xbe]].concat()), Err(HpackError::Index));
+        assert_eq!(decode(&mut decoder, &[0x21]), Err(HpackError::SizeUpdateLimit));
+    }
+
+    #[test]
+    fn a_name_may_be_that_of_the_entry_that_leaves_for_it() {
+        let mut decoder = Decoder::new(4096);
+        let name = vec![b'n'; 2000];
+        assert_eq!(decode(&mut decoder, &added(&name, &[b'v'; 2000])).unwrap().len(), 1);
+        let mut block = vec![0x7e];
+        integer::encode(&mut block, 0, 7, 1999);
+        block.extend_from_slice(&[b'w'; 1999]);
+        let expected = ("n".repeat(2000), "w".repeat(1999));
+        assert_eq!(decode(&mut decoder, &block).unwrap(), std::slice::from_ref(&expected));
+        assert_eq!(decode(&mut decoder, &[0xbe]).unwrap(), [expected]);
+        assert_eq!(decode(&mut decoder, &[0xbf]), Err(HpackError::Index));
+    }
+
+    #[test]
+    fn what_is_never_to_be_indexed_is_told_and_not_remembered() {
+        let mut decoder = Decoder::new(4096);
+        let mut told = Vec::new();
+        let block = [0x10, 1, b'a', 1, b'b', 0x00, 1, b'a', 1, b'b', 0x40, 1, b'a', 1, b'b', 0x1f, 0x08, 1, b'c'];
+        decoder
+            .decode(&block, |field| {
+                told.push((field.sensitive, field.static_name));
+                0
+            })
+            .unwrap();
+        assert_eq!(told, [(true, 0), (false, 0), (false, 0), (true, 23)]);
+        assert_eq!(decode(&mut decoder, &[0xbe]).unwrap(), [("a".into(), "b".into())]);
+        assert_eq!(decode(&mut decoder, &[0xbf]), Err(HpackError::Index));
+    }
+
+    #[test]
+    fn what_is_said_of_a_field_is_remembered_with_it() {
+        let mut decoder = Decoder::new(4096);
+        let mut found = Vec::new();
+        let block = [&added(b"a", b"b")[..], &added(b"c", b""), &[0xbe, 0xbf, 0x82, 0x0f, 0x2f, 0x00]].concat();
+        let mut next = 7;
+        decoder
+            .decode(&block, |field| {
+                found.push((field.mark, field.line.to_vec()));
+                next += 1;
+                next
+            })
+            .unwrap();
+        let none = (0, vec![]);
+        let known = [(9, b"c: \r\n".to_vec()), (8, b"a: b\r\n".to_vec())];
+        assert_eq!(found, [none.clone(), none.clone(), known[0].clone(), known[1].clone(), none.clone(), none]);
+    }
+
+    #[test]
+    fn a_reference_to_a_large_entry_costs_neither_memory_nor_a_copy() {
+        let mut decoder = Decoder::new(4096);
+        decode(&mut decoder, &added(b"bomb", &[b'x'; 4000])).unwrap();
+        let held = decoder.memory_bytes();
+        let mut places = Vec::new();
+        decoder
+            .decode(&vec![0xbe; 10_000], |field| {
+                places.push(field.value.as_ptr() as usize);
+                0
+            })
+            .unwrap();
+        // All of them are the entry itself.
+        assert_eq!(places.len(), 10_000);
+        assert!(places.windows(2).all(|pair| pair[0] == pair[1]));
+        assert_eq!(decoder.memory_bytes(), held);
+    }
+
+    #[test]
+    fn whatever_is_sent_the_table_stays_within_its_bound_and_is_given_back() {
+        let mut decoder = Decoder::new(4096);
+        for round in 0..2000_usize {
+            let block = added(&vec![b'n'; round % 50], &vec![b'v'; round * 37 % 4000]);
+            decode(&mut decoder, &block).unwrap();
+            // The table, half as much again for what has left it, and 128 entries' places.
+            assert!(decoder.memory_bytes() <= 6144 + 256 * 16, "{}", decoder.memory_bytes());
+        }
+        decode(&mut decoder, &[0x20]).unwrap();
+        decoder.shrink();
+        assert_eq!(decoder.memory_bytes(), 0);
+    }
+}

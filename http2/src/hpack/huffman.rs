@@ -1,0 +1,420 @@
+//! The Huffman code of RFC 7541, appendix B: both tables are made from its lengths when this is compiled.
+//!
+//! The code is canonical: codes of one length follow each other in the order of their symbols, and begin where those of the length before
+//! end. So lengths are all there is to know.
+
+use super::HpackError;
+
+/// The end of a string, which is never sent.
+const EOS: usize = 256;
+/// Longest code, in bits.
+const CODE_BITS_MAX: usize = 30;
+
+/// Bits of each symbol's code.
+#[rustfmt::skip]
+const LENGTHS: [u8; 257] = [
+    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
+    28, 28, 28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6,
+    5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10, 13, 6, 7, 7, 7, 7, 7, 7,
+    7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7, 8, 13, 19, 13, 14, 6,
+    15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5, 6, 7, 6, 5, 5, 6, 7, 7,
+    7, 7, 7, 15, 11, 14, 13, 28, 20, 22, 20, 20, 22, 22, 22, 23, 22, 23, 23, 23, 23, 23, 24, 23,
+    24, 24, 22, 23, 24, 23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24, 22, 21, 20, 22, 22, 23, 23, 21,
+    23, 22, 22, 24, 21, 22, 23, 23, 21, 21, 22, 21, 23, 22, 23, 23, 20, 22, 22, 22, 23, 22, 22, 23,
+    26, 26, 20, 19, 22, 23, 22, 25, 26, 26, 26, 27, 27, 26, 24, 25, 19, 21, 26, 27, 27, 26, 27, 24,
+    21, 21, 26, 26, 28, 27, 27, 27, 20, 24, 20, 21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23,
+    26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27, 27, 27, 26, 30,
+];
+
+/// A symbol's code: its last `bits` bits.
+#[derive(Clone, Copy)]
+struct Code {
+    code: u32,
+    bits: u8,
+}
+
+const CODES: [Code; 257] = {
+    let mut codes = [Code { code: 0, bits: 0 }; 257];
+    let mut code = 0;
+    let mut bits = 1;
+    while bits <= CODE_BITS_MAX {
+        let mut symbol = 0;
+        while symbol < LENGTHS.len() {
+            if LENGTHS[symbol] as usize == bits {
+                codes[symbol] = Code { code, bits: bits as u8 };
+                code += 1;
+            }
+            symbol += 1;
+        }
+        code <<= 1;
+        bits += 1;
+    }
+    codes
+};
+
+/// Codes up to this length are found by one look.
+const SHORT_BITS: u32 = 8;
+
+/// What a string goes on with, by its next 8 bits: a symbol and its code's length, which is 0 for longer codes.
+const SHORT: [(u8, u8); 1 << SHORT_BITS] = {
+    let mut table = [(0, 0); 1 << SHORT_BITS];
+    let mut symbol = 0;
+    while symbol < EOS {
+        let Code { code, bits } = CODES[symbol];
+        if bits as u32 <= SHORT_BITS {
+            let free = SHORT_BITS - bits as u32;
+            let mut index = (code << free) as usize;
+            let end = index + (1 << free);
+            while index < end {
+                table[index] = (symbol as u8, bits);
+                index += 1;
+            }
+        }
+        symbol += 1;
+    }
+    table
+};
+
+/// All longer codes of one length.
+#[derive(Clone, Copy)]
+struct Long {
+    /// Below this, the next 32 bits begin with a code of this length, if they do not with a shorter one.
+    end: u64,
+    /// The first of these codes, and the place of its symbol in [`SORTED`].
+    first: u32,
+    at: u16,
+    bits: u8,
+}
+
+const LONG_CLASSES: usize = CODE_BITS_MAX - SHORT_BITS as usize;
+
+const LONG: [Long; LONG_CLASSES] = {
+    let mut table = [Long { end: 0, first: 0, at: 0, bits: 0 }; LONG_CLASSES];
+    let (mut end, mut at) = (0_u64, 0_u16);
+    let mut bits = 1;
+    while bits <= CODE_BITS_MAX {
+        let begin = end;
+        let mut count = 0;
+        let mut symbol = 0;
+        while symbol < LENGTHS.len() {
+            if LENGTHS[symbol] as usize == bits {
+                count += 1;
+            }
+            symbol += 1;
+        }
+        end += count << (32 - bits);
+        if bits > SHORT_BITS as usize {
+            let first = (begin >> (32 - bits)) as u32;
+            table[bits - SHORT_BITS as usize - 1] = Long { end, first, at, bits: bits as u8 };
+        }
+        at += count as u16;
+        bits += 1;
+    }
+    assert!(end == 1 << 32, "the code leaves no bits without a meaning");
+    table
+};
+
+/// Symbols in the order of their codes.
+const SORTED: [u16; 257] = {
+    let mut sorted = [0; 257];
+    let mut at = 0;
+    let mut bits = 1;
+    while bits <= CODE_BITS_MAX {
+        let mut symbol = 0;
+        while symbol < LENGTHS.len() {
+            if LENGTHS[symbol] as usize == bits {
+                sorted[at] = symbol as u16;
+                at += 1;
+            }
+            symbol += 1;
+        }
+        bits += 1;
+    }
+    sorted
+};
+
+/// The symbol of a longer code that these bits begin with, and how long that is.
+#[cold]
+fn long(bits: u64) -> (u16, u32) {
+    let next = bits >> 32;
+    for class in &LONG {
+        if next < class.end {
+            let code = (next >> (32 - u32::from(class.bits))) as u32;
+            return (SORTED[usize::from(class.at) + (code - class.first) as usize], u32::from(class.bits));
+        }
+    }
+    // Not reached: the last class ends where 32 bits do.
+    (EOS as u16, CODE_BITS_MAX as u32)
+}
+
+/// Appends what a string stands for. At most 8/5 of its length.
+///
+/// # Errors
+/// EOS within it, or a padding that is longer than 7 bits or not of EOS's first bits (RFC 7541, 5.2).
+pub(crate) fn decode(string: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
+    let start = out.len();
+    // No code is shorter than five bits; and a whole batch fits in to the end.
+    out.resize(start + string.len() * 8 / 5 + BATCH, 0);
+    let decoded = decode_into(string, &mut out[start..]);
+    out.truncate(start + decoded.as_ref().copied().unwrap_or_default());
+    decoded.map(|_| ())
+}
+
+/// Codes of at most 8 bits that are certain to be whole in the bits that a refill leaves.
+const BATCH: usize = 7;
+const BATCH_BITS: u32 = 56;
+
+/// A string's bits, from the top.
+struct Bits<'s> {
+    string: &'s [u8],
+    /// How many of its bytes have been taken.
+    at: usize,
+    /// Its last eight bytes, the last one lowest.
+    last: u64,
+    /// The next bits, and how many of them count. Those past them are the right ones too, and come again.
+    bits: u64,
+    have: u32,
+}
+
+impl<'s> Bits<'s> {
+    fn new(string: &'s [u8]) -> Self {
+        let last = match string.last_chunk() {
+            Some(eight) => u64::from_be_bytes(*eight),
+            None => string.iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte)),
+        };
+        Self { string, at: 0, last, bits: 0, have: 0 }
+    }
+
+    /// Takes as many bytes as fit in.
+    #[inline(always)]
+    fn refill(&mut self) {
+        let rest = &self.string[self.at..];
+        let next = match (rest.first_chunk::<8>(), rest.len()) {
+            (Some(eight), _) => u64::from_be_bytes(*eight),
+            (None, 0) => return,
+            (None, length) => self.last << (64 - 8 * length),
+        };
+        self.bits |= next >> self.have;
+        let taken = ((63 - self.have) / 8).min(rest.len() as u32);
+        self.at += taken as usize;
+        self.have += taken * 8;
+    }
+
+    #[inline(always)]
+    fn short(&self) -> (u8, u8) {
+        SHORT[(self.bits >> (64 - SHORT_BITS)) as usize]
+    }
+
+    #[inline(always)]
+    fn drop(&mut self, bits: u32) {
+        (self.bits, self.have) = (self.bits << bits, self.have - bits);
+    }
+
+    /// Writes the symbol of a longer code, which is whole.
+    #[cold]
+    fn write_long(&mut self, space: &mut [u8], at: usize) -> Result<usize, HpackError> {
+        let (symbol, used) = long(self.bits);
+        let place = space.get_mut(at).filter(|_| usize::from(symbol) != EOS).ok_or(HpackError::Huffman)?;
+        *place = symbol as u8;
+        self.drop(used);
+        Ok(at + 1)
+    }
+}
+
+/// Gives how many bytes were written.
+fn decode_into(string: &[u8], space: &mut [u8]) -> Result<usize, HpackError> {
+    let mut bits = Bits::new(string);
+    let mut written = 0;
+    bits.refill();
+    // Without a look at how many bits are left, for as long as that is certain to go well.
+    while bits.have >= BATCH_BITS
+        && let Some(places) = space.get_mut(written..).and_then(|rest| rest.first_chunk_mut::<BATCH>())
+    {
+        let mut count = 0;
+        for place in places {
+            let (symbol, used) = bits.short();
+            if used == 0 {
+                break;
+            }
+            *place = symbol;
+            bits.drop(u32::from(used));
+            count += 1;
+        }
+        written += count;
+        if count < BATCH && bits.have >= CODE_BITS_MAX as u32 {
+            written = bits.write_long(space, written)?;
+        }
+        bits.refill();
+    }
+    // All bytes have been taken.
+    loop {
+        let (symbol, used) = bits.short();
+        if used == 0 {
+            if long(bits.bits).1 > bits.have {
+                break;
+            }
+            written = bits.write_long(space, written)?;
+            continue;
+        }
+        if u32::from(used) > bits.have {
+            break;
+        }
+        // There is room: no code is shorter than what room was made for.
+        *space.get_mut(written).ok_or(HpackError::Huffman)? = symbol;
+        written += 1;
+        bits.drop(u32::from(used));
+    }
+    finish(bits.bits, bits.have, written)
+}
+
+/// Judges what is left at the end.
+fn finish(bits: u64, have: u32, written: usize) -> Result<usize, HpackError> {
+    // Less than a byte, and all of it ones.
+    let is_padding = have < 8 && (have == 0 || !bits >> (64 - have) == 0);
+    if is_padding { Ok(written) } else { Err(HpackError::Huffman) }
+}
+
+/// Length of these bytes in this code, in bytes; `LOWER`: of what they are in lower case.
+pub(crate) fn encoded_len<const LOWER: bool>(bytes: &[u8]) -> usize {
+    let bits: usize = bytes.iter().map(|&byte| usize::from(code_of::<LOWER>(byte).bits)).sum();
+    bits.div_ceil(8)
+}
+
+#[inline(always)]
+fn code_of<const LOWER: bool>(byte: u8) -> Code {
+    CODES[usize::from(if LOWER { byte.to_ascii_lowercase() } else { byte })]
+}
+
+/// Appends these bytes in this code; `LOWER`: in lower case.
+pub(crate) fn encode<const LOWER: bool>(bytes: &[u8], out: &mut Vec<u8>) {
+    // The last `have` bits are to be written.
+    let (mut bits, mut have) = (0_u64, 0_u32);
+    // No code is longer than four bytes, and most are shorter than one.
+    out.reserve(bytes.len() + 4);
+    for &byte in bytes {
+        let code = code_of::<LOWER>(byte);
+        bits = bits << code.bits | u64::from(code.code);
+        have += u32::from(code.bits);
+        if have >= 32 {
+            have -= 32;
+            out.extend_from_slice(&((bits >> have) as u32).to_be_bytes());
+        }
+    }
+    if have > 0 {
+        // Filled with the first bits of EOS.
+        let padded = bits << (32 - have) | ((1 << (32 - have)) - 1);
+        out.extend_from_slice(&(padded as u32).to_be_bytes()[..have.div_ceil(8) as usize]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decoded(string: &[u8]) -> Result<Vec<u8>, HpackError> {
+        let mut out = b"before".to_vec();
+        decode(string, &mut out)?;
+        Ok(out.split_off(6))
+    }
+
+    /// As the RFC says it: bit by bit, over all codes.
+    fn decoded_slowly(string: &[u8]) -> Option<Vec<u8>> {
+        let bits: Vec<u32> =
+            string.iter().flat_map(|byte| (0..8).rev().map(move |bit| u32::from(byte >> bit & 1))).collect();
+        let (mut out, mut code, mut length) = (Vec::new(), 0, 0);
+        for bit in &bits {
+            (code, length) = (code << 1 | bit, length + 1);
+            if let Some(symbol) = CODES.iter().position(|known| usize::from(known.bits) == length && known.code == code)
+            {
+                if symbol == EOS {
+                    return None;
+                }
+                out.push(symbol as u8);
+                (code, length) = (0, 0);
+            }
+        }
+        (length < 8 && code == (1 << length) - 1).then_some(out)
+    }
+
+    #[test]
+    fn codes_are_those_of_appendix_b() {
+        let code = |symbol: usize| (CODES[symbol].code, CODES[symbol].bits);
+        for (symbol, expected) in [
+            (0, (0x1ff8, 13)),
+            (usize::from(b'0'), (0, 5)),
+            (usize::from(b' '), (0x14, 6)),
+            (usize::from(b'~'), (0x1ffd, 13)),
+            (usize::from(b'\\'), (0x7fff0, 19)),
+            (22, (0x3fff_fffe, 30)),
+            (128, (0xfffe6, 20)),
+            (255, (0x03ff_ffee, 26)),
+            (EOS, (0x3fff_ffff, 30)),
+        ] {
+            assert_eq!(code(symbol), expected, "{symbol}");
+        }
+    }
+
+    #[test]
+    fn every_symbol_comes_back_alone_and_between_others() {
+        for symbol in 0..=255_u8 {
+            for text in [vec![symbol], vec![b'a', symbol, b'0', symbol, symbol], vec![symbol; 50]] {
+                let mut string = Vec::new();
+                encode::<false>(&text, &mut string);
+                assert_eq!(string.len(), encoded_len::<false>(&text));
+                assert_eq!(decoded(&string), Ok(text));
+            }
+        }
+    }
+
+    #[test]
+    fn padding_is_short_and_of_ones() {
+        assert_eq!(decoded(&[]), Ok(vec![]));
+        // "0" is 00000, and three bits of padding.
+        assert_eq!(decoded(&[0b0000_0111]), Ok(vec![b'0']));
+        for bad in [0b0000_0000, 0b0000_0110, 0b0000_0011] {
+            assert_eq!(decoded(&[bad]), Err(HpackError::Huffman), "{bad:b}");
+        }
+        // A byte that is nothing but padding, alone and after a symbol that ends with its byte.
+        assert_eq!(decoded(&[0xff]), Err(HpackError::Huffman));
+        assert_eq!(decoded(&[0b0000_0111, 0xff]), Err(HpackError::Huffman));
+        // EOS, whole, and whole with what would be padding.
+        assert_eq!(decoded(&[0xff, 0xff, 0xff, 0xff]), Err(HpackError::Huffman));
+        assert_eq!(decoded(&[0xff, 0xff, 0xff, 0xfc]), Err(HpackError::Huffman));
+        // And in the midst of many.
+        assert_eq!(decoded(&[&[0x07; 20][..], &[0xff; 4], &[0x07; 20]].concat()), Err(HpackError::Huffman));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_again(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut string = Vec::new();
+            encode::<false>(&text, &mut string);
+            prop_assert_eq!(decoded(&string), Ok(text.clone()));
+            let mut string = Vec::new();
+            encode::<true>(&text, &mut string);
+            prop_assert_eq!(string.len(), encoded_len::<true>(&text));
+            prop_assert_eq!(decoded(&string), Ok(text.to_ascii_lowercase()));
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_as_bit_by_bit(
+            string in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xff), Just(0xfe)], 0..60)
+        ) {
+            prop_assert_eq!(decoded(&string).ok(), decoded_slowly(&string));
+        }
+
+        #[test]
+        fn a_string_with_its_end_changed_is_judged_as_bit_by_bit(
+            text in "[a-zA-Z0-9/:. ]{0,40}", last in any::<u8>(), more in prop::collection::vec(any::<u8>(), 0..3)
+        ) {
+            let mut string = Vec::new();
+            encode::<false>(text.as_bytes(), &mut string);
+            if let Some(byte) = string.last_mut() {
+                *byte ^= last;
+            }
+            string.extend(more);
+            prop_assert_eq!(decoded(&string).ok(), decoded_slowly(&string));
+        }
+    }
+}

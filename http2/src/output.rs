@@ -1,0 +1,56 @@
+//! What waits to be written, of all streams together.
+
+use crate::pool::Memory;
+
+/// Data that waits at most. Heads and what the connection itself has to say come on top: they are bounded by the number of streams, and
+/// by [`crate::connection`] reading no further.
+pub(crate) const OUTPUT_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// Without room of its own while there is nothing to be written.
+    bytes: Vec<u8>,
+    /// What has been written of it.
+    start: usize,
+}
+
+impl Output {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Room for data, frames' headers included.
+    pub(crate) fn room(&self) -> usize {
+        OUTPUT_BYTES.saturating_sub(self.len())
+    }
+
+    /// To append to.
+    pub(crate) fn buffer(&mut self, memory: &Memory) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = memory.take_output();
+        }
+        &mut self.bytes
+    }
+
+    pub(crate) fn advance(&mut self, count: usize, memory: &Memory) {
+        self.start += count.min(self.len());
+        if self.start == self.bytes.len() {
+            self.give_back(memory);
+        } else if self.start > self.bytes.len() / 2 {
+            // What is left is less than what has gone: to move it costs less than it did to write it.
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, memory: &Memory) {
+        self.start = 0;
+        if self.bytes.capacity() > 0 {
+            memory.give_output(std::mem::take(&mut self.bytes));
+        }
+    }
+}

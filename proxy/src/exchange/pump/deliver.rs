@@ -1,0 +1,326 @@
+//! The way down: head and body, as the client takes them.
+
+use super::pace::{Pace, Party, Terms};
+use super::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
+use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use crate::error::ProxyError;
+use crate::tunnel::Duplex;
+use ringway_http1::{Body, Encoding};
+use ringway_message::HeadWriter;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
+
+/// How an answer ended that had begun.
+pub(super) enum Delivered {
+    Whole,
+    /// The backend's part was cut off: the client must see that.
+    CutOff(ProxyError),
+    /// The client is gone.
+    ClientGone,
+    /// The client does not read, or too slowly.
+    ClientStalled,
+}
+
+/// What a step towards the answer's end came to.
+enum Step {
+    /// There is more to do at once.
+    Again,
+    /// It waits: for the client, or for the backend.
+    Waits(Party),
+    Over(Delivered),
+}
+
+/// What has happened in one turn.
+#[derive(Default)]
+struct Turn {
+    /// Something has come of the answer.
+    read: bool,
+    /// The client has taken something that is not counted.
+    flushed: bool,
+    /// A step of compression has been made: others have their turn.
+    compressed: bool,
+}
+
+impl Exchange<'_> {
+    /// Writes what is on its way down. `Ok(true)`: all of it.
+    pub(super) fn poll_send_answer(&mut self, context: &mut Context<'_>) -> Result<bool, Gone> {
+        let says_all = self.says_all();
+        let worker = &self.client.open.worker;
+        match &mut self.client.end {
+            ClientEnd::Http1(http1) => {
+                while self.answered < self.answer.text().len() {
+                    let rest = &self.answer.text()[self.answered..];
+                    match Pin::new(&mut http1.stream).poll_write(context, rest) {
+                        Poll::Ready(Ok(count)) if count > 0 => {
+                            self.answered += count;
+                            self.request.report.sent_bytes += count as u64;
+                            worker.cells.sent_bytes.add(count as u64);
+                        }
+                        Poll::Ready(_) => return Err(Gone),
+                        Poll::Pending => return Ok(false),
+                    }
+                }
+            }
+            // Interim answers have gone out at once.
+            ClientEnd::Http2(_) if self.status == 0 => return Ok(true),
+            ClientEnd::Http2(stream) => {
+                if !std::mem::replace(&mut self.head_sent, true) {
+                    let ends = says_all && self.answer.text().len() == self.head_len;
+                    // RFC 8441, 4: success of an extended CONNECT is 200.
+                    let status = if self.status == 101 { 200 } else { self.status };
+                    let block = &mut worker.scratch.borrow_mut().block;
+                    stream.send_head(status, &self.answer, ends, block)?;
+                    self.answered = self.head_len;
+                    self.request.report.sent_bytes += block.len() as u64;
+                    worker.cells.sent_bytes.add(block.len() as u64);
+                }
+                while self.answered < self.answer.text().len() {
+                    match stream.poll_send(&self.answer.text()[self.answered..], says_all, context) {
+                        Poll::Ready(Ok(count)) => {
+                            self.answered += count;
+                            self.request.report.sent_bytes += count as u64;
+                            worker.cells.sent_bytes.add(count as u64);
+                        }
+                        Poll::Ready(Err(Gone)) => return Err(Gone),
+                        Poll::Pending => return Ok(false),
+                    }
+                }
+            }
+        }
+        self.answer.truncate(0, 0);
+        (self.answered, self.interim_bytes, self.head_len) = (0, 0, 0);
+        Ok(true)
+    }
+
+    /// Whether nothing follows what is on its way down: no data, and no trailers.
+    fn says_all(&self) -> bool {
+        self.status != 101
+            && self.upstream.end.is_finished()
+            && self.compressor.as_ref().is_none_or(|compressor| compressor.is_finished())
+    }
+
+    /// Passes the answer on to its end.
+    pub(super) fn poll_deliver(&mut self, pace: &mut Pace, context: &mut Context<'_>) -> Poll<Delivered> {
+        let sent_before = self.request.report.sent_bytes;
+        let mut turn = Turn::default();
+        if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
+            // The answer may still be whole; the connection cannot go on after it.
+            self.upload = Upload::Broken;
+        }
+        let party = loop {
+            match self.step(&mut turn, context) {
+                Step::Again => {}
+                Step::Waits(party) => break party,
+                Step::Over(delivered) => return Poll::Ready(delivered),
+            }
+        };
+        let sent = self.request.report.sent_bytes;
+        let moved = sent > sent_before || turn.flushed || std::mem::take(&mut self.upload_moved);
+        // Of a body that is all written nobody sees how fast it goes.
+        let terms = Terms::of_writing(self.client_timeouts(), !self.is_body_done());
+        let idle = self.timeouts().body_idle;
+        let progress = moved || turn.read && party == Party::Backend;
+        pace.wait(&self.client.timer, party, (sent, progress), (&terms, idle), self.limit);
+        self.client.end.poll_drive(context);
+        self.upstream.end.poll_drive(context);
+        // One that gets its answer may have said all; a connection that has failed has nobody at its end.
+        if self.poll_left(context, true).is_ready() {
+            return Poll::Ready(Delivered::ClientGone);
+        }
+        while self.client.timer.poll_fired(context) {
+            if pace.is_over(&self.client.timer, sent, &terms, self.limit) {
+                return Poll::Ready(match party {
+                    Party::Client => Delivered::ClientStalled,
+                    // The rest of the answer may hang on the rest of the request.
+                    Party::Backend if self.upload == Upload::Sending && self.starved => Delivered::ClientStalled,
+                    Party::Backend => {
+                        self.handle_timeout();
+                        Delivered::CutOff(ProxyError::ResponseTimeout)
+                    }
+                });
+            }
+        }
+        Poll::Pending
+    }
+
+    fn step(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
+        if self.is_read_to_its_end() {
+            self.request.admission = None;
+            self.settle();
+        }
+        match self.poll_send_answer(context) {
+            Ok(true) => {}
+            Ok(false) => return Step::Waits(Party::Client),
+            Err(Gone) => return Step::Over(Delivered::ClientGone),
+        }
+        if self.status == 101 || self.is_body_done() {
+            return self.end(turn, context);
+        }
+        let here = self.upstream.end.has_input();
+        if here && self.compressor.is_some() && std::mem::replace(&mut turn.compressed, true) {
+            // One step, then others have their turn. A plain wake-up would not do: the runtime looks for what has arrived
+            // only once in a while as long as a task is ready. This one wakes after it has looked.
+            let _ = pin!(tokio::task::yield_now()).poll(context);
+            return Step::Waits(Party::Backend);
+        }
+        if here && self.compressor.is_none() && self.encoding == Encoding::Identity {
+            match self.pass_on(context) {
+                Some(Poll::Ready(Ok(_))) => return Step::Again,
+                Some(Poll::Ready(Err(Gone))) => return Step::Over(Delivered::ClientGone),
+                Some(Poll::Pending) => return Step::Waits(Party::Client),
+                None => {}
+            }
+        }
+        if here {
+            let before = self.upstream.end.input_len();
+            if let Err(error) = self.take_body() {
+                return Step::Over(Delivered::CutOff(error));
+            }
+            if self.upstream.end.input_len() < before || self.is_body_done() {
+                return Step::Again;
+            }
+        }
+        self.read_more(turn, context)
+    }
+
+    /// Passes data on as they stand. `None`: they do not, or there are none.
+    fn pass_on(&mut self, context: &mut Context<'_>) -> Option<Poll<Result<usize, Gone>>> {
+        let Self { client, upstream, .. } = self;
+        let ends = upstream.end.ends_here();
+        let written = upstream.end.with_data(|data| {
+            if data.is_empty() {
+                return None;
+            }
+            Some(match &mut client.end {
+                ClientEnd::Http1(http1) => match Pin::new(&mut http1.stream).poll_write(context, data) {
+                    Poll::Ready(Ok(count)) if count > 0 => Poll::Ready(Ok(count)),
+                    Poll::Ready(_) => Poll::Ready(Err(Gone)),
+                    Poll::Pending => Poll::Pending,
+                },
+                ClientEnd::Http2(stream) => stream.poll_send(data, ends, context),
+            })
+        })??;
+        if let Poll::Ready(Ok(count)) = written {
+            self.upstream.end.consume(count);
+            self.delivered += count as u64;
+            self.request.report.sent_bytes += count as u64;
+            self.client.open.worker.cells.sent_bytes.add(count as u64);
+        }
+        Some(written)
+    }
+
+    /// All of the body has been sent: its end is told, as the client's version tells it.
+    fn end(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
+        match &mut self.client.end {
+            ClientEnd::Http1(http1) => {
+                // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
+                turn.flushed = http1.stream.poll_write_ready(context).is_ready();
+                match Pin::new(&mut http1.stream).poll_flush(context) {
+                    Poll::Ready(Ok(())) => Step::Over(Delivered::Whole),
+                    Poll::Ready(Err(_)) => Step::Over(Delivered::ClientGone),
+                    Poll::Pending => Step::Waits(Party::Client),
+                }
+            }
+            ClientEnd::Http2(stream) if stream.is_answered() || self.status == 101 => Step::Over(Delivered::Whole),
+            ClientEnd::Http2(stream) => {
+                match self.upstream.end.poll_end(context) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(Gone)) => return Step::Over(Delivered::CutOff(ProxyError::ShortAnswer)),
+                    Poll::Pending => return Step::Waits(Party::Backend),
+                }
+                let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
+                self.upstream.end.write_trailers(&mut trailers, |_| true);
+                if let Some(compressor) = &mut self.compressor {
+                    trailers.append(&compressor.take_trailers());
+                }
+                let block = &mut self.client.open.worker.scratch.borrow_mut().block;
+                match stream.end(&trailers, block) {
+                    Ok(()) => Step::Over(Delivered::Whole),
+                    Err(Gone) => Step::Over(Delivered::ClientGone),
+                }
+            }
+        }
+    }
+
+    /// More of the answer's body, or its end.
+    fn read_more(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
+        match self.poll_more(context) {
+            Poll::Ready(Ok(true)) => {
+                turn.read = true;
+                if self.upstream.end.is_http2() && !self.upstream.end.has_input() {
+                    // Its end has come.
+                    if let Err(error) = self.take_body() {
+                        return Step::Over(Delivered::CutOff(error));
+                    }
+                }
+                Step::Again
+            }
+            Poll::Ready(Ok(false)) => self.end_by_close(),
+            Poll::Ready(Err(error)) => Step::Over(Delivered::CutOff(error)),
+            // What has been said is not held back until more comes: an event may be all for a long while.
+            Poll::Pending => {
+                let out = self.answer.text_mut();
+                match self.compressor.as_mut().map(|compressor| compressor.flush(out)) {
+                    Some(Ok(true)) => Step::Again,
+                    Some(Err(error)) => Step::Over(Delivered::CutOff(error)),
+                    Some(Ok(false)) | None => Step::Waits(Party::Backend),
+                }
+            }
+        }
+    }
+
+    /// The backend's connection has ended, and with it, perhaps, the body.
+    fn end_by_close(&mut self) -> Step {
+        let is_until_close = matches!(&self.upstream.end, BackendEnd::Http1(http1) if http1.body == Body::UntilClose);
+        if is_until_close && !self.may_end_here() {
+            return Step::Over(Delivered::CutOff(ProxyError::TlsTruncated));
+        }
+        let BackendEnd::Http1(Http1 { body, .. }) = &mut self.upstream.end else {
+            return Step::Over(Delivered::CutOff(ProxyError::ShortAnswer));
+        };
+        let Some(end) = body.end_of_input(self.encoding) else {
+            return Step::Over(Delivered::CutOff(ProxyError::ShortAnswer));
+        };
+        *body = Body::Sized(0);
+        let out = self.answer.text_mut();
+        match self.compressor.as_mut().map(|compressor| compressor.finish(out)) {
+            None => out.extend_from_slice(end),
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Step::Over(Delivered::CutOff(error)),
+        }
+        self.terminated = true;
+        Step::Again
+    }
+
+    /// Whether the connection's end may be taken for the body's: it was said, or the service does not ask for that.
+    fn may_end_here(&mut self) -> bool {
+        let config = &self.request.view.services[self.request.service].service.config;
+        config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.upstream.end.said_goodbye()
+    }
+
+    /// More of the answer's body. `false`: the connection has ended.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, ProxyError>> {
+        let worker = &self.client.open.worker;
+        let Http1 { stream, input, body, .. } = match &mut self.upstream.end {
+            BackendEnd::Http1(http1) => http1,
+            BackendEnd::Http2(upstream) => return upstream.poll_more(context).map_ok(|()| true),
+            BackendEnd::Returned => return Poll::Ready(Ok(false)),
+        };
+        if !input.is_allocated() {
+            *input = worker.buffers.take();
+        }
+        // What is known to be long is not read in short strides first.
+        let long = matches!(*body, Body::Sized(rest) if rest > LONG_BYTES);
+        if long || self.delivered > BULK_BYTES {
+            worker.buffers.grow(input);
+        }
+        let bytes_max = room(input);
+        let read = input.poll_read(stream, bytes_max, context);
+        if read.is_pending() && input.is_empty() {
+            worker.buffers.give(std::mem::take(input));
+        }
+        read.map(|read| read.map(|count| count > 0).map_err(|_| ProxyError::ShortAnswer))
+    }
+}

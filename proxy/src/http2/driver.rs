@@ -1,0 +1,181 @@
+//! What drives a connection: its socket, and the codec between that and the streams.
+
+use super::Link;
+use crate::buffers::Buffer;
+use crate::stream::Stream;
+use crate::worker::Worker;
+use ringway_http2::{ConnectionError, Event};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncWrite, ReadBuf};
+
+/// Reads of one turn, after which others have theirs.
+const READS_MAX: u32 = 16;
+/// Bytes that wait to be written, beyond which nothing more is read: a peer that does not read its answers asks for no more of them.
+const UNWRITTEN_MAX: usize = 256 * 1024;
+
+/// How a connection has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The peer has closed, or the connection has failed.
+    Closed,
+    /// The peer has broken a rule: it has been told, as far as it reads that.
+    Broken(ConnectionError),
+}
+
+/// A connection's socket, and what has been read from it.
+pub(super) struct Driver {
+    pub(super) link: Rc<Link>,
+    stream: Stream,
+    input: Buffer,
+    worker: Rc<Worker>,
+    /// How often bytes have come.
+    pub(super) heard: u64,
+}
+
+impl Driver {
+    /// `input`: what has been read already.
+    pub(super) fn new(link: Rc<Link>, stream: Stream, input: Buffer, worker: &Rc<Worker>) -> Self {
+        Self { link, stream, input, worker: Rc::clone(worker), heard: 0 }
+    }
+
+    /// Takes in what has come, and hands on what that means: `handle` gets the events that concern the connection itself, or
+    /// streams that nobody has yet. Ready once the connection has ended; its streams have been told.
+    pub(super) fn poll_read(&mut self, context: &mut Context<'_>, mut handle: impl FnMut(Event)) -> Poll<End> {
+        self.link.attend(context);
+        let mut reads = 0;
+        loop {
+            let end = self.take_in(&mut handle);
+            if let Some(end) = end {
+                return Poll::Ready(end);
+            }
+            if self.link.ask(|codec| codec.output().len()) > UNWRITTEN_MAX {
+                return Poll::Pending;
+            }
+            reads += 1;
+            if reads > READS_MAX {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let count = ready!(self.poll_fill(context));
+            if count == 0 {
+                return Poll::Ready(End::Closed);
+            }
+            self.heard += 1;
+        }
+    }
+
+    /// Reads once. 0: the end, or a failure.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<usize> {
+        if !self.input.is_allocated() {
+            // A connection that is silent holds no buffer.
+            match ready!(self.stream.poll_read_ready(context)) {
+                Ok(()) => self.input = self.worker.buffers.take(),
+                Err(_) => return Poll::Ready(0),
+            }
+        }
+        let bytes_max = self.input.capacity();
+        match self.input.poll_read(&mut self.stream, bytes_max, context) {
+            Poll::Ready(Ok(count)) => {
+                self.worker.cells.received_bytes.add(count as u64);
+                Poll::Ready(count)
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(0),
+            Poll::Pending => {
+                if self.input.is_empty() {
+                    self.worker.buffers.give(std::mem::take(&mut self.input));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Lets the codec judge what has been read.
+    fn take_in(&mut self, handle: &mut impl FnMut(Event)) -> Option<End> {
+        if !self.input.is_empty() {
+            let now_millis = self.worker.timers.millis();
+            let taken = self.link.codec.borrow_mut().handle_bytes(self.input.bytes(), now_millis);
+            match taken {
+                Ok(count) => self.input.consume(count),
+                Err(error) => {
+                    self.hand_on(handle);
+                    return Some(End::Broken(error));
+                }
+            }
+        }
+        self.hand_on(handle);
+        None
+    }
+
+    fn hand_on(&self, handle: &mut impl FnMut(Event)) {
+        while let Some(event) = self.link.next_event() {
+            if let Some(event) = self.link.dispatch(event) {
+                handle(event);
+            }
+        }
+    }
+
+    /// Writes what is due. `Err`: the connection has failed; `Ok(true)`: all has been written.
+    pub(super) fn poll_write(&mut self, context: &mut Context<'_>, handle: &mut impl FnMut(Event)) -> Result<bool, ()> {
+        loop {
+            let written = {
+                let codec = self.link.codec.borrow();
+                let output = codec.output();
+                if output.is_empty() {
+                    break;
+                }
+                Pin::new(&mut self.stream).poll_write(context, output)
+            };
+            match written {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.link.codec.borrow_mut().advance_output(count);
+                    // There may be room again for who waits for it.
+                    self.hand_on(handle);
+                }
+                Poll::Ready(_) => return Err(()),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(_)) => Err(()),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// The connection has ended, but for its goodbye: streams that are still held are told.
+    pub(super) fn end_streams(&self) {
+        self.link.tell(ringway_http2::Connection::handle_end);
+        self.hand_on(&mut |_| ());
+    }
+
+    /// Says goodbye, and reads away what still comes: frames that nobody reads would turn the end into a reset, and the last frames
+    /// with it.
+    pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // What it may not be able to write, it leaves.
+        match self.poll_write(context, &mut |_| ()) {
+            Ok(true) => {}
+            Ok(false) => return Poll::Pending,
+            Err(()) => return Poll::Ready(()),
+        }
+        if ready!(Pin::new(&mut self.stream).poll_shutdown(context)).is_err() {
+            return Poll::Ready(());
+        }
+        let mut sink = [0; 4096];
+        loop {
+            let mut space = ReadBuf::new(&mut sink);
+            match ready!(tokio::io::AsyncRead::poll_read(Pin::new(&mut self.stream), context, &mut space)) {
+                Ok(()) if !space.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.end_streams();
+        self.worker.buffers.give(std::mem::take(&mut self.input));
+    }
+}

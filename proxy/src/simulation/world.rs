@@ -1,0 +1,363 @@
+//! The proxy as it runs, and all who have to do with it, on one thread in virtual time.
+
+use super::backends::{self, Backend};
+use super::checks;
+use super::happenings;
+use super::ledger::Ledger;
+use super::random::Random;
+use super::setup::{self, SERVICES, Setup};
+use super::{clients, counted, sessions};
+use crate::ambient;
+use crate::perip::PerIp;
+use crate::shortage::Shortage;
+use crate::snapshot::{Registry, Service, Snapshot};
+use crate::transport::memory::{Network, Shape, Wire};
+use crate::transport::{self};
+use crate::worker::{Command, GateKey, Listening, Places, Shared, Worker, work};
+use ringway_config::model::Config;
+use ringway_health::{CheckFailure, Probe};
+use ringway_ring::Published;
+use ringway_telemetry::cells::Registry as Cells;
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+pub(super) const WEB: &str = "10.1.0.1:80";
+pub(super) const RAW: &str = "10.1.0.1:90";
+/// How long clients go on.
+const TIME: Duration = Duration::from_secs(30);
+/// How long a client that is at it may take to end, and then whatever is kept for a while to be given back.
+const LAST_TIME: Duration = Duration::from_secs(200);
+const REST_TIME: Duration = Duration::from_secs(130);
+
+pub(super) struct World {
+    pub(super) network: Arc<Network>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) workers: RefCell<Vec<Rc<Worker>>>,
+    pub(super) backends: Vec<Rc<Backend>>,
+    pub(super) listeners: RefCell<BTreeMap<SocketAddr, (GateKey, Arc<Places>)>>,
+    ledger: RefCell<Ledger>,
+    setup: RefCell<Setup>,
+    registry: Registry,
+    over: Cell<bool>,
+    changed: Cell<bool>,
+    silenced: Cell<Option<Instant>>,
+    /// What backends are at: the request on each connection, by backend and number.
+    pub(super) serving: RefCell<BTreeMap<(String, u16), (u64, Wire)>>,
+    /// Tasks of the scripts.
+    pub(super) tasks: Cell<usize>,
+}
+
+impl World {
+    pub(super) fn ledger(&self) -> RefMut<'_, Ledger> {
+        self.ledger.borrow_mut()
+    }
+
+    pub(super) fn setup(&self) -> Ref<'_, Setup> {
+        self.setup.borrow()
+    }
+
+    /// The operator has written something else.
+    pub(super) fn replace(&self, setup: Setup) {
+        self.setup.replace(setup);
+        self.changed.set(true);
+    }
+
+    /// Whether anything has been put into force since the start: what was counted by a version before may be there still.
+    pub(super) fn was_changed(&self) -> bool {
+        self.changed.get()
+    }
+
+    /// Whether a limit may have been lowered below what was there.
+    pub(super) fn was_lowered(&self) -> bool {
+        self.changed.get()
+    }
+
+    /// A connection has begun to lead nowhere.
+    pub(super) fn note_silence(&self) {
+        self.silenced.set(Some(ambient::now()));
+    }
+
+    pub(super) fn was_silenced_since(&self, begun: Instant) -> bool {
+        self.silenced.get().is_some_and(|at| at >= begun)
+    }
+
+    /// Whether nobody asks for anything new.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// Begins a script.
+    pub(super) fn spawn(self: &Rc<Self>, script: impl Future<Output = ()> + 'static) {
+        let world = Rc::clone(self);
+        world.tasks.set(world.tasks.get() + 1);
+        drop(tokio::task::spawn_local(counted(async move {
+            script.await;
+            world.tasks.set(world.tasks.get() - 1);
+        })));
+    }
+
+    fn new(seed: u64, loud: bool, random: &mut Random) -> Rc<Self> {
+        let setup = Setup::draw(random);
+        let network = Arc::<Network>::default();
+        let shape = |random: &mut Random| Shape {
+            room: random.pick(&[1_000, 16 * 1024, 64 * 1024, 300_000]),
+            stride: random.pick(&[700, 16 * 1024, usize::MAX, usize::MAX]),
+            reset_overtakes: random.chance(50),
+        };
+        network.set_shapes((0..16).map(|_| shape(random)).collect());
+        let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config_of(&setup) });
+        let current = Arc::new(Published::new(Arc::new(Snapshot::empty(empty))));
+        let cells = Arc::<Cells>::default();
+        let shared = Arc::new(Shared {
+            current,
+            network: transport::Network::Memory(Arc::clone(&network)),
+            shortage: Shortage::new(Arc::clone(&cells)),
+            cells,
+            started: ambient::now(),
+            secret: seed,
+            instance: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            workers: setup.workers,
+            open: (0..setup.workers).map(|_| AtomicUsize::new(0)).collect(),
+            commands: OnceLock::new(),
+            connections: AtomicUsize::new(0),
+            flows: AtomicUsize::new(0),
+            per_ip: PerIp::default(),
+            access: Arc::default(),
+        });
+        let mut backends = Vec::new();
+        for (service, name) in SERVICES.iter().enumerate() {
+            for index in 0..setup.backends[service] {
+                let (id, address) = (setup::backend_id(service, index), setup::backend_address(service, index));
+                backends.push(Rc::new(Backend { service: name, id, address, well: Cell::new(true) }));
+            }
+        }
+        let shade = "10.5.0.1:80".parse().expect("an address");
+        backends.push(Rc::new(Backend {
+            service: "shade",
+            id: "shade-1".into(),
+            address: shade,
+            well: Cell::new(true),
+        }));
+        Rc::new(Self {
+            network,
+            shared,
+            workers: RefCell::default(),
+            backends,
+            listeners: RefCell::default(),
+            ledger: RefCell::new(Ledger::new(loud)),
+            setup: RefCell::new(setup),
+            registry: Registry::default(),
+            over: Cell::new(false),
+            changed: Cell::new(false),
+            silenced: Cell::new(None),
+            serving: RefCell::default(),
+            tasks: Cell::new(0),
+        })
+    }
+
+    /// Starts workers, backends and clients.
+    fn start(self: &Rc<Self>, random: &mut Random) {
+        let mut commands = Vec::new();
+        for index in 0..self.shared.workers {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let worker = Worker::new(index, Arc::clone(&self.shared));
+            self.workers.borrow_mut().push(Rc::clone(&worker));
+            drop(tokio::task::spawn_local(counted(work(worker, receiver))));
+            commands.push(sender);
+        }
+        // Set once, here.
+        let _ = self.shared.commands.set(commands);
+        self.apply();
+        for backend in &self.backends {
+            let listener = self.network.listen(backend.address);
+            let (world, random) = (Rc::clone(self), random.fork());
+            match backend.service {
+                "bytes" => self.spawn(sessions::serve_all(world, listener, random)),
+                _ => self.spawn(backends::run(world, Rc::clone(backend), listener, random)),
+            }
+        }
+        for number in 1..=random.below(10) as u8 + 3 {
+            self.spawn(clients::run(Rc::clone(self), number, random.fork()));
+        }
+        for number in 1..=random.below(3) as u8 {
+            self.spawn(sessions::run(Rc::clone(self), number, random.fork()));
+        }
+    }
+
+    /// Puts what the operator has written into force, as the control side does.
+    pub(super) fn apply(&self) {
+        let config = config_of(&self.setup());
+        let (current, now) = (&self.shared.current, ambient::now());
+        let generation = current.load().generation + 1;
+        let prepared = self.registry.prepare(Arc::new(config), generation, self.shared.workers, now);
+        let snapshot = Arc::new(prepared.expect("a configuration that can be built"));
+        self.registry.commit(&snapshot, now);
+        current.store(Arc::clone(&snapshot));
+        for (service, _) in self.registry.settle(&snapshot) {
+            service.live.wake_all();
+        }
+        self.listen(&snapshot.config);
+        self.command(|| Command::Refresh);
+    }
+
+    fn listen(&self, config: &Config) {
+        let mut listeners = self.listeners.borrow_mut();
+        for listener in &config.listeners {
+            let key = GateKey::of(listener);
+            listeners.entry(listener.address).or_insert_with(|| {
+                let (seats, open) = (Arc::<Places>::default(), Arc::new(()));
+                self.command(|| Command::Listen {
+                    key: key.clone(),
+                    socket: Listening::Memory(self.network.listen(listener.address)),
+                    seats: Arc::clone(&seats),
+                    open: Arc::clone(&open),
+                });
+                (key, seats)
+            });
+        }
+    }
+
+    pub(super) fn command(&self, command: impl Fn() -> Command) {
+        for sender in self.shared.commands.get().into_iter().flatten() {
+            // A worker that has ended takes no more.
+            let _ = sender.send(command());
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.current.load()
+    }
+
+    /// As the driver of the checks does.
+    pub(super) fn check_health(&self) {
+        let now = ambient::now();
+        for service in &self.snapshot().services {
+            let mut health = service.live.health();
+            health.handle_timeout(now);
+            for id in health.poll_probes(now) {
+                let well = self.backends.iter().any(|backend| backend.id == id && backend.well.get());
+                let probe = if well { Probe::Success } else { Probe::Failure(CheckFailure::Closed) };
+                health.handle_probe(&id, probe, now);
+            }
+            let _ =
+                if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) };
+        }
+    }
+
+    /// Until nobody has anything to do at this time.
+    pub(super) async fn settle(&self) {
+        loop {
+            let before = super::polls();
+            tokio::task::yield_now().await;
+            if super::polls() == before {
+                return;
+            }
+        }
+    }
+
+    /// Clients and backends end; then everything must be given back.
+    async fn end(self: &Rc<Self>) {
+        self.over.set(true);
+        happenings::recover(self);
+        let ended = |world: &Self| world.ledger().records.values().all(|record| record.ended.is_some());
+        for _ in 0..LAST_TIME.as_secs() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.check_health();
+            if ended(self) {
+                break;
+            }
+        }
+        let open: Vec<u64> =
+            self.ledger().records.iter().filter(|(_, record)| record.ended.is_none()).map(|(id, _)| *id).collect();
+        if !open.is_empty() {
+            self.ledger().violation(&format!("requests {open:?} never end"));
+        }
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        self.settle().await;
+        checks::after_the_last_request(self);
+        // Hosts that were gone are back, and know nothing of these connections.
+        self.network.wires().iter().for_each(Wire::reset);
+        tokio::time::sleep(REST_TIME).await;
+        self.settle().await;
+        checks::at_rest(self);
+        self.drain().await;
+    }
+
+    async fn drain(&self) {
+        let mut waits = Vec::new();
+        for sender in self.shared.commands.get().into_iter().flatten() {
+            let (done, wait) = oneshot::channel();
+            let _ = sender.send(Command::Drain { done });
+            waits.push(wait);
+        }
+        for wait in waits {
+            if tokio::time::timeout(Duration::from_secs(30), wait).await.is_err() {
+                self.ledger().violation("a worker with nothing to do does not drain");
+            }
+        }
+        self.command(|| Command::Stop);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn config_of(setup: &Setup) -> Config {
+    let text = setup.text();
+    match ringway_config::load_str("simulation", &text, &|_| None) {
+        Ok(loaded) => loaded.config,
+        Err(findings) => panic!("{findings}\n{text}"),
+    }
+}
+
+/// Plays a seed; gives the trace's hash, and what there was in it.
+pub(super) fn play(seed: u64, loud: bool) -> Result<(String, String), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(|error| error.to_string())?;
+    super::begin();
+    let world = runtime.block_on(async move {
+        let mut random = Random::new(seed);
+        let world = World::new(seed, loud, &mut random);
+        world.ledger().tell(&format!("{:?}", world.setup()));
+        world.start(&mut random);
+        let until = ambient::now() + TIME;
+        while ambient::now() < until {
+            tokio::time::sleep(Duration::from_millis(5 + random.below(300))).await;
+            world.settle().await;
+            checks::at_any_time(&world);
+            world.check_health();
+            happenings::draw(&world, &mut random);
+            if !world.ledger().wrong.is_empty() {
+                return world;
+            }
+        }
+        world.end().await;
+        world
+    });
+    let left = runtime.metrics().num_alive_tasks();
+    let ledger = world.ledger();
+    let mut wrong = ledger.wrong.clone();
+    if super::has_spun() {
+        wrong.insert(0, "a task is polled again and again while time stands still".into());
+    }
+    let panics: u64 = world.workers.borrow().iter().map(|worker| worker.cells.panics.get()).sum();
+    if panics > 0 {
+        wrong.push(format!("{panics} tasks have panicked"));
+    }
+    if wrong.is_empty() && left > world.tasks.get() {
+        wrong.push(format!("{left} tasks are left, and {} are the scripts'", world.tasks.get()));
+    }
+    if wrong.is_empty() {
+        let counts: Vec<String> = ledger.counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        return Ok((ledger.hash(), format!("{} requests: {}", ledger.records.len(), counts.join(", "))));
+    }
+    let wrong: Vec<String> = wrong.iter().map(|what| format!("VIOLATION {what}")).collect();
+    Err(format!("{}\n{}", wrong.join("\n"), if loud { String::new() } else { ledger.trace() }))
+}

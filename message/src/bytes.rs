@@ -1,56 +1,25 @@
 //! Which bytes names, values and targets may have (RFC 9110, 5; RFC 3986), whatever version carries them.
 
+use crate::scan::{behind_token, target_query};
 use crate::{ParseError, Span};
-
-const NAME: u8 = 1;
-const NAME_IN_LOWER_CASE: u8 = 2;
-const TARGET: u8 = 4;
-
-/// What each byte may stand in.
-const CLASSES: [u8; 256] = {
-    let mut classes = [0; 256];
-    let mut byte = 0x21;
-    while byte < 0x7f {
-        let other = matches!(
-            byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        );
-        if other || byte.is_ascii_alphanumeric() {
-            classes[byte as usize] |= NAME;
-            if !byte.is_ascii_uppercase() {
-                classes[byte as usize] |= NAME_IN_LOWER_CASE;
-            }
-        }
-        // A fragment is never sent.
-        if byte != b'#' {
-            classes[byte as usize] |= TARGET;
-        }
-        byte += 1;
-    }
-    classes
-};
-
-fn all(bytes: &[u8], class: u8) -> bool {
-    // Without a branch for each byte: nearly all of them are good.
-    bytes.iter().fold(class, |classes, &byte| classes & CLASSES[usize::from(byte)]) != 0
-}
 
 /// Whether it is a token: the name of a field, a method (RFC 9110, 5.6.2).
 #[must_use]
 pub fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && all(name, NAME)
+    !name.is_empty() && behind_token(name).0.is_empty()
 }
 
 /// Whether it is a token without upper case, as names of fields are from HTTP/2 on (RFC 9113, 8.2.1).
 #[must_use]
 pub fn is_lower_token(name: &[u8]) -> bool {
-    !name.is_empty() && all(name, NAME_IN_LOWER_CASE)
+    is_token(name) && !name.iter().any(u8::is_ascii_uppercase)
 }
 
 /// Whether it is a field's value: no controls but HTAB, no white space around it (RFC 9110, 5.5). Bytes from 0x80 on may be anything.
 #[must_use]
 pub fn is_value(value: &[u8]) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    // Without a branch or a look-up for each byte: nearly all of them are good.
     let good = value.iter().fold(true, |good, &byte| good & ((byte >= b' ') & (byte != 0x7f) | (byte == b'\t')));
     good && !is_space(value.first()) && !is_space(value.last())
 }
@@ -58,7 +27,7 @@ pub fn is_value(value: &[u8]) -> bool {
 /// Whether all its bytes may stand in a target: printable ASCII, no fragment.
 #[must_use]
 pub fn is_target(target: &[u8]) -> bool {
-    !target.is_empty() && all(target, TARGET)
+    !target.is_empty() && target_query(target).is_some()
 }
 
 /// Path and query of the part of a target that begins with its path. The query is without its `?`; empty if there is none.

@@ -29,7 +29,7 @@ const EDGES: &[(&str, &str)] = &[
 const PURE: &[&str] = &["ring", "health", "message", "http1", "http2"];
 /// What a pure crate may be built from.
 // loom is a model checker, under `--cfg loom` only.
-const PURE_DEPENDENCIES: &[&str] = &["loom", "memchr", "ringway-message", "thiserror", "xxhash-rust"];
+const PURE_DEPENDENCIES: &[&str] = &["arc-swap", "loom", "memchr", "ringway-message", "thiserror", "xxhash-rust"];
 
 fn packages() -> Vec<serde_json::Value> {
     let output = Command::new(env!("CARGO"))

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+#[path = "hostile/streams.rs"]
+mod streams;
 
 use common::peers::*;
 use common::*;

@@ -1,16 +1,17 @@
-//! One end of a connection that does so many exchanges, without sockets: `exchanges SCENARIO COUNT`, under callgrind.
+//! One end of a connection that does so many exchanges, without sockets: `exchanges SCENARIO COUNT [AT_ONCE]`, under callgrind.
 //!
 //! What the other end sends was written beforehand, so that what is counted is the codec of this end alone: the difference between two
 //! counts, by the number of exchanges between them. Scenarios: `get` (a server, a small GET, 128 bytes of response), `grpc` (a server, a
-//! unary call), `client` (a client, a small GET), `upload` (a server, 1 MB in frames of 16 KiB), `download` (a server, 1 MB).
+//! unary call), `client` (a client, a small GET), `upload` (a server, 1 MB in frames of 16 KiB), `download` (a server, 1 MB), `bomb`
+//! (a server, heads of 16 KiB that name one long field of the table with each byte, each refused).
 #![allow(clippy::unwrap_used, reason = "an example that cannot go on ends")]
 
 use ringway_http2::hpack::encode;
 use ringway_http2::{Config, Connection, Event, HeadKind, Memory, MemoryLimits, PREFACE, Role, StreamKey};
 use ringway_message::{Method, RequestHead, ResponseHead};
 
-/// Exchanges whose frames come in one read, and go in one write.
-const BATCH: u32 = 8;
+/// Exchanges whose frames come in one read, and go in one write, if nothing else is said.
+const AT_ONCE: u32 = 8;
 
 fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
@@ -68,6 +69,7 @@ impl Server {
                 }
                 Event::End { key } => self.respond(connection, key, scenario),
                 Event::Writable { key } => self.send(connection, key, scenario),
+                Event::Reset { reason, .. } => panic!("{reason:?}"),
                 _ => {}
             }
         }
@@ -104,15 +106,17 @@ impl Server {
     }
 }
 
-fn serve(count: u32, scenario: &Scenario, start: &[u8], fields: &[(&str, &str)], body: &[u8]) {
-    let mut connection = Connection::new(Config::new(Role::Server), Memory::new(MemoryLimits::default()));
+fn serve(count: u32, at_once: u32, scenario: &Scenario, start: &[u8], fields: &[(&str, &str)], body: &[u8]) {
+    // What was written beforehand asks for no windows.
+    let windows = Config { stream_window: 2 << 20, connection_window: 4 << 20, ..Config::new(Role::Server) };
+    let mut connection = Connection::new(windows, Memory::new(MemoryLimits::default()));
     let mut server = Server::default();
     let mut input = PREFACE.to_vec();
     frame(&mut input, 4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
     frame(&mut input, 4, 1, 0, &[]);
     frame(&mut input, 8, 0, 0, &[0x7f, 0, 0, 0]);
     let (first, next) = blocks(start, fields);
-    let batch = if body.len() > 1000 || scenario.response.len() > 1000 { 1 } else { BATCH };
+    let batch = if body.len() > 1000 || scenario.response.len() > 1000 { 1 } else { at_once };
     let mut id = 1;
     let mut written = 0_u64;
     while server.done < count {
@@ -144,7 +148,7 @@ fn serve(count: u32, scenario: &Scenario, start: &[u8], fields: &[(&str, &str)],
     assert!(server.body > 0 && connection.error().is_none() && connection.streams() == 0);
 }
 
-fn ask(count: u32) {
+fn ask(count: u32, at_once: u32) {
     let mut connection = Connection::new(Config::new(Role::Client), Memory::new(MemoryLimits::default()));
     let (first, next) =
         blocks(&[0x88], &[("content-type", "text/plain"), ("content-length", "128"), ("server", "somebody/1.0")]);
@@ -154,7 +158,7 @@ fn ask(count: u32) {
     let (mut block, mut head, mut arena) = (Vec::new(), ResponseHead::default(), Vec::new());
     let (mut id, mut done) = (1, 0);
     while done < count {
-        for _ in 0..BATCH {
+        for _ in 0..at_once {
             block.clear();
             encode::method(&mut block, b"GET");
             encode::scheme(&mut block, b"http");
@@ -183,18 +187,45 @@ fn ask(count: u32) {
     }
 }
 
+fn bomb(count: u32) {
+    let mut connection = Connection::new(Config::new(Role::Server), Memory::new(MemoryLimits::default()));
+    let mut input = PREFACE.to_vec();
+    frame(&mut input, 4, 0, 0, &[]);
+    let mut first = vec![0x82, 0x86, 0x84, 0x40, 1, b'x', 0x7f, 0x81, 0x1d];
+    first.extend([b'y'; 3840]);
+    let (mut id, mut refused) = (1, 0);
+    let mut block = Vec::new();
+    while refused < count {
+        block.clear();
+        encode::status(&mut block, 431);
+        frame(&mut input, 1, 5, id, if id == 1 { &first } else { &[0xbe; 16_384] });
+        id += 2;
+        assert_eq!(connection.handle_bytes(&input, u64::from(id)), Ok(input.len()));
+        input.clear();
+        while let Some(event) = connection.poll_event() {
+            if let Event::Request { key, fault } = event {
+                refused += u32::from(fault.is_some_and(|fault| fault.is_size()));
+                connection.send_head(key, &block, HeadKind::Final, true).unwrap();
+                connection.close(key);
+            }
+        }
+        connection.advance_output(connection.output().len());
+    }
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let scenario = arguments.next().unwrap_or_else(|| "get".to_owned());
     let count = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(1000);
+    let at_once = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(AT_ONCE);
     let small = Scenario { grpc: false, response: vec![b'x'; 128] };
     let get = [(":authority", "127.0.0.1:8080"), (":path", "/path/to/something"), ("user-agent", "h2load/1.52.0")];
     match scenario.as_str() {
-        "get" => serve(count, &small, &[0x82, 0x86], &get, &[]),
-        "upload" => serve(count, &small, &[0x83, 0x86], &get, &vec![7; 1_000_000]),
+        "get" => serve(count, at_once, &small, &[0x82, 0x86], &get, &[]),
+        "upload" => serve(count, at_once, &small, &[0x83, 0x86], &get, &vec![7; 1_000_000]),
         "download" => {
             let large = Scenario { grpc: false, response: vec![b'x'; 1_000_000] };
-            serve(count, &large, &[0x82, 0x86], &get, &[]);
+            serve(count, at_once, &large, &[0x82, 0x86], &get, &[]);
         }
         "grpc" => {
             let fields = [
@@ -206,9 +237,10 @@ fn main() {
                 ("grpc-timeout", "10S"),
             ];
             let unary = Scenario { grpc: true, response: vec![b'x'; 105] };
-            serve(count, &unary, &[0x83, 0x86], &fields, &[7; 105]);
+            serve(count, at_once, &unary, &[0x83, 0x86], &fields, &[7; 105]);
         }
-        "client" => ask(count),
+        "bomb" => bomb(count),
+        "client" => ask(count, at_once),
         other => panic!("no scenario {other:?}"),
     }
 }

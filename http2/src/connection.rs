@@ -38,6 +38,10 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Size of the peer's compression table: that of everybody who says nothing.
 const TABLE_BYTES: u32 = 4096;
 
+/// A head so many times as long as the limit is not decoded to its end, nor is one of so many bytes at least: who sends it means harm.
+const ABSURD: usize = 4;
+const ABSURD_BYTES: usize = 128 * 1024;
+
 /// What a connection is to be like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -125,7 +129,8 @@ pub struct Connection {
 /// What we have said of ourselves that can change.
 #[derive(Debug)]
 struct OwnSettings {
-    /// Window that the peer's streams begin with, as far as it has acknowledged it.
+    /// Window that the peer's streams may count on: a larger one from when it was told, a smaller one from when the peer has acknowledged
+    /// it.
     window: u32,
     /// And as it was told last.
     window_announced: u32,
@@ -145,7 +150,11 @@ impl Connection {
             history: History::default(),
             peer: Settings::default(),
             settings_came: false,
-            own: OwnSettings { window: WINDOW_DEFAULT, window_announced: config.stream_window, pending: true },
+            own: OwnSettings {
+                window: WINDOW_DEFAULT.max(config.stream_window),
+                window_announced: config.stream_window,
+                pending: true,
+            },
             input: Input::new(!is_client),
             block: None,
             output: Output::default(),
@@ -171,6 +180,7 @@ impl Connection {
             config,
             memory,
         };
+        this.decoder.set_list_bytes_max((config.head.head_bytes_max * ABSURD).max(ABSURD_BYTES));
         this.write_start();
         this
     }
@@ -346,6 +356,7 @@ impl Connection {
     /// Gives back what is only of use to a busy connection. For one that rests.
     pub fn shrink(&mut self) {
         self.decoder.shrink();
+        self.input.shrink();
         if self.streams.used() == 0 {
             self.streams.shrink();
             self.ready = VecDeque::new();
@@ -358,7 +369,12 @@ impl Connection {
     pub fn memory_bytes(&self) -> usize {
         let queues = self.ready.capacity() * size_of::<u32>() + self.waiting.capacity() * size_of::<StreamKey>();
         let block = self.block.as_ref().map_or(0, Block::memory_bytes);
-        size_of::<Self>() + self.decoder.memory_bytes() + self.streams.memory_bytes() + queues + block
+        size_of::<Self>()
+            + self.decoder.memory_bytes()
+            + self.streams.memory_bytes()
+            + self.input.memory_bytes()
+            + queues
+            + block
     }
 
     fn key(&mut self, slot: u32) -> StreamKey {
@@ -414,7 +430,6 @@ impl Drop for Connection {
             stream.give_back(&self.memory);
         }
         self.memory.release_growth(self.grown as usize);
-        self.input.give_back(&self.memory);
         self.output.give_back(&self.memory);
     }
 }

@@ -30,6 +30,8 @@ const SMALL_DATA_BYTES: u32 = 16;
 const SMALL_DATA: u32 = 16 * 1024;
 /// The same from backends, whose windows may have grown.
 const SMALL_DATA_BACKEND: u32 = 256 * 1024;
+/// Backends carry the streams of many clients on one connection, and are chosen by those who run them.
+const BACKEND_TIMES: u32 = 10;
 /// CONTINUATION frames of one block.
 pub(crate) const CONTINUATIONS: u32 = 20;
 
@@ -54,6 +56,8 @@ pub(crate) struct Floods {
     allowed_useless: u32,
     small_data: u32,
     small_data_max: u32,
+    /// How often what a second may bring it may bring.
+    times: u32,
 }
 
 type Counted = Result<(), ConnectionError>;
@@ -81,6 +85,7 @@ impl Floods {
             allowed_useless: 0,
             small_data: 0,
             small_data_max: if is_backend { SMALL_DATA_BACKEND } else { SMALL_DATA },
+            times: if is_backend { BACKEND_TIMES } else { 1 },
         }
     }
 
@@ -118,16 +123,20 @@ impl Floods {
     }
 
     pub(crate) fn handle_settings(&mut self) -> Counted {
-        count(&mut self.settings, SETTINGS, "http2_settings_flood")
+        count(&mut self.settings, SETTINGS * self.times, "http2_settings_flood")
     }
 
     pub(crate) fn handle_ping(&mut self) -> Counted {
-        if self.is_allowed() { Ok(()) } else { count(&mut self.pings, PINGS, "http2_ping_flood") }
+        if self.is_allowed() { Ok(()) } else { count(&mut self.pings, PINGS * self.times, "http2_ping_flood") }
     }
 
     /// Of the connection's window.
     pub(crate) fn handle_window_update(&mut self) -> Counted {
-        if self.is_allowed() { Ok(()) } else { count(&mut self.window_updates, WINDOW_UPDATES, "http2_window_flood") }
+        if self.is_allowed() {
+            Ok(())
+        } else {
+            count(&mut self.window_updates, WINDOW_UPDATES * self.times, "http2_window_flood")
+        }
     }
 
     /// Of a stream's window, which more streams may have need of.
@@ -136,7 +145,7 @@ impl Floods {
     }
 
     pub(crate) fn handle_empty_data(&mut self) -> Counted {
-        count(&mut self.empty_data, EMPTY_DATA, "http2_empty_data_flood")
+        count(&mut self.empty_data, EMPTY_DATA * self.times, "http2_empty_data_flood")
     }
 
     /// Data of so many bytes waits to be taken. Gives how many small frames that was: [`Floods::release_small`] is told of them again.
@@ -164,7 +173,7 @@ impl Floods {
             self.allowed_useless -= 1;
             return Ok(());
         }
-        count(&mut self.useless, USELESS, name)
+        count(&mut self.useless, USELESS * self.times, name)
     }
 
     fn is_allowed(&mut self) -> bool {
@@ -200,6 +209,16 @@ mod tests {
             }
             floods.handle_time(5_999);
             assert_eq!(handle(&mut floods).unwrap_err().flood, Some(name));
+        }
+    }
+
+    #[test]
+    fn a_backend_may_send_ten_times_as_much() {
+        for handle in [Floods::handle_ping, Floods::handle_settings, Floods::handle_empty_data] {
+            let (mut client, mut backend) = (Floods::new(false), Floods::new(true));
+            let until = |floods: &mut Floods| (0..).find(|_| handle(floods).is_err()).unwrap();
+            let (client, backend): (u32, u32) = (until(&mut client), until(&mut backend));
+            assert_eq!(backend, client * 10);
         }
     }
 

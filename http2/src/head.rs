@@ -10,8 +10,8 @@ mod tests;
 use crate::hpack::{Decoder, HpackError};
 use fields::{Pseudo, Section, Shape};
 use ringway_message::{
-    BodyLength, Field, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm, Version, is_authority,
-    is_host_and_port, is_protocol, is_token, split_target,
+    BodyLength, Field, Limits, Method, ParseError, RequestHead, ResponseHead, TargetForm, Version, is_authority,
+    is_host_and_port, is_protocol, is_target, is_token, split_target,
 };
 
 /// What a server takes.
@@ -60,10 +60,15 @@ pub fn request(
     arena: &mut Vec<u8>,
 ) -> Result<Result<(), Fault>, HpackError> {
     let fields = std::mem::take(&mut head.fields);
+    // Whatever becomes of this one, nothing of the one before is left in it.
+    *head = RequestHead { version: Version::Http2, keep_alive: true, ..RequestHead::default() };
     let shape = Shape::Request { extended_connect: rules.extended_connect };
     let mut section = Section::new(shape, &rules.limits, fields, arena);
     decoder.decode(block, |field| section.take(field))?;
     let judged = section.finish().and_then(|()| judge_request(&section, ends, head));
+    if judged.is_err() {
+        tell_what_came(&section, head);
+    }
     head.fields = section.into_fields();
     Ok(judged)
 }
@@ -84,6 +89,7 @@ pub fn response(
     arena: &mut Vec<u8>,
 ) -> Result<Result<(), Fault>, HpackError> {
     let fields = std::mem::take(&mut head.fields);
+    *head = ResponseHead { version: Version::Http2, keep_alive: true, ..ResponseHead::default() };
     let mut section = Section::new(Shape::Response, limits, fields, arena);
     decoder.decode(block, |field| section.take(field))?;
     let judged = section.finish().and_then(|()| judge_response(&section, ends, request_method, head));
@@ -120,15 +126,12 @@ fn judge_request(section: &Section<'_>, ends: bool, head: &mut RequestHead) -> R
     if !is_token(section.bytes(method)) {
         return Err(NO_START);
     }
-    head.head_len = 0;
-    head.version = Version::Http2;
     head.method = Method::parse(section.bytes(method));
     head.method_span = method;
     head.target_sensitive = section.pseudo_sensitive;
     head.expect_continue = section.expect_continue;
     head.expect_unknown = section.expect_unknown;
     head.te_trailers = section.te_trailers;
-    (head.keep_alive, head.upgrade) = (true, None);
     head.protocol = section.pseudo(Pseudo::Protocol);
     let is_connect = head.method == Method::Connect;
     if head.protocol.is_some_and(|protocol| !is_connect || !is_protocol(section.bytes(protocol))) {
@@ -149,6 +152,20 @@ fn judge_request(section: &Section<'_>, ends: bool, head: &mut RequestHead) -> R
     judge_authority(section, head)
 }
 
+/// Of a head that is refused, what can be told of it: for logs, and for who refuses it.
+fn tell_what_came(section: &Section<'_>, head: &mut RequestHead) {
+    *head = RequestHead { version: Version::Http2, keep_alive: true, ..RequestHead::default() };
+    let good = |pseudo, is_good: fn(&[u8]) -> bool| section.pseudo(pseudo).filter(|&span| is_good(section.bytes(span)));
+    if let Some(method) = good(Pseudo::Method, is_token) {
+        (head.method, head.method_span) = (Method::parse(section.bytes(method)), method);
+    }
+    if let Some(target) = good(Pseudo::Path, is_target) {
+        (head.target, head.forward_target) = (target, target);
+        (head.path, head.query) = split_target(section.arena, target);
+    }
+    head.authority = good(Pseudo::Authority, is_authority).unwrap_or_default();
+}
+
 /// A tunnel has an authority, which is its target, and neither scheme nor path (RFC 9113, 8.5).
 fn judge_connect(section: &Section<'_>, head: &mut RequestHead) -> Result<(), Fault> {
     if section.pseudo(Pseudo::Scheme).is_some() || section.pseudo(Pseudo::Path).is_some() {
@@ -160,7 +177,6 @@ fn judge_connect(section: &Section<'_>, head: &mut RequestHead) -> Result<(), Fa
     }
     head.form = TargetForm::Authority;
     (head.target, head.forward_target, head.path) = (target, target, target);
-    (head.query, head.scheme) = (Span::default(), Span::default());
     Ok(())
 }
 
@@ -170,7 +186,7 @@ fn judge_target(section: &Section<'_>, head: &mut RequestHead) -> Result<(), Fau
     let bytes = section.bytes(target);
     head.form = match bytes {
         b"*" if head.method == Method::Options => TargetForm::Asterisk,
-        [b'/', ..] if section.path_vetted => TargetForm::Origin,
+        [b'/', ..] if is_target(bytes) => TargetForm::Origin,
         _ => return Err(BAD_TARGET),
     };
     (head.target, head.forward_target, head.scheme) = (target, target, scheme);
@@ -188,8 +204,7 @@ fn is_scheme(scheme: &[u8]) -> bool {
 fn judge_authority(section: &Section<'_>, head: &mut RequestHead) -> Result<(), Fault> {
     let authority = section.pseudo(Pseudo::Authority).or(section.host);
     head.authority = authority.ok_or(Fault::Refused(ParseError::HostMissing))?;
-    let is_good = section.authority_vetted || section.host.is_some_and(|host| is_authority(section.bytes(host)));
-    if is_good { Ok(()) } else { Err(Fault::Refused(ParseError::HostInvalid)) }
+    if is_authority(section.bytes(head.authority)) { Ok(()) } else { Err(Fault::Refused(ParseError::HostInvalid)) }
 }
 
 fn judge_response(
@@ -205,10 +220,6 @@ fn judge_response(
         }
         _ => return Err(Fault::Malformed(ParseError::Status)),
     };
-    head.head_len = 0;
-    head.version = Version::Http2;
-    head.reason = Span::default();
-    (head.keep_alive, head.upgrade, head.announced_length) = (true, None, None);
     let length = section.length;
     head.body = match head.status {
         // RFC 9113, 8.6: there is no switching here.

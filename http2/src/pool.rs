@@ -40,13 +40,13 @@ pub(crate) enum InboundKind {
 pub struct MemoryLimits {
     /// What all windows together may grow by past those that connections and streams begin with.
     pub window_growth_bytes: usize,
-    /// Buffers that are kept for bodies, of 16 KiB each; as many heads, and a fourth as many buffers for output.
+    /// Buffers that are kept for bodies, of 16 KiB each; twice as many heads, and a fourth as many buffers for output.
     pub buffers_kept: usize,
 }
 
 impl Default for MemoryLimits {
     fn default() -> Self {
-        Self { window_growth_bytes: 8 * 1024 * 1024, buffers_kept: 64 }
+        Self { window_growth_bytes: 4 * 1024 * 1024, buffers_kept: 128 }
     }
 }
 
@@ -154,7 +154,7 @@ impl Memory {
     pub(crate) fn give_inbound(&self, mut inbound: Box<Inbound>) {
         self.inbounds_used.set(self.inbounds_used.get() - 1);
         let mut kept = self.inbounds.borrow_mut();
-        if kept.len() < self.limits.buffers_kept {
+        if kept.len() < self.limits.buffers_kept * 2 {
             inbound.trim();
             kept.push(inbound);
         }

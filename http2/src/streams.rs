@@ -137,6 +137,7 @@ pub(crate) struct Stream {
     pub(crate) small: u32,
     /// Informational responses so far.
     pub(crate) informational: u32,
+    pub(crate) informational_bytes: usize,
     /// What is to come by Content-Length.
     pub(crate) length_left: Option<u64>,
     pub(crate) body: Body,
@@ -161,6 +162,7 @@ impl Stream {
             grown: 0,
             small: 0,
             informational: 0,
+            informational_bytes: 0,
             length_left: None,
             body: Body::default(),
             inbound: None,
@@ -191,11 +193,6 @@ impl Stream {
             next = inbound.next.take();
             memory.give_inbound(inbound);
         }
-    }
-
-    /// How many wait.
-    pub(crate) fn inbound_waiting(&self) -> usize {
-        std::iter::successors(self.inbound.as_deref(), |inbound| inbound.next.as_deref()).count()
     }
 }
 
@@ -275,7 +272,8 @@ impl Streams {
         let stream = &mut self.slots[slot as usize];
         (stream.id, stream.told, stream.queued) = (0, false, false);
         (stream.news, stream.wants, stream.cut) = (News::default(), Wants::Nothing, None);
-        (stream.grown, stream.small, stream.informational) = (0, 0, 0);
+        (stream.grown, stream.small) = (0, 0);
+        (stream.informational, stream.informational_bytes) = (0, 0);
         (stream.length_left, stream.method) = (None, Method::Other);
         self.free.push(slot);
     }

@@ -169,15 +169,19 @@ fn a_head_too_long_is_refused_in_peace_and_one_that_is_absurd_is_not() {
     assert_flooded(&mut end, "http2_head_flood");
 }
 
-#[test]
-fn a_bomb_costs_no_memory_and_is_one_refused_request() {
-    let mut end = server();
-    // One long field goes into the table, and is named as often as a frame has bytes.
+/// A field of 3,900 bytes goes into the table, and is named so often after it, in this form.
+fn bomb(form: &[u8], count: usize) -> Vec<u8> {
     let mut block = request_block("GET", "/", &[]);
-    block.extend([0x40, 1, b'x', 0x7f, 0x80 + ((3900_usize - 127) & 0x7f) as u8, ((3900_usize - 127) >> 7) as u8]);
+    block.extend([0x40, 1, b'x', 0x7f, 0xbd, 0x1d]);
     block.extend([b'y'; 3900]);
-    block.extend([0xbe; 12_000]);
-    end.give(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block));
+    block.extend(form.repeat(count));
+    frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)
+}
+
+#[test]
+fn a_small_bomb_costs_no_memory_and_is_one_refused_request() {
+    let mut end = server();
+    end.give(&bomb(&[0xbe], 50));
     assert!(matches!(end.events[0], Event::Request { fault: Some(fault), .. } if fault.is_size()), "{:?}", end.events);
     let key = end.request().unwrap();
     let (head, arena) = end.request_head(key).unwrap();
@@ -185,8 +189,42 @@ fn a_bomb_costs_no_memory_and_is_one_refused_request() {
     assert!(end.connection.memory_bytes() < 64 * 1024, "{}", end.connection.memory_bytes());
     end.connection.close(key);
     end.take_output();
+    // The compression has stayed in step.
+    assert_eq!(end.give_request(3, "GET", &[], true).id(), 3);
     end.connection.shrink();
+}
+
+#[test]
+fn heads_past_the_limit_have_a_cap_for_ever() {
+    let config = Config { head: Limits { head_bytes_max: 1024, fields_max: 100 }, ..Config::new(Role::Server) };
+    let mut end = End::started_server(config, &[]);
+    let long = request_block("GET", "/", &[("x-long", &"~".repeat(2000))]);
+    for index in 0..=500_u32 {
+        assert_eq!(end.error, None, "{index}");
+        end.now_millis += 1000;
+        end.give(&frame(HEADERS, END_HEADERS | END_STREAM, index * 2 + 1, &long));
+        let key = end.request().expect("a request to be refused");
+        end.connection.close(key);
+        end.take_output();
+    }
+    assert_eq!(end.error.unwrap().flood, Some("http2_malformed_flood"));
     assert_nothing_held(&end);
+}
+
+#[test]
+fn a_large_bomb_ends_its_connection_before_it_costs_anything() {
+    // Named whole; and its own name with another value, remembered or not, for a block whose long part is the name.
+    for form in [&[0xbe][..], &[0x7e, 0x00], &[0x0f, 0x2f, 0x00]] {
+        let mut end = server();
+        let mut block = request_block("GET", "/", &[]);
+        block.extend([0x40, 0x7f, 0xbd, 0x1d]);
+        block.extend([b'y'; 3900]);
+        block.push(0);
+        block.extend(form.repeat(4000));
+        end.give(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block));
+        assert_flooded(&mut end, "http2_head_flood");
+        assert_nothing_held(&end);
+    }
 }
 
 #[test]
@@ -211,6 +249,15 @@ fn small_data_may_not_pile_up_but_may_be_taken() {
     assert_flooded(&mut end, "http2_small_data_flood");
     end.connection.close(key);
     end.connection.close(other);
+    assert_nothing_held(&end);
+}
+
+#[test]
+fn a_frame_that_does_not_end_holds_no_more_than_has_come_of_it() {
+    let mut end = server();
+    let before = end.connection.memory_bytes();
+    end.give(&frame(HEADERS, END_HEADERS, 1, &[0; 16_384])[..100]);
+    assert!(end.connection.memory_bytes() <= before + 256, "{}", end.connection.memory_bytes());
     assert_nothing_held(&end);
 }
 

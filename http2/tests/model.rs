@@ -322,7 +322,7 @@ fn config(role: Role) -> impl Strategy<Value = Config> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_time: 15_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, max_shrink_time: 15_000, ..ProptestConfig::default() })]
 
     #[test]
     fn each_byte_arrives_once_and_nobody_waits_for_ever(

@@ -160,6 +160,51 @@ fn windows_grow_while_they_are_drained_and_give_all_back() {
 }
 
 #[test]
+fn a_larger_window_may_be_used_before_it_is_acknowledged_and_a_smaller_one_need_not() {
+    let mut end = End::new(Config { stream_window: 70_000, ..Config::new(Role::Server) });
+    end.give(&[ringway_http2::PREFACE, &settings(&[])].concat());
+    let key = end.give_request(1, "POST", &[], false);
+    (0..5).for_each(|_| end.give(&frame(DATA, 0, 1, &[0; 14_000])));
+    assert_eq!((end.error, end.connection.data_len(key)), (None, 70_000));
+    let mut end = End::new(small(Config::new(Role::Server)));
+    end.give(&[ringway_http2::PREFACE, &settings(&[])].concat());
+    let key = end.give_request(1, "POST", &[], false);
+    end.give(&frame(DATA, 0, 1, &[0; 10_000]));
+    end.give(&frame(SETTINGS, ACK, 0, &[]));
+    assert_eq!((end.error, end.connection.data_len(key)), (None, 10_000));
+    end.give(&frame(DATA, 0, 1, &[0; 1]));
+    assert_eq!(end.resets(), [(1, Reason::FlowControlError)]);
+}
+
+#[test]
+fn a_long_link_is_filled_after_a_few_turns() {
+    let (mut client, mut server) = (End::client(), End::server());
+    exchange(&mut client, &mut server, usize::MAX);
+    let key = client.open("POST", &[], false);
+    exchange(&mut client, &mut server, usize::MAX);
+    let at = server.request().unwrap();
+    let (mut left, mut turns) = (20_000_000_usize, 0);
+    // A turn is what one end sends before it hears of the other: the time that a byte takes there and back.
+    while left > 0 {
+        let mut under_way = Vec::new();
+        loop {
+            left -= client.connection.send_data(key, &vec![7; left.min(100_000)], false).unwrap();
+            let bytes = client.take_output();
+            if bytes.is_empty() {
+                break;
+            }
+            under_way.extend(bytes);
+        }
+        server.give(&under_way);
+        server.drain(at);
+        client.give(&server.take_output());
+        turns += 1;
+        assert!(turns < 100, "{left} left");
+    }
+    assert!(turns <= 20 + 8, "{turns} turns");
+}
+
+#[test]
 fn a_hundred_stalled_uploads_hold_little_and_hold_nobody_up() {
     let mut end = server(Config::new(Role::Server));
     // A peer that sends what it may, as soon as it may: as it opens one stream after the other.

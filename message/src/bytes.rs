@@ -1,33 +1,62 @@
 //! Which bytes names, values and targets may have (RFC 9110, 5; RFC 3986), whatever version carries them.
 
-use crate::scan::{behind_token, target_query};
+use crate::scan::{is_token_byte, is_value_byte};
 use crate::{ParseError, Span};
+
+const NAME: u8 = 1;
+const NAME_IN_LOWER_CASE: u8 = 2;
+const TARGET: u8 = 4;
+const VALUE: u8 = 8;
+
+/// What each byte may stand in, for those that are judged whole: by the same rules as [`crate::scan`] stops by.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        if is_token_byte(byte) {
+            classes[at] |= NAME | if byte.is_ascii_uppercase() { 0 } else { NAME_IN_LOWER_CASE };
+        }
+        if is_value_byte(byte) {
+            classes[at] |= VALUE;
+        }
+        // A fragment is never sent.
+        if byte.is_ascii_graphic() && byte != b'#' {
+            classes[at] |= TARGET;
+        }
+        at += 1;
+    }
+    classes
+};
+
+fn all(bytes: &[u8], class: u8) -> bool {
+    // Without a branch for each byte: nearly all of them are good.
+    bytes.iter().fold(class, |classes, &byte| classes & CLASSES[usize::from(byte)]) != 0
+}
 
 /// Whether it is a token: the name of a field, a method (RFC 9110, 5.6.2).
 #[must_use]
 pub fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && behind_token(name).0.is_empty()
+    !name.is_empty() && all(name, NAME)
 }
 
 /// Whether it is a token without upper case, as names of fields are from HTTP/2 on (RFC 9113, 8.2.1).
 #[must_use]
 pub fn is_lower_token(name: &[u8]) -> bool {
-    is_token(name) && !name.iter().any(u8::is_ascii_uppercase)
+    !name.is_empty() && all(name, NAME_IN_LOWER_CASE)
 }
 
 /// Whether it is a field's value: no controls but HTAB, no white space around it (RFC 9110, 5.5). Bytes from 0x80 on may be anything.
 #[must_use]
 pub fn is_value(value: &[u8]) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    // Without a branch or a look-up for each byte: nearly all of them are good.
-    let good = value.iter().fold(true, |good, &byte| good & ((byte >= b' ') & (byte != 0x7f) | (byte == b'\t')));
-    good && !is_space(value.first()) && !is_space(value.last())
+    all(value, VALUE) && !is_space(value.first()) && !is_space(value.last())
 }
 
 /// Whether all its bytes may stand in a target: printable ASCII, no fragment.
 #[must_use]
 pub fn is_target(target: &[u8]) -> bool {
-    !target.is_empty() && target_query(target).is_some()
+    !target.is_empty() && all(target, TARGET)
 }
 
 /// Path and query of the part of a target that begins with its path. The query is without its `?`; empty if there is none.
@@ -67,6 +96,7 @@ pub fn is_protocol(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::target_query;
 
     #[test]
     fn every_byte_is_judged_as_the_grammar_says() {
@@ -77,6 +107,7 @@ mod tests {
             assert_eq!(is_lower_token(&text), token && !byte.is_ascii_uppercase(), "{byte}");
             assert_eq!(is_value(&text), byte == b'\t' || (byte >= 0x20 && byte != 0x7f), "{byte}");
             assert_eq!(is_target(&text), byte.is_ascii_graphic() && byte != b'#', "{byte}");
+            assert_eq!(is_target(&text), target_query(&text).is_some(), "{byte}");
         }
         assert!(!is_token(b"") && !is_lower_token(b"") && !is_target(b""));
         assert!(is_value(b"") && is_value(b"x") && is_value("\u{e4} b".as_bytes()));

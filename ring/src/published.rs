@@ -3,45 +3,60 @@
 //! A reader keeps the value that it has seen last, and a look costs one load as long as that is the newest. Who replaces the
 //! value waits for nobody; the one of before is freed with its last reader.
 
-use crate::sync::{AtomicU64, Mutex, MutexGuard};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, PoisonError};
+use crate::sync::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+/// Where the value lies: no reader waits for whoever replaces it.
+#[cfg(not(loom))]
+type Slot<T> = arc_swap::ArcSwap<T>;
+
+/// The same for the model checker, which cannot look into that.
+#[cfg(loom)]
+#[derive(Debug, Default)]
+struct Slot<T>(crate::sync::Mutex<Arc<T>>);
+
+#[cfg(loom)]
+impl<T> Slot<T> {
+    fn new(value: Arc<T>) -> Self {
+        Self(crate::sync::Mutex::new(value))
+    }
+
+    fn load_full(&self) -> Arc<T> {
+        Arc::clone(&self.0.lock().expect("invariant: nobody panics while it is held"))
+    }
+
+    fn store(&self, value: Arc<T>) {
+        let old = std::mem::replace(&mut *self.0.lock().expect("invariant: nobody panics while it is held"), value);
+        drop(old);
+    }
+}
 
 /// The value in force.
 #[derive(Debug, Default)]
 pub struct Published<T> {
-    /// How often it has been replaced. Written under the lock.
+    /// How often it has been replaced. Raised when that is done, so that who sees the number sees the value, or a newer one.
     version: AtomicU64,
-    value: Mutex<Arc<T>>,
+    value: Slot<T>,
 }
 
 impl<T> Published<T> {
     /// Begins with this one.
     #[must_use]
     pub fn new(value: Arc<T>) -> Self {
-        Self { version: AtomicU64::new(0), value: Mutex::new(value) }
-    }
-
-    /// Nobody panics while it is held.
-    fn value(&self) -> MutexGuard<'_, Arc<T>> {
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { version: AtomicU64::new(0), value: Slot::new(value) }
     }
 
     /// The value in force, for who looks now and then; others have a [`Reader`].
     #[must_use]
     pub fn load(&self) -> Arc<T> {
-        Arc::clone(&self.value())
+        self.value.load_full()
     }
 
     /// Puts another value into force.
     pub fn store(&self, value: Arc<T>) {
-        let mut kept = self.value();
-        let old = std::mem::replace(&mut *kept, value);
-        // Who sees the number sees the value.
+        self.value.store(value);
         self.version.fetch_add(1, Release);
-        drop(kept);
-        // Its drop may be long, and nobody waits for it.
-        drop(old);
     }
 }
 
@@ -57,9 +72,8 @@ impl<T> Reader<T> {
     /// Begins with the value in force.
     #[must_use]
     pub fn new(published: Arc<Published<T>>) -> Self {
-        let kept = published.value();
-        let (version, value) = (published.version.load(Relaxed), Arc::clone(&kept));
-        drop(kept);
+        let version = published.version.load(Acquire);
+        let value = published.load();
         Self { published, version, value }
     }
 
@@ -74,11 +88,9 @@ impl<T> Reader<T> {
 
     #[cold]
     fn renew(&mut self) {
-        let kept = self.published.value();
-        self.version = self.published.version.load(Relaxed);
-        let old = std::mem::replace(&mut self.value, Arc::clone(&kept));
-        drop(kept);
-        drop(old);
+        // The number first: a value that is newer than it is only looked for once more.
+        self.version = self.published.version.load(Acquire);
+        self.value = self.published.load();
     }
 }
 

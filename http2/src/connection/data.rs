@@ -257,7 +257,12 @@ impl Connection {
         };
         if wanted != own.window_announced && !own.pending && self.error.is_none() {
             (own.window_announced, own.pending) = (wanted, true);
+            let from = own.window;
             settings::write(self.output.buffer(&self.memory), &[(settings::INITIAL_WINDOW_SIZE, wanted)]);
+            if wanted > from {
+                self.own.window = wanted;
+                self.change_receive_windows(from, wanted);
+            }
         }
     }
 }

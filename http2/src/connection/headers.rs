@@ -9,11 +9,12 @@ use crate::hpack::HpackError;
 use crate::pool::{Inbound, InboundKind};
 use crate::streams::{Fate, News, Receiving};
 use crate::{Role, frame};
-use ringway_message::BodyLength;
+use ringway_message::{BodyLength, ParseError};
 
-/// Informational responses that a stream may have, and those that may wait to be taken.
+/// Informational responses that a stream may have in all, and how many times the longest head they may be together: so much waits at
+/// most for who does not take them, and what becomes of them does not depend on how their bytes come.
 const INFORMATIONAL_MAX: u32 = 64;
-const INBOUND_WAITING_MAX: usize = 16;
+const INFORMATIONAL_HEADS_MAX: usize = 4;
 
 /// A block that comes in several frames.
 #[derive(Debug)]
@@ -36,8 +37,11 @@ impl Block {
 }
 
 /// Both ends' state of the compression is lost (RFC 9113, 4.3).
-fn lost(_: HpackError) -> ConnectionError {
-    ConnectionError::new(Reason::CompressionError, "a block cannot be decoded")
+fn lost(error: HpackError) -> ConnectionError {
+    match error {
+        HpackError::ListTooLong => ConnectionError::flood("http2_head_flood"),
+        _ => ConnectionError::new(Reason::CompressionError, "a block cannot be decoded"),
+    }
 }
 
 impl Connection {
@@ -126,7 +130,7 @@ impl Connection {
 
     /// What it says of the compression is kept, and nothing else.
     fn discard_block(&mut self, block: &[u8]) -> Result<(), ConnectionError> {
-        self.decoder.decode(block, |_| 0).map_err(lost)
+        self.decoder.decode(block, |_| {}).map_err(lost)
     }
 
     fn handle_request(&mut self, id: u32, ends: bool, block: &[u8]) -> Result<(), ConnectionError> {
@@ -160,6 +164,13 @@ impl Connection {
                 return Err(lost(error));
             }
         };
+        if fault.is_some_and(ParseError::is_size)
+            && let Err(error) = self.floods.handle_malformed()
+        {
+            // Each is refused in peace, but it costs as much to take as any.
+            self.memory.give_inbound(inbound);
+            return Err(error);
+        }
         inbound.fault = fault;
         let length = if fault.is_some() { BodyLength::Chunked } else { inbound.request.body };
         let slot = self.streams.open_slot(id, self.peer.initial_window, self.own.window);
@@ -175,7 +186,8 @@ impl Connection {
     fn handle_response(&mut self, slot: u32, ends: bool, block: &[u8]) -> Result<(), ConnectionError> {
         let stream = self.streams.at(slot);
         let (id, method) = (stream.id, stream.method);
-        let too_many = stream.informational > INFORMATIONAL_MAX || stream.inbound_waiting() >= INBOUND_WAITING_MAX;
+        let most = self.config.head.head_bytes_max.saturating_mul(INFORMATIONAL_HEADS_MAX);
+        let too_many = stream.informational > INFORMATIONAL_MAX || stream.informational_bytes > most;
         if too_many {
             self.discard_block(block)?;
             return self.fail_stream(id, Reason::EnhanceYourCalm, None);
@@ -184,7 +196,7 @@ impl Connection {
         let Inbound { response, arena, .. } = &mut *inbound;
         let limits = &self.config.head;
         let judged = head::response(&mut self.decoder, block, ends, limits, method, response, arena);
-        let (status, body) = (response.status, response.body);
+        let (status, body, length) = (response.status, response.body, arena.len());
         match judged {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => {
@@ -200,6 +212,7 @@ impl Connection {
         stream.push_inbound(inbound);
         if status < 200 {
             stream.informational += 1;
+            stream.informational_bytes += length;
             self.tell(slot, News::HEAD);
             return Ok(());
         }

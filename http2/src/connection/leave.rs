@@ -1,6 +1,7 @@
 //! How streams and connections end: GOAWAY both ways, PING, errors, the end of the transport.
 
 use super::Connection;
+use super::receive::Input;
 use crate::Role;
 use crate::error::{ConnectionError, Reason};
 use crate::frame::{self, FRAME_BYTES, U31_MAX};
@@ -95,7 +96,7 @@ impl Connection {
         self.write_last_go_away(error.reason, error.debug);
         self.error = Some(error);
         self.block = None;
-        self.input.give_back(&self.memory);
+        self.input = Input::new(false);
         self.end_streams(error.reason);
     }
 

@@ -4,13 +4,14 @@ use super::Connection;
 use super::data::DataFrame;
 use crate::error::{ConnectionError, FrameError, Reason};
 use crate::frame::{self, ACK, FrameHeader, HEADER_BYTES, Kind};
-use crate::pool::Memory;
 use crate::settings;
 use crate::streams::{By, Cut, Fate, Stream, StreamKey, Wants};
 use crate::{PREFACE, Role};
 
 /// A server reads no further while more than this waits for a peer that does not read.
 const OUTPUT_STOP_BYTES: usize = 256 * 1024;
+/// Room for the beginning of a frame that is kept for the next: most heads are shorter.
+const PAYLOAD_KEPT_BYTES: usize = 512;
 /// Nobody needs so many answers to PING and SETTINGS before they read one.
 const ANSWERS_BYTES_MAX: usize = 1024 * 1024;
 
@@ -32,7 +33,7 @@ pub(super) struct Input {
     stage: Stage,
     header: [u8; HEADER_BYTES],
     header_len: usize,
-    /// The beginning of a payload that comes in pieces; without room while there is none.
+    /// The beginning of a payload that comes in pieces: no more room than for what has come, and little is kept for the next.
     payload: Vec<u8>,
 }
 
@@ -61,10 +62,14 @@ impl Input {
         Some(FrameHeader::parse(self.header))
     }
 
-    pub(super) fn give_back(&mut self, memory: &Memory) {
-        if self.payload.capacity() > 0 {
-            memory.give_chunk(std::mem::take(&mut self.payload));
+    pub(super) fn shrink(&mut self) {
+        if self.payload.is_empty() {
+            self.payload = Vec::new();
         }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.payload.capacity()
     }
 }
 
@@ -173,17 +178,12 @@ impl Connection {
     fn receive_payload(&mut self, header: FrameHeader, input: &[u8], at: &mut usize) -> Result<bool, ConnectionError> {
         let missing = header.length as usize - self.input.payload.len();
         let rest = &input[*at..];
-        if self.input.payload.capacity() == 0 {
-            if let Some(payload) = rest.get(..missing) {
-                *at += missing;
-                self.input.stage = Stage::Header;
-                self.handle_frame(&header, payload)?;
-                return Ok(true);
-            }
-            if rest.is_empty() {
-                return Ok(false);
-            }
-            self.input.payload = self.memory.take_chunk();
+        if self.input.payload.is_empty()
+            && let Some(payload) = rest.get(..missing)
+        {
+            *at += missing;
+            self.input.stage = Stage::Header;
+            return self.handle_frame(&header, payload).map(|()| true);
         }
         let taken = missing.min(rest.len());
         self.input.payload.extend_from_slice(&rest[..taken]);
@@ -192,10 +192,13 @@ impl Connection {
             return Ok(false);
         }
         self.input.stage = Stage::Header;
-        let payload = std::mem::take(&mut self.input.payload);
-        let handled = self.handle_frame(&header, &payload);
-        self.memory.give_chunk(payload);
-        handled.map(|()| true)
+        let mut payload = std::mem::take(&mut self.input.payload);
+        self.handle_frame(&header, &payload)?;
+        if payload.capacity() <= PAYLOAD_KEPT_BYTES {
+            payload.clear();
+            self.input.payload = payload;
+        }
+        Ok(true)
     }
 
     fn handle_frame(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), ConnectionError> {
@@ -293,7 +296,7 @@ impl Connection {
     }
 
     /// What has become of a window may be so little that it is to be opened at once: its stream may have nothing more to consume.
-    fn change_receive_windows(&mut self, from: u32, to: u32) {
+    pub(super) fn change_receive_windows(&mut self, from: u32, to: u32) {
         let open = |(slot, stream): (u32, &mut Stream)| stream.open.then_some(StreamKey { slot, id: stream.id });
         let keys: Vec<StreamKey> = self.streams.slots().filter_map(open).collect();
         for key in keys {

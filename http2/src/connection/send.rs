@@ -42,6 +42,7 @@ impl Connection {
         let id = self.next_id;
         self.next_id += 2;
         self.history.open(id);
+        self.floods.handle_opened();
         let slot = self.streams.open_slot(id, self.peer.initial_window, self.own.window);
         let stream = self.streams.at(slot);
         (stream.told, stream.method) = (true, method);

@@ -6,8 +6,7 @@
 use super::Fault;
 use crate::hpack::DecodedField;
 use ringway_message::{
-    Authority, FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, default_port, is_authority,
-    is_lower_token, is_target, is_value,
+    Authority, FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, default_port,
 };
 
 /// What a field counts besides its name and value (RFC 9113, 6.5.2).
@@ -32,21 +31,26 @@ pub(super) enum Pseudo {
     Status,
 }
 
-/// All of them, by their number.
-const PSEUDOS: [Pseudo; 6] =
-    [Pseudo::Method, Pseudo::Scheme, Pseudo::Authority, Pseudo::Path, Pseudo::Protocol, Pseudo::Status];
+const PSEUDO_COUNT: usize = 6;
 
 impl Pseudo {
     pub(super) fn of(field: &DecodedField<'_>) -> Option<Self> {
         // Where the static table has them.
-        match (field.static_name, field.name) {
-            (1, _) | (0, b":authority") => Some(Self::Authority),
-            (2, _) | (0, b":method") => Some(Self::Method),
-            (4, _) | (0, b":path") => Some(Self::Path),
-            (6, _) | (0, b":scheme") => Some(Self::Scheme),
-            (8, _) | (0, b":status") => Some(Self::Status),
-            (0, b":protocol") => Some(Self::Protocol),
-            _ => None,
+        match field.static_name {
+            1 => Some(Self::Authority),
+            2 => Some(Self::Method),
+            4 => Some(Self::Path),
+            6 => Some(Self::Scheme),
+            8 => Some(Self::Status),
+            _ => match field.name {
+                b":authority" => Some(Self::Authority),
+                b":method" => Some(Self::Method),
+                b":path" => Some(Self::Path),
+                b":scheme" => Some(Self::Scheme),
+                b":status" => Some(Self::Status),
+                b":protocol" => Some(Self::Protocol),
+                _ => None,
+            },
         }
     }
 
@@ -60,104 +64,8 @@ impl Pseudo {
     }
 }
 
-/// What a name of the static table means; others are looked at.
-pub(super) fn kind_of(field: &DecodedField<'_>) -> FieldName {
-    match field.static_name {
-        0 => FieldName::classify(field.name),
-        28 => FieldName::ContentLength,
-        32 => FieldName::Cookie,
-        35 => FieldName::Expect,
-        38 => FieldName::Host,
-        48 => FieldName::ProxyAuthenticate,
-        57 => FieldName::TransferEncoding,
-        _ => FieldName::Other,
-    }
-}
-
 const BAD_FIELD: Fault = Fault::Malformed(ParseError::FieldLine);
 const BAD_START: Fault = Fault::Malformed(ParseError::StartLine);
-
-/// What a field is, once name and value have been looked at: whatever section it stands in. Kept with what the peer's encoder has
-/// told to remember, so that each of these is looked at once in a connection's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finding {
-    /// `vetted`: a path or an authority by its own rules too.
-    Pseudo {
-        pseudo: Pseudo,
-        vetted: bool,
-    },
-    Regular(FieldName),
-}
-
-const MARKED: u8 = 0x80;
-const PSEUDO: u8 = 0x40;
-const VETTED: u8 = 0x20;
-const NUMBER: u8 = 0x1f;
-
-/// All names, by their number.
-pub(super) const NAMES: [FieldName; 22] = [
-    FieldName::Other,
-    FieldName::Host,
-    FieldName::Connection,
-    FieldName::ContentLength,
-    FieldName::TransferEncoding,
-    FieldName::KeepAlive,
-    FieldName::ProxyConnection,
-    FieldName::ProxyAuthenticate,
-    FieldName::Te,
-    FieldName::Trailer,
-    FieldName::Upgrade,
-    FieldName::Http2Settings,
-    FieldName::Expect,
-    FieldName::Cookie,
-    FieldName::XForwardedFor,
-    FieldName::XForwardedProto,
-    FieldName::XForwardedHost,
-    FieldName::XForwardedPort,
-    FieldName::Forwarded,
-    FieldName::Ringway,
-    FieldName::Disguised,
-    FieldName::Nominated,
-];
-
-impl Finding {
-    pub(super) fn mark(self) -> u8 {
-        match self {
-            Self::Pseudo { pseudo, vetted } => MARKED | PSEUDO | if vetted { VETTED } else { 0 } | pseudo as u8,
-            Self::Regular(kind) => MARKED | kind as u8,
-        }
-    }
-
-    pub(super) fn from_mark(mark: u8) -> Option<Self> {
-        let number = usize::from(mark & NUMBER);
-        match (mark & MARKED != 0, mark & PSEUDO != 0) {
-            (false, _) => None,
-            (true, true) => Some(Self::Pseudo { pseudo: *PSEUDOS.get(number)?, vetted: mark & VETTED != 0 }),
-            (true, false) => Some(Self::Regular(*NAMES.get(number)?)),
-        }
-    }
-
-    /// Looks at a field.
-    fn of(field: &DecodedField<'_>) -> Result<Self, Fault> {
-        if !is_value(field.value) {
-            return Err(BAD_FIELD);
-        }
-        if field.name.first() == Some(&b':') {
-            let pseudo = Pseudo::of(field).ok_or(BAD_START)?;
-            let vetted = match pseudo {
-                Pseudo::Path => is_target(field.value),
-                Pseudo::Authority => is_authority(field.value),
-                Pseudo::Method | Pseudo::Scheme | Pseudo::Protocol | Pseudo::Status => false,
-            };
-            return Ok(Self::Pseudo { pseudo, vetted });
-        }
-        // Names of the static table are good ones.
-        if field.static_name == 0 && !is_lower_token(field.name) {
-            return Err(BAD_FIELD);
-        }
-        Ok(Self::Regular(kind_of(field)))
-    }
-}
 
 /// What has come of a section.
 #[derive(Debug)]
@@ -165,16 +73,13 @@ pub(super) struct Section<'a> {
     shape: Shape,
     pub(super) arena: &'a mut Vec<u8>,
     fields: Vec<Field>,
-    pseudo: [Option<Span>; PSEUDOS.len()],
+    pseudo: [Option<Span>; PSEUDO_COUNT],
     head_bytes_left: usize,
     fields_left: usize,
     /// The first thing that is wrong: what comes after it is not looked at.
     fault: Option<Fault>,
     /// No pseudo-field may come any more.
     regular: bool,
-    /// The path, the authority follow their own rules.
-    pub(super) path_vetted: bool,
-    pub(super) authority_vetted: bool,
     host_came: bool,
     /// Where the one Cookie stands among the fields.
     cookie: Option<usize>,
@@ -198,13 +103,11 @@ impl<'a> Section<'a> {
             shape,
             arena,
             fields,
-            pseudo: [None; PSEUDOS.len()],
+            pseudo: [None; PSEUDO_COUNT],
             head_bytes_left: limits.head_bytes_max,
             fields_left: limits.fields_max.min(FIELDS_CEILING),
             fault: None,
             regular: false,
-            path_vetted: false,
-            authority_vetted: false,
             host_came: false,
             cookie: None,
             late_crumbs: Vec::new(),
@@ -229,18 +132,10 @@ impl<'a> Section<'a> {
         self.fields
     }
 
-    /// Takes in a field, unless something is wrong already. Gives the mark by which it is known the next time.
-    #[inline]
-    pub(super) fn take(&mut self, field: DecodedField<'_>) -> u8 {
-        if self.fault.is_some() {
-            return 0;
-        }
-        match self.judge(&field) {
-            Ok(finding) => finding.mark(),
-            Err(fault) => {
-                self.fault = Some(fault);
-                0
-            }
+    /// Takes in a field, unless something is wrong already.
+    pub(super) fn take(&mut self, field: DecodedField<'_>) {
+        if self.fault.is_none() {
+            self.fault = self.judge(&field).err();
         }
     }
 
@@ -256,37 +151,37 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn judge(&mut self, field: &DecodedField<'_>) -> Result<Finding, Fault> {
+    fn judge(&mut self, field: &DecodedField<'_>) -> Result<(), Fault> {
         let size = field.name.len() + field.value.len() + FIELD_OVERHEAD;
         self.head_bytes_left =
             self.head_bytes_left.checked_sub(size).ok_or(Fault::TooLarge(ParseError::HeadTooLarge))?;
-        let finding = match Finding::from_mark(field.mark) {
-            Some(finding) => finding,
-            None => Finding::of(field)?,
-        };
-        match finding {
-            Finding::Pseudo { pseudo, vetted } => self.take_pseudo(field, pseudo, vetted)?,
-            Finding::Regular(kind) => self.take_regular(field, kind)?,
+        if !field.well_formed {
+            return Err(BAD_FIELD);
         }
-        Ok(finding)
+        if field.name.first() == Some(&b':') { self.judge_pseudo(field) } else { self.judge_regular(field) }
     }
 
-    fn take_pseudo(&mut self, field: &DecodedField<'_>, pseudo: Pseudo, vetted: bool) -> Result<(), Fault> {
-        if self.regular || self.pseudo(pseudo).is_some() || !pseudo.may_stand_in(self.shape) {
+    fn judge_pseudo(&mut self, field: &DecodedField<'_>) -> Result<(), Fault> {
+        let pseudo = Pseudo::of(field).filter(|pseudo| pseudo.may_stand_in(self.shape)).ok_or(BAD_START)?;
+        if self.regular || self.pseudo(pseudo).is_some() {
             return Err(BAD_START);
-        }
-        match pseudo {
-            Pseudo::Path => self.path_vetted = vetted,
-            Pseudo::Authority => self.authority_vetted = vetted,
-            Pseudo::Method | Pseudo::Scheme | Pseudo::Protocol | Pseudo::Status => {}
         }
         self.pseudo_sensitive |= field.sensitive;
         self.pseudo[pseudo as usize] = Some(self.keep(field.value));
         Ok(())
     }
 
-    fn take_regular(&mut self, field: &DecodedField<'_>, kind: FieldName) -> Result<(), Fault> {
-        self.begin_regular();
+    fn judge_regular(&mut self, field: &DecodedField<'_>) -> Result<(), Fault> {
+        if !self.regular {
+            self.begin_regular();
+        }
+        let kind = field.kind;
+        if kind == FieldName::Other {
+            // As most are: it means nothing to us, and may stand anywhere.
+            self.count()?;
+            self.push(field, kind);
+            return Ok(());
+        }
         if kind.is_connection_specific() {
             return Err(BAD_FIELD);
         }
@@ -295,7 +190,7 @@ impl<'a> Section<'a> {
             self.add_crumb(field);
             return Ok(());
         }
-        self.fields_left = self.fields_left.checked_sub(1).ok_or(Fault::TooLarge(ParseError::TooManyFields))?;
+        self.count()?;
         self.note(kind, field.value)?;
         match (self.shape, kind) {
             (Shape::Trailers, kind) if !kind.may_trail() => {}
@@ -308,6 +203,11 @@ impl<'a> Section<'a> {
                 self.push(field, kind);
             }
         }
+        Ok(())
+    }
+
+    fn count(&mut self) -> Result<(), Fault> {
+        self.fields_left = self.fields_left.checked_sub(1).ok_or(Fault::TooLarge(ParseError::TooManyFields))?;
         Ok(())
     }
 
@@ -364,18 +264,17 @@ impl<'a> Section<'a> {
     }
 
     /// Keeps a field as the next line. Gives where its value stands.
+    #[inline]
     fn push(&mut self, field: &DecodedField<'_>, kind: FieldName) -> Span {
-        let start = self.arena.len();
-        if field.line.is_empty() {
-            self.arena.reserve(field.name.len() + field.value.len() + 4);
-            for part in [field.name, b": ", field.value, b"\r\n"] {
-                self.arena.extend_from_slice(part);
+        let start = self.arena.len() as u32;
+        match field.line {
+            Some(line) => self.arena.extend_from_slice(line),
+            None => {
+                [field.name, b": ", field.value, b"\r\n"].iter().for_each(|part| self.arena.extend_from_slice(part))
             }
-        } else {
-            self.arena.extend_from_slice(field.line);
         }
-        let name = Span { start: start as u32, end: (start + field.name.len()) as u32 };
-        let value = Span { start: name.end + 2, end: self.arena.len() as u32 - 2 };
+        let name = Span { start, end: start + field.name.len() as u32 };
+        let value = Span { start: name.end + 2, end: name.end + 2 + field.value.len() as u32 };
         self.fields.push(Field { name, value, kind, sensitive: field.sensitive });
         value
     }

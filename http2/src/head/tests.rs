@@ -1,4 +1,3 @@
-use super::fields::{Finding, NAMES, kind_of};
 use super::*;
 use crate::hpack::{DecodedField, encode};
 use ParseError::{
@@ -6,7 +5,7 @@ use ParseError::{
     StartLine, Status, Target, TooManyFields, UnexpectedUpgrade,
 };
 use proptest::prelude::*;
-use ringway_message::FieldName;
+use ringway_message::{FieldName, Span};
 
 const RULES: RequestRules =
     RequestRules { limits: Limits { head_bytes_max: 32 * 1024, fields_max: 100 }, extended_connect: true };
@@ -117,6 +116,45 @@ fn nothing_of_the_request_before_is_left_in_a_head_that_is_used_again() {
     request(&mut decoder, &block(&GET), true, &RULES, &mut head, &mut arena).unwrap().unwrap();
     let fresh = parse(&GET).unwrap();
     assert_eq!((head, arena), (fresh.head, fresh.arena));
+}
+
+#[test]
+fn a_refused_head_tells_what_came_of_it_and_nothing_of_the_one_before() {
+    let (mut decoder, mut head, mut arena) = (Decoder::new(4096), RequestHead::default(), Vec::new());
+    let full =
+        get_with(&[("te", "trailers"), ("expect", "100-continue"), ("content-length", "5"), ("cookie", "secret")]);
+    let long = "x".repeat(3000);
+    let limits = RequestRules { limits: Limits { head_bytes_max: 1000, fields_max: 100 }, ..RULES };
+    for (fields, method, path, authority) in [
+        (
+            vec![(":method", "PUT"), (":path", "/p?q"), (":scheme", "http"), (":authority", "b"), ("a", &long)],
+            "PUT",
+            "/p",
+            "b",
+        ),
+        (vec![(":method", "P T"), (":path", "p q"), ("x", "\n")], "", "", ""),
+        (vec![(":path", &long)], "", "", ""),
+        (vec![(":method", "PUT"), (":scheme", "http"), (":path", "/"), (":authority", "u@a")], "PUT", "/", ""),
+        (vec![], "", "", ""),
+    ] {
+        request(&mut decoder, &block(&full), false, &limits, &mut head, &mut arena).unwrap().unwrap();
+        request(&mut decoder, &block(&fields), true, &limits, &mut head, &mut arena).unwrap().unwrap_err();
+        let text = |span: Span| std::str::from_utf8(span.of(&arena)).unwrap();
+        assert_eq!((text(head.method_span), text(head.path), text(head.authority)), (method, path, authority));
+        assert!(!head.te_trailers && !head.expect_continue && head.protocol.is_none());
+        assert_eq!((head.body, head.version), (BodyLength::None, Version::Http2));
+        assert!(head.fields.iter().all(|field| field.kind == FieldName::Host));
+    }
+    let (mut head, mut fresh) = (ResponseHead::default(), ResponseHead::default());
+    let limits = Limits::default();
+    let good = block(&[(":status", "304"), ("content-length", "5")]);
+    response(&mut decoder, &good, true, &limits, Method::Get, &mut head, &mut arena).unwrap().unwrap();
+    for head in [&mut head, &mut fresh] {
+        response(&mut decoder, &block(&[("a", "b")]), true, &limits, Method::Get, head, &mut arena)
+            .unwrap()
+            .unwrap_err();
+    }
+    assert_eq!(head, fresh);
 }
 
 #[test]
@@ -446,31 +484,14 @@ fn names_of_the_static_table_mean_what_they_mean_spelled_out() {
             .decode(&[0x80 | index], |field| {
                 let spelled = DecodedField { static_name: 0, ..field };
                 assert!(field.static_name > 0);
-                assert_eq!(kind_of(&field), kind_of(&spelled), "{index}");
+                assert_eq!(field.kind, FieldName::classify(field.name), "{index}");
                 assert_eq!(Pseudo::of(&field), Pseudo::of(&spelled), "{index}");
                 if field.name[0] != b':' {
                     assert!(ringway_message::is_lower_token(field.name));
                 }
-                0
             })
             .unwrap();
     }
-}
-
-#[test]
-fn a_mark_says_what_was_found() {
-    for (number, name) in NAMES.into_iter().enumerate() {
-        assert_eq!(name as usize, number);
-        let finding = Finding::Regular(name);
-        assert_eq!(Finding::from_mark(finding.mark()), Some(finding));
-    }
-    for pseudo in [Pseudo::Method, Pseudo::Scheme, Pseudo::Authority, Pseudo::Path, Pseudo::Protocol, Pseudo::Status] {
-        for vetted in [false, true] {
-            let finding = Finding::Pseudo { pseudo, vetted };
-            assert_eq!(Finding::from_mark(finding.mark()), Some(finding));
-        }
-    }
-    assert_eq!(Finding::from_mark(0), None);
 }
 
 #[test]

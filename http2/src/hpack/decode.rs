@@ -2,7 +2,13 @@
 
 use super::table::{self, DynamicTable, Entry, FIELDS};
 use super::{HpackError, huffman, integer};
+use ringway_message::{FieldName, is_lower_token, is_value};
+use std::cell::Cell;
 
+/// What a field counts besides its name and value.
+const FIELD_OVERHEAD: usize = 32;
+/// Room for decoded strings that is kept from block to block.
+const SCRATCH_KEPT_BYTES: usize = 8 * 1024;
 /// Size of a table before SETTINGS say another (RFC 9113, 6.5.2).
 const TABLE_BYTES_INITIAL: u32 = 4096;
 
@@ -17,15 +23,20 @@ pub struct DecodedField<'d> {
     pub sensitive: bool,
     /// Where the static table has the name first; 0 if the name was spelled out, or is not there.
     pub static_name: u8,
-    /// What [`Decoder::decode`]'s user has said of this very field when it was added to the table; 0 where it was not.
-    pub mark: u8,
-    /// The field as a line, `name: value` CR LF, where it lies in the table as one; else empty.
-    pub line: &'d [u8],
+    /// What the name means.
+    pub kind: FieldName,
+    /// The value has bytes that values may have, and the name, if it is none of a pseudo-field, those of a lower-case token.
+    pub well_formed: bool,
+    /// `name: value` CR LF, if it lies so in memory.
+    pub line: Option<&'d [u8]>,
 }
 
 impl<'d> DecodedField<'d> {
-    fn new(name: &'d [u8], value: &'d [u8], static_name: u8, sensitive: bool) -> Self {
-        Self { name, value, sensitive, static_name, mark: 0, line: &[] }
+    fn judge(name: &'d [u8], value: &'d [u8], static_name: u8, sensitive: bool) -> Self {
+        // Names of the static table are good ones, and those of pseudo-fields are known or not.
+        let is_name = static_name != 0 || name.first() == Some(&b':') || is_lower_token(name);
+        let (kind, well_formed) = (table::kind_of(static_name, name), is_name && is_value(value));
+        Self { name, value, sensitive, static_name, kind, well_formed, line: None }
     }
 }
 
@@ -35,6 +46,7 @@ pub struct Decoder {
     table: DynamicTable,
     /// The largest size that the peer may set.
     size_limit: u32,
+    list_bytes_max: usize,
     /// The peer has said that it knows of a lower limit, and the next block has to begin with that.
     update_due: bool,
     /// Strings on their way out of the Huffman code, and a name that its own entry's place is needed for.
@@ -50,10 +62,17 @@ impl Decoder {
         Self {
             table: DynamicTable::new(TABLE_BYTES_INITIAL),
             size_limit: table_bytes_max.max(TABLE_BYTES_INITIAL),
+            list_bytes_max: usize::MAX,
             update_due: false,
             name: Vec::new(),
             value: Vec::new(),
         }
+    }
+
+    /// Blocks that mean more than this, as RFC 9113, 6.5.2 counts it, are not decoded to their end: a few bytes can name the longest
+    /// fields of the table again and again.
+    pub fn set_list_bytes_max(&mut self, list_bytes_max: usize) {
+        self.list_bytes_max = list_bytes_max;
     }
 
     /// The peer has acknowledged SETTINGS with this size of the table: it is the largest from now on. If the table in use is larger,
@@ -63,17 +82,26 @@ impl Decoder {
         self.update_due = self.table.size_max() > table_bytes_max;
     }
 
-    /// Decodes a whole block; gives its fields one after the other. What is said of one is remembered with it, if it is.
+    /// Decodes a whole block; gives its fields one after the other.
     ///
     /// Costs no more than the block is long, with the names and values that it adds to the table: an entry that is referred to is given
     /// as it lies there, and never copied.
     ///
     /// # Errors
-    /// The block does not follow RFC 7541. Fields before that have been given already; the connection has to end.
-    pub fn decode(&mut self, block: &[u8], mut sink: impl FnMut(DecodedField<'_>) -> u8) -> Result<(), HpackError> {
+    /// The block does not follow RFC 7541, or means far more than anybody takes. Fields before that have been given already; the
+    /// connection has to end.
+    pub fn decode(&mut self, block: &[u8], mut sink: impl FnMut(DecodedField<'_>)) -> Result<(), HpackError> {
         let mut rest = block;
         let mut begun = false;
+        let size = Cell::new(0);
+        let mut sink = |field: DecodedField<'_>| {
+            size.set(size.get() + field.name.len() + field.value.len() + FIELD_OVERHEAD);
+            sink(field);
+        };
         while let Some(&first) = rest.first() {
+            if size.get() > self.list_bytes_max {
+                return Err(HpackError::ListTooLong);
+            }
             if first & 0xe0 == 0x20 {
                 let size = integer::decode(&mut rest, 5)?;
                 self.update_size(size, begun)?;
@@ -85,8 +113,8 @@ impl Decoder {
             begun = true;
             if first & 0x80 != 0 {
                 let index = integer::decode(&mut rest, 7)?;
-                let Entry { name, value, static_name, mark, line } = find(&self.table, index)?;
-                sink(DecodedField { name, value, sensitive: false, static_name, mark, line });
+                let Entry { name, value, static_name, kind, well_formed, line } = find(&self.table, index)?;
+                sink(DecodedField { name, value, static_name, sensitive: false, kind, well_formed, line });
                 continue;
             }
             let adds = first & 0x40 != 0;
@@ -96,6 +124,12 @@ impl Decoder {
                 self.literal_added(&mut rest, index, &mut sink)?;
             } else {
                 self.literal(&mut rest, index, sensitive, &mut sink)?;
+            }
+        }
+        // A string of an unusual length is no reason to hold room for another, on each connection that had one.
+        for scratch in [&mut self.name, &mut self.value] {
+            if scratch.capacity() > SCRATCH_KEPT_BYTES {
+                *scratch = Vec::new();
             }
         }
         Ok(())
@@ -119,7 +153,7 @@ impl Decoder {
         rest: &mut &[u8],
         index: u32,
         sensitive: bool,
-        sink: &mut impl FnMut(DecodedField<'_>) -> u8,
+        sink: &mut impl FnMut(DecodedField<'_>),
     ) -> Result<(), HpackError> {
         let (name, static_name) = match index {
             0 => (string(rest, &mut self.name)?, 0),
@@ -129,7 +163,7 @@ impl Decoder {
             }
         };
         let value = string(rest, &mut self.value)?;
-        sink(DecodedField::new(name, value, static_name, sensitive));
+        sink(DecodedField::judge(name, value, static_name, sensitive));
         Ok(())
     }
 
@@ -138,7 +172,7 @@ impl Decoder {
         &mut self,
         rest: &mut &[u8],
         index: u32,
-        sink: &mut impl FnMut(DecodedField<'_>) -> u8,
+        sink: &mut impl FnMut(DecodedField<'_>),
     ) -> Result<(), HpackError> {
         let (name, static_name) = match index {
             0 => (string(rest, &mut self.name)?, 0),
@@ -154,8 +188,10 @@ impl Decoder {
             },
         };
         let value = string(rest, &mut self.value)?;
-        let mark = sink(DecodedField::new(name, value, static_name, false));
-        self.table.insert(Entry { name, value, static_name, mark, line: &[] });
+        let field = DecodedField::judge(name, value, static_name, false);
+        sink(field);
+        let DecodedField { kind, well_formed, .. } = field;
+        self.table.insert(Entry { name, value, static_name, kind, well_formed, line: None });
         Ok(())
     }
 
@@ -202,10 +238,7 @@ mod tests {
     fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, HpackError> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let mut fields = Vec::new();
-        decoder.decode(block, |field| {
-            fields.push((text(field.name), text(field.value)));
-            0
-        })?;
+        decoder.decode(block, |field| fields.push((text(field.name), text(field.value))))?;
         Ok(fields)
     }
 
@@ -285,37 +318,29 @@ mod tests {
     }
 
     #[test]
+    fn what_means_far_too_much_is_not_decoded_to_its_end_in_any_form() {
+        let long = added(&[b'n'; 1900], &[b'v'; 1900]);
+        // The entry itself; its name with no value, remembered and not.
+        for form in [&[0xbe][..], &[0x7e, 0x00], &[0x0f, 0x2f, 0x00]] {
+            let mut decoder = Decoder::new(4096);
+            decoder.set_list_bytes_max(100_000);
+            decode(&mut decoder, &long).unwrap();
+            assert!(decode(&mut decoder, &form.repeat(20)).is_ok(), "{form:x?}");
+            let mut count = 0;
+            assert_eq!(decoder.decode(&form.repeat(10_000), |_| count += 1), Err(HpackError::ListTooLong));
+            assert!(count <= 100_000 / 1932 + 1, "{count}");
+        }
+    }
+
+    #[test]
     fn what_is_never_to_be_indexed_is_told_and_not_remembered() {
         let mut decoder = Decoder::new(4096);
         let mut told = Vec::new();
         let block = [0x10, 1, b'a', 1, b'b', 0x00, 1, b'a', 1, b'b', 0x40, 1, b'a', 1, b'b', 0x1f, 0x08, 1, b'c'];
-        decoder
-            .decode(&block, |field| {
-                told.push((field.sensitive, field.static_name));
-                0
-            })
-            .unwrap();
+        decoder.decode(&block, |field| told.push((field.sensitive, field.static_name))).unwrap();
         assert_eq!(told, [(true, 0), (false, 0), (false, 0), (true, 23)]);
         assert_eq!(decode(&mut decoder, &[0xbe]).unwrap(), [("a".into(), "b".into())]);
         assert_eq!(decode(&mut decoder, &[0xbf]), Err(HpackError::Index));
-    }
-
-    #[test]
-    fn what_is_said_of_a_field_is_remembered_with_it() {
-        let mut decoder = Decoder::new(4096);
-        let mut found = Vec::new();
-        let block = [&added(b"a", b"b")[..], &added(b"c", b""), &[0xbe, 0xbf, 0x82, 0x0f, 0x2f, 0x00]].concat();
-        let mut next = 7;
-        decoder
-            .decode(&block, |field| {
-                found.push((field.mark, field.line.to_vec()));
-                next += 1;
-                next
-            })
-            .unwrap();
-        let none = (0, vec![]);
-        let known = [(9, b"c: \r\n".to_vec()), (8, b"a: b\r\n".to_vec())];
-        assert_eq!(found, [none.clone(), none.clone(), known[0].clone(), known[1].clone(), none.clone(), none]);
     }
 
     #[test]
@@ -324,16 +349,28 @@ mod tests {
         decode(&mut decoder, &added(b"bomb", &[b'x'; 4000])).unwrap();
         let held = decoder.memory_bytes();
         let mut places = Vec::new();
-        decoder
-            .decode(&vec![0xbe; 10_000], |field| {
-                places.push(field.value.as_ptr() as usize);
-                0
-            })
-            .unwrap();
+        decoder.decode(&vec![0xbe; 10_000], |field| places.push(field.value.as_ptr() as usize)).unwrap();
         // All of them are the entry itself.
         assert_eq!(places.len(), 10_000);
         assert!(places.windows(2).all(|pair| pair[0] == pair[1]));
         assert_eq!(decoder.memory_bytes(), held);
+    }
+
+    #[test]
+    fn room_for_a_string_of_unusual_length_is_given_back_with_its_block() {
+        let mut decoder = Decoder::new(4096);
+        // Zeros are five bits each: 100,000 of them for name and value.
+        for first in [0x00, 0x40] {
+            let mut block = vec![first];
+            for _ in 0..2 {
+                integer::encode(&mut block, 0x80, 7, 62_500);
+                block.extend_from_slice(&[0; 62_500]);
+            }
+            let mut length = 0;
+            decoder.decode(&block, |field| length = field.name.len() + field.value.len()).unwrap();
+            assert_eq!(length, 200_000);
+            assert!(decoder.memory_bytes() < 4096, "{}", decoder.memory_bytes());
+        }
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub fn size_update_to_zero(out: &mut Vec<u8>) {
 }
 
 /// Appends a field. Its name is written in lower case.
-pub fn field(out: &mut Vec<u8>, field_name: &[u8], value: &[u8], sensitive: bool) {
-    let index = table::static_name(field_name);
+pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8], sensitive: bool) {
+    let index = table::static_name(name);
     let is_secret = match index {
         AUTHORIZATION | PROXY_AUTHORIZATION => true,
         COOKIE => value.len() < COOKIE_BYTES_SAFE,
@@ -46,8 +46,8 @@ pub fn field(out: &mut Vec<u8>, field_name: &[u8], value: &[u8], sensitive: bool
     if index == 0 {
         let form = if sensitive { NEVER_INDEXED } else { NOT_INDEXED };
         out.push(form.pattern);
-        name(out, field_name);
-        string(out, value);
+        string::<true>(out, name);
+        string::<false>(out, value);
     } else if sensitive || is_secret {
         literal(out, NEVER_INDEXED, index, value);
     } else {
@@ -89,8 +89,8 @@ fn pseudo(out: &mut Vec<u8>, index: u8, value: &[u8], sensitive: bool) {
 /// `:protocol` (RFC 8441)
 pub fn protocol(out: &mut Vec<u8>, protocol: &[u8]) {
     out.push(NOT_INDEXED.pattern);
-    name(out, b":protocol");
-    string(out, protocol);
+    string::<true>(out, b":protocol");
+    string::<false>(out, protocol);
 }
 
 /// A field whose name the static table has from `index` on, perhaps with this value.
@@ -108,40 +108,24 @@ fn named(out: &mut Vec<u8>, index: u8, value: &[u8]) {
 
 fn literal(out: &mut Vec<u8>, form: Form, index: u8, value: &[u8]) {
     integer::encode(out, form.pattern, form.prefix, usize::from(index));
-    string(out, value);
+    string::<false>(out, value);
 }
 
-/// Longest string that is encoded before it is known whether that is shorter.
-const STRING_BYTES_SHORT: usize = 256;
-
-/// A name: a string in lower case.
-fn name(out: &mut Vec<u8>, name: &[u8]) {
-    string_in::<true>(out, name);
-}
-
-fn string(out: &mut Vec<u8>, string: &[u8]) {
-    string_in::<false>(out, string);
-}
-
-/// A string, in the shorter of its two forms.
-fn string_in<const LOWER: bool>(out: &mut Vec<u8>, bytes: &[u8]) {
-    let start = out.len();
-    if bytes.len() <= STRING_BYTES_SHORT {
-        // Its length is nearly always one byte, which goes before it afterwards.
-        out.push(0);
-        huffman::encode::<LOWER>(bytes, out);
-        let length = out.len() - start - 1;
-        if length < bytes.len() && length < 0x7f {
-            out[start] = 0x80 | length as u8;
-            return;
+/// A string, in the shorter of its two forms. Names are written in lower case.
+fn string<const LOWER: bool>(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() <= huffman::SHORT_BYTES {
+        let mut space = [0; huffman::SHORT_BYTES + 2];
+        if let Some(length) = huffman::encode_short::<LOWER>(bytes, &mut space) {
+            // So short that its length takes no second byte.
+            space[0] = 0x80 | length as u8;
+            return out.extend_from_slice(&space[..=length]);
         }
-        out.truncate(start);
-    }
-    let length = huffman::encoded_len::<LOWER>(bytes);
-    if length < bytes.len() {
-        integer::encode(out, 0x80, 7, length);
-        huffman::encode::<LOWER>(bytes, out);
-        return;
+    } else {
+        let length = huffman::encoded_len(bytes, LOWER);
+        if length < bytes.len() {
+            integer::encode(out, 0x80, 7, length);
+            return huffman::encode(bytes, LOWER, out);
+        }
     }
     integer::encode(out, 0, 7, bytes.len());
     let start = out.len();
@@ -160,10 +144,7 @@ mod tests {
     fn decode(block: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, bool)> {
         let mut fields = Vec::new();
         Decoder::new(4096)
-            .decode(block, |field| {
-                fields.push((field.name.to_vec(), field.value.to_vec(), field.sensitive));
-                0
-            })
+            .decode(block, |field| fields.push((field.name.to_vec(), field.value.to_vec(), field.sensitive)))
             .unwrap();
         fields
     }
@@ -212,19 +193,9 @@ mod tests {
         size_update_to_zero(&mut block);
         field(&mut block, b"server", b"nginx", false);
         let mut count = 0;
-        decoder
-            .decode(&block, |_| {
-                count += 1;
-                0
-            })
-            .unwrap();
-        assert_eq!(decoder.decode(&[0xbe], |_| 0), Err(crate::hpack::HpackError::Index));
-        decoder
-            .decode(&block[1..], |field| {
-                assert_eq!(field.value, b"nginx");
-                0
-            })
-            .unwrap();
+        decoder.decode(&block, |_| count += 1).unwrap();
+        assert_eq!(decoder.decode(&[0xbe], |_| ()), Err(crate::hpack::HpackError::Index));
+        decoder.decode(&block[1..], |field| assert_eq!(field.value, b"nginx")).unwrap();
         assert_eq!(count, 1);
     }
 
@@ -244,7 +215,7 @@ mod tests {
         let mut out = Vec::new();
         status(&mut out, 200);
         let mut nginx = 1;
-        let string = |text: &str| 1 + huffman::encoded_len::<false>(text.as_bytes()).min(text.len());
+        let string = |text: &str| 1 + huffman::encoded_len(text.as_bytes(), false).min(text.len());
         for (name, value) in known {
             field(&mut out, name.as_bytes(), value.as_bytes(), false);
             nginx += 1 + string(value);

@@ -52,6 +52,17 @@ const CODES: [Code; 257] = {
     codes
 };
 
+/// The same in one word each: the code, and in the last byte its length.
+const PACKED: [u64; 256] = {
+    let mut packed = [0; 256];
+    let mut symbol = 0;
+    while symbol < 256 {
+        packed[symbol] = (CODES[symbol].code as u64) << 8 | CODES[symbol].bits as u64;
+        symbol += 1;
+    }
+    packed
+};
+
 /// Codes up to this length are found by one look.
 const SHORT_BITS: u32 = 8;
 
@@ -274,25 +285,20 @@ fn finish(bits: u64, have: u32, written: usize) -> Result<usize, HpackError> {
     if is_padding { Ok(written) } else { Err(HpackError::Huffman) }
 }
 
-/// Length of these bytes in this code, in bytes; `LOWER`: of what they are in lower case.
-pub(crate) fn encoded_len<const LOWER: bool>(bytes: &[u8]) -> usize {
-    let bits: usize = bytes.iter().map(|&byte| usize::from(code_of::<LOWER>(byte).bits)).sum();
+/// Length of these bytes in this code, in bytes; names are taken in lower case.
+pub(crate) fn encoded_len(bytes: &[u8], lower: bool) -> usize {
+    let case = if lower { u8::to_ascii_lowercase } else { u8::clone };
+    let bits: usize = bytes.iter().map(|byte| usize::from(LENGTHS[usize::from(case(byte))])).sum();
     bits.div_ceil(8)
 }
 
-#[inline(always)]
-fn code_of<const LOWER: bool>(byte: u8) -> Code {
-    CODES[usize::from(if LOWER { byte.to_ascii_lowercase() } else { byte })]
-}
-
-/// Appends these bytes in this code; `LOWER`: in lower case.
-pub(crate) fn encode<const LOWER: bool>(bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends these bytes in this code; names in lower case.
+pub(crate) fn encode(bytes: &[u8], lower: bool, out: &mut Vec<u8>) {
+    let case = if lower { u8::to_ascii_lowercase } else { u8::clone };
     // The last `have` bits are to be written.
     let (mut bits, mut have) = (0_u64, 0_u32);
-    // No code is longer than four bytes, and most are shorter than one.
-    out.reserve(bytes.len() + 4);
-    for &byte in bytes {
-        let code = code_of::<LOWER>(byte);
+    for byte in bytes {
+        let code = CODES[usize::from(case(byte))];
         bits = bits << code.bits | u64::from(code.code);
         have += u32::from(code.bits);
         if have >= 32 {
@@ -305,6 +311,59 @@ pub(crate) fn encode<const LOWER: bool>(bytes: &[u8], out: &mut Vec<u8>) {
         let padded = bits << (32 - have) | ((1 << (32 - have)) - 1);
         out.extend_from_slice(&(padded as u32).to_be_bytes()[..have.div_ceil(8) as usize]);
     }
+}
+
+/// Writes what fills four bytes, of the last `have` bits.
+#[inline]
+fn flush(bits: u64, have: &mut u32, space: &mut [u8; SHORT_BYTES + 2], at: &mut usize) -> Option<()> {
+    while *have >= 32 {
+        *have -= 32;
+        *space.get_mut(*at..)?.first_chunk_mut()? = ((bits >> *have) as u32).to_be_bytes();
+        *at += 4;
+    }
+    Some(())
+}
+
+/// Longest string that [`encode_short`] takes.
+pub(crate) const SHORT_BYTES: usize = 126;
+
+/// Encodes a short string behind the first byte of `space`, names in lower case. Gives its length in this code; `None`: that is no less
+/// than its own.
+pub(crate) fn encode_short<const LOWER: bool>(bytes: &[u8], space: &mut [u8; SHORT_BYTES + 2]) -> Option<usize> {
+    // The last `have` bits are to be written.
+    let (mut bits, mut have, mut at) = (0_u64, 0_u32, 1_usize);
+    let packed = |byte: u8| PACKED[usize::from(if LOWER { byte.to_ascii_lowercase() } else { byte })];
+    let (fours, rest) = bytes.as_chunks::<4>();
+    for four in fours {
+        let codes = four.map(packed);
+        // Lengths stand in the last bytes, and four of them do not fill one.
+        let count = codes.iter().sum::<u64>() as u32 & 0xff;
+        if have + count > u64::BITS {
+            for code in codes {
+                (bits, have) = (bits << (code & 0xff) | code >> 8, have + (code & 0xff) as u32);
+                flush(bits, &mut have, space, &mut at)?;
+            }
+            continue;
+        }
+        bits = codes.iter().fold(bits, |bits, code| bits << (code & 0xff) | code >> 8);
+        have += count;
+        flush(bits, &mut have, space, &mut at)?;
+    }
+    for byte in rest {
+        let code = packed(*byte);
+        (bits, have) = (bits << (code & 0xff) | code >> 8, have + (code & 0xff) as u32);
+        flush(bits, &mut have, space, &mut at)?;
+    }
+    let length = at - 1 + have.div_ceil(8) as usize;
+    if length >= bytes.len() {
+        return None;
+    }
+    // Filled with the first bits of EOS.
+    let padded = (bits << (32 - have) | ((1 << (32 - have)) - 1)) as u32;
+    for (place, byte) in space.get_mut(at..=length)?.iter_mut().zip(padded.to_be_bytes()) {
+        *place = byte;
+    }
+    Some(length)
 }
 
 #[cfg(test)]
@@ -360,8 +419,8 @@ mod tests {
         for symbol in 0..=255_u8 {
             for text in [vec![symbol], vec![b'a', symbol, b'0', symbol, symbol], vec![symbol; 50]] {
                 let mut string = Vec::new();
-                encode::<false>(&text, &mut string);
-                assert_eq!(string.len(), encoded_len::<false>(&text));
+                encode(&text, false, &mut string);
+                assert_eq!(string.len(), encoded_len(&text, false));
                 assert_eq!(decoded(&string), Ok(text));
             }
         }
@@ -387,13 +446,29 @@ mod tests {
 
     proptest! {
         #[test]
+        fn short_strings_are_encoded_as_long_ones(text in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..=SHORT_BYTES), prop::collection::vec(b'0'..b'z', 0..=SHORT_BYTES),
+        ]) {
+            let (mut plain, mut lower) = (Vec::new(), Vec::new());
+            encode(&text, false, &mut plain);
+            encode(&text, true, &mut lower);
+            let mut space = [0xaa; SHORT_BYTES + 2];
+            let length = encode_short::<false>(&text, &mut space);
+            prop_assert_eq!(length, Some(plain.len()).filter(|length| *length < text.len()));
+            length.into_iter().for_each(|length| assert_eq!(space[1..=length], plain));
+            let length = encode_short::<true>(&text, &mut space);
+            prop_assert_eq!(length, Some(lower.len()).filter(|length| *length < text.len()));
+            length.into_iter().for_each(|length| assert_eq!(space[1..=length], lower));
+        }
+
+        #[test]
         fn what_is_encoded_is_decoded_again(text in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut string = Vec::new();
-            encode::<false>(&text, &mut string);
+            encode(&text, false, &mut string);
             prop_assert_eq!(decoded(&string), Ok(text.clone()));
             let mut string = Vec::new();
-            encode::<true>(&text, &mut string);
-            prop_assert_eq!(string.len(), encoded_len::<true>(&text));
+            encode(&text, true, &mut string);
+            prop_assert_eq!(string.len(), encoded_len(&text, true));
             prop_assert_eq!(decoded(&string), Ok(text.to_ascii_lowercase()));
         }
 
@@ -409,7 +484,7 @@ mod tests {
             text in "[a-zA-Z0-9/:. ]{0,40}", last in any::<u8>(), more in prop::collection::vec(any::<u8>(), 0..3)
         ) {
             let mut string = Vec::new();
-            encode::<false>(text.as_bytes(), &mut string);
+            encode(text.as_bytes(), false, &mut string);
             if let Some(byte) = string.last_mut() {
                 *byte ^= last;
             }

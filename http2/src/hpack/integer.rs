@@ -9,39 +9,37 @@ const CONTINUATION_BYTES_MAX: u32 = 4;
 ///
 /// # Errors
 /// It is longer than five bytes, even if those only add nothing, or the block ends within it.
+#[inline]
 pub(crate) fn decode(block: &mut &[u8], prefix: u32) -> Result<u32, HpackError> {
-    let (&first, mut rest) = block.split_first().ok_or(HpackError::Truncated)?;
+    let (&first, rest) = block.split_first().ok_or(HpackError::Truncated)?;
     let full = (1 << prefix) - 1;
-    let mut value = u32::from(first) & full;
-    if value == full {
-        let mut shift = 0;
-        loop {
-            if shift == 7 * CONTINUATION_BYTES_MAX {
-                return Err(HpackError::Integer);
-            }
-            let (&byte, after) = rest.split_first().ok_or(HpackError::Truncated)?;
-            rest = after;
-            // At most 2^28 - 1 + 2^8 - 1.
-            value += u32::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-            shift += 7;
+    let value = u32::from(first) & full;
+    *block = rest;
+    if value < full { Ok(value) } else { decode_long(block, value) }
+}
+
+fn decode_long(block: &mut &[u8], mut value: u32) -> Result<u32, HpackError> {
+    for count in 0..CONTINUATION_BYTES_MAX {
+        let (&byte, rest) = block.split_first().ok_or(HpackError::Truncated)?;
+        *block = rest;
+        // At most 2^28 - 1 + 2^8 - 1.
+        value += u32::from(byte & 0x7f) << (7 * count);
+        if byte & 0x80 == 0 {
+            return Ok(value);
         }
     }
-    *block = rest;
-    Ok(value)
+    Err(HpackError::Integer)
 }
 
 /// Appends an integer whose first byte has `pattern` above its prefix.
+#[inline]
 pub(crate) fn encode(out: &mut Vec<u8>, pattern: u8, prefix: u32, value: usize) {
     let full = (1_usize << prefix) - 1;
-    if value < full {
-        out.push(pattern | value as u8);
-        return;
-    }
-    out.push(pattern | full as u8);
-    let mut rest = value - full;
+    if value < full { out.push(pattern | value as u8) } else { encode_long(out, pattern | full as u8, value - full) }
+}
+
+fn encode_long(out: &mut Vec<u8>, first: u8, mut rest: usize) {
+    out.push(first);
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
         rest >>= 7;

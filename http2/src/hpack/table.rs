@@ -1,5 +1,6 @@
 //! The tables of fields: the static one (RFC 7541, appendix A) and a connection's own.
 
+use ringway_message::FieldName;
 use std::collections::VecDeque;
 
 /// Fields that everybody knows, from index 1 on.
@@ -77,18 +78,30 @@ pub(crate) struct Entry<'t> {
     pub(crate) value: &'t [u8],
     /// The first index in the static table whose name this is; 0 if there is none, or nobody has looked.
     pub(crate) static_name: u8,
-    /// What the user of the decoder has found of it; 0 if it was not asked.
-    pub(crate) mark: u8,
-    /// All of it as a line, `name: value` CR LF; empty if it does not lie there as one.
-    pub(crate) line: &'t [u8],
+    /// What its name means, and whether name and value are well formed: judged once, when it came.
+    pub(crate) kind: FieldName,
+    pub(crate) well_formed: bool,
+    /// `name: value` CR LF, where it lies so.
+    pub(crate) line: Option<&'t [u8]>,
 }
 
 /// Entry `index` of the static table.
 pub(crate) fn static_entry(index: u32) -> Option<Entry<'static>> {
-    let at = usize::try_from(index.checked_sub(1)?).ok()?;
-    let (name, value) = *FIELDS.get(at)?;
-    Some(Entry { name, value, static_name: FIRST_OF_NAME[at], mark: 0, line: &[] })
+    ENTRIES.get(index.wrapping_sub(1) as usize).copied()
 }
+
+const ENTRIES: [Entry<'static>; FIELDS.len()] = {
+    let none = Entry { name: b"", value: b"", static_name: 0, kind: FieldName::Other, well_formed: true, line: None };
+    let mut entries = [none; FIELDS.len()];
+    let mut at = 0;
+    while at < FIELDS.len() {
+        let static_name = FIRST_OF_NAME[at];
+        let (name, value) = FIELDS[at];
+        entries[at] = Entry { name, value, static_name, kind: kind_of_static(static_name), ..none };
+        at += 1;
+    }
+    entries
+};
 
 /// The first index that has the name of each.
 const FIRST_OF_NAME: [u8; FIELDS.len()] = {
@@ -140,29 +153,23 @@ const BY_LENGTH: ([u8; FIELDS.len()], [u8; STATIC_NAME_BYTES_MAX + 2]) = {
     (sorted, begins)
 };
 
-/// The first index of a field's name in the static table, however it is spelled; 0 if it is not there. Pseudo-fields are not looked
+/// The first index of a field's name, a token, in the static table, however it is spelled; 0 if it is not there. Pseudo-fields are not looked
 /// for.
 pub(crate) fn static_name(name: &[u8]) -> u8 {
     let (sorted, begins) = &BY_LENGTH;
     let (Some(&begin), Some(&end)) = (begins.get(name.len()), begins.get(name.len() + 1)) else { return 0 };
-    let known = sorted[usize::from(begin)..usize::from(end)]
-        .iter()
-        .find(|&&index| is_spelled(FIELDS[usize::from(index) - 1].0, name));
+    let known = sorted[usize::from(begin)..usize::from(end)].iter().find(|&&index| {
+        let known = FIELDS[usize::from(index) - 1].0;
+        // Of what a name can have, this makes upper case lower and leaves all else that is compared with.
+        let differs = |(known, byte): (&u8, &u8)| known ^ (byte | 0x20);
+        let is_first = known.first().zip(name.first()).is_some_and(|first| differs(first) == 0);
+        is_first && known.iter().zip(name).fold(0, |all, pair| all | differs(pair)) == 0
+    });
     known.copied().unwrap_or_default()
 }
 
-/// Whether a name, of the same length, is this one. Nearly always its first and its last letter tell.
-fn is_spelled(known: &[u8], name: &[u8]) -> bool {
-    let differs = |one: Option<&u8>, other: Option<&u8>| one != other.map(u8::to_ascii_lowercase).as_ref();
-    !differs(known.first(), name.first()) && !differs(known.last(), name.last()) && known.eq_ignore_ascii_case(name)
-}
-
-/// What stands between name and value, and behind that.
-const COLON: &[u8] = b": ";
-const LINE_END: &[u8] = b"\r\n";
-
-/// What a peer's encoder has told to remember: lines of text one after the other in one buffer, none an allocation of its own. They are
-/// what a head is made of, so a reference to one is one copy.
+/// What a peer's encoder has told to remember: lines of text one after the other in one buffer, none an allocation of its own. That of
+/// each is less than what the RFC counts for it.
 ///
 /// New ones are appended, old ones leave at the front; the room that they leave is taken again once it is half of what is held, so
 /// that each byte is moved twice at most.
@@ -184,19 +191,32 @@ struct Slot {
     name_len: u32,
     value_len: u32,
     static_name: u8,
-    mark: u8,
+    kind: FieldName,
+    well_formed: bool,
 }
 
-impl Slot {
-    fn line_len(&self) -> usize {
-        self.name_len as usize + self.value_len as usize + COLON.len() + LINE_END.len()
-    }
-
-    /// As the RFC counts it.
-    fn size(&self) -> u64 {
-        u64::from(self.name_len) + u64::from(self.value_len) + ENTRY_OVERHEAD
+/// What a name means that is in the static table first at this index, and not spelled out.
+const fn kind_of_static(static_name: u8) -> FieldName {
+    match static_name {
+        28 => FieldName::ContentLength,
+        32 => FieldName::Cookie,
+        35 => FieldName::Expect,
+        38 => FieldName::Host,
+        48 => FieldName::ProxyAuthenticate,
+        57 => FieldName::TransferEncoding,
+        _ => FieldName::Other,
     }
 }
+
+/// The same of any name.
+pub(crate) fn kind_of(static_name: u8, name: &[u8]) -> FieldName {
+    if static_name == 0 { FieldName::classify(name) } else { kind_of_static(static_name) }
+}
+
+/// What stands between name and value, and behind it.
+const COLON: &[u8] = b": ";
+const LINE_END: &[u8] = b"\r\n";
+const LINE_OVERHEAD: usize = COLON.len() + LINE_END.len();
 
 impl DynamicTable {
     pub(crate) fn new(size_max: u32) -> Self {
@@ -216,39 +236,44 @@ impl DynamicTable {
     /// Entry `index`, from 0 on, newest first.
     pub(crate) fn get(&self, index: u32) -> Option<Entry<'_>> {
         let slot = self.slots.get(usize::try_from(index).ok()?)?;
-        let line = self.bytes.get(slot.at as usize..)?.get(..slot.line_len())?;
-        let (name, rest) = line.split_at_checked(slot.name_len as usize)?;
-        let value = rest.get(COLON.len()..rest.len() - LINE_END.len())?;
-        Some(Entry { name, value, static_name: slot.static_name, mark: slot.mark, line })
+        let Slot { at, name_len, value_len, static_name, kind, well_formed } = *slot;
+        let (name_len, value_len) = (name_len as usize, value_len as usize);
+        let line = self.bytes.get(at as usize..at as usize + name_len + value_len + LINE_OVERHEAD)?;
+        let name = line.get(..name_len)?;
+        let value = line.get(name_len + COLON.len()..line.len() - LINE_END.len())?;
+        Some(Entry { name, value, static_name, kind, well_formed, line: Some(line) })
     }
 
     /// Adds an entry; the oldest leave for it. One that is larger than the table empties it (RFC 7541, 4.4).
     pub(crate) fn insert(&mut self, entry: Entry<'_>) {
-        let slot = Slot {
-            at: 0,
+        let length = entry.name.len() + entry.value.len();
+        let size = length as u64 + ENTRY_OVERHEAD;
+        if size > u64::from(self.size_max) {
+            return self.evict(0);
+        }
+        self.evict(u64::from(self.size_max) - size);
+        self.make_room(length + LINE_OVERHEAD);
+        self.slots.push_front(Slot {
+            at: self.bytes.len() as u32,
             name_len: entry.name.len() as u32,
             value_len: entry.value.len() as u32,
             static_name: entry.static_name,
-            mark: entry.mark,
-        };
-        if slot.size() > u64::from(self.size_max) {
-            return self.evict(0);
-        }
-        self.evict(u64::from(self.size_max) - slot.size());
-        self.make_room(slot.line_len());
-        self.slots.push_front(Slot { at: self.bytes.len() as u32, ..slot });
+            kind: entry.kind,
+            well_formed: entry.well_formed,
+        });
         for part in [entry.name, COLON, entry.value, LINE_END] {
             self.bytes.extend_from_slice(part);
         }
-        self.size += slot.size();
+        self.size += size;
     }
 
     /// The oldest leave until there are at most so many bytes.
     fn evict(&mut self, size: u64) {
         while self.size > size {
             let Some(slot) = self.slots.pop_back() else { break };
-            self.start += slot.line_len();
-            self.size -= slot.size();
+            let length = slot.name_len as usize + slot.value_len as usize;
+            self.start += length + LINE_OVERHEAD;
+            self.size -= length as u64 + ENTRY_OVERHEAD;
         }
         if self.slots.is_empty() {
             self.bytes.clear();
@@ -330,6 +355,10 @@ mod tests {
         }
     }
 
+    fn entry<'t>(name: &'t [u8], value: &'t [u8], line: Option<&'t [u8]>) -> Entry<'t> {
+        Entry { name, value, static_name: 7, kind: FieldName::Cookie, well_formed: false, line }
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Insert(usize, usize),
@@ -356,7 +385,7 @@ mod tests {
                 match step {
                     Step::Insert(name, value) => {
                         let (name, value) = (vec![count as u8; name], vec![!(count as u8); value]);
-                        table.insert(Entry { name: &name, value: &value, static_name: 7, mark: count as u8, line: &[] });
+                        table.insert(entry(&name, &value, None));
                         let size = name.len() + value.len() + 32;
                         plain.fit(plain.1.saturating_sub(size));
                         if size <= plain.1 {
@@ -373,11 +402,8 @@ mod tests {
                     Step::Shrink => table.shrink(),
                 }
                 for (index, (name, value)) in plain.0.iter().enumerate() {
-                    let line = [name, &b": "[..], value, b"\r\n"].concat();
-                    let found = table.get(index as u32);
-                    let mark = found.map_or(0, |entry| entry.mark);
-                    prop_assert!(name.first().is_none_or(|first| *first == mark));
-                    prop_assert_eq!(found, Some(Entry { name, value, static_name: 7, mark, line: &line }));
+                    let line = [name, COLON, value, LINE_END].concat();
+                    prop_assert_eq!(table.get(index as u32), Some(entry(name, value, Some(&line))));
                 }
                 prop_assert_eq!(table.get(plain.0.len() as u32), None);
                 prop_assert!(table.bytes.capacity() <= 900, "{}", table.bytes.capacity());

@@ -36,7 +36,12 @@ fn data_that_is_nothing_but_padding_is_empty() {
             let stream = peer.begin(false);
             (0..100).for_each(|_| peer.feed(&data(stream, PADDED, payload)));
             assert_eq!(peer.error, None);
-            peer.feed(&data(stream, PADDED, payload));
+            // Of a backend, ten times as much is taken.
+            let more = (0..901).take_while(|_| {
+                peer.feed(&data(stream, PADDED, payload));
+                peer.error.is_none()
+            });
+            assert!([0, 900].contains(&more.count()));
             peer.assert_connection_error(Reason::EnhanceYourCalm);
             assert_eq!(flood(peer), Some("http2_empty_data_flood"));
         });
@@ -275,14 +280,42 @@ fn a_refused_head_is_answered_and_its_body_ignored() {
         assert_eq!((answer.stream, answer.flags), (1, END_HEADERS | END_STREAM));
         let mut found = String::new();
         ringway_http2::hpack::Decoder::new(4096)
-            .decode(&answer.payload, |field| {
-                found = String::from_utf8(field.value.to_vec()).unwrap();
-                0
-            })
+            .decode(&answer.payload, |field| found = String::from_utf8(field.value.to_vec()).unwrap())
             .unwrap();
         assert_eq!(found, status);
         peer.feed(&data(1, 0, b"ignored"));
         peer.feed(&headers(3, END_STREAM, &block(&REQUEST)));
         peer.assert_served(3);
     }
+}
+
+/// RFC 9110, 15.2: they are passed on. How many there may be does not depend on how their bytes come, nor on who takes them when.
+#[test]
+fn informational_responses_have_a_cap_that_knows_nothing_of_reads() {
+    let early = |stream, link: &str| headers(stream, 0, &block(&[(":status", "103"), ("link", link)]));
+    for (count, link, is_taken) in [(1, "x", true), (64, "x", true), (66, "x", false), (1000, "x", false)] {
+        for at_once in [false, true] {
+            let mut peer = Peer::client();
+            let stream = peer.ask(Method::Post, true);
+            if at_once {
+                peer.feed(&early(stream, link).repeat(count));
+            } else {
+                (0..count).for_each(|_| peer.feed(&early(stream, link)));
+            }
+            peer.feed(&headers(stream, END_STREAM, &block(&RESPONSE)));
+            if is_taken {
+                peer.assert_served(stream);
+                assert_eq!(peer.given.iter().filter(|given| matches!(given, Given::Head(..))).count(), count + 1);
+            } else {
+                peer.assert_stream_error(stream, Reason::EnhanceYourCalm);
+            }
+        }
+    }
+    // Long ones are fewer.
+    let long = [&block(&[(":status", "103")])[..], &block(&[("link", &"x".repeat(120))]).repeat(100)].concat();
+    let mut peer = Peer::client();
+    let stream = peer.ask(Method::Post, true);
+    peer.feed(&headers(stream, 0, &long).repeat(60));
+    peer.feed(&headers(stream, END_STREAM, &block(&RESPONSE)));
+    peer.assert_stream_error(stream, Reason::EnhanceYourCalm);
 }

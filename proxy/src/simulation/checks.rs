@@ -23,6 +23,7 @@ pub(super) fn at_any_time(world: &World) {
     }
     workers(world, &mut wrong);
     leaving(world, &mut wrong);
+    streams(world, &mut wrong);
     wrong.iter().for_each(|what| world.ledger().violation(what));
 }
 
@@ -104,9 +105,13 @@ fn upstreams(world: &World, service: &Service, wrong: &mut Vec<String>) {
         let (load, config) = (&backend.state.load, &backend.config);
         load.lifecycle() > 0 && !config.drain && load.in_flight() < config.requests_max
     };
-    let simple = world.setup().has_simple_queue() && service.backends.iter().any(has_room);
+    let simple = world.setup().has_simple_queue() && !world.was_unreachable() && service.backends.iter().any(has_room);
     if waiting > 0 && !shared && (simple || in_flight_all == 0 && !world.was_changed()) {
-        wrong.push(format!("{name}: {waiting} wait for room, and there is some"));
+        let room: Vec<_> = service.backends.iter().filter(|backend| has_room(backend)).collect();
+        let told = room
+            .iter()
+            .map(|backend| (&backend.config.id, backend.state.load.in_flight(), backend.state.load.lifecycle()));
+        wrong.push(format!("{name}: {waiting} wait for room, and there is some: {:?}", told.collect::<Vec<_>>()));
     }
     let (counted, _) = service.live.connections.counts();
     if (counted as usize) < open {
@@ -147,6 +152,33 @@ fn leaving(world: &World, wrong: &mut Vec<String>) {
         let all = record.tries.iter().any(|made| made.said == Said::All);
         if record.gone && !all && wire.is_held_by_connector() {
             wrong.push(format!("request {id} is in flight on {backend}, and its client has left"));
+        }
+    }
+}
+
+/// Streams that backends are at are in flight, and their clients are there.
+fn streams(world: &World, wrong: &mut Vec<String>) {
+    let (ledger, snapshot) = (world.ledger(), world.snapshot());
+    let streams = world.streams.borrow();
+    for (backend, id, number) in &*streams {
+        let Some(record) = ledger.records.get(id) else { continue };
+        let is_at_it = record.tries.get(*number).is_some_and(|made| made.said == Said::Something && !made.stale);
+        if record.gone && is_at_it {
+            wrong.push(format!("request {id} is in flight on {backend}, and its client has left"));
+        }
+    }
+    for backend in
+        snapshot.services.iter().filter(|service| service.config.name == "grpc").flat_map(|service| &service.backends)
+    {
+        let id = &backend.config.id;
+        let at_it = |made: &&(String, u64, usize)| {
+            let tries = ledger.records.get(&made.1).map(|record| &record.tries);
+            // One whose connection leads nowhere is not told that it is given up.
+            made.0 == *id && tries.is_some_and(|tries| tries[made.2].said == Said::Something && !tries[made.2].stale)
+        };
+        let (count, in_flight) = (streams.iter().filter(at_it).count(), backend.state.load.in_flight() as usize);
+        if in_flight < count {
+            wrong.push(format!("{id}: {in_flight} requests are in flight, and it is at {count}"));
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 /// Longer than any wait of the configuration: who has heard nothing by then hears nothing.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 /// How long the proxy may take to close what it has said that it will.
 const CLOSE_TIME: Duration = Duration::from_secs(15);
 
@@ -360,7 +360,7 @@ impl Connection<'_> {
 
 /// An answer has not come to its end, or not at all. `used`: the connection had carried requests, so that it may have been closed as
 /// idle just then.
-fn judge_broken(world: &World, id: u64, mut answer: Answer, cut: Cut, used: bool) {
+pub(super) fn judge_broken(world: &World, id: u64, mut answer: Answer, cut: Cut, used: bool) {
     if let Cut::Malformed(what) = &cut {
         world.ledger().violation(&format!("the answer to request {id} is malformed: {what}"));
     }

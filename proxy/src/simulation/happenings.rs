@@ -38,6 +38,7 @@ pub(super) fn draw(world: &Rc<World>, random: &mut Random) {
                 Reach::Slow(Duration::from_millis(300)),
                 Reach::NoDescriptors,
             ]);
+            world.unreachable.set(world.unreachable.get() || reach != Reach::Open);
             world.network.set_reach(backend.address, reach);
             world.ledger().tell(&format!("{} is reached: {reach:?}", backend.id));
         }
@@ -47,6 +48,7 @@ pub(super) fn draw(world: &Rc<World>, random: &mut Random) {
                 return;
             }
             let wire = random.pick(&wires);
+            world.note_lost(&backend.id);
             if random.chance(50) {
                 wire.silence();
                 world.note_silence();

@@ -61,6 +61,8 @@ pub(super) struct Try {
     pub(super) said: Said,
     /// It has ended a connection that had carried others without answering: that may be tried once more, beside all limits.
     pub(super) stale: bool,
+    /// It has said that it has not looked at it: as if it had not been asked.
+    pub(super) refused: bool,
     /// The end of the answer cannot be told from a cut.
     pub(super) until_close: bool,
 }
@@ -171,17 +173,18 @@ impl Ledger {
             self.violation(&what);
             return None;
         }
-        let again = !record.tries.is_empty();
+        let again = record.tries.iter().any(|made| !made.refused);
         record.tries.push(Try {
             backend: backend.to_owned(),
             status: 0,
             sent: 0,
             said: Said::Something,
             stale: false,
+            refused: false,
             until_close: false,
         });
         let number = record.tries.len() - 1;
-        let counted = record.tries.iter().filter(|made| !made.stale).count();
+        let counted = record.tries.iter().filter(|made| !made.stale && !made.refused).count();
         let (most, post, reply) = (record.tries_max, record.method == Method::Post, record.reply());
         self.tell(&format!("{backend} has request {id}, try {number}: {}", reply.told()));
         if post && again {

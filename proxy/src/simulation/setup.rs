@@ -194,7 +194,7 @@ services:
         }
         text.push_str("  - name: bytes\n    timeouts: { connect: 1s, idle: 5s }\n    balance: { policy: random }\n");
         self.write_backends(2, &mut text);
-        text.push_str("  - name: shade\n    balance: { policy: random }\n    backends: [ { id: shade-1, address: \"10.5.0.1:80\" } ]\n");
+        text.push_str("  - name: shade\n    balance: { policy: random }\n    timeouts: { connect: 1s, response: 3s }\n    backends: [ { id: shade-1, address: \"10.5.0.1:80\" } ]\n");
         text
     }
 

@@ -6,7 +6,7 @@ use super::happenings;
 use super::ledger::Ledger;
 use super::random::Random;
 use super::setup::{self, SERVICES, Setup};
-use super::{clients, counted, sessions};
+use super::{clients, counted, sessions, streams};
 use crate::ambient;
 use crate::perip::PerIp;
 use crate::shortage::Shortage;
@@ -19,7 +19,7 @@ use ringway_health::{CheckFailure, Probe};
 use ringway_ring::Published;
 use ringway_telemetry::cells::Registry as Cells;
 use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
@@ -43,12 +43,17 @@ pub(super) struct World {
     pub(super) listeners: RefCell<BTreeMap<SocketAddr, (GateKey, Arc<Places>)>>,
     ledger: RefCell<Ledger>,
     setup: RefCell<Setup>,
+    /// What the operator has written.
+    text: RefCell<String>,
     registry: Registry,
     over: Cell<bool>,
     changed: Cell<bool>,
+    pub(super) unreachable: Cell<bool>,
     silenced: Cell<Option<Instant>>,
     /// What backends are at: the request on each connection, by backend and number.
     pub(super) serving: RefCell<BTreeMap<(String, u16), (u64, Wire)>>,
+    /// The same of those who speak HTTP/2: backend, request, try.
+    pub(super) streams: RefCell<BTreeSet<(String, u64, usize)>>,
     /// Tasks of the scripts.
     pub(super) tasks: Cell<usize>,
 }
@@ -64,6 +69,7 @@ impl World {
 
     /// The operator has written something else.
     pub(super) fn replace(&self, setup: Setup) {
+        self.text.replace(setup.text());
         self.setup.replace(setup);
         self.changed.set(true);
     }
@@ -87,6 +93,21 @@ impl World {
         self.silenced.get().is_some_and(|at| at >= begun)
     }
 
+    /// Shared connections to a backend are about to be lost: what is on them may be tried once more, beside all limits.
+    pub(super) fn note_lost(&self, backend: &str) {
+        let mut ledger = self.ledger();
+        for (_, id, number) in self.streams.borrow().iter().filter(|(on, _, _)| on == backend) {
+            if let Some(made) = ledger.of(*id, *number) {
+                made.stale = true;
+            }
+        }
+    }
+
+    /// There has been somebody who could not be connected to: who waits may have asked there.
+    pub(super) fn was_unreachable(&self) -> bool {
+        self.unreachable.get()
+    }
+
     /// Whether nobody asks for anything new.
     pub(super) fn is_over(&self) -> bool {
         self.over.get()
@@ -96,7 +117,7 @@ impl World {
     pub(super) fn spawn(self: &Rc<Self>, script: impl Future<Output = ()> + 'static) {
         let world = Rc::clone(self);
         world.tasks.set(world.tasks.get() + 1);
-        drop(tokio::task::spawn_local(counted(async move {
+        drop(tokio::task::spawn_local(counted("a script", async move {
             script.await;
             world.tasks.set(world.tasks.get() - 1);
         })));
@@ -104,6 +125,22 @@ impl World {
 
     fn new(seed: u64, loud: bool, random: &mut Random) -> Rc<Self> {
         let setup = Setup::draw(random);
+        let text = setup.text();
+        Self::with(seed, loud, setup, text, random)
+    }
+
+    /// A proxy with one worker and this configuration, and nobody else.
+    pub(super) fn alone(text: &str) -> Rc<Self> {
+        let mut random = Random::new(1);
+        let mut setup = Setup::draw(&mut random);
+        setup.workers = 1;
+        let world = Self::with(1, false, setup, text.to_owned(), &mut random);
+        world.network.set_shapes(Vec::new());
+        world.begin();
+        world
+    }
+
+    fn with(seed: u64, loud: bool, setup: Setup, text: String, random: &mut Random) -> Rc<Self> {
         let network = Arc::<Network>::default();
         let shape = |random: &mut Random| Shape {
             room: random.pick(&[1_000, 16 * 1024, 64 * 1024, 300_000]),
@@ -111,7 +148,7 @@ impl World {
             reset_overtakes: random.chance(50),
         };
         network.set_shapes((0..16).map(|_| shape(random)).collect());
-        let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config_of(&setup) });
+        let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config_of(&text) });
         let current = Arc::new(Published::new(Arc::new(Snapshot::empty(empty))));
         let cells = Arc::<Cells>::default();
         let shared = Arc::new(Shared {
@@ -152,38 +189,50 @@ impl World {
             listeners: RefCell::default(),
             ledger: RefCell::new(Ledger::new(loud)),
             setup: RefCell::new(setup),
+            text: RefCell::new(text),
             registry: Registry::default(),
             over: Cell::new(false),
             changed: Cell::new(false),
+            unreachable: Cell::new(false),
             silenced: Cell::new(None),
             serving: RefCell::default(),
+            streams: RefCell::default(),
             tasks: Cell::new(0),
         })
     }
 
-    /// Starts workers, backends and clients.
-    fn start(self: &Rc<Self>, random: &mut Random) {
+    /// Starts the workers, and puts the configuration into force.
+    fn begin(&self) {
         let mut commands = Vec::new();
         for index in 0..self.shared.workers {
             let (sender, receiver) = mpsc::unbounded_channel();
             let worker = Worker::new(index, Arc::clone(&self.shared));
             self.workers.borrow_mut().push(Rc::clone(&worker));
-            drop(tokio::task::spawn_local(counted(work(worker, receiver))));
+            drop(tokio::task::spawn_local(counted("a worker", work(worker, receiver))));
             commands.push(sender);
         }
         // Set once, here.
         let _ = self.shared.commands.set(commands);
         self.apply();
+    }
+
+    /// Starts workers, backends and clients.
+    fn start(self: &Rc<Self>, random: &mut Random) {
+        self.begin();
         for backend in &self.backends {
             let listener = self.network.listen(backend.address);
             let (world, random) = (Rc::clone(self), random.fork());
             match backend.service {
+                "grpc" => self.spawn(streams::serve_all(world, Rc::clone(backend), listener, random)),
                 "bytes" => self.spawn(sessions::serve_all(world, listener, random)),
                 _ => self.spawn(backends::run(world, Rc::clone(backend), listener, random)),
             }
         }
         for number in 1..=random.below(10) as u8 + 3 {
             self.spawn(clients::run(Rc::clone(self), number, random.fork()));
+        }
+        for number in 1..=random.below(4) as u8 {
+            self.spawn(streams::run(Rc::clone(self), number, random.fork()));
         }
         for number in 1..=random.below(3) as u8 {
             self.spawn(sessions::run(Rc::clone(self), number, random.fork()));
@@ -192,7 +241,7 @@ impl World {
 
     /// Puts what the operator has written into force, as the control side does.
     pub(super) fn apply(&self) {
-        let config = config_of(&self.setup());
+        let config = config_of(&self.text.borrow());
         let (current, now) = (&self.shared.current, ambient::now());
         let generation = current.load().generation + 1;
         let prepared = self.registry.prepare(Arc::new(config), generation, self.shared.workers, now);
@@ -306,9 +355,8 @@ impl World {
     }
 }
 
-fn config_of(setup: &Setup) -> Config {
-    let text = setup.text();
-    match ringway_config::load_str("simulation", &text, &|_| None) {
+fn config_of(text: &str) -> Config {
+    match ringway_config::load_str("simulation", text, &|_| None) {
         Ok(loaded) => loaded.config,
         Err(findings) => panic!("{findings}\n{text}"),
     }
@@ -316,11 +364,7 @@ fn config_of(setup: &Setup) -> Config {
 
 /// Plays a seed; gives the trace's hash, and what there was in it.
 pub(super) fn play(seed: u64, loud: bool) -> Result<(String, String), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build_local(tokio::runtime::LocalOptions::default())
-        .map_err(|error| error.to_string())?;
+    let runtime = super::runtime();
     super::begin();
     let world = runtime.block_on(async move {
         let mut random = Random::new(seed);

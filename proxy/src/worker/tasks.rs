@@ -23,7 +23,7 @@ impl Drop for PanicWatch {
 async fn watched(cells: Arc<WorkerCells>, what: &'static str, task: impl Future<Output = ()>) {
     let _watch = PanicWatch { cells, what };
     #[cfg(test)]
-    let task = crate::simulation::counted(task);
+    let task = crate::simulation::counted(what, task);
     task.await;
 }
 

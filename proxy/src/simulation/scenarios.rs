@@ -1,0 +1,118 @@
+//! What the simulation has found, each as the least that shows it.
+
+use super::message::Reader;
+use super::world::{RAW, WEB, World};
+use super::{begin, runtime};
+use crate::transport::memory::{Listener, Socket};
+use std::io::ErrorKind;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const BACKENDS: [&str; 2] = ["10.2.0.1:80", "10.2.0.2:80"];
+
+fn address(text: &str) -> std::net::SocketAddr {
+    text.parse().expect("an address")
+}
+
+async fn accept(listener: &Listener) -> Socket {
+    listener.accept().await.expect("a connection").0
+}
+
+fn in_flight(world: &World) -> Vec<u32> {
+    let snapshot = world.snapshot();
+    let service = snapshot.service("api").expect("a service");
+    service.backends.iter().map(|backend| backend.state.load.in_flight()).collect()
+}
+
+#[test]
+fn a_hedged_try_that_has_lost_gives_its_place_back_before_the_other_is_whole() {
+    begin();
+    runtime().block_on(async {
+        let world = World::alone(&format!(
+            "listeners: [ {{ name: web, address: \"{WEB}\", service: api }} ]
+services:
+  - name: api
+    balance: {{ policy: first }}
+    hedge: {{ after: 200ms, budget: 100, budget_min: 10 }}
+    backends: [ {{ id: a, address: \"{}\" }}, {{ id: b, address: \"{}\" }} ]
+",
+            BACKENDS[0], BACKENDS[1],
+        ));
+        let listeners = BACKENDS.map(|backend| world.network.listen(address(backend)));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let mut client = world.network.connect(address(WEB)).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: sim\r\n\r\n").await.unwrap();
+        let (_first, second) = (accept(&listeners[0]).await, accept(&listeners[1]));
+        let mut second = second.await;
+        world.settle().await;
+        assert_eq!(in_flight(&world), [1, 1], "both are asked");
+        // An answer that is not whole yet waits for its last byte, for a moment.
+        second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await.unwrap();
+        world.settle().await;
+        assert_eq!(in_flight(&world), [0, 1], "who has lost carries nothing");
+        second.write_all(b"lf").await.unwrap();
+        let mut input = Reader::new(client);
+        assert_eq!(input.head().await.unwrap().word(1), "200");
+        world.settle().await;
+        assert_eq!(in_flight(&world), [0, 0]);
+    });
+}
+
+/// What comes until the end, and what that is.
+async fn until_end(mut socket: Socket) -> (Vec<u8>, Option<ErrorKind>) {
+    let (mut all, mut space) = (Vec::new(), [0; 512]);
+    loop {
+        match socket.read(&mut space).await {
+            Ok(0) => return (all, None),
+            Ok(count) => all.extend_from_slice(&space[..count]),
+            Err(error) => return (all, Some(error.kind())),
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_that_one_side_resets_does_not_end_plainly_for_the_other() {
+    begin();
+    runtime().block_on(async {
+        let world = World::alone(&format!(
+            "listeners:
+  - {{ name: web, address: \"{WEB}\", service: api }}
+  - {{ name: raw, address: \"{RAW}\", protocol: tcp, service: api }}
+services: [ {{ name: api, backends: [ {{ id: a, address: \"{}\" }} ] }} ]
+",
+            BACKENDS[0],
+        ));
+        let listener = world.network.listen(address(BACKENDS[0]));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        for upgraded in [false, true] {
+            for resets in [false, true] {
+                for by_client in [false, true] {
+                    let mut client = world.network.connect(address(if upgraded { WEB } else { RAW })).await.unwrap();
+                    if upgraded {
+                        let ask = b"GET / HTTP/1.1\r\nhost: sim\r\nconnection: upgrade\r\nupgrade: own\r\n\r\n";
+                        client.write_all(ask).await.unwrap();
+                    }
+                    let mut backend = accept(&listener).await;
+                    if upgraded {
+                        world.settle().await;
+                        assert!(backend.try_read(&mut [0; 4096]).unwrap() > 0);
+                        let switch = b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: own\r\n\r\n";
+                        backend.write_all(switch).await.unwrap();
+                        world.settle().await;
+                        assert!(client.try_read(&mut [0; 4096]).unwrap() > 0);
+                    }
+                    let (mut ends, hears) = if by_client { (client, backend) } else { (backend, client) };
+                    ends.write_all(b"half of it").await.unwrap();
+                    world.settle().await;
+                    if resets {
+                        ends.end_by_reset();
+                    }
+                    drop(ends);
+                    let (heard, how) = until_end(hears).await;
+                    let case = (upgraded, resets, by_client);
+                    assert_eq!((&heard[..], how.is_some()), (&b"half of it"[..], resets), "{case:?}");
+                }
+            }
+        }
+    });
+}

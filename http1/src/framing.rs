@@ -1,7 +1,7 @@
 //! What HTTP/1.1's framing fields say, and the other fields that mean something to a codec: noted one by one, judged together.
 
 use crate::ParseError;
-use ringway_message::{Field, FieldName, Span, Version, tokens};
+use ringway_message::{Field, FieldName, Span, Version, content_length, nominate, tokens};
 
 /// What the framing fields of a head say together.
 #[derive(Debug, Default, Clone, Copy)]
@@ -22,7 +22,7 @@ impl Framing {
                 if self.length.is_some() {
                     return Err(ParseError::LengthRepeated);
                 }
-                self.length = Some(parse_length(value)?);
+                self.length = Some(content_length(value)?);
             }
             FieldName::TransferEncoding => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
@@ -68,30 +68,6 @@ impl Framing {
             Version::Http10 => self.keep_alive && !self.close,
         }
     }
-
-    /// Marks what `Connection` names.
-    fn nominate(&self, buffer: &[u8], fields: &mut [Field]) {
-        for index in 0..fields.len() {
-            if fields[index].kind != FieldName::Connection {
-                continue;
-            }
-            for option in tokens(fields[index].value.of(buffer)) {
-                for field in fields.iter_mut() {
-                    if field.kind.may_be_nominated() && field.name.of(buffer).eq_ignore_ascii_case(option) {
-                        field.kind = FieldName::Nominated;
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn parse_length(value: &[u8]) -> Result<u64, ParseError> {
-    // 19 digits always fit in 64 bits; more are no real length.
-    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
-        return Err(if value.contains(&b',') { ParseError::LengthRepeated } else { ParseError::LengthInvalid });
-    }
-    Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
 /// Every LF must end a CR LF: one party takes a bare LF for a line's end, another does not, and the two disagree about lines.
@@ -179,7 +155,7 @@ impl Noted {
     /// What is for this hop only is no expectation of ours.
     #[cold]
     fn nominate(&mut self, buffer: &[u8], fields: &mut [Field]) {
-        self.framing.nominate(buffer, fields);
+        nominate(buffer, fields);
         if !fields.iter().any(|field| field.kind == FieldName::Expect) {
             (self.expect_continue, self.expect_unknown) = (false, false);
         }

@@ -5,7 +5,7 @@ use crate::walk::{Resume, Stop, Walk, method_end, span};
 use ringway_message::scan::{target_len, target_query};
 use ringway_message::{
     Authority, BodyLength, Limits, Method, ParseError, RequestHead, Span, TargetForm, Version, default_port,
-    is_authority,
+    is_authority, is_host_and_port,
 };
 
 /// Parses a request's head out of the first bytes of `buffer` into `head`.
@@ -158,7 +158,7 @@ fn judge_target(
             return Ok(());
         }
         _ if head.method == Method::Connect => {
-            if !is_authority(target) || !target.contains(&b':') {
+            if !is_host_and_port(target) {
                 return Err(ParseError::Target);
             }
             head.form = TargetForm::Authority;
@@ -256,6 +256,9 @@ mod tests {
             ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
             ("GET a HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
+            ("CONNECT [::1] HTTP/1.1\r\nHost: [::1]\r\n\r\n".into(), Target),
+            ("CONNECT a: HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
+            ("CONNECT a:0 HTTP/1.1\r\nHost: a\r\n\r\n".into(), Target),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n".into(), LineEnd),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n".into(), LineEnd),
             ("GET / HTTP/1.1\r\nHost: a\r\n\n".into(), LineEnd),

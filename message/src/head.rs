@@ -350,6 +350,15 @@ impl FieldName {
         matches!(self, Self::Other | Self::Trailer | Self::Expect | Self::Cookie | Self::ProxyAuthenticate)
     }
 
+    /// Whether it is about who sent the request: replaced or extended by each hop, never passed on beside what that says.
+    #[must_use]
+    pub fn is_forwarding(self) -> bool {
+        matches!(
+            self,
+            Self::XForwardedFor | Self::XForwardedProto | Self::XForwardedHost | Self::XForwardedPort | Self::Forwarded
+        )
+    }
+
     /// Whether the field may stand in a trailer section: never what frames or routes a message, or says who sent it
     /// (RFC 9110, 6.5.1).
     #[must_use]
@@ -363,6 +372,13 @@ impl FieldName {
 #[must_use]
 pub fn may_trail(name: &[u8]) -> bool {
     FieldName::classify(name).may_trail()
+}
+
+/// Whether a field's name is that of another to who reads fields as variables: case aside, and with `_` for `-`.
+#[must_use]
+pub fn reads_as(name: &[u8], field: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == field.len() && name.iter().zip(field.as_bytes()).all(|(a, b)| plain(*a) == plain(*b))
 }
 
 /// The elements of a comma-separated list, without the white space around them.
@@ -432,6 +448,16 @@ mod tests {
         }
         for name in ["_", "x_request_id", "x_ringway_", "x_forwarded_for_", "proxy_authenticate_x"] {
             assert_eq!(FieldName::classify(name.as_bytes()), FieldName::Other, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_read_alike_are_one_to_who_reads_variables() {
+        for name in ["x-client-cert", "X_Client_Cert", "X-CLIENT_cert"] {
+            assert!(reads_as(name.as_bytes(), "x-client-cert"), "{name}");
+        }
+        for name in ["x-client-certs", "xclient-cert", "x.client-cert", "x-client-cer"] {
+            assert!(!reads_as(name.as_bytes(), "x-client-cert"), "{name}");
         }
     }
 }

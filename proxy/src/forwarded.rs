@@ -98,24 +98,6 @@ fn parse_address(text: &[u8]) -> Option<IpAddr> {
     address.map(|address| address.to_canonical())
 }
 
-/// Whether a field's name is that of another to who reads fields as variables: case aside, and with `_` for `-`.
-pub(crate) fn reads_as(name: &[u8], field: &str) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == field.len() && name.iter().zip(field.as_bytes()).all(|(a, b)| plain(*a) == plain(*b))
-}
-
-/// Whether a field is about who sent the request: replaced or extended by [`append`], never passed on beside it.
-pub(crate) fn is_forwarding(kind: FieldName) -> bool {
-    matches!(
-        kind,
-        FieldName::XForwardedFor
-            | FieldName::XForwardedProto
-            | FieldName::XForwardedHost
-            | FieldName::XForwardedPort
-            | FieldName::Forwarded
-    )
-}
-
 /// Appends the forwarding fields for the next hop.
 pub(crate) fn append(
     forwarded: &Forwarded,
@@ -133,7 +115,7 @@ pub(crate) fn append(
     if forwarded.x_forwarded {
         append_x_forwarded(forwarded, origin, client, buffer, head, out);
     } else if trusted {
-        out.copy(buffer, &head.fields, |field| is_forwarding(field.kind) && field.kind != FieldName::Forwarded);
+        out.copy(buffer, &head.fields, |field| field.kind.is_forwarding() && field.kind != FieldName::Forwarded);
     }
     if forwarded.forwarded {
         let line = out.begin("forwarded");

@@ -356,14 +356,14 @@ fn write_head(
     out.copy(bytes, &head.fields, |field| match field.kind {
         _ if drops(field.name.of(bytes)) => false,
         // Ringway's to say, and nobody else's: here, or, but for a hop that is trusted, on another listener.
-        _ if certificate.is_some_and(|(name, _)| forwarded::reads_as(field.name.of(bytes), name)) => false,
+        _ if certificate.is_some_and(|(name, _)| ringway_message::reads_as(field.name.of(bytes), name)) => false,
         _ if !trusted && snapshot.is_identity(field.name.of(bytes)) => false,
         FieldName::Host => keep_host,
         FieldName::ContentLength => !chunked,
         // 1.0 has no interim answers.
         FieldName::Expect => head.version != Version::Http10,
         FieldName::Ringway => trusted,
-        kind => !kind.is_hop_by_hop() && !forwarded::is_forwarding(kind),
+        kind => !kind.is_hop_by_hop() && !kind.is_forwarding(),
     });
     forwarded::append(&http.forwarded, origin, &client.peer, bytes, head, &mut out);
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {

@@ -6,7 +6,6 @@
 use crate::ambient;
 use crate::connections::{self, Connections};
 use crate::files::{self, CertificateEnd};
-use crate::forwarded;
 use crate::probe::Prober;
 use crate::quic;
 use crate::rate::RateLimiter;
@@ -224,7 +223,7 @@ impl Snapshot {
     /// Whether a field is one in which backends are told of clients' certificates.
     #[inline]
     pub(crate) fn is_identity(&self, name: &[u8]) -> bool {
-        self.identity_fields.iter().any(|field| forwarded::reads_as(name, field))
+        self.identity_fields.iter().any(|field| ringway_message::reads_as(name, field))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The parser that stood here before: heads by `httparse`, judged afterwards in several walks. What it takes and refuses, and why, is
-//! what the parser of one walk must take and refuse. It is kept as it was, its own table of names included.
+//! what the parser of one walk must take and refuse. It is kept as it was, its own
+//! table of names included, but for what has been made stricter since.
 
 use ringway_http1::{
     Authority, BodyLength, Field, FieldName, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm,
     Version, default_port,
 };
-use ringway_message::{FIELDS_CEILING, is_authority, tokens};
+use ringway_message::{FIELDS_CEILING, is_authority, is_host_and_port, tokens};
 use std::mem::MaybeUninit;
 
 /// Parses a request's head out of the first bytes of `buffer` into `head`.
@@ -131,7 +132,8 @@ fn judge_target(buffer: &[u8], head: &mut RequestHead, host: Option<Span>) -> Re
             return Ok(());
         }
         _ if head.method == Method::Connect => {
-            if !is_authority(target) || !target.contains(&b':') {
+            // Stricter than it was: with a port that there is.
+            if !is_host_and_port(target) {
                 return Err(ParseError::Target);
             }
             head.form = TargetForm::Authority;

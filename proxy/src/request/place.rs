@@ -63,7 +63,7 @@ pub(super) fn place(
         return Err(refuse(ProxyError::Expectation).into());
     }
     // Routes that do not look at the path are not fooled by it: such paths are the backend's business.
-    if http.routes.iter().any(|route| route.path.is_some()) && route::climbs(route::path_of(buffer, head)) {
+    if http.routes.iter().any(|route| route.path.is_some()) && ringway_message::climbs(route::path_of(buffer, head)) {
         return Err(refuse(ProxyError::PathTraversal).into());
     }
     let origin = forwarded::origin(&http.forwarded, &client.peer, buffer, head);

@@ -4,6 +4,8 @@
 mod common;
 #[path = "hostile/streams.rs"]
 mod streams;
+#[path = "hostile/waiting.rs"]
+mod waiting;
 
 use common::peers::*;
 use common::*;

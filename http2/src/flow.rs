@@ -84,9 +84,15 @@ impl ReceiveWindow {
         i64::from(self.target) - i64::from(self.credit) - i64::from(held)
     }
 
-    /// Whether half of what is not held could be given back: not before, so that updates are few, and not later, so that what some
-    /// streams hold never keeps the others from what is left.
+    /// Whether half the window could be given back, now that so much is held: not before, so that updates are few.
     pub(crate) fn is_due(&self, held: u32) -> bool {
+        let missing = self.missing(held);
+        missing > 0 && missing >= i64::from(self.target / 2)
+    }
+
+    /// The same of a window that streams share: half of what is not held, so that what some of them hold never keeps the others from
+    /// what is left.
+    pub(crate) fn is_due_of_rest(&self, held: u32) -> bool {
         let missing = self.missing(held);
         missing > 0 && missing * 2 >= i64::from(self.target) - i64::from(held)
     }

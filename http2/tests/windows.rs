@@ -353,3 +353,25 @@ fn blocks_for_small_tables_and_frames_of_any_size_are_taken() {
     end.give(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &block));
     assert_eq!(end.error, None);
 }
+
+#[test]
+fn what_some_streams_hold_leaves_the_rest_of_the_shared_window_to_others() {
+    // Both limits of the connection's window alike: it cannot grow out of it.
+    let window = 400_000;
+    let mut end =
+        server(Config { connection_window: window, connection_window_max: window, ..Config::new(Role::Server) });
+    // More than half of it lies here and is not taken.
+    for id in [1, 3, 5, 7] {
+        end.give_request(id, "POST", &[], false);
+        (0..6).for_each(|_| end.give(&frame(DATA, 0, id, &[0; 10_000])));
+    }
+    let key = end.give_request(9, "POST", &[], false);
+    let mut shared = 0;
+    for _ in 0..100 {
+        end.give(&frame(DATA, 0, 9, &[0; 10_000]));
+        assert_eq!(end.error, None, "the window is not used up");
+        end.drain(key);
+        shared += increments(&end.frames(), 0).iter().sum::<u32>();
+    }
+    assert!(shared >= 1_000_000 - window, "{shared}");
+}

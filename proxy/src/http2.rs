@@ -61,6 +61,8 @@ pub(crate) struct Link {
     /// Who waits for news of a stream, by the stream's slot.
     seats: RefCell<Vec<Seat>>,
     driver: RefCell<Option<Waker>>,
+    /// Streams that exchanges hold, over or not.
+    held: Cell<usize>,
     /// The task has been woken since it ran last.
     woken: Cell<bool>,
 }
@@ -79,6 +81,7 @@ impl Link {
             codec: RefCell::new(codec),
             seats: RefCell::default(),
             driver: RefCell::default(),
+            held: Cell::new(0),
             woken: Cell::new(false),
         })
     }
@@ -124,8 +127,8 @@ impl Link {
     fn leave(&self, key: StreamKey) {
         let mut seats = self.seats.borrow_mut();
         let waker = seats.get_mut(key.slot()).filter(|seat| seat.id == key.id()).and_then(|seat| seat.waker.take());
-        let rests = self.ask(|codec| codec.streams() == 0);
-        if rests {
+        self.held.set(self.held.get() - 1);
+        if self.held.get() == 0 {
             // One that rests keeps nothing of its busiest moment.
             seats.clear();
             seats.shrink_to(SEATS_KEPT);
@@ -204,6 +207,7 @@ impl Drop for Stream {
 impl Stream {
     fn new(link: &Rc<Link>, key: StreamKey) -> Self {
         link.seat(key);
+        link.held.set(link.held.get() + 1);
         Self { link: Rc::clone(link), key }
     }
 

@@ -240,7 +240,8 @@ impl Connection {
                 window.set_target(target + more);
             }
         }
-        let increment = if grows { window.open(self.held) } else { window.due(self.held) };
+        let opens = grows || window.is_due_of_rest(self.held);
+        let increment = if opens { window.open(self.held) } else { None };
         if let Some(increment) = increment {
             frame::write_window_update(self.output.buffer(&self.memory), 0, increment);
         }

@@ -8,7 +8,7 @@ use crate::error::ProxyError;
 use crate::http2::{Downstream, Upstream};
 use crate::stream::Stream;
 use crate::tunnel::Duplex;
-use ringway_http1::{Body, Encoding, Progress};
+use ringway_http1::{Body, Encoding, Progress, Resume};
 use ringway_message::{HeadWriter, ParseError, may_trail};
 use std::io;
 use std::task::{Context, Poll};
@@ -20,13 +20,15 @@ pub(crate) struct Http1 {
     pub(crate) input: Buffer,
     /// How far the body of the message under way has been read.
     pub(crate) body: Body,
+    /// How far a response's head has been looked at that has not come to its end.
+    pub(crate) resume: Resume,
     /// Lines that came behind a body in chunks, where it goes on without chunks.
     pub(crate) trailers: Vec<u8>,
 }
 
 impl Http1 {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, input: Buffer::default(), body: Body::Sized(0), trailers: Vec::new() }
+        Self { stream, input: Buffer::default(), body: Body::Sized(0), resume: Resume::default(), trailers: Vec::new() }
     }
 
     /// Looks cut off to the other side from now on: a reset instead of an end.

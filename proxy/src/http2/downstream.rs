@@ -299,6 +299,11 @@ impl Downstream {
         Self { stream, left: None, tunnel: false, grpc: false, bodiless: false, ended: false }
     }
 
+    /// Whether more than so many bytes wait for the client to take them, of whatever stream.
+    pub(crate) fn is_backlogged(&self, bytes: usize) -> bool {
+        self.stream.link.ask(|codec| codec.output().len()) > bytes
+    }
+
     /// Whether it asks to be a tunnel: any success says that it is one (RFC 8441, 5).
     pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel

@@ -7,9 +7,13 @@ use crate::compress::{self, Compressor};
 use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
 use crate::error::ProxyError;
 use ringway_config::model::ContentCoding;
-use ringway_http1::{Encoding, parse_response};
+use ringway_http1::{Encoding, parse_response_on};
 use ringway_message::{BodyLength, FieldName, HeadWriter, Method, ParseError, ResponseHead, Version};
 use std::rc::Rc;
+
+/// Bytes that wait for a client, beyond which interim answers are left out: it may do without them (RFC 9110, 15.2), but for a 100,
+/// which it waits for, and which needs no fields.
+const INTERIM_BYTES_MAX: usize = 64 * 1024;
 
 /// What a head is followed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +29,13 @@ impl Exchange<'_> {
     pub(super) fn take_head(&mut self) -> Result<Option<Kind>, ProxyError> {
         let worker = Rc::clone(&self.client.open.worker);
         match &mut self.upstream.end {
-            BackendEnd::Http1(Http1 { input, body, .. }) => {
+            BackendEnd::Http1(Http1 { input, body, resume, .. }) => {
                 let mut head = std::mem::take(&mut worker.scratch.borrow_mut().response);
                 let bytes = input.bytes();
-                let (method, upgrade) = (self.request.method, self.request.upgrade);
+                let asked = (self.request.method, self.request.upgrade);
                 let parsed = match bytes {
                     b"" => Ok(false),
-                    bytes => parse_response(bytes, &ANSWER_LIMITS, method, upgrade, &mut head)
+                    bytes => parse_response_on(bytes, &ANSWER_LIMITS, asked, resume, &mut head)
                         .map_err(|error| ProxyError::of_head(error, bytes)),
                 };
                 let kind = if let Ok(true) = parsed {
@@ -81,8 +85,16 @@ impl Exchange<'_> {
         if self.interims > INTERIM_MAX {
             return Err(ProxyError::UnfitAnswer(ParseError::Status));
         }
+        // Of a client that does not take them, no more are kept for it than it may do without.
+        let crowded = match &self.client.end {
+            ClientEnd::Http1(_) => self.answer.text().len() > INTERIM_BYTES_MAX,
+            ClientEnd::Http2(stream) => stream.is_backlogged(INTERIM_BYTES_MAX),
+        };
+        if crowded && head.status != 100 {
+            return Ok(());
+        }
         let out = &mut self.answer;
-        let keep = |kind: FieldName| !kind.is_hop_by_hop() && kind != FieldName::ContentLength;
+        let keep = |kind: FieldName| !crowded && !kind.is_hop_by_hop() && kind != FieldName::ContentLength;
         match (&mut self.client.end, self.request.version) {
             // 1.0 has no interim answers.
             (_, Version::Http10) => {}

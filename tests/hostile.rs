@@ -215,8 +215,8 @@ fn ends_in_spite_of(kind: &str) {
     });
     let (plain, secure) = (free_address(), free_address());
     let listeners = format!(
-        "  - {{ name: plain, address: \"{plain}\", service: s, timeouts: {{ idle: 300ms }} }}\n\
-         \x20 - {{ name: tls, address: \"{secure}\", service: s, timeouts: {{ idle: 300ms }}, tls: {{ certificates: [ {} ] }} }}\n",
+        "  - {{ name: plain, address: \"{plain}\", service: s, timeouts: {{ idle: 300ms, write_idle: 2s }} }}\n\
+         \x20 - {{ name: tls, address: \"{secure}\", service: s, timeouts: {{ idle: 300ms, write_idle: 2s }}, tls: {{ certificates: [ {} ] }} }}\n",
         certificates.entry("one")
     );
     let services = service("s", "timeouts: { body_idle: 500ms },", &[("a", backend.address)]);

@@ -25,7 +25,7 @@ const ALL: u64 = FULL_SHARE as u64 | (FULL_SHARE as u64) << ACCEPT_SHIFT;
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Load {
-    /// Requests in flight in the low half, and in the high half the sum of [`Total`] in which they are
+    /// Requests in flight in the low half, and in the high half the sum of [`crate::total::Total`] in which they are
     /// counted. One word: who adds or takes away a request learns in the same step where it is counted, whatever moves.
     carried: AtomicU64,
     /// Lifecycle share in the low 16 bits, shed share in the next, then [`DOUBT`], and in the high 16 the accept share: read

@@ -335,7 +335,7 @@ impl Upstream {
         self.stream.iter().for_each(|stream| stream.reset(Reason::Cancel));
     }
 
-    /// Waits for the next head of the response, which [`Upstream::take_head`] then gives.
+    /// Waits for the next head of the response, which [`Upstream::lend_head`] then gives.
     ///
     /// # Errors
     /// There will be none.

@@ -1,6 +1,6 @@
 //! HTTP/2 towards clients (RFC 9113): the connection, and each of its streams as a client of its own.
 
-use super::driver::{Driver, End};
+use super::driver::{Driver, End, UNWRITTEN_MAX};
 use super::{Link, Stream};
 use crate::answer::Answer;
 use crate::buffers::Buffer;
@@ -143,7 +143,7 @@ impl Serving {
         if self.poll_leave(context).is_ready() {
             return Poll::Ready(());
         }
-        match self.driver.poll_write(context, &mut |_| ()) {
+        match self.driver.poll_write(context) {
             Err(()) => Poll::Ready(()),
             Ok(true) if self.closing && self.driver.link.ask(Codec::is_over) => Poll::Ready(()),
             Ok(_) => Poll::Pending,
@@ -299,9 +299,9 @@ impl Downstream {
         Self { stream, left: None, tunnel: false, grpc: false, bodiless: false, ended: false }
     }
 
-    /// Whether more than so many bytes wait for the client to take them, of whatever stream.
-    pub(crate) fn is_backlogged(&self, bytes: usize) -> bool {
-        self.stream.link.ask(|codec| codec.output().len()) > bytes
+    /// Whether the client takes so little of what waits for it, of whatever stream, that it is not read on either.
+    pub(crate) fn is_backlogged(&self) -> bool {
+        self.stream.link.ask(|codec| codec.output().len()) > UNWRITTEN_MAX
     }
 
     /// Whether it asks to be a tunnel: any success says that it is one (RFC 8441, 5).

@@ -13,7 +13,7 @@ use tokio::io::{AsyncWrite, ReadBuf};
 /// Reads of one turn, after which others have theirs.
 const READS_MAX: u32 = 16;
 /// Bytes that wait to be written, beyond which nothing more is read: a peer that does not read its answers asks for no more of them.
-const UNWRITTEN_MAX: usize = 256 * 1024;
+pub(super) const UNWRITTEN_MAX: usize = 256 * 1024;
 
 /// How a connection has ended.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl Driver {
     }
 
     /// Writes what is due. `Err`: the connection has failed; `Ok(true)`: all has been written.
-    pub(super) fn poll_write(&mut self, context: &mut Context<'_>, handle: &mut impl FnMut(Event)) -> Result<bool, ()> {
+    pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, ()> {
         loop {
             let written = {
                 let codec = self.link.codec.borrow();
@@ -143,8 +143,8 @@ impl Driver {
                         // What it has sent meanwhile is looked at again.
                         context.waker().wake_by_ref();
                     }
-                    // There may be room again for who waits for it.
-                    self.hand_on(handle);
+                    // There may be room again for who waits for it; nothing has come that would concern others.
+                    self.hand_on(&mut |_| ());
                 }
                 Poll::Ready(_) => return Err(()),
                 Poll::Pending => return Ok(false),
@@ -167,7 +167,7 @@ impl Driver {
     /// with it.
     pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // What it may not be able to write, it leaves.
-        match self.poll_write(context, &mut |_| ()) {
+        match self.poll_write(context) {
             Ok(true) => {}
             Ok(false) => return Poll::Pending,
             Err(()) => return Poll::Ready(()),

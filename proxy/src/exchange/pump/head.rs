@@ -88,7 +88,7 @@ impl Exchange<'_> {
         // Of a client that does not take them, no more are kept for it than it may do without.
         let crowded = match &self.client.end {
             ClientEnd::Http1(_) => self.answer.text().len() > INTERIM_BYTES_MAX,
-            ClientEnd::Http2(stream) => stream.is_backlogged(INTERIM_BYTES_MAX),
+            ClientEnd::Http2(stream) => stream.is_backlogged(),
         };
         if crowded && head.status != 100 {
             return Ok(());

@@ -271,7 +271,7 @@ impl Driver {
             self.socket.link.codec.borrow_mut().go_away(false, Reason::NoError);
             return Poll::Ready(());
         }
-        match self.socket.poll_write(context, &mut |_| ()) {
+        match self.socket.poll_write(context) {
             Ok(_) => Poll::Pending,
             Err(()) => Poll::Ready(()),
         }

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 const SERVICE: &str = "balance: { hash_key: [ { path: {} } ] }";
 
@@ -36,12 +35,8 @@ fn placement(listen: SocketAddr) -> BTreeMap<String, String> {
 }
 
 /// As [`wait_for`], for what takes a lease's or a time-out's time when all is quick.
-fn wait_long(what: &str, mut condition: impl FnMut() -> Option<()>) {
-    let begin = Instant::now();
-    while condition().is_none() {
-        assert!(begin.elapsed() < PATIENCE * 4, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn wait_long(what: &str, condition: impl FnMut() -> Option<()>) {
+    wait_for_within(PATIENCE * 4, what, condition);
 }
 
 fn await_status(listen: SocketAddr, status: u16) {

@@ -75,6 +75,9 @@ fn a_change_that_one_proxy_cannot_take_holds_for_none() {
     assert!(cluster.control(&["apply", &cluster.write("good.yaml", &good), "--yes"]).status.success());
     // Both would listen on one address, which one of them has: the other cannot.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for proxy in &proxies {
+        wait_for("the first change to be in force", || (get(proxy.listen, "/")?.status == 200).then_some(()));
+    }
     let listeners =
         format!("listeners: [ {{ name: more, address: \"{}\", service: s }} ]\n", taken.local_addr().unwrap());
     let before: Vec<Value> = proxies.iter().map(|proxy| proxy.ringway.status()["generation"].clone()).collect();
@@ -167,7 +170,8 @@ fn a_proxy_starts_and_serves_with_the_control_plane_gone() {
 fn health_is_agreed_by_a_quorum_of_proxies() {
     let cluster = Cluster::of(1, "");
     let backends = ["a", "b", "c"].map(Backend::echo);
-    let mortal = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // At a port that nobody takes once it is free.
+    let mortal = std::net::TcpListener::bind(free_address()).unwrap();
     let addresses = backends.iter().map(|backend| backend.address).chain([mortal.local_addr().unwrap()]);
     let service = "services: [ { name: s, balance: { hash_key: [ { path: {} } ] }, \
                    health: { tcp: {}, interval: 100ms, timeout: 100ms, rise: 1, fall: 2 } } ]\n";
@@ -281,6 +285,7 @@ fn watchers_see_every_change_and_resume_where_they_were() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    // Whether it asks before or after the change, it gets the same; for the most part, before.
     std::thread::sleep(Duration::from_millis(200));
     put(3);
     wait_for("the answer", || waiting.try_wait().unwrap());
@@ -606,6 +611,7 @@ fn backends_are_found_by_dns_and_survive_its_loss() {
     signal(dns.0.id(), "HUP");
     wait_for("the warning", || cluster.log(0).contains("a source cannot be seen").then_some(()));
     dns.0.kill().unwrap();
+    // Time in which nothing may happen.
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(registered(&cluster, "api"), ["10.1.0.2-80", "10.1.0.3-80"]);
     assert_eq!(registered(&cluster, "srv"), ["one.test-8001", "two.test-8002"]);

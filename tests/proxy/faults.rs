@@ -253,6 +253,7 @@ fn stalled_downloads_hold_no_more_than_their_buffers() {
             stream
         })
         .collect();
+    // Time for more to come in than may.
     std::thread::sleep(Duration::from_millis(500));
     let grown = memory().saturating_sub(before);
     assert!(grown <= 10 * 1024, "20 stalled downloads hold {grown} KiB");

@@ -68,7 +68,7 @@ fn malformed_requests_reach_no_backend() {
 
 #[test]
 fn malformed_chunks_end_the_request_and_the_connection() {
-    let (_ringway, listen, backend) = proxy();
+    let (ringway, listen, backend) = proxy();
     for chunks in [
         "5\r\nhelloX\r\n0\r\n\r\n",
         "zz\r\n",
@@ -97,7 +97,7 @@ fn malformed_chunks_end_the_request_and_the_connection() {
     // A chunk that is malformed later, when its beginning has gone to the backend already.
     use std::io::{Read, Write};
     let mut stream = send(listen, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    wait_for("the request to be on its way", || (ringway.status()["services"][0]["in_flight"] == 1).then_some(()));
     let _ = stream.write_all(b"5\r\nhelloX\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);

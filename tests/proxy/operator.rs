@@ -326,8 +326,8 @@ fn what_keeps_a_proxy_from_starting_is_said_once_with_place_and_remedy() {
     let text = said(&tls(&simple(free_address(), "", &targets(&fleet)), &(one.0, other.1)));
     assert!(text.contains("error[key_mismatch]") && text.contains("ringway.yaml:3:"), "{text}");
     assert_eq!(text.matches("does not belong").count(), 1, "{text}");
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let holder = TcpListener::bind(taken).unwrap();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
     let text = said(&simple(taken, "", &targets(&fleet)));
     assert_eq!(text.matches("in use").count(), 1, "{text}");
     assert!(text.contains(&format!("sport = :{}", taken.port())), "{text}");

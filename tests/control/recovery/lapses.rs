@@ -1,7 +1,7 @@
 //! Agreed health and leases while the cluster is well, and while it loses its quorum for moments again and again.
 
 use crate::common::control::{Cluster, FleetProxy, curl};
-use crate::common::{Backend, get, signal, slowness, wait_for};
+use crate::common::{Backend, free_address, get, signal, slowness, wait_for};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -36,7 +36,8 @@ fn comes_back(return_on_check: bool, base_ejection: Duration) -> Duration {
     let cluster = Cluster::of(1, "");
     let proxies = ["p", "q"].map(|name| FleetProxy::start(&cluster, name, ""));
     let backends = ["a", "b", "c"].map(Backend::echo);
-    let mortal = TcpListener::bind("127.0.0.1:0").unwrap();
+    // At a port that nobody takes once it is free.
+    let mortal = TcpListener::bind(free_address()).unwrap();
     let address = mortal.local_addr().unwrap();
     let seconds = base_ejection.as_secs();
     let health = format!(
@@ -123,7 +124,8 @@ fn moments_without_quorum_hold_up_neither_dead_leases_nor_agreed_health() {
     let cluster = Cluster::of(3, "");
     let proxies = ["p", "q"].map(|name| FleetProxy::start(&cluster, name, ""));
     let backends = ["a", "b", "c"].map(Backend::echo);
-    let mortal = TcpListener::bind("127.0.0.1:0").unwrap();
+    // At a port that nobody takes once it is free.
+    let mortal = TcpListener::bind(free_address()).unwrap();
     let health = "health: { tcp: {}, interval: 100ms, timeout: 100ms, rise: 1, fall: 2 }";
     settle(&cluster, &backends, mortal.local_addr().unwrap(), health);
     let leader = wait_for("a leader", || {

@@ -1,7 +1,7 @@
 //! Authorities: which there are, and when two of them name the same server. Routes, keys, redirections and the comparison of
 //! target and `Host` all go by this; what is sent on stays as the client wrote it.
 
-use crate::scan::is_host_byte;
+use crate::scan::is_all_host;
 
 /// The port that a scheme means where none is written: `https` if `secure`, else `http` (RFC 9110, 4.2).
 #[must_use]
@@ -97,8 +97,16 @@ pub fn is_authority(value: &[u8]) -> bool {
             (&rest[..close], &rest[close + 1..])
         }
         _ => {
-            let end = value.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(value.len());
-            value.split_at(end)
+            // No host has a colon: so there is none but before a port, and what stands before that is the host.
+            let digits = value.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+            let (host, port) = match value.len().checked_sub(digits + 1) {
+                Some(colon) if value[colon] == b':' => value.split_at(colon),
+                _ => (value, &value[..0]),
+            };
+            if !is_all_host(host) {
+                return false;
+            }
+            (host, port)
         }
     };
     let port_is_good = match port {

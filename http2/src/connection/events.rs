@@ -125,6 +125,11 @@ impl Connection {
             let stream = self.streams.at(slot);
             if let Some(news) = stream.news.pop().filter(|_| stream.queued) {
                 stream.told = true;
+                if stream.news.is_empty() {
+                    // What comes from now on is news again.
+                    stream.queued = false;
+                    self.ready.pop_front();
+                }
                 return Some(self.event(slot, news));
             }
             stream.queued = false;

@@ -159,11 +159,19 @@ fn literal(out: &mut Vec<u8>, form: Form, index: u8, value: &[u8]) {
 }
 
 /// A string, in the shorter of its two forms. Names are written in lower case.
-#[inline(never)]
+#[inline(always)]
 fn string<const LOWER: bool>(out: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.len() < huffman::WORTH_BYTES {
-        // Not worth a look.
-    } else if bytes.len() <= huffman::SHORT_BYTES {
+    match bytes {
+        [] => out.push(0),
+        &[byte] => out.extend_from_slice(&[1, if LOWER { byte.to_ascii_lowercase() } else { byte }]),
+        _ => long_string::<LOWER>(out, bytes),
+    }
+}
+
+/// One that may be shorter in the Huffman code: no symbol of that has less than five bits.
+#[inline(never)]
+fn long_string<const LOWER: bool>(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() <= huffman::SHORT_BYTES {
         let mut space = [0; huffman::SHORT_BYTES + 2];
         if let Some(length) = huffman::encode_short::<LOWER>(bytes, &mut space) {
             // So short that its length takes no second byte.

@@ -360,8 +360,6 @@ fn flush(bits: u64, have: &mut u32, space: &mut [u8; SHORT_BYTES + 2], at: &mut 
     Some(())
 }
 
-/// Strings that have less are no shorter in this code: none of its symbols has less than five bits.
-pub(crate) const WORTH_BYTES: usize = 3;
 /// Longest string that [`encode_short`] takes.
 pub(crate) const SHORT_BYTES: usize = 126;
 

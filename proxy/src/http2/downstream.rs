@@ -1,7 +1,7 @@
 //! HTTP/2 towards clients (RFC 9113): the connection, and each of its streams as a client of its own.
 
 use super::driver::{Driver, End, UNWRITTEN_MAX};
-use super::{Link, Stream};
+use super::{Link, REST_TIME, Stream};
 use crate::answer::Answer;
 use crate::buffers::Buffer;
 use crate::end::{ClientEnd, Gone, Source};
@@ -34,6 +34,19 @@ struct Activity {
     timer: Timer,
     /// How long it runs then: less once the connection ends.
     idle: Cell<Duration>,
+    /// It runs for a first part of that, after which the connection gives back what only a busy one needs: what comes after.
+    rest: Cell<Option<Duration>>,
+}
+
+impl Activity {
+    /// No stream is served.
+    fn idle(&self) {
+        let idle = self.idle.get();
+        // Zero is for ever.
+        let rest = (idle.is_zero() || idle > REST_TIME).then(|| idle.saturating_sub(REST_TIME));
+        self.rest.set(rest);
+        self.timer.set(if rest.is_some() { REST_TIME } else { idle });
+    }
 }
 
 /// A stream that is served.
@@ -52,7 +65,7 @@ impl Drop for Active {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.turns.set(self.0.turns.get() + 1);
         if self.0.streams.get() == 0 {
-            self.0.timer.set(self.0.idle.get());
+            self.0.idle();
         }
     }
 }
@@ -87,7 +100,8 @@ pub(crate) async fn serve(
     let timer = worker.timer();
     timer.set(http.timeouts.head);
     let idle = Cell::new(http.timeouts.idle);
-    let activity = Rc::new(Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle });
+    let activity = Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle, rest: Cell::new(None) };
+    let activity = Rc::new(activity);
     let config = Config {
         head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
         streams_max: http.h2.streams_max,
@@ -156,7 +170,7 @@ impl Serving {
         let link = &driver.link;
         if !*begun && link.ask(Codec::settings_came) {
             *begun = true;
-            activity.timer.set(activity.idle.get());
+            activity.idle();
         }
         // Polled in any case: it is also what wakes this task when the worker drains.
         let mut fired = activity.timer.poll_fired(context);
@@ -167,6 +181,10 @@ impl Serving {
         if fired && activity.streams.get() > 0 {
             // It runs for nothing as long as streams are served; one that has fired would wake nobody.
             activity.timer.set(activity.idle.get());
+            fired = activity.timer.poll_fired(context);
+        } else if fired && let Some(rest) = activity.rest.take() {
+            link.codec.borrow_mut().shrink();
+            activity.timer.set(rest);
             fired = activity.timer.poll_fired(context);
         }
         let idle = fired;
@@ -187,6 +205,7 @@ impl Serving {
             *closing = true;
             link.codec.borrow_mut().go_away(true, Reason::NoError);
             activity.idle.set(CLOSE_TIME);
+            activity.rest.set(None);
             activity.timer.set(CLOSE_TIME);
             // One that has fired wakes nobody until it is asked again.
             activity.timer.poll_fired(context);

@@ -215,3 +215,26 @@ assert client.pump(lambda: client.over(stream)) and client.status(stream) == 200
     python_h2(script, &[&listen.to_string()]);
     wait_for("all to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
 }
+
+#[test]
+fn who_goes_on_after_the_goodbye_is_not_read_for_long() {
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat();
+    let mut client = send(listen, &preface);
+    let pings = frame(6, 0, 0, &[0; 8]).repeat(4_000);
+    let mut written = 0;
+    // As fast as it is taken; what comes back is not looked at.
+    while written < 256 << 20 {
+        match client.write(&pings) {
+            Ok(count) => written += count,
+            Err(_) => break,
+        }
+    }
+    // What is read away, and what the systems of both hold.
+    assert!(written < 32 << 20, "{written} bytes were taken after the goodbye");
+    assert_eq!(ringway.metric("ringway_rejected_requests_total{reason=\"http2_ping_flood\"}"), 1.0);
+    assert_eq!(get(listen, "/").unwrap().status, 200);
+}

@@ -238,3 +238,30 @@ fn who_goes_on_after_the_goodbye_is_not_read_for_long() {
     assert_eq!(ringway.metric("ringway_rejected_requests_total{reason=\"http2_ping_flood\"}"), 1.0);
     assert_eq!(get(listen, "/").unwrap().status, 200);
 }
+
+#[test]
+fn who_floods_is_held_and_cannot_come_again_at_once() {
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat();
+    let begin = std::time::Instant::now();
+    for round in 1..=3 {
+        let mut client = send(listen, &preface);
+        client.write_all(&frame(6, 0, 0, &[0; 8]).repeat(500)).unwrap();
+        let mut said = Vec::new();
+        // It hears why at once, and of the end only later; nobody else waits for it.
+        let mut buffer = [0; 4096];
+        while !String::from_utf8_lossy(&said).contains("http2_ping_flood") {
+            let count = client.read(&mut buffer).unwrap();
+            assert!(count > 0, "the end before the reason: {said:?}");
+            said.extend_from_slice(&buffer[..count]);
+        }
+        assert_eq!(get(listen, "/").unwrap().status, 200);
+        while client.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        // Timers are no finer than some milliseconds.
+        assert!(begin.elapsed() >= std::time::Duration::from_millis(900) * round, "{:?}", begin.elapsed());
+    }
+    assert_eq!(ringway.metric("ringway_rejected_requests_total{reason=\"http2_ping_flood\"}"), 3.0);
+}

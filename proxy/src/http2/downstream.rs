@@ -80,6 +80,8 @@ struct Serving {
     begun: bool,
     /// Whether a request has come.
     asked: bool,
+    /// It has sent more than anybody may of something.
+    floods: bool,
     /// The client has been told to go.
     closing: bool,
     /// On a listener that goes: when the client is told, at the latest, and the turns at that time.
@@ -113,14 +115,29 @@ pub(crate) async fn serve(
     };
     let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
     let driver = Driver::new(link, stream, read, &worker, true);
-    let mut serving = Serving { driver, open, peer, activity, begun: false, asked: false, closing: false, leave: None };
+    let mut serving = Serving {
+        driver,
+        open,
+        peer,
+        activity,
+        begun: false,
+        asked: false,
+        floods: false,
+        closing: false,
+        leave: None,
+    };
     poll_fn(|context| serving.poll(context)).await;
-    let Serving { mut driver, .. } = serving;
+    let Serving { mut driver, floods, .. } = serving;
     driver.end_streams();
     let linger = worker.timer();
     linger.set(LINGER_TIME);
     // Looked at first: a peer that reads nothing keeps TLS from saying goodbye.
-    poll_fn(|context| if linger.poll_fired(context) { Poll::Ready(()) } else { driver.poll_close(context) }).await;
+    poll_fn(|context| match linger.poll_fired(context) {
+        true => Poll::Ready(()),
+        false if floods => driver.poll_hold(context),
+        false => driver.poll_close(context),
+    })
+    .await;
 }
 
 impl Serving {
@@ -151,6 +168,7 @@ impl Serving {
                 && let Some(flood) = error.flood
             {
                 self.open.worker.shared.cells.error("", flood);
+                self.floods = true;
             }
             return Poll::Ready(());
         }

@@ -182,17 +182,38 @@ impl Driver {
                 return Poll::Ready(());
             }
         }
+        self.poll_read_away(context)
+    }
+
+    /// Says goodbye to a peer that floods, and does not let go of it until its time is over or it leaves: who is cut off comes again at
+    /// once, and a connection costs more than what comes on it. That is read away without a look at it; and from some amount on not
+    /// even read.
+    pub(super) fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.read_away.is_none() {
+            match self.poll_write(context) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(()) => return Poll::Ready(()),
+            }
+        }
+        match self.poll_read_away(context) {
+            Poll::Ready(()) if self.read_away.is_some_and(|bytes| bytes >= READ_AWAY_MAX) => Poll::Pending,
+            over => over,
+        }
+    }
+
+    /// Ready at the end of what comes, or once that is more than may be.
+    fn poll_read_away(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let read_away = self.read_away.get_or_insert(0);
         let mut sink = [0; 16 * 1024];
-        loop {
+        while *read_away < READ_AWAY_MAX {
             let mut space = ReadBuf::new(&mut sink);
             match ready!(tokio::io::AsyncRead::poll_read(Pin::new(&mut self.stream), context, &mut space)) {
-                Ok(()) if !space.filled().is_empty() && *read_away < READ_AWAY_MAX => {
-                    *read_away += space.filled().len();
-                }
+                Ok(()) if !space.filled().is_empty() => *read_away += space.filled().len(),
                 _ => return Poll::Ready(()),
             }
         }
+        Poll::Ready(())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::refusals::Then;
 use crate::request::Request;
 use crate::retry;
 use crate::timer::Deadline;
-use crate::upstream::{Connection, Reach};
+use crate::upstream::{self, Connection, Reach};
 use crate::worker::{Worker, WorkerService};
 use crate::{answer, mirror};
 use pump::{Exchange, TryError};
@@ -71,6 +71,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     request.log(client, status, error);
     let worker = &client.open.worker;
     worker.buffers.give_outgoing(std::mem::take(&mut request.out));
+    worker.buffers.give_lines(std::mem::take(&mut request.lines));
     if let ClientEnd::Http1(Http1 { input, .. }) = &mut client.end
         && input.is_empty()
     {
@@ -130,10 +131,12 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         let guard = match ready.take() {
             Some(guard) => guard,
             None => {
-                let (presence, timer, _) = client.presence(request.may_half_close());
-                let limit = request.limit;
-                let found = inflight::acquire(request.placing(&worker), timer, limit);
-                match presence.during(found).await? {
+                let found = match inflight::acquire_or_wait(&mut request.placing(&worker)) {
+                    Ok(Some(guard)) => Ok(guard),
+                    Ok(None) => wait_for_room(client, request).await?,
+                    Err(error) => Err(error),
+                };
+                match found {
                     Ok(guard) if request.retries.has_begun() => {
                         let Request { view, service, selection, .. } = &mut *request;
                         inflight::settle_for_retry(guard, view, *service, selection, worker.index)
@@ -197,6 +200,15 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         last_error = Some(error);
     }
+}
+
+/// Waits in the queue, for as long as the client does.
+async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Result<InFlight, ProxyError>, ProxyError> {
+    let worker = Rc::clone(&client.open.worker);
+    let (presence, timer, _) = client.presence(request.may_half_close());
+    let limit = request.limit;
+    // In a box: what rarely happens makes no exchange larger.
+    presence.during(Box::pin(inflight::wait_for_room(request.placing(&worker), timer, limit))).await
 }
 
 /// Who served the request is known: affinity in numbers.
@@ -291,11 +303,15 @@ async fn connection(
     let worker = &Rc::clone(&client.open.worker);
     let service = &request.view.services[request.service];
     let certain = !repeatable(request, &service.service.config);
+    if !fresh && let Some(connection) = upstream::at_hand(worker, service, guard.slot, certain) {
+        request.refusals.handle_taken();
+        return Ok(connection);
+    }
     let before = worker.logs_access().then(ambient::now);
     let (presence, timer, peer) = client.presence(request.may_half_close());
     let limit = limit.min(request.refusals.limit());
     let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
-    let connected = presence.during(reach.connection(fresh, certain)).await.map_err(TryError::Downstream)?;
+    let connected = presence.during(Box::pin(reach.connection(fresh, certain))).await.map_err(TryError::Downstream)?;
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
     request.refusals.handle_taken();
     if !connection.reused {

@@ -34,14 +34,19 @@ const WINDOW_MAX: u32 = (1 << 31) - 1;
 const REST_TIME: Duration = Duration::from_secs(5);
 /// Seats that a connection without streams keeps room for.
 const SEATS_KEPT: usize = 4;
+/// Bytes of trailers that it keeps room for.
+const TRAILER_BYTES_KEPT: usize = 1024;
 /// Data that are moved into a buffer in one go: what is taken from a stream is asked for anew.
 const MOVED_BYTES_MAX: usize = 64 * 1024;
+/// Buffers for bodies that a worker keeps, of 16 KiB each, and more for heads: what ten busy connections have under way. They are let
+/// go by halves.
+const BUFFERS_KEPT: usize = 512;
 /// Bytes by which the windows of a worker's streams may grow, all together.
 const WINDOW_GROWTH: u32 = 4 * 1024 * 1024;
 
 /// What the connections of a worker share.
 pub(crate) fn memory() -> Rc<Memory> {
-    Memory::new(MemoryLimits { window_growth_bytes: WINDOW_GROWTH as usize, ..MemoryLimits::default() })
+    Memory::new(MemoryLimits { window_growth_bytes: WINDOW_GROWTH as usize, buffers_kept: BUFFERS_KEPT })
 }
 
 /// Window of a connection with so many streams, of which each may fill its own, however far that has grown.
@@ -64,6 +69,8 @@ pub(crate) struct Link {
     /// Who waits for news of a stream, by the stream's slot.
     seats: RefCell<Vec<Seat>>,
     driver: RefCell<Option<Waker>>,
+    /// Room for trailers that are passed on.
+    trailers: RefCell<(Vec<Field>, Vec<u8>)>,
     /// Streams that exchanges hold, over or not.
     held: Cell<usize>,
     /// The task has been woken since it ran last.
@@ -96,6 +103,7 @@ impl Link {
             codec: RefCell::new(codec),
             seats: RefCell::default(),
             driver: RefCell::default(),
+            trailers: RefCell::default(),
             held: Cell::new(0),
             woken: Cell::new(false),
         });
@@ -150,6 +158,7 @@ impl Link {
             // One that rests keeps nothing of its busiest moment.
             seats.clear();
             seats.shrink_to(SEATS_KEPT);
+            self.trailers.borrow_mut().1.shrink_to(TRAILER_BYTES_KEPT);
         }
         drop(seats);
         drop(waker);
@@ -307,10 +316,11 @@ impl Stream {
     }
 
     fn write_trailers(&self, out: &mut HeadWriter, keep: impl Fn(&[u8]) -> bool) {
-        let (mut fields, mut arena): (Vec<Field>, Vec<u8>) = <_>::default();
-        if self.link.codec.borrow_mut().take_trailers(self.key, &mut fields, &mut arena) {
-            let may = |field: &Field| may_trail(field.name.of(&arena)) && keep(field.name.of(&arena));
-            out.copy(&arena, &fields, may);
+        let mut room = self.link.trailers.borrow_mut();
+        let (fields, arena) = &mut *room;
+        if self.link.codec.borrow_mut().take_trailers(self.key, fields, arena) {
+            let may = |field: &Field| may_trail(field.name.of(arena)) && keep(field.name.of(arena));
+            out.copy(arena, fields, may);
         }
     }
 

@@ -261,21 +261,35 @@ impl Placing<'_> {
 /// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::PendingLimit`], [`ProxyError::QueueTimeout`],
 /// [`ProxyError::RequestTimeout`].
 pub(crate) async fn acquire(mut placing: Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
+    match acquire_or_wait(&mut placing)? {
+        Some(found) => Ok(found),
+        None => wait_for_room(placing, timer, limit).await,
+    }
+}
+
+/// As [`acquire`], if there is one at once. `None`: room is to be waited for, by [`wait_for_room`].
+///
+/// # Errors
+/// [`ProxyError::NoBackend`], [`ProxyError::AllFull`].
+pub(crate) fn acquire_or_wait(placing: &mut Placing<'_>) -> Result<Option<InFlight>, ProxyError> {
     let found = match placing.acquire_now() {
         // What it has read is of before: a reload may have taken all that were there, and brought others.
         Err(ProxyError::NoBackend) if placing.follow() => placing.acquire_now()?,
         found => found?,
     };
-    if let Some(found) = found {
-        return Ok(found);
-    }
-    if placing.view.services[*placing.service].service.config.all_full != AllFull::Queue {
-        return Err(ProxyError::AllFull);
-    }
-    wait_for_room(&mut placing, timer, limit).await
+    let waits = || placing.view.services[*placing.service].service.config.all_full == AllFull::Queue;
+    if found.is_some() || waits() { Ok(found) } else { Err(ProxyError::AllFull) }
 }
 
-async fn wait_for_room(placing: &mut Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
+/// Waits until a backend has room.
+///
+/// # Errors
+/// As [`acquire`].
+pub(crate) async fn wait_for_room(
+    mut placing: Placing<'_>,
+    timer: &Timer,
+    limit: Deadline,
+) -> Result<InFlight, ProxyError> {
     let this = &placing.view.services[*placing.service];
     // Of the service by name: the same in every version.
     let live = Arc::clone(&this.service.live);

@@ -139,7 +139,9 @@ impl<'a> Exchange<'a> {
         let began = client.open.worker.timers.now();
         let total = http::http_of(&request.planned, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
-        let exchange = Self {
+        // From here on it is being sent.
+        request.replayable = request.is_resendable();
+        Self {
             limit,
             began,
             client,
@@ -171,10 +173,7 @@ impl<'a> Exchange<'a> {
             holding: false,
             retry_after: None,
             place: None,
-        };
-        // From here on it is being sent.
-        exchange.request.replayable = exchange.request.is_resendable();
-        exchange
+        }
     }
 
     fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
@@ -377,7 +376,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the answer on, and settles both connections.
-    pub(super) async fn finish(mut self) -> (u16, Option<ProxyError>, Next) {
+    pub(super) async fn finish(&mut self) -> (u16, Option<ProxyError>, Next) {
         // The answer has begun: nothing is sent again.
         self.request.replayable = false;
         if self.sent == self.request.out.len() {
@@ -423,7 +422,7 @@ impl<'a> Exchange<'a> {
                 (Some(ProxyError::ClientStalled), Next::Abort)
             }
         };
-        self.release();
+        self.release_buffers();
         (status, error, next)
     }
 
@@ -549,7 +548,7 @@ impl<'a> Exchange<'a> {
         if let BackendEnd::Http1(http1) = &mut self.upstream.end {
             buffers.give(std::mem::take(&mut http1.input));
         }
-        buffers.give_outgoing(std::mem::take(&mut self.answer).into_parts().0);
+        buffers.give_writer(std::mem::take(&mut self.answer));
         buffers.give_outgoing(std::mem::take(&mut self.chunks));
     }
 

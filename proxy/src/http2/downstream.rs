@@ -17,9 +17,8 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// How long a peer may take to close after us.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -241,23 +240,19 @@ fn begin(
     peer: &Rc<Peer>,
     activity: &Rc<Activity>,
 ) {
-    let worker = &open.worker;
     let stream = Stream::new(link, key);
     let active = Active::begin(activity);
-    let Some((view, listener)) = worker.listener(&open.gate) else {
-        // Nobody has looked at it: it may be sent elsewhere.
-        return stream.reset(Reason::RefusedStream);
-    };
-    let end = ClientEnd::Http2(Downstream::new(stream));
-    let client = Client::new(Rc::clone(open), end, Rc::clone(peer), &view, listener);
-    worker.streams.serve(worker, Job { client, fault, _active: active });
+    let job = Job { stream, fault, open: Rc::clone(open), peer: Rc::clone(peer), active };
+    open.worker.streams.serve(&open.worker, job);
 }
 
 /// A stream to be served.
 struct Job {
-    client: Client,
+    stream: Stream,
     fault: Option<ParseError>,
-    _active: Active,
+    open: Rc<OpenConnection>,
+    peer: Rc<Peer>,
+    active: Active,
 }
 
 /// Tasks that serve streams, one after the other: a task is some kilobytes, which are not taken and given back for each
@@ -269,21 +264,42 @@ pub(crate) struct StreamTasks(Rc<RefCell<Vec<Rc<StreamTask>>>>);
 #[derive(Default)]
 struct StreamTask {
     job: RefCell<Option<Job>>,
-    wake: Notify,
+    /// There is no next one.
+    is_over: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl StreamTask {
+    /// Waits for the next job; `None`: there is none.
+    fn poll_job(&self, context: &Context<'_>) -> Poll<Option<Job>> {
+        let job = self.job.take();
+        if job.is_some() || self.is_over.get() {
+            return Poll::Ready(job);
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        self.waker.borrow().iter().for_each(Waker::wake_by_ref);
+    }
 }
 
 /// Tasks that wait, at most, per worker.
-const TASKS_KEPT: usize = 256;
+const TASKS_KEPT: usize = 1024;
 
 impl StreamTasks {
     fn serve(&self, worker: &Worker, job: Job) {
         let idle = self.0.borrow_mut().pop();
         if let Some(task) = idle {
             *task.job.borrow_mut() = Some(job);
-            task.wake.notify_one();
+            task.wake();
             return;
         }
-        let task = Rc::new(StreamTask { job: RefCell::new(Some(job)), wake: Notify::new() });
+        let task = Rc::new(StreamTask { job: RefCell::new(Some(job)), ..StreamTask::default() });
         worker.spawn("a stream of HTTP/2", run_streams(Rc::clone(&self.0), task));
     }
 
@@ -297,22 +313,29 @@ impl StreamTasks {
     pub(crate) fn trim(&self) {
         let mut idle = self.0.borrow_mut();
         let keep = idle.len() / 2;
-        // Without a job, they end.
-        idle.drain(keep..).for_each(|task| task.wake.notify_one());
+        for task in idle.drain(keep..) {
+            task.is_over.set(true);
+            task.wake();
+        }
     }
 }
 
 async fn run_streams(idle: Rc<RefCell<Vec<Rc<StreamTask>>>>, task: Rc<StreamTask>) {
-    loop {
-        let Some(job) = task.job.take() else { return };
-        let Job { client, fault, _active } = job;
-        client.serve_stream(fault).await;
-        drop(_active);
+    // All in one future: what is awaited inside is not moved.
+    while let Some(job) = poll_fn(|context| task.poll_job(context)).await {
+        let Job { stream, fault, open, peer, active } = job;
+        if let Some((view, listener)) = open.worker.listener(&open.gate) {
+            let mut client = Client::new(open, ClientEnd::Http2(Downstream::new(stream)), peer, &view, listener);
+            client.serve_stream(fault, &view, listener).await;
+        } else {
+            // Nobody has looked at it: it may be sent elsewhere.
+            stream.reset(Reason::RefusedStream);
+        }
+        drop(active);
         if idle.borrow().len() >= TASKS_KEPT {
             return;
         }
         idle.borrow_mut().push(Rc::clone(&task));
-        task.wake.notified().await;
     }
 }
 

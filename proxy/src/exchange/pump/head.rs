@@ -68,9 +68,13 @@ impl Exchange<'_> {
     /// `here`: how many bytes have come, this head and what stands behind it.
     fn write_head(&mut self, head: &ResponseHead, bytes: &[u8], here: usize) -> Result<Kind, ProxyError> {
         if self.answer.text().is_empty() {
+            let indexed = self.client.end.is_http2();
             let (text, lines) = std::mem::take(&mut self.answer).into_parts();
-            let text = if text.capacity() == 0 { self.client.open.worker.buffers.take_outgoing() } else { text };
-            self.answer = HeadWriter::new(text, lines, self.client.end.is_http2());
+            self.answer = if text.capacity() == 0 {
+                self.client.open.worker.buffers.take_writer(indexed)
+            } else {
+                HeadWriter::new(text, lines, indexed)
+            };
         }
         if head.is_interim() {
             self.write_interim(head, bytes)?;

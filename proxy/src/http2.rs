@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 mod downstream;
 mod driver;
@@ -29,6 +30,8 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 /// Largest window (RFC 9113, 6.9.1).
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 
+/// How long a connection has no stream before it gives back what only a busy one needs: who asks every second keeps it.
+const REST_TIME: Duration = Duration::from_secs(5);
 /// Seats that a connection without streams keeps room for.
 const SEATS_KEPT: usize = 4;
 /// Bytes of trailers that it keeps room for.
@@ -74,6 +77,18 @@ pub(crate) struct Link {
     woken: Cell<bool>,
 }
 
+#[cfg(test)]
+thread_local! {
+    static LINKS: RefCell<Vec<std::rc::Weak<Link>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What each connection of this thread that still lives has for itself.
+#[cfg(test)]
+pub(crate) fn memory_of_each() -> Vec<usize> {
+    let living = LINKS.with_borrow(|links| links.iter().filter_map(std::rc::Weak::upgrade).collect::<Vec<_>>());
+    living.iter().map(|link| link.ask(Codec::memory_bytes)).collect()
+}
+
 /// One who waits for news of a stream.
 #[derive(Default)]
 struct Seat {
@@ -84,14 +99,17 @@ struct Seat {
 
 impl Link {
     pub(crate) fn new(codec: Codec) -> Rc<Self> {
-        Rc::new(Self {
+        let this = Rc::new(Self {
             codec: RefCell::new(codec),
             seats: RefCell::default(),
             driver: RefCell::default(),
             trailers: RefCell::default(),
             held: Cell::new(0),
             woken: Cell::new(false),
-        })
+        });
+        #[cfg(test)]
+        LINKS.with_borrow_mut(|links| links.push(Rc::downgrade(&this)));
+        this
     }
 
     /// Asks the codec; nothing is to be written for that.

@@ -10,7 +10,7 @@ use crate::timer::{Deadline, Timer};
 use crate::worker::{View, Worker};
 use ringway_config::model;
 use ringway_health::Outcome;
-use ringway_ring::{AllFull, Pick, PolicyParams, Selection, Slot};
+use ringway_ring::{AllFull, Held, Pick, PolicyParams, Selection, Slot};
 use ringway_telemetry::cells::RetryLimit;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -46,7 +46,7 @@ impl Drop for Retrying {
 }
 
 /// One of the requests that a service may have on its backends, where its limit on connections is one on them.
-struct Connected(Option<Arc<ServiceLive>>);
+struct Connected(Option<(Arc<ServiceLive>, Held)>);
 
 impl Connected {
     /// Counts one more. `None`: there are as many as may be.
@@ -55,14 +55,25 @@ impl Connected {
         if most == u32::MAX {
             return Some(Self(None));
         }
-        connections::add_below(&service.live.connected, most).then(|| Self(Some(Arc::clone(&service.live))))
+        service.live.connected.take(most).map(|held| Self(Some((Arc::clone(&service.live), held))))
+    }
+
+    /// It is given back because no backend has room: nothing has been released. But it was hidden from others for as long as it
+    /// was held, and one who was denied for that is told.
+    fn give_back_unused(mut self) {
+        if let Some((live, held)) = self.0.take()
+            && live.connected.give_back_unused(held)
+            && live.line.handle_release()
+        {
+            live.room.notify_one();
+        }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        if let Some(live) = &self.0 {
-            live.connected.fetch_sub(1, Relaxed);
+        if let Some((live, held)) = self.0.take() {
+            live.connected.give_back(held);
         }
     }
 }
@@ -177,11 +188,13 @@ impl Drop for InFlight {
         if planted::is_planted(Fault::DeadCounted) && !service.is_newest() {
             std::mem::forget(std::mem::replace(&mut self.connected, Connected(None)));
         }
-        // Before anybody is told of the place.
-        (self.connected, self.retrying) = (Connected(None), None);
+        self.retrying = None;
+        let connected = std::mem::replace(&mut self.connected, Connected(None));
         if self.is_full {
-            return;
+            return connected.give_back_unused();
         }
+        // Before anybody is told of the place.
+        drop(connected);
         if service.live.limits_connections.load(Relaxed) {
             service.live.turnover.fetch_add(1, Relaxed);
         }
@@ -345,8 +358,11 @@ fn acquire_again(
     shard: usize,
 ) -> Option<InFlight> {
     let connected = Connected::enter(&view.services[service].service)?;
-    let reserved = view.services[service].service.group.reserve_again(selection, slot, shard);
-    reserved.then(|| InFlight::new(view, service, (slot, shard), false, connected))
+    if !view.services[service].service.group.reserve_again(selection, slot, shard) {
+        connected.give_back_unused();
+        return None;
+    }
+    Some(InFlight::new(view, service, (slot, shard), false, connected))
 }
 
 /// A place for a retry that is to be had at once, after a try on `last`. Backends with as many retries as they may have are passed by.
@@ -427,11 +443,14 @@ pub(crate) fn acquire_sticky(
     let this = &view.services[service];
     let connected = Connected::enter(&this.service)?;
     let kept = this.service.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
-    let reserved = this.service.group.reserve(selection, slot, kept, shard);
-    if reserved && kept {
+    if !this.service.group.reserve(selection, slot, kept, shard) {
+        connected.give_back_unused();
+        return None;
+    }
+    if kept {
         this.cells.kept.increment();
     }
-    reserved.then(|| InFlight::new(view, service, (slot, shard), true, connected))
+    Some(InFlight::new(view, service, (slot, shard), true, connected))
 }
 
 /// A place on a backend for what has begun there, although the backend takes nothing new.
@@ -450,8 +469,14 @@ fn try_acquire(
     let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
     match view.services[service].service.group.next(selection, shard) {
         Pick::Backend(slot) => Ok(Some(InFlight::new(view, service, (slot, shard), false, connected))),
-        Pick::AllFull => Ok(None),
-        Pick::None => Err(ProxyError::NoBackend),
+        Pick::AllFull => {
+            connected.give_back_unused();
+            Ok(None)
+        }
+        Pick::None => {
+            connected.give_back_unused();
+            Err(ProxyError::NoBackend)
+        }
     }
 }
 

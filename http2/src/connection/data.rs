@@ -8,6 +8,8 @@ use crate::streams::{Fate, News, Receiving, StreamKey};
 
 /// The window that new streams get while too much waits to be taken: a part of what they begin with otherwise.
 const CROWDED: u32 = 4;
+/// What streams that nobody takes from may hold, one with another.
+const STALLED_BYTES: u32 = 32 * 1024;
 
 /// A frame of DATA that is under way.
 #[derive(Debug, Clone, Copy)]
@@ -260,7 +262,8 @@ impl Connection {
 
     /// Where much waits to be taken, further streams begin with less.
     fn adapt_first_window(&mut self) {
-        let (most, own) = (self.config.connection_window_max, &mut self.own);
+        // By how many there may be, not by the connection's window: that may have room for those as well that have grown.
+        let (most, own) = (self.config.streams_max.saturating_mul(STALLED_BYTES), &mut self.own);
         let wanted = match self.held {
             held if held > most / 2 => self.config.stream_window / CROWDED,
             held if held < most / 8 => self.config.stream_window,

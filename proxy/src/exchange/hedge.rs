@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A request's second try.
+/// A try's second one. A retry is a try of its own, which may have another beside it: together they are as many as the budget allows.
 pub(super) struct Hedge {
     config: model::Hedge,
     wait: Pin<Box<tokio::time::Sleep>>,
@@ -34,7 +34,7 @@ enum Second {
     Trying(Trying),
     /// By an answer that does not win while the first try is under way.
     Answered(Box<Answered>),
-    /// A request has one at most.
+    /// A try has one at most.
     Over,
 }
 
@@ -64,7 +64,7 @@ enum Winner {
 }
 
 impl Hedge {
-    /// Of a request whose service hedges, and which may be sent twice.
+    /// For a try of a request whose service hedges, and which may be sent twice.
     pub(super) fn new(request: &Request, repeatable: bool) -> Option<Self> {
         let this = &request.view.services[request.service];
         let may = repeatable && request.is_resendable() && !request.upgrade;

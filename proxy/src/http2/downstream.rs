@@ -1,7 +1,7 @@
 //! HTTP/2 towards clients (RFC 9113): the connection, and each of its streams as a client of its own.
 
 use super::driver::{Driver, End, UNWRITTEN_MAX};
-use super::{Link, Stream};
+use super::{Link, REST_TIME, Stream};
 use crate::answer::Answer;
 use crate::buffers::Buffer;
 use crate::end::{ClientEnd, Gone, Source};
@@ -33,6 +33,19 @@ struct Activity {
     timer: Timer,
     /// How long it runs then: less once the connection ends.
     idle: Cell<Duration>,
+    /// It runs for a first part of that, after which the connection gives back what only a busy one needs: what comes after.
+    rest: Cell<Option<Duration>>,
+}
+
+impl Activity {
+    /// No stream is served.
+    fn idle(&self) {
+        let idle = self.idle.get();
+        // Zero is for ever.
+        let rest = (idle.is_zero() || idle > REST_TIME).then(|| idle.saturating_sub(REST_TIME));
+        self.rest.set(rest);
+        self.timer.set(if rest.is_some() { REST_TIME } else { idle });
+    }
 }
 
 /// A stream that is served.
@@ -51,7 +64,7 @@ impl Drop for Active {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.turns.set(self.0.turns.get() + 1);
         if self.0.streams.get() == 0 {
-            self.0.timer.set(self.0.idle.get());
+            self.0.idle();
         }
     }
 }
@@ -66,6 +79,8 @@ struct Serving {
     begun: bool,
     /// Whether a request has come.
     asked: bool,
+    /// It has sent more than anybody may of something.
+    floods: bool,
     /// The client has been told to go.
     closing: bool,
     /// On a listener that goes: when the client is told, at the latest, and the turns at that time.
@@ -86,7 +101,8 @@ pub(crate) async fn serve(
     let timer = worker.timer();
     timer.set(http.timeouts.head);
     let idle = Cell::new(http.timeouts.idle);
-    let activity = Rc::new(Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle });
+    let activity = Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle, rest: Cell::new(None) };
+    let activity = Rc::new(activity);
     let config = Config {
         head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
         streams_max: http.h2.streams_max,
@@ -98,14 +114,29 @@ pub(crate) async fn serve(
     };
     let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
     let driver = Driver::new(link, stream, read, &worker, true);
-    let mut serving = Serving { driver, open, peer, activity, begun: false, asked: false, closing: false, leave: None };
+    let mut serving = Serving {
+        driver,
+        open,
+        peer,
+        activity,
+        begun: false,
+        asked: false,
+        floods: false,
+        closing: false,
+        leave: None,
+    };
     poll_fn(|context| serving.poll(context)).await;
-    let Serving { mut driver, .. } = serving;
+    let Serving { mut driver, floods, .. } = serving;
     driver.end_streams();
     let linger = worker.timer();
     linger.set(LINGER_TIME);
     // Looked at first: a peer that reads nothing keeps TLS from saying goodbye.
-    poll_fn(|context| if linger.poll_fired(context) { Poll::Ready(()) } else { driver.poll_close(context) }).await;
+    poll_fn(|context| match linger.poll_fired(context) {
+        true => Poll::Ready(()),
+        false if floods => driver.poll_hold(context),
+        false => driver.poll_close(context),
+    })
+    .await;
 }
 
 impl Serving {
@@ -136,6 +167,7 @@ impl Serving {
                 && let Some(flood) = error.flood
             {
                 self.open.worker.shared.cells.error("", flood);
+                self.floods = true;
             }
             return Poll::Ready(());
         }
@@ -155,7 +187,7 @@ impl Serving {
         let link = &driver.link;
         if !*begun && link.ask(Codec::settings_came) {
             *begun = true;
-            activity.timer.set(activity.idle.get());
+            activity.idle();
         }
         // Polled in any case: it is also what wakes this task when the worker drains.
         let mut fired = activity.timer.poll_fired(context);
@@ -166,6 +198,10 @@ impl Serving {
         if fired && activity.streams.get() > 0 {
             // It runs for nothing as long as streams are served; one that has fired would wake nobody.
             activity.timer.set(activity.idle.get());
+            fired = activity.timer.poll_fired(context);
+        } else if fired && let Some(rest) = activity.rest.take() {
+            link.codec.borrow_mut().shrink();
+            activity.timer.set(rest);
             fired = activity.timer.poll_fired(context);
         }
         let idle = fired;
@@ -186,6 +222,7 @@ impl Serving {
             *closing = true;
             link.codec.borrow_mut().go_away(true, Reason::NoError);
             activity.idle.set(CLOSE_TIME);
+            activity.rest.set(None);
             activity.timer.set(CLOSE_TIME);
             // One that has fired wakes nobody until it is asked again.
             activity.timer.poll_fired(context);

@@ -3,8 +3,8 @@
 //! A connection on which a stream has waited in vain, and nothing at all was heard, is doubted: it gets no new streams, and a PING.
 //! A byte ends the doubt; silence ends the connection, and with it all its streams.
 
-use super::super::Link;
 use super::super::driver::{Driver as Socket, End};
+use super::super::{Link, REST_TIME};
 use super::STREAMS_MAX;
 use crate::buffers::Buffer;
 use crate::connections::ConnectionSlot;
@@ -231,6 +231,8 @@ pub(super) struct Mark {
 enum Phase {
     /// Nothing: no stream waits.
     Rest,
+    /// There is no stream. It runs on from what it ran for last, until the connection gives back what only a busy one needs.
+    Idle,
     /// Something is to be heard, or a PING is sent.
     Quiet,
     /// Something is to be heard, or the connection is over.
@@ -314,13 +316,20 @@ impl Driver {
         }
         let doubted = line.doubted.get();
         if line.streams.get() == 0 && !doubted {
-            self.phase = Phase::Rest;
+            let before = std::mem::replace(&mut self.phase, Phase::Idle);
+            if before != Phase::Idle && line.keepalive.idle.is_zero() {
+                // It has not run.
+                self.timer.set(REST_TIME);
+            }
+            if self.timer.poll_fired(context) {
+                self.socket.link.codec.borrow_mut().shrink();
+            }
             return false;
         }
         match self.phase {
-            Phase::Rest if !doubted => self.listen(),
-            Phase::Rest | Phase::Quiet if doubted => self.send_ping(),
-            Phase::Rest | Phase::Quiet | Phase::Pinged => {}
+            Phase::Rest | Phase::Idle if !doubted => self.listen(),
+            Phase::Rest | Phase::Idle | Phase::Quiet if doubted => self.send_ping(),
+            Phase::Rest | Phase::Idle | Phase::Quiet | Phase::Pinged => {}
         }
         if !self.timer.poll_fired(context) {
             return false;

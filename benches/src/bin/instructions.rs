@@ -88,7 +88,9 @@ fn gate() -> Result<bool> {
     println!("| scenario | user instructions per request | recorded | |\n|---|---|---|---|");
     for scenario in scenarios {
         let name = scenario.name();
-        let count = scenario.count(Load::AtRest, requests, TIMES, directory.path()).map_err(|error| format!("{name}: {error}"))?;
+        let count = scenario
+            .count(Load::AtRest, requests, TIMES, directory.path())
+            .map_err(|error| format!("{name}: {error}"))?;
         let (verdict, percent) = record.judge(name, count);
         let words = match verdict {
             Verdict::More => "MORE than may be",

@@ -213,3 +213,22 @@ fn maintenance_keeps_nobody_whoever_says_it() {
         assert_eq!(health.share("a") == Some(FULL), said == AgentMode::Ready);
     }
 }
+
+#[test]
+fn the_status_has_the_agents_word_and_tells_who_is_degraded_from_who_is_up() {
+    let (mut health, now) = start(params());
+    health.handle_probe("a", Probe::Success, now);
+    let shown = |health: &ServiceHealth| {
+        let view = health.view("a", now).unwrap();
+        (view.agent, view.state, view.percent)
+    };
+    assert_eq!(shown(&health), ("up", "up", 100));
+    health.handle_agent("a", percent(99), now);
+    assert_eq!(shown(&health), ("up", "degraded", 99));
+    health.handle_agent("a", mode(AgentMode::Drain), now);
+    assert_eq!(shown(&health), ("drain", "drained", 0));
+    health.handle_agent("a", mode(AgentMode::Maintenance), now);
+    assert_eq!(shown(&health), ("maintenance", "drained", 0));
+    health.handle_agent("a", AgentReport { mode: Some(AgentMode::Ready), ..up(false) }, now);
+    assert_eq!(shown(&health).0, "down");
+}

@@ -242,6 +242,7 @@ fn who_takes_no_keys_is_no_yardstick_of_a_detector() {
         OutlierParams { latency: Some(slow), ..OutlierParams::default() },
         OutlierParams { success_rate: Some(unlike), ..OutlierParams::default() },
     ] {
+        assert!(outlier.needs_windows() && !OutlierParams::default().needs_windows());
         for (others, expected) in [
             ([Member::new("d"), Member::new("e")], true),
             ([drained("d"), drained("e")], false),

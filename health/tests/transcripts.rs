@@ -490,3 +490,45 @@ fn a_drained_backend_that_is_well_again_takes_no_keys_along_a_slow_start() {
     health.handle_timeout(now + SECOND * 60);
     assert!(health.share("b0").unwrap() > 0);
 }
+
+#[test]
+fn half_way_along_a_ramp_is_half_of_the_way_whatever_it_began_with() {
+    let slow = SlowStartParams { window: SECOND * 10, initial_percent: 10 };
+    let params =
+        Params { slow_start: Some(slow), ..checks(CheckParams { rise: 1, fall: 1, ..CheckParams::default() }) };
+    let (mut health, mut now) = start(params, 2);
+    health.handle_probe("b0", DOWN, now);
+    health.handle_probe("b0", Probe::Success, now);
+    let first = health.share("b0").unwrap();
+    now += SECOND * 5;
+    health.handle_timeout(now);
+    let half = health.share("b0").unwrap();
+    // From a tenth to all: 55 in a hundred.
+    assert!(half.abs_diff(first / 2 + FULL / 2) <= FULL / 100, "{first} {half}");
+}
+
+#[test]
+fn the_next_step_of_a_ramp_is_soon_and_never_later_than_its_end() {
+    let slow = SlowStartParams { window: SECOND * 10, initial_percent: 10 };
+    let quiet = CheckParams { rise: 1, fall: 1, interval: SECOND * 1000, jitter: 0.0, ..CheckParams::default() };
+    let (mut health, mut now) = start(Params { slow_start: Some(slow), ..checks(quiet) }, 2);
+    // Those of the beginning are over.
+    now += SECOND * 999;
+    health.handle_timeout(now);
+    while health.poll_probe(now).is_some() {}
+    for id in ["b0", "b1"] {
+        health.handle_probe(id, DOWN, now);
+        health.handle_probe(id, Probe::Success, now);
+    }
+    let end = now + SECOND * 10;
+    let mut steps = 0;
+    while now < end {
+        let next = health.poll_timeout().unwrap();
+        assert!(next > now && next <= end && next <= now + SECOND, "after {steps} steps");
+        now = next;
+        health.handle_timeout(now);
+        steps += 1;
+    }
+    assert!((10..=200).contains(&steps), "{steps}");
+    assert_eq!(health.share("b0"), Some(FULL));
+}

@@ -566,3 +566,18 @@ impl ServiceHealth {
         ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Source: the reference implementation's first numbers for the seed 1234567 (Vigna, splitmix64.c).
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a time to begin with")]
+    fn fractions_are_those_of_splitmix64() {
+        let mut health = ServiceHealth::new(Params::default(), 1_234_567, Instant::now());
+        for number in [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423] {
+            assert_eq!(health.fraction(), (number >> 11) as f64 / (1_u64 << 53) as f64);
+        }
+    }
+}

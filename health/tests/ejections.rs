@@ -339,3 +339,30 @@ fn tier_that_asks_for_nothing_itself_gives_its_keys_to_the_next() {
         assert!(!health.is_panic());
     }
 }
+
+#[test]
+fn latency_ejects_above_the_multiple_of_the_median_and_not_at_it() {
+    let slow = LatencyParams { factor: 3.0, least: Duration::ZERO, hosts_min: 3, volume_min: 10 };
+    let outlier = OutlierParams { latency: Some(slow), max_ejection_percent: 100, ..OutlierParams::default() };
+    for (micros, expected) in [(250_000, false), (300_000, false), (300_001, true)] {
+        let ids = ["a", "b", "c", "d"];
+        let (mut health, now) = start(outlier, &named(&ids));
+        let took = |id| if id == "a" { micros } else { 100_000 };
+        health.handle_windows(&ids.map(|id| Window { id, requests: 100, failures: 0, latency_micros: took(id) }), now);
+        assert_eq!(is_ejected(&health, "a", now), expected, "{micros}");
+        assert!(!is_ejected(&health, "b", now));
+    }
+}
+
+#[test]
+fn who_has_failed_on_the_way_or_in_its_answer_is_suspect_until_it_succeeds() {
+    let outlier = OutlierParams { consecutive_local_failures: Some(5), ..OutlierParams::default() };
+    for failure in [Outcome::ConnectionFailure, Outcome::Timeout, Outcome::Status(500)] {
+        let (mut health, now) = start(outlier, &named(&["a", "b"]));
+        assert!(!health.is_suspect("a"));
+        health.handle_outcome("a", failure, now);
+        assert!(health.is_suspect("a") && !health.is_suspect("b") && !health.is_suspect("c"), "{failure:?}");
+        health.handle_outcome("a", Outcome::Success, now);
+        assert!(!health.is_suspect("a"), "{failure:?}");
+    }
+}

@@ -532,3 +532,18 @@ fn the_next_step_of_a_ramp_is_soon_and_never_later_than_its_end() {
     assert!((10..=200).contains(&steps), "{steps}");
     assert_eq!(health.share("b0"), Some(FULL));
 }
+
+#[test]
+fn a_failure_is_shown_before_it_takes_anybody_down_and_no_longer_than_it_lasts() {
+    let (mut health, now) = start(checks(CheckParams { rise: 2, fall: 3, ..CheckParams::default() }), 1);
+    let shown = |health: &ServiceHealth| {
+        let view = health.view("b0", now).unwrap();
+        (view.state, view.check_failure)
+    };
+    health.handle_probe("b0", Probe::Success, now);
+    assert_eq!(shown(&health), ("up", None));
+    health.handle_probe("b0", DOWN, now);
+    assert_eq!(shown(&health), ("up", Some(CheckFailure::Connect)));
+    health.handle_probe("b0", Probe::Success, now);
+    assert_eq!(shown(&health), ("up", None));
+}

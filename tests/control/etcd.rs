@@ -292,6 +292,8 @@ fn another_cluster_and_an_older_store_are_refused() {
     let Some(mut etcd) = Etcd::of(1) else { return };
     let backends = ["a", "b"].map(Backend::echo);
     etcd.put("document/main", &document(&[("a", backends[0].address)]));
+    // A history that is longer than what the proxy tells a new store of itself: it counts revisions too.
+    (0..20).for_each(|_| etcd.put("document/other", "{}"));
     let mut proxy = EtcdProxy::start(&etcd, "p1", "");
     await_status(proxy.listen, 200);
     let other = document(&[("b", backends[1].address)]);

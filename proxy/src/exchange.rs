@@ -1,6 +1,7 @@
 //! One request: picks a backend, has it exchanged ([`pump`]), retries on the next of the walk, or goes two ways at once
 //! ([`hedge`]).
 
+pub(crate) mod attempt;
 mod hedge;
 mod pump;
 mod wish;
@@ -18,6 +19,7 @@ use crate::timer::Deadline;
 use crate::upstream::{self, Connection, Reach};
 use crate::worker::{Worker, WorkerService};
 use crate::{answer, mirror};
+use attempt::Attempt;
 use pump::{Exchange, TryError};
 use ringway_config::model;
 use ringway_health::Outcome;
@@ -342,14 +344,15 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             request.set_cookie = Some(guard.cookie());
         }
         let clock = Clock::begin(&view, request.service, &guard);
-        let mut exchange = Exchange::new(client, request, (connection, clock), limit);
+        let attempt = Attempt::begin(connection, clock, &worker);
+        let mut exchange = Exchange::new(client, request, attempt, limit);
         let result = match hedge.as_mut() {
             None => poll_fn(|context| exchange.poll_answer(context)).await,
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
         };
         let upstream = &this.upstreams[guard.index()];
-        let failure = exchange.upstream.end.failure();
-        let stale = exchange.upstream.is_silent_on_used() && exchange.interims == 0 && failure.disconnected;
+        let failure = exchange.attempt.end.failure();
+        let stale = exchange.attempt.is_silent_on_used() && failure.disconnected;
         match result {
             Ok(()) => {
                 if worker.logs_access() {

@@ -42,20 +42,6 @@ impl Connection {
     fn http2(stream: http2::Upstream) -> Self {
         Self { reused: stream.reused, end: BackendEnd::Http2(Box::new(stream)), slot: None }
     }
-
-    /// Whether nothing of an answer has come.
-    pub(crate) fn is_silent(&self) -> bool {
-        match &self.end {
-            BackendEnd::Http1(http1) => http1.input.is_empty(),
-            BackendEnd::Http2(upstream) => upstream.is_silent(),
-            BackendEnd::Returned => false,
-        }
-    }
-
-    /// Whether that is so on a connection that has carried others: it may have been closing when it was taken.
-    pub(crate) fn is_silent_on_used(&self) -> bool {
-        self.reused && self.is_silent()
-    }
 }
 
 /// Idle connections of one worker to one backend.

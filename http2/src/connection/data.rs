@@ -228,8 +228,19 @@ impl Connection {
         }
     }
 
-    /// The same for the connection's window. It grows as well if what is stalled leaves too little for the others.
+    /// The same for the connection's window.
+    #[inline]
     pub(super) fn give_back_connection(&mut self) {
+        // If neither, there is nothing to give, nor is it to grow.
+        let window = &self.receive_window;
+        if window.is_due_of_rest(self.held) || window.is_low() {
+            self.open_connection_window();
+        }
+        self.adapt_first_window();
+    }
+
+    /// It grows as well if what is stalled leaves too little for the others.
+    fn open_connection_window(&mut self) {
         let (window, is_busy) = (&mut self.receive_window, self.streams.open() > 0);
         let (target, most) = (window.target(), self.config.connection_window_max);
         let is_drained = self.held < target / 4 && window.is_due(self.held);
@@ -247,7 +258,6 @@ impl Connection {
         if let Some(increment) = increment {
             frame::write_window_update(self.output.buffer(&self.memory), 0, increment);
         }
-        self.adapt_first_window();
     }
 
     /// Where much waits to be taken, further streams begin with less.

@@ -72,13 +72,32 @@ pub enum Event {
 /// What is to be told of the connection itself.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
-    pub(super) settings: bool,
-    pub(super) capacity: bool,
-    pub(super) go_away: Option<(Reason, u32)>,
-    pub(super) pong: Option<[u8; 8]>,
+    /// Whether there may be any: nearly always there is none.
+    any: bool,
+    settings: bool,
+    capacity: bool,
+    go_away: Option<(Reason, u32)>,
+    pong: Option<[u8; 8]>,
 }
 
 impl Notices {
+    pub(super) fn tell_settings(&mut self) {
+        (self.any, self.settings) = (true, true);
+    }
+
+    pub(super) fn tell_capacity(&mut self) {
+        (self.any, self.capacity) = (true, true);
+    }
+
+    pub(super) fn tell_go_away(&mut self, (reason, last): (Reason, u32)) {
+        (self.any, self.go_away) = (true, Some((reason, last)));
+    }
+
+    pub(super) fn tell_pong(&mut self, payload: [u8; 8]) {
+        (self.any, self.pong) = (true, Some(payload));
+    }
+
+    #[cold]
     fn pop(&mut self) -> Option<Event> {
         if std::mem::take(&mut self.settings) {
             return Some(Event::Settings);
@@ -89,6 +108,7 @@ impl Notices {
         if let Some((reason, last)) = self.go_away.take() {
             return Some(Event::GoAway { reason, last });
         }
+        self.any = false;
         self.pong.take().map(Event::Pong)
     }
 }
@@ -96,13 +116,20 @@ impl Notices {
 impl Connection {
     /// The next event. Ask until there is none, after each call that takes or sends anything.
     pub fn poll_event(&mut self) -> Option<Event> {
-        if let Some(event) = self.notices.pop() {
+        if self.notices.any
+            && let Some(event) = self.notices.pop()
+        {
             return Some(event);
         }
         while let Some(&slot) = self.ready.front() {
             let stream = self.streams.at(slot);
             if let Some(news) = stream.news.pop().filter(|_| stream.queued) {
                 stream.told = true;
+                if stream.news.is_empty() {
+                    // What comes from now on is news again.
+                    stream.queued = false;
+                    self.ready.pop_front();
+                }
                 return Some(self.event(slot, news));
             }
             stream.queued = false;

@@ -57,6 +57,17 @@ pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Connections that are kept for questions: more than a cluster has members.
 const PEERS_MAX: usize = 64;
 
+/// For [`crate::fuzzing`]: an entry from a wire is the engine's or is refused, and comes back as it was.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_entry(entry: &crate::store::record::Entry) {
+    if let Ok(taken) = convert::to_entry(entry) {
+        let back = convert::entry(&taken);
+        assert_eq!(back.id, entry.id);
+        let again = convert::to_entry(&back).map(|again| convert::entry(&again)).ok();
+        assert_eq!(again.as_ref(), Some(&back), "{entry:?}");
+    }
+}
+
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {

@@ -6,6 +6,8 @@
 
 mod admin;
 mod follow;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod grpc;
 mod mirror;
 mod proto;
@@ -17,6 +19,8 @@ use crate::tls::{self, TlsError};
 pub use admin::Shown;
 use bytes::Bytes;
 pub(crate) use follow::Follower;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzzing::fuzz;
 use grpc::{Answers, CallError, Channel, code};
 use hyper::header::HeaderValue;
 use proto::{

@@ -10,6 +10,9 @@ mod code;
 pub mod consensus;
 mod discovery;
 pub mod etcd;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod hub;
 mod judge;

@@ -6,6 +6,8 @@ mod ask;
 mod lead;
 mod roll;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::ask::fuzz as fuzz_ask;
 use self::ask::{Ask, Told};
 use self::lead::LOOK;
 pub(crate) use self::roll::why_silent;

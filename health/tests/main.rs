@@ -5,3 +5,4 @@ mod agents;
 mod ejections;
 mod simulation;
 mod transcripts;
+mod words;

@@ -266,7 +266,7 @@ impl Cluster {
                     panic!("member {} has ended with {status}: {}", member.number, member.log());
                 }
             }
-            if begun.elapsed() > crate::common::PATIENCE {
+            if begun.elapsed() > crate::common::patience() {
                 let shown: Vec<_> = self.members.iter().map(Member::status).collect();
                 panic!("the members do not settle: {shown:#?}");
             }

@@ -274,7 +274,7 @@ else:
     assert all(client.status(stream) == 200 and client.streams[stream]["data"] == 4 for stream in streams), client.streams
     print(interims)
 "#;
-    let script = format!("{}{script}", include_str!("../python/h2client.py"));
+    let script = format!("{}{script}", include_str!("../../python/h2client.py"));
     // What may reach the client: what is kept for it, and what the system has taken meanwhile.
     for (version, streams, most) in [("1", 1, INTERIMS - 1), ("2", 20, 60)] {
         for (address, backends) in [(plain, &["a"][..]), (shared, &["a", "inner"])] {

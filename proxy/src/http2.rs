@@ -160,7 +160,8 @@ impl Link {
             seats.clear();
             seats.shrink_to(SEATS_KEPT);
             let (fields, arena) = &mut *self.trailers.borrow_mut();
-            (fields.clear(), arena.clear());
+            fields.clear();
+            arena.clear();
             fields.shrink_to(TRAILERS_KEPT);
             arena.shrink_to(TRAILER_BYTES_KEPT);
         }

@@ -34,7 +34,8 @@ const WINDOW_MAX: u32 = (1 << 31) - 1;
 const REST_TIME: Duration = Duration::from_secs(5);
 /// Seats that a connection without streams keeps room for.
 const SEATS_KEPT: usize = 4;
-/// Bytes of trailers that it keeps room for.
+/// Trailers, and bytes of them, that it keeps room for.
+const TRAILERS_KEPT: usize = 16;
 const TRAILER_BYTES_KEPT: usize = 1024;
 /// Data that are moved into a buffer in one go: what is taken from a stream is asked for anew.
 const MOVED_BYTES_MAX: usize = 64 * 1024;
@@ -158,7 +159,11 @@ impl Link {
             // One that rests keeps nothing of its busiest moment.
             seats.clear();
             seats.shrink_to(SEATS_KEPT);
-            self.trailers.borrow_mut().1.shrink_to(TRAILER_BYTES_KEPT);
+            let (fields, arena) = &mut *self.trailers.borrow_mut();
+            fields.clear();
+            arena.clear();
+            fields.shrink_to(TRAILERS_KEPT);
+            arena.shrink_to(TRAILER_BYTES_KEPT);
         }
         drop(seats);
         drop(waker);

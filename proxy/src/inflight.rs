@@ -59,11 +59,12 @@ impl Connected {
     }
 
     /// It is given back because no backend has room: nothing has been released. But it was hidden from others for as long as it
-    /// was held, and one who was denied for that is told.
+    /// was held, and one who was denied for that is told: one, and it does not count as a release, of which each who cannot use it
+    /// tells all others. Many who find nothing would wake each other in circles.
     fn give_back_unused(mut self) {
         if let Some((live, held)) = self.0.take()
             && live.connected.give_back_unused(held)
-            && live.line.handle_release()
+            && live.line.waiting() > 0
         {
             live.room.notify_one();
         }

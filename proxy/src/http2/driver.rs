@@ -15,8 +15,10 @@ const READS_MAX: u32 = 16;
 /// Bytes that wait to be written, beyond which nothing more is read: a peer that does not read its answers asks for no more of them.
 pub(super) const UNWRITTEN_MAX: usize = 256 * 1024;
 
-/// Bytes that are read away once the connection is over: so much may have been under way to it.
-const READ_AWAY_MAX: usize = 1024 * 1024;
+/// Bytes that are read away once the connection is over: no less than all windows together, since so much may be under way to it.
+const READ_AWAY_MAX: usize = 64 * 1024 * 1024;
+/// Of one that has flooded.
+const READ_AWAY_OF_FLOODS_MAX: usize = 1024 * 1024;
 
 /// How a connection has ended.
 #[derive(Debug)]
@@ -182,7 +184,7 @@ impl Driver {
                 return Poll::Ready(());
             }
         }
-        self.poll_read_away(context)
+        self.poll_read_away(READ_AWAY_MAX, context)
     }
 
     /// Says goodbye to a peer that floods, and does not let go of it until its time is over or it leaves: who is cut off comes again at
@@ -196,17 +198,17 @@ impl Driver {
                 Err(()) => return Poll::Ready(()),
             }
         }
-        match self.poll_read_away(context) {
-            Poll::Ready(()) if self.read_away.is_some_and(|bytes| bytes >= READ_AWAY_MAX) => Poll::Pending,
+        match self.poll_read_away(READ_AWAY_OF_FLOODS_MAX, context) {
+            Poll::Ready(()) if self.read_away.is_some_and(|bytes| bytes >= READ_AWAY_OF_FLOODS_MAX) => Poll::Pending,
             over => over,
         }
     }
 
     /// Ready at the end of what comes, or once that is more than may be.
-    fn poll_read_away(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_read_away(&mut self, bytes_max: usize, context: &mut Context<'_>) -> Poll<()> {
         let read_away = self.read_away.get_or_insert(0);
         let mut sink = [0; 16 * 1024];
-        while *read_away < READ_AWAY_MAX {
+        while *read_away < bytes_max {
             let mut space = ReadBuf::new(&mut sink);
             match ready!(tokio::io::AsyncRead::poll_read(Pin::new(&mut self.stream), context, &mut space)) {
                 Ok(()) if !space.filled().is_empty() => *read_away += space.filled().len(),

@@ -16,7 +16,7 @@ fn who_takes_a_place_for_nothing_hides_it_from_nobody() {
             let (limit, line, woken) = (Arc::clone(&limit), Arc::clone(&line), Arc::clone(&woken));
             thread::spawn(move || {
                 let Some(held) = limit.take(1) else { return };
-                if limit.give_back_unused(held) && line.handle_release() {
+                if limit.give_back_unused(held) && line.waiting() > 0 {
                     woken.store(true, Relaxed);
                 }
             })

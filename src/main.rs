@@ -72,7 +72,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// Most that may move of any service or route, in percent.
-        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        #[arg(long, value_name = "PERCENT", value_parser = plan::percent)]
         max_move: Option<f64>,
     },
     /// Members of the control plane, and everything that is asked of them.
@@ -135,11 +135,6 @@ fn once(error: &anyhow::Error) -> String {
         }
     }
     said
-}
-
-/// `12`, `12.5` or `12%`.
-pub(crate) fn percent(text: &str) -> Result<f64, String> {
-    text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is not a percentage: write for example `12%`"))
 }
 
 /// Exit 0: valid (warnings or not); 1: not.

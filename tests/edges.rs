@@ -1,5 +1,19 @@
-//! The architecture as tests: which crate may know which, and what the pure crates stay away from.
+//! The architecture as tests: which crate may know which, which file of a crate which other, and what the pure crates stay
+//! away from.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "edges/graph.rs"]
+mod graph;
+#[path = "edges/made_up.rs"]
+mod made_up;
+#[path = "edges/paths.rs"]
+mod paths;
+#[path = "edges/resolve.rs"]
+mod resolve;
+#[path = "edges/rooms.rs"]
+mod rooms;
+#[path = "edges/sources.rs"]
+mod sources;
 
 use std::collections::BTreeSet;
 use std::process::Command;

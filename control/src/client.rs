@@ -1,10 +1,15 @@
 //! A proxy's end: follows the topology, keeps it on disk, tells the fleet how it goes.
 
-use crate::cache::Cache;
-use crate::etcd::{EtcdError, Follower, Store};
+pub mod cache;
+mod follow_etcd;
+mod register_etcd;
+
+use self::cache::Cache;
+use self::follow_etcd::Follower;
+use crate::etcd::{EtcdError, Store};
 use crate::http::{Api, ApiError, Link};
-use crate::view::{Handled, View, ViewError};
-use crate::wire::{Heartbeat, Message};
+use crate::watch::view::{Handled, View, ViewError};
+use crate::watch::wire::{Heartbeat, Message};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -487,7 +492,7 @@ impl Client {
     pub async fn report(&self, heartbeat: impl Fn() -> Heartbeat) {
         match &self.store {
             Followed::Members(members) => self.report_to(members, heartbeat).await,
-            Followed::Etcd(follower) => Box::pin(crate::etcd::register(&follower.store, self, heartbeat)).await,
+            Followed::Etcd(follower) => Box::pin(register_etcd::register(&follower.store, self, heartbeat)).await,
         }
     }
 

@@ -16,6 +16,7 @@ mod machine;
 mod members;
 mod network;
 mod options;
+pub mod replica;
 mod status;
 #[cfg(test)]
 mod suite;
@@ -393,7 +394,7 @@ impl Node {
 
     /// How long writes of the log took, until they were on disk.
     #[must_use]
-    pub fn disk_writes(&self) -> crate::latency::Latencies {
+    pub fn disk_writes(&self) -> crate::store::latency::Latencies {
         self.inner.store.writes()
     }
 

@@ -3,7 +3,7 @@
 pub(crate) mod advice;
 
 use crate::Code;
-use crate::tls::{self, TlsError};
+use crate::transport::tls::{self, TlsError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;

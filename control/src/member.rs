@@ -1,17 +1,19 @@
 //! A member as a process has it: its directory, its place in a cluster, its listeners.
 
+pub mod authority;
 mod plan;
+pub mod recover;
 
 pub use self::plan::{Origin, Plan};
 pub(crate) use self::plan::{finish_founding, fresh_directory, random};
 use crate::api;
+use crate::consensus::replica::Replica;
 use crate::consensus::{MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
 use crate::discovery;
 use crate::http::{Api as Client, ApiError};
 use crate::plane::{Guards, Plane, PlaneError, unix_ms};
-use crate::replica::Replica;
 use crate::state::{Command, RULES, State};
-use crate::tls::{self, Renewed, TlsError};
+use crate::transport::tls::{self, Renewed, TlsError};
 use hyper::Method;
 use ringway_config::model::{self, Member as Settings};
 use rustls::ServerConfig;
@@ -403,7 +405,7 @@ fn write_backup(directory: &Path, state: &State) -> std::io::Result<PathBuf> {
     let beside = path.with_extension("new");
     // Certificates' keys are in it.
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(&crate::backup::write(state).map_err(std::io::Error::other)?)?;
+    file.write_all(&crate::state::backup::write(state).map_err(std::io::Error::other)?)?;
     file.sync_all()?;
     std::fs::rename(&beside, &path)?;
     let mut known: Vec<PathBuf> = std::fs::read_dir(directory)?

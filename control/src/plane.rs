@@ -11,16 +11,16 @@ use self::lead::LOOK;
 pub(crate) use self::roll::why_silent;
 pub use self::roll::{Health, MemberView, question, read_answer};
 use crate::Code;
+use crate::consensus::replica::{Published, decode_answer};
 use crate::consensus::{MemberInfo, Node, Status};
-use crate::hub::Hub;
-pub use crate::judge::Guards;
-use crate::judge::{self, Judge};
-use crate::keeper::{Keeper, PROXY_FORGET, PROXY_TTL};
-use crate::latency::Latency;
-use crate::parsed::Parsed;
-use crate::replica::{Published, decode_answer};
+use crate::lessor::{Keeper, PROXY_FORGET, PROXY_TTL};
+pub use crate::state::judge::Guards;
+use crate::state::judge::{self, Judge};
+use crate::state::parsed::Parsed;
 use crate::state::{Answer, Basis, Change, Command, Done, EncodeError, Refusal, State, Trial, to_bytes};
-use crate::wire::{Heartbeat, ProxyView};
+use crate::store::latency::Latency;
+use crate::watch::hub::Hub;
+use crate::watch::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -419,7 +419,7 @@ impl Plane {
     pub async fn next_epoch(&self, backup: u64) -> Result<u64, PlaneError> {
         let fleet = self.fleet().await?;
         let (state, at_ms) = (self.state(), (self.wall)());
-        let seen = crate::keeper::seen_epoch(&state, &fleet.proxies, at_ms);
+        let seen = crate::lessor::seen_epoch(&state, &fleet.proxies, at_ms);
         Ok(state.epoch.max(backup).max(seen).saturating_add(1).max(at_ms / 1000))
     }
 

@@ -5,15 +5,20 @@
 //! state as it was at one revision without stopping anybody.
 
 mod apply;
+pub mod backup;
+mod code;
 mod command;
 mod digest;
 mod format;
+pub(crate) mod judge;
 mod model;
+pub(crate) mod parsed;
 mod rollout;
 mod validate;
 
 pub use apply::Origin;
 pub(crate) use apply::{EPOCH_MAX, TTL_MS, Trial, is_configuration, takes_traffic};
+pub use code::Code;
 pub use command::{Answer, Basis, By, Command, Condition, Done, Op, Refusal, Txn};
 pub use digest::Digest;
 pub(crate) use format::to_bytes;
@@ -26,7 +31,6 @@ pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
 pub use validate::fleet_config;
 pub(crate) use validate::{CONTROL_PLANE, MAIN, backend_of_fleet, from_objects, invalid, object as check_object};
 
-use crate::Code;
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

@@ -10,12 +10,13 @@
 
 mod directory;
 mod error;
+pub mod latency;
 mod load;
 pub mod record;
 mod snapshot;
 mod writer;
 
-use crate::latency::Latencies;
+use crate::store::latency::Latencies;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;

@@ -7,7 +7,9 @@
 
 mod client;
 mod gate;
+pub(crate) mod places;
 mod server;
+pub mod tls;
 mod wire;
 
 use std::time::Duration;

@@ -7,13 +7,13 @@ mod v2;
 #[path = "compatibility/v3.rs"]
 mod v3;
 
-use ringway_control::cache::Cache;
+use ringway_control::client::cache::Cache;
 use ringway_control::state::{
     Backend, BackendState, By, Certificate, Command, Condition, Key, Object, Op, Origin, Policy, Role, State, Text,
     Txn, Vote,
 };
-use ringway_control::view::View;
-use ringway_control::wire::{Heartbeat, Message, Snapshot};
+use ringway_control::watch::view::View;
+use ringway_control::watch::wire::{Heartbeat, Message, Snapshot};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -3,9 +3,9 @@
 use super::{Api, Ask, Body, full};
 use crate::consensus::Role as MemberRole;
 use crate::http::Problem;
-use crate::keeper::PROXY_STATES;
-use crate::latency::Latencies;
+use crate::lessor::PROXY_STATES;
 use crate::state::Role;
+use crate::store::latency::Latencies;
 use hyper::{Response, StatusCode};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -238,7 +238,11 @@ const METRICS: &[Metric] = &[
         // Read from the files: what will be served after the next look at them, and nobody asks often.
         label: "",
         value: Value::One(|api| {
-            api.certificates.iter().filter_map(|path| crate::tls::not_after(path)).min().map(|end| end as f64)
+            api.certificates
+                .iter()
+                .filter_map(|path| crate::transport::tls::not_after(path))
+                .min()
+                .map(|end| end as f64)
         }),
     },
 ];

@@ -151,7 +151,7 @@ mod tests {
     use super::super::{objects, routes};
     use super::*;
     use crate::state::{self, Role};
-    use crate::wire;
+    use crate::watch::wire;
     use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
     use std::collections::BTreeSet;
 

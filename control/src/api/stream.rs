@@ -4,10 +4,10 @@
 use super::{Api, Ask, Body, problem};
 use crate::Code;
 use crate::http::Problem;
-use crate::hub::line;
 use crate::plane::{Lead, Plane};
 use crate::state::State;
-use crate::wire::{Message, Ping};
+use crate::watch::hub::line;
+use crate::watch::wire::{Message, Ping};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{Response, header};

@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout};
 use super::status::{Role, Status};
 use super::types::{LogId, Raft};
 use super::{Failure, Inner, Node};
-use crate::places::Places;
 use crate::store::Store;
+use crate::transport::places::Places;
 
 /// A leader whose disk takes longer for one write hands over: writes would go on through the other members' disks,
 /// but each would wait for it the moment one of those is lost.

@@ -11,7 +11,7 @@ use openraft::{Config, SnapshotPolicy};
 use super::network;
 use crate::store::StoreError;
 use crate::store::record::{Identity, MemberInfo};
-use crate::tls::Renewed;
+use crate::transport::tls::Renewed;
 
 /// TLS between members. Both sides are expected to demand certificates: a peer that may connect may vote. Their ALPN is `h2`.
 #[derive(Clone, Debug)]

@@ -3,9 +3,9 @@
 use super::mirror::Mirror;
 use super::proto::{Against, Compare, KeyValue, Op, PutRequest, RequestOp, TxnRequest, TxnResponse};
 use super::{CallError, EtcdError, Store, code, failed};
-use crate::judge;
+use crate::state::judge;
 use crate::state::{By, Command, Done, Key, Object, Op as Change, RULES, Refusal, State, Text, Txn};
-use crate::view::View;
+use crate::watch::view::View;
 use bytes::Bytes;
 use ringway_config::model::MemberUrl;
 use std::collections::BTreeMap;

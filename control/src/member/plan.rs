@@ -161,7 +161,7 @@ pub(crate) fn finish_founding(directory: &Path, plan: Plan) -> Result<Plan, RunE
     let _alone = crate::store::hold(directory).map_err(StartError::from)?;
     let (fresh, kept) = (directory.join(FRESH), directory.join(before));
     let failed = |source| RunError::File { path: fresh.clone(), source };
-    crate::recover::swap(directory, &fresh, &kept).map_err(failed)?;
+    crate::member::recover::swap(directory, &fresh, &kept).map_err(failed)?;
     let plan = Plan { origin: Origin::Joined, ..plan }.write(directory)?;
     // Nothing was there before a cluster that was made of a backup.
     let _ = std::fs::remove_dir(&kept);

@@ -4,7 +4,7 @@ use super::ask::{Ask, Told, Writing};
 use super::{ASK_TIMEOUT, FleetView, MemberChange, Plane};
 use crate::Code;
 use crate::consensus::{MemberError, MemberInfo, ProposeError, Proposed, Read, Role};
-use crate::keeper::{Keeper, Kept};
+use crate::lessor::{Keeper, Kept};
 use crate::state::{Answer, RULES, Refusal, State, to_bytes};
 use tokio::time::Instant;
 

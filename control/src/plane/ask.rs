@@ -6,7 +6,7 @@
 
 use super::{FleetView, MemberChange, MemberView};
 use crate::state::{EncodeError, Key, Vote, to_bytes};
-use crate::wire::{Heartbeat, ProxyView};
+use crate::watch::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -2,9 +2,9 @@
 
 use super::ask::{Ask, Told};
 use super::{Lead, Plane, Reign, changed};
+use crate::consensus::replica::decode_answer;
 use crate::consensus::{Read, Role, Status};
-use crate::keeper::{Keeper, PROXY_TTL};
-use crate::replica::decode_answer;
+use crate::lessor::{Keeper, PROXY_TTL};
 use crate::state::{Command, Phase, RULES, State, to_bytes};
 use std::borrow::Cow;
 use std::convert::Infallible;

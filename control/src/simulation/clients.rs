@@ -19,7 +19,7 @@ use super::world::{World, is_of};
 use crate::consensus::{Read, Role};
 use crate::plane::PlaneError;
 use crate::state::{Backend, By, Command, Condition, Digest, Key, Object, Op, State, Txn};
-use crate::view::View;
+use crate::watch::view::View;
 
 /// The registers.
 pub(super) const KEYS: [&str; 3] = ["a", "b", "c"];

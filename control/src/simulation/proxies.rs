@@ -19,8 +19,8 @@ use super::watchers::Stream;
 use crate::client::{BACKOFF, Client, FRESH_MS, HEARTBEAT, is_stale};
 use crate::member::client_settings;
 use crate::state::{Rollout, Vote};
-use crate::view::View;
-use crate::wire::{Heartbeat, RolloutView};
+use crate::watch::view::View;
+use crate::watch::wire::{Heartbeat, RolloutView};
 
 /// Their lives are numbered from here on: members' are below.
 const FIRST_LIFE: Group = 1 << 40;

@@ -12,7 +12,7 @@ use super::clients::Record;
 use super::disk::Random;
 use super::world::World;
 use crate::state::{Backend, BackendState, By, Command, Key, Object, Op, Phase, Policy, Rollout, State, Text, Txn};
-use crate::view::View;
+use crate::watch::view::View;
 
 /// A leader that has just begun takes so long to know the fleet.
 const FLEET_WAIT: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::load::{COMMITTED, LOG_TABLE, META_TABLE, PURGED, SNAPSHOTS, message};
 use super::snapshot::{CHUNK_BYTES, SNAPSHOT_TABLE, SnapshotHeader};
 use super::{Done, StoreError};
-use crate::latency::Latency;
+use crate::store::latency::Latency;
 
 /// One transaction's worth: past that the first waits for too many.
 const BATCH_OPS_MAX: usize = 512;

@@ -10,7 +10,7 @@ use ringway_control::state::{
 };
 use ringway_control::store::Store;
 use ringway_control::store::record::{self, Entry, Identity, LogId, MemberInfo, Membership, Payload, SnapshotMeta};
-use ringway_control::wire::{Delta, Message, Ping, Replaced, RolloutView, Snapshot};
+use ringway_control::watch::wire::{Delta, Message, Ping, Replaced, RolloutView, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 

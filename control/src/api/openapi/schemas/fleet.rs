@@ -4,7 +4,7 @@ use super::{
     Schemas, body, described, either, flag, list, map, may, must, named, number, object, or_null, percent, text, words,
 };
 use crate::consensus::Role;
-use crate::keeper::PROXY_STATES;
+use crate::lessor::PROXY_STATES;
 use serde_json::{Value, json};
 
 pub(super) fn proxies() -> Schemas {

@@ -2,7 +2,7 @@
 
 use crate::state::{CONTROL_PLANE, from_objects, is_name};
 use crate::state::{Digest, Key, Object, Rollout};
-use crate::wire::{Message, Ping, Replaced, RolloutView, Snapshot};
+use crate::watch::wire::{Message, Ping, Replaced, RolloutView, Snapshot};
 use ringway_config::FleetConfig;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -253,7 +253,7 @@ impl View {
 mod tests {
     use super::*;
     use crate::state::{By, Command, Op, Origin, State, Txn};
-    use crate::wire::Delta;
+    use crate::watch::wire::Delta;
 
     fn state() -> State {
         let mut state = State::default();

@@ -3,7 +3,7 @@
 
 use super::Guards;
 use crate::Code;
-use crate::parsed::Parsed;
+use crate::state::parsed::Parsed;
 use crate::state::{Backend, BackendState, Change, Key, Object, Refusal, State, takes_traffic};
 use ringway_config::Loaded;
 use ringway_config::model::{Config, Listener, Protocol, Service};

@@ -1,11 +1,11 @@
 //! Keeps a proxy's topology what etcd says: one read at one revision, then what a watch tells, and a read again when the watch
 //! cannot go on or has gone on for long.
 
-use super::mirror::Mirror;
-use super::proto::{Header, RangeRequest, RangeResponse, WatchResponse};
-use super::{Channel, EtcdError, Store, cluster, failed};
-use crate::client::Client;
-use crate::etcd::grpc::CallError;
+use super::Client;
+use crate::etcd::grpc::{CallError, Channel};
+use crate::etcd::mirror::Mirror;
+use crate::etcd::proto::{Header, RangeRequest, RangeResponse, WatchResponse};
+use crate::etcd::{EtcdError, Store, cluster, failed};
 use bytes::Bytes;
 use ringway_config::model::MemberUrl;
 use std::collections::BTreeSet;

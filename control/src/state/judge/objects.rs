@@ -1,7 +1,7 @@
 //! Whether an object is what proxies can use: each kind is looked at as a proxy would look at it, by the same code.
 
 use crate::Code;
-use crate::parsed::{self, CERTIFICATES, Read};
+use crate::state::parsed::{self, CERTIFICATES, Read};
 use crate::state::{Certificate, Key, MAIN, Object, Refusal, State, backend_of_fleet, check_object, invalid};
 use ringway_config::model::{Config, Protocol};
 use ringway_config::{FleetConfig, FleetText, Loaded, check_fleet};

@@ -10,7 +10,7 @@ mod traffic;
 
 pub(crate) use objects::object;
 
-use crate::parsed::Parsed;
+use crate::state::parsed::Parsed;
 use crate::state::{Answer, Basis, Command, Op, Origin, Refusal, State, Trial, is_configuration, takes_traffic};
 
 /// What is taken for an accident.

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::state::RULES;
-use crate::view::View;
-use crate::wire::Snapshot;
+use crate::watch::view::View;
+use crate::watch::wire::Snapshot;
 
 fn found(epoch: u64) -> State {
     let mut state = State::default();
@@ -14,7 +14,7 @@ fn found(epoch: u64) -> State {
 
 fn change(state: &mut State, id: usize) {
     let op = Op::Put { key: key(&format!("backend/api/{id}")), object: backend(None) };
-    crate::judge::run(state, Command::Txn(txn(vec![op]))).unwrap();
+    crate::state::judge::run(state, Command::Txn(txn(vec![op]))).unwrap();
 }
 
 fn says(epoch: u64, revision: u64) -> Heartbeat {

@@ -9,9 +9,9 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
-use crate::parsed::Parsed;
+use crate::state::parsed::Parsed;
 use crate::state::{Command, Observed, Phase, Rollout, State, Step, Vote};
-use crate::wire::{Heartbeat, ProxyView};
+use crate::watch::wire::{Heartbeat, ProxyView};
 use agreement::Standing;
 use ahead::Ahead;
 use brake::Brake;

@@ -142,7 +142,7 @@ fn impossible(state: &State) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keeper::Keeper;
+    use crate::lessor::Keeper;
     use crate::state::{By, Command, Lease, Op, Origin, Txn};
     use std::time::{Duration, Instant};
 
@@ -166,8 +166,8 @@ mod tests {
     fn filled() -> State {
         let mut state = founded();
         let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 10_000 }).unwrap().id;
-        crate::judge::run(&mut state, put("a", Some(id))).unwrap();
-        crate::judge::run(&mut state, put("b", None)).unwrap();
+        crate::state::judge::run(&mut state, put("a", Some(id))).unwrap();
+        crate::state::judge::run(&mut state, put("b", None)).unwrap();
         state
     }
 
@@ -185,7 +185,7 @@ mod tests {
         let restore = Command::RestoreAs { by: By::default(), whole, epoch: 9, other_cluster: true };
         state.apply(ORIGIN, restore).unwrap();
         let before = (state.epoch, state.revision);
-        crate::judge::run(&mut state, put("late", None)).unwrap();
+        crate::state::judge::run(&mut state, put("late", None)).unwrap();
         assert!((state.epoch, state.revision) > before);
         let now = Instant::now();
         let mut keeper = Keeper::new(now);

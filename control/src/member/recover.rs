@@ -6,12 +6,12 @@
 //! backup stands for it: [`begin`].
 
 use crate::Code;
-use crate::backup::{self, BackupError};
+use crate::consensus::replica::{Replica, content_of};
 use crate::consensus::{Beginning, Identity, MemberInfo, PeerTls, StartError, Survivor};
 use crate::http::Problem;
 use crate::member::{self, Plan, RunError};
 use crate::plane::{MemberView, question, read_answer, unix_ms};
-use crate::replica::{Replica, content_of};
+use crate::state::backup::{self, BackupError};
 use crate::state::{By, EncodeError, Refusal, State};
 use crate::store::StoreError;
 use crate::transport::{CallError, Dialer, Peer, Rpc};

@@ -3,7 +3,7 @@
 //! only so far and so often, whatever names it is told under.
 
 use crate::state::{Command, State};
-use crate::wire::Heartbeat;
+use crate::watch::wire::Heartbeat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 

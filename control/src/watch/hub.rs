@@ -1,9 +1,9 @@
 //! One change, many watchers: each line is written once and shared. A slow watcher holds one place in the ring of lines;
 //! when that has gone, it gets a snapshot.
 
-use crate::replica::Published;
+use crate::consensus::replica::Published;
 use crate::state::{Revision, State};
-use crate::wire::{Delta, Message, Replaced, RolloutView, Snapshot};
+use crate::watch::wire::{Delta, Message, Replaced, RolloutView, Snapshot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -170,7 +170,7 @@ pub(crate) fn line(message: &Message) -> Bytes {
 mod tests {
     use super::*;
     use crate::state::{By, Command, Op, Origin, Txn};
-    use crate::view::View;
+    use crate::watch::view::View;
 
     fn put(state: &mut State, id: u16) {
         let object = serde_json::from_str(&format!("{{\"backend\":{{\"address\":\"10.0.0.1:{id}\"}}}}")).unwrap();

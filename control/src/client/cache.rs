@@ -3,8 +3,8 @@
 //! Two files take turns, so that a torn write costs one revision at most: `magic | format | BLAKE3 | JSON of the snapshot`,
 //! written beside, synced, renamed, directory synced.
 
-use crate::view::View;
-use crate::wire::Snapshot;
+use crate::watch::view::View;
+use crate::watch::wire::Snapshot;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,7 +1,7 @@
 //! Which of the leases without heartbeats may go. When many backends of a service fall silent together, the network is to
 //! blame more often than they are: a few go, the others stay until somebody has heard of them or an operator has looked.
 
-use crate::parsed::Parsed;
+use crate::state::parsed::Parsed;
 use crate::state::{Backend, BackendState, Key, Object, State};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

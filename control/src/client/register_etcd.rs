@@ -1,12 +1,12 @@
 //! Tells etcd how a proxy does, under a key that goes with the proxy.
 
-use super::proto::{
+use super::Client;
+use crate::etcd::grpc::CallError;
+use crate::etcd::proto::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, PutRequest, PutResponse,
 };
-use super::{EtcdError, PROXIES, Store, failed};
-use crate::client::Client;
-use crate::etcd::grpc::CallError;
-use crate::wire::Heartbeat;
+use crate::etcd::{EtcdError, PROXIES, Store, failed};
+use crate::watch::wire::Heartbeat;
 use bytes::Bytes;
 use ringway_config::model::MemberUrl;
 use serde_json::json;

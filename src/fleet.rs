@@ -84,7 +84,7 @@ impl Fleet {
 
     /// From now on, this is to be in force, with the change of a rollout in which this proxy goes first.
     fn aim(&self, view: &View) -> Arc<Target> {
-        let name = &self.client.name;
+        let name = self.client.name();
         // Also where the change makes no difference any more: the leader waits for everyone that goes first.
         let goes_first = view.rollout.as_ref().filter(|rollout| Rollout::in_cohort(rollout.id, name, rollout.percent));
         let canary = goes_first.map(|rollout| rollout.id);
@@ -187,7 +187,7 @@ impl Fleet {
         let state = self.state();
         let mut status = TopologyStatus {
             source: standing.source,
-            proxy: self.client.name.clone(),
+            proxy: self.client.name().to_owned(),
             age: standing.age,
             member: standing.member,
             error: standing.error,

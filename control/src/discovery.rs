@@ -7,7 +7,9 @@
 mod directory;
 mod dns;
 mod etcd;
+mod seen;
 
+use self::seen::Seen;
 use crate::consensus::Role;
 use crate::plane::{Plane, unix_ms};
 use crate::state::{Backend, BackendState, By, Command, Key, Object, Op, State, Txn};
@@ -23,12 +25,6 @@ const IDLE: Duration = Duration::from_millis(500);
 const BELIEVE_AFTER: Duration = Duration::from_secs(30);
 /// Changes in one entry of the log.
 const OPS_MAX: usize = 1000;
-
-/// What a source sees, and when it should be looked at again.
-struct Seen {
-    backends: Vec<FleetBackend>,
-    again: Duration,
-}
 
 /// Something that can be looked at.
 enum Looker {

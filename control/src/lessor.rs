@@ -6,18 +6,19 @@ mod ahead;
 mod brake;
 mod clock;
 mod leases;
+mod standing;
 #[cfg(test)]
 mod tests;
 
 use crate::state::parsed::Parsed;
 use crate::state::{Command, Observed, Phase, Rollout, State, Step, Vote};
 use crate::watch::wire::{Heartbeat, ProxyView};
-use agreement::Standing;
 use ahead::Ahead;
 use brake::Brake;
 use clock::Clock;
 pub use leases::Kept;
 use leases::Leases;
+use standing::Standing;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,16 +1,22 @@
 //! A member as a process has it: its directory, its place in a cluster, its listeners.
 
 pub mod authority;
+mod error;
 mod plan;
 pub mod recover;
+mod settings;
+mod swap;
 
+pub use self::error::RunError;
+use self::plan::{JOIN_RETRY, finish_founding};
 pub use self::plan::{Origin, Plan};
-pub(crate) use self::plan::{finish_founding, fresh_directory, random};
+pub use self::settings::client_settings;
+use self::settings::{followed, peer_tls};
 use crate::api;
 use crate::consensus::replica::Replica;
-use crate::consensus::{MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
+use crate::consensus::{MemberError, MemberInfo, Node, Options, Timing};
 use crate::discovery;
-use crate::http::{Api as Client, ApiError};
+use crate::http::Api as Client;
 use crate::plane::{Guards, Plane, PlaneError, unix_ms};
 use crate::state::{Command, RULES, State};
 use crate::transport::tls::{self, Renewed, TlsError};
@@ -33,8 +39,6 @@ const KEEP: u64 = 1000;
 const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 /// Backups that are kept.
 const BACKUPS_KEPT: usize = 24;
-/// Between two attempts to join.
-const JOIN_RETRY: Duration = Duration::from_millis(500);
 /// Connections that wait to be accepted: when a member goes, all who followed it come to the others at once.
 const BACKLOG: u32 = 4096;
 
@@ -47,64 +51,6 @@ pub struct Member {
     pub address: SocketAddr,
     /// Where members find it.
     pub peer_address: SocketAddr,
-}
-
-/// Why a member does not run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// Its directory is nobody's yet.
-    #[error(
-        "{} belongs to no cluster yet: `ringway control init` makes it the first member of a new one, `ringway control \
-         join` a member of one that is there", .0.display()
-    )]
-    Nobody(PathBuf),
-    /// Its directory is somebody's already.
-    #[error("{} belongs to member {node} of cluster {cluster:?} already", path.display())]
-    Somebody {
-        /// The directory.
-        path: PathBuf,
-        /// Whose it is.
-        node: u64,
-        /// Of which cluster.
-        cluster: String,
-    },
-    /// A file of its directory.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// An address cannot be bound.
-    #[error("bind {what} to {address}: {source}")]
-    Bind {
-        /// What for.
-        what: &'static str,
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Tokens.
-    #[error(transparent)]
-    Token(#[from] api::TokenError),
-    /// The log.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// The first member cannot make its cluster.
-    #[error("make the cluster: {0}")]
-    Init(String),
-    /// They are nobody's themselves.
-    #[error("join: the members that were asked are in no cluster themselves")]
-    NoCluster,
-    /// The members that are there are of no help.
-    #[error("join: {0}")]
-    Join(#[from] ApiError),
 }
 
 impl Member {
@@ -247,49 +193,11 @@ impl Member {
     }
 }
 
-/// A client's settings for members that are to be joined.
-#[must_use]
-pub fn client_settings(members: &[String], token_file: Option<PathBuf>, ca: Option<PathBuf>) -> model::Control {
-    model::Control {
-        members: members.iter().filter_map(|member| model::MemberUrl::parse(member)).collect(),
-        embedded: false,
-        proxy: None,
-        directory: PathBuf::new(),
-        token_file,
-        ca,
-        identity: None,
-        server_name: None,
-        etcd: None,
-        member: None,
-    }
-}
-
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
-}
-
-/// Of the listener for members and of calls to them, with a task that follows the files.
-pub(crate) fn peer_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<PeerTls, TlsError> {
-    let files = files.clone();
-    let followed = followed(&files);
-    let read = move || {
-        let ca = files.ca.as_deref();
-        let server = tls::server(&files.certificate, &files.key, ca, true, &[b"h2"])?;
-        Ok::<_, TlsError>((server, tls::client(ca, Some((&files.certificate, &files.key)), &[b"h2"])?))
-    };
-    let (server, client) = read()?;
-    let current = PeerTls { server: server.into(), client: client.into() };
-    let renewed = current.clone();
-    tasks.push(tokio::spawn(followed.0.follow(followed.1, move || {
-        let (server, client) = read()?;
-        renewed.server.renew(server);
-        renewed.client.renew(client);
-        Ok(())
-    })));
-    Ok(current)
 }
 
 /// Of the API's listener, with a task that follows the files.
@@ -304,11 +212,6 @@ fn api_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<
         Ok(())
     })));
     Ok(current)
-}
-
-fn followed(files: &model::MemberTls) -> (tls::Files, PathBuf) {
-    let paths = [Some(&files.certificate), Some(&files.key), files.ca.as_ref()];
-    (tls::Files::new(paths.into_iter().flatten().cloned().collect()), files.certificate.clone())
 }
 
 fn audit(path: &Path) -> Result<api::AuditLog, RunError> {

@@ -6,28 +6,41 @@
 
 mod apply;
 pub mod backup;
+mod change;
 mod code;
 mod command;
 mod digest;
+mod encode;
 mod format;
+mod guard;
+mod holding;
 pub(crate) mod judge;
 mod model;
 pub(crate) mod parsed;
+mod restore;
 mod rollout;
+mod rollouts;
+mod traffic;
+mod txn;
 mod validate;
 
 pub use apply::Origin;
-pub(crate) use apply::{EPOCH_MAX, TTL_MS, Trial, is_configuration, takes_traffic};
+pub(crate) use change::Trial;
 pub use code::Code;
-pub use command::{Answer, Basis, By, Command, Condition, Done, Op, Refusal, Txn};
+pub use command::{Answer, Basis, Command, Done};
 pub use digest::Digest;
-pub(crate) use format::to_bytes;
-pub use format::{DecodeError, EncodeError};
+pub use encode::EncodeError;
+pub(crate) use encode::to_bytes;
+pub use format::DecodeError;
+pub(crate) use holding::TTL_MS;
 pub use model::{
     Backend, BackendState, Certificate, Change, Entry, Key, KeyError, Lease, Lock, NAME_BYTES_MAX, Object, Revision,
     Role, TEXT_BYTES_MAX, Text, Token, is_name,
 };
+pub(crate) use restore::EPOCH_MAX;
 pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
+pub(crate) use traffic::{is_configuration, takes_traffic};
+pub use txn::{By, Condition, Op, Refusal, Txn};
 pub use validate::fleet_config;
 pub(crate) use validate::{CONTROL_PLANE, MAIN, backend_of_fleet, from_objects, invalid, object as check_object};
 

@@ -1,6 +1,7 @@
 //! Cycles in a graph of files: the groups in which everyone reaches everyone, and the shortest way round in each.
 
 use crate::paths::Edges;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The groups of two or more files that reach each other, largest first.
@@ -60,8 +61,8 @@ fn way_round(after: &BTreeMap<usize, BTreeSet<usize>>, start: usize) -> Option<V
                 way.reverse();
                 return Some(way);
             }
-            if !before.contains_key(&to) {
-                before.insert(to, at);
+            if let Entry::Vacant(entry) = before.entry(to) {
+                entry.insert(at);
                 next.push_back(to);
             }
         }

@@ -1,6 +1,8 @@
 //! `GET /metrics` of a member, in Prometheus' text format. `docs/metrics.md` has the same table.
 
-use super::{Api, Ask, Body, full};
+use super::member::Api;
+use super::request::Ask;
+use super::response::{Body, full};
 use crate::consensus::Role as MemberRole;
 use crate::http::Problem;
 use crate::lessor::PROXY_STATES;

@@ -1,7 +1,10 @@
 //! Objects: read, changed by compare-and-set, in transactions, in rollouts.
 
 use super::auth::Caller;
-use super::{Api, Ask, Body, duration_ms, json, owner, problem};
+use super::member::Api;
+use super::owner;
+use super::request::{Ask, duration_ms};
+use super::response::{Body, json, problem};
 use crate::Code;
 use crate::http::Problem;
 use crate::plane::unix_ms;

@@ -67,7 +67,7 @@ fn described(operation: &Operation) -> Value {
         "security": if operation.is_open() { json!([]) } else { json!([{ "bearer": [] }, { "certificate": [] }, {}]) },
         "responses": responses,
     });
-    let json_body = |name: &str| json!({ "application/json": { "schema": schemas::named(name) } });
+    let json_body = |name: &str| json!({ "application/json": { "schema": schemas::build::named(name) } });
     let body = match operation.body {
         Body::None => None,
         Body::Json(name) => Some((true, json_body(name))),
@@ -95,9 +95,9 @@ fn answers(answer: Answer) -> Map<String, Value> {
         json!({ "description": says, "headers": headers, "content": content })
     };
     let tagged = [&placed[..], &["ETag"]].concat();
-    let json_of = |name: &str| json!({ "application/json": { "schema": schemas::named(name) } });
-    let plain = || json!({ "text/plain": { "schema": schemas::text() } });
-    let lines = || json!({ "schema": schemas::text() });
+    let json_of = |name: &str| json!({ "application/json": { "schema": schemas::build::named(name) } });
+    let plain = || json!({ "text/plain": { "schema": schemas::build::text() } });
+    let lines = || json!({ "schema": schemas::build::text() });
     let ok = match answer {
         Answer::Json(name) => with("Done", &[], json_of(name)),
         Answer::Placed(name) => with("As of the place in the headers", &placed, json_of(name)),
@@ -128,12 +128,12 @@ fn answers(answer: Answer) -> Map<String, Value> {
 fn headers() -> Value {
     let header = |says: &str, schema: Value| json!({ "description": says, "schema": schema });
     json!({
-        "ETag": header("`\"REVISION\"`: what `If-Match` wants; of the topology, `\"EPOCH.REVISION\"`", schemas::text()),
-        "Ringway-Epoch": header("The epoch that was read", schemas::number()),
-        "Ringway-Revision": header("The revision that was read", schemas::number()),
-        "Ringway-Leader-Age-Ms": header("Milliseconds since this member heard of a leader", schemas::number()),
-        "Retry-After": header("With 503: seconds", schemas::number()),
-        "WWW-Authenticate": header("With 401", schemas::text()),
+        "ETag": header("`\"REVISION\"`: what `If-Match` wants; of the topology, `\"EPOCH.REVISION\"`", schemas::build::text()),
+        "Ringway-Epoch": header("The epoch that was read", schemas::build::number()),
+        "Ringway-Revision": header("The revision that was read", schemas::build::number()),
+        "Ringway-Leader-Age-Ms": header("Milliseconds since this member heard of a leader", schemas::build::number()),
+        "Retry-After": header("With 503: seconds", schemas::build::number()),
+        "WWW-Authenticate": header("With 401", schemas::build::text()),
     })
 }
 
@@ -142,7 +142,7 @@ fn problem() -> Value {
     json!({
         "description": "Nothing was changed, unless the code is `unknown_outcome` (RFC 9457)",
         "headers": { "Retry-After": header("Retry-After"), "WWW-Authenticate": header("WWW-Authenticate") },
-        "content": { "application/problem+json": { "schema": schemas::named("Problem") } },
+        "content": { "application/problem+json": { "schema": schemas::build::named("Problem") } },
     })
 }
 

@@ -4,7 +4,9 @@
 //! Whose a backend is says its lease. One without a lease says it itself: the member that is asked writes into `source` who
 //! has registered it, because the history ends. Whatever was registered before members did so is known by the history alone.
 
-use super::{Api, Ask, problem};
+use super::member::Api;
+use super::request::Ask;
+use super::response::problem;
 use crate::Code;
 use crate::http::Problem;
 use crate::state::{Backend, Condition, Entry, Key, Object, Op, Revision, Role, State, is_name};

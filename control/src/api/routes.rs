@@ -1,10 +1,13 @@
 //! Which path does what.
 
 use super::auth::{hash, role_name};
+use super::member::Api;
 use super::metrics::metrics;
 use super::objects::{self, by, done_json, fresh, parse, placed};
+use super::owner;
+use super::request::{Ask, bounded, duration_ms};
+use super::response::{Body, cut, full, json, problem};
 use super::stream;
-use super::{Api, Ask, Body, bounded, cut, duration_ms, full, json, owner, problem};
 use crate::Code;
 use crate::consensus::{MemberStatus, Status};
 use crate::http::Problem;

@@ -1,7 +1,9 @@
 //! The watch stream: lines as they come, a sign of life every five seconds and at once when the leader is lost, one line in flight
 //! for each watcher.
 
-use super::{Api, Ask, Body, problem};
+use super::member::Api;
+use super::request::Ask;
+use super::response::{Body, problem};
 use crate::Code;
 use crate::http::Problem;
 use crate::plane::{Lead, Plane};

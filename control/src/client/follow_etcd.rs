@@ -1,7 +1,7 @@
 //! Keeps a proxy's topology what etcd says: one read at one revision, then what a watch tells, and a read again when the watch
 //! cannot go on or has gone on for long.
 
-use super::Client;
+use super::topology::Topology;
 use crate::etcd::grpc::{CallError, Channel};
 use crate::etcd::mirror::Mirror;
 use crate::etcd::proto::{Header, RangeRequest, RangeResponse, WatchResponse};
@@ -52,18 +52,18 @@ impl Follower {
     }
 
     /// Follows what one member says, for as long as it can.
-    pub(crate) async fn follow(&self, client: &Client, member: &MemberUrl) -> Result<Infallible, EtcdError> {
+    pub(crate) async fn follow(&self, topology: &Topology, member: &MemberUrl) -> Result<Infallible, EtcdError> {
         let channel = self.store.connect(member).await?;
         loop {
             let read = self.store.read(member, &channel, &self.store.pages()).await?;
-            self.check(client, &read.header)?;
+            self.check(topology, &read.header)?;
             let mut mirror = Mirror::new(self.store.prefix(), &read.header);
             // Consumed: for as long as the watch lasts, the mirror is enough.
             read.keys.into_iter().for_each(|kv| mirror.put(&kv));
-            self.publish(client, member, &mirror)?;
-            let ended = self.watch(client, member, &channel, &mut mirror, read.header.revision + 1).await;
+            self.publish(topology, member, &mirror)?;
+            let ended = self.watch(topology, member, &channel, &mut mirror, read.header.revision + 1).await;
             // What has been heard holds, even if it was the member's last word.
-            self.publish(client, member, &mirror)?;
+            self.publish(topology, member, &mirror)?;
             ended?;
         }
     }
@@ -71,15 +71,15 @@ impl Follower {
     /// Takes what comes; ends well where everything is to be read again.
     async fn watch(
         &self,
-        client: &Client,
+        topology: &Topology,
         member: &MemberUrl,
         channel: &Channel,
         mirror: &mut Mirror,
         from: i64,
     ) -> Result<(), EtcdError> {
         let mut answers = self.store.watch(member, channel, &self.store.topology(), from).await?;
-        let anew = sleep(ANEW.mul_f64(0.8 + 0.4 * client.spread()));
-        let alive = self.stay_alive(client, member, channel);
+        let anew = sleep(ANEW.mul_f64(0.8 + 0.4 * topology.spread()));
+        let alive = self.stay_alive(topology, member, channel);
         tokio::pin!(anew, alive);
         // Of the first change that is not in force yet.
         let mut first: Option<Instant> = None;
@@ -90,7 +90,7 @@ impl Follower {
                     let broken = || CallError::Broken("the watch has ended".into());
                     let answer = answer.and_then(|answer| answer.ok_or_else(broken));
                     let answer = answer.map_err(|error| failed(member, &error))?;
-                    if self.take(client, member, mirror, &answer)? {
+                    if self.take(topology, member, mirror, &answer)? {
                         return Ok(());
                     }
                     if !answer.events.is_empty() {
@@ -100,7 +100,7 @@ impl Follower {
                 }
                 () = sleep_until(due), if first.is_some() => {
                     first = None;
-                    self.publish(client, member, mirror)?;
+                    self.publish(topology, member, mirror)?;
                 }
                 ended = &mut alive => match ended? {},
                 () = &mut anew => return Ok(()),
@@ -111,13 +111,13 @@ impl Follower {
     /// One word of a watch. True: it cannot go on, because what it would tell has been compacted.
     fn take(
         &self,
-        client: &Client,
+        topology: &Topology,
         member: &MemberUrl,
         mirror: &mut Mirror,
         answer: &WatchResponse,
     ) -> Result<bool, EtcdError> {
         if let Some(header) = &answer.header {
-            self.check_cluster(client, header)?;
+            self.check_cluster(topology, header)?;
         }
         if answer.canceled {
             if answer.compact_revision > 0 {
@@ -127,7 +127,7 @@ impl Follower {
             let reason = format!("the watch was ended: {}", answer.cancel_reason);
             return Err(failed(member, &CallError::Broken(reason)));
         }
-        client.heard(member);
+        topology.heard(member);
         answer.events.iter().for_each(|event| mirror.handle(event));
         Ok(false)
     }
@@ -135,7 +135,7 @@ impl Follower {
     /// Asks for something small every few seconds, of a quorum: a member that is cut off has no news, and does not say so.
     async fn stay_alive(
         &self,
-        client: &Client,
+        topology: &Topology,
         member: &MemberUrl,
         channel: &Channel,
     ) -> Result<Infallible, EtcdError> {
@@ -146,18 +146,18 @@ impl Follower {
             let answer: RangeResponse =
                 channel.call("KV/Range", &request).await.map_err(|error| failed(member, &error))?;
             if let Some(header) = &answer.header {
-                self.check(client, header)?;
+                self.check(topology, header)?;
             }
-            client.heard(member);
+            topology.heard(member);
         }
     }
 
     /// Whether an answer is of the store that is followed, and not older than what is known.
-    fn check(&self, client: &Client, header: &Header) -> Result<(), EtcdError> {
-        self.check_cluster(client, header)?;
+    fn check(&self, topology: &Topology, header: &Header) -> Result<(), EtcdError> {
+        self.check_cluster(topology, header)?;
         let found = u64::try_from(header.revision).unwrap_or(0);
         let mut place = self.place();
-        let known = place.revision.max(client.known().map_or(0, |view| view.revision));
+        let known = place.revision.max(topology.known().map_or(0, |view| view.revision));
         if found < known {
             return Err(EtcdError::Older { found, known });
         }
@@ -165,10 +165,10 @@ impl Follower {
         Ok(())
     }
 
-    fn check_cluster(&self, client: &Client, header: &Header) -> Result<(), EtcdError> {
+    fn check_cluster(&self, topology: &Topology, header: &Header) -> Result<(), EtcdError> {
         let found = cluster(self.store.prefix(), header);
         let mut place = self.place();
-        let known = place.cluster.get_or_insert_with(|| match client.known() {
+        let known = place.cluster.get_or_insert_with(|| match topology.known() {
             Some(view) => view.cluster.clone(),
             None => found.clone(),
         });
@@ -176,11 +176,11 @@ impl Follower {
     }
 
     /// Hands on what is known now.
-    fn publish(&self, client: &Client, member: &MemberUrl, mirror: &Mirror) -> Result<(), EtcdError> {
+    fn publish(&self, topology: &Topology, member: &MemberUrl, mirror: &Mirror) -> Result<(), EtcdError> {
         self.tell_strangers(mirror);
         match mirror.view() {
-            Ok(view) => client.publish(member, view),
-            Err(EtcdError::Invalid(reason)) => client.refuse(member, reason),
+            Ok(view) => topology.publish(member, view),
+            Err(EtcdError::Invalid(reason)) => topology.refuse(member, reason),
             Err(error) => return Err(error),
         }
         Ok(())
@@ -200,10 +200,11 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::cache::Cache;
     use crate::etcd::proto::{Event, KeyValue};
-    use ringway_config::model::{Control, Etcd};
+    use ringway_config::model::Etcd;
 
-    fn client(directory: &std::path::Path) -> (Client, Follower, MemberUrl) {
+    fn client(directory: &std::path::Path) -> (Topology, Follower, MemberUrl) {
         let member = MemberUrl::parse("http://127.0.0.1:2379").unwrap();
         let etcd = Etcd {
             endpoints: vec![member.clone()],
@@ -213,11 +214,8 @@ mod tests {
             identity: None,
             server_name: None,
         };
-        let mut settings: Control = crate::member::client_settings(&[], None, None);
-        settings.directory = directory.to_owned();
-        settings.etcd = Some(etcd.clone());
         let follower = Follower::new(Store::new(&etcd).unwrap());
-        (Client::new(&settings, "p".into()).unwrap(), follower, member)
+        (Topology::new(Cache::open(directory).unwrap(), "p".into()), follower, member)
     }
 
     fn put(value: &str, revision: i64) -> WatchResponse {
@@ -263,16 +261,16 @@ mod tests {
         let mut mirror = Mirror::new("/r/", &Header { cluster_id: 1, revision: 1 });
         follower.take(&client, &member, &mut mirror, &put("{\"address\":\"10.0.0.1:1\"}", 4)).unwrap();
         follower.publish(&client, &member, &mirror).unwrap();
-        assert_eq!(client.standing().source, "etcd");
+        assert_eq!(client.standing("etcd").source, "etcd");
         follower.take(&client, &member, &mut mirror, &put("{", 5)).unwrap();
         follower.publish(&client, &member, &mirror).unwrap();
         assert_eq!(client.known().unwrap().revision, 4);
-        assert!(client.standing().refused.unwrap().contains("/r/backend/s/a"));
+        assert!(client.standing("etcd").refused.unwrap().contains("/r/backend/s/a"));
         // Read anew after the key was deleted: nothing is left that has a revision.
         let empty = Mirror::new("/r/", &Header { cluster_id: 1, revision: 6 });
         follower.publish(&client, &member, &empty).unwrap();
         let known = client.known().unwrap();
         assert_eq!((known.revision, known.objects.len()), (4, 0));
-        assert_eq!(client.standing().refused, None);
+        assert_eq!(client.standing("etcd").refused, None);
     }
 }

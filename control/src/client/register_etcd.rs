@@ -1,6 +1,6 @@
 //! Tells etcd how a proxy does, under a key that goes with the proxy.
 
-use super::Client;
+use super::topology::Topology;
 use crate::etcd::grpc::CallError;
 use crate::etcd::proto::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, PutRequest, PutResponse,
@@ -24,16 +24,16 @@ const WRITE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// For as long as it is polled.
-pub(crate) async fn register(store: &Store, client: &Client, heartbeat: impl Fn() -> Heartbeat) {
+pub(crate) async fn register(store: &Store, topology: &Topology, heartbeat: impl Fn() -> Heartbeat) {
     let mut told = String::new();
     for member in store.endpoints().iter().cycle() {
-        let Err(error) = stay(store, member, client, &heartbeat).await;
+        let Err(error) = stay(store, member, topology, &heartbeat).await;
         let error = error.to_string();
         if error != told {
             tracing::warn!(error, "etcd cannot be told how this proxy does: who asks there does not see it");
             told = error;
         }
-        tokio::time::sleep(PAUSE.mul_f64(client.spread())).await;
+        tokio::time::sleep(PAUSE.mul_f64(topology.spread())).await;
     }
     // There is no address.
     std::future::pending().await
@@ -42,7 +42,7 @@ pub(crate) async fn register(store: &Store, client: &Client, heartbeat: impl Fn(
 async fn stay(
     store: &Store,
     member: &MemberUrl,
-    client: &Client,
+    topology: &Topology,
     heartbeat: &impl Fn() -> Heartbeat,
 ) -> Result<Infallible, EtcdError> {
     let failed = |error: CallError| failed(member, &error);
@@ -52,7 +52,7 @@ async fn stay(
     if grant.id == 0 {
         return Err(failed(CallError::Strange(format!("no lease: {}", grant.error))));
     }
-    let key = Bytes::from(format!("{}{PROXIES}{}", store.prefix(), client.name));
+    let key = Bytes::from(format!("{}{PROXIES}{}", store.prefix(), topology.name));
     let mut written = Bytes::new();
     loop {
         let soonest = Instant::now() + WRITE;
@@ -62,7 +62,7 @@ async fn stay(
             let _: PutResponse = channel.call("KV/Put", &put).await.map_err(failed)?;
             written = value;
         }
-        let _ = timeout(KEEP_ALIVE, client.hurried()).await;
+        let _ = timeout(KEEP_ALIVE, topology.hurried()).await;
         sleep_until(soonest).await;
         let alive: LeaseKeepAliveResponse =
             channel.call("Lease/LeaseKeepAlive", &LeaseKeepAliveRequest { id: grant.id }).await.map_err(failed)?;

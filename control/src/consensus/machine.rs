@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use super::convert;
 use super::log::failed;
+use super::replicated::{At, Frozen, Machine};
 use super::types::{Command, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, Types};
-use super::{At, Frozen, Machine};
 use crate::store::{Store, record};
+
+pub(super) type Raft = openraft::Raft<Types, StateMachine>;
 
 /// Ids that were members once and are not any more.
 pub(super) type Retired = Arc<RwLock<BTreeSet<u64>>>;

@@ -1,7 +1,7 @@
 //! The state behind the log: applies what is committed, and shows every new state to whoever waits for it.
 
+use super::replicated::{At, Frozen, Halt, Machine, RestoreError};
 use crate::Code;
-use crate::consensus::{At, Frozen, Halt, Machine, RestoreError};
 use crate::state::{Answer, Command, Digest, EncodeError, Origin, RULES, Refusal, State, to_bytes};
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::log::Log;
 use super::machine::{Retired, StateMachine};
+use super::replicated::{At, Frozen, Halt, Machine, RestoreError};
 use super::types::Types;
-use super::{At, Frozen, Halt, Machine, RestoreError};
 use crate::store::Store;
 use crate::store::record::Identity;
 

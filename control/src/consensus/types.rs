@@ -8,7 +8,6 @@ use openraft::alias;
 #[cfg(not(test))]
 use openraft::impls::TokioRuntime as Runtime;
 
-use super::machine::StateMachine;
 #[cfg(test)]
 use crate::simulation::Runtime;
 use crate::store::record::MemberInfo;
@@ -23,7 +22,6 @@ openraft::declare_raft_types!(
         AsyncRuntime = Runtime,
 );
 
-pub(super) type Raft = openraft::Raft<Types, StateMachine>;
 pub(super) type LogId = alias::LogIdOf<Types>;
 pub(super) type Vote = alias::VoteOf<Types>;
 pub(super) type Entry = alias::EntryOf<Types>;

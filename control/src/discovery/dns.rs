@@ -1,6 +1,6 @@
 //! Backends by DNS: A and AAAA records, or SRV records and the addresses of their targets.
 
-use super::Seen;
+use super::seen::Seen;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;

@@ -2,43 +2,11 @@
 
 use super::{Keeper, PROXY_TTL, Seen};
 use crate::state::{Command, Key, Object, State};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 /// Largest share of a service's registered backends that agreed health takes out, in percent; one always may be.
 const EJECTED_PERCENT_MAX: usize = 30;
-
-/// Registered backends as of one revision: read again only when that has changed.
-#[derive(Default)]
-pub(super) struct Standing {
-    at: Option<(u64, u64)>,
-    ejected: BTreeSet<Key>,
-    /// By service.
-    all: HashMap<String, usize>,
-    /// Objects that have been looked at.
-    pub(super) looks: u64,
-}
-
-impl Standing {
-    fn follow(&mut self, state: &State) {
-        let at = Some((state.epoch, state.revision));
-        if self.at == at {
-            return;
-        }
-        (self.at, self.ejected, self.all) = (at, BTreeSet::new(), HashMap::new());
-        for (key, entry) in state.objects.iter() {
-            self.looks += 1;
-            let (Key::Backend { service, .. }, Object::Backend(backend)) = (key, &*entry.object) else { continue };
-            match self.all.get_mut(service) {
-                Some(count) => *count += 1,
-                None => drop(self.all.insert(service.clone(), 1)),
-            }
-            if backend.ejected {
-                self.ejected.insert(key.clone());
-            }
-        }
-    }
-}
 
 impl Keeper {
     /// What a majority of the live proxies sees down is down for all; what a majority sees up, or nobody sees, is not.

@@ -5,11 +5,13 @@
 //! all of them are asked, and where those that live could still elect a leader, nothing is done. Where no disk is left, a
 //! backup stands for it: [`begin`].
 
+use super::error::RunError;
+use super::plan::{Plan, finish_founding, fresh_directory, random};
+use super::settings::peer_tls;
 use crate::Code;
 use crate::consensus::replica::{Replica, content_of};
 use crate::consensus::{Beginning, Identity, MemberInfo, PeerTls, StartError, Survivor};
 use crate::http::Problem;
-use crate::member::{self, Plan, RunError};
 use crate::plane::{MemberView, question, read_answer, unix_ms};
 use crate::state::backup::{self, BackupError};
 use crate::state::{By, EncodeError, Refusal, State};
@@ -17,7 +19,6 @@ use crate::store::StoreError;
 use crate::transport::{CallError, Dialer, Peer, Rpc};
 use bytes::Bytes;
 use ringway_config::model::Member as Settings;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -165,7 +166,7 @@ impl Recovery {
     pub async fn look(settings: &Settings, lost: &[String]) -> Result<Self, RecoverError> {
         let directory = settings.directory.clone();
         let plan = Plan::read(&directory)?.ok_or_else(|| RunError::Nobody(directory.clone()))?;
-        let plan = member::finish_founding(&directory, plan)?;
+        let plan = finish_founding(&directory, plan)?;
         let identity = Identity { cluster: plan.cluster.clone(), node: plan.node };
         let (replica, published) = Replica::new();
         let opened = tokio::task::spawn_blocking(move || Survivor::open(&directory, &identity, replica)).await;
@@ -248,7 +249,7 @@ impl Recovery {
         state.found_anew(unix_ms() / 1000)?;
         let plan = found(settings, &state, self.survivor.beginning(), Some(&self.plan)).await?;
         self.survivor.close().await;
-        Ok((member::finish_founding(directory, plan)?, state))
+        Ok((finish_founding(directory, plan)?, state))
     }
 }
 
@@ -263,7 +264,7 @@ pub async fn begin(settings: &Settings, backup: Bytes) -> Result<(Plan, State), 
     let by = By { at_ms: now_ms, author: "control init".into(), note: String::new() };
     let state = backup.first_state(by, now_ms / 1000)?;
     let plan = found(settings, &state, Beginning::default(), None).await?;
-    Ok((member::finish_founding(&settings.directory, plan)?, state))
+    Ok((finish_founding(&settings.directory, plan)?, state))
 }
 
 /// Writes a new cluster's disk beside what is in the directory; the plan says that it is to take its place.
@@ -275,13 +276,13 @@ async fn found(
 ) -> Result<Plan, RecoverError> {
     let directory = &settings.directory;
     let name: String = state.cluster.chars().take(NAME_PART_MAX).collect();
-    let identity = Identity { cluster: format!("{name}@{:016x}", member::random()), node: member::random() };
+    let identity = Identity { cluster: format!("{name}@{:016x}", random()), node: random() };
     let info = MemberInfo {
         name: settings.name.clone(),
         peer_address: settings.peer_advertise.clone(),
         api_address: settings.advertise.clone(),
     };
-    let fresh = member::fresh_directory(directory)?;
+    let fresh = fresh_directory(directory)?;
     let content = content_of(state, beginning.index)?;
     beginning.write(&fresh, &identity, info, &content).await?;
     Ok(Plan::founding(directory, old, identity, unix_ms())?)
@@ -309,7 +310,7 @@ async fn ask_all(
     lost: &[String],
 ) -> Result<Vec<Other>, RecoverError> {
     let mut tasks = Vec::new();
-    let tls = settings.peer_tls.as_ref().map(|files| member::peer_tls(files, &mut tasks)).transpose();
+    let tls = settings.peer_tls.as_ref().map(|files| peer_tls(files, &mut tasks)).transpose();
     // Certificates that change meanwhile are not followed.
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     let client = tls.map_err(RunError::from)?.map(|PeerTls { client, .. }| client);
@@ -351,27 +352,6 @@ async fn ask(dialer: Arc<Dialer>, node: u64, address: &str) -> Said {
     Said::Gone(why)
 }
 
-/// What is moved into place when a recovery is finished; the directory's own lock stays where it is.
-pub(crate) const FILES: [&str; 2] = ["raft.redb", "node.json"];
-
-/// Moves the new disk into the old one's place, and the old one beside; begun again after a crash, it goes on.
-pub(crate) fn swap(directory: &Path, fresh: &Path, before: &Path) -> std::io::Result<()> {
-    for name in FILES {
-        let (new, here, old) = (fresh.join(name), directory.join(name), before.join(name));
-        if !new.exists() {
-            continue;
-        }
-        if here.exists() && !old.exists() {
-            std::fs::rename(&here, &old)?;
-        }
-        std::fs::rename(&new, &here)?;
-    }
-    for path in [before, directory] {
-        std::fs::File::open(path)?.sync_all()?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,34 +367,5 @@ mod tests {
         assert!(strange.may_live(false) && !strange.may_live(true));
         assert!(!Said::Another.may_live(false) && !Said::Gone("refused".into()).may_live(false));
         assert_eq!(view(Some(7)).leader(), Some(7));
-    }
-
-    #[test]
-    fn a_swap_that_was_broken_off_anywhere_ends_with_the_new_disk_and_keeps_the_old_one() {
-        // As many steps as renames, and then all.
-        for steps in 0..=4 {
-            let directory = tempfile::tempdir().unwrap();
-            let (here, fresh, before) =
-                (directory.path().to_owned(), directory.path().join("f"), directory.path().join("b"));
-            for path in [&fresh, &before] {
-                std::fs::create_dir(path).unwrap();
-            }
-            for name in FILES {
-                std::fs::write(here.join(name), "old").unwrap();
-                std::fs::write(fresh.join(name), "new").unwrap();
-            }
-            let moves = FILES
-                .iter()
-                .flat_map(|name| [(here.join(name), before.join(name)), (fresh.join(name), here.join(name))]);
-            for (from, to) in moves.take(steps) {
-                std::fs::rename(from, to).unwrap();
-            }
-            swap(&here, &fresh, &before).unwrap();
-            swap(&here, &fresh, &before).unwrap();
-            for name in FILES {
-                assert_eq!(std::fs::read_to_string(here.join(name)).unwrap(), "new", "{steps}");
-                assert_eq!(std::fs::read_to_string(before.join(name)).unwrap(), "old", "{steps}");
-            }
-        }
     }
 }

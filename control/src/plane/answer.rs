@@ -1,7 +1,9 @@
 //! What another member asks of this one.
 
-use super::ask::{Ask, Told, Writing};
-use super::{ASK_TIMEOUT, FleetView, MemberChange, Plane};
+use super::at_work::Plane;
+use super::propose::ASK_TIMEOUT;
+use super::questions::{Ask, Told, Writing};
+use super::views::{FleetView, MemberChange};
 use crate::Code;
 use crate::consensus::{MemberError, MemberInfo, ProposeError, Proposed, Read, Role};
 use crate::lessor::{Keeper, Kept};

@@ -1,7 +1,7 @@
 //! What a member does without being asked: it sees who leads, and does what a leader has to do while it is the one.
 
-use super::ask::{Ask, Told};
-use super::{Lead, Plane, Reign, changed};
+use super::at_work::{Lead, Plane, Reign, changed};
+use super::questions::{Ask, Told};
 use crate::consensus::replica::decode_answer;
 use crate::consensus::{Read, Role, Status};
 use crate::lessor::{Keeper, PROXY_TTL};

@@ -5,26 +5,15 @@
 //! into the log is data: every member applies it alike, whatever it would have said itself. A judgement says what it stands
 //! on ([`Basis`]); if that has changed by the time the command is applied, it is judged again.
 
+mod guards;
 mod objects;
 mod traffic;
 
+pub use guards::Guards;
 pub(crate) use objects::object;
 
 use crate::state::parsed::Parsed;
 use crate::state::{Answer, Basis, Command, Op, Origin, Refusal, State, Trial, is_configuration, takes_traffic};
-
-/// What is taken for an accident.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guards {
-    /// A service's weight, or the listeners, may lose so much at once, in percent.
-    pub loss_percent: u8,
-}
-
-impl Default for Guards {
-    fn default() -> Self {
-        Self { loss_percent: 50 }
-    }
-}
 
 /// Judges a command; `None`: it is none that needs it. A simulation has members that differ in this.
 pub(crate) type Judge = dyn Fn(&State, &Command) -> Result<Option<Basis>, Refusal> + Send + Sync;

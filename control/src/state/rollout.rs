@@ -4,8 +4,8 @@
 //! The coordinator's state is in the log, so it does not block when a leader dies. Source: Gray, Lamport, "Consensus on
 //! Transaction Commit", 2006.
 
-use super::command::{Refusal, Txn};
 use super::model::Change;
+use super::txn::{Refusal, Txn};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

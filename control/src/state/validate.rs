@@ -1,7 +1,7 @@
 //! The same checks that a proxy's file gets, before anything is proposed (`judge.rs`); under rules 0, again when it is applied.
 
-use super::command::Refusal;
 use super::model::{Backend, Key, Object, TEXT_BYTES_MAX};
+use super::txn::Refusal;
 use super::{BackendState, State};
 use crate::Code;
 use ringway_config::{Diagnostics, FleetBackend, FleetConfig, FleetText, Severity, check_fleet};

@@ -1,7 +1,7 @@
 //! Accidents that have taken fleets down: one change that leaves nothing, or little, to take traffic. What is judged is what
 //! the fleet would run, whatever object changes it: documents, services, registered backends.
 
-use super::Guards;
+use super::guards::Guards;
 use crate::Code;
 use crate::state::parsed::Parsed;
 use crate::state::{Backend, BackendState, Change, Key, Object, Refusal, State, takes_traffic};

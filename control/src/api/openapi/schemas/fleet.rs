@@ -1,6 +1,6 @@
 //! Proxies, rollouts, members, and what proxies read.
 
-use super::{
+use super::build::{
     Schemas, body, described, either, flag, list, map, may, must, named, number, object, or_null, percent, text, words,
 };
 use crate::consensus::Role;

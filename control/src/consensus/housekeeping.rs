@@ -9,9 +9,11 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::machine::Raft;
+use super::node::{Inner, Node};
+use super::outcome::Failure;
 use super::status::{Role, Status};
-use super::types::{LogId, Raft};
-use super::{Failure, Inner, Node};
+use super::types::LogId;
 use crate::store::Store;
 use crate::transport::places::Places;
 

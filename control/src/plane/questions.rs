@@ -4,7 +4,7 @@
 //! fields may be added, each with a default. The two cannot be confused: a frozen question begins with its number, JSON
 //! with a bracket or a quotation mark.
 
-use super::{FleetView, MemberChange, MemberView};
+use super::views::{FleetView, MemberChange, MemberView};
 use crate::state::{EncodeError, Key, Vote, to_bytes};
 use crate::watch::wire::{Heartbeat, ProxyView};
 use serde::{Deserialize, Serialize};

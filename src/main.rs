@@ -3,7 +3,6 @@
 mod control;
 mod demo;
 mod explain;
-mod fleet;
 mod plan;
 mod run;
 mod terminal;

@@ -22,6 +22,7 @@ use std::process::Command;
 const EDGES: &[(&str, &str)] = &[
     ("ringway", "ringway-config"),
     ("ringway", "ringway-control"),
+    ("ringway", "ringway-fleet"),
     ("ringway", "ringway-proxy"),
     ("ringway", "ringway-telemetry"),
     ("ringway-proxy", "ringway-ring"),
@@ -34,6 +35,9 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-proxy", "ringway-config"),
     ("ringway-proxy", "ringway-telemetry"),
     ("ringway-control", "ringway-config"),
+    ("ringway-fleet", "ringway-config"),
+    ("ringway-fleet", "ringway-control"),
+    ("ringway-fleet", "ringway-proxy"),
     ("ringway-config", "ringway-ring"),
     ("ringway-config", "ringway-health"),
     ("ringway-benches", "ringway-control"),

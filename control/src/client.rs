@@ -154,8 +154,8 @@ impl Client {
     }
 
     /// Sends the next heartbeat at once: something has happened that the fleet waits for.
-    pub fn hurry(&self) {
-        self.topology.hurry();
+    pub fn heartbeat_now(&self) {
+        self.topology.heartbeat_now();
     }
 
     /// Says that this proxy ends, in order: it is not missed from then on. Returns within a second, whatever is said to it.
@@ -273,7 +273,7 @@ impl Client {
         }
     }
 
-    /// Tells the fleet how it goes, every two seconds and on [`Client::hurry`]. Never returns.
+    /// Tells the fleet how it goes, every two seconds and on [`Client::heartbeat_now`]. Never returns.
     pub async fn report(&self, heartbeat: impl Fn() -> Heartbeat) {
         match &self.store {
             Followed::Members(members) => self.report_to(members, heartbeat).await,
@@ -293,7 +293,7 @@ impl Client {
             let wait = HEARTBEAT.mul_f64(0.8 + 0.2 * random.unit());
             // Not twice as often as every fiftieth of a second, whatever happens.
             let soonest = tokio::time::sleep(Duration::from_millis(20));
-            let _ = tokio::time::timeout(wait, self.topology.hurried()).await;
+            let _ = tokio::time::timeout(wait, self.topology.heartbeat_wanted()).await;
             soonest.await;
             if members.is_empty() {
                 return std::future::pending().await;

@@ -62,7 +62,7 @@ async fn stay(
             let _: PutResponse = channel.call("KV/Put", &put).await.map_err(failed)?;
             written = value;
         }
-        let _ = timeout(KEEP_ALIVE, topology.hurried()).await;
+        let _ = timeout(KEEP_ALIVE, topology.heartbeat_wanted()).await;
         sleep_until(soonest).await;
         let alive: LeaseKeepAliveResponse =
             channel.call("Lease/LeaseKeepAlive", &LeaseKeepAliveRequest { id: grant.id }).await.map_err(failed)?;

@@ -19,7 +19,7 @@ pub(crate) struct Topology {
     pub(super) name: String,
     pub(super) view: watch::Sender<Option<Arc<View>>>,
     state: Mutex<Progress>,
-    hurry: Notify,
+    wanted: Notify,
     /// Of this process.
     instance: u64,
 }
@@ -80,7 +80,7 @@ impl Topology {
         let state = Progress { from_disk: stored.is_some(), ..Progress::default() };
         let (view, _) = watch::channel(stored.map(Arc::new));
         let instance = Random::new(&name).next();
-        Self { cache, name, view, state: Mutex::new(state), hurry: Notify::new(), instance }
+        Self { cache, name, view, state: Mutex::new(state), wanted: Notify::new(), instance }
     }
 
     /// What this process is told apart by from others in its proxy's name; never 0.
@@ -125,8 +125,8 @@ impl Topology {
     }
 
     /// Sends the next heartbeat at once: something has happened that the fleet waits for.
-    pub(crate) fn hurry(&self) {
-        self.hurry.notify_one();
+    pub(crate) fn heartbeat_now(&self) {
+        self.wanted.notify_one();
     }
 
     /// Where a stream that begins now takes up; `None`: it is to tell the whole.
@@ -196,7 +196,7 @@ impl Topology {
                     tracing::error!(%member, error = said, "the members have less than this proxy");
                     state.ahead = Some(said);
                     drop(state);
-                    self.hurry();
+                    self.heartbeat_now();
                 }
                 Ok(())
             }
@@ -219,7 +219,7 @@ impl Topology {
             }
             ViewError::Cluster { .. } => {
                 self.state().refused = Some(said);
-                self.hurry();
+                self.heartbeat_now();
                 Err(error.into())
             }
         }
@@ -274,7 +274,7 @@ impl Topology {
             tracing::error!(reason, "what etcd says is refused: what is in force stays");
             state.refused = Some(reason);
             drop(state);
-            self.hurry();
+            self.heartbeat_now();
         }
     }
 
@@ -284,8 +284,8 @@ impl Topology {
     }
 
     /// Somebody waits for the next heartbeat.
-    pub(crate) async fn hurried(&self) {
-        self.hurry.notified().await;
+    pub(crate) async fn heartbeat_wanted(&self) {
+        self.wanted.notified().await;
     }
 }
 

@@ -177,7 +177,7 @@ impl Proxy {
         let mut from = 0;
         loop {
             let wait = HEARTBEAT.mul_f64(0.8 + random.below(200) as f64 / 1_000.0);
-            let _ = timeout(wait, self.client.topology().hurried()).await;
+            let _ = timeout(wait, self.client.topology().heartbeat_wanted()).await;
             sleep(Duration::from_millis(20)).await;
             let members = self.record.listed();
             for _ in 0..members.len() {
@@ -224,7 +224,7 @@ impl Proxy {
                 let slow = [20, 20, 20, 200, 2_000][random.below(5) as usize];
                 sleep(Duration::from_millis(random.below(slow))).await;
                 self.put_into_force(&now);
-                self.client.hurry();
+                self.client.heartbeat_now();
             }
             if view.changed().await.is_err() {
                 return std::future::pending().await;

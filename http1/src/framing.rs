@@ -106,7 +106,8 @@ pub(crate) struct Noted {
 }
 
 impl Noted {
-    /// Takes in a field with a name that is known.
+    /// Takes in a field with a name that is known. Most have none: the walk over them keeps its registers.
+    #[inline(never)]
     pub(crate) fn field(&mut self, kind: FieldName, place: Span, value: &[u8]) {
         match kind {
             FieldName::Host => self.host_repeated |= self.host.replace(place).is_some(),

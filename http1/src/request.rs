@@ -2,7 +2,7 @@
 
 use crate::framing::{self, Noted};
 use crate::walk::{Resume, Stop, Walk, method_end, span};
-use ringway_message::scan::{target_len, target_query};
+use ringway_message::scan::{self, Target};
 use ringway_message::{
     Authority, BodyLength, Limits, Method, ParseError, RequestHead, Span, TargetForm, Version, default_port,
     is_authority, is_host_and_port,
@@ -78,12 +78,13 @@ struct Line {
     method: Method,
     method_span: Span,
     target: Span,
-    /// Where its query begins, as [`target_query`] says.
+    /// Where its query begins, as [`scan::target`] says.
     query_at: Option<usize>,
     version: Version,
 }
 
 const GET: u32 = u32::from_le_bytes(*b"GET ");
+const POST: u32 = u32::from_le_bytes(*b"POST");
 
 #[inline]
 fn start_line(walk: &mut Walk<'_>) -> Result<Line, Stop> {
@@ -92,21 +93,20 @@ fn start_line(walk: &mut Walk<'_>) -> Result<Line, Stop> {
     let rest = &walk.buffer[start..];
     let (method, method_len) = match rest.first_chunk().map(|word| u32::from_le_bytes(*word)) {
         Some(GET) => (Method::Get, 3),
+        Some(POST) if rest.get(4) == Some(&b' ') => (Method::Post, 4),
         _ => {
             let length = method_end(walk)? - start;
             (Method::parse(&rest[..length]), length)
         }
     };
     let target = start + method_len + 1;
-    let text = &walk.buffer[target..];
-    let text = &text[..target_len(text)];
-    let target_end = target + text.len();
+    let Target { len, query: query_at } = scan::target(&walk.buffer[target..]);
+    let target_end = target + len;
     // It ends with nothing but a space, and is text at least, whatever else it is.
-    if walk.byte(target_end)? != b' ' || text.is_empty() {
+    if walk.byte(target_end)? != b' ' || len == 0 {
         return Err(Stop::Error(ParseError::StartLine));
     }
-    let query_at = target_query(text);
-    if query_at.is_none() && std::str::from_utf8(text).is_err() {
+    if query_at.is_none() && std::str::from_utf8(&walk.buffer[target..target_end]).is_err() {
         return Err(Stop::Error(ParseError::StartLine));
     }
     walk.at = target_end + 1;

@@ -122,6 +122,11 @@ struct Line {
 fn start_line(walk: &mut Walk<'_>) -> Result<Line, Stop> {
     walk.empty_lines()?;
     let version = if walk.version()? == b'0' { Version::Http10 } else { Version::Http11 };
+    // As it nearly always is, with whatever reason.
+    if let [b' ', a @ b'0'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', text @ ..] = &walk.buffer[walk.at..] {
+        let status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
+        return end_start_line(walk, version, status, text);
+    }
     if walk.byte(walk.at)? != b' ' {
         return Err(Stop::Error(ParseError::Version));
     }
@@ -134,18 +139,24 @@ fn start_line(walk: &mut Walk<'_>) -> Result<Line, Stop> {
         status = status * 10 + u16::from(digit - b'0');
     }
     walk.at += 4;
-    let mut reason = Span::default();
     // The space before a reason that is empty may be missing: nobody is misled by that.
-    if walk.byte(walk.at)? == b' ' {
-        let start = walk.at + 1;
-        let text = &walk.buffer[start..];
-        let text = &text[..text.len() - behind_value(text).len()];
-        walk.at = start + text.len();
-        // What is not ASCII has no meaning that is known.
-        if !text.is_empty() && text.is_ascii() {
-            reason = span(start, walk.at);
-        }
+    walk.end_line(walk.at, ParseError::StartLine)?;
+    Ok(Line { version, status, reason: Span::default() })
+}
+
+/// The reason, which `text` begins with, and the line's end.
+#[inline]
+fn end_start_line(walk: &mut Walk<'_>, version: Version, status: u16, text: &[u8]) -> Result<Line, Stop> {
+    let start = walk.buffer.len() - text.len();
+    if let [b'O', b'K', b'\r', b'\n', ..] = text {
+        walk.at = start + 4;
+        walk.line = walk.at;
+        return Ok(Line { version, status, reason: span(start, start + 2) });
     }
+    let text = &text[..text.len() - behind_value(text).len()];
+    walk.at = start + text.len();
+    // What is not ASCII has no meaning that is known.
+    let reason = if !text.is_empty() && text.is_ascii() { span(start, walk.at) } else { Span::default() };
     walk.end_line(walk.at, ParseError::StartLine)?;
     Ok(Line { version, status, reason })
 }

@@ -3,7 +3,7 @@
 
 use crate::ParseError;
 use crate::framing::Noted;
-use ringway_message::scan::{behind_token, behind_value, is_token_byte};
+use ringway_message::scan::{behind_token, behind_value, is_token_byte, usual_name_len};
 use ringway_message::{FIELDS_CEILING, Field, FieldName, Limits, Span};
 
 /// Why a walk has not come to the end of a head.
@@ -77,7 +77,7 @@ impl Resume {
         let mut count = 0;
         let result = if self.in_fields { Ok(()) } else { start(&mut walk) };
         let result = result.and_then(|()| {
-            walk.fields(fields_max, |_, _, _| {
+            walk.fields(fields_max, |_, _, _, _| {
                 count += 1;
                 count
             })
@@ -158,44 +158,55 @@ impl<'b> Walk<'b> {
         }
     }
 
-    /// Walks over field lines to the empty line behind them, and past it. `take` gets places and kind, and says how many fields
-    /// there are now.
+    /// Walks over field lines to the empty line behind them, and past it. `take` gets places, kind and the value's bytes, and says how many
+    /// fields there are now.
     #[inline(always)]
     pub(crate) fn fields(
         &mut self,
         fields_max: usize,
-        mut take: impl FnMut(Span, Span, FieldName) -> usize,
+        mut take: impl FnMut(Span, Span, FieldName, &'b [u8]) -> usize,
     ) -> Result<(), Stop> {
         self.in_fields = true;
         let buffer = self.buffer;
         let mut line = &buffer[self.at..];
         loop {
             let start = buffer.len() - line.len();
-            let (rest, plain) = behind_token(line);
-            let name = &line[..line.len() - rest.len()];
-            let [b':', rest @ ..] = rest else { return self.end_fields(start, name.len()) };
-            if name.is_empty() {
-                return Err(Stop::Error(ParseError::FieldLine));
+            let (mut name_len, mut plain) = (usual_name_len(line), true);
+            if name_len == 0 {
+                let (rest, is_plain) = match line {
+                    [b'\r', ..] => (line, true),
+                    _ => behind_token(line),
+                };
+                (name_len, plain) = (line.len() - rest.len(), is_plain);
+                match rest {
+                    [b':', ..] if name_len == 0 => return Err(Stop::Error(ParseError::FieldLine)),
+                    [b':', ..] => {}
+                    _ => return self.end_fields(start, name_len),
+                }
             }
-            let mut value = rest;
-            while let [b' ' | b'\t', rest @ ..] = value {
-                value = rest;
+            let (name, rest) = line.split_at(name_len);
+            // A colon, and one space nearly always.
+            let mut value = match rest {
+                [_, b' ', rest @ ..] | [_, rest @ ..] => rest,
+                [] => rest,
+            };
+            if let [..=b' ', ..] = value {
+                value = behind_spaces(value);
             }
             let value_start = buffer.len() - value.len();
             let rest = behind_value(value);
-            let value = &value[..value.len() - rest.len()];
+            let mut value = &value[..value.len() - rest.len()];
             line = match rest {
                 [b'\r', b'\n', rest @ ..] => rest,
                 _ => self.end_line_otherwise(start, rest)?,
             };
-            let value_len = match value {
-                [.., b' ' | b'\t'] => value.trim_ascii_end().len(),
-                _ => value.len(),
-            };
+            if let [.., ..=b' '] = value {
+                value = value.trim_ascii_end();
+            }
             let kind = if plain { FieldName::classify_plain(name) } else { FieldName::classify(name) };
             // A field too many is told of when its line has ended.
-            let (name, value) = (span(start, start + name.len()), span(value_start, value_start + value_len));
-            if take(name, value, kind) > fields_max {
+            let (name, place) = (span(start, start + name_len), span(value_start, value_start + value.len()));
+            if take(name, place, kind, value) > fields_max {
                 return Err(Stop::Error(ParseError::TooManyFields));
             }
         }
@@ -218,14 +229,13 @@ impl<'b> Walk<'b> {
         }
     }
 
-    /// The same, into the table and what is to be judged.
-    #[inline(always)]
+    /// The same, into the table and what is to be judged. One loop for requests and responses.
+    #[inline(never)]
     pub(crate) fn collect(&mut self, limits: &Limits, fields: &mut Vec<Field>, noted: &mut Noted) -> Result<(), Stop> {
         fields.clear();
-        let buffer = self.buffer;
-        self.fields(limits.fields_max.min(FIELDS_CEILING), |name, value, kind| {
+        self.fields(limits.fields_max.min(FIELDS_CEILING), |name, value, kind, bytes| {
             if kind != FieldName::Other {
-                noted.field(kind, value, value.of(buffer));
+                noted.field(kind, value, bytes);
             }
             fields.push(Field { name, value, kind, sensitive: false });
             fields.len()
@@ -252,6 +262,14 @@ impl<'b> Walk<'b> {
         }
         if self.bare_feed { Err(ParseError::LineEnd) } else { Ok(()) }
     }
+}
+
+#[cold]
+fn behind_spaces(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    value
 }
 
 /// Limits keep heads far below 4 GiB.

@@ -64,12 +64,12 @@ pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>, keep: impl Fn(&[u8]) -
     }
     let (mut walk, start) = (Walk::new(section), out.len());
     let mut count = 0;
-    let walked = walk.fields(FIELDS_CEILING / 4, |name, value, kind| {
+    let walked = walk.fields(FIELDS_CEILING / 4, |name, _, kind, value| {
         let name = name.of(section);
         if kind.may_trail() && keep(name) {
             out.extend_from_slice(name);
             out.extend_from_slice(b": ");
-            out.extend_from_slice(value.of(section));
+            out.extend_from_slice(value);
             out.extend_from_slice(b"\r\n");
         }
         count += 1;

@@ -37,7 +37,12 @@ impl Body {
     }
 
     /// Gives how much there was of that.
+    #[inline]
     pub(crate) fn consume(&mut self, bytes: usize, memory: &Memory) -> u32 {
+        if self.len == 0 { 0 } else { self.consume_some(bytes, memory) }
+    }
+
+    fn consume_some(&mut self, bytes: usize, memory: &Memory) -> u32 {
         let mut left = bytes;
         while let Some(front) = self.chunks.front() {
             let piece = front.len() - self.start;

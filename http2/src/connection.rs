@@ -405,7 +405,7 @@ impl Connection {
     fn handle_closed(&mut self) {
         if self.wants_capacity && self.has_capacity() {
             self.wants_capacity = false;
-            self.notices.capacity = true;
+            self.notices.tell_capacity();
         }
         if self.streams.open() == 0 && self.grown > 0 {
             self.receive_window.set_target(self.config.connection_window);

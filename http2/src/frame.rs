@@ -187,6 +187,12 @@ pub(crate) fn write_block(
     ends: bool,
     frame_bytes_max: usize,
 ) {
+    if prefix.is_empty() && block.len() <= frame_bytes_max {
+        // As nearly all are.
+        let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
+        write_header(out, block.len(), Kind::Headers, flags, stream);
+        return out.extend_from_slice(block);
+    }
     let first = block.len().min(frame_bytes_max - prefix.len());
     let whole = first == block.len();
     let flags = if ends { END_STREAM } else { 0 } | if whole { END_HEADERS } else { 0 };

@@ -12,8 +12,8 @@ use crate::hpack::{Decoder, HpackError};
 pub use fault::Fault;
 use fields::{Pseudo, Section, Shape};
 use ringway_message::{
-    BodyLength, Field, Limits, Method, ParseError, RequestHead, ResponseHead, TargetForm, Version, is_authority,
-    is_host_and_port, is_protocol, is_target, is_token, split_target,
+    BodyLength, Field, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm, Version, is_authority,
+    is_host_and_port, is_protocol, is_target, is_token, scan, split_target,
 };
 
 /// What a server takes.
@@ -45,7 +45,7 @@ pub fn request(
     *head = RequestHead { version: Version::Http2, keep_alive: true, ..RequestHead::default() };
     let shape = Shape::Request { extended_connect: rules.extended_connect };
     let mut section = Section::new(shape, &rules.limits, fields, arena);
-    decoder.decode(block, |field| section.take(field))?;
+    decoder.decode_into(block, &mut section)?;
     let judged = section.finish().and_then(|()| judge_request(&section, ends, head));
     if judged.is_err() {
         tell_what_came(&section, head);
@@ -72,7 +72,7 @@ pub fn response(
     let fields = std::mem::take(&mut head.fields);
     *head = ResponseHead { version: Version::Http2, keep_alive: true, ..ResponseHead::default() };
     let mut section = Section::new(Shape::Response, limits, fields, arena);
-    decoder.decode(block, |field| section.take(field))?;
+    decoder.decode_into(block, &mut section)?;
     let judged = section.finish().and_then(|()| judge_response(&section, ends, request_method, head));
     head.fields = section.into_fields();
     Ok(judged)
@@ -92,7 +92,7 @@ pub fn trailers(
     arena: &mut Vec<u8>,
 ) -> Result<Result<(), Fault>, HpackError> {
     let mut section = Section::new(Shape::Trailers, limits, std::mem::take(fields), arena);
-    decoder.decode(block, |field| section.take(field))?;
+    decoder.decode_into(block, &mut section)?;
     let judged = section.finish();
     *fields = section.into_fields();
     Ok(judged)
@@ -104,10 +104,10 @@ const BAD_LENGTH: Fault = Fault::Malformed(ParseError::LengthInvalid);
 
 fn judge_request(section: &Section<'_>, ends: bool, head: &mut RequestHead) -> Result<(), Fault> {
     let method = section.pseudo(Pseudo::Method).ok_or(NO_START)?;
-    if !is_token(section.bytes(method)) {
+    head.method = Method::parse(section.bytes(method));
+    if head.method == Method::Other && !is_token(section.bytes(method)) {
         return Err(NO_START);
     }
-    head.method = Method::parse(section.bytes(method));
     head.method_span = method;
     head.target_sensitive = section.pseudo_sensitive;
     head.expect_continue = section.expect_continue;
@@ -165,20 +165,29 @@ fn judge_target(section: &Section<'_>, head: &mut RequestHead) -> Result<(), Fau
     let scheme = section.pseudo(Pseudo::Scheme).filter(|&scheme| is_scheme(section.bytes(scheme))).ok_or(NO_START)?;
     let target = section.pseudo(Pseudo::Path).ok_or(NO_START)?;
     let bytes = section.bytes(target);
-    head.form = match bytes {
-        b"*" if head.method == Method::Options => TargetForm::Asterisk,
-        [b'/', ..] if is_target(bytes) => TargetForm::Origin,
+    let query = match (bytes, scan::target(bytes)) {
+        (b"*", _) if head.method == Method::Options => {
+            head.form = TargetForm::Asterisk;
+            bytes.len()
+        }
+        ([b'/', ..], scan::Target { len, query: Some(query) }) if len == bytes.len() => {
+            head.form = TargetForm::Origin;
+            query
+        }
         _ => return Err(BAD_TARGET),
     };
     (head.target, head.forward_target, head.scheme) = (target, target, scheme);
-    (head.path, head.query) = split_target(section.arena, target);
+    let Span { start, end } = target;
+    let mark = start + query as u32;
+    (head.path, head.query) = (Span { start, end: mark }, Span { start: end.min(mark + 1), end });
     Ok(())
 }
 
 /// RFC 3986, 3.1.
 fn is_scheme(scheme: &[u8]) -> bool {
-    scheme.first().is_some_and(u8::is_ascii_alphabetic)
-        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+    matches!(scheme, b"http" | b"https")
+        || scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
 }
 
 /// Whose request it is: by `:authority`, or by Host where that did not come.

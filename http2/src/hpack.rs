@@ -9,6 +9,7 @@ mod huffman;
 mod integer;
 mod table;
 
+pub(crate) use decode::Sink;
 pub use decode::{DecodedField, Decoder};
 use thiserror::Error;
 

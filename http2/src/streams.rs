@@ -93,6 +93,10 @@ impl News {
         self.0 &= !which;
     }
 
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// The first, in the order in which things came.
     pub(crate) fn pop(&mut self) -> Option<u8> {
         let first = self.0 & self.0.wrapping_neg();

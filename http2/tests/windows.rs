@@ -178,7 +178,13 @@ fn a_larger_window_may_be_used_before_it_is_acknowledged_and_a_smaller_one_need_
 
 #[test]
 fn a_long_link_is_filled_after_a_few_turns() {
-    let (mut client, mut server) = (End::client(), End::server());
+    for config in [Config::new(Role::Server), spacious()] {
+        fill_a_long_link(config);
+    }
+}
+
+fn fill_a_long_link(config: Config) {
+    let (mut client, mut server) = (End::client(), End::new(config));
     exchange(&mut client, &mut server, usize::MAX);
     let key = client.open("POST", &[], false);
     exchange(&mut client, &mut server, usize::MAX);
@@ -204,12 +210,24 @@ fn a_long_link_is_filled_after_a_few_turns() {
     assert!(turns <= 20 + 8, "{turns} turns");
 }
 
+/// A connection whose window holds those of all its streams, and more: no stream keeps another waiting, however many are stalled.
+fn spacious() -> Config {
+    let window = 100 * 64 * 1024 + 4 * 1024 * 1024;
+    Config { connection_window: window, connection_window_max: window, ..Config::new(Role::Server) }
+}
+
 #[test]
 fn a_hundred_stalled_uploads_hold_little_and_hold_nobody_up() {
-    let mut end = server(Config::new(Role::Server));
+    for config in [Config::new(Role::Server), spacious()] {
+        stall_a_hundred(config);
+    }
+}
+
+fn stall_a_hundred(config: Config) {
+    let mut end = server(config);
     // A peer that sends what it may, as soon as it may: as it opens one stream after the other.
     let mut initial = 65_536;
-    let mut connection = 1024 * 1024_i64;
+    let mut connection = i64::from(config.connection_window);
     let mut held = Vec::new();
     for id in (1..200).step_by(2) {
         let key = end.give_request(id, "POST", &[], false);
@@ -374,4 +392,43 @@ fn what_some_streams_hold_leaves_the_rest_of_the_shared_window_to_others() {
         shared += increments(&end.frames(), 0).iter().sum::<u32>();
     }
     assert!(shared >= 1_000_000 - window, "{shared}");
+}
+
+#[test]
+fn a_connection_at_rest_gives_back_what_only_a_busy_one_needs() {
+    for role in [Role::Server, Role::Client] {
+        let (mut client, mut server) = (End::client(), End::server());
+        exchange(&mut client, &mut server, usize::MAX);
+        let fresh = |end: &End| end.connection.memory_bytes();
+        let before = if role == Role::Server { fresh(&server) } else { fresh(&client) };
+        // As many at once as there may be, with heads that come in pieces; and all of them over.
+        let long = "v".repeat(3_000);
+        let keys: Vec<StreamKey> = (0..100).map(|_| client.open("GET", &[("x-long", &long)], true)).collect();
+        exchange(&mut client, &mut server, 1_000);
+        let asked = std::mem::take(&mut server.events);
+        let asked = asked.into_iter().filter_map(|event| match event {
+            Event::Request { key, .. } => Some(key),
+            _ => None,
+        });
+        for at in asked {
+            server.respond(at, 200, &[("x-long", &long)], true);
+            server.connection.close(at);
+        }
+        exchange(&mut client, &mut server, 1_000);
+        keys.into_iter().for_each(|key| client.connection.close(key));
+        exchange(&mut client, &mut server, 1_000);
+        let end = if role == Role::Server { &mut server } else { &mut client };
+        let busy = end.connection.memory_bytes();
+        end.connection.shrink();
+        let after = end.connection.memory_bytes();
+        assert!(busy > before + 8 * 1024, "{role:?}: {before}, {busy}");
+        assert!(after <= before + 1024, "{role:?}: {before}, {busy}, {after}");
+        // And it goes on as before.
+        let key = client.open("GET", &[], true);
+        exchange(&mut client, &mut server, usize::MAX);
+        let at = server.request().unwrap();
+        server.respond(at, 204, &[], true);
+        exchange(&mut client, &mut server, usize::MAX);
+        assert_eq!(client.response(key).unwrap().0, 204);
+    }
 }

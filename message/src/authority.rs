@@ -1,7 +1,7 @@
 //! Authorities: which there are, and when two of them name the same server. Routes, keys, redirections and the comparison of
 //! target and `Host` all go by this; what is sent on stays as the client wrote it.
 
-use crate::scan::is_host_byte;
+use crate::scan::is_all_host;
 
 /// The port that a scheme means where none is written: `https` if `secure`, else `http` (RFC 9110, 4.2).
 #[must_use]
@@ -87,26 +87,33 @@ pub fn is_host_and_port(value: &[u8]) -> bool {
 /// `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 3986, 3.2 without userinfo), not empty.
 #[must_use]
 pub fn is_authority(value: &[u8]) -> bool {
-    let (host, port) = match value {
-        [b'[', rest @ ..] => {
-            let Some(close) = rest.iter().position(|&byte| byte == b']') else { return false };
-            if close == 0 || !rest[..close].iter().all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
-            {
-                return false;
-            }
-            (&rest[..close], &rest[close + 1..])
-        }
-        _ => {
-            let end = value.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(value.len());
-            value.split_at(end)
-        }
+    if let [b'[', rest @ ..] = value {
+        return is_bracketed(rest);
+    }
+    // No host has a colon: so there is none but before a port, and what stands before that is the host.
+    let mut host = value;
+    while let [rest @ .., b'0'..=b'9'] = host {
+        host = rest;
+    }
+    let host = match host {
+        [host @ .., b':'] if value.len() - host.len() <= 1 + PORT_DIGITS_MAX => host,
+        _ => value,
     };
-    let port_is_good = match port {
+    !host.is_empty() && is_all_host(host)
+}
+
+const PORT_DIGITS_MAX: usize = 5;
+
+/// What stands behind a bracket: an address of IPv6, and perhaps a port.
+fn is_bracketed(rest: &[u8]) -> bool {
+    let Some(close) = rest.iter().position(|&byte| byte == b']') else { return false };
+    let is_good = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    let port_is_good = match &rest[close + 1..] {
         [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        [b':', digits @ ..] => digits.len() <= PORT_DIGITS_MAX && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    !host.is_empty() && port_is_good
+    close > 0 && rest[..close].iter().all(is_good) && port_is_good
 }
 
 #[cfg(test)]
@@ -120,6 +127,43 @@ mod tests {
         }
         for bad in ["a", "a:", "a:0", "a:65536", "a:99999", "[::1]", "[::1]:", ":80", "", "u@a:80"] {
             assert!(!is_host_and_port(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    /// The same by the grammar from front to back.
+    fn is_authority_by_grammar(value: &[u8]) -> bool {
+        let (host, port) = match value {
+            [b'[', rest @ ..] => {
+                let Some(close) = rest.iter().position(|&byte| byte == b']') else { return false };
+                if !rest[..close].iter().all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
+                    return false;
+                }
+                (&rest[..close], &rest[close + 1..])
+            }
+            _ => {
+                let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);
+                value.split_at(value.iter().position(|&byte| !is_host(byte)).unwrap_or(value.len()))
+            }
+        };
+        let port_is_good = match port {
+            [] => true,
+            [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+            _ => false,
+        };
+        !host.is_empty() && port_is_good
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn an_authority_is_one_from_either_end(text in "[a1:\\[\\]. @,/%-]{0,12}(:[0-9]{0,7})?", byte: u8, at in 0_usize..20) {
+            let mut text = text.into_bytes();
+            proptest::prop_assert_eq!(is_authority(&text), is_authority_by_grammar(&text), "{:?}", text);
+            if let Some(place) = text.get_mut(at) {
+                *place = byte;
+            }
+            proptest::prop_assert_eq!(is_authority(&text), is_authority_by_grammar(&text), "{:?}", text);
         }
     }
 

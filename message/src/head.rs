@@ -1,6 +1,6 @@
 //! What request and response heads share: spans, fields, the names that mean something to a proxy.
 
-use crate::scan::lower;
+use crate::scan::case_bits;
 
 /// Most fields in a head, whatever the configuration says.
 pub const FIELDS_CEILING: usize = 256;
@@ -170,21 +170,41 @@ const RINGWAY: &[u8] = b"x-ringway-";
 /// Longest name that [`FieldName::classify`] knows whole.
 const KNOWN_BYTES_MAX: usize = 18;
 
-/// First and last four bytes, in lower case; what has fewer is no key of any name.
+/// Whether eight bytes are these, however they are spelled; `known` is in lower case.
 #[inline(always)]
-const fn short_key(name: &[u8]) -> u64 {
-    match (name.first_chunk(), name.last_chunk()) {
-        (Some(&[a, b, c, d]), Some(&[e, f, g, h])) => lower([a, b, c, d, e, f, g, h]),
-        _ => 0,
+fn is_word(name: &[u8], known: &[u8]) -> bool {
+    match (name.first_chunk(), known.first_chunk()) {
+        (Some(name), Some(known)) => {
+            let known = u64::from_le_bytes(*known);
+            // Only where it has a letter, upper case is lower case as well.
+            u64::from_le_bytes(*name) | case_bits(known) == known
+        }
+        _ => false,
     }
 }
 
-/// First and last eight bytes, in lower case.
+/// Whether a name is this one, however it is spelled; `known` is in lower case, and known when this is compiled.
 #[inline(always)]
-const fn long_key(name: &[u8]) -> (u64, u64) {
-    match (name.first_chunk(), name.last_chunk()) {
-        (Some(first), Some(last)) => (lower(*first), lower(*last)),
-        _ => (0, 0),
+fn is(name: &[u8], known: &[u8]) -> bool {
+    let length = known.len();
+    if name.len() != length {
+        return false;
+    }
+    match length {
+        // The first eight and the last eight overlap.
+        8..=16 => is_word(name, known) && is_word(&name[length - 8..], &known[length - 8..]),
+        17..=24 => {
+            is_word(name, known)
+                && is_word(&name[8..], &known[8..])
+                && is_word(&name[length - 8..], &known[length - 8..])
+        }
+        4..=7 => match (name.first_chunk(), name.last_chunk(), known.first_chunk(), known.last_chunk()) {
+            (Some(&[a, b, c, d]), Some(&[e, f, g, h]), Some(&[i, j, k, l]), Some(&[m, n, o, p])) => {
+                is_word(&[a, b, c, d, e, f, g, h], &[i, j, k, l, m, n, o, p])
+            }
+            _ => false,
+        },
+        _ => name.eq_ignore_ascii_case(known),
     }
 }
 
@@ -221,25 +241,6 @@ const LENGTHS: [u32; 32] = {
     lengths
 };
 
-const HOST: u64 = short_key(b"host");
-const COOKIE: u64 = short_key(b"cookie");
-const EXPECT: u64 = short_key(b"expect");
-const UPGRADE: u64 = short_key(b"upgrade");
-const TRAILER: u64 = short_key(b"trailer");
-const FORWARDED: (u64, u64) = long_key(b"forwarded");
-const CONNECTION: (u64, u64) = long_key(b"connection");
-const KEEP_ALIVE: (u64, u64) = long_key(b"keep-alive");
-const CONTENT_LENGTH: (u64, u64) = long_key(b"content-length");
-const HTTP2_SETTINGS: (u64, u64) = long_key(b"http2-settings");
-const X_FORWARDED_FOR: (u64, u64) = long_key(b"x-forwarded-for");
-const PROXY_CONNECTION: (u64, u64) = long_key(b"proxy-connection");
-const X_FORWARDED_HOST: (u64, u64) = long_key(b"x-forwarded-host");
-const X_FORWARDED_PORT: (u64, u64) = long_key(b"x-forwarded-port");
-const TRANSFER_ENCODING: (u64, u64) = long_key(b"transfer-encoding");
-const X_FORWARDED_PROTO: (u64, u64) = long_key(b"x-forwarded-proto");
-const PROXY_AUTHENTICATE: (u64, u64) = long_key(b"proxy-authenticate");
-const RINGWAY_START: u64 = long_key(RINGWAY).0;
-
 impl FieldName {
     /// What a name means, however it is spelled.
     #[must_use]
@@ -259,46 +260,31 @@ impl FieldName {
         if lengths >> name.len().min(31) & 1 == 0 {
             return Self::Other;
         }
+        Self::classify_known(name)
+    }
+
+    /// Of a name that has the length and the first letter of one that is known.
+    fn classify_known(name: &[u8]) -> Self {
         match name.len() {
-            2 if name.eq_ignore_ascii_case(b"te") => Self::Te,
-            4..8 => Self::classify_short(name),
-            8.. => Self::classify_long(name),
-            _ => Self::Other,
-        }
-    }
-
-    /// Of four to seven bytes: the first four and the last four, which overlap, are the whole name.
-    #[inline]
-    fn classify_short(name: &[u8]) -> Self {
-        match (name.len(), short_key(name)) {
-            (4, HOST) => Self::Host,
-            (6, COOKIE) => Self::Cookie,
-            (6, EXPECT) => Self::Expect,
-            (7, UPGRADE) => Self::Upgrade,
-            (7, TRAILER) => Self::Trailer,
-            _ => Self::Other,
-        }
-    }
-
-    /// Of eight bytes and more.
-    #[inline]
-    fn classify_long(name: &[u8]) -> Self {
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        match (name.len(), long_key(name)) {
-            (9, FORWARDED) => Self::Forwarded,
-            (10, CONNECTION) => Self::Connection,
-            (10, KEEP_ALIVE) => Self::KeepAlive,
-            (14, CONTENT_LENGTH) => Self::ContentLength,
-            (14, HTTP2_SETTINGS) => Self::Http2Settings,
-            (15, X_FORWARDED_FOR) => Self::XForwardedFor,
-            (16, PROXY_CONNECTION) => Self::ProxyConnection,
-            (16, X_FORWARDED_HOST) => Self::XForwardedHost,
-            (16, X_FORWARDED_PORT) => Self::XForwardedPort,
-            // Between the two ends there are bytes more.
-            (17, TRANSFER_ENCODING) if is(b"transfer-encoding") => Self::TransferEncoding,
-            (17, X_FORWARDED_PROTO) if is(b"x-forwarded-proto") => Self::XForwardedProto,
-            (18, PROXY_AUTHENTICATE) if is(b"proxy-authenticate") => Self::ProxyAuthenticate,
-            (11.., (RINGWAY_START, _)) if name[..RINGWAY.len()].eq_ignore_ascii_case(RINGWAY) => Self::Ringway,
+            2 if is(name, b"te") => Self::Te,
+            4 if is(name, b"host") => Self::Host,
+            6 if is(name, b"cookie") => Self::Cookie,
+            6 if is(name, b"expect") => Self::Expect,
+            7 if is(name, b"upgrade") => Self::Upgrade,
+            7 if is(name, b"trailer") => Self::Trailer,
+            9 if is(name, b"forwarded") => Self::Forwarded,
+            10 if is(name, b"connection") => Self::Connection,
+            10 if is(name, b"keep-alive") => Self::KeepAlive,
+            14 if is(name, b"content-length") => Self::ContentLength,
+            14 if is(name, b"http2-settings") => Self::Http2Settings,
+            15 if is(name, b"x-forwarded-for") => Self::XForwardedFor,
+            16 if is(name, b"proxy-connection") => Self::ProxyConnection,
+            16 if is(name, b"x-forwarded-host") => Self::XForwardedHost,
+            16 if is(name, b"x-forwarded-port") => Self::XForwardedPort,
+            17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            17 if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
+            18 if is(name, b"proxy-authenticate") => Self::ProxyAuthenticate,
+            11.. if is(&name[..RINGWAY.len()], RINGWAY) => Self::Ringway,
             _ => Self::Other,
         }
     }

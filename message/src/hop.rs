@@ -1,22 +1,93 @@
 //! Fields that are for one hop only because the sender says so.
 
-use crate::{Field, FieldName, tokens};
+use crate::{FIELDS_CEILING, Field, FieldName, tokens};
+use std::cmp::Ordering;
+
+/// Options up to which each is looked for among all fields: nearly everybody sends one or two.
+const FEW: usize = 4;
 
 /// Marks what `Connection` names (RFC 9110, 7.6.1): for this hop only, but for what frames and routes a message, which is not the
 /// sender's to remove.
 pub fn nominate(buffer: &[u8], fields: &mut [Field]) {
+    nominate_counted(buffer, fields);
+}
+
+/// The same; tells how often an option was compared with a name.
+fn nominate_counted(buffer: &[u8], fields: &mut [Field]) -> usize {
+    let options = |fields: &[Field], index: usize| {
+        let field = fields.get(index).filter(|field| field.kind == FieldName::Connection);
+        field.map(|field| field.value)
+    };
+    let count: usize = (0..fields.len())
+        .filter_map(|index| options(fields, index))
+        .map(|value| memchr::memchr_iter(b',', value.of(buffer)).count() + 1)
+        .sum();
+    let mut compared = 0;
+    // What is in use for few options would cost, with many, their number times that of the fields.
+    let mut places = [0; FIELDS_CEILING];
+    let sorted = if count > FEW { Sorted::new(buffer, fields, &mut places, &mut compared) } else { None };
     for index in 0..fields.len() {
-        if fields[index].kind != FieldName::Connection {
-            continue;
-        }
-        for option in tokens(fields[index].value.of(buffer)) {
-            for field in fields.iter_mut() {
-                if field.kind.may_be_nominated() && field.name.of(buffer).eq_ignore_ascii_case(option) {
-                    field.kind = FieldName::Nominated;
+        let Some(value) = options(fields, index) else { continue };
+        for option in tokens(value.of(buffer)) {
+            match &sorted {
+                Some(sorted) => sorted.nominate(buffer, fields, option, &mut compared),
+                None => {
+                    for field in fields.iter_mut() {
+                        compared += 1;
+                        if field.kind.may_be_nominated() && field.name.of(buffer).eq_ignore_ascii_case(option) {
+                            field.kind = FieldName::Nominated;
+                        }
+                    }
                 }
             }
         }
     }
+    compared
+}
+
+/// Fields in the order of their names, those that may be nominated.
+struct Sorted<'p> {
+    places: &'p mut [u16],
+}
+
+impl<'p> Sorted<'p> {
+    /// `None`: there are more than a head has.
+    fn new(buffer: &[u8], fields: &[Field], places: &'p mut [u16], compared: &mut usize) -> Option<Self> {
+        let mut count = 0;
+        for (index, _) in fields.iter().enumerate().filter(|(_, field)| field.kind.may_be_nominated()) {
+            *places.get_mut(count)? = index as u16;
+            count += 1;
+        }
+        let places = &mut places[..count];
+        let name = |index: u16| fields[usize::from(index)].name.of(buffer);
+        places.sort_unstable_by(|&one, &other| {
+            *compared += 1;
+            compare(name(one), name(other))
+        });
+        Some(Self { places })
+    }
+
+    /// Marks all fields of that name. Each is marked once only: its options are no more than its bytes.
+    fn nominate(&self, buffer: &[u8], fields: &mut [Field], option: &[u8], compared: &mut usize) {
+        let first = self.places.partition_point(|&index| {
+            *compared += 1;
+            compare(fields[usize::from(index)].name.of(buffer), option).is_lt()
+        });
+        for &index in &self.places[first..] {
+            *compared += 1;
+            let field = &mut fields[usize::from(index)];
+            // The first of a name is marked along with all others.
+            if field.kind == FieldName::Nominated || !field.name.of(buffer).eq_ignore_ascii_case(option) {
+                break;
+            }
+            field.kind = FieldName::Nominated;
+        }
+    }
+}
+
+/// By their bytes, without regard to case.
+fn compare(one: &[u8], other: &[u8]) -> Ordering {
+    one.iter().map(u8::to_ascii_lowercase).cmp(other.iter().map(u8::to_ascii_lowercase))
 }
 
 #[cfg(test)]
@@ -65,11 +136,45 @@ mod tests {
         assert_eq!(kinds, expected);
     }
 
+    #[test]
+    fn many_options_and_many_fields_cost_about_their_sum() {
+        let many = |options: usize, fields: usize, option: fn(usize) -> String| {
+            let names: Vec<String> = (0..fields).map(|index| format!("X-Field-{index}")).collect();
+            let list: Vec<String> = (0..options).map(option).collect();
+            let list = list.join(",");
+            let connection = [("Connection", list.as_str())];
+            let lines: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).chain(connection).collect();
+            let (buffer, mut fields) = head(&lines);
+            let compared = nominate_counted(&buffer, &mut fields);
+            (compared, fields.iter().filter(|field| field.kind == FieldName::Nominated).count())
+        };
+        for (option, nominated) in [
+            ((|index| format!("x-field-{index}")) as fn(usize) -> String, 100),
+            (|index| format!("other-{index}"), 0),
+            (|_| "x-field-7".to_owned(), 1),
+            (|_| String::new(), 0),
+        ] {
+            let (compared, found) = many(100, 100, option);
+            assert_eq!(found, nominated);
+            // 100 times 100 would be 10,000.
+            assert!(compared < 200 * 9, "{compared}");
+            let (twice, _) = many(200, 100, option);
+            assert!(twice < compared * 2, "{twice} {compared}");
+        }
+        // One name of all fields, asked for again and again.
+        let lines: Vec<(&str, &str)> = std::iter::repeat_n(("X-A", "1"), 200).collect();
+        let list = vec!["x-a"; 1000].join(",");
+        let lines: Vec<(&str, &str)> = lines.into_iter().chain([("Connection", list.as_str())]).collect();
+        let (buffer, mut fields) = head(&lines);
+        assert!(nominate_counted(&buffer, &mut fields) < 1200 * 12);
+        assert_eq!(fields.iter().filter(|field| field.kind == FieldName::Nominated).count(), 200);
+    }
+
     proptest! {
         #[test]
         fn a_field_is_nominated_if_and_only_if_some_connection_names_it(
             names in prop::collection::vec(prop::sample::select(vec!["X-A", "x-b", "Te", "Cookie", "Host", "Trailer"]), 0..8),
-            options in prop::collection::vec(prop::sample::select(vec!["x-a", "X-B", "te", "cookie", "host", "close", ""]), 0..5),
+            options in prop::collection::vec(prop::sample::select(vec!["x-a", "X-B", "te", "cookie", "host", "close", ""]), 0..12),
         ) {
             let list = options.join(" , ");
             let lines: Vec<(&str, &str)> = names.iter().map(|name| (*name, "1")).chain([("Connection", &*list)]).collect();

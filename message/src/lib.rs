@@ -6,6 +6,7 @@
 mod authority;
 mod bytes;
 mod error;
+mod forwarded;
 mod head;
 mod hop;
 mod path;
@@ -17,6 +18,7 @@ mod writer;
 pub use authority::{Authority, default_port, is_authority, is_host_and_port};
 pub use bytes::{content_length, is_lower_token, is_protocol, is_target, is_token, is_value, split_target};
 pub use error::ParseError;
+pub use forwarded::ToldClient;
 pub use head::{FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version, may_trail, reads_as, tokens};
 pub use hop::nominate;
 pub use path::{climbs, is_below};

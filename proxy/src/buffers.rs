@@ -1,6 +1,7 @@
 //! A worker's buffers: taken when there is something to read, given back when a connection idles.
 
 use crate::stream::Stream;
+use ringway_message::{HeadWriter, Line};
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,6 +12,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 pub(crate) const SMALL_BYTES: usize = 16 * 1024;
 /// Size of a buffer for bulk: what moves much is read in few, long strides.
 pub(crate) const LARGE_BYTES: usize = 256 * 1024;
+/// Lines of the longest head whose room is kept.
+const LINES_MAX: usize = 128;
 /// Idle buffers kept: together at most 4 + 8 MiB a worker.
 const SMALL_KEPT: usize = 256;
 const LARGE_KEPT: usize = 32;
@@ -117,6 +120,7 @@ pub(crate) struct Buffers {
     small: RefCell<Vec<Vec<u8>>>,
     large: RefCell<Vec<Vec<u8>>>,
     outgoing: RefCell<Vec<Vec<u8>>>,
+    lines: RefCell<Vec<Vec<Line>>>,
     large_out: Rc<Cell<usize>>,
 }
 
@@ -161,6 +165,25 @@ impl Buffers {
         }
     }
 
+    /// What a head is written into; `indexed`: its lines are known by place as well as by text.
+    pub(crate) fn take_writer(&self, indexed: bool) -> HeadWriter {
+        let lines = if indexed { self.lines.borrow_mut().pop() } else { None };
+        HeadWriter::new(self.take_outgoing(), lines.unwrap_or_default(), indexed)
+    }
+
+    pub(crate) fn give_writer(&self, writer: HeadWriter) {
+        let (text, lines) = writer.into_parts();
+        self.give_outgoing(text);
+        self.give_lines(lines);
+    }
+
+    pub(crate) fn give_lines(&self, mut lines: Vec<Line>) {
+        if lines.capacity() > 0 && lines.capacity() <= LINES_MAX && self.lines.borrow().len() < SMALL_KEPT {
+            lines.clear();
+            self.lines.borrow_mut().push(lines);
+        }
+    }
+
     /// Large buffers that are out.
     #[cfg(test)]
     pub(crate) fn large_out(&self) -> usize {
@@ -174,6 +197,9 @@ impl Buffers {
             let keep = pool.len() / 2;
             pool.truncate(keep);
         }
+        let mut lines = self.lines.borrow_mut();
+        let keep = lines.len() / 2;
+        lines.truncate(keep);
     }
 }
 

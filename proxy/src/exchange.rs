@@ -1,6 +1,7 @@
 //! One request: picks a backend, has it exchanged ([`pump`]), retries on the next of the walk, or goes two ways at once
 //! ([`hedge`]).
 
+pub(crate) mod attempt;
 mod hedge;
 mod pump;
 mod wish;
@@ -15,9 +16,10 @@ use crate::refusals::Then;
 use crate::request::Request;
 use crate::retry;
 use crate::timer::Deadline;
-use crate::upstream::{Connection, Reach};
+use crate::upstream::{self, Connection, Reach};
 use crate::worker::{Worker, WorkerService};
 use crate::{answer, mirror};
+use attempt::Attempt;
 use pump::{Exchange, TryError};
 use ringway_config::model;
 use ringway_health::Outcome;
@@ -71,6 +73,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     request.log(client, status, error);
     let worker = &client.open.worker;
     worker.buffers.give_outgoing(std::mem::take(&mut request.out));
+    worker.buffers.give_lines(std::mem::take(&mut request.lines));
     if let ClientEnd::Http1(Http1 { input, .. }) = &mut client.end
         && input.is_empty()
     {
@@ -130,10 +133,12 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         let guard = match ready.take() {
             Some(guard) => guard,
             None => {
-                let (presence, timer, _) = client.presence(request.may_half_close());
-                let limit = request.limit;
-                let found = inflight::acquire(request.placing(&worker), timer, limit);
-                match presence.during(found).await? {
+                let found = match inflight::acquire_or_wait(&mut request.placing(&worker)) {
+                    Ok(Some(guard)) => Ok(guard),
+                    Ok(None) => wait_for_room(client, request).await?,
+                    Err(error) => Err(error),
+                };
+                match found {
                     Ok(guard) if request.retries.has_begun() => {
                         let Request { view, service, selection, .. } = &mut *request;
                         inflight::settle_for_retry(guard, view, *service, selection, worker.index)
@@ -197,6 +202,15 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         }
         last_error = Some(error);
     }
+}
+
+/// Waits in the queue, for as long as the client does.
+async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Result<InFlight, ProxyError>, ProxyError> {
+    let worker = Rc::clone(&client.open.worker);
+    let (presence, timer, _) = client.presence(request.may_half_close());
+    let limit = request.limit;
+    // In a box: what rarely happens makes no exchange larger.
+    presence.during(Box::pin(inflight::wait_for_room(request.placing(&worker), timer, limit))).await
 }
 
 /// Who served the request is known: affinity in numbers.
@@ -291,11 +305,15 @@ async fn connection(
     let worker = &Rc::clone(&client.open.worker);
     let service = &request.view.services[request.service];
     let certain = !repeatable(request, &service.service.config);
+    if !fresh && let Some(connection) = upstream::at_hand(worker, service, guard.slot, certain) {
+        request.refusals.handle_taken();
+        return Ok(connection);
+    }
     let before = worker.logs_access().then(ambient::now);
     let (presence, timer, peer) = client.presence(request.may_half_close());
     let limit = limit.min(request.refusals.limit());
     let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
-    let connected = presence.during(reach.connection(fresh, certain)).await.map_err(TryError::Downstream)?;
+    let connected = presence.during(Box::pin(reach.connection(fresh, certain))).await.map_err(TryError::Downstream)?;
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
     request.refusals.handle_taken();
     if !connection.reused {
@@ -326,14 +344,15 @@ async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFli
             request.set_cookie = Some(guard.cookie());
         }
         let clock = Clock::begin(&view, request.service, &guard);
-        let mut exchange = Exchange::new(client, request, (connection, clock), limit);
+        let attempt = Attempt::begin(connection, clock, &worker);
+        let mut exchange = Exchange::new(client, request, attempt, limit);
         let result = match hedge.as_mut() {
             None => poll_fn(|context| exchange.poll_answer(context)).await,
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
         };
         let upstream = &this.upstreams[guard.index()];
-        let failure = exchange.upstream.end.failure();
-        let stale = exchange.upstream.is_silent_on_used() && exchange.interims == 0 && failure.disconnected;
+        let failure = exchange.attempt.end.failure();
+        let stale = exchange.attempt.is_silent_on_used() && failure.disconnected;
         match result {
             Ok(()) => {
                 if worker.logs_access() {

@@ -51,10 +51,9 @@ pub(crate) struct Client {
 }
 
 /// What came of waiting for a request.
-#[allow(clippy::large_enum_variant, reason = "moved once per request; boxing it would allocate once per request")]
 enum Arrival {
-    Request(Request),
-    Refused(Refusal),
+    Request(Box<Request>),
+    Refused(Box<Refusal>),
     /// The preface of HTTP/2, without TLS.
     Http2,
     /// TLS, where none is spoken.
@@ -170,27 +169,31 @@ impl Client {
     }
 
     /// Serves a stream of HTTP/2: one request, and the response to it.
-    pub(crate) async fn serve_stream(mut self, fault: Option<ParseError>) {
-        match self.take_request(fault) {
+    pub(crate) async fn serve_stream(&mut self, fault: Option<ParseError>, view: &Rc<View>, listener: usize) {
+        match self.take_request(fault, view, listener) {
             None => {}
             Some(Err(refusal)) => {
                 self.refuse(&refusal).await;
             }
             Some(Ok(mut request)) => {
                 // What it leaves open is reset with the stream.
-                let _: Next = exchange::run(&mut self, &mut request).await;
+                let _: Next = exchange::run(self, &mut request).await;
             }
         }
     }
 
     /// The request of a stream; `None`: its client has taken it back before its turn, which is no request.
-    fn take_request(&mut self, fault: Option<ParseError>) -> Option<Result<Request, Refusal>> {
+    fn take_request(
+        &mut self,
+        fault: Option<ParseError>,
+        view: &Rc<View>,
+        listener: usize,
+    ) -> Option<Result<Box<Request>, Box<Refusal>>> {
         let worker = Rc::clone(&self.open.worker);
         let ClientEnd::Http2(stream) = &mut self.end else { return None };
         if stream.is_gone() {
             return None;
         }
-        let (view, listener) = worker.listener(&self.open.gate)?;
         if let Some(fault) = fault {
             stream.handle_fault();
             return Some(Err(Refusal::of_stream(ProxyError::BadRequest(fault))));
@@ -198,7 +201,7 @@ impl Client {
         let mut scratch = worker.scratch.borrow_mut();
         let mut arena = std::mem::take(&mut scratch.arena);
         let taken = stream.take_request(&mut scratch.request, &mut arena).then(|| {
-            let mut request = request::plan(self, &arena, &view, listener, &mut scratch)?;
+            let mut request = request::plan(self, &arena, view, listener, &mut scratch)?;
             request.take_small_body(self).map_err(Refusal::of_stream)?;
             Ok(request)
         });
@@ -339,7 +342,7 @@ impl Client {
     }
 
     /// Plans the request whose head stands at the start of the input, and takes the head out of it.
-    fn plan(&mut self, view: &Rc<View>, listener: usize, scratch: &mut Scratch) -> Result<Request, Refusal> {
+    fn plan(&mut self, view: &Rc<View>, listener: usize, scratch: &mut Scratch) -> Result<Box<Request>, Box<Refusal>> {
         let ClientEnd::Http1(Http1 { input, .. }) = &self.end else {
             return Err(Refusal::new(ProxyError::ClientClosed));
         };
@@ -409,7 +412,7 @@ impl Client {
 
     /// What an answer of ours is written into.
     pub(crate) fn own_head(&self) -> HeadWriter {
-        HeadWriter::new(self.open.worker.buffers.take_outgoing(), Vec::new(), self.end.is_http2())
+        self.open.worker.buffers.take_writer(self.end.is_http2())
     }
 
     /// Sends all of an answer of ours, or gives up when the client does not read.
@@ -431,7 +434,7 @@ impl Client {
                 }
             }
         };
-        worker.buffers.give_outgoing(out.into_parts().0);
+        worker.buffers.give_writer(out);
         sent
     }
 

@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 mod downstream;
 mod driver;
@@ -29,16 +30,23 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 /// Largest window (RFC 9113, 6.9.1).
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 
+/// How long a connection has no stream before it gives back what only a busy one needs: who asks every second keeps it.
+const REST_TIME: Duration = Duration::from_secs(5);
 /// Seats that a connection without streams keeps room for.
 const SEATS_KEPT: usize = 4;
+/// Bytes of trailers that it keeps room for.
+const TRAILER_BYTES_KEPT: usize = 1024;
 /// Data that are moved into a buffer in one go: what is taken from a stream is asked for anew.
 const MOVED_BYTES_MAX: usize = 64 * 1024;
+/// Buffers for bodies that a worker keeps, of 16 KiB each, and more for heads: what ten busy connections have under way. They are let
+/// go by halves.
+const BUFFERS_KEPT: usize = 512;
 /// Bytes by which the windows of a worker's streams may grow, all together.
 const WINDOW_GROWTH: u32 = 4 * 1024 * 1024;
 
 /// What the connections of a worker share.
 pub(crate) fn memory() -> Rc<Memory> {
-    Memory::new(MemoryLimits { window_growth_bytes: WINDOW_GROWTH as usize, ..MemoryLimits::default() })
+    Memory::new(MemoryLimits { window_growth_bytes: WINDOW_GROWTH as usize, buffers_kept: BUFFERS_KEPT })
 }
 
 /// Window of a connection with so many streams, of which each may fill its own, however far that has grown.
@@ -61,10 +69,24 @@ pub(crate) struct Link {
     /// Who waits for news of a stream, by the stream's slot.
     seats: RefCell<Vec<Seat>>,
     driver: RefCell<Option<Waker>>,
+    /// Room for trailers that are passed on.
+    trailers: RefCell<(Vec<Field>, Vec<u8>)>,
     /// Streams that exchanges hold, over or not.
     held: Cell<usize>,
     /// The task has been woken since it ran last.
     woken: Cell<bool>,
+}
+
+#[cfg(test)]
+thread_local! {
+    static LINKS: RefCell<Vec<std::rc::Weak<Link>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What each connection of this thread that still lives has for itself.
+#[cfg(test)]
+pub(crate) fn memory_of_each() -> Vec<usize> {
+    let living = LINKS.with_borrow(|links| links.iter().filter_map(std::rc::Weak::upgrade).collect::<Vec<_>>());
+    living.iter().map(|link| link.ask(Codec::memory_bytes)).collect()
 }
 
 /// One who waits for news of a stream.
@@ -77,13 +99,17 @@ struct Seat {
 
 impl Link {
     pub(crate) fn new(codec: Codec) -> Rc<Self> {
-        Rc::new(Self {
+        let this = Rc::new(Self {
             codec: RefCell::new(codec),
             seats: RefCell::default(),
             driver: RefCell::default(),
+            trailers: RefCell::default(),
             held: Cell::new(0),
             woken: Cell::new(false),
-        })
+        });
+        #[cfg(test)]
+        LINKS.with_borrow_mut(|links| links.push(Rc::downgrade(&this)));
+        this
     }
 
     /// Asks the codec; nothing is to be written for that.
@@ -132,6 +158,7 @@ impl Link {
             // One that rests keeps nothing of its busiest moment.
             seats.clear();
             seats.shrink_to(SEATS_KEPT);
+            self.trailers.borrow_mut().1.shrink_to(TRAILER_BYTES_KEPT);
         }
         drop(seats);
         drop(waker);
@@ -289,10 +316,11 @@ impl Stream {
     }
 
     fn write_trailers(&self, out: &mut HeadWriter, keep: impl Fn(&[u8]) -> bool) {
-        let (mut fields, mut arena): (Vec<Field>, Vec<u8>) = <_>::default();
-        if self.link.codec.borrow_mut().take_trailers(self.key, &mut fields, &mut arena) {
-            let may = |field: &Field| may_trail(field.name.of(&arena)) && keep(field.name.of(&arena));
-            out.copy(&arena, &fields, may);
+        let mut room = self.link.trailers.borrow_mut();
+        let (fields, arena) = &mut *room;
+        if self.link.codec.borrow_mut().take_trailers(self.key, fields, arena) {
+            let may = |field: &Field| may_trail(field.name.of(arena)) && keep(field.name.of(arena));
+            out.copy(arena, fields, may);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::timer::{Deadline, Timer};
 use crate::worker::{View, Worker};
 use ringway_config::model;
 use ringway_health::Outcome;
-use ringway_ring::{AllFull, Pick, PolicyParams, Selection, Slot};
+use ringway_ring::{AllFull, Held, Pick, PolicyParams, Selection, Slot};
 use ringway_telemetry::cells::RetryLimit;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -46,7 +46,7 @@ impl Drop for Retrying {
 }
 
 /// One of the requests that a service may have on its backends, where its limit on connections is one on them.
-struct Connected(Option<Arc<ServiceLive>>);
+struct Connected(Option<(Arc<ServiceLive>, Held)>);
 
 impl Connected {
     /// Counts one more. `None`: there are as many as may be.
@@ -55,14 +55,25 @@ impl Connected {
         if most == u32::MAX {
             return Some(Self(None));
         }
-        connections::add_below(&service.live.connected, most).then(|| Self(Some(Arc::clone(&service.live))))
+        service.live.connected.take(most).map(|held| Self(Some((Arc::clone(&service.live), held))))
+    }
+
+    /// It is given back because no backend has room: nothing has been released. But it was hidden from others for as long as it
+    /// was held, and one who was denied for that is told.
+    fn give_back_unused(mut self) {
+        if let Some((live, held)) = self.0.take()
+            && live.connected.give_back_unused(held)
+            && live.line.handle_release()
+        {
+            live.room.notify_one();
+        }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        if let Some(live) = &self.0 {
-            live.connected.fetch_sub(1, Relaxed);
+        if let Some((live, held)) = self.0.take() {
+            live.connected.give_back(held);
         }
     }
 }
@@ -177,11 +188,13 @@ impl Drop for InFlight {
         if planted::is_planted(Fault::DeadCounted) && !service.is_newest() {
             std::mem::forget(std::mem::replace(&mut self.connected, Connected(None)));
         }
-        // Before anybody is told of the place.
-        (self.connected, self.retrying) = (Connected(None), None);
+        self.retrying = None;
+        let connected = std::mem::replace(&mut self.connected, Connected(None));
         if self.is_full {
-            return;
+            return connected.give_back_unused();
         }
+        // Before anybody is told of the place.
+        drop(connected);
         if service.live.limits_connections.load(Relaxed) {
             service.live.turnover.fetch_add(1, Relaxed);
         }
@@ -248,21 +261,35 @@ impl Placing<'_> {
 /// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::PendingLimit`], [`ProxyError::QueueTimeout`],
 /// [`ProxyError::RequestTimeout`].
 pub(crate) async fn acquire(mut placing: Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
+    match acquire_or_wait(&mut placing)? {
+        Some(found) => Ok(found),
+        None => wait_for_room(placing, timer, limit).await,
+    }
+}
+
+/// As [`acquire`], if there is one at once. `None`: room is to be waited for, by [`wait_for_room`].
+///
+/// # Errors
+/// [`ProxyError::NoBackend`], [`ProxyError::AllFull`].
+pub(crate) fn acquire_or_wait(placing: &mut Placing<'_>) -> Result<Option<InFlight>, ProxyError> {
     let found = match placing.acquire_now() {
         // What it has read is of before: a reload may have taken all that were there, and brought others.
         Err(ProxyError::NoBackend) if placing.follow() => placing.acquire_now()?,
         found => found?,
     };
-    if let Some(found) = found {
-        return Ok(found);
-    }
-    if placing.view.services[*placing.service].service.config.all_full != AllFull::Queue {
-        return Err(ProxyError::AllFull);
-    }
-    wait_for_room(&mut placing, timer, limit).await
+    let waits = || placing.view.services[*placing.service].service.config.all_full == AllFull::Queue;
+    if found.is_some() || waits() { Ok(found) } else { Err(ProxyError::AllFull) }
 }
 
-async fn wait_for_room(placing: &mut Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
+/// Waits until a backend has room.
+///
+/// # Errors
+/// As [`acquire`].
+pub(crate) async fn wait_for_room(
+    mut placing: Placing<'_>,
+    timer: &Timer,
+    limit: Deadline,
+) -> Result<InFlight, ProxyError> {
     let this = &placing.view.services[*placing.service];
     // Of the service by name: the same in every version.
     let live = Arc::clone(&this.service.live);
@@ -331,8 +358,11 @@ fn acquire_again(
     shard: usize,
 ) -> Option<InFlight> {
     let connected = Connected::enter(&view.services[service].service)?;
-    let reserved = view.services[service].service.group.reserve_again(selection, slot, shard);
-    reserved.then(|| InFlight::new(view, service, (slot, shard), false, connected))
+    if !view.services[service].service.group.reserve_again(selection, slot, shard) {
+        connected.give_back_unused();
+        return None;
+    }
+    Some(InFlight::new(view, service, (slot, shard), false, connected))
 }
 
 /// A place for a retry that is to be had at once, after a try on `last`. Backends with as many retries as they may have are passed by.
@@ -413,11 +443,14 @@ pub(crate) fn acquire_sticky(
     let this = &view.services[service];
     let connected = Connected::enter(&this.service)?;
     let kept = this.service.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
-    let reserved = this.service.group.reserve(selection, slot, kept, shard);
-    if reserved && kept {
+    if !this.service.group.reserve(selection, slot, kept, shard) {
+        connected.give_back_unused();
+        return None;
+    }
+    if kept {
         this.cells.kept.increment();
     }
-    reserved.then(|| InFlight::new(view, service, (slot, shard), true, connected))
+    Some(InFlight::new(view, service, (slot, shard), true, connected))
 }
 
 /// A place on a backend for what has begun there, although the backend takes nothing new.
@@ -436,8 +469,14 @@ fn try_acquire(
     let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
     match view.services[service].service.group.next(selection, shard) {
         Pick::Backend(slot) => Ok(Some(InFlight::new(view, service, (slot, shard), false, connected))),
-        Pick::AllFull => Ok(None),
-        Pick::None => Err(ProxyError::NoBackend),
+        Pick::AllFull => {
+            connected.give_back_unused();
+            Ok(None)
+        }
+        Pick::None => {
+            connected.give_back_unused();
+            Err(ProxyError::NoBackend)
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! Copies of requests for another service: sent, read to their end, forgotten.
 
-use crate::end::{BackendEnd, Gone, Http1, Source};
+use crate::clock::Clock;
+use crate::end::{BackendEnd, Gone, Source};
+use crate::exchange::attempt::{Attempt, Part};
 use crate::http::Client;
 use crate::inflight;
 use crate::request::{Copied, Request};
 use crate::tunnel::Duplex;
-use crate::upstream::{Connection, Reach};
+use crate::upstream::Reach;
 use crate::worker::{View, Worker};
 use ringway_config::model::Mirror;
-use ringway_http1::{Body, Encoding, parse_response};
-use ringway_message::{Limits, Method, ResponseHead};
+use ringway_http1::{Body, Encoding};
 use ringway_ring::Ask;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -17,7 +18,6 @@ use std::task::{Context, Poll, ready};
 
 /// Copies under way at once, per worker: more are not made.
 const COPIES_MAX: usize = 256;
-const LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 
 /// Counts a copy for as long as it lives.
 struct Copying(Rc<Worker>);
@@ -61,7 +61,7 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
     let timeouts = &this.service.config.timeouts;
     let limit = timer.deadline(timeouts.connect + timeouts.response);
     let reach = Reach { worker, service: this, slot: guard.slot, peer: None, limit, timer: &timer };
-    let mut connection = match reach.connection(false, true).await {
+    let connection = match reach.connection(false, true).await {
         Ok(connection) => connection,
         Err(error) => {
             guard.report_error(error);
@@ -70,107 +70,64 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
     };
     upstream.cells.requests.increment();
     timer.set_before(timeouts.response, limit);
-    let mut exchange = Exchange { connection: &mut connection, sent: 0, answered: false, keep_alive: false };
+    let attempt = Attempt::begin(connection, Clock::stopped(), worker);
+    let mut copy = Copy { attempt, sent: 0, answered: false, keep_alive: false };
     let whole = poll_fn(|context| {
         if timer.poll_fired(context) {
             return Poll::Ready(None);
         }
-        exchange.poll(copied, worker, context)
+        copy.poll(copied, worker, context)
     })
     .await;
-    let keep_alive = exchange.keep_alive && whole.is_some();
-    let Connection { end: BackendEnd::Http1(Http1 { stream, input, .. }), slot, .. } = connection else { return whole };
-    let clean = input.is_empty();
-    worker.buffers.give(input);
-    if let (true, Some(slot), None) = (keep_alive && clean, slot, this.service.config.proxy_protocol) {
-        let pool = &this.service.config.pool;
-        upstream.pool.put(stream, slot, pool.idle_max, worker.timers.now(), &worker.cells);
+    let Copy { mut attempt, keep_alive, .. } = copy;
+    let keeps = keep_alive && whole.is_some() && this.service.config.proxy_protocol.is_none();
+    if let BackendEnd::Http1(http1) = &mut attempt.end {
+        let input = std::mem::take(&mut http1.input);
+        let keeps = keeps && input.is_empty();
+        worker.buffers.give(input);
+        attempt.give_back(keeps, upstream, this.service.config.pool.idle_max, worker);
     }
     whole
 }
 
-struct Exchange<'a> {
-    connection: &'a mut Connection,
+/// A copy under way.
+struct Copy {
+    attempt: Attempt,
     sent: usize,
     /// The answer's head has come.
     answered: bool,
     keep_alive: bool,
 }
 
-impl Exchange<'_> {
+impl Copy {
     /// Sends the request and reads the answer away. `None`: it broke off.
     fn poll(&mut self, copied: &Copied, worker: &Worker, context: &mut Context<'_>) -> Poll<Option<()>> {
-        let end = &mut self.connection.end;
-        {
-            let block = &mut worker.scratch.borrow_mut().block;
-            match ready!(copied.poll_send(end, &mut self.sent, block, context)) {
-                Ok(()) => {}
-                Err(Gone) => return Poll::Ready(None),
-            }
+        let Self { attempt, sent, answered, keep_alive } = self;
+        let sending = copied.poll_send(&mut attempt.end, sent, &mut worker.scratch.borrow_mut().block, context);
+        if ready!(sending) == Err(Gone) {
+            return Poll::Ready(None);
         }
-        end.poll_drive(context);
+        attempt.end.poll_drive(context);
+        if !*answered {
+            if ready!(attempt.poll_final_head(copied.method, worker, context)).is_err() {
+                return Poll::Ready(None);
+            }
+            (*answered, *keep_alive) = (true, attempt.pass_head(copied.method));
+        }
         let mut sink = Vec::new();
         loop {
-            if self.answered {
-                sink.clear();
-                if end.transfer(&mut sink, Encoding::Identity, |_| true).is_err() {
-                    return Poll::Ready(None);
-                }
-                if end.is_over() {
-                    return Poll::Ready(Some(()));
-                }
+            sink.clear();
+            if attempt.end.transfer(&mut sink, Encoding::Identity, |_| true).is_err() {
+                return Poll::Ready(None);
             }
-            match end {
-                BackendEnd::Http2(upstream) if !self.answered => match ready!(upstream.poll_head(context)) {
-                    Ok(()) => {
-                        let (head, arena) = upstream.lend_head();
-                        self.answered = !head.is_interim();
-                        upstream.return_head((head, arena), true);
-                    }
-                    Err(_) => return Poll::Ready(None),
-                },
-                BackendEnd::Http2(upstream) => match ready!(upstream.poll_more(context)) {
-                    Ok(()) => {}
-                    Err(_) => return Poll::Ready(None),
-                },
-                BackendEnd::Http1(http1) => {
-                    if !http1.input.is_allocated() {
-                        http1.input = worker.buffers.take();
-                    }
-                    match ready!(http1.input.poll_read(&mut http1.stream, LIMITS.head_bytes_max + 1, context)) {
-                        Ok(1..) => {}
-                        // The end of the connection may be that of the body.
-                        Ok(0) => return Poll::Ready((self.answered && http1.body == Body::UntilClose).then_some(())),
-                        Err(_) => return Poll::Ready(None),
-                    }
-                    if !self.answered {
-                        match take_head(http1, copied.method, &mut self.keep_alive) {
-                            Some(whole) => self.answered = whole,
-                            None => return Poll::Ready(None),
-                        }
-                    }
-                }
-                BackendEnd::Returned => return Poll::Ready(None),
+            if attempt.end.is_over() {
+                return Poll::Ready(Some(()));
+            }
+            if ready!(attempt.poll_read(true, Part::Head, worker, context)).is_err() {
+                // The end of the connection may be that of the body.
+                let is_end = matches!(&attempt.end, BackendEnd::Http1(http1) if http1.body == Body::UntilClose);
+                return Poll::Ready(is_end.then_some(()));
             }
         }
     }
-}
-
-/// `Some(true)`: the head was there, and is taken. `None`: it is malformed.
-fn take_head(http1: &mut Http1, method: Method, keep_alive: &mut bool) -> Option<bool> {
-    let mut head = ResponseHead::default();
-    loop {
-        match parse_response(http1.input.bytes(), &LIMITS, method, false, &mut head) {
-            Ok(true) => {}
-            Ok(false) => return Some(false),
-            Err(_) => return None,
-        }
-        http1.input.consume(head.head_len);
-        if !head.is_interim() {
-            break;
-        }
-    }
-    *keep_alive = head.keep_alive;
-    http1.body = head.body.into();
-    Some(true)
 }

@@ -2,6 +2,7 @@
 //! for one costs nothing. Each stands at a seam that stays where it is when what is behind it is built anew.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(PartialOrd, Ord))]
 pub(crate) enum Fault {
     /// A request that has ended keeps its place on the backend.
     PlaceKept,
@@ -34,6 +35,14 @@ pub(crate) enum Fault {
 #[cfg(test)]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+    /// How often it was asked for each: how often it would have done harm, or could have.
+    static PASSED: std::cell::RefCell<std::collections::BTreeMap<Fault, u64>> = const { std::cell::RefCell::new(std::collections::BTreeMap::new()) };
+}
+
+/// How often each place of a fault was passed on this thread.
+#[cfg(test)]
+pub(crate) fn passed() -> std::collections::BTreeMap<Fault, u64> {
+    PASSED.with_borrow(Clone::clone)
 }
 
 /// Plants one on this thread, or none.
@@ -46,7 +55,10 @@ pub(crate) fn plant(fault: Option<Fault>) {
 #[inline(always)]
 pub(crate) fn is_planted(fault: Fault) -> bool {
     #[cfg(test)]
-    return PLANTED.get() == Some(fault);
+    {
+        PASSED.with_borrow_mut(|passed| *passed.entry(fault).or_default() += 1);
+        PLANTED.get() == Some(fault)
+    }
     #[cfg(not(test))]
     {
         let _ = fault;

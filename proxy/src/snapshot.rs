@@ -13,7 +13,9 @@ use crate::shadow::{Shadow, ShadowError};
 use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use ringway_config::model::{self, Config};
 use ringway_health::{AgentParams, Event, EventKind, Member as HealthMember, ServiceHealth};
-use ringway_ring::{BuildError, Group, GroupMember, Hash, HotKeys, Line, Load, PolicyParams, Published, Slot, Total};
+use ringway_ring::{
+    BuildError, Group, GroupMember, Hash, HotKeys, Line, Load, PolicyParams, Published, SharedLimit, Slot, Total,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -150,7 +152,7 @@ pub struct ServiceLive {
     /// Connections to all its backends.
     pub(crate) connections: Connections,
     /// Requests on its backends, where its limit on connections is one on them.
-    pub(crate) connected: AtomicU32,
+    pub(crate) connected: SharedLimit,
     /// Reports of hot keys, worker by worker.
     pub(crate) hot: Mutex<HotKeys>,
     /// Owners of each hot key: what workers look at.
@@ -446,7 +448,7 @@ impl Registry {
             retrying: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             connections: Connections::default(),
-            connected: AtomicU32::new(0),
+            connected: SharedLimit::default(),
             hot: Mutex::default(),
             hot_table: Published::default(),
             moved: Mutex::default(),

@@ -76,9 +76,10 @@ impl Stream {
     ///
     /// `certain`: ask the kernel too, not only what the runtime has been told.
     pub(crate) fn is_quiet(&mut self, certain: bool) -> bool {
-        if planted::is_planted(Fault::StaleUsed) {
-            return true;
-        }
+        self.has_been_quiet(certain) || planted::is_planted(Fault::StaleUsed)
+    }
+
+    fn has_been_quiet(&mut self, certain: bool) -> bool {
         let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         match self {
             Self::Plain(stream) => {

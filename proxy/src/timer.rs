@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Resolution: fine enough for time-outs, coarse enough to cost nothing.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
+const TICKS_PER_SECOND: u64 = 20;
 /// Buckets of the wheel: later deadlines are visited once a turn (51 s).
 const BUCKETS: u64 = 1024;
 const NEVER: u64 = u64::MAX;
@@ -132,7 +133,8 @@ impl Timers {
     /// A point in time on the wheel, for [`Timer::set_before`].
     pub(crate) fn deadline(&self, after: Duration) -> Deadline {
         // The tick under way has begun already: one more makes sure that the whole time has passed.
-        let ticks = u64::try_from(after.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER);
+        let ticks = after.as_secs().saturating_mul(TICKS_PER_SECOND);
+        let ticks = ticks.saturating_add(u64::from(after.subsec_nanos().div_ceil(TICK.subsec_nanos())));
         Deadline(self.now.get().saturating_add(ticks).saturating_add(1))
     }
 }

@@ -39,18 +39,8 @@ impl Connection {
         Self { end: BackendEnd::Http1(Http1::new(stream)), slot: Some(slot), reused }
     }
 
-    /// Whether nothing of an answer has come.
-    pub(crate) fn is_silent(&self) -> bool {
-        match &self.end {
-            BackendEnd::Http1(http1) => http1.input.is_empty(),
-            BackendEnd::Http2(upstream) => upstream.is_silent(),
-            BackendEnd::Returned => false,
-        }
-    }
-
-    /// Whether that is so on a connection that has carried others: it may have been closing when it was taken.
-    pub(crate) fn is_silent_on_used(&self) -> bool {
-        self.reused && self.is_silent()
+    fn http2(stream: http2::Upstream) -> Self {
+        Self { reused: stream.reused, end: BackendEnd::Http2(Box::new(stream)), slot: None }
     }
 }
 
@@ -157,35 +147,37 @@ pub(crate) struct Reach<'a> {
     pub(crate) timer: &'a Timer,
 }
 
+/// A connection to this backend that others have used, if there is one to be had at once. `certain`: see [`Pool::take`].
+pub(crate) fn at_hand(worker: &Worker, service: &WorkerService, slot: Slot, certain: bool) -> Option<Connection> {
+    let upstream = &service.upstreams[usize::from(slot.0)];
+    match service.service.config.protocol {
+        UpstreamProtocol::H2 => upstream.shared.take(false).map(Connection::http2),
+        // An upgrade takes the connection for good; a pooled one serves as well.
+        UpstreamProtocol::Http1 => {
+            upstream.pool.take(certain, &worker.cells).map(|taken| Connection::http1(taken, true))
+        }
+    }
+}
+
 impl Reach<'_> {
     /// A connection that others have used, or a fresh one. `certain`: see [`Pool::take`].
     pub(crate) async fn connection(&self, fresh: bool, certain: bool) -> Result<Connection, ProxyError> {
-        let upstream = &self.service.upstreams[usize::from(self.slot.0)];
-        if self.service.service.config.protocol == UpstreamProtocol::H2 {
-            return self.stream(upstream, fresh).await;
+        if !fresh && let Some(connection) = at_hand(self.worker, self.service, self.slot, certain) {
+            return Ok(connection);
         }
-        // An upgrade takes the connection for good; a pooled one serves as well.
-        if !fresh && let Some(taken) = upstream.pool.take(certain, &self.worker.cells) {
-            return Ok(Connection::http1(taken, true));
+        match self.service.service.config.protocol {
+            UpstreamProtocol::H2 => self.stream(fresh).await,
+            UpstreamProtocol::Http1 => Ok(Connection::http1(self.open().await?, false)),
         }
-        Ok(Connection::http1(self.open().await?, false))
     }
 
-    /// A stream of a connection that is shared. `fresh`: of one that is opened from now on.
-    async fn stream(&self, upstream: &Rc<Upstream>, fresh: bool) -> Result<Connection, ProxyError> {
-        let shared = &upstream.shared;
-        let connection = |stream: http2::Upstream| Connection {
-            reused: stream.reused,
-            end: BackendEnd::Http2(Box::new(stream)),
-            slot: None,
-        };
-        if !fresh && let Some(stream) = shared.take(false) {
-            return Ok(connection(stream));
-        }
+    /// A stream of a connection that is opened now, and shared. `fresh`: of none that was there before.
+    async fn stream(&self, fresh: bool) -> Result<Connection, ProxyError> {
+        let upstream = &self.service.upstreams[usize::from(self.slot.0)];
         let pending = Pending::enter_for(&self.service.service, self.slot)?;
         let opened = self.opened_stream(upstream, fresh).await;
         pending.end(&opened);
-        opened.map(connection)
+        opened.map(Connection::http2)
     }
 
     /// A stream of a connection that is opened now, by whomever.

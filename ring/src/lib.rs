@@ -9,7 +9,8 @@
 //! * [`Group`] puts them together: it takes a request's [`Selection`] to the next member that accepts the key and is
 //!   below its cap, and reserves a place there. The ring is one of its policies; [`Maglev`], [`Rendezvous`] and those without
 //!   keys are others.
-//! * [`Line`] and [`Published`] are what threads share beside loads: who waits for room, and a value that is replaced whole.
+//! * [`Line`], [`SharedLimit`] and [`Published`] are what threads share beside loads: who waits for room, what is held together, and a
+//!   value that is replaced whole.
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
 
@@ -17,6 +18,7 @@ mod ask;
 mod group;
 mod hash;
 mod hot;
+mod limit;
 mod line;
 mod load;
 mod maglev;
@@ -40,6 +42,7 @@ pub use ask::Ask;
 pub use group::{Group, GroupMember, HOT_OWNERS_MAX, Pick};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
+pub use limit::{Held, SharedLimit};
 pub use line::Line;
 pub use load::{FULL_SHARE, HOLD_MILLIS_MAX, Load};
 pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime, without_entry};

@@ -27,11 +27,8 @@ impl Line {
     /// Begins to wait, if there are fewer than so many. Whoever has entered looks for a place ([`Line::look`]) before he
     /// sleeps, and [leaves](Line::leave) in the end.
     pub fn enter(&self, length_max: u32) -> bool {
-        let entered = self.waiting.fetch_add(1, Relaxed) < length_max;
-        if !entered {
-            self.leave();
-        }
-        entered
+        // One that was raised first and lowered again would turn others away for whom there is room.
+        self.waiting.fetch_update(Relaxed, Relaxed, |waiting| (waiting < length_max).then_some(waiting + 1)).is_ok()
     }
 
     /// Waits no more.

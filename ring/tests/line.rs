@@ -5,6 +5,8 @@
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "line/limits.rs"]
+mod limits;
 #[path = "line/places.rs"]
 mod places;
 #[path = "line/published.rs"]

@@ -187,6 +187,27 @@ fn a_retry_never_goes_where_the_rival_of_the_try_before_has_failed() {
 }
 
 #[test]
+fn a_retry_is_a_try_of_its_own_and_is_hedged_as_the_first_was() {
+    let (one, two, never) = (Gate::closed(), Gate::closed(), Gate::closed());
+    let (a, b) = (behind(&one, answer("503", "a")), behind(&two, answer("503", "b")));
+    let (c, d) = (behind(&never, answer("200", "c")), Backend::echo("d"));
+    let listen = free_address();
+    let service = "hedge: { after: 50ms, budget: 100, budget_min: 10 }\nretry: { attempts: 1, on: [ gateway ] }";
+    let fleet = [("a", a.address), ("b", b.address), ("c", c.address), ("d", d.address)];
+    let ringway = Ringway::start(&in_order(listen, service, &fleet));
+    let mut client = send(listen, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    wait_for("the rival", || (b.requests().len() == 1).then_some(()));
+    one.open();
+    two.open();
+    assert_eq!(read_answer(&mut client, true).unwrap().text(), "d");
+    never.open();
+    let seen = [&a, &b, &c, &d].map(|backend| backend.requests().len());
+    assert_eq!(seen, [1, 1, 1, 1], "each try and the one beside it");
+    assert_eq!(ringway.metric("ringway_hedges_total{service=\"s\"}"), 2.0);
+    assert_eq!(ringway.metric("ringway_retries_total{service=\"s\"}"), 1.0);
+}
+
+#[test]
 fn a_budget_of_nothing_hedges_never_and_a_floor_gives_a_seconds_worth_at_once() {
     for (budget, least) in [("budget: 0", 0), ("budget: 0, budget_min: 3", 3), ("budget: 10", 0)] {
         let gate = Gate::closed();

@@ -215,3 +215,53 @@ assert client.pump(lambda: client.over(stream)) and client.status(stream) == 200
     python_h2(script, &[&listen.to_string()]);
     wait_for("all to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
 }
+
+#[test]
+fn who_goes_on_after_the_goodbye_is_not_read_for_long() {
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat();
+    let mut client = send(listen, &preface);
+    let pings = frame(6, 0, 0, &[0; 8]).repeat(4_000);
+    let mut written = 0;
+    // As fast as it is taken; what comes back is not looked at.
+    while written < 256 << 20 {
+        match client.write(&pings) {
+            Ok(count) => written += count,
+            Err(_) => break,
+        }
+    }
+    // What is read away, and what the systems of both hold.
+    assert!(written < 32 << 20, "{written} bytes were taken after the goodbye");
+    assert_eq!(ringway.metric("ringway_rejected_requests_total{reason=\"http2_ping_flood\"}"), 1.0);
+    assert_eq!(get(listen, "/").unwrap().status, 200);
+}
+
+#[test]
+fn who_floods_is_held_and_cannot_come_again_at_once() {
+    let backend = Backend::echo("a");
+    let listen = free_address();
+    let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");
+    let ringway = Ringway::start(&config(&listeners, &service("s", "", &[("a", backend.address)])));
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat();
+    let begin = std::time::Instant::now();
+    for round in 1..=3 {
+        let mut client = send(listen, &preface);
+        client.write_all(&frame(6, 0, 0, &[0; 8]).repeat(500)).unwrap();
+        let mut said = Vec::new();
+        // It hears why at once, and of the end only later; nobody else waits for it.
+        let mut buffer = [0; 4096];
+        while !String::from_utf8_lossy(&said).contains("http2_ping_flood") {
+            let count = client.read(&mut buffer).unwrap();
+            assert!(count > 0, "the end before the reason: {said:?}");
+            said.extend_from_slice(&buffer[..count]);
+        }
+        assert_eq!(get(listen, "/").unwrap().status, 200);
+        while client.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        // Timers are no finer than some milliseconds.
+        assert!(begin.elapsed() >= std::time::Duration::from_millis(900) * round, "{:?}", begin.elapsed());
+    }
+    assert_eq!(ringway.metric("ringway_rejected_requests_total{reason=\"http2_ping_flood\"}"), 3.0);
+}

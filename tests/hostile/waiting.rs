@@ -198,3 +198,106 @@ for leaving in ["reset", "close"]:
     python_h2(script, &[&listen.to_string()]);
     wait_for("the tunnels to be over", || (backend_status(&ringway, "a")["in_flight"] == 0).then_some(()));
 }
+
+/// Interim answers before each answer, of so many bytes each: with all of them, more than is kept for a client that does not read.
+const INTERIMS: usize = 15;
+const INTERIM_BYTES: usize = 15_000;
+
+#[test]
+fn interim_answers_are_left_out_for_who_reads_none_and_the_answer_comes_all_the_same() {
+    if require_python("h2").is_none() {
+        return;
+    }
+    let backend = Backend::custom(|mut stream, seen| {
+        while let Some((head, _)) = read_request(&mut stream) {
+            seen.lock().unwrap().push(head);
+            let interim = format!("HTTP/1.1 103 Early Hints\r\nlink: {}\r\n\r\n", "~".repeat(INTERIM_BYTES));
+            let all = interim.repeat(INTERIMS) + &response("200 OK", "", "done");
+            if stream.write_all(all.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let (inner, plain, shared) = (free_address(), free_address(), free_address());
+    let listeners = format!(
+        "  - {{ name: inner, address: \"{inner}\", service: plain }}\n  - {{ name: plain, address: \"{plain}\", service: plain }}\n\
+         \x20 - {{ name: shared, address: \"{shared}\", service: shared }}\n"
+    );
+    let services =
+        service("plain", "", &[("a", backend.address)]) + &service("shared", "protocol: h2,", &[("inner", inner)]);
+    let ringway = Ringway::start(&config(&listeners, &services));
+    // A client whose system takes little: what it does not read waits in the proxy.
+    let script = r#"
+def connect(address):
+    host, port = address.rsplit(":", 1)
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    narrow.connect((host, int(port)))
+    narrow.settimeout(60)
+    return narrow
+
+def wait():
+    print("asked", flush=True)
+    sys.stdin.readline()
+
+version, address = sys.argv[1], sys.argv[2]
+if version == "1":
+    client = connect(address)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    wait()
+    got = b""
+    while True:
+        data = client.recv(65536)
+        if not data:
+            break
+        got += data
+    assert got.endswith(b"\r\n\r\ndone") and got.count(b"HTTP/1.1 200 OK") == 1, got[-200:]
+    print(got.count(b"HTTP/1.1 103"))
+else:
+    create = socket.create_connection
+    socket.create_connection = lambda to, *rest: connect("%s:%d" % to)
+    client = Client(address)
+    interims = 0
+    take = client.take
+    client.h.decoder.max_header_list_size = 10 ** 7
+    streams = [client.request(path="/") for _ in range(20)]
+    wait()
+    count = client.h.receive_data
+    def receive(data):
+        global interims
+        events = count(data)
+        interims += sum(isinstance(event, h2.events.InformationalResponseReceived) for event in events)
+        return events
+    client.h.receive_data = receive
+    assert client.pump(lambda: all(client.over(stream) for stream in streams), 60), client.streams
+    assert all(client.status(stream) == 200 and client.streams[stream]["data"] == 4 for stream in streams), client.streams
+    print(interims)
+"#;
+    let script = format!("{}{script}", include_str!("../python/h2client.py"));
+    // What may reach the client: what is kept for it, and what the system has taken meanwhile.
+    for (version, streams, most) in [("1", 1, INTERIMS - 1), ("2", 20, 60)] {
+        for (address, backends) in [(plain, &["a"][..]), (shared, &["a", "inner"])] {
+            let before = backend.requests().len();
+            let child = Command::new("python3")
+                .args(["-c", &script, version, &address.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn();
+            let mut child = Running(child.unwrap());
+            wait_for("all to be asked", || (backend.requests().len() == before + streams).then_some(()));
+            // Though the client reads nothing, its answers are taken from the backends to their end.
+            wait_for("all answers", || {
+                backends.iter().all(|id| backend_status(&ringway, id)["in_flight"] == 0).then_some(())
+            });
+            child.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+            let (mut said, mut error) = (String::new(), String::new());
+            child.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+            child.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+            let interims: usize =
+                said.lines().last().and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{error}"));
+            assert!((1..=most).contains(&interims), "HTTP/{version} by {backends:?}: {interims} interim answers");
+        }
+    }
+}

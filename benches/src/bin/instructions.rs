@@ -1,7 +1,9 @@
 //! The gate on instructions: what a request costs in user space in four scenarios, beside what was recorded. Fails where one costs
 //! over 3 % more; says where one costs so much less that the record is to be made anew.
 //!
-//!     cargo build --release --workspace && target/release/instructions [--record] [--requests N] [SCENARIO...]
+//!     cargo build --release --workspace && target/release/instructions [--record | --busy] [--requests N] [SCENARIO...]
+//!
+//! `--busy` counts under load instead, and compares with nothing.
 //!
 //! Needs valgrind and h2load. The record is benches/instructions.json: of a build by `--release --workspace`, no other. It holds
 //! for one compiler; where the compiler has changed and the counts with it, record them anew in that commit.
@@ -9,7 +11,7 @@
 
 use ringway_benches::compare::Result;
 use ringway_benches::instructions::record::{Record, Verdict};
-use ringway_benches::instructions::{Scenario, write_certificate};
+use ringway_benches::instructions::{Load, Scenario, write_certificate};
 use std::process::{Command, ExitCode};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
@@ -18,16 +20,18 @@ const TIMES: u32 = 2;
 
 struct Arguments {
     record: bool,
+    busy: bool,
     requests: u64,
     scenarios: Vec<Scenario>,
 }
 
 fn arguments() -> Result<Arguments> {
-    let mut arguments = Arguments { record: false, requests: 2000, scenarios: Vec::new() };
+    let mut arguments = Arguments { record: false, busy: false, requests: 2000, scenarios: Vec::new() };
     let mut rest = std::env::args().skip(1);
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--record" => arguments.record = true,
+            "--busy" => arguments.busy = true,
             "--requests" => {
                 let number = rest.next().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
                 arguments.requests = number.ok_or("--requests needs a number")?;
@@ -36,7 +40,7 @@ fn arguments() -> Result<Arguments> {
                 Some(scenario) => arguments.scenarios.push(scenario),
                 None => {
                     let names = Scenario::ALL.map(Scenario::name).join(" | ");
-                    return Err(format!("what is {name}? instructions [--record] [--requests N] [{names}]"));
+                    return Err(format!("what is {name}? instructions [--record | --busy] [--requests N] [{names}]"));
                 }
             },
         }
@@ -52,8 +56,24 @@ fn toolchain() -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Counts under load.
+fn count_busy(requests: u64, scenarios: Vec<Scenario>) -> Result<()> {
+    let directory = tempfile::tempdir().map_err(|error| format!("make a directory: {error}"))?;
+    write_certificate(directory.path())?;
+    println!("| scenario, busy | user instructions per request |\n|---|---|");
+    for scenario in scenarios {
+        let name = scenario.name();
+        let count = scenario.count(Load::Busy, requests, TIMES, directory.path());
+        println!("| {name} | {} |", count.map_err(|error| format!("{name}: {error}"))?);
+    }
+    Ok(())
+}
+
 fn gate() -> Result<bool> {
-    let Arguments { record: records, requests, scenarios } = arguments()?;
+    let Arguments { record: records, busy, requests, scenarios } = arguments()?;
+    if busy {
+        return count_busy(requests, scenarios).map(|()| true);
+    }
     let toolchain = toolchain()?;
     let recorded = std::fs::read_to_string(FILE).map_err(|error| format!("{FILE}: {error}"));
     let recorded = recorded.and_then(|text| Record::parse(&text).map_err(|error| format!("{FILE}: {error}")));
@@ -68,7 +88,9 @@ fn gate() -> Result<bool> {
     println!("| scenario | user instructions per request | recorded | |\n|---|---|---|---|");
     for scenario in scenarios {
         let name = scenario.name();
-        let count = scenario.count(requests, TIMES, directory.path()).map_err(|error| format!("{name}: {error}"))?;
+        let count = scenario
+            .count(Load::AtRest, requests, TIMES, directory.path())
+            .map_err(|error| format!("{name}: {error}"))?;
         let (verdict, percent) = record.judge(name, count);
         let words = match verdict {
             Verdict::More => "MORE than may be",

@@ -9,6 +9,8 @@ use crate::streams::{Fate, News, Receiving, StreamKey};
 
 /// The window that new streams get while too much waits to be taken: a part of what they begin with otherwise.
 const CROWDED: u32 = 4;
+/// What streams that nobody takes from may hold, one with another.
+const STALLED_BYTES: u32 = 32 * 1024;
 
 impl Connection {
     pub(super) fn begin_data(&mut self, header: &FrameHeader) -> Result<DataFrame, ConnectionError> {
@@ -212,8 +214,19 @@ impl Connection {
         }
     }
 
-    /// The same for the connection's window. It grows as well if what is stalled leaves too little for the others.
+    /// The same for the connection's window.
+    #[inline]
     pub(super) fn give_back_connection(&mut self) {
+        // If neither, there is nothing to give, nor is it to grow.
+        let window = &self.receive_window;
+        if window.is_due_of_rest(self.held) || window.is_low() {
+            self.open_connection_window();
+        }
+        self.adapt_first_window();
+    }
+
+    /// It grows as well if what is stalled leaves too little for the others.
+    fn open_connection_window(&mut self) {
         let (window, is_busy) = (&mut self.receive_window, self.streams.open() > 0);
         let (target, most) = (window.target(), self.config.connection_window_max);
         let is_drained = self.held < target / 4 && window.is_due(self.held);
@@ -231,12 +244,12 @@ impl Connection {
         if let Some(increment) = increment {
             frame::write_window_update(self.output.buffer(&self.memory), 0, increment);
         }
-        self.adapt_first_window();
     }
 
     /// Where much waits to be taken, further streams begin with less.
     fn adapt_first_window(&mut self) {
-        let (most, own) = (self.config.connection_window_max, &mut self.own);
+        // By how many there may be, not by the connection's window: that may have room for those as well that have grown.
+        let (most, own) = (self.config.streams_max.saturating_mul(STALLED_BYTES), &mut self.own);
         let wanted = match self.held {
             held if held > most / 2 => self.config.stream_window / CROWDED,
             held if held < most / 8 => self.config.stream_window,

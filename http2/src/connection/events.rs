@@ -8,13 +8,20 @@ use crate::streams::{News, Wants};
 impl Connection {
     /// The next event. Ask until there is none, after each call that takes or sends anything.
     pub fn poll_event(&mut self) -> Option<Event> {
-        if let Some(event) = self.notices.pop() {
+        if self.notices.any
+            && let Some(event) = self.notices.pop()
+        {
             return Some(event);
         }
         while let Some(&slot) = self.ready.front() {
             let stream = self.streams.at(slot);
             if let Some(news) = stream.news.pop().filter(|_| stream.queued) {
                 stream.told = true;
+                if stream.news.is_empty() {
+                    // What comes from now on is news again.
+                    stream.queued = false;
+                    self.ready.pop_front();
+                }
                 return Some(self.event(slot, news));
             }
             stream.queued = false;

@@ -143,7 +143,7 @@ impl Connection {
             frame::write_ping(self.output.buffer(&self.memory), true, payload);
         } else if self.ping == Some(payload) {
             self.ping = None;
-            self.notices.pong = Some(payload);
+            self.notices.tell_pong(payload);
         } else if payload == FAREWELL && self.leaving == Leaving::Announced {
             self.write_last_go_away(Reason::NoError, "");
         } else {
@@ -161,7 +161,7 @@ impl Connection {
             return Err(ConnectionError::protocol("GOAWAY with a higher stream than before"));
         }
         self.peer_last = Some(last);
-        self.notices.go_away = Some((reason, last));
+        self.notices.tell_go_away((reason, last));
         if self.config.role == Role::Client {
             let cut = Cut { reason, by: By::Peer, unprocessed: true, fault: None };
             let refused: Vec<u32> = self

@@ -70,13 +70,32 @@ pub enum Event {
 /// What is to be told of the connection itself.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
-    pub(super) settings: bool,
-    pub(super) capacity: bool,
-    pub(super) go_away: Option<(Reason, u32)>,
-    pub(super) pong: Option<[u8; 8]>,
+    /// Whether there may be any: nearly always there is none.
+    pub(super) any: bool,
+    settings: bool,
+    capacity: bool,
+    go_away: Option<(Reason, u32)>,
+    pong: Option<[u8; 8]>,
 }
 
 impl Notices {
+    pub(super) fn tell_settings(&mut self) {
+        (self.any, self.settings) = (true, true);
+    }
+
+    pub(super) fn tell_capacity(&mut self) {
+        (self.any, self.capacity) = (true, true);
+    }
+
+    pub(super) fn tell_go_away(&mut self, (reason, last): (Reason, u32)) {
+        (self.any, self.go_away) = (true, Some((reason, last)));
+    }
+
+    pub(super) fn tell_pong(&mut self, payload: [u8; 8]) {
+        (self.any, self.pong) = (true, Some(payload));
+    }
+
+    #[cold]
     pub(super) fn pop(&mut self) -> Option<Event> {
         if std::mem::take(&mut self.settings) {
             return Some(Event::Settings);
@@ -87,6 +106,7 @@ impl Notices {
         if let Some((reason, last)) = self.go_away.take() {
             return Some(Event::GoAway { reason, last });
         }
+        self.any = false;
         self.pong.take().map(Event::Pong)
     }
 }

@@ -199,10 +199,10 @@ impl Connection {
             self.change_send_windows(delta)?;
         }
         self.settings_came = true;
-        self.notices.settings = true;
+        self.notices.tell_settings();
         if self.wants_capacity && self.has_capacity() {
             self.wants_capacity = false;
-            self.notices.capacity = true;
+            self.notices.tell_capacity();
         }
         self.check_answers()?;
         settings::write_ack(self.output.buffer(&self.memory));

@@ -4,13 +4,15 @@
 //! whole runs of them, in whatever version they go on.
 
 use super::fault::Fault;
-use crate::hpack::DecodedField;
+use crate::hpack::{DecodedField, Sink};
 use ringway_message::{
     Authority, FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, default_port,
 };
 
 /// What a field counts besides its name and value (RFC 9113, 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
+/// And what a line has besides those.
+const LINE_OVERHEAD: usize = b": \r\n".len();
 
 /// Whose section it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +37,20 @@ const PSEUDO_COUNT: usize = 6;
 
 impl Pseudo {
     pub(super) fn of(field: &DecodedField<'_>) -> Option<Self> {
-        // Where the static table has them.
-        match field.static_name {
-            1 => Some(Self::Authority),
-            2 => Some(Self::Method),
-            4 => Some(Self::Path),
-            6 => Some(Self::Scheme),
-            8 => Some(Self::Status),
+        // Where the static table has them, however they came.
+        const BY_NUMBER: [Option<Pseudo>; 9] = [
+            None,
+            Some(Pseudo::Authority),
+            Some(Pseudo::Method),
+            None,
+            Some(Pseudo::Path),
+            None,
+            Some(Pseudo::Scheme),
+            None,
+            Some(Pseudo::Status),
+        ];
+        match BY_NUMBER.get(usize::from(field.static_name)) {
+            Some(Some(pseudo)) => Some(*pseudo),
             _ => match field.name {
                 b":authority" => Some(Self::Authority),
                 b":method" => Some(Self::Method),
@@ -54,12 +63,19 @@ impl Pseudo {
         }
     }
 
-    fn may_stand_in(self, shape: Shape) -> bool {
-        match (shape, self) {
-            (Shape::Request { extended_connect }, Self::Protocol) => extended_connect,
-            (Shape::Request { .. }, Self::Method | Self::Scheme | Self::Authority | Self::Path)
-            | (Shape::Response, Self::Status) => true,
-            (Shape::Request { .. } | Shape::Response | Shape::Trailers, _) => false,
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    /// A bit for each that may stand in such a section.
+    fn allowed_in(shape: Shape) -> u8 {
+        const OF_REQUESTS: u8 =
+            Pseudo::Method.bit() | Pseudo::Scheme.bit() | Pseudo::Authority.bit() | Pseudo::Path.bit();
+        match shape {
+            Shape::Request { extended_connect: true } => OF_REQUESTS | Self::Protocol.bit(),
+            Shape::Request { extended_connect: false } => OF_REQUESTS,
+            Shape::Response => Self::Status.bit(),
+            Shape::Trailers => 0,
         }
     }
 }
@@ -78,7 +94,9 @@ pub(super) struct Section<'a> {
     fields_left: usize,
     /// The first thing that is wrong: what comes after it is not looked at.
     fault: Option<Fault>,
-    /// No pseudo-field may come any more.
+    /// The pseudo-fields that may still come: [`Pseudo::bit`].
+    allowed: u8,
+    /// None may come any more.
     regular: bool,
     host_came: bool,
     /// Where the one Cookie stands among the fields.
@@ -107,6 +125,7 @@ impl<'a> Section<'a> {
             head_bytes_left: limits.head_bytes_max,
             fields_left: limits.fields_max.min(FIELDS_CEILING),
             fault: None,
+            allowed: Pseudo::allowed_in(shape),
             regular: false,
             host_came: false,
             cookie: None,
@@ -132,13 +151,6 @@ impl<'a> Section<'a> {
         self.fields
     }
 
-    /// Takes in a field, unless something is wrong already.
-    pub(super) fn take(&mut self, field: DecodedField<'_>) {
-        if self.fault.is_none() {
-            self.fault = self.judge(&field).err();
-        }
-    }
-
     /// Says what is wrong with what has come.
     pub(super) fn finish(&mut self) -> Result<(), Fault> {
         match self.fault {
@@ -162,10 +174,9 @@ impl<'a> Section<'a> {
     }
 
     fn judge_pseudo(&mut self, field: &DecodedField<'_>) -> Result<(), Fault> {
-        let pseudo = Pseudo::of(field).filter(|pseudo| pseudo.may_stand_in(self.shape)).ok_or(BAD_START)?;
-        if self.regular || self.pseudo(pseudo).is_some() {
-            return Err(BAD_START);
-        }
+        let pseudo = Pseudo::of(field).filter(|pseudo| self.allowed & pseudo.bit() != 0).ok_or(BAD_START)?;
+        // Once.
+        self.allowed &= !pseudo.bit();
         self.pseudo_sensitive |= field.sensitive;
         self.pseudo[pseudo as usize] = Some(self.keep(field.value));
         Ok(())
@@ -177,7 +188,6 @@ impl<'a> Section<'a> {
         }
         let kind = field.kind;
         if kind == FieldName::Other {
-            // As most are: it means nothing to us, and may stand anywhere.
             self.count()?;
             self.push(field, kind);
             return Ok(());
@@ -252,9 +262,11 @@ impl<'a> Section<'a> {
         if std::mem::replace(&mut self.regular, true) {
             return;
         }
+        self.allowed = 0;
         if let Some(authority) = self.pseudo(Pseudo::Authority) {
-            let name = self.keep(b"host");
-            self.arena.extend_from_slice(b": ");
+            let start = self.arena.len() as u32;
+            let name = Span { start, end: start + 4 };
+            self.arena.extend_from_slice(b"host: ");
             let start = self.arena.len() as u32;
             self.arena.extend_from_within(authority.start as usize..authority.end as usize);
             let value = Span { start, end: self.arena.len() as u32 };
@@ -264,18 +276,30 @@ impl<'a> Section<'a> {
     }
 
     /// Keeps a field as the next line. Gives where its value stands.
-    #[inline]
     fn push(&mut self, field: &DecodedField<'_>, kind: FieldName) -> Span {
-        let start = self.arena.len() as u32;
-        match field.line {
-            Some(line) => self.arena.extend_from_slice(line),
-            None => {
-                [field.name, b": ", field.value, b"\r\n"].iter().for_each(|part| self.arena.extend_from_slice(part))
-            }
-        }
-        let name = Span { start, end: start + field.name.len() as u32 };
-        let value = Span { start: name.end + 2, end: name.end + 2 + field.value.len() as u32 };
-        self.fields.push(Field { name, value, kind, sensitive: field.sensitive });
+        let name_len = field.name.len();
+        let Some(line) = field.line else {
+            let start = self.arena.len();
+            [field.name, b": ", field.value, b"\r\n"].iter().for_each(|part| self.arena.extend_from_slice(part));
+            return self.add(start, self.arena.len() - start, name_len, kind, field.sensitive);
+        };
+        self.push_line(line, name_len, kind, field.sensitive)
+    }
+
+    #[inline]
+    fn push_line(&mut self, line: &[u8], name_len: usize, kind: FieldName, sensitive: bool) -> Span {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(line);
+        self.add(start, line.len(), name_len, kind, sensitive)
+    }
+
+    /// Of a line that has been kept.
+    #[inline(always)]
+    fn add(&mut self, start: usize, line_len: usize, name_len: usize, kind: FieldName, sensitive: bool) -> Span {
+        let start = start as u32;
+        let name = Span { start, end: start + name_len as u32 };
+        let value = Span { start: name.end + 2, end: start + line_len as u32 - 2 };
+        self.fields.push(Field { name, value, kind, sensitive });
         value
     }
 
@@ -324,5 +348,36 @@ impl<'a> Section<'a> {
         cookie.value.end = self.arena.len() as u32;
         self.arena.extend_from_slice(b"\r\n");
         self.fields.push(cookie);
+    }
+}
+
+impl Sink for Section<'_> {
+    /// Takes in a field, unless something is wrong already.
+    #[inline(always)]
+    fn take(&mut self, field: DecodedField<'_>) {
+        // As most are behind the pseudo-fields: it lies there as a line, means nothing to us, and may stand anywhere.
+        if let Some(line) = field.line
+            && field.kind == FieldName::Other
+            && field.well_formed
+            && self.regular
+            && self.fault.is_none()
+            && !matches!(field.name, [b':', ..])
+            && self.fields_left > 0
+            && let Some(left) = self.head_bytes_left.checked_sub(line.len() - LINE_OVERHEAD + FIELD_OVERHEAD)
+        {
+            (self.head_bytes_left, self.fields_left) = (left, self.fields_left - 1);
+            self.push_line(line, field.name.len(), field.kind, field.sensitive);
+            return;
+        }
+        self.take_spelled(&field);
+    }
+
+    #[inline(never)]
+    fn take_spelled(&mut self, field: &DecodedField<'_>) {
+        if self.fault.is_none()
+            && let Err(fault) = self.judge(field)
+        {
+            self.fault = Some(fault);
+        }
     }
 }

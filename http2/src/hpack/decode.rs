@@ -3,7 +3,6 @@
 use super::table::{self, DynamicTable, Entry, FIELDS};
 use super::{HpackError, huffman, integer};
 use ringway_message::{FieldName, is_lower_token, is_value};
-use std::cell::Cell;
 
 /// What a field counts besides its name and value.
 const FIELD_OVERHEAD: usize = 32;
@@ -21,7 +20,7 @@ pub struct DecodedField<'d> {
     pub value: &'d [u8],
     /// It is never to be indexed, by anyone that it goes on to either (RFC 7541, 6.2.3).
     pub sensitive: bool,
-    /// Where the static table has the name first; 0 if the name was spelled out, or is not there.
+    /// Where the static table has the name first; 0 if it is not there, or was spelled out and is no pseudo-field's.
     pub static_name: u8,
     /// What the name means.
     pub kind: FieldName,
@@ -33,10 +32,33 @@ pub struct DecodedField<'d> {
 
 impl<'d> DecodedField<'d> {
     fn judge(name: &'d [u8], value: &'d [u8], static_name: u8, sensitive: bool) -> Self {
+        // A pseudo-field that is spelled out is looked for once, here: later blocks refer to what is remembered.
+        let static_name = if name.first() == Some(&b':') { table::pseudo_name(name) } else { static_name };
         // Names of the static table are good ones, and those of pseudo-fields are known or not.
         let is_name = static_name != 0 || name.first() == Some(&b':') || is_lower_token(name);
         let (kind, well_formed) = (table::kind_of(static_name, name), is_name && is_value(value));
         Self { name, value, sensitive, static_name, kind, well_formed, line: None }
+    }
+}
+
+/// Who takes fields as they are decoded.
+pub(crate) trait Sink {
+    /// One out of a table.
+    fn take(&mut self, field: DecodedField<'_>);
+    /// One that has been spelled out.
+    fn take_spelled(&mut self, field: &DecodedField<'_>);
+}
+
+/// Who does the same with each.
+struct Each<F>(F);
+
+impl<F: FnMut(DecodedField<'_>)> Sink for Each<F> {
+    fn take(&mut self, field: DecodedField<'_>) {
+        self.0(field);
+    }
+
+    fn take_spelled(&mut self, field: &DecodedField<'_>) {
+        self.0(*field);
     }
 }
 
@@ -90,17 +112,29 @@ impl Decoder {
     /// # Errors
     /// The block does not follow RFC 7541, or means far more than anybody takes. Fields before that have been given already; the
     /// connection has to end.
-    pub fn decode(&mut self, block: &[u8], mut sink: impl FnMut(DecodedField<'_>)) -> Result<(), HpackError> {
+    pub fn decode(&mut self, block: &[u8], sink: impl FnMut(DecodedField<'_>)) -> Result<(), HpackError> {
+        self.decode_into(block, &mut Each(sink))
+    }
+
+    /// The same, into what tells fields apart by where they come from.
+    pub(crate) fn decode_into(&mut self, block: &[u8], sink: &mut impl Sink) -> Result<(), HpackError> {
         let mut rest = block;
         let mut begun = false;
-        let size = Cell::new(0);
-        let mut sink = |field: DecodedField<'_>| {
-            size.set(size.get() + field.name.len() + field.value.len() + FIELD_OVERHEAD);
-            sink(field);
-        };
+        let mut size = 0;
         while let Some(&first) = rest.first() {
-            if size.get() > self.list_bytes_max {
+            if size > self.list_bytes_max {
                 return Err(HpackError::ListTooLong);
+            }
+            if first & 0x80 != 0 {
+                if self.update_due {
+                    return Err(HpackError::SizeUpdateMissing);
+                }
+                begun = true;
+                let index = integer::decode(&mut rest, 7)?;
+                let Entry { name, value, static_name, kind, well_formed, line } = find(&self.table, index)?;
+                size += name.len() + value.len() + FIELD_OVERHEAD;
+                sink.take(DecodedField { name, value, static_name, sensitive: false, kind, well_formed, line });
+                continue;
             }
             if first & 0xe0 == 0x20 {
                 let size = integer::decode(&mut rest, 5)?;
@@ -111,20 +145,14 @@ impl Decoder {
                 return Err(HpackError::SizeUpdateMissing);
             }
             begun = true;
-            if first & 0x80 != 0 {
-                let index = integer::decode(&mut rest, 7)?;
-                let Entry { name, value, static_name, kind, well_formed, line } = find(&self.table, index)?;
-                sink(DecodedField { name, value, static_name, sensitive: false, kind, well_formed, line });
-                continue;
-            }
             let adds = first & 0x40 != 0;
             let index = integer::decode(&mut rest, if adds { 6 } else { 4 })?;
             let sensitive = first & 0x50 == 0x10;
-            if adds {
-                self.literal_added(&mut rest, index, &mut sink)?;
+            size += if adds {
+                self.literal_added(&mut rest, index, sink)?
             } else {
-                self.literal(&mut rest, index, sensitive, &mut sink)?;
-            }
+                self.literal(&mut rest, index, sensitive, sink)?
+            };
         }
         // A string of an unusual length is no reason to hold room for another, on each connection that had one.
         for scratch in [&mut self.name, &mut self.value] {
@@ -147,14 +175,14 @@ impl Decoder {
         Ok(())
     }
 
-    /// A field that is spelled out, all of it or its value, and not remembered.
+    /// A field that is spelled out, all of it or its value, and not remembered. Gives what it counts.
     fn literal(
         &mut self,
         rest: &mut &[u8],
         index: u32,
         sensitive: bool,
-        sink: &mut impl FnMut(DecodedField<'_>),
-    ) -> Result<(), HpackError> {
+        sink: &mut impl Sink,
+    ) -> Result<usize, HpackError> {
         let (name, static_name) = match index {
             0 => (string(rest, &mut self.name)?, 0),
             index => {
@@ -163,17 +191,12 @@ impl Decoder {
             }
         };
         let value = string(rest, &mut self.value)?;
-        sink(DecodedField::judge(name, value, static_name, sensitive));
-        Ok(())
+        sink.take_spelled(&DecodedField::judge(name, value, static_name, sensitive));
+        Ok(name.len() + value.len() + FIELD_OVERHEAD)
     }
 
-    /// One that is remembered.
-    fn literal_added(
-        &mut self,
-        rest: &mut &[u8],
-        index: u32,
-        sink: &mut impl FnMut(DecodedField<'_>),
-    ) -> Result<(), HpackError> {
+    /// One that is remembered. Gives what it counts.
+    fn literal_added(&mut self, rest: &mut &[u8], index: u32, sink: &mut impl Sink) -> Result<usize, HpackError> {
         let (name, static_name) = match index {
             0 => (string(rest, &mut self.name)?, 0),
             index => match table::static_entry(index) {
@@ -189,10 +212,10 @@ impl Decoder {
         };
         let value = string(rest, &mut self.value)?;
         let field = DecodedField::judge(name, value, static_name, false);
-        sink(field);
-        let DecodedField { kind, well_formed, .. } = field;
+        sink.take_spelled(&field);
+        let DecodedField { static_name, kind, well_formed, .. } = field;
         self.table.insert(Entry { name, value, static_name, kind, well_formed, line: None });
-        Ok(())
+        Ok(name.len() + value.len() + FIELD_OVERHEAD)
     }
 
     /// Memory held, in bytes.

@@ -12,12 +12,16 @@ const METHOD: u8 = 2;
 const PATH: u8 = 4;
 const SCHEME: u8 = 6;
 const STATUS: u8 = 8;
+const ACCEPT_ENCODING: u8 = 16;
 const AUTHORIZATION: u8 = 23;
 const COOKIE: u8 = 32;
 const PROXY_AUTHORIZATION: u8 = 49;
 
 /// Values shorter than this are guessed too easily (RFC 7541, 7.1.3).
 const COOKIE_BYTES_SAFE: usize = 20;
+
+/// What is copied of a short string, be it shorter.
+const COPIED_BYTES: usize = 32;
 
 /// How a field that is spelled out asks to be treated.
 #[derive(Clone, Copy)]
@@ -35,55 +39,109 @@ pub fn size_update_to_zero(out: &mut Vec<u8>) {
     out.push(0x20);
 }
 
+/// Names that are often spelled out, ready to be sent.
+const READY: [([u8; huffman::READY_BYTES], u8); table::OTHERS.len()] = {
+    let mut ready = [([0; huffman::READY_BYTES], 0); table::OTHERS.len()];
+    let mut at = 0;
+    while at < ready.len() {
+        ready[at] = huffman::ready(table::OTHERS[at]);
+        at += 1;
+    }
+    ready
+};
+
 /// Appends a field. Its name is written in lower case.
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8], sensitive: bool) {
-    let index = table::static_name(name);
+    let index = table::number_of(name);
     let is_secret = match index {
         AUTHORIZATION | PROXY_AUTHORIZATION => true,
         COOKIE => value.len() < COOKIE_BYTES_SAFE,
         _ => false,
     };
     if index == 0 {
+        spelled(out, name, value, sensitive);
+    } else if let Some((bytes, length)) = usize::from(index).checked_sub(table::FIELDS.len() + 1).map(|at| &READY[at]) {
         let form = if sensitive { NEVER_INDEXED } else { NOT_INDEXED };
         out.push(form.pattern);
-        string::<true>(out, name);
+        let end = out.len() + usize::from(*length);
+        out.extend_from_slice(bytes);
+        out.truncate(end);
         string::<false>(out, value);
     } else if sensitive || is_secret {
         literal(out, NEVER_INDEXED, index, value);
+    } else if index == ACCEPT_ENCODING && value == b"gzip, deflate" || index != ACCEPT_ENCODING && value.is_empty() {
+        // Names that are no pseudo-fields' are there once, and all but this one without a value.
+        whole(out, index);
     } else {
-        named(out, index, value);
+        // An index from 15 on takes a second byte after a prefix of four bits.
+        literal(out, INDEXED, index, value);
     }
+}
+
+/// A field that nothing is known of.
+#[inline(never)]
+fn spelled(out: &mut Vec<u8>, name: &[u8], value: &[u8], sensitive: bool) {
+    let form = if sensitive { NEVER_INDEXED } else { NOT_INDEXED };
+    out.push(form.pattern);
+    string::<true>(out, name);
+    string::<false>(out, value);
+}
+
+/// What has an entry of its own in the static table.
+fn whole(out: &mut Vec<u8>, index: u8) {
+    out.push(0x80 | index);
 }
 
 /// `:status`
 pub fn status(out: &mut Vec<u8>, status: u16) {
-    let hundreds = (status / 100 % 10) as u8;
-    let digits = [b'0' + hundreds, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8];
-    named(out, STATUS, &digits);
+    match status {
+        200 => whole(out, STATUS),
+        204 => whole(out, STATUS + 1),
+        206 => whole(out, STATUS + 2),
+        304 => whole(out, STATUS + 3),
+        400 => whole(out, STATUS + 4),
+        404 => whole(out, STATUS + 5),
+        500 => whole(out, STATUS + 6),
+        _ => {
+            let digit = |number: u16| b'0' + (number % 10) as u8;
+            literal(out, NOT_INDEXED, STATUS, &[digit(status / 100), digit(status / 10), digit(status)]);
+        }
+    }
 }
 
 /// `:method`
 pub fn method(out: &mut Vec<u8>, method: &[u8]) {
-    named(out, METHOD, method);
+    match method {
+        b"GET" => whole(out, METHOD),
+        b"POST" => whole(out, METHOD + 1),
+        _ => literal(out, NOT_INDEXED, METHOD, method),
+    }
 }
 
 /// `:path`
 pub fn path(out: &mut Vec<u8>, path: &[u8], sensitive: bool) {
-    pseudo(out, PATH, path, sensitive);
+    match path {
+        b"/" if !sensitive => whole(out, PATH),
+        b"/index.html" if !sensitive => whole(out, PATH + 1),
+        _ => literal(out, if sensitive { NEVER_INDEXED } else { NOT_INDEXED }, PATH, path),
+    }
 }
 
 /// `:scheme`
 pub fn scheme(out: &mut Vec<u8>, scheme: &[u8]) {
-    named(out, SCHEME, scheme);
+    match scheme {
+        b"http" => whole(out, SCHEME),
+        b"https" => whole(out, SCHEME + 1),
+        _ => literal(out, NOT_INDEXED, SCHEME, scheme),
+    }
 }
 
 /// `:authority`
 pub fn authority(out: &mut Vec<u8>, authority: &[u8], sensitive: bool) {
-    pseudo(out, AUTHORITY, authority, sensitive);
-}
-
-fn pseudo(out: &mut Vec<u8>, index: u8, value: &[u8], sensitive: bool) {
-    if sensitive { literal(out, NEVER_INDEXED, index, value) } else { named(out, index, value) }
+    if authority.is_empty() && !sensitive {
+        return whole(out, AUTHORITY);
+    }
+    literal(out, if sensitive { NEVER_INDEXED } else { NOT_INDEXED }, AUTHORITY, authority);
 }
 
 /// `:protocol` (RFC 8441)
@@ -93,32 +151,41 @@ pub fn protocol(out: &mut Vec<u8>, protocol: &[u8]) {
     string::<false>(out, protocol);
 }
 
-/// A field whose name the static table has from `index` on, perhaps with this value.
-fn named(out: &mut Vec<u8>, index: u8, value: &[u8]) {
-    let mut at = u32::from(index);
-    while let Some(entry) = table::static_entry(at).filter(|entry| entry.static_name == index) {
-        if entry.value == value {
-            return integer::encode(out, 0x80, 7, at as usize);
-        }
-        at += 1;
-    }
-    // An index from 15 on takes a second byte after a prefix of four bits.
-    literal(out, if index < 15 { NOT_INDEXED } else { INDEXED }, index, value);
-}
-
+/// A field whose name the static table has at `index`.
+#[inline(always)]
 fn literal(out: &mut Vec<u8>, form: Form, index: u8, value: &[u8]) {
     integer::encode(out, form.pattern, form.prefix, usize::from(index));
     string::<false>(out, value);
 }
 
 /// A string, in the shorter of its two forms. Names are written in lower case.
+#[inline(always)]
 fn string<const LOWER: bool>(out: &mut Vec<u8>, bytes: &[u8]) {
+    match bytes {
+        [] => out.push(0),
+        &[byte] => out.extend_from_slice(&[1, if LOWER { byte.to_ascii_lowercase() } else { byte }]),
+        _ => long_string::<LOWER>(out, bytes),
+    }
+}
+
+/// One that may be shorter in the Huffman code: no symbol of that has less than five bits.
+#[inline(never)]
+fn long_string<const LOWER: bool>(out: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.len() <= huffman::SHORT_BYTES {
         let mut space = [0; huffman::SHORT_BYTES + 2];
         if let Some(length) = huffman::encode_short::<LOWER>(bytes, &mut space) {
             // So short that its length takes no second byte.
             space[0] = 0x80 | length as u8;
-            return out.extend_from_slice(&space[..=length]);
+            let end = out.len() + 1 + length;
+            match space.first_chunk::<COPIED_BYTES>() {
+                // Of a length that is known when this is compiled: no call for a few bytes.
+                Some(whole) if length < COPIED_BYTES => {
+                    out.extend_from_slice(whole);
+                    out.truncate(end);
+                }
+                _ => out.extend_from_slice(&space[..=length]),
+            }
+            return;
         }
     } else {
         let length = huffman::encoded_len(bytes, LOWER);
@@ -163,6 +230,37 @@ mod tests {
         field(&mut out, b"Accept-Encoding", b"gzip, deflate", false);
         field(&mut out, b"age", b"", false);
         assert_eq!(out, [0x82, 0x83, 0x84, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8d, 0x8e, 0x90, 0x95]);
+    }
+
+    #[test]
+    fn each_entry_of_the_static_table_is_written_as_its_index() {
+        for (at, (name, value)) in table::FIELDS.iter().enumerate() {
+            let mut out = Vec::new();
+            match *name {
+                b":authority" => authority(&mut out, value, false),
+                b":method" => method(&mut out, value),
+                b":path" => path(&mut out, value, false),
+                b":scheme" => scheme(&mut out, value),
+                b":status" => status(&mut out, std::str::from_utf8(value).unwrap().parse().unwrap()),
+                _ => field(&mut out, name, value, false),
+            }
+            let is_secret = matches!(*name, b"authorization" | b"proxy-authorization" | b"cookie");
+            assert_eq!(out == [0x81 + at as u8], !is_secret, "{at}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_ready_are_what_would_be_written() {
+        for (name, (bytes, length)) in table::OTHERS.iter().zip(&READY) {
+            let mut written = Vec::new();
+            string::<true>(&mut written, &name.to_ascii_uppercase());
+            assert_eq!(bytes[..usize::from(*length)], written);
+            for sensitive in [false, true] {
+                let mut out = Vec::new();
+                field(&mut out, &name.to_ascii_uppercase(), b"value", sensitive);
+                assert_eq!(decode(&out), [(name.to_vec(), b"value".to_vec(), sensitive)]);
+            }
+        }
     }
 
     #[test]

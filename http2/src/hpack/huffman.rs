@@ -313,6 +313,42 @@ pub(crate) fn encode(bytes: &[u8], lower: bool, out: &mut Vec<u8>) {
     }
 }
 
+/// Room for the longest of the strings that are encoded when this is compiled.
+pub(crate) const READY_BYTES: usize = 24;
+
+/// A string of lower case as it is sent, behind its length: in this code, if that is shorter.
+pub(crate) const fn ready(text: &[u8]) -> ([u8; READY_BYTES], u8) {
+    let mut bytes = [0; READY_BYTES];
+    // The last `have` bits are to be written.
+    let (mut bits, mut have, mut length, mut at) = (0_u64, 0, 1, 0);
+    while at < text.len() {
+        let Code { code, bits: count } = CODES[text[at] as usize];
+        (bits, have) = (bits << count | code as u64, have + count as u32);
+        while have >= 8 {
+            have -= 8;
+            bytes[length] = (bits >> have) as u8;
+            length += 1;
+        }
+        at += 1;
+    }
+    if have > 0 {
+        // Filled with the first bits of EOS.
+        bytes[length] = (bits << (8 - have)) as u8 | 0xff >> have;
+        length += 1;
+    }
+    if length > text.len() {
+        bytes[0] = text.len() as u8;
+        at = 0;
+        while at < text.len() {
+            bytes[at + 1] = text[at];
+            at += 1;
+        }
+        return (bytes, 1 + text.len() as u8);
+    }
+    bytes[0] = 0x80 | (length - 1) as u8;
+    (bytes, length as u8)
+}
+
 /// Writes what fills four bytes, of the last `have` bits.
 #[inline]
 fn flush(bits: u64, have: &mut u32, space: &mut [u8; SHORT_BYTES + 2], at: &mut usize) -> Option<()> {

@@ -129,43 +129,122 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
     true
 }
 
-/// Longest name of the static table.
-const STATIC_NAME_BYTES_MAX: usize = 27;
+/// Names that are often sent and that the static table has not, by numbers that go on where its indices end.
+pub(crate) const OTHERS: [&[u8]; 33] = [
+    b"te",
+    b"dnt",
+    b"origin",
+    b"priority",
+    b"alt-svc",
+    b"forwarded",
+    b"tracestate",
+    b"traceparent",
+    b"x-real-ip",
+    b"x-request-id",
+    b"x-powered-by",
+    b"x-forwarded-for",
+    b"x-frame-options",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-proto",
+    b"x-content-type-options",
+    b"content-security-policy",
+    b"grpc-status",
+    b"grpc-timeout",
+    b"grpc-message",
+    b"grpc-encoding",
+    b"grpc-accept-encoding",
+    b"sec-ch-ua",
+    b"sec-ch-ua-mobile",
+    b"sec-ch-ua-platform",
+    b"sec-fetch-site",
+    b"sec-fetch-mode",
+    b"sec-fetch-user",
+    b"sec-fetch-dest",
+    b"upgrade-insecure-requests",
+    b"access-control-allow-headers",
+    b"access-control-allow-methods",
+];
 
-/// First indices of the names that are no pseudo-fields, by their length; and where those of each length begin.
-const BY_LENGTH: ([u8; FIELDS.len()], [u8; STATIC_NAME_BYTES_MAX + 2]) = {
-    let (mut sorted, mut begins) = ([0; FIELDS.len()], [0; STATIC_NAME_BYTES_MAX + 2]);
-    let (mut count, mut length) = (0, 0);
-    while length <= STATIC_NAME_BYTES_MAX {
-        begins[length] = count as u8;
-        let mut at = 0;
-        while at < FIELDS.len() {
-            let name = FIELDS[at].0;
-            if name.len() == length && name[0] != b':' && FIRST_OF_NAME[at] as usize == at + 1 {
-                sorted[count] = at as u8 + 1;
-                count += 1;
-            }
-            at += 1;
+/// The table of all names but those of pseudo-fields: no two of them are in one place.
+const NAME_PLACES: usize = 256;
+/// Found by trying: what keeps them apart.
+const NAME_STEPS: [usize; 3] = [70, 99, 31];
+const NAMES: [u8; NAME_PLACES] = {
+    let mut names = [0; NAME_PLACES];
+    let mut number = 1;
+    while number < KNOWN.len() {
+        let name = KNOWN[number];
+        if name[0] != b':' {
+            let place = place_of(name.len(), name[0], name[name.len() * 3 / 4], name[name.len() - 1]);
+            assert!(names[place] == 0, "two names in one place");
+            names[place] = number as u8;
         }
-        length += 1;
+        number += 1;
     }
-    begins[length] = count as u8;
-    (sorted, begins)
+    names
 };
 
-/// The first index of a field's name, a token, in the static table, however it is spelled; 0 if it is not there. Pseudo-fields are not looked
-/// for.
-pub(crate) fn static_name(name: &[u8]) -> u8 {
-    let (sorted, begins) = &BY_LENGTH;
-    let (Some(&begin), Some(&end)) = (begins.get(name.len()), begins.get(name.len() + 1)) else { return 0 };
-    let known = sorted[usize::from(begin)..usize::from(end)].iter().find(|&&index| {
-        let known = FIELDS[usize::from(index) - 1].0;
-        // Of what a name can have, this makes upper case lower and leaves all else that is compared with.
-        let differs = |(known, byte): (&u8, &u8)| known ^ (byte | 0x20);
-        let is_first = known.first().zip(name.first()).is_some_and(|first| differs(first) == 0);
-        is_first && known.iter().zip(name).fold(0, |all, pair| all | differs(pair)) == 0
-    });
-    known.copied().unwrap_or_default()
+/// Names by their numbers. None has the number 0.
+const KNOWN: [&[u8]; 1 + FIELDS.len() + OTHERS.len()] = {
+    let mut known: [&[u8]; 1 + FIELDS.len() + OTHERS.len()] = [b""; 1 + FIELDS.len() + OTHERS.len()];
+    let mut number = 1;
+    while number < known.len() {
+        known[number] = if number <= FIELDS.len() { FIELDS[number - 1].0 } else { OTHERS[number - 1 - FIELDS.len()] };
+        number += 1;
+    }
+    known
+};
+
+/// Of a name by its length, its first letter, one behind its middle and its last; upper case and lower case come to the same.
+const fn place_of(length: usize, first: u8, middle: u8, last: u8) -> usize {
+    let [by_length, by_first, by_middle] = NAME_STEPS;
+    let (first, middle, last) = ((first & 31) as usize, (middle & 31) as usize, (last & 31) as usize);
+    (length * by_length + first * by_first + middle * by_middle + last) % NAME_PLACES
+}
+
+/// The number of a field's name, a token, however it is spelled: its first index in the static table, or past those its place among
+/// the others; 0 if it is not known. Pseudo-fields are not looked for.
+#[inline]
+pub(crate) fn number_of(name: &[u8]) -> u8 {
+    let (Some(&first), Some(&middle), Some(&last)) = (name.first(), name.get(name.len() * 3 / 4), name.last()) else {
+        return 0;
+    };
+    let number = NAMES[place_of(name.len(), first, middle, last)];
+    let known = KNOWN.get(usize::from(number)).copied().unwrap_or_default();
+    if known.len() == name.len() && is_spelled(name, known) { number } else { 0 }
+}
+
+/// Whether a token is this name in whatever case; both are as long.
+#[inline]
+fn is_spelled(name: &[u8], known: &[u8]) -> bool {
+    const LOWER: u64 = u64::from_le_bytes([0x20; 8]);
+    // Of what a name can have, this makes upper case lower and leaves all else that is compared with.
+    let differs = |name: &[u8; 8], known: &[u8; 8]| (u64::from_le_bytes(*name) | LOWER) ^ u64::from_le_bytes(*known);
+    match (name.last_chunk(), known.last_chunk()) {
+        (Some(last), Some(known_last)) => {
+            let words = name.as_chunks().0.iter().zip(known.as_chunks().0);
+            words.fold(differs(last, known_last), |all, (name, known)| all | differs(name, known)) == 0
+        }
+        _ => match (name.first_chunk(), name.last_chunk(), known.first_chunk(), known.last_chunk()) {
+            (Some(&[a, b, c, d]), Some(&[e, f, g, h]), Some(&[i, j, k, l]), Some(&[m, n, o, p])) => {
+                differs(&[a, b, c, d, e, f, g, h], &[i, j, k, l, m, n, o, p]) == 0
+            }
+            _ => name.eq_ignore_ascii_case(known),
+        },
+    }
+}
+
+/// The first index of a pseudo-field's name; 0 if it is not there.
+pub(crate) fn pseudo_name(name: &[u8]) -> u8 {
+    match name {
+        b":authority" => 1,
+        b":method" => 2,
+        b":path" => 4,
+        b":scheme" => 6,
+        b":status" => 8,
+        _ => 0,
+    }
 }
 
 /// What a peer's encoder has told to remember: lines of text one after the other in one buffer, none an allocation of its own. That of
@@ -329,11 +408,21 @@ mod tests {
             let first = FIELDS.iter().position(|(known, _)| known == name).unwrap() as u8 + 1;
             assert_eq!(static_entry(at as u32 + 1).unwrap().static_name, first);
             let found = if name[0] == b':' { 0 } else { first };
-            assert_eq!(static_name(name), found);
-            assert_eq!(static_name(&name.to_ascii_uppercase()), found);
+            assert_eq!(number_of(name), found);
+            assert_eq!(number_of(&name.to_ascii_uppercase()), found);
         }
-        for name in ["", "x", "x-request-id", "accept-encodinh", "a-name-that-is-longer-than-any-of-them"] {
-            assert_eq!(static_name(name.as_bytes()), 0, "{name}");
+        for (at, name) in OTHERS.iter().enumerate() {
+            let number = (FIELDS.len() + 1 + at) as u8;
+            assert_eq!(number_of(name), number);
+            assert_eq!(number_of(&name.to_ascii_uppercase()), number);
+        }
+        for name in ["", "x", "x-request-ie", "accept-encodinh", "a-name-that-is-longer-than-any-of-them"] {
+            assert_eq!(number_of(name.as_bytes()), 0, "{name}");
+        }
+        for index in 1..=FIELDS.len() as u8 {
+            let name = FIELDS[usize::from(index) - 1].0;
+            let first = static_entry(u32::from(index)).unwrap().static_name;
+            assert_eq!(pseudo_name(name), if name[0] == b':' { first } else { 0 });
         }
         assert_eq!(static_entry(0), None);
         assert_eq!(static_entry(62), None);

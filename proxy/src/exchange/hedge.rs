@@ -2,28 +2,26 @@
 //! Whichever is answered first is taken, the other connection is closed. An answer that hedging is not to take while there may be a
 //! better one (`hedge.non_fatal`) waits for the other try; if that brings nothing better, the first try's answer is preferred.
 
-use super::pump::{ANSWER_LIMITS, Exchange, INTERIM_MAX, TryError, retry_after};
+use super::attempt::{Attempt, Found};
+use super::pump::{Exchange, TryError};
 use crate::clock::Clock;
-use crate::end::{BackendEnd, Gone, Http1};
+use crate::end::Gone;
 use crate::error::ProxyError;
 use crate::http::Peer;
-use crate::http2::Upstream;
 use crate::inflight::{self, InFlight};
 use crate::request::{Copied, Request};
 use crate::timer::{Deadline, Timer};
 use crate::tunnel::Duplex;
-use crate::upstream::{Connection, Reach};
+use crate::upstream::Reach;
 use crate::worker::{View, Worker};
 use ringway_config::model;
-use ringway_http1::parse_response;
-use ringway_message::{Method, ParseError, ResponseHead};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A request's second try.
+/// A try's second one. A retry is a try of its own, which may have another beside it: together they are as many as the budget allows.
 pub(super) struct Hedge {
     config: model::Hedge,
     wait: Pin<Box<tokio::time::Sleep>>,
@@ -36,7 +34,7 @@ enum Second {
     Trying(Trying),
     /// By an answer that does not win while the first try is under way.
     Answered(Box<Answered>),
-    /// A request has one at most.
+    /// A try has one at most.
     Over,
 }
 
@@ -54,7 +52,7 @@ enum First {
 /// The second try, with the head of its answer come.
 struct Answered {
     guard: InFlight,
-    connection: Connection,
+    attempt: Attempt,
     status: u16,
     retry_after: Option<Duration>,
 }
@@ -66,7 +64,7 @@ enum Winner {
 }
 
 impl Hedge {
-    /// Of a request whose service hedges, and which may be sent twice.
+    /// For a try of a request whose service hedges, and which may be sent twice.
     pub(super) fn new(request: &Request, repeatable: bool) -> Option<Self> {
         let this = &request.view.services[request.service];
         let may = repeatable && request.is_resendable() && !request.upgrade;
@@ -107,7 +105,7 @@ impl Hedge {
                 let request = &mut *exchange.request;
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());
-                exchange.replace(second.connection);
+                exchange.replace(second.attempt);
                 // Once its connection is closed, its place is another's, however long this answer takes.
                 drop(first_guard);
                 poll_fn(|context| exchange.poll_answer(context)).await
@@ -204,11 +202,7 @@ impl Hedge {
 fn report_failure(exchange: &Exchange<'_>, guard: &InFlight, error: ProxyError) {
     let worker = &exchange.client.open.worker;
     let error = super::timed_out(error, worker, exchange.request.limit);
-    // As without a rival: a connection that was being closed, or held what was left on it, tells nothing.
-    let failure = exchange.upstream.end.failure();
-    let tells_nothing = failure.unprocessed && !failure.refused
-        || exchange.is_first_on_used() && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
-    if !tells_nothing {
+    if !exchange.attempt.tells_nothing(error) {
         guard.report_error(error);
     }
 }
@@ -244,7 +238,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     };
     Some(Box::pin(async move {
         match run(&guard, (&view, service), &timer, &what, &worker).await {
-            Ok((connection, status, retry_after)) => Ok(Box::new(Answered { guard, connection, status, retry_after })),
+            Ok((attempt, (status, retry_after))) => Ok(Box::new(Answered { guard, attempt, status, retry_after })),
             Err(Failure { error: ProxyError::ConnectionLimit, .. }) => Err(Some(guard)),
             Err(Failure { error, tells_nothing }) => {
                 let error = super::timed_out(error, &worker, what.request_limit);
@@ -287,133 +281,51 @@ async fn run(
     timer: &Timer,
     what: &Sending,
     worker: &Rc<Worker>,
-) -> Result<(Connection, u16, Option<Duration>), Failure> {
+) -> Result<(Attempt, Found), Failure> {
     let this = &view.services[service];
     let config = &this.service.config;
     let upstream = &this.upstreams[guard.index()];
     let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(&what.peer), limit: what.limit, timer };
-    let mut connection = reach.connection(false, true).await?;
+    let connection = reach.connection(false, true).await?;
     upstream.cells.requests.increment();
-    let mut clock = Clock::begin(view, service, guard);
+    let mut attempt = Attempt::begin(connection, Clock::begin(view, service, guard), worker);
     timer.set_before(config.timeouts.body_idle, what.limit);
     let mut sent = 0;
     let sending = poll_fn(|context| {
         let block = &mut worker.scratch.borrow_mut().block;
-        match what.request.poll_send(&mut connection.end, &mut sent, block, context) {
+        match what.request.poll_send(&mut attempt.end, &mut sent, block, context) {
             Poll::Ready(result) => Poll::Ready(result.map_err(|Gone| ProxyError::UpstreamClosed)),
             Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::SendTimeout)),
             Poll::Pending => Poll::Pending,
         }
     });
     if let Err(error) = sending.await {
-        clock.forget();
-        return Err(Failure { error, tells_nothing: connection.reused && error == ProxyError::UpstreamClosed });
+        attempt.clock.forget();
+        return Err(Failure { error, tells_nothing: attempt.tells_nothing(error) });
     }
-    clock.handle_sent();
+    attempt.clock.handle_sent();
     timer.set_before(config.timeouts.response, what.limit);
     let answered = poll_fn(|context| {
-        connection.end.poll_drive(context);
-        if let Poll::Ready(result) = poll_head(&mut connection, what.request.method, worker, context) {
+        attempt.end.poll_drive(context);
+        if let Poll::Ready(result) = attempt.poll_final_head(what.request.method, worker, context) {
             return Poll::Ready(result);
         }
         if timer.poll_fired(context) {
-            connection.end.handle_timeout();
+            attempt.handle_timeout(false, Some(upstream), worker);
             return Poll::Ready(Err(ProxyError::ResponseTimeout));
         }
         Poll::Pending
     });
     match answered.await {
-        Ok((status, retry_after)) => {
-            clock.handle_answered();
-            Ok((connection, status, retry_after))
+        Ok(found) => {
+            attempt.clock.handle_answered();
+            Ok((attempt, found))
         }
         Err(error) => {
             if error != ProxyError::ResponseTimeout {
-                clock.forget();
+                attempt.clock.forget();
             }
-            // As of a first try: see `report_failure`.
-            let end = connection.end.failure();
-            let stale = connection.is_silent_on_used()
-                && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_));
-            Err(Failure { error, tells_nothing: stale || end.unprocessed && !end.refused })
+            Err(Failure { error, tells_nothing: attempt.tells_nothing(error) })
         }
     }
-}
-
-/// Reads until the head of the answer is here, behind whatever interim answers; all of it stays in the connection's input. Over
-/// HTTP/2, only that head does.
-fn poll_head(
-    connection: &mut Connection,
-    method: Method,
-    worker: &Worker,
-    context: &mut Context<'_>,
-) -> Poll<Result<(u16, Option<Duration>), ProxyError>> {
-    loop {
-        let Http1 { stream, input, .. } = match &mut connection.end {
-            BackendEnd::Http1(http1) => http1,
-            BackendEnd::Http2(upstream) => return poll_stream_head(upstream, context),
-            BackendEnd::Returned => return Poll::Ready(Err(ProxyError::UpstreamClosed)),
-        };
-        if !input.is_allocated() {
-            *input = worker.buffers.take();
-        }
-        let held = input.len();
-        if held > ANSWER_LIMITS.head_bytes_max {
-            return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
-        }
-        let read = input.poll_read(stream, ANSWER_LIMITS.head_bytes_max + 1, context);
-        if read.is_pending() && held == 0 {
-            worker.buffers.give(std::mem::take(input));
-        }
-        match ready!(read) {
-            Ok(0) if held > 0 => return Poll::Ready(Err(ProxyError::ShortAnswer)),
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return Poll::Ready(Err(ProxyError::UpstreamClosed)),
-        }
-        let mut scratch = worker.scratch.borrow_mut();
-        match final_head(input.bytes(), method, &mut scratch.response) {
-            Ok(None) => {}
-            Ok(Some(found)) => return Poll::Ready(Ok(found)),
-            Err(error) => return Poll::Ready(Err(error)),
-        }
-    }
-}
-
-/// The same over HTTP/2.
-fn poll_stream_head(
-    upstream: &mut Upstream,
-    context: &mut Context<'_>,
-) -> Poll<Result<(u16, Option<Duration>), ProxyError>> {
-    for _ in 0..=INTERIM_MAX {
-        ready!(upstream.poll_head(context))?;
-        let (head, arena) = upstream.lend_head();
-        let found = (head.status, retry_after(&head, &arena));
-        let interim = head.is_interim();
-        upstream.return_head((head, arena), interim);
-        if !interim {
-            return Poll::Ready(Ok(found));
-        }
-    }
-    Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::Status)))
-}
-
-/// Status and wish of the answer that is none of the interim ones, once its head is here to its end.
-fn final_head(
-    mut bytes: &[u8],
-    method: Method,
-    head: &mut ResponseHead,
-) -> Result<Option<(u16, Option<Duration>)>, ProxyError> {
-    for _ in 0..=INTERIM_MAX {
-        let parsed = !bytes.is_empty()
-            && parse_response(bytes, &ANSWER_LIMITS, method, false, head)
-                .map_err(|error| ProxyError::of_head(error, bytes))?;
-        if !parsed {
-            return Ok(None);
-        }
-        if !head.is_interim() {
-            return Ok(Some((head.status, retry_after(head, bytes))));
-        }
-        bytes = &bytes[head.head_len..];
-    }
-    Err(ProxyError::UnfitAnswer(ParseError::Status))
 }

@@ -3,23 +3,21 @@
 //! Both directions are driven by one task: [`Exchange`] is two small state machines over two ends, polled together,
 //! so that a body can still be going up while its answer comes down.
 
+use super::attempt::{Attempt, Part};
 use super::{Next, wish};
 use crate::ambient;
 use crate::buffers::Buffer;
-use crate::clock::Clock;
 use crate::compress::Compressor;
 use crate::end::{BackendEnd, ClientEnd, Http1, Source};
 use crate::error::ProxyError;
 use crate::http::{self, Client};
 use crate::inflight::InFlight;
 use crate::request::Request;
-use crate::stream::Stream;
 use crate::timer::Deadline;
 use crate::tunnel::{self, Duplex, Way};
-use crate::upstream::Connection;
 use ringway_health::Outcome;
 use ringway_http1::{Body, Encoding};
-use ringway_message::{HeadWriter, Limits, ParseError, ResponseHead};
+use ringway_message::{HeadWriter, Limits, ResponseHead};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -66,14 +64,11 @@ enum Upload {
 pub(super) struct Exchange<'a> {
     pub(super) client: &'a mut Client,
     pub(super) request: &'a mut Request,
-    pub(super) upstream: Connection,
-    /// How long the answer takes to begin.
-    clock: Clock,
+    pub(super) attempt: Attempt,
     /// What the upstream has sent has been read by another: it is to be looked at before more is read.
     unseen: bool,
     /// End of this try; once its answer has begun, of the whole exchange.
     limit: Deadline,
-    began: Deadline,
     /// How much of `request.out` has been written.
     sent: usize,
     /// Chunks of the request's body on their way up, and how much of them has been written.
@@ -95,7 +90,6 @@ pub(super) struct Exchange<'a> {
     head_sent: bool,
     /// How much of it is interim answers.
     interim_bytes: usize,
-    pub(super) interims: u32,
     pub(super) status: u16,
     encoding: Encoding,
     /// The end of a body in chunks is on its way.
@@ -130,22 +124,16 @@ impl Place {
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(
-        client: &'a mut Client,
-        request: &'a mut Request,
-        (upstream, clock): (Connection, Clock),
-        limit: Deadline,
-    ) -> Self {
-        let began = client.open.worker.timers.now();
+    pub(super) fn new(client: &'a mut Client, request: &'a mut Request, attempt: Attempt, limit: Deadline) -> Self {
         let total = http::http_of(&request.planned, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
-        let exchange = Self {
+        // From here on it is being sent.
+        request.replayable = request.is_resendable();
+        Self {
             limit,
-            began,
             client,
             request,
-            upstream,
-            clock,
+            attempt,
             unseen: false,
             sent: 0,
             chunks: Vec::new(),
@@ -160,7 +148,6 @@ impl<'a> Exchange<'a> {
             head_len: 0,
             head_sent: false,
             interim_bytes: 0,
-            interims: 0,
             status: 0,
             encoding: Encoding::Identity,
             terminated: false,
@@ -171,10 +158,7 @@ impl<'a> Exchange<'a> {
             holding: false,
             retry_after: None,
             place: None,
-        };
-        // From here on it is being sent.
-        exchange.request.replayable = exchange.request.is_resendable();
-        exchange
+        }
     }
 
     fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
@@ -192,7 +176,7 @@ impl<'a> Exchange<'a> {
             && !matches!(error, ProxyError::ResponseTimeout)
         {
             // How soon a try fails is no measure of how soon it would have been answered.
-            self.clock.forget();
+            self.attempt.clock.forget();
         }
         polled
     }
@@ -205,11 +189,16 @@ impl<'a> Exchange<'a> {
             self.pace_upload();
         }
         loop {
-            let read = if std::mem::take(&mut self.unseen) { Poll::Ready(Ok(())) } else { self.poll_upstream(context) };
+            let read = if std::mem::take(&mut self.unseen) {
+                Poll::Ready(Ok(()))
+            } else {
+                let part = if self.holding { Part::Body } else { Part::Head };
+                self.attempt.poll_read(self.status != 0, part, &self.client.open.worker, context)
+            };
             match read {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    let unsendable = self.upstream.end.failure().unsendable.map(TryError::Downstream);
+                    let unsendable = self.attempt.end.failure().unsendable.map(TryError::Downstream);
                     return Poll::Ready(Err(unsendable.unwrap_or(TryError::Upstream(error))));
                 }
                 Poll::Pending => break,
@@ -220,7 +209,7 @@ impl<'a> Exchange<'a> {
                 Err(error) => return Poll::Ready(Err(TryError::Upstream(error))),
             }
         }
-        self.upstream.end.poll_drive(context);
+        self.attempt.end.poll_drive(context);
         // Interim answers go out at once.
         if self.status == 0 && self.poll_send_answer(context).is_err() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
@@ -258,44 +247,9 @@ impl<'a> Exchange<'a> {
 
     /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this exchange alone.
     fn handle_timeout(&self) {
-        self.upstream.end.handle_timeout();
-        let silent = self.status == 0 && self.interims == 0 && self.upstream.is_silent_on_used();
-        if let (true, Some(backend)) = (silent, self.request.report.backend) {
-            let cells = &self.client.open.worker.cells;
-            self.request.view.services[self.request.service].upstreams[backend].pool.doubt(self.began, cells);
-        }
-    }
-
-    /// Reads from the backend before its answer is passed on.
-    fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
-        let buffers = &self.client.open.worker.buffers;
-        let Http1 { stream, input, .. } = match &mut self.upstream.end {
-            BackendEnd::Http1(http1) => http1,
-            BackendEnd::Http2(upstream) if self.status == 0 => return upstream.poll_head(context),
-            BackendEnd::Http2(upstream) => return upstream.poll_more(context),
-            BackendEnd::Returned => return Poll::Ready(Err(ProxyError::UpstreamClosed)),
-        };
-        if !input.is_allocated() {
-            *input = buffers.take();
-        }
-        let held = input.len();
-        if held > ANSWER_LIMITS.head_bytes_max {
-            return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
-        }
-        match input.poll_read(stream, ANSWER_LIMITS.head_bytes_max + 1, context) {
-            Poll::Ready(Ok(0)) if self.holding || held > 0 => Poll::Ready(Err(ProxyError::ShortAnswer)),
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(_)) if self.holding => Poll::Ready(Err(ProxyError::ShortAnswer)),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
-            Poll::Pending => {
-                if held == 0 {
-                    // A request that waits for its answer holds no buffer for it.
-                    buffers.give(std::mem::take(input));
-                }
-                Poll::Pending
-            }
-        }
+        let this = &self.request.view.services[self.request.service];
+        let upstream = self.request.report.backend.map(|backend| &*this.upstreams[backend]);
+        self.attempt.handle_timeout(self.status != 0, upstream, &self.client.open.worker);
     }
 
     /// Looks at what has come. `Ok(true)`: the answer can be passed on now.
@@ -309,13 +263,13 @@ impl<'a> Exchange<'a> {
                 Some(head::Kind::Interim) => {}
                 Some(head::Kind::Final) => break,
             }
-            if self.upstream.end.is_http2() {
+            if self.attempt.end.is_http2() {
                 // The next one is asked for.
                 return Ok(false);
             }
         }
         self.take_body()?;
-        if let Some(left) = self.upstream.end.left()
+        if let Some(left) = self.attempt.end.left()
             && left > 0
             && self.delivered + left <= WHOLE_BYTES_MAX
             && self.compressor.is_none()
@@ -330,7 +284,7 @@ impl<'a> Exchange<'a> {
     /// What has come of a short body joins its head. `Ok(true)`: all of it has.
     fn take_held_body(&mut self) -> Result<bool, ProxyError> {
         self.take_body()?;
-        let whole = self.upstream.end.is_over();
+        let whole = self.attempt.end.is_over();
         if whole {
             self.holding = false;
         }
@@ -342,7 +296,7 @@ impl<'a> Exchange<'a> {
         if self.status == 101 || self.is_body_done() {
             return Ok(());
         }
-        let (end, out) = (&mut self.upstream.end, self.answer.text_mut());
+        let (end, out) = (&mut self.attempt.end, self.answer.text_mut());
         let progress = match &mut self.compressor {
             None => end.transfer(out, self.encoding, |_| true).map_err(ProxyError::UnfitAnswer)?,
             Some(compressor) => compressor.transfer(end, out)?,
@@ -357,7 +311,7 @@ impl<'a> Exchange<'a> {
         match (&self.compressor, self.encoding) {
             (Some(compressor), _) => compressor.has_ended(),
             (None, Encoding::Chunked) => self.terminated,
-            (None, Encoding::Identity) => self.upstream.end.is_over(),
+            (None, Encoding::Identity) => self.attempt.end.is_over(),
         }
     }
 
@@ -377,7 +331,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the answer on, and settles both connections.
-    pub(super) async fn finish(mut self) -> (u16, Option<ProxyError>, Next) {
+    pub(super) async fn finish(&mut self) -> (u16, Option<ProxyError>, Next) {
         // The answer has begun: nothing is sent again.
         self.request.replayable = false;
         if self.sent == self.request.out.len() {
@@ -402,8 +356,8 @@ impl<'a> Exchange<'a> {
                     (false, Upload::Done) if self.has_nothing_ahead() => Next::Close,
                     (false, _) => Next::Linger,
                 };
-                if self.upstream.end.is_http2() {
-                    self.upstream.end = BackendEnd::Returned;
+                if self.attempt.end.is_http2() {
+                    self.attempt.end = BackendEnd::Returned;
                 }
                 self.settle();
                 (None, next)
@@ -423,7 +377,7 @@ impl<'a> Exchange<'a> {
                 (Some(ProxyError::ClientStalled), Next::Abort)
             }
         };
-        self.release();
+        self.release_buffers();
         (status, error, next)
     }
 
@@ -437,7 +391,7 @@ impl<'a> Exchange<'a> {
 
     /// Whether all of the answer has been read, so that nothing is left for the backend to do, whatever the client has of it.
     fn is_read_to_its_end(&self) -> bool {
-        let is_read = match &self.upstream.end {
+        let is_read = match &self.attempt.end {
             BackendEnd::Http1(Http1 { input, body, .. }) => match *body {
                 Body::Sized(left) => left <= input.len() as u64,
                 _ => body.is_end(),
@@ -454,18 +408,13 @@ impl<'a> Exchange<'a> {
         let Some(mut place) = self.place.take() else { return };
         place.report();
         let Place { guard: _guard, upstream, .. } = place;
-        let BackendEnd::Http1(Http1 { stream, input, body, .. }) = &mut self.upstream.end else { return };
+        let BackendEnd::Http1(Http1 { input, body, .. }) = &self.attempt.end else { return };
         let left = if let Body::Sized(left) = *body { left } else { 0 };
         let clean = self.upload == Upload::Done && input.len() as u64 == left;
         let config = &self.request.view.services[self.request.service].service.config;
         // A PROXY header has told the backend of this client: no other's requests go there.
         let keeps = clean && self.upstream_keep_alive && config.proxy_protocol.is_none();
-        let Some(slot) = self.upstream.slot.take() else { return };
-        let stream = std::mem::replace(stream, Stream::Returned(tokio::io::empty()));
-        if keeps {
-            let worker = &self.client.open.worker;
-            upstream.pool.put(stream, slot, config.pool.idle_max, worker.timers.now(), &worker.cells);
-        }
+        self.attempt.give_back(keeps, &upstream, config.pool.idle_max, &self.client.open.worker);
     }
 
     /// Both connections are one tunnel now.
@@ -480,11 +429,11 @@ impl<'a> Exchange<'a> {
         let timeouts = self.timeouts();
         let limits = tunnel::Limits { idle: timeouts.idle, session: self.client.timer.deadline(timeouts.session) };
         let (client, timer) = (&mut self.client.end, &self.client.timer);
-        let end = tunnel::relay(client, &mut self.upstream.end, &mut up, &mut down, &worker, timer, &limits).await;
+        let end = tunnel::relay(client, &mut self.attempt.end, &mut up, &mut down, &worker, timer, &limits).await;
         if end == tunnel::End::Reset {
             // What one side has broken off must not look whole to the other.
             self.client.end.abort();
-            self.upstream.end.abort();
+            self.attempt.end.abort();
         }
         self.request.report.received_bytes += up.moved;
         self.request.report.sent_bytes += down.moved;
@@ -492,7 +441,7 @@ impl<'a> Exchange<'a> {
 
     /// What has been read from the backend's connection and not dealt with.
     fn upstream_input(&mut self) -> Buffer {
-        match &mut self.upstream.end {
+        match &mut self.attempt.end {
             BackendEnd::Http1(http1) => std::mem::take(&mut http1.input),
             BackendEnd::Http2(_) | BackendEnd::Returned => Buffer::default(),
         }
@@ -500,32 +449,31 @@ impl<'a> Exchange<'a> {
 
     /// Whether these were the first bytes of an answer, on a connection that has carried others.
     pub(super) fn is_first_on_used(&self) -> bool {
-        self.upstream.reused && self.interims == 0 && self.status == 0
+        self.attempt.is_headless_on_used() && self.status == 0
     }
 
     /// Whether all of the request has been sent and nothing of the answer has come: another try may go beside this one.
     pub(super) fn is_waiting(&self) -> bool {
         self.upload == Upload::Done
             && self.status == 0
-            && self.interims == 0
-            && self.upstream.is_silent()
+            && self.attempt.is_silent()
             && self.answer.text().is_empty()
             && self.request.replayable
     }
 
     /// Goes on with another connection, on which the same request has been sent whole, and whose answer's head has been read. Of an
     /// answer that had begun to come on the first one, nothing is left but interim answers that the client has a part of.
-    pub(super) fn replace(&mut self, upstream: Connection) {
+    pub(super) fn replace(&mut self, mut attempt: Attempt) {
         self.handle_unwanted();
         let worker = Rc::clone(&self.client.open.worker);
         worker.buffers.give(self.upstream_input());
-        self.upstream = upstream;
+        attempt.begin_again();
+        // Dropped, its clock tells how long the first try has lasted.
+        self.attempt = attempt;
         self.place = None;
-        // Dropped, the clock tells how long the first try has lasted.
-        self.clock = Clock::stopped();
         self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 }, 0);
         self.interim_bytes = self.answer.text().len();
-        (self.interims, self.status, self.delivered) = (0, 0, 0);
+        (self.status, self.delivered) = (0, 0);
         (self.encoding, self.terminated, self.compressor) = (Encoding::Identity, false, None);
         (self.upstream_keep_alive, self.client_keep_alive, self.holding) = (false, false, false);
         self.retry_after = None;
@@ -540,16 +488,16 @@ impl<'a> Exchange<'a> {
         self.handle_unwanted();
         self.release_buffers();
         // The connection first: who gets the place may open another.
-        let Self { upstream, place, .. } = self;
-        drop((upstream, place));
+        let Self { attempt, place, .. } = self;
+        drop((attempt, place));
     }
 
     fn release_buffers(&mut self) {
         let buffers = &self.client.open.worker.buffers;
-        if let BackendEnd::Http1(http1) = &mut self.upstream.end {
+        if let BackendEnd::Http1(http1) = &mut self.attempt.end {
             buffers.give(std::mem::take(&mut http1.input));
         }
-        buffers.give_outgoing(std::mem::take(&mut self.answer).into_parts().0);
+        buffers.give_writer(std::mem::take(&mut self.answer));
         buffers.give_outgoing(std::mem::take(&mut self.chunks));
     }
 

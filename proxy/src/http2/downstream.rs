@@ -1,7 +1,7 @@
 //! HTTP/2 towards clients (RFC 9113): the connection, and each of its streams as a client of its own.
 
 use super::driver::{Driver, End, UNWRITTEN_MAX};
-use super::{Link, Stream};
+use super::{Link, REST_TIME, Stream};
 use crate::answer::Answer;
 use crate::buffers::Buffer;
 use crate::end::{ClientEnd, Gone, Source};
@@ -17,9 +17,8 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// How long a peer may take to close after us.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -34,6 +33,19 @@ struct Activity {
     timer: Timer,
     /// How long it runs then: less once the connection ends.
     idle: Cell<Duration>,
+    /// It runs for a first part of that, after which the connection gives back what only a busy one needs: what comes after.
+    rest: Cell<Option<Duration>>,
+}
+
+impl Activity {
+    /// No stream is served.
+    fn idle(&self) {
+        let idle = self.idle.get();
+        // Zero is for ever.
+        let rest = (idle.is_zero() || idle > REST_TIME).then(|| idle.saturating_sub(REST_TIME));
+        self.rest.set(rest);
+        self.timer.set(if rest.is_some() { REST_TIME } else { idle });
+    }
 }
 
 /// A stream that is served.
@@ -52,7 +64,7 @@ impl Drop for Active {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.turns.set(self.0.turns.get() + 1);
         if self.0.streams.get() == 0 {
-            self.0.timer.set(self.0.idle.get());
+            self.0.idle();
         }
     }
 }
@@ -67,6 +79,8 @@ struct Serving {
     begun: bool,
     /// Whether a request has come.
     asked: bool,
+    /// It has sent more than anybody may of something.
+    floods: bool,
     /// The client has been told to go.
     closing: bool,
     /// On a listener that goes: when the client is told, at the latest, and the turns at that time.
@@ -87,7 +101,8 @@ pub(crate) async fn serve(
     let timer = worker.timer();
     timer.set(http.timeouts.head);
     let idle = Cell::new(http.timeouts.idle);
-    let activity = Rc::new(Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle });
+    let activity = Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle, rest: Cell::new(None) };
+    let activity = Rc::new(activity);
     let config = Config {
         head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
         streams_max: http.h2.streams_max,
@@ -99,14 +114,29 @@ pub(crate) async fn serve(
     };
     let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
     let driver = Driver::new(link, stream, read, &worker, true);
-    let mut serving = Serving { driver, open, peer, activity, begun: false, asked: false, closing: false, leave: None };
+    let mut serving = Serving {
+        driver,
+        open,
+        peer,
+        activity,
+        begun: false,
+        asked: false,
+        floods: false,
+        closing: false,
+        leave: None,
+    };
     poll_fn(|context| serving.poll(context)).await;
-    let Serving { mut driver, .. } = serving;
+    let Serving { mut driver, floods, .. } = serving;
     driver.end_streams();
     let linger = worker.timer();
     linger.set(LINGER_TIME);
     // Looked at first: a peer that reads nothing keeps TLS from saying goodbye.
-    poll_fn(|context| if linger.poll_fired(context) { Poll::Ready(()) } else { driver.poll_close(context) }).await;
+    poll_fn(|context| match linger.poll_fired(context) {
+        true => Poll::Ready(()),
+        false if floods => driver.poll_hold(context),
+        false => driver.poll_close(context),
+    })
+    .await;
 }
 
 impl Serving {
@@ -137,6 +167,7 @@ impl Serving {
                 && let Some(flood) = error.flood
             {
                 self.open.worker.shared.cells.error("", flood);
+                self.floods = true;
             }
             return Poll::Ready(());
         }
@@ -156,7 +187,7 @@ impl Serving {
         let link = &driver.link;
         if !*begun && link.ask(Codec::settings_came) {
             *begun = true;
-            activity.timer.set(activity.idle.get());
+            activity.idle();
         }
         // Polled in any case: it is also what wakes this task when the worker drains.
         let mut fired = activity.timer.poll_fired(context);
@@ -167,6 +198,10 @@ impl Serving {
         if fired && activity.streams.get() > 0 {
             // It runs for nothing as long as streams are served; one that has fired would wake nobody.
             activity.timer.set(activity.idle.get());
+            fired = activity.timer.poll_fired(context);
+        } else if fired && let Some(rest) = activity.rest.take() {
+            link.codec.borrow_mut().shrink();
+            activity.timer.set(rest);
             fired = activity.timer.poll_fired(context);
         }
         let idle = fired;
@@ -187,6 +222,7 @@ impl Serving {
             *closing = true;
             link.codec.borrow_mut().go_away(true, Reason::NoError);
             activity.idle.set(CLOSE_TIME);
+            activity.rest.set(None);
             activity.timer.set(CLOSE_TIME);
             // One that has fired wakes nobody until it is asked again.
             activity.timer.poll_fired(context);
@@ -204,23 +240,19 @@ fn begin(
     peer: &Rc<Peer>,
     activity: &Rc<Activity>,
 ) {
-    let worker = &open.worker;
     let stream = Stream::new(link, key);
     let active = Active::begin(activity);
-    let Some((view, listener)) = worker.listener(&open.gate) else {
-        // Nobody has looked at it: it may be sent elsewhere.
-        return stream.reset(Reason::RefusedStream);
-    };
-    let end = ClientEnd::Http2(Downstream::new(stream));
-    let client = Client::new(Rc::clone(open), end, Rc::clone(peer), &view, listener);
-    worker.streams.serve(worker, Job { client, fault, _active: active });
+    let job = Job { stream, fault, open: Rc::clone(open), peer: Rc::clone(peer), active };
+    open.worker.streams.serve(&open.worker, job);
 }
 
 /// A stream to be served.
 struct Job {
-    client: Client,
+    stream: Stream,
     fault: Option<ParseError>,
-    _active: Active,
+    open: Rc<OpenConnection>,
+    peer: Rc<Peer>,
+    active: Active,
 }
 
 /// Tasks that serve streams, one after the other: a task is some kilobytes, which are not taken and given back for each
@@ -232,21 +264,42 @@ pub(crate) struct StreamTasks(Rc<RefCell<Vec<Rc<StreamTask>>>>);
 #[derive(Default)]
 struct StreamTask {
     job: RefCell<Option<Job>>,
-    wake: Notify,
+    /// There is no next one.
+    is_over: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl StreamTask {
+    /// Waits for the next job; `None`: there is none.
+    fn poll_job(&self, context: &Context<'_>) -> Poll<Option<Job>> {
+        let job = self.job.take();
+        if job.is_some() || self.is_over.get() {
+            return Poll::Ready(job);
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        self.waker.borrow().iter().for_each(Waker::wake_by_ref);
+    }
 }
 
 /// Tasks that wait, at most, per worker.
-const TASKS_KEPT: usize = 256;
+const TASKS_KEPT: usize = 1024;
 
 impl StreamTasks {
     fn serve(&self, worker: &Worker, job: Job) {
         let idle = self.0.borrow_mut().pop();
         if let Some(task) = idle {
             *task.job.borrow_mut() = Some(job);
-            task.wake.notify_one();
+            task.wake();
             return;
         }
-        let task = Rc::new(StreamTask { job: RefCell::new(Some(job)), wake: Notify::new() });
+        let task = Rc::new(StreamTask { job: RefCell::new(Some(job)), ..StreamTask::default() });
         worker.spawn("a stream of HTTP/2", run_streams(Rc::clone(&self.0), task));
     }
 
@@ -260,22 +313,29 @@ impl StreamTasks {
     pub(crate) fn trim(&self) {
         let mut idle = self.0.borrow_mut();
         let keep = idle.len() / 2;
-        // Without a job, they end.
-        idle.drain(keep..).for_each(|task| task.wake.notify_one());
+        for task in idle.drain(keep..) {
+            task.is_over.set(true);
+            task.wake();
+        }
     }
 }
 
 async fn run_streams(idle: Rc<RefCell<Vec<Rc<StreamTask>>>>, task: Rc<StreamTask>) {
-    loop {
-        let Some(job) = task.job.take() else { return };
-        let Job { client, fault, _active } = job;
-        client.serve_stream(fault).await;
-        drop(_active);
+    // All in one future: what is awaited inside is not moved.
+    while let Some(job) = poll_fn(|context| task.poll_job(context)).await {
+        let Job { stream, fault, open, peer, active } = job;
+        if let Some((view, listener)) = open.worker.listener(&open.gate) {
+            let mut client = Client::new(open, ClientEnd::Http2(Downstream::new(stream)), peer, &view, listener);
+            client.serve_stream(fault, &view, listener).await;
+        } else {
+            // Nobody has looked at it: it may be sent elsewhere.
+            stream.reset(Reason::RefusedStream);
+        }
+        drop(active);
         if idle.borrow().len() >= TASKS_KEPT {
             return;
         }
         idle.borrow_mut().push(Rc::clone(&task));
-        task.wake.notified().await;
     }
 }
 

@@ -15,6 +15,9 @@ const READS_MAX: u32 = 16;
 /// Bytes that wait to be written, beyond which nothing more is read: a peer that does not read its answers asks for no more of them.
 pub(super) const UNWRITTEN_MAX: usize = 256 * 1024;
 
+/// Bytes that are read away once the connection is over: so much may have been under way to it.
+const READ_AWAY_MAX: usize = 1024 * 1024;
+
 /// How a connection has ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -37,12 +40,14 @@ pub(super) struct Driver {
     serves: bool,
     /// Nothing more is read until something has been written.
     stopped: bool,
+    /// Bytes that have been read away since the goodbye, once that has been said.
+    read_away: Option<usize>,
 }
 
 impl Driver {
     /// `input`: what has been read already.
     pub(super) fn new(link: Rc<Link>, stream: Stream, input: Buffer, worker: &Rc<Worker>, serves: bool) -> Self {
-        Self { link, stream, input, worker: Rc::clone(worker), heard: 0, serves, stopped: false }
+        Self { link, stream, input, worker: Rc::clone(worker), heard: 0, serves, stopped: false, read_away: None }
     }
 
     /// Takes in what has come, and hands on what that means: `handle` gets the events that concern the connection itself, or
@@ -164,25 +169,51 @@ impl Driver {
     }
 
     /// Says goodbye, and reads away what still comes: frames that nobody reads would turn the end into a reset, and the last frames
-    /// with it.
+    /// with it. Not for ever: a peer that goes on is reset.
     pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // What it may not be able to write, it leaves.
-        match self.poll_write(context) {
-            Ok(true) => {}
-            Ok(false) => return Poll::Pending,
-            Err(()) => return Poll::Ready(()),
+        if self.read_away.is_none() {
+            // What it may not be able to write, it leaves.
+            match self.poll_write(context) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(()) => return Poll::Ready(()),
+            }
+            if ready!(Pin::new(&mut self.stream).poll_shutdown(context)).is_err() {
+                return Poll::Ready(());
+            }
         }
-        if ready!(Pin::new(&mut self.stream).poll_shutdown(context)).is_err() {
-            return Poll::Ready(());
+        self.poll_read_away(context)
+    }
+
+    /// Says goodbye to a peer that floods, and does not let go of it until its time is over or it leaves: who is cut off comes again at
+    /// once, and a connection costs more than what comes on it. That is read away without a look at it; and from some amount on not
+    /// even read.
+    pub(super) fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.read_away.is_none() {
+            match self.poll_write(context) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(()) => return Poll::Ready(()),
+            }
         }
-        let mut sink = [0; 4096];
-        loop {
+        match self.poll_read_away(context) {
+            Poll::Ready(()) if self.read_away.is_some_and(|bytes| bytes >= READ_AWAY_MAX) => Poll::Pending,
+            over => over,
+        }
+    }
+
+    /// Ready at the end of what comes, or once that is more than may be.
+    fn poll_read_away(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let read_away = self.read_away.get_or_insert(0);
+        let mut sink = [0; 16 * 1024];
+        while *read_away < READ_AWAY_MAX {
             let mut space = ReadBuf::new(&mut sink);
             match ready!(tokio::io::AsyncRead::poll_read(Pin::new(&mut self.stream), context, &mut space)) {
-                Ok(()) if !space.filled().is_empty() => {}
+                Ok(()) if !space.filled().is_empty() => *read_away += space.filled().len(),
                 _ => return Poll::Ready(()),
             }
         }
+        Poll::Ready(())
     }
 }
 

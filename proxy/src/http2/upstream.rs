@@ -203,6 +203,7 @@ impl Drop for Upstream {
         if self.stream.is_some() && !self.answered {
             line.handle_given_up(self.heard);
         }
+        self.connection.give_head((std::mem::take(&mut self.head), std::mem::take(&mut self.arena)));
     }
 }
 
@@ -210,13 +211,14 @@ impl Upstream {
     fn new(connection: &Rc<Connection>, reused: bool) -> Self {
         let line = &connection.line;
         line.streams.set(line.streams.get() + 1);
+        let (head, arena) = connection.take_head();
         Self {
             connection: Rc::clone(connection),
             stream: None,
             heard: line.mark(),
             reused,
-            head: ResponseHead::default(),
-            arena: Vec::new(),
+            head,
+            arena,
             head_came: false,
             answered: false,
             websocket_accept: None,

@@ -133,7 +133,7 @@ fn limits(world: &World, service: &Service, wrong: &mut Vec<String>) {
     for (what, count, most) in [
         ("requests", live.admitted.load(Relaxed), config.requests_max),
         ("connections", live.connections.counts().0, config.connections_max),
-        ("connected", live.connected.load(Relaxed), config.connections_max),
+        ("connected", live.connected.held(), config.connections_max),
         ("waiting", live.pending.load(Relaxed), config.pending_max),
         ("retries", live.retrying.load(Relaxed), config.retries_max),
         ("queued", live.line.waiting(), config.queue.length_max),
@@ -214,7 +214,7 @@ pub(super) fn after_the_last_request(world: &World) {
             ("admitted", u64::from(live.admitted.load(Relaxed))),
             ("retrying", u64::from(live.retrying.load(Relaxed))),
             ("waiting", u64::from(live.pending.load(Relaxed))),
-            ("connected", u64::from(live.connected.load(Relaxed))),
+            ("connected", u64::from(live.connected.held())),
             ("queued", u64::from(live.line.waiting())),
             ("wanting", u64::from(live.connections.counts().1)),
         ];

@@ -116,3 +116,60 @@ services: [ {{ name: api, backends: [ {{ id: a, address: \"{}\" }} ] }} ]
         }
     });
 }
+
+#[test]
+fn connections_of_http2_that_rest_give_back_what_only_busy_ones_need() {
+    begin();
+    runtime().block_on(async {
+        let world = World::alone(&format!(
+            "listeners: [ {{ name: web, address: \"{WEB}\", service: api, timeouts: {{ idle: 1h }} }} ]
+services: [ {{ name: api, protocol: h2, backends: [ {{ id: a, address: \"{}\" }} ] }} ]
+",
+            BACKENDS[0],
+        ));
+        let listener = world.network.listen(address(BACKENDS[0]));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        // It answers once all have come: they are under way together.
+        let backend = tokio::task::spawn_local(async move {
+            let mut connection = h2::server::handshake(accept(&listener).await).await.unwrap();
+            let mut waiting = Vec::new();
+            while let Some(asked) = connection.accept().await {
+                waiting.push(asked.unwrap().1);
+                if waiting.len() == STREAMS {
+                    for mut respond in waiting.drain(..) {
+                        let answer = http::Response::builder().header("x-long", "v".repeat(300)).body(()).unwrap();
+                        respond.send_response(answer, true).unwrap();
+                    }
+                }
+            }
+        });
+        let socket = world.network.connect(address(WEB)).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(socket).await.unwrap();
+        let client = tokio::task::spawn_local(connection);
+        let mut answers = Vec::new();
+        for number in 0..STREAMS {
+            send = send.ready().await.unwrap();
+            let asked = http::Request::get("http://sim/").header("x-number", number).body(()).unwrap();
+            answers.push(send.send_request(asked, true).unwrap().0);
+        }
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().status(), 200);
+        }
+        world.settle().await;
+        let busy = crate::http2::memory_of_each();
+        assert_eq!(busy.len(), 2, "one from the client, one to the backend");
+        // They rest; a busy one of the backend's side listens for 10 s.
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let rested = crate::http2::memory_of_each();
+        for (busy, rested) in busy.iter().zip(&rested) {
+            assert!(*rested <= 8 * 1024 && *rested * 2 < *busy, "{busy} bytes busy, {rested} at rest");
+        }
+        // They are there still, and of use.
+        drop(send.ready().await.unwrap());
+        backend.abort();
+        client.abort();
+    });
+}
+
+/// Streams that are under way at a time.
+const STREAMS: usize = 60;

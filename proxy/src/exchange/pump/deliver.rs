@@ -97,7 +97,7 @@ impl Exchange<'_> {
     /// Whether nothing follows what is on its way down: no data, and no trailers.
     fn says_all(&self) -> bool {
         self.status != 101
-            && self.upstream.end.is_finished()
+            && self.attempt.end.is_finished()
             && self.compressor.as_ref().is_none_or(|compressor| compressor.is_finished())
     }
 
@@ -124,7 +124,7 @@ impl Exchange<'_> {
         let progress = moved || turn.read && party == Party::Backend;
         pace.wait(&self.client.timer, party, (sent, progress), (&terms, idle), self.limit);
         self.client.end.poll_drive(context);
-        self.upstream.end.poll_drive(context);
+        self.attempt.end.poll_drive(context);
         // One that gets its answer may have said all; a connection that has failed has nobody at its end.
         if self.poll_left(context, true).is_ready() {
             return Poll::Ready(Delivered::ClientGone);
@@ -158,7 +158,7 @@ impl Exchange<'_> {
         if self.status == 101 || self.is_body_done() {
             return self.end(turn, context);
         }
-        let here = self.upstream.end.has_input();
+        let here = self.attempt.end.has_input();
         if here && self.compressor.is_some() && std::mem::replace(&mut turn.compressed, true) {
             // One step, then others have their turn. A plain wake-up would not do: the runtime looks for what has arrived
             // only once in a while as long as a task is ready. This one wakes after it has looked.
@@ -174,11 +174,11 @@ impl Exchange<'_> {
             }
         }
         if here {
-            let before = self.upstream.end.input_len();
+            let before = self.attempt.end.input_len();
             if let Err(error) = self.take_body() {
                 return Step::Over(Delivered::CutOff(error));
             }
-            if self.upstream.end.input_len() < before || self.is_body_done() {
+            if self.attempt.end.input_len() < before || self.is_body_done() {
                 return Step::Again;
             }
         }
@@ -187,9 +187,9 @@ impl Exchange<'_> {
 
     /// Passes data on as they stand. `None`: they do not, or there are none.
     fn pass_on(&mut self, context: &mut Context<'_>) -> Option<Poll<Result<usize, Gone>>> {
-        let Self { client, upstream, .. } = self;
-        let ends = upstream.end.ends_here();
-        let written = upstream.end.with_data(|data| {
+        let Self { client, attempt, .. } = self;
+        let ends = attempt.end.ends_here();
+        let written = attempt.end.with_data(|data| {
             if data.is_empty() {
                 return None;
             }
@@ -203,7 +203,7 @@ impl Exchange<'_> {
             })
         })??;
         if let Poll::Ready(Ok(count)) = written {
-            self.upstream.end.consume(count);
+            self.attempt.end.consume(count);
             self.delivered += count as u64;
             self.request.report.sent_bytes += count as u64;
             self.client.open.worker.cells.sent_bytes.add(count as u64);
@@ -225,13 +225,13 @@ impl Exchange<'_> {
             }
             ClientEnd::Http2(stream) if stream.is_answered() || self.status == 101 => Step::Over(Delivered::Whole),
             ClientEnd::Http2(stream) => {
-                match self.upstream.end.poll_end(context) {
+                match self.attempt.end.poll_end(context) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(Gone)) => return Step::Over(Delivered::CutOff(ProxyError::ShortAnswer)),
                     Poll::Pending => return Step::Waits(Party::Backend),
                 }
                 let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
-                self.upstream.end.write_trailers(&mut trailers, |_| true);
+                self.attempt.end.write_trailers(&mut trailers, |_| true);
                 if let Some(compressor) = &mut self.compressor {
                     trailers.append(&compressor.take_trailers());
                 }
@@ -249,7 +249,7 @@ impl Exchange<'_> {
         match self.poll_more(context) {
             Poll::Ready(Ok(true)) => {
                 turn.read = true;
-                if self.upstream.end.is_http2() && !self.upstream.end.has_input() {
+                if self.attempt.end.is_http2() && !self.attempt.end.has_input() {
                     // Its end has come.
                     if let Err(error) = self.take_body() {
                         return Step::Over(Delivered::CutOff(error));
@@ -273,11 +273,11 @@ impl Exchange<'_> {
 
     /// The backend's connection has ended, and with it, perhaps, the body.
     fn end_by_close(&mut self) -> Step {
-        let is_until_close = matches!(&self.upstream.end, BackendEnd::Http1(http1) if http1.body == Body::UntilClose);
+        let is_until_close = matches!(&self.attempt.end, BackendEnd::Http1(http1) if http1.body == Body::UntilClose);
         if is_until_close && !self.may_end_here() {
             return Step::Over(Delivered::CutOff(ProxyError::TlsTruncated));
         }
-        let BackendEnd::Http1(Http1 { body, .. }) = &mut self.upstream.end else {
+        let BackendEnd::Http1(Http1 { body, .. }) = &mut self.attempt.end else {
             return Step::Over(Delivered::CutOff(ProxyError::ShortAnswer));
         };
         let Some(end) = body.end_of_input(self.encoding) else {
@@ -297,13 +297,13 @@ impl Exchange<'_> {
     /// Whether the connection's end may be taken for the body's: it was said, or the service does not ask for that.
     fn may_end_here(&mut self) -> bool {
         let config = &self.request.view.services[self.request.service].service.config;
-        config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.upstream.end.said_goodbye()
+        config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.attempt.end.said_goodbye()
     }
 
     /// More of the answer's body. `false`: the connection has ended.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, ProxyError>> {
         let worker = &self.client.open.worker;
-        let Http1 { stream, input, body, .. } = match &mut self.upstream.end {
+        let Http1 { stream, input, body, .. } = match &mut self.attempt.end {
             BackendEnd::Http1(http1) => http1,
             BackendEnd::Http2(upstream) => return upstream.poll_more(context).map_ok(|()| true),
             BackendEnd::Returned => return Poll::Ready(Ok(false)),

@@ -1,6 +1,6 @@
 //! The head of an answer, as the client gets it.
 
-use super::{ANSWER_LIMITS, Exchange, INTERIM_MAX, Upload, retry_after};
+use super::{ANSWER_LIMITS, Exchange, Upload, retry_after};
 use crate::actions;
 use crate::answer;
 use crate::compress::{self, Compressor};
@@ -28,7 +28,7 @@ impl Exchange<'_> {
     /// Takes the next head that has come, and writes it as the client gets it. `None`: none is here to its end.
     pub(super) fn take_head(&mut self) -> Result<Option<Kind>, ProxyError> {
         let worker = Rc::clone(&self.client.open.worker);
-        match &mut self.upstream.end {
+        match &mut self.attempt.end {
             BackendEnd::Http1(Http1 { input, body, resume, .. }) => {
                 let mut head = std::mem::take(&mut worker.scratch.borrow_mut().response);
                 let bytes = input.bytes();
@@ -43,7 +43,7 @@ impl Exchange<'_> {
                     let mut input = std::mem::take(input);
                     let written = self.write_head(&head, &input.bytes()[..head.head_len], input.len());
                     input.consume(head.head_len);
-                    if let BackendEnd::Http1(http1) = &mut self.upstream.end {
+                    if let BackendEnd::Http1(http1) = &mut self.attempt.end {
                         http1.input = input;
                     }
                     written.map(Some)
@@ -56,7 +56,7 @@ impl Exchange<'_> {
             BackendEnd::Http2(upstream) => {
                 let (head, arena) = upstream.lend_head();
                 let written = self.write_head(&head, &arena, arena.len());
-                if let BackendEnd::Http2(upstream) = &mut self.upstream.end {
+                if let BackendEnd::Http2(upstream) = &mut self.attempt.end {
                     upstream.return_head((head, arena), true);
                 }
                 written.map(Some)
@@ -68,9 +68,13 @@ impl Exchange<'_> {
     /// `here`: how many bytes have come, this head and what stands behind it.
     fn write_head(&mut self, head: &ResponseHead, bytes: &[u8], here: usize) -> Result<Kind, ProxyError> {
         if self.answer.text().is_empty() {
+            let indexed = self.client.end.is_http2();
             let (text, lines) = std::mem::take(&mut self.answer).into_parts();
-            let text = if text.capacity() == 0 { self.client.open.worker.buffers.take_outgoing() } else { text };
-            self.answer = HeadWriter::new(text, lines, self.client.end.is_http2());
+            self.answer = if text.capacity() == 0 {
+                self.client.open.worker.buffers.take_writer(indexed)
+            } else {
+                HeadWriter::new(text, lines, indexed)
+            };
         }
         if head.is_interim() {
             self.write_interim(head, bytes)?;
@@ -81,10 +85,7 @@ impl Exchange<'_> {
     }
 
     fn write_interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), ProxyError> {
-        self.interims += 1;
-        if self.interims > INTERIM_MAX {
-            return Err(ProxyError::UnfitAnswer(ParseError::Status));
-        }
+        self.attempt.count_interim()?;
         // Of a client that does not take them, no more are kept for it than it may do without.
         let crowded = match &self.client.end {
             ClientEnd::Http1(_) => self.answer.text().len() > INTERIM_BYTES_MAX,
@@ -127,10 +128,10 @@ impl Exchange<'_> {
             // A backend that answers the request and does not switch: here, that would be a tunnel (RFC 8441, 5).
             return Err(ProxyError::NotSwitched);
         }
-        self.clock.handle_answered();
+        self.attempt.clock.handle_answered();
         self.status = head.status;
         // Bytes after an answer that has no body: nobody knows what they are. They go with the connection.
-        let surplus = self.upstream.end.is_over() && !head.is_switch() && here > head.head_len;
+        let surplus = self.attempt.end.is_over() && !head.is_switch() && here > head.head_len;
         self.upstream_keep_alive = head.keep_alive && !head.is_switch() && !surplus;
         let told = self.tell_length(head, bytes);
         let (ruled, coding) = self.begin_compression(head, bytes);
@@ -191,7 +192,7 @@ impl Exchange<'_> {
 
     /// How the client learns where the body ends.
     fn tell_length(&mut self, head: &ResponseHead, bytes: &[u8]) -> Length {
-        match (head.body, &mut self.upstream.end) {
+        match (head.body, &mut self.attempt.end) {
             (BodyLength::Chunked | BodyLength::UntilClose, _) => Length::Untold,
             // Trailers have a place behind chunks alone, but for HTTP/2 on both sides.
             (BodyLength::Sized(_), BackendEnd::Http2(upstream))
@@ -218,9 +219,9 @@ impl Exchange<'_> {
             return (false, None);
         };
         let mut coding = self.request.coding;
-        if let (Some(wanted), false) = (coding, self.upstream.end.is_over()) {
+        if let (Some(wanted), false) = (coding, self.attempt.end.is_over()) {
             let chunked = !self.client.end.is_http2();
-            let length = self.upstream.end.left();
+            let length = self.attempt.end.left();
             self.compressor = Compressor::new(rule, wanted, length, chunked, &self.client.open.worker);
             // An answer to HEAD has no body, and the fields that the one to GET would have.
             coding = coding.filter(|_| self.compressor.is_some());

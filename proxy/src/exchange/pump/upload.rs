@@ -51,7 +51,7 @@ impl Exchange<'_> {
     fn end_upload(&mut self, how: Upload) {
         self.upload = how;
         if how == Upload::Done {
-            self.clock.handle_sent();
+            self.attempt.clock.handle_sent();
         }
         if self.status == 0 {
             self.client.timer.set_before(self.timeouts().response, self.limit);
@@ -155,7 +155,7 @@ impl Exchange<'_> {
     /// Whether so much of the body, with so many bytes, is sent from behind the head, where it is kept: because the request may be sent
     /// again, or its backend may say that it has not looked at it. If not, it cannot be told again from its start.
     fn keeps(&mut self, data: usize, bytes: usize) -> bool {
-        let may = self.upstream.end.is_http2() || {
+        let may = self.attempt.end.is_http2() || {
             let config = &self.request.view.services[self.request.service].service.config;
             repeatable(self.request, config) && config.retry.body_bytes_max > 0
         };
@@ -210,7 +210,7 @@ impl Exchange<'_> {
 
     /// Ends the request, where that is said by more than its last byte.
     fn poll_requests_end(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, TryError> {
-        let BackendEnd::Http2(upstream) = &mut self.upstream.end else { return Ok(Poll::Ready(())) };
+        let BackendEnd::Http2(upstream) = &mut self.attempt.end else { return Ok(Poll::Ready(())) };
         if upstream.is_told() || self.request.upgrade {
             return Ok(Poll::Ready(()));
         }
@@ -227,10 +227,10 @@ impl Exchange<'_> {
     }
 
     fn write_up(&mut self, context: &mut Context<'_>, from: From) -> Poll<usize> {
-        let Self { client, request, upstream, chunks, .. } = self;
+        let Self { client, request, attempt, chunks, .. } = self;
         // Whether the end goes with the last of it.
         let finished = !request.upgrade && request.trailers.lines().is_empty();
-        let written = match (&mut upstream.end, from) {
+        let written = match (&mut attempt.end, from) {
             (BackendEnd::Http2(stream), From::Out) if !stream.is_open() => {
                 let ends = finished && client.end.is_finished() && request.out.len() == request.head_len;
                 let block = &mut client.open.worker.scratch.borrow_mut().block;

@@ -3,8 +3,8 @@
 //! A connection on which a stream has waited in vain, and nothing at all was heard, is doubted: it gets no new streams, and a PING.
 //! A byte ends the doubt; silence ends the connection, and with it all its streams.
 
-use super::super::Link;
 use super::super::driver::{Driver as Socket, End};
+use super::super::{Link, REST_TIME};
 use super::STREAMS_MAX;
 use crate::buffers::Buffer;
 use crate::connections::ConnectionSlot;
@@ -13,7 +13,7 @@ use crate::timer::{Deadline, Timer, Timers};
 use crate::worker::Worker;
 use ringway_config::model::Keepalive;
 use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
-use ringway_message::Limits;
+use ringway_message::{Limits, ResponseHead};
 use ringway_telemetry::cells::Registry;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -25,6 +25,9 @@ use std::time::Duration;
 
 /// Largest head of a response, and most fields in it.
 const RESPONSE_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
+/// Room for heads that a connection keeps, and bytes of each.
+const HEADS_KEPT: usize = 4;
+const HEAD_BYTES_KEPT: usize = 4 * 1024;
 /// PINGs in a row that may go to a peer that sends neither heads nor data. gRPC's servers end a connection at the third that comes
 /// within five minutes of the one before ("too_many_pings").
 const PINGS_AT_ONCE: u32 = 2;
@@ -42,6 +45,8 @@ pub(crate) struct Connection {
     /// Whether it has had a stream.
     pub(super) carried: Cell<bool>,
     pub(super) used: Cell<Deadline>,
+    /// Room for heads, which streams take in turn.
+    heads: RefCell<Vec<(ResponseHead, Vec<u8>)>>,
 }
 
 impl Drop for Connection {
@@ -92,7 +97,8 @@ impl Connection {
             .await;
         });
         let used = Cell::new(timers.now());
-        let this = Rc::new(Self { link, line, secure, carried: Cell::new(false), used });
+        let (carried, heads) = (Cell::new(false), RefCell::default());
+        let this = Rc::new(Self { link, line, secure, carried, used, heads });
         poll_fn(|context| this.line.poll_settings(context)).await?;
         Ok(this)
     }
@@ -100,6 +106,19 @@ impl Connection {
     /// Whether one more stream can be sent at once.
     pub(crate) fn has_room(&self) -> bool {
         !self.line.closed.get() && !self.line.doubted.get() && self.line.streams.get() < self.streams_max()
+    }
+
+    /// Room for a response's head: what is written into it, and what that points into.
+    pub(super) fn take_head(&self) -> (ResponseHead, Vec<u8>) {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes it back. A connection keeps little of its busiest moment.
+    pub(super) fn give_head(&self, head: (ResponseHead, Vec<u8>)) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < HEADS_KEPT && head.1.capacity() <= HEAD_BYTES_KEPT {
+            heads.push(head);
+        }
     }
 
     pub(super) fn streams_max(&self) -> usize {
@@ -212,6 +231,8 @@ pub(super) struct Mark {
 enum Phase {
     /// Nothing: no stream waits.
     Rest,
+    /// There is no stream. It runs on from what it ran for last, until the connection gives back what only a busy one needs.
+    Idle,
     /// Something is to be heard, or a PING is sent.
     Quiet,
     /// Something is to be heard, or the connection is over.
@@ -295,13 +316,20 @@ impl Driver {
         }
         let doubted = line.doubted.get();
         if line.streams.get() == 0 && !doubted {
-            self.phase = Phase::Rest;
+            let before = std::mem::replace(&mut self.phase, Phase::Idle);
+            if before != Phase::Idle && line.keepalive.idle.is_zero() {
+                // It has not run.
+                self.timer.set(REST_TIME);
+            }
+            if self.timer.poll_fired(context) {
+                self.socket.link.codec.borrow_mut().shrink();
+            }
             return false;
         }
         match self.phase {
-            Phase::Rest if !doubted => self.listen(),
-            Phase::Rest | Phase::Quiet if doubted => self.send_ping(),
-            Phase::Rest | Phase::Quiet | Phase::Pinged => {}
+            Phase::Rest | Phase::Idle if !doubted => self.listen(),
+            Phase::Rest | Phase::Idle | Phase::Quiet if doubted => self.send_ping(),
+            Phase::Rest | Phase::Idle | Phase::Quiet | Phase::Pinged => {}
         }
         if !self.timer.poll_fired(context) {
             return false;

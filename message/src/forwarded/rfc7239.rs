@@ -1,6 +1,7 @@
 //! `Forwarded` (RFC 7239), as far as it says who the client is.
 
 use super::{is_https, parse_address};
+use crate::is_token;
 use std::net::IpAddr;
 
 /// Longest node in a quoted string with escapes: an IPv6 address with its port has fewer.
@@ -74,11 +75,6 @@ fn element(mut rest: &[u8]) -> Option<(Option<Hop>, &[u8])> {
             return None;
         }
     }
-}
-
-fn is_token(name: &[u8]) -> bool {
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !name.is_empty() && name.iter().all(is_part)
 }
 
 #[derive(Clone, Copy)]

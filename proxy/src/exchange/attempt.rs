@@ -1,0 +1,291 @@
+//! One try of a request on one backend: its connection, how long the answer takes to begin, and what a failure of it tells. The first
+//! try of an exchange, a second beside it and a mirror's copy are all this.
+
+use super::pump::{ANSWER_LIMITS, INTERIM_MAX, retry_after};
+use crate::clock::Clock;
+use crate::connections::ConnectionSlot;
+use crate::end::{BackendEnd, Http1};
+use crate::error::ProxyError;
+use crate::stream::Stream;
+use crate::timer::Deadline;
+use crate::upstream::Connection;
+use crate::worker::{Upstream, Worker};
+use ringway_http1::parse_response_on;
+use ringway_message::{Method, ParseError, ResponseHead};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// What is asked for when more of an answer is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A head.
+    Head,
+    /// The rest of a short body, which is waited for. Its end is due.
+    Body,
+}
+
+/// Status and wish of an answer.
+pub(crate) type Found = (u16, Option<Duration>);
+
+pub(crate) struct Attempt {
+    pub(crate) end: BackendEnd,
+    /// Counts the connection among the backend's; one that is shared is counted elsewhere.
+    slot: Option<ConnectionSlot>,
+    /// The connection has carried requests before: the backend may close it at any time.
+    pub(crate) reused: bool,
+    pub(crate) clock: Clock,
+    began: Deadline,
+    /// Interim answers that have come.
+    pub(crate) interims: u32,
+    /// What of the input is heads of interim answers that were looked at and left there.
+    walked: usize,
+}
+
+impl Attempt {
+    /// Begins now.
+    pub(crate) fn begin(connection: Connection, clock: Clock, worker: &Worker) -> Self {
+        let Connection { end, slot, reused } = connection;
+        Self { end, slot, reused, clock, began: worker.timers.now(), interims: 0, walked: 0 }
+    }
+
+    /// Whether nothing of an answer has come.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.interims == 0
+            && match &self.end {
+                BackendEnd::Http1(http1) => http1.input.is_empty(),
+                BackendEnd::Http2(upstream) => upstream.is_silent(),
+                BackendEnd::Returned => false,
+            }
+    }
+
+    /// Whether that is so on a connection that has carried others: it may have been closing when it was taken.
+    pub(crate) fn is_silent_on_used(&self) -> bool {
+        self.reused && self.is_silent()
+    }
+
+    /// Whether no whole head of an answer has come on a connection that has carried others.
+    pub(crate) fn is_headless_on_used(&self) -> bool {
+        self.reused && self.interims == 0
+    }
+
+    /// Whether an error of one that has no answer yet tells nothing of its backend: its connection was being closed, or held what
+    /// was left on it.
+    pub(crate) fn tells_nothing(&self, error: ProxyError) -> bool {
+        let failure = self.end.failure();
+        failure.unprocessed && !failure.refused
+            || self.is_headless_on_used() && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_))
+    }
+
+    /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this try alone.
+    /// `answered`: the head of its answer has come.
+    pub(crate) fn handle_timeout(&self, answered: bool, upstream: Option<&Upstream>, worker: &Worker) {
+        self.end.handle_timeout();
+        if let (false, true, Some(upstream)) = (answered, self.is_silent_on_used(), upstream) {
+            upstream.pool.doubt(self.began, &worker.cells);
+        }
+    }
+
+    /// Reads more of an answer that is not passed on yet. `answered`: its head has come.
+    pub(crate) fn poll_read(
+        &mut self,
+        answered: bool,
+        part: Part,
+        worker: &Worker,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), ProxyError>> {
+        let Http1 { stream, input, .. } = match &mut self.end {
+            BackendEnd::Http1(http1) => http1,
+            BackendEnd::Http2(upstream) if answered => return upstream.poll_more(context),
+            BackendEnd::Http2(upstream) => return upstream.poll_head(context),
+            BackendEnd::Returned => return Poll::Ready(Err(ProxyError::UpstreamClosed)),
+        };
+        if !input.is_allocated() {
+            *input = worker.buffers.take();
+        }
+        let held = input.len();
+        if held > ANSWER_LIMITS.head_bytes_max {
+            return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
+        }
+        let due = part == Part::Body;
+        match input.poll_read(stream, ANSWER_LIMITS.head_bytes_max + 1, context) {
+            Poll::Ready(Ok(0)) if due || held > 0 => Poll::Ready(Err(ProxyError::ShortAnswer)),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(_)) if due => Poll::Ready(Err(ProxyError::ShortAnswer)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
+            Poll::Pending => {
+                if held == 0 {
+                    // A request that waits for its answer holds no buffer for it.
+                    worker.buffers.give(std::mem::take(input));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Reads until the head of the answer is here, behind whatever interim answers, each of which is walked over once; all of it stays
+    /// in the connection's input. Over HTTP/2, only that head does.
+    pub(crate) fn poll_final_head(
+        &mut self,
+        method: Method,
+        worker: &Worker,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Found, ProxyError>> {
+        loop {
+            if let BackendEnd::Http2(upstream) = &mut self.end {
+                ready!(upstream.poll_head(context))?;
+                let (head, arena) = upstream.lend_head();
+                let found = (head.status, retry_after(&head, &arena));
+                let interim = head.is_interim();
+                upstream.return_head((head, arena), interim);
+                if !interim {
+                    return Poll::Ready(Ok(found));
+                }
+                self.count_interim()?;
+                continue;
+            }
+            if let Some(found) = self.look_for_final_head(method, &mut worker.scratch.borrow_mut().response)? {
+                return Poll::Ready(Ok(found));
+            }
+            ready!(self.poll_read(false, Part::Head, worker, context))?;
+        }
+    }
+
+    fn look_for_final_head(&mut self, method: Method, head: &mut ResponseHead) -> Result<Option<Found>, ProxyError> {
+        loop {
+            let BackendEnd::Http1(Http1 { input, resume, .. }) = &mut self.end else { return Ok(None) };
+            let bytes = &input.bytes()[self.walked..];
+            let parsed = !bytes.is_empty()
+                && parse_response_on(bytes, &ANSWER_LIMITS, (method, false), resume, head)
+                    .map_err(|error| ProxyError::of_head(error, bytes))?;
+            if !parsed {
+                return Ok(None);
+            }
+            let found = (head.status, retry_after(head, bytes));
+            resume.reset();
+            if !head.is_interim() {
+                return Ok(Some(found));
+            }
+            self.walked += head.head_len;
+            self.count_interim()?;
+        }
+    }
+
+    /// One more interim answer has come.
+    pub(crate) fn count_interim(&mut self) -> Result<(), ProxyError> {
+        self.interims += 1;
+        if self.interims > INTERIM_MAX { Err(ProxyError::UnfitAnswer(ParseError::Status)) } else { Ok(()) }
+    }
+
+    /// What [`Attempt::poll_final_head`] has left in the input is taken by another, from its start.
+    pub(crate) fn begin_again(&mut self) {
+        (self.interims, self.walked) = (0, 0);
+    }
+
+    /// Leaves the head behind that [`Attempt::poll_final_head`] has found: its body comes next. Gives whether the connection may carry
+    /// more after that.
+    pub(crate) fn pass_head(&mut self, method: Method) -> bool {
+        match &mut self.end {
+            BackendEnd::Http1(Http1 { input, body, resume, .. }) => {
+                let mut head = ResponseHead::default();
+                input.consume(self.walked);
+                let parsed = parse_response_on(input.bytes(), &ANSWER_LIMITS, (method, false), resume, &mut head);
+                resume.reset();
+                debug_assert_eq!(parsed, Ok(true), "it has been looked at");
+                input.consume(head.head_len);
+                *body = head.body.into();
+                head.keep_alive
+            }
+            BackendEnd::Http2(upstream) => {
+                let lent = upstream.lend_head();
+                upstream.return_head(lent, true);
+                true
+            }
+            BackendEnd::Returned => false,
+        }
+    }
+
+    /// The backend's part is over. A connection of this try's own is put back, or closed.
+    pub(crate) fn give_back(&mut self, keeps: bool, upstream: &Upstream, idle_max: usize, worker: &Worker) {
+        let BackendEnd::Http1(http1) = &mut self.end else { return };
+        let Some(slot) = self.slot.take() else { return };
+        let stream = std::mem::replace(&mut http1.stream, Stream::Returned(tokio::io::empty()));
+        if keeps {
+            upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::Buffer;
+    use ringway_http1::{Body, Resume};
+
+    fn attempt(reused: bool) -> Attempt {
+        let http1 = Http1::new(Stream::Returned(tokio::io::empty()));
+        Attempt {
+            end: BackendEnd::Http1(http1),
+            slot: None,
+            reused,
+            clock: Clock::stopped(),
+            began: Deadline::NEVER,
+            interims: 0,
+            walked: 0,
+        }
+    }
+
+    fn input(attempt: &mut Attempt) -> &mut Buffer {
+        match &mut attempt.end {
+            BackendEnd::Http1(http1) => &mut http1.input,
+            BackendEnd::Http2(_) | BackendEnd::Returned => unreachable!("it was made so"),
+        }
+    }
+
+    const ANSWER: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
+                            HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\nab";
+
+    #[test]
+    fn the_final_head_is_found_byte_by_byte_and_all_stays_in_the_input() {
+        let (mut attempt, mut head) = (attempt(true), ResponseHead::default());
+        let ends = ANSWER.len() - b"ab".len();
+        for (index, byte) in ANSWER.iter().enumerate() {
+            assert_eq!(input(&mut attempt).put(&[*byte]), 1);
+            let found = attempt.look_for_final_head(Method::Get, &mut head);
+            if index + 1 < ends {
+                assert_eq!(found, Ok(None), "{index}");
+            } else {
+                assert_eq!(found, Ok(Some((503, Some(Duration::from_secs(7))))), "{index}");
+                break;
+            }
+        }
+        assert_eq!((attempt.interims, input(&mut attempt).len()), (2, ends));
+        // Who goes on with it reads it from its start; who does not want it leaves it behind.
+        assert!(attempt.pass_head(Method::Get));
+        assert!(input(&mut attempt).is_empty());
+        let BackendEnd::Http1(Http1 { body, resume, .. }) = &attempt.end else { unreachable!("it was made so") };
+        assert_eq!((body, *resume), (&Body::Sized(2), Resume::default()));
+    }
+
+    #[test]
+    fn interim_answers_are_bounded() {
+        let (mut attempt, mut head) = (attempt(false), ResponseHead::default());
+        for _ in 0..=INTERIM_MAX {
+            input(&mut attempt).put(b"HTTP/1.1 102 Processing\r\n\r\n");
+        }
+        let found = attempt.look_for_final_head(Method::Get, &mut head);
+        assert_eq!(found, Err(ProxyError::UnfitAnswer(ParseError::Status)));
+    }
+
+    #[test]
+    fn what_a_used_connection_was_left_with_tells_nothing_of_its_backend() {
+        for error in [ProxyError::UpstreamClosed, ProxyError::BadAnswer(ParseError::Status)] {
+            assert!(attempt(true).tells_nothing(error));
+            assert!(!attempt(false).tells_nothing(error));
+            let mut interim = attempt(true);
+            assert_eq!(interim.count_interim(), Ok(()));
+            assert!(!interim.tells_nothing(error), "it has begun to answer");
+        }
+        assert!(!attempt(true).tells_nothing(ProxyError::ResponseTimeout));
+    }
+}

@@ -16,23 +16,25 @@ mod verify;
 mod watch;
 
 pub(crate) use self::access::Access;
-pub(crate) use self::command::Command;
+pub(crate) use self::command::ControlCommand;
 use ringway_control::http::ApiError;
 use std::process::ExitCode;
 
 /// Exit 0: done; 1: refused, or not as it should be; 2: nobody could be asked.
-pub(crate) fn control(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) fn control(access: &Access, command: ControlCommand) -> anyhow::Result<ExitCode> {
     crate::run::control_runtime()?.block_on(async {
         match command {
-            Command::Run { config } => member::run(&config).await,
-            Command::Init { config, cluster, backup, authority } => {
+            ControlCommand::Run { config } => member::run(&config).await,
+            ControlCommand::Init { config, cluster, backup, authority } => {
                 or_refused(access, member::init(&config, cluster, backup.as_deref(), authority.as_deref()).await)
             }
-            Command::Recover { config, lost, yes } => or_refused(access, member::recover(&config, &lost, yes).await),
-            Command::Join { config, learner, replace, authority } => {
+            ControlCommand::Recover { config, lost, yes } => {
+                or_refused(access, member::recover(&config, &lost, yes).await)
+            }
+            ControlCommand::Join { config, learner, replace, authority } => {
                 member::join(access, &config, learner, replace, authority.as_deref()).await
             }
-            Command::Authority(command) => member::authority(command),
+            ControlCommand::Authority(command) => member::authority(command),
             command if access.etcd.is_meant() => etcd::ask(access, command).await,
             command => or_refused(access, ask::ask(access, command).await),
         }

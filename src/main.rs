@@ -79,7 +79,7 @@ enum Command {
         #[command(flatten)]
         access: Box<control::Access>,
         #[command(subcommand)]
-        command: control::Command,
+        command: control::ControlCommand,
     },
     /// Print the JSON Schema of the configuration file.
     Schema,

@@ -2,16 +2,23 @@
 
 mod audit;
 mod auth;
+mod backups;
+mod history;
+mod holding;
 mod member;
+mod members;
 mod metrics;
 mod objects;
 mod openapi;
 mod owner;
+mod proxies;
 mod request;
 mod response;
+mod rollouts;
 mod routes;
 mod serve;
 mod stream;
+mod tokens;
 
 pub use self::audit::AuditLog;
 pub use self::auth::TokenError;

@@ -33,7 +33,7 @@ pub use self::node::Node;
 pub(crate) use self::options::Core;
 pub use self::options::{Answerer, Options, PeerTls, StartError, Timing};
 pub use self::outcome::{COMMAND_BYTES_MAX, Failure, ProposeError, Proposed, Read};
-pub use self::replicated::{At, Frozen, Halt, Machine, RestoreError};
+pub use self::replicated::{At, Halt, Machine, RestoreError, SnapshotWriter};
 pub use self::status::{MemberStatus, Role, Status};
 pub use self::survivor::{Beginning, Survivor};
 pub use crate::store::record::{Identity, MemberInfo};

@@ -3,8 +3,8 @@
 
 mod agreement;
 mod ahead;
-mod brake;
 mod clock;
+mod expiry_limiter;
 mod leases;
 mod standing;
 #[cfg(test)]
@@ -14,8 +14,8 @@ use crate::state::parsed::Parsed;
 use crate::state::{Command, Observed, Phase, Rollout, State, Step, Vote};
 use crate::watch::wire::{Heartbeat, ProxyView};
 use ahead::Ahead;
-use brake::Brake;
 use clock::Clock;
+use expiry_limiter::ExpiryLimiter;
 pub use leases::Kept;
 use leases::Leases;
 use standing::Standing;
@@ -34,7 +34,7 @@ pub(crate) const PROXY_FORGET: Duration = Duration::from_secs(3600);
 const PROXIES_MAX: usize = 20_000;
 
 /// See the module.
-pub struct Keeper {
+pub struct Lessor {
     /// All times here but [`Seen::heard`] are by it.
     clock: Clock,
     /// When it began to lead.
@@ -42,7 +42,7 @@ pub struct Keeper {
     leases: Leases,
     proxies: BTreeMap<String, Seen>,
     standing: Standing,
-    brake: Brake,
+    limiter: ExpiryLimiter,
     ahead: Ahead,
     rollout: Option<Watched>,
     votes: BTreeMap<String, Vote>,
@@ -131,7 +131,7 @@ pub(crate) fn seen_epoch(state: &State, fleet: &[ProxyView], at_ms: u64) -> u64 
     live.map(|proxy| proxy.heartbeat.epoch).filter(|&epoch| ahead::is_credible(state, epoch, at_ms)).max().unwrap_or(0)
 }
 
-impl Keeper {
+impl Lessor {
     /// Of a leader that begins now, and has applied all that was decided before.
     #[must_use]
     pub fn new(now: Instant) -> Self {
@@ -141,7 +141,7 @@ impl Keeper {
             leases: Leases::new(now),
             proxies: BTreeMap::new(),
             standing: Standing::default(),
-            brake: Brake::new(Arc::new(Parsed::at_once())),
+            limiter: ExpiryLimiter::new(Arc::new(Parsed::at_once())),
             ahead: Ahead::default(),
             rollout: None,
             votes: BTreeMap::new(),
@@ -152,7 +152,7 @@ impl Keeper {
     /// Knows of the fleet's texts what others have read of them.
     #[must_use]
     pub(crate) fn with_parsed(self, parsed: Arc<Parsed>) -> Self {
-        Self { brake: Brake::new(parsed), ..self }
+        Self { limiter: ExpiryLimiter::new(parsed), ..self }
     }
 
     /// Forgets proxies that are not heard of for so long.
@@ -172,7 +172,7 @@ impl Keeper {
         self.clock.lapse();
     }
 
-    /// How often, and for how long in all, nobody could be heard in this reign.
+    /// How often, and for how long in all, nobody could be heard since it leads.
     #[must_use]
     pub fn lapses(&self) -> (u64, Duration) {
         self.clock.lapses()
@@ -296,7 +296,7 @@ impl Keeper {
     /// Services whose backends do not expire although they are overdue, and how many of them.
     #[must_use]
     pub fn frozen(&self) -> &BTreeMap<String, usize> {
-        self.brake.frozen()
+        self.limiter.frozen()
     }
 
     /// What should be proposed now; `leader` is this member. To be called a few times a second.
@@ -326,7 +326,7 @@ impl Keeper {
     }
 
     fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {
-        let ids = self.brake.release(state, &self.leases.overdue(), now);
+        let ids = self.limiter.release(state, &self.leases.overdue(), now);
         self.leases.end(&ids);
         (!ids.is_empty()).then_some(Command::LeaseExpire { leader, at_ms, ids })
     }

@@ -70,32 +70,14 @@ impl Member {
         let clients = bind("the API", settings.address)?;
         let local = |listener: &TcpListener, given: SocketAddr| listener.local_addr().unwrap_or(given);
         let (address, peer_address) = (local(&clients, settings.address), local(&peers, settings.peer_address));
-        // A port that the system chose is told to others as it is.
-        let told = |told: &str, given: SocketAddr, real: SocketAddr| {
-            if told == given.to_string() { real.to_string() } else { told.to_owned() }
-        };
-        let info = MemberInfo {
-            name: settings.name.clone(),
-            peer_address: told(&settings.peer_advertise, settings.peer_address, peer_address),
-            api_address: told(&settings.advertise, settings.address, address),
-        };
+        let info = member_info(settings, address, peer_address);
         let mut tasks = Vec::new();
         let peer_tls = settings.peer_tls.as_ref().map(|files| peer_tls(files, &mut tasks)).transpose()?;
         let api_tls = settings.tls.as_ref().map(|files| api_tls(files, &mut tasks)).transpose()?;
         let audit = settings.audit_log.as_ref().map(|path| audit(path)).transpose()?;
         let (replica, published) = Replica::new();
-        // Questions come as soon as the listener stands, and the one who answers is made of the node: they wait for it.
+        // Questions come as soon as the listener stands, and what answers them is made of the node: they wait for it.
         let slot: Arc<OnceLock<Weak<Plane>>> = Arc::default();
-        let asked = Arc::clone(&slot);
-        let answerer: crate::consensus::Answerer = Arc::new(move |question: bytes::Bytes| {
-            let plane = asked.get().and_then(Weak::upgrade);
-            Box::pin(async move {
-                match plane {
-                    Some(plane) => plane.answer(&question).await,
-                    None => Vec::new(),
-                }
-            })
-        });
         let options = Options {
             directory: settings.directory.clone(),
             cluster: plan.cluster.clone(),
@@ -105,7 +87,7 @@ impl Member {
             tls: peer_tls,
             timing: if settings.wan { Timing::wan() } else { Timing::lan() },
             snapshot_every: SNAPSHOT_EVERY,
-            answerer: Some(answerer),
+            answerer: Some(answerer(Arc::clone(&slot))),
             keep: KEEP,
         };
         let node = Node::start(options, replica).await?;
@@ -134,17 +116,9 @@ impl Member {
             async move { plane.call_rolls().await }
         }));
         tasks.push(tokio::spawn(name_cluster(Arc::clone(&plane), plan.cluster.clone())));
-        if let Origin::Join { members, token_file, ca, voter, replace } = plan.origin {
-            let client = Client::new(&client_settings(&members, token_file, ca))?;
-            let joined = Plan { cluster: plan.cluster.clone(), node: plan.node, origin: Origin::Joined };
-            let directory = settings.directory.clone();
-            let plane = Arc::clone(&plane);
-            tasks.push(tokio::spawn(async move {
-                enter(&plane, client, plan.node, info, voter, replace).await;
-                if let Err(error) = joined.write(&directory) {
-                    tracing::error!(%error, "that this member has joined cannot be written down");
-                }
-            }));
+        let (cluster, node) = (plan.cluster.clone(), plan.node);
+        if let Some(join) = join(settings, plan, &plane, info)? {
+            tasks.push(join);
         }
         for source in &settings.sources {
             tasks.push(tokio::spawn(discovery::follow(Arc::clone(&plane), source.clone())));
@@ -156,7 +130,7 @@ impl Member {
             let plane = Arc::clone(&plane);
             async move { plane.run().await }
         });
-        tracing::info!(cluster = plan.cluster, node = plan.node, name = settings.name, %address, %peer_address, "member started");
+        tracing::info!(cluster, node, name = settings.name, %address, %peer_address, "member started");
         Ok(Self { plane, tasks, stopped, address, peer_address })
     }
 
@@ -216,6 +190,50 @@ fn api_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<
 
 fn audit(path: &Path) -> Result<api::AuditLog, RunError> {
     api::AuditLog::open(path).map_err(|source| RunError::File { path: path.to_owned(), source })
+}
+
+/// Answers other members' questions, once there is something that can.
+fn answerer(plane: Arc<OnceLock<Weak<Plane>>>) -> crate::consensus::Answerer {
+    Arc::new(move |question: bytes::Bytes| {
+        let plane = plane.get().and_then(Weak::upgrade);
+        Box::pin(async move {
+            match plane {
+                Some(plane) => plane.answer(&question).await,
+                None => Vec::new(),
+            }
+        })
+    })
+}
+
+/// What others are told of this member. A port that the system chose is told as it is.
+fn member_info(settings: &Settings, address: SocketAddr, peer_address: SocketAddr) -> MemberInfo {
+    let told = |told: &str, given: SocketAddr, real: SocketAddr| {
+        if told == given.to_string() { real.to_string() } else { told.to_owned() }
+    };
+    MemberInfo {
+        name: settings.name.clone(),
+        peer_address: told(&settings.peer_advertise, settings.peer_address, peer_address),
+        api_address: told(&settings.advertise, settings.address, address),
+    }
+}
+
+/// Has a member that is to join taken in by those that are there, for as long as that takes.
+fn join(
+    settings: &Settings,
+    plan: Plan,
+    plane: &Arc<Plane>,
+    info: MemberInfo,
+) -> Result<Option<JoinHandle<()>>, RunError> {
+    let Origin::Join { members, token_file, ca, voter, replace } = plan.origin else { return Ok(None) };
+    let client = Client::new(&client_settings(&members, token_file, ca))?;
+    let joined = Plan { cluster: plan.cluster, node: plan.node, origin: Origin::Joined };
+    let (directory, plane) = (settings.directory.clone(), Arc::clone(plane));
+    Ok(Some(tokio::spawn(async move {
+        enter(&plane, client, joined.node, info, voter, replace).await;
+        if let Err(error) = joined.write(&directory) {
+            tracing::error!(%error, "that this member has joined cannot be written down");
+        }
+    })))
 }
 
 /// Between two attempts to name the cluster.

@@ -27,7 +27,7 @@ mod validate;
 pub use apply::Origin;
 pub(crate) use change::Trial;
 pub use code::Code;
-pub use command::{Answer, Basis, Command, Done};
+pub use command::{Answer, Applied, Basis, Command};
 pub use digest::Digest;
 pub use encode::EncodeError;
 pub(crate) use encode::to_bytes;
@@ -40,7 +40,7 @@ pub use model::{
 pub(crate) use restore::EPOCH_MAX;
 pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
 pub(crate) use traffic::{is_configuration, takes_traffic};
-pub use txn::{By, Condition, Op, Refusal, Txn};
+pub use txn::{Author, Condition, Op, Refusal, Txn};
 pub use validate::fleet_config;
 pub(crate) use validate::{CONTROL_PLANE, MAIN, backend_of_fleet, from_objects, invalid, object as check_object};
 
@@ -99,7 +99,7 @@ pub struct State {
     /// About what the history takes, in bytes.
     pub history_bytes: usize,
     /// Answers to named requests, and the order in which they came.
-    requests: Map<String, (u64, Done)>,
+    requests: Map<String, (u64, Applied)>,
     requests_order: Map<u64, String>,
     /// By id; at most the last one is not over.
     pub rollouts: Map<u64, Rollout>,

@@ -1,7 +1,7 @@
 //! Commands that a member of the control plane answers.
 
 use super::access::Access;
-use super::command::{Certificate, Command, Proxies, Token};
+use super::command::{Certificate, ControlCommand, Proxies, Token};
 use super::show::Printer;
 use super::text::path_of;
 use super::{apply, backend, backup, lock, verify, watch};
@@ -13,41 +13,44 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Exit 0: done; 1: not as it should be.
-pub(super) async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
+pub(super) async fn ask(access: &Access, command: ControlCommand) -> anyhow::Result<ExitCode> {
     let api = access.api()?;
     let printer = Printer { json: access.json };
     match command {
-        Command::Run { .. }
-        | Command::Init { .. }
-        | Command::Join { .. }
-        | Command::Recover { .. }
-        | Command::Authority(_) => unreachable!("invariant: handled before anybody is asked"),
-        Command::Members | Command::Transfer { .. } | Command::Remove { .. } | Command::Promote { .. } => {
+        ControlCommand::Run { .. }
+        | ControlCommand::Init { .. }
+        | ControlCommand::Join { .. }
+        | ControlCommand::Recover { .. }
+        | ControlCommand::Authority(_) => unreachable!("invariant: handled before anybody is asked"),
+        ControlCommand::Members
+        | ControlCommand::Transfer { .. }
+        | ControlCommand::Remove { .. }
+        | ControlCommand::Promote { .. } => {
             members(&api, &printer, command).await?;
         }
-        Command::Status => printer.status(&get(&api, "/v1/status").await?)?,
-        Command::Get { name, stale } => {
+        ControlCommand::Status => printer.status(&get(&api, "/v1/status").await?)?,
+        ControlCommand::Get { name, stale } => {
             let consistency = if stale { "&consistency=stale" } else { "" };
             let path = format!("/v1/objects?prefix={}{consistency}", path_of(&[&name]).trim_start_matches('/'));
             return printer.objects(&name, &get(&api, &path).await?);
         }
-        Command::Apply(apply) => return apply::apply(&api, &printer, &apply).await,
-        Command::Diff { file, document } => return apply::diff(&api, &printer, &file, &document).await,
-        Command::History { .. } | Command::Rollback { .. } => history(&api, &printer, command).await?,
-        Command::Watch { from } => return watch::watch(&api, from).await,
-        Command::Backend(command) => return backend::change(&api, &printer, command).await,
-        Command::Certificate(command) => return certificate(&api, &printer, command).await,
-        Command::Lock(command) => return lock::lock(access, &api, &printer, command).await,
-        Command::Token(command) => token(&api, &printer, command).await?,
-        Command::Rollouts { id, abort } => rollouts(&api, &printer, id, abort).await?,
-        Command::Proxies { action: Some(Proxies::Forget { name }) } => {
+        ControlCommand::Apply(apply) => return apply::apply(&api, &printer, &apply).await,
+        ControlCommand::Diff { file, document } => return apply::diff(&api, &printer, &file, &document).await,
+        ControlCommand::History { .. } | ControlCommand::Rollback { .. } => history(&api, &printer, command).await?,
+        ControlCommand::Watch { from } => return watch::watch(&api, from).await,
+        ControlCommand::Backend(command) => return backend::change(&api, &printer, command).await,
+        ControlCommand::Certificate(command) => return certificate(&api, &printer, command).await,
+        ControlCommand::Lock(command) => return lock::lock(access, &api, &printer, command).await,
+        ControlCommand::Token(command) => token(&api, &printer, command).await?,
+        ControlCommand::Rollouts { id, abort } => rollouts(&api, &printer, id, abort).await?,
+        ControlCommand::Proxies { action: Some(Proxies::Forget { name }) } => {
             printer.done(&send(&api, Method::DELETE, &path_of(&["v1", "proxies", &name]), json!({})).await?)?;
         }
-        Command::Proxies { action: None } => printer.proxies(&get(&api, "/v1/proxies").await?)?,
-        Command::Verify(verify) => return verify::verify(&api, &printer, &verify).await,
-        Command::Backup { file, stale: false } => backup::backup(&api, &file, "/v1/backup", "").await?,
-        Command::Backup { file, stale: true } => backup::stale_backup(&api, &file).await?,
-        Command::Restore { file, other_cluster, yes } => {
+        ControlCommand::Proxies { action: None } => printer.proxies(&get(&api, "/v1/proxies").await?)?,
+        ControlCommand::Verify(verify) => return verify::verify(&api, &printer, &verify).await,
+        ControlCommand::Backup { file, stale: false } => backup::backup(&api, &file, "/v1/backup", "").await?,
+        ControlCommand::Backup { file, stale: true } => backup::stale_backup(&api, &file).await?,
+        ControlCommand::Restore { file, other_cluster, yes } => {
             if !backup::restore(&api, &printer, &file, other_cluster, yes).await? {
                 return Ok(ExitCode::from(1));
             }
@@ -64,16 +67,16 @@ async fn send(api: &Api, method: Method, path: &str, body: Value) -> Result<Valu
     api.json(method, path, Some(&body)).await
 }
 
-async fn members(api: &Api, printer: &Printer, command: Command) -> anyhow::Result<()> {
+async fn members(api: &Api, printer: &Printer, command: ControlCommand) -> anyhow::Result<()> {
     match command {
-        Command::Transfer { node } => {
+        ControlCommand::Transfer { node } => {
             printer.done(&send(api, Method::POST, "/v1/transfer", json!({ "to": node })).await?)
         }
-        Command::Remove { node } => {
+        ControlCommand::Remove { node } => {
             let path = path_of(&["v1", "members", &node.to_string()]);
             printer.done(&send(api, Method::DELETE, &path, json!({})).await?)
         }
-        Command::Promote { node } => {
+        ControlCommand::Promote { node } => {
             let path = path_of(&["v1", "members", &node.to_string(), "promote"]);
             printer.done(&send(api, Method::POST, &path, json!({})).await?)
         }
@@ -81,15 +84,15 @@ async fn members(api: &Api, printer: &Printer, command: Command) -> anyhow::Resu
     }
 }
 
-async fn history(api: &Api, printer: &Printer, command: Command) -> anyhow::Result<()> {
+async fn history(api: &Api, printer: &Printer, command: ControlCommand) -> anyhow::Result<()> {
     match command {
-        Command::History { revision: Some(revision), .. } => {
+        ControlCommand::History { revision: Some(revision), .. } => {
             printer.revision(&get(api, &format!("/v1/history/{revision}")).await?)
         }
-        Command::History { revision: None, limit } => {
+        ControlCommand::History { revision: None, limit } => {
             printer.history(&get(api, &format!("/v1/history?limit={limit}")).await?)
         }
-        Command::Rollback { revision, note } => {
+        ControlCommand::Rollback { revision, note } => {
             let body = json!({ "to": revision, "note": note });
             printer.done(&send(api, Method::POST, "/v1/rollback", body).await?)
         }

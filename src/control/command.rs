@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum ControlCommand {
     /// Run a member, as the file's `control.member` says.
     Run {
         /// The configuration file.

@@ -1,7 +1,7 @@
 //! `ringway control --etcd`: for those whose topology is in etcd, what etcdctl cannot do.
 
 use super::access::Access;
-use super::command::Command;
+use super::command::ControlCommand;
 use super::{apply, show};
 use anyhow::bail;
 use ringway_config::model::{self, MemberUrl};
@@ -35,12 +35,12 @@ fn store(access: &Access) -> anyhow::Result<Store> {
 }
 
 /// Exit 0: done; 1: refused.
-pub(super) async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
+pub(super) async fn ask(access: &Access, command: ControlCommand) -> anyhow::Result<ExitCode> {
     let store = store(access)?;
     let printer = show::Printer { json: access.json };
     let done = match command {
-        Command::Apply(apply) => apply::apply_to(&store, &printer, &apply).await,
-        Command::Get { name, .. } => get(&store, &printer, &name).await,
+        ControlCommand::Apply(apply) => apply::apply_to(&store, &printer, &apply).await,
+        ControlCommand::Get { name, .. } => get(&store, &printer, &name).await,
         _ => bail!("etcd can only be asked to `apply` and to `get`: for all else there is etcdctl"),
     };
     let error = match done {

@@ -2,7 +2,7 @@
 
 use super::audit::AuditLog;
 use super::auth::{self, Gate, TokenError};
-use super::request::Ask;
+use super::request::Call;
 use super::response::Body;
 use crate::Code;
 use crate::consensus::MemberInfo;
@@ -89,8 +89,8 @@ impl Api {
     }
 
     /// A line for each change that was asked for, whatever came of it.
-    pub(super) fn audit(&self, ask: &Ask<'_>, answer: &Result<Response<Body>, Problem>) {
-        // Signs of life change nothing, and would bury what does.
+    pub(super) fn audit(&self, ask: &Call<'_>, answer: &Result<Response<Body>, Problem>) {
+        // Heartbeats change nothing, and would bury what does.
         let path: Vec<&str> = ask.path.iter().map(String::as_str).collect();
         let alive = matches!(path[..], ["v1", "proxies", _] | ["v1", "leases", _]) && ask.method == hyper::Method::PUT;
         if alive || matches!(*ask.method, hyper::Method::GET | hyper::Method::HEAD) {

@@ -1,7 +1,7 @@
 //! `GET /metrics` of a member, in Prometheus' text format. `docs/metrics.md` has the same table.
 
 use super::member::Api;
-use super::request::Ask;
+use super::request::Call;
 use super::response::{Body, full};
 use crate::consensus::Role as MemberRole;
 use crate::http::Problem;
@@ -249,7 +249,7 @@ const METRICS: &[Metric] = &[
     },
 ];
 
-pub(super) fn metrics(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+pub(super) fn metrics(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
     let mut text = String::new();
     for Metric { name, kind, help, label, value } in METRICS {

@@ -148,7 +148,7 @@ fn problem() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{objects, routes};
+    use super::super::{history, holding, members, objects, rollouts, tokens};
     use super::*;
     use crate::state::{self, Role};
     use crate::watch::wire;
@@ -218,7 +218,17 @@ mod tests {
     fn every_parameter_that_is_read_is_described_and_no_other() {
         let mut read: BTreeSet<String> = BTreeSet::new();
         for source in [
-            include_str!("../api.rs"),
+            include_str!("backups.rs"),
+            include_str!("history.rs"),
+            include_str!("holding.rs"),
+            include_str!("member.rs"),
+            include_str!("members.rs"),
+            include_str!("proxies.rs"),
+            include_str!("request.rs"),
+            include_str!("response.rs"),
+            include_str!("rollouts.rs"),
+            include_str!("serve.rs"),
+            include_str!("tokens.rs"),
             include_str!("objects.rs"),
             include_str!("owner.rs"),
             include_str!("routes.rs"),
@@ -346,17 +356,17 @@ mod tests {
         let whole = json!({ "conditions": [condition], "ops": [op], "note": "", "force": true, "policy": policy });
         read::<objects::TxnBody>("RolloutBody", whole);
         read::<state::Policy>("Policy", policy);
-        read::<routes::RollbackBody>("RollbackBody", json!({ "to": 1, "note": "" }));
-        read::<routes::GrantBody>("LeaseBody", json!({ "ttl": "10s", "owner": "a" }));
-        read::<routes::KeepBody>("KeepAliveBody", json!({ "ids": [1] }));
-        read::<routes::LockBody>("LockBody", json!({ "lease": 1, "owner": "a" }));
-        read::<routes::TokenBody>("TokenBody", json!({ "role": "read", "ttl": "1h" }));
-        read::<routes::AbortBody>("AbortBody", json!({ "reason": "" }));
-        read::<routes::JoinBody>(
+        read::<history::RollbackBody>("RollbackBody", json!({ "to": 1, "note": "" }));
+        read::<holding::GrantBody>("LeaseBody", json!({ "ttl": "10s", "owner": "a" }));
+        read::<holding::KeepBody>("KeepAliveBody", json!({ "ids": [1] }));
+        read::<holding::LockBody>("LockBody", json!({ "lease": 1, "owner": "a" }));
+        read::<tokens::TokenBody>("TokenBody", json!({ "role": "read", "ttl": "1h" }));
+        read::<rollouts::AbortBody>("AbortBody", json!({ "reason": "" }));
+        read::<members::JoinBody>(
             "JoinBody",
             json!({ "node": 1, "name": "", "peer_address": "", "api_address": "", "voter": true, "replace": 1 }),
         );
-        read::<routes::To>("TransferBody", json!({ "to": 1 }));
+        read::<members::To>("TransferBody", json!({ "to": 1 }));
         read::<state::Vote>("Vote", vote.clone());
         read::<wire::Heartbeat>(
             "Heartbeat",

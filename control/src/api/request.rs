@@ -8,7 +8,7 @@ use hyper::header;
 use std::net::SocketAddr;
 
 /// One request, its caller known.
-pub(super) struct Ask<'a> {
+pub(super) struct Call<'a> {
     pub(super) method: &'a hyper::Method,
     /// The path's segments, percent-decoded.
     pub(super) path: Vec<String>,
@@ -18,7 +18,7 @@ pub(super) struct Ask<'a> {
     pub(super) from: SocketAddr,
 }
 
-impl Ask<'_> {
+impl Call<'_> {
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -53,4 +53,8 @@ pub(super) fn unescape(text: &str) -> String {
 /// A time as in files, in milliseconds.
 pub(super) fn duration_ms(text: &str) -> Option<u64> {
     u64::try_from(ringway_config::parse_duration(text)?.as_millis()).ok()
+}
+
+pub(super) fn number(text: &str) -> Result<u64, Problem> {
+    text.parse().map_err(|_| problem(400, Code::BadNumber, format!("{text:?} is not a number")))
 }

@@ -2,7 +2,7 @@
 
 use super::auth::{self};
 use super::member::Api;
-use super::request::{Ask, bounded, unescape};
+use super::request::{Call, bounded, unescape};
 use super::response::{Body, problem, problem_answer};
 use super::routes;
 use crate::Code;
@@ -208,7 +208,7 @@ impl Api {
                 problem(400, Code::BadBody, "the request's body broke off")
             }
         })?;
-        let ask = Ask { method: &parts.method, path, query, headers: &parts.headers, caller, from };
+        let ask = Call { method: &parts.method, path, query, headers: &parts.headers, caller, from };
         let answer = match bounded("note", ask.parameter("note").unwrap_or_default()) {
             Ok(()) => routes::route(self, &ask, body.to_bytes()).await,
             Err(problem) => Err(problem),

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Between two signs of life: etcd sends none of its own for ten minutes.
+/// Between two heartbeats: etcd sends none of its own for ten minutes.
 const PROBE: Duration = Duration::from_secs(5);
 /// Changes are put into force together that come within this time of each other,
 const QUIET: Duration = Duration::from_millis(10);

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// A proxy that has gone is forgotten after so many seconds.
 const TTL_SECONDS: i64 = 15;
-/// Between two signs of life.
+/// Between two heartbeats.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Between two writes: what changes in between is told by the next.
 const WRITE: Duration = Duration::from_secs(1);

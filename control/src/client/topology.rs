@@ -160,7 +160,7 @@ impl Topology {
         let Some(view) = known else {
             return match message {
                 Message::Snapshot(snapshot) => Ok(Some(View::from_snapshot(snapshot, None)?)),
-                // The whole comes first: a sign of life may overtake it.
+                // The whole comes first: a heartbeat may overtake it.
                 Message::Ping(_) | Message::Rollout(_) => Ok(None),
                 Message::Delta(delta) => Err(ViewError::Gap { epoch: delta.epoch, previous: delta.previous }),
             };
@@ -243,7 +243,7 @@ impl Topology {
         self.view.borrow().clone()
     }
 
-    /// etcd has given a sign of life.
+    /// etcd has given a heartbeat.
     pub(crate) fn heard(&self, member: &MemberUrl) {
         self.followed(member, true);
     }
@@ -289,7 +289,7 @@ impl Topology {
     }
 }
 
-/// A sign of life of a member that has lost its leader.
+/// A heartbeat of a member that has lost its leader.
 pub(crate) fn is_stale(message: &Message) -> bool {
     matches!(message, Message::Ping(ping) if ping.leader_age_ms.is_none_or(|age| age > STALE_MS))
 }

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::convert;
 use super::log::failed;
-use super::replicated::{At, Frozen, Machine};
-use super::types::{Command, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, Types};
+use super::replicated::{At, Machine, SnapshotWriter};
+use super::types::{LogId, Membership, Proposal, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::store::{Store, record};
 
 pub(super) type Raft = openraft::Raft<Types, StateMachine>;
@@ -47,11 +47,11 @@ impl StateMachine {
     fn apply_entry(
         &mut self,
         id: LogId,
-        payload: EntryPayload<Command, u64, record::MemberInfo>,
+        payload: EntryPayload<Proposal, u64, record::MemberInfo>,
     ) -> io::Result<Vec<u8>> {
         let answer = match payload {
             EntryPayload::Blank => Vec::new(),
-            EntryPayload::Normal(Command(command)) => {
+            EntryPayload::Normal(Proposal(command)) => {
                 let leader = id.committed_leader_id();
                 let at = At { index: id.index(), term: leader.term, leader: leader.node_id };
                 // A member that cannot apply an entry must stop: skipping it would make its state another one.
@@ -162,7 +162,7 @@ pub(super) struct Builder {
     store: Store,
     meta: SnapshotMeta,
     head: Head,
-    state: Mutex<Option<Frozen>>,
+    state: Mutex<Option<SnapshotWriter>>,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {

@@ -18,7 +18,7 @@ use super::machine::{Raft, Retired};
 use super::options::Timing;
 use super::outcome::{COMMAND_BYTES_MAX, Failure, ProposeError, Proposed, Read};
 use super::status::{self, Status};
-use super::types::{Command, Types};
+use super::types::{Proposal, Types};
 use crate::store::Store;
 use crate::store::record::MemberInfo;
 use crate::transport::{self, Dialer};
@@ -71,7 +71,7 @@ impl Node {
             return Err(ProposeError::TooLarge { bytes: command.len() });
         }
         self.running()?;
-        let write = self.inner.raft.client_write(Command(Bytes::from(command)));
+        let write = self.inner.raft.client_write(Proposal(Bytes::from(command)));
         match timeout(self.inner.timing.decide, write).await {
             Ok(Ok(ClientWriteResponse { log_id, data, .. })) => Ok(Proposed { index: log_id.index(), answer: data }),
             Ok(Err(error)) => Err(self.write_error(error)),

@@ -1,6 +1,6 @@
 //! The state behind the log: applies what is committed, and shows every new state to whoever waits for it.
 
-use super::replicated::{At, Frozen, Halt, Machine, RestoreError};
+use super::replicated::{At, Halt, Machine, RestoreError, SnapshotWriter};
 use crate::Code;
 use crate::state::{Answer, Command, Digest, EncodeError, Origin, RULES, Refusal, State, to_bytes};
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ pub struct Published {
     pub state: Arc<State>,
     /// Index of the last entry in it.
     pub index: u64,
-    /// Why this member must stop: it has seen what it does not know, or has gone another way than the others.
+    /// Why this member must stop: it has seen what it does not know, or has diverged from the others.
     pub failed: Option<String>,
 }
 
@@ -84,7 +84,7 @@ impl Replica {
         answer
     }
 
-    /// Whether this member has gone another way. The leader had applied nothing that does not stand before its checkpoint in
+    /// Whether this member has diverged. The leader had applied nothing that does not stand before its checkpoint in
     /// the log: who has not come to the leader's revision has refused what the others took.
     fn differs(&self, revision: u64, digest: &str) -> bool {
         if revision > self.state.revision {
@@ -134,7 +134,7 @@ impl Machine for Replica {
         to_bytes(&answer).map_err(unwritten)
     }
 
-    fn freeze(&self) -> Frozen {
+    fn freeze(&self) -> SnapshotWriter {
         let (state, index) = (self.state.clone(), self.index);
         Box::new(move || content_of(&state, index).map_err(unwritten))
     }
@@ -145,7 +145,7 @@ impl Machine for Replica {
         };
         let state = State::decode(state).map_err(|error| RestoreError { reason: error.to_string() })?;
         if state.rules > RULES {
-            // As if its entries were here: to go on by other rules would be to go another way.
+            // As if its entries were here: to go on by other rules would be to diverge.
             return Err(RestoreError { reason: unknown_rules(state.rules, "a snapshot") });
         }
         self.state = state;
@@ -159,12 +159,12 @@ impl Machine for Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{By, Op, Txn};
+    use crate::state::{Author, Op, Txn};
 
     fn put(replica: &mut Replica, index: u64, name: &str) {
         let object = serde_json::from_str("{\"backend\":{\"address\":\"10.0.0.1:1\"}}").unwrap();
         let op = Op::Put { key: format!("backend/s/{name}").parse().unwrap(), object };
-        let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops: vec![op], force: false };
+        let txn = Txn { by: Author::default(), request: None, conditions: Vec::new(), ops: vec![op], force: false };
         apply(replica, index, &Command::Txn(txn)).unwrap();
     }
 

@@ -28,7 +28,7 @@ pub struct RestoreError {
 }
 
 /// A state of one moment that serialises itself when it is called. A state that has no bytes is no snapshot.
-pub type Frozen = Box<dyn FnOnce() -> Result<Vec<u8>, Halt> + Send>;
+pub type SnapshotWriter = Box<dyn FnOnce() -> Result<Vec<u8>, Halt> + Send>;
 
 /// What the log decides over. Deterministic: no clock, no randomness, no floats, no order of hash maps.
 pub trait Machine: Send + Sync + 'static {
@@ -38,7 +38,7 @@ pub trait Machine: Send + Sync + 'static {
     fn apply(&mut self, at: At, command: &[u8]) -> Result<Vec<u8>, Halt>;
 
     /// The whole state, to be written into a snapshot. Cheap to take: it is serialised later, off the path of `apply`.
-    fn freeze(&self) -> Frozen;
+    fn freeze(&self) -> SnapshotWriter;
 
     /// Replaces the state by a snapshot's.
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError>;

@@ -1,6 +1,6 @@
 //! Health that the fleet agrees on.
 
-use super::{Keeper, PROXY_TTL, Seen};
+use super::{Lessor, PROXY_TTL, Seen};
 use crate::state::{Command, Key, Object, State};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -8,7 +8,7 @@ use std::time::Instant;
 /// Largest share of a service's registered backends that agreed health takes out, in percent; one always may be.
 const EJECTED_PERCENT_MAX: usize = 30;
 
-impl Keeper {
+impl Lessor {
     /// What a majority of the live proxies sees down is down for all; what a majority sees up, or nobody sees, is not.
     pub(super) fn agree(&mut self, state: &State, at_ms: u64, now: Instant) -> Option<Command> {
         // A leader that has just begun has heard of few: their majority is nobody's.

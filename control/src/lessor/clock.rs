@@ -1,4 +1,4 @@
-//! The keeper's time: it passes while heartbeats can reach the leader, and stands still while they cannot. All that is counted from
+//! The lessor's time: it passes while heartbeats can reach the leader, and stands still while they cannot. All that is counted from
 //! a heartbeat is counted by it, so that what could not be said counts against nobody, and no more than that is granted:
 //! what is due after a silence of `d` comes after `d` and the sum of the lapses.
 
@@ -35,7 +35,7 @@ impl Clock {
         self.lapsed = true;
     }
 
-    /// Heartbeats can come at this moment. The keeper's time of it.
+    /// Heartbeats can come at this moment. The lessor's time of it.
     pub(super) fn lead(&mut self, now: Instant) -> Instant {
         let silence = now.saturating_duration_since(self.led);
         if std::mem::take(&mut self.lapsed) || silence > self.unwatched_max {
@@ -46,7 +46,7 @@ impl Clock {
         self.led - self.lost
     }
 
-    /// The keeper's time, for who only looks.
+    /// The lessor's time, for who only looks.
     pub(super) fn read(&self, now: Instant) -> Instant {
         let silence = now.saturating_duration_since(self.led);
         let stands = self.lapsed || silence > self.unwatched_max;

@@ -1,11 +1,11 @@
-//! How long each lease still lives. Times are the keeper's own, see [`super::clock`].
+//! How long each lease still lives. Times are the lessor's own, see [`super::clock`].
 //!
 //! Most leases are silent only for a moment, and what they are silent for is in the leader's memory alone. Of the others the log says
-//! how much of their lives is left ([`Command::LeaseLives`]): a leader that follows begins with that, not with a whole life,
+//! how much of their lives is left ([`Command::LeaseLives`]): a leader that follows begins with that, not with a full TTL,
 //! or a dead lease would live for as long as leaders change more often than it is due. This is safe:
 //!
 //! * From the moment that such an entry is proposed, a heartbeat is answered only after another entry has said that the lease has its
-//!   whole life again. So what an answered heartbeat has promised is never less than what the log says.
+//!   full TTL again. So what an answered heartbeat has promised is never less than what the log says.
 //! * Only time in which this leader could hear counts as silence. Between the last entry and a new leader's beginning
 //!   nothing counts.
 //! * A new leader has applied the whole log before it keeps anything.
@@ -21,7 +21,7 @@ const BEGIN_MIN: Duration = Duration::from_millis(1500);
 /// Between two entries about one silent lease: an eighth of its life, within these.
 const STEP_MIN: Duration = Duration::from_millis(500);
 const STEP_MAX: Duration = Duration::from_secs(30);
-/// The first entry of a reign about a lease that has not been heard in it; each further one after twice the time.
+/// The first entry of a leader about a lease that it has not heard; each further one after twice the time.
 const FIRST_STEP: Duration = Duration::from_secs(1);
 /// Leases in one entry, and entries at a time.
 const ENTRY_MAX: usize = 1000;
@@ -49,7 +49,7 @@ pub(super) struct Leases {
 struct Life {
     ttl: Duration,
     deadline: Instant,
-    /// In this reign.
+    /// Under this leader.
     heard: bool,
     /// The least of what the log may say is left.
     logged: Duration,
@@ -75,7 +75,7 @@ impl Life {
         if self.heard {
             return silent;
         }
-        // Nothing was heard in this reign: if it is a short one like those before, only such entries make silences add up.
+        // Nothing was heard under this leader: if it is a short one like those before, only such entries make silences add up.
         let marked = self.deadline.checked_sub(self.logged).unwrap_or(began).max(began);
         let unheard = marked + FIRST_STEP.max(marked - began);
         let unheard = (unheard < self.deadline).then_some(unheard);
@@ -213,7 +213,7 @@ impl Leases {
         self.ending.extend(ids);
     }
 
-    /// Gives back their whole lives to those that were heard of.
+    /// Gives back their full TTL to those that were heard of.
     pub(super) fn revive(&mut self, leader: u64) -> Vec<Command> {
         // Whoever is heard of again before it is decided is named again.
         let ids: Vec<u64> = self.reviving.iter().copied().take(ENTRY_MAX * ENTRIES_MAX).collect();

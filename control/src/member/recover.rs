@@ -14,7 +14,7 @@ use crate::consensus::{Beginning, Identity, MemberInfo, PeerTls, StartError, Sur
 use crate::http::Problem;
 use crate::plane::{MemberView, question, read_answer, unix_ms};
 use crate::state::backup::{self, BackupError};
-use crate::state::{By, EncodeError, Refusal, State};
+use crate::state::{Author, EncodeError, Refusal, State};
 use crate::store::StoreError;
 use crate::transport::{CallError, Dialer, Peer, Rpc};
 use bytes::Bytes;
@@ -261,7 +261,7 @@ pub async fn begin(settings: &Settings, backup: Bytes) -> Result<(Plan, State), 
     Plan::nobodys(&settings.directory)?;
     let backup = backup::read(&backup)?;
     let now_ms = unix_ms();
-    let by = By { at_ms: now_ms, author: "control init".into(), note: String::new() };
+    let by = Author { at_ms: now_ms, author: "control init".into(), note: String::new() };
     let state = backup.first_state(by, now_ms / 1000)?;
     let plan = found(settings, &state, Beginning::default(), None).await?;
     Ok((finish_founding(&settings.directory, plan)?, state))

@@ -3,7 +3,7 @@
 use super::health::Roll;
 use crate::consensus::replica::Published;
 use crate::consensus::{Node, Status};
-use crate::lessor::{Keeper, PROXY_FORGET};
+use crate::lessor::{Lessor, PROXY_FORGET};
 use crate::state::judge::{self, Guards, Judge};
 use crate::state::parsed::Parsed;
 use crate::state::{Command, State};
@@ -24,14 +24,14 @@ pub struct Plane {
     pub(super) published: watch::Receiver<Published>,
     /// Of the watch streams.
     pub hub: Hub,
-    pub(super) keeper: Mutex<Option<(u64, Keeper)>>,
+    pub(super) lessor: Mutex<Option<(u64, Lessor)>>,
     pub(super) wake: Notify,
-    /// The term that the keeper is of, and how many of its entries about leases have come to an end.
+    /// The term that the lessor is of, and how many of its entries about leases have come to an end.
     pub(super) kept: watch::Sender<(u64, u64)>,
     /// When a leader was last heard of, and which.
     pub(super) leader_seen: Mutex<Option<Instant>>,
     /// Term and leader, and since when they have been known here.
-    pub(super) reign: Mutex<Reign>,
+    pub(super) leadership: Mutex<Leadership>,
     /// Writes that were proposed here.
     pub proposals: AtomicU64,
     /// Those of them that were refused.
@@ -52,10 +52,10 @@ pub struct Plane {
     pub(super) lead: watch::Sender<Lead>,
     /// [`unix_ms`], or a simulation's.
     pub(super) wall: fn() -> u64,
-    /// The keeper's time.
+    /// The lessor's time.
     pub(super) clock: fn() -> std::time::Instant,
     pub(super) judge: Arc<Judge>,
-    /// For whoever judges, and the keeper.
+    /// For whoever judges, and the lessor.
     pub(super) parsed: Arc<Parsed>,
     /// After how long a proxy that is not heard of is forgotten.
     pub(super) forget: Duration,
@@ -64,7 +64,7 @@ pub struct Plane {
     pub(super) judgements: Option<Semaphore>,
 }
 
-pub(super) type Reign = (Option<(u64, u64)>, Instant);
+pub(super) type Leadership = (Option<(u64, u64)>, Instant);
 
 /// How a member stands to the cluster's leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +91,11 @@ impl Plane {
             node,
             published,
             hub: Hub::default(),
-            keeper: Mutex::new(None),
+            lessor: Mutex::new(None),
             wake: Notify::new(),
             kept: watch::Sender::new((0, 0)),
             leader_seen: Mutex::new(None),
-            reign: Mutex::new((None, Instant::now())),
+            leadership: Mutex::new((None, Instant::now())),
             proposals: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             commits: Latency::default(),
@@ -166,8 +166,8 @@ impl Plane {
         &self.node
     }
 
-    pub(super) fn keeper(&self) -> MutexGuard<'_, Option<(u64, Keeper)>> {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lessor(&self) -> MutexGuard<'_, Option<(u64, Lessor)>> {
+        self.lessor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Since a leader with a quorum was known here; `None`: never.

@@ -3,14 +3,14 @@
 use super::at_work::{Plane, changed};
 use super::error::PlaneError;
 use super::lead::LOOK;
-use super::questions::{Ask, Told};
+use super::questions::{Question, Reply};
 use super::views::{FleetView, MemberChange};
 use crate::Code;
 use crate::consensus::MemberInfo;
 use crate::consensus::replica::decode_answer;
 use crate::lessor::PROXY_TTL;
 use crate::state::judge::{self};
-use crate::state::{Answer, Basis, Change, Command, Done, Refusal, Trial, to_bytes};
+use crate::state::{Answer, Applied, Basis, Change, Command, Refusal, Trial, to_bytes};
 use crate::watch::wire::Heartbeat;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Plane {
     ///
     /// # Errors
     /// See [`PlaneError`].
-    pub async fn propose(&self, command: &Command) -> Result<Done, PlaneError> {
+    pub async fn propose(&self, command: &Command) -> Result<Applied, PlaneError> {
         self.proposals.fetch_add(1, Relaxed);
         let done = self.propose_judged(command).await;
         if matches!(done, Err(PlaneError::Refused(_))) {
@@ -43,7 +43,7 @@ impl Plane {
         done
     }
 
-    async fn propose_judged(&self, command: &Command) -> Result<Done, PlaneError> {
+    async fn propose_judged(&self, command: &Command) -> Result<Applied, PlaneError> {
         for _ in 0..ATTEMPTS_MAX {
             let judged = match self.judged(command).await? {
                 Some(basis) if self.state().rules > 0 => {
@@ -76,8 +76,8 @@ impl Plane {
     /// Puts a command into the log as it is.
     async fn decide(&self, command: &Command) -> Result<Answer, PlaneError> {
         self.is_known_to_all(command)?;
-        let told = self.with_leader(Ask::Propose(to_bytes(command)?)).await?;
-        let Told::Proposed(index, answer) = told else { return Err(PlaneError::Unknown) };
+        let told = self.with_leader(Question::Propose(to_bytes(command)?)).await?;
+        let Reply::Proposed(index, answer) = told else { return Err(PlaneError::Unknown) };
         self.applied(index).await;
         Ok(decode_answer(&answer))
     }
@@ -120,8 +120,8 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::NoLeader`].
     pub async fn barrier(&self) -> Result<(), PlaneError> {
-        match self.with_leader(Ask::Barrier).await? {
-            Told::Barrier(index) if self.applied(index).await => Ok(()),
+        match self.with_leader(Question::Barrier).await? {
+            Reply::Barrier(index) if self.applied(index).await => Ok(()),
             _ => Err(PlaneError::NoLeader),
         }
     }
@@ -131,8 +131,8 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::NoLeader`].
     pub async fn keep_alive(&self, ids: Vec<u64>) -> Result<Vec<u64>, PlaneError> {
-        match self.with_leader(Ask::KeepAlive(ids)).await? {
-            Told::Missing(ids) => Ok(ids),
+        match self.with_leader(Question::KeepAlive(ids)).await? {
+            Reply::Missing(ids) => Ok(ids),
             _ => Err(PlaneError::NoLeader),
         }
     }
@@ -142,7 +142,7 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::NoLeader`].
     pub async fn heartbeat(&self, name: String, heartbeat: Heartbeat) -> Result<(), PlaneError> {
-        self.with_leader(Ask::Heartbeat(name, Box::new(heartbeat))).await.map(drop)
+        self.with_leader(Question::Heartbeat(name, Box::new(heartbeat))).await.map(drop)
     }
 
     /// A proxy that ends in order, or is to be forgotten; `instance`: only if no other process has spoken in its name since.
@@ -150,9 +150,9 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::NoLeader`]; a refusal where it is not known.
     pub async fn sign_off(&self, name: String, instance: Option<u64>) -> Result<(), PlaneError> {
-        match self.with_leader(Ask::SignOff(name.clone(), instance)).await? {
-            Told::Done => Ok(()),
-            Told::Missing(_) => {
+        match self.with_leader(Question::SignOff(name.clone(), instance)).await? {
+            Reply::Done => Ok(()),
+            Reply::Missing(_) => {
                 let message = format!("there is no proxy {name}, or another process speaks in its name now");
                 Err(Refusal::new(Code::NotFound, message).into())
             }
@@ -165,14 +165,14 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::NoLeader`].
     pub async fn fleet(&self) -> Result<FleetView, PlaneError> {
-        match self.with_leader(Ask::Fleet).await? {
-            Told::Fleet(fleet) => Ok(fleet),
+        match self.with_leader(Question::Fleet).await? {
+            Reply::Fleet(fleet) => Ok(fleet),
             _ => Err(PlaneError::NoLeader),
         }
     }
 
     /// An epoch that no proxy can have seen: above the cluster's, a backup's, and what live proxies report, and not before
-    /// the time. The leader believes only so much, see `keeper/ahead.rs`.
+    /// the time. The leader believes only so much, see `lessor/ahead.rs`.
     ///
     /// # Errors
     /// [`PlaneError::NoLeader`].
@@ -188,9 +188,9 @@ impl Plane {
     /// # Errors
     /// See [`PlaneError`].
     pub async fn change_members(&self, change: MemberChange) -> Result<(), PlaneError> {
-        match self.with_leader(Ask::Member(change)).await? {
-            Told::Done => Ok(()),
-            Told::Member(why) => Err(PlaneError::Member(why)),
+        match self.with_leader(Question::Member(change)).await? {
+            Reply::Done => Ok(()),
+            Reply::Member(why) => Err(PlaneError::Member(why)),
             _ => Err(PlaneError::Unknown),
         }
     }
@@ -202,7 +202,7 @@ impl Plane {
         matches!(tokio::time::timeout(ASK_TIMEOUT, wait).await, Ok(Ok(now)) if now.failed.is_none())
     }
 
-    async fn with_leader(&self, ask: Ask) -> Result<Told, PlaneError> {
+    async fn with_leader(&self, ask: Question) -> Result<Reply, PlaneError> {
         let began = Instant::now();
         let mut bytes = None;
         let mut watched = self.node.watch_status();
@@ -223,10 +223,10 @@ impl Plane {
                     }
                 }
                 Some(_) => self.answer_here(&ask).await,
-                None => Told::NotLeader,
+                None => Reply::NotLeader,
             };
             match told {
-                Told::NotLeader if began.elapsed() < LEADER_WAIT => {
+                Reply::NotLeader if began.elapsed() < LEADER_WAIT => {
                     let other = async {
                         loop {
                             changed(&mut watched).await;
@@ -238,33 +238,33 @@ impl Plane {
                     // A leader may be named before it can answer, and a call to it may fail once.
                     let _ = tokio::time::timeout(LEADER_RETRY, other).await;
                 }
-                Told::NotLeader => return Err(PlaneError::NoLeader),
-                Told::Unknown => return Err(PlaneError::Unknown),
+                Reply::NotLeader => return Err(PlaneError::NoLeader),
+                Reply::Unknown => return Err(PlaneError::Unknown),
                 told => return Ok(told),
             }
         }
     }
 
     /// As [`Plane::ask`], for what may be asked again: it ends when the leader is not heard of any more.
-    async fn ask_while_it_leads(&self, leader: u64, info: &MemberInfo, bytes: Vec<u8>) -> Told {
+    async fn ask_while_it_leads(&self, leader: u64, info: &MemberInfo, bytes: Vec<u8>) -> Reply {
         let mut status = self.node.watch_status();
         let lost = status.wait_for(|status| status.leader.as_ref().is_none_or(|(now, _)| *now != leader));
         tokio::select! {
             biased;
             told = self.ask(leader, info, bytes) => match told {
-                Told::Unknown => Told::NotLeader,
+                Reply::Unknown => Reply::NotLeader,
                 told => told,
             },
-            _ = lost => Told::NotLeader,
+            _ = lost => Reply::NotLeader,
         }
     }
 
-    pub(super) async fn ask(&self, leader: u64, info: &MemberInfo, bytes: Vec<u8>) -> Told {
+    pub(super) async fn ask(&self, leader: u64, info: &MemberInfo, bytes: Vec<u8>) -> Reply {
         match self.node.ask(leader, info, bytes, ASK_TIMEOUT).await {
-            Ok(answer) => Told::decode(&answer),
+            Ok(answer) => Reply::decode(&answer),
             // Never sent: as if there were no leader.
-            Err(error) if error.is_unsent() => Told::NotLeader,
-            Err(_) => Told::Unknown,
+            Err(error) if error.is_unsent() => Reply::NotLeader,
+            Err(_) => Reply::Unknown,
         }
     }
 
@@ -276,11 +276,11 @@ impl Plane {
         let known = async {
             let mut status = self.node.watch_status();
             while !self.knows_fleet() {
-                let reign = self.reign().1;
+                let leadership = self.leadership().1;
                 tokio::select! {
                     biased;
                     () = changed(&mut status) => {}
-                    () = tokio::time::sleep_until((reign + PROXY_TTL).max(Instant::now() + LOOK)) => {}
+                    () = tokio::time::sleep_until((leadership + PROXY_TTL).max(Instant::now() + LOOK)) => {}
                 }
             }
         };

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Ask {
+pub(super) enum Question {
     /// Of the leader: put this into the log.
     Propose(Vec<u8>),
     /// Of the leader: an index up to which everything is decided.
@@ -40,7 +40,7 @@ pub(super) enum Ask {
 /// What is said to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Told {
+pub(super) enum Reply {
     /// Index and answer of a command.
     Proposed(u64, Vec<u8>),
     /// The index.
@@ -74,8 +74,8 @@ pub(super) enum Writing {
     Json,
 }
 
-impl Ask {
-    /// Whether a second time does no more than the first.
+impl Question {
+    /// Whether it is idempotent.
     pub(super) fn may_be_repeated(&self) -> bool {
         match self {
             Self::Barrier
@@ -126,38 +126,38 @@ impl Ask {
     }
 }
 
-impl Told {
+impl Reply {
     pub(super) fn encode(&self, writing: Writing) -> Result<Vec<u8>, EncodeError> {
         if writing == Writing::Json {
             return json(self);
         }
         let frozen = match self.clone() {
-            Self::Proposed(index, answer) => FrozenTold::Proposed(index, answer),
-            Self::Barrier(index) => FrozenTold::Barrier(index),
-            Self::Missing(ids) => FrozenTold::Missing(ids),
-            Self::Fleet(fleet) => FrozenTold::Fleet(fleet.into()),
-            Self::Done => FrozenTold::Done,
-            Self::NotLeader => FrozenTold::NotLeader,
-            Self::Unknown | Self::Rules(_) | Self::Removed(_) | Self::Status(_) => FrozenTold::Unknown,
-            Self::Member(why) => FrozenTold::Member(why),
+            Self::Proposed(index, answer) => FrozenReply::Proposed(index, answer),
+            Self::Barrier(index) => FrozenReply::Barrier(index),
+            Self::Missing(ids) => FrozenReply::Missing(ids),
+            Self::Fleet(fleet) => FrozenReply::Fleet(fleet.into()),
+            Self::Done => FrozenReply::Done,
+            Self::NotLeader => FrozenReply::NotLeader,
+            Self::Unknown | Self::Rules(_) | Self::Removed(_) | Self::Status(_) => FrozenReply::Unknown,
+            Self::Member(why) => FrozenReply::Member(why),
         };
         to_bytes(&frozen)
     }
 
-    /// What cannot be read is [`Told::Unknown`].
+    /// What cannot be read is [`Reply::Unknown`].
     pub(super) fn decode(bytes: &[u8]) -> Self {
         if is_json(bytes) {
             return serde_json::from_slice(bytes).unwrap_or(Self::Unknown);
         }
         match postcard::from_bytes(bytes) {
-            Ok(FrozenTold::Proposed(index, answer)) => Self::Proposed(index, answer),
-            Ok(FrozenTold::Barrier(index)) => Self::Barrier(index),
-            Ok(FrozenTold::Missing(ids)) => Self::Missing(ids),
-            Ok(FrozenTold::Fleet(fleet)) => Self::Fleet(fleet.into()),
-            Ok(FrozenTold::Done) => Self::Done,
-            Ok(FrozenTold::NotLeader) => Self::NotLeader,
-            Ok(FrozenTold::Member(why)) => Self::Member(why),
-            Ok(FrozenTold::Unknown) | Err(_) => Self::Unknown,
+            Ok(FrozenReply::Proposed(index, answer)) => Self::Proposed(index, answer),
+            Ok(FrozenReply::Barrier(index)) => Self::Barrier(index),
+            Ok(FrozenReply::Missing(ids)) => Self::Missing(ids),
+            Ok(FrozenReply::Fleet(fleet)) => Self::Fleet(fleet.into()),
+            Ok(FrozenReply::Done) => Self::Done,
+            Ok(FrozenReply::NotLeader) => Self::NotLeader,
+            Ok(FrozenReply::Member(why)) => Self::Member(why),
+            Ok(FrozenReply::Unknown) | Err(_) => Self::Unknown,
         }
     }
 }
@@ -183,7 +183,7 @@ enum Frozen<'a> {
 
 /// As it was under rules 0; never changed.
 #[derive(Serialize, Deserialize)]
-enum FrozenTold {
+enum FrozenReply {
     Proposed(u64, Vec<u8>),
     Barrier(u64),
     Missing(Vec<u64>),
@@ -318,37 +318,37 @@ mod tests {
             replace: Some(2),
         };
         let asks = [
-            Ask::Propose(vec![b'{', 0, 255]),
-            Ask::Barrier,
-            Ask::KeepAlive(vec![1, 123, u64::MAX]),
-            Ask::Heartbeat("p".into(), Box::new(heartbeat())),
-            Ask::Fleet,
-            Ask::Member(change()),
-            Ask::SignOff("p".into(), Some(u64::MAX)),
-            Ask::Rules,
-            Ask::Removed(u64::MAX),
-            Ask::Status,
+            Question::Propose(vec![b'{', 0, 255]),
+            Question::Barrier,
+            Question::KeepAlive(vec![1, 123, u64::MAX]),
+            Question::Heartbeat("p".into(), Box::new(heartbeat())),
+            Question::Fleet,
+            Question::Member(change()),
+            Question::SignOff("p".into(), Some(u64::MAX)),
+            Question::Rules,
+            Question::Removed(u64::MAX),
+            Question::Status,
         ];
         for rules in [0, 1] {
             for ask in &asks {
                 let bytes = ask.encode(rules).unwrap();
-                let (read, _) = Ask::decode(&bytes).unwrap();
+                let (read, _) = Question::decode(&bytes).unwrap();
                 assert_eq!(format!("{read:?}"), format!("{ask:?}"));
             }
         }
         let tolds = [
-            Told::Proposed(1, vec![1, 2]),
-            Told::Barrier(123),
-            Told::Missing(vec![3]),
-            Told::Fleet(fleet()),
-            Told::Done,
-            Told::NotLeader,
-            Told::Unknown,
-            Told::Member("no".into()),
+            Reply::Proposed(1, vec![1, 2]),
+            Reply::Barrier(123),
+            Reply::Missing(vec![3]),
+            Reply::Fleet(fleet()),
+            Reply::Done,
+            Reply::NotLeader,
+            Reply::Unknown,
+            Reply::Member("no".into()),
         ];
         for writing in [Writing::Frozen, Writing::Json] {
             for told in &tolds {
-                let read = Told::decode(&told.encode(writing).unwrap());
+                let read = Reply::decode(&told.encode(writing).unwrap());
                 assert_eq!(format!("{read:?}"), format!("{told:?}"));
             }
         }
@@ -365,8 +365,8 @@ mod tests {
             }
         };
     }
-    names! { ASKS, ask_name of Ask: Propose Barrier KeepAlive Heartbeat Fleet Member SignOff Rules Removed Status }
-    names! { TOLDS, told_name of Told: Proposed Barrier Missing Fleet Done NotLeader Unknown Member Rules Removed Status }
+    names! { ASKS, ask_name of Question: Propose Barrier KeepAlive Heartbeat Fleet Member SignOff Rules Removed Status }
+    names! { TOLDS, told_name of Reply: Proposed Barrier Missing Fleet Done NotLeader Unknown Member Rules Removed Status }
     names! { CHANGES, change_name of MemberChange: Join Promote Remove Transfer }
 
     fn changes() -> Vec<MemberChange> {
@@ -380,37 +380,37 @@ mod tests {
         ]
     }
 
-    fn asks() -> Vec<Ask> {
+    fn asks() -> Vec<Question> {
         let named = Heartbeat { instance: 9, cluster: "shop".into(), ..heartbeat() };
         let mut asks = vec![
-            Ask::Propose(vec![0, 1, 255]),
-            Ask::Barrier,
-            Ask::KeepAlive(vec![1, 123, u64::MAX]),
-            Ask::Heartbeat("p".into(), Box::new(named)),
-            Ask::Fleet,
-            Ask::SignOff("p".into(), Some(u64::MAX)),
-            Ask::SignOff("p".into(), None),
-            Ask::Rules,
-            Ask::Removed(5),
-            Ask::Status,
+            Question::Propose(vec![0, 1, 255]),
+            Question::Barrier,
+            Question::KeepAlive(vec![1, 123, u64::MAX]),
+            Question::Heartbeat("p".into(), Box::new(named)),
+            Question::Fleet,
+            Question::SignOff("p".into(), Some(u64::MAX)),
+            Question::SignOff("p".into(), None),
+            Question::Rules,
+            Question::Removed(5),
+            Question::Status,
         ];
-        asks.extend(changes().into_iter().map(Ask::Member));
+        asks.extend(changes().into_iter().map(Question::Member));
         asks
     }
 
-    fn tolds() -> Vec<Told> {
+    fn tolds() -> Vec<Reply> {
         vec![
-            Told::Proposed(1, vec![1, 2]),
-            Told::Barrier(123),
-            Told::Missing(vec![3]),
-            Told::Fleet(fleet()),
-            Told::Done,
-            Told::NotLeader,
-            Told::Unknown,
-            Told::Member("no".into()),
-            Told::Rules(1),
-            Told::Removed(true),
-            Told::Status(MemberView { role: "leader".into(), term: 3, leader: Some(7), ..MemberView::default() }),
+            Reply::Proposed(1, vec![1, 2]),
+            Reply::Barrier(123),
+            Reply::Missing(vec![3]),
+            Reply::Fleet(fleet()),
+            Reply::Done,
+            Reply::NotLeader,
+            Reply::Unknown,
+            Reply::Member("no".into()),
+            Reply::Rules(1),
+            Reply::Removed(true),
+            Reply::Status(MemberView { role: "leader".into(), term: 3, leader: Some(7), ..MemberView::default() }),
         ]
     }
 
@@ -448,7 +448,7 @@ mod tests {
                 true => serde_json::from_str(bytes).unwrap(),
                 false => bytes.as_bytes().to_vec(),
             };
-            assert_eq!(format!("{:?}", Ask::decode(&bytes).unwrap().0), format!("{ask:?}"));
+            assert_eq!(format!("{:?}", Question::decode(&bytes).unwrap().0), format!("{ask:?}"));
         }
         complete(ASKS, &kept);
         let made: Vec<String> = tolds()
@@ -459,7 +459,7 @@ mod tests {
         assert_eq!(kept, made);
         for (line, told) in kept.iter().zip(tolds()) {
             let (_, bytes) = line.split_once(' ').unwrap();
-            assert_eq!(format!("{:?}", Told::decode(bytes.as_bytes())), format!("{told:?}"));
+            assert_eq!(format!("{:?}", Reply::decode(bytes.as_bytes())), format!("{told:?}"));
         }
         complete(TOLDS, &kept);
         let named: Vec<String> = changes().iter().map(|change| change_name(change).to_owned()).collect();
@@ -469,15 +469,15 @@ mod tests {
     /// Bytes that the build before rules has written and reads.
     #[test]
     fn what_the_build_before_rules_says_is_understood_and_it_understands_the_answer() {
-        assert_eq!(Ask::Barrier.encode(0).unwrap(), [1]);
-        assert_eq!(Ask::KeepAlive(vec![5]).encode(0).unwrap(), [2, 1, 5]);
-        assert_eq!(Ask::Fleet.encode(0).unwrap(), [4]);
-        assert_eq!(Told::NotLeader.encode(Writing::Frozen).unwrap(), [5]);
-        let bytes = Ask::Heartbeat("p".into(), Box::new(heartbeat())).encode(0).unwrap();
+        assert_eq!(Question::Barrier.encode(0).unwrap(), [1]);
+        assert_eq!(Question::KeepAlive(vec![5]).encode(0).unwrap(), [2, 1, 5]);
+        assert_eq!(Question::Fleet.encode(0).unwrap(), [4]);
+        assert_eq!(Reply::NotLeader.encode(Writing::Frozen).unwrap(), [5]);
+        let bytes = Question::Heartbeat("p".into(), Box::new(heartbeat())).encode(0).unwrap();
         let expected = b"\x03\x01p\x011\x01\x02\x01d\x01\x01s\x01r\x00\x03\x01\x04\x01\x02no\x01v\x05\x01\x0bbackend/s/a\x06\x07\x01\x08";
         assert_eq!(bytes, expected);
         // To what it does not know, it says so.
-        assert!(matches!(Told::decode(&[6]), Told::Unknown));
-        assert!(postcard::from_bytes::<Frozen<'_>>(&Ask::Rules.encode(0).unwrap()).is_err());
+        assert!(matches!(Reply::decode(&[6]), Reply::Unknown));
+        assert!(postcard::from_bytes::<Frozen<'_>>(&Question::Rules.encode(0).unwrap()).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::at_work::Plane;
 use super::health::Health;
-use super::questions::{Ask, Told};
+use super::questions::{Question, Reply};
 use super::views::MemberView;
 use crate::consensus::{MemberInfo, Status};
 use crate::transport::CallError;
@@ -19,14 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The question how a member is, as members' connections carry it.
 #[must_use]
 pub fn question() -> Vec<u8> {
-    Ask::Status.encode(0).expect("invariant: a variant without content is a name in JSON")
+    Question::Status.encode(0).expect("invariant: a variant without content is a name in JSON")
 }
 
 /// What a member says to [`question`]; `None`: it does not know it.
 #[must_use]
 pub fn read_answer(bytes: &[u8]) -> Option<MemberView> {
-    match Told::decode(bytes) {
-        Told::Status(view) => Some(view),
+    match Reply::decode(bytes) {
+        Reply::Status(view) => Some(view),
         _ => None,
     }
 }

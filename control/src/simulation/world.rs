@@ -84,7 +84,7 @@ impl Reigns {
         if self.now == now {
             return;
         }
-        // Of what a leader has seen of a silence, the log may miss the second half: see `keeper/leases.rs`.
+        // Of what a leader has seen of a silence, the log may miss the second half: see `lessor/leases.rs`.
         self.counted += self.length() / 2;
         (self.now, self.since) = (now, now.map(|_| Instant::now()));
     }

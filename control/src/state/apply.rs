@@ -5,7 +5,7 @@ use super::code::Code;
 use super::command::{Answer, Basis, Command};
 use super::holding::named;
 use super::model::Token;
-use super::txn::{By, Refusal};
+use super::txn::{Author, Refusal};
 use super::{LEASES_MAX, RULES, State};
 
 /// Where a command stands in the log.
@@ -65,7 +65,7 @@ impl State {
                         "the leader that saw the leases expire is not the leader any more",
                     ));
                 }
-                self.end_leases(&By { at_ms, author: "control plane".into(), note: "no heartbeat".into() }, &ids)
+                self.end_leases(&Author { at_ms, author: "control plane".into(), note: "no heartbeat".into() }, &ids)
             }
             Command::LockAcquire { name, owner, lease } => self.lock(name, owner, lease),
             Command::LockRelease { name, token } => self.unlock(&name, token),
@@ -140,7 +140,7 @@ impl State {
             return Err(Refusal::new(Code::Known, format!("the members have agreed on rules {} already", self.rules)));
         }
         if rules > RULES {
-            // `replica.rs` stops before it comes to this: to go on by other rules would be to go another way.
+            // `replica.rs` stops before it comes to this: to go on by other rules would be to diverge.
             return Err(Refusal::new(Code::UnknownRules, format!("rules {rules} are not known to this version")));
         }
         self.rules = rules;

@@ -4,7 +4,7 @@
 //! ever like that. What it says is in the log for good once it is restored, so it is looked at before.
 
 use crate::state::{
-    By, Command, DecodeError, Digest, EPOCH_MAX, EncodeError, LEASES_MAX, NAME_BYTES_MAX, OBJECTS_BYTES_MAX,
+    Author, Command, DecodeError, Digest, EPOCH_MAX, EncodeError, LEASES_MAX, NAME_BYTES_MAX, OBJECTS_BYTES_MAX,
     OBJECTS_MAX, Origin, RULES, Refusal, State, TTL_MS,
 };
 use bytes::Bytes;
@@ -90,7 +90,7 @@ impl Backup {
     ///
     /// # Errors
     /// No epoch is left.
-    pub(crate) fn first_state(&self, by: By, epoch: u64) -> Result<State, Refusal> {
+    pub(crate) fn first_state(&self, by: Author, epoch: u64) -> Result<State, Refusal> {
         let mut state = State::default();
         // Nobody leads yet who could be deposed.
         let origin = Origin { leader: 0 };
@@ -142,8 +142,8 @@ fn impossible(state: &State) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lessor::Keeper;
-    use crate::state::{By, Command, Lease, Op, Origin, Txn};
+    use crate::lessor::Lessor;
+    use crate::state::{Author, Command, Lease, Op, Origin, Txn};
     use std::time::{Duration, Instant};
 
     const ORIGIN: Origin = Origin { leader: 1 };
@@ -154,7 +154,7 @@ mod tests {
             key: format!("backend/s/{id}").parse().unwrap(),
             object: serde_json::from_value(object).unwrap(),
         };
-        Command::Txn(Txn { by: By::default(), request: None, conditions: Vec::new(), ops: vec![op], force: true })
+        Command::Txn(Txn { by: Author::default(), request: None, conditions: Vec::new(), ops: vec![op], force: true })
     }
 
     fn founded() -> State {
@@ -182,15 +182,15 @@ mod tests {
         let mut state = founded();
         let whole = *blake3::hash(content).as_bytes();
         state.apply(ORIGIN, Command::RestoreChunk { whole, number: 0, bytes: content.to_vec() }).unwrap();
-        let restore = Command::RestoreAs { by: By::default(), whole, epoch: 9, other_cluster: true };
+        let restore = Command::RestoreAs { by: Author::default(), whole, epoch: 9, other_cluster: true };
         state.apply(ORIGIN, restore).unwrap();
         let before = (state.epoch, state.revision);
         crate::state::judge::run(&mut state, put("late", None)).unwrap();
         assert!((state.epoch, state.revision) > before);
         let now = Instant::now();
-        let mut keeper = Keeper::new(now);
+        let mut lessor = Lessor::new(now);
         for second in 0..60 {
-            for command in keeper.handle_tick(&state, 1, 1000, now + Duration::from_secs(second)) {
+            for command in lessor.handle_tick(&state, 1, 1000, now + Duration::from_secs(second)) {
                 let _ = state.apply(ORIGIN, command);
             }
         }
@@ -232,11 +232,11 @@ mod tests {
         let mut given = std::collections::BTreeSet::new();
         // Seconds of birth: each life is later than the ones before, and gives out more before it is lost.
         for (life, birth) in [1_700_000_000, 1_700_000_001, 1_700_000_500, 1_700_086_400].into_iter().enumerate() {
-            let mut state = backup.first_state(By::default(), birth).unwrap();
+            let mut state = backup.first_state(Author::default(), birth).unwrap();
             for _ in 0..1000 * (life + 1) {
                 let id = state.apply(ORIGIN, Command::LeaseGrant { owner: "o".into(), ttl_ms: 10_000 }).unwrap().id;
                 assert!(given.insert(id) && id < EPOCH_MAX, "{id} of life {life}");
-                let by = By::default();
+                let by = Author::default();
                 state.apply(ORIGIN, Command::LeaseRevoke { by, ids: vec![id] }).unwrap();
             }
             // And one that goes on from its disk.

@@ -1,12 +1,12 @@
 //! Changes of objects: tried, checked, done, recorded.
 
 use super::code::Code;
-use super::command::{Answer, Basis, Command, Done};
+use super::command::{Answer, Applied, Basis, Command};
 use super::encode::to_bytes;
 use super::guard::guard;
 use super::model::{Change, Entry, Key, Object, Revision};
 use super::traffic::{is_configuration, takes_traffic};
-use super::txn::{By, Op, Refusal, Txn};
+use super::txn::{Author, Op, Refusal, Txn};
 use super::{
     HISTORY_BYTES_MAX, HISTORY_MAX, NOTE_BYTES_MAX, OBJECTS_BYTES_MAX, OBJECTS_MAX, REQUESTS_MAX, State, validate,
 };
@@ -114,7 +114,7 @@ impl State {
 
     /// The answer to a named request that was asked before. The same name for something else is a mistake of whoever gives
     /// names, and must not look like success.
-    pub(super) fn answered(&self, remembered: Option<&str>) -> Result<Option<Done>, Refusal> {
+    pub(super) fn answered(&self, remembered: Option<&str>) -> Result<Option<Applied>, Refusal> {
         let Some((remembered, (request, _))) = remembered.and_then(|text| Some((text, text.split_once('\0')?))) else {
             return Ok(None);
         };
@@ -245,7 +245,7 @@ impl State {
     }
 
     /// A new revision, unless nothing has changed.
-    pub(super) fn record(&mut self, by: By, changes: Vec<Change>) -> Done {
+    pub(super) fn record(&mut self, by: Author, changes: Vec<Change>) -> Applied {
         let changed = changes.len();
         if changed > 0 {
             self.revision += 1;
@@ -281,7 +281,7 @@ impl State {
         }
     }
 
-    pub(super) fn remember(&mut self, request: String, done: &Done) {
+    pub(super) fn remember(&mut self, request: String, done: &Applied) {
         let order = self.draw_id();
         self.requests.insert_mut(request.clone(), (order, done.clone()));
         self.requests_order.insert_mut(order, request);
@@ -308,7 +308,7 @@ impl State {
             self.put(&key, Arc::clone(&after), next);
             changes.push(Change { key, before, after: Some(after) });
         }
-        Ok(self.record(By { at_ms, author: "agreed health".into(), note }, changes))
+        Ok(self.record(Author { at_ms, author: "agreed health".into(), note }, changes))
     }
 
     pub(super) fn draw_id(&mut self) -> u64 {
@@ -317,19 +317,19 @@ impl State {
         id
     }
 
-    pub(super) fn done(&self, id: u64, changed: usize) -> Done {
-        Done { revision: self.revision, id, changed: u32::try_from(changed).unwrap_or(u32::MAX) }
+    pub(super) fn done(&self, id: u64, changed: usize) -> Applied {
+        Applied { revision: self.revision, id, changed: u32::try_from(changed).unwrap_or(u32::MAX) }
     }
 
     /// The transaction that makes objects as they were at a revision.
-    pub(super) fn back(&self, by: By, to: u64) -> Result<Txn, Refusal> {
+    pub(super) fn back(&self, by: Author, to: u64) -> Result<Txn, Refusal> {
         let ops = self.undo(to)?;
         let note = match by.note.is_empty() {
             true => format!("rollback to {to}"),
             false => format!("rollback to {to}: {}", by.note),
         };
         // What was good once may be taken back in one step: that is what a rollback is for.
-        let by = By { note, ..by };
+        let by = Author { note, ..by };
         Ok(Txn { by, request: None, conditions: Vec::new(), ops, force: true })
     }
 }

@@ -3,7 +3,7 @@
 
 use super::model::{Key, Role};
 use super::rollout::{Policy, Vote};
-use super::txn::{By, Refusal, Txn};
+use super::txn::{Author, Refusal, Txn};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub enum Command {
     /// Makes objects as they were at a revision; a new revision.
     Rollback {
         /// Who, when, why.
-        by: By,
+        by: Author,
         /// The revision.
         to: u64,
     },
@@ -34,7 +34,7 @@ pub enum Command {
     /// Ends leases, and what hangs on them, by their holders' or an operator's wish.
     LeaseRevoke {
         /// Who, when, why.
-        by: By,
+        by: Author,
         /// Which.
         ids: Vec<u64>,
     },
@@ -129,7 +129,7 @@ pub enum Command {
     /// Puts the parts into force: objects are the backup's, the epoch is raised.
     RestoreCommit {
         /// Who, when, why.
-        by: By,
+        by: Author,
         /// BLAKE3 of the whole.
         whole: [u8; 32],
     },
@@ -171,7 +171,7 @@ pub enum Command {
         /// What is proposed.
         command: Box<Self>,
     },
-    /// What the leader knows of silent leases, for the one after it: the whole life, if it has heard of them again. From rules 1.
+    /// What the leader knows of silent leases, for the one after it: the full TTL, if it has heard of them again. From rules 1.
     LeaseLives {
         /// Whose knowledge it is.
         leader: u64,
@@ -190,7 +190,7 @@ pub enum Command {
     /// As [`Command::RestoreCommit`], with an epoch that no proxy has seen. From rules 1.
     RestoreAs {
         /// Who, when, why.
-        by: By,
+        by: Author,
         /// BLAKE3 of the whole.
         whole: [u8; 32],
         /// Not less than this.
@@ -243,11 +243,11 @@ pub struct Basis {
 }
 
 /// What came of a command.
-pub type Answer = Result<Done, Refusal>;
+pub type Answer = Result<Applied, Refusal>;
 
 /// It holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct Applied {
     /// The state's revision after it.
     pub revision: u64,
     /// What it made: a lease's or a rollout's id, a lock's fencing token.

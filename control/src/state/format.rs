@@ -6,7 +6,7 @@
 use super::encode::EncodeError;
 use super::model::{Entry, Key, Lease, Lock, Revision, Token};
 use super::rollout::Rollout;
-use super::{Digest, Done, State};
+use super::{Applied, Digest, State};
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ struct First {
     tokens: Map<String, Token>,
     history: Map<u64, Revision>,
     history_bytes: usize,
-    requests: Map<String, (u64, Done)>,
+    requests: Map<String, (u64, Applied)>,
     requests_order: Map<u64, String>,
     rollouts: Map<u64, Rollout>,
     next_id: u64,

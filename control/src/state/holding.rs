@@ -4,7 +4,7 @@ use super::apply::Origin;
 use super::code::Code;
 use super::command::Answer;
 use super::model::{Change, Lease, Lock, Object, is_name};
-use super::txn::{By, Refusal};
+use super::txn::{Author, Refusal};
 use super::{LEASES_MAX, NOTE_BYTES_MAX, State};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl State {
     }
 
     /// Leases end, and backends and locks with them.
-    pub(super) fn end_leases(&mut self, by: &By, ids: &[u64]) -> Answer {
+    pub(super) fn end_leases(&mut self, by: &Author, ids: &[u64]) -> Answer {
         let ids: BTreeSet<u64> = ids.iter().copied().filter(|id| self.leases.contains_key(id)).collect();
         if ids.is_empty() {
             return Err(Refusal::new(Code::NotFound, "there is no such lease"));

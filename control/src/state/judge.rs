@@ -108,7 +108,7 @@ pub(crate) fn is_heavy(state: &State, command: &Command) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{By, Key, Object, Phase, Policy, RULES, Text, Txn};
+    use crate::state::{Author, Key, Object, Phase, Policy, RULES, Text, Txn};
 
     fn founded(rules: u32) -> State {
         let mut state = State::default();
@@ -122,7 +122,7 @@ mod tests {
 
     fn txn(ops: Vec<Op>, request: Option<&str>) -> Txn {
         let request = request.map(str::to_owned);
-        Txn { by: By::default(), request, conditions: Vec::new(), ops, force: false }
+        Txn { by: Author::default(), request, conditions: Vec::new(), ops, force: false }
     }
 
     fn document(text: &str) -> Op {
@@ -268,10 +268,10 @@ mod tests {
         assert!(judge(&state, &commit).is_ok());
         state.apply(Origin { leader: 1 }, commit).unwrap();
         assert_eq!(state.rollouts.get(&id).unwrap().phase, Phase::Committed(2));
-        let done = run(&mut state, Command::Rollback { by: By::default(), to: 1 }).unwrap();
+        let done = run(&mut state, Command::Rollback { by: Author::default(), to: 1 }).unwrap();
         assert_eq!((done.revision, done.changed), (3, 1));
         assert_eq!(
-            run(&mut state, Command::Rollback { by: By::default(), to: 99 }).unwrap_err().code,
+            run(&mut state, Command::Rollback { by: Author::default(), to: 99 }).unwrap_err().code,
             "unknown_revision"
         );
     }

@@ -1,5 +1,5 @@
 //! The fleet's texts, read: once for each state that is judged or kept, not once for each question about it. Whoever judges and
-//! the leader's keeper share one; a state of some megabytes takes a second to read.
+//! the leader's lessor share one; a state of some megabytes takes a second to read.
 
 use crate::state::{CONTROL_PLANE, Entry, Key, State, from_objects};
 use ringway_config::{Diagnostics, FleetConfig, Loaded, check_fleet};
@@ -52,7 +52,7 @@ impl Parsed {
         }
     }
 
-    /// Leaves it to others to read what the keeper asks for: see [`Parsed::take_wanted`].
+    /// Leaves it to others to read what the lessor asks for: see [`Parsed::take_wanted`].
     pub(crate) fn elsewhere() -> Self {
         Self { elsewhere: true, ..Self::at_once() }
     }

@@ -5,7 +5,7 @@ use super::command::Answer;
 use super::format::{DecodeError, format_of};
 use super::model::{Change, Key};
 use super::rollout::{Phase, Rollout};
-use super::txn::{By, Refusal};
+use super::txn::{Author, Refusal};
 use super::{Digest, HISTORY_BYTES_MAX, OBJECTS_BYTES_MAX, State};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl State {
 
     /// Objects, tokens and history become the backup's, and no revision comes twice. A cluster that has nothing yet takes the
     /// backup's name; `known`: the least epoch, and whether the name may differ.
-    pub(super) fn restore_commit(&mut self, by: By, whole: [u8; 32], known: Option<(u64, bool)>) -> Answer {
+    pub(super) fn restore_commit(&mut self, by: Author, whole: [u8; 32], known: Option<(u64, bool)>) -> Answer {
         let bytes: Vec<u8> = self.restore.iter().flat_map(|part| part.iter().copied()).collect();
         self.restore.clear();
         if *blake3::hash(&bytes).as_bytes() != whole {
@@ -116,7 +116,7 @@ impl State {
         let note = format!("restored revision {} of cluster {:?}. {}", old.revision, old.cluster, by.note);
         let changes = self.become_backup(old, known.map_or(0, |(epoch, _)| epoch));
         // Even if nothing differs: it is a new epoch.
-        let done = self.record(By { note, ..by }, changes);
+        let done = self.record(Author { note, ..by }, changes);
         Ok(done)
     }
 

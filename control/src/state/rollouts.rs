@@ -2,7 +2,7 @@
 
 use super::change::{JudgedBy, remembered};
 use super::code::Code;
-use super::command::{Answer, Basis, Done};
+use super::command::{Answer, Applied, Basis};
 use super::rollout::{Phase, Policy, Rollout, Vote};
 use super::txn::{Refusal, Txn};
 use super::{ROLLOUTS_MAX, State};
@@ -83,7 +83,7 @@ impl State {
         let done = self.record(txn.by, changes);
         rollout.phase = Phase::Committed(self.revision);
         self.rollouts.insert_mut(id, rollout);
-        Ok(Done { id, ..done })
+        Ok(Applied { id, ..done })
     }
 
     pub(super) fn vote(&mut self, id: u64, votes: BTreeMap<String, Vote>) -> Answer {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who asks, when, why.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct By {
+pub struct Author {
     /// Unix milliseconds, by the proposer's clock: only shown, never compared.
     pub at_ms: u64,
     /// Token, certificate or address.
@@ -19,7 +19,7 @@ pub struct By {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Txn {
     /// Who, when, why.
-    pub by: By,
+    pub by: Author,
     /// A name of the request: asked again, it gets the first answer.
     pub request: Option<String>,
     /// All must hold.

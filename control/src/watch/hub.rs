@@ -169,13 +169,13 @@ pub(crate) fn line(message: &Message) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{By, Command, Op, Origin, Txn};
+    use crate::state::{Author, Command, Op, Origin, Txn};
     use crate::watch::view::View;
 
     fn put(state: &mut State, id: u16) {
         let object = serde_json::from_str(&format!("{{\"backend\":{{\"address\":\"10.0.0.1:{id}\"}}}}")).unwrap();
         let op = Op::Put { key: format!("backend/api/{}", id % 7).parse().unwrap(), object };
-        let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops: vec![op], force: false };
+        let txn = Txn { by: Author::default(), request: None, conditions: Vec::new(), ops: vec![op], force: false };
         state.apply(Origin { leader: 1 }, Command::Txn(txn)).unwrap();
     }
 

@@ -154,7 +154,7 @@ impl View {
         }
     }
 
-    /// A sign of life says where the member is: that nothing comes does not mean that nothing is different.
+    /// A heartbeat says where the member is: that nothing comes does not mean that nothing is different.
     fn compare(&self, ping: &Ping) -> Result<(), ViewError> {
         if !ping.cluster.is_empty() && ping.cluster != self.cluster {
             return Err(ViewError::Cluster { found: ping.cluster.clone(), known: self.cluster.clone() });
@@ -252,7 +252,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{By, Command, Op, Origin, State, Txn};
+    use crate::state::{Author, Command, Op, Origin, State, Txn};
     use crate::watch::wire::Delta;
 
     fn state() -> State {
@@ -264,7 +264,7 @@ mod tests {
     fn put(state: &mut State, id: &str, port: u16) -> Message {
         let object = serde_json::from_str(&format!("{{\"backend\":{{\"address\":\"10.0.0.1:{port}\"}}}}")).unwrap();
         let op = Op::Put { key: format!("backend/api/{id}").parse().unwrap(), object };
-        let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops: vec![op], force: false };
+        let txn = Txn { by: Author::default(), request: None, conditions: Vec::new(), ops: vec![op], force: false };
         let previous = state.revision;
         state.apply(Origin { leader: 1 }, Command::Txn(txn)).unwrap();
         let change = &state.history.get(&state.revision).unwrap().changes;

@@ -107,7 +107,7 @@ impl RolloutView {
     }
 }
 
-/// A sign of life.
+/// A heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ping {
     /// The member's revision.

@@ -31,13 +31,13 @@ fn raises(commands: &[Command]) -> Vec<u64> {
 #[test]
 fn one_proxy_moves_the_epoch_once_a_minute_whatever_it_reports() {
     let start = Instant::now();
-    let (mut state, mut keeper) = (found(100), keeper(start));
+    let (mut state, mut lessor) = (found(100), lessor(start));
     let mut moves = Vec::new();
     for second in 0..130 {
         let now = start + Duration::from_secs(second);
         let lie = says(state.epoch + 1, 0);
-        keeper.handle_heartbeat(&state, "liar".into(), lie, now);
-        for command in keeper.handle_tick(&state, 1, 200_000, now) {
+        lessor.handle_heartbeat(&state, "liar".into(), lie, now);
+        for command in lessor.handle_tick(&state, 1, 200_000, now) {
             if !raises(std::slice::from_ref(&command)).is_empty() {
                 moves.push(second);
                 state.apply(ORIGIN, command).unwrap();
@@ -48,14 +48,14 @@ fn one_proxy_moves_the_epoch_once_a_minute_whatever_it_reports() {
     assert!(moves.windows(2).all(|pair| pair[1] - pair[0] >= 60), "{moves:?}");
     // Another's word counts meanwhile.
     let now = start + Duration::from_secs(131);
-    keeper.handle_heartbeat(&state, "other".into(), says(state.epoch + 5, 3), now);
-    assert_eq!(raises(&keeper.handle_tick(&state, 1, 200_000, now)), [state.epoch + 6]);
+    lessor.handle_heartbeat(&state, "other".into(), says(state.epoch + 5, 3), now);
+    assert_eq!(raises(&lessor.handle_tick(&state, 1, 200_000, now)), [state.epoch + 6]);
 }
 
 #[test]
 fn lies_under_many_names_move_the_epoch_seldom_and_not_far() {
     let start = Instant::now();
-    let (mut state, mut keeper) = (found(100), keeper(start));
+    let (mut state, mut lessor) = (found(100), lessor(start));
     let mut moves = Vec::new();
     for second in 0..180 {
         let now = start + Duration::from_secs(second);
@@ -64,9 +64,9 @@ fn lies_under_many_names_move_the_epoch_seldom_and_not_far() {
             [state.epoch + (1 << 20), state.epoch + (1 << 20) + 1, 1 << 60, u64::MAX].into_iter().enumerate()
         {
             let name = format!("liar-{second}-{number}");
-            keeper.handle_heartbeat(&state, name, says(lie, u64::MAX), now);
+            lessor.handle_heartbeat(&state, name, says(lie, u64::MAX), now);
         }
-        for command in keeper.handle_tick(&state, 1, 200_000, now) {
+        for command in lessor.handle_tick(&state, 1, 200_000, now) {
             if !raises(std::slice::from_ref(&command)).is_empty() {
                 moves.push(second);
                 state.apply(ORIGIN, command).unwrap();
@@ -95,7 +95,7 @@ impl Random {
 /// Members, and proxies that follow them as proxies do.
 struct World {
     state: State,
-    keeper: Keeper,
+    lessor: Lessor,
     proxies: Vec<View>,
     backups: Vec<Vec<u8>>,
     now: Instant,
@@ -107,14 +107,14 @@ impl World {
         let whole = *blake3::hash(&backup).as_bytes();
         let epoch = self.proxies.iter().map(|view| view.epoch).max().unwrap_or(0);
         self.state.apply(ORIGIN, Command::RestoreChunk { whole, number: 0, bytes: backup }).unwrap();
-        let command = Command::RestoreAs { by: By::default(), whole, epoch, other_cluster: false };
+        let command = Command::RestoreAs { by: Author::default(), whole, epoch, other_cluster: false };
         self.state.apply(ORIGIN, command).unwrap();
     }
 
     /// New members know nothing; `birth` is what their clock says.
     fn wipe(&mut self, birth: u64) {
         self.state = found(birth);
-        self.keeper = keeper(self.now);
+        self.lessor = lessor(self.now);
     }
 
     /// Two seconds: whoever is not ahead is told what there is, all say where they are, the leader does what it does.
@@ -126,9 +126,9 @@ impl World {
                 *view = next;
             }
             let said = says(view.epoch, view.revision);
-            self.keeper.handle_heartbeat(&self.state, format!("p{index}"), said, self.now);
+            self.lessor.handle_heartbeat(&self.state, format!("p{index}"), said, self.now);
         }
-        for command in self.keeper.handle_tick(&self.state, 1, 1_000_000, self.now) {
+        for command in self.lessor.handle_tick(&self.state, 1, 1_000_000, self.now) {
             self.raised += raises(std::slice::from_ref(&command)).len();
             let _ = self.state.apply(ORIGIN, command);
         }
@@ -158,7 +158,7 @@ fn every_sequence_of_changes_backups_wipes_and_restores_ends_with_all_proxies_on
         let view = View::from_snapshot(Snapshot::of(&state), None).unwrap();
         let now = Instant::now();
         let mut world =
-            World { keeper: keeper(now), proxies: vec![view; 3], backups: Vec::new(), now, raised: 0, state };
+            World { lessor: lessor(now), proxies: vec![view; 3], backups: Vec::new(), now, raised: 0, state };
         for number in 0..30 {
             match random.below(6) {
                 0 | 1 => change(&mut world.state, random.below(4)),

@@ -16,7 +16,7 @@ const CALM: Duration = Duration::from_secs(60);
 const EXPIRE_MAX: usize = 1000;
 
 /// See the module.
-pub(super) struct Brake {
+pub(super) struct ExpiryLimiter {
     /// What has expired, by service: within the window, or since the storm began.
     gone: HashMap<String, VecDeque<Gone>>,
     /// Services of which more is overdue than may go. Their counts are kept until the storm is over.
@@ -49,7 +49,7 @@ struct Room {
     ready: usize,
 }
 
-impl Brake {
+impl ExpiryLimiter {
     /// `parsed`: what the fleet's texts say.
     pub(super) fn new(parsed: Arc<Parsed>) -> Self {
         Self {

@@ -312,7 +312,7 @@ impl ApiError {
     }
 }
 
-/// What a refusal says; of somebody who does not speak as members do, the status.
+/// What a refusal says; of something that does not speak as members do, the status.
 pub(crate) fn problem(status: StatusCode, body: &[u8]) -> Problem {
     serde_json::from_slice(body).unwrap_or_else(|_| {
         Problem::new(status.as_u16(), Code::Http, format!("the answer is {status}, and not as of a member"))

@@ -161,7 +161,7 @@ impl Lessor {
         Self { forget, ..self }
     }
 
-    /// It leads, and hears who speaks. To be called often: a time in which nobody calls counts as a lapse.
+    /// It leads, and hears what is said. To be called often: a time in which nobody calls counts as a lapse.
     pub fn handle_led(&mut self, now: Instant) {
         self.clock.lead(now);
     }

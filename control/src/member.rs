@@ -39,7 +39,7 @@ const KEEP: u64 = 1000;
 const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 /// Backups that are kept.
 const BACKUPS_KEPT: usize = 24;
-/// Connections that wait to be accepted: when a member goes, all who followed it come to the others at once.
+/// Connections that wait to be accepted: when a member goes, all that followed it come to the others at once.
 const BACKLOG: u32 = 4096;
 
 /// A member that runs.
@@ -97,11 +97,7 @@ impl Member {
         // Set once, here.
         let _ = slot.set(Arc::downgrade(&plane));
         if plan.origin == Origin::First {
-            match node.initialize().await {
-                // It has been, when it ran before.
-                Ok(()) | Err(MemberError::NotPristine) => {}
-                Err(error) => return Err(RunError::Init(error.to_string())),
-            }
+            initialize(&node).await?;
         }
         let api = Arc::new(api::Api::new(Arc::clone(&plane), settings, audit, info.clone(), plan.cluster.clone())?);
         if !settings.tokens.is_empty() {
@@ -120,12 +116,7 @@ impl Member {
         if let Some(join) = join(settings, plan, &plane, info)? {
             tasks.push(join);
         }
-        for source in &settings.sources {
-            tasks.push(tokio::spawn(discovery::follow(Arc::clone(&plane), source.clone())));
-        }
-        if let Some(directory) = &settings.backups {
-            tasks.push(tokio::spawn(backups(Arc::clone(&plane), directory.clone())));
-        }
+        tasks.extend(side_jobs(settings, &plane));
         let stopped = tokio::spawn({
             let plane = Arc::clone(&plane);
             async move { plane.run().await }
@@ -190,6 +181,26 @@ fn api_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<
 
 fn audit(path: &Path) -> Result<api::AuditLog, RunError> {
     api::AuditLog::open(path).map_err(|source| RunError::File { path: path.to_owned(), source })
+}
+
+/// Makes the first member its own cluster.
+async fn initialize(node: &Node) -> Result<(), RunError> {
+    match node.initialize().await {
+        // It has been, when it ran before.
+        Ok(()) | Err(MemberError::NotPristine) => Ok(()),
+        Err(error) => Err(RunError::Init(error.to_string())),
+    }
+}
+
+/// What a member does beside: it looks at sources, and writes backups.
+fn side_jobs(settings: &Settings, plane: &Arc<Plane>) -> Vec<JoinHandle<()>> {
+    let sources = settings.sources.iter();
+    let mut jobs: Vec<_> =
+        sources.map(|source| tokio::spawn(discovery::follow(Arc::clone(plane), source.clone()))).collect();
+    if let Some(directory) = &settings.backups {
+        jobs.push(tokio::spawn(backups(Arc::clone(plane), directory.clone())));
+    }
+    jobs
 }
 
 /// Answers other members' questions, once there is something that can.

@@ -1,4 +1,4 @@
-//! What is told of the state as it changes: lines for many watchers, and the topology that who reads them has.
+//! What is told of the state as it changes: lines for many watchers, and the topology that their readers have.
 
 pub mod hub;
 pub mod view;

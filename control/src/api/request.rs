@@ -1,4 +1,4 @@
-//! A request, and who sends it.
+//! A request, and its sender.
 
 use super::auth::Caller;
 use super::response::problem;

@@ -127,7 +127,7 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, events
             () = due(&mut lead, standing) => {
                 // Of what this watcher was told: what has come since is told first.
                 let state = Arc::clone(&now.borrow().state);
-                // One that is in no cluster yet has nothing else to say, and who watches is to go elsewhere.
+                // One that is in no cluster yet has nothing else to say, and its watchers are to go elsewhere.
                 if now.has_changed().unwrap_or(false) {
                     continue;
                 }

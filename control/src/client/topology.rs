@@ -258,7 +258,7 @@ impl Topology {
         }
         let known = self.known();
         if let Some(known) = &known {
-            // What was deleted last leaves no revision behind for who reads it anew.
+            // What was deleted last leaves no revision behind for a reader that begins anew.
             view.revision = view.revision.max(known.revision);
         }
         if known.is_none_or(|known| *known != view) {

@@ -180,7 +180,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     }
 }
 
-/// A snapshot's content: who can never be a member again, and the machine's bytes.
+/// A snapshot's content: ids that can never be a member's again, and the machine's bytes.
 pub(super) fn content_of(retired: BTreeSet<u64>, state: &[u8]) -> io::Result<Bytes> {
     let head = record::encode(0, &Head { retired }).map_err(io::Error::other)?;
     let mut content = Vec::with_capacity(4 + head.len() + state.len());

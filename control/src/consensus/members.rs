@@ -1,4 +1,4 @@
-//! Changes of who takes part. All on the leader; each is committed on return.
+//! Changes of which members take part. All on the leader; each is committed on return.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;

@@ -202,7 +202,7 @@ impl Node {
     pub(super) fn write_error(&self, error: RaftError<Types, ClientWriteError<Types>>) -> ProposeError {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => self.forward(forward),
-            // Appended here and then lost to another leader, who may have it too; or the engine ended with it.
+            // Appended here and then lost to another leader, which may have it too; or the engine ended with it.
             RaftError::APIError(_) | RaftError::Fatal(_) => ProposeError::Unknown,
         }
     }

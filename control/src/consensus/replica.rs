@@ -85,7 +85,7 @@ impl Replica {
     }
 
     /// Whether this member has diverged. The leader had applied nothing that does not stand before its checkpoint in
-    /// the log: who has not come to the leader's revision has refused what the others took.
+    /// the log: a member that has not come to the leader's revision has refused what the others took.
     fn differs(&self, revision: u64, digest: &str) -> bool {
         if revision > self.state.revision {
             return true;

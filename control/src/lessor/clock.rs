@@ -46,7 +46,7 @@ impl Clock {
         self.led - self.lost
     }
 
-    /// The lessor's time, for who only looks.
+    /// The lessor's time, for readers.
     pub(super) fn read(&self, now: Instant) -> Instant {
         let silence = now.saturating_duration_since(self.led);
         let stands = self.lapsed || silence > self.unwatched_max;

@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
-/// What a new leader grants at least, in which those find it who knew another.
+/// What a new leader grants at least, in which those find it that knew another.
 const BEGIN_MIN: Duration = Duration::from_millis(1500);
 /// Between two entries about one silent lease: an eighth of its life, within these.
 const STEP_MIN: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! What a member's directory says of it: who it is, of which cluster, and how it comes into it.
+//! What a member's directory says of it: which one it is, of which cluster, and how it comes into it.
 
 use super::error::RunError;
 use super::swap::swap;

@@ -48,7 +48,7 @@ pub struct Plane {
     pub(super) led: AtomicBool,
     /// None is heard of.
     pub(super) leaderless: AtomicBool,
-    /// For who is served here: whether this member is of use.
+    /// For the clients that are served here: whether this member is of use.
     pub(super) lead: watch::Sender<Lead>,
     /// [`unix_ms`], or a simulation's.
     pub(super) wall: fn() -> u64,
@@ -190,7 +190,7 @@ impl Plane {
     }
 }
 
-/// Waits for the next change. Of a member that has stopped there is none: who waits for nothing else waits for ever, and does not
+/// Waits for the next change. Of a member that has stopped there is none: a task that waits for nothing else waits for ever, and does not
 /// ask again and again.
 pub(super) async fn changed(status: &mut watch::Receiver<Status>) {
     if status.changed().await.is_err() {

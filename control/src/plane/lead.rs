@@ -1,4 +1,4 @@
-//! What a member does without being asked: it sees who leads, and does what a leader has to do while it is the one.
+//! What a member does without being asked: it sees which member leads, and does what a leader has to do while it is the one.
 
 use super::at_work::{Lead, Leadership, Plane, changed};
 use super::questions::{Question, Reply};
@@ -49,7 +49,7 @@ impl Plane {
         }
     }
 
-    /// Sees who leads, and has the lessor know when nobody could be heard.
+    /// Sees which member leads, and has the lessor know when nobody could be heard.
     async fn watch_leadership(&self) -> Infallible {
         let mut status = self.node.watch_status();
         let mut led = false;
@@ -183,7 +183,7 @@ impl Plane {
         true
     }
 
-    /// Since when who leads now has led, as far as it was seen here. Not to hear of it for a moment does not end that.
+    /// Since when the present leader has led, as far as it was seen here. Not to hear of it for a moment does not end that.
     fn note_leadership(&self, now: &Status) {
         let Some((node, info)) = &now.leader else {
             if let (Some((term, node)), false) = (self.leadership().0, self.leaderless.swap(true, Relaxed)) {

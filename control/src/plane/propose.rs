@@ -183,7 +183,7 @@ impl Plane {
         Ok(state.epoch.max(backup).max(seen).saturating_add(1).max(at_ms / 1000))
     }
 
-    /// Changes who the members are.
+    /// Changes which members there are.
     ///
     /// # Errors
     /// See [`PlaneError`].

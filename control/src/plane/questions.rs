@@ -25,7 +25,7 @@ pub(super) enum Question {
     Heartbeat(String, Box<Heartbeat>),
     /// Of the leader: the fleet.
     Fleet,
-    /// Of the leader: change who the members are.
+    /// Of the leader: change which members there are.
     Member(MemberChange),
     /// Of the leader: this proxy ends in order, or is forgotten; only if it is of this instance, where one is given.
     SignOff(String, Option<u64>),

@@ -13,7 +13,7 @@ pub struct FleetView {
     pub frozen: BTreeMap<String, usize>,
 }
 
-/// A change of who the members are.
+/// A change of which members there are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum MemberChange {
     /// A new member: it follows, and votes as soon as it has caught up.

@@ -3,9 +3,9 @@
 use super::change::JudgedBy;
 use super::code::Code;
 use super::command::{Answer, Basis, Command};
-use super::holding::named;
 use super::model::Token;
 use super::txn::{Author, Refusal};
+use super::validate::named;
 use super::{LEASES_MAX, RULES, State};
 
 /// Where a command stands in the log.

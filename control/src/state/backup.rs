@@ -92,7 +92,7 @@ impl Backup {
     /// No epoch is left.
     pub(crate) fn first_state(&self, by: Author, epoch: u64) -> Result<State, Refusal> {
         let mut state = State::default();
-        // Nobody leads yet who could be deposed.
+        // No member leads yet that could be deposed.
         let origin = Origin { leader: 0 };
         state.apply(origin, Command::Found { cluster: self.state.cluster.clone(), epoch: 1, rules: RULES })?;
         for part in self.parts() {

@@ -86,7 +86,7 @@ pub enum Command {
         txn: Txn,
         /// How.
         policy: Policy,
-        /// Live proxies: who must say yes.
+        /// Live proxies: all of them must say yes.
         participants: Vec<String>,
     },
     /// What proxies say.
@@ -238,7 +238,7 @@ pub struct Basis {
     pub epoch: u64,
     /// [`super::State::configured`], where it was read.
     pub configured: Option<u64>,
-    /// [`super::State::lost`], where it mattered who takes traffic.
+    /// [`super::State::lost`], where it mattered which backends take traffic.
     pub lost: Option<u64>,
 }
 

@@ -3,8 +3,9 @@
 use super::apply::Origin;
 use super::code::Code;
 use super::command::Answer;
-use super::model::{Change, Lease, Lock, Object, is_name};
+use super::model::{Change, Lease, Lock, Object};
 use super::txn::{Author, Refusal};
+use super::validate::named;
 use super::{LEASES_MAX, NOTE_BYTES_MAX, State};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -110,14 +111,4 @@ impl State {
             None => Err(Refusal::new(Code::NotFound, format!("nobody holds lock {name:?}"))),
         }
     }
-}
-
-pub(super) fn named(what: &str, name: &str) -> Result<(), Refusal> {
-    if is_name(name) {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        Code::BadName,
-        format!("{name:?} is no name for a {what}: write 1 to 128 letters, digits and `._:-`"),
-    ))
 }

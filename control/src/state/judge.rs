@@ -68,7 +68,7 @@ pub(crate) fn judge_by(
     Ok(Some(basis))
 }
 
-/// When a change was asked for, in Unix milliseconds, by the clock of who was asked.
+/// When a change was asked for, in Unix milliseconds, by the clock of the member that was asked.
 fn asked_at(state: &State, command: &Command) -> u64 {
     match command {
         Command::Txn(txn) | Command::RolloutStart { txn, .. } => txn.by.at_ms,
@@ -78,7 +78,7 @@ fn asked_at(state: &State, command: &Command) -> u64 {
     }
 }
 
-/// Judges a command and applies it, for who has no log.
+/// Judges a command and applies it, where there is no log.
 ///
 /// # Errors
 /// Why it does not hold; the state is as it was.
@@ -152,7 +152,7 @@ mod tests {
         let basis = Basis { epoch: 1, configured: Some(state.configured), lost: None };
         let done = state.apply(Origin { leader: 1 }, judged(basis, bad())).unwrap();
         assert_eq!((done.revision, done.changed), (1, 1));
-        // Nor do guards, or what an address looks like, matter to who applies.
+        // Nor do guards, or what an address looks like, matter to the member that applies it.
         let odd = serde_json::from_str("{\"backend\":{\"address\":\"nowhere\",\"weight\":9999}}").unwrap();
         let put = Op::Put { key: "backend/api/a".parse().unwrap(), object: odd };
         let basis = Basis { epoch: 1, ..Basis::default() };

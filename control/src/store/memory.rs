@@ -1,4 +1,4 @@
-//! What memory holds of the file, and who waits for the disk.
+//! What memory holds of the file, and what waits for the disk.
 
 use super::error::StoreError;
 use super::record::{Entry, LogId, Vote};

@@ -1,5 +1,5 @@
 //! Places on a listener. Who has proven nothing yet is a class of its own, with a bound of its own: silent connections push out each
-//! other, never those who have shown who they are.
+//! other, never those that have shown who they are.
 //!
 //! ```text
 //! accept -> enter: silent -> spoke: its first byte came -> prove: a certificate, a token, a call that is meant for us
@@ -38,12 +38,12 @@ pub(crate) struct Limits {
     pub(crate) unproven_per_address_max: usize,
     /// Until the first byte is there.
     pub(crate) first_byte: Duration,
-    /// Until the proof is; `None`: who serves looks after it.
+    /// Until the proof is; `None`: the server looks after it.
     pub(crate) proof: Option<Duration>,
 }
 
 impl Limits {
-    /// No more than `share` of a hundred of this process's descriptors, half of them for who has proven nothing: logs and files need some
+    /// No more than `share` of a hundred of this process's descriptors, half of them for connections that have proven nothing: logs and files need some
     /// too.
     pub(crate) fn within_descriptors(mut self, share: u64) -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! The called side: accepts, checks who is meant, parses, hands over, answers.
+//! The called side: accepts, checks which member is meant, parses, hands over, answers.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -124,7 +124,7 @@ async fn accept<H: Handler>(
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, from)) => {
-                // Without a place it is closed at once: who is meant to call calls again.
+                // Without a place it is closed at once: a member that is meant to call calls again.
                 let Some(place) = places.enter(from.ip(), Instant::now()) else { continue };
                 let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
                 let shared = Arc::clone(&shared);

@@ -213,7 +213,7 @@ mod tests {
             }
         }
         let now = hub.subscribe().borrow().clone();
-        // Somebody who was elsewhere, at a revision in the middle of a line.
+        // A watcher that was elsewhere, at a revision in the middle of a line.
         assert_eq!(hub.catch_up(&now, Some((1, now.revision - 1))).len(), 1);
         let text = hub.catch_up(&now, Some((1, now.revision + 5)));
         assert!(text[0].starts_with(b"{\"snapshot\""), "the future is answered with the present");

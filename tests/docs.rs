@@ -232,3 +232,37 @@ fn what_the_table_of_field_faults_names_is_there() {
         tests_named(tests, &sources);
     }
 }
+
+/// A file that no binary names is compiled by nobody, and its tests never run.
+#[test]
+fn every_file_below_tests_is_a_part_of_a_binary() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path().join("tests"));
+    let mut directories: Vec<_> = crates.chain([root.join("tests")]).filter(|path| path.is_dir()).collect();
+    let (mut files, mut named) = (Vec::new(), BTreeSet::new());
+    while let Some(directory) = directories.pop() {
+        for path in std::fs::read_dir(&directory).unwrap().flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let names = text.lines().filter_map(|line| line.split_once("mod ")?.1.strip_suffix(';'));
+                named.extend(names.map(str::to_owned));
+                files.push(path);
+            }
+        }
+    }
+    for path in files {
+        let (within, name) = (path.parent().unwrap(), path.file_stem().unwrap().to_str().unwrap());
+        let module = if name == "mod" { within.file_name().unwrap().to_str().unwrap() } else { name };
+        let tests = path.ancestors().find(|above| above.ends_with("tests")).unwrap();
+        let manifest = std::fs::read_to_string(tests.with_file_name("Cargo.toml")).unwrap();
+        let is_root = if manifest.contains("\nautotests = false\n") {
+            let file = path.strip_prefix(tests.parent().unwrap()).unwrap();
+            manifest.contains(&format!("\npath = \"{}\"\n", path_text(file)))
+        } else {
+            within == tests || name == "main" && within.parent() == Some(tests)
+        };
+        assert!(is_root || named.contains(module), "nobody compiles {}", path.display());
+    }
+}

@@ -1,5 +1,6 @@
 //! What the programs of this crate share.
 
+pub mod attack;
 pub mod compare;
 pub mod control;
 pub mod instructions;

@@ -37,3 +37,14 @@ pub use self::replicated::{At, Halt, Machine, RestoreError, SnapshotWriter};
 pub use self::status::{MemberStatus, Role, Status};
 pub use self::survivor::{Beginning, Survivor};
 pub use crate::store::record::{Identity, MemberInfo};
+
+/// For [`crate::fuzzing`]: an entry from a wire is the engine's or is refused, and comes back as it was.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_entry(entry: &crate::store::record::Entry) {
+    if let Ok(taken) = convert::to_entry(entry) {
+        let back = convert::entry(&taken);
+        assert_eq!(back.id, entry.id);
+        let again = convert::to_entry(&back).map(|again| convert::entry(&again)).ok();
+        assert_eq!(again.as_ref(), Some(&back), "{entry:?}");
+    }
+}

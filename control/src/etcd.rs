@@ -5,6 +5,8 @@
 //! one revision; a watch says what has changed since, and is begun anew with a read at every doubt.
 
 mod admin;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 pub(crate) mod grpc;
 pub(crate) mod mirror;
 pub(crate) mod proto;
@@ -14,6 +16,8 @@ use crate::state::{Key, OBJECTS_BYTES_MAX, OBJECTS_MAX, Object};
 use crate::transport::tls::{self, TlsError};
 pub use admin::Shown;
 use bytes::Bytes;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzzing::fuzz;
 use grpc::{Answers, CallError, Channel, code};
 use hyper::header::HeaderValue;
 use proto::{

@@ -20,6 +20,9 @@ pub mod client;
 pub mod consensus;
 mod discovery;
 pub mod etcd;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod lessor;
 pub mod member;

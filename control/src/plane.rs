@@ -14,6 +14,8 @@ mod views;
 pub use self::at_work::{Lead, Plane, unix_ms};
 pub use self::error::PlaneError;
 pub use self::health::Health;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::questions::fuzz as fuzz_ask;
 pub(crate) use self::roll::why_silent;
 pub use self::roll::{question, read_answer};
 pub use self::views::{FleetView, MemberChange, MemberView};

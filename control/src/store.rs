@@ -32,6 +32,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::directory::Directory;
 pub(crate) use self::directory::hold;
+/// For [`crate::fuzzing`]: the list of snapshots.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_headers(index: u64, content: &[u8]) {
+    crate::fuzzing::again::<Vec<SnapshotHeader>>(index, content);
+}
+
 pub use self::error::{Place, StoreError};
 pub use self::memory::Completion;
 use self::memory::InMemory;

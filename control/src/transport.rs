@@ -16,6 +16,8 @@ use std::time::Duration;
 
 pub use client::{CallError, Dialer, Peer};
 pub use server::{Handler, Server};
+#[cfg(any(test, fuzzing))]
+pub(crate) use wire::fuzz;
 #[cfg(test)]
 pub(crate) use wire::parse as parse_call;
 pub use wire::{

@@ -2,9 +2,7 @@
 //! written again; `RINGWAY_FIXTURES=write` makes those of a version that has none yet. Here: the first version, of rules 0.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "compatibility/v2.rs"]
 mod v2;
-#[path = "compatibility/v3.rs"]
 mod v3;
 
 use ringway_control::client::cache::Cache;

@@ -2,15 +2,13 @@
 //! be missing afterwards, and nothing may be served that was not written.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails, and says where it was")]
 
-mod disk;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::disk::{Disk, Fault, Random};
 use bytes::Bytes;
-use disk::{Disk, Fault, Random};
 use ringway_control::store::record::{Entry, Identity, LogId, Membership, Payload, SnapshotMeta, Vote};
 use ringway_control::store::{Place, Store, StoreError};
 

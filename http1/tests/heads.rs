@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "the crate is pure, its tests read files and clocks")]
 
-mod oracle;
-
 use proptest::prelude::*;
 use ringway_http1::{
     Body, BodyLength, Encoding, Limits, Method, ParseError, RequestHead, ResponseHead, Resume, parse_request,
@@ -21,7 +19,7 @@ fn request(bytes: &[u8], limits: &Limits) -> Verdict<RequestHead> {
 
 fn request_before(bytes: &[u8], limits: &Limits) -> Verdict<RequestHead> {
     let mut head = RequestHead::default();
-    Ok(oracle::parse_request(bytes, limits, &mut head)?.then_some(head))
+    Ok(crate::oracle::parse_request(bytes, limits, &mut head)?.then_some(head))
 }
 
 fn response(bytes: &[u8], limits: &Limits, asked: (Method, bool)) -> Verdict<ResponseHead> {
@@ -31,7 +29,7 @@ fn response(bytes: &[u8], limits: &Limits, asked: (Method, bool)) -> Verdict<Res
 
 fn response_before(bytes: &[u8], limits: &Limits, asked: (Method, bool)) -> Verdict<ResponseHead> {
     let mut head = ResponseHead::default();
-    Ok(oracle::parse_response(bytes, limits, asked.0, asked.1, &mut head)?.then_some(head))
+    Ok(crate::oracle::parse_response(bytes, limits, asked.0, asked.1, &mut head)?.then_some(head))
 }
 
 /// Both parsers on every beginning of the bytes, as requests and as responses.
@@ -94,7 +92,7 @@ fn check_trailers(section: &[u8]) {
         }
     };
     let mut before = b"0\r\n".to_vec();
-    match (told, oracle::trailers(&section[..whole], &mut before, |_| true)) {
+    match (told, crate::oracle::trailers(&section[..whole], &mut before, |_| true)) {
         (Ok(_), Ok(())) => {
             before.extend_from_slice(b"\r\n");
             assert_eq!(out, before, "{section:?}");

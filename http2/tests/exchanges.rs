@@ -1,9 +1,7 @@
 //! Messages between two ends: heads, bodies, trailers, and how streams end.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
-use common::{End, exchange, parse, response_block, trailer_block};
+use crate::common::{End, exchange, parse, response_block, trailer_block};
 use ringway_http2::{Closed, Event, HeadKind, OpenError, Reason};
 use ringway_message::Method;
 
@@ -121,9 +119,9 @@ fn a_stale_key_names_nothing() {
 #[test]
 fn streams_past_what_the_peer_takes_wait_for_room() {
     let (mut client, mut server) = pair();
-    client.give(&common::settings(&[(3, 1)]));
+    client.give(&crate::common::settings(&[(3, 1)]));
     let first = client.open("GET", &[], true);
-    let block = common::request_block("GET", "/", &[]);
+    let block = crate::common::request_block("GET", "/", &[]);
     assert_eq!(client.connection.open(&block, true, Method::Get), Err(OpenError::Full));
     client.take_output();
     client.events.clear();
@@ -131,11 +129,11 @@ fn streams_past_what_the_peer_takes_wait_for_room() {
     client.poll();
     assert_eq!(client.events, [Event::Capacity]);
     // Down to none, and back.
-    client.give(&common::settings(&[(3, 0)]));
+    client.give(&crate::common::settings(&[(3, 0)]));
     assert_eq!(client.connection.open(&block, true, Method::Get), Err(OpenError::Full));
     assert!(!client.connection.has_capacity());
     client.events.clear();
-    client.give(&common::settings(&[(3, 7)]));
+    client.give(&crate::common::settings(&[(3, 7)]));
     assert!(client.events.contains(&Event::Capacity));
     assert!(client.connection.open(&block, true, Method::Get).is_ok());
     // A server opens none.
@@ -148,7 +146,7 @@ fn the_first_block_sets_the_table_of_the_peer_to_nothing_and_no_other_does() {
     client.open("GET", &[], true);
     client.open("GET", &[], true);
     let blocks: Vec<_> =
-        parse(&client.take_output()).into_iter().filter(|frame| frame.kind == common::HEADERS).collect();
+        parse(&client.take_output()).into_iter().filter(|frame| frame.kind == crate::common::HEADERS).collect();
     assert_eq!((blocks[0].payload[0], blocks[1].payload[0]), (0x20, 0x82));
 }
 

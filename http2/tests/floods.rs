@@ -1,9 +1,7 @@
 //! What hostile peers send: each flood has its cap and its allowance, costs little, and leaves nothing behind.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
-use common::{
+use crate::common::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, End, GO_AWAY, HEADERS, PING, PRIORITY, RESET, frame,
     request_block, settings, window_update,
 };

@@ -1,9 +1,7 @@
 //! How connections end: GOAWAY both ways, PING, errors, SETTINGS that come too early or too often.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
-use common::{
+use crate::common::{
     ACK, DATA, END_STREAM, End, GO_AWAY, HEADERS, PING, RESET, SETTINGS, exchange, frame, request_block, settings,
 };
 use ringway_http2::{By, Config, Event, OpenError, PREFACE, Reason, Role};
@@ -81,7 +79,7 @@ fn streams_past_a_goaway_were_not_looked_at_and_the_others_go_on() {
     assert_eq!(refused, [5, 7]);
     assert!(!end.connection.is_over());
     for key in &keys[..2] {
-        end.give(&frame(HEADERS, 5, key.id(), &common::response_block(200, &[])));
+        end.give(&frame(HEADERS, 5, key.id(), &crate::common::response_block(200, &[])));
         assert_eq!(end.response(*key).unwrap().0, 200);
         end.connection.close(*key);
     }

@@ -2,9 +2,7 @@
 //! ends are seen once, limits hold, and nobody waits for ever who could go on.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
-use common::{End, request_block, response_block, trailer_block};
+use crate::common::{End, request_block, response_block, trailer_block};
 use proptest::prelude::*;
 use ringway_http2::{By, Config, Connection, Event, HeadKind, Memory, MemoryLimits, Reason, Role, StreamKey};
 use ringway_message::Method;

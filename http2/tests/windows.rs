@@ -1,9 +1,7 @@
 //! Windows in both directions, as RFC 9113, 5.2 and 6.9 have them; fair turns, and who is not kept waiting by whom.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
-
-use common::{
+use crate::common::{
     ACK, DATA, END_HEADERS, END_STREAM, End, Frame, HEADERS, PADDED, RESET, SETTINGS, WINDOW_UPDATE, exchange, frame,
     request_block, settings, window_update,
 };
@@ -243,7 +241,7 @@ fn stall_a_hundred(config: Config) {
                     (WINDOW_UPDATE, 0) => connection += i64::from(frame.number()),
                     (SETTINGS, _) if frame.flags == 0 => {
                         initial = u32::from_be_bytes(*frame.payload.last_chunk().unwrap());
-                        end.give(&common::frame(SETTINGS, ACK, 0, &[]));
+                        end.give(&crate::common::frame(SETTINGS, ACK, 0, &[]));
                     }
                     _ => {}
                 }

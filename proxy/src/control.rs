@@ -685,6 +685,10 @@ fn same_shadow(old: &Snapshot, new: &Snapshot) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../tests/common/ports.rs"]
+mod ports;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -697,9 +701,7 @@ mod tests {
     #[tokio::test]
     async fn start_that_fails_leaves_no_worker_and_no_socket_behind() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, taken) = (free.local_addr().unwrap(), taken.local_addr().unwrap());
-        drop(free);
+        let (address, taken) = (SocketAddr::from(([127, 0, 0, 1], ports::free_port())), taken.local_addr().unwrap());
         let with = |admin: &str, second: &str, log: &str| {
             format!(
                 "workers: 3\nadmin: {{ address: \"{admin}\" }}\n{log}\nlisteners:\n\

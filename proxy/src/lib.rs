@@ -26,7 +26,11 @@ mod files;
 mod fleet;
 mod forwarded;
 mod front;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
+mod hello;
 mod http;
 mod http2;
 mod inflight;

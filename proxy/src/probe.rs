@@ -19,6 +19,9 @@ mod agent;
 mod h2;
 mod open;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use agent::report as agent_report;
+
 use open::Open;
 
 /// Bytes of an answer's head that are looked at.
@@ -259,7 +262,7 @@ fn health_request(service: &str) -> Bytes {
 }
 
 /// `HealthCheckResponse { ServingStatus status = 1; }` out of its frame. An absent field is 0, UNKNOWN.
-fn serving_status(frame: &[u8]) -> Option<u32> {
+pub(crate) fn serving_status(frame: &[u8]) -> Option<u32> {
     let (&0, rest) = frame.split_first()? else { return None };
     let (length, mut message) = rest.split_at_checked(4)?;
     if u32::from_be_bytes(length.try_into().ok()?) as usize != message.len() {

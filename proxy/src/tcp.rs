@@ -4,6 +4,7 @@ use crate::ambient;
 use crate::buffers::Buffer;
 use crate::connections::ConnectionSlot;
 use crate::error::ProxyError;
+use crate::hello::{HelloReader, NoHello};
 use crate::http::Peer;
 use crate::inflight::{self, InFlight, Placing};
 use crate::presence::{Line, Presence};
@@ -209,7 +210,7 @@ pub(crate) fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option
 /// Reads a client's first TLS message, which stays in the buffer, to pass on; gives the name that it asks for. `None`: it is no
 /// such message, or does not come in time. `plain`: bytes that are no TLS ask for no name.
 async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer, plain: bool) -> Option<Option<String>> {
-    let mut acceptor = rustls::server::Acceptor::default();
+    let mut reader = HelloReader::default();
     poll_fn(|context| {
         loop {
             let before = hello.len();
@@ -222,19 +223,10 @@ async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer, pl
             if plain && hello.bytes().first().is_some_and(|first| *first != front::TLS_HANDSHAKE) {
                 return Poll::Ready(Some(None));
             }
-            let mut fresh = &hello.bytes()[before..];
-            while !fresh.is_empty() {
-                if !matches!(acceptor.read_tls(&mut fresh), Ok(1..)) {
-                    return Poll::Ready(None);
-                }
-                match acceptor.accept() {
-                    Ok(None) => {}
-                    Ok(Some(accepted)) => {
-                        let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-                        return Poll::Ready(Some(name));
-                    }
-                    Err(_) => return Poll::Ready(None),
-                }
+            match reader.read(&hello.bytes()[before..]) {
+                Ok(None) => {}
+                Ok(name) => return Poll::Ready(name),
+                Err(NoHello) => return Poll::Ready(None),
             }
         }
     })

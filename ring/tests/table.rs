@@ -13,9 +13,7 @@
     reason = "a test that cannot go on fails; how many cells are drawn is the caller's to say"
 )]
 
-#[path = "table/cell.rs"]
 mod cell;
-#[path = "table/play.rs"]
 mod play;
 
 use cell::{Cell, Random, Seat, State};

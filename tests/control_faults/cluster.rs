@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What lies between members.
@@ -36,9 +35,6 @@ pub(crate) struct Member {
     /// It must go on before it can end.
     paused: bool,
 }
-
-/// Clusters of this process so far.
-static NETS: AtomicU8 = AtomicU8::new(0);
 
 /// Killed when dropped.
 pub(crate) struct Cluster {
@@ -111,7 +107,9 @@ impl Cluster {
     pub(crate) fn with(name: &str, count: usize, random: &mut Random, prepare: impl FnMut(&mut Member)) -> Self {
         let (relay, root) = (Relay::default(), tempfile::tempdir().unwrap());
         // A part of loopback of its own: a port that a killed member gives free is not drawn by somebody's connection.
-        let net = format!("127.{}.{}", 1 + std::process::id() % 250, NETS.fetch_add(1, Relaxed));
+        // Nobody else has this port either, in whatever process: it names the part.
+        let own = free_port();
+        let net = format!("127.{}.{}", own >> 8, own & 255);
         let members = (1..=count).map(|number| {
             let address = format!("{net}.{number}");
             let at = |port| -> SocketAddr { format!("{address}:{port}").parse().unwrap() };
@@ -268,7 +266,7 @@ impl Cluster {
                     panic!("member {} has ended with {status}: {}", member.number, member.log());
                 }
             }
-            if begun.elapsed() > crate::common::PATIENCE {
+            if begun.elapsed() > crate::common::patience() {
                 let shown: Vec<_> = self.members.iter().map(Member::status).collect();
                 panic!("the members do not settle: {shown:#?}");
             }

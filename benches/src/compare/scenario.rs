@@ -112,13 +112,24 @@ pub fn run(name: &str, effort: &Effort, directory: &Path) -> Result<Table> {
 }
 
 /// nginx that serves small, larger and endless bodies on so many ports.
-struct Backends {
+#[derive(Debug)]
+pub struct Backends {
     ports: Vec<u16>,
     child: Child,
 }
 
 impl Backends {
-    fn start(count: usize, core: usize, directory: &Path) -> Result<Self> {
+    /// Where they listen on loopback.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// Starts them on this core, and waits until they listen.
+    ///
+    /// # Errors
+    /// When nginx does not run.
+    pub fn start(count: usize, core: usize, directory: &Path) -> Result<Self> {
         let mut ports = Vec::new();
         // Taken together, or the same free port would be found again.
         let held: Vec<_> =

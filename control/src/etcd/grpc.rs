@@ -202,7 +202,7 @@ impl<A: Message + Default> Answers<A> {
 }
 
 /// A message, if it has come whole.
-fn take(buffer: &mut BytesMut) -> Result<Option<Bytes>, CallError> {
+pub(super) fn take(buffer: &mut BytesMut) -> Result<Option<Bytes>, CallError> {
     let Some((&[compressed, a, b, c, d], rest)) = buffer.split_first_chunk::<FRAME_HEAD>() else { return Ok(None) };
     if compressed != 0 {
         return Err(CallError::Strange("a compressed message, which nobody has asked for".into()));

@@ -7,7 +7,7 @@ use super::views::{FleetView, MemberChange};
 use crate::Code;
 use crate::consensus::{MemberError, MemberInfo, ProposeError, Proposed, Read, Role};
 use crate::lessor::{Kept, Lessor};
-use crate::state::{Answer, RULES, Refusal, State, to_bytes};
+use crate::state::{Answer, Command, RULES, Refusal, State, to_bytes};
 use tokio::time::Instant;
 
 impl Plane {
@@ -29,6 +29,10 @@ impl Plane {
         match ask {
             // What is appended without a quorum may come about much later: it is not begun.
             Question::Propose(_) | Question::Member(_) if self.node.status().role != Role::Leader => Reply::NotLeader,
+            Question::Propose(command) if !is_known(command) => refused(&Refusal::new(
+                Code::BadBody,
+                "the leader does not know what is proposed: its version is an earlier one",
+            )),
             Question::Propose(command) => match self.put(command.clone()).await {
                 Ok(proposed) => {
                     // Somebody may wait for what follows from it.
@@ -165,11 +169,39 @@ impl Plane {
 fn unproposed(error: &ProposeError) -> Reply {
     match error {
         ProposeError::NotLeader { .. } | ProposeError::Unavailable | ProposeError::Stopped => Reply::NotLeader,
-        ProposeError::TooLarge { .. } => {
-            let refusal = Refusal::new(Code::TooLarge, error.to_string());
-            let answer: Answer = Err(refusal);
-            to_bytes(&answer).map_or(Reply::Unknown, |answer| Reply::Proposed(0, answer))
-        }
+        ProposeError::TooLarge { .. } => refused(&Refusal::new(Code::TooLarge, error.to_string())),
         _ => Reply::Unknown,
+    }
+}
+
+/// Nothing was put into the log.
+fn refused(refusal: &Refusal) -> Reply {
+    let answer: Answer = Err(refusal.clone());
+    to_bytes(&answer).map_or(Reply::Unknown, |answer| Reply::Proposed(0, answer))
+}
+
+/// Whether this build can apply it. A member stops at an entry that it does not know, so what one call brings must not be in the log of
+/// all before it has been read.
+fn is_known(command: &[u8]) -> bool {
+    match postcard::from_bytes(command) {
+        Ok(Command::Rules { version: rules } | Command::Found { rules, .. }) => rules <= RULES,
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_stop_every_member_is_not_put_into_the_log() {
+        let known = |command: &Command| is_known(&to_bytes(command).unwrap());
+        assert!(known(&Command::Rules { version: RULES }) && !known(&Command::Rules { version: RULES + 1 }));
+        assert!(!known(&Command::Found { cluster: "c".into(), epoch: 1, rules: RULES + 1 }));
+        assert!(known(&Command::LockRelease { name: "l".into(), token: 1 }));
+        for bytes in [&b""[..], &[250, 7], &[0, 200, 1], &b"{}"[..]] {
+            assert!(!is_known(bytes), "{bytes:?}");
+        }
     }
 }

@@ -162,6 +162,22 @@ impl Reply {
     }
 }
 
+/// For [`crate::fuzzing`]: what is read is read again once it is written, in its own writing.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Some((ask, writing)) = Question::decode(bytes) {
+        let rules = if writing == Writing::Frozen { 0 } else { crate::state::RULES };
+        let written = ask.encode(rules).expect("a question can be written");
+        let (again, _) = Question::decode(&written).expect("and read");
+        assert_eq!(again.encode(rules).expect("and written"), written);
+    }
+    let told = Reply::decode(bytes);
+    let writing = if is_json(bytes) { Writing::Json } else { Writing::Frozen };
+    let written = told.encode(writing).expect("an answer can be written");
+    assert_eq!(Reply::decode(&written).encode(writing).expect("and again"), written);
+    let _ = crate::consensus::replica::decode_answer(bytes);
+}
+
 fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodeError> {
     serde_json::to_vec(value).map_err(|error| EncodeError::new(&error))
 }

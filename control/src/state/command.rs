@@ -4,7 +4,9 @@
 use super::model::{Key, Role};
 use super::rollout::{Policy, Vote};
 use super::txn::{Author, Refusal, Txn};
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// An entry of the log.
@@ -169,6 +171,7 @@ pub enum Command {
         /// What it was judged by.
         basis: Basis,
         /// What is proposed.
+        #[serde(deserialize_with = "unjudged")]
         command: Box<Self>,
     },
     /// What the leader knows of silent leases, for the one after it: the full TTL, if it has heard of them again. From rules 1.
@@ -229,6 +232,20 @@ impl Command {
             Self::Judged { .. } | Self::LeaseLives { .. } | Self::RaiseEpoch { .. } | Self::RestoreAs { .. } => 1,
         }
     }
+}
+
+/// Reads what is judged, which is no judgement itself: of some hundred kilobytes that are nothing else, each of the next, the stack would
+/// run over before anything could be refused.
+fn unjudged<'de, D: Deserializer<'de>>(from: D) -> Result<Box<Command>, D::Error> {
+    thread_local! {
+        static WITHIN: Cell<bool> = const { Cell::new(false) };
+    }
+    if WITHIN.replace(true) {
+        return Err(D::Error::custom("a judgement of a judgement"));
+    }
+    let command = Command::deserialize(from);
+    WITHIN.set(false);
+    command.map(Box::new)
 }
 
 /// What a judgement stands on. If something else is so when the command is applied, it is refused as `moved`, and judged again.

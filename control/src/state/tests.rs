@@ -434,3 +434,20 @@ proptest! {
         let _ = postcard::from_bytes::<Command>(&framed);
     }
 }
+
+/// Each costs four bytes, and a command may have two million.
+#[test]
+fn judgements_of_judgements_are_not_read_however_many_they_are() {
+    let judged = |command| Command::Judged { basis: Basis::default(), command: Box::new(command) };
+    let release = Command::LockRelease { name: "l".into(), token: 1 };
+    let inner = postcard::to_allocvec(&release).unwrap();
+    let once = postcard::to_allocvec(&judged(release.clone())).unwrap();
+    assert_eq!(postcard::from_bytes::<Command>(&once).unwrap(), judged(release.clone()));
+    let head = &once[..once.len() - inner.len()];
+    for depth in [2, 100_000] {
+        let deep = [&head.repeat(depth)[..], &inner].concat();
+        assert!(postcard::from_bytes::<Command>(&deep).is_err(), "{depth}");
+    }
+    // And nothing is left of it.
+    assert_eq!(postcard::from_bytes::<Command>(&once).unwrap(), judged(release));
+}

@@ -191,6 +191,42 @@ fn split(mut body: Bytes) -> Result<(Bytes, Bytes), RecordError> {
     Ok((body.split_off(4), content))
 }
 
+/// For [`crate::fuzzing`]: a body with this content, whose checksums are right unless it is taken as it is.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(rpc: Rpc, as_it_is: bool, content: &[u8]) {
+    let index = rpc.index();
+    let sealed = crate::fuzzing::sealed(index, content);
+    let body = match rpc {
+        _ if as_it_is => content.to_vec(),
+        Rpc::Snapshot => {
+            let Ok(mut head) = record::decode::<SnapshotCall>(index, &sealed) else { return };
+            head.digest = *blake3::hash(content).as_bytes();
+            [&snapshot_head(&head).expect("a head can be written"), content].concat()
+        }
+        Rpc::Append | Rpc::Vote | Rpc::PreVote | Rpc::Transfer | Rpc::Ask => sealed,
+    };
+    let Ok(call) = parse(rpc, Bytes::from(body)) else { return };
+    let written = match &call {
+        Call::Append(call) => record::encode(index, call),
+        Call::Vote(call) | Call::PreVote(call) => record::encode(index, call),
+        Call::Transfer(call) => record::encode(index, call),
+        Call::Ask(bytes) => record::encode(index, bytes),
+        Call::Snapshot(head, content) => snapshot_head(head).map(|head| [&head, &content[..]].concat()),
+    };
+    assert_eq!(parse(rpc, Bytes::from(written.expect("a call can be written"))).as_ref(), Ok(&call));
+    match call {
+        Call::Append(call) => {
+            let ids = call.previous.into_iter().chain(call.entries.iter().map(|entry| entry.id));
+            let ids: Vec<LogId> = ids.collect();
+            assert!(ids.windows(2).all(|pair| pair[0] < pair[1] && pair[0].index + 1 == pair[1].index));
+            assert!(ids.iter().chain(&call.committed).all(|id| id.term <= call.vote.term));
+            call.entries.iter().for_each(crate::consensus::fuzz_entry);
+        }
+        Call::Snapshot(head, _) => assert!(head.meta.last.is_none_or(|id| id.term <= head.vote.term)),
+        Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) | Call::Ask(_) => {}
+    }
+}
+
 impl AppendCall {
     /// The order that the engine takes for granted.
     fn checked(self) -> Result<Self, RecordError> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ringway_control::consensus::{Node, ProposeError, Read};
 use tokio::sync::RwLock;
 
-use super::disk::Random;
 use super::harness::{Cluster, Registers, swap};
+use crate::disk::Random;
 
 type Members = Arc<RwLock<Vec<(Node, Registers)>>>;
 

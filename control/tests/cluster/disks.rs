@@ -4,8 +4,8 @@ use ringway_control::consensus::{Failure, Halt, Machine, Node, ProposeError, Rol
 use ringway_control::store::record::Identity;
 use ringway_control::store::{Store, StoreError};
 
-use super::disk::{Disk, Fault};
 use super::harness::{Cluster, Member, Registers, deadline, eventually, set, until};
+use crate::disk::{Disk, Fault};
 
 /// A member on a disk of the test's.
 async fn launch_on(cluster: &mut Cluster, id: u64, disk: &Disk) -> ringway_control::consensus::MemberInfo {

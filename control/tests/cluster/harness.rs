@@ -11,8 +11,8 @@ use ringway_control::consensus::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::pace::slowness;
 use super::relay::Relay;
+use crate::pace::slowness;
 
 /// What must come comes within this on a quiet machine.
 const DEADLINE: Duration = Duration::from_secs(30);

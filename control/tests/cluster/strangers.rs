@@ -13,8 +13,8 @@ use ringway_control::consensus::{Node, Options, StartError};
 use ringway_control::store::record::Vote;
 use ringway_control::transport::{CallError, Dialer, Peer, Rpc, VoteAnswer, VoteCall};
 
-use super::disk::Random;
 use super::harness::{Cluster, Registers, deadline, set, until};
+use crate::disk::Random;
 
 async fn ask(cluster: &str, node: u64, address: &str) -> Result<VoteAnswer, CallError> {
     let dialer = Dialer::new(cluster.to_owned(), None, deadline(), None);

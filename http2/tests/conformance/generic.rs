@@ -1,6 +1,6 @@
 //! h2spec's `generic` group: what every endpoint must take.
 
-use crate::harness::*;
+use super::harness::*;
 use ringway_http2::{HeadKind, Role};
 use ringway_message::Method;
 

@@ -1,6 +1,6 @@
 //! Bad input, from either side: the error that the RFC names, on the stream where it may be, and what is held bounded.
 
-use crate::harness::*;
+use super::harness::*;
 use ringway_http2::{HeadKind, Reason, Role};
 use ringway_message::Method;
 

@@ -1,6 +1,6 @@
 //! RFC 7541, as a connection shows it: whatever cannot be decoded ends it.
 
-use crate::harness::*;
+use super::harness::*;
 use ringway_http2::Reason;
 
 fn ends_the_connection(encoded: &[u8]) {

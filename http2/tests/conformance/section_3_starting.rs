@@ -1,6 +1,6 @@
 //! RFC 9113, 3: starting HTTP/2.
 
-use crate::harness::*;
+use super::harness::*;
 use ringway_http2::{Reason, Role};
 
 /// RFC 9113, 3.4. h2spec http2/3.5/1.

@@ -1,6 +1,6 @@
 //! RFC 9113, 4: frames.
 
-use crate::harness::*;
+use super::harness::*;
 use ringway_http2::Reason;
 
 /// RFC 9113, 4.1. h2spec http2/4.1/1.

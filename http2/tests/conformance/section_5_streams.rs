@@ -1,6 +1,6 @@
 //! RFC 9113, 5: streams.
 
-use crate::harness::*;
+use super::harness::*;
 use ringway_http2::{Reason, Role};
 use ringway_message::Method;
 

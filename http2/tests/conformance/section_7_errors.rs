@@ -1,6 +1,6 @@
 //! RFC 9113, 7: error codes.
 
-use crate::harness::*;
+use super::harness::*;
 
 /// RFC 9113, 7. h2spec http2/7/1.
 #[test]

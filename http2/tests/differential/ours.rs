@@ -1,7 +1,7 @@
 //! Ours, fed in pieces.
 
-use crate::seen::{Message, Seen, frame, sorted};
-use crate::{ASKED, HEAD, STREAMS_MAX};
+use super::seen::{Message, Seen, frame, sorted};
+use super::{ASKED, HEAD, STREAMS_MAX};
 use ringway_http2::hpack::encode;
 use ringway_http2::{Config, Connection, Event, Memory, MemoryLimits, PREFACE, Role};
 use ringway_message::{Field, FieldName, Method, RequestHead, ResponseHead};

@@ -1,7 +1,7 @@
 //! The bytes: exchanges whose frames mix.
 
-use crate::ASKED;
-use crate::seen::frame;
+use super::ASKED;
+use super::seen::frame;
 use proptest::prelude::*;
 use ringway_http2::Role;
 

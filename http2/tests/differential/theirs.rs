@@ -1,7 +1,7 @@
 //! The `h2` crate, on one thread, until it has nothing more to do.
 
-use crate::seen::{Message, Seen, frame, sorted};
-use crate::{ASKED, HEAD, STREAMS_MAX};
+use super::seen::{Message, Seen, frame, sorted};
+use super::{ASKED, HEAD, STREAMS_MAX};
 use ringway_http2::{PREFACE, Role};
 use ringway_message::may_trail;
 use std::cell::RefCell;

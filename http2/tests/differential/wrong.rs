@@ -1,9 +1,9 @@
 //! Frames and heads that are wrong.
 
-use crate::ours::ours;
-use crate::scripts::{REQUEST, block, start};
-use crate::seen::{Seen, frame};
-use crate::theirs::theirs;
+use super::ours::ours;
+use super::scripts::{REQUEST, block, start};
+use super::seen::{Seen, frame};
+use super::theirs::theirs;
 use ringway_http2::Role;
 /// What becomes of a wrong frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

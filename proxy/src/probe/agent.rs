@@ -44,7 +44,7 @@ pub(super) async fn ask(
 }
 
 /// The words of a line. Of several of one kind the last holds, as in HAProxy.
-fn report(line: &str) -> AgentReport {
+pub(crate) fn report(line: &str) -> AgentReport {
     let mut report = AgentReport::default();
     // What follows a `#` is for people.
     let words = line.split('#').next().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Plays a cell in virtual time.
 
-use crate::cell::{Cell, Random, Seat, State};
+use super::cell::{Cell, Random, Seat, State};
 use ringway_ring::{Ask, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, Slot, Total};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

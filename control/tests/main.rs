@@ -1,0 +1,10 @@
+//! The control plane from outside the crate: members in one process, and what they have on their disks.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails")]
+
+mod cluster;
+mod compatibility;
+mod disk;
+#[path = "../../tests/common/pace.rs"]
+mod pace;
+mod store_crash;
+mod store_directory;

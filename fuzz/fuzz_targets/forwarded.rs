@@ -1,0 +1,3 @@
+#![no_main]
+//! Forwarding fields.
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ringway_proxy::fuzzing::forwarded(bytes));

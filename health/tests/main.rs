@@ -1,0 +1,8 @@
+//! The machine of health from outside: transcripts, simulations.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod agents;
+mod ejections;
+mod simulation;
+mod transcripts;
+mod words;

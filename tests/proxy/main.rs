@@ -1,0 +1,30 @@
+//! The proxy, end to end: real processes, strangers' clients, backends that do what they are told. A file for each promise.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod balance;
+mod cli;
+mod clients;
+#[path = "../common/mod.rs"]
+mod common;
+mod compression;
+mod drain;
+mod edge;
+mod edges_of_balancing;
+mod faults;
+mod framing;
+mod h2_upstream;
+mod health;
+mod hostile;
+mod http;
+mod identity;
+mod main_job;
+mod operator;
+mod plan;
+mod policies;
+mod protocols;
+mod quic;
+mod reload;
+mod retries;
+mod shortage;
+mod tcp;
+mod udp;

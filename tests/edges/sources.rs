@@ -298,7 +298,8 @@ pub(crate) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
 /// A condition outside of tests, where that can be told.
 fn holds(condition: &syn::Meta) -> Option<bool> {
     match condition {
-        syn::Meta::Path(path) if path.is_ident("test") => Some(false),
+        // Tests, and what fuzzing alone is built with.
+        syn::Meta::Path(path) if path.is_ident("test") || path.is_ident("fuzzing") => Some(false),
         syn::Meta::List(list) => {
             let parts =
                 list.parse_args_with(syn::punctuated::Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated);

@@ -1,6 +1,5 @@
 //! `ringway demo`: sample backends, two proxies and a control plane of three in one process, nothing else needed.
 
-use crate::fleet::Fleet;
 use crate::run::{self, EmbeddedMember};
 use anyhow::Context;
 use http_body_util::Full;
@@ -9,6 +8,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use ringway_control::http::Api;
 use ringway_control::member::{Origin, Plan, client_settings};
+use ringway_fleet::Fleet;
 use ringway_proxy::Proxy;
 use ringway_telemetry::Metrics;
 use serde_json::json;

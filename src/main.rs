@@ -3,7 +3,6 @@
 mod control;
 mod demo;
 mod explain;
-mod fleet;
 mod plan;
 mod run;
 mod terminal;
@@ -72,7 +71,7 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// Most that may move of any service or route, in percent.
-        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        #[arg(long, value_name = "PERCENT", value_parser = plan::percent)]
         max_move: Option<f64>,
     },
     /// Members of the control plane, and everything that is asked of them.
@@ -80,7 +79,7 @@ enum Command {
         #[command(flatten)]
         access: Box<control::Access>,
         #[command(subcommand)]
-        command: control::Command,
+        command: control::ControlCommand,
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
@@ -135,11 +134,6 @@ fn once(error: &anyhow::Error) -> String {
         }
     }
     said
-}
-
-/// `12`, `12.5` or `12%`.
-pub(crate) fn percent(text: &str) -> Result<f64, String> {
-    text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is not a percentage: write for example `12%`"))
 }
 
 /// Exit 0: valid (warnings or not); 1: not.

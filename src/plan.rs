@@ -173,3 +173,8 @@ fn write_flows(out: &mut impl Write, movement: &Movement) -> std::io::Result<()>
     }
     Ok(())
 }
+
+/// `12`, `12.5` or `12%`.
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
+    text.trim_end_matches('%').parse().map_err(|_| format!("`{text}` is not a percentage: write for example `12%`"))
+}

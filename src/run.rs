@@ -1,9 +1,9 @@
 //! `ringway run`: a proxy that follows its file and ends in peace.
 
-use crate::fleet::Fleet;
 use anyhow::Context;
 use ringway_config::model;
 use ringway_control::member::Member;
+use ringway_fleet::Fleet;
 use ringway_proxy::{Handle, Proxy, Source};
 use ringway_telemetry::Metrics;
 use std::path::Path;

@@ -9,12 +9,13 @@
 
 pub mod backend;
 pub mod callgrind;
+mod doing;
 pub mod parked;
 pub mod record;
 
 use crate::compare::{Result, free_port};
+use doing::doing;
 use parked::Parked;
-use std::fmt::Display;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -216,8 +217,4 @@ pub fn write_certificate(directory: &Path) -> Result<()> {
     let made = doing(rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]), "make a certificate")?;
     doing(std::fs::write(directory.join("server.pem"), made.cert.pem()), "write the certificate")?;
     doing(std::fs::write(directory.join("server.key"), made.signing_key.serialize_pem()), "write the key")
-}
-
-fn doing<T, E: Display>(result: std::result::Result<T, E>, what: &str) -> Result<T> {
-    result.map_err(|error| format!("{what}: {error}"))
 }

@@ -9,26 +9,23 @@ pub(crate) use control::file_backends;
 mod health;
 mod key;
 mod layer4;
+mod names;
 mod service;
 mod text;
 mod tries;
+mod upstream;
 
-use crate::decode::{At, Findings};
-use crate::diagnostic::{Site, closest};
+use crate::diagnostic::At;
+use crate::diagnostic::Site;
 use crate::files::{FileUse, Need};
+use crate::findings::Findings;
 use crate::model::{self, HostMatch, PathMatch, Protocol};
 use crate::schema::{self, ProtocolName};
+use names::{Names, service_index};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use text::{address, header_name, literal, method, name, nonzero, path_text, unique};
-
-/// The services' names.
-struct Names<'a> {
-    index: HashMap<&'a str, usize>,
-    /// Every service could be read: a name that is not here is nobody's.
-    complete: bool,
-}
 
 /// Builds the model. `None` if anything is an error.
 pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<model::Config> {
@@ -612,26 +609,6 @@ fn target(
             Some((arms.first()?.service, Some(model::Split { arms, key: key.unwrap_or_default() })))
         }
     }
-}
-
-fn service_index(at: &At<String>, services: &Names<'_>, findings: &mut Findings) -> Option<usize> {
-    if let Some(&index) = services.index.get(at.value.as_str()) {
-        return Some(index);
-    }
-    // Perhaps it is the one that could not be read: its own finding will do.
-    if services.complete {
-        let help = match closest(&at.value, services.index.keys().copied()) {
-            Some(name) => format!("write `{name}`"),
-            None => {
-                let mut names: Vec<&str> = services.index.keys().copied().collect();
-                names.sort_unstable();
-                format!("the services are `{}`", names.join("`, `"))
-            }
-        };
-        findings.dangling.push((at.place, at.value.clone()));
-        findings.error(at.place, "dangling_service", format!("there is no service {:?}", at.value), help);
-    }
-    None
 }
 
 fn http_listener(

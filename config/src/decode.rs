@@ -1,83 +1,9 @@
 //! From the tree to the sections of `schema`: everything that is wrong is gathered, nothing stops at the first error.
 
-use crate::diagnostic::{Diagnostic, Place, Severity, closest};
-use crate::files::Named;
+use crate::diagnostic::{At, Place, closest};
+use crate::findings::Findings;
 use crate::node::{Node, Value};
 use std::time::Duration;
-
-/// A value and where it stands; of a default, where the section stands.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct At<T> {
-    pub(crate) value: T,
-    pub(crate) place: Place,
-}
-
-/// What has been found so far.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    pub(crate) list: Vec<Diagnostic>,
-    /// Services that something refers to, and that are nowhere.
-    pub(crate) dangling: Vec<(Place, String)>,
-    /// Nothing but the texts is looked at: what they mean must not depend on the disk of whoever checks them.
-    pub(crate) detached: bool,
-    /// Files that the configuration names.
-    pub(crate) files: Vec<Named>,
-    /// Sections of which a field could not be read, or is not known: what seems to be absent there may not be.
-    pub(crate) lost: Vec<Place>,
-}
-
-impl Findings {
-    pub(crate) fn error(
-        &mut self,
-        place: Place,
-        code: &'static str,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        let help = Some(help.into()).filter(|help| !help.is_empty());
-        self.list.push(Diagnostic::new(Severity::Error, code, place, message.into(), help));
-    }
-
-    pub(crate) fn warning(
-        &mut self,
-        place: Place,
-        code: &'static str,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        let help = Some(help.into()).filter(|help| !help.is_empty());
-        self.list.push(Diagnostic::new(Severity::Warning, code, place, message.into(), help));
-    }
-
-    /// As [`Findings::error`], of something that a section lacks: not said where what is there could not be read.
-    pub(crate) fn absent(
-        &mut self,
-        section: Place,
-        code: &'static str,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        if !self.is_lost(section) {
-            self.error(section, code, message, help);
-        }
-    }
-
-    /// Whether a field of the section could not be read.
-    pub(crate) fn is_lost(&self, section: Place) -> bool {
-        self.lost.contains(&section)
-    }
-
-    pub(crate) fn has_errors(&self) -> bool {
-        self.list.iter().any(|finding| finding.severity == Severity::Error)
-    }
-
-    fn wrong_type<T>(&mut self, node: &Node, wanted: &str, example: &str) -> Option<T> {
-        let message = format!("expected {wanted}, found {}", node.value.kind());
-        let help = format!("for example `{example}`");
-        self.error(node.place, "wrong_type", message, help);
-        None
-    }
-}
 
 /// Something that can be read out of the tree.
 pub(crate) trait Decode: Sized {

@@ -16,6 +16,13 @@ pub(crate) struct Place {
     pub text: usize,
 }
 
+/// A value and where it stands; of a default, where the section stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
+}
+
 /// A text that places are in, and its name.
 pub(crate) type Text<'a> = (&'a str, &'a str);
 

@@ -1,8 +1,8 @@
 //! `${NAME}` and `${NAME:-default}` in values. Done on values, not on text: a variable cannot bring structure with it,
 //! and every place in the file stays what it is.
 
-use crate::decode::Findings;
 use crate::diagnostic::Place;
+use crate::findings::Findings;
 use crate::node::{Node, Value};
 
 /// Where variables come from.

@@ -1,9 +1,11 @@
 //! Files that a configuration names: which they are, what for, and where it says so. Whoever reads them tells what is wrong
 //! at the place of the field that names them.
 
-use crate::decode::{At, Findings};
-use crate::diagnostic::{Diagnostic, Severity, Text};
+use crate::diagnostic::{At, Diagnostic, Severity, Text};
 use std::path::{Path, PathBuf};
+
+/// What stands before a certificate's name where a path to a file would stand.
+pub(crate) const REFERENCE: &str = "control:";
 
 /// A path in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,28 +89,6 @@ impl Named {
             | FileUse::Secret(file)
             | FileUse::Log(file)
             | FileUse::Shadow(file) => file.spot.locate(texts),
-        }
-    }
-}
-
-impl Findings {
-    fn names(&mut self, used: FileUse, need: Need) {
-        self.files.push(Named { used, need });
-    }
-
-    pub(crate) fn names_pair(&mut self, certificate: &At<String>, key: &At<String>, need: Need) {
-        // What the control plane has is no file yet.
-        if [certificate, key].iter().any(|at| at.value.starts_with(crate::fleet::REFERENCE)) {
-            return;
-        }
-        let (certificate, key) = (NamedFile::new(certificate), NamedFile::new(key));
-        self.names(FileUse::Pair { certificate, key }, need);
-    }
-
-    /// A file that may be absent.
-    pub(crate) fn names_file(&mut self, at: Option<&At<String>>, used: fn(NamedFile) -> FileUse, need: Need) {
-        if let Some(at) = at {
-            self.names(used(NamedFile::new(at)), need);
         }
     }
 }

@@ -5,15 +5,13 @@
 //! the same name; a registered backend joins the service that it names, winning over a written one of the same id; any
 //! other section is the file's where the file has it, and the fleet's otherwise.
 
-use crate::decode::Findings;
 use crate::diagnostic::Place;
 use crate::env;
+use crate::files::REFERENCE;
+use crate::findings::Findings;
 use crate::node::{self, Node, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-
-/// What stands before a certificate's name where a path to a file would stand.
-pub(crate) const REFERENCE: &str = "control:";
 
 /// A text of the fleet's.
 #[derive(Debug, Clone, PartialEq, Eq)]

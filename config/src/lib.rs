@@ -10,6 +10,7 @@ mod diagnostic;
 mod diff;
 mod env;
 mod files;
+mod findings;
 mod fleet;
 pub mod model;
 mod node;
@@ -17,12 +18,13 @@ pub mod plain;
 mod reference;
 mod schema;
 
-use decode::{Decode, Findings};
+use decode::Decode;
 pub use decode::{duration_text, parse_duration};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity, Site};
 pub use diff::{Diff, diff};
 pub use env::Lookup;
 pub use files::{FileUse, Named, NamedFile, Need};
+use findings::Findings;
 pub use fleet::{FleetBackend, FleetConfig, FleetText};
 pub use reference::{json_schema, reference};
 

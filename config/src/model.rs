@@ -7,6 +7,7 @@ mod control;
 mod listener;
 mod route;
 mod service;
+mod upstream;
 
 pub use control::{
     Control, DnsSource, Etcd, EtcdSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile,
@@ -14,15 +15,11 @@ pub use control::{
 pub use listener::*;
 pub use route::*;
 pub use service::*;
+pub use upstream::*;
 
 use crate::diagnostic::Site;
 use std::net::SocketAddr;
 use std::time::Duration;
-
-use ipnet::IpNet;
-use regex::bytes::Regex;
-use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
-use ringway_ring::{AllFull, BoundParams, HotParams, PolicyParams, ShedParams};
 
 /// A whole configuration, valid.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,7 +95,7 @@ impl Config {
 
 /// The name in `control:NAME`, where that stands in place of a path.
 fn certificate_reference(path: &std::path::Path) -> Option<&str> {
-    path.to_str()?.strip_prefix(crate::fleet::REFERENCE)
+    path.to_str()?.strip_prefix(crate::files::REFERENCE)
 }
 
 /// A file of certificates, and who uses it.

@@ -2,10 +2,11 @@
 //! the decoder all come from here.
 
 use crate::decode::{
-    At, Bytes, Decode, Factor, Field, Findings, Int, Limit, List, Number, Percent, SectionReader, Shape, choice,
-    section,
+    Bytes, Decode, Factor, Field, Int, Limit, List, Number, Percent, SectionReader, Shape, choice, section,
 };
+use crate::diagnostic::At;
 use crate::diagnostic::Place;
+use crate::findings::Findings;
 use crate::node::Node;
 use std::time::Duration;
 

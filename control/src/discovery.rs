@@ -7,10 +7,12 @@
 mod directory;
 mod dns;
 mod etcd;
+mod seen;
 
+use self::seen::Seen;
 use crate::consensus::Role;
 use crate::plane::{Plane, unix_ms};
-use crate::state::{Backend, BackendState, By, Command, Key, Object, Op, State, Txn};
+use crate::state::{Author, Backend, BackendState, Command, Key, Object, Op, State, Txn};
 use ringway_config::FleetBackend;
 use ringway_config::model::{Source, SourceKind};
 use std::collections::BTreeMap;
@@ -23,12 +25,6 @@ const IDLE: Duration = Duration::from_millis(500);
 const BELIEVE_AFTER: Duration = Duration::from_secs(30);
 /// Changes in one entry of the log.
 const OPS_MAX: usize = 1000;
-
-/// What a source sees, and when it should be looked at again.
-struct Seen {
-    backends: Vec<FleetBackend>,
-    again: Duration,
-}
 
 /// Something that can be looked at.
 enum Looker {
@@ -122,7 +118,7 @@ async fn register(plane: &Plane, source: &str, found: &[FleetBackend], force: bo
     let ops = difference(&state, source, found);
     let count = ops.len();
     for part in ops.chunks(OPS_MAX) {
-        let by = By { at_ms: unix_ms(), author: format!("source {source}"), note: String::new() };
+        let by = Author { at_ms: unix_ms(), author: format!("source {source}"), note: String::new() };
         let txn = Txn { by, request: None, conditions: Vec::new(), ops: part.to_vec(), force };
         match plane.propose(&Command::Txn(txn)).await {
             Ok(_) => {}
@@ -209,7 +205,7 @@ mod tests {
     }
 
     fn apply(state: &mut State, ops: Vec<Op>) {
-        let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops, force: true };
+        let txn = Txn { by: Author::default(), request: None, conditions: Vec::new(), ops, force: true };
         state.apply(Origin { leader: 1 }, Command::Txn(txn)).unwrap();
     }
 

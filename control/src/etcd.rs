@@ -1,24 +1,21 @@
 //! etcd, version 3, as a store of the topology for those who run it already, and as a source of backends.
 //!
-//! `grpc` carries calls, `proto` says what is in them, `mirror` (pure) makes a topology of keys, `follow` keeps it true,
-//! `register` tells etcd how the proxy does, `admin` is the command line's. The truth is always a read at
+//! `grpc` carries calls, `proto` says what is in them, `mirror` (pure) makes a topology of keys, `admin` is the command
+//! line's; a proxy's client keeps the topology true, and tells etcd how the proxy does. The truth is always a read at
 //! one revision; a watch says what has changed since, and is begun anew with a read at every doubt.
 
 mod admin;
-mod follow;
 #[cfg(any(test, fuzzing))]
 mod fuzzing;
-mod grpc;
-mod mirror;
-mod proto;
-mod register;
+pub(crate) mod grpc;
+pub(crate) mod mirror;
+pub(crate) mod proto;
 
 use crate::http::advice;
 use crate::state::{Key, OBJECTS_BYTES_MAX, OBJECTS_MAX, Object};
-use crate::tls::{self, TlsError};
+use crate::transport::tls::{self, TlsError};
 pub use admin::Shown;
 use bytes::Bytes;
-pub(crate) use follow::Follower;
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzzing::fuzz;
 use grpc::{Answers, CallError, Channel, code};
@@ -27,7 +24,6 @@ use proto::{
     AuthenticateRequest, AuthenticateResponse, Header, KeyValue, RangeRequest, RangeResponse, Union,
     WatchCreateRequest, WatchRequest, WatchResponse,
 };
-pub(crate) use register::register;
 use ringway_config::model::{Etcd, MemberUrl};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +35,7 @@ const PAGE: i64 = 40;
 /// Keys of one answer where all are small.
 const PAGE_SMALL: i64 = 2000;
 /// Below the prefix, for who looks at the fleet, and no part of the topology.
-const PROXIES: &str = "proxies/";
+pub(crate) const PROXIES: &str = "proxies/";
 
 /// Where a topology is, and what is shown to etcd.
 pub struct Store {
@@ -121,9 +117,9 @@ pub enum EtcdError {
 }
 
 /// All keys of a prefix at one revision.
-struct Read {
-    header: Header,
-    keys: Vec<KeyValue>,
+pub(crate) struct Read {
+    pub(crate) header: Header,
+    pub(crate) keys: Vec<KeyValue>,
 }
 
 impl Store {
@@ -158,7 +154,7 @@ impl Store {
     }
 
     /// A connection, with a token where etcd asks who we are.
-    async fn connect(&self, member: &MemberUrl) -> Result<Channel, EtcdError> {
+    pub(crate) async fn connect(&self, member: &MemberUrl) -> Result<Channel, EtcdError> {
         let failed = |error: CallError| failed(member, &error);
         let (tls, name) = (self.tls(), self.settings.server_name.as_deref());
         let mut channel = Channel::connect(member, tls.as_ref(), name).await.map_err(failed)?;
@@ -182,7 +178,12 @@ impl Store {
     }
 
     /// All keys of some ranges, as they were at one revision.
-    async fn read(&self, member: &MemberUrl, channel: &Channel, ranges: &[Range]) -> Result<Read, EtcdError> {
+    pub(crate) async fn read(
+        &self,
+        member: &MemberUrl,
+        channel: &Channel,
+        ranges: &[Range],
+    ) -> Result<Read, EtcdError> {
         let mut header: Option<Header> = None;
         let mut keys: Vec<KeyValue> = Vec::new();
         let mut bytes = 0;
@@ -220,7 +221,7 @@ impl Store {
     }
 
     /// What changes in these ranges from a revision on.
-    async fn watch(
+    pub(crate) async fn watch(
         &self,
         member: &MemberUrl,
         channel: &Channel,
@@ -240,7 +241,7 @@ impl Store {
     }
 
     /// The keys that are a topology: all but those of proxies, of which every change would wake up every proxy.
-    fn topology(&self) -> [Range; 2] {
+    pub(crate) fn topology(&self) -> [Range; 2] {
         let prefix = &self.settings.prefix;
         let proxies = format!("{prefix}{PROXIES}");
         [
@@ -250,7 +251,7 @@ impl Store {
     }
 
     /// The same, cut so that the many that are small need few answers.
-    fn pages(&self) -> [Range; 4] {
+    pub(crate) fn pages(&self) -> [Range; 4] {
         let [first, last] = self.topology();
         let backends = format!("{}backend/", self.settings.prefix);
         [
@@ -314,7 +315,7 @@ impl Doorbell {
 }
 
 /// Keys from one to before another.
-struct Range {
+pub(crate) struct Range {
     from: Bytes,
     end: Bytes,
     /// Values are of some hundred bytes.
@@ -331,12 +332,12 @@ fn end_of(prefix: &str) -> Bytes {
     end.into()
 }
 
-fn failed(member: &MemberUrl, error: &CallError) -> EtcdError {
+pub(crate) fn failed(member: &MemberUrl, error: &CallError) -> EtcdError {
     EtcdError::Call { member: member.to_string(), reason: error.to_string() }
 }
 
 /// Names a topology's place, as the views of members name their cluster: what came from another place is not mixed with it.
-fn cluster(prefix: &str, header: &Header) -> String {
+pub(crate) fn cluster(prefix: &str, header: &Header) -> String {
     format!("etcd {:016x} {prefix}", header.cluster_id)
 }
 
@@ -357,7 +358,7 @@ pub(crate) fn object(key: &Key, value: &[u8]) -> Result<Object, String> {
     if matches!(&object, Object::Backend(backend) if backend.lease.is_some()) {
         return Err("`lease` is none of etcd's: leave it out, and put the key with a lease of etcd's".into());
     }
-    match crate::judge::object(&State::default(), key, &object) {
+    match crate::state::judge::object(&State::default(), key, &object) {
         Ok(()) => Ok(object),
         Err(refusal) => Err(refusal.message),
     }

@@ -1,12 +1,12 @@
 //! What `fuzz/` gives to the parsers of what members, proxies, etcd and disks give us: a function for each, which asserts what must hold
 //! of whatever comes. The unit tests play the same corpora, so that a find stays found.
 
-use crate::backup;
+use crate::state::backup;
 use crate::state::{Command, Origin, RULES, State};
 use crate::store::record::{self, Entry, FORMAT, Identity, LogId, SnapshotMeta, Vote};
 use crate::transport::{self, Rpc};
-use crate::view::View;
-use crate::wire::{Heartbeat, Message};
+use crate::watch::view::View;
+use crate::watch::wire::{Heartbeat, Message};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -1,9 +1,11 @@
 //! A client of the API: any member will do.
 
 pub(crate) mod advice;
+mod problem;
 
+pub use self::problem::Problem;
 use crate::Code;
-use crate::tls::{self, TlsError};
+use crate::transport::tls::{self, TlsError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -11,9 +13,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use ringway_config::model::{Control, MemberUrl};
-use ringway_config::plain;
 use rustls::pki_types::ServerName;
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,41 +82,6 @@ pub enum ApiError {
         /// What.
         reason: String,
     },
-}
-
-/// Why a member said no. Source: RFC 9457.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// The answer's status.
-    pub status: u16,
-    /// See [`Code`]; a later version may have others.
-    pub code: String,
-    /// What is wrong, and what to do.
-    pub detail: String,
-    /// The findings, where a configuration is wrong.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub findings: Vec<String>,
-}
-
-impl Problem {
-    /// For a refusal.
-    #[must_use]
-    pub fn new(status: u16, code: Code, detail: impl Into<String>) -> Self {
-        Self { status, code: code.name().to_owned(), detail: detail.into(), findings: Vec::new() }
-    }
-
-    /// Whether this is why.
-    #[must_use]
-    pub fn is(&self, code: Code) -> bool {
-        self.code == code.name()
-    }
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", plain::line(&self.detail), plain::line(&self.code))?;
-        self.findings.iter().try_for_each(|finding| write!(f, "\n\n{}", plain::lines(finding)))
-    }
 }
 
 /// A connection to a member.
@@ -347,7 +312,7 @@ impl ApiError {
     }
 }
 
-/// What a refusal says; of somebody who does not speak as members do, the status.
+/// What a refusal says; of something that does not speak as members do, the status.
 pub(crate) fn problem(status: StatusCode, body: &[u8]) -> Problem {
     serde_json::from_slice(body).unwrap_or_else(|_| {
         Problem::new(status.as_u16(), Code::Http, format!("the answer is {status}, and not as of a member"))

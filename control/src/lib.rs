@@ -1,12 +1,22 @@
 //! The control plane of Ringway: a small replicated store of topology, and what proxies read it with.
+//!
+//! Rooms, each using only those below it (`tests/edges.rs` holds this):
+//!
+//! ```text
+//! member      a member as a process has it: directory, founding, recovery     client    a proxy's end
+//! api         HTTP, roles, audit          discovery   sources that the leader looks at
+//! plane       finds the leader; what a leader does
+//! lessor      what only the leader knows: heartbeats, votes                   etcd      as a store and a source
+//! watch       lines for watchers, and the topology that they make up
+//! consensus   the engine's only door; the replica behind its log              http      asks the API
+//! transport   calls between members, TLS, places of connections
+//! store       log, vote and snapshots on a disk
+//! state       what the fleet agrees on, and what is judged before (pure)
+//! ```
 #![warn(missing_docs)]
 
 pub mod api;
-pub mod authority;
-pub mod backup;
-pub mod cache;
 pub mod client;
-mod code;
 pub mod consensus;
 mod discovery;
 pub mod etcd;
@@ -14,23 +24,14 @@ pub mod etcd;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
-pub mod hub;
-mod judge;
-pub mod keeper;
-pub mod latency;
+pub mod lessor;
 pub mod member;
-mod parsed;
-mod places;
 pub mod plane;
-pub mod recover;
-pub mod replica;
 #[cfg(test)]
 mod simulation;
 pub mod state;
 pub mod store;
-pub mod tls;
 pub mod transport;
-pub mod view;
-pub mod wire;
+pub mod watch;
 
-pub use code::Code;
+pub use state::Code;

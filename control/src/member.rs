@@ -1,17 +1,25 @@
 //! A member as a process has it: its directory, its place in a cluster, its listeners.
 
+pub mod authority;
+mod error;
 mod plan;
+pub mod recover;
+mod settings;
+mod swap;
 
+pub use self::error::RunError;
+use self::plan::{JOIN_RETRY, finish_founding};
 pub use self::plan::{Origin, Plan};
-pub(crate) use self::plan::{finish_founding, fresh_directory, random};
+pub use self::settings::client_settings;
+use self::settings::{followed, peer_tls};
 use crate::api;
-use crate::consensus::{MemberError, MemberInfo, Node, Options, PeerTls, StartError, Timing};
+use crate::consensus::replica::Replica;
+use crate::consensus::{MemberError, MemberInfo, Node, Options, Timing};
 use crate::discovery;
-use crate::http::{Api as Client, ApiError};
+use crate::http::Api as Client;
 use crate::plane::{Guards, Plane, PlaneError, unix_ms};
-use crate::replica::Replica;
 use crate::state::{Command, RULES, State};
-use crate::tls::{self, Renewed, TlsError};
+use crate::transport::tls::{self, Renewed, TlsError};
 use hyper::Method;
 use ringway_config::model::{self, Member as Settings};
 use rustls::ServerConfig;
@@ -31,9 +39,7 @@ const KEEP: u64 = 1000;
 const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 /// Backups that are kept.
 const BACKUPS_KEPT: usize = 24;
-/// Between two attempts to join.
-const JOIN_RETRY: Duration = Duration::from_millis(500);
-/// Connections that wait to be accepted: when a member goes, all who followed it come to the others at once.
+/// Connections that wait to be accepted: when a member goes, all that followed it come to the others at once.
 const BACKLOG: u32 = 4096;
 
 /// A member that runs.
@@ -45,64 +51,6 @@ pub struct Member {
     pub address: SocketAddr,
     /// Where members find it.
     pub peer_address: SocketAddr,
-}
-
-/// Why a member does not run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// Its directory is nobody's yet.
-    #[error(
-        "{} belongs to no cluster yet: `ringway control init` makes it the first member of a new one, `ringway control \
-         join` a member of one that is there", .0.display()
-    )]
-    Nobody(PathBuf),
-    /// Its directory is somebody's already.
-    #[error("{} belongs to member {node} of cluster {cluster:?} already", path.display())]
-    Somebody {
-        /// The directory.
-        path: PathBuf,
-        /// Whose it is.
-        node: u64,
-        /// Of which cluster.
-        cluster: String,
-    },
-    /// A file of its directory.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// An address cannot be bound.
-    #[error("bind {what} to {address}: {source}")]
-    Bind {
-        /// What for.
-        what: &'static str,
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Tokens.
-    #[error(transparent)]
-    Token(#[from] api::TokenError),
-    /// The log.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// The first member cannot make its cluster.
-    #[error("make the cluster: {0}")]
-    Init(String),
-    /// They are nobody's themselves.
-    #[error("join: the members that were asked are in no cluster themselves")]
-    NoCluster,
-    /// The members that are there are of no help.
-    #[error("join: {0}")]
-    Join(#[from] ApiError),
 }
 
 impl Member {
@@ -122,32 +70,14 @@ impl Member {
         let clients = bind("the API", settings.address)?;
         let local = |listener: &TcpListener, given: SocketAddr| listener.local_addr().unwrap_or(given);
         let (address, peer_address) = (local(&clients, settings.address), local(&peers, settings.peer_address));
-        // A port that the system chose is told to others as it is.
-        let told = |told: &str, given: SocketAddr, real: SocketAddr| {
-            if told == given.to_string() { real.to_string() } else { told.to_owned() }
-        };
-        let info = MemberInfo {
-            name: settings.name.clone(),
-            peer_address: told(&settings.peer_advertise, settings.peer_address, peer_address),
-            api_address: told(&settings.advertise, settings.address, address),
-        };
+        let info = member_info(settings, address, peer_address);
         let mut tasks = Vec::new();
         let peer_tls = settings.peer_tls.as_ref().map(|files| peer_tls(files, &mut tasks)).transpose()?;
         let api_tls = settings.tls.as_ref().map(|files| api_tls(files, &mut tasks)).transpose()?;
         let audit = settings.audit_log.as_ref().map(|path| audit(path)).transpose()?;
         let (replica, published) = Replica::new();
-        // Questions come as soon as the listener stands, and the one who answers is made of the node: they wait for it.
+        // Questions come as soon as the listener stands, and what answers them is made of the node: they wait for it.
         let slot: Arc<OnceLock<Weak<Plane>>> = Arc::default();
-        let asked = Arc::clone(&slot);
-        let answerer: crate::consensus::Answerer = Arc::new(move |question: bytes::Bytes| {
-            let plane = asked.get().and_then(Weak::upgrade);
-            Box::pin(async move {
-                match plane {
-                    Some(plane) => plane.answer(&question).await,
-                    None => Vec::new(),
-                }
-            })
-        });
         let options = Options {
             directory: settings.directory.clone(),
             cluster: plan.cluster.clone(),
@@ -157,7 +87,7 @@ impl Member {
             tls: peer_tls,
             timing: if settings.wan { Timing::wan() } else { Timing::lan() },
             snapshot_every: SNAPSHOT_EVERY,
-            answerer: Some(answerer),
+            answerer: Some(answerer(Arc::clone(&slot))),
             keep: KEEP,
         };
         let node = Node::start(options, replica).await?;
@@ -167,11 +97,7 @@ impl Member {
         // Set once, here.
         let _ = slot.set(Arc::downgrade(&plane));
         if plan.origin == Origin::First {
-            match node.initialize().await {
-                // It has been, when it ran before.
-                Ok(()) | Err(MemberError::NotPristine) => {}
-                Err(error) => return Err(RunError::Init(error.to_string())),
-            }
+            initialize(&node).await?;
         }
         let api = Arc::new(api::Api::new(Arc::clone(&plane), settings, audit, info.clone(), plan.cluster.clone())?);
         if !settings.tokens.is_empty() {
@@ -186,29 +112,16 @@ impl Member {
             async move { plane.call_rolls().await }
         }));
         tasks.push(tokio::spawn(name_cluster(Arc::clone(&plane), plan.cluster.clone())));
-        if let Origin::Join { members, token_file, ca, voter, replace } = plan.origin {
-            let client = Client::new(&client_settings(&members, token_file, ca))?;
-            let joined = Plan { cluster: plan.cluster.clone(), node: plan.node, origin: Origin::Joined };
-            let directory = settings.directory.clone();
-            let plane = Arc::clone(&plane);
-            tasks.push(tokio::spawn(async move {
-                enter(&plane, client, plan.node, info, voter, replace).await;
-                if let Err(error) = joined.write(&directory) {
-                    tracing::error!(%error, "that this member has joined cannot be written down");
-                }
-            }));
+        let (cluster, node) = (plan.cluster.clone(), plan.node);
+        if let Some(join) = join(settings, plan, &plane, info)? {
+            tasks.push(join);
         }
-        for source in &settings.sources {
-            tasks.push(tokio::spawn(discovery::follow(Arc::clone(&plane), source.clone())));
-        }
-        if let Some(directory) = &settings.backups {
-            tasks.push(tokio::spawn(backups(Arc::clone(&plane), directory.clone())));
-        }
+        tasks.extend(side_jobs(settings, &plane));
         let stopped = tokio::spawn({
             let plane = Arc::clone(&plane);
             async move { plane.run().await }
         });
-        tracing::info!(cluster = plan.cluster, node = plan.node, name = settings.name, %address, %peer_address, "member started");
+        tracing::info!(cluster, node, name = settings.name, %address, %peer_address, "member started");
         Ok(Self { plane, tasks, stopped, address, peer_address })
     }
 
@@ -245,49 +158,11 @@ impl Member {
     }
 }
 
-/// A client's settings for members that are to be joined.
-#[must_use]
-pub fn client_settings(members: &[String], token_file: Option<PathBuf>, ca: Option<PathBuf>) -> model::Control {
-    model::Control {
-        members: members.iter().filter_map(|member| model::MemberUrl::parse(member)).collect(),
-        embedded: false,
-        proxy: None,
-        directory: PathBuf::new(),
-        token_file,
-        ca,
-        identity: None,
-        server_name: None,
-        etcd: None,
-        member: None,
-    }
-}
-
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
-}
-
-/// Of the listener for members and of calls to them, with a task that follows the files.
-pub(crate) fn peer_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<PeerTls, TlsError> {
-    let files = files.clone();
-    let followed = followed(&files);
-    let read = move || {
-        let ca = files.ca.as_deref();
-        let server = tls::server(&files.certificate, &files.key, ca, true, &[b"h2"])?;
-        Ok::<_, TlsError>((server, tls::client(ca, Some((&files.certificate, &files.key)), &[b"h2"])?))
-    };
-    let (server, client) = read()?;
-    let current = PeerTls { server: server.into(), client: client.into() };
-    let renewed = current.clone();
-    tasks.push(tokio::spawn(followed.0.follow(followed.1, move || {
-        let (server, client) = read()?;
-        renewed.server.renew(server);
-        renewed.client.renew(client);
-        Ok(())
-    })));
-    Ok(current)
 }
 
 /// Of the API's listener, with a task that follows the files.
@@ -304,13 +179,72 @@ fn api_tls(files: &model::MemberTls, tasks: &mut Vec<JoinHandle<()>>) -> Result<
     Ok(current)
 }
 
-fn followed(files: &model::MemberTls) -> (tls::Files, PathBuf) {
-    let paths = [Some(&files.certificate), Some(&files.key), files.ca.as_ref()];
-    (tls::Files::new(paths.into_iter().flatten().cloned().collect()), files.certificate.clone())
-}
-
 fn audit(path: &Path) -> Result<api::AuditLog, RunError> {
     api::AuditLog::open(path).map_err(|source| RunError::File { path: path.to_owned(), source })
+}
+
+/// Makes the first member its own cluster.
+async fn initialize(node: &Node) -> Result<(), RunError> {
+    match node.initialize().await {
+        // It has been, when it ran before.
+        Ok(()) | Err(MemberError::NotPristine) => Ok(()),
+        Err(error) => Err(RunError::Init(error.to_string())),
+    }
+}
+
+/// What a member does beside: it looks at sources, and writes backups.
+fn side_jobs(settings: &Settings, plane: &Arc<Plane>) -> Vec<JoinHandle<()>> {
+    let sources = settings.sources.iter();
+    let mut jobs: Vec<_> =
+        sources.map(|source| tokio::spawn(discovery::follow(Arc::clone(plane), source.clone()))).collect();
+    if let Some(directory) = &settings.backups {
+        jobs.push(tokio::spawn(backups(Arc::clone(plane), directory.clone())));
+    }
+    jobs
+}
+
+/// Answers other members' questions, once there is something that can.
+fn answerer(plane: Arc<OnceLock<Weak<Plane>>>) -> crate::consensus::Answerer {
+    Arc::new(move |question: bytes::Bytes| {
+        let plane = plane.get().and_then(Weak::upgrade);
+        Box::pin(async move {
+            match plane {
+                Some(plane) => plane.answer(&question).await,
+                None => Vec::new(),
+            }
+        })
+    })
+}
+
+/// What others are told of this member. A port that the system chose is told as it is.
+fn member_info(settings: &Settings, address: SocketAddr, peer_address: SocketAddr) -> MemberInfo {
+    let told = |told: &str, given: SocketAddr, real: SocketAddr| {
+        if told == given.to_string() { real.to_string() } else { told.to_owned() }
+    };
+    MemberInfo {
+        name: settings.name.clone(),
+        peer_address: told(&settings.peer_advertise, settings.peer_address, peer_address),
+        api_address: told(&settings.advertise, settings.address, address),
+    }
+}
+
+/// Has a member that is to join taken in by those that are there, for as long as that takes.
+fn join(
+    settings: &Settings,
+    plan: Plan,
+    plane: &Arc<Plane>,
+    info: MemberInfo,
+) -> Result<Option<JoinHandle<()>>, RunError> {
+    let Origin::Join { members, token_file, ca, voter, replace } = plan.origin else { return Ok(None) };
+    let client = Client::new(&client_settings(&members, token_file, ca))?;
+    let joined = Plan { cluster: plan.cluster, node: plan.node, origin: Origin::Joined };
+    let (directory, plane) = (settings.directory.clone(), Arc::clone(plane));
+    Ok(Some(tokio::spawn(async move {
+        enter(&plane, client, joined.node, info, voter, replace).await;
+        if let Err(error) = joined.write(&directory) {
+            tracing::error!(%error, "that this member has joined cannot be written down");
+        }
+    })))
 }
 
 /// Between two attempts to name the cluster.
@@ -403,7 +337,7 @@ fn write_backup(directory: &Path, state: &State) -> std::io::Result<PathBuf> {
     let beside = path.with_extension("new");
     // Certificates' keys are in it.
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(&crate::backup::write(state).map_err(std::io::Error::other)?)?;
+    file.write_all(&crate::state::backup::write(state).map_err(std::io::Error::other)?)?;
     file.sync_all()?;
     std::fs::rename(&beside, &path)?;
     let mut known: Vec<PathBuf> = std::fs::read_dir(directory)?

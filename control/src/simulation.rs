@@ -1,6 +1,6 @@
 //! Members in virtual time on one thread: everything that happens is drawn from a seed, and happens again with it.
 //!
-//! Real are the state machine, the plane with its keeper, consensus with the whole engine, the members' calls as they are
+//! Real are the state machine, the plane with its lessor, consensus with the whole engine, the members' calls as they are
 //! encoded, the store with its database, and the watch streams of members, from hub to view, with proxies' clients and caches. Simulated are the clock, the order in which tasks run (`scheduler.rs`), the
 //! network under the encoded calls (`net.rs`) and the disk under the database (`tests/disk`). Not here: TLS, HTTP and
 //! sockets, and the API's.

@@ -5,28 +5,45 @@
 //! state as it was at one revision without stopping anybody.
 
 mod apply;
+pub mod backup;
+mod change;
+mod code;
 mod command;
 mod digest;
+mod encode;
 mod format;
+mod guard;
+mod holding;
+pub(crate) mod judge;
 mod model;
+pub(crate) mod parsed;
+mod restore;
 mod rollout;
+mod rollouts;
+mod traffic;
+mod txn;
 mod validate;
 
 pub use apply::Origin;
-pub(crate) use apply::{EPOCH_MAX, TTL_MS, Trial, is_configuration, takes_traffic};
-pub use command::{Answer, Basis, By, Command, Condition, Done, Op, Refusal, Txn};
+pub(crate) use change::Trial;
+pub use code::Code;
+pub use command::{Answer, Applied, Basis, Command};
 pub use digest::Digest;
-pub(crate) use format::to_bytes;
-pub use format::{DecodeError, EncodeError};
+pub use encode::EncodeError;
+pub(crate) use encode::to_bytes;
+pub use format::DecodeError;
+pub(crate) use holding::TTL_MS;
 pub use model::{
     Backend, BackendState, Certificate, Change, Entry, Key, KeyError, Lease, Lock, NAME_BYTES_MAX, Object, Revision,
     Role, TEXT_BYTES_MAX, Text, Token, is_name,
 };
+pub(crate) use restore::EPOCH_MAX;
 pub use rollout::{Observed, Phase, Policy, Rollout, Step, Vote};
+pub(crate) use traffic::{is_configuration, takes_traffic};
+pub use txn::{Author, Condition, Op, Refusal, Txn};
 pub use validate::fleet_config;
 pub(crate) use validate::{CONTROL_PLANE, MAIN, backend_of_fleet, from_objects, invalid, object as check_object};
 
-use crate::Code;
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -82,7 +99,7 @@ pub struct State {
     /// About what the history takes, in bytes.
     pub history_bytes: usize,
     /// Answers to named requests, and the order in which they came.
-    requests: Map<String, (u64, Done)>,
+    requests: Map<String, (u64, Applied)>,
     requests_order: Map<u64, String>,
     /// By id; at most the last one is not over.
     pub rollouts: Map<u64, Rollout>,

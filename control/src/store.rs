@@ -10,12 +10,14 @@
 
 mod directory;
 mod error;
+pub mod latency;
 mod load;
+mod memory;
 pub mod record;
 mod snapshot;
 mod writer;
 
-use crate::latency::Latencies;
+use crate::store::latency::Latencies;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -37,28 +39,14 @@ pub(crate) fn fuzz_headers(index: u64, content: &[u8]) {
 }
 
 pub use self::error::{Place, StoreError};
+pub use self::memory::Completion;
+use self::memory::InMemory;
 use self::record::{Entry, Identity, LogId, SnapshotMeta, Vote};
 use self::snapshot::SnapshotHeader;
 use self::writer::{Op, Pulse};
 
-/// Called once a write is on disk, or will never be.
-pub type Done = Box<dyn FnOnce(Result<(), Arc<StoreError>>) + Send>;
-
 /// Writes that may wait for the disk; past that, `append` waits.
 const QUEUE_OPS_MAX: usize = 1024;
-
-/// What memory holds of the file.
-#[derive(Debug, Default)]
-struct View {
-    log: BTreeMap<u64, Arc<Entry>>,
-    vote: Option<Vote>,
-    committed: Option<LogId>,
-    purged: Option<LogId>,
-    /// Oldest first, at most two.
-    snapshots: Vec<SnapshotHeader>,
-    /// Never one that the file has seen.
-    next_snapshot: u64,
-}
 
 /// A member's log, vote and snapshots. Cheap to clone; all clones are one store.
 #[derive(Clone)]
@@ -68,7 +56,7 @@ pub struct Store {
 
 struct Shared {
     path: PathBuf,
-    view: RwLock<View>,
+    view: RwLock<InMemory>,
     queue: mpsc::Sender<Op>,
     saving: tokio::sync::Mutex<()>,
     failure: watch::Sender<Option<Arc<StoreError>>>,
@@ -129,7 +117,11 @@ impl Store {
         Ok((Self { shared: Arc::new(shared) }, Box::pin(writer.run_in_turns(ops, pace))))
     }
 
-    fn on_thread(path: PathBuf, loaded: (Database, View), directory: Option<Directory>) -> Result<Self, StoreError> {
+    fn on_thread(
+        path: PathBuf,
+        loaded: (Database, InMemory),
+        directory: Option<Directory>,
+    ) -> Result<Self, StoreError> {
         let (mut shared, writer, ops) = Self::parts(path, loaded, directory);
         let thread = std::thread::Builder::new()
             .name("raft-writer".to_owned())
@@ -141,7 +133,7 @@ impl Store {
 
     fn parts(
         path: PathBuf,
-        (database, view): (Database, View),
+        (database, view): (Database, InMemory),
         directory: Option<Directory>,
     ) -> (Shared, writer::Writer, mpsc::Receiver<Op>) {
         let (queue, ops) = mpsc::channel(QUEUE_OPS_MAX);
@@ -222,7 +214,7 @@ impl Store {
     /// Appends entries: readable on return, `done` is called once they are on disk.
     ///
     /// Waits while the queue to the disk is full.
-    pub async fn append(&self, entries: Vec<Entry>, done: Done) -> Result<(), Arc<StoreError>> {
+    pub async fn append(&self, entries: Vec<Entry>, done: Completion) -> Result<(), Arc<StoreError>> {
         let mut records = Vec::with_capacity(entries.len());
         for entry in &entries {
             let place = Place::Log(entry.id.index);
@@ -360,9 +352,9 @@ impl Store {
     }
 
     /// Queues a write and waits until it is on disk.
-    async fn settle(&self, op: impl FnOnce(Done) -> Op) -> Result<(), Arc<StoreError>> {
+    async fn settle(&self, op: impl FnOnce(Completion) -> Op) -> Result<(), Arc<StoreError>> {
         let (sender, receiver) = oneshot::channel();
-        let done: Done = Box::new(move |result| {
+        let done: Completion = Box::new(move |result| {
             // A caller that went away has no use for the answer.
             let _ = sender.send(result);
         });
@@ -378,11 +370,11 @@ impl Store {
         self.shared.failure.borrow().clone().unwrap_or_else(|| Arc::new(StoreError::Closed))
     }
 
-    fn view(&self) -> std::sync::RwLockReadGuard<'_, View> {
+    fn view(&self) -> std::sync::RwLockReadGuard<'_, InMemory> {
         self.shared.view.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view_mut(&self) -> std::sync::RwLockWriteGuard<'_, View> {
+    fn view_mut(&self) -> std::sync::RwLockWriteGuard<'_, InMemory> {
         self.shared.view.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,9 @@
 
 mod client;
 mod gate;
+pub(crate) mod places;
 mod server;
+pub mod tls;
 mod wire;
 
 use std::time::Duration;
@@ -71,7 +73,7 @@ const ASK_ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Votes and answers: some integers.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// A silent connection is asked for a sign of life this often.
+/// A silent connection is asked for a heartbeat this often.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// And is closed when there is none for this long.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(1);

@@ -5,13 +5,13 @@
 mod v2;
 mod v3;
 
-use ringway_control::cache::Cache;
+use ringway_control::client::cache::Cache;
 use ringway_control::state::{
-    Backend, BackendState, By, Certificate, Command, Condition, Key, Object, Op, Origin, Policy, Role, State, Text,
+    Author, Backend, BackendState, Certificate, Command, Condition, Key, Object, Op, Origin, Policy, Role, State, Text,
     Txn, Vote,
 };
-use ringway_control::view::View;
-use ringway_control::wire::{Heartbeat, Message, Snapshot};
+use ringway_control::watch::view::View;
+use ringway_control::watch::wire::{Heartbeat, Message, Snapshot};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -37,8 +37,8 @@ fn key(text: &str) -> Key {
     text.parse().unwrap()
 }
 
-fn by() -> By {
-    By { at_ms: 1_795_000_000_000, author: "operator".into(), note: "why".into() }
+fn by() -> Author {
+    Author { at_ms: 1_795_000_000_000, author: "operator".into(), note: "why".into() }
 }
 
 fn backend() -> Backend {

@@ -19,6 +19,7 @@
 #![warn(missing_docs)]
 
 mod agent;
+mod due;
 mod event;
 mod levels;
 mod member;

@@ -1,11 +1,11 @@
 //! All backends of a service: who is checked when, who may be ejected, and when health is ignored.
 
 use crate::agent::{AgentReport, AgentState};
+use crate::due::begin;
 use crate::event::{Cause, CheckFailure, Event, EventKind, Outcome, Probe, Window};
 use crate::levels::{self, LevelHealth};
 use crate::member::{MemberState, MemberView};
 use crate::params::{PanicMode, Params};
-use crate::schedule::begin;
 use crate::statistics;
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};

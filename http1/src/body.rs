@@ -1,6 +1,7 @@
 //! Where a body ends, and how its bytes go from one framing into another.
 
 use crate::chunked::{ChunkDecoder, ChunkEvent};
+use crate::framing::Encoding;
 use crate::{BodyLength, ParseError, write};
 
 /// How far a body has been read.
@@ -12,15 +13,6 @@ pub enum Body {
     Chunked(ChunkDecoder),
     /// Bytes until the connection ends.
     UntilClose,
-}
-
-/// Framing on the side that is written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// Bytes as they are: the head has announced the length, or the connection's end ends them.
-    Identity,
-    /// Chunks.
-    Chunked,
 }
 
 /// What [`Body::transfer`] did.

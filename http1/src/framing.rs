@@ -3,6 +3,15 @@
 use crate::ParseError;
 use ringway_message::{Field, FieldName, Span, Version, content_length, nominate, tokens};
 
+/// Framing on the side that is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Bytes as they are: the head has announced the length, or the connection's end ends them.
+    Identity,
+    /// Chunks.
+    Chunked,
+}
+
 /// What the framing fields of a head say together.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Framing {

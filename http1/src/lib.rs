@@ -18,8 +18,9 @@ mod response;
 mod walk;
 pub mod write;
 
-pub use body::{Body, Encoding, Progress};
+pub use body::{Body, Progress};
 pub use chunked::{ChunkDecoder, ChunkEvent, TRAILER_BYTES_MAX};
+pub use framing::Encoding;
 pub use request::{parse_request, parse_request_on};
 pub use response::{is_response, parse_response, parse_response_on};
 pub use ringway_message::{

@@ -190,7 +190,7 @@ impl<'b> Walk<'b> {
                 [_, b' ', rest @ ..] | [_, rest @ ..] => rest,
                 [] => rest,
             };
-            if let [..=b' ', ..] = value {
+            if let [0..=b' ', ..] = value {
                 value = behind_spaces(value);
             }
             let value_start = buffer.len() - value.len();
@@ -200,7 +200,7 @@ impl<'b> Walk<'b> {
                 [b'\r', b'\n', rest @ ..] => rest,
                 _ => self.end_line_otherwise(start, rest)?,
             };
-            if let [.., ..=b' '] = value {
+            if let [.., 0..=b' '] = value {
                 value = value.trim_ascii_end();
             }
             let kind = if plain { FieldName::classify_plain(name) } else { FieldName::classify(name) };

@@ -1,6 +1,6 @@
 //! Heads and framing as they go on to the next hop.
 
-use crate::Encoding;
+use crate::framing::Encoding;
 use crate::walk::Walk;
 use ringway_message::{FIELDS_CEILING, Field, ParseError};
 

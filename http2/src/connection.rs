@@ -1,16 +1,19 @@
 //! A connection: what its user sees of it.
 //!
 //! The parts: `receive` takes frames, `headers` and `data` what they bring to streams, `send` writes, `leave` ends connections in
-//! peace and otherwise, `events` tells what came.
+//! peace and otherwise, `events` tells what came; `input` and
+//! `notices` are what a connection keeps of it in between.
 
 mod data;
 mod events;
 mod headers;
+mod input;
 mod leave;
+mod notices;
 mod receive;
 mod send;
 
-pub use events::Event;
+pub use notices::Event;
 pub use send::HeadKind;
 
 use crate::Role;
@@ -24,10 +27,8 @@ use crate::output::Output;
 use crate::pool::{Inbound, InboundKind, Memory};
 use crate::settings::{self, Settings, WINDOW_DEFAULT};
 use crate::streams::{History, Receiving, StreamKey, Streams};
-use events::Notices;
-use headers::Block;
-use leave::Leaving;
-use receive::Input;
+use input::{Block, Input, Leaving};
+use notices::Notices;
 use ringway_message::{Field, Limits, RequestHead, ResponseHead};
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -3,11 +3,13 @@
 //! Whatever is wrong with a head, its block is decoded to the end: what both ends know of the compression stays in step, and only that
 //! stream has an error. Once something is wrong nothing more is kept, so that a block that says much costs little.
 
+mod fault;
 mod fields;
 #[cfg(test)]
 mod tests;
 
 use crate::hpack::{Decoder, HpackError};
+pub use fault::Fault;
 use fields::{Pseudo, Section, Shape};
 use ringway_message::{
     BodyLength, Field, Limits, Method, ParseError, RequestHead, ResponseHead, Span, TargetForm, Version, is_authority,
@@ -21,27 +23,6 @@ pub struct RequestRules {
     pub limits: Limits,
     /// SETTINGS_ENABLE_CONNECT_PROTOCOL has been announced (RFC 8441, 3).
     pub extended_connect: bool,
-}
-
-/// Why a head is not passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// It is malformed: a stream error of type PROTOCOL_ERROR (RFC 9113, 8.1.1).
-    Malformed(ParseError),
-    /// Nobody can say whose it is: a server answers 400, as in HTTP/1.1.
-    Refused(ParseError),
-    /// It is past the limits: a server answers 431, a client resets the stream.
-    TooLarge(ParseError),
-}
-
-impl Fault {
-    /// What is wrong.
-    #[must_use]
-    pub fn error(self) -> ParseError {
-        match self {
-            Self::Malformed(error) | Self::Refused(error) | Self::TooLarge(error) => error,
-        }
-    }
 }
 
 /// Decodes a request's head. `ends`: nothing follows it.

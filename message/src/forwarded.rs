@@ -2,10 +2,12 @@
 //! to say.
 
 mod rfc7239;
+mod text;
 
 use crate::{FieldName, RequestHead};
 use rfc7239::Hop;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
+use text::{is_https, parse_address};
 
 /// What trusted hops say of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,25 +64,6 @@ fn told_scheme(buffer: &[u8], head: &RequestHead) -> Option<bool> {
     let mut values = head.values_of_kind(buffer, FieldName::XForwardedProto);
     let value = values.next().filter(|_| values.next().is_none())?;
     is_https(value)
-}
-
-fn is_https(scheme: &[u8]) -> Option<bool> {
-    if scheme.eq_ignore_ascii_case(b"https") {
-        Some(true)
-    } else if scheme.eq_ignore_ascii_case(b"http") {
-        Some(false)
-    } else {
-        None
-    }
-}
-
-/// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`; canonical. `None`: `unknown`, a name, an obfuscated one.
-fn parse_address(text: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(text).ok()?;
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    let address: Option<IpAddr> = text.parse().ok();
-    let address = address.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).or_else(bracketed);
-    address.map(|address| address.to_canonical())
 }
 
 #[cfg(test)]

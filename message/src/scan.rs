@@ -1,8 +1,10 @@
 //! Which bytes may stand where: names, values, targets. Sixteen bytes are judged at a time, since heads are short and there are many.
 
 mod block;
+mod lanes;
 
 use block::{BLOCK_BYTES, Block};
+use lanes::{HIGHS, all};
 
 /// A byte that a token may have (RFC 9110, 5.6.2): field names, methods, chunk extensions.
 const TOKEN: u8 = 1;
@@ -61,14 +63,6 @@ pub const fn is_value_byte(byte: u8) -> bool {
 #[inline]
 pub(crate) fn is_all_host(bytes: &[u8]) -> bool {
     is_all(bytes, HOST)
-}
-
-/// Each byte 1, and the highest bit of each.
-const ONES: u64 = u64::from_le_bytes([1; 8]);
-const HIGHS: u64 = ONES << 7;
-
-const fn all(byte: u8) -> u64 {
-    ONES * byte as u64
 }
 
 /// Steps over blocks without a stop, then to the first byte that is one. Gives what begins there. `is_stop` says of a byte alone what

@@ -1,12 +1,16 @@
 //! A service's backends as requests see them: who is next for this key, and has he room?
 
+use crate::ask::Ask;
 use crate::hash::{Hash, mix};
 use crate::load::{FULL_SHARE, Load};
 use crate::order::Order;
 use crate::params::{AllFull, BoundParams, PolicyParams};
-use crate::ring::{BuildError, Member, Ring, Slot};
-use crate::selection::{Selection, Stage};
-use crate::total::{InForce, LEVELS_MAX, Sum, Total};
+use crate::ring::{BuildError, Member, Ring};
+use crate::selection::Selection;
+use crate::slot::Slot;
+use crate::stage::Stage;
+use crate::sum::{LEVELS_MAX, Sum};
+use crate::total::{InForce, Total};
 use crate::walk::Seen;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -82,19 +86,6 @@ pub enum Pick {
     AllFull,
     /// No member is eligible, or all that are have been tried.
     None,
-}
-
-/// What one request brings to the choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ask {
-    /// The key's hash; for policies without keys, and requests without one, it is drawn.
-    pub hash: Hash,
-    /// A number drawn for this request.
-    pub chance: u64,
-    /// For latencies: see [`Load::observe`].
-    pub now_millis: u32,
-    /// The key is hot, and has so many owners; 0 or 1 is not.
-    pub owners: u16,
 }
 
 impl Group {

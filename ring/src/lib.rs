@@ -14,6 +14,7 @@
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
 
+mod ask;
 mod group;
 mod hash;
 mod hot;
@@ -30,11 +31,15 @@ mod ring;
 mod round_robin;
 mod selection;
 mod shed;
+mod slot;
+mod stage;
+mod sum;
 mod sync;
 mod total;
 mod walk;
 
-pub use group::{Ask, Group, GroupMember, HOT_OWNERS_MAX, Pick};
+pub use ask::Ask;
+pub use group::{Group, GroupMember, HOT_OWNERS_MAX, Pick};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
 pub use limit::{Held, SharedLimit};
@@ -45,9 +50,11 @@ pub use movement::{Method, Move, Movement, group_movement, independent_movement,
 pub use params::{AllFull, BoundParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
 pub use published::{Published, Reader};
 pub use rendezvous::{Rendezvous, choose_arm};
-pub use ring::{BuildError, Member, Ring, Slot, WEIGHT_MAX};
+pub use ring::{BuildError, Member, Ring, WEIGHT_MAX};
 pub use round_robin::RoundRobin;
 pub use selection::Selection;
 pub use shed::{ShedController, ShedParams};
-pub use total::{LEVELS_MAX, Total};
+pub use slot::Slot;
+pub use sum::LEVELS_MAX;
+pub use total::Total;
 pub use walk::Walk;

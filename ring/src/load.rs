@@ -4,9 +4,9 @@
 //! read-modify-write on one atomic, and its result alone decides.
 
 use crate::hash::{Hash, mix};
-use crate::selection::Stage;
+use crate::stage::Stage;
+use crate::sum::Sum;
 use crate::sync::AtomicU64;
-use crate::total::Sum;
 use std::sync::atomic::Ordering::Relaxed;
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -6,7 +6,8 @@
 
 use crate::hash::{Hash, mix};
 use crate::params::MaglevParams;
-use crate::ring::{BuildError, Member, Slot};
+use crate::ring::{BuildError, Member};
+use crate::slot::Slot;
 use crate::walk::Walk;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 

@@ -5,8 +5,9 @@ use crate::load::FULL_SHARE;
 use crate::maglev::Maglev;
 use crate::params::PolicyParams;
 use crate::rendezvous::Rendezvous;
-use crate::ring::{BuildError, Member, Ring, Slot, WEIGHT_MAX};
+use crate::ring::{BuildError, Member, Ring, WEIGHT_MAX};
 use crate::round_robin::RoundRobin;
+use crate::slot::Slot;
 use crate::walk::Walk;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -7,7 +7,8 @@
 
 use crate::hash::{Hash, mix};
 use crate::params::RendezvousParams;
-use crate::ring::{Member, Slot};
+use crate::ring::Member;
+use crate::slot::Slot;
 use crate::walk::Seen;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 

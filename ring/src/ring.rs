@@ -6,6 +6,7 @@
 
 use crate::RingParams;
 use crate::hash::{Hash, hash_point};
+use crate::slot::Slot;
 use crate::walk::Walk;
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
@@ -19,10 +20,6 @@ const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 const MEMBERS_MAX: usize = 65_535;
 /// So many points at most, so that a position fits 32 bits with room to spare.
 const POINTS_MAX: u64 = 1 << 30;
-
-/// A member's index in the order of ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub u16);
 
 /// A member as the ring is built from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,6 +279,14 @@ fn digest(entries: &[u64], members: &[Member<'_>]) -> u64 {
         hasher.update(&[0]);
     }
     hasher.digest()
+}
+
+impl Walk {
+    /// The next member of the sequence on the ring that began it. `None` once all have been seen.
+    #[inline]
+    pub fn next(&mut self, ring: &Ring) -> Option<Slot> {
+        self.step(ring.points(), ring.placed(), ring.len(), |position| ring.owner_at(position))
+    }
 }
 
 #[cfg(test)]

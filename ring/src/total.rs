@@ -6,34 +6,10 @@
 //! members of the group in force, and of nothing else.
 
 use crate::load::Load;
+use crate::sum::{LEVELS_MAX, SUMS, Sum};
 use crate::sync::{AtomicI64, AtomicU64, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
-
-/// Levels of a service at most: 8 tiers, each of the own zone and of others.
-pub const LEVELS_MAX: usize = 16;
-/// One for each level, and one for what is on members that are not eligible, or no members any more.
-const SUMS: usize = LEVELS_MAX + 1;
-
-/// One of the sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sum(pub(crate) u8);
-
-impl Sum {
-    /// Of members that take no keys.
-    pub(crate) const ELSEWHERE: Self = Self(LEVELS_MAX as u8);
-
-    /// Of a level's eligible members.
-    #[inline]
-    pub(crate) fn of_level(key: u8) -> Self {
-        Self(key % LEVELS_MAX as u8)
-    }
-
-    #[inline]
-    fn index(self) -> usize {
-        usize::from(self.0).min(LEVELS_MAX)
-    }
-}
 
 /// Requests in flight over a whole service, level by level: one shard per worker, so that no two workers write one cache
 /// line.

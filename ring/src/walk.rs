@@ -1,7 +1,6 @@
 //! A sequence of distinct members, as an owned cursor: it outlives waits, and needs no allocation for its first steps.
 
-use crate::Slot;
-use crate::ring::Ring;
+use crate::slot::Slot;
 
 /// Members that are remembered without an allocation.
 const INLINE: usize = 8;
@@ -94,13 +93,7 @@ impl Walk {
         &mut self.seen
     }
 
-    /// The next member of the sequence on the ring that began it. `None` once all have been seen.
-    #[inline]
-    pub fn next(&mut self, ring: &Ring) -> Option<Slot> {
-        self.step(ring.points(), ring.placed(), ring.len(), |position| ring.owner_at(position))
-    }
-
-    /// As [`Walk::next`], over any circle of `length` entries whose owners are `distinct` in number, out of `members`.
+    /// The next member of the sequence, over any circle of `length` entries whose owners are `distinct` in number, out of `members`.
     ///
     /// It ends whatever `distinct` says: an entry is looked at once at most in a step.
     #[inline]

@@ -1,7 +1,7 @@
 //! `ringway control apply` and `diff`: from a file to the fleet, with what it moves shown before.
 
 use super::show::Printer;
-use super::{confirmed, path_of};
+use super::text::{confirmed, path_of};
 use anyhow::{Context, bail};
 use clap::Args;
 use hyper::Method;
@@ -9,8 +9,8 @@ use ringway_config::{FleetConfig, check_fleet};
 use ringway_control::etcd::Store;
 use ringway_control::http::{Api, ApiError};
 use ringway_control::state::{Key, Object, Text};
-use ringway_control::view::View;
-use ringway_control::wire::Snapshot;
+use ringway_control::watch::view::View;
+use ringway_control::watch::wire::Snapshot;
 use ringway_proxy::{Plan, Scope};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(crate) struct Apply {
     #[arg(long, default_value = "")]
     note: String,
     /// Refuse if more than this many percent of a service's keys, or of a route's requests, would move.
-    #[arg(long, value_name = "PERCENT", value_parser = crate::percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = crate::plan::percent)]
     max_move: Option<f64>,
     /// Even if it leaves little or nothing to take traffic.
     #[arg(long)]
@@ -53,10 +53,10 @@ pub(crate) struct Phases {
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', conflicts_with = "direct")]
     stages: Vec<u8>,
     /// How long each share is watched.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::text::duration)]
     bake: Duration,
     /// How long proxies have to prepare.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::text::duration)]
     deadline: Duration,
 }
 

@@ -1,68 +1,46 @@
 //! `ringway control --etcd`: for those whose topology is in etcd, what etcdctl cannot do.
 
-use super::{Access, Command, apply, show};
+use super::access::Access;
+use super::command::ControlCommand;
+use super::{apply, show};
 use anyhow::bail;
-use clap::Args;
 use ringway_config::model::{self, MemberUrl};
 use ringway_control::etcd::{EtcdError, Store};
 use ringway_control::state::Refusal;
 use serde_json::json;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Where etcd is, and who asks.
-#[derive(Debug, Args)]
-pub(crate) struct Etcd {
-    /// Addresses of etcd, instead of members; any will do. For `apply` and `get`.
-    #[arg(long = "etcd", global = true, value_name = "URL", value_delimiter = ',')]
-    endpoints: Vec<String>,
-    /// What the topology's keys begin with in etcd.
-    #[arg(long, global = true, value_name = "PREFIX", default_value = "/ringway/")]
-    prefix: String,
-    /// User of etcd.
-    #[arg(long, global = true, value_name = "NAME", requires = "password_file")]
-    user: Option<String>,
-    /// File with the user's password.
-    #[arg(long, global = true, value_name = "FILE", requires = "user")]
-    password_file: Option<PathBuf>,
-}
-
-impl Etcd {
-    /// Whether etcd is to be asked.
-    pub(super) fn is_meant(&self) -> bool {
-        !self.endpoints.is_empty()
-    }
-
-    fn store(&self, access: &Access) -> anyhow::Result<Store> {
-        let mut endpoints = Vec::new();
-        for endpoint in &self.endpoints {
-            match MemberUrl::parse(endpoint) {
-                Some(url) => endpoints.push(url),
-                None => bail!("`--etcd`: `{endpoint}` is not the address of etcd: write it as `https://10.0.0.1:2379`"),
-            }
+/// etcd, as the command line says.
+fn store(access: &Access) -> anyhow::Result<Store> {
+    let etcd = &access.etcd;
+    let mut endpoints = Vec::new();
+    for endpoint in &etcd.endpoints {
+        match MemberUrl::parse(endpoint) {
+            Some(url) => endpoints.push(url),
+            None => bail!("`--etcd`: `{endpoint}` is not the address of etcd: write it as `https://10.0.0.1:2379`"),
         }
-        if self.prefix.len() < 2 || !self.prefix.ends_with('/') {
-            bail!("{:?} cannot be what keys begin with: write a name that ends with `/`", self.prefix);
-        }
-        Ok(Store::new(&model::Etcd {
-            endpoints,
-            prefix: self.prefix.clone(),
-            login: self.user.clone().zip(self.password_file.clone()),
-            ca: access.ca.clone(),
-            identity: access.certificate.clone().zip(access.key_file.clone()),
-            server_name: None,
-        })?)
     }
+    if etcd.prefix.len() < 2 || !etcd.prefix.ends_with('/') {
+        bail!("{:?} cannot be what keys begin with: write a name that ends with `/`", etcd.prefix);
+    }
+    Ok(Store::new(&model::Etcd {
+        endpoints,
+        prefix: etcd.prefix.clone(),
+        login: etcd.user.clone().zip(etcd.password_file.clone()),
+        ca: access.ca.clone(),
+        identity: access.certificate.clone().zip(access.key_file.clone()),
+        server_name: None,
+    })?)
 }
 
 /// Exit 0: done; 1: refused.
-pub(super) async fn ask(access: &Access, command: Command) -> anyhow::Result<ExitCode> {
-    let store = access.etcd.store(access)?;
+pub(super) async fn ask(access: &Access, command: ControlCommand) -> anyhow::Result<ExitCode> {
+    let store = store(access)?;
     let printer = show::Printer { json: access.json };
     let done = match command {
-        Command::Apply(apply) => apply::apply_to(&store, &printer, &apply).await,
-        Command::Get { name, .. } => get(&store, &printer, &name).await,
+        ControlCommand::Apply(apply) => apply::apply_to(&store, &printer, &apply).await,
+        ControlCommand::Get { name, .. } => get(&store, &printer, &name).await,
         _ => bail!("etcd can only be asked to `apply` and to `get`: for all else there is etcdctl"),
     };
     let error = match done {

@@ -1,12 +1,14 @@
 //! `ringway control run`, `init`, `join` and `authority`: what is done where a member is, or before there is one.
 
-use super::{Access, IssueTo};
+use super::access::Access;
+use super::command::IssueTo;
+use super::text::confirmed;
 use anyhow::{Context, bail};
 use ringway_config::model::Member as Settings;
-use ringway_control::authority::{self, Authority, Issues};
 use ringway_control::http::{Api, ApiError};
+use ringway_control::member::authority::{self, Authority, Issues};
+use ringway_control::member::recover::{self, RecoverError, Recovery};
 use ringway_control::member::{Member, Origin, Plan, client_settings};
-use ringway_control::recover::{self, RecoverError, Recovery};
 use ringway_control::state::State;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -99,7 +101,7 @@ pub(super) async fn recover(file: &Path, lost: &[String], yes: bool) -> anyhow::
     let settings = member_settings(file)?;
     let recovery = Recovery::look(&settings, lost).await.map_err(refused)?;
     write!(crate::terminal::stderr(), "{}", recovery.summary())?;
-    if !yes && !super::confirmed("this cannot be undone")? {
+    if !yes && !confirmed("this cannot be undone")? {
         return Ok(ExitCode::from(1));
     }
     let (plan, state) = recovery.go(&settings).await.map_err(refused)?;
@@ -196,10 +198,10 @@ fn hosts(settings: &Settings) -> Vec<String> {
 }
 
 /// Certificates for other machines.
-pub(super) fn authority(command: super::Authority) -> anyhow::Result<ExitCode> {
+pub(super) fn authority(command: super::command::Authority) -> anyhow::Result<ExitCode> {
     let (to, hosts, issues) = match command {
-        super::Authority::Member { to, hosts } => (to, hosts, Issues::Members),
-        super::Authority::Client { to } => (to, Vec::new(), Issues::Clients),
+        super::command::Authority::Member { to, hosts } => (to, hosts, Issues::Members),
+        super::command::Authority::Client { to } => (to, Vec::new(), Issues::Clients),
     };
     let IssueTo { directory, name, out, days } = to;
     if !ringway_control::state::is_name(&name) {

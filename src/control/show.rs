@@ -1,6 +1,5 @@
 //! What the control plane says, for people: tables; or as it is, in JSON.
 
-use crate::fleet::summary;
 use ringway_config::plain::line;
 use ringway_control::state::Object;
 use serde_json::{Value, json};
@@ -483,6 +482,30 @@ fn change_word(change: &Value) -> String {
         _ => "changed",
     };
     format!("{} {word}", text(&change["key"]))
+}
+
+/// An object as a line of a table.
+fn summary(object: &Object) -> String {
+    match object {
+        Object::Document(text) | Object::Service(text) => format!("{} lines", text.text.lines().count()),
+        Object::Certificate(_) => "certificate and key".into(),
+        Object::Backend(backend) => {
+            let mut text = format!("{}, weight {}, {}", backend.address, backend.weight, backend.state.name());
+            if backend.tier > 0 {
+                text.push_str(&format!(", tier {}", backend.tier));
+            }
+            if let Some(zone) = &backend.zone {
+                text.push_str(&format!(", zone {zone}"));
+            }
+            if backend.ejected {
+                text.push_str(", ejected by the fleet");
+            }
+            if let Some(lease) = backend.lease {
+                text.push_str(&format!(", lease {lease}"));
+            }
+            text
+        }
+    }
 }
 
 #[cfg(test)]

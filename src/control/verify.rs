@@ -6,7 +6,7 @@ use super::show::Printer;
 use clap::Args;
 use hyper::Method;
 use ringway_control::http::Api;
-use ringway_control::view::View;
+use ringway_control::watch::view::View;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;

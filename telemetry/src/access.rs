@@ -4,13 +4,14 @@
 //! is counted as well. Traffic never waits for a disk.
 
 mod sink;
+mod target;
 
 use sink::Sink;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
+pub use target::Target;
 
 /// Form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,17 +20,6 @@ pub enum Format {
     Json,
     /// `name=value` pairs.
     Text,
-}
-
-/// Where lines go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// A file, appended to.
-    File(PathBuf),
 }
 
 /// Batches that may wait for the writer.

@@ -2,8 +2,8 @@
 
 use crate::client;
 use crate::workload::value_of;
-use ringway_control::view::{View, ViewError};
-use ringway_control::wire::Message;
+use ringway_control::watch::view::{View, ViewError};
+use ringway_control::watch::wire::Message;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

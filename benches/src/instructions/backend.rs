@@ -1,6 +1,6 @@
 //! Backends that always do the same: one write for each request, when the proxy sleeps, on threads of this process.
 
-use super::doing;
+use super::doing::doing;
 use super::parked::Parked;
 use crate::compare::Result;
 use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! What makes counts repeat: nothing is sent to the proxy before it sleeps. Whether an answer is there already when the proxy looks,
 //! or it goes to sleep and is woken, is otherwise drawn anew for each request, and a tenth of its cost.
 
-use super::doing;
+use super::doing::doing;
 use crate::compare::Result;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};

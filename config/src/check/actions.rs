@@ -1,9 +1,10 @@
 //! What a route does with requests and answers beside sending them on.
 
 use super::health::status_range;
+use super::names::{Names, service_index};
 use super::text::{editable_name, header_value, is_token, path_text};
-use super::{Names, service_index};
-use crate::decode::{At, Findings};
+use crate::diagnostic::At;
+use crate::findings::Findings;
 use crate::model::{self, Actions, ContentCoding, FieldEdits, PathMatch};
 use crate::schema;
 use regex::bytes::Regex;

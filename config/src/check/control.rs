@@ -1,12 +1,15 @@
 //! The control plane's sections.
 
 mod etcd;
+mod parts;
 
 use super::text::{address, name, unique};
-use crate::decode::{At, Findings};
+use crate::diagnostic::At;
 use crate::files::{FileUse, Need};
+use crate::findings::Findings;
 use crate::model;
 use crate::schema::{self, RoleName, TimingName};
+use parts::{identity, member_url, path};
 use std::net::SocketAddr;
 
 /// What an admin's token and what a key's holder can do are the same thing: both are read from files.
@@ -47,52 +50,11 @@ pub(super) fn control(root: &schema::Root, findings: &mut Findings) -> Option<mo
     })
 }
 
-fn path(at: &Option<At<String>>) -> Option<std::path::PathBuf> {
-    at.as_ref().map(|at| at.value.clone().into())
-}
-
-/// Certificate and key that are shown.
-fn identity(
-    tls: &schema::ControlTlsSection,
-    findings: &mut Findings,
-) -> Option<(std::path::PathBuf, std::path::PathBuf)> {
-    findings.names_file(tls.ca.as_ref(), FileUse::Authorities, Need::Control);
-    match (&tls.certificate, &tls.key) {
-        (Some(certificate), Some(key)) => {
-            findings.names_pair(certificate, key, Need::Control);
-            Some((certificate.value.clone().into(), key.value.clone().into()))
-        }
-        (None, None) => None,
-        (Some(one), None) | (None, Some(one)) => {
-            findings.error(
-                one.place,
-                "half_a_certificate",
-                "`certificate` and `key` go together",
-                "write both, or neither",
-            );
-            None
-        }
-    }
-}
-
 fn nonempty_path(at: &At<String>, findings: &mut Findings) -> std::path::PathBuf {
     if at.value.is_empty() {
         findings.error(at.place, "bad_path", "the path is empty", "write a directory, for example `/var/lib/ringway`");
     }
     at.value.clone().into()
-}
-
-fn member_url(at: &At<String>, whose: &str, port: u16, findings: &mut Findings) -> Option<model::MemberUrl> {
-    let url = model::MemberUrl::parse(&at.value);
-    if url.is_none() {
-        findings.error(
-            at.place,
-            "bad_member",
-            format!("`{}` is not the address of {whose}", at.value),
-            format!("write it as `https://10.0.0.1:{port}`, or `http://127.0.0.1:{port}`"),
-        );
-    }
-    url
 }
 
 fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<model::Member> {

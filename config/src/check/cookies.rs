@@ -1,7 +1,8 @@
 //! Affinity cookies: what they are, what holds a client in its arm of a split, and which replace each other.
 
 use super::text::{is_token, path_text};
-use crate::decode::{At, Findings};
+use crate::diagnostic::At;
+use crate::findings::Findings;
 use crate::model::{self, AffinityCookie, HostMatch, Protocol};
 use crate::schema;
 use std::collections::{BTreeMap, HashMap};

@@ -1,8 +1,10 @@
 //! Numbers that are right alone and contradict each other: a floor above its ceiling, a wait that outlives who waits, a detector
 //! that can never act. What would only never be reached is warned of; the file works without it.
 
-use crate::decode::{At, Findings, duration_text};
+use crate::decode::duration_text;
+use crate::diagnostic::At;
 use crate::diagnostic::Place;
+use crate::findings::Findings;
 use crate::schema;
 use std::collections::HashMap;
 use std::time::Duration;

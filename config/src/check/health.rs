@@ -1,10 +1,12 @@
 //! Active checks and ejection.
 
 use super::key::regex;
-use super::service::{own_pair, upstream_protocol};
 use super::text::{editable_name, header_name, header_value, method, nonzero, path_text};
-use crate::decode::{At, Findings, duration_text};
+use super::upstream::{own_pair, upstream_protocol};
+use crate::decode::duration_text;
+use crate::diagnostic::At;
 use crate::files::{FileUse, Need};
+use crate::findings::Findings;
 use crate::model::{self, Capture, CheckKind, HttpCheck, UpstreamProtocol};
 use crate::schema::{self, OutlierOnName};
 use ringway_health::{

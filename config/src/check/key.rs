@@ -1,8 +1,10 @@
 //! Hash keys: where they come from.
 
 use super::text::{header_name, nonempty};
-use crate::decode::{At, Findings, List};
+use crate::decode::List;
+use crate::diagnostic::At;
 use crate::diagnostic::Place;
+use crate::findings::Findings;
 use crate::model::{Capture, KeySource};
 use crate::schema;
 use regex::bytes::{Regex, RegexBuilder};

@@ -1,8 +1,9 @@
 //! What `tcp` and `udp` listeners cannot give to the services that they lead to: requests to look into, names of servers, headers
 //! in front of datagrams. A service says what it wants, a listener what it has; here the two meet.
 
-use crate::decode::{At, Findings};
+use crate::diagnostic::At;
 use crate::diagnostic::Place;
+use crate::findings::Findings;
 use crate::model::{Listener, Protocol};
 use crate::schema::{self, KeyPartSection, KeySection, ProtocolName};
 

@@ -3,9 +3,11 @@
 use super::health::{health_check, outlier};
 use super::key::sources;
 use super::text::{address, header_value, name, nonzero, unique};
+use super::upstream::{own_pair, upstream_protocol};
 use super::{cookies, edges, tries};
-use crate::decode::{At, Findings};
+use crate::diagnostic::At;
 use crate::files::{FileUse, Need};
+use crate::findings::Findings;
 use crate::model::{self, KeySource, OnMissing};
 use crate::schema::{self, AllFullName, OnMissingName, PolicyName, PresetName};
 use ringway_health::{PanicMode, SlowStartParams};
@@ -15,7 +17,6 @@ use ringway_ring::{
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) fn services(root: &schema::Root, findings: &mut Findings) -> Vec<Option<model::Service>> {
@@ -160,13 +161,6 @@ fn service_model(
 }
 
 /// What is spoken with backends.
-pub(super) fn upstream_protocol(name: schema::UpstreamProtocolName) -> model::UpstreamProtocol {
-    match name {
-        schema::UpstreamProtocolName::Http1 => model::UpstreamProtocol::Http1,
-        schema::UpstreamProtocolName::H2 => model::UpstreamProtocol::H2,
-    }
-}
-
 /// A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
 fn as_the_traffic(
     health: &mut model::HealthCheck,
@@ -208,30 +202,6 @@ fn as_the_traffic(
             "write `proxy_protocol: off` in `health` if that is right, else `v1` or `v2`",
         ),
         (Some(_), None, None) | (_, Some(_), _) => {}
-    }
-}
-
-/// The proxy's own certificate and key, which it shows to backends.
-pub(super) fn own_pair(
-    certificate: Option<&At<String>>,
-    key: Option<&At<String>>,
-    findings: &mut Findings,
-) -> Option<(PathBuf, PathBuf)> {
-    match (certificate, key) {
-        (Some(certificate), Some(key)) => {
-            findings.names_pair(certificate, key, Need::Serving);
-            Some((certificate.value.clone().into(), key.value.clone().into()))
-        }
-        (None, None) => None,
-        (Some(alone), None) | (None, Some(alone)) => {
-            findings.error(
-                alone.place,
-                "half_a_certificate",
-                "`certificate` and `key` go together",
-                "write both, or neither",
-            );
-            None
-        }
     }
 }
 

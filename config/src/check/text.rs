@@ -1,6 +1,7 @@
 //! Small texts: addresses, names, paths, methods, fields.
 
-use crate::decode::{At, Findings};
+use crate::diagnostic::At;
+use crate::findings::Findings;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;

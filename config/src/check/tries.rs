@@ -1,7 +1,8 @@
 //! Tries after and beside the first: retries, hedges, and what of them can never come about.
 
 use super::text::nonzero;
-use crate::decode::{At, Findings};
+use crate::diagnostic::At;
+use crate::findings::Findings;
 use crate::model::{self, KEPT_BYTES_MAX};
 use crate::schema::{self, RetryOnName, SameBackendName, StatusesName};
 use std::time::Duration;

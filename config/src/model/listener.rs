@@ -1,6 +1,10 @@
 //! Listeners: what they speak, and with whom.
 
-use super::*;
+use super::route::{Compress, ErrorAnswer, HostMatch, Route};
+use crate::diagnostic::Site;
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// An address that accepts traffic.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,50 +66,6 @@ pub struct ClientCertificates {
     pub required: bool,
     /// Field that tells backends its fingerprint; lower case.
     pub header: String,
-}
-
-/// TLS towards backends, of traffic or of checks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamTls {
-    /// Server name; the backend's address if absent.
-    pub sni: Option<String>,
-    /// File of authorities; the public ones if absent.
-    pub ca: Option<std::path::PathBuf>,
-    /// Whether the certificate must be valid.
-    pub verify: bool,
-    /// Whether a close without `close_notify` may end an answer.
-    pub ignore_unexpected_eof: bool,
-    /// The proxy's own certificate and key.
-    pub own: Option<(std::path::PathBuf, std::path::PathBuf)>,
-}
-
-impl UpstreamTls {
-    /// The files that it names.
-    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
-        let own = self.own.iter().flat_map(|(certificate, key)| [certificate.as_path(), key]);
-        self.ca.as_deref().into_iter().chain(own)
-    }
-}
-
-/// What is spoken with backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamProtocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2.
-    H2,
-}
-
-/// A PROXY header. Source: HAProxy's `proxy-protocol.txt`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyHeader {
-    /// A line of text.
-    V1,
-    /// Binary, with what else is known.
-    V2 {
-        /// With a unique id of the client's connection.
-        unique_id: bool,
-    },
 }
 
 /// HTTP/2 towards clients.
@@ -206,7 +166,7 @@ pub enum ForwardedSource {
 /// A TCP listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TcpListener {
-    /// Index into [`Config::services`]: for all, or where no name of [`TcpListener::names`] matches; `None`: those are closed.
+    /// Index into [`super::Config::services`]: for all, or where no name of [`TcpListener::names`] matches; `None`: those are closed.
     pub service: Option<usize>,
     /// Services by the name that a TLS client asks for; not empty means that it is read.
     pub names: Vec<(HostMatch, usize)>,
@@ -215,7 +175,7 @@ pub struct TcpListener {
 /// A UDP listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpListener {
-    /// Index into [`Config::services`].
+    /// Index into [`super::Config::services`].
     pub service: usize,
     /// A flow ends after so long without a datagram.
     pub idle: Duration,

@@ -1,6 +1,7 @@
 //! Routes: what they match, and what they do.
 
-use super::*;
+use super::service::{AffinityCookie, Capture, KeySource};
+use std::time::Duration;
 
 /// One routing rule; every condition that is given must hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,7 +14,7 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Fields that must be there.
     pub headers: Vec<HeaderMatch>,
-    /// Index into [`Config::services`]; of the first arm, if there are several.
+    /// Index into [`super::Config::services`]; of the first arm, if there are several.
     pub service: usize,
     /// Several services instead of one.
     pub split: Option<Split>,
@@ -130,7 +131,7 @@ pub struct Cors {
 /// A copy of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mirror {
-    /// Index into [`Config::services`].
+    /// Index into [`super::Config::services`].
     pub service: usize,
     /// Of so many percent of the requests.
     pub percent: u32,
@@ -161,7 +162,7 @@ pub struct Split {
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitArm {
-    /// Index into [`Config::services`].
+    /// Index into [`super::Config::services`].
     pub service: usize,
     /// Its part, relative to the others'.
     pub weight: u32,

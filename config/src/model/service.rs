@@ -1,6 +1,11 @@
 //! Services and their backends: keys, health, time-outs, limits.
 
-use super::*;
+use super::upstream::{ProxyHeader, UpstreamProtocol, UpstreamTls};
+use regex::bytes::Regex;
+use ringway_health::{CheckParams, OutlierParams, PanicMode, SlowStartParams};
+use ringway_ring::{AllFull, BoundParams, HotParams, PolicyParams, ShedParams};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A group of backends with one balancing policy.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,9 @@
 //! The sections of the control plane: what a proxy pulls from, and what a member is.
 
-use crate::decode::{At, Decode, Field, Findings, Int, List, SectionReader, Shape, choice, section};
+use crate::decode::{Decode, Field, Int, List, SectionReader, Shape, choice, section};
+use crate::diagnostic::At;
 use crate::diagnostic::Place;
+use crate::findings::Findings;
 use crate::node::Node;
 use std::time::Duration;
 

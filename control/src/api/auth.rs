@@ -66,7 +66,7 @@ impl Gate {
     /// change nothing, and it is said once.
     pub(crate) fn follow(&self, member: &ringway_config::model::Member) -> impl Future<Output = ()> + Send + use<> {
         let (member, current) = (member.clone(), Arc::clone(&self.tokens));
-        let files = crate::tls::Files::new(member.tokens.iter().map(|token| token.file.clone()).collect());
+        let files = crate::transport::tls::Files::new(member.tokens.iter().map(|token| token.file.clone()).collect());
         // They may have changed since they were first read.
         if let Ok(read) = tokens(&member) {
             current.store(Arc::new(read));

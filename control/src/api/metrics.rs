@@ -1,11 +1,13 @@
 //! `GET /metrics` of a member, in Prometheus' text format. `docs/metrics.md` has the same table.
 
-use super::{Api, Ask, Body, full};
+use super::member::Api;
+use super::request::Call;
+use super::response::{Body, full};
 use crate::consensus::Role as MemberRole;
 use crate::http::Problem;
-use crate::keeper::PROXY_STATES;
-use crate::latency::Latencies;
+use crate::lessor::PROXY_STATES;
 use crate::state::Role;
+use crate::store::latency::Latencies;
 use hyper::{Response, StatusCode};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -238,12 +240,16 @@ const METRICS: &[Metric] = &[
         // Read from the files: what will be served after the next look at them, and nobody asks often.
         label: "",
         value: Value::One(|api| {
-            api.certificates.iter().filter_map(|path| crate::tls::not_after(path)).min().map(|end| end as f64)
+            api.certificates
+                .iter()
+                .filter_map(|path| crate::transport::tls::not_after(path))
+                .min()
+                .map(|end| end as f64)
         }),
     },
 ];
 
-pub(super) fn metrics(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+pub(super) fn metrics(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
     let mut text = String::new();
     for Metric { name, kind, help, label, value } in METRICS {

@@ -1,12 +1,16 @@
 //! Objects: read, changed by compare-and-set, in transactions, in rollouts.
 
 use super::auth::Caller;
-use super::{Api, Ask, Body, duration_ms, json, owner, problem};
+use super::member::Api;
+use super::owner;
+use super::request::{Call, duration_ms};
+use super::response::{Body, json, problem};
 use crate::Code;
 use crate::http::Problem;
 use crate::plane::unix_ms;
 use crate::state::{
-    Backend, BackendState, By, Certificate, Command, Condition, Done, Entry, Key, Object, Op, Policy, Role, Text, Txn,
+    Applied, Author, Backend, BackendState, Certificate, Command, Condition, Entry, Key, Object, Op, Policy, Role,
+    Text, Txn,
 };
 use bytes::Bytes;
 use hyper::{Response, header};
@@ -33,12 +37,12 @@ pub(super) fn may_change<'a>(caller: &Caller, mut keys: impl Iterator<Item = &'a
     caller.needs(if only_backends { Role::Register } else { Role::Operate })
 }
 
-pub(super) fn by(ask: &Ask<'_>, note: Option<&str>) -> By {
+pub(super) fn by(ask: &Call<'_>, note: Option<&str>) -> Author {
     let note = note.or(ask.parameter("note")).unwrap_or_default();
-    By { at_ms: unix_ms(), author: ask.caller.name.clone(), note: note.to_owned() }
+    Author { at_ms: unix_ms(), author: ask.caller.name.clone(), note: note.to_owned() }
 }
 
-fn request(ask: &Ask<'_>) -> Option<String> {
+fn request(ask: &Call<'_>) -> Option<String> {
     ask.headers.get("idempotency-key").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
@@ -46,12 +50,12 @@ pub(super) fn entry_json(key: &Key, entry: &Entry) -> Value {
     value!({ "key": key, "object": entry.object.redacted(), "created": entry.created, "modified": entry.modified })
 }
 
-pub(super) fn done_json(done: &Done) -> Value {
+pub(super) fn done_json(done: &Applied) -> Value {
     value!({ "revision": done.revision, "changed": done.changed, "id": done.id })
 }
 
 /// Reads are linearizable unless the caller wants them fast.
-pub(super) async fn fresh(api: &Api, ask: &Ask<'_>) -> Result<(), Problem> {
+pub(super) async fn fresh(api: &Api, ask: &Call<'_>) -> Result<(), Problem> {
     match ask.parameter("consistency") {
         None | Some("linearizable") => Ok(api.plane.barrier().await?),
         Some("stale") => Ok(()),
@@ -75,7 +79,7 @@ pub(super) fn placed(api: &Api, mut response: Response<Body>) -> Response<Body> 
 }
 
 /// `GET /v1/objects[?prefix=]`.
-pub(super) async fn list(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+pub(super) async fn list(api: &Api, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
     fresh(api, ask).await?;
     let prefix = ask.parameter("prefix").unwrap_or_default();
@@ -86,7 +90,7 @@ pub(super) async fn list(api: &Api, ask: &Ask<'_>) -> Result<Response<Body>, Pro
 }
 
 /// `GET /v1/objects/KEY`.
-pub(super) async fn get(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, Problem> {
+pub(super) async fn get(api: &Api, ask: &Call<'_>, name: &str) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Read)?;
     let key = key(name)?;
     fresh(api, ask).await?;
@@ -100,7 +104,7 @@ pub(super) async fn get(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response
 }
 
 /// What `If-Match: "REVISION"` and `If-None-Match: *` ask for.
-fn conditions(ask: &Ask<'_>, key: &Key) -> Result<Vec<Condition>, Problem> {
+fn conditions(ask: &Call<'_>, key: &Key) -> Result<Vec<Condition>, Problem> {
     let bad = || {
         problem(400, Code::BadCondition, "write `If-Match: \"REVISION\"`, or `If-None-Match: *` for what is not there")
     };
@@ -115,7 +119,7 @@ fn conditions(ask: &Ask<'_>, key: &Key) -> Result<Vec<Condition>, Problem> {
     }
 }
 
-fn forced(ask: &Ask<'_>) -> Result<bool, Problem> {
+fn forced(ask: &Call<'_>) -> Result<bool, Problem> {
     let force = ask.flag("force")?;
     if force {
         ask.caller.needs(Role::Operate)?;
@@ -123,7 +127,7 @@ fn forced(ask: &Ask<'_>) -> Result<bool, Problem> {
     Ok(force)
 }
 
-async fn change(api: &Api, ask: &Ask<'_>, key: &Key, op: Op) -> Result<Done, Problem> {
+async fn change(api: &Api, ask: &Call<'_>, key: &Key, op: Op) -> Result<Applied, Problem> {
     may_change(&ask.caller, std::iter::once(key))?;
     let txn = Txn {
         by: by(ask, None),
@@ -136,7 +140,7 @@ async fn change(api: &Api, ask: &Ask<'_>, key: &Key, op: Op) -> Result<Done, Pro
 }
 
 /// Proposes what the caller may do. If the objects have changed hands between the judgement and the change, it is judged again.
-async fn propose(api: &Api, ask: &Ask<'_>, mut txn: Txn) -> Result<Done, Problem> {
+async fn propose(api: &Api, ask: &Call<'_>, mut txn: Txn) -> Result<Applied, Problem> {
     owner::sign(ask, &mut txn.ops);
     for attempt in 1.. {
         let held = owner::judged(api, ask, txn.request.is_some(), &txn.ops, &txn.conditions).await?;
@@ -152,7 +156,7 @@ async fn propose(api: &Api, ask: &Ask<'_>, mut txn: Txn) -> Result<Done, Problem
 }
 
 /// `PUT /v1/objects/KEY`. Documents and services may be sent as YAML, as they are.
-pub(super) async fn put(api: &Api, ask: &Ask<'_>, name: &str, body: &Bytes) -> Result<Response<Body>, Problem> {
+pub(super) async fn put(api: &Api, ask: &Call<'_>, name: &str, body: &Bytes) -> Result<Response<Body>, Problem> {
     let key = key(name)?;
     let yaml = ask.header(header::CONTENT_TYPE).is_some_and(|kind| kind.contains("yaml"));
     let text = || -> Result<Text, Problem> {
@@ -179,7 +183,7 @@ pub(super) async fn put(api: &Api, ask: &Ask<'_>, name: &str, body: &Bytes) -> R
 /// A backend with a lease of its own. Asked again with the same content, it is a heartbeat.
 async fn register(
     api: &Api,
-    ask: &Ask<'_>,
+    ask: &Call<'_>,
     key: Key,
     mut backend: Backend,
     ttl: &str,
@@ -230,7 +234,7 @@ pub(super) struct Patch {
 }
 
 /// `PATCH /v1/objects/backend/SERVICE/ID`.
-pub(super) async fn patch(api: &Api, ask: &Ask<'_>, name: &str, body: &Bytes) -> Result<Response<Body>, Problem> {
+pub(super) async fn patch(api: &Api, ask: &Call<'_>, name: &str, body: &Bytes) -> Result<Response<Body>, Problem> {
     let key = key(name)?;
     let Patch { weight, state } = parse(body)?;
     let done = change(api, ask, &key.clone(), Op::Backend { key, weight, state }).await?;
@@ -238,7 +242,7 @@ pub(super) async fn patch(api: &Api, ask: &Ask<'_>, name: &str, body: &Bytes) ->
 }
 
 /// `DELETE /v1/objects/KEY`.
-pub(super) async fn delete(api: &Api, ask: &Ask<'_>, name: &str) -> Result<Response<Body>, Problem> {
+pub(super) async fn delete(api: &Api, ask: &Call<'_>, name: &str) -> Result<Response<Body>, Problem> {
     let key = key(name)?;
     let lease = match api.plane.state().object(&key) {
         Some(Object::Backend(backend)) => backend.lease,
@@ -274,7 +278,7 @@ pub(super) struct TxnBody {
     policy: Option<Policy>,
 }
 
-fn txn(ask: &Ask<'_>, body: &[u8]) -> Result<(Txn, Option<Policy>), Problem> {
+fn txn(ask: &Call<'_>, body: &[u8]) -> Result<(Txn, Option<Policy>), Problem> {
     let body: TxnBody = parse(body)?;
     may_change(&ask.caller, body.ops.iter().map(Op::key))?;
     if body.force {
@@ -286,7 +290,7 @@ fn txn(ask: &Ask<'_>, body: &[u8]) -> Result<(Txn, Option<Policy>), Problem> {
 }
 
 /// `POST /v1/txn`.
-pub(super) async fn transact(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
+pub(super) async fn transact(api: &Api, ask: &Call<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     let (txn, policy) = txn(ask, body)?;
     if policy.is_some() {
         return Err(problem(400, Code::BadBody, "a policy is for `POST /v1/rollouts`"));
@@ -295,7 +299,7 @@ pub(super) async fn transact(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Re
 }
 
 /// `POST /v1/check`: what a transaction would do, without doing it.
-pub(super) async fn check(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
+pub(super) async fn check(api: &Api, ask: &Call<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     let (mut txn, _) = txn(ask, body)?;
     owner::sign(ask, &mut txn.ops);
     fresh(api, ask).await?;
@@ -310,7 +314,7 @@ pub(super) async fn check(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Respo
 }
 
 /// `POST /v1/rollouts`.
-pub(super) async fn roll_out(api: &Api, ask: &Ask<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
+pub(super) async fn roll_out(api: &Api, ask: &Call<'_>, body: &[u8]) -> Result<Response<Body>, Problem> {
     ask.caller.needs(Role::Operate)?;
     let (txn, policy) = txn(ask, body)?;
     let participants = api.plane.live_proxies().await?;
@@ -336,4 +340,8 @@ pub(super) fn counts(state: &crate::state::State) -> Value {
         *counts.entry(kind).or_default() += 1;
     }
     value!(counts)
+}
+
+pub(super) async fn done(api: &Api, command: Command) -> Result<Response<Body>, Problem> {
+    Ok(json(&done_json(&api.plane.propose(&command).await?)))
 }

@@ -67,7 +67,7 @@ fn described(operation: &Operation) -> Value {
         "security": if operation.is_open() { json!([]) } else { json!([{ "bearer": [] }, { "certificate": [] }, {}]) },
         "responses": responses,
     });
-    let json_body = |name: &str| json!({ "application/json": { "schema": schemas::named(name) } });
+    let json_body = |name: &str| json!({ "application/json": { "schema": schemas::build::named(name) } });
     let body = match operation.body {
         Body::None => None,
         Body::Json(name) => Some((true, json_body(name))),
@@ -95,9 +95,9 @@ fn answers(answer: Answer) -> Map<String, Value> {
         json!({ "description": says, "headers": headers, "content": content })
     };
     let tagged = [&placed[..], &["ETag"]].concat();
-    let json_of = |name: &str| json!({ "application/json": { "schema": schemas::named(name) } });
-    let plain = || json!({ "text/plain": { "schema": schemas::text() } });
-    let lines = || json!({ "schema": schemas::text() });
+    let json_of = |name: &str| json!({ "application/json": { "schema": schemas::build::named(name) } });
+    let plain = || json!({ "text/plain": { "schema": schemas::build::text() } });
+    let lines = || json!({ "schema": schemas::build::text() });
     let ok = match answer {
         Answer::Json(name) => with("Done", &[], json_of(name)),
         Answer::Placed(name) => with("As of the place in the headers", &placed, json_of(name)),
@@ -128,12 +128,12 @@ fn answers(answer: Answer) -> Map<String, Value> {
 fn headers() -> Value {
     let header = |says: &str, schema: Value| json!({ "description": says, "schema": schema });
     json!({
-        "ETag": header("`\"REVISION\"`: what `If-Match` wants; of the topology, `\"EPOCH.REVISION\"`", schemas::text()),
-        "Ringway-Epoch": header("The epoch that was read", schemas::number()),
-        "Ringway-Revision": header("The revision that was read", schemas::number()),
-        "Ringway-Leader-Age-Ms": header("Milliseconds since this member heard of a leader", schemas::number()),
-        "Retry-After": header("With 503: seconds", schemas::number()),
-        "WWW-Authenticate": header("With 401", schemas::text()),
+        "ETag": header("`\"REVISION\"`: what `If-Match` wants; of the topology, `\"EPOCH.REVISION\"`", schemas::build::text()),
+        "Ringway-Epoch": header("The epoch that was read", schemas::build::number()),
+        "Ringway-Revision": header("The revision that was read", schemas::build::number()),
+        "Ringway-Leader-Age-Ms": header("Milliseconds since this member heard of a leader", schemas::build::number()),
+        "Retry-After": header("With 503: seconds", schemas::build::number()),
+        "WWW-Authenticate": header("With 401", schemas::build::text()),
     })
 }
 
@@ -142,16 +142,16 @@ fn problem() -> Value {
     json!({
         "description": "Nothing was changed, unless the code is `unknown_outcome` (RFC 9457)",
         "headers": { "Retry-After": header("Retry-After"), "WWW-Authenticate": header("WWW-Authenticate") },
-        "content": { "application/problem+json": { "schema": schemas::named("Problem") } },
+        "content": { "application/problem+json": { "schema": schemas::build::named("Problem") } },
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{objects, routes};
+    use super::super::{history, holding, members, objects, rollouts, tokens};
     use super::*;
     use crate::state::{self, Role};
-    use crate::wire;
+    use crate::watch::wire;
     use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
     use std::collections::BTreeSet;
 
@@ -218,7 +218,17 @@ mod tests {
     fn every_parameter_that_is_read_is_described_and_no_other() {
         let mut read: BTreeSet<String> = BTreeSet::new();
         for source in [
-            include_str!("../api.rs"),
+            include_str!("backups.rs"),
+            include_str!("history.rs"),
+            include_str!("holding.rs"),
+            include_str!("member.rs"),
+            include_str!("members.rs"),
+            include_str!("proxies.rs"),
+            include_str!("request.rs"),
+            include_str!("response.rs"),
+            include_str!("rollouts.rs"),
+            include_str!("serve.rs"),
+            include_str!("tokens.rs"),
             include_str!("objects.rs"),
             include_str!("owner.rs"),
             include_str!("routes.rs"),
@@ -346,17 +356,17 @@ mod tests {
         let whole = json!({ "conditions": [condition], "ops": [op], "note": "", "force": true, "policy": policy });
         read::<objects::TxnBody>("RolloutBody", whole);
         read::<state::Policy>("Policy", policy);
-        read::<routes::RollbackBody>("RollbackBody", json!({ "to": 1, "note": "" }));
-        read::<routes::GrantBody>("LeaseBody", json!({ "ttl": "10s", "owner": "a" }));
-        read::<routes::KeepBody>("KeepAliveBody", json!({ "ids": [1] }));
-        read::<routes::LockBody>("LockBody", json!({ "lease": 1, "owner": "a" }));
-        read::<routes::TokenBody>("TokenBody", json!({ "role": "read", "ttl": "1h" }));
-        read::<routes::AbortBody>("AbortBody", json!({ "reason": "" }));
-        read::<routes::JoinBody>(
+        read::<history::RollbackBody>("RollbackBody", json!({ "to": 1, "note": "" }));
+        read::<holding::GrantBody>("LeaseBody", json!({ "ttl": "10s", "owner": "a" }));
+        read::<holding::KeepBody>("KeepAliveBody", json!({ "ids": [1] }));
+        read::<holding::LockBody>("LockBody", json!({ "lease": 1, "owner": "a" }));
+        read::<tokens::TokenBody>("TokenBody", json!({ "role": "read", "ttl": "1h" }));
+        read::<rollouts::AbortBody>("AbortBody", json!({ "reason": "" }));
+        read::<members::JoinBody>(
             "JoinBody",
             json!({ "node": 1, "name": "", "peer_address": "", "api_address": "", "voter": true, "replace": 1 }),
         );
-        read::<routes::To>("TransferBody", json!({ "to": 1 }));
+        read::<members::To>("TransferBody", json!({ "to": 1 }));
         read::<state::Vote>("Vote", vote.clone());
         read::<wire::Heartbeat>(
             "Heartbeat",

@@ -4,7 +4,9 @@
 //! Whose a backend is says its lease. One without a lease says it itself: the member that is asked writes into `source` who
 //! has registered it, because the history ends. Whatever was registered before members did so is known by the history alone.
 
-use super::{Api, Ask, problem};
+use super::member::Api;
+use super::request::Call;
+use super::response::problem;
 use crate::Code;
 use crate::http::Problem;
 use crate::state::{Backend, Condition, Entry, Key, Object, Op, Revision, Role, State, is_name};
@@ -29,11 +31,11 @@ pub(super) fn parts(owner: &str) -> (&str, Option<&str>) {
 }
 
 /// Who must not touch what others have.
-fn is_bound(ask: &Ask<'_>) -> bool {
+fn is_bound(ask: &Call<'_>) -> bool {
     ask.caller.role == Role::Register
 }
 
-fn not_yours(ask: &Ask<'_>, what: &str, whose: &str) -> Problem {
+fn not_yours(ask: &Call<'_>, what: &str, whose: &str) -> Problem {
     let me = &ask.caller.name;
     problem(
         403,
@@ -43,7 +45,7 @@ fn not_yours(ask: &Ask<'_>, what: &str, whose: &str) -> Problem {
 }
 
 /// Ends or prolongs it, or hangs something on it. One that is not there is told by others.
-pub(super) fn lease(ask: &Ask<'_>, state: &State, id: u64) -> Result<(), Problem> {
+pub(super) fn lease(ask: &Call<'_>, state: &State, id: u64) -> Result<(), Problem> {
     let caller = state.leases.get(&id).and_then(|lease| parts(&lease.owner).1);
     match caller {
         Some(caller) if is_bound(ask) && caller != mark(&ask.caller.name) => {
@@ -54,7 +56,7 @@ pub(super) fn lease(ask: &Ask<'_>, state: &State, id: u64) -> Result<(), Problem
 }
 
 /// Gives it back.
-pub(super) fn lock(ask: &Ask<'_>, state: &State, name: &str) -> Result<(), Problem> {
+pub(super) fn lock(ask: &Call<'_>, state: &State, name: &str) -> Result<(), Problem> {
     state.locks.get(name).map_or(Ok(()), |lock| lease(ask, state, lock.lease))
 }
 
@@ -75,7 +77,7 @@ fn is_registrars(backend: &Backend) -> bool {
 }
 
 /// Says in what a registrar puts there whose it is, where no lease does; nobody says it of others.
-pub(super) fn sign(ask: &Ask<'_>, ops: &mut [Op]) {
+pub(super) fn sign(ask: &Call<'_>, ops: &mut [Op]) {
     if !is_bound(ask) {
         return;
     }
@@ -116,7 +118,7 @@ fn registrar<'a>(state: &State, key: &Key, entry: &Entry, backend: &'a Backend) 
 }
 
 /// Changes or removes what is there.
-pub(super) fn object(ask: &Ask<'_>, state: &State, key: &Key) -> Result<(), Problem> {
+pub(super) fn object(ask: &Call<'_>, state: &State, key: &Key) -> Result<(), Problem> {
     if !is_bound(ask) {
         return Ok(());
     }
@@ -134,7 +136,7 @@ pub(super) fn object(ask: &Ask<'_>, state: &State, key: &Key) -> Result<(), Prob
     }
 }
 
-fn changes(ask: &Ask<'_>, state: &State, ops: &[Op]) -> Result<(), Problem> {
+fn changes(ask: &Call<'_>, state: &State, ops: &[Op]) -> Result<(), Problem> {
     for op in ops {
         object(ask, state, op.key())?;
         if let Op::Put { object: Object::Backend(Backend { lease: Some(id), .. }), .. } = op {
@@ -148,7 +150,7 @@ fn changes(ask: &Ask<'_>, state: &State, ops: &[Op]) -> Result<(), Problem> {
 /// long as it was right.
 pub(super) async fn judged(
     api: &Api,
-    ask: &Ask<'_>,
+    ask: &Call<'_>,
     named: bool,
     ops: &[Op],
     given: &[Condition],

@@ -1,13 +1,15 @@
-//! The watch stream: lines as they come, a sign of life every five seconds and at once when the leader is lost, one line in flight
+//! The watch stream: lines as they come, a heartbeat every five seconds and at once when the leader is lost, one line in flight
 //! for each watcher.
 
-use super::{Api, Ask, Body, problem};
+use super::member::Api;
+use super::request::Call;
+use super::response::{Body, problem};
 use crate::Code;
 use crate::http::Problem;
-use crate::hub::line;
 use crate::plane::{Lead, Plane};
 use crate::state::State;
-use crate::wire::{Message, Ping};
+use crate::watch::hub::{Now, line};
+use crate::watch::wire::{Message, Ping};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{Response, header};
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// Between two signs of life.
+/// Between two heartbeats.
 const PING: Duration = Duration::from_secs(5);
 /// The same while no leader is heard of: watchers go elsewhere by what they are told of its age.
 const PING_LOST: Duration = Duration::from_millis(500);
@@ -33,7 +35,7 @@ fn position(text: &str) -> Option<(u64, u64)> {
 }
 
 /// Answers with a stream that ends when the client goes, or the member.
-pub(super) fn watch(api: &Arc<Api>, ask: &Ask<'_>) -> Result<Response<Body>, Problem> {
+pub(super) fn watch(api: &Arc<Api>, ask: &Call<'_>) -> Result<Response<Body>, Problem> {
     let events = ask.header(header::ACCEPT).is_some_and(|accept| accept.contains("text/event-stream"));
     // A browser that comes back says where it was.
     let last = ask.headers.get("last-event-id").and_then(|value| value.to_str().ok());
@@ -60,9 +62,20 @@ fn is_behind(plane: &Plane, known: (u64, u64)) -> bool {
     (state.epoch, state.revision) < known
 }
 
-fn sign_of_life(plane: &Plane, state: &State) -> Bytes {
+fn ping_line(plane: &Plane, state: &State) -> Bytes {
     let age = plane.leader_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     line(&Message::Ping(Ping::of(state, age)))
+}
+
+/// What a watcher has not been told, and where it is then.
+fn news(plane: &Plane, seen: &Now, from: &mut Option<(u64, u64)>) -> Vec<Bytes> {
+    if from.is_none_or(|known| (seen.epoch, seen.revision) >= known) {
+        let lines = plane.hub.catch_up(seen, *from);
+        *from = Some((seen.epoch, seen.revision));
+        return lines;
+    }
+    // Behind the watcher: it would refuse what this member has to say. It is told where this member is.
+    vec![ping_line(plane, &seen.state)]
 }
 
 /// What a watcher is told, line by line, until it goes, or the member is removed. Whoever carries the lines may be slow: there is one
@@ -88,18 +101,11 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, events
         let seen = now.borrow_and_update().clone();
         // A member that has just begun knows nothing yet: a watcher that knows more waits for it.
         if !seen.state.cluster.is_empty() {
-            let mut lines = plane.hub.catch_up(&seen, from);
-            if from.is_none_or(|known| (seen.epoch, seen.revision) >= known) {
-                from = Some((seen.epoch, seen.revision));
-            } else {
-                // Behind the watcher: it would refuse what this member has to say. It is told where this member is.
-                lines.clear();
-                lines.push(sign_of_life(&plane, &seen.state));
-            }
+            let mut lines = news(&plane, &seen, &mut from);
             // That nothing has changed says nothing of what is the same: digests do. And what comes of a member without a leader may
             // be old.
             if std::mem::take(&mut first) && (lines.is_empty() || standing == Lead::Lost) {
-                lines.push(sign_of_life(&plane, &seen.state));
+                lines.push(ping_line(&plane, &seen.state));
             }
             if rollout != seen.rollout {
                 rollout = seen.rollout.clone();
@@ -121,11 +127,11 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, events
             () = due(&mut lead, standing) => {
                 // Of what this watcher was told: what has come since is told first.
                 let state = Arc::clone(&now.borrow().state);
-                // One that is in no cluster yet has nothing else to say, and who watches is to go elsewhere.
+                // One that is in no cluster yet has nothing else to say, and its watchers are to go elsewhere.
                 if now.has_changed().unwrap_or(false) {
                     continue;
                 }
-                let ping = sign_of_life(&plane, &state);
+                let ping = ping_line(&plane, &state);
                 let ping = if events { event(&ping, None) } else { ping };
                 if sender.send(ping).await.is_err() {
                     return;
@@ -135,7 +141,7 @@ pub(crate) async fn feed(plane: Arc<Plane>, mut from: Option<(u64, u64)>, events
     }
 }
 
-/// Until the next sign of life.
+/// Until the next heartbeat.
 async fn due(lead: &mut watch::Receiver<Lead>, standing: Lead) {
     let pace = if standing == Lead::Followed { PING } else { PING_LOST };
     let _ = tokio::time::timeout(pace, lead.wait_for(|now| *now != standing)).await;

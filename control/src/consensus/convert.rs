@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::EntryPayload;
 use openraft::impls::leader_id_adv::LeaderId;
 
-use super::types::{self, Command};
+use super::types::{self, Proposal};
 use crate::store::record::{self, Payload};
 
 /// A membership that the engine does not accept.
@@ -50,7 +50,7 @@ pub(super) fn to_membership(membership: record::Membership) -> Result<types::Mem
 pub(super) fn entry(entry: &types::Entry) -> record::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => Payload::Blank,
-        EntryPayload::Normal(Command(bytes)) => Payload::Command(bytes.clone()),
+        EntryPayload::Normal(Proposal(bytes)) => Payload::Command(bytes.clone()),
         EntryPayload::Membership(change) => Payload::Membership(membership(change)),
     };
     record::Entry { id: log_id(&entry.log_id), payload }
@@ -59,7 +59,7 @@ pub(super) fn entry(entry: &types::Entry) -> record::Entry {
 pub(super) fn to_entry(entry: &record::Entry) -> Result<types::Entry, BadMembership> {
     let payload = match &entry.payload {
         Payload::Blank => EntryPayload::Blank,
-        Payload::Command(bytes) => EntryPayload::Normal(Command(bytes.clone())),
+        Payload::Command(bytes) => EntryPayload::Normal(Proposal(bytes.clone())),
         Payload::Membership(change) => EntryPayload::Membership(to_membership(change.clone())?),
     };
     Ok(types::Entry { log_id: to_log_id(entry.id), payload })

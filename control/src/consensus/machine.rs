@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use super::convert;
 use super::log::failed;
-use super::types::{Command, LogId, Membership, Snapshot, SnapshotMeta, StoredMembership, Types};
-use super::{At, Frozen, Machine};
+use super::replicated::{At, Machine, SnapshotWriter};
+use super::types::{LogId, Membership, Proposal, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::store::{Store, record};
+
+pub(super) type Raft = openraft::Raft<Types, StateMachine>;
 
 /// Ids that were members once and are not any more.
 pub(super) type Retired = Arc<RwLock<BTreeSet<u64>>>;
@@ -45,11 +47,11 @@ impl StateMachine {
     fn apply_entry(
         &mut self,
         id: LogId,
-        payload: EntryPayload<Command, u64, record::MemberInfo>,
+        payload: EntryPayload<Proposal, u64, record::MemberInfo>,
     ) -> io::Result<Vec<u8>> {
         let answer = match payload {
             EntryPayload::Blank => Vec::new(),
-            EntryPayload::Normal(Command(command)) => {
+            EntryPayload::Normal(Proposal(command)) => {
                 let leader = id.committed_leader_id();
                 let at = At { index: id.index(), term: leader.term, leader: leader.node_id };
                 // A member that cannot apply an entry must stop: skipping it would make its state another one.
@@ -160,7 +162,7 @@ pub(super) struct Builder {
     store: Store,
     meta: SnapshotMeta,
     head: Head,
-    state: Mutex<Option<Frozen>>,
+    state: Mutex<Option<SnapshotWriter>>,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -178,7 +180,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     }
 }
 
-/// A snapshot's content: who can never be a member again, and the machine's bytes.
+/// A snapshot's content: ids that can never be a member's again, and the machine's bytes.
 pub(super) fn content_of(retired: BTreeSet<u64>, state: &[u8]) -> io::Result<Bytes> {
     let head = record::encode(0, &Head { retired }).map_err(io::Error::other)?;
     let mut content = Vec::with_capacity(4 + head.len() + state.len());

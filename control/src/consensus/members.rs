@@ -1,4 +1,4 @@
-//! Changes of who takes part. All on the leader; each is committed on return.
+//! Changes of which members take part. All on the leader; each is committed on return.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -9,9 +9,10 @@ use openraft::metrics::WaitError;
 use openraft::{ChangeMembers, RaftMetrics};
 use tokio::time::timeout;
 
+use super::node::Node;
+use super::outcome::ProposeError;
 use super::status::{MemberStatus, Status};
 use super::types::Types;
-use super::{Node, ProposeError};
 use crate::store::record::MemberInfo;
 
 /// A learner that lacks more entries would hold up commits as a voter.
@@ -71,6 +72,16 @@ pub enum MemberError {
 }
 
 impl Node {
+    /// Makes this member a cluster of one. Only on a member that has never been in one.
+    pub async fn initialize(&self) -> Result<(), MemberError> {
+        let members = BTreeMap::from([(self.inner.id, self.inner.info.clone())]);
+        match self.inner.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(_)) => Err(MemberError::NotPristine),
+            Err(RaftError::Fatal(_)) => Err(MemberError::Propose(ProposeError::Stopped)),
+        }
+    }
+
     /// Adds a member without a vote. It need not run yet.
     ///
     /// Again with the same address: nothing happens.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::RaftNetworkFactory;
@@ -14,10 +13,11 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 
-use super::Timing;
 use super::convert;
+use super::machine::Raft;
+use super::options::Timing;
 use super::status::Heard;
-use super::types::{Raft, Snapshot, Types, Vote};
+use super::types::{Snapshot, Types, Vote};
 use crate::store::record::MemberInfo;
 use crate::transport::{
     AppendAnswer, AppendCall, Call, CallError, Dialer, Handler, Peer, Reply, Rpc, SnapshotAnswer, SnapshotCall,
@@ -273,10 +273,4 @@ impl Server {
             },
         })
     }
-}
-
-/// How long a member waits before it calls an unreachable one again, in the engine's notation.
-pub(super) fn backoff(timing: &Timing) -> String {
-    let first = timing.heartbeat.max(Duration::from_millis(10)).as_millis();
-    format!("{first}ms {}ms {}ms ...{}ms", first * 2, first * 4, first * 10)
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::{Config, SnapshotPolicy};
 
-use super::network;
 use crate::store::StoreError;
 use crate::store::record::{Identity, MemberInfo};
-use crate::tls::Renewed;
+use crate::transport::tls::Renewed;
 
 /// TLS between members. Both sides are expected to demand certificates: a peer that may connect may vote. Their ALPN is `h2`.
 #[derive(Clone, Debug)]
@@ -171,8 +170,14 @@ pub(super) fn config(options: &Core) -> Result<Config, StartError> {
         // A restarted leader stands for election like anyone: others may have moved on.
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
-        backoff: network::backoff(timing),
+        backoff: backoff(timing),
         ..Config::default()
     };
     config.validate().map_err(|error| StartError::Timing(error.to_string()))
+}
+
+/// How long a member waits before it calls an unreachable one again, in the engine's notation.
+fn backoff(timing: &Timing) -> String {
+    let first = timing.heartbeat.max(Duration::from_millis(10)).as_millis();
+    format!("{first}ms {}ms {}ms ...{}ms", first * 2, first * 4, first * 10)
 }

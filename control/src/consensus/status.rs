@@ -8,8 +8,8 @@ use openraft::{Instant as _, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Timing;
-use super::types::Raft;
+use super::machine::Raft;
+use super::options::Timing;
 use crate::store::record::MemberInfo;
 
 /// What a member is.

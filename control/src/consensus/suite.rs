@@ -5,8 +5,8 @@ use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::log::Log;
 use super::machine::{Retired, StateMachine};
+use super::replicated::{At, Halt, Machine, RestoreError, SnapshotWriter};
 use super::types::Types;
-use super::{At, Frozen, Halt, Machine, RestoreError};
 use crate::store::Store;
 use crate::store::record::Identity;
 
@@ -19,7 +19,7 @@ impl Machine for Counter {
         Ok(Vec::new())
     }
 
-    fn freeze(&self) -> Frozen {
+    fn freeze(&self) -> SnapshotWriter {
         let count = self.0;
         Box::new(move || Ok(count.to_le_bytes().to_vec()))
     }

@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::convert;
 use super::machine::{Retired, StateMachine, content_of};
-use super::{Machine, StartError};
+use super::options::StartError;
+use super::replicated::Machine;
 use crate::store::record::{Identity, LogId, MemberInfo, Membership, SnapshotMeta, Vote};
 use crate::store::{Store, StoreError};
 

@@ -8,7 +8,6 @@ use openraft::alias;
 #[cfg(not(test))]
 use openraft::impls::TokioRuntime as Runtime;
 
-use super::machine::StateMachine;
 #[cfg(test)]
 use crate::simulation::Runtime;
 use crate::store::record::MemberInfo;
@@ -16,14 +15,13 @@ use crate::store::record::MemberInfo;
 openraft::declare_raft_types!(
     /// What the engine is built over.
     pub(super) Types:
-        D = Command,
+        D = Proposal,
         R = Vec<u8>,
         NodeId = u64,
         Node = MemberInfo,
         AsyncRuntime = Runtime,
 );
 
-pub(super) type Raft = openraft::Raft<Types, StateMachine>;
 pub(super) type LogId = alias::LogIdOf<Types>;
 pub(super) type Vote = alias::VoteOf<Types>;
 pub(super) type Entry = alias::EntryOf<Types>;
@@ -35,15 +33,15 @@ pub(super) type Snapshot = alias::SnapshotOf<Types, Bytes>;
 
 /// A command as the engine carries it: opaque, and cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Command(pub(super) Bytes);
+pub(super) struct Proposal(pub(super) Bytes);
 
-impl fmt::Debug for Command {
+impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl fmt::Display for Command {
+impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.0.len())
     }

@@ -1,6 +1,6 @@
 //! Backends by files of a directory.
 
-use super::Seen;
+use super::seen::Seen;
 use notify::{RecursiveMode, Watcher};
 use ringway_config::{FleetBackend, read_backends};
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Backends by DNS: A and AAAA records, or SRV records and the addresses of their targets.
 
-use super::Seen;
+use super::seen::Seen;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Targets of SRV records, and addresses, that are believed.
 const ANSWERS_MAX: usize = 1000;
 
-/// A name, and who is asked.
+/// A name, and which servers are asked.
 pub(super) struct Names {
     settings: DnsSource,
     resolver: TokioResolver,

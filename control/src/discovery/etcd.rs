@@ -1,6 +1,6 @@
 //! Backends by keys of etcd.
 
-use super::Seen;
+use super::seen::Seen;
 use crate::etcd::{Doorbell, Store, object};
 use crate::state::{BackendState, Key, Object};
 use ringway_config::FleetBackend;

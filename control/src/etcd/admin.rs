@@ -3,9 +3,9 @@
 use super::mirror::Mirror;
 use super::proto::{Against, Compare, KeyValue, Op, PutRequest, RequestOp, TxnRequest, TxnResponse};
 use super::{CallError, EtcdError, Store, code, failed};
-use crate::judge;
-use crate::state::{By, Command, Done, Key, Object, Op as Change, RULES, Refusal, State, Text, Txn};
-use crate::view::View;
+use crate::state::judge;
+use crate::state::{Applied, Author, Command, Key, Object, Op as Change, RULES, Refusal, State, Text, Txn};
+use crate::watch::view::View;
 use bytes::Bytes;
 use ringway_config::model::MemberUrl;
 use std::collections::BTreeMap;
@@ -24,12 +24,12 @@ impl Shown {
     ///
     /// # Errors
     /// Why it would not hold.
-    pub fn check(&self, key: &Key, text: &str, force: bool) -> Result<Done, Refusal> {
+    pub fn check(&self, key: &Key, text: &str, force: bool) -> Result<Applied, Refusal> {
         let put = |(key, object): (&Key, &Object)| Change::Put { key: key.clone(), object: object.clone() };
         let here: Vec<Change> = self.view.objects.iter().map(|(key, object)| put((key, &**object))).collect();
         let document = put((key, &Object::Document(Text { text: text.to_owned() })));
         let run = |state: &mut State, ops: Vec<Change>, force| {
-            let txn = Txn { by: By::default(), request: None, conditions: Vec::new(), ops, force };
+            let txn = Txn { by: Author::default(), request: None, conditions: Vec::new(), ops, force };
             judge::run(state, Command::Txn(txn))
         };
         let mut state = State::default();

@@ -66,7 +66,7 @@ impl CallError {
 pub(crate) struct Channel {
     sender: SendRequest<Full<Bytes>>,
     base: String,
-    /// Proves who asks, where etcd wants to know.
+    /// Proves which client asks, where etcd wants to know.
     pub(crate) token: Option<HeaderValue>,
     connection: tokio::task::JoinHandle<()>,
 }

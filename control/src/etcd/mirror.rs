@@ -3,7 +3,7 @@
 use super::proto::{Event, Header, KeyValue};
 use super::{EtcdError, cluster, object};
 use crate::state::{Digest, Key, OBJECTS_BYTES_MAX, OBJECTS_MAX, Object};
-use crate::view::View;
+use crate::watch::view::View;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const NAMES_MAX: usize = 1000;
 
 /// The keys of a prefix, as they are known.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Mirror {
+pub(crate) struct Mirror {
     prefix: String,
     cluster: String,
     /// The last revision that has changed a part of the topology.
@@ -30,7 +30,7 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    pub(super) fn new(prefix: &str, header: &Header) -> Self {
+    pub(crate) fn new(prefix: &str, header: &Header) -> Self {
         Self {
             prefix: prefix.to_owned(),
             cluster: cluster(prefix, header),
@@ -44,13 +44,13 @@ impl Mirror {
     }
 
     /// The object that a key of etcd's names.
-    pub(super) fn key(&self, name: &[u8]) -> Option<Key> {
+    pub(crate) fn key(&self, name: &[u8]) -> Option<Key> {
         std::str::from_utf8(name.strip_prefix(self.prefix.as_bytes())?).ok()?.parse().ok()
     }
 
     /// A key as it is now. The last good value of one that is bad now is forgotten: proxies that came later never had it,
     /// and all must agree.
-    pub(super) fn put(&mut self, kv: &KeyValue) {
+    pub(crate) fn put(&mut self, kv: &KeyValue) {
         let Some(key) = self.key(&kv.key) else {
             // Kinds of objects that a later version knows, notes, what others keep here: no reason to stop a fleet.
             if self.strange.len() < NAMES_MAX {
@@ -73,7 +73,7 @@ impl Mirror {
     }
 
     /// What a watch has told.
-    pub(super) fn handle(&mut self, event: &Event) {
+    pub(crate) fn handle(&mut self, event: &Event) {
         let Some(kv) = &event.kv else { return };
         if event.kind == 0 {
             return self.put(kv);
@@ -108,7 +108,7 @@ impl Mirror {
     }
 
     /// Keys that are no objects' names, for a warning.
-    pub(super) fn strange(&self) -> impl Iterator<Item = &Bytes> {
+    pub(crate) fn strange(&self) -> impl Iterator<Item = &Bytes> {
         self.strange.iter()
     }
 
@@ -116,7 +116,7 @@ impl Mirror {
     ///
     /// # Errors
     /// [`EtcdError::Invalid`] and [`EtcdError::TooMuch`].
-    pub(super) fn view(&self) -> Result<View, EtcdError> {
+    pub(crate) fn view(&self) -> Result<View, EtcdError> {
         if self.objects.len() + self.bad.len() > OBJECTS_MAX || self.bytes > OBJECTS_BYTES_MAX {
             return Err(EtcdError::TooMuch { prefix: self.prefix.clone() });
         }

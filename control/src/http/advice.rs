@@ -1,6 +1,6 @@
 //! What to write, and where, when members cannot be asked: flags of the command line, and fields of a file.
 
-use super::Problem;
+use super::problem::Problem;
 use rustls::{AlertDescription, CertificateError, Error};
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
-//! What a member's directory says of it: who it is, of which cluster, and how it comes into it.
+//! What a member's directory says of it: which one it is, of which cluster, and how it comes into it.
 
-use super::{JOIN_RETRY, RunError};
+use super::error::RunError;
+use super::swap::swap;
 use crate::consensus::{Identity, StartError};
 use crate::http::Api as Client;
 use hyper::Method;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 const PLAN_FILE: &str = "member.json";
 /// Where the disk of a new cluster is written.
 const FRESH: &str = "recovering";
+/// Between two attempts to join.
+pub(super) const JOIN_RETRY: Duration = Duration::from_millis(500);
 /// How long a cluster that is joined may take to have a name.
 const NAME_WAIT: Duration = Duration::from_secs(5);
 
@@ -161,7 +164,7 @@ pub(crate) fn finish_founding(directory: &Path, plan: Plan) -> Result<Plan, RunE
     let _alone = crate::store::hold(directory).map_err(StartError::from)?;
     let (fresh, kept) = (directory.join(FRESH), directory.join(before));
     let failed = |source| RunError::File { path: fresh.clone(), source };
-    crate::recover::swap(directory, &fresh, &kept).map_err(failed)?;
+    swap(directory, &fresh, &kept).map_err(failed)?;
     let plan = Plan { origin: Origin::Joined, ..plan }.write(directory)?;
     // Nothing was there before a cluster that was made of a backup.
     let _ = std::fs::remove_dir(&kept);

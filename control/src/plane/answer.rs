@@ -1,19 +1,21 @@
 //! What another member asks of this one.
 
-use super::ask::{Ask, Told, Writing};
-use super::{ASK_TIMEOUT, FleetView, MemberChange, Plane};
+use super::at_work::Plane;
+use super::propose::ASK_TIMEOUT;
+use super::questions::{Question, Reply, Writing};
+use super::views::{FleetView, MemberChange};
 use crate::Code;
 use crate::consensus::{MemberError, MemberInfo, ProposeError, Proposed, Read, Role};
-use crate::keeper::{Keeper, Kept};
+use crate::lessor::{Kept, Lessor};
 use crate::state::{Answer, Command, RULES, Refusal, State, to_bytes};
 use tokio::time::Instant;
 
 impl Plane {
     /// What another member asks of this one, as the leader that it takes it for.
     pub async fn answer(&self, bytes: &[u8]) -> Vec<u8> {
-        let (told, writing) = match Ask::decode(bytes) {
+        let (told, writing) = match Question::decode(bytes) {
             Some((ask, writing)) => (self.answer_here(&ask).await, writing),
-            None => (Told::Unknown, Writing::Frozen),
+            None => (Reply::Unknown, Writing::Frozen),
         };
         let told = told.encode(writing);
         // An answer that cannot be written is none: whoever asked takes it for unknown.
@@ -23,51 +25,51 @@ impl Plane {
         })
     }
 
-    pub(super) async fn answer_here(&self, ask: &Ask) -> Told {
+    pub(super) async fn answer_here(&self, ask: &Question) -> Reply {
         match ask {
             // What is appended without a quorum may come about much later: it is not begun.
-            Ask::Propose(_) | Ask::Member(_) if self.node.status().role != Role::Leader => Told::NotLeader,
-            Ask::Propose(command) if !is_known(command) => refused(&Refusal::new(
+            Question::Propose(_) | Question::Member(_) if self.node.status().role != Role::Leader => Reply::NotLeader,
+            Question::Propose(command) if !is_known(command) => refused(&Refusal::new(
                 Code::BadBody,
                 "the leader does not know what is proposed: its version is an earlier one",
             )),
-            Ask::Propose(command) => match self.put(command.clone()).await {
+            Question::Propose(command) => match self.put(command.clone()).await {
                 Ok(proposed) => {
                     // Somebody may wait for what follows from it.
                     self.wake.notify_one();
-                    Told::Proposed(proposed.index, proposed.answer)
+                    Reply::Proposed(proposed.index, proposed.answer)
                 }
                 Err(error) => unproposed(&error),
             },
-            Ask::Barrier => match self.node.read_barrier(Read::Index).await {
-                Ok(()) => Told::Barrier(self.published.borrow().index),
+            Question::Barrier => match self.node.read_barrier(Read::Index).await {
+                Ok(()) => Reply::Barrier(self.published.borrow().index),
                 Err(error) => unproposed(&error),
             },
-            Ask::KeepAlive(ids) => self.keep_alive_here(ids).await,
-            Ask::Heartbeat(name, heartbeat) => {
-                let told = self.kept(|keeper, state, now| {
-                    keeper.handle_heartbeat(state, name.clone(), (**heartbeat).clone(), now);
-                    Told::Done
+            Question::KeepAlive(ids) => self.keep_alive_here(ids).await,
+            Question::Heartbeat(name, heartbeat) => {
+                let told = self.kept(|lessor, state, now| {
+                    lessor.handle_heartbeat(state, name.clone(), (**heartbeat).clone(), now);
+                    Reply::Done
                 });
                 if heartbeat.vote.is_some() {
                     self.wake.notify_one();
                 }
                 told
             }
-            Ask::Fleet => self.fleet_here().map_or(Told::NotLeader, Told::Fleet),
-            Ask::SignOff(name, instance) => {
-                self.kept(|keeper, state, _| match keeper.handle_sign_off(state, name, *instance) {
-                    true => Told::Done,
-                    false => Told::Missing(Vec::new()),
+            Question::Fleet => self.fleet_here().map_or(Reply::NotLeader, Reply::Fleet),
+            Question::SignOff(name, instance) => {
+                self.kept(|lessor, state, _| match lessor.handle_sign_off(state, name, *instance) {
+                    true => Reply::Done,
+                    false => Reply::Missing(Vec::new()),
                 })
             }
-            Ask::Rules => Told::Rules(RULES),
-            Ask::Removed(node) => Told::Removed(self.node.has_removed(*node)),
-            Ask::Status => Told::Status(self.view()),
-            Ask::Member(change) => match self.member(change).await {
-                Ok(()) => Told::Done,
-                Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Told::NotLeader,
-                Err(error) => Told::Member(error.to_string()),
+            Question::Rules => Reply::Rules(RULES),
+            Question::Removed(node) => Reply::Removed(self.node.has_removed(*node)),
+            Question::Status => Reply::Status(self.view()),
+            Question::Member(change) => match self.member(change).await {
+                Ok(()) => Reply::Done,
+                Err(MemberError::Propose(ProposeError::NotLeader { .. })) => Reply::NotLeader,
+                Err(error) => Reply::Member(error.to_string()),
             },
         }
     }
@@ -85,34 +87,34 @@ impl Plane {
     /// The fleet, if this member leads.
     #[must_use]
     pub fn fleet_here(&self) -> Option<FleetView> {
-        match self.kept(|keeper, state, now| {
-            Told::Fleet(FleetView { proxies: keeper.fleet(state, now), frozen: keeper.frozen().clone() })
+        match self.kept(|lessor, state, now| {
+            Reply::Fleet(FleetView { proxies: lessor.fleet(state, now), frozen: lessor.frozen().clone() })
         }) {
-            Told::Fleet(fleet) => Some(fleet),
+            Reply::Fleet(fleet) => Some(fleet),
             _ => None,
         }
     }
 
     /// What has to be in the log before it may be said is waited for.
-    async fn keep_alive_here(&self, ids: &[u64]) -> Told {
+    async fn keep_alive_here(&self, ids: &[u64]) -> Reply {
         let began = Instant::now();
         let mut noted = self.kept.subscribe();
         loop {
             noted.borrow_and_update();
             let mut wait = false;
-            let told = self.kept(|keeper, state, now| match keeper.handle_keep_alive(state, ids, now) {
-                Kept::Missing(missing) => Told::Missing(missing),
+            let told = self.kept(|lessor, state, now| match lessor.handle_keep_alive(state, ids, now) {
+                Kept::Missing(missing) => Reply::Missing(missing),
                 Kept::Wait => {
                     wait = true;
-                    Told::NotLeader
+                    Reply::NotLeader
                 }
             });
             // A lease that was granted a moment ago may not be published here yet: that it is not there is said of the whole log.
-            if matches!(&told, Told::Missing(missing) if !missing.is_empty()) {
+            if matches!(&told, Reply::Missing(missing) if !missing.is_empty()) {
                 return match self.node.read_barrier(Read::Index).await {
-                    Ok(()) => self.kept(|keeper, state, now| match keeper.handle_keep_alive(state, ids, now) {
-                        Kept::Missing(missing) => Told::Missing(missing),
-                        Kept::Wait => Told::NotLeader,
+                    Ok(()) => self.kept(|lessor, state, now| match lessor.handle_keep_alive(state, ids, now) {
+                        Kept::Missing(missing) => Reply::Missing(missing),
+                        Kept::Wait => Reply::NotLeader,
                     }),
                     Err(error) => unproposed(&error),
                 };
@@ -121,22 +123,22 @@ impl Plane {
                 return told;
             }
             self.wake.notify_one();
-            let Some(left) = ASK_TIMEOUT.checked_sub(began.elapsed()) else { return Told::NotLeader };
+            let Some(left) = ASK_TIMEOUT.checked_sub(began.elapsed()) else { return Reply::NotLeader };
             if !matches!(tokio::time::timeout(left, noted.changed()).await, Ok(Ok(()))) {
-                return Told::NotLeader;
+                return Reply::NotLeader;
             }
         }
     }
 
     /// As leader, or not at all. One that was stopped and goes on is none, before it has noticed: another may lead.
-    fn kept(&self, act: impl FnOnce(&mut Keeper, &State, std::time::Instant) -> Told) -> Told {
+    fn kept(&self, act: impl FnOnce(&mut Lessor, &State, std::time::Instant) -> Reply) -> Reply {
         let state = self.state();
         let status = self.node.status();
-        match &mut *self.keeper() {
-            Some((term, keeper)) if status.role == Role::Leader && status.term == *term => {
-                act(keeper, &state, (self.clock)())
+        match &mut *self.lessor() {
+            Some((term, lessor)) if status.role == Role::Leader && status.term == *term => {
+                act(lessor, &state, (self.clock)())
             }
-            _ => Told::NotLeader,
+            _ => Reply::NotLeader,
         }
     }
 
@@ -164,18 +166,18 @@ impl Plane {
     }
 }
 
-fn unproposed(error: &ProposeError) -> Told {
+fn unproposed(error: &ProposeError) -> Reply {
     match error {
-        ProposeError::NotLeader { .. } | ProposeError::Unavailable | ProposeError::Stopped => Told::NotLeader,
+        ProposeError::NotLeader { .. } | ProposeError::Unavailable | ProposeError::Stopped => Reply::NotLeader,
         ProposeError::TooLarge { .. } => refused(&Refusal::new(Code::TooLarge, error.to_string())),
-        _ => Told::Unknown,
+        _ => Reply::Unknown,
     }
 }
 
 /// Nothing was put into the log.
-fn refused(refusal: &Refusal) -> Told {
+fn refused(refusal: &Refusal) -> Reply {
     let answer: Answer = Err(refusal.clone());
-    to_bytes(&answer).map_or(Told::Unknown, |answer| Told::Proposed(0, answer))
+    to_bytes(&answer).map_or(Reply::Unknown, |answer| Reply::Proposed(0, answer))
 }
 
 /// Whether this build can apply it. A member stops at an entry that it does not know, so what one call brings must not be in the log of

@@ -1,10 +1,10 @@
-//! What a member does without being asked: it sees who leads, and does what a leader has to do while it is the one.
+//! What a member does without being asked: it sees which member leads, and does what a leader has to do while it is the one.
 
-use super::ask::{Ask, Told};
-use super::{Lead, Plane, Reign, changed};
+use super::at_work::{Lead, Leadership, Plane, changed};
+use super::questions::{Question, Reply};
+use crate::consensus::replica::decode_answer;
 use crate::consensus::{Read, Role, Status};
-use crate::keeper::{Keeper, PROXY_TTL};
-use crate::replica::decode_answer;
+use crate::lessor::{Lessor, PROXY_TTL};
 use crate::state::{Command, Phase, RULES, State, to_bytes};
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -34,7 +34,7 @@ impl Plane {
             () = self.hub.run(self.published.clone()) => "the state machine is gone".into(),
             failure = self.node.failed() => failure.to_string(),
             why = self.watch_failure() => why,
-            never = self.watch_reign() => match never {},
+            never = self.watch_leadership() => match never {},
             never = self.agree_on_rules() => match never {},
             never = self.watch_removal() => match never {},
             never = self.work() => match never {},
@@ -49,15 +49,15 @@ impl Plane {
         }
     }
 
-    /// Sees who leads, and has the keeper know when nobody could be heard.
-    async fn watch_reign(&self) -> Infallible {
+    /// Sees which member leads, and has the lessor know when nobody could be heard.
+    async fn watch_leadership(&self) -> Infallible {
         let mut status = self.node.watch_status();
         let mut led = false;
         let mut over = self.state().rollouts.last().map_or(0, |(id, _)| *id);
         loop {
             let now = self.node.status();
             let leads = now.role == Role::Leader;
-            self.note_reign(&now);
+            self.note_leadership(&now);
             over = self.note_rollouts(&self.state(), over);
             if std::mem::replace(&mut led, leads) && !leads {
                 self.lapses.fetch_add(1, Relaxed);
@@ -78,10 +78,10 @@ impl Plane {
                 // Nobody comes back under an id that was removed.
                 *known != Lead::Removed && std::mem::replace(known, lead) != lead
             });
-            if let Some((term, keeper)) = &mut *self.keeper() {
+            if let Some((term, lessor)) = &mut *self.lessor() {
                 match leads && *term == now.term {
-                    true => keeper.handle_led((self.clock)()),
-                    false => keeper.handle_lapse(),
+                    true => lessor.handle_led((self.clock)()),
+                    false => lessor.handle_lapse(),
                 }
             }
             tokio::select! {
@@ -113,10 +113,10 @@ impl Plane {
     /// One that knows is enough: what is in a member's list was decided by a quorum.
     async fn others_have_removed_it(&self) -> bool {
         let status = self.node.status();
-        let Ok(question) = Ask::Removed(status.id).encode(self.state().rules) else { return false };
+        let Ok(question) = Question::Removed(status.id).encode(self.state().rules) else { return false };
         for member in status.voters.iter().chain(&status.learners).filter(|member| member.node != status.id) {
             let answer = self.node.ask(member.node, &member.info, question.clone(), REMOVAL_PACE).await;
-            if answer.is_ok_and(|answer| matches!(Told::decode(&answer), Told::Removed(true))) {
+            if answer.is_ok_and(|answer| matches!(Reply::decode(&answer), Reply::Removed(true))) {
                 return true;
             }
         }
@@ -143,12 +143,12 @@ impl Plane {
                 continue;
             }
             let state = self.state();
-            let commands = match &mut *self.keeper() {
-                Some((term, keeper)) if *term == now.term => {
+            let commands = match &mut *self.lessor() {
+                Some((term, lessor)) if *term == now.term => {
                     let (at_ms, time) = ((self.wall)(), (self.clock)());
                     match due {
-                        true => keeper.handle_tick(&state, now.id, at_ms, time),
-                        false => keeper.handle_wake(&state, now.id, at_ms, time),
+                        true => lessor.handle_tick(&state, now.id, at_ms, time),
+                        false => lessor.handle_wake(&state, now.id, at_ms, time),
                     }
                 }
                 _ => continue,
@@ -177,16 +177,16 @@ impl Plane {
         if self.node.read_barrier(Read::Index).await.is_err() || self.node.status().term != term {
             return false;
         }
-        let keeper = Keeper::new((self.clock)()).with_forget(self.forget);
-        *self.keeper() = Some((term, keeper.with_parsed(Arc::clone(&self.parsed))));
+        let lessor = Lessor::new((self.clock)()).with_forget(self.forget);
+        *self.lessor() = Some((term, lessor.with_parsed(Arc::clone(&self.parsed))));
         self.kept.send_replace((term, 0));
         true
     }
 
-    /// Since when who leads now has led, as far as it was seen here. Not to hear of it for a moment ends no reign.
-    fn note_reign(&self, now: &Status) {
+    /// Since when the present leader has led, as far as it was seen here. Not to hear of it for a moment does not end that.
+    fn note_leadership(&self, now: &Status) {
         let Some((node, info)) = &now.leader else {
-            if let (Some((term, node)), false) = (self.reign().0, self.leaderless.swap(true, Relaxed)) {
+            if let (Some((term, node)), false) = (self.leadership().0, self.leaderless.swap(true, Relaxed)) {
                 tracing::warn!(
                     term,
                     node,
@@ -197,8 +197,8 @@ impl Plane {
         };
         let again = self.leaderless.swap(false, Relaxed);
         let leader = Some((now.term, *node));
-        let mut reign = self.reign();
-        if reign.0 == leader {
+        let mut leadership = self.leadership();
+        if leadership.0 == leader {
             if again {
                 tracing::info!(term = now.term, leader = info.name, node, "the leader is heard of again");
             }
@@ -207,9 +207,9 @@ impl Plane {
         if self.led.swap(true, Relaxed) {
             self.leader_changes.fetch_add(1, Relaxed);
         }
-        let (own, after) = (*node == now.id, reign.0.map(|(_, node)| node));
+        let (own, after) = (*node == now.id, leadership.0.map(|(_, node)| node));
         tracing::info!(term = now.term, leader = info.name, node, own, ?after, "a member leads");
-        *reign = (leader, Instant::now());
+        *leadership = (leader, Instant::now());
     }
 
     /// Counts rollouts after `counted` that are over; what to go on after.
@@ -227,15 +227,15 @@ impl Plane {
         last
     }
 
-    pub(super) fn reign(&self) -> MutexGuard<'_, Reign> {
-        self.reign.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn leadership(&self) -> MutexGuard<'_, Leadership> {
+        self.leadership.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the leader has led for long enough to have heard of every proxy that lives.
     #[must_use]
     pub fn knows_fleet(&self) -> bool {
-        let reign = self.reign();
-        reign.0.is_some() && reign.1.elapsed() > PROXY_TTL
+        let leadership = self.leadership();
+        leadership.0.is_some() && leadership.1.elapsed() > PROXY_TTL
     }
 
     /// As leader, has the newest rules hold that all members know.
@@ -270,20 +270,20 @@ impl Plane {
         let mut version = RULES;
         let mut without = Vec::new();
         for member in others {
-            let Ok(question) = Ask::Rules.encode(0) else { return Ok(0) };
+            let Ok(question) = Question::Rules.encode(0) else { return Ok(0) };
             match self.ask(member.node, &member.info, question).await {
-                Told::Rules(known) if known > 0 => version = version.min(known),
+                Reply::Rules(known) if known > 0 => version = version.min(known),
                 _ => without.push(member.info.name.as_str()),
             }
         }
         if without.is_empty() { Ok(version) } else { Err(without.join(", ")) }
     }
 
-    /// Proposes what the keeper of this term has seen: another would see something else.
+    /// Proposes what the lessor of this term has seen: another would see something else.
     async fn lead_in(&self, term: u64, command: &Command) {
         if self.node.status().term == term && self.lead(command).await {
-            match &mut *self.keeper() {
-                Some((of, keeper)) if *of == term => keeper.handle_decided(command),
+            match &mut *self.lessor() {
+                Some((of, lessor)) if *of == term => lessor.handle_decided(command),
                 _ => {}
             }
         }

@@ -1,12 +1,13 @@
 //! Who of the members answers, and how it is: asked by every member of every other, all the time, whether somebody leads or not.
 
-use super::Plane;
-use super::ask::{Ask, Told};
+use super::at_work::Plane;
+use super::health::Health;
+use super::questions::{Question, Reply};
+use super::views::MemberView;
 use crate::consensus::{MemberInfo, Status};
 use crate::transport::CallError;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,67 +16,17 @@ const PACE: Duration = Duration::from_secs(1);
 /// A member that takes longer to say how it is does not answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How a member is, in its own words.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MemberView {
-    /// The build that it runs.
-    pub version: String,
-    /// `leader`, `leader_without_quorum`, `candidate`, `follower`, `learner`, `stopped`.
-    pub role: String,
-    /// The term that it is in.
-    pub term: u64,
-    /// Who leads with a quorum, as far as it knows.
-    pub leader: Option<u64>,
-    /// The last entry of its log.
-    pub last_log: u64,
-    /// The last entry that it has applied.
-    pub applied: u64,
-    /// Where its topology is.
-    pub epoch: u64,
-    /// Where its topology is.
-    pub revision: u64,
-}
-
-/// What is known of another member here.
-#[derive(Debug, Clone, Default)]
-pub struct Health {
-    /// When it last answered.
-    heard: Option<Instant>,
-    /// What it said then. A build before this one answers, and says nothing of itself.
-    pub view: Option<MemberView>,
-    /// Why it has not answered when it was asked last; `None`: it has.
-    pub silent: Option<String>,
-}
-
-impl Health {
-    /// Since it last answered.
-    #[must_use]
-    pub fn heard_age(&self) -> Option<Duration> {
-        self.heard.map(|at| at.elapsed())
-    }
-
-    /// Whether it answered when it was asked last.
-    #[must_use]
-    pub fn answers(&self) -> bool {
-        self.heard.is_some() && self.silent.is_none()
-    }
-}
-
-/// By member.
-pub(super) type Roll = Mutex<BTreeMap<u64, Health>>;
-
 /// The question how a member is, as members' connections carry it.
 #[must_use]
 pub fn question() -> Vec<u8> {
-    Ask::Status.encode(0).expect("invariant: a variant without content is a name in JSON")
+    Question::Status.encode(0).expect("invariant: a variant without content is a name in JSON")
 }
 
 /// What a member says to [`question`]; `None`: it does not know it.
 #[must_use]
 pub fn read_answer(bytes: &[u8]) -> Option<MemberView> {
-    match Told::decode(bytes) {
-        Told::Status(view) => Some(view),
+    match Reply::decode(bytes) {
+        Reply::Status(view) => Some(view),
         _ => None,
     }
 }

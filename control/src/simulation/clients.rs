@@ -18,8 +18,8 @@ use super::scheduler::Scheduler;
 use super::world::{World, is_of};
 use crate::consensus::{Read, Role};
 use crate::plane::PlaneError;
-use crate::state::{Backend, By, Command, Condition, Digest, Key, Object, Op, State, Txn};
-use crate::view::View;
+use crate::state::{Author, Backend, Command, Condition, Digest, Key, Object, Op, State, Txn};
+use crate::watch::view::View;
 
 /// The registers.
 pub(super) const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -115,7 +115,7 @@ fn write(index: usize, value: u64, over: Option<u64>) -> Command {
         source: Some(format!("w{value}")),
     };
     Command::Txn(Txn {
-        by: By::default(),
+        by: Author::default(),
         request: None,
         conditions: over.map(|modified| Condition { key: key(index), modified }).into_iter().collect(),
         ops: vec![Op::Put { key: key(index), object: Object::Backend(backend) }],

@@ -64,8 +64,8 @@ pub(super) fn now() -> Instant {
     })
 }
 
-/// The same, as the keeper takes it.
-pub(super) fn keepers() -> std::time::Instant {
+/// The same, as the lessor takes it.
+pub(super) fn lessors() -> std::time::Instant {
     now().into_std()
 }
 

@@ -17,10 +17,12 @@ use super::disk::{Disk, Fault, Random};
 use super::net::Net;
 use super::scheduler::{Group, Scheduler, as_group};
 use super::world::World;
-use crate::consensus::{Answerer, At, Core, Frozen, Halt, Machine, MemberInfo, Node, RestoreError, Status, Timing};
-use crate::judge;
+use crate::consensus::replica::{Published, Replica};
+use crate::consensus::{
+    Answerer, At, Core, Halt, Machine, MemberInfo, Node, RestoreError, SnapshotWriter, Status, Timing,
+};
 use crate::plane::Plane;
-use crate::replica::{Published, Replica};
+use crate::state::judge;
 use crate::state::{Basis, Command, Refusal, State};
 use crate::store::Store;
 use crate::store::record::Identity;
@@ -266,7 +268,7 @@ async fn start(
     let (node, inbox) =
         Node::start_carried(core, witness, store, ground.net.line(id)).await.map_err(|error| error.to_string())?;
     let plane = Arc::new(
-        Plane::new(node.clone(), published).with_clocks(clocks::wall, clocks::keepers).with_judge(judge_of(id)),
+        Plane::new(node.clone(), published).with_clocks(clocks::wall, clocks::lessors).with_judge(judge_of(id)),
     );
     let _ = slot.set(Arc::downgrade(&plane));
     let stopped: Arc<Mutex<Option<String>>> = Arc::default();
@@ -370,7 +372,7 @@ impl Machine for Witness {
         Ok(answer)
     }
 
-    fn freeze(&self) -> Frozen {
+    fn freeze(&self) -> SnapshotWriter {
         self.world.count("snapshots built");
         self.replica.freeze()
     }

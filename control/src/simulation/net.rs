@@ -230,7 +230,7 @@ impl Carrier for Line {
             net.send(from, to, address, rpc, &body, &Arc::new(Mutex::new(Some(sender))));
             match receiver.await {
                 Ok(answer) => answer,
-                // Nothing ever comes: the connection's own signs of life find out, if the caller's deadline is later.
+                // Nothing ever comes: the connection's own heartbeats find out, if the caller's deadline is later.
                 Err(_) => {
                     sleep(PING_INTERVAL + PING_TIMEOUT).await;
                     Err(CallError::Broken { address: lost, source: "the connection is dead".into() })

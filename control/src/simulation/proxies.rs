@@ -19,8 +19,8 @@ use super::watchers::Stream;
 use crate::client::{BACKOFF, Client, FRESH_MS, HEARTBEAT, is_stale};
 use crate::member::client_settings;
 use crate::state::{Rollout, Vote};
-use crate::view::View;
-use crate::wire::{Heartbeat, RolloutView};
+use crate::watch::view::View;
+use crate::watch::wire::{Heartbeat, RolloutView};
 
 /// Their lives are numbered from here on: members' are below.
 const FIRST_LIFE: Group = 1 << 40;
@@ -61,7 +61,7 @@ impl Record {
                 Ok(client) => Arc::new(client),
                 Err(error) => return self.world.violation(format_args!("{name} does not start: {error}")),
             };
-            let stored = client.known();
+            let stored = client.topology().known();
             let at = stored.as_ref().map(|view| (view.epoch, view.revision));
             self.world.note(format_args!("{name} starts with {at:?}"));
             if let Some(view) = &stored {
@@ -125,8 +125,8 @@ impl Proxy {
     /// Until the stream ends; the member that is to be followed next, where it matters.
     async fn follow_one(&self, life: &Life, random: &mut Random) -> Option<u64> {
         let member = MemberUrl { tls: false, host: format!("m{}", life.id), port: 1 };
-        let name = self.client.name.clone();
-        let mut stream = Stream::open(&self.record, &name, life, self.client.position());
+        let name = self.client.name().to_owned();
+        let mut stream = Stream::open(&self.record, &name, life, self.client.topology().position());
         let mut looked: Option<Instant> = None;
         loop {
             sleep(Duration::from_millis(random.below(20))).await;
@@ -139,7 +139,7 @@ impl Proxy {
                 }
             }
             let before = self.place();
-            if let Err(error) = self.client.take(&member, message) {
+            if let Err(error) = self.client.topology().take(&member, message) {
                 self.record.world.note(format_args!("{name} leaves m{}: {error}", life.id));
                 self.record.world.count("lines that proxies have not taken");
                 return None;
@@ -148,7 +148,7 @@ impl Proxy {
                 let after = self.place();
                 self.record.world.violation(format_args!("{name} goes back from {before:?} to {after:?}"));
             }
-            let known = self.client.known();
+            let known = self.client.topology().known();
             if let Some(view) = &known {
                 self.record.world.check_view(&name, view);
             }
@@ -157,7 +157,7 @@ impl Proxy {
     }
 
     fn place(&self) -> Option<(u64, u64)> {
-        self.client.known().map(|view| (view.epoch, view.revision))
+        self.client.topology().known().map(|view| (view.epoch, view.revision))
     }
 
     /// A member that has heard of a leader just now.
@@ -177,12 +177,12 @@ impl Proxy {
         let mut from = 0;
         loop {
             let wait = HEARTBEAT.mul_f64(0.8 + random.below(200) as f64 / 1_000.0);
-            let _ = timeout(wait, self.client.hurried()).await;
+            let _ = timeout(wait, self.client.topology().heartbeat_wanted()).await;
             sleep(Duration::from_millis(20)).await;
             let members = self.record.listed();
             for _ in 0..members.len() {
                 let life = &members[from % members.len()];
-                let (plane, name, said) = (Arc::clone(&life.plane), self.client.name.clone(), self.heartbeat());
+                let (plane, name, said) = (Arc::clone(&life.plane), self.client.name().to_owned(), self.heartbeat());
                 let told = self.record.ask(life, HEARTBEAT, async move { plane.heartbeat(name, said).await }).await;
                 if matches!(told, Some(Ok(()))) {
                     self.record.world.count("heartbeats of proxies");
@@ -224,7 +224,7 @@ impl Proxy {
                 let slow = [20, 20, 20, 200, 2_000][random.below(5) as usize];
                 sleep(Duration::from_millis(random.below(slow))).await;
                 self.put_into_force(&now);
-                self.client.hurry();
+                self.client.heartbeat_now();
             }
             if view.changed().await.is_err() {
                 return std::future::pending().await;
@@ -233,7 +233,7 @@ impl Proxy {
     }
 
     fn put_into_force(&self, view: &View) {
-        let name = &self.client.name;
+        let name = self.client.name();
         let everybody = self.record.world.has(Plant::CanariesForAll);
         let goes_first = |rollout: &&RolloutView| everybody || Rollout::in_cohort(rollout.id, name, rollout.percent);
         let canary = view.rollout.as_ref().filter(goes_first).map(|rollout| rollout.id);
@@ -266,7 +266,7 @@ impl Proxy {
         }
         let rings = candidate.digest.to_string();
         let digest = Vote::digest(candidate.epoch, candidate.revision, &rings);
-        let refuses = Mark::of(&candidate).is_some_and(|mark| mark.is_refused_by(&self.client.name));
+        let refuses = Mark::of(&candidate).is_some_and(|mark| mark.is_refused_by(self.client.name()));
         let refusal = refuses.then(|| "it does not fit this file".to_owned());
         stand.vote = Some((rollout.id, Vote { refusal, digest, moved_ppm: 0 }));
     }

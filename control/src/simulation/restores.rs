@@ -11,7 +11,7 @@ use super::clocks;
 use super::faults::{CALM, Cluster, ms};
 use super::member::Life;
 use crate::plane::{Plane, PlaneError};
-use crate::state::{By, Command, Done, RULES, Refusal, State};
+use crate::state::{Applied, Author, Command, RULES, Refusal, State};
 
 /// Small, so that a backup has several.
 const PART_BYTES: usize = 2_000;
@@ -22,7 +22,7 @@ const FOLLOW_MAX: Duration = Duration::from_secs(8);
 const PROXIES: &str = "p";
 
 /// As the API does it.
-async fn restore(plane: Arc<Plane>, content: Vec<u8>) -> Result<Done, PlaneError> {
+async fn restore(plane: Arc<Plane>, content: Vec<u8>) -> Result<Applied, PlaneError> {
     let old = State::decode(&content).map_err(|error| Refusal::new(crate::Code::Damaged, error.to_string()))?;
     plane.barrier().await?;
     let rules = plane.state().rules;
@@ -32,7 +32,7 @@ async fn restore(plane: Arc<Plane>, content: Vec<u8>) -> Result<Done, PlaneError
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         plane.propose(&Command::RestoreChunk { whole, number, bytes: part.to_vec() }).await?;
     }
-    let by = By::default();
+    let by = Author::default();
     let command = match rules {
         0 => Command::RestoreCommit { by, whole },
         _ => Command::RestoreAs { by, whole, epoch, other_cluster: false },

@@ -11,8 +11,8 @@ use super::Plant;
 use super::clients::Record;
 use super::disk::Random;
 use super::world::World;
-use crate::state::{Backend, BackendState, By, Command, Key, Object, Op, Phase, Policy, Rollout, State, Text, Txn};
-use crate::view::View;
+use crate::state::{Author, Backend, BackendState, Command, Key, Object, Op, Phase, Policy, Rollout, State, Text, Txn};
+use crate::watch::view::View;
 
 /// A leader that has just begun takes so long to know the fleet.
 const FLEET_WAIT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Mark {
         };
         let text = Object::Document(Text { text: self.to_string() });
         Txn {
-            by: By::default(),
+            by: Author::default(),
             request: None,
             conditions: Vec::new(),
             ops: vec![

@@ -14,8 +14,8 @@ use super::member::Life;
 use super::{Plant, world::World};
 use crate::client::SILENCE_MAX;
 use crate::state::State;
-use crate::view::{View, ViewError};
-use crate::wire::{Message, Snapshot};
+use crate::watch::view::{View, ViewError};
+use crate::watch::wire::{Message, Snapshot};
 
 /// Every so many changes, a planted fault.
 const PLANT_EVERY: u64 = 7;

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::Plant;
 use super::rollouts::Shares;
 use super::watchers::{Known, Place, view_of};
+use crate::consensus::replica::decode_answer;
 use crate::consensus::{At, Role, Status};
-use crate::replica::decode_answer;
 use crate::state::{Command, Digest, State};
 use crate::store::Store;
 use crate::store::record::{self, LogId, Vote};
 use crate::transport::{AppendAnswer, Call, Rpc, SnapshotAnswer, VoteAnswer};
-use crate::view::View;
+use crate::watch::view::View;
 
 /// Lines that a failure shows.
 const LAST_LINES: usize = 80;
@@ -84,7 +84,7 @@ impl Reigns {
         if self.now == now {
             return;
         }
-        // Of what a leader has seen of a silence, the log may miss the second half: see `keeper/leases.rs`.
+        // Of what a leader has seen of a silence, the log may miss the second half: see `lessor/leases.rs`.
         self.counted += self.length() / 2;
         (self.now, self.since) = (now, now.map(|_| Instant::now()));
     }

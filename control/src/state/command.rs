@@ -1,9 +1,9 @@
 //! What can be asked of the state, and what it answers. Variants and fields are only ever added at the end: the log of one
 //! version is read by the next.
 
-use super::model::{BackendState, Key, Object, Role};
+use super::model::{Key, Role};
 use super::rollout::{Policy, Vote};
-use crate::Code;
+use super::txn::{Author, Refusal, Txn};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -22,7 +22,7 @@ pub enum Command {
     /// Makes objects as they were at a revision; a new revision.
     Rollback {
         /// Who, when, why.
-        by: By,
+        by: Author,
         /// The revision.
         to: u64,
     },
@@ -36,7 +36,7 @@ pub enum Command {
     /// Ends leases, and what hangs on them, by their holders' or an operator's wish.
     LeaseRevoke {
         /// Who, when, why.
-        by: By,
+        by: Author,
         /// Which.
         ids: Vec<u64>,
     },
@@ -88,7 +88,7 @@ pub enum Command {
         txn: Txn,
         /// How.
         policy: Policy,
-        /// Live proxies: who must say yes.
+        /// Live proxies: all of them must say yes.
         participants: Vec<String>,
     },
     /// What proxies say.
@@ -131,7 +131,7 @@ pub enum Command {
     /// Puts the parts into force: objects are the backup's, the epoch is raised.
     RestoreCommit {
         /// Who, when, why.
-        by: By,
+        by: Author,
         /// BLAKE3 of the whole.
         whole: [u8; 32],
     },
@@ -174,7 +174,7 @@ pub enum Command {
         #[serde(deserialize_with = "unjudged")]
         command: Box<Self>,
     },
-    /// What the leader knows of silent leases, for the one after it: the whole life, if it has heard of them again. From rules 1.
+    /// What the leader knows of silent leases, for the one after it: the full TTL, if it has heard of them again. From rules 1.
     LeaseLives {
         /// Whose knowledge it is.
         leader: u64,
@@ -193,7 +193,7 @@ pub enum Command {
     /// As [`Command::RestoreCommit`], with an epoch that no proxy has seen. From rules 1.
     RestoreAs {
         /// Who, when, why.
-        by: By,
+        by: Author,
         /// BLAKE3 of the whole.
         whole: [u8; 32],
         /// Not less than this.
@@ -255,118 +255,20 @@ pub struct Basis {
     pub epoch: u64,
     /// [`super::State::configured`], where it was read.
     pub configured: Option<u64>,
-    /// [`super::State::lost`], where it mattered who takes traffic.
+    /// [`super::State::lost`], where it mattered which backends take traffic.
     pub lost: Option<u64>,
 }
 
-/// Who asks, when, why.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct By {
-    /// Unix milliseconds, by the proposer's clock: only shown, never compared.
-    pub at_ms: u64,
-    /// Token, certificate or address.
-    pub author: String,
-    /// In the author's words.
-    pub note: String,
-}
-
-/// Changes of objects, all or none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Txn {
-    /// Who, when, why.
-    pub by: By,
-    /// A name of the request: asked again, it gets the first answer.
-    pub request: Option<String>,
-    /// All must hold.
-    pub conditions: Vec<Condition>,
-    /// In this order.
-    pub ops: Vec<Op>,
-    /// The guards against accidents are off.
-    pub force: bool,
-}
-
-/// What must be so for a transaction to be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Condition {
-    /// The object.
-    pub key: Key,
-    /// The revision that changed it last; 0: it is not there.
-    pub modified: u64,
-}
-
-/// A change of one object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Op {
-    /// Makes or replaces it.
-    Put {
-        /// Which.
-        key: Key,
-        /// As it is to be.
-        object: Object,
-    },
-    /// Removes it; it must be there.
-    Delete {
-        /// Which.
-        key: Key,
-    },
-    /// Changes a backend in part; it must be there.
-    Backend {
-        /// Which.
-        key: Key,
-        /// `None`: as it is.
-        #[serde(default)]
-        weight: Option<u32>,
-        /// `None`: as it is.
-        #[serde(default)]
-        state: Option<BackendState>,
-    },
-}
-
-impl Op {
-    /// The object that it changes.
-    #[must_use]
-    pub fn key(&self) -> &Key {
-        match self {
-            Self::Put { key, .. } | Self::Delete { key } | Self::Backend { key, .. } => key,
-        }
-    }
-}
-
 /// What came of a command.
-pub type Answer = Result<Done, Refusal>;
+pub type Answer = Result<Applied, Refusal>;
 
 /// It holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct Applied {
     /// The state's revision after it.
     pub revision: u64,
     /// What it made: a lease's or a rollout's id, a lock's fencing token.
     pub id: u64,
     /// Objects that it changed.
     pub changed: u32,
-}
-
-/// It does not; nothing has changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct Refusal {
-    /// See [`Code`]; a later version may have others.
-    pub code: String,
-    /// What is wrong.
-    pub message: String,
-    /// The findings, where it is a configuration that is wrong: as `ringway check` prints them.
-    pub findings: Vec<String>,
-}
-
-impl Refusal {
-    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code: code.name().to_owned(), message: message.into(), findings: Vec::new() }
-    }
-
-    /// Whether this is why.
-    pub(crate) fn is(&self, code: Code) -> bool {
-        self.code == code.name()
-    }
 }

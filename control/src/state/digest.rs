@@ -33,7 +33,8 @@ fn parts(key: &Key, object: &Object) -> [u64; 4] {
     // Names have no NUL: nothing can be part of the key in one object and of the value in another.
     hasher.update(&[0]);
     // A member that cannot hash what the others hash must stop, not go on with another digest.
-    hasher.update(&super::to_bytes(object).expect("invariant: texts and numbers have a form in every encoding"));
+    hasher
+        .update(&super::encode::to_bytes(object).expect("invariant: texts and numbers have a form in every encoding"));
     let hash = hasher.finalize();
     let mut lanes = [0; 4];
     for (lane, bytes) in lanes.iter_mut().zip(hash.as_bytes().chunks_exact(8)) {

@@ -3,9 +3,10 @@
 //! As long as members may run a build that knows no rules, the state is written as that build reads it; what has come since
 //! is empty until then.
 
+use super::encode::EncodeError;
 use super::model::{Entry, Key, Lease, Lock, Revision, Token};
 use super::rollout::Rollout;
-use super::{Digest, Done, State};
+use super::{Applied, Digest, State};
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -38,25 +39,6 @@ pub enum DecodeError {
     Damaged(String),
 }
 
-/// Why a value has no bytes. Nothing of it may go anywhere: half a value is another one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("it cannot be written down: {0}")]
-pub struct EncodeError(String);
-
-impl EncodeError {
-    pub(crate) fn new(error: &dyn std::fmt::Display) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// A value as bytes, for the log, for disks and for members.
-///
-/// # Errors
-/// The value has no form in this encoding.
-pub(crate) fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
-    postcard::to_allocvec(value).map_err(|error| EncodeError(error.to_string()))
-}
-
 /// As it was under rules 0; never changed.
 #[derive(Serialize, Deserialize)]
 struct First {
@@ -71,7 +53,7 @@ struct First {
     tokens: Map<String, Token>,
     history: Map<u64, Revision>,
     history_bytes: usize,
-    requests: Map<String, (u64, Done)>,
+    requests: Map<String, (u64, Applied)>,
     requests_order: Map<u64, String>,
     rollouts: Map<u64, Rollout>,
     next_id: u64,
@@ -136,7 +118,7 @@ impl State {
             FORMAT_1 => postcard::to_extend(&First::from(self.clone()), vec![FORMAT_1]),
             format => postcard::to_extend(self, vec![format]),
         };
-        bytes.map_err(|error| EncodeError(error.to_string()))
+        bytes.map_err(|error| EncodeError::new(&error))
     }
 
     /// The reverse of [`State::encode`].

@@ -4,8 +4,8 @@
 //! The coordinator's state is in the log, so it does not block when a leader dies. Source: Gray, Lamport, "Consensus on
 //! Transaction Commit", 2006.
 
-use super::command::{Refusal, Txn};
 use super::model::Change;
+use super::txn::{Refusal, Txn};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -202,7 +202,7 @@ impl Rollout {
 
     pub(super) fn vote(&mut self, votes: BTreeMap<String, Vote>) -> Result<(), Refusal> {
         for (proxy, vote) in votes {
-            // The first word holds, and only that of those who were asked.
+            // The first word holds, and only that of those that were asked.
             if self.participants.contains(&proxy) {
                 self.votes.entry(proxy).or_insert(vote);
             }
@@ -210,7 +210,7 @@ impl Rollout {
         Ok(())
     }
 
-    /// What should come next. `elapsed_ms`: since this phase was entered, by the clock of who asks: after a change of
+    /// What should come next. `elapsed_ms`: since this phase was entered, by the asker's clock: after a change of
     /// leader it begins anew, never shorter.
     #[must_use]
     pub fn next(&self, elapsed_ms: u64, observed: &Observed) -> Step {

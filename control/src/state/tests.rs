@@ -3,8 +3,8 @@ use proptest::prelude::*;
 
 const ORIGIN: Origin = Origin { leader: 1 };
 
-fn by() -> By {
-    By { at_ms: 5, author: "test".into(), note: String::new() }
+fn by() -> Author {
+    Author { at_ms: 5, author: "test".into(), note: String::new() }
 }
 
 fn txn(ops: Vec<Op>) -> Txn {
@@ -64,7 +64,7 @@ fn compare_and_set_sees_every_change() {
     assert_eq!(state.apply(ORIGIN, Command::Txn(set(1, 2))).unwrap().revision, 2);
     assert_eq!(code(state.apply(ORIGIN, Command::Txn(set(1, 3)))), "stale");
     // What changes nothing is no revision.
-    assert_eq!(state.apply(ORIGIN, Command::Txn(set(2, 2))).unwrap(), Done { revision: 2, id: 0, changed: 0 });
+    assert_eq!(state.apply(ORIGIN, Command::Txn(set(2, 2))).unwrap(), Applied { revision: 2, id: 0, changed: 0 });
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_named_request_is_done_once() {
     assert_eq!(state.object(&key("backend/api/a")), Some(&backend(3)), "it is not done again");
     // The same name for something else, or by somebody else, is not what was asked before.
     assert_eq!(code(state.apply(ORIGIN, Command::Txn(ask(2)))), "idempotency_mismatch");
-    let other = By { author: "other".into(), ..by() };
+    let other = Author { author: "other".into(), ..by() };
     assert_eq!(code(state.apply(ORIGIN, Command::Txn(Txn { by: other, ..ask(1) }))), "idempotency_mismatch");
     // Not even one whose name begins alike.
     let longer = Txn { request: Some("r".into()), ..txn(vec![put("backend/api/b", backend(1))]) };
@@ -352,7 +352,7 @@ fn agreed_health_is_a_revision_and_only_once() {
     let mut state = fresh();
     state.apply(ORIGIN, Command::Txn(txn(vec![put("backend/api/a", backend(1))]))).unwrap();
     let agree = |down| Command::Agree { at_ms: 1, verdicts: vec![(key("backend/api/a"), down)], note: "p, q".into() };
-    assert_eq!(state.apply(ORIGIN, agree(true)).unwrap(), Done { revision: 2, id: 0, changed: 1 });
+    assert_eq!(state.apply(ORIGIN, agree(true)).unwrap(), Applied { revision: 2, id: 0, changed: 1 });
     assert_eq!(state.apply(ORIGIN, agree(true)).unwrap().changed, 0);
     let config = fleet_config(&state, |_| Default::default());
     assert!(config.backends[0].drain);

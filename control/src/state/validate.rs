@@ -1,7 +1,7 @@
 //! The same checks that a proxy's file gets, before anything is proposed (`judge.rs`); under rules 0, again when it is applied.
 
-use super::command::Refusal;
-use super::model::{Backend, Key, Object, TEXT_BYTES_MAX};
+use super::model::{Backend, Key, Object, TEXT_BYTES_MAX, is_name};
+use super::txn::Refusal;
 use super::{BackendState, State};
 use crate::Code;
 use ringway_config::{Diagnostics, FleetBackend, FleetConfig, FleetText, Severity, check_fleet};
@@ -73,7 +73,7 @@ fn backend(key: &Key, backend: &Backend) -> Result<(), Refusal> {
     if backend.tier > 7 {
         return Err(Refusal::new(Code::OutOfRange, format!("{key}: tier {} is not from 0 to 7", backend.tier)));
     }
-    let good = |text: &Option<String>| text.as_ref().is_none_or(|text| super::is_name(text));
+    let good = |text: &Option<String>| text.as_ref().is_none_or(|text| is_name(text));
     if !good(&backend.zone) || !good(&backend.source) {
         return Err(Refusal::new(Code::BadName, format!("{key}: a zone has 1 to 128 letters, digits and `._:-`")));
     }
@@ -151,4 +151,14 @@ pub(crate) fn backend_of_fleet(service: &str, id: &str, backend: &Backend) -> Fl
         // Whom the fleet has found ill keeps nobody, as a proxy's own ejection does.
         maintenance: backend.state == BackendState::Maintenance || backend.ejected,
     }
+}
+
+pub(super) fn named(what: &str, name: &str) -> Result<(), Refusal> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::BadName,
+        format!("{name:?} is no name for a {what}: write 1 to 128 letters, digits and `._:-`"),
+    ))
 }

@@ -14,9 +14,10 @@ use redb::{
 };
 use serde::de::DeserializeOwned;
 
+use super::memory::InMemory;
 use super::record::{self, Entry, Identity, RecordError};
 use super::snapshot::{self, SNAPSHOT_TABLE, SnapshotHeader};
-use super::{Place, StoreError, View};
+use super::{Place, StoreError};
 
 /// Index to record.
 pub(super) const LOG_TABLE: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
@@ -38,7 +39,7 @@ pub(super) fn open(
     identity: &Identity,
     has_run: bool,
     create: impl FnOnce(&Builder) -> Result<Database, DatabaseError>,
-) -> Result<(Database, View), StoreError> {
+) -> Result<(Database, InMemory), StoreError> {
     let attempt = || {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
@@ -57,7 +58,7 @@ pub(super) fn open(
     })
 }
 
-fn read(path: &Path, database: &Database, identity: &Identity, has_run: bool) -> Result<View, StoreError> {
+fn read(path: &Path, database: &Database, identity: &Identity, has_run: bool) -> Result<InMemory, StoreError> {
     let broken = |error: redb::Error| damaged(path, Place::File, &error.to_string());
     let transaction = database.begin_read().map_err(|error| broken(error.into()))?;
     let tables = transaction.list_tables().map_err(|error| broken(error.into()))?.count();
@@ -84,11 +85,11 @@ fn read(path: &Path, database: &Database, identity: &Identity, has_run: bool) ->
         }
         None => return Err(damaged(path, Place::Identity, "is missing")),
     }
-    let mut view = View {
+    let mut view = InMemory {
         vote: field(path, Place::Vote, VOTE, get(VOTE)?)?,
         committed: field(path, Place::Committed, COMMITTED, get(COMMITTED)?)?.flatten(),
         purged: field(path, Place::Purged, PURGED, get(PURGED)?)?,
-        ..View::default()
+        ..InMemory::default()
     };
     let table = transaction.open_table(LOG_TABLE).map_err(|error| broken(error.into()))?;
     let mut log = BTreeMap::new();
@@ -120,7 +121,7 @@ fn usable(
     path: &Path,
     database: &Database,
     mut headers: Vec<SnapshotHeader>,
-    view: &View,
+    view: &InMemory,
 ) -> Result<Vec<SnapshotHeader>, StoreError> {
     let mut first_problem = None;
     while let Some(newest) = headers.last() {
@@ -144,7 +145,7 @@ fn usable(
 }
 
 /// A new file: the tables, and whose it is.
-fn create(path: &Path, database: &Database, identity: &Identity) -> Result<View, StoreError> {
+fn create(path: &Path, database: &Database, identity: &Identity) -> Result<InMemory, StoreError> {
     let record = record::encode(IDENTITY.into(), identity)
         .map_err(|source| StoreError::Encode { place: Place::Identity, source })?;
     let write = || -> Result<(), redb::Error> {
@@ -155,7 +156,7 @@ fn create(path: &Path, database: &Database, identity: &Identity) -> Result<View,
         Ok(transaction.commit()?)
     };
     write().map_err(|source| StoreError::Write { path: path.to_owned(), source: Box::new(source) })?;
-    Ok(View::default())
+    Ok(InMemory::default())
 }
 
 fn field<T: DeserializeOwned>(

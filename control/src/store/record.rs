@@ -46,7 +46,7 @@ pub struct MemberInfo {
     pub api_address: String,
 }
 
-/// Who votes and who listens.
+/// Which members vote, and which listen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// One set of voters, or two while a joint change is under way.

@@ -14,10 +14,11 @@ use redb::{Database, WriteTransaction};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::StoreError;
 use super::load::{COMMITTED, LOG_TABLE, META_TABLE, PURGED, SNAPSHOTS, message};
+use super::memory::Completion;
 use super::snapshot::{CHUNK_BYTES, SNAPSHOT_TABLE, SnapshotHeader};
-use super::{Done, StoreError};
-use crate::latency::Latency;
+use crate::store::latency::Latency;
 
 /// One transaction's worth: past that the first waits for too many.
 const BATCH_OPS_MAX: usize = 512;
@@ -26,12 +27,12 @@ const BATCH_OPS_MAX: usize = 512;
 pub(super) enum Op {
     Append {
         records: Vec<(u64, Vec<u8>)>,
-        done: Done,
+        done: Completion,
     },
     Meta {
         key: u8,
         record: Vec<u8>,
-        done: Done,
+        done: Completion,
     },
     /// Goes with the next transaction that something else causes.
     Committed {
@@ -39,19 +40,19 @@ pub(super) enum Op {
     },
     Truncate {
         from: u64,
-        done: Done,
+        done: Completion,
     },
     Purge {
         through: u64,
         record: Vec<u8>,
-        done: Done,
+        done: Completion,
     },
     /// `headers` are those to keep, the new one last.
     Snapshot {
         headers: Vec<SnapshotHeader>,
         record: Vec<u8>,
         content: Bytes,
-        done: Done,
+        done: Completion,
     },
     Stop,
 }
@@ -265,7 +266,7 @@ impl Op {
         Ok(())
     }
 
-    fn done(self) -> Option<Done> {
+    fn done(self) -> Option<Completion> {
         match self {
             Self::Append { done, .. }
             | Self::Meta { done, .. }

@@ -31,7 +31,7 @@ use super::gate::Gate;
 use super::wire::{SnapshotAnswer, SnapshotCall, snapshot_head};
 use super::{CLUSTER_HEADER, PING_INTERVAL, PING_TIMEOUT, PROTOCOL, PROTOCOL_HEADER, Rpc, TO_NODE_HEADER};
 use crate::store::record::{self, RecordError};
-use crate::tls::Renewed;
+use crate::transport::tls::Renewed;
 
 type Body = StreamBody<stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
 type Sender = http2::SendRequest<Body>;

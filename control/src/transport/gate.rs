@@ -1,4 +1,4 @@
-//! Dials to an address that has failed: one at a time, less and less often, for all who call there.
+//! Dials to an address that has failed: one at a time, less and less often, for all that call there.
 //!
 //! A member that hangs lets the kernel take its connections, and each purpose's dial after dial ends in time. When the member goes
 //! on, all of them are handshakes with nobody. What has not failed is dialled at once, by everybody: connections are many after a
@@ -16,7 +16,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_m
 /// Of one address.
 #[derive(Default)]
 pub(super) struct Gate {
-    /// Held by who tries whether it answers again.
+    /// Held by the one that tries whether it answers again.
     trying: tokio::sync::Mutex<()>,
     failed: Mutex<Option<Failed>>,
 }

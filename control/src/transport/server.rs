@@ -1,4 +1,4 @@
-//! The called side: accepts, checks who is meant, parses, hands over, answers.
+//! The called side: accepts, checks which member is meant, parses, hands over, answers.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,9 +22,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::wire::{self, Call, Reply};
 use super::{CLUSTER_HEADER, PING_INTERVAL, PROTOCOL, PROTOCOL_HEADER, Rpc, SMALL_BYTES_MAX, TO_NODE_HEADER};
-use crate::places::{Ended, Limits, Place, Places, Rarely};
 use crate::store::record::Identity;
-use crate::tls::Renewed;
+use crate::transport::places::{Ended, Limits, Place, Places, Rarely};
+use crate::transport::tls::Renewed;
 
 /// A cluster has some ten members with four connections each; members that are known from their addresses have half of these for
 /// themselves. Who has proven nothing yet has places of its own, of which known addresses have some that strangers cannot take.
@@ -124,7 +124,7 @@ async fn accept<H: Handler>(
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, from)) => {
-                // Without a place it is closed at once: who is meant to call calls again.
+                // Without a place it is closed at once: a member that is meant to call calls again.
                 let Some(place) = places.enter(from.ip(), Instant::now()) else { continue };
                 let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
                 let shared = Arc::clone(&shared);

@@ -83,7 +83,7 @@ impl Machine for Old {
         }
     }
 
-    fn freeze(&self) -> ringway_control::consensus::Frozen {
+    fn freeze(&self) -> ringway_control::consensus::SnapshotWriter {
         Box::new(|| Ok(Vec::new()))
     }
 

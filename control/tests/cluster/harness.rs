@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringway_control::consensus::{
-    At, Frozen, Halt, Machine, MemberInfo, Node, Options, ProposeError, Proposed, Read, RestoreError, Role, Status,
-    Timing,
+    At, Halt, Machine, MemberInfo, Node, Options, ProposeError, Proposed, Read, RestoreError, Role, SnapshotWriter,
+    Status, Timing,
 };
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,7 @@ impl Machine for Registers {
         Ok(vec![u8::from(swapped)])
     }
 
-    fn freeze(&self) -> Frozen {
+    fn freeze(&self) -> SnapshotWriter {
         let registers = self.all();
         Box::new(move || Ok(postcard::to_stdvec(&registers).unwrap()))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ringway_control::consensus::{MemberInfo, Node, Options, PeerTls, Timing};
 use ringway_control::store::record::Vote;
-use ringway_control::tls::Renewed;
+use ringway_control::transport::tls::Renewed;
 use ringway_control::transport::{CallError, Dialer, Peer, Rpc, VoteAnswer, VoteCall};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};

@@ -6,11 +6,11 @@
 
 use super::{by, fixture_in, key, txn};
 use ringway_control::state::{
-    Answer, Backend, BackendState, Basis, By, Command, Object, Op, Origin, Phase, Policy, Role, State, Txn, Vote,
+    Answer, Author, Backend, BackendState, Basis, Command, Object, Op, Origin, Phase, Policy, Role, State, Txn, Vote,
 };
 use ringway_control::store::Store;
 use ringway_control::store::record::{self, Entry, Identity, LogId, MemberInfo, Membership, Payload, SnapshotMeta};
-use ringway_control::wire::{Delta, Message, Ping, Replaced, RolloutView, Snapshot};
+use ringway_control::watch::wire::{Delta, Message, Ping, Replaced, RolloutView, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -154,7 +154,7 @@ impl Life {
     }
 
     pub(super) fn of(ops: Vec<Op>) -> Txn {
-        Txn { by: By::default(), request: None, conditions: Vec::new(), ops, force: true }
+        Txn { by: Author::default(), request: None, conditions: Vec::new(), ops, force: true }
     }
 
     fn rolled_out(&mut self) {

@@ -1,6 +1,7 @@
 //! DATA in, and windows back.
 
 use super::Connection;
+use super::input::DataFrame;
 use crate::error::{ConnectionError, Reason};
 use crate::frame::{self, END_STREAM, FrameHeader, PADDED};
 use crate::settings;
@@ -10,21 +11,6 @@ use crate::streams::{Fate, News, Receiving, StreamKey};
 const CROWDED: u32 = 4;
 /// What streams that nobody takes from may hold, one with another.
 const STALLED_BYTES: u32 = 32 * 1024;
-
-/// A frame of DATA that is under way.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct DataFrame {
-    /// `None`: nobody gets it any more.
-    key: Option<StreamKey>,
-    /// Bytes of data that are still to come, and of padding after them.
-    left: u32,
-    padding: u32,
-    /// The length of the padding is still to come.
-    is_padded: bool,
-    ends: bool,
-    /// How much data it brings.
-    length: u32,
-}
 
 impl Connection {
     pub(super) fn begin_data(&mut self, header: &FrameHeader) -> Result<DataFrame, ConnectionError> {

@@ -1,6 +1,7 @@
 //! Blocks of fields: requests, responses and trailers.
 
 use super::Connection;
+use super::input::Block;
 use crate::error::{ConnectionError, Reason};
 use crate::flood::CONTINUATIONS;
 use crate::frame::{END_HEADERS, END_STREAM, FRAME_BYTES, FrameHeader, Headers};
@@ -15,26 +16,6 @@ use ringway_message::{BodyLength, ParseError};
 /// most for who does not take them, and what becomes of them does not depend on how their bytes come.
 const INFORMATIONAL_MAX: u32 = 64;
 const INFORMATIONAL_HEADS_MAX: usize = 4;
-
-/// A block that comes in several frames.
-#[derive(Debug)]
-pub(super) struct Block {
-    stream: u32,
-    ends: bool,
-    depends_on_itself: bool,
-    continuations: u32,
-    bytes: Vec<u8>,
-}
-
-impl Block {
-    pub(super) fn stream(&self) -> u32 {
-        self.stream
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.capacity()
-    }
-}
 
 /// Both ends' state of the compression is lost (RFC 9113, 4.3).
 fn lost(error: HpackError) -> ConnectionError {

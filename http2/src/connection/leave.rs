@@ -1,7 +1,7 @@
 //! How streams and connections end: GOAWAY both ways, PING, errors, the end of the transport.
 
 use super::Connection;
-use super::receive::Input;
+use super::input::{Input, Leaving};
 use crate::Role;
 use crate::error::{ConnectionError, Reason};
 use crate::frame::{self, FRAME_BYTES, U31_MAX};
@@ -9,16 +9,6 @@ use crate::streams::{By, Cut, News, Receiving, Sending, Wants};
 
 /// Goes with the PING behind a first GOAWAY: its answer says that the peer has read that.
 const FAREWELL: [u8; 8] = *b"farewell";
-
-/// How far we have said goodbye.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leaving {
-    No,
-    /// The peer has been told to open no more; those that it had under way are still taken.
-    Announced,
-    /// No streams are looked at past this one.
-    Final(u32),
-}
 
 impl Connection {
     /// Says goodbye: streams that are open come to their end, and [`Connection::is_over`] tells when.

@@ -1,9 +1,9 @@
 //! Bytes in: frames are found, judged and handed on.
 
 use super::Connection;
-use super::data::DataFrame;
+use super::input::Stage;
 use crate::error::{ConnectionError, FrameError, Reason};
-use crate::frame::{self, ACK, FrameHeader, HEADER_BYTES, Kind};
+use crate::frame::{self, ACK, FrameHeader, Kind};
 use crate::settings;
 use crate::streams::{By, Cut, Fate, Stream, StreamKey, Wants};
 use crate::{PREFACE, Role};
@@ -14,64 +14,6 @@ const OUTPUT_STOP_BYTES: usize = 256 * 1024;
 const PAYLOAD_KEPT_BYTES: usize = 512;
 /// Nobody needs so many answers to PING and SETTINGS before they read one.
 const ANSWERS_BYTES_MAX: usize = 1024 * 1024;
-
-/// What is to come next.
-#[derive(Debug, Clone, Copy)]
-enum Stage {
-    /// The preface, of which so much has come.
-    Preface(usize),
-    Header,
-    Payload(FrameHeader),
-    Data(DataFrame),
-    /// So much of a frame that means nothing.
-    Skip(u32),
-}
-
-/// Where in its frames the peer is.
-#[derive(Debug)]
-pub(super) struct Input {
-    stage: Stage,
-    header: [u8; HEADER_BYTES],
-    header_len: usize,
-    /// The beginning of a payload that comes in pieces: no more room than for what has come, and little is kept for the next.
-    payload: Vec<u8>,
-}
-
-impl Input {
-    pub(super) fn new(expects_preface: bool) -> Self {
-        let stage = if expects_preface { Stage::Preface(0) } else { Stage::Header };
-        Self { stage, header: [0; HEADER_BYTES], header_len: 0, payload: Vec::new() }
-    }
-
-    /// The next header, once it is whole.
-    fn header(&mut self, input: &[u8], at: &mut usize) -> Option<FrameHeader> {
-        if self.header_len == 0
-            && let Some(header) = input[*at..].first_chunk()
-        {
-            *at += HEADER_BYTES;
-            return Some(FrameHeader::parse(*header));
-        }
-        let taken = (HEADER_BYTES - self.header_len).min(input.len() - *at);
-        self.header[self.header_len..self.header_len + taken].copy_from_slice(&input[*at..*at + taken]);
-        self.header_len += taken;
-        *at += taken;
-        if self.header_len < HEADER_BYTES {
-            return None;
-        }
-        self.header_len = 0;
-        Some(FrameHeader::parse(self.header))
-    }
-
-    pub(super) fn shrink(&mut self) {
-        if self.payload.is_empty() {
-            self.payload = Vec::new();
-        }
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.payload.capacity()
-    }
-}
 
 impl Connection {
     /// Takes what has come. Gives how much was taken: what is left comes again once more of [`Connection::output`] has been written; that

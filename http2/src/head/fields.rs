@@ -3,7 +3,7 @@
 //! Fields are kept as lines of text, `name: value` CR LF, that follow each other without gaps: who writes them for the next hop copies
 //! whole runs of them, in whatever version they go on.
 
-use super::Fault;
+use super::fault::Fault;
 use crate::hpack::{DecodedField, Sink};
 use ringway_message::{
     Authority, FIELDS_CEILING, Field, FieldName, Limits, ParseError, Span, content_length, default_port,

@@ -1,6 +1,6 @@
 //! `Forwarded` (RFC 7239), as far as it says who the client is.
 
-use super::{is_https, parse_address};
+use super::text::{is_https, parse_address};
 use crate::is_token;
 use std::net::IpAddr;
 

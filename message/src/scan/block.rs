@@ -72,7 +72,7 @@ mod sse2 {
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod words {
     use super::BLOCK_BYTES;
-    use crate::scan::{HIGHS, all};
+    use crate::scan::lanes::{HIGHS, all};
 
     #[derive(Clone, Copy)]
     pub(in super::super) struct Block([u64; 2]);

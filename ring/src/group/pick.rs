@@ -7,10 +7,11 @@ use super::{ALL_KEYS, Ask, Group, HOT_OWNERS_MAX, LEVEL_SALT, Level, Pick, Seat}
 use crate::hash::{Hash, mix};
 use crate::order::{Alias, Drawn, Order, Preference};
 use crate::params::AllFull;
-use crate::ring::Slot;
 use crate::round_robin::RoundRobin;
-use crate::selection::{Selection, Stage};
-use crate::total::Sum;
+use crate::selection::Selection;
+use crate::slot::Slot;
+use crate::stage::Stage;
+use crate::sum::Sum;
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
 

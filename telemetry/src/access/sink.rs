@@ -1,6 +1,6 @@
 //! Where the writer thread puts lines: follows its file when it is rotated, and never leaves half a line before another.
 
-use super::Target;
+use super::target::Target;
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;

@@ -1,8 +1,11 @@
 //! etcd as the store of the topology, and as a source of backends.
 
-use super::{identity, member_url, name, path};
-use crate::decode::{At, Findings, List};
+use super::parts::{identity, member_url, path};
+use crate::check::text::name;
+use crate::decode::List;
+use crate::diagnostic::At;
 use crate::files::{FileUse, Need};
+use crate::findings::Findings;
 use crate::{model, schema};
 
 /// Where the topology is, for a proxy that has no members.

@@ -1,6 +1,6 @@
 //! What is asked beside the body: in the path, behind it, in headers.
 
-use super::schemas::{flag, named, number, text};
+use super::schemas::build::{flag, named, number, text};
 use serde_json::{Map, Value, json};
 
 /// Where it stands, its name, what it holds, whether it must be there, what it says.

@@ -1,10 +1,10 @@
 //! Proxies, rollouts, members, and what proxies read.
 
-use super::{
+use super::build::{
     Schemas, body, described, either, flag, list, map, may, must, named, number, object, or_null, percent, text, words,
 };
 use crate::consensus::Role;
-use crate::keeper::PROXY_STATES;
+use crate::lessor::PROXY_STATES;
 use serde_json::{Value, json};
 
 pub(super) fn proxies() -> Schemas {

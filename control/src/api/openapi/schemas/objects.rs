@@ -1,6 +1,8 @@
 //! Objects, changes of them, and what is held: leases, locks, tokens.
 
-use super::{Schemas, body, described, either, flag, list, may, must, named, number, object, or_null, text, words};
+use super::build::{
+    Schemas, body, described, either, flag, list, may, must, named, number, object, or_null, text, words,
+};
 use crate::state::TEXT_BYTES_MAX;
 use serde_json::{Value, json};
 

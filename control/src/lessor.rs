@@ -1,0 +1,448 @@
+//! What only the leader knows, and only in memory: heartbeats of leases and of proxies. A pure machine: time is passed in,
+//! and what should be proposed comes out. A new leader begins with an empty one, and grants what the log says is left of lives.
+
+mod agreement;
+mod ahead;
+mod clock;
+mod expiry_limiter;
+mod leases;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use crate::state::parsed::Parsed;
+use crate::state::{Command, Observed, Phase, Rollout, State, Step, Vote};
+use crate::watch::wire::{Heartbeat, ProxyView};
+use ahead::Ahead;
+use clock::Clock;
+use expiry_limiter::ExpiryLimiter;
+pub use leases::Kept;
+use leases::Leases;
+use standing::Standing;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A proxy that has not been heard of for this long is offline.
+pub(crate) const PROXY_TTL: Duration = Duration::from_secs(7);
+/// How a proxy may stand.
+pub(crate) const PROXY_STATES: &[&str] = &["ahead", "behind", "drifted", "offline", "stuck", "synced"];
+/// And is forgotten after this, unless the member's file says otherwise.
+pub(crate) const PROXY_FORGET: Duration = Duration::from_secs(3600);
+/// Proxies that are remembered.
+const PROXIES_MAX: usize = 20_000;
+
+/// See the module.
+pub struct Lessor {
+    /// All times here but [`Seen::heard`] are by it.
+    clock: Clock,
+    /// When it began to lead.
+    since: Instant,
+    leases: Leases,
+    proxies: BTreeMap<String, Seen>,
+    standing: Standing,
+    limiter: ExpiryLimiter,
+    ahead: Ahead,
+    rollout: Option<Watched>,
+    votes: BTreeMap<String, Vote>,
+    forget: Duration,
+}
+
+struct Seen {
+    heartbeat: Heartbeat,
+    at: Instant,
+    /// By everybody's time, for people.
+    heard: Instant,
+}
+
+/// The rollout that is under way, as this leader has seen it.
+struct Watched {
+    id: u64,
+    phase: Phase,
+    entered: Instant,
+    /// What each proxy said first in this phase: only what comes on top of it is the phase's.
+    base: BTreeMap<String, Base>,
+    /// For how long, all in all, any of the share was without the change. Counted through, or a proxy that starts again
+    /// and again would be waited for without end.
+    waited: Duration,
+    looked: Instant,
+    /// Since when all of the share have it.
+    baking: Option<Instant>,
+    /// Participants that have ended in order since the rollout began.
+    left: BTreeSet<String>,
+}
+
+/// A proxy at the beginning of a phase.
+struct Base {
+    requests: u64,
+    failed: u64,
+    stuck: Option<String>,
+}
+
+impl Base {
+    fn of(heartbeat: &Heartbeat) -> Self {
+        Self { requests: heartbeat.requests, failed: heartbeat.failed, stuck: heartbeat.stuck.clone() }
+    }
+}
+
+impl Watched {
+    fn new(rollout: &Rollout, proxies: &BTreeMap<String, Seen>, now: Instant) -> Self {
+        Self {
+            id: rollout.id,
+            phase: rollout.phase.clone(),
+            entered: now,
+            base: proxies.iter().map(|(name, seen)| (name.clone(), Base::of(&seen.heartbeat))).collect(),
+            waited: Duration::ZERO,
+            looked: now,
+            baking: None,
+            left: BTreeSet::new(),
+        }
+    }
+
+    fn handle_heartbeat(&mut self, name: &str, heartbeat: &Heartbeat, before: Option<&Seen>) {
+        match self.base.get_mut(name) {
+            // It was restarted, and counts from nothing.
+            Some(base) if before.is_some_and(|before| heartbeat.requests < before.heartbeat.requests) => {
+                (base.requests, base.failed) = (0, 0);
+            }
+            Some(_) => {}
+            None => drop(self.base.insert(name.to_owned(), Base::of(heartbeat))),
+        }
+    }
+
+    /// Fills in what only passing time tells.
+    /// `heard`: the earliest of the share's last words. A share that is silent is not watched, however long it was.
+    fn handle_observed(&mut self, observed: &mut Observed, heard: Instant, now: Instant) {
+        if observed.cohort_waiting > 0 {
+            self.waited += now - self.looked;
+        }
+        self.looked = now;
+        let complete = observed.cohort_waiting == 0 && observed.cohort_unheard == 0;
+        self.baking = complete.then(|| self.baking.unwrap_or(now));
+        observed.waited_ms = self.waited.as_millis() as u64;
+        observed.baked_ms = self.baking.map(|since| heard.saturating_duration_since(since).as_millis() as u64);
+    }
+}
+
+/// The highest epoch that live proxies have seen, as far as it can be believed.
+pub(crate) fn seen_epoch(state: &State, fleet: &[ProxyView], at_ms: u64) -> u64 {
+    let live = fleet.iter().filter(|proxy| proxy.state != "offline");
+    live.map(|proxy| proxy.heartbeat.epoch).filter(|&epoch| ahead::is_credible(state, epoch, at_ms)).max().unwrap_or(0)
+}
+
+impl Lessor {
+    /// Of a leader that begins now, and has applied all that was decided before.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            clock: Clock::new(now),
+            since: now,
+            leases: Leases::new(now),
+            proxies: BTreeMap::new(),
+            standing: Standing::default(),
+            limiter: ExpiryLimiter::new(Arc::new(Parsed::at_once())),
+            ahead: Ahead::default(),
+            rollout: None,
+            votes: BTreeMap::new(),
+            forget: PROXY_FORGET,
+        }
+    }
+
+    /// Knows of the fleet's texts what others have read of them.
+    #[must_use]
+    pub(crate) fn with_parsed(self, parsed: Arc<Parsed>) -> Self {
+        Self { limiter: ExpiryLimiter::new(parsed), ..self }
+    }
+
+    /// Forgets proxies that are not heard of for so long.
+    #[must_use]
+    pub(crate) fn with_forget(self, forget: Duration) -> Self {
+        Self { forget, ..self }
+    }
+
+    /// It leads, and hears what is said. To be called often: a time in which nobody calls counts as a lapse.
+    pub fn handle_led(&mut self, now: Instant) {
+        self.clock.lead(now);
+    }
+
+    /// This member does not lead for now, and hears nobody: what could not be said counts against nobody. It may lead again in
+    /// the same term: what it has heard still holds.
+    pub fn handle_lapse(&mut self) {
+        self.clock.lapse();
+    }
+
+    /// How often, and for how long in all, nobody could be heard since it leads.
+    #[must_use]
+    pub fn lapses(&self) -> (u64, Duration) {
+        self.clock.lapses()
+    }
+
+    /// Heartbeats of leases; those that are not there (any more) are the answer.
+    pub fn handle_keep_alive(&mut self, state: &State, ids: &[u64], now: Instant) -> Kept {
+        let now = self.clock.lead(now);
+        self.leases.keep(state, ids, now)
+    }
+
+    /// What this leader has proposed is decided.
+    pub fn handle_decided(&mut self, command: &Command) {
+        if let Command::LeaseLives { lives, .. } = command {
+            self.leases.decided(lives);
+        }
+    }
+
+    /// A proxy's heartbeat.
+    pub fn handle_heartbeat(&mut self, state: &State, name: String, heartbeat: Heartbeat, now: Instant) {
+        let at = self.clock.lead(now);
+        if self.proxies.len() >= PROXIES_MAX && !self.proxies.contains_key(&name) {
+            return;
+        }
+        if let (Some((id, vote)), Some(rollout)) = (&heartbeat.vote, state.rollout())
+            && *id == rollout.id
+            && !rollout.votes.contains_key(&name)
+            && rollout.participants.contains(&name)
+        {
+            self.votes.insert(name.clone(), vote.clone());
+        }
+        if let Some(watched) = &mut self.rollout {
+            watched.handle_heartbeat(&name, &heartbeat, self.proxies.get(&name));
+        }
+        self.proxies.insert(name, Seen { heartbeat, at, heard: now });
+    }
+
+    /// A proxy that ends in order is missed by nobody: it is not offline, and no rollout waits for it. `instance`: whose word it
+    /// is; not taken where another process has spoken since. False: there is no such proxy.
+    pub fn handle_sign_off(&mut self, state: &State, name: &str, instance: Option<u64>) -> bool {
+        let spoken = self.proxies.get(name).map(|seen| seen.heartbeat.instance);
+        if spoken.is_none() || instance.is_some_and(|own| spoken != Some(own)) {
+            return false;
+        }
+        self.proxies.remove(name);
+        self.votes.remove(name);
+        if let (Some(watched), Some(rollout)) = (&mut self.rollout, state.rollout())
+            && watched.id == rollout.id
+            && rollout.participants.iter().any(|participant| participant == name)
+        {
+            watched.left.insert(name.to_owned());
+        }
+        true
+    }
+
+    /// Proxies that are there.
+    #[must_use]
+    pub fn live(&self, now: Instant) -> Vec<String> {
+        let now = self.clock.read(now);
+        self.proxies.iter().filter(|(_, seen)| now - seen.at < PROXY_TTL).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The fleet.
+    #[must_use]
+    pub fn fleet(&self, state: &State, now: Instant) -> Vec<ProxyView> {
+        let time = self.clock.read(now);
+        let view = |(name, seen): (&String, &Seen)| {
+            let age = time - seen.at;
+            let heartbeat = &seen.heartbeat;
+            let current = (state.epoch, state.revision);
+            let standing = if age >= PROXY_TTL {
+                "offline"
+            } else if heartbeat.stuck.is_some() {
+                "stuck"
+            } else if ahead::is_ahead(state, heartbeat) {
+                "ahead"
+            } else if (heartbeat.epoch, heartbeat.revision) != current {
+                "behind"
+            } else if heartbeat.canary.is_none() && heartbeat.digest != state.digest.to_string() {
+                "drifted"
+            } else {
+                "synced"
+            };
+            ProxyView {
+                name: name.clone(),
+                heartbeat: heartbeat.clone(),
+                age_ms: now.saturating_duration_since(seen.heard).as_millis() as u64,
+                state: Cow::Borrowed(standing),
+            }
+        };
+        let mut fleet: Vec<ProxyView> = self.proxies.iter().map(view).collect();
+        self.mark_ring_drift(&mut fleet);
+        fleet
+    }
+
+    /// Proxies on one revision whose rings differ: those that are not as most are have drifted.
+    fn mark_ring_drift(&self, fleet: &mut [ProxyView]) {
+        let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+        let synced = |view: &&mut ProxyView| view.state == "synced" && view.heartbeat.canary.is_none();
+        for view in fleet.iter_mut().filter(|view| synced(view)) {
+            for (service, digest) in &view.heartbeat.rings {
+                *counts.entry((service.clone(), digest.clone())).or_default() += 1;
+            }
+        }
+        let mut most: BTreeMap<&str, usize> = BTreeMap::new();
+        for ((service, _), count) in &counts {
+            let most = most.entry(service).or_default();
+            *most = (*most).max(*count);
+        }
+        for view in fleet.iter_mut().filter(|view| synced(view)) {
+            let differs = view.heartbeat.rings.iter().any(|(service, digest)| {
+                let own = counts.get(&(service.clone(), digest.clone())).copied().unwrap_or(0);
+                most.get(service.as_str()).is_some_and(|most| *most > own)
+            });
+            if differs {
+                view.state = Cow::Borrowed("drifted");
+            }
+        }
+    }
+
+    /// Services whose backends do not expire although they are overdue, and how many of them.
+    #[must_use]
+    pub fn frozen(&self) -> &BTreeMap<String, usize> {
+        self.limiter.frozen()
+    }
+
+    /// What should be proposed now; `leader` is this member. To be called a few times a second.
+    pub fn handle_tick(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Vec<Command> {
+        let mut commands = self.handle_wake(state, leader, at_ms, now);
+        let now = self.clock.lead(now);
+        self.proxies.retain(|_, seen| now - seen.at < self.forget);
+        commands.extend(self.leases.follow(state, leader, now));
+        commands.extend(self.expire(state, leader, at_ms, now));
+        commands.extend(self.raise(state, at_ms, now));
+        commands.extend(self.agree(state, at_ms, now));
+        commands
+    }
+
+    /// What should be proposed because something has been said or decided: that is often, so it must cost little.
+    pub fn handle_wake(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Vec<Command> {
+        let now = self.clock.lead(now);
+        let mut commands = self.leases.revive(leader);
+        commands.extend(self.rollout(state, at_ms, now));
+        commands
+    }
+
+    /// An epoch above what proxies have seen of this cluster's other life.
+    fn raise(&mut self, state: &State, at_ms: u64, now: Instant) -> Option<Command> {
+        let live = self.proxies.iter().filter(|(_, seen)| now - seen.at < PROXY_TTL);
+        self.ahead.handle(state, live.map(|(name, seen)| (name.as_str(), &seen.heartbeat)), at_ms, now)
+    }
+
+    fn expire(&mut self, state: &State, leader: u64, at_ms: u64, now: Instant) -> Option<Command> {
+        let ids = self.limiter.release(state, &self.leases.overdue(), now);
+        self.leases.end(&ids);
+        (!ids.is_empty()).then_some(Command::LeaseExpire { leader, at_ms, ids })
+    }
+
+    fn rollout(&mut self, state: &State, at_ms: u64, now: Instant) -> Vec<Command> {
+        let Some(rollout) = state.rollout() else {
+            self.rollout = None;
+            self.votes.clear();
+            return Vec::new();
+        };
+        let id = rollout.id;
+        if self.rollout.as_ref().is_none_or(|watched| watched.id != id || watched.phase != rollout.phase) {
+            // Who has left the rollout in an earlier phase has left it.
+            let left = self.rollout.take().filter(|watched| watched.id == id).map(|watched| watched.left);
+            let mut watched = Watched::new(rollout, &self.proxies, now);
+            watched.left = left.unwrap_or_default();
+            self.rollout = Some(watched);
+        }
+        let mut commands = Vec::new();
+        self.votes.retain(|name, _| !rollout.votes.contains_key(name));
+        if !self.votes.is_empty() {
+            commands.push(Command::RolloutVotes { id, votes: std::mem::take(&mut self.votes) });
+            // What they mean is seen when they are in the log.
+            return commands;
+        }
+        let Some(mut watched) = self.rollout.take() else { return commands };
+        let elapsed_ms = (now - watched.entered).as_millis() as u64;
+        watched.left.retain(|name| !self.proxies.contains_key(name));
+        let silent = |name: &&String| !rollout.votes.contains_key(*name);
+        let left = watched.left.iter().filter(silent).count();
+        let mut observed = Observed { left, ..Observed::default() };
+        if matches!(rollout.phase, Phase::Stage(_)) {
+            self.observe(rollout, &watched, now, &mut observed);
+            watched.handle_observed(&mut observed, self.last_words(rollout).unwrap_or(now), now);
+        }
+        self.rollout = Some(watched);
+        match rollout.next(elapsed_ms, &observed) {
+            Step::Wait(_) => {}
+            Step::Advance(stage) => commands.push(Command::RolloutAdvance { id, stage }),
+            Step::Commit => commands.push(Command::RolloutCommit { id, at_ms }),
+            Step::Abort(reason) => commands.push(Command::RolloutAbort { id, reason }),
+        }
+        commands
+    }
+
+    /// How the share fares that has the change, or should have.
+    fn observe(&self, rollout: &Rollout, watched: &Watched, now: Instant, observed: &mut Observed) {
+        let threshold = rollout.threshold();
+        let cohort = || rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold));
+        for name in cohort().filter(|name| !watched.left.contains(*name)) {
+            self.observe_participant(name, watched, now, observed);
+        }
+        // What nobody has tried is not tried.
+        observed.cohort_left = cohort().count() > 0 && cohort().all(|name| watched.left.contains(name));
+        self.observe_requests(watched, threshold, observed);
+    }
+
+    /// When the one of the share spoke last that has been silent for longest.
+    fn last_words(&self, rollout: &Rollout) -> Option<Instant> {
+        let threshold = rollout.threshold();
+        let share = rollout.participants.iter().filter(|name| Rollout::in_cohort(rollout.id, name, threshold));
+        share.filter_map(|name| self.proxies.get(name)).map(|seen| seen.at).min()
+    }
+
+    fn observe_participant(&self, name: &str, watched: &Watched, now: Instant, observed: &mut Observed) {
+        let seen = self.proxies.get(name);
+        // It may have spoken to the leader before this one just now.
+        if now - seen.map_or(self.since, |seen| seen.at.max(self.since)) >= PROXY_TTL {
+            observed.cohort_lost += 1;
+            return;
+        }
+        let Some(Seen { heartbeat, .. }) = seen else {
+            observed.cohort_unheard += 1;
+            return;
+        };
+        let said = || match &heartbeat.stuck {
+            Some(why) => format!("{name}: {why}"),
+            None => name.to_owned(),
+        };
+        // What it was stuck with before is no news of this change, and may be what the change is to repair.
+        let before = watched.base.get(name).and_then(|base| base.stuck.as_ref());
+        if heartbeat.stuck.is_some() && heartbeat.stuck.as_ref() != before {
+            observed.stuck.get_or_insert_with(said);
+        }
+        if heartbeat.canary != Some(watched.id) {
+            observed.cohort_waiting += 1;
+            observed.straggler.get_or_insert_with(said);
+        }
+    }
+
+    fn observe_requests(&self, watched: &Watched, threshold: u8, observed: &mut Observed) {
+        let (mut cohort, mut rest, mut before) = ((0_u64, 0_u64), (0_u64, 0_u64), (0_u64, 0_u64));
+        let add = |sum: &mut (u64, u64), requests: u64, failed: u64| {
+            sum.0 = sum.0.saturating_add(requests);
+            sum.1 = sum.1.saturating_add(failed);
+        };
+        for (name, Seen { heartbeat, .. }) in &self.proxies {
+            let Some(base) = watched.base.get(name) else { continue };
+            add(&mut before, base.requests, base.failed);
+            let requests = heartbeat.requests.saturating_sub(base.requests);
+            let failed = heartbeat.failed.saturating_sub(base.failed);
+            if heartbeat.canary == Some(watched.id) {
+                // Whatever its member told it the share is.
+                add(&mut cohort, requests, failed);
+            } else if !Rollout::in_cohort(watched.id, name, threshold) {
+                add(&mut rest, requests, failed);
+            }
+        }
+        if rest.0 < Rollout::REQUESTS_MIN {
+            // Everybody has the change, or the others have hardly any traffic: what all did before it counts as well.
+            add(&mut rest, before.0, before.1);
+        }
+        let ppm = |(requests, failed): (u64, u64)| {
+            u32::try_from(failed.saturating_mul(1_000_000).checked_div(requests).unwrap_or(0)).unwrap_or(u32::MAX)
+        };
+        observed.cohort_requests = cohort.0;
+        (observed.cohort_ppm, observed.rest_ppm) = (ppm(cohort), ppm(rest));
+    }
+}

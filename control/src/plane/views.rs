@@ -1,0 +1,58 @@
+//! What members tell each other of the fleet and of themselves.
+
+use crate::watch::wire::ProxyView;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The fleet as the leader sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FleetView {
+    /// By name.
+    pub proxies: Vec<ProxyView>,
+    /// Services whose backends do not expire although they should, because they are too many, and how many.
+    pub frozen: BTreeMap<String, usize>,
+}
+
+/// A change of which members there are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// A new member: it follows, and votes as soon as it has caught up.
+    Join {
+        /// Its id, never used before.
+        node: u64,
+        /// Where it is reached.
+        info: (String, String, String),
+        /// It is to vote.
+        voter: bool,
+        /// The member that it takes the place of.
+        replace: Option<u64>,
+    },
+    /// A learner is to vote.
+    Promote(u64),
+    /// A member goes.
+    Remove(u64),
+    /// Another member is to lead.
+    Transfer(u64),
+}
+
+/// How a member is, in its own words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemberView {
+    /// The build that it runs.
+    pub version: String,
+    /// `leader`, `leader_without_quorum`, `candidate`, `follower`, `learner`, `stopped`.
+    pub role: String,
+    /// The term that it is in.
+    pub term: u64,
+    /// Who leads with a quorum, as far as it knows.
+    pub leader: Option<u64>,
+    /// The last entry of its log.
+    pub last_log: u64,
+    /// The last entry that it has applied.
+    pub applied: u64,
+    /// Where its topology is.
+    pub epoch: u64,
+    /// Where its topology is.
+    pub revision: u64,
+}

@@ -1,0 +1,5 @@
+//! What is told of the state as it changes: lines for many watchers, and the topology that their readers have.
+
+pub mod hub;
+pub mod view;
+pub mod wire;

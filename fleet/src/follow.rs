@@ -1,0 +1,253 @@
+//! A proxy in a fleet: its file and the control plane's topology are one configuration, and every change of either is a
+//! reload. The control plane is never on the way of a request: what it says is applied, or it is not.
+
+use crate::reason::{first_error, reason};
+use crate::rollout::{self, Candidate, goes_first};
+use crate::services::fleet_services;
+use crate::standing::{Standing, Target};
+use anyhow::Context;
+use ringway_config::model::Config;
+use ringway_config::{Diagnostics, FleetConfig, Loaded};
+use ringway_control::client::Client;
+use ringway_control::state::Vote;
+use ringway_control::watch::view::View;
+use ringway_control::watch::wire::Heartbeat;
+use ringway_proxy::{Handle, ReloadError, Source, TopologyStatus};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What proxy, file and control plane have in common.
+pub struct Fleet {
+    file: PathBuf,
+    client: Client,
+    standing: Mutex<Standing>,
+}
+
+/// How long a proxy that has nothing stored waits for the control plane before it starts with its file alone.
+const FIRST_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The name of a proxy that has none in its file.
+fn own_name(config: &Config) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let port = config.admin.as_ref().map_or(0, |admin| admin.address.port());
+    let plain: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    format!("{plain}:{port}")
+}
+
+impl Fleet {
+    /// For a file with a `control` section. The last good topology is taken from disk.
+    ///
+    /// # Errors
+    /// Settings of the control plane that are of no use.
+    pub fn new(file: PathBuf, config: &Config) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(control) = config
+            .control
+            .as_ref()
+            .filter(|control| !control.members.is_empty() || control.embedded || control.etcd.is_some())
+        else {
+            return Ok(None);
+        };
+        let name = control.proxy.clone().unwrap_or_else(|| own_name(config));
+        let client = Client::new(control, name).context("control plane")?;
+        let fleet = Self { file, client, standing: Mutex::default() };
+        if let Some(view) = client_view(&fleet.client) {
+            fleet.set_target(&view);
+        }
+        Ok(Some(Arc::new(fleet)))
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, this is to be in force, with the change of a rollout in which this proxy goes first.
+    fn set_target(&self, view: &View) -> Arc<Target> {
+        let name = self.client.name();
+        let canary = goes_first(view, name);
+        let view = view.in_force(name);
+        if let Err(error) = self.client.cache().place_certificates(&view) {
+            tracing::error!(%error, "the fleet's certificates cannot be written");
+        }
+        let config = self.fleet_config(&view);
+        let named = fleet_services(&config);
+        let target = Arc::new(Target { config, named, view: Some(Arc::new(view)), canary });
+        self.standing().set_target(Arc::clone(&target));
+        target
+    }
+
+    fn fleet_config(&self, view: &View) -> FleetConfig {
+        view.fleet_config_of(&self.client.place(), |name| self.client.cache().certificate(view, name))
+    }
+
+    /// File and topology, joined.
+    fn load(&self) -> Result<Loaded, Diagnostics> {
+        let target = self.standing().join();
+        ringway_config::load_file_with(&self.file, &target.config).and_then(ringway_proxy::verified)
+    }
+
+    /// What has come of the last [`Fleet::load`], whoever asked for it: the control plane, a signal, a change of the file.
+    fn handle_loaded(&self, result: Result<BTreeMap<String, u64>, &ReloadError>) {
+        match result {
+            Ok(rings) => self.standing().handle_applied(rings),
+            Err(error) => self.standing().handle_refused(|| reason(error)),
+        }
+        // Somebody may wait to hear of it.
+        self.client.heartbeat_now();
+    }
+
+    /// The first configuration. A topology from disk that does not fit the file any more is left out: the file alone
+    /// serves until the control plane has said something better.
+    pub async fn first(&self, alone: Loaded) -> Loaded {
+        if client_view(&self.client).is_none() {
+            // Nothing is stored: half a configuration for a moment would be answers of 503 for a moment.
+            let mut view = self.client.view();
+            let said = view.wait_for(Option::is_some);
+            tokio::select! {
+                () = self.client.follow() => {}
+                _ = said => {}
+                () = tokio::time::sleep(FIRST_WAIT) => {
+                    tracing::warn!("the control plane does not answer, and nothing is stored: the file alone is in force");
+                }
+            }
+            if let Some(view) = client_view(&self.client) {
+                self.set_target(&view);
+            }
+        }
+        match self.load() {
+            Ok(loaded) => {
+                self.standing().begin();
+                loaded
+            }
+            Err(diagnostics) => {
+                tracing::error!(%diagnostics, "the stored topology does not fit the file: the file alone is in force");
+                self.standing().begin_alone(first_error(&diagnostics));
+                alone
+            }
+        }
+    }
+
+    /// The topology as it is known.
+    pub fn view(&self) -> tokio::sync::watch::Receiver<Option<Arc<View>>> {
+        self.client.view()
+    }
+
+    /// Where the proxy reads its configuration from.
+    pub fn source(self: &Arc<Self>) -> Source {
+        let (loads, hears) = (Arc::clone(self), Arc::clone(self));
+        Source::Joined {
+            load: Box::new(move || loads.load()),
+            told: Box::new(move |result| hears.handle_loaded(result)),
+        }
+    }
+
+    /// For the status and the metrics.
+    pub fn status(&self) -> TopologyStatus {
+        let heard = self.client.standing();
+        let standing = self.standing();
+        let mut status = TopologyStatus {
+            source: heard.source,
+            proxy: self.client.name().to_owned(),
+            age: heard.age,
+            member: heard.member,
+            error: heard.error,
+            // What is no topology at all is the newest that was said.
+            stuck: heard.refused.or_else(|| standing.stuck().cloned()),
+            canary: standing.applied().canary,
+            ..TopologyStatus::default()
+        };
+        if let Some(view) = &standing.applied().view {
+            status.cluster = view.cluster.clone();
+            (status.epoch, status.revision) = (view.epoch, view.revision);
+            status.digest = view.digest.to_string();
+        }
+        status
+    }
+
+    /// Follows the control plane. Never returns.
+    pub async fn run(self: &Arc<Self>, proxy: &Handle) {
+        let first = proxy.report().rings;
+        self.standing().note_first_rings(first);
+        let mut view = self.client.view();
+        let apply = async {
+            loop {
+                let now = view.borrow_and_update().clone();
+                if let Some(now) = now {
+                    // One at a time, and the newest next: what is followed and reported meanwhile does not wait for it.
+                    let (fleet, proxy) = (Arc::clone(self), proxy.clone());
+                    let built = tokio::task::spawn_blocking(move || fleet.apply(&proxy, &now)).await;
+                    if let Err(error) = built {
+                        tracing::error!(%error, "the build of a topology has ended before its time");
+                        self.standing()
+                            .handle_stuck("the build has ended before its time: see this proxy's log".into());
+                    }
+                    // Somebody may wait to hear of it.
+                    self.client.heartbeat_now();
+                }
+                if view.changed().await.is_err() {
+                    return std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::join!(self.client.follow(), self.client.report(|| self.heartbeat(proxy)), apply);
+    }
+
+    /// Says that this process ends, in order. The control plane may be away: nobody waits long for it.
+    pub async fn sign_off(&self) {
+        self.client.sign_off().await;
+    }
+
+    /// Puts into force what the fleet has agreed on, and votes on what it has not yet.
+    fn apply(&self, proxy: &Handle, view: &Arc<View>) {
+        let target = self.set_target(view);
+        // What comes of it is logged and told inside. What holds for some only is not what a proxy should start from.
+        if proxy.reload_blocking().is_ok()
+            && target.canary.is_none()
+            && let Err(error) = self.client.cache().store(view)
+        {
+            tracing::error!(%error, "the topology cannot be stored: without the control plane, a restart has an older one");
+        }
+        self.vote(proxy, view);
+    }
+
+    fn vote(&self, proxy: &Handle, view: &View) {
+        let (Some(rollout), Some(candidate)) = (&view.rollout, view.candidate()) else {
+            return self.standing().set_vote(None);
+        };
+        if !self.standing().is_unvoted(rollout.id) {
+            return;
+        }
+        let vote = self.prepare(proxy, &candidate);
+        match &vote.refusal {
+            None => tracing::info!(rollout = rollout.id, moved_percent = f64::from(vote.moved_ppm) / 1e4, "prepared"),
+            Some(why) => tracing::warn!(rollout = rollout.id, why, "a rollout cannot be put into force here: refused"),
+        }
+        self.standing().set_vote(Some((rollout.id, vote)));
+    }
+
+    /// Builds a candidate, without putting it into force, and says what there is to say about it.
+    fn prepare(&self, proxy: &Handle, candidate: &View) -> Vote {
+        let certificates = self.client.cache().place_certificates(candidate);
+        let fleet = self.fleet_config(candidate);
+        let built = certificates.map_err(|error| format!("certificates: {error}")).and_then(|()| {
+            let loaded = ringway_config::load_file_with(&self.file, &fleet).and_then(ringway_proxy::verified);
+            let loaded = loaded.map_err(|error| first_error(&error))?;
+            proxy.prepare(loaded.config).map_err(|error| reason(&error))
+        });
+        let named = fleet_services(&fleet);
+        let built = built.as_ref().map_err(Clone::clone);
+        rollout::vote(
+            candidate,
+            built.map(|built| Candidate { rings: &built.rings, named: &named, moved: built.moved }),
+        )
+    }
+
+    fn heartbeat(&self, proxy: &Handle) -> Heartbeat {
+        let (report, refused) = (proxy.report(), self.client.standing().refused);
+        self.standing().heartbeat(report, refused, self.client.instance())
+    }
+}
+
+fn client_view(client: &Client) -> Option<Arc<View>> {
+    client.view().borrow().clone()
+}

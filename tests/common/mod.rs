@@ -114,12 +114,22 @@ impl Ringway {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// What the admin listener answers, which it does for as long as the process lives.
+    fn ask_admin(&self, path: &str) -> Answer {
+        try_get_with(self.admin, path, "").unwrap_or_else(|error| {
+            let pid = self.pid();
+            let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let state = state.lines().find(|line| line.starts_with("State:")).unwrap_or("no such process");
+            panic!("GET {path} of the admin listener at {}, process {pid} ({state}): {error}", self.admin)
+        })
+    }
+
     pub fn status(&self) -> serde_json::Value {
-        serde_json::from_slice(&get(self.admin, "/status").expect("the admin listener answers").body).unwrap()
+        serde_json::from_slice(&self.ask_admin("/status").body).unwrap()
     }
 
     pub fn metric(&self, line: &str) -> f64 {
-        let text = get(self.admin, "/metrics").expect("the admin listener answers").text();
+        let text = self.ask_admin("/metrics").text();
         let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.trim().parse().ok());
         found.unwrap_or_else(|| panic!("no metric {line:?}"))
     }
@@ -200,44 +210,50 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 
 /// Reads one answer; `None` if the connection ends first. `has_body` is false for answers to HEAD.
 pub fn read_answer(stream: &mut (impl Read + ?Sized), has_body: bool) -> Option<Answer> {
+    try_read_answer(stream, has_body).ok()
+}
+
+/// The same, with what has gone wrong.
+fn try_read_answer(stream: &mut (impl Read + ?Sized), has_body: bool) -> std::io::Result<Answer> {
+    let malformed = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).ok()? == 0 {
-            return None;
-        }
+        // As `read` alone does not, this goes on where a signal, or a machine that stood still, has interrupted it.
+        stream.read_exact(&mut byte)?;
         bytes.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&bytes).into_owned();
-    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| malformed("no status"))?;
     let mut answer = Answer { status, head, body: Vec::new() };
     if !has_body || status == 204 || status == 304 || status < 200 {
-        return Some(answer);
+        return Ok(answer);
     }
     if answer.header("transfer-encoding").is_some() {
         let mut raw = Vec::new();
         while !raw.ends_with(b"0\r\n\r\n") {
-            if stream.read(&mut byte).ok()? == 0 {
-                return None;
-            }
+            stream.read_exact(&mut byte)?;
             raw.push(byte[0]);
         }
         let mut rest = &raw[..];
         while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
-            let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
+            let size = std::str::from_utf8(&rest[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+            let size = size.ok_or_else(|| malformed("no size of a chunk"))?;
             if size == 0 {
                 break;
             }
-            answer.body.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
+            let data = rest.get(end + 2..end + 2 + size).ok_or_else(|| malformed("a chunk is cut off"))?;
+            answer.body.extend_from_slice(data);
             rest = &rest[end + 2 + size + 2..];
         }
     } else if let Some(length) = answer.header("content-length") {
-        answer.body = vec![0; length.parse().ok()?];
-        stream.read_exact(&mut answer.body).ok()?;
+        answer.body = vec![0; length.parse().map_err(|_| malformed("no length"))?];
+        stream.read_exact(&mut answer.body)?;
     } else {
-        stream.read_to_end(&mut answer.body).ok()?;
+        stream.read_to_end(&mut answer.body)?;
     }
-    Some(answer)
+    Ok(answer)
 }
 
 /// Sends raw bytes on a connection of their own and reads all that comes back until it ends.
@@ -255,10 +271,16 @@ pub fn get(address: SocketAddr, path: &str) -> Option<Answer> {
 
 /// GET with more fields, each ended by CR LF.
 pub fn get_with(address: SocketAddr, path: &str, fields: &str) -> Option<Answer> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(patience())).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}\r\n").ok()?;
-    read_answer(&mut stream, true)
+    try_get_with(address, path, fields).ok()
+}
+
+/// The same, with what has gone wrong.
+fn try_get_with(address: SocketAddr, path: &str, fields: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(patience()))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{fields}\r\n");
+    stream.write_all(request.as_bytes())?;
+    try_read_answer(&mut stream, true)
 }
 
 /// A backend that does with each connection what it is told. Lives as long as the process.

@@ -1,24 +1,30 @@
 //! One request: picks a backend, has it exchanged ([`pump`]), retries on the next of the walk, or goes two ways at once
 //! ([`hedge`]).
 
+pub(crate) mod actions;
+pub(crate) mod answer;
+pub(crate) mod clock;
+pub(crate) mod compress;
+pub(crate) mod mirror;
+pub(crate) mod request;
+
 pub(crate) mod attempt;
 mod hedge;
 mod pump;
 mod wish;
 
 use crate::ambient;
-use crate::clock::Clock;
-use crate::end::{ClientEnd, Http1, Source};
+use crate::codec::end::{ClientEnd, Http1, Source};
+use crate::downstream::http1::{self, Client};
 use crate::error::ProxyError;
-use crate::http::{self, Client};
-use crate::inflight::{self, InFlight};
-use crate::refusals::Then;
-use crate::request::Request;
-use crate::retry;
-use crate::timer::Deadline;
+use crate::exchange::clock::Clock;
+use crate::exchange::request::Request;
+use crate::net::timer::Deadline;
+use crate::upstream::in_flight::{self, InFlight};
+use crate::upstream::refusals::Then;
+use crate::upstream::retry;
 use crate::upstream::{self, Connection, Reach};
 use crate::worker::{Worker, WorkerService};
-use crate::{answer, mirror};
 use attempt::Attempt;
 use pump::{Exchange, TryError};
 use ringway_config::model;
@@ -105,7 +111,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     if request.explain || !request.answer_lines.is_empty() {
         request.append_fields(&mut fields);
     }
-    let pages = &http::http_of(&request.planned, request.listener).errors;
+    let pages = &http1::http_of(&request.planned, request.listener).errors;
     let is_head = request.method == Method::Head;
     let mut out = client.own_head();
     let answer = answer::write(error, request.version, keep_alive, is_head, fields.text(), pages, &mut out);
@@ -128,12 +134,12 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     let mut ready = request
         .sticky
         .take()
-        .and_then(|slot| inflight::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
+        .and_then(|slot| in_flight::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
     loop {
         let guard = match ready.take() {
             Some(guard) => guard,
             None => {
-                let found = match inflight::acquire_or_wait(&mut request.placing(&worker)) {
+                let found = match in_flight::acquire_or_wait(&mut request.placing(&worker)) {
                     Ok(Some(guard)) => Ok(guard),
                     Ok(None) => wait_for_room(client, request).await?,
                     Err(error) => Err(error),
@@ -141,7 +147,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
                 match found {
                     Ok(guard) if request.retries.has_begun() => {
                         let Request { view, service, selection, .. } = &mut *request;
-                        inflight::settle_for_retry(guard, view, *service, selection, worker.index)
+                        in_flight::settle_for_retry(guard, view, *service, selection, worker.index)
                             .ok_or(last_error.unwrap_or(ProxyError::AllFull))?
                     }
                     Ok(guard) => guard,
@@ -210,7 +216,7 @@ async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Res
     let (presence, timer, _) = client.presence(request.may_half_close());
     let limit = request.limit;
     // In a box: what rarely happens makes no exchange larger.
-    presence.during(Box::pin(inflight::wait_for_room(request.placing(&worker), timer, limit))).await
+    presence.during(Box::pin(in_flight::wait_for_room(request.placing(&worker), timer, limit))).await
 }
 
 /// Who served the request is known: affinity in numbers.
@@ -445,7 +451,7 @@ struct RetryRefused;
 fn place_for_retry(request: &mut Request, worker: &Worker) -> Result<Option<InFlight>, RetryRefused> {
     let Request { view, service, selection, report, .. } = request;
     let last = report.backend.map(|backend| Slot(backend as u16));
-    inflight::acquire_for_retry(view, *service, selection, last, worker.index).map_err(|limit| {
+    in_flight::acquire_for_retry(view, *service, selection, last, worker.index).map_err(|limit| {
         view.services[*service].cells.refuse_retry(limit);
         RetryRefused
     })

@@ -3,14 +3,16 @@
 //! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
 //! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
+pub(crate) mod shadow;
+
 use crate::ambient;
-use crate::connections::{self, Connections};
-use crate::files::{self, CertificateEnd};
+use crate::apply::files::{self, CertificateEnd};
+use crate::net::quic_ids;
+use crate::net::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use crate::probe::Prober;
-use crate::quic;
-use crate::rate::RateLimiter;
-use crate::shadow::{Shadow, ShadowError};
-use crate::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
+use crate::routing::rate_limit::RateLimiter;
+use crate::snapshot::shadow::{Shadow, ShadowError};
+use crate::upstream::connections::{self, Connections};
 use ringway_config::model::{self, Config};
 use ringway_health::{AgentParams, Event, EventKind, Member as HealthMember, ServiceHealth};
 use ringway_ring::{
@@ -162,7 +164,7 @@ pub struct ServiceLive {
     /// The limiter, and what it was made from: a reload that leaves the limit alone leaves its memory alone.
     limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
     /// Backends of QUIC's connections, by the ids that they gave themselves.
-    pub(crate) quic_ids: Mutex<quic::Ids<Arc<BackendState>>>,
+    pub(crate) quic_ids: Mutex<quic_ids::Ids<Arc<BackendState>>>,
     /// Requests that wait for room.
     pub line: Line,
     /// Tells one of them that there may be room.
@@ -383,7 +385,7 @@ impl Registry {
             config.bound,
             backends.iter().map(|backend| GroupMember {
                 id: &backend.config.id,
-                weight: crate::shadow::membership_weight(&backend.config),
+                weight: shadow::membership_weight(&backend.config),
                 requests_max: connections::places(config, &backend.config),
                 level: backend.config.level,
                 load: Arc::clone(&backend.state.load),

@@ -1,16 +1,21 @@
 //! Upstream connections: a pool per worker and backend, last in, first out.
 
-use crate::connections::{self, ConnectionSlot, Pending};
-use crate::end::{BackendEnd, Http1};
+pub(crate) mod connections;
+pub(crate) mod in_flight;
+pub(crate) mod refusals;
+pub(crate) mod retry;
+
+use crate::codec::end::{BackendEnd, Http1};
+use crate::codec::http2::{self, Opening};
+use crate::downstream::http1::Peer;
 use crate::error::ProxyError;
-use crate::http::Peer;
-use crate::http2::{self, Opening};
-use crate::proxyproto;
-use crate::shortage::{Operation, Resource};
+use crate::net::proxy_protocol;
+use crate::net::shortage::{Operation, Resource};
+use crate::net::stream::Stream;
+use crate::net::timer::{Deadline, Timer};
+use crate::net::transport::Transport;
 use crate::snapshot::Service;
-use crate::stream::Stream;
-use crate::timer::{Deadline, Timer};
-use crate::transport::Transport;
+use crate::upstream::connections::{ConnectionSlot, Pending};
 use crate::worker::{Shared, Upstream, Worker, WorkerService};
 use ringway_config::model::{ProxyHeader, UpstreamProtocol};
 use ringway_ring::Slot;
@@ -264,7 +269,7 @@ async fn connect(
     let mut tcp = opened?;
     if let Some(version) = service.config.proxy_protocol {
         let mut header = Vec::new();
-        proxyproto::write(version, &told(version, peer, worker), &mut header);
+        proxy_protocol::write(version, &told(version, peer, worker), &mut header);
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
@@ -287,9 +292,9 @@ async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> s
 }
 
 /// What a PROXY header says of a client.
-fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxyproto::Told {
-    let Some(peer) = peer else { return proxyproto::Told::default() };
-    proxyproto::Told {
+fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxy_protocol::Told {
+    let Some(peer) = peer else { return proxy_protocol::Told::default() };
+    proxy_protocol::Told {
         addresses: peer.destination.map(|destination| (peer.address, destination)),
         authority: peer.server_name.clone(),
         secure: peer.secure,

@@ -2,20 +2,25 @@
 //!
 //! Nothing of the hot path crosses a thread but the in-flight counts and the snapshot pointer.
 
+pub(crate) mod budget;
+pub(crate) mod per_ip;
+
 use crate::ambient;
-use crate::budget::Budget;
-use crate::buffers::Buffers;
-use crate::connections::Wanted;
-use crate::front::TurnedAway;
-use crate::http2::{self, StreamTasks};
-use crate::perip::PerIp;
+use crate::codec::http2::{self, StreamTasks};
+use crate::downstream::accept;
+use crate::downstream::handshake;
+use crate::downstream::handshake::TurnedAway;
+use crate::l4::udp;
+use crate::net::buffers::Buffers;
+use crate::net::shortage::Shortage;
+use crate::net::timer::{Deadline, TICK, Timer, Timers};
+use crate::net::transport::{Detached, Listener, Network, Transport};
 use crate::planted::{self, Fault};
-use crate::shortage::Shortage;
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
-use crate::timer::{Deadline, TICK, Timer, Timers};
-use crate::transport::{Detached, Listener, Network, Transport};
 use crate::upstream::Pool;
-use crate::{accept, front, udp};
+use crate::upstream::connections::Wanted;
+use crate::worker::budget::Budget;
+use crate::worker::per_ip::PerIp;
 use ringway_config::model;
 use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::{Published, Reader, Sketch};
@@ -729,11 +734,11 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: Tr
     let config = &view.snapshot.config.listeners[listener];
     let mut open = worker.connection(gate, Some(seat));
     // Who begins with a PROXY header stands for somebody else, who is counted once he is known.
-    let stands_in = crate::forwarded::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    let stands_in = crate::routing::forwarded::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
     if !stands_in && !open.enter(config, peer) {
         worker.shared.cells.error("", TurnedAway::PerIp.reason());
-        front::turn_away(worker, Some(open), stream, TurnedAway::PerIp, front::speech(&view, listener));
+        handshake::turn_away(worker, Some(open), stream, TurnedAway::PerIp, handshake::speech(&view, listener));
         return;
     }
-    worker.spawn("a connection", front::serve(open, stream, peer, view, listener));
+    worker.spawn("a connection", handshake::serve(open, stream, peer, view, listener));
 }

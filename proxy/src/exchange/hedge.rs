@@ -4,15 +4,15 @@
 
 use super::attempt::{Attempt, Found};
 use super::pump::{Exchange, TryError};
-use crate::clock::Clock;
-use crate::end::Gone;
+use crate::codec::end::Gone;
+use crate::codec::tunnel::Duplex;
+use crate::downstream::http1::Peer;
 use crate::error::ProxyError;
-use crate::http::Peer;
-use crate::inflight::{self, InFlight};
-use crate::request::{Copied, Request};
-use crate::timer::{Deadline, Timer};
-use crate::tunnel::Duplex;
+use crate::exchange::clock::Clock;
+use crate::exchange::request::{Copied, Request};
+use crate::net::timer::{Deadline, Timer};
 use crate::upstream::Reach;
+use crate::upstream::in_flight::{self, InFlight};
 use crate::worker::{View, Worker};
 use ringway_config::model;
 use std::future::{Future, poll_fn};
@@ -222,7 +222,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         this.cells.hedges_refused.increment();
         return None;
     }
-    let Some(guard) = inflight::acquire_now(&view, service, selection, worker.index) else {
+    let Some(guard) = in_flight::acquire_now(&view, service, selection, worker.index) else {
         // Those who have no room now may have some when the first try has failed.
         this.service.group.restart(selection);
         return None;

@@ -6,15 +6,15 @@
 use super::attempt::{Attempt, Part};
 use super::{Next, wish};
 use crate::ambient;
-use crate::buffers::Buffer;
-use crate::compress::Compressor;
-use crate::end::{BackendEnd, ClientEnd, Http1, Source};
+use crate::codec::end::{BackendEnd, ClientEnd, Http1, Source};
+use crate::codec::tunnel::{self, Duplex, Way};
+use crate::downstream::http1::{self, Client};
 use crate::error::ProxyError;
-use crate::http::{self, Client};
-use crate::inflight::InFlight;
-use crate::request::Request;
-use crate::timer::Deadline;
-use crate::tunnel::{self, Duplex, Way};
+use crate::exchange::compress::Compressor;
+use crate::exchange::request::Request;
+use crate::net::buffers::Buffer;
+use crate::net::timer::Deadline;
+use crate::upstream::in_flight::InFlight;
 use ringway_health::Outcome;
 use ringway_http1::{Body, Encoding};
 use ringway_message::{HeadWriter, Limits, ResponseHead};
@@ -125,7 +125,7 @@ impl Place {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(client: &'a mut Client, request: &'a mut Request, attempt: Attempt, limit: Deadline) -> Self {
-        let total = http::http_of(&request.planned, request.listener).timeouts.body_total;
+        let total = http1::http_of(&request.planned, request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
         // From here on it is being sent.
         request.replayable = request.is_resendable();
@@ -162,7 +162,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
-        &http::http_of(&self.request.planned, self.request.listener).timeouts
+        &http1::http_of(&self.request.planned, self.request.listener).timeouts
     }
 
     fn timeouts(&self) -> &ringway_config::model::UpstreamTimeouts {

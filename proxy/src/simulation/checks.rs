@@ -5,8 +5,8 @@ use super::ledger::Said;
 use super::setup::SERVICES;
 use super::world::World;
 use crate::ambient;
+use crate::net::transport::memory::Wire;
 use crate::snapshot::{Backend, Service};
-use crate::transport::memory::Wire;
 use ringway_config::model::KEPT_BYTES_MAX;
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,8 +1,8 @@
 //! Listeners as a worker has them, and the connections that came in by them.
 
 use super::{Places, Seat, View, Worker};
-use crate::perip::Place;
-use crate::timer::Deadline;
+use crate::net::timer::Deadline;
+use crate::worker::per_ip::Place;
 use ringway_config::model::{Listener, Protocol};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -52,7 +52,7 @@ pub(crate) enum Listening {
     Connections(std::net::TcpListener),
     Datagrams(std::net::UdpSocket),
     #[cfg(test)]
-    Memory(crate::transport::memory::Listener),
+    Memory(crate::net::transport::memory::Listener),
 }
 
 impl GateKey {
@@ -126,7 +126,7 @@ impl OpenConnection {
         let counted = most > 0
             && match &config.protocol {
                 Protocol::Http(http) => {
-                    !crate::forwarded::is_trusted(&http.forwarded.trusted, client.ip().to_canonical())
+                    !crate::routing::forwarded::is_trusted(&http.forwarded.trusted, client.ip().to_canonical())
                 }
                 Protocol::Tcp(_) | Protocol::Udp(_) => true,
             };

@@ -2,9 +2,9 @@
 
 use super::pace::{Pace, Party, Terms};
 use super::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
-use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use crate::codec::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use crate::codec::tunnel::Duplex;
 use crate::error::ProxyError;
-use crate::tunnel::Duplex;
 use ringway_http1::{Body, Encoding};
 use ringway_message::HeadWriter;
 use std::future::Future;

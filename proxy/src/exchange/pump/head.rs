@@ -1,11 +1,11 @@
 //! The head of an answer, as the client gets it.
 
 use super::{ANSWER_LIMITS, Exchange, Upload, retry_after};
-use crate::actions;
-use crate::answer;
-use crate::compress::{self, Compressor};
-use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use crate::codec::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
 use crate::error::ProxyError;
+use crate::exchange::actions;
+use crate::exchange::answer;
+use crate::exchange::compress::{self, Compressor};
 use ringway_config::model::ContentCoding;
 use ringway_http1::{Encoding, parse_response_on};
 use ringway_message::{BodyLength, FieldName, HeadWriter, Method, ParseError, ResponseHead, Version};

@@ -3,7 +3,7 @@
 use super::super::repeatable;
 use super::pace::{Party, Terms};
 use super::{BULK_BYTES, Exchange, TryError, Upload, room};
-use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use crate::codec::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
 use crate::error::ProxyError;
 use ringway_http1::{Encoding, Progress};
 use std::pin::Pin;

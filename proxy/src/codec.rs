@@ -1,0 +1,7 @@
+//! The two ends of an exchange, whatever version of HTTP each speaks, and bytes between two connections.
+
+pub(crate) mod end;
+pub(crate) mod http2;
+pub(crate) mod presence;
+pub(crate) mod tunnel;
+pub(crate) mod websocket;

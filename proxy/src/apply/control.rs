@@ -417,7 +417,7 @@ impl Control {
         for (service, events) in &happened {
             // Who waits for room looks among the new backends too.
             service.live.wake_all();
-            health_driver::tell(service, events);
+            crate::snapshot::health_events::publish(service, events);
         }
         self.reconcile_listeners(&mut state, &config, sockets);
         self.hold_against_descriptors(&old.config, &config, old.generation == 0);

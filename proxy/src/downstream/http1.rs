@@ -3,7 +3,6 @@
 use crate::codec::end::{ClientEnd, Gone, Http1};
 use crate::codec::http2;
 use crate::codec::presence::Presence;
-use crate::downstream::handshake;
 use crate::error::ProxyError;
 use crate::exchange::answer;
 use crate::exchange::answer::Answer;
@@ -232,7 +231,7 @@ impl Client {
                 Arrival::Http2 => return true,
                 Arrival::Tls => {
                     self.open.worker.shared.cells.error("", "tls_on_plain_port");
-                    let _ = self.send_bytes(handshake::TLS_ALERT).await;
+                    let _ = self.send_bytes(crate::net::client_hello::TLS_ALERT).await;
                     self.linger().await;
                     return false;
                 }
@@ -380,7 +379,7 @@ impl Client {
         if !matches!(stream, Stream::Plain(_)) {
             return None;
         }
-        if bytes.starts_with(&[handshake::TLS_HANDSHAKE, 3]) {
+        if bytes.starts_with(&[crate::net::client_hello::TLS_HANDSHAKE, 3]) {
             return Some(Some(Arrival::Tls));
         }
         let common = bytes.len().min(http2::PREFACE.len());

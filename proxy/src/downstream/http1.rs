@@ -2,10 +2,10 @@
 
 use crate::codec::end::{ClientEnd, Gone, Http1};
 use crate::codec::http2;
+use crate::codec::local_reply::LocalReply;
 use crate::codec::presence::Presence;
 use crate::error::ProxyError;
 use crate::exchange::answer;
-use crate::exchange::answer::Answer;
 use crate::exchange::request;
 use crate::exchange::request::{Refusal, Request, Why};
 use crate::exchange::{self, Next};
@@ -419,7 +419,7 @@ impl Client {
     }
 
     /// Sends all of an answer of ours, or gives up when the client does not read.
-    pub(crate) async fn send(&mut self, answer: Answer, out: HeadWriter) -> bool {
+    pub(crate) async fn send(&mut self, answer: LocalReply, out: HeadWriter) -> bool {
         let worker = Rc::clone(&self.open.worker);
         let sent = match &mut self.end {
             ClientEnd::Http1(_) => self.send_bytes(out.text()).await,

@@ -3,9 +3,11 @@
 
 pub(crate) mod actions;
 pub(crate) mod answer;
+pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod compress;
 pub(crate) mod mirror;
+pub(crate) mod refusal;
 pub(crate) mod request;
 
 pub(crate) mod attempt;
@@ -14,9 +16,11 @@ mod pump;
 mod wish;
 
 use crate::ambient;
-use crate::codec::end::{ClientEnd, Http1, Source};
-use crate::downstream::http1::{self, Client};
+use crate::codec::end::ClientEnd;
+use crate::codec::http1::Http1;
+use crate::codec::source::Source;
 use crate::error::ProxyError;
+use crate::exchange::client::Client;
 use crate::exchange::clock::Clock;
 use crate::exchange::request::Request;
 use crate::net::timer::Deadline;
@@ -111,7 +115,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     if request.explain || !request.answer_lines.is_empty() {
         request.append_fields(&mut fields);
     }
-    let pages = &http1::http_of(&request.planned, request.listener).errors;
+    let pages = &request.planned.http(request.listener).errors;
     let is_head = request.method == Method::Head;
     let mut out = client.own_head();
     let answer = answer::write(error, request.version, keep_alive, is_head, fields.text(), pages, &mut out);

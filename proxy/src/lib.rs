@@ -8,6 +8,7 @@ mod admin;
 mod ambient;
 mod apply;
 mod codec;
+mod dispatcher;
 mod downstream;
 mod error;
 mod exchange;
@@ -19,6 +20,7 @@ mod net;
 mod planted;
 mod probe;
 mod routing;
+mod run;
 #[cfg(test)]
 mod simulation;
 mod snapshot;

@@ -2,8 +2,8 @@
 
 use crate::ambient;
 use crate::apply::control::{Applied, Control, ReloadError};
+use crate::dispatcher::Fullness;
 use crate::snapshot::Service;
-use crate::worker::Fullness;
 use ringway_ring::{FULL_SHARE, HotKeys, Load, PolicyParams, Slot};
 use ringway_telemetry::catalogue::{self, Metric};
 use serde_json::{Value, json};

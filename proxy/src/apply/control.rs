@@ -7,12 +7,14 @@ use crate::apply::bind::{self, Place};
 use crate::apply::files;
 use crate::apply::health_driver;
 use crate::apply::topology::TopologySource;
+use crate::dispatcher::{
+    AccessSink, Command, Fullness, GateKey, GateKind, Listening, Occupancy, PerIp, Places, Shared,
+};
 use crate::net::shortage::{PER_CONNECTION, Shortage};
 use crate::net::transport::Network;
+use crate::run::Crew;
 use crate::snapshot::shadow::group_of;
 use crate::snapshot::{Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};
-use crate::worker::per_ip::PerIp;
-use crate::worker::{AccessSink, Command, Crew, Fullness, GateKey, GateKind, Listening, Places, Shared};
 use ringway_config::model::{self, AccessLogFormat, Config, LogTarget};
 use ringway_config::{Diagnostic, Diagnostics, Diff, Loaded, diff};
 use ringway_ring::{Movement, Published, group_movement};
@@ -20,7 +22,7 @@ use ringway_telemetry::{Metrics, access, catalogue};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -186,10 +188,8 @@ impl Proxy {
             shortage: Shortage::new(Arc::clone(&metrics.cells)),
             per_ip: PerIp::default(),
             workers,
-            open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            occupancy: Arc::new(Occupancy::new(workers)),
             commands: OnceLock::new(),
-            connections: AtomicUsize::new(0),
-            flows: AtomicUsize::new(0),
             access: Arc::default(),
         });
         let crew = Crew::start(&shared).await.map_err(StartError::Thread)?;

@@ -4,15 +4,15 @@
 
 use super::attempt::{Attempt, Found};
 use super::pump::{Exchange, TryError};
-use crate::codec::end::Gone;
+use crate::codec::source::Gone;
 use crate::codec::tunnel::Duplex;
-use crate::downstream::http1::Peer;
 use crate::error::ProxyError;
 use crate::exchange::clock::Clock;
 use crate::exchange::request::{Copied, Request};
 use crate::net::timer::{Deadline, Timer};
 use crate::upstream::Reach;
 use crate::upstream::in_flight::{self, InFlight};
+use crate::worker::Peer;
 use crate::worker::{View, Worker};
 use ringway_config::model;
 use std::future::{Future, poll_fn};

@@ -6,10 +6,12 @@
 use super::attempt::{Attempt, Part};
 use super::{Next, wish};
 use crate::ambient;
-use crate::codec::end::{BackendEnd, ClientEnd, Http1, Source};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::source::Source;
 use crate::codec::tunnel::{self, Duplex, Way};
-use crate::downstream::http1::{self, Client};
 use crate::error::ProxyError;
+use crate::exchange::client::Client;
 use crate::exchange::compress::Compressor;
 use crate::exchange::request::Request;
 use crate::net::buffers::Buffer;
@@ -125,7 +127,7 @@ impl Place {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(client: &'a mut Client, request: &'a mut Request, attempt: Attempt, limit: Deadline) -> Self {
-        let total = http1::http_of(&request.planned, request.listener).timeouts.body_total;
+        let total = request.planned.http(request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
         // From here on it is being sent.
         request.replayable = request.is_resendable();
@@ -162,7 +164,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn client_timeouts(&self) -> &ringway_config::model::ClientTimeouts {
-        &http1::http_of(&self.request.planned, self.request.listener).timeouts
+        &self.request.planned.http(self.request.listener).timeouts
     }
 
     fn timeouts(&self) -> &ringway_config::model::UpstreamTimeouts {

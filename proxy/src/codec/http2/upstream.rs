@@ -1,7 +1,7 @@
 //! HTTP/2 towards backends: connections shared by many exchanges, and each exchange's stream.
 
 use super::{Ended, Stream};
-use crate::codec::end::{Failure, Gone, Source};
+use crate::codec::source::{Failure, Gone, Source};
 use crate::codec::tunnel::Duplex;
 use crate::codec::websocket;
 use crate::error::ProxyError;

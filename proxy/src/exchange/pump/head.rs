@@ -1,7 +1,9 @@
 //! The head of an answer, as the client gets it.
 
 use super::{ANSWER_LIMITS, Exchange, Upload, retry_after};
-use crate::codec::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::source::{Gone, Source};
 use crate::error::ProxyError;
 use crate::exchange::actions;
 use crate::exchange::answer;

@@ -3,7 +3,9 @@
 use super::super::repeatable;
 use super::pace::{Party, Terms};
 use super::{BULK_BYTES, Exchange, TryError, Upload, room};
-use crate::codec::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::source::{Gone, Source};
 use crate::error::ProxyError;
 use ringway_http1::{Encoding, Progress};
 use std::pin::Pin;

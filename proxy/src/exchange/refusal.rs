@@ -1,9 +1,9 @@
 //! A request that goes to no backend, and the response that its client gets.
 
-use super::Next;
 use super::actions::Canned;
 use super::answer;
 use super::client::Client;
+use super::outcome::Next;
 use crate::ambient;
 use crate::error::ProxyError;
 use ringway_message::{Method, RequestHead, Version};

@@ -434,6 +434,11 @@ impl Request {
         }
     }
 
+    /// Whether sending it twice means the same as once.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.method.is_idempotent() || self.view.services[self.service].service.config.retry.non_idempotent
+    }
+
     /// What of its body may be kept to be sent again.
     fn body_bytes_max(&self) -> usize {
         self.view.services[self.service].service.config.retry.body_bytes_max

@@ -1,7 +1,7 @@
 //! The way down: head and body, as the client takes them.
 
 use super::pace::{Pace, Party, Terms};
-use super::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
+use super::state::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
 use crate::codec::end::{BackendEnd, ClientEnd};
 use crate::codec::http1::Http1;
 use crate::codec::source::{Gone, Source};

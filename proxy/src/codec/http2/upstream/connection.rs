@@ -5,7 +5,6 @@
 
 use super::super::driver::{Driver as Socket, End};
 use super::super::{Link, REST_TIME};
-use super::STREAMS_MAX;
 use crate::dispatcher::Dispatcher;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
@@ -23,6 +22,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+/// Streams on one connection, whatever its peer would allow.
+pub(super) const STREAMS_MAX: usize = 100;
 /// Largest head of a response, and most fields in it.
 const RESPONSE_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 /// Room for heads that a connection keeps, and bytes of each.

@@ -8,9 +8,8 @@ use crate::net::buffers::Buffer;
 use crate::net::client_hello::{HelloReader, NoHello};
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
-use crate::routing::hash_key;
-use crate::routing::rate_limit::{self, Admission};
-use crate::snapshot::Service;
+use crate::routing::admission::{self, Arrival};
+use crate::routing::hash_key::{self, KeyInput};
 use crate::snapshot::connection_slot::ConnectionSlot;
 use crate::upstream::Reach;
 use crate::upstream::in_flight::{self, InFlight, Placing};
@@ -20,7 +19,7 @@ use crate::worker::Peer;
 use crate::worker::{OpenConnection, View, Worker};
 use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
 use ringway_health::Outcome;
-use ringway_ring::{Ask, Selection};
+use ringway_ring::Selection;
 use ringway_telemetry::access::Value;
 use ringway_telemetry::cells::SESSION;
 use std::future::poll_fn;
@@ -82,26 +81,23 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         return;
     };
     let this = &view.services[service];
-    let chance = worker.random();
-    let placed = place(&this.service, &worker, peer, server_name);
-    let found = placed.as_ref().ok().and_then(|(found, _)| *found);
+    let input = KeyInput::of_address(peer.ip(), server_name, None);
+    let now = ambient::now();
+    // What it holds of its service's limits, it holds for as long as it lasts.
+    let admitted = admission::admit((&view, service), &worker, &input, Arrival::New, &mut Vec::new(), now);
+    let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
     let mut session = Session {
-        started: ambient::now(),
+        started: now,
         view: Rc::clone(&view),
         service,
         found,
-        selection: this.service.group.begin(Ask {
-            hash: found.map_or(chance, |found| found.hash),
-            chance,
-            now_millis: worker.millis(),
-            owners: 0,
-        }),
+        selection: this.service.group.begin(admission::pick_context(&worker, this, found)),
         retries: 0,
         backend: None,
         up_bytes: 0,
         down_bytes: 0,
     };
-    let connected = match &placed {
+    let connected = match &admitted {
         Ok(_) => connect(&mut session, &worker, &timer, peer, (&mut stream, &mut hello)).await,
         Err(error) => Err(*error),
     };
@@ -117,16 +113,8 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         }
         Ok(Connected { guard, stream: mut backend, slot, falls }) => {
             guard.report(Outcome::Success);
-            if session.selection.spills() > 0 {
-                this.cells.spills.increment();
-            }
-            if found.is_some_and(|found| found.keyed) {
-                this.cells.keyed.increment();
-                this.cells.distance.add(u64::from(session.selection.spills() + session.selection.skipped()));
-                if session.selection.owner() == Some(guard.slot) {
-                    this.cells.owned.increment();
-                }
-            }
+            let keyed = found.is_some_and(|found| found.keyed);
+            admission::count_served(this, keyed, &session.selection, Some(guard.index()));
             let timeouts = &this.service.config.timeouts;
             let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
             let (mut up, mut down) = (Way::new(std::mem::take(&mut hello)), Way::new(<_>::default()));
@@ -231,20 +219,6 @@ async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer, pl
         }
     })
     .await
-}
-
-/// Key and limits: everything that can refuse a session before a backend is chosen.
-fn place(
-    service: &Service,
-    worker: &Worker,
-    peer: &Peer,
-    server_name: Option<&str>,
-) -> Result<(Option<hash_key::Found>, Option<Admission>), ProxyError> {
-    let input = hash_key::KeyInput { buffer: b"", head: None, client: peer.ip(), secure: false, server_name };
-    let mut key_bytes = Vec::new();
-    rate_limit::admit(service, worker, &input, &mut key_bytes, ambient::now())?;
-    let found = service.hashes().then(|| hash_key::find(service, worker, &input, &mut key_bytes)).transpose()?;
-    Ok((found, Admission::enter(service)?))
 }
 
 /// A backend, with a connection to it.

@@ -1,16 +1,12 @@
-//! How a request goes from member to member: stage by stage, level by level, each walk to its end and no further.
-//!
-//! It ends, by proof: a walk gives each of its level's members once at most ([`Walk`](crate::Walk)), a level is left with
-//! its bit in `visited`, and stages only follow one another as they stand in [`Stage`].
+//! How a request goes from member to member: the state machine of [`Stage`] is driven here, and looks at members for it.
 
 use super::{ALL_KEYS, Ask, Group, HOT_OWNERS_MAX, LEVEL_SALT, Level, Pick, Seat};
 use crate::hash::{Hash, mix};
 use crate::order::{Alias, Drawn, Order, Preference};
-use crate::params::AllFull;
 use crate::round_robin::RoundRobin;
 use crate::selection::Selection;
 use crate::slot::Slot;
-use crate::stage::Stage;
+use crate::stage::{Found, Next, Stage};
 use crate::sum::Sum;
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
@@ -29,7 +25,7 @@ impl Group {
     pub fn begin(&self, ask: Ask) -> Selection {
         let home = self.home(ask.hash);
         let walk = self.levels[home].order.begin(ask.hash);
-        let stage = if ask.owners > 1 && self.policy.hashes() { Stage::Hot } else { Stage::Strict };
+        let stage = if ask.owners > 1 && self.policy.hashes() { Stage::HotOwners } else { Stage::Strict };
         Selection::new(ask, home as u8, walk, stage)
     }
 
@@ -92,28 +88,113 @@ impl Group {
     pub fn next(&self, selection: &mut Selection, shard: usize) -> Pick {
         loop {
             match selection.stage {
-                Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Doubted | Stage::Forced => {}
-                Stage::LeastLoaded => return self.least_loaded(selection, shard),
-                Stage::Over => return if selection.full { Pick::AllFull } else { Pick::None },
-            }
-            let level = &self.levels[usize::from(selection.level())];
-            let load = self.shared_load(level);
-            while let Some(slot) = self.candidate(level, selection, load) {
-                let seat = &self.seats[usize::from(slot.0)];
-                let cap = self.cap_now(level, seat, load, selection);
-                if let Some(sum) = seat.load.reserve(cap) {
-                    return self.reserved(selection, slot, sum, shard);
+                Stage::HotOwners => {
+                    if let Some(pick) = self.try_hot_owner(selection, shard) {
+                        return pick;
+                    }
                 }
-                self.pass_over(level, selection, slot);
+                Stage::Strict | Stage::Relaxed | Stage::Panic | Stage::OverBound => {
+                    let level = &self.levels[usize::from(selection.level())];
+                    let load = self.shared_load(level);
+                    while let Some(slot) = self.candidate(level, selection, load) {
+                        if let Some(pick) = self.try_member(level, selection, slot, load, shard) {
+                            return pick;
+                        }
+                    }
+                    self.advance(selection);
+                }
+                Stage::LeastLoaded => return self.least_loaded(selection, shard),
+                Stage::Exhausted => return if selection.full { Pick::AllFull } else { Pick::None },
             }
-            self.next_stage(selection);
         }
+    }
+
+    /// Looks at a hot key's owners, once: whether one of them is had or not, the key's own candidate sequence follows.
+    fn try_hot_owner(&self, selection: &mut Selection, shard: usize) -> Option<Pick> {
+        let level = &self.levels[usize::from(selection.level())];
+        let owner = self.hot_owner(level, selection);
+        selection.stage = Stage::HotOwners.follow(Found::default(), self.all_full).stage();
+        self.try_member(level, selection, owner?, self.shared_load(level), shard)
+    }
+
+    /// Reserves a place on the member, or notes that it has none.
+    #[inline]
+    fn try_member(
+        &self,
+        level: &Level,
+        selection: &mut Selection,
+        slot: Slot,
+        load: u64,
+        shard: usize,
+    ) -> Option<Pick> {
+        let seat = &self.seats[usize::from(slot.0)];
+        let Some(sum) = seat.load.reserve(self.cap_now(level, seat, load, selection)) else {
+            self.pass_over(level, selection, slot);
+            return None;
+        };
+        Some(self.reserved(selection, slot, sum, shard))
+    }
+
+    /// One step of the state machine: a look has found no member (left).
+    #[cold]
+    fn advance(&self, selection: &mut Selection) {
+        let visited = selection.visited | 1 << selection.level();
+        let other_level = (0..self.levels.len() as u8).find(|level| visited >> level & 1 == 0);
+        let next = selection.stage.follow(self.found(selection, other_level.is_some()), self.all_full);
+        let before = selection.stage.left(self.levels_left(selection));
+        match (next, other_level) {
+            (Next::Continue(stage) | Next::End(stage), _) => selection.stage = stage,
+            (Next::SameLevel(stage), _) => self.enter(selection, selection.level(), stage),
+            (Next::OtherLevel(stage), Some(level)) => {
+                selection.visited = visited;
+                (selection.ramped, selection.doubted) = (false, false);
+                self.enter(selection, level, stage);
+            }
+            // Nothing is there to go on with: it is followed only where a level is left.
+            (Next::OtherLevel(_), None) => selection.stage = Stage::Exhausted,
+            (Next::AllLevels(stage), _) => {
+                // Asked again, for a retry, it is full only if a member still has no room.
+                (selection.visited, selection.full) = (0, false);
+                (selection.ramped, selection.doubted) = (false, false);
+                self.enter(selection, selection.home, stage);
+            }
+        }
+        debug_assert!(
+            selection.stage.left(self.levels_left(selection)) < before,
+            "invariant: each step leaves less to do: {next:?} after {before:?}"
+        );
+    }
+
+    /// What the look that is over came upon.
+    fn found(&self, selection: &Selection, level_left: bool) -> Found {
+        let level = &self.levels[usize::from(selection.level())];
+        // Looks of policies without a candidate sequence say nothing of the members that they pass over.
+        let doubted = if selection.stage == Stage::Strict && !level.order.is_walked() {
+            self.any_doubted(level, selection)
+        } else {
+            selection.doubted
+        };
+        Found { ramped: selection.ramped, doubted, level_left, full: selection.full }
+    }
+
+    /// Whether a member of the level that is believed to be down has not been tried.
+    fn any_doubted(&self, level: &Level, selection: &Selection) -> bool {
+        let all_doubted = level.all_doubted.load(Relaxed);
+        let mut seats = level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)]));
+        seats.any(|(slot, seat)| {
+            seat.claim() > 0 && (all_doubted || seat.load.is_doubted()) && !selection.tried.contains(slot)
+        })
+    }
+
+    /// Levels that the search has not left.
+    fn levels_left(&self, selection: &Selection) -> u32 {
+        self.levels.len() as u32 - selection.visited.count_ones()
     }
 
     /// What the member may carry in the stage that the selection is in.
     #[inline]
     fn cap_now(&self, level: &Level, seat: &Seat, load: u64, selection: &Selection) -> u32 {
-        if selection.stage == Stage::Forced { seat.requests_max } else { self.cap_of(level, seat, load) }
+        if selection.stage == Stage::OverBound { seat.requests_max } else { self.cap_of(level, seat, load) }
     }
 
     /// The next member of the level that accepts the key and has not been tried. `load`: what its members share.
@@ -121,11 +202,6 @@ impl Group {
     fn candidate(&self, level: &Level, selection: &mut Selection, load: u64) -> Option<Slot> {
         if !level.order.is_walked() {
             return self.chosen(level, selection, load);
-        }
-        if selection.stage == Stage::Hot
-            && let Some(owner) = self.hot_owner(level, selection)
-        {
-            return Some(owner);
         }
         while let Some(index) = level.order.step(&mut selection.walk, selection.ask.hash, level.slots.len()) {
             let slot = Slot(level.slots[usize::from(index.0)]);
@@ -155,8 +231,6 @@ impl Group {
         let mut count = 0;
         let wanted = usize::from(selection.ask.owners).min(HOT_OWNERS_MAX);
         let mut walk = selection.walk.clone();
-        // Whatever comes of it, the key's own walk follows.
-        selection.stage = Stage::Strict;
         while count < wanted
             && let Some(index) = level.order.step(&mut walk, selection.ask.hash, level.slots.len())
         {
@@ -359,7 +433,7 @@ impl Group {
         if !level.order.is_walked() && !selection.walk.seen().contains(slot.0) {
             selection.walk.seen_mut().insert(slot.0, self.seats.len());
         }
-        selection.spills += u32::from(matches!(selection.stage, Stage::Hot | Stage::Strict));
+        selection.spills += u32::from(matches!(selection.stage, Stage::HotOwners | Stage::Strict));
         selection.full = true;
     }
 
@@ -367,47 +441,6 @@ impl Group {
     #[inline]
     fn keeps(&self, level: &Level, selection: &Selection, index: u16, random: u64) -> bool {
         selection.stage != Stage::Strict || self.seats[usize::from(level.slots[usize::from(index)])].load.keeps(random)
-    }
-
-    /// What follows when a stage's walk is over.
-    #[cold]
-    fn next_stage(&self, selection: &mut Selection) {
-        let level = &self.levels[usize::from(selection.level())];
-        if selection.stage == Stage::Strict && !level.order.is_walked() {
-            // Those who choose without a walk have passed over whoever is doubted without a word.
-            let all_doubted = level.all_doubted.load(Relaxed);
-            let mut seats = level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)]));
-            selection.doubted = seats.any(|(slot, seat)| {
-                seat.claim() > 0 && (all_doubted || seat.load.is_doubted()) && !selection.tried.contains(slot)
-            });
-        }
-        if selection.stage == Stage::Strict && std::mem::take(&mut selection.ramped) {
-            return self.enter(selection, selection.level(), Stage::Relaxed);
-        }
-        if matches!(selection.stage, Stage::Strict | Stage::Relaxed) && std::mem::take(&mut selection.doubted) {
-            return self.enter(selection, selection.level(), Stage::Doubted);
-        }
-        selection.visited |= 1 << selection.level();
-        let left = (0..self.levels.len() as u8).find(|level| selection.visited >> level & 1 == 0);
-        match (left, selection.stage) {
-            (Some(level), Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Doubted) => {
-                self.enter(selection, level, Stage::Strict)
-            }
-            (Some(level), Stage::Forced) => self.enter(selection, level, Stage::Forced),
-            (None, Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Doubted) if selection.full => {
-                match self.all_full {
-                    // Asked again, for a retry, it is full only if somebody still has no room.
-                    AllFull::Owner => {
-                        (selection.visited, selection.full) = (0, false);
-                        self.enter(selection, selection.home, Stage::Forced);
-                    }
-                    AllFull::LeastLoaded => selection.stage = Stage::LeastLoaded,
-                    AllFull::Queue | AllFull::Reject => selection.stage = Stage::Over,
-                }
-            }
-            (None, Stage::Hot | Stage::Strict | Stage::Relaxed | Stage::Doubted | Stage::Forced)
-            | (_, Stage::LeastLoaded | Stage::Over) => selection.stage = Stage::Over,
-        }
     }
 
     /// The eligible member with the least load for its effective weight, whatever its bound, of the first level where one is below

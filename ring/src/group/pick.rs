@@ -239,7 +239,8 @@ impl Group {
                 selection.owner = Some(slot);
             }
             // Hot keys ignore shedding: there is nowhere colder to go.
-            if self.seats[usize::from(slot.0)].load.accepts_lifecycle(selection.ask.hash) {
+            let accepts = self.seats[usize::from(slot.0)].load.accepts_lifecycle(selection.ask.hash);
+            if accepts && !selection.tried.contains(slot.0) {
                 owners[count] = slot;
                 count += 1;
             }

@@ -230,6 +230,7 @@ impl Group {
         let mut owners = [Slot(0); HOT_OWNERS_MAX];
         let mut count = 0;
         let wanted = usize::from(selection.ask.owners).min(HOT_OWNERS_MAX);
+        let is_retry = selection.has_tried();
         let mut walk = selection.walk.clone();
         while count < wanted
             && let Some(index) = level.order.step(&mut walk, selection.ask.hash, level.slots.len())
@@ -240,7 +241,7 @@ impl Group {
             }
             // Hot keys ignore shedding: there is nowhere colder to go.
             let accepts = self.seats[usize::from(slot.0)].load.accepts_lifecycle(selection.ask.hash);
-            if accepts && !selection.tried.contains(slot.0) {
+            if accepts && !(is_retry && selection.tried.contains(slot.0)) {
                 owners[count] = slot;
                 count += 1;
             }

@@ -96,6 +96,50 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
     })
 }
 
+/// A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
+pub(super) fn as_the_traffic(
+    health: &mut model::HealthCheck,
+    section: &schema::HealthSection,
+    protocol: UpstreamProtocol,
+    tls: Option<&model::UpstreamTls>,
+    header: Option<model::ProxyHeader>,
+    findings: &mut Findings,
+) {
+    if health.port.is_none() {
+        // As with the PROXY header: who has not thought of it should.
+        if let (Some(at), Some(own)) = (&section.tls, tls)
+            && own.own.is_some()
+            && health.tls.as_ref().is_some_and(|check| check.own.is_none())
+            && at.value.certificate.is_none()
+            && at.value.key.is_none()
+        {
+            findings.warning(
+                at.place,
+                "check_without_certificate",
+                "checks show no certificate, although the traffic to the same port does",
+                "write `certificate` and `key` here as well, or remove `tls` from `health`: then checks do as the traffic",
+            );
+        }
+        health.tls = health.tls.take().or(tls.cloned());
+        let says = section.http.as_ref().is_some_and(|at| at.value.protocol.is_some());
+        if let (false, CheckKind::Http(http)) = (says, &mut health.kind) {
+            http.protocol = protocol;
+        }
+    }
+    let elsewhere = section.port.as_ref().map(|at| at.place).or(section.address.as_ref().map(|at| at.place));
+    match (elsewhere, &section.proxy_protocol, header) {
+        (None, None, header) => health.proxy_protocol = header,
+        // As HAProxy does; but who has not thought of it should.
+        (Some(place), None, Some(_)) => findings.warning(
+            place,
+            "check_without_proxy_header",
+            "checks that go elsewhere than the traffic begin with no PROXY header, although the traffic does",
+            "write `proxy_protocol: off` in `health` if that is right, else `v1` or `v2`",
+        ),
+        (Some(_), None, None) | (_, Some(_), _) => {}
+    }
+}
+
 fn ip_address(at: &At<String>, findings: &mut Findings) -> Option<IpAddr> {
     let parsed = at.value.parse().ok();
     if parsed.is_none() {

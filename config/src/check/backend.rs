@@ -33,6 +33,21 @@ pub(super) fn backends(
     }
     unique(list.iter().map(|backend| &backend.value.id), "backend", findings);
     shared_addresses(list, findings);
+    can_take_traffic(section, fleet, findings);
+    if section.zone_aware.value && zone.is_none() && !fleet {
+        findings.error(
+            section.zone_aware.place,
+            "no_zone",
+            "nobody said which zone this proxy stands in",
+            "write `zone: ...` at the top of the file, or remove `zone_aware`",
+        );
+    }
+    list.iter().filter_map(|at| backend(&at.value, section, zone, findings)).collect()
+}
+
+/// That the backends together can take any traffic: not all are drained, and the first tier has one.
+fn can_take_traffic(section: &schema::ServiceSection, fleet: bool, findings: &mut Findings) {
+    let list = &section.backends.value;
     if !list.is_empty()
         && !list.lost
         && list
@@ -57,46 +72,41 @@ pub(super) fn backends(
             "write `tier: 0` for the backends that take the traffic (or leave it out)",
         );
     }
-    if section.zone_aware.value && zone.is_none() && !fleet {
-        findings.error(
-            section.zone_aware.place,
-            "no_zone",
-            "nobody said which zone this proxy stands in",
-            "write `zone: ...` at the top of the file, or remove `zone_aware`",
-        );
-    }
-    list.iter()
-        .filter_map(|backend| {
-            let backend = &backend.value;
-            let foreign = section.zone_aware.value && backend.zone.as_ref().map(|at| at.value.as_str()) != zone;
-            name(&backend.id, "a backend's id", findings);
-            Some(model::Backend {
-                id: backend.id.value.clone(),
-                address: address(&backend.address, findings).filter(|address| {
-                    let good = address.port() != 0;
-                    if !good {
-                        findings.error(
-                            backend.address.place,
-                            "bad_address",
-                            "a backend has no port 0",
-                            "write the port it listens on",
-                        );
-                    }
-                    good
-                })?,
-                weight: backend.weight.value.0 as u32,
-                drain: backend.drain.value || backend.maintenance.value,
-                maintenance: backend.maintenance.value,
-                requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
-                connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
-                pending_max: backend.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
-                retries_max: backend.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
-                tier: backend.tier.value.0 as u8,
-                zone: backend.zone.as_ref().map(|at| at.value.clone()),
-                level: backend.tier.value.0 as u8 * 2 + u8::from(foreign),
-            })
-        })
-        .collect()
+}
+
+fn backend(
+    backend: &schema::BackendSection,
+    section: &schema::ServiceSection,
+    zone: Option<&str>,
+    findings: &mut Findings,
+) -> Option<model::Backend> {
+    let foreign = section.zone_aware.value && backend.zone.as_ref().map(|at| at.value.as_str()) != zone;
+    name(&backend.id, "a backend's id", findings);
+    Some(model::Backend {
+        id: backend.id.value.clone(),
+        address: address(&backend.address, findings).filter(|address| {
+            let good = address.port() != 0;
+            if !good {
+                findings.error(
+                    backend.address.place,
+                    "bad_address",
+                    "a backend has no port 0",
+                    "write the port it listens on",
+                );
+            }
+            good
+        })?,
+        weight: backend.weight.value.0 as u32,
+        drain: backend.drain.value || backend.maintenance.value,
+        maintenance: backend.maintenance.value,
+        requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        pending_max: backend.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        retries_max: backend.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        tier: backend.tier.value.0 as u8,
+        zone: backend.zone.as_ref().map(|at| at.value.clone()),
+        level: backend.tier.value.0 as u8 * 2 + u8::from(foreign),
+    })
 }
 
 /// Two ids on one address are one backend that is checked, counted and bounded twice.

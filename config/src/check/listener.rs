@@ -124,18 +124,6 @@ fn http_listener(
             "write a size from 256 to 1MiB",
         );
     }
-    let timeouts = &section.timeouts.value;
-    for (at, name) in [
-        (&timeouts.idle, "idle"),
-        (&timeouts.head, "head"),
-        (&timeouts.body_idle, "body_idle"),
-        (&timeouts.rate_window, "rate_window"),
-    ] {
-        nonzero(at, name, findings);
-    }
-    if let Some(at) = &timeouts.write_idle {
-        nonzero(at, "write_idle", findings);
-    }
     Some(model::HttpListener {
         routes,
         forwarded: model::Forwarded {
@@ -152,17 +140,7 @@ fn http_listener(
         explain_allow,
         body_bytes_max: section.body_bytes_max.as_ref().map_or(u64::MAX, |at| at.value.0),
         allow_half_close: section.allow_half_close.value,
-        timeouts: model::ClientTimeouts {
-            idle: timeouts.idle.value,
-            head: timeouts.head.value,
-            body_idle: timeouts.body_idle.value,
-            write_idle: timeouts.write_idle.as_ref().map_or(timeouts.body_idle.value, |at| at.value),
-            read_rate_min: timeouts.read_rate_min.value.0 as u32,
-            write_rate_min: timeouts.write_rate_min.value.0 as u32,
-            rate_window: timeouts.rate_window.value,
-            body_total: timeouts.body_total.value,
-            write_total: timeouts.write_total.value,
-        },
+        timeouts: client_timeouts(section, findings),
         h2: model::H2 {
             enabled: section.h2.value.enabled.value,
             streams_max: section.h2.value.streams_max.value.0 as u32,
@@ -171,6 +149,33 @@ fn http_listener(
         errors: actions::error_answers(section, findings),
         compress: section.compress.as_ref().map(|at| Box::new(actions::compress(at, findings))),
     })
+}
+
+/// How long a client may take, and how slow it may be.
+fn client_timeouts(section: &schema::ListenerSection, findings: &mut Findings) -> model::ClientTimeouts {
+    let timeouts = &section.timeouts.value;
+    for (at, name) in [
+        (&timeouts.idle, "idle"),
+        (&timeouts.head, "head"),
+        (&timeouts.body_idle, "body_idle"),
+        (&timeouts.rate_window, "rate_window"),
+    ] {
+        nonzero(at, name, findings);
+    }
+    if let Some(at) = &timeouts.write_idle {
+        nonzero(at, "write_idle", findings);
+    }
+    model::ClientTimeouts {
+        idle: timeouts.idle.value,
+        head: timeouts.head.value,
+        body_idle: timeouts.body_idle.value,
+        write_idle: timeouts.write_idle.as_ref().map_or(timeouts.body_idle.value, |at| at.value),
+        read_rate_min: timeouts.read_rate_min.value.0 as u32,
+        write_rate_min: timeouts.write_rate_min.value.0 as u32,
+        rate_window: timeouts.rate_window.value,
+        body_total: timeouts.body_total.value,
+        write_total: timeouts.write_total.value,
+    }
 }
 
 fn listener_tls(

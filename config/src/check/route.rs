@@ -112,43 +112,8 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
         target(at, services, findings)
     };
     let conditions = &section.r#match.value;
-    let host = conditions.host.as_ref().map(|host| {
-        let text = host.value.to_ascii_lowercase();
-        // With or without the dot of the root, it is one name.
-        let text = text.strip_suffix('.').unwrap_or(&text);
-        let bare = text.strip_prefix("*.").unwrap_or(text);
-        if bare.is_empty() || bare.contains(['*', '/', ' ']) || bare.contains(':') && !bare.starts_with('[') {
-            findings.error(
-                host.place,
-                "bad_host",
-                format!("`{}` is not a host", host.value),
-                "write `api.example.com` or `*.example.com`, without port",
-            );
-        }
-        if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text.to_owned()) }
-    });
-    let path = match (&conditions.path, &conditions.path_prefix) {
-        (Some(path), Some(_)) => {
-            findings.error(
-                path.place,
-                "path_and_prefix",
-                "`path` and `path_prefix` exclude each other",
-                "keep one of the two",
-            );
-            None
-        }
-        (Some(path), None) => {
-            let prefix = path.value.split('*').next().unwrap_or_default();
-            let prefix = if prefix.len() > 1 { prefix.trim_end_matches('/') } else { "/" };
-            literal(path, format!("write `path_prefix: {prefix}` for all that is below it"), findings);
-            path_text(path, findings).map(PathMatch::Exact)
-        }
-        (None, Some(path)) => {
-            literal(path, "leave it out: a prefix matches all that is below it".to_owned(), findings);
-            path_text(path, findings).map(PathMatch::Prefix)
-        }
-        (None, None) => None,
-    };
+    let host = conditions.host.as_ref().map(|host| host_match(host, findings));
+    let path = path_match(conditions, findings);
     let methods: Vec<String> =
         conditions.method.iter().chain(conditions.methods.value.iter()).map(|at| method(at, findings)).collect();
     let headers = conditions
@@ -178,6 +143,47 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
     }
     let (service, split) = target?;
     Some(model::Route { host, path, methods, headers, service, split, actions })
+}
+
+fn host_match(host: &At<String>, findings: &mut Findings) -> HostMatch {
+    let text = host.value.to_ascii_lowercase();
+    // With or without the dot of the root, it is one name.
+    let text = text.strip_suffix('.').unwrap_or(&text);
+    let bare = text.strip_prefix("*.").unwrap_or(text);
+    if bare.is_empty() || bare.contains(['*', '/', ' ']) || bare.contains(':') && !bare.starts_with('[') {
+        findings.error(
+            host.place,
+            "bad_host",
+            format!("`{}` is not a host", host.value),
+            "write `api.example.com` or `*.example.com`, without port",
+        );
+    }
+    if text.starts_with("*.") { HostMatch::Suffix(text[1..].to_owned()) } else { HostMatch::Exact(text.to_owned()) }
+}
+
+fn path_match(conditions: &schema::MatchSection, findings: &mut Findings) -> Option<PathMatch> {
+    match (&conditions.path, &conditions.path_prefix) {
+        (Some(path), Some(_)) => {
+            findings.error(
+                path.place,
+                "path_and_prefix",
+                "`path` and `path_prefix` exclude each other",
+                "keep one of the two",
+            );
+            None
+        }
+        (Some(path), None) => {
+            let prefix = path.value.split('*').next().unwrap_or_default();
+            let prefix = if prefix.len() > 1 { prefix.trim_end_matches('/') } else { "/" };
+            literal(path, format!("write `path_prefix: {prefix}` for all that is below it"), findings);
+            path_text(path, findings).map(PathMatch::Exact)
+        }
+        (None, Some(path)) => {
+            literal(path, "leave it out: a prefix matches all that is below it".to_owned(), findings);
+            path_text(path, findings).map(PathMatch::Prefix)
+        }
+        (None, None) => None,
+    }
 }
 
 /// The service of a route, or the arms of its split.

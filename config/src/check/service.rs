@@ -47,36 +47,15 @@ fn service_model(
         .affinity_cookie
         .as_ref()
         .and_then(|at| cookies::affinity_cookie(&section.name.value, &at.value, findings));
-    if let Some(keys) = balance.hash_key.as_ref().filter(|_| !policy.hashes()) {
-        findings.warning(
-            keys.place,
-            "unused_hash_key",
-            format!("{} does not look at keys", policy.name()),
-            "write `policy: ring`, or remove `hash_key`",
-        );
-    }
+    unused_keys(balance, policy, findings);
     let hash_key = match &balance.hash_key {
         None => vec![KeySource::SourceIp { v4_bits: 32, v6_bits: 128 }],
         Some(keys) => sources(keys, findings),
     };
     let hot_keys = balance.hot_keys.as_ref().map(|at| hot_keys(&at.value, findings));
-    if let Some(at) = balance.hot_keys.as_ref().filter(|_| !policy.hashes()) {
-        findings.warning(
-            at.place,
-            "unused_hot_keys",
-            format!("{} does not look at keys", policy.name()),
-            "write `policy: ring`, or remove `hot_keys`",
-        );
-    }
     let bound = bound(&balance.bounded_load.value, policy);
     let queue = &balance.bounded_load.value.queue.value;
     nonzero(&queue.timeout, "timeout", findings);
-    let timeouts = &section.timeouts.value;
-    for (at, name) in
-        [(&timeouts.connect, "connect"), (&timeouts.response, "response"), (&timeouts.body_idle, "body_idle")]
-    {
-        nonzero(at, name, findings);
-    }
     let keepalive = &section.http2.value.keepalive.value;
     nonzero(&keepalive.timeout, "timeout", findings);
     let pool = &section.pool.value;
@@ -95,19 +74,9 @@ fn service_model(
         policy,
         penalty: penalty(balance, findings),
         hash_key,
-        on_missing: match balance.on_missing.value {
-            OnMissingName::Random => OnMissing::Random,
-            OnMissingName::RoundRobin => OnMissing::RoundRobin,
-            OnMissingName::SourceIp => OnMissing::SourceIp,
-            OnMissingName::Reject => OnMissing::Reject,
-        },
+        on_missing: on_missing(balance.on_missing.value),
         bound,
-        all_full: match balance.bounded_load.value.all_full.value {
-            AllFullName::Owner => AllFull::Owner,
-            AllFullName::LeastLoaded => AllFull::LeastLoaded,
-            AllFullName::Queue => AllFull::Queue,
-            AllFullName::Reject => AllFull::Reject,
-        },
+        all_full: all_full(balance.bounded_load.value.all_full.value),
         queue: model::Queue { length_max: queue.length_max.value.0 as u32, timeout: queue.timeout.value },
         affinity_cookie,
         hot_keys,
@@ -134,15 +103,7 @@ fn service_model(
         drain_ramp: section.drain_ramp.value,
         keep_clients: keep_clients(section, findings),
         close_on_down: section.on_down.value == schema::OnDownName::Close,
-        timeouts: model::UpstreamTimeouts {
-            connect: timeouts.connect.value,
-            response: timeouts.response.value,
-            request: timeouts.request.value,
-            body_idle: timeouts.body_idle.value,
-            idle: timeouts.idle.value,
-            session: timeouts.session.value,
-            tcp_user_timeout: timeouts.tcp_user_timeout.value,
-        },
+        timeouts: upstream_timeouts(section, findings),
         retry,
         hedge,
         requests_max: section.limits.value.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
@@ -153,6 +114,62 @@ fn service_model(
         pool: model::Pool { idle_max: pool.idle_max.value.0 as usize, idle_timeout: pool.idle_timeout.value },
         backends,
     })
+}
+
+/// Settings about keys, of a policy that looks at none.
+fn unused_keys(balance: &schema::BalanceSection, policy: PolicyParams, findings: &mut Findings) {
+    if let Some(keys) = balance.hash_key.as_ref().filter(|_| !policy.hashes()) {
+        findings.warning(
+            keys.place,
+            "unused_hash_key",
+            format!("{} does not look at keys", policy.name()),
+            "write `policy: ring`, or remove `hash_key`",
+        );
+    }
+    if let Some(at) = balance.hot_keys.as_ref().filter(|_| !policy.hashes()) {
+        findings.warning(
+            at.place,
+            "unused_hot_keys",
+            format!("{} does not look at keys", policy.name()),
+            "write `policy: ring`, or remove `hot_keys`",
+        );
+    }
+}
+
+fn on_missing(name: OnMissingName) -> OnMissing {
+    match name {
+        OnMissingName::Random => OnMissing::Random,
+        OnMissingName::RoundRobin => OnMissing::RoundRobin,
+        OnMissingName::SourceIp => OnMissing::SourceIp,
+        OnMissingName::Reject => OnMissing::Reject,
+    }
+}
+
+fn all_full(name: AllFullName) -> AllFull {
+    match name {
+        AllFullName::Owner => AllFull::Owner,
+        AllFullName::LeastLoaded => AllFull::LeastLoaded,
+        AllFullName::Queue => AllFull::Queue,
+        AllFullName::Reject => AllFull::Reject,
+    }
+}
+
+fn upstream_timeouts(section: &schema::ServiceSection, findings: &mut Findings) -> model::UpstreamTimeouts {
+    let timeouts = &section.timeouts.value;
+    for (at, name) in
+        [(&timeouts.connect, "connect"), (&timeouts.response, "response"), (&timeouts.body_idle, "body_idle")]
+    {
+        nonzero(at, name, findings);
+    }
+    model::UpstreamTimeouts {
+        connect: timeouts.connect.value,
+        response: timeouts.response.value,
+        request: timeouts.request.value,
+        body_idle: timeouts.body_idle.value,
+        idle: timeouts.idle.value,
+        session: timeouts.session.value,
+        tcp_user_timeout: timeouts.tcp_user_timeout.value,
+    }
 }
 
 /// How long a drained backend keeps the clients of its cookies; `None` is not at all.

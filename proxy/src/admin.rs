@@ -1,9 +1,12 @@
 //! The admin listener: metrics, status, health of the process itself, reload.
 
-use crate::control::{Control, ReloadError};
-use crate::explain::{self, Subject};
-use crate::shortage::{Operation, is_of_one_connection};
-use crate::status;
+pub(crate) mod explain;
+pub(crate) mod plan;
+pub(crate) mod status;
+
+use crate::admin::explain::Subject;
+use crate::apply::control::{Control, ReloadError};
+use crate::net::shortage::{Operation, is_of_one_connection};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, header};

@@ -1,10 +1,10 @@
 //! One active check: what is asked over the wire, and what the answer means. Everything is bounded: the whole by the
 //! check's time-out, what is read by constants here.
 
-use crate::proxyproto;
-use crate::shortage::{Rank, Resource, Shortage};
-use crate::tls::{ClientTls, TlsError};
-use crate::transport;
+use crate::net::proxy_protocol;
+use crate::net::shortage::{Rank, Resource, Shortage};
+use crate::net::tls::{ClientTls, TlsError};
+use crate::net::transport;
 use bytes::{BufMut, Bytes, BytesMut};
 use ringway_config::model::{CheckKind, HealthCheck, HttpCheck, UpstreamProtocol};
 use ringway_health::{AgentReport, CheckFailure, Probe};
@@ -161,7 +161,7 @@ impl Prober {
         let _ = transport::prepare(&stream, self.check.params.timeout);
         if let Some(version) = self.check.proxy_protocol {
             let mut header = Vec::new();
-            proxyproto::write(version, &<_>::default(), &mut header);
+            proxy_protocol::write(version, &<_>::default(), &mut header);
             stream.write_all(&header).await.map_err(|error| Unasked::of(error, CheckFailure::Connect))?;
         }
         let open = match &self.tls {

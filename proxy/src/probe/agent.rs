@@ -2,7 +2,7 @@
 
 use super::connect;
 use super::open::Open;
-use crate::shortage::{Resource, Shortage};
+use crate::net::shortage::{Resource, Shortage};
 use ringway_config::model::Agent;
 use ringway_health::{AgentMode, AgentReport};
 use std::io;

@@ -2,7 +2,7 @@
 
 use super::random::Random;
 use super::world::{RAW, WEB, World};
-use crate::transport::memory::Reach;
+use crate::net::transport::memory::Reach;
 use std::rc::Rc;
 use std::time::Duration;
 

@@ -1,0 +1,176 @@
+//! Where a key goes and why: from the configuration alone, or as a running proxy sees it now.
+
+use crate::ambient;
+use crate::snapshot::shadow::{group_of, ring_digest};
+use crate::snapshot::{Service, Snapshot};
+use crate::upstream::refusals::CANDIDATES_MAX;
+use ringway_config::model::Config;
+use ringway_ring::{BuildError, FULL_SHARE, Slot, hash_key};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+/// A key's way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The service.
+    pub service: String,
+    /// The policy's name.
+    pub policy: &'static str,
+    /// XXH3-64 of the key, with the service's seed.
+    pub hash: u64,
+    /// Ids, owner first: what spill, skip and retry follow.
+    pub walk: Vec<String>,
+    /// The ring's digest.
+    pub ring_digest: u64,
+}
+
+/// Why a key cannot be explained.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ExplainError {
+    /// No such service.
+    #[error("there is no service {wanted:?}; there are {}", .names.join(", "))]
+    NoService {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        names: Vec<String>,
+    },
+    /// The policy places without keys.
+    #[error("service {service:?} is balanced without keys (policy {policy}): there is nothing to explain")]
+    NoKeys {
+        /// The service.
+        service: String,
+        /// Its policy.
+        policy: &'static str,
+    },
+    /// The ring cannot be built.
+    #[error("service {service:?}: {source}")]
+    Build {
+        /// The service.
+        service: String,
+        /// Why.
+        source: BuildError,
+    },
+}
+
+/// Explains a key.
+///
+/// # Errors
+/// See [`ExplainError`].
+pub fn explain(config: &Config, service: &str, key: &[u8]) -> Result<Explanation, ExplainError> {
+    let names = || config.services.iter().map(|service| service.name.clone()).collect();
+    let found = config.services.iter().find(|candidate| candidate.name == service);
+    let found = found.ok_or_else(|| ExplainError::NoService { wanted: service.to_owned(), names: names() })?;
+    if !found.policy.hashes() {
+        return Err(ExplainError::NoKeys { service: service.to_owned(), policy: found.policy.name() });
+    }
+    let build = |source| ExplainError::Build { service: service.to_owned(), source };
+    let group = group_of(found).map_err(build)?;
+    let mut ids: Vec<&str> = found.backends.iter().map(|backend| backend.id.as_str()).collect();
+    ids.sort_unstable();
+    let hash = hash_key(key, found.policy.seed());
+    let walk = group.sequence(hash).into_iter().map(|slot| ids[usize::from(slot.0)].to_owned()).collect();
+    // The walk is that of today, without who drains; the ring is that of all members.
+    let ring_digest = ring_digest(found).map_err(build)?.unwrap_or_default();
+    Ok(Explanation { service: service.to_owned(), policy: found.policy.name(), hash, walk, ring_digest })
+}
+
+/// Explains where a key of a running service goes now, and why: every backend of its walk, with what speaks for and against
+/// it. `None` without such a service; without keys the walk is empty.
+pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Option<Value> {
+    let service = snapshot.service(service)?;
+    let hash = match key {
+        Subject::Key(key) => hash_key(key, service.seed()),
+        Subject::Hash(hash) => hash,
+    };
+    let health = service.live.health();
+    let now = ambient::now();
+    let owners = service.live.hot_table.load().get(&hash).copied().unwrap_or(0);
+    let panic = health.is_panic();
+    let sequence = service.group.sequence(hash);
+    let turns = turns(service, &sequence, hash);
+    let mut chosen = None;
+    let walk: Vec<Value> = sequence
+        .iter()
+        .enumerate()
+        .map(|(index, &slot)| {
+            let backend = &service.backends[usize::from(slot.0)];
+            let load = &backend.state.load;
+            let id = backend.config.id.as_str();
+            let (in_flight, cap) = (load.in_flight(), service.group.cap(slot));
+            let view = health.view(id, now);
+            let state = view.as_ref().map_or("unknown", |view| view.state);
+            let turn = turns.iter().position(|turn| *turn == slot).map(|turn| turn + 1);
+            if turn == Some(1) {
+                chosen = Some(id.to_owned());
+            }
+            let doubted = panic && load.is_doubted();
+            let verdict = match turn {
+                _ if load.lifecycle() == 0 || backend.config.weight == 0 => "not eligible",
+                Some(1) if doubted => "takes it (panic: nobody who is up can, so health is ignored)",
+                Some(1) if owners > 1 => "takes it (hot: the less loaded of two of its owners)",
+                Some(1) => "takes it",
+                Some(_) if doubted => "next if those before cannot (panic: it is tried although it is down)",
+                Some(_) if index < usize::from(owners) => "also an owner: the key is hot",
+                Some(_) => "next if those before cannot",
+                None if in_flight >= cap => "full",
+                None => "not tried: so many come before it",
+            };
+            json!({
+                "id": id,
+                "turn": turn,
+                "verdict": verdict,
+                "state": state,
+                "why": view.and_then(|view| view.last_change).map(|(kind, _)| kind.to_string()),
+                "tier": backend.config.tier,
+                "zone": backend.config.zone,
+                "in_flight": in_flight,
+                "cap": (cap < u32::MAX).then_some(cap),
+                "accept_share": f64::from(load.lifecycle()) / f64::from(FULL_SHARE),
+                "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
+            })
+        })
+        .collect();
+    Some(json!({
+        "service": service.config.name,
+        "policy": service.config.policy.name(),
+        "generation": snapshot.generation,
+        "ring_digest": service.ring_digest().map(|digest| format!("{digest:016x}")),
+        "hash": format!("{hash:016x}"),
+        "owner": walk.first().map(|first| first["id"].clone()),
+        "backend": chosen,
+        "panic": panic,
+        "hot_owners": owners,
+        "in_flight": service.live.total.sum(),
+        "walk": walk,
+    }))
+}
+
+/// Who would be asked for a key, in this order, if each of them refused: level by level those that take it, then those that
+/// are kept from it by no more than a ramp or shedding, then those that are believed to be down, in panic.
+fn turns(service: &Service, sequence: &[Slot], hash: u64) -> Vec<Slot> {
+    let able = |slot: &Slot| {
+        let backend = &service.backends[usize::from(slot.0)];
+        let load = &backend.state.load;
+        backend.config.weight > 0 && load.lifecycle() > 0 && load.in_flight() < service.group.cap(*slot)
+    };
+    let level = |slot: Slot| service.group.level(slot);
+    let mut turns: Vec<Slot> = Vec::new();
+    for of_level in sequence.chunk_by(|a, b| level(*a) == level(*b)) {
+        let (takes, others): (Vec<Slot>, Vec<Slot>) =
+            of_level.iter().filter(|slot| able(slot)).partition(|slot| service.group.accepts(**slot, hash));
+        let doubted = |slot: &Slot| service.backends[usize::from(slot.0)].state.load.is_doubted();
+        let (doubted, ramped): (Vec<Slot>, Vec<Slot>) = others.into_iter().partition(doubted);
+        turns.extend(takes.into_iter().chain(ramped).chain(doubted));
+    }
+    turns.truncate(CANDIDATES_MAX as usize);
+    turns
+}
+
+/// What is explained: a key, or its hash as a log shows it.
+pub(crate) enum Subject<'a> {
+    /// The key's bytes.
+    Key(&'a [u8]),
+    /// The hash.
+    Hash(u64),
+}

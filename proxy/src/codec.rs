@@ -1,7 +1,9 @@
 //! The two ends of an exchange, whatever version of HTTP each speaks, and bytes between two connections.
 
 pub(crate) mod end;
+pub(crate) mod grpc;
 pub(crate) mod http2;
+pub(crate) mod local_reply;
 pub(crate) mod presence;
 pub(crate) mod tunnel;
 pub(crate) mod websocket;

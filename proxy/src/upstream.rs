@@ -1,6 +1,6 @@
 //! Upstream connections: a pool per worker and backend, last in, first out.
 
-pub(crate) mod connections;
+pub(crate) mod connection_slot;
 pub(crate) mod in_flight;
 pub(crate) mod refusals;
 pub(crate) mod retry;
@@ -15,7 +15,7 @@ use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
 use crate::net::transport::Transport;
 use crate::snapshot::Service;
-use crate::upstream::connections::{ConnectionSlot, Pending};
+use crate::snapshot::connection_slot::{ConnectionSlot, Pending};
 use crate::worker::{Shared, Upstream, Worker, WorkerService};
 use ringway_config::model::{ProxyHeader, UpstreamProtocol};
 use ringway_ring::Slot;
@@ -216,7 +216,7 @@ impl Reach<'_> {
         let service = &self.service.service;
         let pending = Pending::enter_for(service, self.slot)?;
         let opening = async {
-            let slot = connections::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
+            let slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
             self.service.upstreams[usize::from(self.slot.0)].cells.connects.increment();
             let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
             Ok((stream, slot))
@@ -231,7 +231,7 @@ impl Reach<'_> {
 async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upstream: Rc<Upstream>, opening: Opening) {
     let timer = worker.timer();
     let opened = async {
-        let counted = connections::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
+        let counted = connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
         upstream.cells.connects.increment();
         // No PROXY header goes to what is shared: the configuration sees to that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;

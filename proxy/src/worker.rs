@@ -16,9 +16,9 @@ use crate::net::shortage::Shortage;
 use crate::net::timer::{Deadline, TICK, Timer, Timers};
 use crate::net::transport::{Detached, Listener, Network, Transport};
 use crate::planted::{self, Fault};
+use crate::snapshot::connection_slot::Wanted;
 use crate::snapshot::{Current, HotTable, Service, Snapshot};
 use crate::upstream::Pool;
-use crate::upstream::connections::Wanted;
 use crate::worker::budget::Budget;
 use crate::worker::per_ip::PerIp;
 use ringway_config::model;
@@ -734,7 +734,7 @@ pub(crate) fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Seat, stream: Tr
     let config = &view.snapshot.config.listeners[listener];
     let mut open = worker.connection(gate, Some(seat));
     // Who begins with a PROXY header stands for somebody else, who is counted once he is known.
-    let stands_in = crate::routing::forwarded::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    let stands_in = crate::net::trusted::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
     if !stands_in && !open.enter(config, peer) {
         worker.shared.cells.error("", TurnedAway::PerIp.reason());
         handshake::turn_away(worker, Some(open), stream, TurnedAway::PerIp, handshake::speech(&view, listener));

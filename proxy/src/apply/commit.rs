@@ -6,7 +6,7 @@ use super::movements;
 use super::outcome::Applied;
 use super::prepare::Change;
 use crate::net::shortage::PER_CONNECTION;
-use crate::snapshot::{Service, ServiceLive};
+use crate::snapshot::{Service, ServiceLive, health_events};
 use ringway_config::model::Config;
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -28,7 +28,7 @@ impl Control {
         for (service, events) in &self.registry.settle(&new) {
             // A request that waits for room looks among the new backends too.
             service.live.wake_all();
-            health_driver::tell(service, events);
+            health_events::publish(service, events);
         }
         state.listeners.reconcile(&new.config, sockets, &self.commands);
         self.compare_with_descriptors(&old.config, &new.config, old.generation == 0);

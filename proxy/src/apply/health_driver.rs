@@ -3,8 +3,9 @@
 use crate::ambient;
 use crate::net::shortage::{Operation, Shortage};
 use crate::probe::{Opened, Prober};
+use crate::snapshot::health_events;
 use crate::snapshot::{Current, Service, ServiceLive};
-use ringway_health::{AgentReport, Event, EventKind, Probe, ServiceHealth, Window};
+use ringway_health::{AgentReport, Probe, ServiceHealth, Window};
 use ringway_ring::{FULL_SHARE, ShedController};
 use ringway_telemetry::catalogue;
 use ringway_telemetry::cells::{BackendTotals, Registry as Cells};
@@ -25,24 +26,6 @@ const SAMPLE_PERIOD: Duration = Duration::from_millis(50);
 
 /// Wait before a driver that has panicked is begun anew.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
-
-/// Logs and counts what a health machine has said.
-pub(crate) fn tell(service: &Service, events: &[Event]) {
-    for Event { id, kind } in events {
-        let name = &service.config.name;
-        let (to, reason) = (kind.name(), kind.reason());
-        metrics::counter!(catalogue::HEALTH_CHANGES.name, "service" => name.clone(), "to" => to, "reason" => reason)
-            .increment(1);
-        match kind {
-            EventKind::Down(_) | EventKind::Ejected { .. } | EventKind::EjectionWithheld(_) => {
-                tracing::warn!(service = %name, backend = %id, state = to, reason, "backend {kind}")
-            }
-            EventKind::PanicBegan => tracing::error!(service = %name, state = to, "{kind}"),
-            EventKind::PanicEnded => tracing::info!(service = %name, state = to, "{kind}"),
-            _ => tracing::info!(service = %name, backend = %id, state = to, reason, "backend {kind}"),
-        }
-    }
-}
 
 /// What has come of a check or of a question to an agent; `None`: it has ended without a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +191,7 @@ impl Driver {
                 if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) };
             let next = health.poll_timeout();
             drop(health);
-            tell(service, &events);
+            health_events::publish(service, &events);
             (next, due, agents)
         };
         for id in due {
@@ -318,7 +301,7 @@ impl Driver {
             health.handle_windows(&windows, now);
             if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) }
         };
-        tell(service, &events);
+        health_events::publish(service, &events);
         self.totals = totals;
         // An ejection may be over before the next window ends.
         self.live.health_changed.notify_one();

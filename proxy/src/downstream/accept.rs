@@ -4,7 +4,6 @@ use crate::ambient;
 use crate::downstream::handshake::{self, Speech, TurnedAway};
 use crate::net::shortage::{Operation, is_of_one_connection};
 use crate::net::transport::{Listener, Transport};
-use crate::routing::forwarded;
 use crate::worker::{self, Command, Full, Gate, Seat, View, WaitingForSeat, Worker};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -207,7 +206,7 @@ fn reject(
     worker.shared.cells.error("", TurnedAway::Full.reason());
     let config = &view.snapshot.config.listeners[listener];
     // What comes first may be a header, which somebody else's proxy has written: nothing is read for a farewell.
-    let says_who = forwarded::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    let says_who = crate::net::trusted::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
     let speech = if says_who { Speech::Other } else { handshake::speech(view, listener) };
     handshake::turn_away(worker, None, stream, TurnedAway::Full, speech);
 }

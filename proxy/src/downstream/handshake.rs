@@ -10,7 +10,6 @@ use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, ServerTls};
 use crate::net::transport::Transport;
-use crate::routing::forwarded;
 use crate::worker::{OpenConnection, View, Worker};
 use ringway_config::model::Protocol;
 use ringway_telemetry::catalogue;
@@ -24,11 +23,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// How long a TCP client may take for PROXY header, handshake and the name it asks for.
 const HELLO_TIME: Duration = Duration::from_secs(10);
-/// First byte of a TLS record that begins a handshake.
-pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
-/// A fatal alert that the handshake has failed, in the oldest version: every client reads it.
-pub(crate) const TLS_ALERT: &[u8] = &[0x15, 3, 1, 0, 2, 2, 40];
-
 /// How long a client that is turned away may take to ask, and to read why.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// Bytes that are read of what it says meanwhile.
@@ -157,7 +151,7 @@ pub(crate) async fn serve(
     let is_one = !config.address.ip().is_unspecified() && config.address.port() != 0;
     peer.destination = if is_one { Some(config.address) } else { stream.local_addr().ok() };
     let has_tls = view.snapshot.tls[listener].as_deref();
-    let says_who = forwarded::is_trusted(&config.proxy_protocol, address.ip().to_canonical());
+    let says_who = crate::net::trusted::is_trusted(&config.proxy_protocol, address.ip().to_canonical());
     let mut stream = Stream::Plain(stream);
     if says_who || has_tls.is_some() {
         let timer = open.worker.timer();
@@ -239,7 +233,7 @@ async fn handshake(
         // It has begun: it may take its time.
         timer.set(time);
     }
-    if first != TLS_HANDSHAKE {
+    if first != crate::net::client_hello::TLS_HANDSHAKE {
         let speaks_http = first.is_ascii_uppercase() && matches!(protocol, Protocol::Http(_));
         let answer =
             &b"HTTP/1.1 400 Bad Request\r\nx-ringway-reason: plain_http_on_tls_port\r\ncontent-type: text/plain\r\n\

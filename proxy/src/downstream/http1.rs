@@ -2,11 +2,10 @@
 
 use crate::codec::end::{ClientEnd, Gone, Http1};
 use crate::codec::http2;
+use crate::codec::local_reply::LocalReply;
 use crate::codec::presence::Presence;
-use crate::downstream::handshake;
 use crate::error::ProxyError;
 use crate::exchange::answer;
-use crate::exchange::answer::Answer;
 use crate::exchange::request;
 use crate::exchange::request::{Refusal, Request, Why};
 use crate::exchange::{self, Next};
@@ -232,7 +231,7 @@ impl Client {
                 Arrival::Http2 => return true,
                 Arrival::Tls => {
                     self.open.worker.shared.cells.error("", "tls_on_plain_port");
-                    let _ = self.send_bytes(handshake::TLS_ALERT).await;
+                    let _ = self.send_bytes(crate::net::client_hello::TLS_ALERT).await;
                     self.linger().await;
                     return false;
                 }
@@ -380,7 +379,7 @@ impl Client {
         if !matches!(stream, Stream::Plain(_)) {
             return None;
         }
-        if bytes.starts_with(&[handshake::TLS_HANDSHAKE, 3]) {
+        if bytes.starts_with(&[crate::net::client_hello::TLS_HANDSHAKE, 3]) {
             return Some(Some(Arrival::Tls));
         }
         let common = bytes.len().min(http2::PREFACE.len());
@@ -420,7 +419,7 @@ impl Client {
     }
 
     /// Sends all of an answer of ours, or gives up when the client does not read.
-    pub(crate) async fn send(&mut self, answer: Answer, out: HeadWriter) -> bool {
+    pub(crate) async fn send(&mut self, answer: LocalReply, out: HeadWriter) -> bool {
         let worker = Rc::clone(&self.open.worker);
         let sent = match &mut self.end {
             ClientEnd::Http1(_) => self.send_bytes(out.text()).await,

@@ -1,17 +1,10 @@
 //! The one place where errors become answers.
 
+use crate::codec::local_reply::LocalReply;
 use crate::error::ProxyError;
 use crate::exchange::actions::Canned;
 use ringway_config::model::ErrorAnswer;
 use ringway_message::{HeadWriter, Version};
-
-/// An answer of ours in a [`HeadWriter`]'s text: its head, with status line and empty line as HTTP/1.1 has them, and its body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// Where in the text the body begins.
-    pub(crate) body_from: usize,
-}
 
 /// Writes the whole answer: status, `x-ringway-reason`, a line of text.
 /// `extra` are more fields, each line with its end.
@@ -23,7 +16,7 @@ pub(crate) fn write(
     extra: &[u8],
     pages: &[ErrorAnswer],
     out: &mut HeadWriter,
-) -> Answer {
+) -> LocalReply {
     let mut number = itoa::Buffer::new();
     let status = error.status();
     write_status(status, error.phrase().as_bytes(), out.text_mut());
@@ -47,7 +40,7 @@ pub(crate) fn write(
     text.extend_from_slice(b"\r\n");
     let body_from = text.len();
     if is_head {
-        return Answer { status, body_from };
+        return LocalReply { status, body_from };
     }
     match page {
         Some(page) => text.extend_from_slice(&page.body),
@@ -60,11 +53,11 @@ pub(crate) fn write(
             text.push(b'\n');
         }
     }
-    Answer { status, body_from }
+    LocalReply { status, body_from }
 }
 
 /// Writes an answer of a route.
-pub(crate) fn write_canned(canned: &Canned, version: Version, keep_alive: bool, out: &mut HeadWriter) -> Answer {
+pub(crate) fn write_canned(canned: &Canned, version: Version, keep_alive: bool, out: &mut HeadWriter) -> LocalReply {
     write_status(canned.status, canned.phrase().as_bytes(), out.text_mut());
     out.append(&canned.fields);
     // RFC 9110, 8.6: 204 has no length.
@@ -74,7 +67,7 @@ pub(crate) fn write_canned(canned: &Canned, version: Version, keep_alive: bool, 
     }
     write_connection(keep_alive, version, out);
     out.text_mut().extend_from_slice(b"\r\n");
-    Answer { status: canned.status, body_from: out.text().len() }
+    LocalReply { status: canned.status, body_from: out.text().len() }
 }
 
 /// Appends a status line.

@@ -2,6 +2,7 @@
 
 use crate::ambient;
 use crate::codec::end::{ClientEnd, Http1, Source};
+use crate::codec::grpc::{grpc_timeout, is_grpc};
 use crate::codec::http2::Outgoing;
 use crate::codec::websocket;
 use crate::downstream::http1::{self, Client};
@@ -284,11 +285,6 @@ pub(crate) fn plan(
     }))
 }
 
-/// Whether it is a call of gRPC.
-pub(crate) fn is_grpc(bytes: &[u8], head: &RequestHead) -> bool {
-    head.value_of(bytes, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
-}
-
 /// A head for whichever backend takes it.
 struct Written {
     out: HeadWriter,
@@ -460,24 +456,6 @@ fn limit(
         Some(timeout) => limit.min(client.timer.deadline(timeout.max(Duration::from_millis(1)))),
         None => limit,
     }
-}
-
-/// `grpc-timeout`: up to eight digits and a unit. Source: "gRPC over HTTP2".
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let amount = digits.iter().fold(0, |amount: u64, digit| amount * 10 + u64::from(digit - b'0'));
-    Some(match unit {
-        b'H' => Duration::from_secs(amount * 3600),
-        b'M' => Duration::from_secs(amount * 60),
-        b'S' => Duration::from_secs(amount),
-        b'm' => Duration::from_millis(amount),
-        b'u' => Duration::from_micros(amount),
-        b'n' => Duration::from_nanos(amount),
-        _ => return None,
-    })
 }
 
 impl Request {
@@ -719,19 +697,4 @@ pub(crate) fn hex(hash: u64, text: &mut [u8; 16]) -> &str {
         *digit = b"0123456789abcdef"[(hash >> (60 - 4 * index) & 15) as usize];
     }
     std::str::from_utf8(text).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_timeouts_are_read_strictly() {
-        assert_eq!(grpc_timeout(b"100m"), Some(Duration::from_millis(100)));
-        assert_eq!(grpc_timeout(b"2S"), Some(Duration::from_secs(2)));
-        assert_eq!(grpc_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for bad in [&b""[..], b"m", b"1", b"1s", b"123456789S", b"-1S", b"1.5S", b" 1S"] {
-            assert_eq!(grpc_timeout(bad), None, "{bad:?}");
-        }
-    }
 }

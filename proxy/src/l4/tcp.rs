@@ -3,7 +3,6 @@
 use crate::ambient;
 use crate::codec::presence::{Line, Presence};
 use crate::codec::tunnel::{self, End, Way};
-use crate::downstream::handshake;
 use crate::downstream::http1::Peer;
 use crate::error::ProxyError;
 use crate::exchange::request;
@@ -14,8 +13,8 @@ use crate::net::timer::{Deadline, Timer};
 use crate::routing::hash_key;
 use crate::routing::rate_limit::{self, Admission};
 use crate::snapshot::Service;
+use crate::snapshot::connection_slot::ConnectionSlot;
 use crate::upstream::Reach;
-use crate::upstream::connections::ConnectionSlot;
 use crate::upstream::in_flight::{self, InFlight, Placing};
 use crate::upstream::refusals::{Refusals, Then};
 use crate::upstream::retry::{self, Retries};
@@ -222,7 +221,7 @@ async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer, pl
                 Poll::Pending if timer.poll_fired(context) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }
-            if plain && hello.bytes().first().is_some_and(|first| *first != handshake::TLS_HANDSHAKE) {
+            if plain && hello.bytes().first().is_some_and(|first| *first != crate::net::client_hello::TLS_HANDSHAKE) {
                 return Poll::Ready(Some(None));
             }
             match reader.read(&hello.bytes()[before..]) {

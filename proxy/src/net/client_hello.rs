@@ -2,6 +2,12 @@
 
 use rustls::server::Acceptor;
 
+/// First byte of a TLS record that begins a handshake.
+pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A fatal alert that the handshake has failed, in the oldest version: every client reads it.
+pub(crate) const TLS_ALERT: &[u8] = &[0x15, 3, 1, 0, 2, 2, 40];
+
 /// Bytes that are no such message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoHello;

@@ -2,17 +2,11 @@
 //! `message/`'s.
 
 use crate::downstream::http1::Peer;
-use ipnet::IpNet;
+use crate::net::trusted::is_trusted;
 use ringway_config::model::{Forwarded, ForwardedSource};
 use ringway_message::{FieldName, HeadWriter, RequestHead, ToldClient};
 use std::io::Write;
 use std::net::IpAddr;
-
-/// Whether an address is in one of the networks, which are canonical.
-pub(crate) fn is_trusted(networks: &[IpNet], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    networks.iter().any(|network| network.contains(&address))
-}
 
 /// Where a request comes from: what everything goes by that asks who the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The shadow: another version of the configuration, whose placements are worked out for live traffic and counted, while
 //! requests go where the version in force says.
 
-use crate::routing::hash_key::{self, KeyInput};
 use ringway_config::Diagnostics;
 use ringway_config::model::{self, Config};
 use ringway_ring::{BuildError, Group, GroupMember, Load, Total, hash_key};
@@ -64,12 +63,14 @@ impl Shadow {
 }
 
 impl ShadowService {
-    /// Who would own the request. `None` if it has no key there.
-    pub(crate) fn owner(&self, input: &KeyInput<'_>, scratch: &mut Vec<u8>) -> Option<&str> {
-        if !hash_key::extract(&self.config.hash_key, input, scratch) {
-            return None;
-        }
-        let slot = self.group.owner(hash_key(scratch, self.config.policy.seed()))?;
+    /// What its keys are read from.
+    pub(crate) fn hash_key(&self) -> &[model::KeySource] {
+        &self.config.hash_key
+    }
+
+    /// Which backend would own a key.
+    pub(crate) fn owner(&self, key: &[u8]) -> Option<&str> {
+        let slot = self.group.owner(hash_key(key, self.config.policy.seed()))?;
         Some(&self.ids[usize::from(slot.0)])
     }
 }

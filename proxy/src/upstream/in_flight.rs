@@ -4,8 +4,9 @@ use crate::ambient;
 use crate::error::ProxyError;
 use crate::net::timer::{Deadline, Timer};
 use crate::planted::{self, Fault};
+use crate::snapshot::connection_slot::Pending;
+use crate::snapshot::connections;
 use crate::snapshot::{BackendState, Service, ServiceLive};
-use crate::upstream::connections::{self, Pending};
 use crate::upstream::refusals::Refusals;
 use crate::worker::{View, Worker};
 use ringway_config::model;
@@ -134,7 +135,7 @@ impl InFlight {
         };
         drop(health);
         service.live.health_changed.notify_one();
-        crate::apply::health_driver::tell(service, &events);
+        crate::snapshot::health_events::publish(service, &events);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Leave for a try after the first, and the wait before it: one place for what limits retries, whatever has failed and whatever
 //! is spoken.
 
+use crate::snapshot::connections;
 use crate::snapshot::{Service, ServiceLive};
-use crate::upstream::connections;
 use crate::worker::{Worker, WorkerService};
 use ringway_config::model;
 use ringway_ring::Selection;

@@ -126,7 +126,7 @@ impl OpenConnection {
         let counted = most > 0
             && match &config.protocol {
                 Protocol::Http(http) => {
-                    !crate::routing::forwarded::is_trusted(&http.forwarded.trusted, client.ip().to_canonical())
+                    !crate::net::trusted::is_trusted(&http.forwarded.trusted, client.ip().to_canonical())
                 }
                 Protocol::Tcp(_) | Protocol::Udp(_) => true,
             };

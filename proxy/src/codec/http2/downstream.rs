@@ -3,9 +3,10 @@
 use super::driver::{Driver, End, UNWRITTEN_MAX};
 use super::{Link, REST_TIME, Stream};
 use crate::codec::end::{ClientEnd, Gone, Source};
+use crate::codec::grpc;
+use crate::codec::local_reply::LocalReply;
 use crate::codec::tunnel::Duplex;
 use crate::downstream::http1::{self, Client, Peer};
-use crate::exchange::answer::Answer;
 use crate::net::buffers::Buffer;
 use crate::net::timer::Timer;
 use crate::worker::{OpenConnection, View, Worker};
@@ -400,7 +401,7 @@ impl Downstream {
             BodyLength::Sized(length) => Some(length),
             BodyLength::Chunked | BodyLength::UntilClose => None,
         };
-        self.grpc = crate::exchange::request::is_grpc(arena, head);
+        self.grpc = grpc::is_grpc(arena, head);
         true
     }
 
@@ -454,7 +455,7 @@ impl Downstream {
     }
 
     /// Sends an answer of ours: in the form that clients of gRPC read, where this is one.
-    pub(crate) fn answer(&mut self, answer: Answer, head: &HeadWriter, block: &mut Vec<u8>) -> Result<bool, Gone> {
+    pub(crate) fn answer(&mut self, answer: LocalReply, head: &HeadWriter, block: &mut Vec<u8>) -> Result<bool, Gone> {
         let named = |name: &[u8]| {
             let mut lines = head.lines().iter();
             lines.find(|line| line.name.of(head.text()) == name).map(|line| line.value.of(head.text()))
@@ -483,7 +484,7 @@ impl Downstream {
             }
         }
         encode::field(block, b"content-type", b"application/grpc", false);
-        encode::field(block, b"grpc-status", grpc_status(answer.status).as_bytes(), false);
+        encode::field(block, b"grpc-status", grpc::grpc_status(answer.status).as_bytes(), false);
         encode::field(block, b"grpc-message", reason, false);
         self.ended = true;
         self.stream.send_head(block, HeadKind::Final, true)?;
@@ -572,20 +573,5 @@ impl Duplex for Downstream {
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_ended(context).map(|_| ())
-    }
-}
-
-/// Codes of gRPC for statuses of HTTP. Source: "HTTP to gRPC Status Code Mapping"; a deadline and a limit of ours have
-/// codes of their own.
-fn grpc_status(status: u16) -> &'static str {
-    match status {
-        400 | 413 | 431 => "13",
-        401 => "16",
-        403 => "7",
-        404 => "12",
-        408 | 504 => "4",
-        429 => "8",
-        502 | 503 => "14",
-        _ => "2",
     }
 }

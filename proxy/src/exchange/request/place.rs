@@ -196,12 +196,17 @@ fn compare_with_shadow(view: &View, placed: &Placed, input: &hash_key::KeyInput<
     let (Some(shadow), Some(hash)) = (shadow, placed.hash) else { return };
     let ours = this.service.group.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
     this.cells.shadowed.increment();
-    if shadow.owner(input, key_bytes) != ours {
+    // No key there is no owner.
+    let has_key = hash_key::extract(shadow.hash_key(), input, key_bytes);
+    let theirs = if has_key { shadow.owner(key_bytes) } else { None };
+    if theirs != ours {
         this.cells.shadow_moved.increment();
     }
 }
 
 /// Whether the request asks why it goes where it does, and may.
 fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, head: &RequestHead, buffer: &[u8]) -> bool {
-    !allowed.is_empty() && head.value_of(buffer, b"x-ringway-explain").is_some() && forwarded::is_trusted(allowed, peer)
+    !allowed.is_empty()
+        && head.value_of(buffer, b"x-ringway-explain").is_some()
+        && crate::net::trusted::is_trusted(allowed, peer)
 }

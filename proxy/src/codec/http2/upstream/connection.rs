@@ -9,7 +9,7 @@ use super::STREAMS_MAX;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer, Timers};
-use crate::upstream::connections::ConnectionSlot;
+use crate::snapshot::connection_slot::ConnectionSlot;
 use crate::worker::Worker;
 use ringway_config::model::Keepalive;
 use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};

@@ -238,7 +238,7 @@ impl Driver {
         self.running.spawn(async move {
             let permit = permits.acquire().await;
             let mut opened = Opened::default();
-            let report = prober.ask_agent(address, &shortage, &mut opened).await;
+            let report = prober.query_agent(address, &shortage, &mut opened).await;
             let report = report.inspect_err(|error| shortage.note(Operation::Check, error, address));
             underway.end(Found::Agent(report.ok()));
             drop(permit);

@@ -2,8 +2,10 @@
 
 pub(crate) mod end;
 pub(crate) mod grpc;
+pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod local_reply;
 pub(crate) mod presence;
+pub(crate) mod source;
 pub(crate) mod tunnel;
 pub(crate) mod websocket;

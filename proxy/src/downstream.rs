@@ -1,5 +1,12 @@
 //! A client's connection, from accept to its exchanges.
 
 pub(crate) mod accept;
-pub(crate) mod handshake;
-pub(crate) mod http1;
+mod frontend;
+mod handshake;
+mod http1;
+mod http2;
+mod stream_tasks;
+mod turn_away;
+
+pub(crate) use frontend::Frontend;
+pub(crate) use handshake::serve;

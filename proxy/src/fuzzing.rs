@@ -1,13 +1,13 @@
 //! What `fuzz/` gives to the parsers of what clients, backends and agents send: a function for each, which asserts what must hold of
 //! whatever comes. The unit tests play the same corpora, so that a find stays found.
 
-use crate::downstream::http1::Peer;
 use crate::net::client_hello::HelloReader;
 use crate::net::proxy_protocol::{self, Told};
 use crate::net::quic_ids;
 use crate::probe;
 use crate::routing::affinity_cookie::{self, Value};
 use crate::routing::forwarded;
+use crate::worker::Peer;
 use ringway_config::model::{AffinityCookie, Forwarded, ForwardedSource, ProxyHeader};
 use ringway_message::{HeadWriter, Limits, RequestHead};
 use std::net::{IpAddr, SocketAddr};

@@ -8,6 +8,7 @@ mod admin;
 mod ambient;
 mod apply;
 mod codec;
+mod dispatcher;
 mod downstream;
 mod error;
 mod exchange;
@@ -20,6 +21,7 @@ mod planted;
 mod probe;
 mod proxy;
 mod routing;
+mod run;
 #[cfg(test)]
 mod simulation;
 mod snapshot;

@@ -12,11 +12,11 @@ use crate::apply::outcome::{Applied, ReloadError};
 use crate::apply::reload;
 use crate::apply::source::Source;
 use crate::apply::topology::TopologyStatus;
+use crate::dispatcher::{Occupancy, PerIp, Shared};
 use crate::net::shortage::Shortage;
 use crate::net::transport::Network;
+use crate::run::Crew;
 use crate::snapshot::Snapshot;
-use crate::worker::per_ip::PerIp;
-use crate::worker::{Crew, Shared};
 use ringway_config::Diagnostic;
 use ringway_config::model::{Admin, Config};
 use ringway_ring::Published;
@@ -24,7 +24,6 @@ use ringway_telemetry::Metrics;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -136,10 +135,8 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
         shortage: Shortage::new(Arc::clone(&metrics.cells)),
         per_ip: PerIp::default(),
         workers,
-        open: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+        occupancy: Arc::new(Occupancy::new(workers)),
         commands: OnceLock::new(),
-        connections: AtomicUsize::new(0),
-        flows: AtomicUsize::new(0),
         access: Arc::default(),
     })
 }

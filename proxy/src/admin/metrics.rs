@@ -3,8 +3,8 @@
 use super::peak_share::peak_share;
 use crate::ambient;
 use crate::apply::handle::ControlHandle;
+use crate::dispatcher::Fullness;
 use crate::snapshot::{Service, Snapshot};
-use crate::worker::Fullness;
 use ringway_ring::{FULL_SHARE, Slot};
 use ringway_telemetry::Sample;
 use ringway_telemetry::catalogue::{self, Metric};

@@ -1,7 +1,7 @@
 //! The access log's writer: started before a change is in force, ended behind it.
 
 use super::outcome::ReloadError;
-use crate::worker::AccessSink;
+use crate::dispatcher::AccessSink;
 use ringway_config::model::{AccessLog, AccessLogFormat, LogTarget};
 use ringway_telemetry::access;
 use ringway_telemetry::cells::Registry as Cells;

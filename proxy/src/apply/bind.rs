@@ -1,7 +1,7 @@
 //! Listening sockets: what they are bound to, and the finding when they cannot be.
 
+use crate::dispatcher::Listening;
 use crate::net::pktinfo;
-use crate::worker::Listening;
 use nix::errno::Errno;
 use ringway_config::{Diagnostic, Site};
 use std::io;

@@ -90,7 +90,7 @@ mod tests {
     use super::super::ports::free_port;
     use super::super::source::Source;
     use super::super::testing;
-    use crate::worker::Command;
+    use crate::dispatcher::Command;
 
     fn text(port: u16, services: &[&str]) -> String {
         let service =

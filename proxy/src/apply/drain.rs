@@ -1,7 +1,7 @@
 //! The end in good order: not ready any more, no new connections, what runs may end.
 
 use super::control::Control;
-use crate::worker::Command;
+use crate::dispatcher::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::{mpsc, oneshot};
 

@@ -2,7 +2,7 @@
 //! cannot fail.
 
 use super::bind::{self, BindAddress};
-use crate::worker::{Command, Fullness, GateKey, GateKind, Listening, Places};
+use crate::dispatcher::{Command, Fullness, GateKey, GateKind, Listening, Places};
 use ringway_config::model::{Config, Listener};
 use ringway_config::{Diagnostic, Diagnostics};
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 
 use super::control::Control;
 use super::source::Source;
-use crate::worker::Command;
+use crate::dispatcher::Command;
 use ringway_config::model::Config;
 use ringway_telemetry::Metrics;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};

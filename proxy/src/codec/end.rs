@@ -3,145 +3,15 @@
 //! What differs between versions ends here: how a body is framed, how its end is told, what a failure says. The exchange asks for
 //! data, sends data, and tells ends and resets.
 
-use crate::codec::http2::{Downstream, Upstream};
-use crate::codec::tunnel::Duplex;
-use crate::error::ProxyError;
+use super::http1::Http1;
+use super::http2::{Downstream, Upstream};
+use super::source::{Failure, Gone, Source};
+use super::tunnel::Duplex;
 use crate::net::buffers::Buffer;
-use crate::net::stream::Stream;
-use ringway_http1::{Body, Encoding, Progress, Resume};
-use ringway_message::{HeadWriter, ParseError, may_trail};
+use ringway_http1::{Encoding, Progress};
+use ringway_message::{HeadWriter, ParseError};
 use std::io;
 use std::task::{Context, Poll};
-
-/// A connection that speaks HTTP/1.1, and the body that is being read from it.
-pub(crate) struct Http1 {
-    pub(crate) stream: Stream,
-    /// Bytes read and not yet dealt with.
-    pub(crate) input: Buffer,
-    /// How far the body of the message under way has been read.
-    pub(crate) body: Body,
-    /// How far a response's head has been looked at that has not come to its end.
-    pub(crate) resume: Resume,
-    /// Lines that came behind a body in chunks, where it goes on without chunks.
-    pub(crate) trailers: Vec<u8>,
-}
-
-impl Http1 {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, input: Buffer::default(), body: Body::Sized(0), resume: Resume::default(), trailers: Vec::new() }
-    }
-
-    /// Looks cut off to the other side from now on: a reset instead of an end.
-    fn abort(&mut self) {
-        self.stream.abort();
-    }
-}
-
-/// What the exchange asks of an end about the body that comes from it.
-pub(crate) trait Source {
-    /// Whether no data are to come any more; trailers may.
-    fn is_over(&self) -> bool;
-    /// Whether nothing is to come any more, and nothing but data that are here has come.
-    fn is_finished(&self) -> bool;
-    /// Whether the data that are here are the last, and nothing follows them.
-    fn ends_here(&self) -> bool;
-    /// What of its data has not been taken, if its length is known.
-    fn left(&self) -> Option<u64>;
-    /// Does something with the data that are here, if they may be passed on as they stand; `None`: they are framed, and moved by
-    /// [`Source::transfer`].
-    fn with_data<T>(&self, doing: impl FnOnce(&[u8]) -> T) -> Option<T>;
-    /// Takes data that [`Source::with_data`] has shown.
-    fn consume(&mut self, count: usize);
-    /// Moves what is here of the body behind `out`, its end included; `keep`: names of trailers that may go along.
-    ///
-    /// # Errors
-    /// It is malformed; what was moved before is still good.
-    fn transfer(
-        &mut self,
-        out: &mut Vec<u8>,
-        encoding: Encoding,
-        keep: impl Fn(&[u8]) -> bool,
-    ) -> Result<Progress, ParseError>;
-    /// Ready once it is known whether trailers have come.
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>>;
-    /// Writes the trailers that have come and may be passed on.
-    fn write_trailers(&mut self, out: &mut HeadWriter, keep: impl Fn(&[u8]) -> bool);
-}
-
-/// There is nobody at that end any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gone;
-
-impl Source for Http1 {
-    fn is_over(&self) -> bool {
-        self.body.is_end()
-    }
-
-    fn is_finished(&self) -> bool {
-        self.body.is_end() && self.trailers.is_empty()
-    }
-
-    fn ends_here(&self) -> bool {
-        matches!(self.body, Body::Sized(left) if left <= self.input.len() as u64) && self.trailers.is_empty()
-    }
-
-    fn left(&self) -> Option<u64> {
-        if let Body::Sized(left) = self.body { Some(left) } else { None }
-    }
-
-    fn with_data<T>(&self, doing: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let count = self.body.plain(self.input.len())?;
-        Some(doing(&self.input.bytes()[..count]))
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.body.advance(count);
-        self.input.consume(count);
-    }
-
-    fn transfer(
-        &mut self,
-        out: &mut Vec<u8>,
-        encoding: Encoding,
-        keep: impl Fn(&[u8]) -> bool,
-    ) -> Result<Progress, ParseError> {
-        // Trailers go along in chunks, and wait otherwise.
-        let bytes = self.input.bytes();
-        let progress = match (&self.body, encoding) {
-            (Body::Chunked(_), Encoding::Identity) => {
-                let mut whole = Progress::default();
-                while !whole.done {
-                    let rest = &bytes[whole.consumed..];
-                    let (data, step) = self.body.next_data(rest, &mut self.trailers)?;
-                    out.extend_from_slice(&rest[data]);
-                    whole.consumed += step.consumed;
-                    whole.data += step.data;
-                    whole.done = step.done;
-                    if step.data == 0 {
-                        break;
-                    }
-                }
-                whole
-            }
-            _ => self.body.transfer_with(bytes, out, encoding, keep)?,
-        };
-        self.input.consume(progress.consumed);
-        Ok(progress)
-    }
-
-    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn write_trailers(&mut self, out: &mut HeadWriter, keep: impl Fn(&[u8]) -> bool) {
-        for line in std::mem::take(&mut self.trailers).split_inclusive(|byte| *byte == b'\n') {
-            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-            if may_trail(name) && keep(name) {
-                out.append(line);
-            }
-        }
-    }
-}
 
 /// The client's side.
 pub(crate) enum ClientEnd {
@@ -248,25 +118,6 @@ impl BackendEnd {
     }
 }
 
-/// What is known of a try that has failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// The backend has not looked at the request: it may be sent again, whatever it is.
-    pub(crate) unprocessed: bool,
-    /// The backend has refused it, and not for its connection's sake: another backend may take it.
-    pub(crate) refused: bool,
-    /// It was the connection's: another may fare better.
-    pub(crate) disconnected: bool,
-    /// It cannot be sent to this backend at all.
-    pub(crate) unsendable: Option<ProxyError>,
-}
-
-impl Default for Failure {
-    fn default() -> Self {
-        Self { unprocessed: false, refused: false, disconnected: true, unsendable: None }
-    }
-}
-
 impl Source for ClientEnd {
     fn is_over(&self) -> bool {
         each!(self, end => end.is_over())
@@ -350,28 +201,6 @@ impl Source for BackendEnd {
 
     fn write_trailers(&mut self, out: &mut HeadWriter, keep: impl Fn(&[u8]) -> bool) {
         each_backend!(self, end => end.write_trailers(out, keep), ());
-    }
-}
-
-impl Duplex for Http1 {
-    fn poll_fill(&mut self, buffer: &mut Buffer, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.stream.poll_fill(buffer, context)
-    }
-
-    fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_read_ready(context)
-    }
-
-    fn poll_write(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        Duplex::poll_write(&mut self.stream, bytes, context)
-    }
-
-    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Duplex::poll_shutdown(&mut self.stream, context)
-    }
-
-    fn poll_drive(&mut self, context: &mut Context<'_>) {
-        self.stream.poll_drive(context);
     }
 }
 

@@ -4,10 +4,11 @@
 //! writes what is due. Exchanges ask the codec directly, and wake that task once a turn when they have queued something: it runs
 //! after them, and writes once for all. Nobody is woken, and no exchange is dropped, while the codec is borrowed.
 
-use crate::codec::end::Gone;
+use crate::codec::source::Gone;
+use crate::dispatcher::HTTP2_WINDOW_GROWTH;
 use crate::net::buffers::Buffer;
 use ringway_http1::Progress;
-use ringway_http2::{By, Closed, Connection as Codec, Event, HeadKind, Memory, MemoryLimits, Reason, StreamKey};
+use ringway_http2::{By, Closed, Connection as Codec, Event, HeadKind, Reason, StreamKey};
 use ringway_message::{Field, HeadWriter, RequestHead, ResponseHead, may_trail};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -19,7 +20,8 @@ mod downstream;
 mod driver;
 mod upstream;
 
-pub(crate) use downstream::{Downstream, StreamTasks, serve};
+pub(crate) use downstream::Downstream;
+pub(crate) use driver::{Driver, End};
 pub(crate) use upstream::{Connection, Opening, Outgoing, Shared, Upstream};
 
 /// What begins an HTTP/2 connection.
@@ -31,7 +33,7 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 /// How long a connection has no stream before it gives back what only a busy one needs: who asks every second keeps it.
-const REST_TIME: Duration = Duration::from_secs(5);
+pub(crate) const REST_TIME: Duration = Duration::from_secs(5);
 /// Seats that a connection without streams keeps room for.
 const SEATS_KEPT: usize = 4;
 /// Trailers, and bytes of them, that it keeps room for.
@@ -39,20 +41,9 @@ const TRAILERS_KEPT: usize = 16;
 const TRAILER_BYTES_KEPT: usize = 1024;
 /// Data that are moved into a buffer in one go: what is taken from a stream is asked for anew.
 const MOVED_BYTES_MAX: usize = 64 * 1024;
-/// Buffers for bodies that a worker keeps, of 16 KiB each, and more for heads: what ten busy connections have under way. They are let
-/// go by halves.
-const BUFFERS_KEPT: usize = 512;
-/// Bytes by which the windows of a worker's streams may grow, all together.
-const WINDOW_GROWTH: u32 = 4 * 1024 * 1024;
-
-/// What the connections of a worker share.
-pub(crate) fn memory() -> Rc<Memory> {
-    Memory::new(MemoryLimits { window_growth_bytes: WINDOW_GROWTH as usize, buffers_kept: BUFFERS_KEPT })
-}
-
 /// Window of a connection with so many streams, of which each may fill its own, however far that has grown.
-fn window_of_all(streams: u32) -> u32 {
-    streams.saturating_mul(STREAM_WINDOW).saturating_add(WINDOW_GROWTH).min(WINDOW_MAX)
+pub(crate) fn window_of_all(streams: u32) -> u32 {
+    streams.saturating_mul(STREAM_WINDOW).saturating_add(HTTP2_WINDOW_GROWTH).min(WINDOW_MAX)
 }
 
 /// How a stream has ended before its time.
@@ -66,7 +57,7 @@ pub(crate) struct Ended {
 
 /// A connection, as its task and its streams share it.
 pub(crate) struct Link {
-    codec: RefCell<Codec>,
+    pub(crate) codec: RefCell<Codec>,
     /// Who waits for news of a stream, by the stream's slot.
     seats: RefCell<Vec<Seat>>,
     driver: RefCell<Option<Waker>>,
@@ -114,7 +105,7 @@ impl Link {
     }
 
     /// Asks the codec; nothing is to be written for that.
-    fn ask<T>(&self, asking: impl FnOnce(&Codec) -> T) -> T {
+    pub(crate) fn ask<T>(&self, asking: impl FnOnce(&Codec) -> T) -> T {
         asking(&self.codec.borrow())
     }
 
@@ -237,7 +228,7 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    fn new(link: &Rc<Link>, key: StreamKey) -> Self {
+    pub(crate) fn new(link: &Rc<Link>, key: StreamKey) -> Self {
         link.seat(key);
         link.held.set(link.held.get() + 1);
         Self { link: Rc::clone(link), key }
@@ -348,11 +339,11 @@ impl Stream {
         }
     }
 
-    fn reset(&self, reason: Reason) {
+    pub(crate) fn reset(&self, reason: Reason) {
         self.link.tell(|codec| codec.reset(self.key, reason));
     }
 
-    /// As [`crate::codec::end::Source::transfer`].
+    /// As [`crate::codec::source::Source::transfer`].
     fn transfer(&self, out: &mut Vec<u8>, encoding: ringway_http1::Encoding, keep: impl Fn(&[u8]) -> bool) -> Progress {
         let mut count = 0;
         while count < MOVED_BYTES_MAX {

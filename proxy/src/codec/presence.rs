@@ -1,13 +1,14 @@
 //! Whether a client is still there while something is done for it that does not read from it: a wait in the queue, for a
 //! connection, for an answer, between two tries. Nobody works for a client that has left.
 
-use crate::codec::end::{ClientEnd, Http1};
+use crate::codec::end::ClientEnd;
+use crate::codec::http1::Http1;
 use crate::codec::http2::Downstream;
+use crate::dispatcher::Dispatcher;
 use crate::error::ProxyError;
 use crate::net::buffers::{Buffer, SMALL_BYTES};
 use crate::net::stream::Stream;
 use crate::planted::{self, Fault};
-use crate::worker::Worker;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -20,7 +21,7 @@ pub(crate) struct Presence<'a> {
     pub(crate) line: Line<'a>,
     /// Whether the end of its input has been seen.
     pub(crate) ended: &'a mut bool,
-    pub(crate) worker: &'a Worker,
+    pub(crate) dispatcher: &'a Dispatcher,
     /// Whether a client that says nothing more may still want its answer.
     pub(crate) may_end: bool,
 }
@@ -60,7 +61,7 @@ impl Presence<'_> {
             if !input.is_allocated() {
                 // One that is silent costs no buffer.
                 match stream.poll_read_ready(context) {
-                    Poll::Ready(Ok(())) => **input = self.worker.buffers.take(),
+                    Poll::Ready(Ok(())) => **input = self.dispatcher.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 }
@@ -73,11 +74,11 @@ impl Presence<'_> {
                     *self.ended = true;
                     return if self.may_end { Poll::Pending } else { Poll::Ready(()) };
                 }
-                Poll::Ready(Ok(count)) => self.worker.cells.received_bytes.add(count as u64),
+                Poll::Ready(Ok(count)) => self.dispatcher.cells.received_bytes.add(count as u64),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => {
                     if input.is_empty() {
-                        self.worker.buffers.give(std::mem::take(*input));
+                        self.dispatcher.buffers.give(std::mem::take(*input));
                     }
                     return Poll::Pending;
                 }

@@ -1,9 +1,9 @@
 //! Bytes between two connections, both ways, unread: TCP listeners and upgraded HTTP connections.
 
+use crate::dispatcher::Dispatcher;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer};
-use crate::worker::Worker;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -102,7 +102,7 @@ impl Way {
         &mut self,
         from: &mut impl Duplex,
         to: &mut impl Duplex,
-        worker: &Worker,
+        dispatcher: &Dispatcher,
         context: &mut Context<'_>,
     ) -> io::Result<bool> {
         let mut progress = false;
@@ -125,7 +125,7 @@ impl Way {
                 State::Ending => match to.poll_shutdown(context) {
                     Poll::Ready(_) => {
                         self.state = State::Ended;
-                        worker.buffers.give(std::mem::take(&mut self.buffer));
+                        dispatcher.buffers.give(std::mem::take(&mut self.buffer));
                         return Ok(true);
                     }
                     Poll::Pending => return Ok(progress),
@@ -138,10 +138,10 @@ impl Way {
                     Poll::Ready(ready) => ready?,
                     Poll::Pending => return Ok(progress),
                 }
-                self.buffer = worker.buffers.take();
+                self.buffer = dispatcher.buffers.take();
             }
             if self.moved > BULK_BYTES {
-                worker.buffers.grow(&mut self.buffer);
+                dispatcher.buffers.grow(&mut self.buffer);
             }
             match from.poll_fill(&mut self.buffer, context) {
                 Poll::Ready(Ok(0)) => {
@@ -151,7 +151,7 @@ impl Way {
                 Poll::Ready(Ok(_)) => progress = true,
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
-                    worker.buffers.give(std::mem::take(&mut self.buffer));
+                    dispatcher.buffers.give(std::mem::take(&mut self.buffer));
                     return Ok(progress);
                 }
             }
@@ -165,14 +165,14 @@ pub(crate) async fn relay(
     upstream: &mut impl Duplex,
     up: &mut Way,
     down: &mut Way,
-    worker: &Worker,
+    dispatcher: &Dispatcher,
     timer: &Timer,
     limits: &Limits,
 ) -> End {
     timer.set_before(limits.idle, limits.session);
     let end = poll_fn(|context| {
-        let moved = up.poll(client, upstream, worker, context).and_then(|moved_up| {
-            let moved_down = down.poll(upstream, client, worker, context)?;
+        let moved = up.poll(client, upstream, dispatcher, context).and_then(|moved_up| {
+            let moved_down = down.poll(upstream, client, dispatcher, context)?;
             Ok(moved_up || moved_down)
         });
         match moved {
@@ -195,7 +195,7 @@ pub(crate) async fn relay(
     })
     .await;
     for way in [up, down] {
-        worker.buffers.give(std::mem::take(&mut way.buffer));
+        dispatcher.buffers.give(std::mem::take(&mut way.buffer));
     }
     end
 }

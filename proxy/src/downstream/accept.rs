@@ -1,10 +1,14 @@
 //! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
 
+use super::frontend::Frontend;
+use super::handshake;
+use super::turn_away::{Speech, TurnedAway, speech, turn_away};
 use crate::ambient;
-use crate::downstream::handshake::{self, Speech, TurnedAway};
+use crate::dispatcher::{Command, Full, Seat, WaitingForSeat};
 use crate::net::shortage::{Operation, is_of_one_connection};
 use crate::net::transport::{Listener, Transport};
-use crate::worker::{self, Command, Full, Gate, Seat, View, WaitingForSeat, Worker};
+use crate::net::trusted::is_trusted;
+use crate::worker::{Gate, View};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,9 +28,9 @@ const LAST_ERRORS: u32 = 100;
 
 /// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
 /// resets nobody. `open` lives for as long as the socket.
-pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: Listener, open: Arc<()>) {
-    let _accepting = worker.accepting();
-    let mut door = Door { worker, gate, parked: None, waiting: None };
+pub(crate) async fn run(frontend: Rc<Frontend>, gate: Rc<Gate>, socket: Listener, open: Arc<()>) {
+    let _accepting = frontend.worker.accepting();
+    let mut door = Door { frontend, gate, parked: None, waiting: None };
     loop {
         door.accept(&socket).await;
         let heir = door.gate.heir.take();
@@ -41,7 +45,7 @@ pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: Listener, op
 
 /// Where connections of one socket come in.
 struct Door {
-    worker: Rc<Worker>,
+    frontend: Rc<Frontend>,
     gate: Rc<Gate>,
     /// One that has been accepted and waits for a place. The kernel's queue holds what comes meanwhile.
     parked: Option<(Transport, SocketAddr)>,
@@ -52,7 +56,7 @@ struct Door {
 impl Door {
     async fn accept(&mut self, socket: &Listener) {
         while !self.gate.closing.get() {
-            if !self.admit() || self.worker.shared.shortage.is_tight() {
+            if !self.admit() || self.frontend.worker.shared.shortage.is_tight() {
                 self.back_off().await;
                 continue;
             }
@@ -63,18 +67,18 @@ impl Door {
             };
             match accepted {
                 Ok(connection) => {
-                    let shortage = &self.worker.shared.shortage;
+                    let shortage = &self.frontend.worker.shared.shortage;
                     connection.0.descriptor().iter().for_each(|descriptor| shortage.saw_client(descriptor));
                     self.parked = Some(connection);
                 }
                 Err(error) => {
                     // An error of accept never ends the loop.
-                    self.worker.cells.accept_errors.increment();
+                    self.frontend.worker.cells.accept_errors.increment();
                     if is_of_one_connection(&error) {
                         tracing::debug!(listener = %self.gate.name(), %error, "a connection was gone before it was accepted");
                         continue;
                     }
-                    self.worker.shared.shortage.note(Operation::Accept, &error, self.gate.name());
+                    self.frontend.worker.shared.shortage.note(Operation::Accept, &error, self.gate.name());
                     self.back_off().await;
                 }
             }
@@ -134,13 +138,14 @@ impl Door {
         if self.parked.is_none() {
             return true;
         }
-        let (worker, gate) = (&self.worker, &self.gate);
+        let (frontend, gate) = (&self.frontend, &self.gate);
+        let worker = &frontend.worker;
         let known = worker.listener(gate);
         let (process_max, listener_max) = match &known {
             Some((view, listener)) => {
                 let config = &view.snapshot.config;
                 // Half of what flows take is left to connections, which take twice as many descriptors.
-                let flows = worker.shared.flows.load(Relaxed);
+                let flows = worker.shared.occupancy.flows.load(Relaxed);
                 let borne = worker.shared.shortage.connections_max().saturating_add(flows / 2);
                 let process_max = config.process.connections_max.min(borne);
                 (process_max, config.listeners[*listener].connections_max)
@@ -148,12 +153,12 @@ impl Door {
             None => (usize::MAX, 0),
         };
         let listener_max = if listener_max == 0 { usize::MAX } else { listener_max };
-        let seat = Seat::take(&worker.shared, &gate.seats, worker.index, process_max, listener_max);
+        let seat = Seat::take(&worker.shared.occupancy, &gate.seats, worker.index, process_max, listener_max);
         let full = match seat {
             Ok(seat) => {
                 self.waiting = None;
                 if let Some((stream, peer)) = self.parked.take() {
-                    serve(worker, gate, seat, stream, peer);
+                    serve(frontend, gate, seat, stream, peer);
                 }
                 return true;
             }
@@ -163,7 +168,7 @@ impl Door {
             Some((view, listener)) if view.snapshot.config.listeners[listener].reject_when_full => {
                 self.waiting = None;
                 if let Some((stream, peer)) = self.parked.take() {
-                    reject(worker, gate, (&view, listener), full, stream, peer);
+                    reject(frontend, gate, (&view, listener), full, stream, peer);
                 }
                 true
             }
@@ -192,7 +197,7 @@ impl Door {
 
 /// Turns a client away for whom there is no place.
 fn reject(
-    worker: &Rc<Worker>,
+    frontend: &Rc<Frontend>,
     gate: &Gate,
     (view, listener): (&View, usize),
     full: Full,
@@ -203,20 +208,20 @@ fn reject(
         let (listener, limit) = (gate.name(), full.limit());
         tracing::warn!(%listener, limit, "the listener is full: clients are turned away");
     }
-    worker.shared.cells.error("", TurnedAway::Full.reason());
+    frontend.worker.shared.cells.error("", TurnedAway::Full.reason());
     let config = &view.snapshot.config.listeners[listener];
     // What comes first may be a header, which somebody else's proxy has written: nothing is read for a farewell.
-    let says_who = crate::net::trusted::is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
-    let speech = if says_who { Speech::Other } else { handshake::speech(view, listener) };
-    handshake::turn_away(worker, None, stream, TurnedAway::Full, speech);
+    let says_who = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    let speech = if says_who { Speech::Other } else { speech(view, listener) };
+    turn_away(frontend, None, stream, TurnedAway::Full, speech);
 }
 
-fn serve(worker: &Rc<Worker>, gate: &Rc<Gate>, mut seat: Seat, stream: Transport, peer: SocketAddr) {
+fn serve(frontend: &Rc<Frontend>, gate: &Rc<Gate>, mut seat: Seat, stream: Transport, peer: SocketAddr) {
     if stream.send_at_once().is_err() {
         return;
     }
-    let Some((index, other)) = worker.less_busy() else {
-        return worker::serve(worker, gate, seat, stream, peer);
+    let Some((index, other)) = frontend.worker.less_busy() else {
+        return handshake::serve(frontend, gate, seat, stream, peer);
     };
     if let Ok(stream) = stream.detach() {
         seat.move_to(index);

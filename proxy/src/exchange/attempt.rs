@@ -1,8 +1,9 @@
 //! One try of a request on one backend: its connection, how long the answer takes to begin, and what a failure of it tells. The first
 //! try of an exchange, a second beside it and a mirror's copy are all this.
 
-use super::pump::{ANSWER_LIMITS, INTERIM_MAX, retry_after};
-use crate::codec::end::{BackendEnd, Http1};
+use super::response::{ANSWER_LIMITS, INTERIM_MAX, retry_after};
+use crate::codec::end::BackendEnd;
+use crate::codec::http1::Http1;
 use crate::error::ProxyError;
 use crate::exchange::clock::Clock;
 use crate::net::stream::Stream;

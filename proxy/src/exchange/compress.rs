@@ -1,6 +1,8 @@
 //! Compression of answers: whether, in which coding (RFC 9110, 8.4 and 12.5.3), and the encoders, fed piece by piece.
 
-use crate::codec::end::{BackendEnd, Http1, Source};
+use crate::codec::end::BackendEnd;
+use crate::codec::http1::Http1;
+use crate::codec::source::Source;
 use crate::error::ProxyError;
 use crate::net::buffers::Buffer;
 use crate::worker::Worker;

@@ -1,9 +1,10 @@
 //! Copies of requests for another service: sent, read to their end, forgotten.
 
-use crate::codec::end::{BackendEnd, Gone, Source};
+use crate::codec::end::BackendEnd;
+use crate::codec::source::{Gone, Source};
 use crate::codec::tunnel::Duplex;
-use crate::downstream::http1::Client;
 use crate::exchange::attempt::{Attempt, Part};
+use crate::exchange::client::Client;
 use crate::exchange::clock::Clock;
 use crate::exchange::request::{Copied, Request};
 use crate::upstream::Reach;

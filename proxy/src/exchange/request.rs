@@ -1,23 +1,28 @@
 //! From a parsed head to a plan: route, key, place, and the head that goes to whichever backend takes it.
 
 use crate::ambient;
-use crate::codec::end::{ClientEnd, Http1, Source};
+use crate::codec::end::ClientEnd;
 use crate::codec::grpc::{grpc_timeout, is_grpc};
+use crate::codec::http1::Http1;
 use crate::codec::http2::Outgoing;
+use crate::codec::source::Source;
 use crate::codec::websocket;
-use crate::downstream::http1::{self, Client};
+use crate::dispatcher::Scratch;
 use crate::error::ProxyError;
-use crate::exchange::actions::{self, Canned};
+use crate::exchange::actions;
+use crate::exchange::client::Client;
 use crate::exchange::compress;
+use crate::exchange::refusal::Refusal;
 use crate::net::timer::Deadline;
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
 use crate::routing::forwarded;
 use crate::routing::forwarded::Origin;
+use crate::routing::hash_key;
 use crate::snapshot::{Service, Snapshot};
 use crate::upstream::in_flight::Placing;
 use crate::upstream::refusals::Refusals;
 use crate::upstream::retry::Retries;
-use crate::worker::{Scratch, View, Worker, WorkerService};
+use crate::worker::{View, Worker, WorkerService};
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
 use ringway_http1::{Body, Encoding};
 use ringway_message::{
@@ -26,7 +31,7 @@ use ringway_message::{
 use ringway_ring::{Ask, Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 mod copied;
 mod kept;
@@ -124,73 +129,6 @@ pub(crate) struct Report {
     pub(crate) head_micros: Option<u64>,
 }
 
-/// Why a request goes to no backend.
-pub(crate) enum Why {
-    /// It cannot.
-    Error(ProxyError),
-    /// Its route answers.
-    Answer(Canned),
-}
-
-/// A request that goes to no backend.
-pub(crate) struct Refusal {
-    pub(crate) why: Why,
-    pub(crate) version: Version,
-    pub(crate) is_head: bool,
-    /// Whether the next request's head is known to follow.
-    pub(crate) keep_alive: bool,
-    /// Empty if none was chosen.
-    pub(crate) service: Box<str>,
-    /// The client, where a trusted hop has named another than the peer.
-    client: Option<Box<str>>,
-    line: Vec<u8>,
-}
-
-impl Refusal {
-    /// Of bytes that are no request: nothing after them can be trusted.
-    pub(crate) fn new(error: ProxyError) -> Box<Self> {
-        Box::new(Self {
-            why: Why::Error(error),
-            version: Version::Http11,
-            is_head: false,
-            keep_alive: false,
-            service: Box::default(),
-            client: None,
-            line: Vec::new(),
-        })
-    }
-
-    /// Of a stream of HTTP/2, after which its connection goes on.
-    pub(crate) fn of_stream(error: ProxyError) -> Box<Self> {
-        let mut refusal = Self::new(error);
-        refusal.version = Version::Http2;
-        refusal
-    }
-
-    /// Whether a body that is here may be passed over, so that the connection goes on behind it.
-    pub(crate) fn keeps_order(&self) -> bool {
-        match self.why {
-            Why::Error(error) => error.keeps_order(),
-            Why::Answer(_) => true,
-        }
-    }
-
-    fn of(why: Why, bytes: &[u8], head: &RequestHead) -> Box<Self> {
-        let mut line = head.method_span.of(bytes).to_vec();
-        line.push(b' ');
-        line.extend_from_slice(head.target.of(bytes));
-        Box::new(Self {
-            why,
-            version: head.version,
-            is_head: head.method == Method::Head,
-            keep_alive: false,
-            service: Box::default(),
-            client: None,
-            line,
-        })
-    }
-}
-
 /// Plans the request of this head, whose spans point into `bytes`. In a box: it is half a kilobyte, and passes through many hands.
 pub(crate) fn plan(
     client: &Client,
@@ -199,7 +137,7 @@ pub(crate) fn plan(
     listener: usize,
     scratch: &mut Scratch,
 ) -> Result<Box<Request>, Box<Refusal>> {
-    let http = http1::http_of(view, listener);
+    let http = view.http(listener);
     let worker = &client.open.worker;
     let Scratch { request: head, key: key_bytes, .. } = scratch;
     let started = ambient::now();
@@ -496,6 +434,11 @@ impl Request {
         }
     }
 
+    /// Whether sending it twice means the same as once.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.method.is_idempotent() || self.view.services[self.service].service.config.retry.non_idempotent
+    }
+
     /// What of its body may be kept to be sent again.
     fn body_bytes_max(&self) -> usize {
         self.view.services[self.service].service.config.retry.body_bytes_max
@@ -550,7 +493,7 @@ impl Request {
 
     /// What its route does beside sending it on.
     pub(crate) fn actions(&self) -> Option<&Actions> {
-        http1::http_of(&self.planned, self.listener).routes[self.route].actions.as_deref()
+        self.planned.http(self.listener).routes[self.route].actions.as_deref()
     }
 
     /// Whether a 101 switches to what the client has asked for, and says so (RFC 9110, 7.8): what is no such answer is no tunnel.
@@ -572,12 +515,12 @@ impl Request {
 
     /// Whether its client may have said all that it has to say, and still wait for the answer.
     pub(crate) fn may_half_close(&self) -> bool {
-        http1::http_of(&self.planned, self.listener).allow_half_close
+        self.planned.http(self.listener).allow_half_close
     }
 
     /// How its answer is compressed, if it is.
     pub(crate) fn compression(&self) -> Option<&Compress> {
-        compression(http1::http_of(&self.planned, self.listener), self.route)
+        compression(self.planned.http(self.listener), self.route)
     }
 
     /// Counts data of the body against the listener's limit.
@@ -638,7 +581,7 @@ impl Request {
         let number = |value: Option<u64>| value.map_or(Value::Nothing, Value::Number);
         let listener = client.open.gate.name();
         let pairs = [
-            ("time_ms", Value::Number(unix_millis())),
+            ("time_ms", Value::Number(ambient::unix_millis())),
             ("client", Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),
             ("listener", Value::Word(&listener)),
             ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
@@ -646,7 +589,7 @@ impl Request {
             ("status", Value::Number(u64::from(status))),
             ("reason", error.map_or(Value::Nothing, |error| Value::Word(error.reason()))),
             ("service", Value::Word(&service.config.name)),
-            ("key_hash", self.hash.map_or(Value::Nothing, |hash| Value::Word(hex(hash, &mut hash_text)))),
+            ("key_hash", self.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
             ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
             ("backend", self.report.backend.map_or(Value::Nothing, id)),
             ("spills", Value::Number(u64::from(self.selection.spills()))),
@@ -663,38 +606,4 @@ impl Request {
         ];
         worker.log(|log| log.line(&pairs));
     }
-}
-
-/// A refused request's line of the access log.
-pub(crate) fn log_refusal(client: &Client, refusal: &Refusal) {
-    let (status, reason) = match &refusal.why {
-        Why::Error(error) => (error.status(), Value::Word(error.reason())),
-        Why::Answer(canned) => (canned.status, Value::Nothing),
-    };
-    let line = refusal.line.as_slice();
-    let mut words = line.splitn(2, |&byte| byte == b' ');
-    let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
-    let listener = client.open.gate.name();
-    let pairs = [
-        ("time_ms", Value::Number(unix_millis())),
-        ("client", Value::Word(refusal.client.as_deref().unwrap_or(&client.peer.text))),
-        ("listener", Value::Word(&listener)),
-        ("method", word()),
-        ("target", word()),
-        ("status", Value::Number(u64::from(status))),
-        ("reason", reason),
-        ("service", if refusal.service.is_empty() { Value::Nothing } else { Value::Word(&refusal.service) }),
-    ];
-    client.open.worker.log(|log| log.line(&pairs));
-}
-
-pub(crate) fn unix_millis() -> u64 {
-    ambient::time_of_day().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-pub(crate) fn hex(hash: u64, text: &mut [u8; 16]) -> &str {
-    for (index, digit) in text.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(hash >> (60 - 4 * index) & 15) as usize];
-    }
-    std::str::from_utf8(text).unwrap_or_default()
 }

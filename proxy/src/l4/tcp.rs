@@ -3,9 +3,7 @@
 use crate::ambient;
 use crate::codec::presence::{Line, Presence};
 use crate::codec::tunnel::{self, End, Way};
-use crate::downstream::http1::Peer;
 use crate::error::ProxyError;
-use crate::exchange::request;
 use crate::net::buffers::Buffer;
 use crate::net::client_hello::{HelloReader, NoHello};
 use crate::net::stream::Stream;
@@ -18,6 +16,7 @@ use crate::upstream::Reach;
 use crate::upstream::in_flight::{self, InFlight, Placing};
 use crate::upstream::refusals::{Refusals, Then};
 use crate::upstream::retry::{self, Retries};
+use crate::worker::Peer;
 use crate::worker::{OpenConnection, View, Worker};
 use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
 use ringway_health::Outcome;
@@ -263,7 +262,7 @@ fn presence<'a>(
     ended: &'a mut bool,
     worker: &'a Worker,
 ) -> Presence<'a> {
-    Presence { line: Line::Bytes(stream, input), ended, worker, may_end: true }
+    Presence { line: Line::Bytes(stream, input), ended, dispatcher: worker, may_end: true }
 }
 
 /// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.
@@ -373,12 +372,12 @@ fn log(open: &OpenConnection, session: &Session, peer: &Peer, reason: &str) {
     let mut hash_text = [0; 16];
     let listener = open.gate.name();
     let pairs = [
-        ("time_ms", Value::Number(request::unix_millis())),
+        ("time_ms", Value::Number(ambient::unix_millis())),
         ("client", Value::Word(&peer.text)),
         ("listener", Value::Word(&listener)),
         ("reason", Value::Word(reason)),
         ("service", Value::Word(&service.config.name)),
-        ("key_hash", hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),
+        ("key_hash", hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
         ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
         ("backend", session.backend.map_or(Value::Nothing, id)),
         ("spills", Value::Number(u64::from(session.selection.spills()))),

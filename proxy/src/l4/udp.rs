@@ -5,8 +5,8 @@
 //! its own: the backend must see that the path has changed, and validate it (RFC 9000, 9.3).
 
 use crate::ambient;
+use crate::dispatcher::Seat;
 use crate::error::ProxyError;
-use crate::exchange::request;
 use crate::net::pktinfo;
 use crate::net::quic_ids::{self, Destination, Id};
 use crate::net::shortage::{Operation, Rank, Resource, Shortage};
@@ -15,7 +15,7 @@ use crate::routing::hash_key;
 use crate::routing::rate_limit::{self, Admission};
 use crate::snapshot::{BackendState, Service};
 use crate::upstream::in_flight::{self, InFlight};
-use crate::worker::{Gate, OpenConnection, Seat, View, Worker};
+use crate::worker::{Gate, OpenConnection, View, Worker};
 use ringway_config::model::{Protocol, QuicIds, UdpListener};
 use ringway_ring::{Ask, Selection};
 use ringway_telemetry::access::Value;
@@ -354,7 +354,7 @@ impl Front {
         let most = view.snapshot.config.process.connections_max;
         let is_full = self.flows.borrow().count >= share(udp.flows_max, self.worker.shared.workers, shard);
         let gate = self.gate();
-        let take = || Seat::take_flow(&self.worker.shared, &gate.seats, shard, most, udp.flows_max);
+        let take = || Seat::take_flow(&self.worker.shared.occupancy, &gate.seats, shard, most, udp.flows_max);
         let seat = if is_full { None } else { take() };
         let seat = seat.or_else(|| self.flows.borrow_mut().evict()).ok_or("udp_flows_max")?;
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
@@ -387,7 +387,7 @@ impl Front {
             waker: Cell::default(),
         });
         self.flows.borrow_mut().insert(&flow);
-        let open = self.worker.connection(&gate, None);
+        let open = OpenConnection::begin(&self.worker, &gate, None);
         let service = udp.service;
         let hash = found.map(|found| found.hash);
         let (view, at) = (Rc::clone(view), ambient::now());
@@ -596,12 +596,12 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
     let listener = started.open.gate.name();
     let peer = flow.path.client.ip().to_canonical().to_string();
     let pairs = [
-        ("time_ms", Value::Number(request::unix_millis())),
+        ("time_ms", Value::Number(ambient::unix_millis())),
         ("client", Value::Word(&peer)),
         ("listener", Value::Word(&listener)),
         ("reason", Value::Word(reason)),
         ("service", Value::Word(&service.config.name)),
-        ("key_hash", started.hash.map_or(Value::Nothing, |hash| Value::Word(request::hex(hash, &mut hash_text)))),
+        ("key_hash", started.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
         ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
         ("backend", id(started.guard.index())),
         ("generation", Value::Number(started.view.snapshot.generation)),

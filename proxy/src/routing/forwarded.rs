@@ -1,8 +1,8 @@
 //! Who the client is: forwarding fields believed of trusted hops only, and rewritten for the next one. How they are read is
 //! `message/`'s.
 
-use crate::downstream::http1::Peer;
 use crate::net::trusted::is_trusted;
+use crate::worker::Peer;
 use ringway_config::model::{Forwarded, ForwardedSource};
 use ringway_message::{FieldName, HeadWriter, RequestHead, ToldClient};
 use std::io::Write;

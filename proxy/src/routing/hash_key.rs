@@ -195,6 +195,14 @@ fn query_values<'b>(query: &'b [u8], name: &[u8]) -> impl Iterator<Item = &'b [u
     query.split(|&byte| byte == b'&').filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix(b"="))
 }
 
+/// A hash as 16 hex digits, as the access log has it.
+pub(crate) fn hex(hash: u64, text: &mut [u8; 16]) -> &str {
+    for (index, digit) in text.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(hash >> (60 - 4 * index) & 15) as usize];
+    }
+    std::str::from_utf8(text).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

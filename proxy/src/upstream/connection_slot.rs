@@ -6,11 +6,12 @@
 //! gives way. Over HTTP/2 connections are shared, and a worker may have none while others use all there may be: then the backend is
 //! full for it, as for want of a place.
 
+use crate::dispatcher::Command;
 use crate::error::ProxyError;
 use crate::net::timer::{Deadline, Timer};
 use crate::snapshot::Service;
 use crate::snapshot::connection_slot::{ConnectionSlot, Wanted, Wanting};
-use crate::worker::{Command, Worker};
+use crate::worker::Worker;
 use ringway_config::model::UpstreamProtocol;
 use ringway_ring::Slot;
 use std::future::{Future, poll_fn};

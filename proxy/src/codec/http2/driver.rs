@@ -1,9 +1,9 @@
 //! What drives a connection: its socket, and the codec between that and the streams.
 
 use super::Link;
+use crate::dispatcher::Dispatcher;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
-use crate::worker::Worker;
 use ringway_http2::{ConnectionError, Event};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ const READ_AWAY_OF_FLOODS_MAX: usize = 1024 * 1024;
 
 /// How a connection has ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The peer has closed, or the connection has failed.
     Closed,
     /// The peer has broken a rule: it has been told, as far as it reads that.
@@ -30,11 +30,11 @@ pub(super) enum End {
 }
 
 /// A connection's socket, and what has been read from it.
-pub(super) struct Driver {
-    pub(super) link: Rc<Link>,
+pub(crate) struct Driver {
+    pub(crate) link: Rc<Link>,
     stream: Stream,
     input: Buffer,
-    worker: Rc<Worker>,
+    dispatcher: Rc<Dispatcher>,
     /// How often bytes have come.
     pub(super) heard: u64,
     /// A peer that asks is not read on while it does not take what it has asked for; one that answers always is: two who waited for
@@ -48,13 +48,28 @@ pub(super) struct Driver {
 
 impl Driver {
     /// `input`: what has been read already.
-    pub(super) fn new(link: Rc<Link>, stream: Stream, input: Buffer, worker: &Rc<Worker>, serves: bool) -> Self {
-        Self { link, stream, input, worker: Rc::clone(worker), heard: 0, serves, stopped: false, read_away: None }
+    pub(crate) fn new(
+        link: Rc<Link>,
+        stream: Stream,
+        input: Buffer,
+        dispatcher: &Rc<Dispatcher>,
+        serves: bool,
+    ) -> Self {
+        Self {
+            link,
+            stream,
+            input,
+            dispatcher: Rc::clone(dispatcher),
+            heard: 0,
+            serves,
+            stopped: false,
+            read_away: None,
+        }
     }
 
     /// Takes in what has come, and hands on what that means: `handle` gets the events that concern the connection itself, or
     /// streams that nobody has yet. Ready once the connection has ended; its streams have been told.
-    pub(super) fn poll_read(&mut self, context: &mut Context<'_>, mut handle: impl FnMut(Event)) -> Poll<End> {
+    pub(crate) fn poll_read(&mut self, context: &mut Context<'_>, mut handle: impl FnMut(Event)) -> Poll<End> {
         self.link.attend(context);
         let mut reads = 0;
         loop {
@@ -85,7 +100,7 @@ impl Driver {
         if !self.input.is_allocated() {
             // A connection that is silent holds no buffer.
             match ready!(self.stream.poll_read_ready(context)) {
-                Ok(()) => self.input = self.worker.buffers.take(),
+                Ok(()) => self.input = self.dispatcher.buffers.take(),
                 Err(_) => return Poll::Ready(0),
             }
         }
@@ -93,14 +108,14 @@ impl Driver {
         match self.input.poll_read(&mut self.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) => {
                 if self.serves {
-                    self.worker.cells.received_bytes.add(count as u64);
+                    self.dispatcher.cells.received_bytes.add(count as u64);
                 }
                 Poll::Ready(count)
             }
             Poll::Ready(Err(_)) => Poll::Ready(0),
             Poll::Pending => {
                 if self.input.is_empty() {
-                    self.worker.buffers.give(std::mem::take(&mut self.input));
+                    self.dispatcher.buffers.give(std::mem::take(&mut self.input));
                 }
                 Poll::Pending
             }
@@ -110,7 +125,7 @@ impl Driver {
     /// Lets the codec judge what has been read.
     fn take_in(&mut self, handle: &mut impl FnMut(Event)) -> Option<End> {
         if !self.input.is_empty() {
-            let now_millis = self.worker.timers.millis();
+            let now_millis = self.dispatcher.timers.millis();
             let taken = self.link.codec.borrow_mut().handle_bytes(self.input.bytes(), now_millis);
             match taken {
                 Ok(count) => self.input.consume(count),
@@ -133,7 +148,7 @@ impl Driver {
     }
 
     /// Writes what is due. `Err`: the connection has failed; `Ok(true)`: all has been written.
-    pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, ()> {
+    pub(crate) fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, ()> {
         loop {
             let written = {
                 let codec = self.link.codec.borrow();
@@ -165,14 +180,14 @@ impl Driver {
     }
 
     /// The connection has ended, but for its goodbye: streams that are still held are told.
-    pub(super) fn end_streams(&self) {
+    pub(crate) fn end_streams(&self) {
         self.link.tell(ringway_http2::Connection::handle_end);
         self.hand_on(&mut |_| ());
     }
 
     /// Says goodbye, and reads away what still comes: frames that nobody reads would turn the end into a reset, and the last frames
     /// with it. Not for ever: a peer that goes on is reset.
-    pub(super) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.read_away.is_none() {
             // What it may not be able to write, it leaves.
             match self.poll_write(context) {
@@ -190,7 +205,7 @@ impl Driver {
     /// Says goodbye to a peer that floods, and does not let go of it until its time is over or it leaves: who is cut off comes again at
     /// once, and a connection costs more than what comes on it. That is read away without a look at it; and from some amount on not
     /// even read.
-    pub(super) fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.read_away.is_none() {
             match self.poll_write(context) {
                 Ok(true) => {}
@@ -222,6 +237,6 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.end_streams();
-        self.worker.buffers.give(std::mem::take(&mut self.input));
+        self.dispatcher.buffers.give(std::mem::take(&mut self.input));
     }
 }

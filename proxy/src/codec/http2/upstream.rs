@@ -1,7 +1,7 @@
 //! HTTP/2 towards backends: connections shared by many exchanges, and each exchange's stream.
 
 use super::{Ended, Stream};
-use crate::codec::end::{Failure, Gone, Source};
+use crate::codec::source::{Failure, Gone, Source};
 use crate::codec::tunnel::Duplex;
 use crate::codec::websocket;
 use crate::error::ProxyError;
@@ -21,10 +21,8 @@ use tokio::sync::futures::Notified;
 mod connection;
 
 pub(crate) use connection::Connection;
-use connection::Mark;
+use connection::{Mark, STREAMS_MAX};
 
-/// Streams on one connection, whatever its peer would allow.
-const STREAMS_MAX: usize = 100;
 /// Connections that are being opened at once, where their peer takes few streams on each.
 const OPENINGS_MAX: usize = 16;
 

@@ -1,8 +1,10 @@
 //! The way down: head and body, as the client takes them.
 
 use super::pace::{Pace, Party, Terms};
-use super::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
-use crate::codec::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use super::state::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::source::{Gone, Source};
 use crate::codec::tunnel::Duplex;
 use crate::error::ProxyError;
 use ringway_http1::{Body, Encoding};

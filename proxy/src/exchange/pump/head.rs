@@ -1,11 +1,14 @@
 //! The head of an answer, as the client gets it.
 
-use super::{ANSWER_LIMITS, Exchange, Upload, retry_after};
-use crate::codec::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use super::state::{Exchange, Upload};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::source::{Gone, Source};
 use crate::error::ProxyError;
 use crate::exchange::actions;
 use crate::exchange::answer;
 use crate::exchange::compress::{self, Compressor};
+use crate::exchange::response::{ANSWER_LIMITS, retry_after};
 use ringway_config::model::ContentCoding;
 use ringway_http1::{Encoding, parse_response_on};
 use ringway_message::{BodyLength, FieldName, HeadWriter, Method, ParseError, ResponseHead, Version};

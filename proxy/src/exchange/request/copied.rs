@@ -1,8 +1,9 @@
 //! A copy of a request that is here to its end: for a second try beside the first, or for a mirror, whatever its backends speak.
 
 use super::Request;
-use crate::codec::end::{BackendEnd, Gone};
+use crate::codec::end::BackendEnd;
 use crate::codec::http2::Outgoing;
+use crate::codec::source::Gone;
 use ringway_config::model::UpstreamProtocol;
 use ringway_http1::{Body, BodyLength, Encoding, write};
 use ringway_message::{HeadWriter, Line, Method, Span};

@@ -1,10 +1,11 @@
 //! Where a request belongs: its route, its service, its key, and everything that can refuse it before a backend is chosen.
 
-use super::{Why, upgrade_of};
+use super::upgrade_of;
 use crate::codec::websocket;
-use crate::downstream::http1::{self, Client};
 use crate::error::ProxyError;
 use crate::exchange::actions;
+use crate::exchange::client::Client;
+use crate::exchange::refusal::Why;
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
 use crate::routing::forwarded;
 use crate::routing::forwarded::Origin;
@@ -57,7 +58,7 @@ pub(super) fn place(
     key_bytes: &mut Vec<u8>,
     now: Instant,
 ) -> Result<Placed, Unplaced> {
-    let http = http1::http_of(view, listener);
+    let http = view.http(listener);
     let refuse = |error| (error, None);
     if head.method == Method::Connect {
         return Err(refuse(ProxyError::ConnectRefused).into());

@@ -5,12 +5,11 @@
 
 use super::super::driver::{Driver as Socket, End};
 use super::super::{Link, REST_TIME};
-use super::STREAMS_MAX;
+use crate::dispatcher::Dispatcher;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
 use crate::net::timer::{Deadline, Timer, Timers};
 use crate::snapshot::connection_slot::ConnectionSlot;
-use crate::worker::Worker;
 use ringway_config::model::Keepalive;
 use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
 use ringway_message::{Limits, ResponseHead};
@@ -23,6 +22,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+/// Streams on one connection, whatever its peer would allow.
+pub(super) const STREAMS_MAX: usize = 100;
 /// Largest head of a response, and most fields in it.
 const RESPONSE_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 /// Room for heads that a connection keeps, and bytes of each.
@@ -62,10 +63,10 @@ impl Connection {
     pub(crate) async fn begin(
         stream: Stream,
         slot: ConnectionSlot,
-        worker: &Rc<Worker>,
+        dispatcher: &Rc<Dispatcher>,
         keepalive: Keepalive,
     ) -> io::Result<Rc<Self>> {
-        let timers = &worker.timers;
+        let timers = &dispatcher.timers;
         let secure = matches!(stream, Stream::Client(_));
         let line = Rc::new(Line::new(timers, keepalive));
         let streams_max = STREAMS_MAX as u32;
@@ -77,12 +78,12 @@ impl Connection {
             connection_window_max: window,
             ..Config::new(Role::Client)
         };
-        let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
-        let socket = Socket::new(Rc::clone(&link), stream, Buffer::default(), worker, false);
-        let (timer, cells) = (timers.timer(), Arc::clone(&worker.shared.cells));
+        let link = Link::new(Codec::new(config, Rc::clone(&dispatcher.http2_memory)));
+        let socket = Socket::new(Rc::clone(&link), stream, Buffer::default(), dispatcher, false);
+        let (timer, cells) = (timers.timer(), Arc::clone(&dispatcher.shared.cells));
         let mut driver =
             Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0, messages: 0, cells };
-        worker.spawn("a shared connection to a backend", async move {
+        dispatcher.spawn("a shared connection to a backend", async move {
             let _slot = slot;
             // Its streams are told of the end.
             poll_fn(|context| driver.poll(context)).await;

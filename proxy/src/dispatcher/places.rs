@@ -1,6 +1,5 @@
 //! Places that client connections take: of the process, of their listener, of the worker that serves them.
 
-use super::Shared;
 use crate::ambient;
 use crate::planted::{self, Fault};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,6 +8,24 @@ use std::time::{Duration, Instant};
 
 /// Time between two lines of the log that say of a listener that it is full.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Client connections of the process that are open, or on their way to be.
+pub(crate) struct Occupancy {
+    /// Over all workers: see [`Seat`].
+    pub(crate) connections: AtomicUsize,
+    /// How many of them are flows of datagrams.
+    pub(crate) flows: AtomicUsize,
+    /// Worker by worker.
+    pub(crate) open: Box<[AtomicUsize]>,
+}
+
+impl Occupancy {
+    /// Of a process with so many workers: nothing is open.
+    pub(crate) fn new(workers: usize) -> Self {
+        let open = (0..workers).map(|_| AtomicUsize::new(0)).collect();
+        Self { connections: AtomicUsize::new(0), flows: AtomicUsize::new(0), open }
+    }
+}
 
 /// The places of a listener, over all workers.
 #[derive(Default)]
@@ -118,7 +135,7 @@ impl Drop for WaitingForSeat {
 
 /// One connection's place. Dropping it gives it back, wherever it is: a connection on its way to another worker has one already.
 pub(crate) struct Seat {
-    shared: Arc<Shared>,
+    occupancy: Arc<Occupancy>,
     /// Places taken on its listener, over all workers.
     listener: Arc<Places>,
     worker: usize,
@@ -132,41 +149,41 @@ impl Seat {
     /// # Errors
     /// Which of them is full.
     pub(crate) fn take(
-        shared: &Arc<Shared>,
+        occupancy: &Arc<Occupancy>,
         listener: &Arc<Places>,
         worker: usize,
         process_max: usize,
         listener_max: usize,
     ) -> Result<Self, Full> {
-        if !enter(&shared.connections, process_max) {
+        if !enter(&occupancy.connections, process_max) {
             return Err(Full::Process);
         }
         if !enter(&listener.taken, listener_max) {
-            shared.connections.fetch_sub(1, Relaxed);
+            occupancy.connections.fetch_sub(1, Relaxed);
             return Err(Full::Listener);
         }
-        shared.open[worker].fetch_add(1, Relaxed);
-        Ok(Self { shared: Arc::clone(shared), listener: Arc::clone(listener), worker, is_flow: false })
+        occupancy.open[worker].fetch_add(1, Relaxed);
+        Ok(Self { occupancy: Arc::clone(occupancy), listener: Arc::clone(listener), worker, is_flow: false })
     }
 
     /// The same for a flow of datagrams.
     pub(crate) fn take_flow(
-        shared: &Arc<Shared>,
+        occupancy: &Arc<Occupancy>,
         listener: &Arc<Places>,
         worker: usize,
         process_max: usize,
         listener_max: usize,
     ) -> Option<Self> {
-        let mut seat = Self::take(shared, listener, worker, process_max, listener_max).ok()?;
+        let mut seat = Self::take(occupancy, listener, worker, process_max, listener_max).ok()?;
         seat.is_flow = true;
-        shared.flows.fetch_add(1, Relaxed);
+        occupancy.flows.fetch_add(1, Relaxed);
         Some(seat)
     }
 
     /// From here on another worker's, so that a burst of connections does not all go to the same one.
     pub(crate) fn move_to(&mut self, worker: usize) {
-        self.shared.open[self.worker].fetch_sub(1, Relaxed);
-        self.shared.open[worker].fetch_add(1, Relaxed);
+        self.occupancy.open[self.worker].fetch_sub(1, Relaxed);
+        self.occupancy.open[worker].fetch_add(1, Relaxed);
         self.worker = worker;
     }
 }
@@ -177,11 +194,11 @@ impl Drop for Seat {
             return;
         }
         if self.is_flow {
-            self.shared.flows.fetch_sub(1, Relaxed);
+            self.occupancy.flows.fetch_sub(1, Relaxed);
         }
-        self.shared.open[self.worker].fetch_sub(1, Relaxed);
+        self.occupancy.open[self.worker].fetch_sub(1, Relaxed);
         self.listener.taken.fetch_sub(1, Relaxed);
-        self.shared.connections.fetch_sub(1, Relaxed);
+        self.occupancy.connections.fetch_sub(1, Relaxed);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tasks of a worker: each is begun here, so that none ends by a panic that nobody counts.
 
-use super::Worker;
+use super::context::Dispatcher;
 use ringway_telemetry::cells::WorkerCells;
 use std::future::Future;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ async fn watched(cells: Arc<WorkerCells>, what: &'static str, task: impl Future<
     task.await;
 }
 
-impl Worker {
+impl Dispatcher {
     /// Begins a task; `what` it is, for who reads that it ended by a panic.
     pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
         drop(tokio::task::spawn_local(watched(Arc::clone(&self.cells), what, task)));

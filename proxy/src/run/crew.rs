@@ -1,6 +1,7 @@
 //! The workers' threads, and how they begin and end.
 
-use super::{Command, Shared, run};
+use super::commands::run;
+use crate::dispatcher::{Command, Shared};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -1,4 +1,5 @@
 //! Sessions of TCP and flows of UDP: layer 4.
 
+mod session;
 pub(crate) mod tcp;
 pub(crate) mod udp;

@@ -14,6 +14,7 @@ use crate::exchange::client::Client;
 use crate::exchange::compress;
 use crate::exchange::refusal::Refusal;
 use crate::net::timer::Deadline;
+use crate::routing::admission::{Admitted, pick_context};
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
 use crate::routing::forwarded;
 use crate::routing::forwarded::Origin;
@@ -22,13 +23,13 @@ use crate::snapshot::{Service, Snapshot};
 use crate::upstream::in_flight::Placing;
 use crate::upstream::refusals::Refusals;
 use crate::upstream::retry::Retries;
-use crate::worker::{View, Worker, WorkerService};
+use crate::worker::{View, Worker};
 use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
 use ringway_http1::{Body, Encoding};
 use ringway_message::{
     BodyLength, FieldName, HeadWriter, Line, Method, RequestHead, ResponseHead, Span, TargetForm, Version,
 };
-use ringway_ring::{Ask, Hash, Selection, Slot};
+use ringway_ring::{Hash, Selection, Slot};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ mod place;
 use crate::routing::rate_limit::Admission;
 pub(crate) use copied::Copied;
 use kept::Kept;
-use place::{Placed, Unplaced, place};
+use place::{Placed, Unplaced, place, upgrade_of};
 
 /// Small bodies that came with their head are sent with it.
 const JOINED_BYTES_MAX: usize = 8 * 1024;
@@ -143,7 +144,7 @@ pub(crate) fn plan(
     let started = ambient::now();
 
     let placed = place(client, bytes, view, listener, head, key_bytes, started);
-    let Placed { route, service, hash, keyed, origin, sticky, set_cookie, hold, explain, admission } = match placed {
+    let Placed { route, service, origin, hold, explain, admitted } = match placed {
         Ok(placed) => placed,
         Err(Unplaced(why, service)) => {
             let mut refusal = Refusal::of(why, bytes, head);
@@ -157,7 +158,8 @@ pub(crate) fn plan(
     let actions = http.routes[route].actions.as_deref();
     let worker_service = &view.services[service];
     let this = &worker_service.service;
-    let ask = ask(worker, worker_service, hash, keyed);
+    let Admitted { key, sticky, set_cookie, admission } = admitted;
+    let ask = pick_context(worker, worker_service, key);
     let mirrored = actions
         .and_then(|actions| actions.mirror)
         .is_some_and(|mirror| view.services[mirror.service].service.config.protocol == UpstreamProtocol::H2);
@@ -179,8 +181,8 @@ pub(crate) fn plan(
         listener,
         route,
         service,
-        hash,
-        keyed,
+        hash: key.map(|key| key.hash),
+        keyed: key.is_some_and(|key| key.keyed),
         selection: this.group.begin(ask),
         sticky,
         set_cookie,
@@ -352,33 +354,10 @@ fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
     named.then(|| origin.address.to_string().into())
 }
 
-/// The protocols that the request may be upgraded to. HTTP/2 carries WebSocket alone (RFC 8441); any other `Upgrade` may be
-/// ignored (RFC 9110, 7.8).
-fn upgrade_of(service: &Service, head: &RequestHead, buffer: &[u8]) -> Option<Span> {
-    let http1 = service.config.protocol == UpstreamProtocol::Http1;
-    let bridged = |protocols: &Span| protocols.of(buffer).eq_ignore_ascii_case(websocket::PROTOCOL);
-    let bodiless = matches!(head.body, BodyLength::None | BodyLength::Sized(0));
-    head.upgrade.filter(|protocols| bodiless && (http1 || bridged(protocols)))
-}
-
 /// The rule by which a route's answers are compressed, if they are.
 fn compression(http: &HttpListener, route: usize) -> Option<&Compress> {
     let of_route = http.routes[route].actions.as_ref().and_then(|actions| actions.compress.as_deref());
     of_route.or(http.compress.as_deref()).filter(|rule| !rule.algorithms.is_empty())
-}
-
-/// What the request brings to the choice of a backend. Counts its key, if hot ones are looked for.
-fn ask(worker: &Worker, this: &WorkerService, hash: Option<Hash>, keyed: bool) -> Ask {
-    let mut owners = 0;
-    if let (Some(hash), true) = (hash, keyed && this.service.config.hot_keys.is_some()) {
-        this.live.sketch.borrow_mut().get_or_insert_default().count(hash);
-        owners = this.live.hot.borrow().get(&hash).copied().unwrap_or(0);
-        if owners > 1 {
-            this.cells.hot.increment();
-        }
-    }
-    let chance = if hash.is_none() || owners > 1 { worker.random() } else { 0 };
-    Ask { hash: hash.unwrap_or(chance), chance, now_millis: worker.millis(), owners }
 }
 
 /// End of the whole exchange: the route's limit or the service's, or the client's if that is nearer.

@@ -12,10 +12,10 @@ use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
 use crate::codec::source::Source;
 use crate::error::ProxyError;
+use crate::routing::admission::count_served;
 use crate::upstream::in_flight::{self, InFlight};
 use crate::upstream::refusals::Then;
 use crate::upstream::retry;
-use crate::worker::WorkerService;
 use ringway_message::{HeadWriter, Method};
 use std::rc::Rc;
 
@@ -131,7 +131,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         request.refusals.begin(client.timer.deadline(config.timeouts.connect), this.service.turnover());
         let (guard, error) = match on_backend(client, request, guard).await {
             Tried::Done(done) => {
-                count_served(this, request);
+                count_served(this, request.keyed, &request.selection, request.report.backend);
                 return Ok(done);
             }
             Tried::Again(next) => {
@@ -182,20 +182,4 @@ async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Res
     let limit = request.limit;
     // In a box: what rarely happens makes no exchange larger.
     presence.during(Box::pin(in_flight::wait_for_room(request.placing(&worker), timer, limit))).await
-}
-
-/// Who served the request is known: affinity in numbers.
-fn count_served(this: &WorkerService, request: &Request) {
-    let selection = &request.selection;
-    if request.keyed {
-        this.cells.keyed.increment();
-        if selection.owner().map(|slot| usize::from(slot.0)) == request.report.backend {
-            this.cells.owned.increment();
-        } else {
-            this.cells.distance.add(u64::from(selection.spills() + selection.skipped()));
-        }
-    }
-    if selection.spills() > 0 {
-        this.cells.spills.increment();
-    }
 }

@@ -11,13 +11,14 @@ use crate::net::pktinfo;
 use crate::net::quic_ids::{self, Destination, Id};
 use crate::net::shortage::{Operation, Rank, Resource, Shortage};
 use crate::net::timer::Timer;
-use crate::routing::hash_key;
-use crate::routing::rate_limit::{self, Admission};
-use crate::snapshot::{BackendState, Service};
+use crate::routing::admission::{self, Arrival};
+use crate::routing::hash_key::{self, KeyInput};
+use crate::routing::rate_limit::Admission;
+use crate::snapshot::BackendState;
 use crate::upstream::in_flight::{self, InFlight};
 use crate::worker::{Gate, OpenConnection, View, Worker};
 use ringway_config::model::{Protocol, QuicIds, UdpListener};
-use ringway_ring::{Ask, Selection};
+use ringway_ring::Selection;
 use ringway_telemetry::access::Value;
 use ringway_telemetry::cells::SESSION;
 use std::cell::{Cell, RefCell};
@@ -287,31 +288,6 @@ impl Front {
         Ok(Some(flow))
     }
 
-    /// Key and limits: everything that can refuse a flow before a backend is chosen. Where there is an id, that is its key; what
-    /// has `moved` here from another address is no new connection.
-    fn place(
-        &self,
-        service: &Service,
-        path: Path,
-        id: Option<Id>,
-        moved: bool,
-    ) -> Result<(Option<hash_key::Found>, Option<Admission>), ProxyError> {
-        let client = path.client.ip().to_canonical();
-        let input = hash_key::KeyInput { buffer: b"", head: None, client, secure: false, server_name: None };
-        let mut key_bytes = Vec::new();
-        if !moved {
-            rate_limit::admit(service, &self.worker, &input, &mut key_bytes, ambient::now())?;
-        }
-        let found = match id {
-            _ if !service.hashes() => None,
-            Some(id) => {
-                Some(hash_key::Found { hash: ringway_ring::hash_key(id.as_bytes(), service.seed()), keyed: true })
-            }
-            None => Some(hash_key::find(service, &self.worker, &input, &mut key_bytes)?),
-        };
-        Ok((found, Admission::enter(service)?))
-    }
-
     /// Begins a flow: chooses a backend for it, if it is not known already.
     fn begin(
         self: &Rc<Self>,
@@ -326,14 +302,15 @@ impl Front {
             this.cells.requests[0].increment();
             error.reason()
         };
-        let (found, admission) = self.place(&this.service, path, id, backend.is_some()).map_err(refuse)?;
-        let chance = self.worker.random();
-        let mut selection = this.service.group.begin(Ask {
-            hash: found.map_or(chance, |found| found.hash),
-            chance,
-            now_millis: self.worker.millis(),
-            owners: 0,
-        });
+        // Where there is an id, that is its key; what has moved here from another address is no new connection.
+        let id = id.as_ref().map(Id::as_bytes);
+        let input = KeyInput::of_address(path.client.ip().to_canonical(), None, id);
+        let arrival = if backend.is_some() { Arrival::Moved } else { Arrival::New };
+        let now = ambient::now();
+        let at = (&**view, udp.service);
+        let admitted = admission::admit(at, &self.worker, &input, arrival, &mut Vec::new(), now).map_err(refuse)?;
+        let found = admitted.key;
+        let mut selection = this.service.group.begin(admission::pick_context(&self.worker, this, found));
         let shard = self.worker.index;
         let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
         let reserved = known
@@ -363,12 +340,8 @@ impl Front {
             refuse(error)
         })?;
         this.upstreams[guard.index()].cells.requests.increment();
-        if found.is_some_and(|found| found.keyed) {
-            this.cells.keyed.increment();
-            if selection.owner() == Some(guard.slot) {
-                this.cells.owned.increment();
-            }
-        }
+        let keyed = found.is_some_and(|found| found.keyed);
+        admission::count_served(this, keyed, &selection, Some(guard.index()));
         let timer = self.worker.timer();
         timer.set(udp.idle);
         let flow = Rc::new(Flow {
@@ -391,7 +364,7 @@ impl Front {
         let service = udp.service;
         let hash = found.map(|found| found.hash);
         let (view, at) = (Rc::clone(view), ambient::now());
-        let started = Started { open, view, service, guard, _admission: admission, selection, hash, at };
+        let started = Started { open, view, service, guard, _admission: admitted.admission, selection, hash, at };
         self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
     }

@@ -20,6 +20,15 @@ pub(crate) struct KeyInput<'a> {
     pub(crate) secure: bool,
     /// The server that a TLS client asks for.
     pub(crate) server_name: Option<&'a str>,
+    /// The id of a QUIC connection, which comes before all that is configured.
+    pub(crate) connection_id: Option<&'a [u8]>,
+}
+
+impl<'a> KeyInput<'a> {
+    /// Of what is no request: a session or a flow, of which there is an address, and perhaps a name or an id.
+    pub(crate) fn of_address(client: IpAddr, server_name: Option<&'a str>, connection_id: Option<&'a [u8]>) -> Self {
+        Self { buffer: b"", head: None, client, secure: false, server_name, connection_id }
+    }
 }
 
 /// Writes the key's bytes to `key`: the first source that is present. `false`: none is.
@@ -48,6 +57,9 @@ pub(crate) fn find(
     input: &KeyInput<'_>,
     key: &mut Vec<u8>,
 ) -> Result<Found, ProxyError> {
+    if let Some(id) = input.connection_id {
+        return Ok(Found { hash: ringway_ring::hash_key(id, service.seed()), keyed: true });
+    }
     if extract(&service.config.hash_key, input, key) {
         return Ok(Found { hash: ringway_ring::hash_key(key, service.seed()), keyed: true });
     }
@@ -218,6 +230,7 @@ mod tests {
             client: "192.0.2.77".parse().unwrap(),
             secure: true,
             server_name: Some("shop.example."),
+            connection_id: None,
         };
         let mut key = Vec::new();
         extract(sources, &input, &mut key).then(|| String::from_utf8(key).unwrap())
@@ -289,7 +302,7 @@ mod tests {
         let key = |sources: &[KeySource], server_name| {
             let client = "192.0.2.77".parse().unwrap();
             let mut key = Vec::new();
-            let input = KeyInput { buffer: b"", head: None, client, secure: false, server_name };
+            let input = KeyInput::of_address(client, server_name, None);
             extract(sources, &input, &mut key).then(|| String::from_utf8(key).unwrap())
         };
         let address = || KeySource::SourceIp { v4_bits: 24, v6_bits: 64 };

@@ -121,7 +121,8 @@ impl<'c> Serving<'c> {
     /// The service's name, and its backend's id and address.
     fn backend(&self, route: &Route, buffer: &[u8], head: &RequestHead) -> Option<(String, String, String)> {
         let client = "192.0.2.1".parse().unwrap();
-        let input = KeyInput { buffer, head: Some(head), client, secure: false, server_name: None };
+        let input =
+            KeyInput { buffer, head: Some(head), client, secure: false, server_name: None, connection_id: None };
         let mut bytes = Vec::new();
         let mut service = route.service;
         if let Some(split) = &route.split {

@@ -190,3 +190,78 @@ pub(crate) enum Subject<'a> {
     /// The hash.
     Hash(u64),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Registry;
+    use std::sync::Arc;
+
+    /// One service of four backends that is in force: one drains, another has no weight.
+    fn in_force() -> Snapshot {
+        let text = "listeners: [ { name: web, address: \"127.0.0.1:0\", service: s } ]\n\
+                    services:\n  - name: s\n    balance: { hash_key: [ { path: {} } ] }\n    backends:\n\
+                    \x20     - { id: a, address: \"127.0.0.1:1\" }\n      - { id: b, address: \"127.0.0.1:2\" }\n\
+                    \x20     - { id: c, address: \"127.0.0.1:3\", drain: true }\n      - { id: d, address: \"127.0.0.1:4\" }\n";
+        let loaded = ringway_config::load_str("test.yaml", text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let registry = Registry::default();
+        let snapshot = registry.prepare(Arc::new(loaded.config), 1, 1, ambient::now()).unwrap();
+        registry.commit(&snapshot, ambient::now());
+        registry.settle(&snapshot);
+        snapshot
+    }
+
+    /// Id, turn and verdict of each candidate of a key.
+    fn candidates(snapshot: &Snapshot, key: &[u8]) -> Vec<(String, Option<u64>, String)> {
+        let live = live(snapshot, "s", Subject::Key(key)).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let of = |one: &Value| (text(&one["id"]), one["turn"].as_u64(), text(&one["verdict"]));
+        live["walk"].as_array().unwrap().iter().map(of).collect()
+    }
+
+    #[test]
+    fn what_is_explained_of_a_running_service_is_what_its_file_says_while_all_are_up() {
+        let snapshot = in_force();
+        for number in 0..50 {
+            let key = format!("key-{number}");
+            let cold = explain(&snapshot.config, "s", key.as_bytes()).unwrap();
+            let able: Vec<_> =
+                candidates(&snapshot, key.as_bytes()).into_iter().filter(|(_, turn, _)| turn.is_some()).collect();
+            assert_eq!(able.iter().map(|(id, ..)| id.clone()).collect::<Vec<_>>(), cold.walk, "{key}");
+            assert_eq!((able[0].1, able[0].2.as_str()), (Some(1), "takes it"));
+            assert_eq!(able[1].2, "next if those before cannot");
+        }
+        assert!(live(&snapshot, "t", Subject::Key(b"k")).is_none());
+    }
+
+    #[test]
+    fn a_backend_that_takes_nothing_is_passed_over_and_says_why() {
+        let snapshot = in_force();
+        let first = candidates(&snapshot, b"k").into_iter().find(|(_, turn, _)| *turn == Some(1)).unwrap().0;
+        let service = &snapshot.services[0];
+        service.backends[usize::from(service.slot_of(&first).unwrap().0)].state.load.set_lifecycle(0);
+        let after = candidates(&snapshot, b"k");
+        let of = |id: &str| after.iter().find(|(known, ..)| known == id).unwrap();
+        assert_eq!((of(&first).1, of(&first).2.as_str()), (None, "not eligible"));
+        assert_eq!(after.iter().filter(|(_, turn, _)| *turn == Some(1)).count(), 1);
+    }
+
+    #[test]
+    fn panic_and_hot_keys_have_verdicts_of_their_own() {
+        let snapshot = in_force();
+        let service = &snapshot.services[0];
+        let health = service.live.health();
+        let candidates = |owners| Candidates { service, health: &health, turns: &[], owners, now: ambient::now() };
+        for (owners, turn, index, doubted, begins) in [
+            (0, 1, 0, true, "takes it (panic"),
+            (3, 1, 0, false, "takes it (hot"),
+            (0, 1, 0, false, "takes it"),
+            (0, 2, 1, true, "next if those before cannot (panic"),
+            (3, 2, 2, false, "also an owner"),
+            (3, 4, 3, false, "next if those before cannot"),
+        ] {
+            let verdict = candidates(owners).verdict(turn, index, doubted);
+            assert!(verdict.starts_with(begins), "{verdict}: {begins}");
+        }
+    }
+}

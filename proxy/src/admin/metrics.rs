@@ -111,3 +111,48 @@ fn backends(snapshot: &Snapshot, shares: &[Vec<f64>], samples: &mut Vec<Sample>)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::source::Source;
+    use crate::apply::testing;
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn samples_of_one_metric_stand_together_behind_their_type() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        let service = |name: &str| {
+            format!(
+                "  - name: {name}\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    backends: [ {{ id: a, address: \
+                 \"127.0.0.1:1\" }}, {{ id: b, address: \"127.0.0.1:2\" }} ]\n"
+            )
+        };
+        let text = format!(
+            "listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }}, {{ name: m, address: \"127.0.0.1:0\", service: t }} ]\n\
+             services:\n{}{}",
+            service("s"),
+            service("t")
+        );
+        control.apply(testing::config(&text)).unwrap();
+        control.show_topology(Box::new(Default::default));
+        let page = page(&ControlHandle::new(Arc::new(control)));
+        let mut types = HashSet::new();
+        let mut current = "";
+        let mut samples = 0;
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                current = rest.split(' ').next().unwrap();
+                assert!(types.insert(current), "{current} has two places");
+            } else if !line.starts_with('#') && !line.is_empty() {
+                assert!(line.starts_with(current), "{line} stands under {current}");
+                samples += usize::from(line.contains("service=\"t\""));
+            }
+        }
+        for name in ["ringway_backend_in_flight", "ringway_listener_full", "ringway_ring_digest"] {
+            assert!(types.iter().any(|known| known.starts_with(name)), "{name} is missing of {types:?}");
+        }
+        assert!(samples > 10, "{samples}");
+    }
+}

@@ -23,7 +23,7 @@ use ringway_telemetry::access::Value;
 use ringway_telemetry::cells::SESSION;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io::{self, Read};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;

@@ -73,25 +73,8 @@ async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, counters: Arc
         let snapshot = current.load();
         let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
         let Some(service) = service else { return };
-        let next = driver.turn(service, &std::mem::take(&mut finished), ambient::now());
-        let coalesce = coalesce(service.backends.len());
-        let sleep = async {
-            match next {
-                // What is due within a moment is done together.
-                Some(at) => tokio::time::sleep_until(at.max(ambient::now() + coalesce).into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            Some(first) = driver.checks.finished() => {
-                // Many checks end at about the same time: the next turn takes them in together.
-                tokio::time::sleep(coalesce).await;
-                finished.push(first);
-                finished.extend(driver.checks.drain_finished());
-            }
-            () = sleep => {}
-            () = driver.live.health_changed.notified() => {}
-        }
+        let next = driver.turn(service, &finished, ambient::now());
+        finished = driver.wait(next, coalesce(service.backends.len())).await;
     }
 }
 
@@ -136,6 +119,29 @@ impl Driver {
         }
         let others = [self.judge(service, now), self.load_control.poll(service, now)];
         others.into_iter().flatten().chain(next).min()
+    }
+
+    /// Waits until a turn is to be taken: something is due, a check has finished, or the health machine has been changed from
+    /// elsewhere. What is due or finished within a moment is done together. Gives the results that there are.
+    async fn wait(&mut self, next: Option<Instant>, coalesce: Duration) -> Vec<Finished> {
+        let sleep = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.max(ambient::now() + coalesce).into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut finished = Vec::new();
+        tokio::select! {
+            Some(first) = self.checks.finished() => {
+                // Many checks end at about the same time.
+                tokio::time::sleep(coalesce).await;
+                finished.push(first);
+                finished.extend(self.checks.drain_finished());
+            }
+            () = sleep => {}
+            () = self.live.health_changed.notified() => {}
+        }
+        finished
     }
 
     /// At the end of a window, lets the statistical detectors judge it.
@@ -220,6 +226,33 @@ mod tests {
         assert!(next > now && next <= now + Duration::from_secs(10), "{:?}", next - now);
         driver.turn(service, &[], next);
         assert_eq!(driver.checks.running(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_or_finished_within_a_moment_is_one_turn_and_a_change_is_one_at_once() {
+        let snapshot = in_force(&Registry::default(), "");
+        let mut driver = driver(&snapshot, &Arc::default());
+        let (moment, later) = (Duration::from_millis(20), Duration::from_secs(60));
+        let begin = ambient::now();
+        // Committing it was a change.
+        assert_eq!(driver.wait(None, moment).await, []);
+        assert_eq!(ambient::since(begin), Duration::ZERO);
+        assert_eq!(driver.wait(Some(begin), moment).await, [], "what is due already");
+        assert_eq!(ambient::since(begin), moment);
+        let results = driver.checks.sender();
+        tokio::spawn(async move {
+            for (id, after_millis) in [("a", 1_000), ("b", 15), ("c", 4), ("late", 5)] {
+                tokio::time::sleep(Duration::from_millis(after_millis)).await;
+                results.send((id.into(), CheckResult::Check(Some(Probe::Success)))).unwrap();
+            }
+        });
+        let ids = |finished: &[Finished]| finished.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+        let (begin, next) = (ambient::now(), Some(begin + later));
+        assert_eq!(ids(&driver.wait(next, moment).await), ["a", "b", "c"]);
+        assert_eq!(ambient::since(begin), Duration::from_millis(1_020));
+        assert_eq!(ids(&driver.wait(next, moment).await), ["late"]);
+        assert_eq!(ids(&driver.wait(next, moment).await), Vec::<String>::new());
+        assert_eq!(ambient::now(), next.unwrap());
     }
 
     #[tokio::test]

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_that_is_taken_leaves_nothing_bound_and_no_worker_told() {
+    fn one_address_that_is_taken_leaves_nothing_bound_and_no_command_sent() {
         let (commands, mut receivers) = workers(2);
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (free, taken) = (free_port(), taken.local_addr().unwrap().port());

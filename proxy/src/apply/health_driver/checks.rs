@@ -147,6 +147,12 @@ impl Checks {
         }
     }
 
+    /// Where running checks send their results.
+    #[cfg(test)]
+    pub(super) fn sender(&self) -> UnboundedSender<Finished> {
+        self.results.0.clone()
+    }
+
     /// Checks that are running, or wait for a permit.
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub struct AgentParams {
     /// Time between the starts of two questions to one.
     pub interval: Duration,
-    /// How long an answer may take.
+    /// How long a response may take.
     pub timeout: Duration,
 }
 
@@ -22,7 +22,7 @@ pub enum AgentMode {
     Ready,
     /// It takes no new keys; clients that are bound to it stay.
     Drain,
-    /// It takes nobody.
+    /// It takes no clients.
     Maintenance,
 }
 

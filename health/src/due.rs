@@ -3,7 +3,7 @@
 use crate::member::MemberState;
 use std::time::Instant;
 
-/// Begins what is due, the longest overdue first, at most so many: gives whose it is. `of` finds the time of the next one, and
+/// Begins what is due, the longest overdue first, at most so many: gives their ids. `of` finds the time of the next one, and
 /// whether one is under way.
 pub(crate) fn begin(
     members: &mut [MemberState],

@@ -1,4 +1,4 @@
-//! All backends of a service: who is checked when, who may be ejected, and when health is ignored.
+//! All backends of a service: which are checked when, which may be ejected, and when health is ignored.
 
 use crate::due::begin;
 use crate::event::{Event, EventKind};
@@ -12,7 +12,7 @@ mod probes;
 mod settle;
 mod view;
 
-/// Events that nobody has asked for are forgotten beyond so many.
+/// Events that are not polled are forgotten beyond so many.
 const EVENTS_MAX: usize = 10_000;
 
 /// A member as the configuration names it.
@@ -24,7 +24,7 @@ pub struct Member<'a> {
     pub weight: u32,
     /// Whether it is being drained.
     pub drain: bool,
-    /// Whether it is drained so that nobody stays, whatever binds him to it.
+    /// Whether it is drained so that no client stays, whatever binds it.
     pub maintenance: bool,
     /// Tier and zone, the most preferred 0.
     pub level: u8,
@@ -99,7 +99,7 @@ impl ServiceHealth {
         self.settle(now);
     }
 
-    /// Changes the membership: who stays keeps all that is known of him.
+    /// Changes the membership: remaining backends keep their state.
     pub fn set_members(&mut self, members: &[Member<'_>], now: Instant) {
         self.now = now;
         let ids: HashSet<&str> = members.iter().map(|member| member.id).collect();
@@ -111,7 +111,7 @@ impl ServiceHealth {
                 Ok(index) => index,
                 Err(index) => {
                     let mut state = MemberState::new(member.id, self.params.check.as_ref());
-                    // What the fleet begins with has its share at once; who joins it later comes along the ramp.
+                    // What the fleet begins with has its share at once; what joins it later comes along the ramp.
                     if self.started && !drain && state.is_up() {
                         state.ramp_up(self.params.slow_start, now);
                     }
@@ -138,7 +138,7 @@ impl ServiceHealth {
                 regained.push(member.id);
             }
         }
-        // Once all are known: who may be ejected is a matter of who else there is.
+        // Once all are known: whether one may be ejected depends on which others there are.
         for id in regained {
             if let Ok(index) = self.find(id) {
                 self.recount_ejection(index, now);

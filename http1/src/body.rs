@@ -134,7 +134,7 @@ impl Body {
         Ok(progress)
     }
 
-    /// Finds the next data of the body in `input`, at most one piece, for who makes something else of it. Trailer fields that
+    /// Finds the next data of the body in `input`, at most one piece, for a caller that makes something else of it. Trailer fields that
     /// may be passed on are appended to `trailers`. Gives the piece's range, which is empty where there is none.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ pub struct RequestHead {
     pub protocol: Option<Span>,
     /// `Expect: 100-continue`.
     pub expect_continue: bool,
-    /// An expectation that nobody knows: 417.
+    /// An unknown expectation: 417.
     pub expect_unknown: bool,
     /// The protocols asked for, if `Connection` lists `upgrade` and they are not HTTP/2.
     pub upgrade: Option<Span>,

@@ -26,7 +26,7 @@ const ALL: u64 = FULL_SHARE as u64 | (FULL_SHARE as u64) << ACCEPT_SHIFT;
 #[repr(align(128))]
 pub struct Load {
     /// Requests in flight in the low half, and in the high half the sum of [`crate::total::Total`] in which they are
-    /// counted. One word: who adds or takes away a request learns in the same step where it is counted, whatever moves.
+    /// counted. One word: a caller that adds or takes away a request learns in the same step where it is counted, whatever moves.
     carried: AtomicU64,
     /// Lifecycle share in the low 16 bits, shed share in the next, then [`DOUBT`], and in the high 16 the accept share: read
     /// together.
@@ -64,7 +64,7 @@ impl Load {
         self.shares.load(Relaxed) as u16
     }
 
-    /// Sets the lifecycle share, and as a first guess the accept share, until the group works that out.
+    /// Sets the active fraction, and as a first guess the accept share, until the group works that out.
     pub fn set_lifecycle(&self, share: u16) {
         if self.lifecycle() != share {
             self.update(|shares| with_accept(shares, share) & !0xffff | u64::from(share));
@@ -85,7 +85,7 @@ impl Load {
         (self.shares.load(Relaxed) >> ACCEPT_SHIFT) as u16
     }
 
-    /// Share of its keys that it sheds to the next of their walks because it is overloaded.
+    /// Share of its keys that it sheds to the next of their candidate sequences because it is overloaded.
     #[inline]
     #[must_use]
     pub fn shed(&self) -> u16 {
@@ -148,20 +148,20 @@ impl Load {
 
     /// Share of keys or turns that it takes now, shedding aside.
     #[inline]
-    pub(crate) fn claim(&self, weight: u32) -> u64 {
+    pub(crate) fn effective_weight(&self, weight: u32) -> u64 {
         u64::from(weight) * u64::from(self.lifecycle())
     }
 
     /// The same, less what it sheds; above 0 where the other is.
     #[inline]
-    pub(crate) fn kept_claim(&self, weight: u32) -> u64 {
+    pub(crate) fn kept_weight(&self, weight: u32) -> u64 {
         let shares = self.shares.load(Relaxed);
         let (lifecycle, shed) = (u64::from(shares as u16), u64::from((shares >> 16) as u16));
-        let claim = u64::from(weight) * lifecycle;
+        let weight = u64::from(weight) * lifecycle;
         if shed == 0 {
-            claim
+            weight
         } else {
-            (claim * (u64::from(FULL_SHARE) - shed)).div_ceil(u64::from(FULL_SHARE)).max(claim.min(1))
+            (weight * (u64::from(FULL_SHARE) - shed)).div_ceil(u64::from(FULL_SHARE)).max(weight.min(1))
         }
     }
 
@@ -198,7 +198,7 @@ impl Load {
 
     /// Whether health, drain and slow start let it take this key, shedding aside.
     #[inline]
-    pub(crate) fn accepts_lifecycle(&self, hash: Hash) -> bool {
+    pub(crate) fn accepts_unshed(&self, hash: Hash) -> bool {
         let shares = self.shares.load(Relaxed);
         let accept = (shares >> ACCEPT_SHIFT) as u16;
         let takes = accept == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < accept;
@@ -207,8 +207,8 @@ impl Load {
 
     /// Reserves a place, if fewer than `cap` requests are in flight. Gives the sum in which it is to be counted.
     ///
-    /// The count is looked at before it is touched: one that was raised and lowered again would hide a place from who looks just
-    /// then, finds none, and sleeps, with nobody left to wake it.
+    /// The count is looked at before it is touched: one that was raised and lowered again would hide a place from a request that
+    /// looks just then, finds none, and sleeps, with nothing left to wake it.
     #[inline]
     pub(crate) fn reserve(&self, cap: u32) -> Option<Sum> {
         let mut carried = self.carried.load(Relaxed);

@@ -64,7 +64,7 @@ impl Input {
 /// A frame of DATA that is under way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DataFrame {
-    /// `None`: nobody gets it any more.
+    /// `None`: no stream gets it any more.
     pub(super) key: Option<StreamKey>,
     /// Bytes of data that are still to come, and of padding after them.
     pub(super) left: u32,

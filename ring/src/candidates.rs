@@ -7,7 +7,7 @@ const INLINE: usize = 8;
 
 /// Where a key's (or a turn's) sequence of distinct members stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Walk {
+pub struct Candidates {
     /// The entry looked at next.
     position: u32,
     seen: Seen,
@@ -78,7 +78,7 @@ impl Seen {
     }
 }
 
-impl Walk {
+impl Candidates {
     pub(crate) fn new(position: u32) -> Self {
         Self { position, seen: Seen::default() }
     }

@@ -228,6 +228,8 @@ impl ServiceHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Probe;
+    use std::time::Duration;
 
     /// Source: the reference implementation's first numbers for the seed 1234567 (Vigna, splitmix64.c).
     #[test]
@@ -237,5 +239,54 @@ mod tests {
         for number in [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423] {
             assert_eq!(health.fraction(), (number >> 11) as f64 / (1_u64 << 53) as f64);
         }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn checked(interval: Duration) -> Params {
+        let check = crate::CheckParams {
+            interval,
+            interval_down: interval,
+            interval_transition: interval,
+            jitter: 0.0,
+            ..crate::CheckParams::default()
+        };
+        Params { check: Some(check), ..Params::default() }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a time to begin with")]
+    fn a_shorter_interval_holds_at_once_and_a_longer_one_from_the_next_check_on() {
+        let now = Instant::now();
+        let mut health = ServiceHealth::new(checked(SECOND * 60), 1, now);
+        health.set_members(&[Member::new("a")], now);
+        let later = now + SECOND * 60;
+        assert_eq!(health.poll_probe(later).as_deref(), Some("a"));
+        health.handle_probe("a", Probe::Success, later);
+        assert_eq!(health.poll_timeout(), Some(later + SECOND * 60));
+        health.set_params(checked(SECOND * 2), later);
+        assert_eq!(health.poll_timeout(), Some(later + SECOND * 2));
+        health.set_params(checked(SECOND * 90), later);
+        assert_eq!(health.poll_timeout(), Some(later + SECOND * 2));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a time to begin with")]
+    fn without_checks_a_backend_that_was_down_by_them_is_up() {
+        let now = Instant::now();
+        let mut health = ServiceHealth::new(checked(SECOND), 1, now);
+        health.set_members(&[Member::new("a"), Member::new("b")], now);
+        for round in 1..20 {
+            let at = now + SECOND * round;
+            while let Some(id) = health.poll_probe(at) {
+                let probe = if id == "a" { Probe::Failure(crate::CheckFailure::Connect) } else { Probe::Success };
+                health.handle_probe(&id, probe, at);
+            }
+        }
+        let end = now + SECOND * 20;
+        assert_eq!(health.share("a"), Some(0));
+        health.set_params(Params::default(), end);
+        assert_eq!(health.share("a"), Some(u16::MAX));
+        assert_eq!(health.poll_timeout(), None, "no check is to come");
     }
 }

@@ -223,6 +223,22 @@ mod tests {
     }
 
     #[test]
+    fn no_report_names_a_key_with_more_requests_than_it_had_most_frequent_first() {
+        let (mut sketch, mut counts) = (Sketch::default(), BTreeMap::<Hash, u32>::new());
+        // More keys than there are counters: each new one takes over the count of the one that it replaces, as its error.
+        for number in 0..60_000_u64 {
+            let hash = mix(if number % 5 == 0 { number / 5 % 40 } else { number });
+            sketch.count(hash);
+            *counts.entry(hash).or_default() += 1;
+        }
+        assert_eq!(sketch.total(), 60_000);
+        let report = sketch.report(0.0);
+        assert_eq!(report.keys.len(), REPORT_MAX);
+        assert!(report.keys.iter().all(|(hash, sure)| *sure > 0 && *sure <= counts[hash]), "{:?}", report.keys);
+        assert!(report.keys.is_sorted_by_key(|(_, sure)| u32::MAX - sure));
+    }
+
+    #[test]
     fn hot_key_has_hysteresis_and_owners_for_its_share() {
         let mut hot = HotKeys::default();
         let params = HotParams::default();

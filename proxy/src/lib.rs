@@ -19,6 +19,7 @@ mod l4;
 mod net;
 mod planted;
 mod probe;
+mod proxy;
 mod routing;
 mod run;
 #[cfg(test)]
@@ -29,13 +30,15 @@ mod worker;
 
 pub use admin::explain::{ExplainError, Explanation, explain};
 pub use admin::plan::{Plan, PlanError, RoutePlan, Scope, ServicePlan, plan};
-pub use apply::control::{Applied, Proxy, ReloadError, Source, StartError};
 pub use apply::files::{findings, verified};
-pub use apply::handle::Handle;
-pub use apply::topology::{Prepared, Report, TopologyStatus};
+pub use apply::outcome::{Applied, ReloadError};
+pub use apply::source::Source;
+pub use apply::topology::TopologyStatus;
 pub use apply::watch::watch;
 pub use error::{ProxyError, RetryWhen, Side};
 pub use net::tls::TlsError;
+pub use proxy::handle::{Handle, Prepared, Report};
+pub use proxy::{Proxy, StartError};
 pub use ringway_ring::{Method as MovementMethod, Movement};
 pub use snapshot::shadow::{ShadowError, ring_digest};
 pub use snapshot::{Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};

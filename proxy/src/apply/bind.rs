@@ -1,4 +1,4 @@
-//! Listening sockets: what they are bound to, and what is said when they cannot be.
+//! Listening sockets: what they are bound to, and the finding when they cannot be.
 
 use crate::dispatcher::Listening;
 use crate::net::pktinfo;
@@ -12,18 +12,18 @@ const BACKLOG: i32 = 4096;
 
 /// What a socket is bound to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct BindAddress {
     pub(crate) address: SocketAddr,
     pub(crate) v6_only: bool,
     pub(crate) udp: bool,
 }
 
-impl Place {
+impl BindAddress {
     /// Whether the kernel takes sockets on both for rivals.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let (one, two) = (self.address.ip(), other.address.ip());
-        let any = |place: &Self| place.address.ip().is_unspecified();
-        let both = |place: &Self| place.address.is_ipv6() && any(place) && !place.v6_only;
+        let any = |bound: &Self| bound.address.ip().is_unspecified();
+        let both = |bound: &Self| bound.address.is_ipv6() && any(bound) && !bound.v6_only;
         let same_addresses = one == two
             || (any(self) || any(other)) && one.is_ipv4() == two.is_ipv4()
             || both(self) && two.is_ipv4()
@@ -32,16 +32,16 @@ impl Place {
     }
 }
 
-/// One socket a worker on one address, bound and no more: see [`listen`]. The kernel spreads connections over them (SO_REUSEPORT). `ours`: sockets of this
-/// process may be there already.
-pub(crate) fn bind(place: Place, workers: usize, ours: bool) -> io::Result<(Place, Vec<Listening>)> {
-    if !ours && place.address.port() != 0 {
+/// One socket a worker on one address, bound and no more: see [`listen`]. The kernel spreads connections over them
+/// (SO_REUSEPORT). `ours`: sockets of this process may be there already.
+pub(crate) fn bind(at: BindAddress, workers: usize, ours: bool) -> io::Result<(BindAddress, Vec<Listening>)> {
+    if !ours && at.address.port() != 0 {
         // SO_REUSEPORT would also share the port with another process that has set it: an old proxy that was thought
         // to be gone, and would go on taking half of the connections. Without it, that is an error, as it should be.
-        drop(open(place, false)?);
+        drop(open(at, false)?);
     }
-    let (address, first) = open(place, true)?;
-    let bound = Place { address, ..place };
+    let (address, first) = open(at, true)?;
+    let bound = BindAddress { address, ..at };
     let mut sockets = vec![first];
     while sockets.len() < workers {
         sockets.push(open(bound, true)?.1);
@@ -49,7 +49,7 @@ pub(crate) fn bind(place: Place, workers: usize, ours: bool) -> io::Result<(Plac
     Ok((bound, sockets))
 }
 
-fn open(Place { address, v6_only, udp }: Place, shared: bool) -> io::Result<(SocketAddr, Listening)> {
+fn open(BindAddress { address, v6_only, udp }: BindAddress, shared: bool) -> io::Result<(SocketAddr, Listening)> {
     use socket2::{Domain, Protocol, Socket, Type};
     let (kind, protocol) = if udp { (Type::DGRAM, Protocol::UDP) } else { (Type::STREAM, Protocol::TCP) };
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
@@ -81,7 +81,7 @@ pub(crate) fn listen(socket: &Listening) -> io::Result<()> {
     }
 }
 
-/// What is told of an address that cannot be bound: where the file has it, and the remedy.
+/// What is reported of an address that cannot be bound: where the file has it, and the remedy.
 pub(crate) fn finding(site: &Site, what: &str, address: SocketAddr, error: &io::Error) -> Diagnostic {
     site.error("bind", format!("bind {what}: {error}"), &remedy(address, error))
 }
@@ -115,38 +115,66 @@ fn remedy(address: SocketAddr, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ports::free_port;
     use super::*;
 
     #[test]
     fn errors_of_sockets_come_with_a_remedy() {
-        let told =
+        let help =
             |address: &str, errno: Errno| remedy(address.parse().unwrap(), &io::Error::from_raw_os_error(errno as i32));
-        assert!(told("0.0.0.0:80", Errno::EACCES).contains("CAP_NET_BIND_SERVICE"));
-        assert!(!told("0.0.0.0:8080", Errno::EACCES).contains("CAP_NET_BIND_SERVICE"));
-        assert!(told("0.0.0.0:8080", Errno::EADDRINUSE).contains("sport = :8080"));
-        assert!(told("192.0.2.1:8080", Errno::EADDRNOTAVAIL).contains("\"0.0.0.0:8080\""));
-        assert!(told("[2001:db8::1]:8080", Errno::EADDRNOTAVAIL).contains("\"[::]:8080\""));
-        assert_eq!(told("0.0.0.0:80", Errno::EIO), "");
+        assert!(help("0.0.0.0:80", Errno::EACCES).contains("CAP_NET_BIND_SERVICE"));
+        assert!(!help("0.0.0.0:8080", Errno::EACCES).contains("CAP_NET_BIND_SERVICE"));
+        assert!(help("0.0.0.0:8080", Errno::EADDRINUSE).contains("sport = :8080"));
+        assert!(help("192.0.2.1:8080", Errno::EADDRNOTAVAIL).contains("\"0.0.0.0:8080\""));
+        assert!(help("[2001:db8::1]:8080", Errno::EADDRNOTAVAIL).contains("\"[::]:8080\""));
+        assert_eq!(help("0.0.0.0:80", Errno::EIO), "");
     }
 
     #[test]
     fn rivals_are_those_that_the_kernel_takes_for_rivals() {
-        let place = |address: &str, v6_only| Place { address: address.parse().unwrap(), v6_only, udp: false };
-        let (all4, one4) = (place("0.0.0.0:80", false), place("127.0.0.1:80", false));
-        let (both, six, one6) = (place("[::]:80", false), place("[::]:80", true), place("[::1]:80", true));
+        let at = |address: &str, v6_only| BindAddress { address: address.parse().unwrap(), v6_only, udp: false };
+        let (all4, one4) = (at("0.0.0.0:80", false), at("127.0.0.1:80", false));
+        let (both, six, one6) = (at("[::]:80", false), at("[::]:80", true), at("[::1]:80", true));
         for (one, other, rivals) in [
             (all4, one4, true),
-            (one4, place("127.0.0.2:80", false), false),
+            (one4, at("127.0.0.2:80", false), false),
             (both, all4, true),
             (both, one4, true),
             (six, all4, false),
             (six, both, true),
             (one6, six, true),
             (one6, all4, false),
-            (all4, place("0.0.0.0:81", false), false),
-            (all4, Place { udp: true, ..all4 }, false),
+            (all4, at("0.0.0.0:81", false), false),
+            (all4, BindAddress { udp: true, ..all4 }, false),
         ] {
             assert_eq!((one.overlaps(&other), other.overlaps(&one)), (rivals, rivals), "{one:?} {other:?}");
         }
+    }
+
+    #[test]
+    fn each_worker_gets_a_socket_of_the_same_port_and_a_strangers_port_is_refused() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (bound, sockets) = bind(BindAddress { address, v6_only: false, udp: false }, 3, false).unwrap();
+        assert!(bound.address.port() != 0 && sockets.len() == 3);
+        for socket in &sockets {
+            let Listening::Connections(socket) = socket else { panic!("datagrams") };
+            assert_eq!(socket.local_addr().unwrap(), bound.address);
+        }
+        sockets.iter().for_each(|socket| listen(socket).unwrap());
+        // An old process may still be there, and would share the port without saying so: it is found out.
+        let taken = bind(bound, 1, false).map(drop).unwrap_err();
+        assert_eq!(taken.raw_os_error(), Some(Errno::EADDRINUSE as i32));
+        assert!(bind(bound, 1, true).is_ok(), "unless the sockets are our own");
+        drop(sockets);
+        assert!(bind(bound, 1, false).is_ok());
+    }
+
+    #[test]
+    fn datagrams_and_connections_of_one_port_do_not_disturb_each_other() {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let (bound, sockets) = bind(BindAddress { address, v6_only: false, udp: true }, 1, false).unwrap();
+        assert!(matches!(sockets[..], [Listening::Datagrams(_)]) && listen(&sockets[0]).is_ok());
+        assert!(bind(BindAddress { udp: false, ..bound }, 1, false).is_ok());
+        assert!(bind(bound, 1, false).is_err());
     }
 }

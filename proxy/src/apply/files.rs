@@ -1,4 +1,4 @@
-//! Files that a configuration names: whether they can be used, told at the field that names them, and how long their
+//! Files that a configuration names: whether they can be used, with a finding at the field that names them, and how long their
 //! certificates last. A certificate whose time is over is still served: clients refuse it, each for itself, and everything
 //! else goes on; a file that cannot be used at all keeps a configuration from being put to work.
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// How often certificates that end are logged.
-const TELL_EVERY: Duration = Duration::from_secs(86_400);
+const LOG_EVERY: Duration = Duration::from_secs(86_400);
 
 /// A configuration whose files can be used; what is doubtful about them joins its warnings.
 ///
@@ -128,11 +128,93 @@ fn error(file: &NamedFile, code: &'static str, message: String, help: &str) -> D
 /// Once a day, logs what ends, or has ended. At a start and at a reload it is one of the file's warnings. Never returns.
 pub(crate) async fn watch_ends(current: Arc<crate::snapshot::Current>) {
     loop {
-        tokio::time::sleep(TELL_EVERY).await;
+        tokio::time::sleep(LOG_EVERY).await;
         for end in &current.load().certificates {
             if let Some((code, message)) = end.validity.complaint(&end.path, ambient::time_of_day()) {
                 tracing::warn!(code, used_by = end.used_by, name = end.name, "{message}");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_config::load_str;
+
+    /// Codes and lines of what is found of the files of a configuration.
+    fn codes(text: &str) -> Vec<(&'static str, usize)> {
+        let loaded = load_str("test.yaml", text, &|_| None).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let found = findings(&loaded.files, ambient::time_of_day());
+        found.iter().map(|finding| (finding.code, finding.line)).collect()
+    }
+
+    fn with(line: &str) -> String {
+        format!(
+            "listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
+             services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n{line}\n"
+        )
+    }
+
+    #[test]
+    fn a_log_can_be_a_file_or_become_one_and_is_not_made_by_looking() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = |path: &Path| codes(&with(&format!("access_log: {{ format: json, target: {path:?} }}")));
+        let (new, nowhere) = (directory.path().join("new.log"), directory.path().join("none/new.log"));
+        assert_eq!(log(&new), []);
+        assert!(!new.exists());
+        std::fs::write(&new, "").unwrap();
+        assert_eq!(log(&new), []);
+        assert_eq!(log(directory.path()), [("unwritable_log", 3)]);
+        assert_eq!(log(&nowhere), [("unwritable_log", 3)]);
+    }
+
+    #[test]
+    fn a_shadow_must_be_a_configuration_and_is_no_veto_before_it_is_built() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("shadow.yaml");
+        let text = with(&format!("shadow: {file:?}"));
+        assert_eq!(codes(&text), [("bad_shadow", 3)]);
+        std::fs::write(&file, "listeners: 3\n").unwrap();
+        assert_eq!(codes(&text), [("bad_shadow", 3)]);
+        let loaded = load_str("test.yaml", &text, &|_| None).unwrap();
+        assert!(verified(loaded).is_ok());
+        std::fs::write(&file, with("")).unwrap();
+        assert_eq!(codes(&text), []);
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_served_keeps_a_configuration_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let pair = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate =
+                rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap().self_signed(&key).unwrap();
+            (write(&format!("{name}.pem"), &certificate.pem()), write(&format!("{name}.key"), &key.serialize_pem()))
+        };
+        let ((certificate, key), (_, other)) = (pair("a"), pair("b"));
+        let empty = write("empty", " \n");
+        let text = |certificate: &Path, key: &Path| {
+            format!(
+                "listeners:\n  - name: l\n    address: \"127.0.0.1:0\"\n    service: s\n    tls:\n      certificates:\n\
+                 \x20       - certificate: {certificate:?}\n          key: {key:?}\n\
+                 services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
+            )
+        };
+        assert_eq!(codes(&text(&certificate, &key)), []);
+        for (certificate, key, found) in [
+            (&certificate, &other, ("key_mismatch", 8)),
+            (&certificate, &empty, ("unreadable_key", 8)),
+            (&empty, &key, ("unreadable_certificate", 7)),
+        ] {
+            assert_eq!(codes(&text(certificate, key)), [found]);
+            let loaded = load_str("test.yaml", &text(certificate, key), &|_| None).unwrap();
+            assert_eq!(verified(loaded).unwrap_err().0[0].code, found.0);
         }
     }
 }

@@ -93,6 +93,19 @@ async fn serve_connection(
             },
         };
     }
+    serve_protocol(frontend, open, stream, peer, view, listener).await;
+}
+
+/// What the client speaks is known, but for which version of HTTP where no TLS says so.
+async fn serve_protocol(
+    frontend: Rc<Frontend>,
+    open: OpenConnection,
+    stream: Stream,
+    peer: Peer,
+    view: Rc<View>,
+    listener: usize,
+) {
+    let config = &view.snapshot.config.listeners[listener];
     let (open, peer) = (Rc::new(open), Rc::new(peer));
     match &config.protocol {
         Protocol::Http(http) => {

@@ -13,6 +13,7 @@ use crate::error::ProxyError;
 use crate::net::timer::Deadline;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::{self, Connection, Reach};
+use crate::worker::Upstream;
 use std::future::poll_fn;
 use std::rc::Rc;
 
@@ -88,69 +89,91 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
             None => poll_fn(|context| exchange.poll_answer(context)).await,
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
         };
-        let upstream = &this.upstreams[guard.index()];
-        let failure = exchange.attempt.end.failure();
-        let stale = exchange.attempt.is_silent_on_used() && failure.disconnected;
         match result {
             Ok(()) => {
-                if worker.logs_access() {
-                    exchange.request.report.head_micros =
-                        Some(ambient::since(exchange.request.started).as_micros() as u64);
-                }
-                let status = exchange.status;
-                exchange.take_place(guard, upstream, outcome_of(status, exchange.retry_after));
-                if config.retry.on.has_status(status) && repeatable {
-                    match next_try(&mut exchange).await {
-                        Ok(Some(next)) => {
-                            exchange.discard();
-                            count_retry(request, this);
-                            return Tried::Again(next);
-                        }
-                        Ok(None) => {}
-                        Err(error) => {
-                            exchange.discard();
-                            return Tried::GivenUp(error);
-                        }
-                    }
-                }
-                return Tried::Done(exchange.finish().await);
-            }
-            Err(TryError::Upstream(ProxyError::UpstreamClosed))
-                if exchange.request.replayable
-                    && !fresh
-                    && !failure.refused
-                    && (stale && repeatable || failure.unprocessed) =>
-            {
-                unprocessed += u32::from(failure.unprocessed);
-                // The backend closed the idle connection just as the request was sent: that is no failure of its.
-                exchange.release();
-                // What was not looked at may be sent as often as it takes, within reason.
-                fresh = unprocessed == 0 || unprocessed >= UNPROCESSED_MAX;
-            }
-            // What the one before has left there, perhaps: more than its answer was due (RFC 9112, 6.3).
-            Err(TryError::Upstream(ProxyError::BadAnswer(error))) if exchange.is_first_on_used() => {
-                let again = exchange.request.replayable && repeatable;
-                exchange.release();
-                if !again {
-                    return Tried::Failed(guard, TryError::Upstream(ProxyError::UnfitAnswer(error)));
-                }
-                fresh = true;
+                let upstream = &this.upstreams[guard.index()];
+                return on_response(exchange, guard, upstream).await;
             }
             Err(error) => {
+                let follows = after_failure(&exchange, error, fresh, &mut unprocessed);
                 exchange.release();
-                return Tried::Failed(
-                    guard,
-                    match error {
-                        // The next of the walk may have it, whatever it is.
-                        TryError::Upstream(ProxyError::UpstreamClosed) if failure.unprocessed => {
-                            TryError::Upstream(ProxyError::StreamRefused)
-                        }
-                        TryError::Upstream(error) => TryError::Upstream(timed_out(error, &worker, request.limit)),
-                        TryError::Downstream(error) => TryError::Downstream(error),
-                    },
-                );
+                match follows {
+                    Follows::Again { on_fresh } => fresh = on_fresh,
+                    Follows::Failed(error) => return Tried::Failed(guard, error),
+                }
             }
         }
+    }
+}
+
+/// The response can be passed on; or, if it is one that is tried again and there is a place for that, is not.
+async fn on_response(mut exchange: Exchange<'_>, guard: InFlight, upstream: &Rc<Upstream>) -> Tried {
+    if exchange.client.open.worker.logs_access() {
+        exchange.request.report.head_micros = Some(ambient::since(exchange.request.started).as_micros() as u64);
+    }
+    let status = exchange.status;
+    let view = Rc::clone(&exchange.request.view);
+    let this = &view.services[exchange.request.service];
+    exchange.take_place(guard, upstream, outcome_of(status, exchange.retry_after));
+    if this.service.config.retry.on.has_status(status) && exchange.request.is_repeatable() {
+        match next_try(&mut exchange).await {
+            Ok(Some(next)) => {
+                count_retry(exchange.request, this);
+                exchange.discard();
+                return Tried::Again(next);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                exchange.discard();
+                return Tried::GivenUp(error);
+            }
+        }
+    }
+    Tried::Done(exchange.finish().await)
+}
+
+/// What follows a try that has failed.
+enum Follows {
+    /// The same backend is asked once more: on any connection, or on one that is opened for it.
+    Again {
+        on_fresh: bool,
+    },
+    Failed(TryError),
+}
+
+/// `fresh`: the try was on a connection that was opened for it; `unprocessed`: how often the backend had not looked at the request.
+fn after_failure(exchange: &Exchange<'_>, error: TryError, fresh: bool, unprocessed: &mut u32) -> Follows {
+    let request = &*exchange.request;
+    let failure = exchange.attempt.end.failure();
+    let stale = exchange.attempt.is_silent_on_used() && failure.disconnected;
+    let repeatable = request.is_repeatable();
+    match error {
+        TryError::Upstream(ProxyError::UpstreamClosed)
+            if request.replayable && !fresh && !failure.refused && (stale && repeatable || failure.unprocessed) =>
+        {
+            // The backend closed the idle connection just as the request was sent: that is no failure of its. What was not looked at
+            // may be sent as often as it takes, within reason.
+            *unprocessed += u32::from(failure.unprocessed);
+            Follows::Again { on_fresh: *unprocessed == 0 || *unprocessed >= UNPROCESSED_MAX }
+        }
+        // What the one before has left there, perhaps: more than its response was due (RFC 9112, 6.3).
+        TryError::Upstream(ProxyError::BadAnswer(_))
+            if exchange.is_first_on_used() && request.replayable && repeatable =>
+        {
+            Follows::Again { on_fresh: true }
+        }
+        TryError::Upstream(ProxyError::BadAnswer(error)) if exchange.is_first_on_used() => {
+            Follows::Failed(TryError::Upstream(ProxyError::UnfitAnswer(error)))
+        }
+        // The next of the walk may have it, whatever it is.
+        TryError::Upstream(ProxyError::UpstreamClosed) if failure.unprocessed => {
+            Follows::Failed(TryError::Upstream(ProxyError::StreamRefused))
+        }
+        TryError::Upstream(error) => {
+            let error = timed_out(error, &exchange.client.open.worker, request.limit);
+            Follows::Failed(TryError::Upstream(error))
+        }
+        TryError::Downstream(error) => Follows::Failed(TryError::Downstream(error)),
     }
 }
 

@@ -240,20 +240,8 @@ struct Written {
     encoding: Encoding,
 }
 
-/// Writes the head that goes on: what the client has sent, without what is for this hop or not its to say, and what Ringway and the
-/// route add.
-fn write_head(
-    client: &Client,
-    bytes: &[u8],
-    head: &RequestHead,
-    (http, this, actions): (&HttpListener, &Service, Option<&Actions>),
-    (snapshot, mirrored): (&Snapshot, bool),
-    origin: Origin,
-) -> Written {
-    let trusted = origin.trusted;
-    let http2 = this.config.protocol == UpstreamProtocol::H2;
-    let mut out = client.open.worker.buffers.take_writer(http2 || mirrored);
-    let text = out.text_mut();
+/// Writes the request line. Gives the lengths of method and target.
+fn write_line(head: &RequestHead, bytes: &[u8], actions: Option<&Actions>, text: &mut Vec<u8>) -> (usize, usize) {
     // An extended CONNECT is a GET with an upgrade elsewhere (RFC 8441, 5).
     let method = if head.protocol.is_some() { b"GET" } else { head.method_span.of(bytes) };
     text.extend_from_slice(method);
@@ -270,6 +258,23 @@ fn write_head(
     }
     let line = (method.len(), text.len() - target_start);
     text.extend_from_slice(b" HTTP/1.1\r\n");
+    line
+}
+
+/// Writes the head that goes on: what the client has sent, without what is for this hop or not its to say, and what Ringway and the
+/// route add.
+fn write_head(
+    client: &Client,
+    bytes: &[u8],
+    head: &RequestHead,
+    (http, this, actions): (&HttpListener, &Service, Option<&Actions>),
+    (snapshot, mirrored): (&Snapshot, bool),
+    origin: Origin,
+) -> Written {
+    let trusted = origin.trusted;
+    let http2 = this.config.protocol == UpstreamProtocol::H2;
+    let mut out = client.open.worker.buffers.take_writer(http2 || mirrored);
+    let line = write_line(head, bytes, actions, out.text_mut());
     let edits = actions.map(|actions| &actions.request);
     let drops = |name: &[u8]| edits.is_some_and(|edits| actions::drops(edits, name));
     let host = edits.and_then(|edits| edits.host.as_ref());
@@ -309,6 +314,26 @@ fn write_head(
     if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
         out.field(name, fingerprint.as_bytes());
     }
+    let asked = write_upgrade(head, bytes, upgrade, &mut out);
+    if let Some(edits) = edits {
+        out.append(edits.lines.as_bytes());
+    }
+    if chunked {
+        out.hop_field("transfer-encoding", b"chunked");
+    }
+    out.text_mut().extend_from_slice(b"\r\n");
+    // HTTP/2 frames bodies by itself.
+    let encoding = if chunked && !http2 { Encoding::Chunked } else { Encoding::Identity };
+    Written { out, line, authority, protocols: asked, chunked, encoding }
+}
+
+/// Writes what is asked of this hop: an upgrade, or trailers. Gives where the protocols stand that may be switched to.
+fn write_upgrade(
+    head: &RequestHead,
+    bytes: &[u8],
+    upgrade: Option<Span>,
+    out: &mut HeadWriter,
+) -> Option<(usize, usize)> {
     let mut asked = None;
     match upgrade {
         Some(protocols) => {
@@ -328,16 +353,7 @@ fn write_head(
         }
         None => {}
     }
-    if let Some(edits) = edits {
-        out.append(edits.lines.as_bytes());
-    }
-    if chunked {
-        out.hop_field("transfer-encoding", b"chunked");
-    }
-    out.text_mut().extend_from_slice(b"\r\n");
-    // HTTP/2 frames bodies by itself.
-    let encoding = if chunked && !http2 { Encoding::Chunked } else { Encoding::Identity };
-    Written { out, line, authority, protocols: asked, chunked, encoding }
+    asked
 }
 
 /// Whether a body that came over HTTP/2 with its length says that trailers follow it: towards HTTP/1.1, which has no place for them

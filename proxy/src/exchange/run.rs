@@ -16,6 +16,7 @@ use crate::routing::admission::count_served;
 use crate::upstream::in_flight::{self, InFlight};
 use crate::upstream::refusals::Then;
 use crate::upstream::retry;
+use crate::worker::WorkerService;
 use ringway_message::{HeadWriter, Method};
 use std::rc::Rc;
 
@@ -88,7 +89,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     }
 }
 
-/// Tries backends until one answers.
+/// Tries backends until one responds.
 async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Option<ProxyError>, Next), ProxyError> {
     let worker = Rc::clone(&client.open.worker);
     let view = Rc::clone(&request.view);
@@ -103,75 +104,100 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     loop {
         let guard = match ready.take() {
             Some(guard) => guard,
-            None => {
-                let found = match in_flight::acquire_or_wait(&mut request.placing(&worker)) {
-                    Ok(Some(guard)) => Ok(guard),
-                    Ok(None) => wait_for_room(client, request).await?,
-                    Err(error) => Err(error),
-                };
-                match found {
-                    Ok(guard) if request.retries.has_begun() => {
-                        let Request { view, service, selection, .. } = &mut *request;
-                        in_flight::settle_for_retry(guard, view, *service, selection, worker.index)
-                            .ok_or(last_error.unwrap_or(ProxyError::AllFull))?
-                    }
-                    Ok(guard) => guard,
-                    // The whole exchange's time is over, whatever was under way.
-                    Err(error @ ProxyError::RequestTimeout) => return Err(error),
-                    // The walk has come to its end: what the last backend did tells more than that.
-                    Err(error) => return Err(last_error.unwrap_or(error)),
-                }
-            }
+            None => match in_flight::acquire_or_wait(&mut request.placing(&worker)) {
+                Ok(Some(guard)) if !request.retries.has_begun() => guard,
+                found => settle(client, request, found, last_error).await?,
+            },
         };
         // A wait may have led to a newer version.
         let view = Rc::clone(&request.view);
         let this = &view.services[request.service];
-        let config = &this.service.config;
         request.report.backend = Some(guard.index());
-        request.refusals.begin(client.timer.deadline(config.timeouts.connect), this.service.turnover());
-        let (guard, error) = match on_backend(client, request, guard).await {
+        let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);
+        request.refusals.begin(connect_timeout, this.service.turnover());
+        match on_backend(client, request, guard).await {
             Tried::Done(done) => {
                 count_served(this, request.keyed, &request.selection, request.report.backend);
                 return Ok(done);
             }
-            Tried::Again(next) => {
-                ready = Some(next);
-                continue;
-            }
+            Tried::Again(next) => ready = Some(next),
             Tried::GivenUp(error) | Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
             // It was not asked at all: another has room, or nobody.
             Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
                 guard.give_back_full(&mut request.selection, &mut request.refusals);
-                continue;
             }
-            Tried::Failed(guard, TryError::Upstream(error)) => (guard, error),
-        };
-        if !request.refusals.cut_short(error) {
-            guard.report_error(error);
-        }
-        drop(guard);
-        if !error.retry().holds(&config.retry.on, request.is_repeatable()) {
-            return Err(error);
-        }
-        match request.refusals.handle_failure(error, worker.timers.now()) {
-            Then::End => return Err(error),
-            Then::GoOn
-                if request.replayable
-                    && worker.timers.now() < request.limit
-                    && !retry::goes_back(&this.service, &request.selection) =>
-            {
-                count_retry(request, this);
-            }
-            Then::GoOn | Then::Retry => {
-                // It is no walk any more.
-                request.refusals.handle_taken();
-                let leave = may_retry(client, request, false).ok_or(error)?;
-                count_retry(request, this);
-                leave.wait(client, request).await?;
-                ready = place_for_retry(request, &worker).map_err(|RetryRefused| error)?;
+            Tried::Failed(guard, TryError::Upstream(error)) => {
+                ready = go_on(client, request, this, guard, error).await?;
+                last_error = Some(error);
             }
         }
-        last_error = Some(error);
+    }
+}
+
+/// A place that was not simply there: one that is waited for, or a retry's.
+async fn settle(
+    client: &mut Client,
+    request: &mut Request,
+    found: Result<Option<InFlight>, ProxyError>,
+    last_error: Option<ProxyError>,
+) -> Result<InFlight, ProxyError> {
+    let found = match found {
+        Ok(Some(guard)) => Ok(guard),
+        Ok(None) => wait_for_room(client, request).await?,
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(guard) if request.retries.has_begun() => {
+            let Request { view, service, selection, .. } = &mut *request;
+            let shard = client.open.worker.index;
+            in_flight::settle_for_retry(guard, view, *service, selection, shard)
+                .ok_or(last_error.unwrap_or(ProxyError::AllFull))
+        }
+        Ok(guard) => Ok(guard),
+        // The whole exchange's time is over, whatever was under way.
+        Err(error @ ProxyError::RequestTimeout) => Err(error),
+        // The walk has come to its end: what the last backend did tells more than that.
+        Err(error) => Err(last_error.unwrap_or(error)),
+    }
+}
+
+/// A backend has failed: whether another try follows. Gives its place, if that has been found.
+///
+/// # Errors
+/// None follows.
+async fn go_on(
+    client: &mut Client,
+    request: &mut Request,
+    this: &WorkerService,
+    guard: InFlight,
+    error: ProxyError,
+) -> Result<Option<InFlight>, ProxyError> {
+    let worker = Rc::clone(&client.open.worker);
+    if !request.refusals.cut_short(error) {
+        guard.report_error(error);
+    }
+    drop(guard);
+    if !error.retry().holds(&this.service.config.retry.on, request.is_repeatable()) {
+        return Err(error);
+    }
+    match request.refusals.handle_failure(error, worker.timers.now()) {
+        Then::End => Err(error),
+        Then::GoOn
+            if request.replayable
+                && worker.timers.now() < request.limit
+                && !retry::goes_back(&this.service, &request.selection) =>
+        {
+            count_retry(request, this);
+            Ok(None)
+        }
+        Then::GoOn | Then::Retry => {
+            // It is no walk any more.
+            request.refusals.handle_taken();
+            let leave = may_retry(client, request, false).ok_or(error)?;
+            count_retry(request, this);
+            leave.wait(client, request).await?;
+            place_for_retry(request, &worker).map_err(|RetryRefused| error)
+        }
     }
 }
 

@@ -1,33 +1,16 @@
-//! A client's TCP session: one backend, chosen by the name it asks for or its address, for its whole life.
+//! A TCP listener's clients: which service one is for, by the name that it asks for.
 
-use crate::ambient;
-use crate::codec::presence::{Line, Presence};
-use crate::codec::tunnel::{self, End, Way};
-use crate::error::ProxyError;
+use super::session;
 use crate::net::buffers::Buffer;
-use crate::net::client_hello::{HelloReader, NoHello};
+use crate::net::client_hello::{HelloReader, NoHello, TLS_HANDSHAKE};
 use crate::net::stream::Stream;
-use crate::net::timer::{Deadline, Timer};
-use crate::routing::admission::{self, Arrival};
-use crate::routing::hash_key::{self, KeyInput};
-use crate::snapshot::connection_slot::ConnectionSlot;
-use crate::upstream::Reach;
-use crate::upstream::in_flight::{self, InFlight, Placing};
-use crate::upstream::refusals::{Refusals, Then};
-use crate::upstream::retry::{self, Retries};
-use crate::worker::Peer;
-use crate::worker::{OpenConnection, View, Worker};
+use crate::net::timer::Timer;
+use crate::worker::{OpenConnection, Peer, View};
 use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
-use ringway_health::Outcome;
-use ringway_ring::Selection;
-use ringway_telemetry::access::Value;
-use ringway_telemetry::cells::SESSION;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 /// How long a client may take to say which server it wants.
@@ -36,21 +19,6 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 const HELLO_BYTES_MAX: usize = 64 * 1024;
 /// A fatal alert: unrecognized_name.
 const UNRECOGNIZED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
-
-/// A session as the access log tells it.
-struct Session {
-    started: Instant,
-    /// The version whose backends it goes to: a newer one than it began with, if it had to wait. `service` and slots are of it.
-    view: Rc<View>,
-    service: usize,
-    /// Its key, where the service places by keys.
-    found: Option<hash_key::Found>,
-    selection: Selection,
-    retries: u32,
-    backend: Option<usize>,
-    up_bytes: u64,
-    down_bytes: u64,
-}
 
 /// Serves a session to its end.
 pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &Peer, view: Rc<View>, listener: usize) {
@@ -62,7 +30,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
     if peer.server_name.is_none() && matches!(stream, Stream::Plain(_)) && wants_name(tcp, &view) {
         hello = worker.buffers.take();
         timer.set(HELLO_TIME);
-        // Where names only choose among backends, who speaks no TLS has none: his key is another one, or missing.
+        // Where names only choose among backends, a client that speaks no TLS has none: its key is another one, or missing.
         match client_hello(&mut stream, &mut hello, &timer, tcp.names.is_empty()).await {
             Some(name) => named = name,
             None => {
@@ -80,80 +48,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         worker.buffers.give(hello);
         return;
     };
-    let this = &view.services[service];
-    let input = KeyInput::of_address(peer.ip(), server_name, None);
-    let now = ambient::now();
-    // What it holds of its service's limits, it holds for as long as it lasts.
-    let admitted = admission::admit((&view, service), &worker, &input, Arrival::New, &mut Vec::new(), now);
-    let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
-    let mut session = Session {
-        started: now,
-        view: Rc::clone(&view),
-        service,
-        found,
-        selection: this.service.group.begin(admission::pick_context(&worker, this, found)),
-        retries: 0,
-        backend: None,
-        up_bytes: 0,
-        down_bytes: 0,
-    };
-    let connected = match &admitted {
-        Ok(_) => connect(&mut session, &worker, &timer, peer, (&mut stream, &mut hello)).await,
-        Err(error) => Err(*error),
-    };
-    let view = Rc::clone(&session.view);
-    let this = &view.services[session.service];
-    let reason = match connected {
-        Err(error) => {
-            worker.shared.cells.error(&this.service.config.name, error.reason());
-            this.cells.requests[0].increment();
-            // Nothing can be said on a TCP connection but that it is over.
-            stream.abort();
-            error.reason()
-        }
-        Ok(Connected { guard, stream: mut backend, slot, falls }) => {
-            guard.report(Outcome::Success);
-            let keyed = found.is_some_and(|found| found.keyed);
-            admission::count_served(this, keyed, &session.selection, Some(guard.index()));
-            let timeouts = &this.service.config.timeouts;
-            let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
-            let (mut up, mut down) = (Way::new(std::mem::take(&mut hello)), Way::new(<_>::default()));
-            let state = Arc::clone(&this.service.backends[guard.index()].state);
-            let relay = tunnel::relay(&mut stream, &mut backend, &mut up, &mut down, &worker, &timer, &limits);
-            let end = if this.service.config.close_on_down {
-                // Whoever is told to go connects anew, and finds another.
-                tokio::select! {
-                    end = relay => end,
-                    () = state.down.after(falls) => End::BackendDown,
-                }
-            } else {
-                relay.await
-            };
-            (session.up_bytes, session.down_bytes) = (up.moved, down.moved);
-            worker.cells.received_bytes.add(up.moved);
-            worker.cells.sent_bytes.add(down.moved);
-            this.cells.requests[SESSION].increment();
-            if end == End::Reset {
-                // What one side has broken off must not look whole to the other.
-                stream.abort();
-                backend.abort();
-            }
-            // Who gets the place may open a connection in place of this one.
-            drop((backend, slot));
-            drop(guard);
-            match end {
-                End::Closed => "closed",
-                End::Reset => "reset",
-                End::TimedOut => "session_timeout",
-                End::BackendDown => {
-                    stream.abort();
-                    "backend_down"
-                }
-            }
-        }
-    };
-    this.cells.durations.record(ambient::since(session.started));
-    log(&open, &session, peer, reason);
+    session::serve(&open, stream, hello, (peer, server_name), (view.clone(), service), &timer).await;
 }
 
 /// Whether the name that a TLS client asks for matters.
@@ -208,7 +103,7 @@ async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer, pl
                 Poll::Pending if timer.poll_fired(context) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }
-            if plain && hello.bytes().first().is_some_and(|first| *first != crate::net::client_hello::TLS_HANDSHAKE) {
+            if plain && hello.bytes().first().is_some_and(|first| *first != TLS_HANDSHAKE) {
                 return Poll::Ready(Some(None));
             }
             match reader.read(&hello.bytes()[before..]) {
@@ -219,149 +114,4 @@ async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer, pl
         }
     })
     .await
-}
-
-/// A backend, with a connection to it.
-struct Connected {
-    guard: InFlight,
-    stream: Stream,
-    slot: ConnectionSlot,
-    /// Number of the service's last fall of a backend before this one was chosen.
-    falls: u64,
-}
-
-fn presence<'a>(
-    stream: &'a mut Stream,
-    input: &'a mut Buffer,
-    ended: &'a mut bool,
-    worker: &'a Worker,
-) -> Presence<'a> {
-    Presence { line: Line::Bytes(stream, input), ended, dispatcher: worker, may_end: true }
-}
-
-/// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.
-async fn connect(
-    session: &mut Session,
-    worker: &Rc<Worker>,
-    timer: &Timer,
-    peer: &Peer,
-    (stream, hello): (&mut Stream, &mut Buffer),
-) -> Result<Connected, ProxyError> {
-    // A client that has left keeps no place, in the queue or on a backend. One that has said all that it has to say has not.
-    let mut ended = false;
-    let mut last_error = None;
-    let mut refusals = Refusals::default();
-    let mut retries = Retries::default();
-    let this = &session.view.services[session.service];
-    this.live.count(&this.service.config, worker.timers.millis());
-    // The place of a retry, with the number of the last fall before it was chosen.
-    let mut ready = None;
-    loop {
-        // Before the choice: while the connection is being made, the backend may go down.
-        let falls = session.view.services[session.service].service.live.falls.load(SeqCst);
-        let Session { view, service, selection, backend, .. } = session;
-        let placing = Placing { worker, view, service, selection, backend, refusals: &mut refusals };
-        let (mut guard, falls) = match ready.take() {
-            Some(ready) => ready,
-            None => match presence(stream, hello, &mut ended, worker)
-                .during(in_flight::acquire(placing, timer, Deadline::NEVER))
-                .await?
-            {
-                Ok(guard) => (guard, falls),
-                Err(error) => return Err(last_error.unwrap_or(error)),
-            },
-        };
-        if retries.has_begun() {
-            let Session { view, service, selection, .. } = session;
-            guard = in_flight::settle_for_retry(guard, view, *service, selection, worker.index)
-                .ok_or(last_error.unwrap_or(ProxyError::AllFull))?;
-        }
-        let view = Rc::clone(&session.view);
-        let this = &view.services[session.service];
-        let config = &this.service.config;
-        session.backend = Some(guard.index());
-        let upstream = &this.upstreams[guard.index()];
-        refusals.begin(timer.deadline(config.timeouts.connect), this.service.turnover());
-        let limit = refusals.limit();
-        let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
-        let connected = presence(stream, hello, &mut ended, worker).during(reach.open()).await?;
-        if !matches!(connected, Err(ProxyError::ConnectionLimit)) {
-            upstream.cells.requests.increment();
-        }
-        match connected {
-            Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
-            Err(ProxyError::ConnectionLimit) => guard.give_back_full(&mut session.selection, &mut refusals),
-            Err(error) => {
-                if !refusals.cut_short(error) {
-                    guard.report_error(error);
-                }
-                if !error.retry().holds(&config.retry.on, true) {
-                    return Err(error);
-                }
-                let last = guard.slot;
-                drop(guard);
-                let number = session.retries - refusals.walked() + 1;
-                let then = refusals.handle_failure(error, worker.timers.now());
-                last_error = Some(error);
-                match then {
-                    Then::End => return Err(error),
-                    Then::GoOn if !retry::goes_back(&this.service, &session.selection) => {}
-                    Then::GoOn | Then::Retry => {
-                        // It is no walk any more.
-                        refusals.handle_taken();
-                        let may =
-                            number <= config.retry.attempts && retry::has_candidate(&this.service, &session.selection);
-                        if !may || !retries.take(this, worker) {
-                            return Err(error);
-                        }
-                        let pause = tokio::time::sleep(retry::pause(&config.retry, number, worker.random()));
-                        presence(stream, hello, &mut ended, worker).during(pause).await?;
-                        let falls = this.service.live.falls.load(SeqCst);
-                        let (selection, shard) = (&mut session.selection, worker.index);
-                        match in_flight::acquire_for_retry(&view, session.service, selection, Some(last), shard) {
-                            Ok(found) => ready = found.map(|guard| (guard, falls)),
-                            Err(limit) => {
-                                this.cells.refuse_retry(limit);
-                                return Err(error);
-                            }
-                        }
-                    }
-                }
-                session.retries += 1;
-                this.cells.retries.increment();
-            }
-        }
-    }
-}
-
-fn log(open: &OpenConnection, session: &Session, peer: &Peer, reason: &str) {
-    if !open.worker.logs_access() {
-        return;
-    }
-    let view = &session.view;
-    let service = &view.services[session.service].service;
-    let id = |index: usize| Value::Word(&service.backends[index].config.id);
-    let hash = session.found.map(|found| found.hash);
-    let owner = hash.and(session.selection.owner());
-    let mut hash_text = [0; 16];
-    let listener = open.gate.name();
-    let pairs = [
-        ("time_ms", Value::Number(ambient::unix_millis())),
-        ("client", Value::Word(&peer.text)),
-        ("listener", Value::Word(&listener)),
-        ("reason", Value::Word(reason)),
-        ("service", Value::Word(&service.config.name)),
-        ("key_hash", hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
-        ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
-        ("backend", session.backend.map_or(Value::Nothing, id)),
-        ("spills", Value::Number(u64::from(session.selection.spills()))),
-        ("skipped", Value::Number(u64::from(session.selection.skipped()))),
-        ("retries", Value::Number(u64::from(session.retries))),
-        ("generation", Value::Number(view.snapshot.generation)),
-        ("received_bytes", Value::Number(session.up_bytes)),
-        ("sent_bytes", Value::Number(session.down_bytes)),
-        ("duration_us", Value::Number(ambient::since(session.started).as_micros() as u64)),
-        ("connection_id", peer.logged_id()),
-    ];
-    open.worker.log(|log| log.line(&pairs));
 }

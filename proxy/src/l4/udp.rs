@@ -4,13 +4,13 @@
 //! backends, and an id that was seen with a backend leads there from whatever address. That is a flow of its own, from a port of
 //! its own: the backend must see that the path has changed, and validate it (RFC 9000, 9.3).
 
+use super::flows::{Flow, Flows, Path};
 use crate::ambient;
 use crate::dispatcher::Seat;
 use crate::error::ProxyError;
 use crate::net::pktinfo;
 use crate::net::quic_ids::{self, Destination, Id};
 use crate::net::shortage::{Operation, Rank, Resource, Shortage};
-use crate::net::timer::Timer;
 use crate::routing::admission::{self, Arrival};
 use crate::routing::hash_key::{self, KeyInput};
 use crate::routing::rate_limit::Admission;
@@ -18,32 +18,28 @@ use crate::snapshot::BackendState;
 use crate::upstream::in_flight::{self, InFlight};
 use crate::worker::{Gate, OpenConnection, View, Worker};
 use ringway_config::model::{Protocol, QuicIds, UdpListener};
-use ringway_ring::Selection;
+use ringway_ring::{Selection, Slot};
 use ringway_telemetry::access::Value;
 use ringway_telemetry::cells::SESSION;
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 /// The largest datagram there is.
 const DATAGRAM_BYTES: usize = 65_535;
-/// Datagrams read in one go before others have their turn.
-const BATCH: usize = 64;
 /// What a flow's task waits for. An error that ICMP has told of makes a socket erroneous, not readable: who does not ask for it by
 /// name hears of it with the client's next datagram, and many clients send one only.
 const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
-/// Connection ids that a flow is known by: the client's first, and some that came after it.
-const IDS_PER_FLOW: usize = 8;
-
+/// Datagrams read in one go before others have their turn.
+const BATCH: usize = 64;
 /// What the listening task and its flows share.
 struct Front {
     worker: Rc<Worker>,
@@ -54,115 +50,6 @@ struct Front {
     /// Of a socket on all addresses.
     space: RefCell<Option<pktinfo::Space>>,
     buffer: RefCell<Box<[u8]>>,
-}
-
-/// Where a client's datagrams come from, and which address of the host's they were sent to, where that is to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Path {
-    client: SocketAddr,
-    local: Option<IpAddr>,
-}
-
-/// A socket's flows.
-#[derive(Default)]
-struct Flows {
-    count: usize,
-    /// One for each backend; the last is the newest.
-    by_path: HashMap<Path, Vec<Rc<Flow>>>,
-    by_id: HashMap<(Path, Id), Rc<Flow>>,
-    /// Oldest first: flows that had not been answered when they were last looked at.
-    unanswered: VecDeque<Weak<Flow>>,
-}
-
-impl Flows {
-    fn newest(&self, path: Path) -> Option<Rc<Flow>> {
-        self.by_path.get(&path)?.last().cloned()
-    }
-
-    fn on_backend(&self, path: Path, id: &str) -> Option<Rc<Flow>> {
-        self.by_path.get(&path)?.iter().find(|flow| *flow.backend.id == *id).cloned()
-    }
-
-    fn insert(&mut self, flow: &Rc<Flow>) {
-        self.count += 1;
-        self.by_path.entry(flow.path).or_default().push(Rc::clone(flow));
-        self.unanswered.push_back(Rc::downgrade(flow));
-        // Twice as many as there can be: most have been answered or are gone.
-        if self.unanswered.len() > 2 * self.count + 64 {
-            self.unanswered.retain(|flow| flow.upgrade().is_some_and(|flow| flow.is_unanswered()));
-        }
-    }
-
-    /// Ends the oldest flow that its backend has never answered, if there is one, and gives its place: its client's address may be
-    /// nobody's.
-    fn evict(&mut self) -> Option<Seat> {
-        while let Some(oldest) = self.unanswered.pop_front() {
-            if let Some(flow) = oldest.upgrade().filter(|flow| flow.is_unanswered()) {
-                self.remove(&flow);
-                flow.waker.take().iter().for_each(Waker::wake_by_ref);
-                return flow.seat.take();
-            }
-        }
-        None
-    }
-
-    /// `true`: the flow was not known by this id.
-    fn learn(&mut self, flow: &Rc<Flow>, id: Id) -> bool {
-        if self.by_id.insert((flow.path, id), Rc::clone(flow)).is_some_and(|before| Rc::ptr_eq(&before, flow)) {
-            return false;
-        }
-        let mut ids = flow.ids.borrow_mut();
-        ids.push_back(id);
-        let oldest = if ids.len() > IDS_PER_FLOW { ids.pop_front() } else { None };
-        drop(ids);
-        oldest.iter().for_each(|id| self.forget(flow, id));
-        true
-    }
-
-    /// Another flow may have taken the id over.
-    fn forget(&mut self, flow: &Rc<Flow>, id: &Id) {
-        if self.by_id.get(&(flow.path, *id)).is_some_and(|known| Rc::ptr_eq(known, flow)) {
-            self.by_id.remove(&(flow.path, *id));
-        }
-    }
-
-    fn remove(&mut self, flow: &Rc<Flow>) {
-        if flow.removed.replace(true) {
-            return;
-        }
-        self.count -= 1;
-        if let Some(flows) = self.by_path.get_mut(&flow.path) {
-            flows.retain(|known| !Rc::ptr_eq(known, flow));
-            if flows.is_empty() {
-                self.by_path.remove(&flow.path);
-            }
-        }
-        for id in std::mem::take(&mut *flow.ids.borrow_mut()) {
-            self.forget(flow, &id);
-        }
-    }
-}
-
-/// One client's datagrams, and their backend's socket.
-struct Flow {
-    path: Path,
-    backend: Arc<BackendState>,
-    /// Connection ids that lead here from this client's address, oldest first.
-    ids: RefCell<VecDeque<Id>>,
-    /// Whether, and how, ids of the backend are looked for.
-    quic: Option<QuicIds>,
-    upstream: UdpSocket,
-    timer: Timer,
-    idle: Duration,
-    up: Cell<u64>,
-    down: Cell<u64>,
-    /// The backend's host has said that nobody listens there.
-    refused: Cell<bool>,
-    /// Its place, until another takes it over.
-    seat: Cell<Option<Seat>>,
-    /// It is not among the flows any more: another has its place.
-    removed: Cell<bool>,
-    waker: Cell<Option<Waker>>,
 }
 
 /// Serves a listening socket until its gate closes and its flows have ended. `_open` lives for as long as the socket.
@@ -314,13 +201,7 @@ impl Front {
         let shard = self.worker.index;
         let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
         let reserved = known
-            .and_then(|slot| {
-                let config = &this.service.backends[usize::from(slot.0)].config;
-                if config.drain || config.weight == 0 {
-                    return Some(in_flight::resume(view, udp.service, slot, shard));
-                }
-                in_flight::acquire_sticky(view, udp.service, &mut selection, slot, shard)
-            })
+            .and_then(|slot| reserve_known((view, udp.service), &mut selection, slot, shard))
             .or_else(|| in_flight::acquire_now(view, udp.service, &mut selection, shard));
         let guard = reserved.ok_or_else(|| refuse(ProxyError::NoBackend))?;
         let backend = Arc::clone(&this.service.backends[guard.index()].state);
@@ -328,12 +209,8 @@ impl Front {
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
             return Ok(flow);
         }
-        let most = view.snapshot.config.process.connections_max;
-        let is_full = self.flows.borrow().count >= share(udp.flows_max, self.worker.shared.workers, shard);
         let gate = self.gate();
-        let take = || Seat::take_flow(&self.worker.shared.occupancy, &gate.seats, shard, most, udp.flows_max);
-        let seat = if is_full { None } else { take() };
-        let seat = seat.or_else(|| self.flows.borrow_mut().evict()).ok_or("udp_flows_max")?;
+        let seat = self.seat(&gate, view, udp).ok_or("udp_flows_max")?;
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
@@ -342,23 +219,7 @@ impl Front {
         this.upstreams[guard.index()].cells.requests.increment();
         let keyed = found.is_some_and(|found| found.keyed);
         admission::count_served(this, keyed, &selection, Some(guard.index()));
-        let timer = self.worker.timer();
-        timer.set(udp.idle);
-        let flow = Rc::new(Flow {
-            path,
-            backend,
-            ids: RefCell::default(),
-            quic: udp.quic,
-            upstream,
-            timer,
-            idle: udp.idle,
-            up: Cell::new(0),
-            down: Cell::new(0),
-            refused: Cell::new(false),
-            seat: Cell::new(Some(seat)),
-            removed: Cell::new(false),
-            waker: Cell::default(),
-        });
+        let flow = Flow::new(path, backend, upstream, seat, self.worker.timer(), udp);
         self.flows.borrow_mut().insert(&flow);
         let open = OpenConnection::begin(&self.worker, &gate, None);
         let service = udp.service;
@@ -368,6 +229,30 @@ impl Front {
         self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
         Ok(flow)
     }
+
+    /// A place for one more flow: another's, if there is none and it has never been answered.
+    fn seat(&self, gate: &Gate, view: &View, udp: &UdpListener) -> Option<Seat> {
+        let (shared, shard) = (&self.worker.shared, self.worker.index);
+        let most = view.snapshot.config.process.connections_max;
+        let is_full = self.flows.borrow().count >= share(udp.flows_max, shared.workers, shard);
+        let take = || Seat::take_flow(&shared.occupancy, &gate.seats, shard, most, udp.flows_max);
+        let seat = if is_full { None } else { take() };
+        seat.or_else(|| self.flows.borrow_mut().evict())
+    }
+}
+
+/// A place on a backend that has given itself the flow's id: it is not chosen anew, even where the backend takes nothing new.
+fn reserve_known(
+    (view, service): (&Rc<View>, usize),
+    selection: &mut Selection,
+    slot: Slot,
+    shard: usize,
+) -> Option<InFlight> {
+    let config = &view.services[service].service.backends[usize::from(slot.0)].config;
+    if config.drain || config.weight == 0 {
+        return Some(in_flight::resume(view, service, slot, shard));
+    }
+    in_flight::acquire_sticky(view, service, selection, slot, shard)
 }
 
 /// How many of a listener's flows one worker may have. A worker has a part of its own, so that what floods the one leaves the
@@ -414,68 +299,6 @@ async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
     this.cells.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
     this.cells.durations.record(ambient::since(started.at));
     log(&started, &flow, reason);
-}
-
-impl Flow {
-    fn is_unanswered(&self) -> bool {
-        self.down.get() == 0 && !self.removed.get()
-    }
-
-    /// A datagram to the backend. One that cannot go now is lost, as datagrams are.
-    fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        self.timer.set(self.idle);
-        // Past the runtime, which does not know yet whether a fresh socket takes anything.
-        let sent = socket2::SockRef::from(&self.upstream).send(datagram);
-        if let Ok(count) = &sent {
-            self.up.set(self.up.get() + *count as u64);
-        }
-        sent.map(drop).inspect_err(|error| self.note(error))
-    }
-
-    /// A datagram from the backend, or what the network says of ours.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut take = || (&*socket2::SockRef::from(&self.upstream)).read(buffer);
-        // One after the other: the runtime knows what to forget of each alone only.
-        let received = match self.upstream.try_io(Interest::READABLE, &mut take) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.upstream.try_io(Interest::ERROR, take),
-            received => received,
-        };
-        received.inspect_err(|error| self.note(error))
-    }
-
-    /// Takes in an error: somebody who is there no more has no flow.
-    fn note(&self, error: &io::Error) {
-        if says_nobody_is_there(error) {
-            self.refused.set(true);
-            // Its task waits for datagrams: it is to see this.
-            self.waker.take().iter().for_each(Waker::wake_by_ref);
-        }
-    }
-
-    /// Why the flow is over, if it is.
-    fn end(&self) -> Option<&'static str> {
-        if self.refused.get() {
-            return Some("refused");
-        }
-        self.removed.get().then_some("evicted")
-    }
-}
-
-/// Whether an error is one that ICMP has told of: no such port, protocol or host (RFC 1122, 4.1.3.3).
-fn says_nobody_is_there(error: &io::Error) -> bool {
-    use nix::errno::Errno;
-    let code = error.raw_os_error().map(Errno::from_raw);
-    matches!(
-        code,
-        Some(
-            Errno::ECONNREFUSED
-                | Errno::EHOSTUNREACH
-                | Errno::ENETUNREACH
-                | Errno::EHOSTDOWN
-                | Errno::ENONET
-                | Errno::ENOPROTOOPT
-        )
-    )
 }
 
 /// Ends when the flow is over; says why.

@@ -131,24 +131,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
         _ => return Err(Malformed),
     };
     let addresses = body.get(..addresses_len).ok_or(Malformed)?;
-    let port = |at: usize| u16::from_be_bytes([addresses[at], addresses[at + 1]]);
-    match addresses_len {
-        12 => {
-            let address =
-                |at: usize| Ipv4Addr::new(addresses[at], addresses[at + 1], addresses[at + 2], addresses[at + 3]);
-            told.addresses = Some(((address(0), port(8)).into(), (address(4), port(10)).into()));
-        }
-        36 => {
-            let address = |at: usize| {
-                let mut octets = [0; 16];
-                octets.copy_from_slice(&addresses[at..at + 16]);
-                Ipv6Addr::from(octets)
-            };
-            told.addresses = Some(((address(0), port(32)).into(), (address(16), port(34)).into()));
-        }
-        // A Unix socket, or nothing that is known.
-        _ => {}
-    }
+    told.addresses = addresses_of(addresses);
     let mut summed = false;
     let mut rest = &body[addresses_len..];
     while !rest.is_empty() {
@@ -175,6 +158,26 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
         rest = &rest[end..];
     }
     Ok(Some((told, length)))
+}
+
+/// Source and destination, by the length of their block: IPv4, IPv6. `None`: a Unix socket, or nothing that is known.
+fn addresses_of(block: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let port = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
+    match block.len() {
+        12 => {
+            let address = |at: usize| Ipv4Addr::new(block[at], block[at + 1], block[at + 2], block[at + 3]);
+            Some(((address(0), port(8)).into(), (address(4), port(10)).into()))
+        }
+        36 => {
+            let address = |at: usize| {
+                let mut octets = [0; 16];
+                octets.copy_from_slice(&block[at..at + 16]);
+                Ipv6Addr::from(octets)
+            };
+            Some(((address(0), port(32)).into(), (address(16), port(34)).into()))
+        }
+        _ => None,
+    }
 }
 
 /// CRC-32C (RFC 3720, 12.1), bit by bit: a header is short, and has one at most.

@@ -2,7 +2,7 @@
 //! that kind counts against one, nor as a check's result.
 //!
 //! Descriptors are shared out by rank, by a property of POSIX: a new descriptor has the lowest number that is free, so its number
-//! says how many are in use at least. Who gets one above the ceiling of its rank gives it back. Clients stop first, then what the
+//! says how many are in use at least. A rank that gets one above its ceiling gives it back. Clients stop first, then what the
 //! data path opens itself, then checks; the last ones are left to the admin listener and to files.
 
 use crate::ambient;
@@ -24,7 +24,7 @@ const RESERVE_LEAST: usize = 2;
 /// Descriptors that a proxied connection takes: the client's, and the backend's.
 pub(crate) const PER_CONNECTION: usize = 2;
 /// Time between two lines about the same.
-const TOLD_EVERY_MILLIS: u64 = 1000;
+const LOG_EVERY_MILLIS: u64 = 1000;
 
 /// What there is none left of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Operation {
     }
 }
 
-/// Who asks for a descriptor: the first have to stop first.
+/// What a descriptor is asked for: the first rank has to stop first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rank {
     /// A client's connection.
@@ -170,14 +170,14 @@ pub(crate) struct Shortage {
     probe: Option<OwnedFd>,
     cells: Arc<Cells>,
     started: Instant,
-    told: [Told; Operation::COUNT * (Resource::COUNT + 1)],
+    logged: [Logged; Operation::COUNT * (Resource::COUNT + 1)],
 }
 
-/// What was said of one kind of error.
+/// What was logged of one kind of error.
 #[derive(Default)]
-struct Told {
+struct Logged {
     at_millis: AtomicU64,
-    untold: AtomicU64,
+    unlogged: AtomicU64,
 }
 
 impl Shortage {
@@ -190,7 +190,7 @@ impl Shortage {
             probe: std::fs::File::open("/dev/null").ok().map(Into::into),
             cells,
             started: ambient::now(),
-            told: Default::default(),
+            logged: Default::default(),
         };
         this.look();
         Arc::new(this)
@@ -200,6 +200,12 @@ impl Shortage {
     pub(crate) fn look(&self) {
         let limit = getrlimit(Limited::Nofile).current.unwrap_or(u64::MAX);
         self.limit.store(usize::try_from(limit).unwrap_or(usize::MAX), Relaxed);
+    }
+
+    /// As if the process might have this many descriptors.
+    #[cfg(test)]
+    pub(crate) fn pretend_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
     }
 
     /// Takes in what is open now, as what is there without traffic.
@@ -278,7 +284,7 @@ impl Shortage {
         usize::try_from(number).ok()
     }
 
-    /// Counts an error, and tells of it: at most once a second of each kind, with how many there were.
+    /// Counts an error, and logs it: at most once a second of each kind, with how many there were.
     pub(crate) fn note(&self, operation: Operation, error: &io::Error, of: impl Display) {
         let resource = Resource::of(error);
         if let Some(resource) = resource {
@@ -288,14 +294,15 @@ impl Shortage {
             }
         }
         let kind = resource.map_or(Resource::COUNT, |resource| resource as usize);
-        let told = &self.told[operation as usize * (Resource::COUNT + 1) + kind];
-        told.untold.fetch_add(1, Relaxed);
-        let now = ambient::since(self.started).as_millis() as u64 + TOLD_EVERY_MILLIS;
-        let before = told.at_millis.load(Relaxed);
-        if now < before + TOLD_EVERY_MILLIS || told.at_millis.compare_exchange(before, now, Relaxed, Relaxed).is_err() {
+        let logged = &self.logged[operation as usize * (Resource::COUNT + 1) + kind];
+        logged.unlogged.fetch_add(1, Relaxed);
+        let now = ambient::since(self.started).as_millis() as u64 + LOG_EVERY_MILLIS;
+        let before = logged.at_millis.load(Relaxed);
+        if now < before + LOG_EVERY_MILLIS || logged.at_millis.compare_exchange(before, now, Relaxed, Relaxed).is_err()
+        {
             return;
         }
-        let (operation, count) = (operation.name(), told.untold.swap(0, Relaxed));
+        let (operation, count) = (operation.name(), logged.unlogged.swap(0, Relaxed));
         match resource {
             Some(resource) => {
                 let (limit, resource, remedy) = (self.limit(), resource.name(), resource.remedy());
@@ -316,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_lacks_is_told_from_what_a_backend_does() {
+    fn what_the_host_lacks_is_distinguished_from_what_a_backend_does() {
         for ours in
             [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL, Errno::EADDRINUSE, Errno::ENOBUFS, Errno::ENOMEM]
         {
@@ -342,7 +349,7 @@ mod tests {
             assert!(client < upstream && upstream < check && check < limit, "{limit}: {client} {upstream} {check}");
             assert!(shortage.connections_max() >= 1 && shortage.admin_connections_max(64) >= 1);
         }
-        // A process that needs nearly all for itself still serves somebody.
+        // A process that needs nearly all for itself still serves some clients.
         shortage.limit.store(60, Relaxed);
         shortage.idle_use.store(50, Relaxed);
         assert!(shortage.ceiling(Rank::Client) > 54, "{}", shortage.ceiling(Rank::Client));

@@ -20,14 +20,14 @@ const FRESH: &str = "zz-nobodys-name";
 pub(super) type Pairs = BTreeSet<(Option<usize>, Option<usize>)>;
 
 /// What two routes ask for together, as far as it can be had.
-struct Wish<'r> {
+struct Conditions<'r> {
     hosts: Vec<&'r HostMatch>,
     paths: Vec<&'r PathMatch>,
     methods: Option<Vec<&'r str>>,
     headers: Vec<&'r HeaderMatch>,
 }
 
-impl<'r> Wish<'r> {
+impl<'r> Conditions<'r> {
     fn of(routes: &[&'r Route]) -> Self {
         let mut methods: Option<Vec<&str>> = None;
         for route in routes.iter().filter(|route| !route.methods.is_empty()) {
@@ -103,8 +103,8 @@ pub(super) fn pairs(old: &[Route], new: &[Route], secure: bool) -> Pairs {
     let mut head = RequestHead::default();
     let limits = Limits { head_bytes_max: 1 << 20, fields_max: 256 };
     let mut left = REQUESTS_MAX.min(STEPS_MAX / (old.len() + new.len()).max(1));
-    let mut go = |wish: &Wish<'_>| {
-        for request in wish.requests() {
+    let mut try_requests = |conditions: &Conditions<'_>| {
+        for request in conditions.requests() {
             left = left.saturating_sub(1);
             let bytes = request.as_bytes();
             if matches!(parse_request(bytes, &limits, &mut head), Ok(true)) {
@@ -113,16 +113,16 @@ pub(super) fn pairs(old: &[Route], new: &[Route], secure: bool) -> Pairs {
         }
         left > 0
     };
-    go(&Wish::of(&[]));
+    try_requests(&Conditions::of(&[]));
     old.iter().chain(new).for_each(|route| {
-        go(&Wish::of(&[route]));
+        try_requests(&Conditions::of(&[route]));
     });
     if is_same_list(old, new) {
         return pairs;
     }
     'all: for one in old {
         for other in new.iter().filter(|other| may_meet(one, other)) {
-            if !go(&Wish::of(&[one, other])) {
+            if !try_requests(&Conditions::of(&[one, other])) {
                 tracing::debug!("too many routes: not every pair of them is looked at");
                 break 'all;
             }

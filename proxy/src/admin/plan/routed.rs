@@ -1,7 +1,8 @@
-//! What a change moves of requests as they are routed: listener, route, arm of a split, backend.
+//! What a change moves of requests as they are routed: listener, route, split target, backend.
 
 use super::classes::{self, describe};
-use super::{PlanError, ServicePlan, takers};
+use super::outcome::{PlanError, RoutePlan, ServicePlan};
+use super::services::takers;
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{AffinityCookie, Config, HostMatch, Listener, Protocol, Route, Service, TcpListener};
 use ringway_ring::{Group, Method, Move, Movement, choose_arm, hash_key};
@@ -13,35 +14,19 @@ const KEYS_MAX: usize = 100_000;
 const KEYS_MIN: usize = 2_000;
 /// Keys that all comparisons together take.
 const KEYS_ALL: usize = 10_000_000;
-/// Who takes what nobody takes.
+/// The name of what takes requests that no backend takes.
 const NOBODY: &str = "nobody";
-
-/// What a change does to the requests of one route: those that come to one route after it. If they come to several, each has
-/// an entry of its own.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RoutePlan {
-    /// The listener, by its name before.
-    pub listener: String,
-    /// What the route asks of requests.
-    pub route: String,
-    /// The services that it leads to before, or `nobody`, `an answer`.
-    pub from: String,
-    /// And after.
-    pub to: String,
-    /// What share of these requests another backend takes, or none.
-    pub movement: Movement,
-}
 
 /// One side of the comparison.
 pub(super) struct Side<'c> {
     config: &'c Config,
-    placers: Vec<Placer<'c>>,
+    pickers: Vec<Picker<'c>>,
 }
 
-/// A service that places keys as the service itself would, with every backend up.
-struct Placer<'c> {
+/// Picks backends as the service itself would, with every backend up.
+struct Picker<'c> {
     service: &'c Service,
-    /// `None`: it takes nothing, or places without keys.
+    /// `None`: it takes nothing, or is balanced without keys.
     group: Option<Group>,
     /// In the order of the group's slots.
     ids: Vec<(&'c str, String)>,
@@ -50,12 +35,12 @@ struct Placer<'c> {
 
 impl<'c> Side<'c> {
     pub(super) fn new(config: &'c Config) -> Result<Self, PlanError> {
-        let placers = config.services.iter().map(Placer::new).collect::<Result<_, _>>()?;
-        Ok(Self { config, placers })
+        let pickers = config.services.iter().map(Picker::new).collect::<Result<_, _>>()?;
+        Ok(Self { config, pickers })
     }
 }
 
-impl<'c> Placer<'c> {
+impl<'c> Picker<'c> {
     fn new(service: &'c Service) -> Result<Self, PlanError> {
         let takes = takers(service).next().is_some();
         let group = if takes && service.policy.hashes() {
@@ -69,8 +54,8 @@ impl<'c> Placer<'c> {
         Ok(Self { service, group, ids, takes })
     }
 
-    /// Who takes a request. Without keys, anybody by weight: the same one of those that are on both sides.
-    fn place(&self, number: u64) -> Option<usize> {
+    /// The backend that takes a request. Without keys, any by weight: the same one of those that are on both sides.
+    fn pick(&self, number: u64) -> Option<usize> {
         if !self.takes {
             return None;
         }
@@ -84,8 +69,8 @@ impl<'c> Placer<'c> {
             return Some(usize::from(slot.0));
         }
         let list: Vec<_> = takers(self.service).collect();
-        let arms = list.iter().map(|backend| (hash_key(backend.address.to_string().as_bytes(), 0), backend.weight));
-        let chosen = choose_arm(hash_key(&number.to_le_bytes(), 0), arms)?;
+        let weighted = list.iter().map(|backend| (hash_key(backend.address.to_string().as_bytes(), 0), backend.weight));
+        let chosen = choose_arm(hash_key(&number.to_le_bytes(), 0), weighted)?;
         self.ids.iter().position(|(id, _)| *id == list[chosen].id)
     }
 }
@@ -101,11 +86,11 @@ fn key(number: u64, source: &str) -> [u8; 16] {
 /// Where requests are sent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
-    /// Refused, or closed.
+    /// Rejected, or closed.
     Nobody,
-    /// Answered by the proxy itself, as it is told.
-    Answer,
-    /// Arms: service, salt, weight; and where the key comes from that chooses.
+    /// A response of the proxy itself, as the route is configured.
+    DirectResponse,
+    /// Split targets: service, salt, weight; and where the key comes from that chooses.
     Services(Vec<(usize, u64, u32)>, String),
 }
 
@@ -117,13 +102,13 @@ impl Target {
     fn of(route: Option<&Route>) -> Self {
         let Some(route) = route else { return Self::Nobody };
         if route.actions.as_ref().is_some_and(|actions| actions.redirect.is_some()) {
-            return Self::Answer;
+            return Self::DirectResponse;
         }
         match &route.split {
             None => Self::service(route.service),
             Some(split) => {
-                let arms = split.arms.iter().map(|arm| (arm.service, arm.salt, arm.weight)).collect();
-                Self::Services(arms, format!("{:?}", split.key))
+                let targets = split.arms.iter().map(|target| (target.service, target.salt, target.weight)).collect();
+                Self::Services(targets, format!("{:?}", split.key))
             }
         }
     }
@@ -131,27 +116,28 @@ impl Target {
     fn name(&self, side: &Side<'_>) -> String {
         match self {
             Self::Nobody => NOBODY.to_owned(),
-            Self::Answer => "an answer".to_owned(),
-            Self::Services(arms, _) => {
-                let names: Vec<&str> = arms.iter().map(|arm| side.config.services[arm.0].name.as_str()).collect();
+            Self::DirectResponse => "an answer".to_owned(),
+            Self::Services(targets, _) => {
+                let names: Vec<&str> =
+                    targets.iter().map(|target| side.config.services[target.0].name.as_str()).collect();
                 names.join(" | ")
             }
         }
     }
 
     /// The service, and its backend if one takes it.
-    fn place<'s, 'c>(&self, side: &'s Side<'c>, number: u64) -> Option<(&'s Placer<'c>, usize)> {
-        let Self::Services(arms, source) = self else { return None };
-        let chosen = match arms.as_slice() {
+    fn pick<'s, 'c>(&self, side: &'s Side<'c>, number: u64) -> Option<(&'s Picker<'c>, usize)> {
+        let Self::Services(targets, source) = self else { return None };
+        let chosen = match targets.as_slice() {
             [only] => only.0,
             several => {
                 let hash = hash_key(&key(number, source), 0);
-                // Without any weight the first has all, as in `place.rs`.
-                several[choose_arm(hash, several.iter().map(|arm| (arm.1, arm.2))).unwrap_or(0)].0
+                // Without any weight the first has all, as on the data path.
+                several[choose_arm(hash, several.iter().map(|target| (target.1, target.2))).unwrap_or(0)].0
             }
         };
-        let placer = &side.placers[chosen];
-        Some((placer, placer.place(number)?))
+        let picker = &side.pickers[chosen];
+        Some((picker, picker.pick(number)?))
     }
 }
 
@@ -167,7 +153,7 @@ struct Pair {
 pub(super) fn routes(old: &Side<'_>, new: &Side<'_>, services: &[ServicePlan]) -> Vec<RoutePlan> {
     let mut pairs = Vec::new();
     for listener in &old.config.listeners {
-        of_listener(listener, heir(listener, new.config), &mut pairs);
+        of_listener(listener, successor(listener, new.config), &mut pairs);
     }
     let mut known: BTreeMap<(Target, Target), Movement> = BTreeMap::new();
     let keys = (KEYS_ALL / pairs.len().max(1)).clamp(KEYS_MIN, KEYS_MAX);
@@ -184,7 +170,7 @@ pub(super) fn routes(old: &Side<'_>, new: &Side<'_>, services: &[ServicePlan]) -
 }
 
 /// Clients know an address, not a name. Those whose port the kernel chooses have nothing but their name.
-fn heir<'c>(listener: &Listener, new: &'c Config) -> Option<&'c Listener> {
+fn successor<'c>(listener: &Listener, new: &'c Config) -> Option<&'c Listener> {
     let datagrams = |listener: &Listener| matches!(listener.protocol, Protocol::Udp(_));
     new.listeners.iter().find(|other| {
         let same = listener.address == other.address && (listener.address.port() != 0 || listener.name == other.name);
@@ -246,7 +232,7 @@ fn of_name(tcp: &TcpListener, name: &str) -> Target {
     crate::l4::tcp::service_of(tcp, Some(name)).map_or(Target::Nobody, Target::service)
 }
 
-/// What moves from one target to another. What nobody took has nothing to lose.
+/// What moves from one target to another. What no backend took has nothing to lose.
 fn compare(
     (old, from): (&Side<'_>, &Target),
     (new, to): (&Side<'_>, &Target),
@@ -262,7 +248,7 @@ fn compare(
     }
     let mut flows: BTreeMap<(String, String), usize> = BTreeMap::new();
     for number in 0..keys as u64 {
-        let (before, after) = (from.place(old, number), to.place(new, number));
+        let (before, after) = (from.pick(old, number), to.pick(new, number));
         if !stays(before, after) {
             *flows.entry((label(before), label(after))).or_default() += 1;
         }
@@ -281,20 +267,21 @@ fn compare(
     movement
 }
 
-type Place<'s, 'c> = Option<(&'s Placer<'c>, usize)>;
+/// The service and its backend that take a request; `None`: no backend does.
+type Picked<'s, 'c> = Option<(&'s Picker<'c>, usize)>;
 
 /// In one service a backend is its id, wherever it is now; from service to service it is its address.
-fn stays(before: Place<'_, '_>, after: Place<'_, '_>) -> bool {
+fn stays(before: Picked<'_, '_>, after: Picked<'_, '_>) -> bool {
     let (Some((one, slot)), Some((other, other_slot))) = (before, after) else { return before.is_none() };
     if one.service.name != other.service.name {
         return one.ids[slot].1 == other.ids[other_slot].1;
     }
-    // Without keys nobody has a place that could be another.
+    // Without keys no request has a backend that could be another.
     one.group.is_none() || other.group.is_none() || one.ids[slot].0 == other.ids[other_slot].0
 }
 
-fn label(place: Place<'_, '_>) -> String {
-    place.map_or_else(|| NOBODY.to_owned(), |(placer, slot)| format!("{}/{}", placer.service.name, placer.ids[slot].0))
+fn label(picked: Picked<'_, '_>) -> String {
+    picked.map_or_else(|| NOBODY.to_owned(), |(picker, slot)| format!("{}/{}", picker.service.name, picker.ids[slot].0))
 }
 
 /// A service's own movement, as a route's.

@@ -1,7 +1,9 @@
+use super::services::takers;
 use super::*;
 use crate::routing::hash_key::{self, KeyInput};
 use crate::routing::matcher;
-use ringway_config::model::{HttpListener, Route};
+use crate::snapshot::shadow::group_of;
+use ringway_config::model::{HttpListener, Route, Service};
 use ringway_http1::{Limits, RequestHead, parse_request};
 use std::collections::BTreeMap;
 
@@ -219,7 +221,7 @@ fn a_service_that_is_renamed_keeps_its_requests_only_where_routes_follow() {
     let old = with("service: s", &named("s"));
     let followed = plan(&old, &with("service: t", &named("t")), Scope::Fleet).unwrap();
     assert_eq!(followed.moved(), 0.0, "{followed:?}");
-    assert_eq!(followed.services.last().unwrap().heir.as_deref(), Some("t"));
+    assert_eq!(followed.services.last().unwrap().successor.as_deref(), Some("t"));
     // Its routes are in files that are not seen here.
     let unseen = |name: &str| {
         let text = format!("services: [ {} ]\n", named(name));

@@ -1,11 +1,15 @@
 //! A check's connection: what is read of a response over HTTP/1.1, and an end that the backend sees as one, not as a reset.
 
-use super::{BODY_BYTES_MAX, HEAD_BYTES_MAX};
+use super::judge::{BODY_BYTES_MAX, HEAD_BYTES_MAX, judge_body};
+use crate::net::shortage::{Rank, Resource, Shortage};
 use ringway_config::model::Capture;
 use ringway_health::CheckFailure;
 use ringway_http1::{Body, Encoding, Limits, Method, ResponseHead, parse_response};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Bytes that are read away after the result is known, so that the backend can end what it has begun. One that still has more
 /// to say is cut off.
@@ -18,8 +22,18 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
+/// A connection, within what descriptors checks may take.
+pub(super) async fn connect(address: SocketAddr, shortage: &Shortage) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    shortage.admit(&socket, Rank::Check)?;
+    let stream = socket.connect(address).await.map_err(|error| Resource::judge_connect(error, address))?;
+    // A check is one small request: it must not wait for more.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
 /// A connection of a check.
-pub(super) struct Open {
+pub(super) struct CheckConnection {
     pub(super) stream: Box<dyn Io>,
     /// Read, and not taken yet.
     bytes: Vec<u8>,
@@ -28,14 +42,14 @@ pub(super) struct Open {
     body: Option<Body>,
 }
 
-impl Open {
+impl CheckConnection {
     pub(super) fn new(stream: impl Io + 'static) -> Self {
         Self { stream: Box::new(stream), bytes: Vec::new(), head: ResponseHead::default(), body: None }
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), CheckFailure> {
         let Self { stream, .. } = self;
-        // TLS keeps what it has been given until it is told to send it.
+        // TLS keeps what it has been given until it is flushed.
         let written = async { stream.write_all(bytes).await.and(stream.flush().await) };
         written.await.map_err(|_| CheckFailure::Closed)
     }
@@ -107,8 +121,8 @@ impl Open {
         self.body = None;
     }
 
-    /// Ends the connection as the backend expects it: the response is read to its end, then both sides say that they are done.
-    /// Bytes that nobody had read would turn the end into a reset.
+    /// Ends the connection as the backend expects it: the response is read to its end, then both sides close.
+    /// Bytes left unread would turn the end into a reset.
     pub(super) async fn close(mut self) {
         let orderly = async {
             let mut left = DISCARDED_BYTES_MAX;
@@ -131,14 +145,5 @@ impl Open {
         };
         // Past that, it is dropped as it is.
         let _ = tokio::time::timeout(CLOSE_TIME, orderly).await;
-    }
-}
-
-/// Whether a body, or as much of it as is looked at, is what the check wants.
-pub(super) fn judge_body(wanted: &Capture, data: &[u8], whole: bool) -> Result<(), CheckFailure> {
-    match (wanted.0.is_match(data), whole) {
-        (true, _) => Ok(()),
-        (false, true) => Err(CheckFailure::Body),
-        (false, false) => Err(CheckFailure::TooLong),
     }
 }

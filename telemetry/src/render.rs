@@ -1,4 +1,4 @@
-//! The Prometheus text that `/metrics` serves: cells summed over workers, then what went through the facade.
+//! The Prometheus text that `/metrics` serves: counters summed over workers, then what went through the facade.
 
 use crate::catalogue::{self, Kind, Metric};
 use crate::counters::{BUCKETS_MICROS, CLASSES, Cell, Registry, RetryLimit};
@@ -18,7 +18,7 @@ pub struct Metrics {
 pub type Sample = (Metric, Vec<String>, f64);
 
 impl Metrics {
-    /// Installs the recorder of the `metrics` facade, once per process; a second call records nowhere but in cells.
+    /// Installs the recorder of the `metrics` facade, once per process; a second call records nowhere but in counters.
     #[must_use]
     pub fn install() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
@@ -226,7 +226,7 @@ mod tests {
     use std::time::Duration;
 
     fn metrics() -> Metrics {
-        Metrics { cells: Arc::default(), facade: PrometheusBuilder::new().build_recorder().handle() }
+        Metrics { counters: Arc::default(), facade: PrometheusBuilder::new().build_recorder().handle() }
     }
 
     /// The number of the only line that begins so.
@@ -240,11 +240,11 @@ mod tests {
     fn numbers_of_all_workers_are_summed() {
         let metrics = metrics();
         for amount in [1, 2] {
-            let service = metrics.cells.service("s");
+            let service = metrics.counters.service("s");
             service.requests[2].add(amount);
             service.spills.add(10 * amount);
-            metrics.cells.backend("s", "b").requests.add(100 * amount);
-            metrics.cells.worker().sent_bytes.add(1000 * amount);
+            metrics.counters.backend("s", "b").requests.add(100 * amount);
+            metrics.counters.worker().sent_bytes.add(1000 * amount);
         }
         let text = metrics.render(&[]);
         assert_eq!(number(&text, "ringway_requests_total{service=\"s\",class=\"2xx\"}"), 3.0);
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_duration_counts_in_its_bucket_and_in_all_above() {
         let metrics = metrics();
-        let durations = &metrics.cells.service("s").durations;
+        let durations = &metrics.counters.service("s").durations;
         for micros in [100, 101, 250, 61_000_000] {
             durations.record(Duration::from_micros(micros));
         }
@@ -278,9 +278,9 @@ mod tests {
     #[test]
     fn errors_with_a_service_and_without_one_are_different_metrics() {
         let metrics = metrics();
-        metrics.cells.error("s", "timeout");
-        metrics.cells.error("", "no_route");
-        metrics.cells.error("", "no_route");
+        metrics.counters.error("s", "timeout");
+        metrics.counters.error("", "no_route");
+        metrics.counters.error("", "no_route");
         let text = metrics.render(&[]);
         assert_eq!(
             number(&text, &format!("{}{{service=\"s\",reason=\"timeout\"}}", catalogue::PROXY_ERRORS.name)),
@@ -293,9 +293,9 @@ mod tests {
     #[test]
     fn panics_and_lost_lines_count_wherever_they_happened() {
         let metrics = metrics();
-        metrics.cells.worker().panics.increment();
-        metrics.cells.note_panic();
-        metrics.cells.access_log_lost(5);
+        metrics.counters.worker().panics.increment();
+        metrics.counters.note_panic();
+        metrics.counters.access_log_lost(5);
         let text = metrics.render(&[]);
         assert_eq!(number(&text, &format!("{} ", catalogue::PANICS.name)), 2.0);
         assert_eq!(number(&text, &format!("{} ", catalogue::ACCESS_LOG_LOST.name)), 5.0);
@@ -320,15 +320,15 @@ mod tests {
     fn what_is_no_longer_configured_is_forgotten() {
         let metrics = metrics();
         for service in ["a", "b"] {
-            metrics.cells.service(service).requests[1].increment();
-            metrics.cells.backend(service, "x").requests.increment();
-            metrics.cells.error(service, "timeout");
+            metrics.counters.service(service).requests[1].increment();
+            metrics.counters.backend(service, "x").requests.increment();
+            metrics.counters.error(service, "timeout");
         }
-        metrics.cells.error("", "no_route");
-        metrics.cells.retain(|service| service == "a", |service, _| service == "a");
+        metrics.counters.error("", "no_route");
+        metrics.counters.retain(|service| service == "a", |service, _| service == "a");
         let text = metrics.render(&[]);
         assert!(text.contains("service=\"a\"") && !text.contains("service=\"b\""), "{text}");
         assert!(text.contains("reason=\"no_route\""));
-        assert_eq!((metrics.cells.backend_requests("a", "x"), metrics.cells.backend_requests("b", "x")), (1, 0));
+        assert_eq!((metrics.counters.backend_requests("a", "x"), metrics.counters.backend_requests("b", "x")), (1, 0));
     }
 }

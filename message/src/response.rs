@@ -63,7 +63,7 @@ mod tests {
             [(100, true, false), (101, false, true), (103, true, false), (199, true, false), (200, false, false)]
         {
             let head = ResponseHead { status, ..ResponseHead::default() };
-            assert_eq!((head.is_interim(), head.is_switch()), (interim, switch), "{status}");
+            assert_eq!((head.is_informational(), head.is_switch()), (interim, switch), "{status}");
         }
     }
 }

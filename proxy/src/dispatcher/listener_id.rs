@@ -16,7 +16,7 @@ pub(crate) struct ListenerId {
     name: Option<Arc<str>>,
 }
 
-/// What a gate lets in.
+/// What a listener accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ListenerKind {
     Http,

@@ -26,7 +26,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_millis(500);
 /// How often accept may fail while the queue is emptied.
 const LAST_ERRORS: u32 = 100;
 
-/// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
+/// Accepts until the listener closes; then hands the socket over to its successor, or takes what the kernel has queued, so that closing
 /// resets nobody. `open` lives for as long as the socket.
 pub(crate) async fn run(frontend: Rc<Frontend>, active_listener: Rc<ActiveListener>, socket: Listener, open: Arc<()>) {
     let _accepting = frontend.worker.accepting();

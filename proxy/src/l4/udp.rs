@@ -52,7 +52,7 @@ struct Front {
     buffer: RefCell<Box<[u8]>>,
 }
 
-/// Serves a listening socket until its gate closes and its flows have ended. `_open` lives for as long as the socket.
+/// Serves a listening socket until its listener closes and its flows have ended. `_open` lives for as long as the socket.
 pub(crate) async fn run(worker: Rc<Worker>, active_listener: Rc<ActiveListener>, socket: UdpSocket, _open: Arc<()>) {
     let active_listener = RefCell::new(active_listener);
     let buffer = RefCell::new(vec![0; DATAGRAM_BYTES].into_boxed_slice());

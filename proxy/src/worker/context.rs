@@ -156,7 +156,7 @@ impl Worker {
         View { snapshot, services, timers: Rc::clone(&self.timers) }
     }
 
-    /// The newest view that has the gate's listener, and the listener's index there.
+    /// The newest view that has this listener, and its index there.
     #[inline]
     pub(crate) fn listener(&self, active_listener: &ActiveListener) -> Option<(Rc<View>, usize)> {
         let view = self.view();
@@ -199,7 +199,7 @@ impl Worker {
         self.open.get() == 0 && self.accepting.get() == 0 && self.shared.occupancy.open[self.index].load(Relaxed) == 0
     }
 
-    /// The gate that is open for a key now.
+    /// The listener that is open under an id now.
     pub(crate) fn listening_on(&self, key: &ListenerId) -> Option<Rc<ActiveListener>> {
         self.listening.borrow().get(key).cloned()
     }

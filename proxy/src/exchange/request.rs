@@ -278,23 +278,7 @@ fn write_head(
     let edits = actions.map(|actions| &actions.request);
     let drops = |name: &[u8]| edits.is_some_and(|edits| actions::drops(edits, name));
     let host = edits.and_then(|edits| edits.host.as_ref());
-    // What the client has sent for it may stay where it stands, if it is all that there is.
-    let keep_host = head.form == TargetForm::Origin
-        && host.is_none()
-        && head.version != Version::Http2
-        && !out.is_indexed()
-        && !head.authority.is_empty();
-    let host_start = out.text().len() as u32 + "host: ".len() as u32;
-    match host {
-        Some(host) => out.hop_field("host", host.as_bytes()),
-        None if keep_host => {}
-        None if head.authority.is_empty() => {
-            // HTTP/1.0 without Host: the address that the client has reached is all that is known.
-            out.hop_field("host", client.open.active_listener.address_text.as_bytes());
-        }
-        None => out.hop_field("host", head.authority.of(bytes)),
-    }
-    let authority = Span { start: host_start, end: (out.text().len() as u32).saturating_sub(2).max(host_start) };
+    let (keep_host, authority) = write_host(client, bytes, head, host.map(String::as_bytes), &mut out);
     let upgrade = upgrade_of(this, head, bytes);
     let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
     let certificate = client.peer.certificate.as_ref();
@@ -325,6 +309,34 @@ fn write_head(
     // HTTP/2 frames bodies by itself.
     let encoding = if chunked && !http2 { Encoding::Chunked } else { Encoding::Identity };
     Written { out, line, authority, protocols: asked, chunked, encoding }
+}
+
+/// Writes the authority, as the route says it or as the client does. Gives whether the client's field stays where it stands, and
+/// where the authority is otherwise.
+fn write_host(
+    client: &Client,
+    bytes: &[u8],
+    head: &RequestHead,
+    host: Option<&[u8]>,
+    out: &mut HeadWriter,
+) -> (bool, Span) {
+    // What the client has sent for it may stay, if it is all that there is.
+    let keep = head.form == TargetForm::Origin
+        && host.is_none()
+        && head.version != Version::Http2
+        && !out.is_indexed()
+        && !head.authority.is_empty();
+    let start = out.text().len() as u32 + "host: ".len() as u32;
+    match host {
+        Some(host) => out.hop_field("host", host),
+        None if keep => {}
+        None if head.authority.is_empty() => {
+            // HTTP/1.0 without Host: the address that the client has reached is all that is known.
+            out.hop_field("host", client.open.active_listener.address_text.as_bytes());
+        }
+        None => out.hop_field("host", head.authority.of(bytes)),
+    }
+    (keep, Span { start, end: (out.text().len() as u32).saturating_sub(2).max(start) })
 }
 
 /// Writes what is asked of this hop: an upgrade, or trailers. Gives where the protocols stand that may be switched to.

@@ -196,7 +196,7 @@ impl Door {
         if tell {
             tracing::warn!(
                 listener = %self.active_listener.name(), limit = full.limit(),
-                "the listener is full: clients wait in the kernel's queue until there is a place"
+                "the listener is full: clients wait in the kernel's queue until a connection ends"
             );
         }
     }

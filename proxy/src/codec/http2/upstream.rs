@@ -260,7 +260,7 @@ impl Upstream {
                 self.failure.unsendable = Some(ProxyError::UpgradeUnsupported);
                 return Err(Gone);
             }
-            // No other protocol comes as far as this: see `request::plan`.
+            // No other protocol comes as far as this: see `request::prepare`.
             self.websocket_accept = Some(websocket::accept(named(b"sec-websocket-key").unwrap_or_default()));
             block.clear();
             encode::method(block, b"CONNECT");

@@ -127,7 +127,7 @@ impl Exchange<'_> {
         }
         let asks_for_tunnel = matches!(&self.client.end, ClientEnd::Http2(stream) if stream.is_tunnel());
         if asks_for_tunnel && (200..300).contains(&head.status) {
-            // The backend answers a WebSocket handshake without switching: on a stream of HTTP/2, that would be a tunnel
+            // The backend responds to a WebSocket handshake without switching: on a stream of HTTP/2, that would be a tunnel
             // (RFC 8441, 5).
             return Err(ProxyError::NotSwitched);
         }

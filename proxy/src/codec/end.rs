@@ -1,4 +1,4 @@
-//! The two ends of an exchange, whatever version of HTTP each speaks: where a message comes from and where it goes.
+//! The two ends of an exchange, in either version of HTTP: where a message comes from and where it goes.
 //!
 //! The differences between versions stop here: how a body is framed, how its end is signalled, what a failure means. The exchange reads
 //! data, sends data, and signals ends and resets.

@@ -311,7 +311,7 @@ async fn pass_answers(flow: &Rc<Flow>, front: &Front, started: &Started) -> &'st
                 return Poll::Ready(Some(reason));
             }
             if let Poll::Ready(news) = news.as_mut().poll(context) {
-                // Without a runtime there is nothing more to come.
+                // Without a runtime nothing more can come.
                 return Poll::Ready(news.is_err().then_some("ended"));
             }
             if flow.timer.poll_fired(context) {

@@ -113,7 +113,7 @@ impl<B: Clone> Ids<B> {
 mod tests {
     use super::*;
 
-    /// RFC 9001, A.2: the beginning of a client's first packet, and A.3: of its server's.
+    /// RFC 9001, A.2: the beginning of a client's first packet, and A.3: the beginning of its server's.
     const CLIENT: &[u8] = b"\xc0\x00\x00\x00\x01\x08\x83\x94\xc8\xf0\x3e\x51\x57\x08\x00\x00\x44\x9e";
     const SERVER: &[u8] = b"\xc1\x00\x00\x00\x01\x00\x08\xf0\x67\xa5\x50\x2a\x42\x62\xb5\x00\x40\x75";
 

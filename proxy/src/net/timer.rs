@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Resolution: fine enough for time-outs, coarse enough to cost nothing.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 const TICKS_PER_SECOND: u64 = 20;
-/// Buckets of the wheel: later deadlines are visited once a turn (51 s).
+/// Buckets of the wheel: entries with later deadlines are visited once a turn (51 s).
 const BUCKETS: u64 = 1024;
 const NEVER: u64 = u64::MAX;
 

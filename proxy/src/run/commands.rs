@@ -45,7 +45,7 @@ struct Early {
 }
 
 impl WorkerLoop {
-    /// Of a worker that begins.
+    /// The loop of a worker that begins.
     pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
         let frontend = Frontend::new(Rc::clone(&worker));
         Rc::new(Self { worker, frontend, retired: RefCell::default(), early: RefCell::default() })
@@ -206,7 +206,7 @@ pub(crate) fn run(
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // How many events one wait takes in: more than a busy worker has ready at once.
+        // Events per poll of the runtime: more than a busy worker has ready at once.
         .max_io_events_per_tick(512)
         .build_local(tokio::runtime::LocalOptions::default());
     // A starter that does not wait for that has given up, and sends `Stop`.

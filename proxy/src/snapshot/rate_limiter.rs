@@ -31,7 +31,7 @@ struct Cell {
 }
 
 impl RateLimiter {
-    /// One request in each `interval`, `burst` at once, for about so many keys.
+    /// One request in each `interval`, `burst` at once, for about this many keys.
     pub(crate) fn new(interval: Duration, burst: u32, keys_max: usize) -> Self {
         let interval_nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX / 4).max(1);
         let sets_per_shard = keys_max.div_ceil(WAYS * SHARDS).max(1);

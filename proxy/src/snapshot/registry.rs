@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use thiserror::Error;
 
-/// Why a configuration that is valid cannot be put to work.
+/// Why a valid configuration cannot be put into force.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
@@ -277,7 +277,7 @@ mod tests {
         registry.settle(&second);
         let newest = &second.services[0];
         assert_eq!(newest.group.level_shares(), [(0, 1.0), (2, 0.0)]);
-        // A check ends, and its driver still looks at the version of before.
+        // A check ends, and its driver still holds the earlier version.
         let old = &first.services[0];
         let mut health = old.live.health();
         health.handle_probe("a", Probe::Failure(CheckFailure::Connect), now);

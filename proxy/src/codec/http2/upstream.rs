@@ -154,7 +154,7 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// Of a request whose text begins with `method target`, of these lengths.
+    /// The head of a request whose text begins with `method target`, of these lengths.
     pub(crate) fn new(
         method: Method,
         text: &'a [u8],

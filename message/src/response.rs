@@ -42,7 +42,7 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// Whether another head follows (1xx, but for 101).
     #[must_use]
-    pub fn is_interim(&self) -> bool {
+    pub fn is_informational(&self) -> bool {
         self.status < 200 && self.status != 101
     }
 
@@ -63,7 +63,7 @@ mod tests {
             [(100, true, false), (101, false, true), (103, true, false), (199, true, false), (200, false, false)]
         {
             let head = ResponseHead { status, ..ResponseHead::default() };
-            assert_eq!((head.is_interim(), head.is_switch()), (interim, switch), "{status}");
+            assert_eq!((head.is_informational(), head.is_switch()), (interim, switch), "{status}");
         }
     }
 }

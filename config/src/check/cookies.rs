@@ -106,9 +106,9 @@ fn attributes(section: &schema::AffinityCookieSection, path: &str, same_site: &s
 /// first target's that has: otherwise its clients alone would be drawn anew with each request.
 pub(super) fn hold_targets(split: &mut model::Split, services: &[Option<model::Service>]) {
     let service = |index: usize| services.get(index).and_then(Option::as_ref);
-    let own = |target: &model::SplitArm| service(target.service).and_then(|service| service.affinity_cookie.clone());
-    let Some(pattern) = split.arms.iter().find_map(own) else { return };
-    for target in &mut split.arms {
+    let own = |target: &model::SplitTarget| service(target.service).and_then(|service| service.affinity_cookie.clone());
+    let Some(pattern) = split.targets.iter().find_map(own) else { return };
+    for target in &mut split.targets {
         target.cookie = own(target).or_else(|| {
             let name = &service(target.service)?.name;
             Some(AffinityCookie { service: name.clone(), name: default_name(name), ..pattern.clone() })
@@ -182,7 +182,7 @@ fn reaches(listeners: &[Option<model::Listener>]) -> Vec<Reach<'_>> {
             let services = match &route.split {
                 _ if redirects => Vec::new(),
                 None => vec![route.service],
-                Some(split) => split.arms.iter().map(|target| target.service).collect(),
+                Some(split) => split.targets.iter().map(|target| target.service).collect(),
             };
             reaches.push(Reach {
                 listener,

@@ -225,10 +225,10 @@ fn target(
                     "give one a weight above 0",
                 );
             }
-            let built: Vec<Option<model::SplitArm>> = targets
+            let built: Vec<Option<model::SplitTarget>> = targets
                 .iter()
                 .map(|target| {
-                    Some(model::SplitArm {
+                    Some(model::SplitTarget {
                         service: service_index(&target.value.service, services, findings)?,
                         weight: target.value.weight.value.0 as u32,
                         salt: xxhash_rust::xxh3::xxh3_64(target.value.service.value.as_bytes()),
@@ -236,10 +236,10 @@ fn target(
                     })
                 })
                 .collect();
-            let targets: Option<Vec<model::SplitArm>> = built.into_iter().collect();
+            let targets: Option<Vec<model::SplitTarget>> = built.into_iter().collect();
             let targets = targets?;
             // Filled in when the services are known, if nothing is said here.
-            Some((targets.first()?.service, Some(model::Split { arms: targets, key: key.unwrap_or_default() })))
+            Some((targets.first()?.service, Some(model::Split { targets, key: key.unwrap_or_default() })))
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn retry(section: &schema::ServiceSection, findings: &mut Findings) -
     if retry.attempts.value.0 > 0 {
         never(section, findings);
     }
-    let usual = [RetryOnName::Connect, RetryOnName::Reset, RetryOnName::BadAnswer, RetryOnName::Timeout];
+    let usual = [RetryOnName::Connect, RetryOnName::Reset, RetryOnName::BadResponse, RetryOnName::Timeout];
     let has = |name: RetryOnName| match &retry.on {
         Some(on) => on.value.iter().any(|at| at.value == name),
         None => usual.contains(&name),
@@ -34,7 +34,7 @@ pub(super) fn retry(section: &schema::ServiceSection, findings: &mut Findings) -
         on: model::RetryOn {
             connect: has(RetryOnName::Connect),
             reset: has(RetryOnName::Reset),
-            bad_answer: has(RetryOnName::BadAnswer),
+            bad_answer: has(RetryOnName::BadResponse),
             timeout: has(RetryOnName::Timeout) && retry.on_timeout.value,
             gateway: has(RetryOnName::Gateway),
             server_errors: has(RetryOnName::ServerErrors),

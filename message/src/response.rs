@@ -42,7 +42,7 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// Whether another head follows (1xx, but for 101).
     #[must_use]
-    pub fn is_interim(&self) -> bool {
+    pub fn is_informational(&self) -> bool {
         self.status < 200 && self.status != 101
     }
 

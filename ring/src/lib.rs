@@ -49,7 +49,7 @@ pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime, without_entry};
 pub use movement::{Method, Move, Movement, group_movement, independent_movement, movement};
 pub use params::{AllFull, BoundParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
 pub use published::{Published, Reader};
-pub use rendezvous::{Rendezvous, choose_arm};
+pub use rendezvous::{Rendezvous, choose_target};
 pub use ring::{BuildError, Member, Ring, WEIGHT_MAX};
 pub use round_robin::RoundRobin;
 pub use selection::Selection;

@@ -97,9 +97,9 @@ impl Rendezvous {
 /// Which of several arms a key falls into: arms are known by their salts, and have parts of all keys by weight. A change of
 /// one arm's weight moves keys to or from that arm alone. `None` if every weight is 0.
 #[must_use]
-pub fn choose_arm(hash: Hash, arms: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
+pub fn choose_target(hash: Hash, targets: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
-    for (index, (salt, weight)) in arms.enumerate().filter(|(_, (_, weight))| *weight > 0) {
+    for (index, (salt, weight)) in targets.enumerate().filter(|(_, (_, weight))| *weight > 0) {
         let arrival = negative_ln(mix(hash ^ salt ^ ARM_SALT)) / f64::from(weight);
         if best.is_none_or(|(least, _)| arrival < least) {
             best = Some((arrival, index));
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn growing_an_arm_moves_keys_to_it_alone() {
-        let arm = |key: u64, canary: u32| choose_arm(mix(key), [(1, 90), (2, canary), (3, 10)].into_iter());
+        let arm = |key: u64, canary: u32| choose_target(mix(key), [(1, 90), (2, canary), (3, 10)].into_iter());
         let mut in_canary = 0;
         for key in 0..20_000 {
             let (before, after) = (arm(key, 5), arm(key, 20));
@@ -166,7 +166,7 @@ mod tests {
             in_canary += u32::from(after == Some(1));
         }
         assert!((3_000..3_700).contains(&in_canary), "{in_canary}");
-        assert_eq!(choose_arm(7, [(1, 0)].into_iter()), None);
+        assert_eq!(choose_target(7, [(1, 0)].into_iter()), None);
     }
 
     #[test]

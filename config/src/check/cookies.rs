@@ -106,9 +106,9 @@ fn attributes(section: &schema::AffinityCookieSection, path: &str, same_site: &s
 /// arm's that has: otherwise its clients alone would be drawn anew with each request.
 pub(super) fn hold_arms(split: &mut model::Split, services: &[Option<model::Service>]) {
     let service = |index: usize| services.get(index).and_then(Option::as_ref);
-    let own = |arm: &model::SplitArm| service(arm.service).and_then(|service| service.affinity_cookie.clone());
-    let Some(pattern) = split.arms.iter().find_map(own) else { return };
-    for arm in &mut split.arms {
+    let own = |arm: &model::SplitTarget| service(arm.service).and_then(|service| service.affinity_cookie.clone());
+    let Some(pattern) = split.targets.iter().find_map(own) else { return };
+    for arm in &mut split.targets {
         arm.cookie = own(arm).or_else(|| {
             let name = &service(arm.service)?.name;
             Some(AffinityCookie { service: name.clone(), name: default_name(name), ..pattern.clone() })
@@ -182,7 +182,7 @@ fn reaches(listeners: &[Option<model::Listener>]) -> Vec<Reach<'_>> {
             let services = match &route.split {
                 _ if redirects => Vec::new(),
                 None => vec![route.service],
-                Some(split) => split.arms.iter().map(|arm| arm.service).collect(),
+                Some(split) => split.targets.iter().map(|arm| arm.service).collect(),
             };
             reaches.push(Reach {
                 listener,

@@ -215,9 +215,9 @@ fn target(
             findings.absent(at.place, "no_service", "the route leads nowhere", "add `service: ...`");
             None
         }
-        (None, arms) => {
-            unique(arms.iter().map(|arm| &arm.value.service), "arm", findings);
-            if arms.iter().all(|arm| arm.value.weight.value.0 == 0) {
+        (None, targets) => {
+            unique(targets.iter().map(|arm| &arm.value.service), "arm", findings);
+            if targets.iter().all(|arm| arm.value.weight.value.0 == 0) {
                 findings.error(
                     section.split.place,
                     "empty_split",
@@ -225,10 +225,10 @@ fn target(
                     "give one a weight above 0",
                 );
             }
-            let built: Vec<Option<model::SplitArm>> = arms
+            let built: Vec<Option<model::SplitTarget>> = targets
                 .iter()
                 .map(|arm| {
-                    Some(model::SplitArm {
+                    Some(model::SplitTarget {
                         service: service_index(&arm.value.service, services, findings)?,
                         weight: arm.value.weight.value.0 as u32,
                         salt: xxhash_rust::xxh3::xxh3_64(arm.value.service.value.as_bytes()),
@@ -236,10 +236,10 @@ fn target(
                     })
                 })
                 .collect();
-            let arms: Option<Vec<model::SplitArm>> = built.into_iter().collect();
-            let arms = arms?;
+            let targets: Option<Vec<model::SplitTarget>> = built.into_iter().collect();
+            let targets = targets?;
             // Filled in when the services are known, if nothing is said here.
-            Some((arms.first()?.service, Some(model::Split { arms, key: key.unwrap_or_default() })))
+            Some((targets.first()?.service, Some(model::Split { targets, key: key.unwrap_or_default() })))
         }
     }
 }

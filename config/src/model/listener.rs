@@ -1,6 +1,6 @@
 //! Listeners: what they speak, and with whom.
 
-use super::route::{Compress, ErrorAnswer, HostMatch, Route};
+use super::route::{Compress, ErrorPage, HostMatch, Route};
 use crate::diagnostic::Site;
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -113,7 +113,7 @@ pub struct HttpListener {
     /// HTTP/2.
     pub h2: H2,
     /// Other texts for answers of Ringway's own.
-    pub errors: Vec<ErrorAnswer>,
+    pub errors: Vec<ErrorPage>,
     /// Compression of answers.
     pub compress: Option<Box<Compress>>,
 }

@@ -139,7 +139,7 @@ pub struct Mirror {
 
 /// Another text for answers of Ringway's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErrorAnswer {
+pub struct ErrorPage {
     /// Ranges of statuses, both ends included.
     pub statuses: Vec<(u16, u16)>,
     /// Its content type.
@@ -154,14 +154,14 @@ pub struct ErrorAnswer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Split {
     /// At least two.
-    pub arms: Vec<SplitArm>,
+    pub targets: Vec<SplitTarget>,
     /// Where the key comes from.
     pub key: Vec<KeySource>,
 }
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SplitArm {
+pub struct SplitTarget {
     /// Index into [`super::Config::services`].
     pub service: usize,
     /// Its part, relative to the others'.

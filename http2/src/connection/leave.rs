@@ -60,8 +60,8 @@ impl Connection {
     /// Whether nothing more will come of it: once [`Connection::output`] has been written, it is to be closed.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        let says_goodbye = self.is_final() || self.config.role == Role::Client && self.peer_last.is_some();
-        self.error.is_some() || self.ended || says_goodbye && self.streams.open() == 0
+        let needs_close_notify = self.is_final() || self.config.role == Role::Client && self.peer_last.is_some();
+        self.error.is_some() || self.ended || needs_close_notify && self.streams.open() == 0
     }
 
     /// Asks the peer for a sign of life: [`super::Event::Pong`] comes with the same bytes. One that was not answered yet is forgotten.

@@ -10,7 +10,7 @@ use crate::snapshot::health_events;
 use crate::snapshot::{Current, Service, ServiceLive};
 use checks::{Checks, Finished, take_in};
 use load_control::LoadControl;
-use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::counters::Registry as Counters;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -26,17 +26,22 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// What the driver of one service remembers from turn to turn.
 struct Driver {
     live: Arc<ServiceLive>,
-    cells: Arc<Cells>,
+    counters: Arc<Counters>,
     checks: Checks,
     windows: Windows,
     load_control: LoadControl,
 }
 
 /// Drives one service until it is gone from the configuration. The caller owns the task.
-pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
-    let begin = || drive_once(Arc::clone(&current), Arc::clone(&live), Arc::clone(&cells), Arc::clone(&shortage));
+pub(crate) async fn drive(
+    current: Arc<Current>,
+    live: Arc<ServiceLive>,
+    counters: Arc<Counters>,
+    shortage: Arc<Shortage>,
+) {
+    let begin = || drive_once(Arc::clone(&current), Arc::clone(&live), Arc::clone(&counters), Arc::clone(&shortage));
     supervise(begin, || {
-        cells.note_panic();
+        counters.note_panic();
         tracing::error!(service = %live.name, "the driver of the checks has panicked: a bug, please report it");
         // Its checks have gone with it.
         live.health().forget_probes(ambient::now());
@@ -61,8 +66,8 @@ where
     }
 }
 
-async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
-    let mut driver = Driver::new(live, cells, shortage, ambient::now());
+async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, counters: Arc<Counters>, shortage: Arc<Shortage>) {
+    let mut driver = Driver::new(live, counters, shortage, ambient::now());
     let mut finished = Vec::new();
     loop {
         let snapshot = current.load();
@@ -79,11 +84,11 @@ fn coalesce(backends: usize) -> Duration {
 }
 
 impl Driver {
-    fn new(live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>, now: Instant) -> Self {
+    fn new(live: Arc<ServiceLive>, counters: Arc<Counters>, shortage: Arc<Shortage>, now: Instant) -> Self {
         Self {
             live,
-            checks: Checks::new(Arc::clone(&cells), shortage),
-            cells,
+            checks: Checks::new(Arc::clone(&counters), shortage),
+            counters,
             windows: Windows::new(now),
             load_control: LoadControl::new(now),
         }
@@ -148,7 +153,7 @@ impl Driver {
         }
         let totals = service.backends.iter().map(|backend| {
             let id = backend.config.id.as_str();
-            (id, self.cells.backend_totals(&service.config.name, id))
+            (id, self.counters.backend_totals(&service.config.name, id))
         });
         let Some(windows) = self.windows.poll(totals, params.interval, now) else { return Some(self.windows.next()) };
         let events = {
@@ -183,9 +188,9 @@ mod tests {
         snapshot
     }
 
-    fn driver(snapshot: &Snapshot, cells: &Arc<Cells>) -> Driver {
+    fn driver(snapshot: &Snapshot, counters: &Arc<Counters>) -> Driver {
         let live = Arc::clone(&snapshot.services[0].live);
-        Driver::new(live, Arc::clone(cells), Shortage::new(Arc::default()), ambient::now())
+        Driver::new(live, Arc::clone(counters), Shortage::new(Arc::default()), ambient::now())
     }
 
     #[tokio::test]
@@ -262,12 +267,12 @@ mod tests {
         let outlier = "    outlier: { on: server_errors, consecutive_failures: 0, interval: 10s, max_ejection_percent: 50, \
                        failure_percentage: { threshold: 85, min_hosts: 3, min_volume: 50 } }";
         let snapshot = in_force(&Registry::default(), outlier);
-        let cells = Arc::new(Cells::default());
-        let (service, mut driver) = (&snapshot.services[0], driver(&snapshot, &cells));
+        let counters = Arc::new(Counters::default());
+        let (service, mut driver) = (&snapshot.services[0], driver(&snapshot, &counters));
         let now = ambient::now();
         let end = driver.turn(service, &[], now).unwrap();
         assert_eq!(end, now + Duration::from_secs(10));
-        let counted: Vec<_> = ["a", "b", "c"].map(|id| cells.backend("s", id)).into();
+        let counted: Vec<_> = ["a", "b", "c"].map(|id| counters.backend("s", id)).into();
         counted.iter().for_each(|counted| counted.requests.add(100));
         counted[2].errors.add(90);
         let share = || service.backends[2].state.load.lifecycle();

@@ -99,7 +99,8 @@ fn led_to(listener: &Listener) -> Vec<usize> {
             .routes
             .iter()
             .flat_map(|route| {
-                let targets = route.split.iter().flat_map(|split| split.targets.iter().filter(|target| target.weight > 0));
+                let targets =
+                    route.split.iter().flat_map(|split| split.targets.iter().filter(|target| target.weight > 0));
                 let redirects = route.actions.as_ref().is_some_and(|actions| actions.redirect.is_some());
                 let alone = (route.split.is_none() && !redirects).then_some(route.service);
                 targets.map(|target| target.service).chain(alone).collect::<Vec<_>>()

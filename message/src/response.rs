@@ -52,3 +52,18 @@ impl ResponseHead {
         self.status == 101
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_head_follows_an_informational_one_but_not_a_switch() {
+        for (status, interim, switch) in
+            [(100, true, false), (101, false, true), (103, true, false), (199, true, false), (200, false, false)]
+        {
+            let head = ResponseHead { status, ..ResponseHead::default() };
+            assert_eq!((head.is_informational(), head.is_switch()), (interim, switch), "{status}");
+        }
+    }
+}

@@ -96,7 +96,7 @@ impl RetryLimit {
 /// One worker's numbers of a service.
 #[derive(Debug, Default)]
 pub struct ServiceCounters {
-    /// By status class: 0 is "no answer could be given", 1 to 5 the hundreds, and [`SESSION`].
+    /// By status class: 0 is "no response could be given", 1 to 5 the hundreds, and [`SESSION`].
     pub requests: [Cell; CLASSES],
     /// Durations of requests.
     pub durations: Durations,
@@ -120,7 +120,7 @@ pub struct ServiceCounters {
     pub retries_refused: [Cell; RetryLimit::ALL.len()],
     /// Second tries beside the first.
     pub hedges: Cell,
-    /// Of these, those whose answer was taken.
+    /// Of these, those whose response was taken.
     pub hedges_won: Cell,
     /// Second tries that the budget did not allow.
     pub hedges_refused: Cell,
@@ -146,13 +146,13 @@ pub struct BackendCounters {
     pub failures: Cell,
     /// Connections opened.
     pub connects: Cell,
-    /// Answers that count as failures for ejection.
+    /// Responses that count as failures for ejection.
     pub errors: Cell,
-    /// Answers whose latency was measured, and their latencies' sum.
+    /// Responses whose latency was measured, and their latencies' sum.
     pub timed: Cell,
-    /// In microseconds, to the head of the answer.
+    /// In microseconds, to the head of the response.
     pub latency_micros: Cell,
-    /// Tries that were given up before their answer, and how long they had lasted, summed.
+    /// Tries that were given up before their response, and how long they had lasted, summed.
     pub cut: Cell,
     /// In microseconds.
     pub cut_micros: Cell,
@@ -163,13 +163,13 @@ pub struct BackendCounters {
 pub struct BackendTotals {
     /// Requests sent to it.
     pub requests: u64,
-    /// Tries that failed, and answers that count as failures for ejection.
+    /// Tries that failed, and responses that count as failures for ejection.
     pub failures: u64,
-    /// Answers whose latency was measured.
+    /// Responses whose latency was measured.
     pub timed: u64,
     /// Sum of their latencies, in microseconds.
     pub latency_micros: u64,
-    /// Tries that were given up before their answer.
+    /// Tries that were given up before their response.
     pub cut: u64,
     /// How long they had lasted, summed, in microseconds.
     pub cut_micros: u64,
@@ -194,9 +194,9 @@ pub struct WorkerCounters {
     pub panics: Cell,
     /// Access log lines lost.
     pub access_log_lost: Cell,
-    /// Answers compressed.
+    /// Responses compressed.
     pub compressed: Cell,
-    /// Answers that were not, because too many were.
+    /// Responses that were not, because too many were.
     pub compression_skipped: Cell,
     /// Bytes before compression.
     pub compression_input: Cell,
@@ -242,7 +242,7 @@ impl Registry {
         counters
     }
 
-    /// Counts an answer that the proxy gave itself; `service` is empty where none was chosen. Not the hot path.
+    /// Counts a response that the proxy gave itself; `service` is empty where none was chosen. Not the hot path.
     pub fn error(&self, service: &str, reason: &'static str) {
         *lock(&self.errors).entry((service.into(), reason)).or_default() += 1;
     }

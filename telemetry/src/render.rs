@@ -1,4 +1,4 @@
-//! The Prometheus text that `/metrics` serves: cells summed over workers, then what went through the facade.
+//! The Prometheus text that `/metrics` serves: counters summed over workers, then what went through the facade.
 
 use crate::catalogue::{self, Kind, Metric};
 use crate::counters::{BUCKETS_MICROS, CLASSES, Cell, Registry, RetryLimit};
@@ -18,7 +18,7 @@ pub struct Metrics {
 pub type Sample = (Metric, Vec<String>, f64);
 
 impl Metrics {
-    /// Installs the recorder of the `metrics` facade, once per process; a second call records nowhere but in cells.
+    /// Installs the recorder of the `metrics` facade, once per process; a second call records nowhere but in counters.
     #[must_use]
     pub fn install() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
@@ -217,5 +217,118 @@ impl Text {
             self.0.push('}');
         }
         let _ = writeln!(self.0, " {number}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn metrics() -> Metrics {
+        Metrics { counters: Arc::default(), facade: PrometheusBuilder::new().build_recorder().handle() }
+    }
+
+    /// The number of the only line that begins so.
+    fn number(text: &str, line: &str) -> f64 {
+        let found: Vec<&str> = text.lines().filter_map(|text| text.strip_prefix(line)).collect();
+        assert_eq!(found.len(), 1, "{line} in {text}");
+        found[0].trim().parse().unwrap()
+    }
+
+    #[test]
+    fn numbers_of_all_workers_are_summed() {
+        let metrics = metrics();
+        for amount in [1, 2] {
+            let service = metrics.counters.service("s");
+            service.requests[2].add(amount);
+            service.spills.add(10 * amount);
+            metrics.counters.backend("s", "b").requests.add(100 * amount);
+            metrics.counters.worker().sent_bytes.add(1000 * amount);
+        }
+        let text = metrics.render(&[]);
+        assert_eq!(number(&text, "ringway_requests_total{service=\"s\",class=\"2xx\"}"), 3.0);
+        assert_eq!(number(&text, "ringway_requests_total{service=\"s\",class=\"5xx\"}"), 0.0);
+        assert_eq!(number(&text, &format!("{}{{service=\"s\"}}", catalogue::SPILLS.name)), 30.0);
+        assert_eq!(
+            number(&text, &format!("{}{{service=\"s\",backend=\"b\"}}", catalogue::BACKEND_REQUESTS.name)),
+            300.0
+        );
+        assert_eq!(number(&text, &format!("{} ", catalogue::SENT_BYTES.name)), 3000.0);
+    }
+
+    #[test]
+    fn a_duration_counts_in_its_bucket_and_in_all_above() {
+        let metrics = metrics();
+        let durations = &metrics.counters.service("s").durations;
+        for micros in [100, 101, 250, 61_000_000] {
+            durations.record(Duration::from_micros(micros));
+        }
+        let text = metrics.render(&[]);
+        let name = catalogue::REQUEST_DURATION.name;
+        let bucket = |le: &str| number(&text, &format!("{name}_bucket{{service=\"s\",le=\"{le}\"}}"));
+        assert_eq!(
+            [bucket("0.0001"), bucket("0.00025"), bucket("0.0005"), bucket("60"), bucket("+Inf")],
+            [1.0, 3.0, 3.0, 3.0, 4.0]
+        );
+        assert_eq!(number(&text, &format!("{name}_count{{service=\"s\"}}")), 4.0);
+        assert_eq!(number(&text, &format!("{name}_sum{{service=\"s\"}}")), 61.000_451);
+    }
+
+    #[test]
+    fn errors_with_a_service_and_without_one_are_different_metrics() {
+        let metrics = metrics();
+        metrics.counters.error("s", "timeout");
+        metrics.counters.error("", "no_route");
+        metrics.counters.error("", "no_route");
+        let text = metrics.render(&[]);
+        assert_eq!(
+            number(&text, &format!("{}{{service=\"s\",reason=\"timeout\"}}", catalogue::PROXY_ERRORS.name)),
+            1.0
+        );
+        assert_eq!(number(&text, &format!("{}{{reason=\"no_route\"}}", catalogue::REJECTED.name)), 2.0);
+        assert!(!text.contains("{service=\"\""), "{text}");
+    }
+
+    #[test]
+    fn panics_and_lost_lines_count_wherever_they_happened() {
+        let metrics = metrics();
+        metrics.counters.worker().panics.increment();
+        metrics.counters.note_panic();
+        metrics.counters.access_log_lost(5);
+        let text = metrics.render(&[]);
+        assert_eq!(number(&text, &format!("{} ", catalogue::PANICS.name)), 2.0);
+        assert_eq!(number(&text, &format!("{} ", catalogue::ACCESS_LOG_LOST.name)), 5.0);
+    }
+
+    #[test]
+    fn labels_are_escaped_and_a_metric_is_described_once_however_many_samples_it_has() {
+        let sample = |value: &str| (catalogue::REQUESTS, vec![value.to_owned(), "x".to_owned()], 1.5);
+        let mut text = Text(String::new());
+        text.sample("m", &["l"], &["a\"b\\c\nd"], 1.0);
+        assert_eq!(text.0, "m{l=\"a\\\"b\\\\c\\nd\"} 1\n");
+        let metrics = metrics();
+        let before = metrics.render(&[]).matches("# TYPE ringway_requests_total ").count();
+        let text = metrics.render(&[sample("a"), sample("b")]);
+        assert_eq!(text.matches("# TYPE ringway_requests_total ").count(), before + 1);
+        assert!(
+            text.contains("{service=\"a\",class=\"x\"} 1.5\n") && text.contains("{service=\"b\",class=\"x\"} 1.5\n")
+        );
+    }
+
+    #[test]
+    fn what_is_no_longer_configured_is_forgotten() {
+        let metrics = metrics();
+        for service in ["a", "b"] {
+            metrics.counters.service(service).requests[1].increment();
+            metrics.counters.backend(service, "x").requests.increment();
+            metrics.counters.error(service, "timeout");
+        }
+        metrics.counters.error("", "no_route");
+        metrics.counters.retain(|service| service == "a", |service, _| service == "a");
+        let text = metrics.render(&[]);
+        assert!(text.contains("service=\"a\"") && !text.contains("service=\"b\""), "{text}");
+        assert!(text.contains("reason=\"no_route\""));
+        assert_eq!((metrics.counters.backend_requests("a", "x"), metrics.counters.backend_requests("b", "x")), (1, 0));
     }
 }

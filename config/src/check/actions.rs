@@ -1,4 +1,4 @@
-//! What a route does with requests and answers beside sending them on.
+//! What a route does with requests and responses beside sending them on.
 
 use super::health::status_range;
 use super::names::{Names, service_index};
@@ -267,7 +267,7 @@ fn media_type(at: &At<String>, findings: &mut Findings) -> Option<String> {
     }
 }
 
-/// Answers that take the place of Ringway's own.
+/// Responses that take the place of Ringway's own.
 pub(super) fn error_answers(section: &schema::ListenerSection, findings: &mut Findings) -> Vec<model::ErrorPage> {
     let mut answers = Vec::new();
     for at in section.errors.value.iter() {

@@ -186,7 +186,7 @@ fn path_match(conditions: &schema::MatchSection, findings: &mut Findings) -> Opt
     }
 }
 
-/// The service of a route, or the arms of its split.
+/// The service of a route, or the targets of its split.
 fn target(
     at: &At<schema::RouteSection>,
     services: &Names<'_>,
@@ -206,7 +206,7 @@ fn target(
                 service.place,
                 "service_and_split",
                 "`service` and `split` exclude each other",
-                "make it an arm of the split",
+                "make it a target of the split",
             );
             None
         }
@@ -216,22 +216,22 @@ fn target(
             None
         }
         (None, targets) => {
-            unique(targets.iter().map(|arm| &arm.value.service), "arm", findings);
-            if targets.iter().all(|arm| arm.value.weight.value.0 == 0) {
+            unique(targets.iter().map(|target| &target.value.service), "split target", findings);
+            if targets.iter().all(|target| target.value.weight.value.0 == 0) {
                 findings.error(
                     section.split.place,
                     "empty_split",
-                    "every arm has weight 0",
+                    "every target of the split has weight 0",
                     "give one a weight above 0",
                 );
             }
             let built: Vec<Option<model::SplitTarget>> = targets
                 .iter()
-                .map(|arm| {
+                .map(|target| {
                     Some(model::SplitTarget {
-                        service: service_index(&arm.value.service, services, findings)?,
-                        weight: arm.value.weight.value.0 as u32,
-                        salt: xxhash_rust::xxh3::xxh3_64(arm.value.service.value.as_bytes()),
+                        service: service_index(&target.value.service, services, findings)?,
+                        weight: target.value.weight.value.0 as u32,
+                        salt: xxhash_rust::xxh3::xxh3_64(target.value.service.value.as_bytes()),
                         cookie: None,
                     })
                 })

@@ -163,7 +163,7 @@ pub(super) fn routes(root: &schema::Root, findings: &mut Findings) {
     let routes = root.listeners.value.iter().flat_map(|listener| listener.value.routes.value.iter());
     for route in routes {
         let Some(timeout) = route.value.timeout.as_ref().filter(|timeout| !timeout.value.is_zero()) else { continue };
-        let targets = route.value.split.value.iter().map(|arm| &arm.value.service);
+        let targets = route.value.split.value.iter().map(|target| &target.value.service);
         for service in route.value.service.iter().chain(targets) {
             if let Some(after) = hedges(&service.value).filter(|after| *after >= timeout.value) {
                 findings.warning(

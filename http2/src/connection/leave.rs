@@ -7,7 +7,7 @@ use crate::error::{ConnectionError, Reason};
 use crate::frame::{self, FRAME_BYTES, U31_MAX};
 use crate::streams::{By, Cut, News, Receiving, Sending, Wants};
 
-/// Goes with the PING behind a first GOAWAY: its answer says that the peer has read that.
+/// Goes with the PING behind a first GOAWAY: its response says that the peer has read that.
 const FAREWELL: [u8; 8] = *b"farewell";
 
 impl Connection {
@@ -126,7 +126,7 @@ impl Connection {
             }
             self.tell(slot, News::CUT);
         } else {
-            // Nobody has heard of it, and nobody will.
+            // The peer has not heard of it, and will not.
             self.free(slot);
         }
         self.handle_closed();

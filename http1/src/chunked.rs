@@ -176,7 +176,6 @@ fn skip_quoted(bytes: &[u8]) -> Option<&[u8]> {
         match *bytes.get(at)? {
             b'"' => return Some(&bytes[at + 1..]),
             b'\\' if is_quotable(*bytes.get(at + 1)?) => at += 2,
-            b'\\' => return None,
             byte if is_quotable(byte) => at += 1,
             _ => return None,
         }
@@ -238,6 +237,24 @@ mod tests {
             assert_eq!(whole, Ok((b"abc".to_vec(), true, bytes.len())), "{:?}", String::from_utf8_lossy(extension));
             // Whatever of it has come: nothing is wrong with that.
             (0..bytes.len()).for_each(|end| assert!(decode(&bytes[..end]).is_ok_and(|(_, over, _)| !over), "{end}"));
+        }
+    }
+
+    #[test]
+    fn a_quoted_string_ends_at_its_quote_and_hides_neither_quote_nor_line_end() {
+        for (text, rest) in [
+            (&b"a\"b"[..], Some(&b"b"[..])),
+            (b"\"", Some(b"")),
+            (b"\\\"x\";", Some(b";")),
+            (b"\\\\\"x", Some(b"x")),
+            (b"a", None),
+            (b"a\\", None),
+            (b"a\\\"", None),
+            (b"a\n\"", None),
+            (b"a\\\n\"", None),
+            (b"a\\\x7f\"", None),
+        ] {
+            assert_eq!(skip_quoted(text), rest, "{:?}", String::from_utf8_lossy(text));
         }
     }
 

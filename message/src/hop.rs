@@ -137,6 +137,21 @@ mod tests {
     }
 
     #[test]
+    fn few_options_are_compared_with_every_field_and_more_with_a_sorted_list() {
+        let compared = |options: usize| {
+            let names: Vec<String> = (0..200).map(|index| format!("x-{index}")).collect();
+            let list = names[..options].join(",");
+            let lines = names.iter().map(|name| (name.as_str(), "1")).chain([("Connection", list.as_str())]);
+            let (buffer, mut fields) = head(&lines.collect::<Vec<_>>());
+            let compared = nominate_counted(&buffer, &mut fields);
+            assert_eq!(fields.iter().filter(|field| field.kind == FieldName::Nominated).count(), options);
+            compared
+        };
+        assert_eq!([compared(1), compared(FEW)], [201, FEW * 201]);
+        assert_ne!(compared(FEW + 1), (FEW + 1) * 201);
+    }
+
+    #[test]
     fn many_options_and_many_fields_cost_about_their_sum() {
         let many = |options: usize, fields: usize, option: fn(usize) -> String| {
             let names: Vec<String> = (0..fields).map(|index| format!("X-Field-{index}")).collect();

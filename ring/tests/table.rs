@@ -16,7 +16,7 @@
 mod cell;
 mod play;
 
-use cell::{Cell, MemberSpec, Random, State};
+use cell::{Cell, CellMember, Random, State};
 use play::{Outcome, play};
 use ringway_ring::{MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
 
@@ -63,8 +63,8 @@ fn cells(policy: PolicyParams, sizes: &[usize], concurrencies: &[usize]) -> Vec<
                 for away in away(count).into_iter().filter(|away| !(policy.hashes() && sheds && away.len() > 1)) {
                     let state_of = |index| if away.contains(&index) { state } else { State::Well };
                     let members = weights.iter().enumerate();
-                    let members: Vec<MemberSpec> = members
-                        .map(|(index, &weight)| MemberSpec { weight, level: 0, state: state_of(index) })
+                    let members: Vec<CellMember> = members
+                        .map(|(index, &weight)| CellMember { weight, level: 0, state: state_of(index) })
                         .collect();
                     for &concurrency in concurrencies {
                         cells.push(Cell { policy, members: members.clone(), concurrency, shares: None });
@@ -81,7 +81,7 @@ fn cells(policy: PolicyParams, sizes: &[usize], concurrencies: &[usize]) -> Vec<
 
 /// Tiers: the first is whole, has lost some, is gone, has to leave a part of the keys to the second.
 fn tiers(policy: PolicyParams) -> Vec<Cell> {
-    let member = |level, state| MemberSpec { weight: 100, level, state };
+    let member = |level, state| CellMember { weight: 100, level, state };
     let tier = |level, away: usize, state| {
         (0..5).map(move |index| member(level, if index < away { state } else { State::Well }))
     };
@@ -90,7 +90,7 @@ fn tiers(policy: PolicyParams) -> Vec<Cell> {
         [(0, State::Well), (3, State::Absent), (5, State::Drained), (5, State::Limited), (2, State::Ramping(10))]
     {
         for shares in [None, Some(0.6)] {
-            let members: Vec<MemberSpec> = tier(0, away, state).chain(tier(3, 1, State::Absent)).collect();
+            let members: Vec<CellMember> = tier(0, away, state).chain(tier(3, 1, State::Absent)).collect();
             cells.push(Cell { policy, members, concurrency: 1, shares });
         }
     }

@@ -26,13 +26,13 @@ pub(crate) enum State {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MemberSpec {
+pub(crate) struct CellMember {
     pub(crate) weight: u32,
     pub(crate) level: u8,
     pub(crate) state: State,
 }
 
-impl MemberSpec {
+impl CellMember {
     pub(crate) fn weight(&self) -> u32 {
         if self.state == State::Weightless { 0 } else { self.weight }
     }
@@ -62,7 +62,7 @@ impl MemberSpec {
 #[derive(Debug, Clone)]
 pub(crate) struct Cell {
     pub(crate) policy: PolicyParams,
-    pub(crate) members: Vec<MemberSpec>,
+    pub(crate) members: Vec<CellMember>,
     /// Requests in flight.
     pub(crate) concurrency: usize,
     /// Share of the keys that is at home in the first level; all if not said.
@@ -79,18 +79,18 @@ impl Cell {
         let (equal, kinds) = (random.below(2) == 0, 1 + random.below(4));
         let allowed: Vec<State> = (0..kinds).map(|_| states[random.below(states.len())]).collect();
         let members = (0..count)
-            .map(|_| MemberSpec {
+            .map(|_| CellMember {
                 weight: if equal { 100 } else { weights[random.below(weights.len())] },
                 level: 0,
                 state: if random.below(10) < well { State::Well } else { allowed[random.below(allowed.len())] },
             })
             .collect();
-        let mut members: Vec<MemberSpec> = members;
+        let mut members: Vec<CellMember> = members;
         if policy.hashes() {
             // Who is full or fails is not known where it is reckoned what of its keys each takes.
-            let reckoned = |member: &MemberSpec| matches!(member.state, State::Ramping(_) | State::Shedding(_));
+            let reckoned = |member: &CellMember| matches!(member.state, State::Ramping(_) | State::Shedding(_));
             let unknown =
-                |member: &MemberSpec| matches!(member.state, State::Limited | State::Failing | State::Shedding(_));
+                |member: &CellMember| matches!(member.state, State::Limited | State::Failing | State::Shedding(_));
             if members.iter().any(reckoned) {
                 members.iter_mut().filter(|member| unknown(member)).for_each(|member| member.state = State::Absent);
             }
@@ -106,7 +106,7 @@ impl Cell {
         if self.policy != PolicyParams::RoundRobin {
             return by_chance;
         }
-        let drawn = |member: &MemberSpec| {
+        let drawn = |member: &CellMember| {
             matches!(member.state, State::Shedding(_) | State::Failing | State::Doubted) || member.level > 0
         };
         // After sixteen turns of others in a row, one is drawn.
@@ -169,10 +169,10 @@ impl Cell {
     fn of_level(&self, level: u8, counts_failing: bool) -> Vec<(usize, f64)> {
         let members = || self.members.iter().enumerate().filter(|(_, member)| member.level == level);
         // Those that are believed to be down are asked where nobody else can be.
-        let up = |member: &MemberSpec| member.state != State::Doubted && member.effective_weight(counts_failing) > 0.0;
+        let up = |member: &CellMember| member.state != State::Doubted && member.effective_weight(counts_failing) > 0.0;
         let any_up = members().any(|(_, member)| up(member));
         let effective_weight =
-            |member: &MemberSpec| if any_up && !up(member) { 0.0 } else { member.effective_weight(counts_failing) };
+            |member: &CellMember| if any_up && !up(member) { 0.0 } else { member.effective_weight(counts_failing) };
         members().map(|(index, member)| (index, effective_weight(member))).collect()
     }
 

@@ -1,6 +1,6 @@
 //! Plays a cell in virtual time.
 
-use super::cell::{Cell, MemberSpec, Random, State};
+use super::cell::{Cell, CellMember, Random, State};
 use ringway_ring::{Ask, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, Slot, Total};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -40,7 +40,7 @@ struct Fleet {
     loads: Vec<Arc<Load>>,
 }
 
-fn fleet(policy: PolicyParams, members: &[MemberSpec]) -> Fleet {
+fn fleet(policy: PolicyParams, members: &[CellMember]) -> Fleet {
     let ids: Vec<String> = (0..members.len()).map(|index| format!("b{index:03}")).collect();
     let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
     let members = ids.iter().zip(members).zip(&loads).map(|((id, member), load)| GroupMember {
@@ -57,7 +57,7 @@ fn fleet(policy: PolicyParams, members: &[MemberSpec]) -> Fleet {
 
 impl Fleet {
     /// Puts the members into their states, and what is in flight on some of them for good.
-    fn settle(&self, members: &[MemberSpec]) {
+    fn settle(&self, members: &[CellMember]) {
         for (index, (load, member)) in self.loads.iter().zip(members).enumerate() {
             if matches!(member.state, State::Limited | State::Drained) {
                 for _ in 0..2 {
@@ -144,9 +144,9 @@ fn serve(Fleet { group, loads }: &Fleet, cell: &Cell, ask: Ask, outcome: &mut Ou
 
 /// Where keys are that were elsewhere when all were well.
 fn follow_keys(cell: &Cell, fleet: &Fleet, outcome: &mut Outcome) {
-    let is_away = |member: &MemberSpec| matches!(member.state, State::Absent | State::Drained | State::Limited);
+    let is_away = |member: &CellMember| matches!(member.state, State::Absent | State::Drained | State::Limited);
     let is_well =
-        |member: &MemberSpec| member.state == State::Well || is_away(member) || member.state == State::Weightless;
+        |member: &CellMember| member.state == State::Well || is_away(member) || member.state == State::Weightless;
     if !cell.members.iter().all(is_well) || cell.members.iter().any(|member| member.level > 0) {
         return;
     }

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const OPERATIONS: &str = include_str!("../docs/operations.md");
 const FAILURE_MODES: &str = include_str!("../docs/failure-modes.md");
+const ARCHITECTURE: &str = include_str!("../ARCHITECTURE.md");
+const CONTRIBUTING: &str = include_str!("../CONTRIBUTING.md");
 
 /// Objects that only traffic of a certain kind brings about: listed in the documentation, and not looked for here.
 const RARE: [&str; 3] = ["services[].hot_keys[]", "services[].shadow", "last_reload.diagnostics[]"];
@@ -191,6 +193,42 @@ fn every_failure_mode_names_the_tests_that_hold_it() {
 }
 
 #[test]
+fn every_invariant_names_the_tests_that_hold_it() {
+    let sources = sources();
+    let (_, invariants) = ARCHITECTURE.split_once("## Invariants\n").unwrap();
+    let invariants = invariants.split("\n## ").next().unwrap();
+    let rows: Vec<&str> =
+        invariants.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| held by |")).collect();
+    assert!(rows.len() > 20);
+    for row in rows {
+        let held = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for group in held.split("; ") {
+            assert!(group.split(' ').next().unwrap().ends_with(".rs"), "in which file? {group}");
+        }
+        assert!(tests_in_files(held, &sources) > 0, "ARCHITECTURE.md, held by whom? {row}");
+    }
+}
+
+/// From the repository's root, or from the `src/` of a crate.
+#[test]
+fn every_source_file_that_the_architecture_or_the_contributors_page_names_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path().join("src"));
+    let roots: Vec<_> = folders.filter(|path| path.is_dir()).chain([root.to_owned(), root.join("src")]).collect();
+    for (document, text) in [("ARCHITECTURE.md", ARCHITECTURE), ("CONTRIBUTING.md", CONTRIBUTING)] {
+        let is_of_path = |character: char| character.is_ascii_alphanumeric() || "_-./".contains(character);
+        let paths: BTreeSet<&str> =
+            text.split(|character| !is_of_path(character)).filter(|word| word.ends_with(".rs")).collect();
+        assert!(paths.len() > 10, "{document}: {paths:?}");
+        for path in paths {
+            let found: Vec<_> = roots.iter().filter(|root| root.join(path).is_file()).collect();
+            assert!(!found.is_empty(), "{document} names {path}, which is not there");
+            assert!(found.len() == 1 || root.join(path).is_file(), "{document}: {path} is in {found:?}");
+        }
+    }
+}
+
+#[test]
 fn every_row_of_what_holds_names_the_tests_that_hold_it() {
     let sources = sources();
     let (_, holds) = include_str!("../docs/balancing.md").split_once("## What holds\n").unwrap();
@@ -230,6 +268,37 @@ fn what_the_table_of_field_faults_names_is_there() {
     for row in rows.into_iter().chain(control) {
         let tests = row.split('|').nth(2).unwrap();
         tests_named(tests, &sources);
+    }
+}
+
+#[test]
+fn every_test_binary_that_a_document_names_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(root.join("tests")).unwrap().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file() {
+            names.insert(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    for manifest in std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path().join("Cargo.toml")) {
+        let text = std::fs::read_to_string(manifest).unwrap_or_default();
+        let named = text.split("[[test]]\nname = \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+        names.extend(named);
+    }
+    let documents = std::fs::read_dir(root.join("docs")).unwrap().chain(std::fs::read_dir(root).unwrap());
+    for path in documents.flatten().map(|entry| entry.path()) {
+        // What was, and the commands of its time.
+        let is_history = ["CHANGELOG.md", "field.md"].iter().any(|name| path.ends_with(name));
+        if is_history || path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for rest in text.split("--test ").skip(1) {
+            let name: String =
+                rest.chars().take_while(|&character| character.is_alphanumeric() || character == '_').collect();
+            assert!(names.contains(&name), "{} names the test binary {name:?}; there are {names:?}", path.display());
+        }
     }
 }
 

@@ -227,12 +227,6 @@ impl Connection {
         self.peer.extended_connect
     }
 
-    /// What the peer would like heads to be at most, by its own count (RFC 9113, 6.5.2).
-    #[must_use]
-    pub fn peer_head_bytes_max(&self) -> u32 {
-        self.peer.header_list_bytes_max
-    }
-
     /// Why the connection has ended, if it was an error found here.
     #[must_use]
     pub fn error(&self) -> Option<ConnectionError> {

@@ -23,8 +23,6 @@ pub(crate) struct Settings {
     pub(crate) concurrent_streams_max: u32,
     pub(crate) initial_window: u32,
     pub(crate) frame_bytes_max: u32,
-    /// What it would like heads to be at most.
-    pub(crate) header_list_bytes_max: u32,
     pub(crate) extended_connect: bool,
 }
 
@@ -34,7 +32,6 @@ impl Default for Settings {
             concurrent_streams_max: u32::MAX,
             initial_window: WINDOW_DEFAULT,
             frame_bytes_max: frame::FRAME_BYTES as u32,
-            header_list_bytes_max: u32::MAX,
             extended_connect: false,
         }
     }
@@ -64,7 +61,8 @@ impl Settings {
                     return Err(ConnectionError::protocol("SETTINGS_MAX_FRAME_SIZE out of range"));
                 }
                 FRAME_SIZE_MAX => self.frame_bytes_max = value,
-                HEADER_LIST_SIZE_MAX => self.header_list_bytes_max = value,
+                // Advice (RFC 9113, 6.5.2): a head that is too long for the peer is refused by the peer.
+                HEADER_LIST_SIZE_MAX => {}
                 ENABLE_CONNECT_PROTOCOL => match (value, self.extended_connect) {
                     (0, false) => {}
                     (1, _) => self.extended_connect = true,

@@ -216,6 +216,23 @@ fn rooms_use_only_rooms_below_them() {
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
 
+/// ARCHITECTURE.md has a table of each crate's rooms, from the top down.
+#[test]
+fn the_architecture_has_the_rooms_as_they_are() {
+    let text = include_str!("../../ARCHITECTURE.md");
+    for (package, folder) in [("ringway-proxy", "proxy"), ("ringway-control", "control")] {
+        let (_, table) = text.split_once(&format!("| room of `{folder}/` |")).unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with("| "));
+        let told: Vec<&str> =
+            rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect();
+        let (_, rooms) = ROOMS.iter().find(|(name, _)| *name == package).unwrap();
+        let rooms = rooms.iter().flat_map(|names| names.iter().copied());
+        // What stands above all rooms, and what is there for tests.
+        let there: Vec<&str> = rooms.filter(|name| !["lib.rs", "planted"].contains(name)).collect();
+        assert_eq!(told, there, "{package}");
+    }
+}
+
 /// `cargo test --test edges -- --ignored --nocapture drawing`
 #[test]
 #[ignore = "prints; for who wants to see"]

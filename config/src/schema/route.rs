@@ -9,10 +9,10 @@ section! {
         default("{}") r#match: MatchSection,
         /// The service that takes the request.
         optional service: String,
-        /// Several services instead of one, each with its part of the keys: a key stays in its arm.
+        /// Several services instead of one, each with its part of the keys: a key stays with its service.
         default("[]") split: List<SplitSection>,
-        /// Where the key of a split comes from. Absent, it is the first arm's `hash_key`. A request without a key is drawn by
-        /// chance, and an `affinity_cookie` of any arm keeps its client there; without one, each such request is drawn anew.
+        /// Where the key of a split comes from. Absent, it is the `hash_key` of the split's first service. A request without a key is drawn by
+        /// chance, and an `affinity_cookie` of any of them keeps its client there; without one, each such request is drawn anew.
         optional split_key: List<KeySection>,
         /// A response that sends the client elsewhere, instead of a service.
         optional redirect: RedirectSection,

@@ -152,12 +152,6 @@ impl Connection {
         window.min(self.send_window.available())
     }
 
-    /// Whether our message on a stream has gone, with its end.
-    #[must_use]
-    pub fn is_sent(&self, key: StreamKey) -> bool {
-        self.streams.get(key).is_some_and(|stream| stream.sending == Sending::Ended)
-    }
-
     /// Ends a stream at once, both ways. What came on it is forgotten. It is still its user's to close.
     pub fn reset(&mut self, key: StreamKey, reason: Reason) {
         let Some(stream) = self.streams.get_mut(key) else { return };

@@ -103,7 +103,7 @@ fn service_json(plan: &ServicePlan) -> serde_json::Value {
         "method": method(&plan.movement),
         "moves": moves_json(&plan.movement),
         "shares": shares,
-        "heir": plan.heir,
+        "heir": plan.successor,
     })
 }
 
@@ -139,8 +139,8 @@ fn write_service(out: &mut impl Write, plan: &ServicePlan) -> std::io::Result<()
     let moved = plan.movement.moved * 100.0;
     match plan.kind {
         "added" => writeln!(out, "service {}: new", plan.name)?,
-        "removed" => match &plan.heir {
-            Some(heir) => writeln!(out, "service {}: removed; service {heir} has its backends", plan.name)?,
+        "removed" => match &plan.successor {
+            Some(successor) => writeln!(out, "service {}: removed; service {successor} has its backends", plan.name)?,
             None => writeln!(out, "service {}: removed", plan.name)?,
         },
         "no_keys" if plan.movement.moves.is_empty() => {

@@ -61,6 +61,12 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             diff.needs_restart.push(format!("listener {:?}: datagrams of {families}", listener.name));
         }
     }
+    whole(&mut diff, old, new);
+    diff
+}
+
+/// What concerns the process as a whole.
+fn whole(diff: &mut Diff, old: &Config, new: &Config) {
     let changes = &mut diff.changes;
     if old.access_log != new.access_log {
         changes.push("access_log changed".into());
@@ -97,7 +103,6 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.process.workers != new.process.workers {
         diff.needs_restart.push("workers changed".into());
     }
-    diff
 }
 
 /// A listener with its services' names in place of their indices.

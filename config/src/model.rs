@@ -4,6 +4,7 @@
 //! invalid has been refused.
 
 mod control;
+mod key;
 mod listener;
 mod route;
 mod service;
@@ -12,6 +13,7 @@ mod upstream;
 pub use control::{
     Control, DnsSource, Etcd, EtcdSource, Member, MemberTls, MemberUrl, Role, Source, SourceKind, TokenFile,
 };
+pub use key::*;
 pub use listener::*;
 pub use route::*;
 pub use service::*;

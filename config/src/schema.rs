@@ -10,12 +10,13 @@ use crate::findings::Findings;
 use crate::node::Node;
 use std::time::Duration;
 
+mod balance;
 mod control;
 mod health;
 mod listener;
 mod route;
 mod service;
-pub(crate) use {control::*, health::*, listener::*, route::*, service::*};
+pub(crate) use {balance::*, control::*, health::*, listener::*, route::*, service::*};
 
 /// Any number that fits 32 bits.
 pub(crate) type Count = Int<0, { u32::MAX as u64 }>;

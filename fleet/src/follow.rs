@@ -137,7 +137,7 @@ impl Fleet {
         let (loads, hears) = (Arc::clone(self), Arc::clone(self));
         Source::Joined {
             load: Box::new(move || loads.load()),
-            told: Box::new(move |result| hears.handle_loaded(result)),
+            report: Box::new(move |result| hears.handle_loaded(result)),
         }
     }
 

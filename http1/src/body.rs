@@ -109,23 +109,12 @@ impl Body {
                         } else {
                             0
                         };
-                        progress.data += range.len();
+                        progress.data += range.len() + rest;
                         if rest == 0 {
                             write::data(&input[range], out, encoding);
-                            continue;
+                        } else {
+                            join_chunks(decoder, input, range, rest, &mut progress.consumed, out)?;
                         }
-                        // What is there goes on as one chunk, however many it came in: each costs its reader.
-                        write::chunk_size(range.len() + rest, out);
-                        out.extend_from_slice(&input[range]);
-                        let mut left = rest;
-                        while left > 0 {
-                            // The same steps once more, which have gone well.
-                            let ChunkEvent::Data(range) = decoder.next(input, &mut progress.consumed)? else { break };
-                            left -= range.len();
-                            out.extend_from_slice(&input[range]);
-                        }
-                        progress.data += rest;
-                        out.extend_from_slice(b"\r\n");
                     }
                     ChunkEvent::End(trailer) => {
                         if encoding == Encoding::Chunked {
@@ -204,4 +193,26 @@ impl Body {
             (Self::Sized(_) | Self::Chunked(_), _) => self.is_end().then_some(b""),
         }
     }
+}
+
+/// Writes `first` and the `rest` bytes of data that follow it as one chunk, however many they came in: each chunk costs its reader.
+fn join_chunks(
+    decoder: &mut ChunkDecoder,
+    input: &[u8],
+    first: std::ops::Range<usize>,
+    rest: usize,
+    consumed: &mut usize,
+    out: &mut Vec<u8>,
+) -> Result<(), ParseError> {
+    write::chunk_size(first.len() + rest, out);
+    out.extend_from_slice(&input[first]);
+    let mut left = rest;
+    while left > 0 {
+        // The same steps once more, which have gone well.
+        let ChunkEvent::Data(range) = decoder.next(input, consumed)? else { break };
+        left -= range.len();
+        out.extend_from_slice(&input[range]);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
 }

@@ -166,26 +166,10 @@ fn judge_target(
             return Ok(());
         }
         _ => {
-            let scheme = [&b"http://"[..], b"https://"]
-                .into_iter()
-                .find(|scheme| target.len() >= scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme))
-                .ok_or(ParseError::Target)?
-                .len();
-            let end = target[scheme..]
-                .iter()
-                .position(|byte| matches!(byte, b'/' | b'?'))
-                .map_or(target.len(), |at| scheme + at);
-            let authority = &target[scheme..end];
-            if !is_authority(authority) {
-                return Err(ParseError::Target);
-            }
-            let port = default_port(scheme == b"https://".len());
-            if host_value.is_some_and(|value| !Authority::new(value).is_same(Authority::new(authority), port)) {
-                return Err(ParseError::HostDisagrees);
-            }
+            let authority = absolute_authority(target, host_value)?;
             head.form = TargetForm::Absolute;
-            head.authority = Span::locate(buffer, authority);
-            end
+            head.authority = Span::locate(buffer, &target[authority.clone()]);
+            authority.end
         }
     };
     let start = head.target.start + path_start as u32;
@@ -199,6 +183,26 @@ fn judge_target(
         return Err(ParseError::Target);
     }
     Ok(())
+}
+
+/// Where the authority stands in a target of absolute form. A `Host` beside it must say the same.
+fn absolute_authority(target: &[u8], host: Option<&[u8]>) -> Result<std::ops::Range<usize>, ParseError> {
+    let scheme = [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|scheme| target.len() >= scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme))
+        .ok_or(ParseError::Target)?
+        .len();
+    let end =
+        target[scheme..].iter().position(|byte| matches!(byte, b'/' | b'?')).map_or(target.len(), |at| scheme + at);
+    let authority = &target[scheme..end];
+    if !is_authority(authority) {
+        return Err(ParseError::Target);
+    }
+    let port = default_port(scheme == b"https://".len());
+    if host.is_some_and(|value| !Authority::new(value).is_same(Authority::new(authority), port)) {
+        return Err(ParseError::HostDisagrees);
+    }
+    Ok(scheme..end)
 }
 
 #[cfg(test)]

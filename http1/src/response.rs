@@ -1,6 +1,6 @@
 //! Response heads.
 
-use crate::framing::Noted;
+use crate::framing::{Framing, Noted};
 use crate::walk::{Resume, Stop, Walk, span};
 use ringway_message::scan::behind_value;
 use ringway_message::{BodyLength, FieldName, Limits, Method, ParseError, ResponseHead, Span, Version};
@@ -84,31 +84,37 @@ pub fn parse_response_on(
         head.upgrade = head.fields.iter().find(|field| field.kind == FieldName::Upgrade).map(|field| field.value);
     }
 
-    // RFC 9112, 6.3: what never has a body, whatever the fields say, first.
-    let announces = framing.chunked || framing.length.is_some_and(|length| length > 0);
-    head.body = if code < 200 {
-        if announces {
-            // RFC 9110, 8.6 and RFC 9112, 6.1 forbid both; a party that believes them waits for a body, and another response
-            // is to come.
-            return Err(ParseError::LengthInvalid);
-        }
-        BodyLength::None
-    } else if code == 204 {
-        // Forbidden too, but it ends here for everybody, if nothing comes after it on that connection.
-        head.keep_alive &= !announces;
-        BodyLength::None
-    } else if code == 304 || request == Method::Head {
-        head.announced_length = framing.length;
-        BodyLength::None
-    } else if framing.chunked {
-        BodyLength::Chunked
-    } else if let Some(length) = framing.length {
-        BodyLength::Sized(length)
-    } else {
-        head.keep_alive = false;
-        BodyLength::UntilClose
-    };
+    head.body = body_length(head, &framing, request)?;
     Ok(true)
+}
+
+/// Where the body ends (RFC 9112, 6.3): what never has one, whatever the fields say, first.
+fn body_length(head: &mut ResponseHead, framing: &Framing, request: Method) -> Result<BodyLength, ParseError> {
+    let announces = framing.chunked || framing.length.is_some_and(|length| length > 0);
+    match head.status {
+        // RFC 9110, 8.6 and RFC 9112, 6.1 forbid both; a party that believes them waits for a body, and another response
+        // is to come.
+        ..200 if announces => return Err(ParseError::LengthInvalid),
+        ..200 => return Ok(BodyLength::None),
+        204 => {
+            // Forbidden too, but it ends here for everybody, if nothing comes after it on that connection.
+            head.keep_alive &= !announces;
+            return Ok(BodyLength::None);
+        }
+        _ => {}
+    }
+    if head.status == 304 || request == Method::Head {
+        head.announced_length = framing.length;
+        return Ok(BodyLength::None);
+    }
+    Ok(match framing.length {
+        _ if framing.chunked => BodyLength::Chunked,
+        Some(length) => BodyLength::Sized(length),
+        None => {
+            head.keep_alive = false;
+            BodyLength::UntilClose
+        }
+    })
 }
 
 /// A status line.

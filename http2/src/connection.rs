@@ -1,9 +1,10 @@
 //! A connection: what its user sees of it.
 //!
 //! The parts: `receive` takes frames, `headers` and `data` what they bring to streams, `send` writes, `leave` ends connections in
-//! peace and otherwise, `events` tells what came; `input` and
-//! `notices` are what a connection keeps of it in between.
+//! peace and otherwise, `events` tells what came and `take` hands it over; `input` and `notices` are what a connection keeps of it in
+//! between. `config` says what a connection is to be like.
 
+mod config;
 mod data;
 mod events;
 mod headers;
@@ -12,7 +13,9 @@ mod leave;
 mod notices;
 mod receive;
 mod send;
+mod take;
 
+pub use config::Config;
 pub use notices::Event;
 pub use send::HeadKind;
 
@@ -24,12 +27,11 @@ use crate::frame::{self, U31_MAX};
 use crate::head::RequestRules;
 use crate::hpack::Decoder;
 use crate::output::Output;
-use crate::pool::{Inbound, InboundKind, Memory};
+use crate::pool::Memory;
 use crate::settings::{self, Settings, WINDOW_DEFAULT};
-use crate::streams::{History, Receiving, StreamKey, Streams};
+use crate::streams::{History, StreamKey, Streams};
 use input::{Block, Input, Leaving};
 use notices::Notices;
-use ringway_message::{Field, Limits, RequestHead, ResponseHead};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -42,44 +44,6 @@ const TABLE_BYTES: u32 = 4096;
 /// A head so many times as long as the limit is not decoded to its end, nor is one of so many bytes at least: who sends it means harm.
 const ABSURD: usize = 4;
 const ABSURD_BYTES: usize = 128 * 1024;
-
-/// What a connection is to be like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
-    /// Which end this is.
-    pub role: Role,
-    /// Limits of the heads and trailers that come.
-    pub head: Limits,
-    /// Streams at once: what a server takes, what a client opens even if the peer would take more.
-    pub streams_max: u32,
-    /// Window that a stream begins with: what the peer may send on it before anybody has taken anything.
-    pub stream_window: u32,
-    /// What that may grow to while it is drained.
-    pub stream_window_max: u32,
-    /// Window of all streams together, and what that may grow to.
-    pub connection_window: u32,
-    /// See [`Config::connection_window`]: the stalled ones are to take nothing from the others.
-    pub connection_window_max: u32,
-    /// A server takes extended CONNECT (RFC 8441).
-    pub extended_connect: bool,
-}
-
-impl Config {
-    /// For this end, with limits that suit most.
-    #[must_use]
-    pub fn new(role: Role) -> Self {
-        Self {
-            role,
-            head: Limits { head_bytes_max: 64 * 1024, fields_max: 128 },
-            streams_max: 100,
-            stream_window: 64 * 1024,
-            stream_window_max: 1024 * 1024,
-            connection_window: 1024 * 1024,
-            connection_window_max: 100 * 32 * 1024,
-            extended_connect: false,
-        }
-    }
-}
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -279,79 +243,6 @@ impl Connection {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.held as usize
-    }
-
-    /// Takes a request's head, once: `head` and `arena`, into which its spans point, are exchanged for those that came. `false`: there is
-    /// none.
-    pub fn take_request(&mut self, key: StreamKey, head: &mut RequestHead, arena: &mut Vec<u8>) -> bool {
-        self.take_inbound(key, InboundKind::Request, |inbound| {
-            std::mem::swap(&mut inbound.request, head);
-            std::mem::swap(&mut inbound.arena, arena);
-        })
-    }
-
-    /// Takes a response's head as [`Connection::take_request`] does a request's: informational ones first, in the order in which they came.
-    pub fn take_response(&mut self, key: StreamKey, head: &mut ResponseHead, arena: &mut Vec<u8>) -> bool {
-        self.take_inbound(key, InboundKind::Response, |inbound| {
-            std::mem::swap(&mut inbound.response, head);
-            std::mem::swap(&mut inbound.arena, arena);
-        })
-    }
-
-    /// Takes trailers as [`Connection::take_request`] does a head. `false`: none have come, or a head is to be taken first.
-    pub fn take_trailers(&mut self, key: StreamKey, fields: &mut Vec<Field>, arena: &mut Vec<u8>) -> bool {
-        self.take_inbound(key, InboundKind::Trailers, |inbound| {
-            std::mem::swap(&mut inbound.trailers, fields);
-            std::mem::swap(&mut inbound.arena, arena);
-        })
-    }
-
-    /// Whether trailers have come that were not taken.
-    #[must_use]
-    pub fn has_trailers(&self, key: StreamKey) -> bool {
-        let mut next = self.streams.get(key).and_then(|stream| stream.inbound.as_deref());
-        while let Some(inbound) = next {
-            if inbound.kind == InboundKind::Trailers {
-                return true;
-            }
-            next = inbound.next.as_deref();
-        }
-        false
-    }
-
-    fn take_inbound(&mut self, key: StreamKey, kind: InboundKind, take: impl FnOnce(&mut Inbound)) -> bool {
-        let Some(stream) = self.streams.get_mut(key) else { return false };
-        let Some(mut inbound) = stream.inbound.take_if(|inbound| inbound.kind == kind) else { return false };
-        stream.inbound = inbound.next.take();
-        take(&mut inbound);
-        self.memory.give_inbound(inbound);
-        true
-    }
-
-    /// The first of what has come of a stream's body, as far as it lies in one piece: empty if there is nothing at the moment.
-    #[must_use]
-    pub fn data(&self, key: StreamKey) -> &[u8] {
-        self.streams.get(key).map_or(&[], |stream| stream.body.data())
-    }
-
-    /// How much of a stream's body has come and was not taken yet.
-    #[must_use]
-    pub fn data_len(&self, key: StreamKey) -> usize {
-        self.streams.get(key).map_or(0, |stream| stream.body.len() as usize)
-    }
-
-    /// Whether the peer has ended its message: data and trailers may still wait to be taken.
-    #[must_use]
-    pub fn is_received(&self, key: StreamKey) -> bool {
-        self.streams.get(key).is_some_and(|stream| stream.receiving == Receiving::Ended)
-    }
-
-    /// Whether the peer has ended its message, and all of it has been taken.
-    #[must_use]
-    pub fn is_ended(&self, key: StreamKey) -> bool {
-        self.streams.get(key).is_some_and(|stream| {
-            stream.receiving == Receiving::Ended && stream.body.len() == 0 && stream.inbound.is_none()
-        })
     }
 
     /// Gives back what is only of use to a busy connection. For one that rests.

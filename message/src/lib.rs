@@ -6,6 +6,7 @@
 mod authority;
 mod bytes;
 mod error;
+mod field_name;
 mod forwarded;
 mod head;
 mod hop;
@@ -18,8 +19,9 @@ mod writer;
 pub use authority::{Authority, default_port, is_authority, is_host_and_port};
 pub use bytes::{content_length, is_lower_token, is_protocol, is_target, is_token, is_value, split_target};
 pub use error::ParseError;
+pub use field_name::{FieldName, may_trail, reads_as};
 pub use forwarded::ToldClient;
-pub use head::{FIELDS_CEILING, Field, FieldName, Limits, Method, Span, Version, may_trail, reads_as, tokens};
+pub use head::{FIELDS_CEILING, Field, Limits, Method, Span, Version, tokens};
 pub use hop::nominate;
 pub use path::{climbs, is_below};
 pub use request::{RequestHead, TargetForm};

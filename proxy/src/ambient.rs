@@ -1,7 +1,7 @@
 //! What the process around the data path tells it: the time, and what tells this process from others. The only place that asks, so
 //! that in a test whose runtime's time is paused all of it stands still and goes on together.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Now, as deadlines and latencies go by it.
 #[inline]
@@ -21,6 +21,11 @@ pub(crate) fn since(then: Instant) -> Duration {
 #[allow(clippy::disallowed_methods, reason = "this is the place")]
 pub(crate) fn time_of_day() -> SystemTime {
     SystemTime::now()
+}
+
+/// The same in milliseconds of Unix time, as the access log has it.
+pub(crate) fn unix_millis() -> u64 {
+    time_of_day().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Differs between processes, so that many do not draw the same numbers; no secret. In tests it is always the same.

@@ -1,7 +1,7 @@
 //! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
 
+use crate::net::shortage::Resource;
 use crate::planted::{self, Fault};
-use crate::shortage::Resource;
 use ringway_config::model::RetryOn;
 use ringway_health::Outcome;
 use ringway_http1::{ParseError, is_response};

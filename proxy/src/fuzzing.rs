@@ -1,34 +1,34 @@
 //! What `fuzz/` gives to the parsers of what clients, backends and agents send: a function for each, which asserts what must hold of
 //! whatever comes. The unit tests play the same corpora, so that a find stays found.
 
-use crate::affinity::{self, Value};
-use crate::forwarded;
-use crate::hello::HelloReader;
-use crate::http::Peer;
+use crate::net::client_hello::HelloReader;
+use crate::net::proxy_protocol::{self, Told};
+use crate::net::quic_ids;
 use crate::probe;
-use crate::proxyproto::{self, Told};
-use crate::quic;
+use crate::routing::affinity_cookie::{self, Value};
+use crate::routing::forwarded;
+use crate::worker::Peer;
 use ringway_config::model::{AffinityCookie, Forwarded, ForwardedSource, ProxyHeader};
 use ringway_message::{HeadWriter, Limits, RequestHead};
 use std::net::{IpAddr, SocketAddr};
 
 /// PROXY headers: they end where they end whatever follows, of a part more is wanted, and what is read and written is read as the same.
 pub fn proxy_header(bytes: &[u8]) {
-    let Ok(Some((told, length))) = proxyproto::parse(bytes) else { return };
-    assert_eq!(proxyproto::parse(&bytes[..length]), Ok(Some((told.clone(), length))));
+    let Ok(Some((told, length))) = proxy_protocol::parse(bytes) else { return };
+    assert_eq!(proxy_protocol::parse(&bytes[..length]), Ok(Some((told.clone(), length))));
     for part in [0, 1, length / 2, length - 1] {
-        assert_eq!(proxyproto::parse(&bytes[..part]), Ok(None), "{part} of {length}");
+        assert_eq!(proxy_protocol::parse(&bytes[..part]), Ok(None), "{part} of {length}");
     }
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let addresses = told.addresses.map(|(source, destination)| (canonical(source), canonical(destination)));
     for version in [ProxyHeader::V1, ProxyHeader::V2 { unique_id: true }, ProxyHeader::V2 { unique_id: false }] {
         let mut text = Vec::new();
-        proxyproto::write(version, &told, &mut text);
+        proxy_protocol::write(version, &told, &mut text);
         // Longer than is taken: the flags of TLS take more room than some write them in.
         if text.len() > 4096 {
             continue;
         }
-        let (again, end) = proxyproto::parse(&text).expect("what is written is well formed").expect("and whole");
+        let (again, end) = proxy_protocol::parse(&text).expect("what is written is well formed").expect("and whole");
         assert_eq!(end, text.len());
         let read = again.addresses.map(|(source, destination)| (canonical(source), canonical(destination)));
         assert_eq!(read, addresses);
@@ -63,13 +63,13 @@ pub fn quic(bytes: &[u8]) {
     let longer = [datagram, b"more"].concat();
     let is_part = |id: &[u8]| (1..=20).contains(&id.len()) && datagram.windows(id.len()).any(|part| part == id);
     for length in [usize::from(length) % 21, 8] {
-        let Some(found) = quic::destination(datagram, length) else { continue };
+        let Some(found) = quic_ids::destination(datagram, length) else { continue };
         assert!(is_part(found.id.as_bytes()));
-        assert_eq!(quic::destination(&longer, length), Some(found));
+        assert_eq!(quic_ids::destination(&longer, length), Some(found));
     }
-    if let Some(found) = quic::source(datagram) {
+    if let Some(found) = quic_ids::source(datagram) {
         assert!(is_part(found.as_bytes()));
-        assert_eq!(quic::source(&longer), Some(found));
+        assert_eq!(quic_ids::source(&longer), Some(found));
     }
 }
 
@@ -119,17 +119,17 @@ pub fn cookie(bytes: &[u8]) {
     };
     let value = Value(bytes.iter().fold(7, |sum, byte| sum * 31 % (1 << 56) + u64::from(*byte)));
     let mut line = HeadWriter::default();
-    affinity::write(&ours, value, &mut line);
+    affinity_cookie::write(&ours, value, &mut line);
     let made = line.text().strip_prefix(b"set-cookie: ").and_then(|rest| rest.strip_suffix(b"\r\n")).expect("a line");
     let fields = [b"Cookie: ", bytes].concat();
     if let Some((text, head)) = request(&fields) {
-        assert_eq!(affinity::find(&ours, &text, &head), None);
+        assert_eq!(affinity_cookie::find(&ours, &text, &head), None);
     }
     if let Some((text, head)) = request(&[b"Cookie: ", made, b"\r\n", &fields[..]].concat()) {
-        assert_eq!(affinity::find(&ours, &text, &head), Some(value));
+        assert_eq!(affinity_cookie::find(&ours, &text, &head), Some(value));
     }
     if let Some((text, head)) = request(&[&fields[..], b"\r\nCookie: ", made].concat()) {
-        let found = affinity::find(&ours, &text, &head);
+        let found = affinity_cookie::find(&ours, &text, &head);
         assert!(found == Some(value) || found.is_none() && head.cookies(&text).count() > 32);
     }
 }

@@ -1,21 +1,26 @@
 //! Upstream connections: a pool per worker and backend, last in, first out.
 
-use crate::connections::{self, ConnectionSlot, Pending};
-use crate::end::{BackendEnd, Http1};
+pub(crate) mod connection_slot;
+pub(crate) mod in_flight;
+pub(crate) mod refusals;
+pub(crate) mod retry;
+
+use crate::codec::end::BackendEnd;
+use crate::codec::http1::Http1;
+use crate::codec::http2::{self, Opening};
+use crate::dispatcher::Shared;
 use crate::error::ProxyError;
-use crate::http::Peer;
-use crate::http2::{self, Opening};
-use crate::proxyproto;
-use crate::shortage::{Operation, Resource};
+use crate::net::proxy_protocol;
+use crate::net::shortage::{Operation, Resource};
+use crate::net::stream::Stream;
+use crate::net::timer::{Deadline, Timer};
+use crate::net::transport::Transport;
 use crate::snapshot::Service;
-use crate::stream::Stream;
-use crate::timer::{Deadline, Timer};
-use crate::transport::Transport;
-use crate::worker::{Shared, Upstream, Worker, WorkerService};
+use crate::snapshot::connection_slot::{ConnectionSlot, Pending};
+use crate::worker::Peer;
+use crate::worker::{Upstream, Worker, WorkerService};
 use ringway_config::model::{ProxyHeader, UpstreamProtocol};
 use ringway_ring::Slot;
-use ringway_telemetry::cells::WorkerCells;
-use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -41,98 +46,6 @@ impl Connection {
 
     fn http2(stream: http2::Upstream) -> Self {
         Self { reused: stream.reused, end: BackendEnd::Http2(Box::new(stream)), slot: None }
-    }
-}
-
-/// Idle connections of one worker to one backend.
-#[derive(Default)]
-pub(crate) struct Pool {
-    idle: RefCell<Vec<Idle>>,
-    closed: Cell<bool>,
-}
-
-struct Idle {
-    stream: Stream,
-    slot: ConnectionSlot,
-    since: Deadline,
-}
-
-impl Pool {
-    /// The connection used last that is still good.
-    ///
-    /// `certain`: ask the kernel too, not only what the runtime has been told, because the request must not be sent to
-    /// a connection that is being closed: it could not be repeated.
-    pub(crate) fn take(&self, certain: bool, cells: &WorkerCells) -> Option<(Stream, ConnectionSlot)> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { mut stream, slot, .. }) = idle.pop() {
-            cells.upstream_idle.subtract(1);
-            if stream.is_quiet(certain) {
-                return Some((stream, slot));
-            }
-        }
-        None
-    }
-
-    /// Keeps a connection whose exchange has ended cleanly.
-    pub(crate) fn put(
-        &self,
-        stream: Stream,
-        slot: ConnectionSlot,
-        idle_max: usize,
-        now: Deadline,
-        cells: &WorkerCells,
-    ) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < idle_max && !self.closed.get() {
-            idle.push(Idle { stream, slot, since: now });
-            cells.upstream_idle.increment();
-        }
-    }
-
-    /// Closes what has been idle since before `oldest`, and what the backend has closed.
-    pub(crate) fn expire(&self, oldest: Deadline, cells: &WorkerCells) {
-        let mut idle = self.idle.borrow_mut();
-        let before = idle.len();
-        idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_quiet(false));
-        cells.upstream_idle.subtract((before - idle.len()) as u64);
-    }
-
-    /// One of them, in use since `since`, has turned out to lead nowhere: those that nobody has heard of since then are closed, so
-    /// that not each of them costs a time-out.
-    pub(crate) fn doubt(&self, since: Deadline, cells: &WorkerCells) {
-        let mut idle = self.idle.borrow_mut();
-        let before = idle.len();
-        idle.retain(|idle| idle.since > since);
-        cells.upstream_idle.subtract((before - idle.len()) as u64);
-    }
-
-    /// Closes all, and keeps none from now on: the backend has gone from the configuration.
-    pub(crate) fn close(&self, cells: &WorkerCells) {
-        self.closed.set(true);
-        self.release(cells);
-    }
-
-    /// Closes the one that has been idle for longest. `false`: there is none.
-    pub(crate) fn close_one(&self, cells: &WorkerCells) -> bool {
-        let mut idle = self.idle.borrow_mut();
-        if idle.is_empty() {
-            return false;
-        }
-        drop(idle.remove(0));
-        cells.upstream_idle.subtract(1);
-        true
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.idle.borrow().len()
-    }
-
-    /// Closes all that are idle now; gives how many they were.
-    pub(crate) fn release(&self, cells: &WorkerCells) -> usize {
-        let idle = std::mem::take(&mut *self.idle.borrow_mut());
-        cells.upstream_idle.subtract(idle.len() as u64);
-        idle.len()
     }
 }
 
@@ -211,7 +124,7 @@ impl Reach<'_> {
         let service = &self.service.service;
         let pending = Pending::enter_for(service, self.slot)?;
         let opening = async {
-            let slot = connections::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
+            let slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
             self.service.upstreams[usize::from(self.slot.0)].cells.connects.increment();
             let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
             Ok((stream, slot))
@@ -226,11 +139,11 @@ impl Reach<'_> {
 async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upstream: Rc<Upstream>, opening: Opening) {
     let timer = worker.timer();
     let opened = async {
-        let counted = connections::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
+        let counted = connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
         upstream.cells.connects.increment();
         // No PROXY header goes to what is shared: the configuration sees to that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
-        let beginning = http2::Connection::begin(stream, counted, &worker, service.config.keepalive);
+        let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, service.config.keepalive);
         let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
         // One that takes no streams is of no use: whoever waits is better off elsewhere.
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
@@ -264,7 +177,7 @@ async fn connect(
     let mut tcp = opened?;
     if let Some(version) = service.config.proxy_protocol {
         let mut header = Vec::new();
-        proxyproto::write(version, &told(version, peer, worker), &mut header);
+        proxy_protocol::write(version, &told(version, peer, worker), &mut header);
         within(timer, ProxyError::ConnectFailed, tcp.write_all(&header)).await?;
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
@@ -287,9 +200,9 @@ async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> s
 }
 
 /// What a PROXY header says of a client.
-fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxyproto::Told {
-    let Some(peer) = peer else { return proxyproto::Told::default() };
-    proxyproto::Told {
+fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxy_protocol::Told {
+    let Some(peer) = peer else { return proxy_protocol::Told::default() };
+    proxy_protocol::Told {
         addresses: peer.destination.map(|destination| (peer.address, destination)),
         authority: peer.server_name.clone(),
         secure: peer.secure,

@@ -16,7 +16,7 @@ pub struct Selection {
     pub(crate) home: u8,
     /// Index of the level that `walk` is of: the two change together only.
     level: u8,
-    /// Levels that have been looked at, as bits.
+    /// Levels that the search has left, as bits.
     pub(crate) visited: u16,
     pub(crate) owner: Option<Slot>,
     /// Members that were given.
@@ -27,11 +27,11 @@ pub struct Selection {
     pub(crate) draws: u32,
     /// Numbers drawn before.
     drawn: u32,
-    /// Somebody of this level refused the key only because of a ramp or of shedding.
+    /// As in [`Found`](crate::stage::Found), from the level's first look.
     pub(crate) ramped: bool,
-    /// Somebody of this level is believed to be down, and would be asked if nobody else can be.
+    /// As in [`Found`](crate::stage::Found), from the level's first look.
     pub(crate) doubted: bool,
-    /// Somebody had no room.
+    /// A member, of any level, had no room.
     pub(crate) full: bool,
 }
 
@@ -57,7 +57,7 @@ impl Selection {
         }
     }
 
-    /// Goes to the beginning of a level's walk.
+    /// Goes to the beginning of a level's candidate sequence.
     pub(crate) fn enter(&mut self, level: u8, walk: Walk, stage: Stage) {
         (self.level, self.walk, self.stage) = (level, walk, stage);
         (self.drawn, self.draws) = (self.drawn + self.draws, 0);

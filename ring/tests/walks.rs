@@ -168,3 +168,31 @@ fn retry_after_the_least_loaded_walks_no_level_by_anothers_walk() {
         }
     }
 }
+
+#[test]
+fn member_that_was_given_is_not_given_again_as_an_owner_of_a_hot_key() {
+    let five = group(ALL[0], Some(STRICT), AllFull::Owner, &[PLAIN; 5]);
+    for number in 0..200 {
+        // By an affinity cookie, before the key was looked for.
+        let mut selection = five.begin(ask(number, 3));
+        let named = Slot((number % 5) as u16);
+        assert!(five.reserve(&mut selection, named, false, 0));
+        five.release(named, 0);
+        let mut given = vec![named];
+        while let Pick::Backend(slot) = five.next(&mut selection, 0) {
+            five.release(slot, 0);
+            given.push(slot);
+        }
+        // By a set that was replaced before the request was tried again.
+        let mut selection = five.begin_again(&five.begin(ask(number, 3)), [Slot(0), Slot(1)]);
+        let mut rest = vec![Slot(0), Slot(1)];
+        while let Pick::Backend(slot) = five.next(&mut selection, 0) {
+            five.release(slot, 0);
+            rest.push(slot);
+        }
+        for mut all in [given, rest] {
+            all.sort_unstable();
+            assert_eq!(all, (0..5).map(Slot).collect::<Vec<_>>(), "key {number}");
+        }
+    }
+}

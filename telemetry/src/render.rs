@@ -65,6 +65,22 @@ impl Metrics {
                 text.sample(catalogue::REQUESTS.name, catalogue::REQUESTS.labels, &[name, label], sum as f64);
             }
         });
+        self.service_counters(text);
+        self.durations(text);
+        for (metric, of_service) in [(catalogue::PROXY_ERRORS, true), (catalogue::REJECTED, false)] {
+            text.head(&metric);
+            self.cells.for_errors(|name, reason, count| {
+                if of_service && !name.is_empty() {
+                    text.sample(metric.name, metric.labels, &[name, reason], count as f64);
+                } else if !of_service && name.is_empty() {
+                    text.sample(metric.name, metric.labels, &[reason], count as f64);
+                }
+            });
+        }
+    }
+
+    /// Those that count one thing of a service each.
+    fn service_counters(&self, text: &mut Text) {
         for (metric, pick) in [
             (catalogue::RETRIES, (|cells| &cells.retries) as fn(&crate::cells::ServiceCells) -> &Cell),
             (catalogue::SPILLS, |cells| &cells.spills),
@@ -94,6 +110,9 @@ impl Metrics {
                 text.sample(metric.name, metric.labels, &[name, limit.name()], sum as f64);
             }
         });
+    }
+
+    fn durations(&self, text: &mut Text) {
         let metric = catalogue::REQUEST_DURATION;
         text.head(&metric);
         self.cells.for_services(|name, cells| {
@@ -109,16 +128,6 @@ impl Metrics {
             text.sample(&format!("{}_sum", metric.name), metric.labels, &[name], total);
             text.sample(&format!("{}_count", metric.name), metric.labels, &[name], count as f64);
         });
-        for (metric, of_service) in [(catalogue::PROXY_ERRORS, true), (catalogue::REJECTED, false)] {
-            text.head(&metric);
-            self.cells.for_errors(|name, reason, count| {
-                if of_service && !name.is_empty() {
-                    text.sample(metric.name, metric.labels, &[name, reason], count as f64);
-                } else if !of_service && name.is_empty() {
-                    text.sample(metric.name, metric.labels, &[reason], count as f64);
-                }
-            });
-        }
     }
 
     fn shortages(&self, text: &mut Text) {

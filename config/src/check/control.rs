@@ -78,39 +78,9 @@ fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<mo
     unique(section.clients.value.iter().map(|client| &client.value.name), "client", findings);
     member_files(section, findings);
     let (api, peers) = (api?, peers?);
-    let advertise = |given: &Option<At<String>>, own: SocketAddr, findings: &mut Findings| match given {
-        Some(at)
-            if at
-                .value
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
-        {
-            Some(at.value.clone())
-        }
-        Some(at) => {
-            findings.error(
-                at.place,
-                "bad_address",
-                format!("`{}` is not a host and a port", at.value),
-                "write it as `\"control-1.example.com:9700\"`",
-            );
-            None
-        }
-        None => Some(own.to_string()),
-    };
     let advertised = advertise(&section.advertise, api, findings);
     let peer_advertised = advertise(&section.peer_advertise, peers, findings);
-    for (given, own) in [(&section.advertise, api), (&section.peer_advertise, peers)] {
-        if given.is_none() && own.ip().is_unspecified() {
-            findings.error(
-                section.place,
-                "no_advertise",
-                format!("nobody can be told to connect to {own}"),
-                "add `advertise` and `peer_advertise`: the addresses under which others find this member",
-            );
-            break;
-        }
-    }
+    can_be_found(section, api, peers, findings);
     Some(model::Member {
         name: section.name.value.clone(),
         directory: nonempty_path(&section.directory, findings),
@@ -129,16 +99,7 @@ fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<mo
             ca: Some(at.value.ca.value.clone().into()),
         }),
         wan: section.timing.value == TimingName::Wan,
-        tokens: section
-            .tokens
-            .value
-            .iter()
-            .map(|token| model::TokenFile {
-                name: token.value.name.value.clone(),
-                role: role(token.value.role.value),
-                file: token.value.file.value.clone().into(),
-            })
-            .collect(),
+        tokens: token_files(section),
         clients: section
             .clients
             .value
@@ -152,6 +113,47 @@ fn member(section: &schema::MemberSection, findings: &mut Findings) -> Option<mo
         proxy_forget: section.proxy_forget.value,
         sources: sources(section, findings),
     })
+}
+
+/// Under which address others find the member: what is given, or its own.
+fn advertise(given: &Option<At<String>>, own: SocketAddr, findings: &mut Findings) -> Option<String> {
+    let Some(at) = given else { return Some(own.to_string()) };
+    let has_both = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+    if at.value.rsplit_once(':').is_some_and(has_both) {
+        return Some(at.value.clone());
+    }
+    findings.error(
+        at.place,
+        "bad_address",
+        format!("`{}` is not a host and a port", at.value),
+        "write it as `\"control-1.example.com:9700\"`",
+    );
+    None
+}
+
+/// A member that listens on every address must say which one others are to use.
+fn can_be_found(section: &schema::MemberSection, api: SocketAddr, peers: SocketAddr, findings: &mut Findings) {
+    for (given, own) in [(&section.advertise, api), (&section.peer_advertise, peers)] {
+        if given.is_none() && own.ip().is_unspecified() {
+            findings.error(
+                section.place,
+                "no_advertise",
+                format!("nobody can be told to connect to {own}"),
+                "add `advertise` and `peer_advertise`: the addresses under which others find this member",
+            );
+            break;
+        }
+    }
+}
+
+/// The tokens that the API takes, with the roles they give.
+fn token_files(section: &schema::MemberSection) -> Vec<model::TokenFile> {
+    let tokens = section.tokens.value.iter().map(|token| model::TokenFile {
+        name: token.value.name.value.clone(),
+        role: role(token.value.role.value),
+        file: token.value.file.value.clone().into(),
+    });
+    tokens.collect()
 }
 
 fn member_files(section: &schema::MemberSection, findings: &mut Findings) {

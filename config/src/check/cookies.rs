@@ -75,6 +75,16 @@ pub(super) fn affinity_cookie(
     if let Some(name) = &section.name {
         name_prefix(name, section, findings);
     }
+    Some(AffinityCookie {
+        service: service.to_owned(),
+        name: section.name.as_ref().map_or_else(|| default_name(service), |at| at.value.clone()),
+        attributes: attributes(section, &path, same_site),
+        secret: section.secret.value.clone().into_bytes(),
+    })
+}
+
+/// All that stands behind the value in `Set-Cookie`.
+fn attributes(section: &schema::AffinityCookieSection, path: &str, same_site: &str) -> String {
     let mut attributes = format!("; Path={path}");
     if !section.ttl.value.is_zero() {
         attributes.push_str(&format!("; Max-Age={}", section.ttl.value.as_secs().max(1)));
@@ -89,12 +99,7 @@ pub(super) fn affinity_cookie(
         attributes.push_str("; HttpOnly");
     }
     attributes.push_str(&format!("; SameSite={same_site}"));
-    Some(AffinityCookie {
-        service: service.to_owned(),
-        name: section.name.as_ref().map_or_else(|| default_name(service), |at| at.value.clone()),
-        attributes,
-        secret: section.secret.value.clone().into_bytes(),
-    })
+    attributes
 }
 
 /// Gives each arm of a split the cookie that holds a client in it. An arm whose service has none gets one after the first

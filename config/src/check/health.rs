@@ -26,55 +26,14 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
         findings.error(*second, "two_checks", "`http`, `grpc` and `tcp` exclude one another", "keep one of them");
         return None;
     }
-    let kind = match (&section.http, &section.grpc, &section.tcp) {
-        (Some(http), ..) => http_check(&http.value, findings)?,
-        (None, Some(grpc), _) => CheckKind::Grpc {
-            service: grpc.value.service.as_ref().map_or_else(String::new, |at| header_value(at, findings)),
-            authority: grpc.value.authority.as_ref().map(|at| header_value(at, findings)),
-        },
-        (None, None, Some(_)) => CheckKind::Tcp,
-        (None, None, None) => {
-            findings.absent(
-                at.place,
-                "no_check",
-                "it does not say what to check",
-                "add `http: { path: /healthz }`, `grpc: {}` or `tcp: {}`",
-            );
-            return None;
-        }
-    };
+    let kind = check_kind(at, findings)?;
     let address = section.address.as_ref().and_then(|at| ip_address(at, findings));
-    let or_interval = |at: &Option<At<Duration>>| at.as_ref().map_or(section.interval.value, |at| at.value);
-    let intervals = [Some(&section.interval), section.interval_down.as_ref(), section.interval_transition.as_ref()];
-    intervals.into_iter().flatten().for_each(|interval| far_enough_apart(interval, findings));
-    nonzero(&section.timeout, "timeout", findings);
-    let shortest =
-        section.interval.value.min(or_interval(&section.interval_down)).min(or_interval(&section.interval_transition));
-    if section.timeout.value > shortest {
-        findings.warning(
-            section.timeout.place,
-            "timeout_above_interval",
-            "a check may take longer than its interval: the next waits for it",
-            "write a shorter `timeout`, or a longer `interval`",
-        );
-    }
+    let params = check_params(section, findings);
     if let Some(tls) = section.tls.as_ref().filter(|at| at.value.verify.value) {
         findings.names_file(tls.value.ca.as_ref(), FileUse::Authorities, Need::Serving);
     }
     Some(model::HealthCheck {
-        params: CheckParams {
-            interval: section.interval.value,
-            interval_down: or_interval(&section.interval_down),
-            interval_transition: or_interval(&section.interval_transition),
-            timeout: section.timeout.value,
-            rise: section.rise.value.0 as u32,
-            fall: section.fall.value.0 as u32,
-            jitter: section.jitter.value.0 as f64 / 100.0,
-            initial: match section.initial.value {
-                schema::InitialName::Up => Initial::Up,
-                schema::InitialName::Down => Initial::Down,
-            },
-        },
+        params,
         kind,
         port: section.port.as_ref().map(|at| at.value.0 as u16),
         address,
@@ -94,6 +53,103 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
         agent: section.agent.as_ref().map(|at| agent(&at.value, section, findings)),
         concurrency: section.concurrency.value.0 as usize,
     })
+}
+
+/// What is checked: exactly one of `http`, `grpc` and `tcp`.
+fn check_kind(at: &At<schema::HealthSection>, findings: &mut Findings) -> Option<CheckKind> {
+    let section = &at.value;
+    Some(match (&section.http, &section.grpc, &section.tcp) {
+        (Some(http), ..) => http_check(&http.value, findings)?,
+        (None, Some(grpc), _) => CheckKind::Grpc {
+            service: grpc.value.service.as_ref().map_or_else(String::new, |at| header_value(at, findings)),
+            authority: grpc.value.authority.as_ref().map(|at| header_value(at, findings)),
+        },
+        (None, None, Some(_)) => CheckKind::Tcp,
+        (None, None, None) => {
+            findings.absent(
+                at.place,
+                "no_check",
+                "it does not say what to check",
+                "add `http: { path: /healthz }`, `grpc: {}` or `tcp: {}`",
+            );
+            return None;
+        }
+    })
+}
+
+/// How often a backend is checked, for how long, and how many results in a row decide.
+fn check_params(section: &schema::HealthSection, findings: &mut Findings) -> CheckParams {
+    let or_interval = |at: &Option<At<Duration>>| at.as_ref().map_or(section.interval.value, |at| at.value);
+    let intervals = [Some(&section.interval), section.interval_down.as_ref(), section.interval_transition.as_ref()];
+    intervals.into_iter().flatten().for_each(|interval| far_enough_apart(interval, findings));
+    nonzero(&section.timeout, "timeout", findings);
+    let shortest =
+        section.interval.value.min(or_interval(&section.interval_down)).min(or_interval(&section.interval_transition));
+    if section.timeout.value > shortest {
+        findings.warning(
+            section.timeout.place,
+            "timeout_above_interval",
+            "a check may take longer than its interval: the next waits for it",
+            "write a shorter `timeout`, or a longer `interval`",
+        );
+    }
+    CheckParams {
+        interval: section.interval.value,
+        interval_down: or_interval(&section.interval_down),
+        interval_transition: or_interval(&section.interval_transition),
+        timeout: section.timeout.value,
+        rise: section.rise.value.0 as u32,
+        fall: section.fall.value.0 as u32,
+        jitter: section.jitter.value.0 as f64 / 100.0,
+        initial: match section.initial.value {
+            schema::InitialName::Up => Initial::Up,
+            schema::InitialName::Down => Initial::Down,
+        },
+    }
+}
+
+/// A check that goes where the traffic goes speaks as the traffic does, unless it says otherwise.
+pub(super) fn as_the_traffic(
+    health: &mut model::HealthCheck,
+    section: &schema::HealthSection,
+    protocol: UpstreamProtocol,
+    tls: Option<&model::UpstreamTls>,
+    header: Option<model::ProxyHeader>,
+    findings: &mut Findings,
+) {
+    if health.port.is_none() {
+        // As with the PROXY header: who has not thought of it should.
+        if let (Some(at), Some(own)) = (&section.tls, tls)
+            && own.own.is_some()
+            && health.tls.as_ref().is_some_and(|check| check.own.is_none())
+            && at.value.certificate.is_none()
+            && at.value.key.is_none()
+        {
+            findings.warning(
+                at.place,
+                "check_without_certificate",
+                "checks show no certificate, although the traffic to the same port does",
+                "write `certificate` and `key` here as well, or remove `tls` from `health`: then checks do as the traffic",
+            );
+        }
+        health.tls = health.tls.take().or(tls.cloned());
+        let says = section.http.as_ref().is_some_and(|at| at.value.protocol.is_some());
+        if let (false, CheckKind::Http(http)) = (says, &mut health.kind) {
+            http.protocol = protocol;
+        }
+    }
+    let elsewhere = section.port.as_ref().map(|at| at.place).or(section.address.as_ref().map(|at| at.place));
+    match (elsewhere, &section.proxy_protocol, header) {
+        (None, None, header) => health.proxy_protocol = header,
+        // As HAProxy does; but who has not thought of it should.
+        (Some(place), None, Some(_)) => findings.warning(
+            place,
+            "check_without_proxy_header",
+            "checks that go elsewhere than the traffic begin with no PROXY header, although the traffic does",
+            "write `proxy_protocol: off` in `health` if that is right, else `v1` or `v2`",
+        ),
+        (Some(_), None, None) | (_, Some(_), _) => {}
+    }
 }
 
 fn ip_address(at: &At<String>, findings: &mut Findings) -> Option<IpAddr> {

@@ -1,10 +1,11 @@
 //! What `tcp` and `udp` listeners cannot give to the services that they lead to: requests to look into, names of servers, headers
 //! in front of datagrams. A service says what it wants, a listener what it has; here the two meet.
 
+use super::text::nonzero;
 use crate::diagnostic::At;
 use crate::diagnostic::Place;
 use crate::findings::Findings;
-use crate::model::{Listener, Protocol};
+use crate::model::{self, Listener, Protocol};
 use crate::schema::{self, KeyPartSection, KeySection, ProtocolName};
 
 /// What a source of a key is read from.
@@ -203,4 +204,74 @@ fn streams_only(service: &schema::ServiceSection, ways: &[Way<'_>], findings: &m
             format!("remove `{field}`, or give {:?} a service of its own", way.name),
         );
     }
+}
+
+pub(super) fn tcp_listener(
+    section: &schema::ListenerSection,
+    routes: Vec<model::Route>,
+    findings: &mut Findings,
+) -> model::TcpListener {
+    let mut listener = model::TcpListener { service: None, names: Vec::new() };
+    for route in routes {
+        if route.actions.is_some()
+            || route.split.is_some()
+            || route.path.is_some()
+            || !route.methods.is_empty()
+            || !route.headers.is_empty()
+        {
+            findings.error(
+                section.routes.place,
+                "tcp_conditions",
+                "a tcp listener cannot look into its traffic further than the name that a TLS client asks for",
+                "keep `match: { host: ... }` and `service: ...` alone, or write `protocol: http`",
+            );
+        }
+        match route.host {
+            Some(host) => listener.names.push((host, route.service)),
+            None => {
+                listener.service.get_or_insert(route.service);
+            }
+        }
+    }
+    listener
+}
+
+pub(super) fn udp_listener(
+    section: &schema::ListenerSection,
+    routes: &[model::Route],
+    findings: &mut Findings,
+) -> Option<model::UdpListener> {
+    let plain = |route: &model::Route| {
+        route.host.is_none() && route.path.is_none() && route.split.is_none() && route.actions.is_none()
+    };
+    let [route] = routes else {
+        findings.error(
+            section.routes.place,
+            "udp_conditions",
+            "a udp listener has one service",
+            "write `service: ...`",
+        );
+        return None;
+    };
+    if !plain(route) || !route.methods.is_empty() || !route.headers.is_empty() {
+        findings.error(
+            section.routes.place,
+            "udp_conditions",
+            "a udp listener cannot look into its traffic",
+            "write `service: ...` instead of `routes`",
+        );
+    }
+    for at in section.tls.iter().map(|at| at.place).chain(section.proxy_protocol.value.first().map(|at| at.place)) {
+        findings.error(at, "udp_conditions", "a udp listener speaks neither TLS nor the PROXY protocol", "remove it");
+    }
+    nonzero(&section.udp.value.idle, "idle", findings);
+    Some(model::UdpListener {
+        service: route.service,
+        idle: section.udp.value.idle.value,
+        flows_max: section.udp.value.flows_max.value.0 as usize,
+        quic: section.udp.value.quic_connection_id.as_ref().map(|at| model::QuicIds {
+            length: at.value.length.value.0 as usize,
+            ids_max: at.value.ids_max.value.0 as usize,
+        }),
+    })
 }

@@ -1,6 +1,6 @@
 //! Routes: what they match, and what they do.
 
-use super::service::{AffinityCookie, Capture, KeySource};
+use super::key::{AffinityCookie, Capture, KeySource};
 use std::time::Duration;
 
 /// One routing rule; every condition that is given must hold.

@@ -1,13 +1,14 @@
 //! One try of a request on one backend: its connection, how long the answer takes to begin, and what a failure of it tells. The first
 //! try of an exchange, a second beside it and a mirror's copy are all this.
 
-use super::pump::{ANSWER_LIMITS, INTERIM_MAX, retry_after};
-use crate::clock::Clock;
-use crate::connections::ConnectionSlot;
-use crate::end::{BackendEnd, Http1};
+use super::response::{ANSWER_LIMITS, INTERIM_MAX, retry_after};
+use crate::codec::end::BackendEnd;
+use crate::codec::http1::Http1;
 use crate::error::ProxyError;
-use crate::stream::Stream;
-use crate::timer::Deadline;
+use crate::exchange::clock::Clock;
+use crate::net::stream::Stream;
+use crate::net::timer::Deadline;
+use crate::snapshot::connection_slot::ConnectionSlot;
 use crate::upstream::Connection;
 use crate::worker::{Upstream, Worker};
 use ringway_http1::parse_response_on;
@@ -219,7 +220,7 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffers::Buffer;
+    use crate::net::buffers::Buffer;
     use ringway_http1::{Body, Resume};
 
     fn attempt(reused: bool) -> Attempt {

@@ -3,16 +3,17 @@
 //! better one (`hedge.non_fatal`) waits for the other try; if that brings nothing better, the first try's answer is preferred.
 
 use super::attempt::{Attempt, Found};
-use super::pump::{Exchange, TryError};
-use crate::clock::Clock;
-use crate::end::Gone;
+use super::outcome::{TryError, outcome_of, timed_out};
+use super::pump::Exchange;
+use crate::codec::source::Gone;
+use crate::codec::tunnel::Duplex;
 use crate::error::ProxyError;
-use crate::http::Peer;
-use crate::inflight::{self, InFlight};
-use crate::request::{Copied, Request};
-use crate::timer::{Deadline, Timer};
-use crate::tunnel::Duplex;
+use crate::exchange::clock::Clock;
+use crate::exchange::request::{Copied, Request};
+use crate::net::timer::{Deadline, Timer};
 use crate::upstream::Reach;
+use crate::upstream::in_flight::{self, InFlight};
+use crate::worker::Peer;
 use crate::worker::{View, Worker};
 use ringway_config::model;
 use std::future::{Future, poll_fn};
@@ -84,7 +85,7 @@ impl Hedge {
             Winner::First(result) => {
                 if let Second::Answered(answered) = loser {
                     let Answered { guard, status, retry_after, .. } = *answered;
-                    guard.report(super::outcome_of(status, retry_after));
+                    guard.report(outcome_of(status, retry_after));
                 }
                 result
             }
@@ -93,7 +94,7 @@ impl Hedge {
                 let upstream = &this.upstreams[guard.index()];
                 let first_guard = std::mem::replace(guard, second.guard);
                 let first_guard = if exchange.status != 0 {
-                    let outcome = super::outcome_of(exchange.status, exchange.retry_after);
+                    let outcome = outcome_of(exchange.status, exchange.retry_after);
                     exchange.take_place(first_guard, upstream, outcome);
                     None
                 } else {
@@ -201,7 +202,7 @@ impl Hedge {
 /// slow.
 fn report_failure(exchange: &Exchange<'_>, guard: &InFlight, error: ProxyError) {
     let worker = &exchange.client.open.worker;
-    let error = super::timed_out(error, worker, exchange.request.limit);
+    let error = timed_out(error, worker, exchange.request.limit);
     if !exchange.attempt.tells_nothing(error) {
         guard.report_error(error);
     }
@@ -222,7 +223,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         this.cells.hedges_refused.increment();
         return None;
     }
-    let Some(guard) = inflight::acquire_now(&view, service, selection, worker.index) else {
+    let Some(guard) = in_flight::acquire_now(&view, service, selection, worker.index) else {
         // Those who have no room now may have some when the first try has failed.
         this.service.group.restart(selection);
         return None;
@@ -241,7 +242,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
             Ok((attempt, (status, retry_after))) => Ok(Box::new(Answered { guard, attempt, status, retry_after })),
             Err(Failure { error: ProxyError::ConnectionLimit, .. }) => Err(Some(guard)),
             Err(Failure { error, tells_nothing }) => {
-                let error = super::timed_out(error, &worker, what.request_limit);
+                let error = timed_out(error, &worker, what.request_limit);
                 if !tells_nothing {
                     guard.report_error(error);
                 }

@@ -1,8 +1,7 @@
-//! A question to an agent: HAProxy's agent-check protocol.
+//! A query of an agent: HAProxy's agent-check protocol.
 
-use super::connect;
-use super::open::Open;
-use crate::shortage::{Resource, Shortage};
+use super::connection::{CheckConnection, connect};
+use crate::net::shortage::{Resource, Shortage};
 use ringway_config::model::Agent;
 use ringway_health::{AgentMode, AgentReport};
 use std::io;
@@ -12,29 +11,29 @@ use tokio::io::AsyncReadExt;
 /// Bytes of an agent's line that are looked at.
 const BYTES_MAX: usize = 1024;
 
-/// What an agent says. Nobody there, or nothing that is known, is an empty report: the checks alone say whether a backend can be
+/// The agent's report. No agent there, or no word that is known, is an empty report: the checks alone say whether a backend can be
 /// reached.
 ///
 /// # Errors
 /// This host is short of something.
-pub(super) async fn ask(
+pub(super) async fn query(
     agent: &Agent,
     backend: SocketAddr,
     shortage: &Shortage,
-    opened: &mut Option<Open>,
+    opened: &mut Option<CheckConnection>,
 ) -> io::Result<AgentReport> {
     let address = SocketAddr::new(agent.address.unwrap_or(backend.ip()), agent.port);
-    let open = match connect(address, shortage).await {
-        Ok(stream) => opened.insert(Open::new(stream)),
+    let connection = match connect(address, shortage).await {
+        Ok(stream) => opened.insert(CheckConnection::new(stream)),
         Err(error) if Resource::of(&error).is_some() => return Err(error),
         Err(_) => return Ok(AgentReport::default()),
     };
-    if open.write(agent.send.as_bytes()).await.is_err() {
+    if connection.write(agent.send.as_bytes()).await.is_err() {
         return Ok(AgentReport::default());
     }
     let mut line = Vec::with_capacity(128);
     while !line.contains(&b'\n') && line.len() < BYTES_MAX {
-        match open.stream.read_buf(&mut line).await {
+        match connection.stream.read_buf(&mut line).await {
             Ok(count) if count > 0 => {}
             Ok(_) | Err(_) => break,
         }

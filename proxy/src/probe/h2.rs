@@ -1,7 +1,8 @@
 //! A check over HTTP/2: one request on a connection of its own, which ends by GOAWAY.
 
-use super::open::{Io, judge_body};
-use super::{BODY_BYTES_MAX, GRPC_BYTES_MAX, HEAD_BYTES_MAX, SERVING, health_request, serving_status};
+use super::connection::Io;
+use super::grpc;
+use super::judge::{BODY_BYTES_MAX, HEAD_BYTES_MAX, judge_body};
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
@@ -11,13 +12,15 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
-/// How long the rest of a body that nobody looks at may take, before its stream is cancelled: nearly all bodies of checks are
+/// Bytes of a gRPC response that are looked at.
+const GRPC_BYTES_MAX: usize = 4 * 1024;
+/// How long the rest of a body that is not looked at may take, before its stream is cancelled: nearly all bodies of checks are
 /// there with their heads.
 const REST_TIME: Duration = Duration::from_millis(50);
 /// How long it may take to hand over the last frames.
-const GOODBYE_TIME: Duration = Duration::from_millis(500);
+const CLOSE_TIME: Duration = Duration::from_millis(500);
 
-/// Sends one request, lets the response be judged, and takes leave: a stream that is not at its end is cancelled.
+/// Sends one request, lets the response be judged, and closes: a stream that is not at its end is cancelled.
 async fn exchange<T>(
     stream: &mut Box<dyn Io>,
     request: Request<()>,
@@ -47,13 +50,13 @@ async fn exchange<T>(
         biased;
         result = &mut call => result,
         ended = &mut connection => {
-            // It may have ended behind the response; without it, the stream is told of the end.
+            // It may have ended behind the response; without it, that is how the stream has ended.
             let ended = ended.err().map_or(CheckFailure::Closed, |error| failure_of(&error));
             return call.await.map_err(|failure| if failure == CheckFailure::Closed { ended } else { failure });
         }
     };
-    // With its last handle gone, the connection says GOAWAY and ends by itself.
-    let _ = tokio::time::timeout(GOODBYE_TIME, connection).await;
+    // With its last handle gone, the connection sends GOAWAY and ends by itself.
+    let _ = tokio::time::timeout(CLOSE_TIME, connection).await;
     result
 }
 
@@ -120,7 +123,7 @@ async fn read(body: &mut RecvStream, bytes_max: usize) -> Result<(BytesMut, bool
 }
 
 /// `grpc.health.v1.Health/Check`. Source: the gRPC health checking protocol; framing by "gRPC over HTTP2".
-pub(super) async fn grpc(
+pub(super) async fn grpc_health(
     stream: &mut Box<dyn Io>,
     service: &str,
     authority: &str,
@@ -134,11 +137,11 @@ pub(super) async fn grpc(
         .header("user-agent", "ringway-check")
         .body(())
         .map_err(|_| CheckFailure::Garbage)?;
-    exchange(stream, request, Some(health_request(service)), async |response: Response<RecvStream>| {
+    exchange(stream, request, Some(grpc::health_request(service)), async |response: Response<RecvStream>| {
         if response.status() != StatusCode::OK {
             return Err(CheckFailure::Status(response.status().as_u16()));
         }
-        // An answer of trailers alone has its status in the head.
+        // A response of trailers alone has its status in the head.
         if let Some(status) = grpc_status(response.headers()).filter(|status| *status != 0) {
             return Err(CheckFailure::GrpcStatus(status));
         }
@@ -153,11 +156,7 @@ pub(super) async fn grpc(
             Some(status) => return Err(CheckFailure::GrpcStatus(status)),
             None => return Err(CheckFailure::Garbage),
         }
-        match serving_status(&message) {
-            Some(SERVING) => Ok(()),
-            Some(status) => Err(CheckFailure::NotServing(status)),
-            None => Err(CheckFailure::Garbage),
-        }
+        grpc::judge(&message)
     })
     .await
 }

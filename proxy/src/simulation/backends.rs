@@ -4,7 +4,7 @@ use super::ledger::{self, Said};
 use super::message::{Cut, Framing, Head, Reader};
 use super::random::Random;
 use super::world::World;
-use crate::transport::memory::{Listener, Socket};
+use crate::net::transport::memory::{Listener, Socket};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -5,8 +5,8 @@ use super::ledger::Said;
 use super::setup::SERVICES;
 use super::world::World;
 use crate::ambient;
+use crate::net::transport::memory::Wire;
 use crate::snapshot::{Backend, Service};
-use crate::transport::memory::Wire;
 use ringway_config::model::KEPT_BYTES_MAX;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -36,7 +36,7 @@ fn clients(world: &World, wrong: &mut Vec<String>) {
         let taken = seats.fullness(ambient::now()).taken;
         all += taken;
         // One that waits for a place has been accepted, one a worker; some are told why they have none.
-        let farewells: u32 = world.workers.borrow().iter().map(|worker| worker.farewells.get()).sum();
+        let farewells: u32 = world.loops.borrow().iter().map(|one| one.frontend().farewells.get()).sum();
         let most = held - queued;
         let least = most.saturating_sub(farewells as usize + world.shared.workers);
         if taken < least || taken > most {
@@ -49,8 +49,8 @@ fn clients(world: &World, wrong: &mut Vec<String>) {
             wrong.push(format!("{taken} places are taken at {address}, and {limit} may be"));
         }
     }
-    let counted = world.shared.connections.load(Relaxed);
-    let open: usize = world.shared.open.iter().map(|open| open.load(Relaxed)).sum();
+    let counted = world.shared.occupancy.connections.load(Relaxed);
+    let open: usize = world.shared.occupancy.open.iter().map(|open| open.load(Relaxed)).sum();
     let tasks: usize = world.workers.borrow().iter().map(|worker| worker.counts().1).sum();
     let cells: u64 = world.workers.borrow().iter().map(|worker| worker.cells.connections.get()).sum();
     if [counted, open, tasks, cells as usize] != [all; 4] {
@@ -235,13 +235,14 @@ pub(super) fn after_the_last_request(world: &World) {
             wrong.extend(kept.map(|(what, count)| format!("{}: {count} {what} in the end", state.id)));
         }
     }
-    for worker in &*world.workers.borrow() {
+    for one in &*world.loops.borrow() {
+        let (worker, frontend) = (one.worker(), one.frontend());
         let counts = [
             ("bytes kept", worker.kept_bytes.get()),
             ("copies", worker.mirroring.get()),
             ("answers being compressed", worker.compressing.get()),
             ("large buffers out", worker.buffers.large_out()),
-            ("farewells", worker.farewells.get() as usize),
+            ("farewells", frontend.farewells.get() as usize),
         ];
         let kept = counts.iter().filter(|(_, count)| *count > 0);
         wrong.extend(kept.map(|(what, count)| format!("worker {}: {count} {what} in the end", worker.index)));
@@ -268,8 +269,9 @@ pub(super) fn at_rest(world: &World) {
             wrong.push(format!("{}: {open} connections are counted in the end", service.config.name));
         }
     }
-    for worker in &*world.workers.borrow() {
-        let (timers, tasks) = (worker.timers.in_use(), worker.streams.waiting());
+    for one in &*world.loops.borrow() {
+        let (worker, frontend) = (one.worker(), one.frontend());
+        let (timers, tasks) = (worker.timers.in_use(), frontend.streams.waiting());
         if timers > 0 || tasks > 0 {
             wrong.push(format!("worker {}: {timers} timers and {tasks} tasks in the end", worker.index));
         }

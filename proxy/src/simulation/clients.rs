@@ -5,7 +5,7 @@ use super::ledger::{self, Answer, Method, Record};
 use super::message::{Cut, Framing, Reader};
 use super::random::Random;
 use super::world::{WEB, World};
-use crate::transport::memory::{Socket, Wire};
+use crate::net::transport::memory::{Socket, Wire};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;

@@ -2,7 +2,7 @@
 
 use super::random::Random;
 use super::world::{RAW, WEB, World};
-use crate::transport::memory::Reach;
+use crate::net::transport::memory::ConnectOutcome;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,15 +31,15 @@ pub(super) fn draw(world: &Rc<World>, random: &mut Random) {
         }
         3 | 4 => {
             let reach = random.pick(&[
-                Reach::Open,
-                Reach::Open,
-                Reach::Refused,
-                Reach::Silent,
-                Reach::Slow(Duration::from_millis(300)),
-                Reach::NoDescriptors,
+                ConnectOutcome::Open,
+                ConnectOutcome::Open,
+                ConnectOutcome::Refused,
+                ConnectOutcome::Silent,
+                ConnectOutcome::Slow(Duration::from_millis(300)),
+                ConnectOutcome::NoDescriptors,
             ]);
-            world.unreachable.set(world.unreachable.get() || reach != Reach::Open);
-            world.network.set_reach(backend.address, reach);
+            world.unreachable.set(world.unreachable.get() || reach != ConnectOutcome::Open);
+            world.network.set_outcome(backend.address, reach);
             world.ledger().tell(&format!("{} is reached: {reach:?}", backend.id));
         }
         5 => {
@@ -88,6 +88,6 @@ fn excuse_all(world: &World) {
 pub(super) fn recover(world: &World) {
     for backend in &world.backends {
         backend.well.set(true);
-        world.network.set_reach(backend.address, Reach::Open);
+        world.network.set_outcome(backend.address, ConnectOutcome::Open);
     }
 }

@@ -3,7 +3,7 @@
 use super::message::Reader;
 use super::world::{RAW, WEB, World};
 use super::{begin, runtime};
-use crate::transport::memory::{Listener, Socket};
+use crate::net::transport::memory::{Listener, Socket};
 use std::io::ErrorKind;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -156,11 +156,11 @@ services: [ {{ name: api, protocol: h2, backends: [ {{ id: a, address: \"{}\" }}
             assert_eq!(answer.await.unwrap().status(), 200);
         }
         world.settle().await;
-        let busy = crate::http2::memory_of_each();
+        let busy = crate::codec::http2::memory_of_each();
         assert_eq!(busy.len(), 2, "one from the client, one to the backend");
         // They rest; a busy one of the backend's side listens for 10 s.
         tokio::time::sleep(Duration::from_secs(15)).await;
-        let rested = crate::http2::memory_of_each();
+        let rested = crate::codec::http2::memory_of_each();
         for (busy, rested) in busy.iter().zip(&rested) {
             assert!(*rested <= 8 * 1024 && *rested * 2 < *busy, "{busy} bytes busy, {rested} at rest");
         }

@@ -4,7 +4,7 @@ use super::ledger;
 use super::random::Random;
 use super::world::{RAW, World};
 use crate::ambient;
-use crate::transport::memory::{Listener, Socket};
+use crate::net::transport::memory::{Listener, Socket};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;

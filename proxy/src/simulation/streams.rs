@@ -7,7 +7,7 @@ use super::ledger::{self, Answer, Said};
 use super::message::{Cut, Framing};
 use super::random::Random;
 use super::world::{WEB, World};
-use crate::transport::memory::{Listener, Socket};
+use crate::net::transport::memory::{Listener, Socket};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::server::SendResponse;

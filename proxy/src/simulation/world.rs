@@ -8,12 +8,14 @@ use super::random::Random;
 use super::setup::{self, SERVICES, Setup};
 use super::{clients, counted, sessions, streams};
 use crate::ambient;
-use crate::perip::PerIp;
-use crate::shortage::Shortage;
+use crate::dispatcher::PerIp;
+use crate::dispatcher::{Command, GateKey, Listening, Occupancy, Places, Shared};
+use crate::net::shortage::Shortage;
+use crate::net::transport::memory::{Network, Shape, Wire};
+use crate::net::transport::{self};
+use crate::run::{WorkerLoop, work};
 use crate::snapshot::{Registry, Service, Snapshot};
-use crate::transport::memory::{Network, Shape, Wire};
-use crate::transport::{self};
-use crate::worker::{Command, GateKey, Listening, Places, Shared, Worker, work};
+use crate::worker::Worker;
 use ringway_config::model::Config;
 use ringway_health::{CheckFailure, Probe};
 use ringway_ring::Published;
@@ -22,7 +24,6 @@ use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -39,6 +40,7 @@ pub(super) struct World {
     pub(super) network: Arc<Network>,
     pub(super) shared: Arc<Shared>,
     pub(super) workers: RefCell<Vec<Rc<Worker>>>,
+    pub(super) loops: RefCell<Vec<Rc<WorkerLoop>>>,
     pub(super) backends: Vec<Rc<Backend>>,
     pub(super) listeners: RefCell<BTreeMap<SocketAddr, (GateKey, Arc<Places>)>>,
     ledger: RefCell<Ledger>,
@@ -160,10 +162,8 @@ impl World {
             secret: seed,
             instance: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             workers: setup.workers,
-            open: (0..setup.workers).map(|_| AtomicUsize::new(0)).collect(),
+            occupancy: Arc::new(Occupancy::new(setup.workers)),
             commands: OnceLock::new(),
-            connections: AtomicUsize::new(0),
-            flows: AtomicUsize::new(0),
             per_ip: PerIp::default(),
             access: Arc::default(),
         });
@@ -185,6 +185,7 @@ impl World {
             network,
             shared,
             workers: RefCell::default(),
+            loops: RefCell::default(),
             backends,
             listeners: RefCell::default(),
             ledger: RefCell::new(Ledger::new(loud)),
@@ -208,7 +209,9 @@ impl World {
             let (sender, receiver) = mpsc::unbounded_channel();
             let worker = Worker::new(index, Arc::clone(&self.shared));
             self.workers.borrow_mut().push(Rc::clone(&worker));
-            drop(tokio::task::spawn_local(counted("a worker", work(worker, receiver))));
+            let this = WorkerLoop::new(worker);
+            self.loops.borrow_mut().push(Rc::clone(&this));
+            drop(tokio::task::spawn_local(counted("a worker", work(this, receiver))));
             commands.push(sender);
         }
         // Set once, here.

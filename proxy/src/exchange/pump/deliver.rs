@@ -1,10 +1,12 @@
 //! The way down: head and body, as the client takes them.
 
 use super::pace::{Pace, Party, Terms};
-use super::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
-use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use super::state::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::source::{Gone, Source};
+use crate::codec::tunnel::Duplex;
 use crate::error::ProxyError;
-use crate::tunnel::Duplex;
 use ringway_http1::{Body, Encoding};
 use ringway_message::HeadWriter;
 use std::future::Future;

@@ -1,11 +1,14 @@
 //! The head of an answer, as the client gets it.
 
-use super::{ANSWER_LIMITS, Exchange, Upload, retry_after};
-use crate::actions;
-use crate::answer;
-use crate::compress::{self, Compressor};
-use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use super::state::{Exchange, Upload};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::source::{Gone, Source};
 use crate::error::ProxyError;
+use crate::exchange::actions;
+use crate::exchange::answer;
+use crate::exchange::compress::{self, Compressor};
+use crate::exchange::response::{ANSWER_LIMITS, retry_after};
 use ringway_config::model::ContentCoding;
 use ringway_http1::{Encoding, parse_response_on};
 use ringway_message::{BodyLength, FieldName, HeadWriter, Method, ParseError, ResponseHead, Version};
@@ -122,7 +125,6 @@ impl Exchange<'_> {
         if head.is_switch() && !self.request.is_granted(head, bytes) {
             return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
         }
-        let over_http2 = self.client.end.is_http2();
         let asks_for_tunnel = matches!(&self.client.end, ClientEnd::Http2(stream) if stream.is_tunnel());
         if asks_for_tunnel && (200..300).contains(&head.status) {
             // A backend that answers the request and does not switch: here, that would be a tunnel (RFC 8441, 5).
@@ -146,7 +148,15 @@ impl Exchange<'_> {
         let abandons_body = self.upload != Upload::Done && head.status >= 400;
         self.client_keep_alive =
             self.request.keep_alive && !ends_by_close && !abandons_body && !self.client.open.is_closing();
+        self.write_fields(head, bytes, told, ruled.then_some(coding));
+        self.retry_after = retry_after(head, bytes);
+        Ok(())
+    }
 
+    /// Writes the head, in which all is decided. `ruled`: a rule says how responses are compressed, and this one is in that coding.
+    fn write_fields(&mut self, head: &ResponseHead, bytes: &[u8], told: Length, ruled: Option<Option<ContentCoding>>) {
+        let over_http2 = self.client.end.is_http2();
+        let coding = ruled.flatten();
         let out = &mut self.answer;
         if !over_http2 {
             answer::write_status(head.status, reason_of(head, bytes), out.text_mut());
@@ -162,7 +172,7 @@ impl Exchange<'_> {
                 || over_http2 && head.is_switch() && name.eq_ignore_ascii_case(b"sec-websocket-accept")
                 || coding.is_some() && compress::drops(field, bytes))
         });
-        if ruled {
+        if let Some(coding) = ruled {
             compress::write_fields(coding, head, bytes, out);
         }
         if told == Length::Nothing && !over_http2 {
@@ -184,10 +194,8 @@ impl Exchange<'_> {
         if self.request.explain || self.request.set_cookie.is_some() || !self.request.answer_lines.is_empty() {
             self.request.append_fields(out);
         }
-        self.retry_after = retry_after(head, bytes);
         out.text_mut().extend_from_slice(b"\r\n");
         self.head_len = out.text().len();
-        Ok(())
     }
 
     /// How the client learns where the body ends.

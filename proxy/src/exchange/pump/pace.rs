@@ -1,7 +1,7 @@
 //! For whom an exchange waits, and for how long: pauses have an end on either side, and a client that goes on must do so at a
 //! rate. All of it is judged when the timer fires, not per byte.
 
-use crate::timer::{Deadline, Timer};
+use crate::net::timer::{Deadline, Timer};
 use ringway_config::model::ClientTimeouts;
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timer::Timers;
+    use crate::net::timer::Timers;
     use std::task::{Context, Waker};
 
     /// A second each: `moved(second)` bytes so far. Gives the second in which it was over.

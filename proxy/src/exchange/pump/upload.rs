@@ -1,10 +1,12 @@
 //! The way up: head, body, framing, as the backend takes them.
 
-use super::super::repeatable;
 use super::pace::{Party, Terms};
-use super::{BULK_BYTES, Exchange, TryError, Upload, room};
-use crate::end::{BackendEnd, ClientEnd, Gone, Http1, Source};
+use super::state::{BULK_BYTES, Exchange, Upload, room};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::source::{Gone, Source};
 use crate::error::ProxyError;
+use crate::exchange::outcome::TryError;
 use ringway_http1::{Encoding, Progress};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -157,7 +159,7 @@ impl Exchange<'_> {
     fn keeps(&mut self, data: usize, bytes: usize) -> bool {
         let may = self.attempt.end.is_http2() || {
             let config = &self.request.view.services[self.request.service].service.config;
-            repeatable(self.request, config) && config.retry.body_bytes_max > 0
+            self.request.is_repeatable() && config.retry.body_bytes_max > 0
         };
         if !may || self.status != 0 {
             self.request.replayable = false;

@@ -1,0 +1,127 @@
+//! The backends of a service.
+
+use super::text::{address, name, unique};
+use crate::diagnostic::At;
+use crate::findings::Findings;
+use crate::{model, schema};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+/// With a control plane (`fleet`), a service's backends may all be registered there, and none be so yet.
+pub(super) fn backends(
+    section: &schema::ServiceSection,
+    zone: Option<&str>,
+    fleet: bool,
+    findings: &mut Findings,
+) -> Vec<model::Backend> {
+    let list = &section.backends.value;
+    if list.is_empty() && !list.lost && !fleet {
+        findings.error(
+            section.backends.place,
+            "empty_service",
+            format!("service {:?} has no backend", section.name.value),
+            "add one: `- { id: a, address: \"10.0.0.1:8080\" }`",
+        );
+    }
+    if list.len() > usize::from(u16::MAX) {
+        findings.error(
+            section.backends.place,
+            "too_many_backends",
+            format!("{} backends", list.len()),
+            "a service has at most 65535",
+        );
+    }
+    unique(list.iter().map(|backend| &backend.value.id), "backend", findings);
+    shared_addresses(list, findings);
+    can_take_traffic(section, fleet, findings);
+    if section.zone_aware.value && zone.is_none() && !fleet {
+        findings.error(
+            section.zone_aware.place,
+            "no_zone",
+            "nobody said which zone this proxy stands in",
+            "write `zone: ...` at the top of the file, or remove `zone_aware`",
+        );
+    }
+    list.iter().filter_map(|at| backend(&at.value, section, zone, findings)).collect()
+}
+
+/// That the backends together can take any traffic: not all are drained, and the first tier has one.
+fn can_take_traffic(section: &schema::ServiceSection, fleet: bool, findings: &mut Findings) {
+    let list = &section.backends.value;
+    if !list.is_empty()
+        && !list.lost
+        && list
+            .iter()
+            .map(|backend| &backend.value)
+            .all(|backend| backend.weight.value.0 == 0 || backend.drain.value || backend.maintenance.value)
+    {
+        findings.warning(
+            section.backends.place,
+            "nothing_takes_traffic",
+            format!("every backend of {:?} is drained", section.name.value),
+            "give one a weight above 0",
+        );
+    }
+    // Backends that are registered come one by one: a backup may be the first.
+    if !fleet && !list.is_empty() && !list.lost && list.iter().all(|backend| backend.value.tier.value.0 > 0) {
+        let lowest = list.iter().map(|backend| backend.value.tier.value.0).min().unwrap_or(0);
+        findings.error(
+            section.backends.place,
+            "empty_tier",
+            format!("tier 0 of {:?} has no backend: the lowest is {lowest}", section.name.value),
+            "write `tier: 0` for the backends that take the traffic (or leave it out)",
+        );
+    }
+}
+
+fn backend(
+    backend: &schema::BackendSection,
+    section: &schema::ServiceSection,
+    zone: Option<&str>,
+    findings: &mut Findings,
+) -> Option<model::Backend> {
+    let foreign = section.zone_aware.value && backend.zone.as_ref().map(|at| at.value.as_str()) != zone;
+    name(&backend.id, "a backend's id", findings);
+    Some(model::Backend {
+        id: backend.id.value.clone(),
+        address: address(&backend.address, findings).filter(|address| {
+            let good = address.port() != 0;
+            if !good {
+                findings.error(
+                    backend.address.place,
+                    "bad_address",
+                    "a backend has no port 0",
+                    "write the port it listens on",
+                );
+            }
+            good
+        })?,
+        weight: backend.weight.value.0 as u32,
+        drain: backend.drain.value || backend.maintenance.value,
+        maintenance: backend.maintenance.value,
+        requests_max: backend.requests_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        connections_max: backend.connections_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        pending_max: backend.pending_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        retries_max: backend.retries_max.as_ref().map_or(u32::MAX, |at| at.value.0 as u32),
+        tier: backend.tier.value.0 as u8,
+        zone: backend.zone.as_ref().map(|at| at.value.clone()),
+        level: backend.tier.value.0 as u8 * 2 + u8::from(foreign),
+    })
+}
+
+/// Two ids on one address are one backend that is checked, counted and bounded twice.
+fn shared_addresses(list: &[At<schema::BackendSection>], findings: &mut Findings) {
+    let mut seen: HashMap<SocketAddr, &str> = HashMap::new();
+    for backend in list {
+        let (id, at) = (&backend.value.id.value, &backend.value.address);
+        let Ok(address) = at.value.parse::<SocketAddr>() else { continue };
+        if let Some(other) = seen.insert(address, id).filter(|other| other != id) {
+            findings.warning(
+                at.place,
+                "shared_address",
+                format!("{address} is the address of {other:?} already: one backend with two shares, two loads and two healths"),
+                "correct the address; for a larger share, give one of them a higher `weight` and remove the other",
+            );
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Single values: booleans, texts, and numbers within their bounds.
+
+use super::{Decode, Shape};
+use crate::findings::Findings;
+use crate::node::{Node, Value};
+
+impl Decode for bool {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        match &node.value {
+            Value::Bool(value) => Some(*value),
+            Value::Text(text) if text == "true" || text == "false" => Some(text == "true"),
+            _ => findings.wrong_type(node, "a boolean", "true"),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Boolean
+    }
+}
+
+fn integer(node: &Node, min: u64, max: u64, findings: &mut Findings) -> Option<u64> {
+    let value = match &node.value {
+        Value::Integer(value) => *value,
+        // As a default, or out of `${...}`, a number arrives as text.
+        Value::Text(text) => match text.parse() {
+            Ok(value) => value,
+            Err(_) => return findings.wrong_type(node, "an integer", &min.max(1).to_string()),
+        },
+        _ => return findings.wrong_type(node, "an integer", &min.max(1).to_string()),
+    };
+    if !(i128::from(min)..=i128::from(max)).contains(&value) {
+        findings.error(
+            node.place,
+            "out_of_range",
+            format!("{value} is out of range"),
+            format!("write a number from {min} to {max}"),
+        );
+        return None;
+    }
+    u64::try_from(value).ok()
+}
+
+/// An integer in a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Int<const MIN: u64, const MAX: u64>(pub(crate) u64);
+
+impl<const MIN: u64, const MAX: u64> Decode for Int<MIN, MAX> {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        integer(node, MIN, MAX, findings).map(Self)
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer { min: MIN, max: MAX }
+    }
+}
+
+/// A limit that is none where it is absent: 0 is neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) u64);
+
+impl Limit {
+    const MAX: u64 = u32::MAX as u64;
+}
+
+impl Decode for Limit {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let value = integer(node, 0, Self::MAX, findings)?;
+        if value == 0 {
+            findings.error(
+                node.place,
+                "out_of_range",
+                "a limit of 0 would let nothing through",
+                format!("remove it, which is no limit, or write a number from 1 to {}", Self::MAX),
+            );
+            return None;
+        }
+        Some(Self(value))
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer { min: 1, max: Self::MAX }
+    }
+}
+
+/// A load factor: a number of at least 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Factor(pub(crate) f64);
+
+impl Decode for Factor {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let value = match &node.value {
+            Value::Integer(value) => *value as f64,
+            Value::Float(value) => *value,
+            Value::Text(text) => match text.parse() {
+                Ok(value) => value,
+                Err(_) => return findings.wrong_type(node, "a number", "1.25"),
+            },
+            _ => return findings.wrong_type(node, "a number", "1.25"),
+        };
+        if !(1.0..=1000.0).contains(&value) {
+            let message = format!("{value} is out of range: below 1.0 the backends together could not carry the load");
+            findings.error(node.place, "out_of_range", message, "write a number from 1.0 to 1000, `1.25` is usual");
+            return None;
+        }
+        Some(Self(value))
+    }
+
+    fn shape() -> Shape {
+        Shape::Number { min: 1.0 }
+    }
+}
+
+/// A number between two thousandths.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Number<const MIN: u64, const MAX: u64>(pub(crate) f64);
+
+impl<const MIN: u64, const MAX: u64> Decode for Number<MIN, MAX> {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let value = match &node.value {
+            Value::Integer(value) => *value as f64,
+            Value::Float(value) => *value,
+            Value::Text(text) => match text.parse() {
+                Ok(value) => value,
+                Err(_) => return findings.wrong_type(node, "a number", "1.5"),
+            },
+            _ => return findings.wrong_type(node, "a number", "1.5"),
+        };
+        let (min, max) = (MIN as f64 / 1000.0, MAX as f64 / 1000.0);
+        if !(min..=max).contains(&value) {
+            let help = format!("write a number from {min} to {max}");
+            findings.error(node.place, "out_of_range", format!("{value} is out of range"), help);
+            return None;
+        }
+        Some(Self(value))
+    }
+
+    fn shape() -> Shape {
+        Shape::Number { min: MIN as f64 / 1000.0 }
+    }
+}
+
+/// A percentage: `20` or `20%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Percent(pub(crate) u32);
+
+impl Decode for Percent {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let stripped = match &node.value {
+            Value::Text(text) => Node::new(Value::Text(text.trim_end_matches('%').to_owned()), node.place),
+            _ => node.clone(),
+        };
+        integer(&stripped, 0, 100, findings).map(|value| Self(value as u32))
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer { min: 0, max: 100 }
+    }
+}
+
+impl Decode for String {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        // `id: 7` is plain enough, and `0x1F`, `1e3` and `012` are what they look like.
+        match node.text() {
+            Some(text) => Some(text.to_owned()),
+            None => findings.wrong_type(node, "a string", "text"),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { kind: "string", pattern: None }
+    }
+}
+
+/// A size in bytes: `1024`, `64KiB`, `1MiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl Decode for Bytes {
+    fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
+        let text = match &node.value {
+            Value::Integer(_) => return integer(node, 0, 1 << 50, findings).map(Self),
+            Value::Text(text) => text,
+            _ => return findings.wrong_type(node, "a size", "64KiB"),
+        };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let unit = match text[digits..].trim() {
+            "" | "B" => Some(1),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            "GiB" => Some(1 << 30),
+            _ => None,
+        };
+        let size = unit
+            .and_then(|unit: u64| text[..digits].parse::<u64>().ok()?.checked_mul(unit))
+            .filter(|&size| size <= 1 << 50);
+        if size.is_none() {
+            findings.error(
+                node.place,
+                "bad_size",
+                format!("`{text}` is not a size"),
+                "write for example `65536`, `64KiB` or `1MiB`",
+            );
+        }
+        size.map(Self)
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { kind: "size", pattern: Some("^[0-9]+ ?(B|KiB|MiB|GiB)?$") }
+    }
+}

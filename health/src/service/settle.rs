@@ -1,0 +1,67 @@
+//! What follows for all shares from what is known of each backend.
+
+use super::{EVENTS_MAX, ServiceHealth};
+use crate::event::{Event, EventKind};
+use crate::levels::{self, LevelHealth};
+use crate::params::PanicMode;
+use std::time::Instant;
+
+impl ServiceHealth {
+    /// Works out all shares, those of the levels, and whether there is panic.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let mut levels: Vec<LevelHealth> = Vec::with_capacity(1);
+        for member in &mut self.members {
+            member.update_share(now);
+            let at = match levels.binary_search_by_key(&member.level, |level| level.level) {
+                Ok(at) => at,
+                Err(at) => {
+                    levels.insert(at, LevelHealth { level: member.level, weight: 0, healthy: 0 });
+                    at
+                }
+            };
+            // A part of a weight that is asked for is like a smaller weight: it makes nobody less healthy.
+            levels[at].weight += member.weight_asked();
+            levels[at].healthy += if member.is_healthy() { member.weight_asked() } else { 0 };
+        }
+        let (shares, suffices) = levels::shares(&levels, self.params.overprovisioning_percent);
+        let threshold = u64::from(self.params.panic_threshold_percent);
+        let panics = |level: &LevelHealth| level.weight > 0 && level.healthy * 100 < threshold * level.weight;
+        // Several levels that together can carry everything need no panic; one stands for itself.
+        let in_panic: Vec<u8> = if levels.len() > 1 && suffices {
+            Vec::new()
+        } else {
+            levels.iter().filter(|level| panics(level)).map(|level| level.level).collect()
+        };
+        let panic = !in_panic.is_empty();
+        if panic != self.panic {
+            self.panic = panic;
+            let kind = if panic { EventKind::PanicBegan } else { EventKind::PanicEnded };
+            if self.events.len() < EVENTS_MAX {
+                self.events.push_back(Event { id: String::new(), kind });
+            }
+        }
+        self.changed |= shares != self.levels;
+        self.levels = shares;
+        let mut outlasted = Vec::new();
+        for (index, member) in self.members.iter_mut().enumerate() {
+            // In panic the unhealthy take their keys back; the healthy keep their ramps, and who drains goes on draining.
+            let share = match (in_panic.contains(&member.level), self.params.panic_mode) {
+                (true, PanicMode::Fail) => 0,
+                (true, PanicMode::All) if !member.is_healthy() => member.share_if_healthy(now),
+                _ => member.own_share,
+            };
+            let doubted = !member.is_healthy();
+            let kept = member.keeps_clients;
+            let keeping_changed = member.update_keeping(self.params.keep_clients, now);
+            if keeping_changed && kept && member.has_kept_long_enough(self.params.keep_clients, now) {
+                outlasted.push(index);
+            }
+            self.changed |= share != member.share || doubted != member.doubted || keeping_changed;
+            member.doubted = doubted;
+            member.share = share;
+        }
+        for index in outlasted {
+            self.tell(index, EventKind::ClientsMoved);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Where a key goes and why: from the configuration alone, or as a running proxy sees it now.
+
+use crate::ambient;
+use crate::snapshot::shadow::{group_of, ring_digest};
+use crate::snapshot::{Service, Snapshot};
+use crate::upstream::refusals::CANDIDATES_MAX;
+use ringway_config::model::Config;
+use ringway_health::ServiceHealth;
+use ringway_ring::{BuildError, FULL_SHARE, Slot, hash_key};
+use serde_json::{Value, json};
+use std::time::Instant;
+use thiserror::Error;
+
+/// Where a key goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The service.
+    pub service: String,
+    /// The policy's name.
+    pub policy: &'static str,
+    /// XXH3-64 of the key, with the service's seed.
+    pub hash: u64,
+    /// Ids in the order of the candidate sequence, owner first: what spill, skip and retry follow.
+    pub walk: Vec<String>,
+    /// The ring's digest.
+    pub ring_digest: u64,
+}
+
+/// Why a key cannot be explained.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ExplainError {
+    /// No such service.
+    #[error("there is no service {wanted:?}; there are {}", .names.join(", "))]
+    NoService {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        names: Vec<String>,
+    },
+    /// The policy balances without keys.
+    #[error("service {service:?} is balanced without keys (policy {policy}): there is nothing to explain")]
+    NoKeys {
+        /// The service.
+        service: String,
+        /// Its policy.
+        policy: &'static str,
+    },
+    /// The ring cannot be built.
+    #[error("service {service:?}: {source}")]
+    Build {
+        /// The service.
+        service: String,
+        /// Why.
+        source: BuildError,
+    },
+}
+
+/// Explains a key.
+///
+/// # Errors
+/// See [`ExplainError`].
+pub fn explain(config: &Config, service: &str, key: &[u8]) -> Result<Explanation, ExplainError> {
+    let names = || config.services.iter().map(|service| service.name.clone()).collect();
+    let found = config.services.iter().find(|candidate| candidate.name == service);
+    let found = found.ok_or_else(|| ExplainError::NoService { wanted: service.to_owned(), names: names() })?;
+    if !found.policy.hashes() {
+        return Err(ExplainError::NoKeys { service: service.to_owned(), policy: found.policy.name() });
+    }
+    let build = |source| ExplainError::Build { service: service.to_owned(), source };
+    let group = group_of(found).map_err(build)?;
+    let mut ids: Vec<&str> = found.backends.iter().map(|backend| backend.id.as_str()).collect();
+    ids.sort_unstable();
+    let hash = hash_key(key, found.policy.seed());
+    let walk = group.sequence(hash).into_iter().map(|slot| ids[usize::from(slot.0)].to_owned()).collect();
+    // The candidates are those of today, without those that drain; the ring is that of all members.
+    let ring_digest = ring_digest(found).map_err(build)?.unwrap_or_default();
+    Ok(Explanation { service: service.to_owned(), policy: found.policy.name(), hash, walk, ring_digest })
+}
+
+/// Explains where a key of a running service goes now, and why: every backend of its candidate sequence, with what speaks for and
+/// against it. `None` without such a service; without keys the sequence is empty.
+pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Option<Value> {
+    let service = snapshot.service(service)?;
+    let hash = match key {
+        Subject::Key(key) => hash_key(key, service.seed()),
+        Subject::Hash(hash) => hash,
+    };
+    let health = service.live.health();
+    let now = ambient::now();
+    let owners = service.live.hot_table.load().get(&hash).copied().unwrap_or(0);
+    let panic = health.is_panic();
+    let sequence = service.group.sequence(hash);
+    let turns = turns(service, &sequence, hash);
+    let chosen = turns.first().map(|slot| service.backends[usize::from(slot.0)].config.id.as_str());
+    let candidates = Candidates { service, health: &health, turns: &turns, owners, now };
+    let walk: Vec<Value> = sequence.iter().enumerate().map(|(index, &slot)| candidates.json(index, slot)).collect();
+    Some(json!({
+        "service": service.config.name,
+        "policy": service.config.policy.name(),
+        "generation": snapshot.generation,
+        "ring_digest": service.ring_digest().map(|digest| format!("{digest:016x}")),
+        "hash": format!("{hash:016x}"),
+        "owner": walk.first().map(|first| first["id"].clone()),
+        "backend": chosen,
+        "panic": panic,
+        "hot_owners": owners,
+        "in_flight": service.live.total.sum(),
+        "walk": walk,
+    }))
+}
+
+/// The backends of a key's sequence, with what speaks for and against each.
+struct Candidates<'a> {
+    service: &'a Service,
+    health: &'a ServiceHealth,
+    turns: &'a [Slot],
+    /// How many backends share the key, if it is hot.
+    owners: u16,
+    now: Instant,
+}
+
+impl Candidates<'_> {
+    fn json(&self, index: usize, slot: Slot) -> Value {
+        let backend = &self.service.backends[usize::from(slot.0)];
+        let load = &backend.state.load;
+        let id = backend.config.id.as_str();
+        let (in_flight, cap) = (load.in_flight(), self.service.group.cap(slot));
+        let view = self.health.view(id, self.now);
+        let turn = self.turns.iter().position(|turn| *turn == slot).map(|turn| turn + 1);
+        let is_eligible = load.lifecycle() > 0 && backend.config.weight > 0;
+        let verdict = match turn {
+            _ if !is_eligible => "not eligible",
+            Some(turn) => self.verdict(turn, index, self.health.is_panic() && load.is_doubted()),
+            None if in_flight >= cap => "full",
+            None => "not tried: so many come before it",
+        };
+        json!({
+            "id": id,
+            "turn": turn,
+            "verdict": verdict,
+            "state": view.as_ref().map_or("unknown", |view| view.state),
+            "why": view.and_then(|view| view.last_change).map(|(kind, _)| kind.to_string()),
+            "tier": backend.config.tier,
+            "zone": backend.config.zone,
+            "in_flight": in_flight,
+            "cap": (cap < u32::MAX).then_some(cap),
+            "accept_share": f64::from(load.lifecycle()) / f64::from(FULL_SHARE),
+            "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
+        })
+    }
+
+    /// Of one that is tried. `doubted`: only because there is panic.
+    fn verdict(&self, turn: usize, index: usize, doubted: bool) -> &'static str {
+        match turn {
+            1 if doubted => "takes it (panic: nobody who is up can, so health is ignored)",
+            1 if self.owners > 1 => "takes it (hot: the less loaded of two of its owners)",
+            1 => "takes it",
+            _ if doubted => "next if those before cannot (panic: it is tried although it is down)",
+            _ if index < usize::from(self.owners) => "also an owner: the key is hot",
+            _ => "next if those before cannot",
+        }
+    }
+}
+
+/// The backends that would be tried for a key, in this order, if each of them failed: level by level those that take it, then those
+/// that are kept from it by no more than a ramp or shedding, then those that are believed to be down, in panic.
+fn turns(service: &Service, sequence: &[Slot], hash: u64) -> Vec<Slot> {
+    let able = |slot: &Slot| {
+        let backend = &service.backends[usize::from(slot.0)];
+        let load = &backend.state.load;
+        backend.config.weight > 0 && load.lifecycle() > 0 && load.in_flight() < service.group.cap(*slot)
+    };
+    let level = |slot: Slot| service.group.level(slot);
+    let mut turns: Vec<Slot> = Vec::new();
+    for of_level in sequence.chunk_by(|a, b| level(*a) == level(*b)) {
+        let (takes, others): (Vec<Slot>, Vec<Slot>) =
+            of_level.iter().filter(|slot| able(slot)).partition(|slot| service.group.accepts(**slot, hash));
+        let doubted = |slot: &Slot| service.backends[usize::from(slot.0)].state.load.is_doubted();
+        let (doubted, ramped): (Vec<Slot>, Vec<Slot>) = others.into_iter().partition(doubted);
+        turns.extend(takes.into_iter().chain(ramped).chain(doubted));
+    }
+    turns.truncate(CANDIDATES_MAX as usize);
+    turns
+}
+
+/// What is explained: a key, or its hash as a log shows it.
+pub(crate) enum Subject<'a> {
+    /// The key's bytes.
+    Key(&'a [u8]),
+    /// The hash.
+    Hash(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Registry;
+    use std::sync::Arc;
+
+    /// One service of four backends that is in force: one drains, another has no weight.
+    fn in_force() -> Snapshot {
+        let text = "listeners: [ { name: web, address: \"127.0.0.1:0\", service: s } ]\n\
+                    services:\n  - name: s\n    balance: { hash_key: [ { path: {} } ] }\n    backends:\n\
+                    \x20     - { id: a, address: \"127.0.0.1:1\" }\n      - { id: b, address: \"127.0.0.1:2\" }\n\
+                    \x20     - { id: c, address: \"127.0.0.1:3\", drain: true }\n      - { id: d, address: \"127.0.0.1:4\" }\n";
+        let loaded = ringway_config::load_str("test.yaml", text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let registry = Registry::default();
+        let snapshot = registry.prepare(Arc::new(loaded.config), 1, 1, ambient::now()).unwrap();
+        registry.commit(&snapshot, ambient::now());
+        registry.settle(&snapshot);
+        snapshot
+    }
+
+    /// Id, turn and verdict of each candidate of a key.
+    fn candidates(snapshot: &Snapshot, key: &[u8]) -> Vec<(String, Option<u64>, String)> {
+        let live = live(snapshot, "s", Subject::Key(key)).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let of = |one: &Value| (text(&one["id"]), one["turn"].as_u64(), text(&one["verdict"]));
+        live["walk"].as_array().unwrap().iter().map(of).collect()
+    }
+
+    #[test]
+    fn what_is_explained_of_a_running_service_is_what_its_file_says_while_all_are_up() {
+        let snapshot = in_force();
+        for number in 0..50 {
+            let key = format!("key-{number}");
+            let cold = explain(&snapshot.config, "s", key.as_bytes()).unwrap();
+            let able: Vec<_> =
+                candidates(&snapshot, key.as_bytes()).into_iter().filter(|(_, turn, _)| turn.is_some()).collect();
+            assert_eq!(able.iter().map(|(id, ..)| id.clone()).collect::<Vec<_>>(), cold.walk, "{key}");
+            assert_eq!((able[0].1, able[0].2.as_str()), (Some(1), "takes it"));
+            assert_eq!(able[1].2, "next if those before cannot");
+        }
+        assert!(live(&snapshot, "t", Subject::Key(b"k")).is_none());
+    }
+
+    #[test]
+    fn a_backend_that_takes_nothing_is_passed_over_and_says_why() {
+        let snapshot = in_force();
+        let first = candidates(&snapshot, b"k").into_iter().find(|(_, turn, _)| *turn == Some(1)).unwrap().0;
+        let service = &snapshot.services[0];
+        service.backends[usize::from(service.slot_of(&first).unwrap().0)].state.load.set_lifecycle(0);
+        let after = candidates(&snapshot, b"k");
+        let of = |id: &str| after.iter().find(|(known, ..)| known == id).unwrap();
+        assert_eq!((of(&first).1, of(&first).2.as_str()), (None, "not eligible"));
+        assert_eq!(after.iter().filter(|(_, turn, _)| *turn == Some(1)).count(), 1);
+    }
+
+    #[test]
+    fn panic_and_hot_keys_have_verdicts_of_their_own() {
+        let snapshot = in_force();
+        let service = &snapshot.services[0];
+        let health = service.live.health();
+        let candidates = |owners| Candidates { service, health: &health, turns: &[], owners, now: ambient::now() };
+        for (owners, turn, index, doubted, begins) in [
+            (0, 1, 0, true, "takes it (panic"),
+            (3, 1, 0, false, "takes it (hot"),
+            (0, 1, 0, false, "takes it"),
+            (0, 2, 1, true, "next if those before cannot (panic"),
+            (3, 2, 2, false, "also an owner"),
+            (3, 4, 3, false, "next if those before cannot"),
+        ] {
+            let verdict = candidates(owners).verdict(turn, index, doubted);
+            assert!(verdict.starts_with(begins), "{verdict}: {begins}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Kinds of requests that two lists of routes can tell apart, each by one request that stands for it.
+//!
+//! Conditions of routes are all of the form "has this", so of all requests that two routes take, those that have nothing
+//! else are taken by the fewest routes before them: if any request comes to both routes first, one of these does. They are
+//! routed by the code that routes requests.
+
+use crate::routing::matcher;
+use ringway_config::model::{HeaderMatch, HostMatch, PathMatch, Route};
+use ringway_http1::{Limits, RequestHead, parse_request};
+use std::collections::BTreeSet;
+
+/// Requests that are tried, at most, for pairs of routes that need not be the same.
+const REQUESTS_MAX: usize = 300_000;
+/// Comparisons of a request with a route that all of them may cost.
+const STEPS_MAX: usize = 100_000_000;
+/// A name that no configuration has.
+const FRESH: &str = "zz-nobodys-name";
+
+/// Pairs of routes, old and new, that some request comes to; `None`: to none.
+pub(super) type Pairs = BTreeSet<(Option<usize>, Option<usize>)>;
+
+/// What two routes ask for together, as far as it can be had.
+struct Conditions<'r> {
+    hosts: Vec<&'r HostMatch>,
+    paths: Vec<&'r PathMatch>,
+    methods: Option<Vec<&'r str>>,
+    headers: Vec<&'r HeaderMatch>,
+}
+
+impl<'r> Conditions<'r> {
+    fn of(routes: &[&'r Route]) -> Self {
+        let mut methods: Option<Vec<&str>> = None;
+        for route in routes.iter().filter(|route| !route.methods.is_empty()) {
+            let own = route.methods.iter().map(String::as_str);
+            methods = Some(match methods {
+                None => own.collect(),
+                Some(so_far) => own.filter(|method| so_far.contains(method)).collect(),
+            });
+        }
+        Self {
+            hosts: routes.iter().filter_map(|route| route.host.as_ref()).collect(),
+            paths: routes.iter().filter_map(|route| route.path.as_ref()).collect(),
+            methods,
+            headers: routes.iter().flat_map(|route| &route.headers).collect(),
+        }
+    }
+
+    fn host(&self) -> String {
+        let written = self.headers.iter().find_map(|header| (header.name == "host").then(|| header.value.clone())?);
+        let exact = self.hosts.iter().find_map(|host| match host {
+            HostMatch::Exact(host) => Some(host.clone()),
+            HostMatch::Suffix(_) => None,
+        });
+        let longest = self.hosts.iter().filter_map(|host| match host {
+            HostMatch::Suffix(suffix) => Some(suffix.as_str()),
+            HostMatch::Exact(_) => None,
+        });
+        let longest = longest.max_by_key(|suffix| suffix.len()).unwrap_or(".invalid");
+        // A port that no field asks for.
+        written.unwrap_or_else(|| format!("{}:9", exact.unwrap_or_else(|| format!("{FRESH}{longest}"))))
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let exact = self.paths.iter().find_map(|path| match path {
+            PathMatch::Exact(path) => Some(path.clone()),
+            PathMatch::Prefix(_) => None,
+        });
+        if let Some(exact) = exact {
+            return vec![exact];
+        }
+        let prefixes = self.paths.iter().filter_map(|path| match path {
+            PathMatch::Prefix(prefix) => Some(prefix.as_str()),
+            PathMatch::Exact(_) => None,
+        });
+        match prefixes.max_by_key(|prefix| prefix.len()) {
+            Some(prefix) => vec![format!("{}/{FRESH}", prefix.trim_end_matches('/')), prefix.to_owned()],
+            None => vec![format!("/{FRESH}")],
+        }
+    }
+
+    fn requests(&self) -> impl Iterator<Item = String> {
+        let mut fields = format!("Host: {}\r\n", self.host());
+        let mut named = BTreeSet::from(["host"]);
+        // A value that is asked for is also there.
+        let (valued, present): (Vec<&HeaderMatch>, Vec<_>) =
+            self.headers.iter().copied().partition(|header| header.value.is_some());
+        for header in valued.into_iter().chain(present).filter(|header| named.insert(header.name.as_str())) {
+            fields.push_str(&format!("{}: {}\r\n", header.name, header.value.as_deref().unwrap_or(FRESH)));
+        }
+        let methods = self.methods.clone().unwrap_or_else(|| vec!["ZZ-NOBODYS-METHOD"]);
+        let paths = self.paths();
+        methods.into_iter().flat_map(move |method| {
+            let fields = fields.clone();
+            let of_path = move |path: &String| format!("{method} {path} HTTP/1.1\r\n{fields}\r\n");
+            paths.iter().map(of_path).collect::<Vec<_>>()
+        })
+    }
+}
+
+/// All pairs, as long as there are not too many routes; of more, those that requests made for one route each come to.
+pub(super) fn pairs(old: &[Route], new: &[Route], secure: bool) -> Pairs {
+    let mut pairs = Pairs::new();
+    let mut head = RequestHead::default();
+    let limits = Limits { head_bytes_max: 1 << 20, fields_max: 256 };
+    let mut left = REQUESTS_MAX.min(STEPS_MAX / (old.len() + new.len()).max(1));
+    let mut try_requests = |conditions: &Conditions<'_>| {
+        for request in conditions.requests() {
+            left = left.saturating_sub(1);
+            let bytes = request.as_bytes();
+            if matches!(parse_request(bytes, &limits, &mut head), Ok(true)) {
+                pairs.insert((matcher::find(old, bytes, &head, secure), matcher::find(new, bytes, &head, secure)));
+            }
+        }
+        left > 0
+    };
+    try_requests(&Conditions::of(&[]));
+    old.iter().chain(new).for_each(|route| {
+        try_requests(&Conditions::of(&[route]));
+    });
+    if is_same_list(old, new) {
+        return pairs;
+    }
+    'all: for one in old {
+        for other in new.iter().filter(|other| may_meet(one, other)) {
+            if !try_requests(&Conditions::of(&[one, other])) {
+                tracing::debug!("too many routes: not every pair of them is looked at");
+                break 'all;
+            }
+        }
+    }
+    pairs
+}
+
+/// Whether the lists match alike, route by route: then no request comes to another place in the list.
+fn is_same_list(old: &[Route], new: &[Route]) -> bool {
+    let same = |(one, other): (&Route, &Route)| {
+        (&one.host, &one.path, &one.methods, &one.headers) == (&other.host, &other.path, &other.methods, &other.headers)
+    };
+    old.len() == new.len() && old.iter().zip(new).all(same)
+}
+
+/// What is quickly seen to have no request in common has none.
+fn may_meet(one: &Route, other: &Route) -> bool {
+    let hosts = match (&one.host, &other.host) {
+        (Some(HostMatch::Exact(one)), Some(HostMatch::Exact(other))) => one == other,
+        _ => true,
+    };
+    hosts
+        && match (&one.path, &other.path) {
+            (Some(PathMatch::Exact(one)), Some(PathMatch::Exact(other))) => one == other,
+            (Some(PathMatch::Prefix(one)), Some(PathMatch::Prefix(other))) => {
+                one.starts_with(other.as_str()) || other.starts_with(one.as_str())
+            }
+            (Some(PathMatch::Exact(exact)), Some(PathMatch::Prefix(prefix)))
+            | (Some(PathMatch::Prefix(prefix)), Some(PathMatch::Exact(exact))) => exact.starts_with(prefix.as_str()),
+            (None, _) | (_, None) => true,
+        }
+}
+
+/// A route's conditions, for people.
+pub(super) fn describe(route: &Route) -> String {
+    let mut words = Vec::new();
+    match &route.host {
+        Some(HostMatch::Exact(host)) => words.push(format!("host {host}")),
+        Some(HostMatch::Suffix(suffix)) => words.push(format!("host *{suffix}")),
+        None => {}
+    }
+    match &route.path {
+        Some(PathMatch::Exact(path)) => words.push(format!("path {path}")),
+        Some(PathMatch::Prefix(prefix)) => words.push(format!("path {prefix}*")),
+        None => {}
+    }
+    if !route.methods.is_empty() {
+        words.push(route.methods.join(" or "));
+    }
+    words.extend(route.headers.iter().map(|header| match &header.value {
+        Some(value) => format!("{}: {value}", header.name),
+        None => format!("with {}", header.name),
+    }));
+    if words.is_empty() { "any request".to_owned() } else { words.join(", ") }
+}

@@ -1,0 +1,24 @@
+//! What changes a running proxy: configurations are prepared and committed, sockets bound, files watched, checks driven.
+
+mod access_log;
+pub(crate) mod bind;
+mod commit;
+pub(crate) mod control;
+mod drain;
+pub(crate) mod files;
+pub(crate) mod handle;
+pub(crate) mod health_driver;
+mod listeners;
+mod movements;
+pub(crate) mod outcome;
+mod prepare;
+pub(crate) mod reload;
+pub(crate) mod source;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod topology;
+pub(crate) mod watch;
+
+#[cfg(test)]
+#[path = "../../tests/common/ports.rs"]
+pub(crate) mod ports;

@@ -1,0 +1,134 @@
+//! A change that is ready is put into force, which cannot fail.
+
+use super::control::Control;
+use super::health_driver;
+use super::movements;
+use super::outcome::Applied;
+use super::prepare::Change;
+use crate::net::shortage::PER_CONNECTION;
+use crate::snapshot::{Service, ServiceLive, health_events};
+use ringway_config::model::Config;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
+
+impl Control {
+    /// Puts a change into force. Requests read the new snapshot before the workers hear of new sockets, and what it takes away
+    /// takes effect once they read it.
+    pub(super) fn commit(&self, change: Change<'_>) -> Applied {
+        let Change { mut state, old, new, diff, moved, sockets, access, now } = change;
+        let generation = new.generation;
+        for (name, movement) in &moved {
+            if let Some(service) = new.service(name) {
+                *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner) = (movement.moved, generation);
+            }
+        }
+        let new = Arc::new(new);
+        self.registry.commit(&new, now);
+        self.current.store(Arc::clone(&new));
+        for (service, events) in &self.registry.settle(&new) {
+            // A request that waits for room looks among the new backends too.
+            service.live.wake_all();
+            health_events::publish(service, events);
+        }
+        state.listeners.reconcile(&new.config, sockets, &self.commands);
+        self.compare_with_descriptors(&old.config, &new.config, old.generation == 0);
+        if let Some(log) = access {
+            self.shared.access.store(Arc::new(log.sink));
+            // The old writer ends by itself when the workers have dropped their ends.
+            state.access = log.writer;
+        }
+        self.reconcile_drivers(&old.services, &new.services);
+        self.metrics.cells.retain(
+            |name| new.service(name).is_some(),
+            |name, id| new.service(name).is_some_and(|service| service.slot_of(id).is_some()),
+        );
+        tracing::info!(generation, changes = %diff, "configuration applied");
+        movements::log(&moved);
+        Applied { generation, diff, moved }
+    }
+
+    /// Logs where the process may have fewer descriptors than `connections_max` could take.
+    fn compare_with_descriptors(&self, old: &Config, new: &Config, first: bool) {
+        let shortage = &self.shared.shortage;
+        let most = new.process.connections_max;
+        if first {
+            shortage.count_idle_use();
+        }
+        if (first || old.process.connections_max != most) && most > shortage.connections_max() {
+            tracing::warn!(
+                "connections_max {most} can take {} descriptors ({PER_CONNECTION} a connection), and this process may have \
+                 {}: {} connections are served at once, more wait in the kernel's queue; raise `ulimit -n` (systemd: \
+                 LimitNOFILE=), or lower connections_max",
+                most.saturating_mul(PER_CONNECTION),
+                shortage.limit(),
+                shortage.connections_max(),
+            );
+        }
+    }
+
+    /// A driver for each service that is new; those of services that have gone see that and end.
+    fn reconcile_drivers(&self, old: &[Arc<Service>], new: &[Arc<Service>]) {
+        let driven: HashSet<*const ServiceLive> = old.iter().map(|old| Arc::as_ptr(&old.live)).collect();
+        for service in new {
+            if !driven.contains(&Arc::as_ptr(&service.live)) {
+                self.runtime.spawn(health_driver::drive(
+                    Arc::clone(&self.current),
+                    Arc::clone(&service.live),
+                    Arc::clone(&self.metrics.cells),
+                    Arc::clone(&self.shared.shortage),
+                ));
+            }
+        }
+        for service in old.iter().chain(new) {
+            service.live.health_changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ports::free_port;
+    use super::super::source::Source;
+    use super::super::testing;
+    use crate::dispatcher::Command;
+
+    fn text(port: u16, services: &[&str]) -> String {
+        let service =
+            |name: &&str| format!("  - {{ name: {name}, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }}\n");
+        let services: String = services.iter().map(service).collect();
+        format!("listeners: [ {{ name: l, address: \"127.0.0.1:{port}\", service: s }} ]\nservices:\n{services}")
+    }
+
+    #[tokio::test]
+    async fn requests_read_the_new_version_before_a_worker_hears_of_its_sockets() {
+        let (control, [mut receiver, _other]) = testing::control(Source::Memory);
+        let change = control.prepare(testing::config(&text(free_port(), &["s"]))).unwrap().unwrap();
+        assert_eq!(control.current.load().generation, 0);
+        let current = std::sync::Arc::clone(&control.current);
+        let listener = std::thread::spawn(move || {
+            let command = receiver.blocking_recv();
+            (matches!(command, Some(Command::Listen { .. })), current.load().generation)
+        });
+        assert_eq!(control.commit(change).generation, 1);
+        assert_eq!(listener.join().unwrap(), (true, 1));
+    }
+
+    #[tokio::test]
+    async fn each_service_has_one_driver_as_long_as_it_is_configured() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        let port = free_port();
+        let live = |name: &str| {
+            let service = control.current.load().service(name).cloned();
+            service.map(|service| std::sync::Arc::downgrade(&service.live))
+        };
+        control.apply(testing::config(&text(port, &["s", "t"]))).unwrap();
+        let (kept, gone) = (live("s").unwrap(), live("t").unwrap());
+        control.apply(testing::config(&text(port, &["s", "u"]))).unwrap();
+        assert!(live("s").unwrap().ptr_eq(&kept), "what outlives versions");
+        // The driver of what is configured no more lets go of it.
+        while gone.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(kept.strong_count() > 0 && live("t").is_none());
+    }
+}

@@ -1,0 +1,142 @@
+//! What everything on the control side shares: the snapshot in force, the workers' command channels, what is bound and written.
+
+use super::access_log::AccessWriter;
+use super::listeners::Listeners;
+use super::outcome::LastReload;
+use super::source::Source;
+use super::topology::TopologySource;
+use crate::ambient;
+use crate::dispatcher::{Command, Shared};
+use crate::snapshot::{Current, Registry};
+use ringway_telemetry::Metrics;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// The control side of a running proxy.
+pub(crate) struct Control {
+    pub(super) current: Arc<Current>,
+    pub(super) metrics: Metrics,
+    pub(super) source: Source,
+    pub(super) started: Instant,
+    pub(super) draining: AtomicBool,
+    pub(super) workers: usize,
+    /// The address that the admin listener is bound to, if there is one.
+    pub(super) admin: Option<SocketAddr>,
+    /// Gives the state of the topology, if there is a control plane.
+    pub(super) topology: OnceLock<TopologySource>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) registry: Registry,
+    pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
+    /// Held while a configuration is read and put into force, as long as that takes.
+    changing: Mutex<()>,
+    /// Held for moments: the status is asked for while a configuration is built.
+    state: Mutex<State>,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+pub(super) struct State {
+    pub(super) listeners: Listeners,
+    pub(super) last_reload: LastReload,
+    pub(super) access: Option<AccessWriter>,
+}
+
+impl Control {
+    /// Nothing is in force yet. Call it on the runtime that is to run the checks.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        commands: Vec<mpsc::UnboundedSender<Command>>,
+        source: Source,
+        metrics: Metrics,
+        admin: Option<SocketAddr>,
+    ) -> Self {
+        Self {
+            current: Arc::clone(&shared.current),
+            metrics,
+            source,
+            started: ambient::now(),
+            draining: AtomicBool::new(false),
+            workers: shared.workers,
+            admin,
+            topology: OnceLock::new(),
+            shared,
+            registry: Registry::default(),
+            commands,
+            changing: Mutex::new(()),
+            state: Mutex::new(State {
+                listeners: Listeners::default(),
+                last_reload: LastReload::default(),
+                access: None,
+            }),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pointer to what is in force.
+    pub(crate) fn current(&self) -> &Arc<Current> {
+        &self.current
+    }
+
+    /// Workers that carry traffic.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Whether it is ending.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Requests that have ended, by the class of their status.
+    pub(crate) fn request_totals(&self) -> [u64; ringway_telemetry::cells::CLASSES] {
+        self.metrics.cells.request_totals()
+    }
+
+    /// From now on, the status and the metrics say where the topology stands. Holds for the first caller.
+    pub(crate) fn show_topology(&self, source: TopologySource) {
+        // Set once: a second caller would be a mistake in the wiring, and changes nothing.
+        let _ = self.topology.set(source);
+    }
+
+    /// The address that a listener is bound to.
+    pub(crate) fn address(&self, listener: &str) -> Option<SocketAddr> {
+        let (state, snapshot) = (self.state(), self.current.load());
+        state.listeners.addresses(&snapshot.config).get(listener).copied()
+    }
+
+    /// Opens the access log's file again.
+    pub(crate) fn reopen_logs(&self) {
+        if let Some(writer) = &self.state().access {
+            writer.reopen();
+        }
+    }
+
+    /// No change comes into force from here on: one that is still being built ends before, or sees that it comes too late.
+    pub(crate) fn begin_end(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Ends the access log, once the workers have gone.
+    pub(crate) fn end(self: Arc<Self>) {
+        let writer = {
+            let mut state = self.state();
+            self.shared.access.store(Arc::default());
+            state.access.take()
+        };
+        drop(self);
+        if let Some(writer) = writer {
+            // Its senders are gone: it writes what it has and ends.
+            writer.join();
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Files that a configuration names: whether they can be used, with a finding at the field that names them, and how long their
+//! certificates last. A certificate whose time is over is still served: clients refuse it, each for itself, and everything
+//! else goes on; a file that cannot be used at all keeps a configuration from being put to work.
+
+use crate::ambient;
+use crate::net::tls::{self, TlsError};
+use crate::snapshot::certificates::Validity;
+use ringway_config::{Diagnostic, Diagnostics, FileUse, Loaded, Named, NamedFile, Need, Severity};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustls::crypto::aws_lc_rs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// How often certificates that end are logged.
+const LOG_EVERY: Duration = Duration::from_secs(86_400);
+
+/// A configuration whose files can be used; what is doubtful about them joins its warnings.
+///
+/// # Errors
+/// Everything that is wrong with the files that it cannot be served without.
+pub fn verified(mut loaded: Loaded) -> Result<Loaded, Diagnostics> {
+    let needed = loaded.files.iter().filter(|file| file.need == Need::Serving);
+    // A shadow is read when it is built.
+    let needed = needed.filter(|file| !matches!(file.used, FileUse::Shadow(_)));
+    let found = findings(needed, ambient::time_of_day());
+    if found.iter().any(|finding| finding.severity == Severity::Error) {
+        return Err(Diagnostics(found));
+    }
+    loaded.warnings.extend(found);
+    Ok(loaded)
+}
+
+/// What is wrong, or doubtful, with files.
+pub fn findings<'a>(files: impl IntoIterator<Item = &'a Named>, now: SystemTime) -> Vec<Diagnostic> {
+    files.into_iter().filter_map(|file| finding(&file.used, now)).collect()
+}
+
+fn finding(used: &FileUse, now: SystemTime) -> Option<Diagnostic> {
+    match used {
+        FileUse::Pair { certificate, key } => {
+            match tls::certified(&certificate.path, &key.path, &aws_lc_rs::default_provider()) {
+                Ok(certified) => dated(certificate, Validity::of(&certified.cert, false), now),
+                Err(error) => Some(unusable(&error, certificate, key)),
+            }
+        }
+        FileUse::Authorities(file) => match tls::roots(Some(&file.path)).and_then(|_| tls::chain(&file.path)) {
+            Ok(chain) => dated(file, Validity::of(&chain, true), now),
+            Err(error) => Some(unusable(&error, file, file)),
+        },
+        FileUse::Ocsp(file) => tls::staple(&file.path).err().map(|error| unusable(&error, file, file)),
+        FileUse::Secret(file) => match std::fs::read(&file.path) {
+            Ok(bytes) if bytes.iter().any(|byte| !byte.is_ascii_whitespace()) => None,
+            Ok(_) => Some(error(file, "empty_secret", format!("{:?} is empty", file.path), "write the secret into it")),
+            Err(why) => Some(error(
+                file,
+                "unreadable_file",
+                format!("cannot read {:?}: {why}", file.path),
+                "check its path and permissions",
+            )),
+        },
+        FileUse::Log(file) => log_finding(file),
+        FileUse::Shadow(file) => {
+            let why = match ringway_config::load_file(&file.path) {
+                Ok(_) => return None,
+                Err(found) => found.0.into_iter().find(|finding| finding.severity == Severity::Error),
+            };
+            let why = why.map_or_else(String::new, |why| match why.line {
+                0 => format!(": {}", why.message),
+                line => format!(", line {line}: {}", why.message),
+            });
+            let message = format!("{:?} is not a valid configuration{why}", file.path);
+            Some(error(file, "bad_shadow", message, "`ringway check` it alone"))
+        }
+    }
+}
+
+/// A log must be appended to, or made where it is not there yet. Nothing is made here.
+fn log_finding(file: &NamedFile) -> Option<Diagnostic> {
+    let path = &file.path;
+    let may = |path: &Path, access| accessat(CWD, path, access, AtFlags::EACCESS);
+    let help = "name a file in a directory that is there and that the process may write to";
+    if path.is_dir() {
+        return Some(error(file, "unwritable_log", format!("{path:?} is a directory"), help));
+    }
+    if path.exists() {
+        let why = may(path, Access::WRITE_OK).err()?;
+        return Some(error(file, "unwritable_log", format!("{path:?} cannot be written to: {why}"), help));
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let why = may(directory, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    Some(error(file, "unwritable_log", format!("no file can be made in {directory:?}: {why}"), help))
+}
+
+fn dated(file: &NamedFile, validity: Option<Validity>, now: SystemTime) -> Option<Diagnostic> {
+    let (code, message) = validity?.complaint(&file.path, now)?;
+    let help = "replace the file: it is followed, and taken without a restart";
+    Some(file.finding(Severity::Warning, code, message, help.to_owned()))
+}
+
+/// At the field whose file it is.
+fn unusable(why: &TlsError, certificate: &NamedFile, key: &NamedFile) -> Diagnostic {
+    let message = why.to_string();
+    let readable = "check its path and permissions, and that it is PEM";
+    match why {
+        TlsError::Mismatch { .. } => {
+            error(key, "key_mismatch", message, "name the key that the certificate was issued for")
+        }
+        TlsError::Key { .. } => error(key, "unreadable_key", message, readable),
+        TlsError::BadKey { .. } => error(key, "unreadable_key", message, "write it as PKCS #8, PKCS #1 or SEC1"),
+        TlsError::Read { .. } | TlsError::Empty { .. } | TlsError::Malformed { .. } => {
+            error(certificate, "unreadable_certificate", message, readable)
+        }
+        TlsError::Ocsp { .. } | TlsError::EmptyOcsp { .. } => {
+            error(certificate, "unreadable_ocsp", message, "check its path and permissions")
+        }
+        TlsError::Name(_) | TlsError::Library(_) => {
+            let message = format!("{:?} cannot be used: {message}", certificate.path);
+            error(certificate, "unusable_certificate", message, "have it issued anew")
+        }
+    }
+}
+
+fn error(file: &NamedFile, code: &'static str, message: String, help: &str) -> Diagnostic {
+    file.finding(Severity::Error, code, message, help.to_owned())
+}
+
+/// Once a day, logs what ends, or has ended. At a start and at a reload it is one of the file's warnings. Never returns.
+pub(crate) async fn watch_ends(current: Arc<crate::snapshot::Current>) {
+    loop {
+        tokio::time::sleep(LOG_EVERY).await;
+        for end in &current.load().certificates {
+            if let Some((code, message)) = end.validity.complaint(&end.path, ambient::time_of_day()) {
+                tracing::warn!(code, used_by = end.used_by, name = end.name, "{message}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_config::load_str;
+
+    /// Codes and lines of what is found of the files of a configuration.
+    fn codes(text: &str) -> Vec<(&'static str, usize)> {
+        let loaded = load_str("test.yaml", text, &|_| None).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let found = findings(&loaded.files, ambient::time_of_day());
+        found.iter().map(|finding| (finding.code, finding.line)).collect()
+    }
+
+    fn with(line: &str) -> String {
+        format!(
+            "listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
+             services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n{line}\n"
+        )
+    }
+
+    #[test]
+    fn a_log_can_be_a_file_or_become_one_and_is_not_made_by_looking() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = |path: &Path| codes(&with(&format!("access_log: {{ format: json, target: {path:?} }}")));
+        let (new, nowhere) = (directory.path().join("new.log"), directory.path().join("none/new.log"));
+        assert_eq!(log(&new), []);
+        assert!(!new.exists());
+        std::fs::write(&new, "").unwrap();
+        assert_eq!(log(&new), []);
+        assert_eq!(log(directory.path()), [("unwritable_log", 3)]);
+        assert_eq!(log(&nowhere), [("unwritable_log", 3)]);
+    }
+
+    #[test]
+    fn a_shadow_must_be_a_configuration_and_is_no_veto_before_it_is_built() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("shadow.yaml");
+        let text = with(&format!("shadow: {file:?}"));
+        assert_eq!(codes(&text), [("bad_shadow", 3)]);
+        std::fs::write(&file, "listeners: 3\n").unwrap();
+        assert_eq!(codes(&text), [("bad_shadow", 3)]);
+        let loaded = load_str("test.yaml", &text, &|_| None).unwrap();
+        assert!(verified(loaded).is_ok());
+        std::fs::write(&file, with("")).unwrap();
+        assert_eq!(codes(&text), []);
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_served_keeps_a_configuration_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let pair = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate =
+                rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap().self_signed(&key).unwrap();
+            (write(&format!("{name}.pem"), &certificate.pem()), write(&format!("{name}.key"), &key.serialize_pem()))
+        };
+        let ((certificate, key), (_, other)) = (pair("a"), pair("b"));
+        let empty = write("empty", " \n");
+        let text = |certificate: &Path, key: &Path| {
+            format!(
+                "listeners:\n  - name: l\n    address: \"127.0.0.1:0\"\n    service: s\n    tls:\n      certificates:\n\
+                 \x20       - certificate: {certificate:?}\n          key: {key:?}\n\
+                 services: [ {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }} ]\n"
+            )
+        };
+        assert_eq!(codes(&text(&certificate, &key)), []);
+        for (certificate, key, found) in [
+            (&certificate, &other, ("key_mismatch", 8)),
+            (&certificate, &empty, ("unreadable_key", 8)),
+            (&empty, &key, ("unreadable_certificate", 7)),
+        ] {
+            assert_eq!(codes(&text(certificate, key)), [found]);
+            let loaded = load_str("test.yaml", &text(certificate, key), &|_| None).unwrap();
+            assert_eq!(verified(loaded).unwrap_err().0[0].code, found.0);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the admin listener may ask of the control side, and no more: to read what is in force, and to reload.
+
+use super::control::Control;
+use super::outcome::{Applied, LastReload, ReloadError};
+use super::topology::TopologyStatus;
+use crate::ambient;
+use crate::dispatcher::Fullness;
+use crate::net::shortage::Shortage;
+use crate::snapshot::Snapshot;
+use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::{Metrics, Sample};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A narrow view of the control side.
+#[derive(Clone)]
+pub(crate) struct ControlHandle(Arc<Control>);
+
+impl ControlHandle {
+    pub(crate) fn new(control: Arc<Control>) -> Self {
+        Self(control)
+    }
+
+    /// What is in force.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.current.load()
+    }
+
+    /// Counters of the data path.
+    pub(crate) fn cells(&self) -> &Cells {
+        &self.0.metrics.cells
+    }
+
+    /// The page of metrics, with these samples.
+    pub(crate) fn render(&self, samples: &[Sample]) -> String {
+        let metrics: &Metrics = &self.0.metrics;
+        metrics.render(samples)
+    }
+
+    /// What this host is short of.
+    pub(crate) fn shortage(&self) -> &Shortage {
+        &self.0.shared.shortage
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.is_draining()
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.0.workers
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        ambient::since(self.0.started)
+    }
+
+    /// The address that the admin listener is bound to, whatever the file says now.
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        self.0.admin
+    }
+
+    /// The state of the topology, if there is a control plane.
+    pub(crate) fn topology(&self) -> Option<TopologyStatus> {
+        self.0.topology.get().map(|topology| topology())
+    }
+
+    pub(crate) fn last_reload(&self) -> LastReload {
+        self.0.state().last_reload.clone()
+    }
+
+    /// Bound addresses by listener name.
+    pub(crate) fn addresses(&self) -> HashMap<String, SocketAddr> {
+        let (state, snapshot) = (self.0.state(), self.0.current.load());
+        state.listeners.addresses(&snapshot.config)
+    }
+
+    /// How full each listener is, by name.
+    pub(crate) fn fullness(&self, now: Instant) -> HashMap<String, Fullness> {
+        let (state, snapshot) = (self.0.state(), self.0.current.load());
+        state.listeners.fullness(&snapshot.config, now)
+    }
+
+    /// Reads the source again and applies it. Takes as long as a build does.
+    pub(crate) fn reload_blocking(&self) -> (Result<Applied, ReloadError>, LastReload) {
+        self.0.reload()
+    }
+}

@@ -1,0 +1,253 @@
+//! The driver that gives each service's machines their time: active checks, ejections, ramps, hot keys, shedding.
+
+mod checks;
+mod load_control;
+mod windows;
+
+use crate::ambient;
+use crate::net::shortage::Shortage;
+use crate::snapshot::health_events;
+use crate::snapshot::{Current, Service, ServiceLive};
+use checks::{Checks, Finished, take_in};
+use load_control::LoadControl;
+use ringway_telemetry::cells::Registry as Cells;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use windows::Windows;
+
+/// Shortest time between two turns, and what each backend adds to it: with many, something always is due.
+const COALESCE: Duration = Duration::from_millis(2);
+const COALESCE_PER_BACKEND: Duration = Duration::from_micros(2);
+
+/// Wait before a driver that has panicked is begun anew.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// What the driver of one service remembers from turn to turn.
+struct Driver {
+    live: Arc<ServiceLive>,
+    cells: Arc<Cells>,
+    checks: Checks,
+    windows: Windows,
+    load_control: LoadControl,
+}
+
+/// Drives one service until it is gone from the configuration. The caller owns the task.
+pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
+    let begin = || drive_once(Arc::clone(&current), Arc::clone(&live), Arc::clone(&cells), Arc::clone(&shortage));
+    supervise(begin, || {
+        cells.note_panic();
+        tracing::error!(service = %live.name, "the driver of the checks has panicked: a bug, please report it");
+        // Its checks have gone with it.
+        live.health().forget_probes(ambient::now());
+    })
+    .await;
+}
+
+/// Runs a task to its end, and again after a panic: a service whose driver is gone would keep its last state for ever.
+async fn supervise<F>(begin: impl Fn() -> F, panicked: impl Fn())
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    // Owns the task: it ends with us.
+    let mut running = JoinSet::new();
+    loop {
+        running.spawn(begin());
+        match running.join_next().await {
+            Some(Err(error)) if error.is_panic() => panicked(),
+            Some(_) | None => return,
+        }
+        tokio::time::sleep(RESTART_DELAY).await;
+    }
+}
+
+async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
+    let mut driver = Driver::new(live, cells, shortage, ambient::now());
+    let mut finished = Vec::new();
+    loop {
+        let snapshot = current.load();
+        let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
+        let Some(service) = service else { return };
+        let next = driver.turn(service, &std::mem::take(&mut finished), ambient::now());
+        let coalesce = coalesce(service.backends.len());
+        let sleep = async {
+            match next {
+                // What is due within a moment is done together.
+                Some(at) => tokio::time::sleep_until(at.max(ambient::now() + coalesce).into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(first) = driver.checks.finished() => {
+                // Many checks end at about the same time: the next turn takes them in together.
+                tokio::time::sleep(coalesce).await;
+                finished.push(first);
+                finished.extend(driver.checks.drain_finished());
+            }
+            () = sleep => {}
+            () = driver.live.health_changed.notified() => {}
+        }
+    }
+}
+
+/// Shortest time between two turns.
+fn coalesce(backends: usize) -> Duration {
+    COALESCE + COALESCE_PER_BACKEND * u32::try_from(backends).unwrap_or(u32::MAX)
+}
+
+impl Driver {
+    fn new(live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>, now: Instant) -> Self {
+        Self {
+            live,
+            checks: Checks::new(Arc::clone(&cells), shortage),
+            cells,
+            windows: Windows::new(now),
+            load_control: LoadControl::new(now),
+        }
+    }
+
+    /// Takes in results, and does what is due; gives when something is next.
+    fn turn(&mut self, service: &Arc<Service>, finished: &[Finished], now: Instant) -> Option<Instant> {
+        self.checks.reap(&self.live.name);
+        let (next, due, agents) = {
+            // Under one lock with what it changes where requests read: no reader sees the one without the other.
+            let mut health = self.live.health();
+            take_in(&mut health, &self.live.name, finished, now);
+            health.handle_timeout(now);
+            let (due, agents) = (health.poll_probes(now), health.poll_agents(now));
+            // Most checks change nothing: then nothing is written where requests read.
+            let events =
+                if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) };
+            let next = health.poll_timeout();
+            drop(health);
+            health_events::publish(service, &events);
+            (next, due, agents)
+        };
+        for id in due {
+            self.checks.begin_check(service, id, now);
+        }
+        for id in agents {
+            self.checks.begin_agent(service, id, now);
+        }
+        let others = [self.judge(service, now), self.load_control.poll(service, now)];
+        others.into_iter().flatten().chain(next).min()
+    }
+
+    /// At the end of a window, lets the statistical detectors judge it.
+    fn judge(&mut self, service: &Service, now: Instant) -> Option<Instant> {
+        let params = &service.config.outlier;
+        if !params.needs_windows() {
+            self.windows.forget();
+            return None;
+        }
+        let totals = service.backends.iter().map(|backend| {
+            let id = backend.config.id.as_str();
+            (id, self.cells.backend_totals(&service.config.name, id))
+        });
+        let Some(windows) = self.windows.poll(totals, params.interval, now) else { return Some(self.windows.next()) };
+        let events = {
+            let mut health = self.live.health();
+            health.handle_windows(&windows, now);
+            if health.take_changed() { service.apply_health(&mut health) } else { Service::events(&mut health) }
+        };
+        health_events::publish(service, &events);
+        // An ejection may be over before the next window ends.
+        self.live.health_changed.notify_one();
+        Some(self.windows.next())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checks::CheckResult;
+    use super::*;
+    use crate::snapshot::{Registry, Snapshot};
+    use ringway_health::{CheckFailure, Probe};
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    fn in_force(registry: &Registry, service: &str) -> Snapshot {
+        let text = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\nservices:\n  - name: s\n{service}\n    \
+             backends: [ {{ id: a, address: \"127.0.0.1:1\" }}, {{ id: b, address: \"127.0.0.1:2\" }}, {{ id: c, address: \"127.0.0.1:3\" }} ]\n"
+        );
+        let loaded = ringway_config::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let snapshot = registry.prepare(Arc::new(loaded.config), 1, 1, ambient::now()).unwrap();
+        registry.commit(&snapshot, ambient::now());
+        registry.settle(&snapshot);
+        snapshot
+    }
+
+    fn driver(snapshot: &Snapshot, cells: &Arc<Cells>) -> Driver {
+        let live = Arc::clone(&snapshot.services[0].live);
+        Driver::new(live, Arc::clone(cells), Shortage::new(Arc::default()), ambient::now())
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_panics_is_begun_anew() {
+        tokio::time::pause();
+        let (begun, panics) = (Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
+        let begin = || {
+            let begun = Arc::clone(&begun);
+            async move { assert!(begun.fetch_add(1, Relaxed) > 0, "as a bug would") }
+        };
+        supervise(begin, || {
+            panics.fetch_add(1, Relaxed);
+        })
+        .await;
+        assert_eq!((begun.load(Relaxed), panics.load(Relaxed)), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn each_backend_has_one_check_at_a_time_and_the_next_an_interval_behind_its_result() {
+        let snapshot = in_force(&Registry::default(), "    health: { tcp: {}, interval: 10s, fall: 1 }");
+        let (service, mut driver) = (&snapshot.services[0], driver(&snapshot, &Arc::default()));
+        let mut now = ambient::now();
+        // What is begun is not run: nothing here waits.
+        while driver.checks.running() < 3 {
+            now = driver.turn(service, &[], now).unwrap_or(now);
+        }
+        assert_eq!(driver.turn(service, &[], now), None, "nothing is due before a result");
+        assert_eq!(driver.checks.running(), 3);
+        let failed = ("b".to_owned(), CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
+        let next = driver.turn(service, &[failed], now).unwrap();
+        assert_eq!(driver.checks.running(), 3, "a check that has failed is not made again at once");
+        assert_eq!(service.backends[1].state.load.lifecycle(), 0, "its result is in force");
+        assert!(next > now && next <= now + Duration::from_secs(10), "{:?}", next - now);
+        driver.turn(service, &[], next);
+        assert_eq!(driver.checks.running(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_no_check_and_no_detector_waits_for_is_not_looked_at() {
+        let snapshot = in_force(&Registry::default(), "");
+        let mut driver = driver(&snapshot, &Arc::default());
+        assert_eq!(driver.turn(&snapshot.services[0], &[], ambient::now()), None);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_fails_through_a_window_is_ejected_at_its_end() {
+        let outlier = "    outlier: { on: server_errors, consecutive_failures: 0, interval: 10s, max_ejection_percent: 50, \
+                       failure_percentage: { threshold: 85, min_hosts: 3, min_volume: 50 } }";
+        let snapshot = in_force(&Registry::default(), outlier);
+        let cells = Arc::new(Cells::default());
+        let (service, mut driver) = (&snapshot.services[0], driver(&snapshot, &cells));
+        let now = ambient::now();
+        let end = driver.turn(service, &[], now).unwrap();
+        assert_eq!(end, now + Duration::from_secs(10));
+        let counted: Vec<_> = ["a", "b", "c"].map(|id| cells.backend("s", id)).into();
+        counted.iter().for_each(|counted| counted.requests.add(100));
+        counted[2].errors.add(90);
+        let share = || service.backends[2].state.load.lifecycle();
+        driver.turn(service, &[], end - Duration::from_secs(1));
+        assert!(share() > 0, "the window has not ended");
+        driver.turn(service, &[], end);
+        assert_eq!(share(), 0);
+        assert!(service.backends[0].state.load.lifecycle() > 0);
+    }
+
+    #[test]
+    fn turns_are_rarer_the_more_backends_there_are() {
+        assert_eq!(coalesce(0), Duration::from_millis(2));
+        assert_eq!(coalesce(10_000), Duration::from_millis(22));
+    }
+}

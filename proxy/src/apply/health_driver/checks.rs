@@ -1,0 +1,232 @@
+//! Checks and queries of agents that are running: begun within the service's concurrency, and each with one result, whatever becomes
+//! of it.
+
+use crate::net::shortage::{Operation, Shortage};
+use crate::probe::{Opened, Prober};
+use crate::snapshot::Service;
+use ringway_health::{AgentReport, Probe, ServiceHealth};
+use ringway_telemetry::catalogue;
+use ringway_telemetry::cells::Registry as Cells;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+/// The result of a check or of a query of an agent; `None`: it has ended without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CheckResult {
+    Check(Option<Probe>),
+    Agent(Option<AgentReport>),
+}
+
+/// A backend's id, and the result.
+pub(super) type Finished = (String, CheckResult);
+
+/// Reports the result of a running check once, whatever becomes of it: a backend whose check never ended would not be checked
+/// again.
+struct ResultGuard {
+    id: String,
+    results: UnboundedSender<Finished>,
+    result: CheckResult,
+}
+
+impl ResultGuard {
+    /// `none` is reported if the check does not come to its end.
+    fn new(id: String, results: UnboundedSender<Finished>, none: CheckResult) -> Self {
+        Self { id, results, result: none }
+    }
+
+    fn finish(mut self, result: CheckResult) {
+        self.result = result;
+    }
+}
+
+impl Drop for ResultGuard {
+    fn drop(&mut self) {
+        // A driver that has gone wants no results.
+        let _ = self.results.send((std::mem::take(&mut self.id), self.result));
+    }
+}
+
+/// The running checks of one service.
+pub(super) struct Checks {
+    cells: Arc<Cells>,
+    shortage: Arc<Shortage>,
+    concurrency: usize,
+    permits: Arc<Semaphore>,
+    running: JoinSet<()>,
+    /// Never more results than checks are running.
+    results: (UnboundedSender<Finished>, UnboundedReceiver<Finished>),
+}
+
+impl Checks {
+    pub(super) fn new(cells: Arc<Cells>, shortage: Arc<Shortage>) -> Self {
+        Self {
+            cells,
+            shortage,
+            concurrency: 1,
+            permits: Arc::new(Semaphore::new(1)),
+            running: JoinSet::new(),
+            results: unbounded_channel(),
+        }
+    }
+
+    /// Begins a check of a backend.
+    pub(super) fn begin_check(&mut self, service: &Service, id: String, now: Instant) {
+        let Some((prober, address, permits)) = self.target(service, &id) else {
+            // Gone since: the machine hears of it with the next membership. Nothing was sent.
+            service.live.health().handle_no_probe(&id, now);
+            return;
+        };
+        let shortage = Arc::clone(&self.shortage);
+        let guard = ResultGuard::new(id, self.results.0.clone(), CheckResult::Check(None));
+        self.running.spawn(async move {
+            // The semaphore is never closed.
+            let permit = permits.acquire().await;
+            let mut opened = Opened::default();
+            let probe = prober.probe(address, &shortage, &mut opened).await;
+            // A check that this host could not make says nothing of the backend.
+            let probe = probe.inspect_err(|error| shortage.note(Operation::Check, error, address));
+            guard.finish(CheckResult::Check(probe.ok()));
+            drop(permit);
+            opened.close().await;
+        });
+    }
+
+    /// Begins a query of a backend's agent.
+    pub(super) fn begin_agent(&mut self, service: &Service, id: String, now: Instant) {
+        let Some((prober, address, permits)) = self.target(service, &id) else {
+            service.live.health().handle_agent(&id, AgentReport::default(), now);
+            return;
+        };
+        let shortage = Arc::clone(&self.shortage);
+        let guard = ResultGuard::new(id, self.results.0.clone(), CheckResult::Agent(None));
+        self.running.spawn(async move {
+            let permit = permits.acquire().await;
+            let mut opened = Opened::default();
+            let report = prober.query_agent(address, &shortage, &mut opened).await;
+            let report = report.inspect_err(|error| shortage.note(Operation::Check, error, address));
+            guard.finish(CheckResult::Agent(report.ok()));
+            drop(permit);
+            opened.close().await;
+        });
+    }
+
+    fn target(&mut self, service: &Service, id: &str) -> Option<(Arc<Prober>, SocketAddr, Arc<Semaphore>)> {
+        let (prober, slot) = (service.prober.as_ref()?, service.slot_of(id)?);
+        Some((Arc::clone(prober), service.address(slot), self.permits(prober.concurrency())))
+    }
+
+    /// Permits for checks and queries of agents, as many at once as the service is configured for.
+    fn permits(&mut self, concurrency: usize) -> Arc<Semaphore> {
+        if self.concurrency != concurrency {
+            (self.concurrency, self.permits) = (concurrency, Arc::new(Semaphore::new(concurrency)));
+        }
+        Arc::clone(&self.permits)
+    }
+
+    /// The next result.
+    pub(super) async fn finished(&mut self) -> Option<Finished> {
+        self.results.1.recv().await
+    }
+
+    /// The results that are there already.
+    pub(super) fn drain_finished(&mut self) -> impl Iterator<Item = Finished> {
+        std::iter::from_fn(|| self.results.1.try_recv().ok())
+    }
+
+    /// Lets go of checks that are over.
+    pub(super) fn reap(&mut self, service: &str) {
+        while let Some(over) = self.running.try_join_next() {
+            if over.is_err_and(|error| error.is_panic()) {
+                self.cells.note_panic();
+                tracing::error!(%service, "a check has panicked: a bug, please report it");
+            }
+        }
+    }
+
+    /// Checks that are running, or wait for a permit.
+    #[cfg(test)]
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+}
+
+/// Counts results, and takes them into the health machine.
+pub(super) fn take_in(health: &mut ServiceHealth, service: &str, finished: &[Finished], now: Instant) {
+    for (id, result) in finished {
+        let (metric, label) = match result {
+            CheckResult::Check(Some(Probe::Success | Probe::Weighted(_))) => (catalogue::CHECKS, "success"),
+            CheckResult::Check(Some(Probe::Failure(_))) => (catalogue::CHECKS, "failure"),
+            CheckResult::Check(None) => (catalogue::CHECKS, "not_made"),
+            CheckResult::Agent(Some(report)) if *report == AgentReport::default() => {
+                (catalogue::AGENT_CHECKS, "silent")
+            }
+            CheckResult::Agent(Some(_)) => (catalogue::AGENT_CHECKS, "answered"),
+            CheckResult::Agent(None) => (catalogue::AGENT_CHECKS, "not_made"),
+        };
+        metrics::counter!(metric.name, "service" => service.to_owned(), "result" => label).increment(1);
+        match result {
+            CheckResult::Check(Some(probe)) => health.handle_probe(id, *probe, now),
+            CheckResult::Check(None) => health.handle_no_probe(id, now),
+            // What an agent has reported stays, as it could not be queried.
+            CheckResult::Agent(report) => health.handle_agent(id, report.unwrap_or_default(), now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient;
+    use ringway_health::{CheckParams, Member, Params};
+
+    #[tokio::test]
+    async fn a_check_that_panics_or_is_aborted_ends_without_a_result() {
+        let (sender, mut results) = unbounded_channel();
+        let guard = |id: &str| ResultGuard::new(id.to_owned(), sender.clone(), CheckResult::Check(None));
+        let mut running = JoinSet::new();
+        for (id, panics) in [("panics", true), ("hangs", false)] {
+            let guard = guard(id);
+            running.spawn(async move {
+                assert!(!panics, "as a bug would");
+                std::future::pending::<()>().await;
+                guard.finish(CheckResult::Check(Some(Probe::Success)));
+            });
+        }
+        guard("succeeds").finish(CheckResult::Check(Some(Probe::Success)));
+        assert_eq!(results.recv().await, Some(("succeeds".into(), CheckResult::Check(Some(Probe::Success)))));
+        assert!(running.join_next().await.unwrap().unwrap_err().is_panic());
+        assert_eq!(results.recv().await, Some(("panics".into(), CheckResult::Check(None))));
+        running.shutdown().await;
+        assert_eq!(results.recv().await, Some(("hangs".into(), CheckResult::Check(None))));
+    }
+
+    #[test]
+    fn a_check_without_a_result_is_no_success_and_is_made_again() {
+        let now = ambient::now();
+        let check = CheckParams { initial: ringway_health::Initial::Down, ..CheckParams::default() };
+        let mut health = ServiceHealth::new(Params { check: Some(check), ..Params::default() }, 1, now);
+        health.set_members(&[Member::new("a")], now);
+        let mut due = health.poll_timeout().unwrap();
+        for _ in 0..5 {
+            assert_eq!(health.poll_probe(due), Some("a".into()));
+            take_in(&mut health, "s", &[("a".to_owned(), CheckResult::Check(None))], due);
+            assert_eq!(health.view("a", due).unwrap().state, "unknown");
+            let next = health.poll_timeout().unwrap();
+            assert!(next > due && next <= due + check.interval);
+            due = next;
+        }
+    }
+
+    #[test]
+    fn permits_that_are_held_count_until_the_concurrency_changes() {
+        let mut checks = Checks::new(Arc::default(), Shortage::new(Arc::default()));
+        let two = checks.permits(2);
+        let _held = (two.try_acquire().unwrap(), two.try_acquire().unwrap());
+        assert!(checks.permits(2).try_acquire().is_err());
+        assert!(checks.permits(3).try_acquire().is_ok());
+    }
+}

@@ -1,0 +1,182 @@
+//! Everything of a change that may fail. Nothing that serves is touched: a change that is dropped here has not been.
+
+use super::access_log::{self, NewLog};
+use super::control::{Control, State};
+use super::listeners::NewSockets;
+use super::movements::movements;
+use super::outcome::ReloadError;
+use crate::ambient;
+use crate::net::tls;
+use crate::snapshot::Snapshot;
+use ringway_config::model::Config;
+use ringway_config::{Diff, diff};
+use ringway_ring::Movement;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+/// A change that is ready: what is left to do cannot fail.
+pub(super) struct Change<'c> {
+    /// Held from the last test of what may be bound until the change is in force.
+    pub(super) state: MutexGuard<'c, State>,
+    pub(super) old: Arc<Snapshot>,
+    pub(super) new: Snapshot,
+    pub(super) diff: Diff,
+    pub(super) moved: Vec<(String, Movement)>,
+    pub(super) sockets: NewSockets,
+    /// `None`: the access log stays as it is.
+    pub(super) access: Option<NewLog>,
+    pub(super) now: Instant,
+}
+
+impl Control {
+    /// Gets a change ready. `None`: the configuration is in force already.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    pub(super) fn prepare(&self, config: Config) -> Result<Option<Change<'_>>, ReloadError> {
+        if self.is_draining() {
+            return Err(ReloadError::Draining);
+        }
+        let old = self.current.load();
+        let is_first = old.generation == 0;
+        let same_files = tls::digest(&config) == old.files_digest;
+        // A shadow is read from a file of its own, which may have changed where this one has not.
+        if *old.config == config && !is_first && config.shadow.is_none() && same_files {
+            return Ok(None);
+        }
+        let mut diff = diff(&old.config, &config);
+        if !is_first && !same_files {
+            diff.changes.push("certificates changed".into());
+        }
+        let now = ambient::now();
+        let new = self.registry.prepare(Arc::new(config), old.generation + 1, self.workers, now)?;
+        if *old.config == *new.config && !is_first && same_shadow(&old, &new) && same_files {
+            return Ok(None);
+        }
+        let moved = movements(&old, &new);
+        let section = &new.config.access_log;
+        let access = if is_first || old.config.access_log != *section {
+            Some(access_log::start(section, &self.metrics.cells)?)
+        } else {
+            None
+        };
+        let state = self.state();
+        // It may have begun while this was built.
+        if self.draining.load(Relaxed) {
+            return Err(ReloadError::Draining);
+        }
+        let sockets = state.listeners.bind_new(&new.config, self.workers).map_err(ReloadError::Bind)?;
+        // The last step that may fail, because it is the first that clients see.
+        sockets.listen(&new.config).map_err(ReloadError::Bind)?;
+        Ok(Some(Change { state, old, new, diff, moved, sockets, access, now }))
+    }
+
+    /// Whether the listeners that are not there yet could be bound.
+    pub(crate) fn try_bind(&self, config: &Config) -> Result<(), ReloadError> {
+        self.state().listeners.bind_new(config, self.workers).map(drop).map_err(ReloadError::Bind)
+    }
+}
+
+fn same_shadow(old: &Snapshot, new: &Snapshot) -> bool {
+    match (&old.shadow, &new.shadow) {
+        (Some(old), Some(new)) => old.config == new.config,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ports::free_port;
+    use super::super::source::Source;
+    use super::super::testing;
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A configuration with these listeners' ports, this second service and this access log.
+    fn config(ports: &[u16], rest: &str) -> Config {
+        let listener = |port: &u16| format!("{{ name: l{port}, address: \"127.0.0.1:{port}\", service: s }}");
+        let listeners: Vec<String> = ports.iter().map(listener).collect();
+        testing::config(&format!(
+            "listeners: [ {} ]\nservices:\n  - {{ name: s, backends: [ {{ id: a, address: \"127.0.0.1:9\" }} ] }}\n{rest}",
+            listeners.join(", ")
+        ))
+    }
+
+    /// What there is to see from outside of what is in force.
+    fn seen(control: &Control, config: &Config) -> String {
+        let (state, snapshot) = (control.state(), control.current.load());
+        let logs = control.shared.access.load().is_some();
+        let bound = state.listeners.addresses(config);
+        format!("{} {} {logs} {bound:?}", snapshot.generation, snapshot.services.len())
+    }
+
+    #[tokio::test]
+    async fn a_change_that_fails_at_any_step_has_touched_nothing() {
+        let (control, mut receivers) = testing::control(Source::Memory);
+        let (first, second) = (free_port(), free_port());
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let held = taken.local_addr().unwrap().port();
+        let valid = config(&[first], "access_log: { format: off }\n");
+        control.apply(valid.clone()).unwrap();
+        let before = seen(&control, &valid);
+        receivers.iter_mut().for_each(|receiver| while receiver.try_recv().is_ok() {});
+        let missing = "    tls: { ca: /nowhere/at/all.pem }\n    backends: [ { id: a, address: \"127.0.0.1:9\" } ]\n";
+        for (wrong, step) in [
+            (config(&[first, second], &format!("  - name: t\n{missing}")), "snapshot"),
+            (config(&[first, second], "access_log: { format: json, target: /nowhere/at/all }\n"), "access log"),
+            (config(&[first, second, held], ""), "bind"),
+        ] {
+            let refused = control.apply(wrong).unwrap_err();
+            let at = match &refused {
+                ReloadError::Snapshot(_) => "snapshot",
+                ReloadError::AccessLog { .. } => "access log",
+                ReloadError::Bind(_) => "bind",
+                ReloadError::Invalid(_) | ReloadError::NoFile | ReloadError::Draining => "elsewhere",
+            };
+            assert_eq!(at, step, "{refused}");
+            assert_eq!(seen(&control, &valid), before, "{step}");
+            assert!(receivers.iter_mut().all(|receiver| receiver.try_recv().is_err()), "{step}");
+            TcpListener::bind(("127.0.0.1", second)).unwrap();
+        }
+        control.begin_end();
+        assert!(matches!(control.apply(config(&[second], "")), Err(ReloadError::Draining)));
+        assert_eq!(seen(&control, &valid), before);
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_prepared_and_dropped_has_not_been() {
+        let (control, mut receivers) = testing::control(Source::Memory);
+        let port = free_port();
+        let change = config(&[port], "");
+        let before = seen(&control, &change);
+        drop(control.prepare(change.clone()).unwrap().unwrap());
+        assert_eq!(seen(&control, &change), before);
+        assert!(receivers.iter_mut().all(|receiver| receiver.try_recv().is_err()));
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
+        control.try_bind(&change).unwrap();
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_in_force_already_is_no_change_unless_a_file_has_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let shadow = directory.path().join("shadow.yaml");
+        let text = |backends: &str| {
+            format!(
+                "listeners: [ {{ name: l, address: \"127.0.0.1:0\", service: s }} ]\n\
+                 services: [ {{ name: s, backends: [ {backends} ] }} ]\n"
+            )
+        };
+        let (one, two) = ("{ id: a, address: \"127.0.0.1:9\" }", ", { id: b, address: \"127.0.0.1:10\" }");
+        std::fs::write(&shadow, text(one)).unwrap();
+        let (control, _receivers) = testing::control(Source::Memory);
+        let config = testing::config(&format!("{}shadow: {:?}\n", text(one), shadow));
+        assert_eq!(control.apply(config.clone()).unwrap().generation, 1);
+        let again = control.apply(config.clone()).unwrap();
+        assert_eq!((again.generation, again.diff.is_empty()), (1, true));
+        std::fs::write(&shadow, text(&format!("{one}{two}"))).unwrap();
+        assert_eq!(control.apply(config).unwrap().generation, 2);
+    }
+}

@@ -1,0 +1,115 @@
+//! One change at a time: read, prepared, committed, and reported.
+
+use super::control::Control;
+use super::outcome::{Applied, LastReload, ReloadError, ReloadResult};
+use ringway_config::Diff;
+use ringway_config::model::Config;
+use ringway_telemetry::catalogue;
+use std::sync::MutexGuard;
+
+impl Control {
+    /// Reads the source again and applies it. The outcome is logged, counted and kept for the status. Takes as long as a build
+    /// does.
+    pub(crate) fn reload(&self) -> (Result<Applied, ReloadError>, LastReload) {
+        // Read and applied as one: of two at a time, the one that has read last is the one that holds.
+        let changing = self.changing();
+        let outcome = self.source.load().and_then(|loaded| {
+            for warning in &loaded.warnings {
+                tracing::warn!(code = warning.code, line = warning.line, "{}", warning.message);
+            }
+            self.put(loaded.config, &changing)
+        });
+        self.source.report(outcome.as_ref().map(|_| self.current.load().ring_digests()));
+        drop(changing);
+        count(ReloadResult::of(&outcome));
+        match &outcome {
+            Ok(applied) if applied.diff.is_empty() => {
+                tracing::info!(generation = applied.generation, "configuration unchanged")
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "configuration refused: what was in force stays"),
+        }
+        let newest = LastReload::new(&outcome);
+        self.state().last_reload.handle(&newest);
+        (outcome, newest)
+    }
+
+    /// Puts a configuration into force: all of it, or nothing.
+    ///
+    /// # Errors
+    /// See [`ReloadError`]; what was in force stays, untouched.
+    pub(crate) fn apply(&self, config: Config) -> Result<Applied, ReloadError> {
+        self.put(config, &self.changing())
+    }
+
+    /// The lock is held before and after: a source reads nothing else meanwhile.
+    fn put(&self, config: Config, _changing: &MutexGuard<'_, ()>) -> Result<Applied, ReloadError> {
+        Ok(match self.prepare(config)? {
+            Some(change) => self.commit(change),
+            None => Applied { generation: self.current.load().generation, diff: Diff::default(), moved: Vec::new() },
+        })
+    }
+}
+
+fn count(result: ReloadResult) {
+    metrics::counter!(catalogue::RELOADS.name, "result" => result.name()).increment(1);
+    let ok = match result {
+        ReloadResult::Applied | ReloadResult::Unchanged => 1.0,
+        ReloadResult::Refused => 0.0,
+    };
+    metrics::gauge!(catalogue::RELOAD_LAST_OK.name).set(ok);
+}
+
+/// The counters that alerts are written for are there from the start.
+pub(crate) fn declare_metrics() {
+    for result in ReloadResult::ALL {
+        metrics::counter!(catalogue::RELOADS.name, "result" => result.name()).absolute(0);
+    }
+    metrics::gauge!(catalogue::RELOAD_LAST_OK.name).set(1.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::Source;
+    use super::super::testing;
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[tokio::test]
+    async fn each_load_is_reported_once_before_the_next_with_its_outcome() {
+        let (texts, events) = (Arc::new(Mutex::new(Vec::<&str>::new())), Arc::new(Mutex::new(Vec::new())));
+        let (reading, loads, reports) = (Arc::clone(&texts), Arc::clone(&events), Arc::clone(&events));
+        let source = Source::Joined {
+            load: Box::new(move || {
+                loads.lock().unwrap().push("load".to_owned());
+                ringway_config::load_str("f.yaml", reading.lock().unwrap().pop().unwrap(), &|_| None)
+            }),
+            report: Box::new(move |outcome| {
+                let rings = outcome.map(|rings| rings.len()).map_err(ToString::to_string);
+                reports.lock().unwrap().push(format!("{:?}", rings.ok()));
+            }),
+        };
+        let (control, _receivers) = testing::control(source);
+        let good = "listeners: [ { name: l, address: \"127.0.0.1:0\", service: s } ]\n\
+                    services: [ { name: s, balance: { hash_key: [ { path: {} } ] }, backends: [ { id: a, address: \"127.0.0.1:9\" } ] } ]\n";
+        for (text, result, shown, report) in [
+            (good, "applied", "applied", "Some(1)"),
+            (good, "unchanged", "applied", "Some(1)"),
+            ("listeners: 3\n", "refused", "refused", "None"),
+            (good, "unchanged", "unchanged", "Some(1)"),
+        ] {
+            texts.lock().unwrap().push(text);
+            let (outcome, newest) = control.reload();
+            assert_eq!(outcome.is_ok(), result != "refused");
+            assert_eq!(newest.json()["result"], result);
+            assert_eq!(control.state().last_reload.json()["result"], shown);
+            assert_eq!(std::mem::take(&mut *events.lock().unwrap()), ["load", report]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_without_a_file_refuses_to_reload() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        assert!(matches!(control.reload().0, Err(ReloadError::NoFile)));
+    }
+}

@@ -1,0 +1,201 @@
+//! Bytes between two connections, both ways, unread: TCP listeners and upgraded HTTP connections.
+
+use crate::dispatcher::Dispatcher;
+use crate::net::buffers::Buffer;
+use crate::net::stream::Stream;
+use crate::net::timer::{Deadline, Timer};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::AsyncWrite;
+
+/// One side of a tunnel: bytes in, bytes out, whatever carries them.
+pub(crate) trait Duplex {
+    /// Reads once into the buffer, which has room; 0 is the end.
+    fn poll_fill(&mut self, buffer: &mut Buffer, context: &mut Context<'_>) -> Poll<io::Result<usize>>;
+    /// Ready once a read would give bytes, an end or an error.
+    fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Takes some of the bytes. Gives how many.
+    fn poll_write(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>>;
+    /// Says that nothing more is written.
+    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Pushes out what a layer below has taken and not yet written.
+    fn poll_drive(&mut self, context: &mut Context<'_>);
+    /// Ready once it has broken off, where that shows although nothing is read from it and nothing written to it.
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl Duplex for Stream {
+    fn poll_fill(&mut self, buffer: &mut Buffer, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let space = buffer.capacity();
+        buffer.poll_read(self, space, context)
+    }
+
+    fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_read_ready(self, context)
+    }
+
+    fn poll_write(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(self), context, bytes)
+    }
+
+    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(self), context)
+    }
+
+    fn poll_drive(&mut self, context: &mut Context<'_>) {
+        Self::poll_drive(self, context);
+    }
+}
+
+/// After so many bytes one way, that way reads in long strides.
+const BULK_BYTES: u64 = 64 * 1024;
+
+/// Time limits of a tunnel.
+pub(crate) struct Limits {
+    /// No byte either way; zero is no limit.
+    pub(crate) idle: Duration,
+    /// Whole life.
+    pub(crate) session: Deadline,
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both sides closed.
+    Closed,
+    /// One side reset the connection.
+    Reset,
+    /// No byte for too long, or too old.
+    TimedOut,
+    /// The backend is down, and its sessions are not to stay.
+    BackendDown,
+}
+
+/// One way of a tunnel.
+pub(crate) struct Way {
+    pub(crate) buffer: Buffer,
+    pub(crate) moved: u64,
+    state: State,
+}
+
+#[derive(PartialEq, Eq)]
+enum State {
+    Open,
+    /// The reader's end has come; what is buffered goes first, then the writer's.
+    Ending,
+    Ended,
+}
+
+impl Way {
+    /// A way that starts with bytes already read.
+    pub(crate) fn new(buffer: Buffer) -> Self {
+        Self { buffer, moved: 0, state: State::Open }
+    }
+
+    /// Moves what can be moved. `Ok(true)`: something was.
+    fn poll(
+        &mut self,
+        from: &mut impl Duplex,
+        to: &mut impl Duplex,
+        dispatcher: &Dispatcher,
+        context: &mut Context<'_>,
+    ) -> io::Result<bool> {
+        let mut progress = false;
+        loop {
+            if !self.buffer.is_empty() {
+                match to.poll_write(self.buffer.bytes(), context) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(count)) => {
+                        self.buffer.consume(count);
+                        self.moved += count as u64;
+                        progress = true;
+                    }
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => return Ok(progress),
+                }
+                continue;
+            }
+            match self.state {
+                State::Ended => return Ok(progress),
+                State::Ending => match to.poll_shutdown(context) {
+                    Poll::Ready(_) => {
+                        self.state = State::Ended;
+                        dispatcher.buffers.give(std::mem::take(&mut self.buffer));
+                        return Ok(true);
+                    }
+                    Poll::Pending => return Ok(progress),
+                },
+                State::Open => {}
+            }
+            if !self.buffer.is_allocated() {
+                // A tunnel that waits holds no buffer.
+                match from.poll_read_ready(context) {
+                    Poll::Ready(ready) => ready?,
+                    Poll::Pending => return Ok(progress),
+                }
+                self.buffer = dispatcher.buffers.take();
+            }
+            if self.moved > BULK_BYTES {
+                dispatcher.buffers.grow(&mut self.buffer);
+            }
+            match from.poll_fill(&mut self.buffer, context) {
+                Poll::Ready(Ok(0)) => {
+                    self.state = State::Ending;
+                    progress = true;
+                }
+                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    dispatcher.buffers.give(std::mem::take(&mut self.buffer));
+                    return Ok(progress);
+                }
+            }
+        }
+    }
+}
+
+/// Relays until both sides have ended. A side that half-closes can still receive.
+pub(crate) async fn relay(
+    client: &mut impl Duplex,
+    upstream: &mut impl Duplex,
+    up: &mut Way,
+    down: &mut Way,
+    dispatcher: &Dispatcher,
+    timer: &Timer,
+    limits: &Limits,
+) -> End {
+    timer.set_before(limits.idle, limits.session);
+    let end = poll_fn(|context| {
+        let moved = up.poll(client, upstream, dispatcher, context).and_then(|moved_up| {
+            let moved_down = down.poll(upstream, client, dispatcher, context)?;
+            Ok(moved_up || moved_down)
+        });
+        match moved {
+            Err(_) => return Poll::Ready(End::Reset),
+            Ok(true) => timer.set_before(limits.idle, limits.session),
+            Ok(false) => {}
+        }
+        client.poll_drive(context);
+        upstream.poll_drive(context);
+        if client.poll_gone(context).is_ready() || upstream.poll_gone(context).is_ready() {
+            return Poll::Ready(End::Reset);
+        }
+        if up.state == State::Ended && down.state == State::Ended {
+            return Poll::Ready(End::Closed);
+        }
+        if timer.poll_fired(context) {
+            return Poll::Ready(End::TimedOut);
+        }
+        Poll::Pending
+    })
+    .await;
+    for way in [up, down] {
+        dispatcher.buffers.give(std::mem::take(&mut way.buffer));
+    }
+    end
+}

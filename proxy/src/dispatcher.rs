@@ -1,0 +1,19 @@
+//! What a worker's thread has whatever it serves: timers, buffers, counters, tasks, random numbers ([`Dispatcher`]), and what all workers
+//! share ([`Shared`]). It knows nothing of what is served, and nobody above.
+
+mod budget;
+mod command;
+mod context;
+mod listener_id;
+mod per_ip;
+mod places;
+mod shared;
+mod tasks;
+
+pub(crate) use budget::Budget;
+pub(crate) use command::Command;
+pub(crate) use context::{Dispatcher, HTTP2_WINDOW_GROWTH, Scratch};
+pub(crate) use listener_id::{GateKey, GateKind, Listening};
+pub(crate) use per_ip::{PerIp, Place};
+pub(crate) use places::{Full, Fullness, Occupancy, Places, Seat, WaitingForSeat};
+pub(crate) use shared::{AccessSink, Shared};

@@ -1,0 +1,157 @@
+//! One thread's timers, buffers and counters.
+
+use super::command::Command;
+use super::shared::{AccessSink, Shared};
+use crate::ambient;
+use crate::net::buffers::Buffers;
+use crate::net::timer::{Timer, Timers};
+use ringway_http2::{Memory, MemoryLimits};
+use ringway_message::{RequestHead, ResponseHead};
+use ringway_ring::Reader;
+use ringway_telemetry::access::AccessLog;
+use ringway_telemetry::cells::WorkerCells;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Buffers for bodies over HTTP/2 that a worker keeps, of 16 KiB each, and more for heads: what ten busy connections have under way.
+/// They are let go by halves.
+const HTTP2_BUFFERS_KEPT: usize = 512;
+/// Bytes by which the windows of a worker's streams may grow, all together.
+pub(crate) const HTTP2_WINDOW_GROWTH: u32 = 4 * 1024 * 1024;
+
+/// Tables that are reused from request to request; borrowed only between two waits.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) request: RequestHead,
+    pub(crate) response: ResponseHead,
+    pub(crate) key: Vec<u8>,
+    /// What a head that came over HTTP/2 stands in.
+    pub(crate) arena: Vec<u8>,
+    /// A head that goes out over HTTP/2.
+    pub(crate) block: Vec<u8>,
+}
+
+/// A worker's own state that does not depend on what it serves. Never leaves its thread.
+pub(crate) struct Dispatcher {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) buffers: Buffers,
+    pub(crate) timers: Rc<Timers>,
+    pub(crate) cells: Arc<WorkerCells>,
+    pub(crate) scratch: RefCell<Scratch>,
+    access: RefCell<Option<(usize, AccessLog)>>,
+    sinks: RefCell<Reader<Option<AccessSink>>>,
+    /// Buffers and windows of all connections of HTTP/2.
+    pub(crate) http2_memory: Rc<Memory>,
+    /// Copies of requests under way.
+    pub(crate) mirroring: Cell<usize>,
+    /// Bytes of requests' bodies that are kept to be sent again.
+    pub(crate) kept_bytes: Cell<usize>,
+    /// Responses being compressed.
+    pub(crate) compressing: Cell<usize>,
+    random: Cell<u64>,
+    /// Ids given out.
+    ids: Cell<u64>,
+}
+
+impl Dispatcher {
+    /// That of the worker with this index.
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let limits =
+            MemoryLimits { window_growth_bytes: HTTP2_WINDOW_GROWTH as usize, buffers_kept: HTTP2_BUFFERS_KEPT };
+        Rc::new(Self {
+            index,
+            buffers: Buffers::default(),
+            timers: Timers::new(ambient::now()),
+            cells: shared.cells.worker(),
+            scratch: RefCell::default(),
+            access: RefCell::default(),
+            sinks: RefCell::new(Reader::new(Arc::clone(&shared.access))),
+            http2_memory: Memory::new(limits),
+            mirroring: Cell::new(0),
+            kept_bytes: Cell::new(0),
+            compressing: Cell::new(0),
+            random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ (index as u64 + 1) << 32 ^ shared.instance),
+            ids: Cell::new(0),
+            shared,
+        })
+    }
+
+    pub(crate) fn timer(&self) -> Timer {
+        self.timers.timer()
+    }
+
+    /// A number for "any backend": not secret, not reproducible.
+    pub(crate) fn random(&self) -> u64 {
+        // xorshift64*, Vigna 2016.
+        let mut state = self.random.get();
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 32 hex digits that no other process, worker or call gives.
+    pub(crate) fn unique_id(&self) -> String {
+        self.ids.set(self.ids.get() + 1);
+        format!("{:016x}{:04x}{:012x}", self.shared.instance, self.index, self.ids.get())
+    }
+
+    /// A line of the access log, if there is one.
+    pub(crate) fn log(&self, line: impl FnOnce(&mut AccessLog) -> u64) {
+        let mut sinks = self.sinks.borrow_mut();
+        let in_force = sinks.read();
+        let mut access = self.access.borrow_mut();
+        let Some(sink) = in_force.as_ref() else {
+            *access = None;
+            return;
+        };
+        let identity = Arc::as_ptr(in_force) as usize;
+        if access.as_ref().is_none_or(|(current, _)| *current != identity) {
+            if let Some((_, old)) = access.as_mut() {
+                self.cells.access_log_lost.add(old.flush());
+            }
+            *access = Some((identity, AccessLog::new(sink.format, sink.sender.clone())));
+        }
+        if let Some((_, log)) = access.as_mut() {
+            self.cells.access_log_lost.add(line(log));
+        }
+    }
+
+    pub(crate) fn logs_access(&self) -> bool {
+        self.sinks.borrow_mut().read().is_some()
+    }
+
+    /// Asks all other workers for something.
+    pub(crate) fn ask_others(&self, command: impl Fn() -> Command) {
+        let commands = self.shared.commands.get().into_iter().flatten().enumerate();
+        for (_, sender) in commands.filter(|(index, _)| *index != self.index) {
+            // A worker that has ended has nothing to give.
+            let _ = sender.send(command());
+        }
+    }
+
+    /// The milliseconds that latencies fade by.
+    pub(crate) fn millis(&self) -> u32 {
+        self.timers.millis() as u32
+    }
+
+    /// Once a tick: gives the access log's lines to their writer.
+    pub(crate) fn flush_log(&self) {
+        if let Some((_, log)) = self.access.borrow_mut().as_mut() {
+            self.cells.access_log_lost.add(log.flush());
+        }
+        // A worker that writes no lines any more holds no end of their writer, which waits for the last to be dropped.
+        if !self.logs_access() {
+            *self.access.borrow_mut() = None;
+        }
+    }
+
+    /// Gives memory back that only a busier time needs.
+    pub(crate) fn trim(&self) {
+        self.buffers.trim();
+        self.http2_memory.trim();
+    }
+}

@@ -1,0 +1,45 @@
+//! What all workers share.
+
+use super::command::Command;
+use super::per_ip::PerIp;
+use super::places::Occupancy;
+use crate::net::shortage::Shortage;
+use crate::net::transport::Network;
+use crate::snapshot::Current;
+use ringway_ring::Published;
+use ringway_telemetry::cells::Registry as Cells;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) current: Arc<Current>,
+    pub(crate) cells: Arc<Cells>,
+    /// Where connections to backends are opened.
+    pub(crate) network: Network,
+    /// When the process began: the clock of rate limits.
+    pub(crate) started: Instant,
+    /// Makes the hashes of rate limits' keys nobody's to choose.
+    pub(crate) secret: u64,
+    /// Tells ids of this process from those of others.
+    pub(crate) instance: u64,
+    /// How many workers there are.
+    pub(crate) workers: usize,
+    /// Client connections that are open, or on their way to be.
+    pub(crate) occupancy: Arc<Occupancy>,
+    /// The workers' command channels; set once all are started.
+    pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
+    /// What this host is short of.
+    pub(crate) shortage: Arc<Shortage>,
+    /// Client connections by address, where a listener limits them.
+    pub(crate) per_ip: PerIp,
+    /// Where access log lines go; changes with the configuration.
+    pub(crate) access: Arc<Published<Option<AccessSink>>>,
+}
+
+/// An access log's form and its writer.
+pub(crate) struct AccessSink {
+    pub(crate) format: ringway_telemetry::access::Format,
+    pub(crate) sender: std::sync::mpsc::SyncSender<Vec<u8>>,
+}

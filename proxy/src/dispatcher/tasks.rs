@@ -1,0 +1,65 @@
+//! Tasks of a worker: each is begun here, so that none ends by a panic that nobody counts.
+
+use super::context::Dispatcher;
+use ringway_telemetry::cells::WorkerCells;
+use std::future::Future;
+use std::sync::Arc;
+
+/// Counts a panic that ends what it lives in.
+struct PanicWatch {
+    cells: Arc<WorkerCells>,
+    what: &'static str,
+}
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.cells.panics.increment();
+            tracing::error!("{} ended by a panic: this is a bug", self.what);
+        }
+    }
+}
+
+async fn watched(cells: Arc<WorkerCells>, what: &'static str, task: impl Future<Output = ()>) {
+    let _watch = PanicWatch { cells, what };
+    #[cfg(test)]
+    let task = crate::simulation::counted(what, task);
+    task.await;
+}
+
+impl Dispatcher {
+    /// Begins a task; `what` it is, for who reads that it ended by a panic.
+    pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
+        drop(tokio::task::spawn_local(watched(Arc::clone(&self.cells), what, task)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    /// Panics while it is dropped with a value of its own, as a task's future is.
+    async fn fails(kept: Rc<()>) {
+        tokio::task::yield_now().await;
+        assert_eq!(Rc::strong_count(&kept), 0, "a panic, as in a bug");
+    }
+
+    #[test]
+    fn every_task_that_panics_is_counted_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build_local(<_>::default()).unwrap();
+        let cells = Arc::new(WorkerCells::default());
+        runtime.block_on(async {
+            for (panics, expected) in [(false, 0), (true, 1), (true, 2), (false, 2)] {
+                let kept = Rc::new(());
+                let task = async move {
+                    if panics {
+                        fails(kept).await;
+                    }
+                };
+                let ended = tokio::task::spawn_local(watched(Arc::clone(&cells), "a test", task)).await;
+                assert_eq!((ended.is_err(), cells.panics.get()), (panics, expected));
+            }
+        });
+    }
+}

@@ -1,0 +1,12 @@
+//! A client's connection, from accept to its exchanges.
+
+pub(crate) mod accept;
+mod frontend;
+mod handshake;
+mod http1;
+mod http2;
+mod stream_tasks;
+mod turn_away;
+
+pub(crate) use frontend::Frontend;
+pub(crate) use handshake::serve;

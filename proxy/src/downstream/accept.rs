@@ -1,0 +1,231 @@
+//! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
+
+use super::frontend::Frontend;
+use super::handshake;
+use super::turn_away::{Speech, TurnedAway, speech, turn_away};
+use crate::ambient;
+use crate::dispatcher::{Command, Full, Seat, WaitingForSeat};
+use crate::net::shortage::{Operation, is_of_one_connection};
+use crate::net::transport::{Listener, Transport};
+use crate::net::trusted::is_trusted;
+use crate::worker::{Gate, View};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How long to wait after an error of accept (out of descriptors, mostly) or while there are too many connections.
+const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// How long handshakes that are under way may take to complete, once no new one begins: a client that has our SYN-ACK counts
+/// itself connected, and its last ACK is on its way. More than a round trip to the other side of the world.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(500);
+
+/// How often accept may fail while the queue is emptied.
+const LAST_ERRORS: u32 = 100;
+
+/// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
+/// resets nobody. `open` lives for as long as the socket.
+pub(crate) async fn run(frontend: Rc<Frontend>, gate: Rc<Gate>, socket: Listener, open: Arc<()>) {
+    let _accepting = frontend.worker.accepting();
+    let mut door = Door { frontend, gate, parked: None, waiting: None };
+    loop {
+        door.accept(&socket).await;
+        let heir = door.gate.heir.take();
+        match heir {
+            Some(heir) => (door.gate, door.waiting) = (heir, None),
+            None => break,
+        }
+    }
+    door.empty(socket).await;
+    drop(open);
+}
+
+/// Where connections of one socket come in.
+struct Door {
+    frontend: Rc<Frontend>,
+    gate: Rc<Gate>,
+    /// One that has been accepted and waits for a place. The kernel's queue holds what comes meanwhile.
+    parked: Option<(Transport, SocketAddr)>,
+    /// There is nobody's place for it.
+    waiting: Option<WaitingForSeat>,
+}
+
+impl Door {
+    async fn accept(&mut self, socket: &Listener) {
+        while !self.gate.closing.get() {
+            if !self.admit() || self.frontend.worker.shared.shortage.is_tight() {
+                self.back_off().await;
+                continue;
+            }
+            let accepted = tokio::select! {
+                biased;
+                accepted = socket.accept() => accepted,
+                () = self.gate.stop.notified() => break,
+            };
+            match accepted {
+                Ok(connection) => {
+                    let shortage = &self.frontend.worker.shared.shortage;
+                    connection.0.descriptor().iter().for_each(|descriptor| shortage.saw_client(descriptor));
+                    self.parked = Some(connection);
+                }
+                Err(error) => {
+                    // An error of accept never ends the loop.
+                    self.frontend.worker.cells.accept_errors.increment();
+                    if is_of_one_connection(&error) {
+                        tracing::debug!(listener = %self.gate.name(), %error, "a connection was gone before it was accepted");
+                        continue;
+                    }
+                    self.frontend.worker.shared.shortage.note(Operation::Accept, &error, self.gate.name());
+                    self.back_off().await;
+                }
+            }
+        }
+    }
+
+    async fn back_off(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(BACK_OFF) => {}
+            () = self.gate.stop.notified() => {}
+        }
+    }
+
+    /// Takes what is in the socket's queue and what is on its way into it, then closes the socket: one that closes resets what
+    /// waits there. It ends when the process does, if there is no place for somebody until then.
+    async fn empty(&mut self, socket: Listener) {
+        if let Err(error) = socket.refuse_new() {
+            tracing::debug!(listener = %self.gate.name(), %error, "connections that begin now may be cut");
+        }
+        let until = (ambient::now() + HANDSHAKE_TIME).into();
+        self.admit_at_last().await;
+        while let Ok(accepted) = tokio::time::timeout_at(until, socket.accept()).await {
+            match accepted {
+                Ok(connection) => self.parked = Some(connection),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => tokio::time::sleep(BACK_OFF).await,
+            }
+            self.admit_at_last().await;
+        }
+        // The last look is at the queue itself, not at what the runtime has heard of it.
+        let Ok(queue) = socket.into_queue() else { return };
+        let mut errors = 0;
+        while errors < LAST_ERRORS {
+            match queue.accept() {
+                Ok((stream, peer)) => {
+                    self.parked = stream.attach().ok().map(|stream| (stream, peer));
+                    self.admit_at_last().await;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => {
+                    errors += 1;
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    async fn admit_at_last(&mut self) {
+        while !self.admit() {
+            tokio::time::sleep(BACK_OFF).await;
+        }
+    }
+
+    /// Has whoever waits served, if there is a place for him, or turned away. `false`: he goes on waiting.
+    fn admit(&mut self) -> bool {
+        if self.parked.is_none() {
+            return true;
+        }
+        let (frontend, gate) = (&self.frontend, &self.gate);
+        let worker = &frontend.worker;
+        let known = worker.listener(gate);
+        let (process_max, listener_max) = match &known {
+            Some((view, listener)) => {
+                let config = &view.snapshot.config;
+                // Half of what flows take is left to connections, which take twice as many descriptors.
+                let flows = worker.shared.occupancy.flows.load(Relaxed);
+                let borne = worker.shared.shortage.connections_max().saturating_add(flows / 2);
+                let process_max = config.process.connections_max.min(borne);
+                (process_max, config.listeners[*listener].connections_max)
+            }
+            None => (usize::MAX, 0),
+        };
+        let listener_max = if listener_max == 0 { usize::MAX } else { listener_max };
+        let seat = Seat::take(&worker.shared.occupancy, &gate.seats, worker.index, process_max, listener_max);
+        let full = match seat {
+            Ok(seat) => {
+                self.waiting = None;
+                if let Some((stream, peer)) = self.parked.take() {
+                    serve(frontend, gate, seat, stream, peer);
+                }
+                return true;
+            }
+            Err(full) => full,
+        };
+        match known {
+            Some((view, listener)) if view.snapshot.config.listeners[listener].reject_when_full => {
+                self.waiting = None;
+                if let Some((stream, peer)) = self.parked.take() {
+                    reject(frontend, gate, (&view, listener), full, stream, peer);
+                }
+                true
+            }
+            Some(_) | None => {
+                self.wait(full);
+                false
+            }
+        }
+    }
+
+    /// From here on there is somebody who has no place.
+    fn wait(&mut self, full: Full) {
+        if self.waiting.is_some() {
+            return;
+        }
+        let (waiting, tell) = self.gate.seats.wait(ambient::now());
+        self.waiting = Some(waiting);
+        if tell {
+            tracing::warn!(
+                listener = %self.gate.name(), limit = full.limit(),
+                "the listener is full: clients wait in the kernel's queue until there is a place"
+            );
+        }
+    }
+}
+
+/// Turns a client away for whom there is no place.
+fn reject(
+    frontend: &Rc<Frontend>,
+    gate: &Gate,
+    (view, listener): (&View, usize),
+    full: Full,
+    stream: Transport,
+    peer: SocketAddr,
+) {
+    if gate.seats.turn_away(ambient::now()) {
+        let (listener, limit) = (gate.name(), full.limit());
+        tracing::warn!(%listener, limit, "the listener is full: clients are turned away");
+    }
+    frontend.worker.shared.cells.error("", TurnedAway::Full.reason());
+    let config = &view.snapshot.config.listeners[listener];
+    // What comes first may be a header, which somebody else's proxy has written: nothing is read for a farewell.
+    let says_who = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    let speech = if says_who { Speech::Other } else { speech(view, listener) };
+    turn_away(frontend, None, stream, TurnedAway::Full, speech);
+}
+
+fn serve(frontend: &Rc<Frontend>, gate: &Rc<Gate>, mut seat: Seat, stream: Transport, peer: SocketAddr) {
+    if stream.send_at_once().is_err() {
+        return;
+    }
+    let Some((index, other)) = frontend.worker.less_busy() else {
+        return handshake::serve(frontend, gate, seat, stream, peer);
+    };
+    if let Ok(stream) = stream.detach() {
+        seat.move_to(index);
+        // A worker that has ended takes no more; so does the process, then.
+        let _ = other.send(Command::Adopt { key: gate.key(), seat, stream, peer });
+    }
+}

@@ -1,0 +1,200 @@
+//! A client's connection before its first request: PROXY header, TLS, and which protocol it turns out to speak.
+
+use super::frontend::Frontend;
+use super::turn_away::{TurnedAway, speech, turn_away};
+use super::{http1, http2};
+use crate::codec::end::ClientEnd;
+use crate::codec::http1::Http1;
+use crate::dispatcher::Seat;
+use crate::exchange::client::Client;
+use crate::l4::tcp;
+use crate::net::buffers::Buffer;
+use crate::net::client_hello::TLS_HANDSHAKE;
+use crate::net::proxy_protocol;
+use crate::net::stream::Stream;
+use crate::net::timer::Timer;
+use crate::net::tls::{self, ServerTls};
+use crate::net::transport::Transport;
+use crate::net::trusted::is_trusted;
+use crate::worker::{Gate, OpenConnection, Peer, View};
+use ringway_config::model::Protocol;
+use ringway_telemetry::catalogue;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::ReadBuf;
+
+/// How long a TCP client may take for PROXY header, handshake and the name it asks for.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+/// Starts the task that serves one client connection.
+pub(crate) fn serve(frontend: &Rc<Frontend>, gate: &Rc<Gate>, seat: Seat, stream: Transport, peer: SocketAddr) {
+    let worker = &frontend.worker;
+    let Some((view, listener)) = worker.listener(gate) else { return };
+    let config = &view.snapshot.config.listeners[listener];
+    let mut open = OpenConnection::begin(worker, gate, Some(seat));
+    // Who begins with a PROXY header stands for somebody else, who is counted once he is known.
+    let stands_in = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    if !stands_in && !open.enter(config, peer) {
+        worker.shared.cells.error("", TurnedAway::PerIp.reason());
+        turn_away(frontend, Some(open), stream, TurnedAway::PerIp, speech(&view, listener));
+        return;
+    }
+    worker.spawn("a connection", serve_connection(Rc::clone(frontend), open, stream, peer, view, listener));
+}
+
+/// Serves a connection to its end.
+async fn serve_connection(
+    frontend: Rc<Frontend>,
+    mut open: OpenConnection,
+    stream: Transport,
+    address: SocketAddr,
+    view: Rc<View>,
+    listener: usize,
+) {
+    let config = &view.snapshot.config.listeners[listener];
+    let mut peer = Peer::new(address);
+    // Where it arrived: nobody has to ask the kernel for that of a listener on one address.
+    let is_one = !config.address.ip().is_unspecified() && config.address.port() != 0;
+    peer.destination = if is_one { Some(config.address) } else { stream.local_addr().ok() };
+    let has_tls = view.snapshot.tls[listener].as_deref();
+    let says_who = is_trusted(&config.proxy_protocol, address.ip().to_canonical());
+    let mut stream = Stream::Plain(stream);
+    if says_who || has_tls.is_some() {
+        let timer = open.worker.timer();
+        let hello_time = match &config.protocol {
+            Protocol::Http(http) => http.timeouts.head,
+            Protocol::Tcp(_) | Protocol::Udp(_) => HELLO_TIME,
+        };
+        timer.set(hello_time);
+        let Stream::Plain(mut tcp) = stream else { return };
+        if says_who {
+            let Some(told) = proxy_protocol::receive(&tcp, &timer).await else {
+                return refuse(&open, &mut tcp, "proxy_header", None);
+            };
+            let client = told.addresses.map(|(client, _)| client);
+            peer.take(told);
+            if client.is_some_and(|client| !open.enter(config, client)) {
+                frontend.worker.shared.cells.error("", TurnedAway::PerIp.reason());
+                return turn_away(&frontend, Some(open), tcp, TurnedAway::PerIp, speech(&view, listener));
+            }
+        }
+        stream = match has_tls {
+            None => Stream::Plain(tcp),
+            Some(tls) => match handshake((&open, peer.address), tcp, tls, (&timer, hello_time), &config.protocol).await
+            {
+                Some(secured) => {
+                    peer.take_session(&secured, tls);
+                    Stream::Server(Box::new(secured))
+                }
+                None => return,
+            },
+        };
+    }
+    serve_protocol(frontend, open, stream, peer, view, listener).await;
+}
+
+/// What the client speaks is known, but for which version of HTTP where no TLS says so.
+async fn serve_protocol(
+    frontend: Rc<Frontend>,
+    open: OpenConnection,
+    stream: Stream,
+    peer: Peer,
+    view: Rc<View>,
+    listener: usize,
+) {
+    let config = &view.snapshot.config.listeners[listener];
+    let (open, peer) = (Rc::new(open), Rc::new(peer));
+    match &config.protocol {
+        Protocol::Http(http) => {
+            let is_h2 =
+                matches!(&stream, Stream::Server(session) if session.get_ref().1.alpn_protocol() == Some(b"h2"));
+            if is_h2 && http.h2.enabled {
+                return http2::serve(frontend, open, stream, Buffer::default(), peer, &view, listener).await;
+            }
+            let end = ClientEnd::Http1(Http1::new(stream));
+            let client = Client::new(Rc::clone(&open), end, Rc::clone(&peer));
+            if let Some((stream, read)) = http1::Connection::new(client, &view, listener).serve().await {
+                // The client has turned out to speak HTTP/2 without being asked: prior knowledge.
+                let view = open.worker.listener(&open.gate).map_or(view, |(view, _)| view);
+                http2::serve(frontend, open, stream, read, peer, &view, listener).await;
+            }
+        }
+        Protocol::Tcp(_) => tcp::serve(open, stream, &peer, view, listener).await,
+        Protocol::Udp(_) => unreachable!("invariant: datagrams have no connections"),
+    }
+}
+
+/// The TLS handshake. A client that speaks HTTP to a TLS port is told so.
+async fn handshake(
+    (open, client): (&OpenConnection, SocketAddr),
+    mut tcp: Transport,
+    tls: &ServerTls,
+    (timer, time): (&Timer, Duration),
+    protocol: &Protocol,
+) -> Option<tokio_rustls::server::TlsStream<Transport>> {
+    let mut leaving = false;
+    let first = poll_fn(|context| {
+        let mut byte = [0];
+        match tcp.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Some(byte[0])),
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => {
+                if open.is_closing() && !std::mem::replace(&mut leaving, true) {
+                    timer.shorten(open.leave_after(false));
+                }
+                if timer.poll_fired(context) { Poll::Ready(None) } else { Poll::Pending }
+            }
+        }
+    });
+    let first = first.await?;
+    if leaving {
+        // It has begun: it may take its time.
+        timer.set(time);
+    }
+    if first != TLS_HANDSHAKE {
+        let speaks_http = first.is_ascii_uppercase() && matches!(protocol, Protocol::Http(_));
+        let answer =
+            &b"HTTP/1.1 400 Bad Request\r\nx-ringway-reason: plain_http_on_tls_port\r\ncontent-type: text/plain\r\n\
+            content-length: 56\r\nconnection: close\r\n\r\nThis port speaks TLS: write https:// instead of http://.\n"
+                [..];
+        refuse(open, &mut tcp, "plain_http_on_tls_port", speaks_http.then_some(answer));
+        return None;
+    }
+    let mut accepting = pin!(tokio_rustls::TlsAcceptor::from(tls.config.clone()).accept(tcp));
+    let result = poll_fn(|context| match accepting.as_mut().poll(context) {
+        Poll::Ready(result) => Poll::Ready(result),
+        Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    match result {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            handshake_failed(open, client, &error);
+            None
+        }
+    }
+}
+
+/// Counts a handshake that has failed, by reason. Who has failed is told in the log, for who looks for one client's trouble.
+fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::Error) {
+    let timed_out = error.kind() == std::io::ErrorKind::TimedOut && error.get_ref().is_none();
+    let reason = if timed_out { "timeout" } else { tls::handshake_failure(error) };
+    open.worker.shared.cells.error("", "tls_handshake");
+    metrics::counter!(catalogue::TLS_HANDSHAKE_ERRORS.name, "reason" => reason).increment(1);
+    tracing::debug!(%client, listener = %open.gate.name(), reason, %error, "TLS handshake failed");
+}
+
+/// Ends a connection that nothing can be made of, with what can be written without waiting.
+fn refuse(open: &OpenConnection, tcp: &mut Transport, reason: &'static str, answer: Option<&[u8]>) {
+    open.worker.shared.cells.error("", reason);
+    if let Some(answer) = answer {
+        let _ = tcp.try_write(answer);
+        // Bytes that nobody reads would turn the end into a reset, and the answer with it.
+        let mut sink = [0; 4096];
+        while matches!(tcp.try_read(&mut sink), Ok(1..)) {}
+    }
+}

@@ -1,0 +1,189 @@
+//! A client's HTTP/2 connection (RFC 9113): each of its streams is a client of its own.
+
+use super::Frontend;
+use super::stream_tasks::{Active, Activity, Job};
+use crate::codec::http2::{Driver, End, Link, Stream, window_of_all};
+use crate::net::buffers::Buffer;
+use crate::net::stream::Stream as Bytes;
+use crate::net::timer::Timer;
+use crate::worker::{OpenConnection, Peer, View};
+use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
+use ringway_message::Limits;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How long a peer may take to close after us.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// How long a peer may take to say that it has heard GOAWAY, and to take what is queued for it, once no stream is served.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// A client's connection.
+struct Serving {
+    driver: Driver,
+    frontend: Rc<Frontend>,
+    open: Rc<OpenConnection>,
+    peer: Rc<Peer>,
+    activity: Rc<Activity>,
+    /// Whether the client's first SETTINGS have come: it speaks HTTP/2, and may idle.
+    begun: bool,
+    /// Whether a request has come.
+    asked: bool,
+    /// It has sent more than anybody may of something.
+    floods: bool,
+    /// The client has been told to go.
+    closing: bool,
+    /// On a listener that goes: when the client is told, at the latest, and the turns at that time.
+    leave: Option<(Timer, u64)>,
+}
+
+/// Serves a connection to its end. What has been read of it already comes first.
+pub(crate) async fn serve(
+    frontend: Rc<Frontend>,
+    open: Rc<OpenConnection>,
+    stream: Bytes,
+    read: Buffer,
+    peer: Rc<Peer>,
+    view: &Rc<View>,
+    listener: usize,
+) {
+    let worker = Rc::clone(&open.worker);
+    let http = view.http(listener);
+    let timer = worker.timer();
+    timer.set(http.timeouts.head);
+    let idle = Cell::new(http.timeouts.idle);
+    let activity = Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle, rest: Cell::new(None) };
+    let activity = Rc::new(activity);
+    let config = Config {
+        head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
+        streams_max: http.h2.streams_max,
+        // That of all streams: stalled ones take nothing from others.
+        connection_window: window_of_all(http.h2.streams_max),
+        connection_window_max: window_of_all(http.h2.streams_max),
+        extended_connect: http.h2.extended_connect,
+        ..Config::new(Role::Server)
+    };
+    let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
+    let driver = Driver::new(link, stream, read, &worker.dispatcher, true);
+    let mut serving = Serving {
+        driver,
+        frontend,
+        open,
+        peer,
+        activity,
+        begun: false,
+        asked: false,
+        floods: false,
+        closing: false,
+        leave: None,
+    };
+    poll_fn(|context| serving.poll(context)).await;
+    let Serving { mut driver, floods, .. } = serving;
+    driver.end_streams();
+    let linger = worker.timer();
+    linger.set(LINGER_TIME);
+    // Looked at first: a peer that reads nothing keeps TLS from saying goodbye.
+    poll_fn(|context| match linger.poll_fired(context) {
+        true => Poll::Ready(()),
+        false if floods => driver.poll_hold(context),
+        false => driver.poll_close(context),
+    })
+    .await;
+}
+
+impl Serving {
+    /// Ready once the connection is over, but for its goodbye.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Self { driver, frontend, open, peer, activity, asked, .. } = self;
+        let link = Rc::clone(&driver.link);
+        let handle = |event: Event| match event {
+            Event::Request { key, fault } => {
+                *asked = true;
+                let (stream, active) = (Stream::new(&link, key), Active::begin(activity));
+                let job = Job { stream, fault, open: Rc::clone(open), peer: Rc::clone(peer), active };
+                frontend.streams.serve(&open.worker, job);
+            }
+            // The client's own goodbye: what it has asked for is answered.
+            Event::Response { .. }
+            | Event::Data { .. }
+            | Event::Trailers { .. }
+            | Event::End { .. }
+            | Event::Writable { .. }
+            | Event::Reset { .. }
+            | Event::Capacity
+            | Event::Settings
+            | Event::GoAway { .. }
+            | Event::Pong(_) => {}
+        };
+        let ended = driver.poll_read(context, handle);
+        if let Poll::Ready(end) = ended {
+            if let End::Broken(error) = end
+                && let Some(flood) = error.flood
+            {
+                self.open.worker.shared.cells.error("", flood);
+                self.floods = true;
+            }
+            return Poll::Ready(());
+        }
+        if self.poll_leave(context).is_ready() {
+            return Poll::Ready(());
+        }
+        match self.driver.poll_write(context) {
+            Err(()) => Poll::Ready(()),
+            Ok(true) if self.closing && self.driver.link.ask(Codec::is_over) => Poll::Ready(()),
+            Ok(_) => Poll::Pending,
+        }
+    }
+
+    /// Tells the client to go, where it is time for that. Ready once it has had the time to.
+    fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Self { driver, open, activity, begun, asked, closing, leave, .. } = self;
+        let link = &driver.link;
+        if !*begun && link.ask(Codec::settings_came) {
+            *begun = true;
+            activity.idle();
+        }
+        // Polled in any case: it is also what wakes this task when the worker drains.
+        let mut fired = activity.timer.poll_fired(context);
+        if !*begun {
+            // It has not said a word of HTTP/2.
+            return if fired { Poll::Ready(()) } else { Poll::Pending };
+        }
+        if fired && activity.streams.get() > 0 {
+            // It runs for nothing as long as streams are served; one that has fired would wake nobody.
+            activity.timer.set(activity.idle.get());
+            fired = activity.timer.poll_fired(context);
+        } else if fired && let Some(rest) = activity.rest.take() {
+            link.codec.borrow_mut().shrink();
+            activity.timer.set(rest);
+            fired = activity.timer.poll_fired(context);
+        }
+        let idle = fired;
+        if *closing {
+            // The last goodbye has been said: a peer that does not close is left.
+            return if idle { Poll::Ready(()) } else { Poll::Pending };
+        }
+        let told = open.is_closing() && {
+            let (timer, turns) = leave.get_or_insert_with(|| {
+                let timer = open.worker.timer();
+                timer.shorten(open.leave_after(*asked));
+                (timer, activity.turns.get())
+            });
+            // A busy one is told along with its next answer.
+            timer.poll_fired(context) || *turns != activity.turns.get()
+        };
+        if told || idle {
+            *closing = true;
+            link.codec.borrow_mut().go_away(true, Reason::NoError);
+            activity.idle.set(CLOSE_TIME);
+            activity.rest.set(None);
+            activity.timer.set(CLOSE_TIME);
+            // One that has fired wakes nobody until it is asked again.
+            activity.timer.poll_fired(context);
+        }
+        Poll::Pending
+    }
+}

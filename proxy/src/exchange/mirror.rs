@@ -1,0 +1,134 @@
+//! Copies of requests for another service: sent, read to their end, forgotten.
+
+use crate::codec::end::BackendEnd;
+use crate::codec::source::{Gone, Source};
+use crate::codec::tunnel::Duplex;
+use crate::exchange::attempt::{Attempt, Part};
+use crate::exchange::client::Client;
+use crate::exchange::clock::Clock;
+use crate::exchange::request::{Copied, Request};
+use crate::upstream::Reach;
+use crate::upstream::in_flight;
+use crate::worker::{View, Worker};
+use ringway_config::model::Mirror;
+use ringway_http1::{Body, Encoding};
+use ringway_ring::Ask;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+/// Copies under way at once, per worker: more are not made.
+const COPIES_MAX: usize = 256;
+
+/// Counts a copy for as long as it lives.
+struct Copying(Rc<Worker>);
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.0.mirroring.set(self.0.mirroring.get() - 1);
+    }
+}
+
+/// Sends a copy, if this request is one of those that are copied.
+pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
+    let worker = &client.open.worker;
+    let chosen = mirror.percent >= 100 || worker.random() % 100 < u64::from(mirror.percent);
+    // Only what is all there already can be told twice.
+    if !chosen || !request.replayable || !client.end.is_finished() || request.upgrade {
+        return;
+    }
+    if worker.mirroring.get() >= COPIES_MAX {
+        return;
+    }
+    worker.mirroring.set(worker.mirroring.get() + 1);
+    let copying = Copying(Rc::clone(worker));
+    let view = Rc::clone(&request.view);
+    let hash = request.hash.unwrap_or_else(|| worker.random());
+    let copied = request.copied(view.services[mirror.service].service.config.protocol);
+    let copy = async move { run(&copying.0, &view, mirror.service, hash, &copied).await };
+    worker.spawn("a copy of a request", async move {
+        // Nobody waits for what came of it.
+        let _ = copy.await;
+    });
+}
+
+async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, copied: &Copied) -> Option<()> {
+    let this = &view.services[service];
+    let ask = Ask { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
+    let mut selection = this.service.group.begin(ask);
+    let guard = in_flight::acquire_now(view, service, &mut selection, worker.index)?;
+    let upstream = &this.upstreams[guard.index()];
+    let timer = worker.timer();
+    let timeouts = &this.service.config.timeouts;
+    let limit = timer.deadline(timeouts.connect + timeouts.response);
+    let reach = Reach { worker, service: this, slot: guard.slot, peer: None, limit, timer: &timer };
+    let connection = match reach.connection(false, true).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            guard.report_error(error);
+            return None;
+        }
+    };
+    upstream.cells.requests.increment();
+    timer.set_before(timeouts.response, limit);
+    let attempt = Attempt::begin(connection, Clock::stopped(), worker);
+    let mut copy = Copy { attempt, sent: 0, answered: false, keep_alive: false };
+    let whole = poll_fn(|context| {
+        if timer.poll_fired(context) {
+            return Poll::Ready(None);
+        }
+        copy.poll(copied, worker, context)
+    })
+    .await;
+    let Copy { mut attempt, keep_alive, .. } = copy;
+    let keeps = keep_alive && whole.is_some() && this.service.config.proxy_protocol.is_none();
+    if let BackendEnd::Http1(http1) = &mut attempt.end {
+        let input = std::mem::take(&mut http1.input);
+        let keeps = keeps && input.is_empty();
+        worker.buffers.give(input);
+        attempt.give_back(keeps, upstream, this.service.config.pool.idle_max, worker);
+    }
+    whole
+}
+
+/// A copy under way.
+struct Copy {
+    attempt: Attempt,
+    sent: usize,
+    /// The answer's head has come.
+    answered: bool,
+    keep_alive: bool,
+}
+
+impl Copy {
+    /// Sends the request and reads the answer away. `None`: it broke off.
+    fn poll(&mut self, copied: &Copied, worker: &Worker, context: &mut Context<'_>) -> Poll<Option<()>> {
+        let Self { attempt, sent, answered, keep_alive } = self;
+        let sending = copied.poll_send(&mut attempt.end, sent, &mut worker.scratch.borrow_mut().block, context);
+        if ready!(sending) == Err(Gone) {
+            return Poll::Ready(None);
+        }
+        attempt.end.poll_drive(context);
+        if !*answered {
+            if ready!(attempt.poll_final_head(copied.method, worker, context)).is_err() {
+                return Poll::Ready(None);
+            }
+            (*answered, *keep_alive) = (true, attempt.pass_head(copied.method));
+        }
+        let mut sink = Vec::new();
+        loop {
+            sink.clear();
+            if attempt.end.transfer(&mut sink, Encoding::Identity, |_| true).is_err() {
+                return Poll::Ready(None);
+            }
+            if attempt.end.is_over() {
+                return Poll::Ready(Some(()));
+            }
+            if ready!(attempt.poll_read(true, Part::Head, worker, context)).is_err() {
+                // The end of the connection may be that of the body.
+                let is_end = matches!(&attempt.end, BackendEnd::Http1(http1) if http1.body == Body::UntilClose);
+                return Poll::Ready(is_end.then_some(()));
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One try of a request on one backend: a pooled connection, a fresh one if that turns out to be stale, the exchange.
+
+use super::attempt::Attempt;
+use super::client::Client;
+use super::clock::Clock;
+use super::hedge::Hedge;
+use super::outcome::{Next, TryError, outcome_of, timed_out};
+use super::pump::Exchange;
+use super::request::Request;
+use super::retry::{count_retry, may_retry, place_for_retry};
+use crate::ambient;
+use crate::error::ProxyError;
+use crate::net::timer::Deadline;
+use crate::upstream::in_flight::InFlight;
+use crate::upstream::{self, Connection, Reach};
+use crate::worker::Upstream;
+use std::future::poll_fn;
+use std::rc::Rc;
+
+/// How often a request is sent anew to the same backend because its connection was going before the backend looked at it: on any
+/// other, then on one that is opened for it.
+const UNPROCESSED_MAX: u32 = 2;
+
+/// What came of one try.
+pub(super) enum Tried {
+    /// The answer was passed on.
+    Done((u16, Option<ProxyError>, Next)),
+    /// The answer is one that is tried again, and there is a place for that.
+    Again(InFlight),
+    /// Its client has left while another try was to be begun.
+    GivenUp(ProxyError),
+    /// It failed, on this backend.
+    Failed(InFlight, TryError),
+}
+
+/// A connection to the guard's backend: pooled, or fresh.
+async fn connection(
+    client: &mut Client,
+    request: &mut Request,
+    guard: &InFlight,
+    fresh: bool,
+    limit: Deadline,
+) -> Result<Connection, TryError> {
+    let worker = &Rc::clone(&client.open.worker);
+    let service = &request.view.services[request.service];
+    let certain = !request.is_repeatable();
+    if !fresh && let Some(connection) = upstream::at_hand(worker, service, guard.slot, certain) {
+        request.refusals.handle_taken();
+        return Ok(connection);
+    }
+    let before = worker.logs_access().then(ambient::now);
+    let (presence, timer, peer) = client.presence(request.may_half_close());
+    let limit = limit.min(request.refusals.limit());
+    let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
+    let connected = presence.during(Box::pin(reach.connection(fresh, certain))).await.map_err(TryError::Downstream)?;
+    let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
+    request.refusals.handle_taken();
+    if !connection.reused {
+        request.report.connect_micros = before.map(|before| ambient::since(before).as_micros() as u64);
+    }
+    Ok(connection)
+}
+
+/// One try: a pooled connection, a fresh one if that turns out to be stale, the exchange.
+pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFlight) -> Tried {
+    let view = Rc::clone(&request.view);
+    let worker = Rc::clone(&client.open.worker);
+    let this = &view.services[request.service];
+    let config = &this.service.config;
+    let repeatable = request.is_repeatable();
+    let limit = client.timer.deadline(config.retry.per_try_timeout).min(request.limit);
+    let mut hedge = Hedge::new(request, repeatable);
+    let mut fresh = false;
+    let mut unprocessed = 0;
+    loop {
+        let upstream = &this.upstreams[guard.index()];
+        let connection = match connection(client, request, &guard, fresh, limit).await {
+            Ok(connection) => connection,
+            Err(error) => return Tried::Failed(guard, error),
+        };
+        upstream.cells.requests.increment();
+        if guard.wants_cookie() {
+            request.set_cookie = Some(guard.cookie());
+        }
+        let clock = Clock::begin(&view, request.service, &guard);
+        let attempt = Attempt::begin(connection, clock, &worker);
+        let mut exchange = Exchange::new(client, request, attempt, limit);
+        let result = match hedge.as_mut() {
+            None => poll_fn(|context| exchange.poll_answer(context)).await,
+            Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
+        };
+        match result {
+            Ok(()) => {
+                let upstream = &this.upstreams[guard.index()];
+                return on_response(exchange, guard, upstream).await;
+            }
+            Err(error) => {
+                let follows = after_failure(&exchange, error, fresh, &mut unprocessed);
+                exchange.release();
+                match follows {
+                    Follows::Again { on_fresh } => fresh = on_fresh,
+                    Follows::Failed(error) => return Tried::Failed(guard, error),
+                }
+            }
+        }
+    }
+}
+
+/// The response can be passed on; or, if it is one that is tried again and there is a place for that, is not.
+async fn on_response(mut exchange: Exchange<'_>, guard: InFlight, upstream: &Rc<Upstream>) -> Tried {
+    if exchange.client.open.worker.logs_access() {
+        exchange.request.report.head_micros = Some(ambient::since(exchange.request.started).as_micros() as u64);
+    }
+    let status = exchange.status;
+    let view = Rc::clone(&exchange.request.view);
+    let this = &view.services[exchange.request.service];
+    exchange.take_place(guard, upstream, outcome_of(status, exchange.retry_after));
+    if this.service.config.retry.on.has_status(status) && exchange.request.is_repeatable() {
+        match next_try(&mut exchange).await {
+            Ok(Some(next)) => {
+                count_retry(exchange.request, this);
+                exchange.discard();
+                return Tried::Again(next);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                exchange.discard();
+                return Tried::GivenUp(error);
+            }
+        }
+    }
+    Tried::Done(exchange.finish().await)
+}
+
+/// What follows a try that has failed.
+enum Follows {
+    /// The same backend is asked once more: on any connection, or on one that is opened for it.
+    Again {
+        on_fresh: bool,
+    },
+    Failed(TryError),
+}
+
+/// `fresh`: the try was on a connection that was opened for it; `unprocessed`: how often the backend had not looked at the request.
+fn after_failure(exchange: &Exchange<'_>, error: TryError, fresh: bool, unprocessed: &mut u32) -> Follows {
+    let request = &*exchange.request;
+    let failure = exchange.attempt.end.failure();
+    let stale = exchange.attempt.is_silent_on_used() && failure.disconnected;
+    let repeatable = request.is_repeatable();
+    match error {
+        TryError::Upstream(ProxyError::UpstreamClosed)
+            if request.replayable && !fresh && !failure.refused && (stale && repeatable || failure.unprocessed) =>
+        {
+            // The backend closed the idle connection just as the request was sent: that is no failure of its. What was not looked at
+            // may be sent as often as it takes, within reason.
+            *unprocessed += u32::from(failure.unprocessed);
+            Follows::Again { on_fresh: *unprocessed == 0 || *unprocessed >= UNPROCESSED_MAX }
+        }
+        // What the one before has left there, perhaps: more than its response was due (RFC 9112, 6.3).
+        TryError::Upstream(ProxyError::BadAnswer(_))
+            if exchange.is_first_on_used() && request.replayable && repeatable =>
+        {
+            Follows::Again { on_fresh: true }
+        }
+        TryError::Upstream(ProxyError::BadAnswer(error)) if exchange.is_first_on_used() => {
+            Follows::Failed(TryError::Upstream(ProxyError::UnfitAnswer(error)))
+        }
+        // The next of the walk may have it, whatever it is.
+        TryError::Upstream(ProxyError::UpstreamClosed) if failure.unprocessed => {
+            Follows::Failed(TryError::Upstream(ProxyError::StreamRefused))
+        }
+        TryError::Upstream(error) => {
+            let error = timed_out(error, &exchange.client.open.worker, request.limit);
+            Follows::Failed(TryError::Upstream(error))
+        }
+        TryError::Downstream(error) => Follows::Failed(TryError::Downstream(error)),
+    }
+}
+
+/// A place for another try of a request whose answer is in hand: without one, that answer is better than none. The passive detector
+/// hears of it at once, and where the backend has said all, its place is free during the wait; the next one's is taken after the
+/// wait, so that no place is held for nothing.
+async fn next_try(exchange: &mut Exchange<'_>) -> Result<Option<InFlight>, ProxyError> {
+    let Some(leave) = may_retry(exchange.client, exchange.request, true) else { return Ok(None) };
+    exchange.handle_unwanted();
+    match leave.wait(exchange.client, exchange.request).await {
+        Err(ProxyError::RequestTimeout) => return Ok(None),
+        waited => waited?,
+    }
+    let worker = Rc::clone(&exchange.client.open.worker);
+    Ok(place_for_retry(exchange.request, &worker).unwrap_or(None))
+}

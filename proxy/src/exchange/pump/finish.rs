@@ -1,0 +1,172 @@
+//! How an exchange ends: the response passed on or given up, both connections settled.
+
+use super::deliver::Delivered;
+use super::pace::Pace;
+use super::state::{Exchange, Place, Upload};
+use crate::codec::end::{BackendEnd, ClientEnd};
+use crate::codec::http1::Http1;
+use crate::codec::tunnel::{self, Way};
+use crate::error::ProxyError;
+use crate::exchange::attempt::Attempt;
+use crate::exchange::outcome::Next;
+use crate::net::buffers::Buffer;
+use ringway_http1::{Body, Encoding};
+use std::future::poll_fn;
+use std::rc::Rc;
+
+impl Exchange<'_> {
+    /// The answer is perhaps not passed on, because another try follows: the detector hears of it at once, and where the backend has
+    /// said all, it is free.
+    pub(in crate::exchange) fn handle_unwanted(&mut self) {
+        if self.is_read_to_its_end() {
+            self.settle();
+        } else if let Some(place) = &mut self.place {
+            place.report();
+        }
+    }
+
+    /// Passes the answer on, and settles both connections.
+    pub(in crate::exchange) async fn finish(&mut self) -> (u16, Option<ProxyError>, Next) {
+        // The answer has begun: nothing is sent again.
+        self.request.replayable = false;
+        if self.sent == self.request.out.len() {
+            self.request.forget();
+            self.sent = self.request.out.len();
+        }
+        self.limit = self.request.limit;
+        let mut pace = Pace::new(&self.client.timer, self.client_timeouts().write_total);
+        let delivered = poll_fn(|context| self.poll_deliver(&mut pace, context)).await;
+        let status = self.status;
+        let (error, next) = match delivered {
+            Delivered::Whole if status == 101 => {
+                if let Some(place) = &mut self.place {
+                    place.report();
+                }
+                self.tunnel().await;
+                (None, Next::Abort)
+            }
+            Delivered::Whole => {
+                let next = match (self.client_keep_alive && self.upload == Upload::Done, self.upload) {
+                    (true, _) => Next::Request,
+                    (false, Upload::Done) if self.has_nothing_ahead() => Next::Close,
+                    (false, _) => Next::Linger,
+                };
+                if self.attempt.end.is_http2() {
+                    self.attempt.end = BackendEnd::Returned;
+                }
+                self.settle();
+                (None, next)
+            }
+            Delivered::CutOff(error) => {
+                if let Some(place) = &self.place {
+                    place.guard.report_error(error);
+                }
+                // The client must not take half an answer for a whole one: reset instead of a plain end.
+                self.client.end.abort();
+                (Some(error), Next::Abort)
+            }
+            Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Abort),
+            Delivered::ClientStalled => {
+                // What the kernel still holds for it goes at once.
+                self.client.end.abort();
+                (Some(ProxyError::ClientStalled), Next::Abort)
+            }
+        };
+        self.release_buffers();
+        (status, error, next)
+    }
+
+    /// Whether the client has sent nothing that stands behind its request.
+    pub(super) fn has_nothing_ahead(&self) -> bool {
+        match &self.client.end {
+            ClientEnd::Http1(http1) => http1.input.is_empty(),
+            ClientEnd::Http2(_) => true,
+        }
+    }
+
+    /// Whether all of the answer has been read, so that nothing is left for the backend to do, whatever the client has of it.
+    pub(super) fn is_read_to_its_end(&self) -> bool {
+        let is_read = match &self.attempt.end {
+            BackendEnd::Http1(Http1 { input, body, .. }) => match *body {
+                Body::Sized(left) => left <= input.len() as u64,
+                _ => body.is_end(),
+            },
+            BackendEnd::Http2(upstream) => upstream.is_received(),
+            BackendEnd::Returned => true,
+        };
+        is_read && self.upload == Upload::Done && self.status != 101
+    }
+
+    /// The backend's part is over: its connection is free for others, and so is its place, in this order. Who has the end of the
+    /// answer may rely on it.
+    pub(super) fn settle(&mut self) {
+        let Some(mut place) = self.place.take() else { return };
+        place.report();
+        let Place { guard: _guard, upstream, .. } = place;
+        let BackendEnd::Http1(Http1 { input, body, .. }) = &self.attempt.end else { return };
+        let left = if let Body::Sized(left) = *body { left } else { 0 };
+        let clean = self.upload == Upload::Done && input.len() as u64 == left;
+        let config = &self.request.view.services[self.request.service].service.config;
+        // A PROXY header has told the backend of this client: no other's requests go there.
+        let keeps = clean && self.upstream_keep_alive && config.proxy_protocol.is_none();
+        self.attempt.give_back(keeps, &upstream, config.pool.idle_max, &self.client.open.worker);
+    }
+
+    /// Both connections are one tunnel now.
+    pub(super) async fn tunnel(&mut self) {
+        let worker = Rc::clone(&self.client.open.worker);
+        let ahead = match &mut self.client.end {
+            ClientEnd::Http1(http1) => std::mem::take(&mut http1.input),
+            ClientEnd::Http2(_) => Buffer::default(),
+        };
+        let mut up = Way::new(ahead);
+        let mut down = Way::new(self.upstream_input());
+        let timeouts = self.timeouts();
+        let limits = tunnel::Limits { idle: timeouts.idle, session: self.client.timer.deadline(timeouts.session) };
+        let (client, timer) = (&mut self.client.end, &self.client.timer);
+        let end = tunnel::relay(client, &mut self.attempt.end, &mut up, &mut down, &worker, timer, &limits).await;
+        if end == tunnel::End::Reset {
+            // What one side has broken off must not look whole to the other.
+            self.client.end.abort();
+            self.attempt.end.abort();
+        }
+        self.request.report.received_bytes += up.moved;
+        self.request.report.sent_bytes += down.moved;
+    }
+
+    /// Goes on with another connection, on which the same request has been sent whole, and whose answer's head has been read. Of an
+    /// answer that had begun to come on the first one, nothing is left but interim answers that the client has a part of.
+    pub(in crate::exchange) fn replace(&mut self, mut attempt: Attempt) {
+        self.handle_unwanted();
+        let worker = Rc::clone(&self.client.open.worker);
+        worker.buffers.give(self.upstream_input());
+        attempt.begin_again();
+        // Dropped, its clock tells how long the first try has lasted.
+        self.attempt = attempt;
+        self.place = None;
+        self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 }, 0);
+        self.interim_bytes = self.answer.text().len();
+        (self.status, self.delivered) = (0, 0);
+        (self.encoding, self.terminated, self.compressor) = (Encoding::Identity, false, None);
+        (self.upstream_keep_alive, self.client_keep_alive, self.holding) = (false, false, false);
+        self.retry_after = None;
+        self.unseen = true;
+        self.sent = self.request.out.len();
+        self.upload = Upload::Done;
+        self.client.timer.set_before(self.timeouts().response, self.limit);
+    }
+
+    /// Gives the answer up before any of it was passed on, and keeps the connection if it is whole.
+    pub(in crate::exchange) fn discard(mut self) {
+        self.handle_unwanted();
+        self.release_buffers();
+        // The connection first: who gets the place may open another.
+        let Self { attempt, place, .. } = self;
+        drop((attempt, place));
+    }
+
+    /// Gives the buffers back and closes the backend's connection.
+    pub(in crate::exchange) fn release(mut self) {
+        self.release_buffers();
+    }
+}

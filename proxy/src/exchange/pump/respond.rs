@@ -1,0 +1,151 @@
+//! Until the response can be passed on: the request goes up, and what comes is looked at.
+
+use super::head::Kind;
+use super::state::{Exchange, Upload, WHOLE_BYTES_MAX, WHOLE_WAIT};
+use crate::codec::source::Source;
+use crate::codec::tunnel::Duplex;
+use crate::error::ProxyError;
+use crate::exchange::attempt::Part;
+use crate::exchange::outcome::TryError;
+use ringway_http1::Encoding;
+use std::task::{Context, Poll};
+
+impl Exchange<'_> {
+    /// Sends the request and waits until the answer can be passed on.
+    pub(in crate::exchange) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
+        let polled = self.poll_try(context);
+        if let Poll::Ready(Err(TryError::Upstream(error))) = &polled
+            && !matches!(error, ProxyError::ResponseTimeout)
+        {
+            // How soon a try fails is no measure of how soon it would have been answered.
+            self.attempt.clock.forget();
+        }
+        polled
+    }
+
+    pub(super) fn poll_try(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
+        if let Err(error) = self.poll_upload(context) {
+            return Poll::Ready(Err(error));
+        }
+        if self.upload == Upload::Sending && !self.holding {
+            self.pace_upload();
+        }
+        loop {
+            let read = if std::mem::take(&mut self.unseen) {
+                Poll::Ready(Ok(()))
+            } else {
+                let part = if self.holding { Part::Body } else { Part::Head };
+                self.attempt.poll_read(self.status != 0, part, &self.client.open.worker, context)
+            };
+            match read {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    let unsendable = self.attempt.end.failure().unsendable.map(TryError::Downstream);
+                    return Poll::Ready(Err(unsendable.unwrap_or(TryError::Upstream(error))));
+                }
+                Poll::Pending => break,
+            }
+            match self.take_answer() {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(error) => return Poll::Ready(Err(TryError::Upstream(error))),
+            }
+        }
+        self.attempt.end.poll_drive(context);
+        // Interim answers go out at once.
+        if self.status == 0 && self.poll_send_answer(context).is_err() {
+            return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
+        }
+        if self.poll_left(context, self.request.may_half_close()).is_ready() {
+            return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
+        }
+        while self.client.timer.poll_fired(context) {
+            if self.holding {
+                // Long enough: what is there goes out, the rest follows as it comes.
+                self.holding = false;
+                return Poll::Ready(Ok(()));
+            }
+            if self.upload != Upload::Sending {
+                self.handle_timeout();
+                return Poll::Ready(Err(TryError::Upstream(ProxyError::ResponseTimeout)));
+            }
+            if let Some(error) = self.upload_timed_out() {
+                if matches!(error, TryError::Upstream(_)) {
+                    self.handle_timeout();
+                }
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this exchange alone.
+    pub(super) fn handle_timeout(&self) {
+        let this = &self.request.view.services[self.request.service];
+        let upstream = self.request.report.backend.map(|backend| &*this.upstreams[backend]);
+        self.attempt.handle_timeout(self.status != 0, upstream, &self.client.open.worker);
+    }
+
+    /// Looks at what has come. `Ok(true)`: the answer can be passed on now.
+    pub(super) fn take_answer(&mut self) -> Result<bool, ProxyError> {
+        if self.holding {
+            return self.take_held_body();
+        }
+        loop {
+            match self.take_head()? {
+                None => return Ok(false),
+                Some(Kind::Interim) => {}
+                Some(Kind::Final) => break,
+            }
+            if self.attempt.end.is_http2() {
+                // The next one is asked for.
+                return Ok(false);
+            }
+        }
+        self.take_body()?;
+        if let Some(left) = self.attempt.end.left()
+            && left > 0
+            && self.delivered + left <= WHOLE_BYTES_MAX
+            && self.compressor.is_none()
+        {
+            self.holding = true;
+            self.client.timer.set_before(WHOLE_WAIT, self.limit);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// What has come of a short body joins its head. `Ok(true)`: all of it has.
+    pub(super) fn take_held_body(&mut self) -> Result<bool, ProxyError> {
+        self.take_body()?;
+        let whole = self.attempt.end.is_over();
+        if whole {
+            self.holding = false;
+        }
+        Ok(whole)
+    }
+
+    /// Moves body bytes from the backend behind what is already on its way down.
+    pub(super) fn take_body(&mut self) -> Result<(), ProxyError> {
+        if self.status == 101 || self.is_body_done() {
+            return Ok(());
+        }
+        let (end, out) = (&mut self.attempt.end, self.answer.text_mut());
+        let progress = match &mut self.compressor {
+            None => end.transfer(out, self.encoding, |_| true).map_err(ProxyError::UnfitAnswer)?,
+            Some(compressor) => compressor.transfer(end, out)?,
+        };
+        self.delivered += progress.data as u64;
+        self.terminated |= progress.done;
+        Ok(())
+    }
+
+    /// Whether all of the body is on its way down, and in chunks its end as well.
+    pub(super) fn is_body_done(&self) -> bool {
+        match (&self.compressor, self.encoding) {
+            (Some(compressor), _) => compressor.has_ended(),
+            (None, Encoding::Chunked) => self.terminated,
+            (None, Encoding::Identity) => self.attempt.end.is_over(),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! How far an exchange is: two small state machines over two ends, polled together, so that a body can still be going up while its
+//! response comes down.
+
+use super::pace::Pace;
+use crate::codec::end::BackendEnd;
+use crate::exchange::attempt::Attempt;
+use crate::exchange::client::Client;
+use crate::exchange::compress::Compressor;
+use crate::exchange::request::Request;
+use crate::net::buffers::Buffer;
+use crate::net::timer::Deadline;
+use crate::upstream::in_flight::InFlight;
+use crate::worker::Upstream;
+use ringway_config::model::{ClientTimeouts, UpstreamTimeouts};
+use ringway_health::Outcome;
+use ringway_http1::Encoding;
+use ringway_message::HeadWriter;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// An answer no longer than this waits for its last byte, for a moment, before its first is passed on: it then goes out
+/// in one write, and one that is cut off can still become a 502 or a retry.
+pub(super) const WHOLE_BYTES_MAX: u64 = 12 * 1024;
+
+/// That moment.
+pub(super) const WHOLE_WAIT: Duration = Duration::from_millis(50);
+
+/// After so many bytes, an answer is read in long strides.
+pub(super) const BULK_BYTES: u64 = 64 * 1024;
+
+/// And at once, when so many are known to come.
+pub(super) const LONG_BYTES: u64 = 24 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Upload {
+    Sending,
+    Done,
+    /// The backend takes no more of it, but may still answer.
+    Broken,
+}
+
+pub(in crate::exchange) struct Exchange<'a> {
+    pub(in crate::exchange) client: &'a mut Client,
+    pub(in crate::exchange) request: &'a mut Request,
+    pub(in crate::exchange) attempt: Attempt,
+    /// What the upstream has sent has been read by another: it is to be looked at before more is read.
+    pub(super) unseen: bool,
+    /// End of this try; once its answer has begun, of the whole exchange.
+    pub(super) limit: Deadline,
+    /// How much of `request.out` has been written.
+    pub(super) sent: usize,
+    /// Chunks of the request's body on their way up, and how much of them has been written.
+    pub(super) chunks: Vec<u8>,
+    pub(super) chunks_sent: usize,
+    pub(super) upload: Upload,
+    /// Whether the upload waits for the client rather than for the backend.
+    pub(super) starved: bool,
+    /// Whether anything of the request's body has been read here.
+    pub(super) body_begun: bool,
+    /// Whether bytes have moved up since that was last looked at.
+    pub(super) upload_moved: bool,
+    pub(super) upload_pace: Pace,
+    /// Bytes on their way down, and how much of them has been written: a head, and what of the body has joined it.
+    pub(super) answer: HeadWriter,
+    pub(super) answered: usize,
+    /// How much of it is the final head; over HTTP/2, whether that has been sent.
+    pub(super) head_len: usize,
+    pub(super) head_sent: bool,
+    /// How much of it is interim answers.
+    pub(super) interim_bytes: usize,
+    pub(in crate::exchange) status: u16,
+    pub(super) encoding: Encoding,
+    /// The end of a body in chunks is on its way.
+    pub(super) terminated: bool,
+    /// The body is compressed on its way.
+    pub(super) compressor: Option<Box<Compressor>>,
+    pub(super) delivered: u64,
+    pub(super) upstream_keep_alive: bool,
+    pub(super) client_keep_alive: bool,
+    /// The answer waits to be whole.
+    pub(super) holding: bool,
+    /// What an answer of 429 or 503 asks for.
+    pub(in crate::exchange) retry_after: Option<Duration>,
+    /// The backend's place, and what is told of it, until its part of the exchange is over.
+    pub(super) place: Option<Place>,
+}
+
+/// A backend that is passing its answer on.
+pub(super) struct Place {
+    pub(super) guard: InFlight,
+    /// Until it is told.
+    pub(super) outcome: Option<Outcome>,
+    pub(super) upstream: Rc<Upstream>,
+}
+
+impl Place {
+    pub(super) fn report(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            self.guard.report(outcome);
+        }
+    }
+}
+
+impl<'a> Exchange<'a> {
+    pub(in crate::exchange) fn new(
+        client: &'a mut Client,
+        request: &'a mut Request,
+        attempt: Attempt,
+        limit: Deadline,
+    ) -> Self {
+        let total = request.planned.http(request.listener).timeouts.body_total;
+        let upload_pace = Pace::new(&client.timer, total);
+        // From here on it is being sent.
+        request.replayable = request.is_resendable();
+        Self {
+            limit,
+            client,
+            request,
+            attempt,
+            unseen: false,
+            sent: 0,
+            chunks: Vec::new(),
+            chunks_sent: 0,
+            upload: Upload::Sending,
+            starved: false,
+            body_begun: false,
+            upload_moved: false,
+            upload_pace,
+            answer: HeadWriter::default(),
+            answered: 0,
+            head_len: 0,
+            head_sent: false,
+            interim_bytes: 0,
+            status: 0,
+            encoding: Encoding::Identity,
+            terminated: false,
+            compressor: None,
+            delivered: 0,
+            upstream_keep_alive: false,
+            client_keep_alive: false,
+            holding: false,
+            retry_after: None,
+            place: None,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    pub(super) fn client_timeouts(&self) -> &ClientTimeouts {
+        &self.request.planned.http(self.request.listener).timeouts
+    }
+
+    pub(super) fn timeouts(&self) -> &UpstreamTimeouts {
+        &self.request.view.services[self.request.service].service.config.timeouts
+    }
+
+    /// Whether the client has left. One that the upload waits for is read from there.
+    pub(in crate::exchange) fn poll_left(&mut self, context: &mut Context<'_>, may_end: bool) -> Poll<()> {
+        if self.upload == Upload::Sending && self.starved {
+            return Poll::Pending;
+        }
+        self.client.presence(may_end).0.poll_left(context)
+    }
+
+    /// The answer can be passed on: this is the backend's place, and what the passive detector is to hear.
+    pub(in crate::exchange) fn take_place(&mut self, guard: InFlight, upstream: &Rc<Upstream>, outcome: Outcome) {
+        self.place = Some(Place { guard, outcome: Some(outcome), upstream: Rc::clone(upstream) });
+    }
+
+    /// Whether these were the first bytes of an answer, on a connection that has carried others.
+    pub(in crate::exchange) fn is_first_on_used(&self) -> bool {
+        self.attempt.is_headless_on_used() && self.status == 0
+    }
+
+    /// Whether all of the request has been sent and nothing of the answer has come: another try may go beside this one.
+    pub(in crate::exchange) fn is_waiting(&self) -> bool {
+        self.upload == Upload::Done
+            && self.status == 0
+            && self.attempt.is_silent()
+            && self.answer.text().is_empty()
+            && self.request.replayable
+    }
+
+    /// What has been read from the backend's connection and not dealt with.
+    pub(super) fn upstream_input(&mut self) -> Buffer {
+        match &mut self.attempt.end {
+            BackendEnd::Http1(http1) => std::mem::take(&mut http1.input),
+            BackendEnd::Http2(_) | BackendEnd::Returned => Buffer::default(),
+        }
+    }
+
+    pub(super) fn release_buffers(&mut self) {
+        let buffers = &self.client.open.worker.buffers;
+        if let BackendEnd::Http1(http1) = &mut self.attempt.end {
+            buffers.give(std::mem::take(&mut http1.input));
+        }
+        buffers.give_writer(std::mem::take(&mut self.answer));
+        buffers.give_outgoing(std::mem::take(&mut self.chunks));
+    }
+}
+
+/// How much a buffer for a body may hold: more than it does only if that is full of a trailer section, which is taken whole.
+pub(super) fn room(input: &Buffer) -> usize {
+    if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
+}

@@ -1,0 +1,124 @@
+//! A request that goes to no backend, and the response that its client gets.
+
+use super::actions::Canned;
+use super::answer;
+use super::client::Client;
+use super::outcome::Next;
+use crate::ambient;
+use crate::error::ProxyError;
+use ringway_message::{Method, RequestHead, Version};
+use ringway_telemetry::access::Value;
+use std::rc::Rc;
+
+/// Why a request goes to no backend.
+pub(crate) enum Why {
+    /// It cannot.
+    Error(ProxyError),
+    /// Its route answers.
+    Answer(Canned),
+}
+
+/// A request that goes to no backend.
+pub(crate) struct Refusal {
+    pub(crate) why: Why,
+    pub(crate) version: Version,
+    pub(crate) is_head: bool,
+    /// Whether the next request's head is known to follow.
+    pub(crate) keep_alive: bool,
+    /// Empty if none was chosen.
+    pub(crate) service: Box<str>,
+    /// The client, where a trusted hop has named another than the peer.
+    pub(super) client: Option<Box<str>>,
+    line: Vec<u8>,
+}
+
+impl Refusal {
+    /// Of bytes that are no request: nothing after them can be trusted.
+    pub(crate) fn new(error: ProxyError) -> Box<Self> {
+        Box::new(Self {
+            why: Why::Error(error),
+            version: Version::Http11,
+            is_head: false,
+            keep_alive: false,
+            service: Box::default(),
+            client: None,
+            line: Vec::new(),
+        })
+    }
+
+    /// Of a stream of HTTP/2, after which its connection goes on.
+    pub(crate) fn of_stream(error: ProxyError) -> Box<Self> {
+        let mut refusal = Self::new(error);
+        refusal.version = Version::Http2;
+        refusal
+    }
+
+    /// Whether a body that is here may be passed over, so that the connection goes on behind it.
+    pub(crate) fn keeps_order(&self) -> bool {
+        match self.why {
+            Why::Error(error) => error.keeps_order(),
+            Why::Answer(_) => true,
+        }
+    }
+
+    pub(super) fn of(why: Why, bytes: &[u8], head: &RequestHead) -> Box<Self> {
+        let mut line = head.method_span.of(bytes).to_vec();
+        line.push(b' ');
+        line.extend_from_slice(head.target.of(bytes));
+        Box::new(Self {
+            why,
+            version: head.version,
+            is_head: head.method == Method::Head,
+            keep_alive: false,
+            service: Box::default(),
+            client: None,
+            line,
+        })
+    }
+
+    /// Sends the response to a request that goes to no backend, and logs it. What follows on the client's connection.
+    pub(crate) async fn send(&self, client: &mut Client) -> Next {
+        let worker = Rc::clone(&client.open.worker);
+        if let Why::Error(error) = &self.why {
+            worker.shared.cells.error(&self.service, error.reason());
+        }
+        let keep_alive = self.keep_alive && !client.open.is_closing();
+        let listener = worker.listener(&client.open.gate);
+        let pages = listener.as_ref().map_or(&[][..], |(view, listener)| &view.http(*listener).errors);
+        let mut out = client.own_head();
+        let reply = match &self.why {
+            Why::Error(error) => answer::write(*error, self.version, keep_alive, self.is_head, b"", pages, &mut out),
+            Why::Answer(canned) => answer::write_canned(canned, self.version, keep_alive, &mut out),
+        };
+        let sent = client.send(reply, out).await;
+        self.log(client);
+        match (sent, keep_alive) {
+            (true, true) => Next::Request,
+            (true, false) => Next::Linger,
+            (false, _) => Next::Abort,
+        }
+    }
+
+    /// A refused request's line of the access log.
+    fn log(&self, client: &Client) {
+        let (status, reason) = match &self.why {
+            Why::Error(error) => (error.status(), Value::Word(error.reason())),
+            Why::Answer(canned) => (canned.status, Value::Nothing),
+        };
+        let line = self.line.as_slice();
+        let mut words = line.splitn(2, |&byte| byte == b' ');
+        let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
+        let listener = client.open.gate.name();
+        let pairs = [
+            ("time_ms", Value::Number(ambient::unix_millis())),
+            ("client", Value::Word(self.client.as_deref().unwrap_or(&client.peer.text))),
+            ("listener", Value::Word(&listener)),
+            ("method", word()),
+            ("target", word()),
+            ("status", Value::Number(u64::from(status))),
+            ("reason", reason),
+            ("service", if self.service.is_empty() { Value::Nothing } else { Value::Word(&self.service) }),
+        ];
+        client.open.worker.log(|log| log.line(&pairs));
+    }
+}

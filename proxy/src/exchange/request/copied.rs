@@ -1,0 +1,111 @@
+//! A copy of a request that is here to its end: for a second try beside the first, or for a mirror, whatever its backends speak.
+
+use super::Request;
+use crate::codec::end::BackendEnd;
+use crate::codec::http2::Outgoing;
+use crate::codec::source::Gone;
+use ringway_config::model::UpstreamProtocol;
+use ringway_http1::{Body, BodyLength, Encoding, write};
+use ringway_message::{HeadWriter, Line, Method, Span};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+
+/// Head and body, as they go to a backend that speaks one protocol.
+pub(crate) struct Copied {
+    out: Vec<u8>,
+    head_len: usize,
+    lines: Vec<Line>,
+    line: (usize, usize),
+    authority: Span,
+    /// What follows the body, for HTTP/2: towards HTTP/1.1 it stands behind the last chunk.
+    trailers: HeadWriter,
+    target_sensitive: bool,
+    pub(crate) method: Method,
+}
+
+impl Request {
+    /// A copy for a service of that protocol. All of its body is in `out`.
+    pub(crate) fn copied(&self, protocol: UpstreamProtocol) -> Copied {
+        let mut out = self.out.clone();
+        let body = &self.out[self.head_len..];
+        let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
+        trailers.append(self.trailers.text());
+        match (protocol, self.encoding) {
+            (UpstreamProtocol::Http1, Encoding::Identity) if self.chunked => {
+                out.truncate(self.head_len);
+                write::data(body, &mut out, Encoding::Chunked);
+                out.extend_from_slice(b"0\r\n");
+                out.extend_from_slice(self.trailers.text());
+                out.extend_from_slice(b"\r\n");
+            }
+            (UpstreamProtocol::H2, Encoding::Chunked) => {
+                out.truncate(self.head_len);
+                unframe(body, &mut out, &mut trailers);
+            }
+            (UpstreamProtocol::Http1 | UpstreamProtocol::H2, Encoding::Identity | Encoding::Chunked) => {}
+        }
+        Copied {
+            out,
+            head_len: self.head_len,
+            lines: self.lines.clone(),
+            line: self.report.line,
+            authority: self.authority,
+            trailers,
+            target_sensitive: self.target_sensitive,
+            method: self.method,
+        }
+    }
+}
+
+/// Reads what we have framed ourselves.
+fn unframe(framed: &[u8], out: &mut Vec<u8>, trailers: &mut HeadWriter) {
+    let (mut body, mut lines, mut at) = (Body::from(BodyLength::Chunked), Vec::new(), 0);
+    while let Ok((data, progress)) = body.next_data(&framed[at..], &mut lines) {
+        out.extend_from_slice(&framed[at..][data]);
+        at += progress.consumed;
+        if progress.done || progress.consumed == 0 {
+            break;
+        }
+    }
+    trailers.append(&lines);
+}
+
+impl Copied {
+    /// Sends all of it; `sent` is how much has been.
+    pub(crate) fn poll_send(
+        &self,
+        end: &mut BackendEnd,
+        sent: &mut usize,
+        block: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Gone>> {
+        while *sent < self.out.len() {
+            let rest = &self.out[*sent..];
+            *sent += match end {
+                BackendEnd::Http1(http1) => match ready!(Pin::new(&mut http1.stream).poll_write(context, rest)) {
+                    Ok(count) if count > 0 => count,
+                    _ => return Poll::Ready(Err(Gone)),
+                },
+                BackendEnd::Http2(upstream) if !upstream.is_open() => {
+                    let ends = self.out.len() == self.head_len && self.trailers.lines().is_empty();
+                    upstream.open(&self.outgoing(), ends, block)?;
+                    self.head_len
+                }
+                BackendEnd::Http2(upstream) => {
+                    ready!(upstream.poll_send(rest, self.trailers.lines().is_empty(), context))?
+                }
+                BackendEnd::Returned => return Poll::Ready(Err(Gone)),
+            };
+        }
+        match end {
+            BackendEnd::Http2(upstream) if !upstream.is_told() => Poll::Ready(upstream.end(&self.trailers, block)),
+            BackendEnd::Http1(_) | BackendEnd::Http2(_) | BackendEnd::Returned => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn outgoing(&self) -> Outgoing<'_> {
+        let sensitive = self.target_sensitive;
+        Outgoing::new(self.method, &self.out, self.line, (self.authority, sensitive), &self.lines, None)
+    }
+}

@@ -1,0 +1,114 @@
+//! Where a request belongs: its route, its service, and everything that can refuse it before a backend is chosen.
+
+use crate::codec::websocket;
+use crate::error::ProxyError;
+use crate::exchange::actions;
+use crate::exchange::client::Client;
+use crate::exchange::refusal::Why;
+use crate::net::trusted::is_trusted;
+use crate::routing::admission::{self, Admitted, Arrival};
+use crate::routing::forwarded::{self, Origin};
+use crate::routing::hash_key::KeyInput;
+use crate::routing::matcher;
+use crate::routing::split::{Target, target_of};
+use crate::snapshot::Service;
+use crate::worker::View;
+use ringway_config::model::UpstreamProtocol;
+use ringway_message::{BodyLength, Method, RequestHead, Span};
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// Why a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
+pub(super) struct Unplaced(pub(super) Why, pub(super) Option<usize>);
+
+impl From<(ProxyError, Option<usize>)> for Unplaced {
+    fn from((error, service): (ProxyError, Option<usize>)) -> Self {
+        Self(Why::Error(error), service)
+    }
+}
+
+/// Where a request belongs.
+pub(super) struct Placed {
+    pub(super) route: usize,
+    pub(super) service: usize,
+    pub(super) origin: Origin,
+    /// The target that the request was drawn into, if its client is to be held there by a cookie of the target's.
+    pub(super) hold: Option<usize>,
+    pub(super) explain: bool,
+    pub(super) admitted: Admitted,
+}
+
+/// Route, limits and key: everything that can refuse a request whose framing is good. A refusal names the service, once one
+/// was chosen.
+pub(super) fn place(
+    client: &Client,
+    buffer: &[u8],
+    view: &View,
+    listener: usize,
+    head: &RequestHead,
+    key_bytes: &mut Vec<u8>,
+    now: Instant,
+) -> Result<Placed, Unplaced> {
+    let http = view.http(listener);
+    let refuse = |error| (error, None);
+    if head.method == Method::Connect {
+        return Err(refuse(ProxyError::ConnectRefused).into());
+    }
+    if head.expect_unknown {
+        return Err(refuse(ProxyError::Expectation).into());
+    }
+    // Routes that do not look at the path are not fooled by it: such paths are the backend's business.
+    if http.routes.iter().any(|route| route.path.is_some()) && ringway_message::climbs(matcher::path_of(buffer, head)) {
+        return Err(refuse(ProxyError::PathTraversal).into());
+    }
+    let origin = forwarded::origin(&http.forwarded, &client.peer, buffer, head);
+    let route = matcher::find(&http.routes, buffer, head, origin.secure).ok_or(refuse(ProxyError::NoRoute))?;
+    let actions = http.routes[route].actions.as_deref();
+    if let Some(canned) = actions.and_then(|actions| actions::canned(actions, origin.secure, buffer, head)) {
+        return Err(Unplaced(Why::Answer(canned), None));
+    }
+    let body_bytes_max = actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max);
+    if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
+        return Err(refuse(ProxyError::BodyTooLarge).into());
+    }
+    let server_name = client.peer.server_name.as_deref();
+    let input = KeyInput {
+        buffer,
+        head: Some(head),
+        client: origin.address,
+        secure: origin.secure,
+        server_name,
+        connection_id: None,
+    };
+    let worker = &client.open.worker;
+    let Target { service, hold } = target_of(&http.routes[route], view, &input, head, key_bytes, worker);
+    let this = &view.services[service].service;
+    let refuse = |error| (error, Some(service));
+
+    // Towards HTTP/2, the answer to the handshake is made here.
+    if this.config.protocol == UpstreamProtocol::H2
+        && upgrade_of(this, head, buffer).is_some()
+        && head.protocol.is_none()
+        && !head.value_of(buffer, b"sec-websocket-key").is_some_and(websocket::is_key)
+    {
+        return Err(refuse(ProxyError::WebSocketKey).into());
+    }
+    let explain = explains(&http.explain_allow, client.peer.ip(), head, buffer);
+    let arrived = Arrival::New;
+    let admitted = admission::admit((view, service), worker, &input, arrived, key_bytes, now).map_err(refuse)?;
+    Ok(Placed { route, service, origin, hold, explain, admitted })
+}
+
+/// Whether the request asks why it goes where it does, and may.
+fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, head: &RequestHead, buffer: &[u8]) -> bool {
+    !allowed.is_empty() && head.value_of(buffer, b"x-ringway-explain").is_some() && is_trusted(allowed, peer)
+}
+
+/// The protocols that the request may be upgraded to. HTTP/2 carries WebSocket alone (RFC 8441); any other `Upgrade` may be
+/// ignored (RFC 9110, 7.8).
+pub(super) fn upgrade_of(service: &Service, head: &RequestHead, buffer: &[u8]) -> Option<Span> {
+    let http1 = service.config.protocol == UpstreamProtocol::Http1;
+    let bridged = |protocols: &Span| protocols.of(buffer).eq_ignore_ascii_case(websocket::PROTOCOL);
+    let bodiless = matches!(head.body, BodyLength::None | BodyLength::Sized(0));
+    head.upgrade.filter(|protocols| bodiless && (http1 || bridged(protocols)))
+}

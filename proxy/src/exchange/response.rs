@@ -1,0 +1,24 @@
+//! What is read of a backend's response, by whichever try: its limits, and when it asks to be asked again.
+
+use super::wish;
+use crate::ambient;
+use ringway_message::{Limits, ResponseHead};
+use std::time::Duration;
+
+/// Interim answers (1xx) that a backend may send before the real one.
+pub(super) const INTERIM_MAX: u32 = 16;
+
+/// Largest head of an answer, and most fields in it.
+pub(super) const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
+
+/// What an answer of 429 or 503 asks for with `Retry-After`.
+pub(super) fn retry_after(head: &ResponseHead, bytes: &[u8]) -> Option<Duration> {
+    if !matches!(head.status, 429 | 503) {
+        return None;
+    }
+    let value = |name: &[u8]| {
+        let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name));
+        field.map(|field| field.value.of(bytes))
+    };
+    wish::retry_after(value(b"retry-after")?, value(b"date"), ambient::time_of_day())
+}

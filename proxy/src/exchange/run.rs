@@ -1,0 +1,211 @@
+//! One request: picks a backend, has it exchanged ([`super::pump`]), retries on the next of the walk, or goes two ways at once
+//! ([`super::hedge`]).
+
+use super::client::Client;
+use super::on_backend::{Tried, on_backend};
+use super::outcome::{Next, TryError};
+use super::request::Request;
+use super::retry::{RetryRefused, count_retry, may_retry, place_for_retry};
+use super::{answer, mirror};
+use crate::ambient;
+use crate::codec::end::ClientEnd;
+use crate::codec::http1::Http1;
+use crate::codec::source::Source;
+use crate::error::ProxyError;
+use crate::routing::admission::count_served;
+use crate::upstream::in_flight::{self, InFlight};
+use crate::upstream::refusals::Then;
+use crate::upstream::retry;
+use crate::worker::WorkerService;
+use ringway_message::{HeadWriter, Method};
+use std::rc::Rc;
+
+/// Carries a request out.
+pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
+    if let Some(mirror) = request.actions().and_then(|actions| actions.mirror) {
+        if client.end.is_over() {
+            request.take_trailers(&mut client.end);
+        }
+        mirror::copy(client, request, mirror);
+    }
+    let (status, error, next) = match carry(client, request).await {
+        Ok((status, error, next)) => (status, error, next),
+        Err(error) => {
+            let next = refuse(client, request, error).await;
+            (error.status(), Some(error), next)
+        }
+    };
+    let this = &request.view.services[request.service];
+    let class = if error == Some(ProxyError::ClientClosed) { 0 } else { usize::from(status / 100).min(5) };
+    this.cells.requests[class].increment();
+    this.cells.durations.record(ambient::since(request.started));
+    if let Some(error) = error {
+        client.open.worker.shared.cells.error(&this.service.config.name, error.reason());
+    }
+    request.log(client, status, error);
+    let worker = &client.open.worker;
+    worker.buffers.give_outgoing(std::mem::take(&mut request.out));
+    worker.buffers.give_lines(std::mem::take(&mut request.lines));
+    if let ClientEnd::Http1(Http1 { input, .. }) = &mut client.end
+        && input.is_empty()
+    {
+        worker.buffers.give(std::mem::take(input));
+    }
+    next
+}
+
+/// Answers with an error of ours.
+async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -> Next {
+    if error == ProxyError::ClientClosed {
+        return Next::Abort;
+    }
+    // A body that is not here to its end stands between this request and the next.
+    let rest = match &mut client.end {
+        ClientEnd::Http1(Http1 { input, body, .. }) => {
+            let rest = body.rest_len(input.bytes()).filter(|_| error.keeps_order());
+            if let Some(rest) = rest {
+                input.consume(rest);
+                request.report.received_bytes += rest as u64;
+            }
+            rest.is_some()
+        }
+        // Nothing stands behind it on its stream.
+        ClientEnd::Http2(_) => true,
+    };
+    let keep_alive = request.keep_alive && rest && !client.open.is_closing();
+    let mut fields = HeadWriter::default();
+    if request.explain || !request.answer_lines.is_empty() {
+        request.append_fields(&mut fields);
+    }
+    let pages = &request.planned.http(request.listener).errors;
+    let is_head = request.method == Method::Head;
+    let mut out = client.own_head();
+    let answer = answer::write(error, request.version, keep_alive, is_head, fields.text(), pages, &mut out);
+    request.report.sent_bytes += out.text().len() as u64;
+    match (client.send(answer, out).await, keep_alive) {
+        (false, _) => Next::Abort,
+        (true, true) => Next::Request,
+        (true, false) => Next::Linger,
+    }
+}
+
+/// Tries backends until one responds.
+async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Option<ProxyError>, Next), ProxyError> {
+    let worker = Rc::clone(&client.open.worker);
+    let view = Rc::clone(&request.view);
+    let this = &view.services[request.service];
+    this.live.count(&this.service.config, worker.timers.millis());
+    let mut last_error = None;
+    // A place that has been found already: the cookie's, or that of a retry which only goes if there is one.
+    let mut ready = request
+        .sticky
+        .take()
+        .and_then(|slot| in_flight::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
+    loop {
+        let guard = match ready.take() {
+            Some(guard) => guard,
+            None => match in_flight::acquire_or_wait(&mut request.placing(&worker)) {
+                Ok(Some(guard)) if !request.retries.has_begun() => guard,
+                found => settle(client, request, found, last_error).await?,
+            },
+        };
+        // A wait may have led to a newer version.
+        let view = Rc::clone(&request.view);
+        let this = &view.services[request.service];
+        request.report.backend = Some(guard.index());
+        let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);
+        request.refusals.begin(connect_timeout, this.service.turnover());
+        match on_backend(client, request, guard).await {
+            Tried::Done(done) => {
+                count_served(this, request.keyed, &request.selection, request.report.backend);
+                return Ok(done);
+            }
+            Tried::Again(next) => ready = Some(next),
+            Tried::GivenUp(error) | Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
+            // It was not asked at all: another has room, or nobody.
+            Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
+                guard.give_back_full(&mut request.selection, &mut request.refusals);
+            }
+            Tried::Failed(guard, TryError::Upstream(error)) => {
+                ready = go_on(client, request, this, guard, error).await?;
+                last_error = Some(error);
+            }
+        }
+    }
+}
+
+/// A place that was not simply there: one that is waited for, or a retry's.
+async fn settle(
+    client: &mut Client,
+    request: &mut Request,
+    found: Result<Option<InFlight>, ProxyError>,
+    last_error: Option<ProxyError>,
+) -> Result<InFlight, ProxyError> {
+    let found = match found {
+        Ok(Some(guard)) => Ok(guard),
+        Ok(None) => wait_for_room(client, request).await?,
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(guard) if request.retries.has_begun() => {
+            let Request { view, service, selection, .. } = &mut *request;
+            let shard = client.open.worker.index;
+            in_flight::settle_for_retry(guard, view, *service, selection, shard)
+                .ok_or(last_error.unwrap_or(ProxyError::AllFull))
+        }
+        Ok(guard) => Ok(guard),
+        // The whole exchange's time is over, whatever was under way.
+        Err(error @ ProxyError::RequestTimeout) => Err(error),
+        // The walk has come to its end: what the last backend did tells more than that.
+        Err(error) => Err(last_error.unwrap_or(error)),
+    }
+}
+
+/// A backend has failed: whether another try follows. Gives its place, if that has been found.
+///
+/// # Errors
+/// None follows.
+async fn go_on(
+    client: &mut Client,
+    request: &mut Request,
+    this: &WorkerService,
+    guard: InFlight,
+    error: ProxyError,
+) -> Result<Option<InFlight>, ProxyError> {
+    let worker = Rc::clone(&client.open.worker);
+    if !request.refusals.cut_short(error) {
+        guard.report_error(error);
+    }
+    drop(guard);
+    if !error.retry().holds(&this.service.config.retry.on, request.is_repeatable()) {
+        return Err(error);
+    }
+    match request.refusals.handle_failure(error, worker.timers.now()) {
+        Then::End => Err(error),
+        Then::GoOn
+            if request.replayable
+                && worker.timers.now() < request.limit
+                && !retry::goes_back(&this.service, &request.selection) =>
+        {
+            count_retry(request, this);
+            Ok(None)
+        }
+        Then::GoOn | Then::Retry => {
+            // It is no walk any more.
+            request.refusals.handle_taken();
+            let leave = may_retry(client, request, false).ok_or(error)?;
+            count_retry(request, this);
+            leave.wait(client, request).await?;
+            place_for_retry(request, &worker).map_err(|RetryRefused| error)
+        }
+    }
+}
+
+/// Waits in the queue, for as long as the client does.
+async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Result<InFlight, ProxyError>, ProxyError> {
+    let worker = Rc::clone(&client.open.worker);
+    let (presence, timer, _) = client.presence(request.may_half_close());
+    let limit = request.limit;
+    // In a box: what rarely happens makes no exchange larger.
+    presence.during(Box::pin(in_flight::wait_for_room(request.placing(&worker), timer, limit))).await
+}

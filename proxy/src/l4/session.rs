@@ -1,0 +1,309 @@
+//! A client's TCP session: one backend, chosen by the name it asks for or its address, for its whole life.
+
+use crate::ambient;
+use crate::codec::presence::{Line, Presence};
+use crate::codec::tunnel::{self, End, Way};
+use crate::error::ProxyError;
+use crate::net::buffers::Buffer;
+use crate::net::stream::Stream;
+use crate::net::timer::{Deadline, Timer};
+use crate::routing::admission::{self, Admitted, Arrival};
+use crate::routing::hash_key::{self, KeyInput};
+use crate::snapshot::connection_slot::ConnectionSlot;
+use crate::upstream::Reach;
+use crate::upstream::in_flight::{self, InFlight, Placing};
+use crate::upstream::refusals::{Refusals, Then};
+use crate::upstream::retry::{self, Retries};
+use crate::worker::{OpenConnection, Peer, View, Worker};
+use ringway_health::Outcome;
+use ringway_ring::Selection;
+use ringway_telemetry::access::Value;
+use ringway_telemetry::cells::SESSION;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
+
+/// A session as the access log tells it.
+struct Session {
+    started: Instant,
+    /// The version whose backends it goes to: a newer one than it began with, if it had to wait. `service` and slots are of it.
+    view: Rc<View>,
+    service: usize,
+    /// Its key, where the service places by keys.
+    found: Option<hash_key::Found>,
+    selection: Selection,
+    retries: u32,
+    backend: Option<usize>,
+    up_bytes: u64,
+    down_bytes: u64,
+}
+
+/// Serves a session of a service to its end. `hello`: what has been read of it.
+pub(super) async fn serve(
+    open: &OpenConnection,
+    mut stream: Stream,
+    mut hello: Buffer,
+    (peer, server_name): (&Peer, Option<&str>),
+    (view, service): (Rc<View>, usize),
+    timer: &Timer,
+) {
+    let worker = &open.worker;
+    let this = &view.services[service];
+    let input = KeyInput::of_address(peer.ip(), server_name, None);
+    let started = ambient::now();
+    // What it holds of its service's limits, it holds for as long as it lasts.
+    let admitted = admission::admit((&view, service), worker, &input, Arrival::New, &mut Vec::new(), started);
+    let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
+    let selection = this.service.group.begin(admission::pick_context(worker, this, found));
+    let view = Rc::clone(&view);
+    let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);
+    let mut session = Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes };
+    let reason = match session.connect(&admitted, worker, timer, peer, (&mut stream, &mut hello)).await {
+        Ok(connected) => session.relay(connected, worker, timer, &mut stream, hello).await,
+        Err(error) => {
+            let this = &session.view.services[session.service];
+            worker.shared.cells.error(&this.service.config.name, error.reason());
+            this.cells.requests[0].increment();
+            // Nothing can be said on a TCP connection but that it is over.
+            stream.abort();
+            error.reason()
+        }
+    };
+    session.view.services[session.service].cells.durations.record(ambient::since(session.started));
+    session.log(open, peer, reason);
+}
+
+/// A backend, with a connection to it.
+struct Connected {
+    guard: InFlight,
+    stream: Stream,
+    slot: ConnectionSlot,
+    /// Number of the service's last fall of a backend before this one was chosen.
+    falls: u64,
+}
+
+fn presence<'a>(
+    stream: &'a mut Stream,
+    input: &'a mut Buffer,
+    ended: &'a mut bool,
+    worker: &'a Worker,
+) -> Presence<'a> {
+    Presence { line: Line::Bytes(stream, input), ended, dispatcher: worker, may_end: true }
+}
+
+/// How the tries of a session go.
+#[derive(Default)]
+struct Tries {
+    refusals: Refusals,
+    retries: Retries,
+    last_error: Option<ProxyError>,
+    /// The place of a retry, with the number of the last fall before it was chosen.
+    ready: Option<(InFlight, u64)>,
+}
+
+impl Session {
+    /// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.
+    async fn connect(
+        &mut self,
+        admitted: &Result<Admitted, ProxyError>,
+        worker: &Rc<Worker>,
+        timer: &Timer,
+        peer: &Peer,
+        (stream, hello): (&mut Stream, &mut Buffer),
+    ) -> Result<Connected, ProxyError> {
+        if let Err(error) = admitted {
+            return Err(*error);
+        }
+        // A client that has left keeps no place, in the queue or on a backend. One that has said all that it has to say has not.
+        let mut ended = false;
+        let mut tries = Tries::default();
+        let this = &self.view.services[self.service];
+        this.live.count(&this.service.config, worker.timers.millis());
+        loop {
+            let choosing = self.choose(&mut tries, worker, timer);
+            let (guard, falls) = presence(stream, hello, &mut ended, worker).during(choosing).await??;
+            let view = Rc::clone(&self.view);
+            let this = &view.services[self.service];
+            self.backend = Some(guard.index());
+            let connect_timeout = timer.deadline(this.service.config.timeouts.connect);
+            tries.refusals.begin(connect_timeout, this.service.turnover());
+            let limit = tries.refusals.limit();
+            let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
+            let connected = presence(stream, hello, &mut ended, worker).during(reach.open()).await?;
+            if !matches!(connected, Err(ProxyError::ConnectionLimit)) {
+                this.upstreams[guard.index()].cells.requests.increment();
+            }
+            match connected {
+                Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
+                Err(ProxyError::ConnectionLimit) => guard.give_back_full(&mut self.selection, &mut tries.refusals),
+                Err(error) => {
+                    let failing = self.handle_failure(error, guard, &mut tries, worker);
+                    presence(stream, hello, &mut ended, worker).during(failing).await??;
+                }
+            }
+        }
+    }
+
+    /// The next backend, with the number of its service's last fall of a backend before it was chosen: while the connection is being
+    /// made, it may go down.
+    async fn choose(
+        &mut self,
+        tries: &mut Tries,
+        worker: &Rc<Worker>,
+        timer: &Timer,
+    ) -> Result<(InFlight, u64), ProxyError> {
+        let falls = self.falls();
+        let Self { view, service, selection, backend, .. } = self;
+        let (guard, falls) = match tries.ready.take() {
+            Some(ready) => ready,
+            None => {
+                let placing = Placing { worker, view, service, selection, backend, refusals: &mut tries.refusals };
+                let found = in_flight::acquire(placing, timer, Deadline::NEVER).await;
+                (found.map_err(|error| tries.last_error.unwrap_or(error))?, falls)
+            }
+        };
+        if !tries.retries.has_begun() {
+            return Ok((guard, falls));
+        }
+        let settled = in_flight::settle_for_retry(guard, view, *service, selection, worker.index);
+        Ok((settled.ok_or(tries.last_error.unwrap_or(ProxyError::AllFull))?, falls))
+    }
+
+    fn falls(&self) -> u64 {
+        self.view.services[self.service].service.live.falls.load(SeqCst)
+    }
+
+    /// A backend has not taken the connection.
+    ///
+    /// # Errors
+    /// No other is tried.
+    async fn handle_failure(
+        &mut self,
+        error: ProxyError,
+        guard: InFlight,
+        tries: &mut Tries,
+        worker: &Rc<Worker>,
+    ) -> Result<(), ProxyError> {
+        let view = Rc::clone(&self.view);
+        let this = &view.services[self.service];
+        let config = &this.service.config.retry;
+        if !tries.refusals.cut_short(error) {
+            guard.report_error(error);
+        }
+        if !error.retry().holds(&config.on, true) {
+            return Err(error);
+        }
+        let last = guard.slot;
+        drop(guard);
+        let number = self.retries - tries.refusals.walked() + 1;
+        let then = tries.refusals.handle_failure(error, worker.timers.now());
+        tries.last_error = Some(error);
+        match then {
+            Then::End => return Err(error),
+            Then::GoOn if !retry::goes_back(&this.service, &self.selection) => {}
+            Then::GoOn | Then::Retry => {
+                // It is no walk any more.
+                tries.refusals.handle_taken();
+                let may = number <= config.attempts && retry::has_candidate(&this.service, &self.selection);
+                if !may || !tries.retries.take(this, worker) {
+                    return Err(error);
+                }
+                tokio::time::sleep(retry::pause(config, number, worker.random())).await;
+                let (falls, shard) = (self.falls(), worker.index);
+                let found = in_flight::acquire_for_retry(&view, self.service, &mut self.selection, Some(last), shard);
+                let found = found.map_err(|limit| {
+                    this.cells.refuse_retry(limit);
+                    error
+                })?;
+                tries.ready = found.map(|guard| (guard, falls));
+            }
+        }
+        self.retries += 1;
+        this.cells.retries.increment();
+        Ok(())
+    }
+
+    /// Passes bytes on, both ways, until the session ends; says how.
+    async fn relay(
+        &mut self,
+        connected: Connected,
+        worker: &Rc<Worker>,
+        timer: &Timer,
+        stream: &mut Stream,
+        hello: Buffer,
+    ) -> &'static str {
+        let Connected { guard, stream: mut backend, slot, falls } = connected;
+        guard.report(Outcome::Success);
+        let this = &self.view.services[self.service];
+        let keyed = self.found.is_some_and(|found| found.keyed);
+        admission::count_served(this, keyed, &self.selection, Some(guard.index()));
+        let timeouts = &this.service.config.timeouts;
+        let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
+        let (mut up, mut down) = (Way::new(hello), Way::new(<_>::default()));
+        let state = Arc::clone(&this.service.backends[guard.index()].state);
+        let relay = tunnel::relay(stream, &mut backend, &mut up, &mut down, worker, timer, &limits);
+        let end = if this.service.config.close_on_down {
+            // A client that is told to go connects anew, and finds another.
+            tokio::select! {
+                end = relay => end,
+                () = state.down.after(falls) => End::BackendDown,
+            }
+        } else {
+            relay.await
+        };
+        (self.up_bytes, self.down_bytes) = (up.moved, down.moved);
+        worker.cells.received_bytes.add(up.moved);
+        worker.cells.sent_bytes.add(down.moved);
+        this.cells.requests[SESSION].increment();
+        if end == End::Reset {
+            // What one side has broken off must not look whole to the other.
+            stream.abort();
+            backend.abort();
+        }
+        // What gets the place may open a connection in place of this one.
+        drop((backend, slot));
+        drop(guard);
+        match end {
+            End::Closed => "closed",
+            End::Reset => "reset",
+            End::TimedOut => "session_timeout",
+            End::BackendDown => {
+                stream.abort();
+                "backend_down"
+            }
+        }
+    }
+
+    fn log(&self, open: &OpenConnection, peer: &Peer, reason: &str) {
+        if !open.worker.logs_access() {
+            return;
+        }
+        let view = &self.view;
+        let service = &view.services[self.service].service;
+        let id = |index: usize| Value::Word(&service.backends[index].config.id);
+        let hash = self.found.map(|found| found.hash);
+        let owner = hash.and(self.selection.owner());
+        let mut hash_text = [0; 16];
+        let listener = open.gate.name();
+        let pairs = [
+            ("time_ms", Value::Number(ambient::unix_millis())),
+            ("client", Value::Word(&peer.text)),
+            ("listener", Value::Word(&listener)),
+            ("reason", Value::Word(reason)),
+            ("service", Value::Word(&service.config.name)),
+            ("key_hash", hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
+            ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
+            ("backend", self.backend.map_or(Value::Nothing, id)),
+            ("spills", Value::Number(u64::from(self.selection.spills()))),
+            ("skipped", Value::Number(u64::from(self.selection.skipped()))),
+            ("retries", Value::Number(u64::from(self.retries))),
+            ("generation", Value::Number(view.snapshot.generation)),
+            ("received_bytes", Value::Number(self.up_bytes)),
+            ("sent_bytes", Value::Number(self.down_bytes)),
+            ("duration_us", Value::Number(ambient::since(self.started).as_micros() as u64)),
+            ("connection_id", peer.logged_id()),
+        ];
+        open.worker.log(|log| log.line(&pairs));
+    }
+}

@@ -1,0 +1,426 @@
+//! UDP: datagrams of one client address are a flow, which stays on its backend until it has been idle for a while.
+//!
+//! Where connection ids of QUIC count, they come before the address: a client address may have a flow for each of several
+//! backends, and an id that was seen with a backend leads there from whatever address. That is a flow of its own, from a port of
+//! its own: the backend must see that the path has changed, and validate it (RFC 9000, 9.3).
+
+use super::flows::{Flow, Flows, Path};
+use crate::ambient;
+use crate::dispatcher::Seat;
+use crate::error::ProxyError;
+use crate::net::pktinfo;
+use crate::net::quic_ids::{self, Destination, Id};
+use crate::net::shortage::{Operation, Rank, Resource, Shortage};
+use crate::routing::admission::{self, Arrival};
+use crate::routing::hash_key::{self, KeyInput};
+use crate::routing::rate_limit::Admission;
+use crate::snapshot::BackendState;
+use crate::upstream::in_flight::{self, InFlight};
+use crate::worker::{Gate, OpenConnection, View, Worker};
+use ringway_config::model::{Protocol, QuicIds, UdpListener};
+use ringway_ring::{Selection, Slot};
+use ringway_telemetry::access::Value;
+use ringway_telemetry::cells::SESSION;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// The largest datagram there is.
+const DATAGRAM_BYTES: usize = 65_535;
+/// What a flow's task waits for. An error that ICMP has told of makes a socket erroneous, not readable: who does not ask for it by
+/// name hears of it with the client's next datagram, and many clients send one only.
+const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
+/// Datagrams read in one go before others have their turn.
+const BATCH: usize = 64;
+/// What the listening task and its flows share.
+struct Front {
+    worker: Rc<Worker>,
+    /// Whose datagrams these are now: the socket may be handed over.
+    gate: RefCell<Rc<Gate>>,
+    socket: UdpSocket,
+    flows: RefCell<Flows>,
+    /// Of a socket on all addresses.
+    space: RefCell<Option<pktinfo::Space>>,
+    buffer: RefCell<Box<[u8]>>,
+}
+
+/// Serves a listening socket until its gate closes and its flows have ended. `_open` lives for as long as the socket.
+pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket, _open: Arc<()>) {
+    let gate = RefCell::new(gate);
+    let buffer = RefCell::new(vec![0; DATAGRAM_BYTES].into_boxed_slice());
+    let space = RefCell::new(pktinfo::Space::of(&socket));
+    let front = Rc::new(Front { worker, gate, socket, flows: RefCell::default(), space, buffer });
+    loop {
+        let gate = front.gate();
+        while !gate.closing.get() {
+            tokio::select! {
+                biased;
+                readable = front.socket.readable() => if readable.is_err() { break },
+                () = gate.stop.notified() => break,
+            }
+            front.take_in(true).await;
+        }
+        let heir = gate.heir.take();
+        match heir {
+            Some(heir) => *front.gate.borrow_mut() = heir,
+            None => break,
+        }
+    }
+    // Flows go on until they are idle, or the drain's time is up; nothing new begins. Unless the listener has come back meanwhile: the
+    // kernel gives this socket its share of the clients for as long as it is open.
+    while front.flows.borrow().count > 0 {
+        tokio::select! {
+            readable = front.socket.readable() => if readable.is_err() { break },
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        let back = front.worker.listening_on(&front.gate().key());
+        let is_back = back.is_some();
+        if let Some(back) = back {
+            *front.gate.borrow_mut() = back;
+        }
+        front.take_in(is_back).await;
+    }
+}
+
+impl Front {
+    fn gate(&self) -> Rc<Gate> {
+        Rc::clone(&self.gate.borrow())
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
+        let (count, client, local) = match &mut *self.space.borrow_mut() {
+            Some(space) => space.receive(&self.socket, buffer)?,
+            None => self.socket.try_recv_from(buffer).map(|(count, client)| (count, client, None))?,
+        };
+        Ok((count, Path { client, local }))
+    }
+
+    fn send(&self, path: Path, datagram: &[u8]) -> io::Result<usize> {
+        match path.local {
+            Some(local) => pktinfo::send(&self.socket, datagram, path.client, local),
+            // Past the runtime, which would have to be asked to wait.
+            None => socket2::SockRef::from(&self.socket).send_to(datagram, &path.client.into()),
+        }
+    }
+
+    /// Takes in what has come.
+    async fn take_in(self: &Rc<Self>, new_flows: bool) {
+        let Some((view, listener)) = self.worker.listener(&self.gate()) else { return };
+        let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return };
+        for _ in 0..BATCH {
+            let mut buffer = self.buffer.borrow_mut();
+            let (count, path) = match self.receive(&mut buffer) {
+                Ok(received) => received,
+                // An ICMP error of an earlier answer is not this socket's end.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => continue,
+            };
+            self.worker.cells.received_bytes.add(count as u64);
+            match self.flow_of(path, &buffer[..count], &view, udp, new_flows) {
+                Ok(Some(flow)) => {
+                    if let Err(error) = flow.send(&buffer[..count])
+                        && Resource::of(&error).is_some()
+                    {
+                        self.worker.shared.shortage.note(Operation::Flow, &error, &flow.backend.id);
+                    }
+                }
+                Ok(None) => {}
+                Err(reason) => self.worker.shared.cells.error("", reason),
+            }
+        }
+        // More is waiting: others have their turn first.
+        tokio::task::yield_now().await;
+    }
+
+    /// The flow that a datagram belongs to; `None`: it would begin one, and none may begin.
+    fn flow_of(
+        self: &Rc<Self>,
+        path: Path,
+        datagram: &[u8],
+        view: &Rc<View>,
+        udp: &UdpListener,
+        new_flows: bool,
+    ) -> Result<Option<Rc<Flow>>, &'static str> {
+        let destination = udp.quic.and_then(|quic| quic_ids::destination(datagram, quic.length));
+        let known = match destination {
+            Some(Destination { id, .. }) => self.flows.borrow().by_id.get(&(path, id)).cloned(),
+            None => self.flows.borrow().newest(path),
+        };
+        if known.is_some() {
+            return Ok(known);
+        }
+        let backend = destination.and_then(|Destination { id, .. }| recall(view, udp, &id));
+        let known = match (&backend, destination) {
+            (Some(backend), _) => self.flows.borrow().on_backend(path, &backend.id),
+            // An id that was given out under encryption: on the same path, it is the same connection's.
+            (None, Some(Destination { long: false, .. })) => self.flows.borrow().newest(path),
+            (None, _) => None,
+        };
+        let flow = match known {
+            Some(flow) => flow,
+            None if !new_flows => return Ok(None),
+            None => self.begin(path, view, udp, destination.map(|destination| destination.id), backend)?,
+        };
+        if let Some(Destination { id, .. }) = destination {
+            self.flows.borrow_mut().learn(&flow, id);
+        }
+        Ok(Some(flow))
+    }
+
+    /// Begins a flow: chooses a backend for it, if it is not known already.
+    fn begin(
+        self: &Rc<Self>,
+        path: Path,
+        view: &Rc<View>,
+        udp: &UdpListener,
+        id: Option<Id>,
+        backend: Option<Arc<BackendState>>,
+    ) -> Result<Rc<Flow>, &'static str> {
+        let this = &view.services[udp.service];
+        let refuse = |error: ProxyError| {
+            this.cells.requests[0].increment();
+            error.reason()
+        };
+        // Where there is an id, that is its key; what has moved here from another address is no new connection.
+        let id = id.as_ref().map(Id::as_bytes);
+        let input = KeyInput::of_address(path.client.ip().to_canonical(), None, id);
+        let arrival = if backend.is_some() { Arrival::Moved } else { Arrival::New };
+        let now = ambient::now();
+        let at = (&**view, udp.service);
+        let admitted = admission::admit(at, &self.worker, &input, arrival, &mut Vec::new(), now).map_err(refuse)?;
+        let found = admitted.key;
+        let mut selection = this.service.group.begin(admission::pick_context(&self.worker, this, found));
+        let shard = self.worker.index;
+        let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
+        let reserved = known
+            .and_then(|slot| reserve_known((view, udp.service), &mut selection, slot, shard))
+            .or_else(|| in_flight::acquire_now(view, udp.service, &mut selection, shard));
+        let guard = reserved.ok_or_else(|| refuse(ProxyError::NoBackend))?;
+        let backend = Arc::clone(&this.service.backends[guard.index()].state);
+        // Another connection of this client's may be there already.
+        if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
+            return Ok(flow);
+        }
+        let gate = self.gate();
+        let seat = self.seat(&gate, view, udp).ok_or("udp_flows_max")?;
+        let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
+            let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
+            guard.report_error(error);
+            refuse(error)
+        })?;
+        this.upstreams[guard.index()].cells.requests.increment();
+        let keyed = found.is_some_and(|found| found.keyed);
+        admission::count_served(this, keyed, &selection, Some(guard.index()));
+        let flow = Flow::new(path, backend, upstream, seat, self.worker.timer(), udp);
+        self.flows.borrow_mut().insert(&flow);
+        let open = OpenConnection::begin(&self.worker, &gate, None);
+        let service = udp.service;
+        let hash = found.map(|found| found.hash);
+        let (view, at) = (Rc::clone(view), ambient::now());
+        let started = Started { open, view, service, guard, _admission: admitted.admission, selection, hash, at };
+        self.worker.spawn("a flow of UDP", answer(Rc::clone(self), Rc::clone(&flow), started));
+        Ok(flow)
+    }
+
+    /// A place for one more flow: another's, if there is none and it has never been answered.
+    fn seat(&self, gate: &Gate, view: &View, udp: &UdpListener) -> Option<Seat> {
+        let (shared, shard) = (&self.worker.shared, self.worker.index);
+        let most = view.snapshot.config.process.connections_max;
+        let is_full = self.flows.borrow().count >= share(udp.flows_max, shared.workers, shard);
+        let take = || Seat::take_flow(&shared.occupancy, &gate.seats, shard, most, udp.flows_max);
+        let seat = if is_full { None } else { take() };
+        seat.or_else(|| self.flows.borrow_mut().evict())
+    }
+}
+
+/// A place on a backend that has given itself the flow's id: it is not chosen anew, even where the backend takes nothing new.
+fn reserve_known(
+    (view, service): (&Rc<View>, usize),
+    selection: &mut Selection,
+    slot: Slot,
+    shard: usize,
+) -> Option<InFlight> {
+    let config = &view.services[service].service.backends[usize::from(slot.0)].config;
+    if config.drain || config.weight == 0 {
+        return Some(in_flight::resume(view, service, slot, shard));
+    }
+    in_flight::acquire_sticky(view, service, selection, slot, shard)
+}
+
+/// How many of a listener's flows one worker may have. A worker has a part of its own, so that what floods the one leaves the
+/// others room; the parts together are all there are. Where there are fewer than workers, all may ask for any.
+fn share(flows_max: usize, workers: usize, worker: usize) -> usize {
+    match flows_max / workers {
+        0 => flows_max,
+        least => least + usize::from(worker < flows_max % workers),
+    }
+}
+
+/// The backend that has given itself this id.
+fn recall(view: &View, udp: &UdpListener, id: &Id) -> Option<Arc<BackendState>> {
+    let ids = &view.services[udp.service].service.live.quic_ids;
+    ids.lock().unwrap_or_else(PoisonError::into_inner).get(id, udp.quic?.ids_max)
+}
+
+/// What a flow holds for as long as it lives.
+struct Started {
+    open: OpenConnection,
+    view: Rc<View>,
+    service: usize,
+    guard: InFlight,
+    _admission: Option<Admission>,
+    selection: Selection,
+    hash: Option<u64>,
+    at: Instant,
+}
+
+/// Passes the backend's datagrams on to the client, until the flow ends.
+async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
+    let reason = pass_answers(&flow, &front, &started).await;
+    front.flows.borrow_mut().remove(&flow);
+    let this = &started.view.services[started.service];
+    if flow.refused.get() {
+        front.worker.shared.cells.error(&this.service.config.name, reason);
+        // A datagram cannot be tried elsewhere: each more that went there would be lost as well, so this counts as a connect
+        // does that nobody answers, as much as ejects.
+        started.guard.report_error(ProxyError::ConnectTimeout);
+    } else if flow.down.get() > 0 {
+        started.guard.report(ringway_health::Outcome::Success);
+    }
+    // One that was refused has not been served.
+    this.cells.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
+    this.cells.durations.record(ambient::since(started.at));
+    log(&started, &flow, reason);
+}
+
+/// Ends when the flow is over; says why.
+async fn pass_answers(flow: &Rc<Flow>, front: &Front, started: &Started) -> &'static str {
+    loop {
+        let mut news = pin!(flow.upstream.ready(NEWS));
+        let over = poll_fn(|context| {
+            if let Some(reason) = flow.end() {
+                return Poll::Ready(Some(reason));
+            }
+            if let Poll::Ready(news) = news.as_mut().poll(context) {
+                // Without a runtime there is nothing more to come.
+                return Poll::Ready(news.is_err().then_some("ended"));
+            }
+            if flow.timer.poll_fired(context) {
+                return Poll::Ready(Some("idle"));
+            }
+            flow.waker.set(Some(context.waker().clone()));
+            Poll::Pending
+        });
+        if let Some(reason) = over.await {
+            return reason;
+        }
+        for _ in 0..BATCH {
+            let mut buffer = front.buffer.borrow_mut();
+            match flow.receive(&mut buffer) {
+                Ok(count) => pass(flow, front, started, &buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The next look says whether it was the end.
+                Err(_) if flow.refused.get() => break,
+                Err(_) => {}
+            }
+        }
+        // More may be waiting: others have their turn first.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// One datagram of the backend's, to the client.
+fn pass(flow: &Rc<Flow>, front: &Front, started: &Started, datagram: &[u8]) {
+    if let Some(quic) = flow.quic {
+        learn(flow, front, started, quic, datagram);
+    }
+    if front.send(flow.path, datagram).is_ok() {
+        flow.down.set(flow.down.get() + datagram.len() as u64);
+        front.worker.cells.sent_bytes.add(datagram.len() as u64);
+    }
+    flow.timer.set(flow.idle);
+}
+
+/// Remembers the id that a backend gives itself: its client will use it, from wherever it is.
+fn learn(flow: &Rc<Flow>, front: &Front, started: &Started, quic: QuicIds, datagram: &[u8]) {
+    let Some(id) = quic_ids::source(datagram) else { return };
+    if front.flows.borrow_mut().learn(flow, id) {
+        let ids = &started.view.services[started.service].service.live.quic_ids;
+        ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&flow.backend), quic.ids_max);
+    }
+}
+
+fn connect(backend: SocketAddr, worker: &Worker) -> io::Result<UdpSocket> {
+    let shortage = &worker.shared.shortage;
+    open(backend, shortage).inspect_err(|error| {
+        if Resource::of(error).is_some() {
+            shortage.note(Operation::Flow, error, backend);
+        }
+    })
+}
+
+/// A socket of a flow's own, within what descriptors the data path may take.
+fn open(backend: SocketAddr, shortage: &Shortage) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match backend {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = std::net::UdpSocket::bind(any)?;
+    shortage.admit(&socket, Rank::Upstream)?;
+    socket.connect(backend)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+fn log(started: &Started, flow: &Flow, reason: &str) {
+    let worker = &started.open.worker;
+    if !worker.logs_access() {
+        return;
+    }
+    let service = &started.view.services[started.service].service;
+    let id = |index: usize| Value::Word(&service.backends[index].config.id);
+    let owner = started.hash.and(started.selection.owner());
+    let mut hash_text = [0; 16];
+    let listener = started.open.gate.name();
+    let peer = flow.path.client.ip().to_canonical().to_string();
+    let pairs = [
+        ("time_ms", Value::Number(ambient::unix_millis())),
+        ("client", Value::Word(&peer)),
+        ("listener", Value::Word(&listener)),
+        ("reason", Value::Word(reason)),
+        ("service", Value::Word(&service.config.name)),
+        ("key_hash", started.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
+        ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
+        ("backend", id(started.guard.index())),
+        ("generation", Value::Number(started.view.snapshot.generation)),
+        ("received_bytes", Value::Number(flow.up.get())),
+        ("sent_bytes", Value::Number(flow.down.get())),
+        ("duration_us", Value::Number(ambient::since(started.at).as_micros() as u64)),
+    ];
+    worker.log(|log| log.line(&pairs));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_workers_are_all_there_is() {
+        for flows_max in 1..40 {
+            for workers in 1..=flows_max {
+                let parts = (0..workers).map(|worker| share(flows_max, workers, worker));
+                assert!(parts.clone().all(|part| part > 0));
+                assert_eq!(parts.sum::<usize>(), flows_max, "{flows_max} over {workers}");
+            }
+        }
+        assert_eq!(share(2, 8, 7), 2);
+    }
+}

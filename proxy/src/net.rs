@@ -1,0 +1,13 @@
+//! Sockets, TLS, buffers, timers: the only place that names the runtime's network types.
+
+pub(crate) mod buffers;
+pub(crate) mod client_hello;
+pub(crate) mod pktinfo;
+pub(crate) mod proxy_protocol;
+pub(crate) mod quic_ids;
+pub(crate) mod shortage;
+pub(crate) mod stream;
+pub(crate) mod timer;
+pub(crate) mod tls;
+pub(crate) mod transport;
+pub(crate) mod trusted;

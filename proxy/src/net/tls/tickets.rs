@@ -1,0 +1,70 @@
+//! Keys of session tickets.
+
+use super::error::TlsError;
+use ringway_config::model::{ClientCertificates, ListenerTls};
+use rustls::crypto::aws_lc_rs;
+use rustls::server::ProducesTickets;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Keys of session tickets, by listener: a reload leaves them alone, so that clients go on resuming. They rotate by
+/// themselves. Other rules for clients' certificates are other tickets: a session is not carried over to stricter ones.
+#[derive(Default)]
+pub(crate) struct Tickets(Mutex<HashMap<String, TicketKeys>>);
+
+/// What makes a listener's tickets.
+#[derive(Clone)]
+pub(crate) struct TicketKeys {
+    listener: String,
+    /// The rules that they were made for, and a hash of what their file of authorities held.
+    rules: (Option<ClientCertificates>, u64),
+    pub(super) maker: Arc<dyn ProducesTickets>,
+}
+
+impl Tickets {
+    /// The listener's keys, if they are for these rules, or new ones, which [`Tickets::keep`] keeps.
+    pub(super) fn of(&self, listener: &str, tls: &ListenerTls) -> Result<TicketKeys, TlsError> {
+        let authorities = tls.client.as_ref().map(|client| std::fs::read(&client.ca).unwrap_or_default());
+        let rules = (tls.client.clone(), xxhash_rust::xxh3::xxh3_64(&authorities.unwrap_or_default()));
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get(listener).filter(|known| known.rules == rules) {
+            Some(known) => Ok(known.clone()),
+            None => Ok(TicketKeys { listener: listener.to_owned(), rules, maker: aws_lc_rs::Ticketer::new()? }),
+        }
+    }
+
+    /// From now on there are these keys, and no others.
+    pub(crate) fn keep<'a>(&self, keys: impl Iterator<Item = &'a TicketKeys>) {
+        let kept = keys.map(|keys| (keys.listener.clone(), keys.clone())).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_that_were_only_tried_displace_none() {
+        let tickets = Tickets::default();
+        let plain = ListenerTls {
+            certificates: Vec::new(),
+            tls12: true,
+            alpn: Vec::new(),
+            reject_unknown: false,
+            client: None,
+        };
+        let client = ClientCertificates { ca: "/nonexistent".into(), required: true, header: "x".into() };
+        let strict = ListenerTls { client: Some(client), ..plain.clone() };
+        let same = |a: &TicketKeys, b: &TicketKeys| Arc::ptr_eq(&a.maker, &b.maker);
+        let first = tickets.of("a", &plain).unwrap();
+        tickets.keep([&first].into_iter());
+        let tried = tickets.of("a", &strict).unwrap();
+        assert!(!same(&first, &tried));
+        assert!(same(&first, &tickets.of("a", &plain).unwrap()), "clients go on resuming");
+        tickets.keep([&tried].into_iter());
+        assert!(!same(&first, &tickets.of("a", &plain).unwrap()), "stricter rules end old sessions");
+        tickets.keep([].into_iter());
+        assert!(!same(&tried, &tickets.of("a", &strict).unwrap()), "a listener that has gone is forgotten");
+    }
+}

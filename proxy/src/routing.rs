@@ -1,0 +1,9 @@
+//! Where a request, a session or a flow belongs: route, client, key, limits on rates.
+
+pub(crate) mod admission;
+pub(crate) mod affinity_cookie;
+pub(crate) mod forwarded;
+pub(crate) mod hash_key;
+pub(crate) mod matcher;
+pub(crate) mod rate_limit;
+pub(crate) mod split;

@@ -1,0 +1,151 @@
+//! Everything that a service asks before a backend is chosen: its limit on rates, the key, the cookie, its limit on numbers; and what
+//! is counted of affinity afterwards. One place for requests, sessions and flows.
+
+use super::affinity_cookie::{self, Value as CookieValue};
+use super::hash_key::{self, Found, KeyInput};
+use super::rate_limit::{self, Admission};
+use crate::error::ProxyError;
+use crate::snapshot::Service;
+use crate::worker::{View, Worker, WorkerService};
+use ringway_ring::{Ask, Selection, Slot};
+use std::time::Instant;
+
+/// Keys that are drawn for a new client until one is nobody's that takes no new clients.
+const FRESH_KEYS_MAX: usize = 64;
+
+/// Whether it is the first that is seen of what arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    New,
+    /// It goes on with what was admitted before, from another address: it is held against no rate.
+    Moved,
+}
+
+/// A request, a session or a flow that its service takes.
+#[derive(Default)]
+pub(crate) struct Admitted {
+    /// Its key, or what stands for one, where the service places by keys.
+    pub(crate) key: Option<Found>,
+    /// The backend that an affinity cookie binds its client to.
+    pub(crate) sticky: Option<Slot>,
+    /// An affinity cookie that its client gets.
+    pub(crate) set_cookie: Option<CookieValue>,
+    /// Counts it against the service's limit on their number.
+    pub(crate) admission: Option<Admission>,
+}
+
+/// Holds it against the service's limits, and finds its key. `key_bytes` is scratch space.
+///
+/// # Errors
+/// [`ProxyError::RateLimited`], [`ProxyError::KeyMissing`], [`ProxyError::ServiceFull`].
+pub(crate) fn admit(
+    (view, service): (&View, usize),
+    worker: &Worker,
+    input: &KeyInput<'_>,
+    arrival: Arrival,
+    key_bytes: &mut Vec<u8>,
+    now: Instant,
+) -> Result<Admitted, ProxyError> {
+    let this = &view.services[service].service;
+    if arrival == Arrival::New {
+        rate_limit::admit(this, worker, input, key_bytes, now)?;
+    }
+    let mut admitted = Admitted::default();
+    if this.hashes() {
+        find_key(&mut admitted, this, worker, input, key_bytes)?;
+        if view.snapshot.shadow.is_some() {
+            compare_with_shadow(view, &view.services[service], &admitted, input, key_bytes);
+        }
+    } else if let (Some(cookie), Some(head)) = (&this.config.affinity_cookie, input.head) {
+        let value = affinity_cookie::find(cookie, input.buffer, head);
+        admitted.sticky = value.and_then(|value| this.slot_of_cookie(value.0));
+    }
+    admitted.admission = Admission::enter(this)?;
+    Ok(admitted)
+}
+
+/// The key: of an affinity cookie, of the first source that is present, or of what stands for them.
+fn find_key(
+    admitted: &mut Admitted,
+    this: &Service,
+    worker: &Worker,
+    input: &KeyInput<'_>,
+    key_bytes: &mut Vec<u8>,
+) -> Result<(), ProxyError> {
+    let (Some(cookie), Some(head)) = (&this.config.affinity_cookie, input.head) else {
+        admitted.key = Some(hash_key::find(this, worker, input, key_bytes)?);
+        return Ok(());
+    };
+    let hash_of = |value: CookieValue| ringway_ring::hash_key(&value.0.to_le_bytes(), this.seed());
+    let hash = match affinity_cookie::find(cookie, input.buffer, head).map(hash_of) {
+        Some(hash) => {
+            admitted.sticky = this.keeper_of(hash);
+            hash
+        }
+        None => {
+            // A new client gets no key of a backend that keeps its old clients alone: it would be sent there the next time.
+            let draw = || CookieValue(worker.random());
+            let mut fresh = draw();
+            for _ in 1..FRESH_KEYS_MAX {
+                if this.keeper_of(hash_of(fresh)).is_none() {
+                    break;
+                }
+                fresh = draw();
+            }
+            admitted.set_cookie = Some(fresh);
+            hash_of(fresh)
+        }
+    };
+    admitted.key = Some(Found { hash, keyed: true });
+    Ok(())
+}
+
+/// Counts whether the shadow configuration would choose another backend.
+fn compare_with_shadow(
+    view: &View,
+    this: &WorkerService,
+    admitted: &Admitted,
+    input: &KeyInput<'_>,
+    key_bytes: &mut Vec<u8>,
+) {
+    let shadow = view.snapshot.shadow.as_ref().and_then(|shadow| shadow.service(&this.service.config.name));
+    let key = admitted.key.filter(|key| key.keyed);
+    let (Some(shadow), Some(Found { hash, .. })) = (shadow, key) else { return };
+    let ours = this.service.group.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
+    this.cells.shadowed.increment();
+    // Without a key there is no owner there.
+    let has_key = hash_key::extract(shadow.hash_key(), input, key_bytes);
+    let theirs = if has_key { shadow.owner(key_bytes) } else { None };
+    if theirs != ours {
+        this.cells.shadow_moved.increment();
+    }
+}
+
+/// What is brought to the choice of a backend. Counts the key, if hot ones are looked for.
+pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Found>) -> Ask {
+    let mut owners = 0;
+    if let (Some(Found { hash, keyed: true }), true) = (key, this.service.config.hot_keys.is_some()) {
+        this.live.sketch.borrow_mut().get_or_insert_default().count(hash);
+        owners = this.live.hot.borrow().get(&hash).copied().unwrap_or(0);
+        if owners > 1 {
+            this.cells.hot.increment();
+        }
+    }
+    let chance = if key.is_none() || owners > 1 { worker.random() } else { 0 };
+    Ask { hash: key.map_or(chance, |key| key.hash), chance, now_millis: worker.millis(), owners }
+}
+
+/// It is known which backend serves it: affinity in numbers.
+pub(crate) fn count_served(this: &WorkerService, keyed: bool, selection: &Selection, backend: Option<usize>) {
+    if keyed {
+        this.cells.keyed.increment();
+        if selection.owner().map(|slot| usize::from(slot.0)) == backend {
+            this.cells.owned.increment();
+        } else {
+            this.cells.distance.add(u64::from(selection.spills() + selection.skipped()));
+        }
+    }
+    if selection.spills() > 0 {
+        this.cells.spills.increment();
+    }
+}

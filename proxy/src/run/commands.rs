@@ -1,0 +1,248 @@
+//! One worker's loop: does what the control side asks, and what time brings.
+
+use crate::ambient;
+use crate::dispatcher::{Command, GateKey, Listening, Places, Seat, Shared};
+use crate::downstream::{self, Frontend, accept};
+use crate::l4::udp;
+use crate::net::timer::{Deadline, TICK};
+use crate::net::transport::{Detached, Listener};
+use crate::worker::{Gate, Worker};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long a connection waits for its listener to be heard of.
+const EARLY_TIME: Duration = Duration::from_secs(2);
+/// Closed gates that are remembered.
+const RETIRED_MAX: usize = 64;
+/// Ticks between two reports of hot keys, two looks at idle connections, two trims of spare memory.
+const REPORT_TICKS: u64 = 5;
+const IDLE_TICKS: u64 = 20;
+const TRIM_TICKS: u64 = 200;
+
+/// A worker, and what only its loop knows.
+pub(crate) struct WorkerLoop {
+    worker: Rc<Worker>,
+    frontend: Rc<Frontend>,
+    /// Gates that were closed last: a connection may still be on its way here from another worker.
+    retired: RefCell<VecDeque<Rc<Gate>>>,
+    /// Connections that other workers have sent here before this one has heard of their listener. Each has its place.
+    early: RefCell<Vec<Early>>,
+}
+
+/// A connection of a listener that is not known here yet.
+struct Early {
+    key: GateKey,
+    seat: Seat,
+    stream: Detached,
+    peer: SocketAddr,
+    /// Longer than a command takes from one worker to the next.
+    until: Deadline,
+}
+
+impl WorkerLoop {
+    /// Of a worker that begins.
+    pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
+        let frontend = Frontend::new(Rc::clone(&worker));
+        Rc::new(Self { worker, frontend, retired: RefCell::default(), early: RefCell::default() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// What serves its clients.
+    #[cfg(test)]
+    pub(crate) fn frontend(&self) -> &Frontend {
+        &self.frontend
+    }
+
+    fn listen(&self, key: GateKey, socket: Listening, seats: Arc<Places>, open: Arc<()>) {
+        let address = match &socket {
+            Listening::Connections(socket) => socket.local_addr(),
+            Listening::Datagrams(socket) => socket.local_addr(),
+            #[cfg(test)]
+            Listening::Memory(socket) => Ok(socket.address()),
+        };
+        let address = address.map_or_else(|_| key.address.to_string(), |address| address.to_string());
+        let gate = self.gate(key.clone(), address.into(), seats);
+        let (frontend, name) = (Rc::clone(&self.frontend), Rc::clone(&gate));
+        let what = "the accept loop of a listener";
+        let listening = match socket {
+            Listening::Connections(socket) => Listener::attach(socket)
+                .map(|socket| self.worker.spawn(what, accept::run(frontend, Rc::clone(&gate), socket, open))),
+            #[cfg(test)]
+            Listening::Memory(socket) => {
+                self.worker.spawn(what, accept::run(frontend, Rc::clone(&gate), Listener::Memory(socket), open));
+                Ok(())
+            }
+            Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket).map(|socket| {
+                self.worker.spawn(what, udp::run(Rc::clone(&self.worker), Rc::clone(&gate), socket, open))
+            }),
+        };
+        match listening {
+            Ok(()) => drop(self.worker.listening.borrow_mut().insert(key, gate)),
+            Err(error) => tracing::error!(listener = %name.name(), %error, "listening socket is unusable"),
+        }
+        self.adopt_early();
+    }
+
+    fn gate(&self, key: GateKey, address_text: Arc<str>, seats: Arc<Places>) -> Rc<Gate> {
+        let gate = Gate::new(key, address_text, seats);
+        // For its name.
+        let _ = self.worker.listener(&gate);
+        gate
+    }
+
+    /// The socket goes on as it is, with what its queue holds; connections of before end as those of a listener that goes.
+    fn hand_over(&self, from: &GateKey, to: GateKey, seats: Arc<Places>) {
+        let old = self.worker.listening.borrow().get(from).cloned();
+        if let Some(old) = old {
+            let heir = self.gate(to.clone(), Arc::clone(&old.address_text), seats);
+            *old.heir.borrow_mut() = Some(Rc::clone(&heir));
+            self.worker.listening.borrow_mut().insert(to, heir);
+            self.unlisten(from);
+        }
+        self.adopt_early();
+    }
+
+    fn unlisten(&self, key: &GateKey) {
+        if let Some(gate) = self.worker.listening.borrow_mut().remove(key) {
+            let spread = self.worker.view().snapshot.config.drain_spread;
+            let timers = &self.worker.timers;
+            gate.close(if spread.is_zero() { timers.now() } else { timers.deadline(spread) });
+            let mut retired = self.retired.borrow_mut();
+            retired.push_back(gate);
+            if retired.len() > RETIRED_MAX {
+                retired.pop_front();
+            }
+        }
+        self.worker.timers.wake_all();
+    }
+
+    fn adopt(&self, key: &GateKey, seat: Seat, stream: Detached, peer: SocketAddr) {
+        let open = self.worker.listening.borrow().get(key).cloned();
+        let gate = open.or_else(|| self.retired.borrow().iter().rev().find(|gate| gate.is_of(key)).cloned());
+        let Some(gate) = gate else {
+            // Another worker has heard of the listener first, and has accepted on it already.
+            let early = Early { key: key.clone(), seat, stream, peer, until: self.worker.timers.deadline(EARLY_TIME) };
+            self.early.borrow_mut().push(early);
+            return;
+        };
+        if let Ok(stream) = stream.attach() {
+            downstream::serve(&self.frontend, &gate, seat, stream, peer);
+        }
+    }
+
+    /// Serves those that came before their listener was known here.
+    fn adopt_early(&self) {
+        for Early { key, seat, stream, peer, .. } in self.early.take() {
+            self.adopt(&key, seat, stream, peer);
+        }
+    }
+
+    /// Ends after what is served now; answers when the last connection has ended.
+    fn drain(&self, done: oneshot::Sender<()>) {
+        self.worker.set_draining();
+        let gates: Vec<_> = self.worker.listening.borrow().keys().cloned().collect();
+        gates.iter().for_each(|key| self.unlisten(key));
+        let drained = Rc::clone(&self.worker);
+        self.worker.spawn("a drain", async move {
+            while !drained.is_empty() {
+                // What is on its way here may be lost there: that is nobody's to tell.
+                let _ = tokio::time::timeout(TICK, drained.all_closed.notified()).await;
+            }
+            // The other end may have stopped waiting: its time was up.
+            let _ = done.send(());
+        });
+    }
+
+    /// Once a tick: timers. Once a second: idle upstream connections, spare memory.
+    fn tick(&self, ticks: u64) {
+        let worker = &self.worker;
+        worker.timers.advance(ambient::now());
+        if worker.shared.shortage.is_tight() {
+            worker.release_idle();
+        }
+        worker.flush_log();
+        if ticks.is_multiple_of(REPORT_TICKS) {
+            worker.report_hot_keys();
+        }
+        if ticks.is_multiple_of(IDLE_TICKS) {
+            let now = worker.timers.now();
+            self.early.borrow_mut().retain(|early| early.until >= now);
+            if worker.index == 0 {
+                worker.shared.shortage.look();
+            }
+            worker.expire_idle();
+        }
+        if ticks.is_multiple_of(TRIM_TICKS) {
+            worker.trim();
+            self.frontend.trim();
+        }
+    }
+}
+
+/// Runs a worker until its commands end; tells once whether it has begun.
+pub(crate) fn run(
+    index: usize,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    started: oneshot::Sender<std::io::Result<()>>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // How many events one wait takes in: more than a busy worker has ready at once.
+        .max_io_events_per_tick(512)
+        .build_local(tokio::runtime::LocalOptions::default());
+    // Who does not wait for that has given up, and says so by `Stop`.
+    let runtime = match runtime {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
+            runtime
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    shared.shortage.count_idle_use();
+    runtime.block_on(async move { work(WorkerLoop::new(Worker::new(index, shared)), commands).await });
+    // Connections that are still there have outlived their drain.
+    runtime.shutdown_background();
+}
+
+/// Does what the control side asks, and what time brings, until there are no more commands.
+pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut ticker = tokio::time::interval(TICK);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut ticks = 0;
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                None | Some(Command::Stop) => break,
+                Some(Command::Listen { key, socket, seats, open }) => this.listen(key, socket, seats, open),
+                Some(Command::HandOver { from, to, seats }) => this.hand_over(&from, to, seats),
+                Some(Command::Adopt { key, seat, stream, peer }) => this.adopt(&key, seat, stream, peer),
+                Some(Command::Unlisten { key }) => this.unlisten(&key),
+                Some(Command::Refresh) => drop(this.worker.view()),
+                Some(Command::GiveWay(wanted)) => {
+                    let (service, backend) = wanted.names();
+                    wanted.handle(|| this.worker.close_idle(service, backend));
+                }
+                Some(Command::Drain { done }) => this.drain(done),
+            },
+            _ = ticker.tick() => {
+                ticks += 1;
+                this.tick(ticks);
+            }
+        }
+    }
+    this.tick(0);
+}

@@ -1,0 +1,77 @@
+//! A backend as requests see it, and what outlives versions of it.
+
+use ringway_config::model;
+use ringway_ring::Load;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use tokio::sync::Notify;
+
+/// A backend as requests see it.
+pub struct Backend {
+    /// Its configuration.
+    pub config: model::Backend,
+    /// What outlives the snapshot.
+    pub state: Arc<BackendState>,
+}
+
+/// What outlives snapshots of a backend: hangs on (service, id).
+pub struct BackendState {
+    /// Stable identity.
+    pub id: Box<str>,
+    /// In flight, and the share of its keys that it takes.
+    pub load: Arc<Load>,
+    /// Set while the next success matters to the passive detector, so that the hot path tells it of no other.
+    pub suspect: AtomicBool,
+    /// It takes nothing new, and keeps the clients that a cookie has bound to it.
+    pub(crate) keeps_clients: AtomicBool,
+    /// Connections open to it, idle ones included, over all workers.
+    pub connections: AtomicU32,
+    /// Retries under way there, where it has a limit on them.
+    pub(crate) retrying: AtomicU32,
+    /// Requests that wait for a connection to it, where that is limited.
+    pub(crate) pending: AtomicU32,
+    /// Tells its sessions that it has gone down.
+    pub(crate) down: Falls,
+}
+
+impl BackendState {
+    pub(super) fn new(id: &str) -> Self {
+        Self {
+            id: id.into(),
+            load: Arc::new(Load::new(id)),
+            suspect: AtomicBool::new(false),
+            keeps_clients: AtomicBool::new(false),
+            connections: AtomicU32::new(0),
+            retrying: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            down: Falls::default(),
+        }
+    }
+}
+
+/// When a backend has last gone down, in the order of its service's falls. Who chooses a backend takes the number of the last fall
+/// first: then none is missed, whenever he comes to wait for the next one.
+#[derive(Default)]
+pub(crate) struct Falls {
+    last: AtomicU64,
+    fallen: Notify,
+}
+
+impl Falls {
+    /// It has gone down; `number` is the fall's.
+    pub(super) fn fall(&self, number: u64) {
+        self.last.store(number, SeqCst);
+        self.fallen.notify_waiters();
+    }
+
+    /// Resolves once it has gone down after the fall `number`.
+    pub(crate) async fn after(&self, number: u64) {
+        let mut fallen = pin!(self.fallen.notified());
+        // Registered before the test, so that no fall between the two is missed.
+        fallen.as_mut().enable();
+        if self.last.load(SeqCst) <= number {
+            fallen.await;
+        }
+    }
+}

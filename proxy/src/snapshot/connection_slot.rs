@@ -1,0 +1,183 @@
+//! One of a backend's connections, one that is wanted, one request that waits: values whose drop gives back what they count.
+
+use super::backend::BackendState;
+use super::connections::{Connections, add_below};
+use super::service::{Service, ServiceLive};
+use crate::error::ProxyError;
+use ringway_ring::Slot;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// One of a backend's connections, counted as long as this lives.
+pub(crate) struct ConnectionSlot {
+    service: Arc<ServiceLive>,
+    backend: Arc<BackendState>,
+}
+
+impl ConnectionSlot {
+    /// Counts one more, if there are fewer than there may be. Both counts are looked at before either is touched: one that was
+    /// raised and lowered again would hide a place from others who look just then.
+    pub(crate) fn take(service: &Service, slot: Slot) -> Option<Self> {
+        let backend = &service.backends[usize::from(slot.0)];
+        let live = &service.live;
+        if live.connections.open.load(Relaxed) >= service.config.connections_max
+            || !add_below(&backend.state.connections, backend.config.connections_max)
+        {
+            return None;
+        }
+        if !add_below(&live.connections.open, service.config.connections_max) {
+            backend.state.connections.fetch_sub(1, Relaxed);
+            live.connections.tell();
+            return None;
+        }
+        Some(Self { service: Arc::clone(live), backend: Arc::clone(&backend.state) })
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.backend.connections.fetch_sub(1, Relaxed);
+        self.service.connections.open.fetch_sub(1, Relaxed);
+        self.service.connections.tell();
+        // One that was shared may end after the last request on it.
+        self.service.tell_room();
+    }
+}
+
+/// A connection that is wanted where there may be no more: what workers are asked for.
+pub(crate) struct Wanted {
+    service: Arc<ServiceLive>,
+    /// Which backend's; any backend's of the service if the service has all that it may.
+    backend: Option<Arc<BackendState>>,
+    /// Workers that have not looked yet.
+    unanswered: AtomicUsize,
+    /// Workers that have closed an idle one.
+    given: AtomicUsize,
+    answered: Notify,
+}
+
+impl Wanted {
+    /// In a slot's place; `others`: workers that are asked.
+    pub(crate) fn new(service: &Service, slot: Slot, others: usize) -> Self {
+        let backend = &service.backends[usize::from(slot.0)];
+        let of_backend = backend.state.connections.load(Relaxed) >= backend.config.connections_max;
+        Self {
+            service: Arc::clone(&service.live),
+            backend: of_backend.then(|| Arc::clone(&backend.state)),
+            unanswered: AtomicUsize::new(others),
+            given: AtomicUsize::new(0),
+            answered: Notify::new(),
+        }
+    }
+
+    /// Whether a worker has closed one.
+    pub(crate) fn is_given(&self) -> bool {
+        self.given.load(SeqCst) > 0
+    }
+
+    /// Ready once a worker has answered.
+    pub(crate) fn answered(&self) -> Notified<'_> {
+        self.answered.notified()
+    }
+
+    /// Service and, if only one backend's will do, backend.
+    pub(crate) fn names(&self) -> (&str, Option<&str>) {
+        (&self.service.name, self.backend.as_ref().map(|backend| &*backend.id))
+    }
+
+    /// A worker's answer, found by `close` if none has given one yet: whether it has closed one.
+    pub(crate) fn handle(&self, close: impl FnOnce() -> bool) {
+        if self.given.load(SeqCst) == 0 && close() {
+            self.given.fetch_add(1, SeqCst);
+        }
+        if self.unanswered.fetch_sub(1, SeqCst) == 1 || self.given.load(SeqCst) > 0 {
+            self.answered.notify_waiters();
+        }
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.unanswered.load(SeqCst) == 0 && self.given.load(SeqCst) == 0
+    }
+}
+
+/// One who waits.
+pub(crate) struct Wanting<'a>(&'a Connections);
+
+impl<'a> Wanting<'a> {
+    pub(crate) fn begin(connections: &'a Connections) -> Self {
+        connections.wanting.fetch_add(1, Relaxed);
+        Self(connections)
+    }
+}
+
+impl Drop for Wanting<'_> {
+    fn drop(&mut self) {
+        self.0.wanting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A request that waits for a place or for a connection, counted where that is limited.
+pub(crate) struct Pending {
+    service: Option<Arc<ServiceLive>>,
+    backend: Option<(Arc<BackendState>, Arc<ServiceLive>)>,
+}
+
+impl Pending {
+    /// Begins to wait for a place on any backend.
+    ///
+    /// # Errors
+    /// [`ProxyError::PendingLimit`]: as many wait as may.
+    pub(crate) fn enter(service: &Service) -> Result<Self, ProxyError> {
+        let most = service.config.pending_max;
+        if most == u32::MAX {
+            return Ok(Self { service: None, backend: None });
+        }
+        let enters = add_below(&service.live.pending, most);
+        let this = || Self { service: Some(Arc::clone(&service.live)), backend: None };
+        enters.then(this).ok_or(ProxyError::PendingLimit)
+    }
+
+    /// Begins to wait for a connection to this backend.
+    ///
+    /// # Errors
+    /// As [`Pending::enter`]; [`ProxyError::ConnectionLimit`]: as many wait for this backend as may.
+    pub(crate) fn enter_for(service: &Service, slot: Slot) -> Result<Self, ProxyError> {
+        let mut this = Self::enter(service)?;
+        let backend = &service.backends[usize::from(slot.0)];
+        let most = backend.config.pending_max;
+        if most < u32::MAX {
+            // One that is refused has not made room by leaving: it would wake itself for ever.
+            if !add_below(&backend.state.pending, most) {
+                return Err(ProxyError::ConnectionLimit);
+            }
+            this.backend = Some((Arc::clone(&backend.state), Arc::clone(&service.live)));
+        }
+        Ok(this)
+    }
+}
+
+impl Pending {
+    /// The wait is over, and this is what it has led to. That there was no connection to be had is no room made for others.
+    pub(crate) fn end<T>(mut self, result: &Result<T, ProxyError>) {
+        if matches!(result, Err(ProxyError::ConnectionLimit))
+            && let Some((backend, _)) = self.backend.take()
+        {
+            backend.pending.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(service) = &self.service {
+            service.pending.fetch_sub(1, Relaxed);
+        }
+        if let Some((backend, live)) = &self.backend {
+            backend.pending.fetch_sub(1, Relaxed);
+            live.tell_room();
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Limits on connections to backends, and the counts that they are held against.
+
+use ringway_config::model::{self, UpstreamProtocol};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, fence};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// Requests in flight that a backend may have for its own limits' sake.
+pub(crate) fn places(service: &model::Service, backend: &model::Backend) -> u32 {
+    match service.protocol {
+        UpstreamProtocol::Http1 => backend.requests_max.min(backend.connections_max),
+        UpstreamProtocol::H2 => backend.requests_max,
+    }
+}
+
+/// Requests in flight that a service may have on all its backends together, for its connections' sake; `u32::MAX` is no limit.
+pub(crate) fn places_together(service: &model::Service) -> u32 {
+    match service.protocol {
+        UpstreamProtocol::Http1 => service.connections_max,
+        UpstreamProtocol::H2 => u32::MAX,
+    }
+}
+
+/// Connections to a service's backends, and who wants one.
+#[derive(Default)]
+pub(crate) struct Connections {
+    /// Open now, idle ones included, over all workers and backends.
+    pub(super) open: AtomicU32,
+    /// How many wait for one to be closed.
+    pub(super) wanting: AtomicU32,
+    /// One was closed while somebody waited for that.
+    closed: Notify,
+}
+
+/// Adds one to a count that is below a limit. One that was raised first and lowered again would hide a place from who looks just then.
+pub(crate) fn add_below(count: &AtomicU32, limit: u32) -> bool {
+    count.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).is_ok()
+}
+
+impl Connections {
+    /// Open now, and how many wait for one to be closed.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (u32, u32) {
+        (self.open.load(Relaxed), self.wanting.load(Relaxed))
+    }
+
+    /// Ready once one has been closed while somebody waited for that.
+    pub(crate) fn closed(&self) -> Notified<'_> {
+        self.closed.notified()
+    }
+
+    /// One is closed, and counted no more.
+    pub(super) fn tell(&self) {
+        // Either this sees who waits, or that one sees the place: both write one word and read another.
+        fence(SeqCst);
+        if self.wanting.load(Relaxed) > 0 {
+            self.closed.notify_waiters();
+        }
+    }
+}

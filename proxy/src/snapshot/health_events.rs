@@ -1,0 +1,23 @@
+//! What a health machine has said, to the log and to the metrics: whoever made it speak, a check, a request or a reload.
+
+use super::service::Service;
+use ringway_health::{Event, EventKind};
+use ringway_telemetry::catalogue;
+
+/// Logs and counts what a health machine has said.
+pub(crate) fn publish(service: &Service, events: &[Event]) {
+    for Event { id, kind } in events {
+        let name = &service.config.name;
+        let (to, reason) = (kind.name(), kind.reason());
+        metrics::counter!(catalogue::HEALTH_CHANGES.name, "service" => name.clone(), "to" => to, "reason" => reason)
+            .increment(1);
+        match kind {
+            EventKind::Down(_) | EventKind::Ejected { .. } | EventKind::EjectionWithheld(_) => {
+                tracing::warn!(service = %name, backend = %id, state = to, reason, "backend {kind}")
+            }
+            EventKind::PanicBegan => tracing::error!(service = %name, state = to, "{kind}"),
+            EventKind::PanicEnded => tracing::info!(service = %name, state = to, "{kind}"),
+            _ => tracing::info!(service = %name, backend = %id, state = to, reason, "backend {kind}"),
+        }
+    }
+}

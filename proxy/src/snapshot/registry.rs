@@ -1,0 +1,328 @@
+//! The live state of all services, and how a version is built on it and put into force.
+
+use super::backend::Backend;
+use super::certificates;
+use super::connections;
+use super::service::{Service, ServiceLive, cookie_value, lock};
+use super::shadow::{self, Shadow, ShadowError};
+use super::version::Snapshot;
+use crate::ambient;
+use crate::net::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
+use crate::probe::Prober;
+use ringway_config::model::{self, Config};
+use ringway_health::{AgentParams, Event, Member as HealthMember, ServiceHealth};
+use ringway_ring::{BuildError, Group, GroupMember, PolicyParams, Slot};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use thiserror::Error;
+
+/// Why a configuration that is valid cannot be put to work.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// A ring cannot be built.
+    #[error("service {service:?}: {source}")]
+    Build {
+        /// The service.
+        service: String,
+        /// Why.
+        source: BuildError,
+    },
+    /// The TLS of a listener cannot be set up.
+    #[error("listener {listener:?}: {source}")]
+    ListenerTls {
+        /// The listener.
+        listener: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// The TLS of a service or its checks cannot be set up.
+    #[error("service {service:?}: {source}")]
+    Tls {
+        /// The service.
+        service: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// The shadow configuration cannot be used.
+    #[error("shadow configuration: {0}")]
+    Shadow(#[from] ShadowError),
+}
+
+/// The live state of all services, by name.
+#[derive(Default)]
+pub struct Registry {
+    services: Mutex<HashMap<Box<str>, Arc<ServiceLive>>>,
+    tickets: Tickets,
+}
+
+impl Registry {
+    /// Builds the snapshot of a configuration. Changes nothing: what is new hangs on the snapshot alone, and is kept for the
+    /// next one by [`Registry::commit`].
+    ///
+    /// # Errors
+    /// A ring cannot be built.
+    pub fn prepare(
+        &self,
+        config: Arc<Config>,
+        generation: u64,
+        workers: usize,
+        now: Instant,
+    ) -> Result<Snapshot, SnapshotError> {
+        // Read before the files are: a file that changes in between is read again.
+        let files_digest = tls::digest(&config);
+        let services: Box<[Arc<Service>]> = config
+            .services
+            .iter()
+            .map(|service| self.service(service, workers, now).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let shadow = match &config.shadow {
+            Some(path) => Some(Arc::new(Shadow::load(path)?)),
+            None => None,
+        };
+        let server = |listener: &model::Listener| {
+            let Some(tls) = &listener.tls else { return Ok(None) };
+            // As a listener's sockets, its tickets stay when its name changes.
+            let by_name = if listener.address.port() == 0 { listener.name.as_str() } else { "" };
+            let built = ServerTls::new(&format!("{}{by_name}", listener.address), tls, &self.tickets);
+            built
+                .map(|tls| Some(Arc::new(tls)))
+                .map_err(|source| SnapshotError::ListenerTls { listener: listener.name.clone(), source })
+        };
+        let tls = config.listeners.iter().map(server).collect::<Result<_, _>>()?;
+        let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client.as_ref());
+        let identity_fields = clients.map(|client| client.header.as_str().into()).collect();
+        let certificates = certificates::certificates(&config);
+        let by_name = by_name(&services);
+        Ok(Snapshot { generation, config, services, by_name, tls, identity_fields, files_digest, certificates, shadow })
+    }
+
+    fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {
+        let live = self.live(config, workers, now);
+        let mut members: Vec<&model::Backend> = config.backends.iter().collect();
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        let backends: Box<[Backend]> = members
+            .into_iter()
+            .map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) })
+            .collect();
+        let group = Group::build(
+            config.policy,
+            config.bound,
+            backends.iter().map(|backend| GroupMember {
+                id: &backend.config.id,
+                weight: shadow::membership_weight(&backend.config),
+                requests_max: connections::places(config, &backend.config),
+                level: backend.config.level,
+                load: Arc::clone(&backend.state.load),
+            }),
+            Arc::clone(&live.total),
+        )
+        .map_err(|source| SnapshotError::Build { service: config.name.clone(), source })?
+        .with_all_full(config.all_full);
+        let prober = config.health.as_ref().map(Prober::new).transpose();
+        let prober = prober.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+        let alpn: &[&[u8]] = match config.protocol {
+            model::UpstreamProtocol::H2 => &[b"h2"],
+            model::UpstreamProtocol::Http1 => &[b"http/1.1"],
+        };
+        let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, alpn)).transpose();
+        let tls = tls.map_err(|source| SnapshotError::Tls { service: config.name.clone(), source })?;
+        let kept = (config.keepalive, config.timeouts.tcp_user_timeout);
+        let spoken = format!("{:?} {:?} {:?} {kept:?}", config.protocol, config.proxy_protocol, config.tls);
+        let mut transport = xxhash_rust::xxh3::Xxh3::new();
+        transport.update(spoken.as_bytes());
+        for path in config.tls.iter().flat_map(|tls| tls.files()) {
+            transport.update(&std::fs::read(path).unwrap_or_default());
+        }
+        let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
+        let times_answers = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
+        let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
+        let limits_connections = config.connections_max < u32::MAX || config.backends.iter().any(limited);
+        let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
+        let named = backends.iter().enumerate().filter(|_| sticky);
+        let cookie_slots = named.map(|(slot, backend)| (cookie_value(&backend.config.id), Slot(slot as u16))).collect();
+        Ok(Service {
+            config: config.clone(),
+            group,
+            backends,
+            live,
+            tls,
+            prober: prober.map(Arc::new),
+            transport: transport.digest(),
+            limiter,
+            cookie_slots,
+            times_answers,
+            limits_connections,
+            turn: AtomicU64::new(0),
+        })
+    }
+
+    /// What lives on of a service, or what will.
+    fn live(&self, config: &model::Service, workers: usize, now: Instant) -> Arc<ServiceLive> {
+        if let Some(live) = lock(&self.services).get(config.name.as_str()) {
+            return Arc::clone(live);
+        }
+        // Jitter differs between services and processes; it is no secret.
+        let seed = xxhash_rust::xxh3::xxh3_64(config.name.as_bytes()) ^ ambient::process_salt();
+        let health = ServiceHealth::new(health_params(config), seed, now);
+        Arc::new(ServiceLive::new(&config.name, health, workers))
+    }
+
+    /// Keeps what a prepared snapshot has brought, puts its memberships into force in the health machines, and forgets what
+    /// is in it no more. Cannot fail. Of backends that the version before has too, nobody takes less yet: its readers have no
+    /// others. [`Registry::settle`] follows once the snapshot is what requests read.
+    pub fn commit(&self, snapshot: &Snapshot, now: Instant) {
+        let kept = snapshot.services.iter().map(|service| (service.live.name.clone(), Arc::clone(&service.live)));
+        *lock(&self.services) = kept.collect();
+        self.tickets.keep(snapshot.tls.iter().flatten().map(|tls| &tls.tickets));
+        for service in &snapshot.services {
+            let fresh: Vec<bool> =
+                service.backends.iter().map(|backend| !service.live.knows(&backend.config.id)).collect();
+            service.live.keep(service);
+            let mut health = service.live.health();
+            let members: Vec<HealthMember<'_>> = service
+                .backends
+                .iter()
+                .map(|backend| HealthMember {
+                    id: &backend.config.id,
+                    weight: backend.config.weight,
+                    drain: backend.config.drain,
+                    maintenance: backend.config.maintenance,
+                    level: backend.config.level,
+                })
+                .collect();
+            health.set_params(health_params(&service.config), now);
+            health.set_members(&members, now);
+            for (backend, fresh) in service.backends.iter().zip(fresh) {
+                let share = health.share(&backend.config.id).unwrap_or_default();
+                if fresh || share > backend.state.load.lifecycle() {
+                    backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
+                    backend.state.load.set_lifecycle(share);
+                }
+            }
+            service.group.set_level_shares(health.level_shares());
+            service.live.limits_connections.store(service.limits_connections, Relaxed);
+            service.group.install();
+        }
+    }
+
+    /// What a committed snapshot takes away takes effect, now that requests read it: whoever has read the one before and finds
+    /// nobody there looks here. Gives the health events, by service.
+    pub fn settle(&self, snapshot: &Snapshot) -> Vec<(Arc<Service>, Vec<Event>)> {
+        let mut happened = Vec::new();
+        for service in &snapshot.services {
+            let mut health = service.live.health();
+            *lock(&service.live.newest) = Arc::downgrade(service);
+            let events = service.write_health(&mut health);
+            drop(health);
+            service.live.health_changed.notify_one();
+            happened.push((Arc::clone(service), events));
+        }
+        happened
+    }
+}
+
+fn by_name(services: &[Arc<Service>]) -> HashMap<Box<str>, usize> {
+    services.iter().enumerate().map(|(index, service)| (service.config.name.as_str().into(), index)).collect()
+}
+
+fn health_params(config: &model::Service) -> ringway_health::Params {
+    ringway_health::Params {
+        check: config.health.as_ref().map(|health| health.params),
+        agent: config
+            .health
+            .as_ref()
+            .and_then(|health| health.agent.as_ref())
+            .map(|agent| AgentParams { interval: agent.interval, timeout: agent.timeout }),
+        outlier: config.outlier,
+        panic_threshold_percent: config.panic_threshold_percent,
+        panic_mode: config.panic_mode,
+        overprovisioning_percent: config.overprovisioning_percent,
+        slow_start: config.slow_start,
+        drain_ramp: config.drain_ramp,
+        keep_clients: config.keep_clients,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use ringway_health::{CheckFailure, Probe};
+
+    /// A version of one service with a backend of the first tier, one of the second, and others; rebuilt, not served.
+    fn prepared(registry: &Registry, generation: u64, second_tier: u8, others: &str) -> Snapshot {
+        let text = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", service: s }} ]\n\
+             services:\n  - name: s\n    balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    panic_threshold: 0\n\
+             \x20   health: {{ tcp: {{}}, fall: 1, rise: 1 }}\n    backends:\n\
+             \x20     - {{ id: a, address: \"127.0.0.1:1\" }}\n\
+             \x20     - {{ id: b, address: \"127.0.0.1:2\", tier: {second_tier} }}\n{others}"
+        );
+        let config = ringway_config::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        registry.prepare(Arc::new(config.config), generation, 1, ambient::now()).unwrap()
+    }
+
+    #[test]
+    fn what_happens_while_versions_change_reaches_the_newest() {
+        let registry = Registry::default();
+        let now = ambient::now();
+        let first = prepared(&registry, 1, 0, "");
+        registry.commit(&first, now);
+        registry.settle(&first);
+        let second = prepared(&registry, 2, 1, "");
+        registry.commit(&second, now);
+        registry.settle(&second);
+        let newest = &second.services[0];
+        assert_eq!(newest.group.level_shares(), [(0, 1.0), (2, 0.0)]);
+        // A check ends, and its driver still looks at the version of before.
+        let old = &first.services[0];
+        let mut health = old.live.health();
+        health.handle_probe("a", Probe::Failure(CheckFailure::Connect), now);
+        assert!(health.take_changed());
+        let events = old.apply_health(&mut health);
+        drop(health);
+        assert!(events.iter().any(|event| event.id == "a"), "{events:?}");
+        assert_eq!(newest.group.level_shares(), [(0, 0.0), (2, 1.0)]);
+        assert_eq!(newest.group.eligible_members(), 1);
+    }
+
+    #[test]
+    fn backend_that_comes_back_still_carries_what_it_carries() {
+        let registry = Registry::default();
+        let now = ambient::now();
+        let with_c = "      - { id: c, address: \"127.0.0.1:3\" }\n";
+        let first = prepared(&registry, 1, 0, with_c);
+        registry.commit(&first, now);
+        registry.settle(&first);
+        let (old, slot) = (&first.services[0], first.services[0].slot_of("c").unwrap());
+        (0..7).for_each(|_| old.group.resume(slot, 0));
+        let second = prepared(&registry, 2, 0, "");
+        registry.commit(&second, now);
+        registry.settle(&second);
+        assert_eq!(
+            second.services[0].live.total.sum_of(0),
+            0,
+            "what a backend carries that has gone is nobody's share"
+        );
+        let third = prepared(&registry, 3, 0, with_c);
+        registry.commit(&third, now);
+        registry.settle(&third);
+        let new = &third.services[0];
+        assert_eq!(new.backends[2].state.load.in_flight(), 7);
+        assert_eq!(new.live.total.sum_of(0), 7);
+        (0..7).for_each(|_| old.group.release(slot, 0));
+        assert_eq!((new.backends[2].state.load.in_flight(), new.live.total.sum_of(0)), (0, 0));
+        // Nothing runs there any more: who comes back later is new.
+        let next = prepared(&registry, 4, 0, "");
+        registry.commit(&next, now);
+        registry.settle(&next);
+        drop((first, second, third));
+        let next = prepared(&registry, 5, 0, "");
+        registry.commit(&next, now);
+        registry.settle(&next);
+        assert!(lock(&registry.services)["s"].departed.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,305 @@
+//! A service: as requests see it ([`Service`], one a version), and what outlives versions of it ([`ServiceLive`]).
+
+use super::backend::{Backend, BackendState};
+use super::connections::Connections;
+use super::rate_limiter::RateLimiter;
+use crate::net::quic_ids;
+use crate::net::tls::ClientTls;
+use crate::probe::Prober;
+use ringway_config::model;
+use ringway_health::{Event, EventKind, ServiceHealth};
+use ringway_ring::{Group, Hash, HotKeys, Line, Published, SharedLimit, Slot, Total};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::Notify;
+
+/// A service as requests see it.
+pub struct Service {
+    /// Its configuration.
+    pub config: model::Service,
+    /// Order, bound and loads of its backends.
+    pub group: Group,
+    /// In slot order: sorted by id.
+    pub backends: Box<[Backend]>,
+    /// What outlives the snapshot.
+    pub live: Arc<ServiceLive>,
+    /// TLS towards its backends.
+    pub(crate) tls: Option<ClientTls>,
+    /// Makes its active checks.
+    pub(crate) prober: Option<Arc<Prober>>,
+    /// A number that changes with what is spoken with backends.
+    pub(crate) transport: u64,
+    /// The limiter of the service's `rate_limit`.
+    pub(crate) limiter: Option<Arc<RateLimiter>>,
+    /// Under a policy without keys: which backend an affinity cookie's value names.
+    pub(super) cookie_slots: HashMap<u64, Slot>,
+    /// Somebody wants to know how long answers take to begin: the policy, or a detector.
+    pub(crate) times_answers: bool,
+    /// Who waits for room may find that there is no connection to be had.
+    pub(crate) limits_connections: bool,
+    pub(super) turn: AtomicU64,
+}
+
+impl Service {
+    /// Writes what the health machine says to where requests read it. Gives what has happened.
+    ///
+    /// Whoever calls may still hold a version of before, or one that is not the newest any more: levels and who shares the
+    /// load are those of the newest, whose members the machine knows.
+    pub fn apply_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
+        let newest = lock(&self.live.newest).upgrade();
+        newest.as_deref().unwrap_or(self).write_health(health)
+    }
+
+    pub(super) fn write_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
+        let mut some_keep = false;
+        for backend in &self.backends {
+            if let Some(share) = health.share(&backend.config.id) {
+                // First: who gets a share in panic is not to be taken for one that is up.
+                backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
+                backend.state.load.set_lifecycle(share);
+                backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
+            }
+            let keeps = health.keeps_clients(&backend.config.id);
+            backend.state.keeps_clients.store(keeps, Relaxed);
+            some_keep |= keeps;
+        }
+        self.live.some_keep.store(some_keep, Relaxed);
+        self.group.set_level_shares(health.level_shares());
+        self.group.refresh();
+        self.live.wake_all();
+        let events = Self::events(health);
+        for event in events.iter().filter(|_| self.config.close_on_down) {
+            if let (EventKind::Down(_) | EventKind::Ejected { .. }, Some(slot)) = (&event.kind, self.slot_of(&event.id))
+            {
+                self.backends[usize::from(slot.0)].state.down.fall(self.live.falls.fetch_add(1, SeqCst) + 1);
+            }
+        }
+        events
+    }
+
+    /// See [`ServiceLive::turnover`]; 0 where it is not counted.
+    pub(crate) fn turnover(&self) -> u64 {
+        if self.live.limits_connections.load(Relaxed) { self.live.turnover.load(Relaxed) } else { 0 }
+    }
+
+    /// Whether it is of the version that was put into force last.
+    pub(crate) fn is_newest(&self) -> bool {
+        std::ptr::eq(lock(&self.live.newest).as_ptr(), self)
+    }
+
+    /// What has happened, without anything that requests would see.
+    pub(crate) fn events(health: &mut ServiceHealth) -> Vec<Event> {
+        std::iter::from_fn(|| health.poll_event()).collect()
+    }
+
+    /// The backend that an affinity cookie's value names.
+    pub(crate) fn slot_of_cookie(&self, value: u64) -> Option<Slot> {
+        self.cookie_slots.get(&value).copied()
+    }
+
+    /// The backend that keeps the client of a cookie which is a key, although it takes nothing new.
+    pub(crate) fn keeper_of(&self, hash: Hash) -> Option<Slot> {
+        if !self.live.some_keep.load(Relaxed) {
+            return None;
+        }
+        let keeps = |slot: Slot| self.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
+        self.group.kept_owner(hash, keeps)
+    }
+
+    /// The slot of a backend.
+    #[must_use]
+    pub fn slot_of(&self, id: &str) -> Option<Slot> {
+        let index = self.backends.binary_search_by(|backend| (*backend.config.id).cmp(id)).ok()?;
+        u16::try_from(index).ok().map(Slot)
+    }
+}
+
+impl Service {
+    /// The digest of the service's ring; none for policies without one.
+    #[must_use]
+    pub fn ring_digest(&self) -> Option<u64> {
+        self.group.digest()
+    }
+
+    /// The backends' ids, in slot order.
+    #[must_use]
+    pub fn ids(&self) -> Vec<&str> {
+        self.backends.iter().map(|backend| backend.config.id.as_str()).collect()
+    }
+
+    /// Whether requests are placed by key.
+    #[must_use]
+    pub fn hashes(&self) -> bool {
+        self.config.policy.hashes()
+    }
+
+    /// The seed of key hashes.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.config.policy.seed()
+    }
+
+    /// A hash that falls to the backends in turn, for requests without a key.
+    #[must_use]
+    pub fn next_in_turn(&self) -> u64 {
+        // Golden-ratio steps visit the key space evenly (Fibonacci hashing), so backends get their shares in turn.
+        self.turn.fetch_add(1, Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// Address of the backend in a slot.
+    #[must_use]
+    pub fn address(&self, slot: Slot) -> SocketAddr {
+        self.backends[usize::from(slot.0)].config.address
+    }
+}
+
+/// What outlives snapshots of a service.
+pub struct ServiceLive {
+    /// Unique name.
+    pub name: Box<str>,
+    /// Requests in flight, over all backends.
+    pub total: Arc<Total>,
+    /// The state machine that says who may take traffic. Locked on failures and by the driver, never for a success
+    /// that follows a success.
+    health: Mutex<ServiceHealth>,
+    /// Number of the last time that one of its backends has gone down.
+    pub(crate) falls: AtomicU64,
+    /// Wakes the driver: a deadline may have come nearer.
+    pub health_changed: Notify,
+    /// Some of its backends keep their clients although they take nothing new.
+    pub(crate) some_keep: AtomicBool,
+    /// Requests admitted, where the service has a limit on them.
+    pub(crate) admitted: AtomicU32,
+    /// Retries under way, where the service has a limit on them.
+    pub(crate) retrying: AtomicU32,
+    /// Requests that wait for a place or for a connection, where that is limited.
+    pub(crate) pending: AtomicU32,
+    /// Connections to all its backends.
+    pub(crate) connections: Connections,
+    /// Requests on its backends, where its limit on connections is one on them.
+    pub(crate) connected: SharedLimit,
+    /// Reports of hot keys, worker by worker.
+    pub(crate) hot: Mutex<HotKeys>,
+    /// Owners of each hot key: what workers look at.
+    pub(crate) hot_table: Published<HotTable>,
+    /// Keys that the last change moved, as a share, and by which generation.
+    pub(crate) moved: Mutex<(f64, u64)>,
+    /// The limiter, and what it was made from: a reload that leaves the limit alone leaves its memory alone.
+    limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
+    /// Backends of QUIC's connections, by the ids that they gave themselves.
+    pub(crate) quic_ids: Mutex<quic_ids::Ids<Arc<BackendState>>>,
+    /// Requests that wait for room.
+    pub line: Line,
+    /// Tells one of them that there may be room.
+    pub room: Notify,
+    /// Counts what may have made room, where connections are limited: who finds none waits until it has moved.
+    pub(crate) turnover: AtomicU64,
+    /// Whether the newest version limits connections: only then ends of requests are counted there.
+    pub(crate) limits_connections: AtomicBool,
+    backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
+    /// Backends that have gone from the configuration while requests still ran on them: who comes back is not empty.
+    pub(super) departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
+    /// The service of the last version that was put into force. Set under the lock of `health`.
+    pub(super) newest: Mutex<Weak<Service>>,
+}
+
+/// Owners of each hot key.
+pub(crate) type HotTable = HashMap<u64, u16>;
+
+impl ServiceLive {
+    pub(super) fn new(name: &str, health: ServiceHealth, workers: usize) -> Self {
+        Self {
+            name: name.into(),
+            total: Arc::new(Total::new(workers)),
+            health: Mutex::new(health),
+            falls: AtomicU64::new(0),
+            health_changed: Notify::new(),
+            some_keep: AtomicBool::new(false),
+            admitted: AtomicU32::new(0),
+            retrying: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
+            connections: Connections::default(),
+            connected: SharedLimit::default(),
+            hot: Mutex::default(),
+            hot_table: Published::default(),
+            moved: Mutex::default(),
+            limiter: Mutex::default(),
+            quic_ids: Mutex::default(),
+            line: Line::default(),
+            room: Notify::new(),
+            turnover: AtomicU64::new(0),
+            limits_connections: AtomicBool::new(false),
+            backends: Mutex::default(),
+            departed: Mutex::default(),
+            newest: Mutex::default(),
+        }
+    }
+
+    /// The health machine. Poisoning is ignored: its methods leave it consistent.
+    pub fn health(&self) -> MutexGuard<'_, ServiceHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There may be room for one who waits.
+    pub(crate) fn tell_room(&self) {
+        self.turnover.fetch_add(1, Relaxed);
+        if self.line.handle_release() {
+            self.room.notify_one();
+        }
+    }
+
+    /// Wakes all who wait for room: who may be asked, or how many requests each may have, has changed.
+    pub(crate) fn wake_all(&self) {
+        self.turnover.fetch_add(1, Relaxed);
+        if self.line.handle_release() {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+impl ServiceLive {
+    /// The limiter of this limit: the one there is, memory and all, if it is the same.
+    pub(super) fn limiter_for(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
+        match lock(&self.limiter).as_ref() {
+            Some((known, limiter)) if known == limit => Arc::clone(limiter),
+            _ => Arc::new(RateLimiter::new(limit.interval, limit.burst, limit.keys_max)),
+        }
+    }
+
+    pub(super) fn knows(&self, id: &str) -> bool {
+        lock(&self.backends).contains_key(id)
+    }
+
+    pub(super) fn backend(&self, id: &str) -> Arc<BackendState> {
+        if let Some(state) = lock(&self.backends).get(id) {
+            return Arc::clone(state);
+        }
+        let still_used = lock(&self.departed).get(id).and_then(Weak::upgrade);
+        still_used.unwrap_or_else(|| Arc::new(BackendState::new(id)))
+    }
+
+    /// The next snapshot finds what this one has, and of backends that go with it those on which something still runs.
+    pub(super) fn keep(&self, service: &Service) {
+        let states = service.backends.iter().map(|backend| (backend.state.id.clone(), Arc::clone(&backend.state)));
+        let states: HashMap<_, _> = states.collect();
+        let mut backends = lock(&self.backends);
+        let mut departed = lock(&self.departed);
+        departed.retain(|id, state| !states.contains_key(id) && state.strong_count() > 0);
+        let gone = backends.iter().filter(|(id, _)| !states.contains_key(*id));
+        departed.extend(gone.map(|(id, state)| (id.clone(), Arc::downgrade(state))));
+        *backends = states;
+        drop((backends, departed));
+        *lock(&self.limiter) = service.config.rate_limit.clone().zip(service.limiter.clone());
+    }
+}
+
+/// What an affinity cookie says of a backend, under a policy without keys.
+pub(crate) fn cookie_value(id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

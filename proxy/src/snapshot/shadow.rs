@@ -1,0 +1,158 @@
+//! The shadow: another version of the configuration, whose placements are worked out for live traffic and counted, while
+//! requests go where the version in force says.
+
+use ringway_config::Diagnostics;
+use ringway_config::model::{self, Config};
+use ringway_ring::{BuildError, Group, GroupMember, Load, Total, hash_key};
+use std::path::Path;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why a shadow cannot be used.
+#[derive(Debug, Error)]
+pub enum ShadowError {
+    /// Its file is wrong.
+    #[error("{0}")]
+    Invalid(Diagnostics),
+    /// A ring cannot be built.
+    #[error("service {service:?}: {source}")]
+    Build {
+        /// The service.
+        service: String,
+        /// Why.
+        source: BuildError,
+    },
+}
+
+/// Another version of the configuration, as far as it places keys.
+pub(crate) struct Shadow {
+    /// What it was built from.
+    pub(crate) config: Config,
+    services: Vec<ShadowService>,
+}
+
+pub(crate) struct ShadowService {
+    config: model::Service,
+    group: Group,
+    ids: Vec<String>,
+}
+
+impl Shadow {
+    /// Reads and builds it.
+    pub(crate) fn load(path: &Path) -> Result<Self, ShadowError> {
+        let config = ringway_config::load_file(path).map_err(ShadowError::Invalid)?.config;
+        let services = config
+            .services
+            .iter()
+            .filter(|service| service.policy.hashes())
+            .map(|service| {
+                let group =
+                    group_of(service).map_err(|source| ShadowError::Build { service: service.name.clone(), source })?;
+                let mut ids: Vec<String> = service.backends.iter().map(|backend| backend.id.clone()).collect();
+                ids.sort_unstable();
+                Ok(ShadowService { config: service.clone(), group, ids })
+            })
+            .collect::<Result<_, ShadowError>>()?;
+        Ok(Self { config, services })
+    }
+
+    /// The shadow of a service.
+    pub(crate) fn service(&self, name: &str) -> Option<&ShadowService> {
+        self.services.iter().find(|service| service.config.name == name)
+    }
+}
+
+impl ShadowService {
+    /// What its keys are read from.
+    pub(crate) fn hash_key(&self) -> &[model::KeySource] {
+        &self.config.hash_key
+    }
+
+    /// Which backend would own a key.
+    pub(crate) fn owner(&self, key: &[u8]) -> Option<&str> {
+        let slot = self.group.owner(hash_key(key, self.config.policy.seed()))?;
+        Some(&self.ids[usize::from(slot.0)])
+    }
+}
+
+/// A service's group, apart from all live state: every backend is healthy and idle, and one that drains has no keys.
+pub(crate) fn group_of(service: &model::Service) -> Result<Group, BuildError> {
+    group_with(service, |backend| if backend.drain { 0 } else { backend.weight })
+}
+
+/// The digest of a service's ring, from its configuration alone: that of every proxy which runs it. A function of membership
+/// (ids, weights, levels, policy): who drains, is ejected or ramps up is a member all the same. `None` for policies without
+/// a ring.
+///
+/// # Errors
+/// The ring cannot be built.
+pub fn ring_digest(service: &model::Service) -> Result<Option<u64>, BuildError> {
+    Ok(group_with(service, membership_weight)?.digest())
+}
+
+/// What a backend weighs in the ring. What it takes at the moment is its load's to say.
+pub(crate) fn membership_weight(backend: &model::Backend) -> u32 {
+    backend.weight
+}
+
+fn group_with(service: &model::Service, weight: impl Fn(&model::Backend) -> u32) -> Result<Group, BuildError> {
+    let members = service.backends.iter().map(|backend| GroupMember {
+        id: &backend.id,
+        weight: weight(backend),
+        requests_max: backend.requests_max,
+        level: backend.level,
+        load: Arc::new(Load::new(&backend.id)),
+    });
+    Group::build(service.policy, service.bound, members, Arc::new(Total::new(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Registry;
+
+    /// A number below `bound`, the next of a row that is always the same.
+    fn draw(row: &mut u64, bound: u64) -> u64 {
+        *row = row.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*row >> 33) % bound
+    }
+
+    #[test]
+    fn the_digest_from_the_configuration_is_that_of_a_running_proxy_whoever_drains() {
+        let mut row = 7;
+        for round in 0..60 {
+            let policy = ["ring", "maglev", "hrw"][round % 3];
+            // No tier is empty.
+            let (count, tiers) = (1 + draw(&mut row, 6), 1 + draw(&mut row, 3));
+            let backends: Vec<(u64, u64)> = (0..count).map(|index| (draw(&mut row, 4) * 50, index % tiers)).collect();
+            let build = |drains: u64| {
+                let list: Vec<String> = backends
+                    .iter()
+                    .enumerate()
+                    .map(|(index, (weight, tier))| {
+                        let drain = drains >> index & 1 == 1;
+                        format!("{{ id: b{index}, address: \"10.0.0.{index}:80\", weight: {weight}, tier: {tier}, drain: {drain} }}")
+                    })
+                    .collect();
+                let text = format!(
+                    "services: [ {{ name: s, balance: {{ policy: {policy}, hash_key: [ {{ path: {{}} }} ] }}, backends: [ {} ] }} ]\n\
+                     listeners: [ {{ name: l, address: \"127.0.0.1:1\", service: s }} ]\n",
+                    list.join(", ")
+                );
+                let directory = tempfile::tempdir().unwrap();
+                let path = directory.path().join("proxy.yaml");
+                std::fs::write(&path, &text).unwrap();
+                ringway_config::load_file(&path).unwrap_or_else(|error| panic!("{error}: {text}")).config
+            };
+            let everybody = ring_digest(&build(0).services[0]).unwrap();
+            assert!(everybody.is_some());
+            let config = build(draw(&mut row, 64));
+            let offline = ring_digest(&config.services[0]).unwrap();
+            let explained = crate::explain(&config, "s", b"k").unwrap().ring_digest;
+            let running = Registry::default().prepare(Arc::new(config), 0, 1, crate::ambient::now()).unwrap();
+            assert_eq!(running.services[0].ring_digest(), offline, "{policy} {backends:?}");
+            assert_eq!(Some(explained), offline);
+            assert_eq!(everybody, offline, "draining is no membership");
+        }
+    }
+}

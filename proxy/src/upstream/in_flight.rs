@@ -1,0 +1,501 @@
+//! Accounting by value: while an [`InFlight`] lives, its backend carries one request more.
+
+use crate::ambient;
+use crate::error::ProxyError;
+use crate::net::timer::{Deadline, Timer};
+use crate::planted::{self, Fault};
+use crate::snapshot::connection_slot::Pending;
+use crate::snapshot::connections;
+use crate::snapshot::{BackendState, Service, ServiceLive};
+use crate::upstream::refusals::Refusals;
+use crate::worker::{View, Worker};
+use ringway_config::model;
+use ringway_health::Outcome;
+use ringway_ring::{AllFull, Held, Pick, PolicyParams, Selection, Slot};
+use ringway_telemetry::cells::RetryLimit;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
+
+/// One request in flight to one backend. Dropping it is the end of the request, on whatever path that comes.
+#[must_use]
+pub(crate) struct InFlight {
+    view: Rc<View>,
+    service: usize,
+    pub(crate) slot: Slot,
+    shard: usize,
+    /// An affinity cookie named the backend.
+    sticky: bool,
+    connected: Connected,
+    /// It is a retry, where its backend limits them.
+    retrying: Option<Retrying>,
+    /// There was no connection to be had: its end makes no room.
+    is_full: bool,
+}
+
+/// A retry under way on a backend that limits them.
+struct Retrying(Arc<BackendState>);
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        self.0.retrying.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One of the requests that a service may have on its backends, where its limit on connections is one on them.
+struct Connected(Option<(Arc<ServiceLive>, Held)>);
+
+impl Connected {
+    /// Counts one more. `None`: there are as many as may be.
+    fn enter(service: &Service) -> Option<Self> {
+        let most = connections::places_together(&service.config);
+        if most == u32::MAX {
+            return Some(Self(None));
+        }
+        service.live.connected.take(most).map(|held| Self(Some((Arc::clone(&service.live), held))))
+    }
+
+    /// It is given back because no backend has room: nothing has been released. But it was hidden from others for as long as it
+    /// was held, and one who was denied for that is told: one, and it does not count as a release, of which each who cannot use it
+    /// tells all others. Many who find nothing would wake each other in circles.
+    fn give_back_unused(mut self) {
+        if let Some((live, held)) = self.0.take()
+            && live.connected.give_back_unused(held)
+            && live.line.waiting() > 0
+        {
+            live.room.notify_one();
+        }
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        if let Some((live, held)) = self.0.take() {
+            live.connected.give_back(held);
+        }
+    }
+}
+
+impl InFlight {
+    /// Of a place that has been reserved.
+    fn new(view: &Rc<View>, service: usize, (slot, shard): (Slot, usize), sticky: bool, connected: Connected) -> Self {
+        Self { view: Rc::clone(view), service, slot, shard, sticky, connected, retrying: None, is_full: false }
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        usize::from(self.slot.0)
+    }
+
+    /// Whether the client is to be told, by cookie, which backend this is: under a policy without keys, unless he named it.
+    pub(crate) fn wants_cookie(&self) -> bool {
+        let config = &self.view.services[self.service].service.config;
+        config.affinity_cookie.is_some() && !config.policy.hashes() && !self.sticky
+    }
+
+    /// The cookie that names this backend.
+    pub(crate) fn cookie(&self) -> crate::routing::affinity_cookie::Value {
+        let service = &self.view.services[self.service].service;
+        crate::routing::affinity_cookie::Value(crate::snapshot::cookie_value(&service.backends[self.index()].config.id))
+    }
+
+    /// Tells the passive detector, and a policy that goes by latency, how the request went. A success that follows a success costs one
+    /// load.
+    pub(crate) fn report(&self, outcome: Outcome) {
+        let service = &self.view.services[self.service].service;
+        let backend = &service.backends[self.index()];
+        if let (PolicyParams::PeakEwma(params), true) = (service.config.policy, is_penalized(outcome)) {
+            let penalty = service.config.penalty;
+            let hold_millis = outcome.wish().min(penalty.retry_after_max).as_millis() as u32;
+            let penalty_micros = penalty.latency.as_micros() as f32;
+            backend.state.load.penalize(penalty_micros, hold_millis, self.view.millis(), params.decay_millis);
+        }
+        let succeeded = match outcome.status() {
+            Some(status) => !service.config.outlier.on.counts(status),
+            None => outcome == Outcome::Success,
+        };
+        if outcome.status().is_some() && !succeeded {
+            self.view.services[self.service].upstreams[self.index()].cells.errors.increment();
+        }
+        let obeys = !outcome.wish().is_zero() && !service.config.outlier.retry_after_max.is_zero();
+        if succeeded && !obeys && !backend.state.suspect.load(Relaxed) {
+            return;
+        }
+        let mut health = service.live.health();
+        health.handle_outcome(&backend.config.id, outcome, ambient::now());
+        // Most outcomes change nobody's share: working all out anew for each would be a scan of the fleet a failure.
+        let events = if health.take_changed() {
+            service.apply_health(&mut health)
+        } else {
+            backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
+            Service::events(&mut health)
+        };
+        drop(health);
+        service.live.health_changed.notify_one();
+        crate::snapshot::health_events::publish(service, &events);
+    }
+}
+
+impl InFlight {
+    /// Gives the place back because the backend has turned out to be full, for the walk to go on: nothing was tried. No room was made
+    /// by that; but the wake-up that has led here may be of use to another who waits, with another worker.
+    pub(crate) fn give_back_full(mut self, selection: &mut Selection, refusals: &mut Refusals) {
+        self.is_full = true;
+        let live = Arc::clone(&self.view.services[self.service].service.live);
+        self.view.services[self.service].service.group.handle_full(selection, self.slot);
+        drop(self);
+        if refusals.handle_full(live.line.look()) {
+            live.room.notify_one();
+        }
+    }
+
+    /// It is a retry. `false`: its backend has as many as it may.
+    pub(crate) fn begin_retry(&mut self) -> bool {
+        let backend = &self.view.services[self.service].service.backends[self.index()];
+        let most = backend.config.retries_max;
+        if most == u32::MAX || self.retrying.is_some() {
+            return true;
+        }
+        let begins = connections::add_below(&backend.state.retrying, most);
+        self.retrying = begins.then(|| Retrying(Arc::clone(&backend.state)));
+        begins
+    }
+
+    /// Gives the place back without having used it, for a walk that may go on without it: the backend counts as full, not as tried.
+    /// `is_full`: it is, so that no room was made by that.
+    pub(crate) fn pass_by(mut self, selection: &mut Selection, is_full: bool) {
+        self.is_full = is_full;
+        self.view.services[self.service].service.group.handle_full(selection, self.slot);
+    }
+
+    /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing. The only place where
+    /// failures are counted against a backend.
+    pub(crate) fn report_error(&self, error: ProxyError) {
+        if let Some(outcome) = error.outcome() {
+            self.view.services[self.service].upstreams[self.index()].cells.failures.increment();
+            self.report(outcome);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let service = &self.view.services[self.service].service;
+        if !planted::is_planted(Fault::PlaceKept) {
+            service.group.release(self.slot, self.shard);
+        }
+        if planted::is_planted(Fault::DeadCounted) && !service.is_newest() {
+            std::mem::forget(std::mem::replace(&mut self.connected, Connected(None)));
+        }
+        self.retrying = None;
+        let connected = std::mem::replace(&mut self.connected, Connected(None));
+        if self.is_full {
+            return connected.give_back_unused();
+        }
+        // Before anybody is told of the place.
+        drop(connected);
+        if service.live.limits_connections.load(Relaxed) {
+            service.live.turnover.fetch_add(1, Relaxed);
+        }
+        if service.live.line.handle_release() && !planted::is_planted(Fault::WakeUpLost) {
+            service.live.room.notify_one();
+        }
+    }
+}
+
+/// What a request costs its backend a penalty for: it has not served it, or says that it has too much to do.
+fn is_penalized(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Success => false,
+        Outcome::Status(status) | Outcome::RetryAfter { status, .. } => matches!(status, 429 | 500..=599),
+        Outcome::ConnectionFailure | Outcome::ConnectTimeout | Outcome::Timeout => true,
+    }
+}
+
+/// A request that looks for a place: where it looks, and how far it has come.
+pub(crate) struct Placing<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) view: &'a mut Rc<View>,
+    pub(crate) service: &'a mut usize,
+    pub(crate) selection: &'a mut Selection,
+    /// The backend that was asked last, by its slot.
+    pub(crate) backend: &'a mut Option<usize>,
+    pub(crate) refusals: &'a mut Refusals,
+}
+
+impl Placing<'_> {
+    fn acquire_now(&mut self) -> Result<Option<InFlight>, ProxyError> {
+        try_acquire(self.view, *self.service, self.selection, self.worker.index)
+    }
+
+    /// Goes over to the version in force, if that has the service and speaks with its backends as the one before: who waits gets a
+    /// place on a backend that has come meanwhile as newcomers do.
+    ///
+    /// `false`: it stays where it is.
+    fn follow(&mut self) -> bool {
+        let newest = self.worker.view();
+        if Rc::ptr_eq(&newest, self.view) {
+            return false;
+        }
+        let old = Arc::clone(&self.view.services[*self.service].service);
+        let Some(index) = newest.snapshot.index_of(&old.config.name) else { return false };
+        let new = &newest.services[index].service;
+        // A service that has gone and come back has another line to wait in.
+        let is_same = Arc::ptr_eq(&new.live, &old.live);
+        if !is_same || new.config.protocol != old.config.protocol {
+            return false;
+        }
+        let moved = |slot: Slot| new.slot_of(&old.backends[usize::from(slot.0)].config.id);
+        let tried: Vec<Slot> = self.selection.tried().filter_map(moved).collect();
+        *self.selection = new.group.begin_again(self.selection, tried);
+        *self.backend = self.backend.and_then(|slot| moved(Slot(slot as u16))).map(|slot| usize::from(slot.0));
+        (*self.view, *self.service) = (newest, index);
+        true
+    }
+}
+
+/// The next backend of the request's walk that has room, reserved. It may be one of a newer version than the request began with.
+///
+/// # Errors
+/// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::PendingLimit`], [`ProxyError::QueueTimeout`],
+/// [`ProxyError::RequestTimeout`].
+pub(crate) async fn acquire(mut placing: Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
+    match acquire_or_wait(&mut placing)? {
+        Some(found) => Ok(found),
+        None => wait_for_room(placing, timer, limit).await,
+    }
+}
+
+/// As [`acquire`], if there is one at once. `None`: room is to be waited for, by [`wait_for_room`].
+///
+/// # Errors
+/// [`ProxyError::NoBackend`], [`ProxyError::AllFull`].
+pub(crate) fn acquire_or_wait(placing: &mut Placing<'_>) -> Result<Option<InFlight>, ProxyError> {
+    let found = match placing.acquire_now() {
+        // What it has read is of before: a reload may have taken all that were there, and brought others.
+        Err(ProxyError::NoBackend) if placing.follow() => placing.acquire_now()?,
+        found => found?,
+    };
+    let waits = || placing.view.services[*placing.service].service.config.all_full == AllFull::Queue;
+    if found.is_some() || waits() { Ok(found) } else { Err(ProxyError::AllFull) }
+}
+
+/// Waits until a backend has room.
+///
+/// # Errors
+/// As [`acquire`].
+pub(crate) async fn wait_for_room(
+    mut placing: Placing<'_>,
+    timer: &Timer,
+    limit: Deadline,
+) -> Result<InFlight, ProxyError> {
+    let this = &placing.view.services[*placing.service];
+    // Of the service by name: the same in every version.
+    let live = Arc::clone(&this.service.live);
+    let queue = this.service.config.queue;
+    let _pending = Pending::enter(&this.service)?;
+    let _place = Waiting::enter(&live, queue.length_max).ok_or(ProxyError::AllFull)?;
+    this.cells.queued.increment();
+    // Who comes back because there was no connection to be had waits on: its time in the queue does not begin anew.
+    let until = placing.refusals.queue_until(timer.deadline(queue.timeout)).min(limit);
+    let over = |now| if now >= limit { ProxyError::RequestTimeout } else { ProxyError::QueueTimeout };
+    if timer.now() >= until {
+        return Err(over(timer.now()));
+    }
+    timer.set_before(Duration::ZERO, until);
+    // The release up to which others have been told that this request could not use the place.
+    let mut passed_on = live.line.look();
+    loop {
+        let mut room = pin!(live.room.notified());
+        // Registered before the test, so that no release between the two is missed.
+        room.as_mut().enable();
+        let releases = live.line.look();
+        placing.follow();
+        let view = Rc::clone(placing.view);
+        let service = &view.services[*placing.service].service;
+        if placing.refusals.full_at() != Some(live.turnover.load(Relaxed)) {
+            service.group.restart(placing.selection);
+            if let Some(found) = placing.acquire_now()? {
+                return Ok(found);
+            }
+        }
+        // It may have been woken for a place on a backend that it has tried, or that its version does not know. Others can
+        // use it: they are told once for each release, so that nobody is woken in circles.
+        if releases != passed_on && (placing.selection.has_tried() || !service.is_newest()) {
+            passed_on = releases;
+            live.room.notify_waiters();
+        }
+        let timed_out = poll_fn(|context| {
+            if room.as_mut().poll(context).is_ready() {
+                return Poll::Ready(false);
+            }
+            if timer.poll_fired(context) { Poll::Ready(true) } else { Poll::Pending }
+        })
+        .await;
+        if timed_out {
+            return Err(over(timer.now()));
+        }
+    }
+}
+
+/// As [`acquire`], but only what is to be had at once: for a retry of an answer, or a second try beside the first.
+pub(crate) fn acquire_now(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    shard: usize,
+) -> Option<InFlight> {
+    try_acquire(view, service, selection, shard).ok().flatten()
+}
+
+/// A place on a backend that the request has been to, if it is to be had.
+fn acquire_again(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    slot: Slot,
+    shard: usize,
+) -> Option<InFlight> {
+    let connected = Connected::enter(&view.services[service].service)?;
+    if !view.services[service].service.group.reserve_again(selection, slot, shard) {
+        connected.give_back_unused();
+        return None;
+    }
+    Some(InFlight::new(view, service, (slot, shard), false, connected))
+}
+
+/// A place for a retry that is to be had at once, after a try on `last`. Backends with as many retries as they may have are passed by.
+///
+/// # Errors
+/// [`RetryLimit::Backend`]: there was one only on such.
+pub(crate) fn acquire_for_retry(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    last: Option<Slot>,
+    shard: usize,
+) -> Result<Option<InFlight>, RetryLimit> {
+    let this = &view.services[service].service;
+    let same_backend = this.config.retry.same_backend;
+    let mut passed_by = false;
+    let mut take = |found: Option<InFlight>, selection: &mut Selection| {
+        let mut guard = found?;
+        if guard.begin_retry() {
+            return Some(guard);
+        }
+        guard.pass_by(selection, false);
+        passed_by = true;
+        None
+    };
+    if let (model::SameBackend::Always, Some(slot)) = (same_backend, last)
+        && let Some(found) = take(acquire_again(view, service, selection, slot, shard), selection)
+    {
+        return Ok(Some(found));
+    }
+    for round in 0..2 {
+        // Each is given at most once: what is passed by is behind the walk.
+        for _ in 0..this.backends.len() {
+            let Some(found) = acquire_now(view, service, selection, shard) else { break };
+            if let Some(found) = take(Some(found), selection) {
+                return Ok(Some(found));
+            }
+        }
+        match same_backend {
+            model::SameBackend::LastResort | model::SameBackend::Always if round == 0 => {
+                this.group.forgive(selection);
+            }
+            _ => break,
+        }
+    }
+    if passed_by { Err(RetryLimit::Backend) } else { Ok(None) }
+}
+
+/// The place of a retry that has waited for it: on a backend with as many retries as it may have, another's that is to be had at once.
+/// `None`, counted: there is none.
+pub(crate) fn settle_for_retry(
+    mut guard: InFlight,
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    shard: usize,
+) -> Option<InFlight> {
+    if guard.begin_retry() {
+        return Some(guard);
+    }
+    guard.pass_by(selection, false);
+    let other = acquire_for_retry(view, service, selection, None, shard).ok().flatten();
+    if other.is_none() {
+        view.services[service].cells.refuse_retry(RetryLimit::Backend);
+    }
+    other
+}
+
+/// A place on the backend that an affinity cookie names, if it is to be had: also on one that takes nothing new, as long as that
+/// keeps its clients.
+pub(crate) fn acquire_sticky(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    slot: Slot,
+    shard: usize,
+) -> Option<InFlight> {
+    let this = &view.services[service];
+    let connected = Connected::enter(&this.service)?;
+    let kept = this.service.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
+    if !this.service.group.reserve(selection, slot, kept, shard) {
+        connected.give_back_unused();
+        return None;
+    }
+    if kept {
+        this.cells.kept.increment();
+    }
+    Some(InFlight::new(view, service, (slot, shard), true, connected))
+}
+
+/// A place on a backend for what has begun there, although the backend takes nothing new.
+pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
+    view.services[service].service.group.resume(slot, shard);
+    InFlight::new(view, service, (slot, shard), true, Connected(None))
+}
+
+fn try_acquire(
+    view: &Rc<View>,
+    service: usize,
+    selection: &mut Selection,
+    shard: usize,
+) -> Result<Option<InFlight>, ProxyError> {
+    // A place that only the service's limit denies is none that the walk has passed over.
+    let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
+    match view.services[service].service.group.next(selection, shard) {
+        Pick::Backend(slot) => Ok(Some(InFlight::new(view, service, (slot, shard), false, connected))),
+        Pick::AllFull => {
+            connected.give_back_unused();
+            Ok(None)
+        }
+        Pick::None => {
+            connected.give_back_unused();
+            Err(ProxyError::NoBackend)
+        }
+    }
+}
+
+/// A place in the queue.
+struct Waiting<'a>(&'a ServiceLive);
+
+impl<'a> Waiting<'a> {
+    fn enter(live: &'a ServiceLive, length_max: u32) -> Option<Self> {
+        if !live.line.enter(length_max) {
+            return None;
+        }
+        Some(Self(live))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.line.leave();
+    }
+}

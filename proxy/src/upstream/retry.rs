@@ -1,0 +1,93 @@
+//! Leave for a try after the first, and the wait before it: one place for what limits retries, whatever has failed and whatever
+//! is spoken.
+
+use crate::snapshot::connections;
+use crate::snapshot::{Service, ServiceLive};
+use crate::worker::{Worker, WorkerService};
+use ringway_config::model;
+use ringway_ring::Selection;
+use ringway_telemetry::cells::RetryLimit;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Doublings of the back-off at most.
+const DOUBLINGS_MAX: u32 = 10;
+
+/// One request's retries. They come one after the other, so that among the service's retries under way it is counted once, however
+/// often it is tried.
+#[derive(Default)]
+pub(crate) struct Retries {
+    under_way: Option<UnderWay>,
+    /// There has been one.
+    begun: bool,
+}
+
+/// A retry under way, where the service limits them.
+struct UnderWay(Arc<ServiceLive>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.retrying.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Retries {
+    /// Takes leave for one more, from the service's limit and from the budget. `false`: there is none, and that is counted; what the
+    /// retry before this one took is given back.
+    pub(crate) fn take(&mut self, this: &WorkerService, worker: &Worker) -> bool {
+        let refused = self.refusal(this, worker);
+        if let Some(limit) = refused {
+            this.cells.refuse_retry(limit);
+            self.under_way = None;
+        }
+        self.begun |= refused.is_none();
+        refused.is_none()
+    }
+
+    /// Whether what is tried now is a retry.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    fn refusal(&mut self, this: &WorkerService, worker: &Worker) -> Option<RetryLimit> {
+        let limit = this.service.config.retries_max;
+        if self.under_way.is_none() && limit < u32::MAX {
+            let live = &this.service.live;
+            if !connections::add_below(&live.retrying, limit) {
+                return Some(RetryLimit::Service);
+            }
+            self.under_way = Some(UnderWay(Arc::clone(live)));
+        }
+        let retry = &this.service.config.retry;
+        let taken = this.live.retries.borrow_mut().take(worker.timers.millis(), retry.budget_percent, retry.budget_min);
+        (!taken).then_some(RetryLimit::Budget)
+    }
+}
+
+/// Whether a request that was given to those of the selection may be tried again at all: there is somebody who may be asked.
+pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
+    match service.config.retry.same_backend {
+        model::SameBackend::Never => service.group.has_another(selection),
+        model::SameBackend::LastResort | model::SameBackend::Always => service.group.eligible_members() > 0,
+    }
+}
+
+/// Whether the next try is no walk past somebody who has refused, but a retry where the request has been.
+pub(crate) fn goes_back(service: &Service, selection: &Selection) -> bool {
+    match service.config.retry.same_backend {
+        model::SameBackend::Never => false,
+        model::SameBackend::LastResort => !service.group.has_another(selection),
+        model::SameBackend::Always => true,
+    }
+}
+
+/// The wait before the retry of this number, of which 1 is the first: between half of the back-off and all of it, so that many do not
+/// come back at once. `chance` is drawn.
+pub(crate) fn pause(retry: &model::Retry, number: u32, chance: u64) -> Duration {
+    if retry.backoff.is_zero() {
+        return Duration::ZERO;
+    }
+    let doubled = retry.backoff.saturating_mul(1 << number.saturating_sub(1).min(DOUBLINGS_MAX));
+    doubled.mul_f64((512 + chance % 512) as f64 / 1024.0)
+}

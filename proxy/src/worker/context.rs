@@ -1,0 +1,279 @@
+//! What the exchanges of one worker share.
+
+use super::gate::Gate;
+use super::pool::Pool;
+use super::view::{Upstream, View, WorkerLive, WorkerService};
+use crate::dispatcher::{Command, Dispatcher, GateKey, Shared};
+use crate::planted::{self, Fault};
+use crate::snapshot::Snapshot;
+use ringway_ring::Reader;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::{Notify, mpsc};
+
+/// A worker's own state. Never leaves its thread. What of it does not depend on what is served is its [`Dispatcher`].
+pub(crate) struct Worker {
+    pub(crate) dispatcher: Rc<Dispatcher>,
+    draining: Cell<bool>,
+    view: RefCell<Rc<View>>,
+    snapshots: RefCell<Reader<Snapshot>>,
+    pools: RefCell<BTreeMap<PoolKey, Pooled>>,
+    services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
+    pub(crate) listening: RefCell<HashMap<GateKey, Rc<Gate>, BuildHasherDefault<DefaultHasher>>>,
+    /// Client connections that are open.
+    pub(super) open: Cell<usize>,
+    /// Accept loops that have a socket.
+    accepting: Cell<usize>,
+    /// A connection or an accept loop has ended.
+    pub(crate) all_closed: Notify,
+}
+
+impl Deref for Worker {
+    type Target = Dispatcher;
+
+    #[inline]
+    fn deref(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+}
+
+/// See [`Worker::accepting`].
+pub(crate) struct Accepting(Rc<Worker>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.set(self.0.accepting.get() - 1);
+        self.0.all_closed.notify_one();
+    }
+}
+
+/// Service and backend.
+type PoolKey = (Box<str>, Box<str>);
+
+/// Connections to a backend, of use only at this address and for what is spoken there.
+struct Pooled {
+    address: SocketAddr,
+    transport: u64,
+    upstream: Rc<Upstream>,
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let mut snapshots = Reader::new(Arc::clone(&shared.current));
+        let snapshot = Arc::clone(snapshots.read());
+        let dispatcher = Dispatcher::new(index, shared);
+        let timers = Rc::clone(&dispatcher.timers);
+        let none = View { snapshot: Arc::clone(&snapshot), services: Box::default(), timers };
+        let worker = Self {
+            dispatcher,
+            draining: Cell::new(false),
+            view: RefCell::new(Rc::new(none)),
+            snapshots: RefCell::new(snapshots),
+            pools: RefCell::default(),
+            services: RefCell::default(),
+            listening: RefCell::default(),
+            open: Cell::new(0),
+            accepting: Cell::new(0),
+            all_closed: Notify::new(),
+        };
+        let view = worker.build_view(snapshot);
+        *worker.view.borrow_mut() = Rc::new(view);
+        Rc::new(worker)
+    }
+
+    /// The snapshot in force, read once per request.
+    pub(crate) fn view(&self) -> Rc<View> {
+        let mut snapshots = self.snapshots.borrow_mut();
+        let snapshot = snapshots.read();
+        let view = self.view.borrow();
+        if Arc::ptr_eq(snapshot, &view.snapshot) {
+            return Rc::clone(&view);
+        }
+        let fresh = Rc::new(self.build_view(Arc::clone(snapshot)));
+        drop(view);
+        *self.view.borrow_mut() = Rc::clone(&fresh);
+        fresh
+    }
+
+    /// Pools and counters of what is the same stay; the others' go.
+    fn build_view(&self, snapshot: Arc<Snapshot>) -> View {
+        let mut old_pools = std::mem::take(&mut *self.pools.borrow_mut());
+        let mut pools = self.pools.borrow_mut();
+        let mut lives = self.services.borrow_mut();
+        lives.retain(|name, _| snapshot.service(name).is_some());
+        let mut gone = Vec::new();
+        let services = snapshot
+            .services
+            .iter()
+            .map(|service| {
+                let name = service.config.name.as_str();
+                let live = lives.entry(name.into()).or_insert_with(|| {
+                    Rc::new(WorkerLive {
+                        cells: self.shared.cells.service(name),
+                        retries: RefCell::default(),
+                        hedges: RefCell::default(),
+                        sketch: RefCell::default(),
+                        hot: RefCell::default(),
+                    })
+                });
+                let upstreams = service
+                    .backends
+                    .iter()
+                    .map(|backend| {
+                        let key: PoolKey = (name.into(), backend.config.id.as_str().into());
+                        let (address, transport) = (backend.config.address, service.transport);
+                        let upstream = match old_pools.remove(&key) {
+                            Some(old) if old.address == address && old.transport == transport => old.upstream,
+                            old => {
+                                // A backend that has moved keeps its counters.
+                                let cells = old.as_ref().map(|old| Arc::clone(&old.upstream.cells));
+                                gone.extend(old);
+                                let cells = cells.unwrap_or_else(|| self.shared.cells.backend(name, &key.1));
+                                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), cells })
+                            }
+                        };
+                        pools.insert(key, Pooled { address, transport, upstream: Rc::clone(&upstream) });
+                        upstream
+                    })
+                    .collect();
+                let cells = Arc::clone(&live.cells);
+                WorkerService { service: Arc::clone(service), live: Rc::clone(live), cells, upstreams }
+            })
+            .collect();
+        for Pooled { upstream, .. } in old_pools.values().chain(&gone) {
+            if planted::is_planted(Fault::IdleCounted) {
+                continue;
+            }
+            upstream.pool.close(&self.cells);
+            upstream.shared.close();
+        }
+        View { snapshot, services, timers: Rc::clone(&self.timers) }
+    }
+
+    /// The newest view that has the gate's listener, and the listener's index there.
+    #[inline]
+    pub(crate) fn listener(&self, gate: &Gate) -> Option<(Rc<View>, usize)> {
+        let view = self.view();
+        let mut latest = gate.latest.borrow_mut();
+        if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view))
+            && let Some(index) = view.snapshot.config.listeners.iter().position(|listener| gate.key.is(listener))
+        {
+            let name = view.snapshot.config.listeners[index].name.as_str();
+            if **gate.name.borrow() != *name {
+                *gate.name.borrow_mut() = name.into();
+            }
+            *latest = Some((view, index));
+        }
+        latest.as_ref().map(|(view, index)| (Rc::clone(view), *index))
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Connections end after their current request from now on.
+    pub(crate) fn set_draining(&self) {
+        self.draining.set(true);
+    }
+
+    /// Counts an accept loop for as long as the value lives.
+    pub(crate) fn accepting(self: &Rc<Self>) -> Accepting {
+        self.accepting.set(self.accepting.get() + 1);
+        Accepting(Rc::clone(self))
+    }
+
+    /// Whether idle connections of a listener that goes close one by one.
+    pub(super) fn spreads(&self) -> bool {
+        !self.view().snapshot.config.drain_spread.is_zero()
+    }
+
+    /// Nothing is open, about to be accepted, or on its way here from another worker.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.get() == 0 && self.accepting.get() == 0 && self.shared.occupancy.open[self.index].load(Relaxed) == 0
+    }
+
+    /// The gate that is open for a key now.
+    pub(crate) fn listening_on(&self, key: &GateKey) -> Option<Rc<Gate>> {
+        self.listening.borrow().get(key).cloned()
+    }
+
+    /// A worker that has clearly fewer connections than this one. The kernel spreads connections over the workers'
+    /// sockets by a hash: with few connections, one worker may get most of them while another idles.
+    pub(crate) fn less_busy(&self) -> Option<(usize, &mpsc::UnboundedSender<Command>)> {
+        if self.shared.workers == 1 || self.is_draining() {
+            return None;
+        }
+        let counts = self.shared.occupancy.open.iter().map(|open| open.load(Relaxed)).enumerate();
+        let (index, fewest) = counts.min_by_key(|(_, open)| *open)?;
+        // The connection that is about to be given away is counted here already.
+        let own = self.shared.occupancy.open[self.index].load(Relaxed).saturating_sub(1);
+        let clearly = own > fewest + 1 + fewest / 8;
+        if clearly { Some((index, self.shared.commands.get()?.get(index)?)) } else { None }
+    }
+
+    /// Closes connections to backends that have idled for too long.
+    pub(crate) fn expire_idle(&self) {
+        let now = self.timers.now();
+        for service in &self.view().services {
+            let oldest = self.timers.before(service.service.config.pool.idle_timeout);
+            for upstream in &service.upstreams {
+                upstream.pool.expire(oldest, &self.cells);
+                upstream.shared.expire(oldest, now);
+            }
+        }
+    }
+
+    /// Closes the connections to backends that are idle; gives how many they were.
+    pub(crate) fn release_idle(&self) -> usize {
+        self.pools.borrow().values().map(|pooled| pooled.upstream.pool.release(&self.cells)).sum()
+    }
+
+    /// Closes an idle connection to a service's backend, or to any of them. `false`: there is none.
+    pub(crate) fn close_idle(&self, service: &str, backend: Option<&str>) -> bool {
+        let pools = self.pools.borrow();
+        let close = |pooled: &Pooled| pooled.upstream.pool.close_one(&self.cells) || pooled.upstream.shared.close_one();
+        match backend {
+            Some(backend) => pools.get(&(service.into(), backend.into())).is_some_and(close),
+            None => pools.iter().filter(|((name, _), _)| **name == *service).any(|(_, pooled)| close(pooled)),
+        }
+    }
+
+    /// Idle connections to a service's backend, one that several share counted among them.
+    #[cfg(test)]
+    pub(crate) fn idle_to(&self, service: &str, backend: &str) -> usize {
+        let pools = self.pools.borrow();
+        let pooled = pools.get(&(service.into(), backend.into()));
+        pooled.map_or(0, |pooled| pooled.upstream.pool.len())
+    }
+
+    /// All idle connections, and client connections that are open.
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.pools.borrow().values().map(|pooled| pooled.upstream.pool.len()).sum(), self.open.get())
+    }
+
+    /// Tells the drivers of the checks what keys this worker has seen, and takes over which are hot.
+    pub(crate) fn report_hot_keys(&self) {
+        self.view().services.iter().for_each(|service| self.report_hot_keys_of(service));
+    }
+
+    /// Tells the driver what keys this worker has seen, and takes over which are hot.
+    fn report_hot_keys_of(&self, this: &WorkerService) {
+        let Some(params) = this.service.config.hot_keys else {
+            this.live.sketch.replace(None);
+            return;
+        };
+        let least = params.leave / this.service.backends.len().max(1) as f64 / 2.0;
+        let report = this.live.sketch.borrow_mut().get_or_insert_default().report(least);
+        let mut hot = this.service.live.hot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        hot.handle_report(self.index, report);
+        drop(hot);
+        *this.live.hot.borrow_mut() = this.service.live.hot_table.load();
+    }
+}

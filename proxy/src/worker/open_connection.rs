@@ -1,0 +1,83 @@
+//! A client's connection that is open: counted for as long as this lives.
+
+use super::context::Worker;
+use super::gate::Gate;
+use crate::dispatcher::{Place, Seat};
+use crate::net::trusted::is_trusted;
+use ringway_config::model::{Listener, Protocol};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long a connection that has not asked yet may wait with that, at least, when its listener goes.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// How long one that has asked may wait for its next request, at least: who was served a moment ago may be about to ask again, and
+/// learns from the answer that he is to go.
+const QUIET_TIME: Duration = Duration::from_secs(1);
+
+/// See [`Worker::connection`].
+pub(crate) struct OpenConnection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) gate: Rc<Gate>,
+    /// Its place; a flow of datagrams keeps its own.
+    _seat: Option<Seat>,
+    /// Among the connections of its client's address.
+    place: Option<Place>,
+}
+
+impl OpenConnection {
+    /// Counts a connection for as long as the value lives.
+    pub(crate) fn begin(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Option<Seat>) -> Self {
+        worker.open.set(worker.open.get() + 1);
+        worker.cells.connections.increment();
+        worker.cells.accepted.increment();
+        Self { worker: Rc::clone(worker), gate: Rc::clone(gate), _seat: seat, place: None }
+    }
+
+    /// Counts it among its client's, where the listener limits them. `false`: he has as many as he may.
+    pub(crate) fn enter(&mut self, config: &Listener, client: SocketAddr) -> bool {
+        let most = config.connections_per_ip_max;
+        let counted = most > 0
+            && match &config.protocol {
+                Protocol::Http(http) => !is_trusted(&http.forwarded.trusted, client.ip().to_canonical()),
+                Protocol::Tcp(_) | Protocol::Udp(_) => true,
+            };
+        if counted {
+            self.place = self.worker.shared.per_ip.enter(&self.gate.address_text, client.ip(), most);
+        }
+        !counted || self.place.is_some()
+    }
+
+    /// Whether this connection should end after what it is doing.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.worker.is_draining() || self.gate.closing.get()
+    }
+
+    /// How long this connection may stay without a request, once its listener goes: each its own time, so that clients do not
+    /// all come back at once.
+    pub(crate) fn leave_after(&self, asked: bool) -> Duration {
+        let left = self.gate.leave_until.get().since(self.worker.timers.now());
+        let least = match asked {
+            true if self.worker.spreads() => QUIET_TIME,
+            true => Duration::ZERO,
+            false => LAST_CALL,
+        };
+        let span = left.saturating_sub(least).as_millis().try_into().unwrap_or(u64::MAX);
+        least + Duration::from_millis(self.worker.random() % span.saturating_add(1))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        if let Some(place) = self.place.take() {
+            worker.shared.per_ip.leave(place);
+        }
+        worker.open.set(worker.open.get() - 1);
+        worker.cells.connections.subtract(1);
+        if worker.open.get() == 0 {
+            worker.all_closed.notify_one();
+        }
+    }
+}

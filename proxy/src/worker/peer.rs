@@ -1,0 +1,71 @@
+//! The other end of a client's connection, and what the connection has said about it.
+
+use crate::dispatcher::Dispatcher;
+use crate::net::proxy_protocol;
+use crate::net::tls::{self, ServerTls};
+use ringway_telemetry::access::Value;
+use std::cell::OnceCell;
+use std::net::{IpAddr, SocketAddr};
+
+/// Who is at the other end, and what his connection said about it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// The address without port, as text.
+    pub(crate) text: String,
+    /// The address that he has reached: here, or before the proxy in front, if its PROXY header has told it.
+    pub(crate) destination: Option<SocketAddr>,
+    /// He came over TLS: here, or before the proxy in front.
+    pub(crate) secure: bool,
+    /// The server that he asked for in TLS.
+    pub(crate) server_name: Option<String>,
+    /// An id of his connection: of the proxy in front, or of ours once it is asked for.
+    unique_id: OnceCell<Box<[u8]>>,
+    /// SHA-256 of his certificate, as text, and the field that tells backends.
+    pub(crate) certificate: Option<(Box<str>, String)>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let text = address.ip().to_canonical().to_string();
+        let unique_id = OnceCell::new();
+        Self { address, text, destination: None, secure: false, server_name: None, unique_id, certificate: None }
+    }
+
+    /// An id of his connection that no other has.
+    pub(crate) fn unique_id(&self, dispatcher: &Dispatcher) -> &[u8] {
+        self.unique_id.get_or_init(|| dispatcher.unique_id().into_bytes().into())
+    }
+
+    /// The same for the access log, if it has one.
+    pub(crate) fn logged_id(&self) -> Value<'_> {
+        self.unique_id.get().map_or(Value::Nothing, |id| Value::Bytes(id))
+    }
+
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+
+    /// Believes a PROXY header.
+    pub(crate) fn take(&mut self, told: proxy_protocol::Told) {
+        if let Some((source, destination)) = told.addresses {
+            *self = Self::new(source);
+            self.destination = Some(destination);
+        }
+        (self.secure, self.server_name) = (told.secure, told.authority);
+        self.unique_id = told.unique_id.map(OnceCell::from).unwrap_or_default();
+    }
+
+    /// Takes over what the TLS session knows.
+    pub(crate) fn take_session<T>(&mut self, session: &tokio_rustls::server::TlsStream<T>, tls: &ServerTls) {
+        let (_, session) = session.get_ref();
+        self.secure = true;
+        self.server_name = session.server_name().map(str::to_ascii_lowercase);
+        let leaf = session.peer_certificates().and_then(|chain| chain.first());
+        // An empty value when there is none: the field is Ringway's to say in any case.
+        self.certificate = tls
+            .header
+            .as_ref()
+            .map(|header| (header.clone(), leaf.map(|leaf| tls::fingerprint(leaf)).unwrap_or_default()));
+    }
+}

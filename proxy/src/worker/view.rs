@@ -1,0 +1,77 @@
+//! A version of the configuration with a worker's own part: pools and counters.
+
+use super::pool::Pool;
+use crate::codec::http2;
+use crate::dispatcher::Budget;
+use crate::net::timer::Timers;
+use crate::snapshot::{HotTable, Service, Snapshot};
+use ringway_config::model::{self, HttpListener, Protocol};
+use ringway_ring::Sketch;
+use ringway_telemetry::cells::{BackendCells, ServiceCells};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The snapshot with this worker's own part: pools and counters.
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) services: Box<[WorkerService]>,
+    pub(super) timers: Rc<Timers>,
+}
+
+impl View {
+    /// A listener's HTTP part.
+    pub(crate) fn http(&self, listener: usize) -> &HttpListener {
+        match &self.snapshot.config.listeners[listener].protocol {
+            Protocol::Http(http) => http,
+            Protocol::Tcp(_) | Protocol::Udp(_) => {
+                unreachable!("invariant: a listener's protocol is part of its identity")
+            }
+        }
+    }
+
+    /// The milliseconds that latencies fade by.
+    pub(crate) fn millis(&self) -> u32 {
+        self.timers.millis() as u32
+    }
+}
+
+/// This worker's part of a service.
+pub(crate) struct WorkerService {
+    pub(crate) service: Arc<Service>,
+    pub(crate) live: Rc<WorkerLive>,
+    pub(crate) cells: Arc<ServiceCells>,
+    /// In slot order.
+    pub(crate) upstreams: Box<[Rc<Upstream>]>,
+}
+
+/// This worker's part of a service that outlives views.
+pub(crate) struct WorkerLive {
+    pub(super) cells: Arc<ServiceCells>,
+    /// Of retries.
+    pub(crate) retries: RefCell<Budget>,
+    /// Of second tries beside the first.
+    pub(crate) hedges: RefCell<Budget>,
+    /// Counts keys, if hot ones are looked for.
+    pub(crate) sketch: RefCell<Option<Box<Sketch>>>,
+    /// Owners of each hot key, as of the last tick.
+    pub(crate) hot: RefCell<Arc<HotTable>>,
+}
+
+impl WorkerLive {
+    /// Counts a request, of which more than one try may be made.
+    pub(crate) fn count(&self, config: &model::Service, now_millis: u64) {
+        self.retries.borrow_mut().count(now_millis);
+        if config.hedge.is_some() {
+            self.hedges.borrow_mut().count(now_millis);
+        }
+    }
+}
+
+/// This worker's part of a backend.
+pub(crate) struct Upstream {
+    pub(crate) pool: Pool,
+    /// Connections that carry several requests at once.
+    pub(crate) shared: http2::Shared,
+    pub(crate) cells: Arc<BackendCells>,
+}

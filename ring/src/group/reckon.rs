@@ -1,0 +1,92 @@
+//! What a group reckons of its members when lifecycle shares change: who shares the load, who takes which part of its keys, and how
+//! keys are divided among levels.
+
+use super::{ALL_KEYS, Group, Level, Seat, accept};
+use crate::load::{FULL_SHARE, Load};
+use crate::sum::{LEVELS_MAX, Sum};
+use crate::total::InForce;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Group {
+    /// Puts the group into force: from now on caps, also those of groups of before, are reckoned over its members. What others
+    /// still carry counts for nobody's.
+    pub fn install(&self) {
+        let mut in_force = self.total.in_force();
+        let loads: Vec<Arc<Load>> = self.seats.iter().map(|seat| Arc::clone(&seat.load)).collect();
+        let mut mine: Vec<*const Load> = loads.iter().map(Arc::as_ptr).collect();
+        mine.sort_unstable();
+        let gone = in_force.loads.iter().filter(|load| mine.binary_search(&Arc::as_ptr(load)).is_err());
+        gone.for_each(|load| self.total.count_in(load, Sum::ELSEWHERE));
+        *in_force = InForce { group: self.number, loads };
+        self.reckon();
+    }
+
+    /// Works out anew who shares the load. Call it after any lifecycle share has changed. Of a group that is not in force it
+    /// does nothing.
+    pub fn refresh(&self) {
+        let in_force = self.total.in_force();
+        if in_force.group == self.number {
+            self.reckon();
+        }
+    }
+
+    /// Under the total's lock, so that no two groups mix.
+    fn reckon(&self) {
+        let key = |seat: &Seat| self.levels[usize::from(seat.level)].key;
+        // In panic those that are up share the load while there are any: the others are asked, but not relied on.
+        let mut is_up = [false; LEVELS_MAX];
+        for seat in self.seats.iter().filter(|seat| seat.claim() > 0) {
+            is_up[usize::from(key(seat))] |= !seat.load.is_doubted();
+        }
+        let mut eligible = [0; LEVELS_MAX];
+        for seat in &self.seats {
+            let key = key(seat);
+            let counts = !(seat.load.is_doubted() && is_up[usize::from(key)]);
+            let claim = if counts { seat.claim() } else { 0 };
+            eligible[usize::from(key)] += claim;
+            self.total.count_in(&seat.load, if claim > 0 { Sum::of_level(key) } else { Sum::ELSEWHERE });
+        }
+        self.total.set_eligible(eligible);
+        for level in &self.levels {
+            let is_present =
+                |seat: &Seat| seat.claim() > 0 && !(seat.load.is_doubted() && is_up[usize::from(level.key)]);
+            let seats = || level.slots.iter().map(|&slot| &self.seats[usize::from(slot)]);
+            if level.order.has_claims() {
+                let claims = seats().map(|seat| if is_present(seat) { seat.claim() } else { 0 });
+                level.order.set_claims(&claims.collect::<Vec<_>>());
+            }
+            level.all_doubted.store(!is_up[usize::from(level.key)], Relaxed);
+            let present: Vec<&Seat> = seats().filter(|seat| is_present(seat)).collect();
+            let shares = present.iter().map(|seat| (f64::from(seat.weight), f64::from(seat.load.lifecycle())));
+            let accepts = accept::shares(&shares.collect::<Vec<_>>(), self.policy.hashes());
+            for (seat, accept) in present.iter().zip(accepts) {
+                seat.load.set_accept((accept * f64::from(FULL_SHARE)).round().max(1.0) as u16);
+            }
+        }
+    }
+
+    /// Divides the keys among the levels: for each level's key the share, 0 to 1, that has its home there. Levels that are
+    /// not named have none; what the shares leave goes to the last level.
+    pub fn set_level_shares(&self, shares: &[(u8, f64)]) {
+        let mut sum = 0.0;
+        for level in &self.levels {
+            sum += shares.iter().find(|(key, _)| *key == level.key).map_or(0.0, |(_, share)| *share);
+            level.up_to.store(((sum * f64::from(ALL_KEYS)).round() as u32).min(ALL_KEYS), Relaxed);
+        }
+    }
+
+    /// Share of the keys that has its home in each level, with the level's key, most preferred first.
+    #[must_use]
+    pub fn level_shares(&self) -> Vec<(u8, f64)> {
+        let mut before = 0;
+        let last = self.levels.len() - 1;
+        let share = |(index, level): (usize, &Level)| {
+            let up_to = if index == last { ALL_KEYS } else { level.up_to.load(Relaxed).max(before) };
+            let share = f64::from(up_to - before) / f64::from(ALL_KEYS);
+            before = up_to;
+            (level.key, share)
+        };
+        self.levels.iter().enumerate().map(share).collect()
+    }
+}

@@ -1,0 +1,83 @@
+//! Places on members: how many each may carry, and taking and giving them back without a choice.
+
+use super::{Group, Level, Seat};
+use crate::selection::Selection;
+use crate::slot::Slot;
+
+impl Group {
+    /// Reserves a place on one member for a request that has no choice (an affinity cookie names it), if it is below its
+    /// `requests_max` and eligible, or `kept`: then whoever is bound to it already stays, although it takes nothing new, and
+    /// counts there alone. `true`: reserved.
+    pub fn reserve(&self, selection: &mut Selection, slot: Slot, kept: bool, shard: usize) -> bool {
+        let seat = &self.seats[usize::from(slot.0)];
+        if seat.claim() == 0 && !kept || selection.tried.contains(slot.0) {
+            return false;
+        }
+        let Some(sum) = seat.load.reserve(seat.requests_max) else {
+            selection.spills += 1;
+            return false;
+        };
+        self.total.add(sum, shard, 1);
+        selection.owner.get_or_insert(slot);
+        selection.tried.insert(slot.0, self.seats.len());
+        true
+    }
+
+    /// As [`Group::reserve`], also if that member was given before: for a request that is to be tried again there.
+    pub fn reserve_again(&self, selection: &mut Selection, slot: Slot, shard: usize) -> bool {
+        selection.tried.remove(slot.0);
+        self.reserve(selection, slot, false, shard)
+    }
+
+    /// Whether anybody is left who was not given to this request and takes keys at all, with room or without.
+    #[must_use]
+    pub fn has_another(&self, selection: &Selection) -> bool {
+        let mut seats = self.seats.iter().enumerate();
+        seats.any(|(slot, seat)| seat.claim() > 0 && !selection.tried.contains(slot as u16))
+    }
+
+    /// Counts what goes on with a member on which it has begun, whatever became of the member since.
+    pub fn resume(&self, slot: Slot, shard: usize) {
+        if let Some(sum) = self.seats[usize::from(slot.0)].load.reserve(u32::MAX) {
+            self.total.add(sum, shard, 1);
+        }
+    }
+
+    /// Gives a place back: the request has ended.
+    #[inline]
+    pub fn release(&self, slot: Slot, shard: usize) {
+        let sum = self.seats[usize::from(slot.0)].load.release();
+        self.total.add(sum, shard, -1);
+    }
+
+    /// The load that a member may carry now, the request being placed included.
+    #[must_use]
+    pub fn cap(&self, slot: Slot) -> u32 {
+        let seat = &self.seats[usize::from(slot.0)];
+        let level = &self.levels[usize::from(seat.level)];
+        self.cap_of(level, seat, self.shared_load(level))
+    }
+
+    /// Load that a level's eligible members share, if that decides anything.
+    #[inline]
+    pub(super) fn shared_load(&self, level: &Level) -> u64 {
+        if self.bound.is_some() { self.total.sum_of(level.key) } else { 0 }
+    }
+
+    /// `max(min_slots, ceil(factor * a + slack * sqrt(a)))`, with `a` the fair share of the load, this request
+    /// included; at most `requests_max`.
+    #[inline]
+    pub(super) fn cap_of(&self, level: &Level, seat: &Seat, total: u64) -> u32 {
+        let Some(bound) = self.bound else { return seat.requests_max };
+        let eligible = self.total.eligible(level.key);
+        if eligible == 0 {
+            return bound.min_slots.min(seat.requests_max);
+        }
+        // Floating point cannot overflow here, and 53 bits are exact far beyond any real load; what rounding adds to
+        // a whole number is taken off again before it is rounded up.
+        let fair = (total + 1) as f64 * seat.claim() as f64 / eligible as f64;
+        let cap = bound.factor * fair + bound.slack * fair.sqrt();
+        let cap = (cap * (1.0 - 1e-12)).ceil() as u32;
+        cap.max(bound.min_slots).min(seat.requests_max)
+    }
+}

@@ -50,11 +50,11 @@ pub(crate) fn check(root: &schema::Root, findings: &mut Findings) -> Option<mode
         if let Protocol::Http(http) = &mut listener.protocol {
             for split in http.routes.iter_mut().filter_map(|route| route.split.as_mut()) {
                 if split.key.is_empty()
-                    && let Some(Some(first)) = split.arms.first().and_then(|arm| services.get(arm.service))
+                    && let Some(Some(first)) = split.targets.first().and_then(|target| services.get(target.service))
                 {
                     split.key = first.hash_key.clone();
                 }
-                cookies::hold_arms(split, &services);
+                cookies::hold_targets(split, &services);
             }
         }
         Some(listener)

@@ -7,44 +7,15 @@ use crate::node::{Node, Value};
 mod duration;
 mod fields;
 mod scalars;
+mod shape;
 mod words;
 
 pub use duration::{duration_text, parse_duration};
 pub(crate) use fields::SectionReader;
 use fields::list_example;
 pub(crate) use scalars::{Bytes, Factor, Int, Limit, Number, Percent};
+pub(crate) use shape::{Decode, Field, Shape};
 pub(crate) use words::word;
-
-/// Something that can be read out of the tree.
-pub(crate) trait Decode: Sized {
-    /// `None`: it could not be, and a finding says why.
-    fn decode(node: &Node, findings: &mut Findings) -> Option<Self>;
-
-    /// What it looks like.
-    fn shape() -> Shape;
-}
-
-/// What a value looks like: JSON Schema and the reference are printed from it.
-#[derive(Debug, Clone)]
-pub(crate) enum Shape {
-    Boolean,
-    Integer { min: u64, max: u64 },
-    Number { min: f64 },
-    Text { kind: &'static str, pattern: Option<&'static str> },
-    Choice(&'static [&'static str]),
-    List(Box<Self>),
-    Section { doc: &'static str, fields: fn() -> Vec<Field> },
-}
-
-/// A field of a section.
-#[derive(Debug, Clone)]
-pub(crate) struct Field {
-    pub(crate) name: &'static str,
-    pub(crate) doc: &'static str,
-    pub(crate) required: bool,
-    pub(crate) default: Option<&'static str>,
-    pub(crate) shape: Shape,
-}
 
 /// Declares a section: struct, decoder, shape.
 macro_rules! section {

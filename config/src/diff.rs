@@ -123,9 +123,9 @@ impl fmt::Debug for Named<'_> {
                         names.push(config.services.get(mirror.service).map(|service| service.name.clone()));
                         mirror.service = 0;
                     }
-                    for arm in route.split.iter_mut().flat_map(|split| &mut split.arms) {
-                        names.push(config.services.get(arm.service).map(|service| service.name.clone()));
-                        arm.service = 0;
+                    for target in route.split.iter_mut().flat_map(|split| &mut split.targets) {
+                        names.push(config.services.get(target.service).map(|service| service.name.clone()));
+                        target.service = 0;
                     }
                 }
             }

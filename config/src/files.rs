@@ -27,7 +27,7 @@ pub enum FileUse {
     },
     /// Authorities that others' certificates are checked by.
     Authorities(NamedFile),
-    /// An OCSP answer.
+    /// An OCSP response.
     Ocsp(NamedFile),
     /// A token or a password.
     Secret(NamedFile),

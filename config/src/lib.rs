@@ -180,7 +180,7 @@ fn join(
 }
 
 /// Checks what a fleet is to agree on, without any proxy's file, and without looking at any other file that it names: whoever
-/// checks the same texts comes to the same end. Files that error answers are read from count as empty.
+/// checks the same texts comes to the same end. Files that error responses are read from count as empty.
 ///
 /// # Errors
 /// As [`load_file_with`].

@@ -109,7 +109,7 @@ choice! {
 choice! {
     /// What may be tried again.
     RetryOnName {
-        "connect" => Connect, "reset" => Reset, "bad_answer" => BadAnswer, "timeout" => Timeout,
+        "connect" => Connect, "reset" => Reset, "bad_answer" => BadResponse, "timeout" => Timeout,
         "gateway" => Gateway, "server_errors" => ServerErrors, "conflict" => Conflict, "throttled" => Throttled
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub struct AgentParams {
     /// Time between the starts of two questions to one.
     pub interval: Duration,
-    /// How long an answer may take.
+    /// How long a response may take.
     pub timeout: Duration,
 }
 
@@ -22,7 +22,7 @@ pub enum AgentMode {
     Ready,
     /// It takes no new keys; clients that are bound to it stay.
     Drain,
-    /// It takes nobody.
+    /// It takes no clients.
     Maintenance,
 }
 
@@ -76,5 +76,30 @@ impl AgentState {
             (true, AgentMode::Drain) => "drain",
             (true, AgentMode::Maintenance) => "maintenance",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_has_said_holds_until_it_says_another_of_the_same_kind() {
+        let mut state = AgentState::default();
+        assert_eq!((state.word(), state.leaves()), ("up", 100));
+        let report = AgentReport::default();
+        state.take_in(AgentReport { percent: Some(30), ..report });
+        state.take_in(AgentReport { up: Some(false), ..report });
+        assert_eq!((state.word(), state.leaves()), ("down", 30));
+        state.take_in(AgentReport { mode: Some(AgentMode::Drain), ..report });
+        assert_eq!((state.word(), state.leaves()), ("down", 0));
+        state.take_in(AgentReport { up: Some(true), ..report });
+        assert_eq!((state.word(), state.leaves()), ("drain", 0));
+        state.take_in(AgentReport { mode: Some(AgentMode::Maintenance), ..report });
+        assert_eq!((state.word(), state.leaves()), ("maintenance", 0));
+        state.take_in(AgentReport { mode: Some(AgentMode::Ready), ..report });
+        assert_eq!((state.word(), state.leaves()), ("up", 30));
+        state.take_in(AgentReport { percent: Some(255), ..report });
+        assert_eq!(state.leaves(), 100, "never more than all");
     }
 }

@@ -3,7 +3,7 @@
 use crate::member::MemberState;
 use std::time::Instant;
 
-/// Begins what is due, the longest overdue first, at most so many: gives whose it is. `of` finds the time of the next one, and
+/// Begins what is due, the longest overdue first, at most so many: gives their ids. `of` finds the time of the next one, and
 /// whether one is under way.
 pub(crate) fn begin(
     members: &mut [MemberState],
@@ -28,4 +28,27 @@ pub(crate) fn begin(
         members[index].id.clone()
     });
     begun.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a time to begin with")]
+    fn what_is_due_begins_the_longest_overdue_first_and_not_twice() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let ago = |seconds| Some(now - Duration::from_secs(seconds));
+        let mut members: Vec<MemberState> = ["a", "b", "c", "d", "e"].map(|id| MemberState::new(id, None)).into();
+        let times = [ago(1), ago(3), None, Some(now), Some(now + Duration::from_nanos(1))];
+        for (member, time) in members.iter_mut().zip(times) {
+            member.next_check = time;
+        }
+        let mut due = |most| begin(&mut members, now, most, |member| (&mut member.next_check, &mut member.checking));
+        assert_eq!(due(2), ["b", "a"]);
+        assert_eq!(due(9), ["d"], "those that are under way do not begin again");
+        assert!(due(9).is_empty());
+        assert_eq!(members[1].next_check, Some(now), "its interval runs from here");
+    }
 }

@@ -20,19 +20,19 @@ pub enum Probe {
 pub enum CheckFailure {
     /// The connection was refused or could not be made.
     Connect,
-    /// No complete answer in time.
+    /// No complete response in time.
     Timeout,
     /// A status outside the expected ranges.
     Status(u16),
-    /// The connection ended before the answer did.
+    /// The connection ended before the response did.
     Closed,
-    /// Bytes that are no answer.
+    /// Bytes that are no response.
     Garbage,
     /// The TLS handshake failed.
     Tls,
-    /// The answer's body is not as expected.
+    /// The response's body is not as expected.
     Body,
-    /// The answer is longer than a check reads.
+    /// The response is longer than a check reads.
     TooLong,
     /// `grpc.health.v1` says something else than SERVING (1): its number.
     NotServing(u32),
@@ -83,21 +83,21 @@ impl fmt::Display for CheckFailure {
 /// How a request of live traffic went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer that counts for the backend.
+    /// A response that counts for the backend.
     Success,
-    /// An answer with this status; the policy says whether it counts as a failure.
+    /// A response with this status; the policy says whether it counts as a failure.
     Status(u16),
     /// Refused, reset, or garbage.
     ConnectionFailure,
-    /// Nobody is there: the connection was not made in time, or a datagram was lost because nobody listens. Counts as as many
+    /// Nothing is there: the connection was not made in time, or a datagram was lost because no process listens. Counts as as many
     /// failures as eject.
     ConnectTimeout,
-    /// The answer did not come in time.
+    /// The response did not come in time.
     Timeout,
-    /// An answer with this status (429 or 503) that also asks, with Retry-After, that its backend be left alone for so long. It
+    /// A response with this status (429 or 503) that also asks, with Retry-After, that its backend be left alone for so long. It
     /// is judged as both: whether the wish can be obeyed changes nothing of what the status counts for.
     RetryAfter {
-        /// Of the answer.
+        /// Of the response.
         status: u16,
         /// From now.
         wish: Duration,
@@ -105,7 +105,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The status of the answer, if there was one whose status is known.
+    /// The status of the response, if there was one whose status is known.
     #[must_use]
     pub fn status(self) -> Option<u16> {
         match self {
@@ -143,7 +143,7 @@ pub struct Window<'a> {
     pub requests: u64,
     /// Of these, failures, as [`crate::OutlierOn`] counts them.
     pub failures: u64,
-    /// Mean time to the head of its answers, in microseconds; 0 if unknown.
+    /// Mean time to the head of its responses, in microseconds; 0 if unknown.
     pub latency_micros: u64,
 }
 
@@ -233,7 +233,7 @@ pub enum EventKind {
     Returned,
     /// Active checks have ended its ejection.
     ReturnedByCheck,
-    /// It would have been ejected, but too many are, or nobody would be left.
+    /// It would have been ejected, but too many are, or none would be left.
     EjectionWithheld(Cause),
     /// Its checks ask for another share of its weight, in percent.
     Reweighted(u8),

@@ -16,7 +16,7 @@ pub(crate) struct MemberState {
     pub(crate) id: String,
     pub(crate) weight: u32,
     pub(crate) drain: bool,
-    /// Drained, and whoever is bound to it is to go elsewhere.
+    /// Drained, and clients that are bound to it are to go elsewhere.
     pub(crate) maintenance: bool,
     pub(crate) level: u8,
     /// Percent of its weight that its last good check asked for.
@@ -261,7 +261,7 @@ impl MemberState {
         }
     }
 
-    /// Begins to take keys: at once, or along the ramp. Who is drained begins nothing, however well he is: his keys go, or
+    /// Begins to take keys: at once, or along the ramp. A drained backend begins nothing, however well it is: its keys go, or
     /// have gone.
     pub(crate) fn ramp_up(&mut self, slow_start: Option<SlowStartParams>, now: Instant) {
         if self.drain {

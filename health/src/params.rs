@@ -57,7 +57,7 @@ pub enum Initial {
 /// Which outcomes of live traffic count as failures for ejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OutlierOn {
-    /// Only what the proxy itself saw: refused, reset, timed out, garbage instead of an answer.
+    /// Only what the proxy itself saw: refused, reset, timed out, garbage instead of a response.
     Connection,
     /// These, and the statuses 502, 503 and 504.
     Gateway,
@@ -67,7 +67,7 @@ pub enum OutlierOn {
 }
 
 impl OutlierOn {
-    /// Whether an answer with this status counts as a failure.
+    /// Whether a response with this status counts as a failure.
     #[must_use]
     pub fn counts(self, status: u16) -> bool {
         match self {
@@ -142,7 +142,7 @@ impl OutlierParams {
         let jitter = self.jitter.clamp(0.0, 1.0);
         let wanted = self.base_ejection.min(LONGEST).saturating_mul(count).min(most);
         let longest = wanted.mul_f64(1.0 + jitter).min(most);
-        // At the limit, it is the lower end that gives way: who has failed for long must not all come back at once either.
+        // At the limit, it is the lower end that gives way: backends that have failed for long must not all come back at once either.
         let shortest = wanted.min(longest.div_f64(1.0 + jitter));
         (longest - (longest - shortest).mul_f64(1.0 - fraction.clamp(0.0, 1.0))).min(most)
     }
@@ -186,7 +186,7 @@ pub struct SuccessRateParams {
 pub struct LatencyParams {
     /// That multiple.
     pub factor: f64,
-    /// Below this, nobody is too slow.
+    /// Below this, no backend is too slow.
     pub least: Duration,
     /// Backends that must have the volume.
     pub hosts_min: u32,

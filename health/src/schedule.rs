@@ -1,4 +1,4 @@
-//! Who is checked, and whose agent is asked, when.
+//! Which backends are checked, and which agents are asked, when.
 
 use crate::params::{CheckParams, Initial};
 use crate::service::ServiceHealth;

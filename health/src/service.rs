@@ -1,4 +1,4 @@
-//! All backends of a service: who is checked when, who may be ejected, and when health is ignored.
+//! All backends of a service: which are checked when, which may be ejected, and when health is ignored.
 
 use crate::due::begin;
 use crate::event::{Event, EventKind};
@@ -12,7 +12,7 @@ mod probes;
 mod settle;
 mod view;
 
-/// Events that nobody has asked for are forgotten beyond so many.
+/// Events that are not polled are forgotten beyond so many.
 const EVENTS_MAX: usize = 10_000;
 
 /// A member as the configuration names it.
@@ -24,7 +24,7 @@ pub struct Member<'a> {
     pub weight: u32,
     /// Whether it is being drained.
     pub drain: bool,
-    /// Whether it is drained so that nobody stays, whatever binds him to it.
+    /// Whether it is drained so that no client stays, whatever binds it.
     pub maintenance: bool,
     /// Tier and zone, the most preferred 0.
     pub level: u8,
@@ -99,7 +99,7 @@ impl ServiceHealth {
         self.settle(now);
     }
 
-    /// Changes the membership: who stays keeps all that is known of him.
+    /// Changes the membership: remaining backends keep their state.
     pub fn set_members(&mut self, members: &[Member<'_>], now: Instant) {
         self.now = now;
         let ids: HashSet<&str> = members.iter().map(|member| member.id).collect();
@@ -111,7 +111,7 @@ impl ServiceHealth {
                 Ok(index) => index,
                 Err(index) => {
                     let mut state = MemberState::new(member.id, self.params.check.as_ref());
-                    // What the fleet begins with has its share at once; who joins it later comes along the ramp.
+                    // What the fleet begins with has its share at once; what joins it later comes along the ramp.
                     if self.started && !drain && state.is_up() {
                         state.ramp_up(self.params.slow_start, now);
                     }
@@ -138,7 +138,7 @@ impl ServiceHealth {
                 regained.push(member.id);
             }
         }
-        // Once all are known: who may be ejected is a matter of who else there is.
+        // Once all are known: whether one may be ejected depends on which others there are.
         for id in regained {
             if let Ok(index) = self.find(id) {
                 self.recount_ejection(index, now);
@@ -228,6 +228,8 @@ impl ServiceHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Probe;
+    use std::time::Duration;
 
     /// Source: the reference implementation's first numbers for the seed 1234567 (Vigna, splitmix64.c).
     #[test]
@@ -237,5 +239,54 @@ mod tests {
         for number in [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423] {
             assert_eq!(health.fraction(), (number >> 11) as f64 / (1_u64 << 53) as f64);
         }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn checked(interval: Duration) -> Params {
+        let check = crate::CheckParams {
+            interval,
+            interval_down: interval,
+            interval_transition: interval,
+            jitter: 0.0,
+            ..crate::CheckParams::default()
+        };
+        Params { check: Some(check), ..Params::default() }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a time to begin with")]
+    fn a_shorter_interval_holds_at_once_and_a_longer_one_from_the_next_check_on() {
+        let now = Instant::now();
+        let mut health = ServiceHealth::new(checked(SECOND * 60), 1, now);
+        health.set_members(&[Member::new("a")], now);
+        let later = now + SECOND * 60;
+        assert_eq!(health.poll_probe(later).as_deref(), Some("a"));
+        health.handle_probe("a", Probe::Success, later);
+        assert_eq!(health.poll_timeout(), Some(later + SECOND * 60));
+        health.set_params(checked(SECOND * 2), later);
+        assert_eq!(health.poll_timeout(), Some(later + SECOND * 2));
+        health.set_params(checked(SECOND * 90), later);
+        assert_eq!(health.poll_timeout(), Some(later + SECOND * 2));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a time to begin with")]
+    fn without_checks_a_backend_that_was_down_by_them_is_up() {
+        let now = Instant::now();
+        let mut health = ServiceHealth::new(checked(SECOND), 1, now);
+        health.set_members(&[Member::new("a"), Member::new("b")], now);
+        for round in 1..20 {
+            let at = now + SECOND * round;
+            while let Some(id) = health.poll_probe(at) {
+                let probe = if id == "a" { Probe::Failure(crate::CheckFailure::Connect) } else { Probe::Success };
+                health.handle_probe(&id, probe, at);
+            }
+        }
+        let end = now + SECOND * 20;
+        assert_eq!(health.share("a"), Some(0));
+        health.set_params(Params::default(), end);
+        assert_eq!(health.share("a"), Some(u16::MAX));
+        assert_eq!(health.poll_timeout(), None, "no check is to come");
     }
 }

@@ -1,11 +1,11 @@
-//! The statistical detectors: who is worse than the fleet over an interval.
+//! The statistical detectors: which backends are worse than the fleet over an interval.
 
 use crate::event::{Cause, Window};
 use crate::params::OutlierParams;
 
-/// Mean time to the head of a backend's answers in an interval, in microseconds, 0 if nothing is known: of those `answered`, and of
-/// those `cut` that were given up before their answer and have lasted at least so long, both as their number and the sum of their
-/// times. What is only a lower bound never makes a backend look faster than its answers do.
+/// Mean time to the head of a backend's responses in an interval, in microseconds, 0 if nothing is known: of those `answered`, and of
+/// those `cut` that were given up before their response and have lasted at least so long, both as their number and the sum of their
+/// times. What is only a lower bound never makes a backend look faster than its responses do.
 #[must_use]
 pub fn mean_latency_micros(answered: (u64, u64), cut: (u64, u64)) -> u64 {
     let mean = |(count, sum): (u64, u64)| sum.checked_div(count).unwrap_or(0);
@@ -36,7 +36,7 @@ pub(crate) fn outliers<'a>(windows: &[Window<'a>], params: &OutlierParams) -> Ve
         let mean = judged.iter().map(|window| rate(window)).sum::<f64>() / count;
         let variance = judged.iter().map(|window| (rate(window) - mean).powi(2)).sum::<f64>() / count;
         let least = mean - detector.deviations * variance.sqrt();
-        // Rounding must not eject anybody from a fleet of equals.
+        // Rounding must not eject a backend from a fleet of equals.
         for window in judged.iter().filter(|window| rate(window) < least - 1e-9) {
             let cause = Cause::SuccessRate { rate: (rate(window) * 100.0) as u8, least: (least * 100.0) as u8 };
             add(window.id, cause);
@@ -99,7 +99,7 @@ mod tests {
         let healthy = (100, 1, 0);
         let found = outliers(&windows(&[healthy, healthy, healthy, healthy, healthy, (100, 40, 0)]), &params);
         assert!(matches!(found[..], [("f", Cause::SuccessRate { rate: 60, .. })]), "{found:?}");
-        // All equally bad: nobody is an outlier.
+        // All equally bad: none is an outlier.
         assert!(outliers(&windows(&[(100, 50, 0); 6]), &params).is_empty());
     }
 

@@ -134,7 +134,7 @@ impl Body {
         Ok(progress)
     }
 
-    /// Finds the next data of the body in `input`, at most one piece, for who makes something else of it. Trailer fields that
+    /// Finds the next data of the body in `input`, at most one piece, for a caller that makes something else of it. Trailer fields that
     /// may be passed on are appended to `trailers`. Gives the piece's range, which is empty where there is none.
     ///
     /// # Errors
@@ -215,4 +215,111 @@ fn join_chunks(
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transfer(body: &mut Body, input: &[u8], encoding: Encoding) -> (Progress, String) {
+        let mut out = Vec::new();
+        let progress = body.transfer(input, &mut out, encoding).unwrap();
+        (progress, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn sized_body_ends_with_its_last_byte_and_leaves_what_follows() {
+        let mut body = Body::from(BodyLength::Sized(5));
+        assert!(!body.is_end());
+        assert_eq!(
+            transfer(&mut body, b"abc", Encoding::Identity),
+            (Progress { consumed: 3, data: 3, done: false }, "abc".into())
+        );
+        assert_eq!(
+            transfer(&mut body, b"deGET", Encoding::Identity),
+            (Progress { consumed: 2, data: 2, done: true }, "de".into())
+        );
+        assert!(body.is_end());
+        assert_eq!(
+            transfer(&mut body, b"GET", Encoding::Identity),
+            (Progress { consumed: 0, data: 0, done: true }, String::new())
+        );
+    }
+
+    #[test]
+    fn sized_body_becomes_chunks_with_a_last_one() {
+        let mut body = Body::Sized(3);
+        assert_eq!(transfer(&mut body, b"ab", Encoding::Chunked).1, "2\r\nab\r\n");
+        assert_eq!(transfer(&mut body, b"c", Encoding::Chunked).1, "1\r\nc\r\n0\r\n\r\n");
+        assert!(Body::from(BodyLength::None).is_end());
+    }
+
+    #[test]
+    fn body_until_close_takes_all_and_never_ends_by_itself() {
+        let mut body = Body::from(BodyLength::UntilClose);
+        assert_eq!(body.plain(7), Some(7));
+        assert_eq!(
+            transfer(&mut body, b"abc", Encoding::Chunked),
+            (Progress { consumed: 3, data: 3, done: false }, "3\r\nabc\r\n".into())
+        );
+        assert!(!body.is_end());
+    }
+
+    #[test]
+    fn chunked_body_becomes_plain_bytes_and_ends_with_its_last_chunk() {
+        let mut body = Body::from(BodyLength::Chunked);
+        assert_eq!(body.plain(7), None);
+        let input = b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\nGET";
+        let (progress, out) = transfer(&mut body, input, Encoding::Identity);
+        assert_eq!((progress.consumed, progress.data, progress.done), (input.len() - 3, 5, true));
+        assert_eq!(out, "abcde");
+        assert!(body.is_end());
+    }
+
+    #[test]
+    fn chunks_that_are_there_together_go_on_as_one() {
+        let (progress, out) =
+            transfer(&mut Body::from(BodyLength::Chunked), b"3\r\nabc\r\n2\r\nde\r\n1\r\n", Encoding::Chunked);
+        assert_eq!(out, "5\r\nabcde\r\n");
+        assert_eq!((progress.data, progress.done), (5, false));
+    }
+
+    #[test]
+    fn trailers_go_on_behind_chunks_only_and_only_those_that_are_kept() {
+        let input = b"1\r\na\r\n0\r\nx-sum: 1\r\nx-other: 2\r\n\r\n";
+        let with = |encoding| {
+            let (mut body, mut out) = (Body::from(BodyLength::Chunked), Vec::new());
+            let progress = body.transfer_with(input, &mut out, encoding, |name| name == b"x-sum").unwrap();
+            assert!(progress.done && progress.consumed == input.len());
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(with(Encoding::Chunked), "1\r\na\r\n0\r\nx-sum: 1\r\n\r\n");
+        assert_eq!(with(Encoding::Identity), "a");
+    }
+
+    #[test]
+    fn a_trailer_section_that_is_none_is_an_error_in_both_framings() {
+        for encoding in [Encoding::Chunked, Encoding::Identity] {
+            let mut body = Body::from(BodyLength::Chunked);
+            let result = body.transfer(b"0\r\nno colon\r\n\r\n", &mut Vec::new(), encoding);
+            assert!(result.is_err(), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn data_are_found_piece_by_piece_with_trailers_beside_them() {
+        let mut body = Body::from(BodyLength::Chunked);
+        let (input, mut at, mut data, mut trailers) =
+            (b"2\r\nab\r\n1\r\nc\r\n0\r\nx: y\r\n\r\n", 0, Vec::new(), Vec::new());
+        while !body.is_end() {
+            let (range, progress) = body.next_data(&input[at..], &mut trailers).unwrap();
+            data.extend_from_slice(&input[at..][range]);
+            assert!(progress.consumed > 0);
+            at += progress.consumed;
+        }
+        assert_eq!((at, &data[..], &trailers[..]), (input.len(), &b"abc"[..], &b"x: y\r\n"[..]));
+        let mut body = Body::Sized(2);
+        let (range, progress) = body.next_data(b"abc", &mut trailers).unwrap();
+        assert_eq!((range, progress.consumed, body.is_end()), (0..2, 2, true));
+    }
 }

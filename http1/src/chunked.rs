@@ -7,7 +7,7 @@ use std::ops::Range;
 const SIZE_LINE_BYTES_MAX: usize = 256;
 /// Longest trailer section, in bytes: as long as a head.
 pub const TRAILER_BYTES_MAX: usize = 64 * 1024;
-/// Extensions of all chunks of a body together, in bytes: nobody uses them, floods do.
+/// Extensions of all chunks of a body together, in bytes: clients do not use them, floods do.
 const EXTENSION_BYTES_MAX: usize = 8 * 1024;
 
 /// Finds the data in a chunked body, whatever pieces it arrives in.

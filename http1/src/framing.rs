@@ -171,3 +171,114 @@ impl Noted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framing(fields: &[(FieldName, &str)]) -> Result<Framing, ParseError> {
+        let mut framing = Framing::default();
+        fields.iter().try_for_each(|(kind, value)| framing.field(*kind, value.as_bytes()))?;
+        Ok(framing)
+    }
+
+    #[test]
+    fn a_second_length_is_refused_even_if_it_says_the_same() {
+        let length = |text| (FieldName::ContentLength, text);
+        assert_eq!(framing(&[length("5")]).unwrap().length, Some(5));
+        assert_eq!(framing(&[length("5"), length("5")]).unwrap_err(), ParseError::LengthRepeated);
+        assert_eq!(framing(&[length("5, 5")]).unwrap_err(), ParseError::LengthRepeated);
+        assert_eq!(framing(&[length("5x")]).unwrap_err(), ParseError::LengthInvalid);
+    }
+
+    #[test]
+    fn chunked_is_the_only_coding_and_comes_once() {
+        let coding = |text| (FieldName::TransferEncoding, text);
+        assert!(framing(&[coding("Chunked")]).unwrap().chunked);
+        for fields in [&[coding("gzip")][..], &[coding("gzip, chunked")], &[coding("chunked"), coding("chunked")]] {
+            assert_eq!(framing(fields).unwrap_err(), ParseError::TransferCoding, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn length_beside_a_coding_and_a_coding_in_http_1_0_are_refused() {
+        let (length, coding) = ((FieldName::ContentLength, "5"), (FieldName::TransferEncoding, "chunked"));
+        let check = |fields: &[_], version| framing(fields).unwrap().check(version);
+        assert_eq!(check(&[length, coding], Version::Http11), Err(ParseError::LengthAndCoding));
+        assert_eq!(check(&[coding], Version::Http10), Err(ParseError::TransferCoding));
+        assert_eq!(check(&[coding], Version::Http11), Ok(()));
+        assert_eq!(check(&[length], Version::Http10), Ok(()));
+        assert_eq!(check(&[], Version::Http10), Ok(()));
+    }
+
+    #[test]
+    fn connections_persist_as_version_and_options_say() {
+        let persists = |value, version| framing(&[(FieldName::Connection, value)]).unwrap().persists(version);
+        let cases = [
+            ("", true, false),
+            ("close", false, false),
+            ("Close", false, false),
+            ("keep-alive", true, true),
+            ("Keep-Alive", true, true),
+            ("keep-alive, close", false, false),
+            ("upgrade", true, false),
+        ];
+        for (value, http11, http10) in cases {
+            assert_eq!(
+                (persists(value, Version::Http11), persists(value, Version::Http10)),
+                (http11, http10),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn options_are_told_from_names_of_fields() {
+        let of = |value| framing(&[(FieldName::Connection, value)]).unwrap();
+        assert!(of("Upgrade").upgrade_option && !of("Upgrade").nominations);
+        assert!(of("upgrade, x-a").upgrade_option && of("upgrade, x-a").nominations);
+        assert!(!of("close, , keep-alive").nominations);
+        assert!(!of("keep-alive").close && !of("close").keep_alive);
+    }
+
+    #[test]
+    fn only_an_lf_behind_a_cr_ends_a_line() {
+        assert_eq!(check_line_ends(b"GET / HTTP/1.1\r\nHost: a\r\n"), Ok(()));
+        for head in [&b"\nGET"[..], b"GET / HTTP/1.1\nHost: a\r\n", b"GET / HTTP/1.1\r\nHost: a\n"] {
+            assert_eq!(check_line_ends(head), Err(ParseError::LineEnd));
+        }
+    }
+
+    #[test]
+    fn what_is_noted_of_fields_is_what_they_say() {
+        let place = |start| Span { start, end: start + 1 };
+        let mut noted = Noted::default();
+        noted.field(FieldName::Host, place(1), b"a");
+        assert!(noted.host == Some(place(1)) && !noted.host_repeated);
+        noted.field(FieldName::Host, place(2), b"a");
+        assert!(noted.host_repeated, "two hosts, alike or not");
+        noted.field(FieldName::Expect, place(3), b"100-Continue");
+        assert!(noted.expect_continue && !noted.expect_unknown);
+        noted.field(FieldName::Expect, place(4), b"200-ok");
+        assert!(noted.expect_unknown);
+        noted.field(FieldName::Te, place(5), b"gzip;q=0.5");
+        assert!(!noted.te_trailers);
+        noted.field(FieldName::Te, place(6), b"gzip, Trailers");
+        assert!(noted.te_trailers);
+        // HTTP/2 by Upgrade is never passed on, however it is written, alone or among others.
+        for value in [&b"h2c"[..], b"H2C", b"websocket, h2c", b"h2c-14"] {
+            noted.field(FieldName::Upgrade, place(7), value);
+            assert_eq!(noted.upgrade, None);
+        }
+        noted.field(FieldName::Upgrade, place(8), b"websocket");
+        assert_eq!(noted.upgrade, Some(place(8)));
+    }
+
+    #[test]
+    fn the_first_framing_fault_is_told_once_the_head_is_whole() {
+        let mut noted = Noted::default();
+        noted.field(FieldName::TransferEncoding, Span::default(), b"gzip");
+        noted.field(FieldName::ContentLength, Span::default(), b"x");
+        assert_eq!(noted.judge(b"", Version::Http11, &mut []).unwrap_err(), ParseError::TransferCoding);
+    }
+}

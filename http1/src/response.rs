@@ -97,7 +97,7 @@ fn body_length(head: &mut ResponseHead, framing: &Framing, request: Method) -> R
         ..200 if announces => return Err(ParseError::LengthInvalid),
         ..200 => return Ok(BodyLength::None),
         204 => {
-            // Forbidden too, but it ends here for everybody, if nothing comes after it on that connection.
+            // Forbidden too, but it ends here for every reader, if nothing comes after it on that connection.
             head.keep_alive &= !announces;
             return Ok(BodyLength::None);
         }
@@ -145,7 +145,7 @@ fn start_line(walk: &mut Walk<'_>) -> Result<Line, Stop> {
         status = status * 10 + u16::from(digit - b'0');
     }
     walk.at += 4;
-    // The space before a reason that is empty may be missing: nobody is misled by that.
+    // The space before a reason that is empty may be missing: that misleads no reader.
     walk.end_line(walk.at, ParseError::StartLine)?;
     Ok(Line { version, status, reason: Span::default() })
 }

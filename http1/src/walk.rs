@@ -21,7 +21,7 @@ impl From<ParseError> for Stop {
     }
 }
 
-/// How far a head has been walked over that comes in pieces. Kept beside the buffer by whoever reads it.
+/// How far a head has been walked over that comes in pieces. Kept beside the buffer by its reader.
 ///
 /// Only what has come since is looked at, line by line as lines end; the whole head is walked over once more when its end has come,
 /// or something wrong. So a head costs no more than three walks, be it a byte at a time.

@@ -82,3 +82,66 @@ pub(crate) fn trailers(section: &[u8], out: &mut Vec<u8>, keep: impl Fn(&[u8]) -
     out.truncate(start);
     Err(ParseError::Trailer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_message::{Limits, RequestHead};
+
+    #[test]
+    fn kept_fields_are_copied_as_they_came_and_in_order() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\nA:  1 \r\nb: 2\r\nC: 3\r\n\r\n";
+        let mut head = RequestHead::default();
+        assert!(crate::parse_request(text, &Limits::default(), &mut head).unwrap());
+        let copied = |keep: &[&str]| {
+            let mut out = Vec::new();
+            copy_fields(text, &head.fields, &mut out, |field| {
+                keep.iter().any(|name| field.name.of(text).eq_ignore_ascii_case(name.as_bytes()))
+            });
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(copied(&["host", "a", "b", "c"]), "Host: a\r\nA:  1 \r\nb: 2\r\nC: 3\r\n");
+        assert_eq!(copied(&["a", "c"]), "A:  1 \r\nC: 3\r\n");
+        assert_eq!(copied(&["host", "b"]), "Host: a\r\nb: 2\r\n");
+        assert_eq!(copied(&[]), "");
+    }
+
+    #[test]
+    fn sizes_of_chunks_are_hexadecimal_without_zeros_in_front() {
+        let cases =
+            [(0, "0"), (1, "1"), (15, "f"), (16, "10"), (255, "ff"), (4096, "1000"), (usize::MAX, "ffffffffffffffff")];
+        for (size, text) in cases {
+            let mut out = Vec::new();
+            chunk_size(size, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{text}\r\n"));
+        }
+    }
+
+    #[test]
+    fn no_data_are_no_chunk_because_that_would_be_the_last() {
+        let mut out = Vec::new();
+        data(b"", &mut out, Encoding::Chunked);
+        assert!(out.is_empty());
+        data(b"abc", &mut out, Encoding::Chunked);
+        data(b"de", &mut out, Encoding::Identity);
+        field(&mut out, "x-a", b"1");
+        assert_eq!(out, b"3\r\nabc\r\ndex-a: 1\r\n");
+    }
+
+    #[test]
+    fn trailers_that_frame_or_route_are_dropped_and_a_malformed_section_writes_nothing() {
+        let of = |section: &[u8]| {
+            let mut out = b"before".to_vec();
+            let result = trailers(section, &mut out, |name| name != b"secret");
+            (result, String::from_utf8(out).unwrap())
+        };
+        assert_eq!(of(b"\r\n"), (Ok(()), "before".into()));
+        assert_eq!(
+            of(b"x:1\r\nhost: b\r\nsecret: 2\r\ncontent-length: 3\r\ny: 4\r\n\r\n"),
+            (Ok(()), "beforex: 1\r\ny: 4\r\n".into())
+        );
+        for section in [&b"x: 1\r\nno colon\r\n\r\n"[..], b"x: 1\r\n\r\nmore", b"x: 1\r\n"] {
+            assert_eq!(of(section), (Err(ParseError::Trailer), "before".into()));
+        }
+    }
+}

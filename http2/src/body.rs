@@ -1,4 +1,4 @@
-//! Bytes of a body that have come and that nobody has taken yet, in pooled buffers.
+//! Bytes of a body that have come and were not taken yet, in pooled buffers.
 
 use crate::pool::{CHUNK_BYTES, Memory};
 use std::collections::VecDeque;

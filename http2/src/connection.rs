@@ -38,10 +38,10 @@ use std::rc::Rc;
 /// What a client sends before its first frame (RFC 9113, 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Size of the peer's compression table: that of everybody who says nothing.
+/// Size of the peer's compression table: that of a peer that says nothing.
 const TABLE_BYTES: u32 = 4096;
 
-/// A head so many times as long as the limit is not decoded to its end, nor is one of so many bytes at least: who sends it means harm.
+/// A head so many times as long as the limit is not decoded to its end, nor is one of so many bytes at least: its sender means harm.
 const ABSURD: usize = 4;
 const ABSURD_BYTES: usize = 128 * 1024;
 
@@ -74,7 +74,7 @@ pub struct Connection {
     ready: VecDeque<u32>,
     /// Those that have bytes to send and stand in the queue for the connection's window and room in the output.
     waiting: VecDeque<StreamKey>,
-    /// Bytes that those who were called may send now.
+    /// Bytes that the streams which were called may send now.
     promised: usize,
     notices: Notices,
     /// Of the next stream that a client opens.
@@ -179,7 +179,7 @@ impl Connection {
         self.output.bytes()
     }
 
-    /// So much of [`Connection::output`] has been written. There may be events afterwards: who waited for room has it.
+    /// So much of [`Connection::output`] has been written. There may be events afterwards: streams that waited for room have it.
     pub fn advance_output(&mut self, count: usize) {
         self.promised = 0;
         self.output.advance(count, &self.memory);
@@ -203,7 +203,7 @@ impl Connection {
         !self.is_leaving() && self.next_id <= U31_MAX && self.streams.open() < self.streams_max()
     }
 
-    /// How often bytes have come: who remembers it knows later whether anything was heard since.
+    /// How often bytes have come: a caller that remembers it knows later whether anything was heard since.
     #[must_use]
     pub fn heard(&self) -> u64 {
         self.heard
@@ -239,7 +239,7 @@ impl Connection {
         self.error
     }
 
-    /// Bytes of bodies that have come and that nobody has taken.
+    /// Bytes of bodies that have come and were not taken.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.held as usize

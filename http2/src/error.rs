@@ -78,7 +78,7 @@ pub struct ConnectionError {
     pub reason: Reason,
     /// For people; it goes with GOAWAY.
     pub debug: &'static str,
-    /// If the peer has sent more of something than anybody needs: a name for metrics.
+    /// If the peer has sent more of something than any client needs: a name for metrics.
     pub flood: Option<&'static str>,
 }
 
@@ -91,7 +91,7 @@ impl ConnectionError {
         Self::new(Reason::ProtocolError, debug)
     }
 
-    /// More than anybody needs.
+    /// More than any client needs.
     pub(crate) const fn flood(name: &'static str) -> Self {
         Self { reason: Reason::EnhanceYourCalm, debug: name, flood: Some(name) }
     }

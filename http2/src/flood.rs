@@ -1,6 +1,6 @@
 //! What costs more to take than to send, counted: past a cap the connection ends with ENHANCE_YOUR_CALM.
 //!
-//! What a peer may send as an answer to what we send (a window for data, a PING to measure it) is allowed for by the data that it was
+//! What a peer may send as a response to what we send (a window for data, a PING to measure it) is allowed for by the data that it was
 //! sent.
 
 use crate::error::ConnectionError;
@@ -30,7 +30,7 @@ const SMALL_DATA_BYTES: u32 = 16;
 const SMALL_DATA: u32 = 16 * 1024;
 /// The same from backends, whose windows may have grown.
 const SMALL_DATA_BACKEND: u32 = 256 * 1024;
-/// Backends carry the streams of many clients on one connection, and are chosen by those who run them.
+/// Backends carry the streams of many clients on one connection, and are chosen by the operator.
 const BACKEND_TIMES: u32 = 10;
 /// CONTINUATION frames of one block.
 pub(crate) const CONTINUATIONS: u32 = 20;

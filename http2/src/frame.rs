@@ -6,7 +6,7 @@ use crate::error::{ConnectionError, FrameError, Reason};
 
 /// Bytes of a frame's header.
 pub(crate) const HEADER_BYTES: usize = 9;
-/// Largest payload that everybody takes (RFC 9113, 4.2), and the largest that we take.
+/// Largest payload that every peer takes (RFC 9113, 4.2), and the largest that we take.
 pub(crate) const FRAME_BYTES: usize = 16 * 1024;
 /// Largest window, and largest stream identifier.
 pub(crate) const U31_MAX: u32 = u32::MAX >> 1;
@@ -117,7 +117,7 @@ impl FrameHeader {
                 self.needs_none()?;
                 self.needs_length(if self.has(ACK) { self.length == 0 } else { self.length.is_multiple_of(6) })
             }
-            // We have said that nobody pushes to us, and a client may not at all (RFC 9113, 8.4).
+            // Our SETTINGS forbid pushes, and a client may not push at all (RFC 9113, 8.4).
             Kind::PushPromise => Err(FrameError::protocol("PUSH_PROMISE")),
             Kind::Ping => self.needs_none().and_then(|()| self.needs_length(self.length == 8)),
             Kind::GoAway => self.needs_none().and_then(|()| self.needs_length(self.length >= 8)),
@@ -302,7 +302,7 @@ mod tests {
             // 6.10 CONTINUATION.
             (9, 0, 0, 5, PROTOCOL),
             (9, 0, 1, 5, None),
-            // 5.5: of what nobody knows, nothing is known.
+            // 5.5: unknown frames are ignored.
             (0xfe, 0xff, 0, 77, None),
         ];
         for (kind, flags, stream, length, expected) in cases {

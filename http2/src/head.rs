@@ -133,7 +133,7 @@ fn judge_request(section: &Section<'_>, ends: bool, head: &mut RequestHead) -> R
     judge_authority(section, head)
 }
 
-/// Of a head that is refused, what can be told of it: for logs, and for who refuses it.
+/// Of a head that is refused, what can be told of it: for logs, and for the code that refuses it.
 fn tell_what_came(section: &Section<'_>, head: &mut RequestHead) {
     *head = RequestHead { version: Version::Http2, keep_alive: true, ..RequestHead::default() };
     let good = |pseudo, is_good: fn(&[u8]) -> bool| section.pseudo(pseudo).filter(|&span| is_good(section.bytes(span)));
@@ -214,7 +214,7 @@ fn judge_response(
     head.body = match head.status {
         // RFC 9113, 8.6: there is no switching here.
         101 => return Err(Fault::Malformed(ParseError::UnexpectedUpgrade)),
-        // RFC 9113, 8.1: another head is to come. And it has no body, whoever believes its length.
+        // RFC 9113, 8.1: another head is to come. And it has no body, whatever length it announces.
         100..=199 if ends => return Err(NO_START),
         100..=199 if length.is_some_and(|length| length > 0) => return Err(BAD_LENGTH),
         100..=199 | 204 => BodyLength::None,

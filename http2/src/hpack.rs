@@ -35,8 +35,8 @@ pub enum HpackError {
     /// The table's size is set past what SETTINGS allow.
     #[error("table size update past the limit")]
     SizeUpdateLimit,
-    /// The block means far more than anybody takes: this is no error of the compression, but a flood.
-    #[error("block means far more than anybody takes")]
+    /// The block means far more than any peer takes: this is no error of the compression, but a flood.
+    #[error("block means far more than any peer takes")]
     ListTooLong,
     /// SETTINGS have made the table smaller, and the block does not begin with that.
     #[error("table size update is missing")]

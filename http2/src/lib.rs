@@ -1,7 +1,7 @@
 //! The HTTP/2 codec (RFC 9113), sans-io: bytes in, events out, frames to be written.
 //!
 //! The driver of a [`Connection`] owns its socket. It hands over what it reads, then asks for events until there are none, lets those go
-//! on whom they concern, and writes what waits in [`Connection::output`]. Nothing here waits, wakes anybody, or knows what time it is.
+//! on whom they concern, and writes what waits in [`Connection::output`]. Nothing here waits, wakes a task, or knows what time it is.
 #![warn(missing_docs)]
 
 mod body;

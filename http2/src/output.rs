@@ -54,3 +54,35 @@ impl Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_goes_from_the_front_and_room_is_what_is_left() {
+        let (memory, mut output) = (Memory::new(crate::pool::MemoryLimits::default()), Output::default());
+        assert_eq!((output.len(), output.room(), output.bytes()), (0, OUTPUT_BYTES, &b""[..]));
+        output.buffer(&memory).extend_from_slice(b"abcdefghij");
+        assert_eq!((output.len(), output.room()), (10, OUTPUT_BYTES - 10));
+        // Below and above half, which is when what is left is moved.
+        for (count, left) in [(3, &b"defghij"[..]), (4, b"hij"), (0, b"hij"), (1, b"ij")] {
+            output.advance(count, &memory);
+            assert_eq!((output.bytes(), output.len(), output.room()), (left, left.len(), OUTPUT_BYTES - left.len()));
+        }
+        output.buffer(&memory).extend_from_slice(b"k");
+        assert_eq!(output.bytes(), b"ijk");
+        output.advance(100, &memory);
+        assert_eq!((output.len(), output.bytes.capacity()), (0, 0), "its buffer is given back");
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_leaves_none() {
+        let (memory, mut output) = (Memory::new(crate::pool::MemoryLimits::default()), Output::default());
+        output.buffer(&memory).resize(OUTPUT_BYTES + 9, 0);
+        assert_eq!(output.room(), 0);
+        output.advance(10, &memory);
+        assert_eq!(output.room(), 1);
+        output.give_back(&memory);
+    }
+}

@@ -79,7 +79,7 @@ impl Memory {
         })
     }
 
-    /// Bytes of body buffers in use: what streams hold that nobody has taken yet.
+    /// Bytes of body buffers in use: what streams hold that was not taken yet.
     #[must_use]
     pub fn used_bytes(&self) -> usize {
         self.chunks_used.get() * CHUNK_BYTES
@@ -97,7 +97,7 @@ impl Memory {
         self.limits.window_growth_bytes - self.growth_left.get()
     }
 
-    /// Bytes of buffers that are kept for the next who needs one.
+    /// Bytes of buffers that are kept for the next stream that needs one.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         let outputs: usize = self.outputs.borrow().iter().map(Vec::capacity).sum();

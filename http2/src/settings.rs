@@ -13,7 +13,7 @@ pub(crate) const HEADER_LIST_SIZE_MAX: u16 = 0x6;
 /// RFC 8441, 3.
 pub(crate) const ENABLE_CONNECT_PROTOCOL: u16 = 0x8;
 
-/// Window of a stream and of the connection before anybody says otherwise (RFC 9113, 6.9.2).
+/// Window of a stream and of the connection before either end says otherwise (RFC 9113, 6.9.2).
 pub(crate) const WINDOW_DEFAULT: u32 = 65_535;
 
 /// What a peer has said of itself.
@@ -41,7 +41,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Takes what a SETTINGS frame says, in its order; `role` is ours, who receives it.
+    /// Takes what a SETTINGS frame says, in its order; `role` is that of the receiving end.
     pub(crate) fn apply(&mut self, payload: &[u8], role: Role) -> Result<(), ConnectionError> {
         for entry in payload.chunks_exact(6) {
             let id = u16::from_be_bytes([entry[0], entry[1]]);

@@ -121,6 +121,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_port_that_is_not_written_is_the_schemes_own() {
+        assert_eq!((default_port(false), default_port(true)), (80, 443));
+        let is_same = |one: &str, other: &str, secure| {
+            Authority::new(one.as_bytes()).is_same(Authority::new(other.as_bytes()), default_port(secure))
+        };
+        assert!(is_same("a", "A.:80", false) && is_same("a:", "a:443", true));
+        assert!(!is_same("a", "a:80", true) && !is_same("a", "a:443", false) && !is_same("a", "b", true));
+    }
+
+    #[test]
     fn a_tunnel_goes_to_a_port_that_there_is() {
         for good in ["a:443", "a:1", "a.:65535", "[::1]:80"] {
             assert!(is_host_and_port(good.as_bytes()), "{good}");

@@ -27,7 +27,7 @@ pub enum FieldName {
     Forwarded,
     /// `x-ringway-…`: ours, never a client's.
     Ringway,
-    /// One of these but for `_` in place of `-`: who reads fields as variables (CGI, WSGI) cannot tell the two apart.
+    /// One of these but for `_` in place of `-`: a program that reads fields as variables (CGI, WSGI) cannot tell the two apart.
     Disguised,
     /// Any other name that `Connection` lists: for this hop only.
     Nominated,
@@ -229,7 +229,7 @@ pub fn may_trail(name: &[u8]) -> bool {
     FieldName::classify(name).may_trail()
 }
 
-/// Whether a field's name is that of another to who reads fields as variables: case aside, and with `_` for `-`.
+/// Whether a field's name is that of another to a program that reads fields as variables: case aside, and with `_` for `-`.
 #[must_use]
 pub fn reads_as(name: &[u8], field: &str) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };

@@ -3,7 +3,7 @@
 use crate::{FIELDS_CEILING, Field, FieldName, tokens};
 use std::cmp::Ordering;
 
-/// Options up to which each is looked for among all fields: nearly everybody sends one or two.
+/// Options up to which each is looked for among all fields: nearly all clients send one or two.
 const FEW: usize = 4;
 
 /// Marks what `Connection` names (RFC 9110, 7.6.1): for this hop only, but for what frames and routes a message, which is not the

@@ -1,6 +1,6 @@
 //! What an HTTP message is, in any version: heads as spans into the bytes they came in, and the rules that hold whatever carries them.
 //!
-//! Pure: no sockets, no clock. Codecs judge framing and fill heads; who routes and forwards reads them here.
+//! Pure: no sockets, no clock. Codecs judge framing and fill heads; code that routes and forwards reads them here.
 #![warn(missing_docs)]
 
 mod authority;

@@ -38,7 +38,7 @@ pub struct RequestHead {
     pub protocol: Option<Span>,
     /// `Expect: 100-continue`.
     pub expect_continue: bool,
-    /// An expectation that nobody knows: 417.
+    /// An unknown expectation: 417.
     pub expect_unknown: bool,
     /// The protocols asked for, if `Connection` lists `upgrade` and they are not HTTP/2.
     pub upgrade: Option<Span>,
@@ -93,5 +93,42 @@ impl RequestHead {
                 Some((name, value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)))
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A head whose fields lie one after another in the bytes that are given with it.
+    fn head(fields: &[(&str, &str)]) -> (RequestHead, Vec<u8>) {
+        let (mut head, mut buffer) = (RequestHead::default(), Vec::new());
+        let mut place = |text: &str| {
+            let start = buffer.len() as u32;
+            buffer.extend_from_slice(text.as_bytes());
+            Span { start, end: buffer.len() as u32 }
+        };
+        for (name, value) in fields {
+            let kind = FieldName::classify(name.as_bytes());
+            head.fields.push(Field { name: place(name), value: place(value), kind, sensitive: false });
+        }
+        (head, buffer)
+    }
+
+    #[test]
+    fn values_are_those_of_the_name_alone_in_order() {
+        let (head, buffer) = head(&[("X-A", "1"), ("x-b", "2"), ("x-a", "3"), ("x-aa", "4")]);
+        assert_eq!(head.values_of(&buffer, b"x-a").collect::<Vec<_>>(), [b"1", b"3"]);
+        assert_eq!(head.value_of(&buffer, b"x-a"), Some(&b"1"[..]));
+        assert_eq!(head.value_of(&buffer, b"x-c"), None);
+        assert_eq!(head.values_of_kind(&buffer, FieldName::Cookie).count(), 0);
+    }
+
+    #[test]
+    fn cookies_come_in_order_with_all_that_have_one_name() {
+        let (head, buffer) = head(&[("cookie", "a=1;b=\"2\"; c"), ("x", "d=4"), ("Cookie", " a = 3=x ;=5;e=\"")]);
+        let pairs: Vec<_> = head.cookies(&buffer).map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        let expected: [(&[u8], &[u8]); 5] = [(b"a", b"1"), (b"b", b"2"), (b"a ", b" 3=x"), (b"", b"5"), (b"e", b"\"")];
+        assert_eq!(pairs, expected.map(|(name, value)| (name.to_vec(), value.to_vec())));
     }
 }

@@ -42,7 +42,7 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// Whether another head follows (1xx, but for 101).
     #[must_use]
-    pub fn is_interim(&self) -> bool {
+    pub fn is_informational(&self) -> bool {
         self.status < 200 && self.status != 101
     }
 
@@ -50,5 +50,20 @@ impl ResponseHead {
     #[must_use]
     pub fn is_switch(&self) -> bool {
         self.status == 101
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_head_follows_an_informational_one_but_not_a_switch() {
+        for (status, interim, switch) in
+            [(100, true, false), (101, false, true), (103, true, false), (199, true, false), (200, false, false)]
+        {
+            let head = ResponseHead { status, ..ResponseHead::default() };
+            assert_eq!((head.is_informational(), head.is_switch()), (interim, switch), "{status}");
+        }
     }
 }

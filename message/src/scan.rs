@@ -51,7 +51,7 @@ pub const fn is_token_byte(byte: u8) -> bool {
     CLASSES[byte as usize] & TOKEN != 0
 }
 
-/// Whether a field's value may have it (RFC 9110, 5.5): never what ends lines or texts for somebody.
+/// Whether a field's value may have it (RFC 9110, 5.5): never a byte that some parser takes for the end of a line or text.
 #[inline]
 #[must_use]
 pub const fn is_value_byte(byte: u8) -> bool {

@@ -1,10 +1,10 @@
 //! The two ends of an exchange, whatever version of HTTP each speaks, and bytes between two connections.
 
+pub(crate) mod encoded_reply;
 pub(crate) mod end;
 pub(crate) mod grpc;
 pub(crate) mod http1;
 pub(crate) mod http2;
-pub(crate) mod local_reply;
 pub(crate) mod presence;
 pub(crate) mod source;
 pub(crate) mod tunnel;

@@ -6,14 +6,14 @@ mod command;
 mod context;
 mod listener_id;
 mod per_ip;
-mod places;
+mod permits;
 mod shared;
 mod tasks;
 
 pub(crate) use budget::Budget;
 pub(crate) use command::Command;
 pub(crate) use context::{Dispatcher, HTTP2_WINDOW_GROWTH, Scratch};
-pub(crate) use listener_id::{GateKey, GateKind, Listening};
+pub(crate) use listener_id::{ListenerId, ListenerKind, Listening};
 pub(crate) use per_ip::{PerIp, Place};
-pub(crate) use places::{Full, Fullness, Occupancy, Places, Seat, WaitingForSeat};
+pub(crate) use permits::{ConnectionPermit, Full, Fullness, ListenerPermits, Occupancy, WaitingForPermit};
 pub(crate) use shared::{AccessSink, Shared};

@@ -30,7 +30,7 @@ pub enum RetryWhen {
     /// If sending it twice means the same as once, and the service retries resets.
     Reset,
     /// The same for answers that are none.
-    BadAnswer,
+    BadResponse,
     /// The same for time-outs.
     Timeout,
 }
@@ -44,7 +44,7 @@ impl RetryWhen {
             Self::Always => true,
             Self::Connect => on.connect,
             Self::Reset => on.reset && (repeatable || planted::is_planted(Fault::RetryDoubled)),
-            Self::BadAnswer => on.bad_answer && repeatable,
+            Self::BadResponse => on.bad_answer && repeatable,
             Self::Timeout => on.timeout && repeatable,
         }
     }
@@ -139,17 +139,17 @@ pub enum ProxyError {
     UpstreamClosed,
     /// What the backend has sent is no HTTP.
     #[error("no HTTP answer: {0}")]
-    BadAnswer(ParseError),
+    BadResponse(ParseError),
     /// The backend's answer passes a limit, or breaks the framing rules. Requests can provoke that, with whichever backend: it
     /// speaks for no other try, and against nobody.
     #[error("unfit answer: {0}")]
-    UnfitAnswer(ParseError),
+    UnfitResponse(ParseError),
     /// The same of a stream of HTTP/2, as the library has found.
     #[error("unfit answer over HTTP/2")]
     UnfitStream,
     /// The backend announced a longer body than it sent.
     #[error("answer was cut off")]
-    ShortAnswer,
+    ShortResponse,
     /// A backend's TLS connection ended without a goodbye where its end was to be the answer's.
     #[error("answer may be cut off: TLS ended without close_notify")]
     TlsTruncated,
@@ -192,12 +192,12 @@ impl ProxyError {
             | Self::StreamRefused
             | Self::TlsFailed
             | Self::UpstreamClosed
-            | Self::BadAnswer(_)
-            | Self::UnfitAnswer(_)
+            | Self::BadResponse(_)
+            | Self::UnfitResponse(_)
             | Self::UnfitStream
             | Self::NotSwitched
             | Self::TlsTruncated
-            | Self::ShortAnswer => 502,
+            | Self::ShortResponse => 502,
             Self::NoBackend
             | Self::AllFull
             | Self::QueueTimeout
@@ -241,8 +241,8 @@ impl ProxyError {
             Self::TlsFailed => "upstream_tls_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamClosed => "upstream_closed",
-            Self::BadAnswer(_) | Self::UnfitAnswer(_) | Self::UnfitStream => "bad_upstream_answer",
-            Self::ShortAnswer => "short_upstream_answer",
+            Self::BadResponse(_) | Self::UnfitResponse(_) | Self::UnfitStream => "bad_upstream_answer",
+            Self::ShortResponse => "short_upstream_answer",
             Self::TlsTruncated => "upstream_tls_truncated",
             Self::ResponseTimeout => "response_timeout",
             Self::SendTimeout => "upstream_send_timeout",
@@ -283,11 +283,11 @@ impl ProxyError {
             | Self::TlsFailed
             | Self::ConnectTimeout
             | Self::UpstreamClosed
-            | Self::BadAnswer(_)
-            | Self::UnfitAnswer(_)
+            | Self::BadResponse(_)
+            | Self::UnfitResponse(_)
             | Self::UnfitStream
             | Self::TlsTruncated
-            | Self::ShortAnswer
+            | Self::ShortResponse
             | Self::ResponseTimeout
             | Self::SendTimeout
             | Self::RequestTimeout => Side::Upstream,
@@ -301,7 +301,7 @@ impl ProxyError {
             Self::ConnectFailed | Self::StreamRefused | Self::TlsFailed | Self::ConnectTimeout => RetryWhen::Connect,
             Self::ConnectionLimit => RetryWhen::Always,
             Self::UpstreamClosed => RetryWhen::Reset,
-            Self::BadAnswer(_) | Self::ShortAnswer => RetryWhen::BadAnswer,
+            Self::BadResponse(_) | Self::ShortResponse => RetryWhen::BadResponse,
             Self::ResponseTimeout | Self::SendTimeout => RetryWhen::Timeout,
             Self::BadRequest(_)
             | Self::PathTraversal
@@ -324,7 +324,7 @@ impl ProxyError {
             | Self::QueueTimeout
             | Self::PendingLimit
             | Self::LocalShortage
-            | Self::UnfitAnswer(_)
+            | Self::UnfitResponse(_)
             | Self::UnfitStream
             | Self::TlsTruncated
             | Self::CompressionFailed
@@ -355,11 +355,11 @@ impl ProxyError {
             | Self::StreamRefused
             | Self::TlsFailed
             | Self::UpstreamClosed
-            | Self::BadAnswer(_)
-            | Self::ShortAnswer => Some(Outcome::ConnectionFailure),
+            | Self::BadResponse(_)
+            | Self::ShortResponse => Some(Outcome::ConnectionFailure),
             // What a request provokes in the form of its answer tells nothing of the backend. The exchange's whole time may have
             // gone on other backends; the rest is nobody's but the client's or ours.
-            Self::UnfitAnswer(_)
+            Self::UnfitResponse(_)
             | Self::UnfitStream
             // A habit of many servers, or somebody else on the way.
             | Self::TlsTruncated
@@ -393,7 +393,7 @@ impl ProxyError {
 
     /// What a head is that could not be read: these bytes are no HTTP, or HTTP that is not passed on.
     pub(crate) fn of_head(error: ParseError, bytes: &[u8]) -> Self {
-        if is_response(bytes) { Self::UnfitAnswer(error) } else { Self::BadAnswer(error) }
+        if is_response(bytes) { Self::UnfitResponse(error) } else { Self::BadResponse(error) }
     }
 
     /// Whether no backend has seen anything of the request, because there was no connection to send it on. What is ours

@@ -1,17 +1,17 @@
 //! One request and its response, from a parsed head to the last byte: which backend, which tries, what goes up and what comes down.
 
 pub(crate) mod actions;
-pub(crate) mod answer;
 pub(crate) mod attempt;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod compress;
+pub(crate) mod error_response;
 mod hedge;
+pub(crate) mod local_reply;
 pub(crate) mod mirror;
 mod on_backend;
 mod outcome;
 mod pump;
-pub(crate) mod refusal;
 pub(crate) mod request;
 mod response;
 mod retry;

@@ -2,7 +2,7 @@
 //! whatever comes. The unit tests play the same corpora, so that a find stays found.
 
 use crate::net::client_hello::HelloReader;
-use crate::net::proxy_protocol::{self, Told};
+use crate::net::proxy_protocol::{self, Header};
 use crate::net::quic_ids;
 use crate::probe;
 use crate::routing::affinity_cookie::{self, Value};
@@ -34,8 +34,8 @@ pub fn proxy_header(bytes: &[u8]) {
         assert_eq!(read, addresses);
         let ProxyHeader::V2 { unique_id } = version else { continue };
         if addresses.is_some() {
-            let expected = Told { unique_id: told.unique_id.clone().filter(|_| unique_id), ..told.clone() };
-            assert_eq!(Told { addresses: told.addresses, ..again }, expected);
+            let expected = Header { unique_id: told.unique_id.clone().filter(|_| unique_id), ..told.clone() };
+            assert_eq!(Header { addresses: told.addresses, ..again }, expected);
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     /// The service's limit goes on counting requests of versions that are no longer in force.
     DeadCounted,
     /// A client's place is kept when its connection has ended.
-    SeatKept,
+    PermitKept,
     /// Bytes that were kept for another try count for ever.
     KeptForEver,
     /// Whoever waits for a timer is woken at once, again and again.

@@ -127,12 +127,12 @@ pub(crate) fn shared(config: &Config, metrics: &Metrics) -> Arc<Shared> {
     let empty = Config { listeners: Vec::new(), services: Vec::new(), ..config.clone() };
     Arc::new(Shared {
         current: Arc::new(Published::new(Arc::new(Snapshot::empty(Arc::new(empty))))),
-        cells: Arc::clone(&metrics.cells),
+        counters: Arc::clone(&metrics.counters),
         network: Network::Kernel,
         started: ambient::now(),
         secret: RandomState::new().hash_one(0_u8),
         instance: RandomState::new().hash_one(1_u8),
-        shortage: Shortage::new(Arc::clone(&metrics.cells)),
+        shortage: Shortage::new(Arc::clone(&metrics.counters)),
         per_ip: PerIp::default(),
         workers,
         occupancy: Arc::new(Occupancy::new(workers)),

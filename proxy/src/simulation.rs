@@ -87,7 +87,7 @@ pub(crate) async fn counted<T>(what: &str, task: impl Future<Output = T>) -> T {
 }
 
 /// How often each place of a planted fault was passed.
-type Places = BTreeMap<Fault, u64>;
+type ListenerPermits = BTreeMap<Fault, u64>;
 
 /// Plays a seed for its hash; a failure says how to see it again.
 fn play(seed: u64, loud: bool, fault: Option<Fault>) -> Result<String, String> {
@@ -95,7 +95,7 @@ fn play(seed: u64, loud: bool, fault: Option<Fault>) -> Result<String, String> {
 }
 
 /// The same; tells as well where it came.
-fn play_noting(seed: u64, loud: bool, fault: Option<Fault>) -> (Result<String, String>, Places) {
+fn play_noting(seed: u64, loud: bool, fault: Option<Fault>) -> (Result<String, String>, ListenerPermits) {
     let (played, places) = std::thread::scope(|scope| {
         let run = || {
             planted::plant(fault);
@@ -178,7 +178,7 @@ fn planted_faults_are_found() {
         (Fault::CutUnsaid, &["that was cut off", "ended true", "given up without a word"]),
         (Fault::RetryDoubled, &["is a POST and was sent twice", "are allowed"]),
         (Fault::DeadCounted, &["connected"]),
-        (Fault::SeatKept, &["places are taken"]),
+        (Fault::PermitKept, &["places are taken"]),
         (Fault::KeptForEver, &["bytes kept"]),
         (Fault::Spin, &["while time stands still"]),
         (Fault::StaleUsed, &["without a cause", "is an answer", "nobody's", "tried"]),
@@ -196,7 +196,7 @@ fn planted_faults_are_found() {
     let unseen = Mutex::new(Vec::new());
     in_parallel(faults.len() as u64, |index| {
         let (fault, words) = faults[index as usize];
-        let often = |places: &Places| places.get(&fault).copied().unwrap_or_default();
+        let often = |places: &ListenerPermits| places.get(&fault).copied().unwrap_or_default();
         let mut seeds: Vec<(u64, u64)> = passed.iter().map(|(seed, places)| (often(places), *seed)).collect();
         seeds.sort_by_key(|(often, seed)| (std::cmp::Reverse(*often), *seed));
         seeds.retain(|(often, _)| *often > 0);

@@ -50,7 +50,7 @@ impl Connection {
 }
 
 /// A way to a backend: what it takes to get a connection for one exchange.
-pub(crate) struct Reach<'a> {
+pub(crate) struct Connector<'a> {
     pub(crate) worker: &'a Rc<Worker>,
     pub(crate) service: &'a WorkerService,
     pub(crate) slot: Slot,
@@ -67,12 +67,12 @@ pub(crate) fn at_hand(worker: &Worker, service: &WorkerService, slot: Slot, cert
         UpstreamProtocol::H2 => upstream.shared.take(false).map(Connection::http2),
         // An upgrade takes the connection for good; a pooled one serves as well.
         UpstreamProtocol::Http1 => {
-            upstream.pool.take(certain, &worker.cells).map(|taken| Connection::http1(taken, true))
+            upstream.pool.take(certain, &worker.counters).map(|taken| Connection::http1(taken, true))
         }
     }
 }
 
-impl Reach<'_> {
+impl Connector<'_> {
     /// A connection that others have used, or a fresh one. `certain`: see [`Pool::take`].
     pub(crate) async fn connection(&self, fresh: bool, certain: bool) -> Result<Connection, ProxyError> {
         if !fresh && let Some(connection) = at_hand(self.worker, self.service, self.slot, certain) {
@@ -125,7 +125,7 @@ impl Reach<'_> {
         let pending = Pending::enter_for(service, self.slot)?;
         let opening = async {
             let slot = connection_slot::slot(service, self.slot, self.worker, self.timer, self.limit).await?;
-            self.service.upstreams[usize::from(self.slot.0)].cells.connects.increment();
+            self.service.upstreams[usize::from(self.slot.0)].counters.connects.increment();
             let stream = connect(service, self.slot, self.peer, self.limit, self.timer, self.worker).await?;
             Ok((stream, slot))
         };
@@ -140,7 +140,7 @@ async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upst
     let timer = worker.timer();
     let opened = async {
         let counted = connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
-        upstream.cells.connects.increment();
+        upstream.counters.connects.increment();
         // No PROXY header goes to what is shared: the configuration sees to that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
         let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, service.config.keepalive);
@@ -200,9 +200,9 @@ async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> s
 }
 
 /// What a PROXY header says of a client.
-fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxy_protocol::Told {
-    let Some(peer) = peer else { return proxy_protocol::Told::default() };
-    proxy_protocol::Told {
+fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxy_protocol::Header {
+    let Some(peer) = peer else { return proxy_protocol::Header::default() };
+    proxy_protocol::Header {
         addresses: peer.destination.map(|destination| (peer.address, destination)),
         authority: peer.server_name.clone(),
         secure: peer.secure,

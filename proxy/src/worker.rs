@@ -1,15 +1,15 @@
 //! A worker: one thread's view of the version in force, its pools, its listeners and its clients' connections. Nothing of the hot path
 //! crosses a thread but the in-flight counts and the snapshot pointer. What runs it is `run/`.
 
+mod active_listener;
 mod context;
-mod gate;
 mod open_connection;
 mod peer;
 mod pool;
 mod view;
 
+pub(crate) use active_listener::ActiveListener;
 pub(crate) use context::Worker;
-pub(crate) use gate::Gate;
 pub(crate) use open_connection::OpenConnection;
 pub(crate) use peer::Peer;
 pub(crate) use view::{Upstream, View, WorkerService};

@@ -20,9 +20,9 @@ fn main() {
         for key in 0..60 {
             let key = format!("key-{key}");
             let hash = hash_key(key.as_bytes(), seed);
-            let mut walk = ring.walk(hash);
+            let mut candidates = ring.candidates(hash);
             let names: Vec<&str> =
-                (0..3).filter_map(|_| walk.next(&ring)).map(|slot| ids[usize::from(slot.0)]).collect();
+                (0..3).filter_map(|_| candidates.next(&ring)).map(|slot| ids[usize::from(slot.0)]).collect();
             println!("{key} {hash:016x} {}", names.join(" "));
         }
         println!("digest {:016x}", ring.digest());

@@ -1,4 +1,4 @@
-//! What is asked of a group for one request.
+//! What one request brings to the choice of a backend.
 
 use crate::hash::Hash;
 

@@ -1,9 +1,9 @@
-//! A service's backends as requests see them: who is next for this key, and has he room?
+//! A service's backends as requests see them: which is next for this key, and has it room?
 
 use crate::ask::Ask;
 use crate::load::Load;
-use crate::order::Order;
 use crate::params::{AllFull, BoundParams, PolicyParams};
+use crate::policy::Policy;
 use crate::ring::{BuildError, Member};
 use crate::slot::Slot;
 use crate::sum::LEVELS_MAX;
@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 mod accept;
 mod keyed;
 mod least_loaded;
+mod member;
 mod pick;
 mod placement;
 mod reckon;
 mod reserve;
-mod seat;
 mod weighted;
 
-use seat::Seat;
+use member::MemberState;
 
 /// All keys, in the units of level shares.
 const ALL_KEYS: u32 = 1 << 16;
@@ -53,7 +53,7 @@ pub struct Group {
     bound: Option<BoundParams>,
     all_full: AllFull,
     /// In slot order.
-    seats: Box<[Seat]>,
+    members: Box<[MemberState]>,
     total: Arc<Total>,
     /// Its number among the groups of the total.
     number: u64,
@@ -64,12 +64,12 @@ pub struct Group {
 #[derive(Debug)]
 struct Level {
     key: u8,
-    order: Order,
+    policy: Policy,
     /// Slots of the members, which `order` knows by index.
     slots: Box<[u16]>,
     /// Keys up to here, of [`ALL_KEYS`], have their home in this level or one before.
     up_to: AtomicU32,
-    /// Nobody is known to be up: those who choose without a walk need not look for such a one.
+    /// No member is known to be up: policies without a candidate sequence need not look for one.
     all_doubted: AtomicBool,
 }
 
@@ -118,16 +118,16 @@ impl Group {
                     chosen().map(|(_, member)| Member { id: member.id, weight: member.weight }).collect();
                 Ok(Level {
                     key,
-                    order: Order::build(policy, &list)?,
+                    policy: Policy::build(policy, &list)?,
                     slots: chosen().map(|(slot, _)| slot as u16).collect(),
                     up_to: AtomicU32::new(ALL_KEYS),
                     all_doubted: AtomicBool::new(false),
                 })
             })
             .collect::<Result<_, BuildError>>()?;
-        let seats = members
+        let members = members
             .into_iter()
-            .map(|member| Seat {
+            .map(|member| MemberState {
                 load: member.load,
                 weight: member.weight,
                 requests_max: member.requests_max,
@@ -135,7 +135,7 @@ impl Group {
             })
             .collect();
         let number = total.number_group();
-        Ok(Self { levels, bound, all_full: AllFull::default(), seats, total, number, policy })
+        Ok(Self { levels, bound, all_full: AllFull::default(), members, total, number, policy })
     }
 
     /// What is done when no eligible member has room, be it for the bound or for `requests_max`.

@@ -7,7 +7,7 @@ pub type Hash = u64;
 
 /// The hash of a key.
 ///
-/// Keys and points use different seeds, so that nobody who can choose both ids and keys can aim one at the other. Seed
+/// Keys and points use different seeds, so that a client which can choose both ids and keys cannot aim one at the other. Seed
 /// 0 is unseeded: plain XXH3-64.
 #[must_use]
 pub fn hash_key(key: &[u8], seed: u64) -> Hash {

@@ -1,7 +1,7 @@
 //! Hot keys: which keys take so much of a service's traffic that one owner cannot carry them.
 //!
 //! Each worker counts in a [`Sketch`] of its own; its reports are merged by [`HotKeys`], which says which keys are hot and how
-//! many owners each has. Who they are follows from the key's walk alone, so every proxy that sees a key as hot spreads it
+//! many owners each has. Which they are follows from the key's candidate sequence alone, so every proxy that sees a key as hot spreads it
 //! over the same members.
 
 use crate::hash::{Hash, mix};
@@ -120,7 +120,7 @@ impl Default for HotParams {
 pub struct HotKey {
     /// Share of the service's requests, 0 to 1.
     pub share: f64,
-    /// Members that serve it: the first so many of its walk.
+    /// Members that serve it: the first so many of its candidate sequence.
     pub owners: u16,
 }
 
@@ -140,7 +140,7 @@ impl HotKeys {
         self.reports[worker] = report;
     }
 
-    /// Works out who is hot now, among so many eligible members. `true`: the table has changed.
+    /// Works out which keys are hot now, among so many eligible members. `true`: the table has changed.
     ///
     /// A key of share `p` has `ceil(p * members / enter) + 1` owners, all members at most; it gets a new number only when
     /// that has moved by more than one, or when it enters or leaves.
@@ -220,6 +220,22 @@ mod tests {
         }
         assert!(sketch.report(0.1).keys.is_empty());
         assert!(sketch.total() < HALVE_AFTER);
+    }
+
+    #[test]
+    fn no_report_names_a_key_with_more_requests_than_it_had_most_frequent_first() {
+        let (mut sketch, mut counts) = (Sketch::default(), BTreeMap::<Hash, u32>::new());
+        // More keys than there are counters: each new one takes over the count of the one that it replaces, as its error.
+        for number in 0..60_000_u64 {
+            let hash = mix(if number % 5 == 0 { number / 5 % 40 } else { number });
+            sketch.count(hash);
+            *counts.entry(hash).or_default() += 1;
+        }
+        assert_eq!(sketch.total(), 60_000);
+        let report = sketch.report(0.0);
+        assert_eq!(report.keys.len(), REPORT_MAX);
+        assert!(report.keys.iter().all(|(hash, sure)| *sure > 0 && *sure <= counts[hash]), "{:?}", report.keys);
+        assert!(report.keys.is_sorted_by_key(|(_, sure)| u32::MAX - sure));
     }
 
     #[test]

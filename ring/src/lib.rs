@@ -3,18 +3,19 @@
 //! Pure: no clock, no sockets, no randomness, no logging. Three layers:
 //!
 //! * [`Ring`] is a function of (ids, weights, points, seed) and nothing else. Every key has one sequence of distinct
-//!   members on it, its [`Walk`]; spill, skip and retry all follow it.
+//!   members on it, its [`Candidates`]; spill, skip and retry all follow it.
 //! * [`Load`] is what is known of a member right now: requests in flight, and the share of its keys that it accepts.
 //!   Health, drain, slow start and shedding move that share; the ring is never rebuilt for them.
 //! * [`Group`] puts them together: it takes a request's [`Selection`] to the next member that accepts the key and is
 //!   below its cap, and reserves a place there. The ring is one of its policies; [`Maglev`], [`Rendezvous`] and those without
 //!   keys are others.
-//! * [`Line`], [`SharedLimit`] and [`Published`] are what threads share beside loads: who waits for room, what is held together, and a
+//! * [`Line`], [`SharedLimit`] and [`Published`] are what threads share beside loads: how many wait for room, what is held together, and a
 //!   value that is replaced whole.
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
 
 mod ask;
+mod candidates;
 mod group;
 mod hash;
 mod hot;
@@ -23,8 +24,8 @@ mod line;
 mod load;
 mod maglev;
 mod movement;
-mod order;
 mod params;
+mod policy;
 mod published;
 mod rendezvous;
 mod ring;
@@ -36,9 +37,9 @@ mod stage;
 mod sum;
 mod sync;
 mod total;
-mod walk;
 
 pub use ask::Ask;
+pub use candidates::Candidates;
 pub use group::{Group, GroupMember, HOT_OWNERS_MAX, Pick};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
@@ -49,7 +50,7 @@ pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime, without_entry};
 pub use movement::{Method, Move, Movement, group_movement, independent_movement, movement};
 pub use params::{AllFull, BoundParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
 pub use published::{Published, Reader};
-pub use rendezvous::{Rendezvous, choose_arm};
+pub use rendezvous::{Rendezvous, choose_target};
 pub use ring::{BuildError, Member, Ring, WEIGHT_MAX};
 pub use round_robin::RoundRobin;
 pub use selection::Selection;
@@ -57,4 +58,3 @@ pub use shed::{ShedController, ShedParams};
 pub use slot::Slot;
 pub use sum::LEVELS_MAX;
 pub use total::Total;
-pub use walk::Walk;

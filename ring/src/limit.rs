@@ -1,9 +1,9 @@
 //! A limit on what is held together, which is taken before it is known whether what it is taken for is to be had.
 //!
 //! A request takes one of its service's places, and then looks for one on a backend. If all of those are full, it gives the first back: for a
-//! moment that was hidden from others, who may have looked just then, found none, and sleep. Nobody would tell them, since nothing has been
-//! released. So who is denied leaves a mark and looks again, and who gives back what he has not used looks for marks: both write one
-//! word and read another, with a fence in between.
+//! moment that place was hidden from other requests, which may have looked just then, found none, and sleep. Nothing would wake them, since
+//! nothing has been released. So a request that is denied leaves a mark and looks again, and one that gives back an unused place looks for
+//! marks: both write one word and read another, with a fence in between.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst, fence};
@@ -29,7 +29,7 @@ impl Default for SharedLimit {
 }
 
 impl SharedLimit {
-    /// Takes one, if fewer than so many are held. `None`: who waits for one is told of it by whoever gives one back.
+    /// Takes one, if fewer than so many are held. `None`: a caller that waits for one is woken by the next that gives one back.
     pub fn take(&self, limit: u32) -> Option<Held> {
         self.take_below(limit).or_else(|| {
             self.denied.fetch_add(1, Relaxed);
@@ -39,19 +39,19 @@ impl SharedLimit {
     }
 
     fn take_below(&self, limit: u32) -> Option<Held> {
-        // Read before it is taken, and by who is denied for it after that: hence no Relaxed below.
+        // Read before one is taken; a caller that is denied for it reads after that: hence no Relaxed below.
         let denied = self.denied.load(Relaxed);
         let taken = self.held.fetch_update(AcqRel, Acquire, |held| (held < limit).then_some(held + 1));
         taken.is_ok().then_some(Held(denied))
     }
 
-    /// Gives one back that has been used: who waits is to be told in any case.
+    /// Gives one back that has been used: a waiting request is to be woken in any case.
     pub fn give_back(&self, _: Held) {
         self.held.fetch_sub(1, Relaxed);
     }
 
-    /// Gives one back that could not be used. Whether others were denied meanwhile, of whom one is to be told: only then, or two who
-    /// find nothing would wake each other for ever.
+    /// Gives one back that could not be used. Whether others were denied meanwhile, of which one is to be woken: only then, or two
+    /// requests that find nothing would wake each other for ever.
     #[must_use]
     pub fn give_back_unused(&self, held: Held) -> bool {
         self.held.fetch_sub(1, Relaxed);

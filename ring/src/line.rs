@@ -1,8 +1,8 @@
-//! How many wait for room, so that nobody who gives a place back overlooks one who has just begun to wait.
+//! How many requests wait for room, so that one which gives a place back never overlooks one that has just begun to wait.
 //!
-//! One gives a place back and then looks whether somebody waits; the other says that he waits and then looks for a place.
+//! One gives a place back and then looks whether any waits; the other says that it waits and then looks for a place.
 //! Both write one word and read another, and processors may read early: without a fence on both sides each can miss the
-//! other's write, and the place stays empty while somebody waits for it.
+//! other's write, and the place stays empty while a request waits for it.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 #[derive(Debug)]
 pub struct Line {
     waiting: AtomicU32,
-    /// Places given back while somebody waited.
+    /// Places given back while a request waited.
     releases: AtomicU64,
 }
 
@@ -24,10 +24,10 @@ impl Default for Line {
 }
 
 impl Line {
-    /// Begins to wait, if there are fewer than so many. Whoever has entered looks for a place ([`Line::look`]) before he
+    /// Begins to wait, if fewer than so many do. A request that has entered looks for a place ([`Line::look`]) before it
     /// sleeps, and [leaves](Line::leave) in the end.
     pub fn enter(&self, length_max: u32) -> bool {
-        // One that was raised first and lowered again would turn others away for whom there is room.
+        // One that was raised first and lowered again would turn others away for which there is room.
         self.waiting.fetch_update(Relaxed, Relaxed, |waiting| (waiting < length_max).then_some(waiting + 1)).is_ok()
     }
 
@@ -42,16 +42,16 @@ impl Line {
         self.releases.load(Relaxed)
     }
 
-    /// A place has been given back. Whether somebody is to be woken for it.
+    /// A place has been given back. Whether a waiting request is to be woken for it.
     #[inline]
     #[must_use]
     pub fn handle_release(&self) -> bool {
         fence(SeqCst);
-        let somebody = self.waiting.load(Relaxed) > 0;
-        if somebody {
+        let any_waits = self.waiting.load(Relaxed) > 0;
+        if any_waits {
             self.releases.fetch_add(1, Relaxed);
         }
-        somebody
+        any_waits
     }
 
     /// How many wait.

@@ -26,7 +26,7 @@ const ALL: u64 = FULL_SHARE as u64 | (FULL_SHARE as u64) << ACCEPT_SHIFT;
 #[repr(align(128))]
 pub struct Load {
     /// Requests in flight in the low half, and in the high half the sum of [`crate::total::Total`] in which they are
-    /// counted. One word: who adds or takes away a request learns in the same step where it is counted, whatever moves.
+    /// counted. One word: a caller that adds or takes away a request learns in the same step where it is counted, whatever moves.
     carried: AtomicU64,
     /// Lifecycle share in the low 16 bits, shed share in the next, then [`DOUBT`], and in the high 16 the accept share: read
     /// together.
@@ -64,7 +64,7 @@ impl Load {
         self.shares.load(Relaxed) as u16
     }
 
-    /// Sets the lifecycle share, and as a first guess the accept share, until the group works that out.
+    /// Sets the active fraction, and as a first guess the accept share, until the group works that out.
     pub fn set_lifecycle(&self, share: u16) {
         if self.lifecycle() != share {
             self.update(|shares| with_accept(shares, share) & !0xffff | u64::from(share));
@@ -85,7 +85,7 @@ impl Load {
         (self.shares.load(Relaxed) >> ACCEPT_SHIFT) as u16
     }
 
-    /// Share of its keys that it sheds to the next of their walks because it is overloaded.
+    /// Share of its keys that it sheds to the next of their candidate sequences because it is overloaded.
     #[inline]
     #[must_use]
     pub fn shed(&self) -> u16 {
@@ -148,20 +148,20 @@ impl Load {
 
     /// Share of keys or turns that it takes now, shedding aside.
     #[inline]
-    pub(crate) fn claim(&self, weight: u32) -> u64 {
+    pub(crate) fn effective_weight(&self, weight: u32) -> u64 {
         u64::from(weight) * u64::from(self.lifecycle())
     }
 
     /// The same, less what it sheds; above 0 where the other is.
     #[inline]
-    pub(crate) fn kept_claim(&self, weight: u32) -> u64 {
+    pub(crate) fn kept_weight(&self, weight: u32) -> u64 {
         let shares = self.shares.load(Relaxed);
         let (lifecycle, shed) = (u64::from(shares as u16), u64::from((shares >> 16) as u16));
-        let claim = u64::from(weight) * lifecycle;
+        let weight = u64::from(weight) * lifecycle;
         if shed == 0 {
-            claim
+            weight
         } else {
-            (claim * (u64::from(FULL_SHARE) - shed)).div_ceil(u64::from(FULL_SHARE)).max(claim.min(1))
+            (weight * (u64::from(FULL_SHARE) - shed)).div_ceil(u64::from(FULL_SHARE)).max(weight.min(1))
         }
     }
 
@@ -198,7 +198,7 @@ impl Load {
 
     /// Whether health, drain and slow start let it take this key, shedding aside.
     #[inline]
-    pub(crate) fn accepts_lifecycle(&self, hash: Hash) -> bool {
+    pub(crate) fn accepts_unshed(&self, hash: Hash) -> bool {
         let shares = self.shares.load(Relaxed);
         let accept = (shares >> ACCEPT_SHIFT) as u16;
         let takes = accept == FULL_SHARE || ((mix(hash ^ self.salt) >> 48) as u16) < accept;
@@ -207,8 +207,8 @@ impl Load {
 
     /// Reserves a place, if fewer than `cap` requests are in flight. Gives the sum in which it is to be counted.
     ///
-    /// The count is looked at before it is touched: one that was raised and lowered again would hide a place from who looks just
-    /// then, finds none, and sleeps, with nobody left to wake it.
+    /// The count is looked at before it is touched: one that was raised and lowered again would hide a place from a request that
+    /// looks just then, finds none, and sleeps, with nothing left to wake it.
     #[inline]
     pub(crate) fn reserve(&self, cap: u32) -> Option<Sum> {
         let mut carried = self.carried.load(Relaxed);
@@ -270,4 +270,133 @@ fn decay(passed_millis: u32, constant_millis: u32) -> f32 {
     // A time that has not come yet, because something is held or a clock has gone back a little, counts as now.
     let passed = if passed_millis.wrapping_neg() <= HOLD_MILLIS_MAX { 0 } else { passed_millis };
     (-(passed as f32) / constant_millis.max(1) as f32).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: u16 = FULL_SHARE / 2;
+
+    fn accepted(load: &Load, stage: Stage) -> usize {
+        (0..10_000).filter(|&number| load.accepts(mix(number), stage)).count()
+    }
+
+    #[test]
+    fn what_a_member_accepts_depends_on_the_stage_and_on_why_it_would_refuse() {
+        let stages = [Stage::HotOwners, Stage::Strict, Stage::Relaxed, Stage::Panic, Stage::OverBound];
+        let all = |load: &Load| stages.map(|stage| accepted(load, stage));
+        let near_half = |count: usize| (4_700..5_300).contains(&count);
+        let load = Load::new("a");
+        assert_eq!(all(&load), [10_000; 5]);
+        load.set_lifecycle(HALF);
+        let [hot, strict, rest @ ..] = all(&load);
+        assert!(near_half(hot) && hot == strict && rest == [10_000; 3], "a ramp: {hot}");
+        load.set_lifecycle(FULL_SHARE);
+        load.set_shed(HALF);
+        let [hot, strict, rest @ ..] = all(&load);
+        assert!(near_half(hot) && hot == strict && rest == [10_000; 3], "shedding: {hot}");
+        load.set_shed(0);
+        load.set_doubted(true);
+        assert_eq!(all(&load), [0, 0, 0, 10_000, 10_000], "believed to be down");
+        load.set_doubted(false);
+        assert_eq!(all(&load), [10_000; 5]);
+        load.set_lifecycle(0);
+        assert_eq!(all(&load), [0; 5], "down");
+    }
+
+    #[test]
+    fn raising_a_share_keeps_all_keys_that_were_accepted_before() {
+        let load = Load::new("a");
+        let keys = |share| {
+            load.set_lifecycle(share);
+            (0..2_000).filter(|&number| load.accepts(mix(number), Stage::Strict)).collect::<Vec<u64>>()
+        };
+        let (fewer, more) = (keys(HALF / 2), keys(HALF));
+        assert!(fewer.len() < more.len() && fewer.iter().all(|key| more.contains(key)));
+    }
+
+    #[test]
+    fn a_hot_keys_owner_minds_health_and_ramps_but_no_shedding() {
+        let load = Load::new("a");
+        let accepted = || (0..10_000).filter(|&number| load.accepts_unshed(mix(number))).count();
+        load.set_shed(FULL_SHARE);
+        assert_eq!(accepted(), 10_000);
+        load.set_lifecycle(HALF);
+        assert!((4_700..5_300).contains(&accepted()));
+        load.set_doubted(true);
+        assert_eq!(accepted(), 0);
+        load.set_doubted(false);
+        load.set_lifecycle(0);
+        assert_eq!(accepted(), 0);
+    }
+
+    #[test]
+    fn effective_weight_is_weight_times_fraction_and_shedding_never_takes_all_of_it() {
+        let load = Load::new("a");
+        let full = u64::from(FULL_SHARE);
+        assert_eq!((load.effective_weight(100), load.kept_weight(100)), (100 * full, 100 * full));
+        load.set_lifecycle(1);
+        load.set_shed(FULL_SHARE);
+        assert_eq!((load.effective_weight(100), load.kept_weight(100)), (100, 1));
+        load.set_shed(FULL_SHARE / 3);
+        assert_eq!(load.kept_weight(300), 200);
+        assert_eq!((load.effective_weight(0), load.kept_weight(0)), (0, 0));
+        load.set_lifecycle(0);
+        assert_eq!((load.effective_weight(100), load.kept_weight(100)), (0, 0));
+    }
+
+    #[test]
+    fn a_drawn_request_is_kept_but_for_the_part_that_is_shed() {
+        let load = Load::new("a");
+        let kept = || (0..10_000).filter(|&number| load.keeps(mix(number))).count();
+        assert_eq!(kept(), 10_000);
+        load.set_shed(FULL_SHARE / 10 * 3);
+        assert!((6_700..7_300).contains(&kept()), "{}", kept());
+    }
+
+    #[test]
+    fn places_are_reserved_up_to_the_cap_and_counted_where_the_member_is() {
+        let load = Load::new("a");
+        assert_eq!(
+            (load.reserve(2), load.reserve(2), load.reserve(2)),
+            (Some(Sum::ELSEWHERE), Some(Sum::ELSEWHERE), None)
+        );
+        assert_eq!(load.count_in(Sum::of_level(3)), (2, Sum::ELSEWHERE));
+        assert_eq!(load.count_in(Sum::of_level(3)), (0, Sum::of_level(3)), "it is there already");
+        assert_eq!((load.release(), load.in_flight()), (Sum::of_level(3), 1));
+        assert_eq!((load.reserve(2), load.reserve(0)), (Some(Sum::of_level(3)), None));
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_fades_with_the_time_constant() {
+        let load = Load::new("a");
+        assert_eq!(load.latency_micros(5, 1_000), 0.0);
+        load.observe(800.0, 0, 1_000);
+        load.observe(100.0, 0, 1_000);
+        assert_eq!(load.latency_micros(0, 1_000), 800.0, "no time has passed");
+        let faded = load.latency_micros(1_000, 1_000);
+        assert!((faded - 800.0 / std::f32::consts::E).abs() < 0.1, "{faded}");
+        load.observe(100.0, 1_000, 1_000);
+        let mean = load.latency_micros(1_000, 1_000);
+        assert!((mean - (800.0 * 0.367_88 + 100.0 * 0.632_12)).abs() < 0.5, "{mean}");
+        load.observe(900.0, 1_000, 1_000);
+        assert_eq!(load.latency_micros(1_000, 1_000), 900.0);
+    }
+
+    #[test]
+    fn a_penalty_holds_for_its_time_and_only_then_fades_also_where_the_clock_wraps() {
+        for now in [0, u32::MAX - 100] {
+            let load = Load::new("a");
+            load.penalize(5_000.0, 300, now, 1_000);
+            assert_eq!(load.latency_micros(now.wrapping_add(300), 1_000), 5_000.0);
+            // What comes meanwhile is averaged in, and ends no hold.
+            load.observe(1.0, now.wrapping_add(200), 1_000);
+            assert_eq!(load.latency_micros(now.wrapping_add(300), 1_000), 5_000.0);
+            assert!(load.latency_micros(now.wrapping_add(1_300), 1_000) < 1_900.0);
+            // A smaller one changes nothing but the hold.
+            load.penalize(10.0, 0, now.wrapping_add(300), 1_000);
+            assert_eq!(load.latency_micros(now.wrapping_add(300), 1_000), 5_000.0);
+        }
+    }
 }

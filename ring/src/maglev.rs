@@ -2,13 +2,13 @@
 //!
 //! Shares are even to within one part in (table size / members); a change of membership moves more keys than the minimum.
 //! Source: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4. Weights
-//! are honoured by skipping turns: a member of half the largest weight claims in every other round.
+//! are honoured by skipping turns: a member of half the largest weight takes an entry in every other round.
 
+use crate::candidates::Candidates;
 use crate::hash::{Hash, mix};
 use crate::params::MaglevParams;
 use crate::ring::{BuildError, Member};
 use crate::slot::Slot;
-use crate::walk::Walk;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// Largest table.
@@ -20,7 +20,7 @@ const STRIDE_SALT: u64 = 0x6d61_676c_6576_0003;
 /// A table, immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maglev {
-    /// Owner's slot of every entry; empty if nobody has weight.
+    /// Owner's slot of every entry; empty if no member has weight.
     table: Box<[u16]>,
     members: usize,
     /// Members that own an entry, in number.
@@ -101,26 +101,26 @@ impl Maglev {
         })
     }
 
-    /// The owner of a key. `None` if nobody has weight.
+    /// The owner of a key. `None` if no member has weight.
     #[inline]
     #[must_use]
     pub fn owner(&self, hash: Hash) -> Option<Slot> {
         self.table.get(self.position(hash)).map(|&slot| Slot(slot))
     }
 
-    /// The next distinct member of a key's walk, which goes round the table in steps of the key's own: who comes next is then drawn
-    /// by weight. Entries side by side are not, as the table is filled: a member may lie behind one other half of the time. Who
-    /// owns no entry is nobody's owner, but everybody's last resort.
+    /// The next of a key's candidates, which go round the table in steps of the key's own: the member that comes next is then drawn
+    /// by weight. Entries side by side are not, as the table is filled: a member may lie behind one other half of the time. A
+    /// member without an entry owns no key, but is the last resort of every key.
     #[inline]
-    pub(crate) fn next(&self, hash: Hash, walk: &mut Walk) -> Option<Slot> {
+    pub(crate) fn next(&self, hash: Hash, candidates: &mut Candidates) -> Option<Slot> {
         let size = u64::from(self.params.table_size);
         let entry = |step: usize| {
             // The size is a prime: whatever the stride, all entries are met.
             let away = if step == 0 { 0 } else { step as u64 * (1 + mix(hash ^ STRIDE_SALT) % (size - 1)) };
             self.table[((hash % size + away) % size) as usize]
         };
-        let next = walk.step(self.table.len(), self.placed, self.members, entry);
-        next.or_else(|| walk.step_beyond(self.placed, &self.without_entry, self.members, mix(hash ^ STRIDE_SALT)))
+        let next = candidates.step(self.table.len(), self.placed, self.members, entry);
+        next.or_else(|| candidates.step_beyond(self.placed, &self.without_entry, self.members, mix(hash ^ STRIDE_SALT)))
     }
 
     #[inline]
@@ -155,9 +155,9 @@ impl Maglev {
     }
 }
 
-/// Which of a table's members get no entry, and from what size on everybody gets one. `weights` in the order of the ids.
+/// Which of a table's members get no entry, and from what size on every member gets one. `weights` in the order of the ids.
 ///
-/// A member of weight w claims for the first time in round ceil(heaviest / w); by then the others may have taken all.
+/// A member of weight w takes its first entry in round ceil(heaviest / w); by then the others may have taken all.
 #[must_use]
 pub fn without_entry(weights: &[u32], table_size: u32) -> (Vec<usize>, u64) {
     let heaviest = u64::from(weights.iter().copied().max().unwrap_or(0)).max(1);

@@ -3,7 +3,7 @@
 use crate::group::Group;
 use crate::hash::mix;
 use crate::maglev::Maglev;
-use crate::order::Order;
+use crate::policy::Policy;
 use crate::ring::Ring;
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ const CIRCLE: f64 = (1_u64 << 48) as f64;
 pub struct Movement {
     /// Share of the key space that changes its owner, 0 to 1.
     pub moved: f64,
-    /// From whom to whom, largest first.
+    /// From which member to which, largest first.
     pub moves: Vec<Move>,
     /// How it was found.
     pub method: Method,
@@ -100,10 +100,10 @@ pub fn group_movement(old: &Group, old_ids: &[&str], new: &Group, new_ids: &[&st
         return independent_movement(&old.shares(), old_ids, &new.shares(), new_ids);
     }
     let (one, other) = (first_level(old), first_level(new));
-    if let (Some((Order::Ring(one), one_slots)), Some((Order::Ring(other), other_slots))) = (one, other) {
+    if let (Some((Policy::Ring(one), one_slots)), Some((Policy::Ring(other), other_slots))) = (one, other) {
         return movement(one, &named(one_slots, old_ids), other, &named(other_slots, new_ids));
     }
-    if let (Some((Order::Maglev(one), one_slots)), Some((Order::Maglev(other), other_slots))) = (one, other) {
+    if let (Some((Policy::Maglev(one), one_slots)), Some((Policy::Maglev(other), other_slots))) = (one, other) {
         return maglev(one, &named(one_slots, old_ids), other, &named(other_slots, new_ids));
     }
     let samples = (SAMPLE_BUDGET / (old.len() + new.len()).max(1)).clamp(10_000, 1_000_000) as u32;
@@ -119,10 +119,10 @@ pub fn group_movement(old: &Group, old_ids: &[&str], new: &Group, new_ids: &[&st
 }
 
 /// The level that has all the keys, if one has.
-fn first_level(group: &Group) -> Option<(&Order, &[u16])> {
+fn first_level(group: &Group) -> Option<(&Policy, &[u16])> {
     let share = group.level_shares();
     let has_all = share.first().is_some_and(|(_, share)| *share >= 1.0);
-    group.level_orders().next().filter(|_| has_all).map(|(_, order, slots)| (order, slots))
+    group.level_policies().next().filter(|_| has_all).map(|(_, order, slots)| (order, slots))
 }
 
 fn named<'a>(slots: &[u16], ids: &[&'a str]) -> Vec<&'a str> {

@@ -1,13 +1,13 @@
 //! One value that many threads read and one replaces, whole.
 //!
 //! A reader keeps the value that it has seen last, and a look costs one load as long as that is the newest. Who replaces the
-//! value waits for nobody; the one of before is freed with its last reader.
+//! value never waits; the one of before is freed with its last reader.
 
 use crate::sync::AtomicU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-/// Where the value lies: no reader waits for whoever replaces it.
+/// Where the value lies: no reader waits for a writer.
 #[cfg(not(loom))]
 type Slot<T> = arc_swap::ArcSwap<T>;
 
@@ -23,11 +23,11 @@ impl<T> Slot<T> {
     }
 
     fn load_full(&self) -> Arc<T> {
-        Arc::clone(&self.0.lock().expect("invariant: nobody panics while it is held"))
+        Arc::clone(&self.0.lock().expect("invariant: no code panics while it is held"))
     }
 
     fn store(&self, value: Arc<T>) {
-        let old = std::mem::replace(&mut *self.0.lock().expect("invariant: nobody panics while it is held"), value);
+        let old = std::mem::replace(&mut *self.0.lock().expect("invariant: no code panics while it is held"), value);
         drop(old);
     }
 }
@@ -35,7 +35,7 @@ impl<T> Slot<T> {
 /// The value in force.
 #[derive(Debug, Default)]
 pub struct Published<T> {
-    /// How often it has been replaced. Raised when that is done, so that who sees the number sees the value, or a newer one.
+    /// How often it has been replaced. Raised when that is done, so that a reader which sees the number sees the value, or a newer one.
     version: AtomicU64,
     value: Slot<T>,
 }
@@ -47,7 +47,7 @@ impl<T> Published<T> {
         Self { version: AtomicU64::new(0), value: Slot::new(value) }
     }
 
-    /// The value in force, for who looks now and then; others have a [`Reader`].
+    /// The value in force, for callers that look now and then; others have a [`Reader`].
     #[must_use]
     pub fn load(&self) -> Arc<T> {
         self.value.load_full()

@@ -5,19 +5,19 @@
 //! mappings to increase hit rates", 1998; the weighted form: Schindelhauer, Schomaker, "Weighted distributed hash
 //! tables", SPAA 2005.
 
+use crate::candidates::Seen;
 use crate::hash::{Hash, mix};
 use crate::params::RendezvousParams;
 use crate::ring::Member;
 use crate::slot::Slot;
-use crate::walk::Seen;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// Keeps scores apart from accept thresholds, which are salted by the id alone: a member would else give away first the
 /// keys that want it most.
 const SALT: u64 = 0x7265_6e64_657a_7673;
 
-/// Keeps the arms of a split apart from everything that is placed by ids.
-const ARM_SALT: u64 = 0x7370_6c69_7420_6172;
+/// Keeps the targets of a split apart from everything that is placed by ids.
+const SPLIT_SALT: u64 = 0x7370_6c69_7420_6172;
 
 /// The members of a rendezvous.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +48,7 @@ impl Rendezvous {
         }
     }
 
-    /// The owner of a key. `None` if nobody has weight.
+    /// The owner of a key. `None` if no member has weight.
     #[must_use]
     pub fn owner(&self, hash: Hash) -> Option<Slot> {
         self.best(hash, &Seen::default())
@@ -94,13 +94,13 @@ impl Rendezvous {
     }
 }
 
-/// Which of several arms a key falls into: arms are known by their salts, and have parts of all keys by weight. A change of
-/// one arm's weight moves keys to or from that arm alone. `None` if every weight is 0.
+/// Which of several split targets a key falls into: targets are known by their salts, and have parts of all keys by weight. A change of
+/// one target's weight moves keys to or from that target alone. `None` if every weight is 0.
 #[must_use]
-pub fn choose_arm(hash: Hash, arms: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
+pub fn choose_target(hash: Hash, targets: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
-    for (index, (salt, weight)) in arms.enumerate().filter(|(_, (_, weight))| *weight > 0) {
-        let arrival = negative_ln(mix(hash ^ salt ^ ARM_SALT)) / f64::from(weight);
+    for (index, (salt, weight)) in targets.enumerate().filter(|(_, (_, weight))| *weight > 0) {
+        let arrival = negative_ln(mix(hash ^ salt ^ SPLIT_SALT)) / f64::from(weight);
         if best.is_none_or(|(least, _)| arrival < least) {
             best = Some((arrival, index));
         }
@@ -158,15 +158,15 @@ mod tests {
 
     #[test]
     fn growing_an_arm_moves_keys_to_it_alone() {
-        let arm = |key: u64, canary: u32| choose_arm(mix(key), [(1, 90), (2, canary), (3, 10)].into_iter());
+        let target = |key: u64, canary: u32| choose_target(mix(key), [(1, 90), (2, canary), (3, 10)].into_iter());
         let mut in_canary = 0;
         for key in 0..20_000 {
-            let (before, after) = (arm(key, 5), arm(key, 20));
+            let (before, after) = (target(key, 5), target(key, 20));
             assert!(before == after || after == Some(1), "{before:?} {after:?}");
             in_canary += u32::from(after == Some(1));
         }
         assert!((3_000..3_700).contains(&in_canary), "{in_canary}");
-        assert_eq!(choose_arm(7, [(1, 0)].into_iter()), None);
+        assert_eq!(choose_target(7, [(1, 0)].into_iter()), None);
     }
 
     #[test]

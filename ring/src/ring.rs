@@ -5,9 +5,9 @@
 //! Karger et al., "Consistent Hashing and Random Trees", STOC 1997.
 
 use crate::RingParams;
+use crate::candidates::Candidates;
 use crate::hash::{Hash, hash_point};
 use crate::slot::Slot;
-use crate::walk::Walk;
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -120,7 +120,7 @@ impl Ring {
         })
     }
 
-    /// The owner of a key: the first of its walk. `None` if no member has points.
+    /// The owner of a key: the first of its candidate sequence. `None` if no member has points.
     #[inline]
     #[must_use]
     pub fn owner(&self, hash: Hash) -> Option<Slot> {
@@ -130,8 +130,8 @@ impl Ring {
     /// The key's sequence of distinct members, owner first.
     #[inline]
     #[must_use]
-    pub fn walk(&self, hash: Hash) -> Walk {
-        Walk::new(self.position(hash) as u32)
+    pub fn candidates(&self, hash: Hash) -> Candidates {
+        Candidates::new(self.position(hash) as u32)
     }
 
     /// The first entry at or after the hash. Points are uniform, so the scan is less than a step on average.
@@ -281,7 +281,7 @@ fn digest(entries: &[u64], members: &[Member<'_>]) -> u64 {
     hasher.digest()
 }
 
-impl Walk {
+impl Candidates {
     /// The next member of the sequence on the ring that began it. `None` once all have been seen.
     #[inline]
     pub fn next(&mut self, ring: &Ring) -> Option<Slot> {

@@ -3,10 +3,10 @@
 //! A member of weight w comes w times in a turn, as evenly spaced as can be: its k-th time is due at (k + 1/2) / w of
 //! the turn. That is the order of nginx's smooth algorithm up to ties, at a constant cost per request.
 //!
-//! Who is absent has no turns: the schedule in use is the whole one without theirs, so those who are there share what is left by
-//! their weights, and no neighbour gets it all. Who is still ramping up takes a part of its turns, evenly spaced as well, and so
-//! does whose weight had to be rounded up to fit the schedule: turns follow effective weights, exactly. Whose turn is not taken (a
-//! ramp, no room) is passed over by taking the next one, everybody's next turn, for the same reason.
+//! An absent member has no turns: the schedule in use is the whole one without its turns, so the others share what is left by
+//! their weights, and no neighbour gets it all. A member that is still ramping up takes a part of its turns, evenly spaced as well, and
+//! so does one whose weight had to be rounded up to fit the schedule: turns follow effective weights, exactly. A turn that is not taken
+//! (a ramp, no room) is passed over by taking the next one, which all members share, for the same reason.
 
 use crate::hash::mix;
 use std::cmp::Reverse;
@@ -25,11 +25,11 @@ pub struct RoundRobin {
     schedule: Box<[u16]>,
     /// Times that each member comes in it.
     times: Box<[u32]>,
-    /// Of those that are there, in its first `length` entries. Rewritten in place: whoever reads meanwhile sees a turn of
+    /// Of those that are there, in its first `length` entries. Rewritten in place: a reader meanwhile sees a turn of
     /// before or of after.
     present: Box<[AtomicU16]>,
     length: AtomicUsize,
-    /// By slot, the share of its turns that a member takes: 0, it is absent; [`EVERY`], all. Somebody takes all.
+    /// By slot, the share of its turns that a member takes: 0, it is absent; [`EVERY`], all. At least one member takes all.
     taken: Box<[AtomicU32]>,
 }
 
@@ -58,15 +58,16 @@ impl RoundRobin {
             times: reduced.iter().map(|&times| times as u32).collect(),
             taken: weights.iter().map(|&weight| AtomicU32::new(if weight > 0 { EVERY } else { 0 })).collect(),
         };
-        let claims: Vec<u64> = weights.iter().map(|&weight| u64::from(weight)).collect();
-        built.set_claims(&claims);
+        let weights: Vec<u64> = weights.iter().map(|&weight| u64::from(weight)).collect();
+        built.set_weights(&weights);
         built
     }
 
-    /// Says how much each member takes, in slot order: its weight times its ramp, 0 for who is absent. One caller at a time;
-    /// requests go on meanwhile. Where nobody takes anything, nothing changes.
-    pub fn set_claims(&self, claims: &[u64]) {
-        let per_turn = || claims.iter().zip(&self.times).map(|(&claim, &times)| claim as f64 / f64::from(times.max(1)));
+    /// Says how much each member takes, in slot order: its effective weight, 0 for one that is absent. One caller at a time;
+    /// requests go on meanwhile. Where no member takes anything, nothing changes.
+    pub fn set_weights(&self, weights: &[u64]) {
+        let per_turn =
+            || weights.iter().zip(&self.times).map(|(&weight, &times)| weight as f64 / f64::from(times.max(1)));
         let most = per_turn().fold(0.0, f64::max);
         if most == 0.0 {
             return;
@@ -90,7 +91,7 @@ impl RoundRobin {
         self.length.store(length, Relaxed);
     }
 
-    /// Takes the next turn from the place that all callers share: whose it is, and whether he takes it. `None` without members.
+    /// Takes the next turn from the place that all callers share: the member's slot, and whether it takes the turn. `None` without members.
     #[inline]
     pub fn turn(&self, place: &AtomicUsize) -> Option<(u16, bool)> {
         let length = self.length.load(Relaxed);
@@ -190,15 +191,15 @@ mod tests {
         let weights = [100, 10, 300, 0, 70, 20];
         let turns = RoundRobin::build(&weights);
         for absent in 0..64_u32 {
-            let claims: Vec<u64> =
+            let weights: Vec<u64> =
                 (0..6).map(|slot| if absent >> slot & 1 == 0 { u64::from(weights[slot]) } else { 0 }).collect();
-            turns.set_claims(&claims);
-            let sum: u64 = claims.iter().sum();
+            turns.set_weights(&weights);
+            let sum: u64 = weights.iter().sum();
             if sum == 0 {
                 continue;
             }
             // Whole turns: in units of ten.
-            let due: Vec<u64> = claims.iter().map(|claim| claim / 10 * 3).collect();
+            let due: Vec<u64> = weights.iter().map(|weight| weight / 10 * 3).collect();
             assert_eq!(counts(&turns, 6, sum as usize / 10 * 3), due, "{absent:b}");
         }
     }
@@ -207,15 +208,15 @@ mod tests {
     fn who_ramps_takes_its_share_of_its_turns_and_the_others_share_the_rest_evenly() {
         let turns = RoundRobin::build(&[100; 6]);
         for percent in [1, 10, 50, 90] {
-            turns.set_claims(&[100, 100, percent, 100, 100, 100]);
+            turns.set_weights(&[100, 100, percent, 100, 100, 100]);
             let counts = counts(&turns, 6, 6_000);
             let due = 6_000.0 * percent as f64 / (500 + percent) as f64;
             assert!((counts[2] as f64 - due).abs() <= 2.0, "{percent}: {counts:?}");
             let others = || counts.iter().enumerate().filter(|(slot, _)| *slot != 2).map(|(_, count)| *count);
             assert!(others().max().unwrap() - others().min().unwrap() <= 1, "{percent}: {counts:?}");
         }
-        // All alike: nobody passes a turn on.
-        turns.set_claims(&[3; 6]);
+        // All alike: no turn is passed on.
+        turns.set_weights(&[3; 6]);
         let place = AtomicUsize::new(0);
         assert!((0..60).all(|turn| turns.turn(&place) == Some((turn % 6, true))));
     }
@@ -237,7 +238,7 @@ mod tests {
     #[test]
     fn where_nobody_is_there_turns_go_on_as_before() {
         let (turns, place) = (RoundRobin::build(&[100, 0, 100]), AtomicUsize::new(0));
-        turns.set_claims(&[0, 0, 0]);
+        turns.set_weights(&[0, 0, 0]);
         assert_eq!([0, 1, 2].map(|_| turns.turn(&place).unwrap().0), [0, 2, 0]);
         assert_eq!(RoundRobin::build(&[0, 0]).turn(&place), None);
     }

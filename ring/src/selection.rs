@@ -1,20 +1,20 @@
 //! How far one request has come in looking for a member.
 
 use crate::ask::Ask;
+use crate::candidates::{Candidates, Seen};
 use crate::hash::{Hash, mix};
 use crate::slot::Slot;
 use crate::stage::Stage;
-use crate::walk::{Seen, Walk};
 
 /// How far one request has come in looking for a member. Kept for its retries.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    pub(crate) ask: Ask,
-    pub(crate) walk: Walk,
+    pub(crate) context: Ask,
+    pub(crate) candidates: Candidates,
     pub(crate) stage: Stage,
     /// Index of the level in which the key is at home.
     pub(crate) home: u8,
-    /// Index of the level that `walk` is of: the two change together only.
+    /// Index of the level that `candidates` are of: the two change together only.
     level: u8,
     /// Levels that the search has left, as bits.
     pub(crate) visited: u16,
@@ -37,10 +37,10 @@ pub struct Selection {
 
 impl Selection {
     #[inline]
-    pub(crate) fn new(ask: Ask, home: u8, walk: Walk, stage: Stage) -> Self {
+    pub(crate) fn new(context: Ask, home: u8, candidates: Candidates, stage: Stage) -> Self {
         Self {
-            ask,
-            walk,
+            context,
+            candidates,
             stage,
             home,
             level: home,
@@ -58,8 +58,8 @@ impl Selection {
     }
 
     /// Goes to the beginning of a level's candidate sequence.
-    pub(crate) fn enter(&mut self, level: u8, walk: Walk, stage: Stage) {
-        (self.level, self.walk, self.stage) = (level, walk, stage);
+    pub(crate) fn enter(&mut self, level: u8, candidates: Candidates, stage: Stage) {
+        (self.level, self.candidates, self.stage) = (level, candidates, stage);
         (self.drawn, self.draws) = (self.drawn + self.draws, 0);
     }
 
@@ -74,7 +74,7 @@ impl Selection {
     pub(crate) fn number(&mut self) -> u64 {
         self.draws += 1;
         let number = u64::from(self.drawn + self.draws);
-        self.ask.chance.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        self.context.chance.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     /// Index of the level that is looked at.
@@ -83,7 +83,7 @@ impl Selection {
         self.level
     }
 
-    /// The key's owner: the first of its walk, whatever its health. `None` before the first step.
+    /// The key's owner: the first of its candidate sequence, whatever its health. `None` before the first step.
     #[must_use]
     pub fn owner(&self) -> Option<Slot> {
         self.owner
@@ -101,10 +101,10 @@ impl Selection {
         self.skipped
     }
 
-    /// The hash that the walk follows.
+    /// The hash that the candidate sequence follows.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        self.ask.hash
+        self.context.hash
     }
 
     /// Whether members have been given already: they are not given again, whatever room they have.
@@ -121,6 +121,6 @@ impl Selection {
     /// Whether the key was spread over several owners because it is hot.
     #[must_use]
     pub fn is_hot(&self) -> bool {
-        self.ask.owners > 1
+        self.context.owners > 1
     }
 }

@@ -1,5 +1,5 @@
 //! The slow half of load control: members whose mean load is above the target shed a part of their keys, the same keys every
-//! time, to the next of their walks. The bound is the fast half.
+//! time, to the next of their candidate sequences. The bound is the fast half.
 //!
 //! An integrating controller on mean loads: `shed += gain * (load / mean - target)`, with a dead band so that it rests.
 
@@ -39,7 +39,7 @@ struct State {
 }
 
 impl ShedController {
-    /// Takes in the loads of the eligible members: id, requests in flight, weight (lifecycle included, above 0). Who is not
+    /// Takes in the loads of the eligible members: id, requests in flight, effective weight, above 0. One that is not
     /// named is forgotten.
     pub fn handle_sample<'a>(&mut self, loads: impl Iterator<Item = (&'a str, u32, f64)>) {
         self.members.values_mut().for_each(|state| state.seen = false);

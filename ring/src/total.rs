@@ -1,4 +1,4 @@
-//! What a service's backends carry together, and who of them shares it: live, over all generations of its group.
+//! What a service's backends carry together, and which of them share it: live, over all generations of its group.
 //!
 //! Requests outlive the group that placed them, and members become eligible and stop being it while they run. So nothing
 //! here is remembered from an earlier look: each member's requests are counted in exactly one sum, which its [`Load`] names,
@@ -18,7 +18,7 @@ pub struct Total {
     shards: Box<[Shard]>,
     /// What went from one sum to another because a member did.
     moved: [AtomicI64; SUMS],
-    /// Weight times lifecycle share of each level's eligible members, in the group in force.
+    /// Weight times active fraction of each level's eligible members, in the group in force.
     eligible: [AtomicU64; LEVELS_MAX],
     /// Places in the schedules of the levels: they go on where they were, whatever groups come and go.
     turns: [Turns; LEVELS_MAX],
@@ -77,7 +77,7 @@ impl Total {
         (sum + self.moved[index].load(Relaxed)).max(0) as u64
     }
 
-    /// Weight times lifecycle share of a level's eligible members.
+    /// Weight times active fraction of a level's eligible members.
     #[inline]
     pub(crate) fn eligible(&self, level: u8) -> u64 {
         self.eligible[Sum::of_level(level).index()].load(Relaxed)

@@ -188,7 +188,7 @@ fn retry_goes_on_and_never_back() {
     }
     let walk: Vec<Slot> = {
         let ring = fixture.group.ring().unwrap();
-        let mut walk = ring.walk(key(3));
+        let mut walk = ring.candidates(key(3));
         std::iter::from_fn(|| walk.next(ring)).collect()
     };
     assert_eq!(given, walk);

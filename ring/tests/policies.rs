@@ -478,7 +478,7 @@ fn full_level_overflows_into_the_next() {
 }
 
 #[test]
-fn bound_counts_its_own_level_and_not_the_stranded() {
+fn bound_counts_its_own_level_and_not_ineligible_in_flight() {
     let bound = BoundParams { slack: 0.0, ..BoundParams::default() };
     let members = [("a", 100, u32::MAX, 0), ("b", 100, u32::MAX, 0), ("c", 100, u32::MAX, 0), ("x", 100, u32::MAX, 1)];
     let fleet = fleet(KEYED[0], Some(bound), &members);
@@ -487,8 +487,8 @@ fn bound_counts_its_own_level_and_not_the_stranded() {
     // One dies with its requests hanging: they are no part of what the others share.
     fleet.loads[2].set_lifecycle(0);
     fleet.group.refresh();
-    let stranded = held.iter().filter(|slot| slot.0 == 2).count() as u32;
-    let expected = ((30 - stranded) as f64 * 1.25 / 2.0).ceil() as u32;
+    let ineligible = held.iter().filter(|slot| slot.0 == 2).count() as u32;
+    let expected = ((30 - ineligible) as f64 * 1.25 / 2.0).ceil() as u32;
     assert_eq!(fleet.group.cap(Slot(0)), expected);
     // They end one by one: the bound does not move.
     held.retain(|slot| {

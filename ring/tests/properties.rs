@@ -23,8 +23,8 @@ fn build_with(fleet: &Fleet, params: RingParams) -> Ring {
 
 fn walk<'a>(ring: &Ring, fleet: &'a Fleet, hash: u64) -> Vec<&'a str> {
     let ids: Vec<&str> = fleet.keys().map(String::as_str).collect();
-    let mut walk = ring.walk(hash);
-    std::iter::from_fn(|| walk.next(ring)).map(|slot| ids[usize::from(slot.0)]).collect()
+    let mut candidates = ring.candidates(hash);
+    std::iter::from_fn(|| candidates.next(ring)).map(|slot| ids[usize::from(slot.0)]).collect()
 }
 
 proptest! {
@@ -175,9 +175,9 @@ fn edges_are_taken_or_refused_with_a_reason() {
     assert!(Ring::build(&members, params).unwrap_err().to_string().contains("65536 members"));
     let ring = Ring::build(&members[..65_535], params).unwrap();
     for hash in [0, 1, u64::MAX, u64::MAX - 0xffff, 1 << 63] {
-        let mut walk = ring.walk(hash);
+        let mut candidates = ring.candidates(hash);
         let mut seen = vec![false; 65_535];
-        while let Some(slot) = walk.next(&ring) {
+        while let Some(slot) = candidates.next(&ring) {
             assert!(!std::mem::replace(&mut seen[usize::from(slot.0)], true));
         }
         assert!(seen.into_iter().all(|seen| seen));

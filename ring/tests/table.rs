@@ -16,7 +16,7 @@
 mod cell;
 mod play;
 
-use cell::{Cell, Random, Seat, State};
+use cell::{Cell, MemberSpec, Random, State};
 use play::{Outcome, play};
 use ringway_ring::{MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
 
@@ -62,11 +62,12 @@ fn cells(policy: PolicyParams, sizes: &[usize], concurrencies: &[usize]) -> Vec<
                 // What several give away they give to each other too.
                 for away in away(count).into_iter().filter(|away| !(policy.hashes() && sheds && away.len() > 1)) {
                     let state_of = |index| if away.contains(&index) { state } else { State::Well };
-                    let seats = weights.iter().enumerate();
-                    let seats: Vec<Seat> =
-                        seats.map(|(index, &weight)| Seat { weight, level: 0, state: state_of(index) }).collect();
+                    let members = weights.iter().enumerate();
+                    let members: Vec<MemberSpec> = members
+                        .map(|(index, &weight)| MemberSpec { weight, level: 0, state: state_of(index) })
+                        .collect();
                     for &concurrency in concurrencies {
-                        cells.push(Cell { policy, seats: seats.clone(), concurrency, shares: None });
+                        cells.push(Cell { policy, members: members.clone(), concurrency, shares: None });
                     }
                     if state == State::Well {
                         break;
@@ -80,17 +81,17 @@ fn cells(policy: PolicyParams, sizes: &[usize], concurrencies: &[usize]) -> Vec<
 
 /// Tiers: the first is whole, has lost some, is gone, has to leave a part of the keys to the second.
 fn tiers(policy: PolicyParams) -> Vec<Cell> {
-    let seat = |level, state| Seat { weight: 100, level, state };
+    let member = |level, state| MemberSpec { weight: 100, level, state };
     let tier = |level, away: usize, state| {
-        (0..5).map(move |index| seat(level, if index < away { state } else { State::Well }))
+        (0..5).map(move |index| member(level, if index < away { state } else { State::Well }))
     };
     let mut cells = Vec::new();
     for (away, state) in
         [(0, State::Well), (3, State::Absent), (5, State::Drained), (5, State::Limited), (2, State::Ramping(10))]
     {
         for shares in [None, Some(0.6)] {
-            let seats: Vec<Seat> = tier(0, away, state).chain(tier(3, 1, State::Absent)).collect();
-            cells.push(Cell { policy, seats, concurrency: 1, shares });
+            let members: Vec<MemberSpec> = tier(0, away, state).chain(tier(3, 1, State::Absent)).collect();
+            cells.push(Cell { policy, members, concurrency: 1, shares });
         }
     }
     cells
@@ -135,7 +136,7 @@ fn faults(cell: &Cell, outcome: &Outcome) -> Vec<String> {
     }
     // First tries go to everybody by weight, those that will fail included; but for who looks at how long they take.
     let is_peak = matches!(cell.policy, PolicyParams::PeakEwma(_));
-    if cell.seats.iter().any(|seat| seat.state == State::Failing) && cell.concurrency == 1 && !is_peak {
+    if cell.members.iter().any(|member| member.state == State::Failing) && cell.concurrency == 1 && !is_peak {
         let due = cell.due_of_first_tries();
         for (index, (&tries, &due)) in outcome.first.iter().zip(&due).enumerate() {
             let expected = due * requests as f64;
@@ -156,15 +157,15 @@ fn faults(cell: &Cell, outcome: &Outcome) -> Vec<String> {
         faults.push(format!("member {index} has {times:.2} times its part of what was left"));
     }
     // The heavier never has less, but for noise.
-    for (one, seat) in cell.seats.iter().enumerate() {
-        for (other, lighter) in cell.seats.iter().enumerate() {
+    for (one, member) in cell.members.iter().enumerate() {
+        for (other, lighter) in cell.members.iter().enumerate() {
             let less = outcome.served[one] as f64 + 5.0 * (outcome.served[other] as f64).sqrt() + 2.0
                 < outcome.served[other] as f64;
-            let is_plain = [seat, lighter].iter().all(|seat| seat.state == State::Well && seat.level == 0);
-            if cell.policy != PolicyParams::First && !is_peak && is_plain && seat.weight > lighter.weight && less {
+            let is_plain = [member, lighter].iter().all(|member| member.state == State::Well && member.level == 0);
+            if cell.policy != PolicyParams::First && !is_peak && is_plain && member.weight > lighter.weight && less {
                 faults.push(format!(
                     "member {one} of weight {} has less than {other} of {}",
-                    seat.weight, lighter.weight
+                    member.weight, lighter.weight
                 ));
             }
         }

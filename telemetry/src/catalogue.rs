@@ -48,7 +48,7 @@ macro_rules! catalogue {
 
 catalogue! {
     REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests ended, by class of the status that the client got (1xx to 5xx, or none); TCP sessions and UDP flows that a backend has taken are session, others none.";
-    REQUEST_DURATION = "ringway_request_duration_seconds", Histogram, ["service"], "From a request's head being complete to the end of its answer.";
+    REQUEST_DURATION = "ringway_request_duration_seconds", Histogram, ["service"], "From a request's head being complete to the end of its response.";
     RETRIES = "ringway_retries_total", Counter, ["service"], "Tries after the first.";
     SPILLS = "ringway_spills_total", Counter, ["service"], "Requests that the bound sent to another backend than the first eligible one of their walk.";
     KEPT = "ringway_drained_kept_requests_total", Counter, ["service"], "Requests that an affinity cookie brought to a backend that is drained or has no weight, which keeps its clients until drain_timeout.";
@@ -60,14 +60,14 @@ catalogue! {
     BUDGET_EXHAUSTED = "ringway_retry_budget_exhausted_total", Counter, ["service"], "Retries that the retry budget did not allow.";
     RETRIES_REFUSED = "ringway_retries_refused_total", Counter, ["service", "limit"], "Retries that a limit did not allow, by limit: retries_max (of the service), budget, backend_retries_max (every backend that was left has as many as it may).";
     HEDGES = "ringway_hedges_total", Counter, ["service"], "Second tries beside a slow first one.";
-    HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose answer was taken.";
+    HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose response was taken.";
     HEDGE_BUDGET_EXHAUSTED = "ringway_hedge_budget_exhausted_total", Counter, ["service"], "Second tries that the hedge budget did not allow.";
     SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests whose placement was compared with the shadow configuration's.";
     SHADOW_MOVED = "ringway_shadow_moved_total", Counter, ["service"], "Of these, those that the shadow configuration would send elsewhere.";
     KEYS_MOVED = "ringway_keys_moved_ratio", Gauge, ["service"], "Share of the key space that the last change of the service's membership, weights or drains moved.";
     PEAK_SHARE = "ringway_ring_peak_share_ratio", Gauge, ["service"], "Largest share of the key space for its weight that a backend owns, over the fair one.";
     QUEUED = "ringway_queued_total", Counter, ["service"], "Requests that waited for a backend with room.";
-    PROXY_ERRORS = "ringway_proxy_errors_total", Counter, ["service", "reason"], "Answers that Ringway gave itself, by reason.";
+    PROXY_ERRORS = "ringway_proxy_errors_total", Counter, ["service", "reason"], "Responses that Ringway gave itself, by reason.";
     REJECTED = "ringway_rejected_requests_total", Counter, ["reason"], "Requests refused before a service was chosen, by reason.";
     BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests (TCP: sessions) sent to a backend, retries counted each.";
     BACKEND_FAILURES = "ringway_backend_failures_total", Counter, ["service", "backend"], "Tries that failed: refused, reset, timed out, garbage.";
@@ -87,10 +87,10 @@ catalogue! {
     LISTENER_FULL_SECONDS = "ringway_listener_full_seconds_total", Counter, ["listener"], "Time in which clients waited for that.";
     ACCEPTED = "ringway_downstream_accepted_total", Counter, [], "Client connections accepted.";
     UPSTREAM_IDLE = "ringway_upstream_idle_connections", Gauge, [], "Upstream connections kept for the next request.";
-    COMPRESSED = "ringway_compressed_responses_total", Counter, [], "Answers that were compressed.";
-    COMPRESSION_SKIPPED = "ringway_compression_skipped_total", Counter, [], "Answers that were not, because as many as may be were being compressed.";
-    COMPRESSION_INPUT = "ringway_compression_input_bytes_total", Counter, [], "Bytes of answers before their compression.";
-    COMPRESSION_OUTPUT = "ringway_compression_output_bytes_total", Counter, [], "Bytes of answers after their compression.";
+    COMPRESSED = "ringway_compressed_responses_total", Counter, [], "Responses that were compressed.";
+    COMPRESSION_SKIPPED = "ringway_compression_skipped_total", Counter, [], "Responses that were not, because as many as may be were being compressed.";
+    COMPRESSION_INPUT = "ringway_compression_input_bytes_total", Counter, [], "Bytes of responses before their compression.";
+    COMPRESSION_OUTPUT = "ringway_compression_output_bytes_total", Counter, [], "Bytes of responses after their compression.";
     GENERATION = "ringway_config_generation", Gauge, [], "Version of the configuration in force.";
     CERTIFICATE_NOT_AFTER = "ringway_certificate_not_after_seconds", Gauge, ["used_by", "name", "file"], "When a file of certificates ends to be valid, in seconds of Unix time: a chain with its first to end, authorities with their last.";
     RING_DIGEST = "ringway_ring_digest_info", Gauge, ["service", "digest"], "Always 1; the digest of the service's ring as a label.";

@@ -1,12 +1,12 @@
 //! What Ringway tells about itself: metrics, logs, the access log.
 //!
-//! Two kinds of metrics. What the data path counts lies in [`cells`]: plain per-worker numbers with one writer each,
+//! Two kinds of metrics. What the data path counts lies in [`counters`]: plain per-worker numbers with one writer each,
 //! summed when somebody scrapes. What happens seldom (reloads, health changes, panics) goes through the `metrics`
 //! facade. Both are named in one [`catalogue`].
 
 pub mod access;
 pub mod catalogue;
-pub mod cells;
+pub mod counters;
 pub mod logs;
 mod render;
 

@@ -1,7 +1,7 @@
-//! The Prometheus text that `/metrics` serves: cells summed over workers, then what went through the facade.
+//! The Prometheus text that `/metrics` serves: counters summed over workers, then what went through the facade.
 
 use crate::catalogue::{self, Kind, Metric};
-use crate::cells::{BUCKETS_MICROS, CLASSES, Cell, Registry, RetryLimit};
+use crate::counters::{BUCKETS_MICROS, CLASSES, Cell, Registry, RetryLimit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Metrics {
     /// The data path's numbers.
-    pub cells: Arc<Registry>,
+    pub counters: Arc<Registry>,
     facade: PrometheusHandle,
 }
 
@@ -18,7 +18,7 @@ pub struct Metrics {
 pub type Sample = (Metric, Vec<String>, f64);
 
 impl Metrics {
-    /// Installs the recorder of the `metrics` facade, once per process; a second call records nowhere but in cells.
+    /// Installs the recorder of the `metrics` facade, once per process; a second call records nowhere but in counters.
     #[must_use]
     pub fn install() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
@@ -32,7 +32,7 @@ impl Metrics {
                 Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
             }
         }
-        Self { cells: Arc::default(), facade }
+        Self { counters: Arc::default(), facade }
     }
 
     /// The whole text.
@@ -59,9 +59,9 @@ impl Metrics {
     fn services(&self, text: &mut Text) {
         const NAMES: [&str; CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "session"];
         text.head(&catalogue::REQUESTS);
-        self.cells.for_services(|name, cells| {
+        self.counters.for_services(|name, counters| {
             for (class, label) in NAMES.iter().enumerate() {
-                let sum = sum(cells, |cells| &cells.requests[class]);
+                let sum = sum(counters, |counters| &counters.requests[class]);
                 text.sample(catalogue::REQUESTS.name, catalogue::REQUESTS.labels, &[name, label], sum as f64);
             }
         });
@@ -69,7 +69,7 @@ impl Metrics {
         self.durations(text);
         for (metric, of_service) in [(catalogue::PROXY_ERRORS, true), (catalogue::REJECTED, false)] {
             text.head(&metric);
-            self.cells.for_errors(|name, reason, count| {
+            self.counters.for_errors(|name, reason, count| {
                 if of_service && !name.is_empty() {
                     text.sample(metric.name, metric.labels, &[name, reason], count as f64);
                 } else if !of_service && name.is_empty() {
@@ -82,31 +82,31 @@ impl Metrics {
     /// Those that count one thing of a service each.
     fn service_counters(&self, text: &mut Text) {
         for (metric, pick) in [
-            (catalogue::RETRIES, (|cells| &cells.retries) as fn(&crate::cells::ServiceCells) -> &Cell),
-            (catalogue::SPILLS, |cells| &cells.spills),
-            (catalogue::KEPT, |cells| &cells.kept),
-            (catalogue::OWNED, |cells| &cells.owned),
-            (catalogue::KEYED, |cells| &cells.keyed),
-            (catalogue::SPILL_DISTANCE, |cells| &cells.distance),
-            (catalogue::HOT, |cells| &cells.hot),
-            (catalogue::BUDGET_EXHAUSTED, |cells| &cells.retries_refused[RetryLimit::Budget as usize]),
-            (catalogue::HEDGES, |cells| &cells.hedges),
-            (catalogue::HEDGES_WON, |cells| &cells.hedges_won),
-            (catalogue::HEDGE_BUDGET_EXHAUSTED, |cells| &cells.hedges_refused),
-            (catalogue::SHADOWED, |cells| &cells.shadowed),
-            (catalogue::SHADOW_MOVED, |cells| &cells.shadow_moved),
-            (catalogue::QUEUED, |cells| &cells.queued),
+            (catalogue::RETRIES, (|counters| &counters.retries) as fn(&crate::counters::ServiceCounters) -> &Cell),
+            (catalogue::SPILLS, |counters| &counters.spills),
+            (catalogue::KEPT, |counters| &counters.kept),
+            (catalogue::OWNED, |counters| &counters.owned),
+            (catalogue::KEYED, |counters| &counters.keyed),
+            (catalogue::SPILL_DISTANCE, |counters| &counters.distance),
+            (catalogue::HOT, |counters| &counters.hot),
+            (catalogue::BUDGET_EXHAUSTED, |counters| &counters.retries_refused[RetryLimit::Budget as usize]),
+            (catalogue::HEDGES, |counters| &counters.hedges),
+            (catalogue::HEDGES_WON, |counters| &counters.hedges_won),
+            (catalogue::HEDGE_BUDGET_EXHAUSTED, |counters| &counters.hedges_refused),
+            (catalogue::SHADOWED, |counters| &counters.shadowed),
+            (catalogue::SHADOW_MOVED, |counters| &counters.shadow_moved),
+            (catalogue::QUEUED, |counters| &counters.queued),
         ] {
             text.head(&metric);
-            self.cells.for_services(|name, cells| {
-                text.sample(metric.name, metric.labels, &[name], sum(cells, pick) as f64);
+            self.counters.for_services(|name, counters| {
+                text.sample(metric.name, metric.labels, &[name], sum(counters, pick) as f64);
             });
         }
         let metric = catalogue::RETRIES_REFUSED;
         text.head(&metric);
-        self.cells.for_services(|name, cells| {
+        self.counters.for_services(|name, counters| {
             for limit in RetryLimit::ALL {
-                let sum = sum(cells, |cells| &cells.retries_refused[limit as usize]);
+                let sum = sum(counters, |counters| &counters.retries_refused[limit as usize]);
                 text.sample(metric.name, metric.labels, &[name, limit.name()], sum as f64);
             }
         });
@@ -115,16 +115,16 @@ impl Metrics {
     fn durations(&self, text: &mut Text) {
         let metric = catalogue::REQUEST_DURATION;
         text.head(&metric);
-        self.cells.for_services(|name, cells| {
+        self.counters.for_services(|name, counters| {
             let mut count = 0;
             for (index, bound) in
                 BUCKETS_MICROS.iter().map(|&micros| micros as f64 / 1e6).chain([f64::INFINITY]).enumerate()
             {
-                count += sum(cells, |cells| &cells.durations.buckets[index]);
+                count += sum(counters, |counters| &counters.durations.buckets[index]);
                 let bound = if bound.is_finite() { bound.to_string() } else { "+Inf".into() };
                 text.sample(&format!("{}_bucket", metric.name), &["service", "le"], &[name, &bound], count as f64);
             }
-            let total = sum(cells, |cells| &cells.durations.sum_micros) as f64 / 1e6;
+            let total = sum(counters, |counters| &counters.durations.sum_micros) as f64 / 1e6;
             text.sample(&format!("{}_sum", metric.name), metric.labels, &[name], total);
             text.sample(&format!("{}_count", metric.name), metric.labels, &[name], count as f64);
         });
@@ -133,59 +133,66 @@ impl Metrics {
     fn shortages(&self, text: &mut Text) {
         let metric = catalogue::LOCAL_SHORTAGE;
         text.head(&metric);
-        self.cells.for_shortages(|operation, resource, count| {
+        self.counters.for_shortages(|operation, resource, count| {
             text.sample(metric.name, metric.labels, &[operation, resource], count as f64);
         });
     }
 
     fn backends(&self, text: &mut Text) {
         for (metric, pick) in [
-            (catalogue::BACKEND_REQUESTS, (|cells| &cells.requests) as fn(&crate::cells::BackendCells) -> &Cell),
-            (catalogue::BACKEND_FAILURES, |cells| &cells.failures),
-            (catalogue::BACKEND_CONNECTS, |cells| &cells.connects),
+            (
+                catalogue::BACKEND_REQUESTS,
+                (|counters| &counters.requests) as fn(&crate::counters::BackendCounters) -> &Cell,
+            ),
+            (catalogue::BACKEND_FAILURES, |counters| &counters.failures),
+            (catalogue::BACKEND_CONNECTS, |counters| &counters.connects),
         ] {
             text.head(&metric);
-            self.cells.for_backends(|service, id, cells| {
-                text.sample(metric.name, metric.labels, &[service, id], sum(cells, pick) as f64);
+            self.counters.for_backends(|service, id, counters| {
+                text.sample(metric.name, metric.labels, &[service, id], sum(counters, pick) as f64);
             });
         }
     }
 
     fn workers(&self, text: &mut Text) {
         for (metric, pick) in [
-            (catalogue::RECEIVED_BYTES, (|cells| &cells.received_bytes) as fn(&crate::cells::WorkerCells) -> &Cell),
-            (catalogue::SENT_BYTES, |cells| &cells.sent_bytes),
-            (catalogue::CONNECTIONS, |cells| &cells.connections),
-            (catalogue::ACCEPTED, |cells| &cells.accepted),
-            (catalogue::UPSTREAM_IDLE, |cells| &cells.upstream_idle),
-            (catalogue::ACCEPT_ERRORS, |cells| &cells.accept_errors),
-            (catalogue::COMPRESSED, |cells| &cells.compressed),
-            (catalogue::COMPRESSION_SKIPPED, |cells| &cells.compression_skipped),
-            (catalogue::COMPRESSION_INPUT, |cells| &cells.compression_input),
-            (catalogue::COMPRESSION_OUTPUT, |cells| &cells.compression_output),
+            (
+                catalogue::RECEIVED_BYTES,
+                (|counters| &counters.received_bytes) as fn(&crate::counters::WorkerCounters) -> &Cell,
+            ),
+            (catalogue::SENT_BYTES, |counters| &counters.sent_bytes),
+            (catalogue::CONNECTIONS, |counters| &counters.connections),
+            (catalogue::ACCEPTED, |counters| &counters.accepted),
+            (catalogue::UPSTREAM_IDLE, |counters| &counters.upstream_idle),
+            (catalogue::ACCEPT_ERRORS, |counters| &counters.accept_errors),
+            (catalogue::COMPRESSED, |counters| &counters.compressed),
+            (catalogue::COMPRESSION_SKIPPED, |counters| &counters.compression_skipped),
+            (catalogue::COMPRESSION_INPUT, |counters| &counters.compression_input),
+            (catalogue::COMPRESSION_OUTPUT, |counters| &counters.compression_output),
         ] {
             text.head(&metric);
-            self.cells.for_workers(|cells| text.sample(metric.name, metric.labels, &[], sum(cells, pick) as f64));
+            self.counters
+                .for_workers(|counters| text.sample(metric.name, metric.labels, &[], sum(counters, pick) as f64));
         }
         for (metric, pick, others) in [
             (
                 catalogue::ACCESS_LOG_LOST,
-                (|cells| &cells.access_log_lost) as fn(&crate::cells::WorkerCells) -> &Cell,
-                self.cells.unwritten_lines(),
+                (|counters| &counters.access_log_lost) as fn(&crate::counters::WorkerCounters) -> &Cell,
+                self.counters.unwritten_lines(),
             ),
-            (catalogue::PANICS, |cells| &cells.panics, self.cells.panics()),
+            (catalogue::PANICS, |counters| &counters.panics, self.counters.panics()),
         ] {
             text.head(&metric);
-            self.cells.for_workers(|cells| {
-                let all = sum(cells, pick).wrapping_add(others);
+            self.counters.for_workers(|counters| {
+                let all = sum(counters, pick).wrapping_add(others);
                 text.sample(metric.name, metric.labels, &[], all as f64);
             });
         }
     }
 }
 
-fn sum<T>(cells: &[Arc<T>], pick: impl Fn(&T) -> &Cell) -> u64 {
-    cells.iter().fold(0, |sum, cells| sum.wrapping_add(pick(cells).get()))
+fn sum<T>(counters: &[Arc<T>], pick: impl Fn(&T) -> &Cell) -> u64 {
+    counters.iter().fold(0, |sum, counters| sum.wrapping_add(pick(counters).get()))
 }
 
 /// Text exposition format 0.0.4.
@@ -210,5 +217,118 @@ impl Text {
             self.0.push('}');
         }
         let _ = writeln!(self.0, " {number}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn metrics() -> Metrics {
+        Metrics { counters: Arc::default(), facade: PrometheusBuilder::new().build_recorder().handle() }
+    }
+
+    /// The number of the only line that begins so.
+    fn number(text: &str, line: &str) -> f64 {
+        let found: Vec<&str> = text.lines().filter_map(|text| text.strip_prefix(line)).collect();
+        assert_eq!(found.len(), 1, "{line} in {text}");
+        found[0].trim().parse().unwrap()
+    }
+
+    #[test]
+    fn numbers_of_all_workers_are_summed() {
+        let metrics = metrics();
+        for amount in [1, 2] {
+            let service = metrics.counters.service("s");
+            service.requests[2].add(amount);
+            service.spills.add(10 * amount);
+            metrics.counters.backend("s", "b").requests.add(100 * amount);
+            metrics.counters.worker().sent_bytes.add(1000 * amount);
+        }
+        let text = metrics.render(&[]);
+        assert_eq!(number(&text, "ringway_requests_total{service=\"s\",class=\"2xx\"}"), 3.0);
+        assert_eq!(number(&text, "ringway_requests_total{service=\"s\",class=\"5xx\"}"), 0.0);
+        assert_eq!(number(&text, &format!("{}{{service=\"s\"}}", catalogue::SPILLS.name)), 30.0);
+        assert_eq!(
+            number(&text, &format!("{}{{service=\"s\",backend=\"b\"}}", catalogue::BACKEND_REQUESTS.name)),
+            300.0
+        );
+        assert_eq!(number(&text, &format!("{} ", catalogue::SENT_BYTES.name)), 3000.0);
+    }
+
+    #[test]
+    fn a_duration_counts_in_its_bucket_and_in_all_above() {
+        let metrics = metrics();
+        let durations = &metrics.counters.service("s").durations;
+        for micros in [100, 101, 250, 61_000_000] {
+            durations.record(Duration::from_micros(micros));
+        }
+        let text = metrics.render(&[]);
+        let name = catalogue::REQUEST_DURATION.name;
+        let bucket = |le: &str| number(&text, &format!("{name}_bucket{{service=\"s\",le=\"{le}\"}}"));
+        assert_eq!(
+            [bucket("0.0001"), bucket("0.00025"), bucket("0.0005"), bucket("60"), bucket("+Inf")],
+            [1.0, 3.0, 3.0, 3.0, 4.0]
+        );
+        assert_eq!(number(&text, &format!("{name}_count{{service=\"s\"}}")), 4.0);
+        assert_eq!(number(&text, &format!("{name}_sum{{service=\"s\"}}")), 61.000_451);
+    }
+
+    #[test]
+    fn errors_with_a_service_and_without_one_are_different_metrics() {
+        let metrics = metrics();
+        metrics.counters.error("s", "timeout");
+        metrics.counters.error("", "no_route");
+        metrics.counters.error("", "no_route");
+        let text = metrics.render(&[]);
+        assert_eq!(
+            number(&text, &format!("{}{{service=\"s\",reason=\"timeout\"}}", catalogue::PROXY_ERRORS.name)),
+            1.0
+        );
+        assert_eq!(number(&text, &format!("{}{{reason=\"no_route\"}}", catalogue::REJECTED.name)), 2.0);
+        assert!(!text.contains("{service=\"\""), "{text}");
+    }
+
+    #[test]
+    fn panics_and_lost_lines_count_wherever_they_happened() {
+        let metrics = metrics();
+        metrics.counters.worker().panics.increment();
+        metrics.counters.note_panic();
+        metrics.counters.access_log_lost(5);
+        let text = metrics.render(&[]);
+        assert_eq!(number(&text, &format!("{} ", catalogue::PANICS.name)), 2.0);
+        assert_eq!(number(&text, &format!("{} ", catalogue::ACCESS_LOG_LOST.name)), 5.0);
+    }
+
+    #[test]
+    fn labels_are_escaped_and_a_metric_is_described_once_however_many_samples_it_has() {
+        let sample = |value: &str| (catalogue::REQUESTS, vec![value.to_owned(), "x".to_owned()], 1.5);
+        let mut text = Text(String::new());
+        text.sample("m", &["l"], &["a\"b\\c\nd"], 1.0);
+        assert_eq!(text.0, "m{l=\"a\\\"b\\\\c\\nd\"} 1\n");
+        let metrics = metrics();
+        let before = metrics.render(&[]).matches("# TYPE ringway_requests_total ").count();
+        let text = metrics.render(&[sample("a"), sample("b")]);
+        assert_eq!(text.matches("# TYPE ringway_requests_total ").count(), before + 1);
+        assert!(
+            text.contains("{service=\"a\",class=\"x\"} 1.5\n") && text.contains("{service=\"b\",class=\"x\"} 1.5\n")
+        );
+    }
+
+    #[test]
+    fn what_is_no_longer_configured_is_forgotten() {
+        let metrics = metrics();
+        for service in ["a", "b"] {
+            metrics.counters.service(service).requests[1].increment();
+            metrics.counters.backend(service, "x").requests.increment();
+            metrics.counters.error(service, "timeout");
+        }
+        metrics.counters.error("", "no_route");
+        metrics.counters.retain(|service| service == "a", |service, _| service == "a");
+        let text = metrics.render(&[]);
+        assert!(text.contains("service=\"a\"") && !text.contains("service=\"b\""), "{text}");
+        assert!(text.contains("reason=\"no_route\""));
+        assert_eq!((metrics.counters.backend_requests("a", "x"), metrics.counters.backend_requests("b", "x")), (1, 0));
     }
 }

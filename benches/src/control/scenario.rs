@@ -234,10 +234,10 @@ pub async fn failover(members: &mut Members, effort: &Effort) -> Result<Vec<Row>
         let back = members.api_of(&[members.list[leader].url.clone()])?;
         members.wait("the member", async || back.json(Method::GET, "/v1/objects?prefix=none", None).await.ok()).await?;
         let leader = members.leader(&api).await?;
-        let heir = (leader + 1) % members.list.len();
+        let successor = (leader + 1) % members.list.len();
         let all = members.api()?;
         let began = Instant::now();
-        let body = json!({ "to": members.list[heir].node });
+        let body = json!({ "to": members.list[successor].node });
         if let Err(error) = all.json(Method::POST, "/v1/transfer", Some(&body)).await {
             return Err(format!("round {round}: hand over: {error}"));
         }

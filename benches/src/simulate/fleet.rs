@@ -361,9 +361,9 @@ impl Chooser {
 
     fn walk(&self, hash: u64, room: impl Fn(usize) -> bool) -> (usize, bool) {
         let Some(ring) = &self.ring else { return (0, false) };
-        let mut walk = ring.walk(hash);
+        let mut candidates = ring.candidates(hash);
         let mut first = None;
-        while let Some(slot) = walk.next(ring) {
+        while let Some(slot) = candidates.next(ring) {
             let index = usize::from(slot.0);
             let home = *first.get_or_insert(index);
             if room(index) {

@@ -1,4 +1,4 @@
-//! What a route does with requests and answers beside sending them on.
+//! What a route does with requests and responses beside sending them on.
 
 use super::health::status_range;
 use super::names::{Names, service_index};
@@ -267,8 +267,8 @@ fn media_type(at: &At<String>, findings: &mut Findings) -> Option<String> {
     }
 }
 
-/// Answers that take the place of Ringway's own.
-pub(super) fn error_answers(section: &schema::ListenerSection, findings: &mut Findings) -> Vec<model::ErrorAnswer> {
+/// Responses that take the place of Ringway's own.
+pub(super) fn error_answers(section: &schema::ListenerSection, findings: &mut Findings) -> Vec<model::ErrorPage> {
     let mut answers = Vec::new();
     for at in section.errors.value.iter() {
         let answer = &at.value;
@@ -302,7 +302,7 @@ pub(super) fn error_answers(section: &schema::ListenerSection, findings: &mut Fi
         };
         let content_type = header_value(&answer.content_type, findings);
         let file = answer.file.as_ref().map(|at| at.value.clone().into());
-        answers.push(model::ErrorAnswer { statuses, content_type, body, file });
+        answers.push(model::ErrorPage { statuses, content_type, body, file });
     }
     answers
 }

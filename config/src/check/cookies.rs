@@ -1,4 +1,4 @@
-//! Affinity cookies: what they are, what holds a client in its arm of a split, and which replace each other.
+//! Affinity cookies: what they are, what holds a client in its target of a split, and which replace each other.
 
 use super::text::{is_token, path_text};
 use crate::diagnostic::At;
@@ -102,15 +102,15 @@ fn attributes(section: &schema::AffinityCookieSection, path: &str, same_site: &s
     attributes
 }
 
-/// Gives each arm of a split the cookie that holds a client in it. An arm whose service has none gets one after the first
-/// arm's that has: otherwise its clients alone would be drawn anew with each request.
-pub(super) fn hold_arms(split: &mut model::Split, services: &[Option<model::Service>]) {
+/// Gives each target of a split the cookie that holds a client in it. A target whose service has none gets one after the
+/// first target's that has: otherwise its clients alone would be drawn anew with each request.
+pub(super) fn hold_targets(split: &mut model::Split, services: &[Option<model::Service>]) {
     let service = |index: usize| services.get(index).and_then(Option::as_ref);
-    let own = |arm: &model::SplitArm| service(arm.service).and_then(|service| service.affinity_cookie.clone());
-    let Some(pattern) = split.arms.iter().find_map(own) else { return };
-    for arm in &mut split.arms {
-        arm.cookie = own(arm).or_else(|| {
-            let name = &service(arm.service)?.name;
+    let own = |target: &model::SplitTarget| service(target.service).and_then(|service| service.affinity_cookie.clone());
+    let Some(pattern) = split.targets.iter().find_map(own) else { return };
+    for target in &mut split.targets {
+        target.cookie = own(target).or_else(|| {
+            let name = &service(target.service)?.name;
             Some(AffinityCookie { service: name.clone(), name: default_name(name), ..pattern.clone() })
         });
     }
@@ -182,7 +182,7 @@ fn reaches(listeners: &[Option<model::Listener>]) -> Vec<Reach<'_>> {
             let services = match &route.split {
                 _ if redirects => Vec::new(),
                 None => vec![route.service],
-                Some(split) => split.arms.iter().map(|arm| arm.service).collect(),
+                Some(split) => split.targets.iter().map(|target| target.service).collect(),
             };
             reaches.push(Reach {
                 listener,
@@ -196,8 +196,8 @@ fn reaches(listeners: &[Option<model::Listener>]) -> Vec<Reach<'_>> {
     reaches
 }
 
-/// Whether one host's requests may come to both services. Ports do not part cookies, so listeners do not either. Two arms of
-/// one route do not count: a client stays in its arm.
+/// Whether one host's requests may come to both services. Ports do not part cookies, so listeners do not either. Two targets of
+/// one split do not count: a client stays with its target.
 fn meet(reaches: &[Reach<'_>], first: &[&Reach<'_>], second: &[&Reach<'_>]) -> bool {
     first.iter().any(|one| {
         second.iter().filter(|other| !std::ptr::eq(*one, **other)).any(|other| {

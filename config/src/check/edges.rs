@@ -244,8 +244,8 @@ pub(super) fn listeners(root: &schema::Root, findings: &mut Findings) {
         connections(root, listener, findings);
         for route in listener.routes.value.iter().map(|at| &at.value) {
             let Some(timeout) = &route.timeout else { continue };
-            let arms = route.split.value.iter().map(|arm| &arm.value.service);
-            for name in route.service.iter().chain(arms) {
+            let targets = route.split.value.iter().map(|target| &target.value.service);
+            for name in route.service.iter().chain(targets) {
                 if let Some(service) = services.get(name.value.as_str()) {
                     queue_outlives(service, timeout, "the route's `timeout`", timeout.place, findings);
                 }

@@ -41,7 +41,7 @@ pub(super) fn health_check(at: &At<schema::HealthSection>, findings: &mut Findin
             sni: at.value.sni.as_ref().map(|at| header_value(at, findings)),
             ca: at.value.ca.as_ref().map(|at| at.value.clone().into()),
             verify: at.value.verify.value,
-            // A check's answer is judged by what it holds.
+            // A check's response is judged by what it holds.
             ignore_unexpected_eof: true,
             own: own_pair(at.value.certificate.as_ref(), at.value.key.as_ref(), findings),
         }),

@@ -90,8 +90,8 @@ fn leads_to(listener: &Listener, service: usize) -> bool {
         Protocol::Http(http) => http.routes.iter().any(|route| {
             // A redirection asks nobody.
             let redirects = route.actions.as_ref().is_some_and(|actions| actions.redirect.is_some());
-            let arms = route.split.iter().flat_map(|split| &split.arms);
-            !redirects && route.service == service || arms.into_iter().any(|arm| arm.service == service)
+            let arms = route.split.iter().flat_map(|split| &split.targets);
+            !redirects && route.service == service || arms.into_iter().any(|target| target.service == service)
         }),
         Protocol::Tcp(tcp) => tcp.service == Some(service) || tcp.names.iter().any(|(_, named)| *named == service),
         Protocol::Udp(udp) => udp.service == service,

@@ -186,7 +186,7 @@ fn path_match(conditions: &schema::MatchSection, findings: &mut Findings) -> Opt
     }
 }
 
-/// The service of a route, or the arms of its split.
+/// The service of a route, or the targets of its split.
 fn target(
     at: &At<schema::RouteSection>,
     services: &Names<'_>,
@@ -206,7 +206,7 @@ fn target(
                 service.place,
                 "service_and_split",
                 "`service` and `split` exclude each other",
-                "make it an arm of the split",
+                "make it a target of the split",
             );
             None
         }
@@ -215,31 +215,31 @@ fn target(
             findings.absent(at.place, "no_service", "the route leads nowhere", "add `service: ...`");
             None
         }
-        (None, arms) => {
-            unique(arms.iter().map(|arm| &arm.value.service), "arm", findings);
-            if arms.iter().all(|arm| arm.value.weight.value.0 == 0) {
+        (None, targets) => {
+            unique(targets.iter().map(|target| &target.value.service), "split target", findings);
+            if targets.iter().all(|target| target.value.weight.value.0 == 0) {
                 findings.error(
                     section.split.place,
                     "empty_split",
-                    "every arm has weight 0",
+                    "every target of the split has weight 0",
                     "give one a weight above 0",
                 );
             }
-            let built: Vec<Option<model::SplitArm>> = arms
+            let built: Vec<Option<model::SplitTarget>> = targets
                 .iter()
-                .map(|arm| {
-                    Some(model::SplitArm {
-                        service: service_index(&arm.value.service, services, findings)?,
-                        weight: arm.value.weight.value.0 as u32,
-                        salt: xxhash_rust::xxh3::xxh3_64(arm.value.service.value.as_bytes()),
+                .map(|target| {
+                    Some(model::SplitTarget {
+                        service: service_index(&target.value.service, services, findings)?,
+                        weight: target.value.weight.value.0 as u32,
+                        salt: xxhash_rust::xxh3::xxh3_64(target.value.service.value.as_bytes()),
                         cookie: None,
                     })
                 })
                 .collect();
-            let arms: Option<Vec<model::SplitArm>> = built.into_iter().collect();
-            let arms = arms?;
+            let targets: Option<Vec<model::SplitTarget>> = built.into_iter().collect();
+            let targets = targets?;
             // Filled in when the services are known, if nothing is said here.
-            Some((arms.first()?.service, Some(model::Split { arms, key: key.unwrap_or_default() })))
+            Some((targets.first()?.service, Some(model::Split { targets, key: key.unwrap_or_default() })))
         }
     }
 }

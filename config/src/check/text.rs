@@ -173,3 +173,95 @@ pub(super) fn header_value(at: &At<String>, findings: &mut Findings) -> String {
     }
     at.value.clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at<T>(value: T) -> At<T> {
+        At { value, place: crate::diagnostic::Place::default() }
+    }
+
+    /// The codes and helps of what a check finds.
+    fn found<T>(check: impl FnOnce(&mut Findings) -> T) -> (T, Vec<(&'static str, String)>) {
+        let mut findings = Findings::default();
+        let value = check(&mut findings);
+        let list = findings.list.into_iter();
+        (value, list.map(|finding| (finding.code, finding.help.unwrap_or_default())).collect())
+    }
+
+    #[test]
+    fn each_wrong_form_of_an_address_is_told_what_to_write_instead() {
+        let of = |text: &str| found(|findings| address(&at(text.to_owned()), findings));
+        assert_eq!(of("10.0.0.1:80"), ("10.0.0.1:80".parse().ok(), Vec::new()));
+        assert_eq!(of("[::1]:80").0, "[::1]:80".parse().ok());
+        for (text, part) in [
+            ("http://10.0.0.1:80", "drop `http://`: write `\"10.0.0.1:80\"`"),
+            ("https://a:1", "say in `tls:`"),
+            ("http://a:1/path", "paths belong in routes"),
+            ("localhost:80", "`\"127.0.0.1:80\"` or `\"[::1]:80\"`"),
+            (":80", "`\"0.0.0.0:80\"` for all of IPv4"),
+            ("10.0.0.1", "write it as"),
+            ("::1", "write it as"),
+            ("a.example:80", "names are not looked up here"),
+            ("10.0.0.1:99999", "write it as"),
+            ("10.0.0.300:80", "write it as"),
+        ] {
+            let (address, findings) = of(text);
+            assert_eq!(address, None, "{text}");
+            assert_eq!((findings.len(), findings[0].0), (1, "bad_address"), "{text}");
+            assert!(findings[0].1.contains(part), "{text}: {}", findings[0].1);
+        }
+        assert!(!of("http://a:1/").1[0].1.contains("paths belong"), "a slash alone is no path");
+        assert!(!of("http://a:1").1[0].1.contains("tls"));
+    }
+
+    #[test]
+    fn names_have_1_to_256_characters_and_no_spaces() {
+        let is_good = |text: &str| found(|findings| name(&at(text.to_owned()), "it", findings)).1.is_empty();
+        assert!(is_good("a") && is_good(&"a".repeat(256)) && is_good("ü-1"));
+        assert!(!is_good("") && !is_good(&"a".repeat(257)) && !is_good("a b") && !is_good("a\u{7}"));
+        let is_plain = |text: &str| found(|findings| nonempty(&at(text.to_owned()), "it", findings)).1.is_empty();
+        assert!(is_plain("sid") && !is_plain(""));
+        assert!(["a b", "a;b", "a=b", "a&b", "a\n"].iter().all(|text| !is_plain(text)));
+    }
+
+    #[test]
+    fn the_second_of_two_equal_names_is_found_and_called_by_what_it_is() {
+        let names = ["a", "b", "a"].map(|name| at(name.to_owned()));
+        let codes = |what| found(|findings| unique(names.iter(), what, findings)).1;
+        assert_eq!(codes("backend").iter().map(|finding| finding.0).collect::<Vec<_>>(), ["duplicate_id"]);
+        assert_eq!(codes("service").iter().map(|finding| finding.0).collect::<Vec<_>>(), ["duplicate_name"]);
+    }
+
+    #[test]
+    fn paths_begin_with_a_slash_and_have_what_a_request_line_may_have() {
+        let is_path = |text: &str| found(|findings| path_text(&at(text.to_owned()), findings)).0.is_some();
+        assert!(is_path("/") && is_path("/a%20b?c") && is_path("/~!$&'()*+,;=:@"));
+        assert!(!is_path("") && !is_path("a") && !is_path("/a b") && !is_path("/a#b") && !is_path("/ü"));
+    }
+
+    #[test]
+    fn methods_are_upper_case_tokens_and_fields_that_frame_are_not_edited() {
+        let of_method = |text: &str| found(|findings| method(&at(text.to_owned()), findings)).1;
+        assert!(of_method("GET").is_empty() && of_method("M-SEARCH").is_empty());
+        assert_eq!(of_method("get")[0].1, "write `GET`");
+        assert_eq!(of_method("G ET").len(), 1);
+        let of_name = |text: &str| found(|findings| editable_name(&at(text.to_owned()), findings));
+        assert_eq!(of_name("X-A"), ("x-a".to_owned(), Vec::new()));
+        for name in FRAMING {
+            assert_eq!(of_name(&name.to_ascii_uppercase()).1[0].0, "framing_field", "{name}");
+        }
+        assert_eq!(of_name("x a").1[0].0, "bad_header");
+        let of_value = |text: &str| found(|findings| header_value(&at(text.to_owned()), findings)).1.len();
+        assert_eq!((of_value("a b"), of_value("a\r\nb"), of_value("a\0")), (0, 1, 1));
+    }
+
+    #[test]
+    fn no_time_limit_is_zero_and_an_asterisk_is_said_to_be_one() {
+        let of = |millis| found(|findings| nonzero(&at(Duration::from_millis(millis)), "it", findings)).1.len();
+        assert_eq!((of(0), of(1)), (1, 0));
+        let of = |text: &str| found(|findings| literal(&at(text.to_owned()), String::new(), findings)).1.len();
+        assert_eq!((of("/a*"), of("/a")), (1, 0));
+    }
+}

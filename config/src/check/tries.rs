@@ -24,7 +24,7 @@ pub(super) fn retry(section: &schema::ServiceSection, findings: &mut Findings) -
     if retry.attempts.value.0 > 0 {
         never(section, findings);
     }
-    let usual = [RetryOnName::Connect, RetryOnName::Reset, RetryOnName::BadAnswer, RetryOnName::Timeout];
+    let usual = [RetryOnName::Connect, RetryOnName::Reset, RetryOnName::BadResponse, RetryOnName::Timeout];
     let has = |name: RetryOnName| match &retry.on {
         Some(on) => on.value.iter().any(|at| at.value == name),
         None => usual.contains(&name),
@@ -34,7 +34,7 @@ pub(super) fn retry(section: &schema::ServiceSection, findings: &mut Findings) -
         on: model::RetryOn {
             connect: has(RetryOnName::Connect),
             reset: has(RetryOnName::Reset),
-            bad_answer: has(RetryOnName::BadAnswer),
+            bad_answer: has(RetryOnName::BadResponse),
             timeout: has(RetryOnName::Timeout) && retry.on_timeout.value,
             gateway: has(RetryOnName::Gateway),
             server_errors: has(RetryOnName::ServerErrors),
@@ -163,8 +163,8 @@ pub(super) fn routes(root: &schema::Root, findings: &mut Findings) {
     let routes = root.listeners.value.iter().flat_map(|listener| listener.value.routes.value.iter());
     for route in routes {
         let Some(timeout) = route.value.timeout.as_ref().filter(|timeout| !timeout.value.is_zero()) else { continue };
-        let arms = route.value.split.value.iter().map(|arm| &arm.value.service);
-        for service in route.value.service.iter().chain(arms) {
+        let targets = route.value.split.value.iter().map(|target| &target.value.service);
+        for service in route.value.service.iter().chain(targets) {
             if let Some(after) = hedges(&service.value).filter(|after| *after >= timeout.value) {
                 findings.warning(
                     timeout.place,

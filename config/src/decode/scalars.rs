@@ -208,3 +208,91 @@ impl Decode for Bytes {
         Shape::Text { kind: "size", pattern: Some("^[0-9]+ ?(B|KiB|MiB|GiB)?$") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Place;
+
+    fn read<T: Decode>(value: Value) -> Result<T, Vec<&'static str>> {
+        let mut findings = Findings::default();
+        let read = T::decode(&Node::new(value, Place::default()), &mut findings);
+        let codes: Vec<&'static str> = findings.list.iter().map(|finding| finding.code).collect();
+        // Either there is a value, or a finding says why there is none.
+        assert_eq!(read.is_some(), codes.is_empty());
+        read.ok_or(codes)
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn integers_are_taken_up_to_both_ends_of_their_range_as_numbers_and_as_text() {
+        type Small = Int<2, 5>;
+        for value in [2, 5] {
+            assert_eq!(read::<Small>(Value::Integer(value)), Ok(Int(value as u64)));
+            assert_eq!(read::<Small>(text(&value.to_string())), Ok(Int(value as u64)));
+        }
+        for value in [Value::Integer(1), Value::Integer(6), Value::Integer(-3), text("6")] {
+            assert_eq!(read::<Small>(value), Err(vec!["out_of_range"]));
+        }
+        for value in [text("two"), Value::Float(2.0), Value::Bool(true)] {
+            assert_eq!(read::<Small>(value), Err(vec!["wrong_type"]));
+        }
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_refused() {
+        assert_eq!(read::<Limit>(Value::Integer(0)), Err(vec!["out_of_range"]));
+        assert_eq!(read::<Limit>(Value::Integer(1)), Ok(Limit(1)));
+        assert_eq!(read::<Limit>(Value::Integer(1 << 32)), Err(vec!["out_of_range"]));
+    }
+
+    #[test]
+    fn factors_and_numbers_keep_within_their_ends() {
+        for (value, is_good) in [(0.99, false), (1.0, true), (1000.0, true), (1000.1, false), (f64::NAN, false)] {
+            assert_eq!(read::<Factor>(Value::Float(value)).is_ok(), is_good, "{value}");
+        }
+        assert_eq!(read::<Factor>(text("1.5")), Ok(Factor(1.5)));
+        assert_eq!(read::<Factor>(Value::Integer(2)), Ok(Factor(2.0)));
+        type Half = Number<500, 1500>;
+        for (value, is_good) in [(0.499, false), (0.5, true), (1.5, true), (1.501, false)] {
+            assert_eq!(read::<Half>(Value::Float(value)).is_ok(), is_good, "{value}");
+        }
+        assert_eq!(read::<Half>(text("x")), Err(vec!["wrong_type"]));
+    }
+
+    #[test]
+    fn percentages_come_with_and_without_their_sign() {
+        assert_eq!((read(text("20%")), read(Value::Integer(100))), (Ok(Percent(20)), Ok(Percent(100))));
+        assert_eq!(read::<Percent>(text("101%")), Err(vec!["out_of_range"]));
+        assert_eq!(read::<Percent>(text("%")), Err(vec!["wrong_type"]));
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit_of_1024() {
+        for (value, bytes) in [
+            (Value::Integer(7), 7),
+            (text("7"), 7),
+            (text("7B"), 7),
+            (text("1KiB"), 1 << 10),
+            (text("3 MiB"), 3 << 20),
+            (text("2GiB"), 2 << 30),
+        ] {
+            assert_eq!(read::<Bytes>(value.clone()), Ok(Bytes(bytes)), "{value:?}");
+        }
+        for value in ["1KB", "KiB", "1.5MiB", "-1", "99999999999999999999", "9999999GiB"] {
+            assert_eq!(read::<Bytes>(text(value)), Err(vec!["bad_size"]), "{value}");
+        }
+        assert_eq!(read::<Bytes>(Value::Integer((1 << 50) + 1)), Err(vec!["out_of_range"]));
+        assert_eq!(read::<Bytes>(text(&format!("{}", (1_u64 << 50) + 1))), Err(vec!["bad_size"]));
+    }
+
+    #[test]
+    fn booleans_are_no_numbers() {
+        assert_eq!((read(Value::Bool(true)), read(text("false"))), (Ok(true), Ok(false)));
+        assert_eq!(read::<bool>(Value::Integer(1)), Err(vec!["wrong_type"]));
+        assert_eq!(read::<bool>(text("yes")), Err(vec!["wrong_type"]));
+    }
+}

@@ -1,6 +1,6 @@
-//! Listeners: what they speak, and with whom.
+//! Listeners: what they speak, and with which clients.
 
-use super::route::{Compress, ErrorAnswer, HostMatch, Route};
+use super::route::{Compress, ErrorPage, HostMatch, Route};
 use crate::diagnostic::Site;
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -106,15 +106,15 @@ pub struct HttpListener {
     pub body_bytes_max: u64,
     /// Networks that may ask why a request went where it did.
     pub explain_allow: Vec<IpNet>,
-    /// Whether a client that sends nothing more may still wait for its answer.
+    /// Whether a client that sends nothing more may still wait for its response.
     pub allow_half_close: bool,
     /// Client-side time limits.
     pub timeouts: ClientTimeouts,
     /// HTTP/2.
     pub h2: H2,
-    /// Other texts for answers of Ringway's own.
-    pub errors: Vec<ErrorAnswer>,
-    /// Compression of answers.
+    /// Other texts for responses of Ringway's own.
+    pub errors: Vec<ErrorPage>,
+    /// Compression of responses.
     pub compress: Option<Box<Compress>>,
 }
 
@@ -127,17 +127,17 @@ pub struct ClientTimeouts {
     pub head: Duration,
     /// Longest pause within a request's body.
     pub body_idle: Duration,
-    /// Longest pause of a client that does not take its answer.
+    /// Longest pause of a client that does not take its response.
     pub write_idle: Duration,
     /// Least rate of a request's body, in bytes a second; 0 is none.
     pub read_rate_min: u32,
-    /// Least rate at which an answer is taken, in bytes a second; 0 is none.
+    /// Least rate at which a response is taken, in bytes a second; 0 is none.
     pub write_rate_min: u32,
     /// Time over which rates are measured.
     pub rate_window: Duration,
     /// Whole time of a request's body; zero is no limit.
     pub body_total: Duration,
-    /// Whole time of an answer's body; zero is no limit.
+    /// Whole time of a response's body; zero is no limit.
     pub write_total: Duration,
 }
 

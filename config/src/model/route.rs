@@ -14,11 +14,11 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Fields that must be there.
     pub headers: Vec<HeaderMatch>,
-    /// Index into [`super::Config::services`]; of the first arm, if there are several.
+    /// Index into [`super::Config::services`]; of the first split target, if there are several.
     pub service: usize,
     /// Several services instead of one.
     pub split: Option<Split>,
-    /// What else is done with its requests and answers.
+    /// What else is done with its requests and responses.
     pub actions: Option<Box<Actions>>,
 }
 
@@ -31,7 +31,7 @@ pub struct Actions {
     pub rewrite: Option<Rewrite>,
     /// Changes of the request's fields.
     pub request: FieldEdits,
-    /// Changes of the answer's fields.
+    /// Changes of the response's fields.
     pub response: FieldEdits,
     /// Longest whole exchange; zero is no limit.
     pub timeout: Option<Duration>,
@@ -41,16 +41,16 @@ pub struct Actions {
     pub cors: Option<Cors>,
     /// A copy of requests.
     pub mirror: Option<Mirror>,
-    /// Compression of answers, instead of the listener's.
+    /// Compression of responses, instead of the listener's.
     pub compress: Option<Box<Compress>>,
 }
 
-/// Compression of answers.
+/// Compression of responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compress {
     /// Best first; empty is no compression.
     pub algorithms: Vec<ContentCoding>,
-    /// Answers known to be shorter stay as they are.
+    /// Responses known to be shorter stay as they are.
     pub bytes_min: u64,
     /// Media types, lower case; one that ends with `/` stands for all that begin so.
     pub types: Vec<String>,
@@ -60,7 +60,7 @@ pub struct Compress {
     pub brotli_level: u32,
     /// Effort of zstd, 1 to 9.
     pub zstd_level: u32,
-    /// Answers that a worker compresses at once.
+    /// Responses that a worker compresses at once.
     pub responses_max: usize,
 }
 
@@ -122,9 +122,9 @@ pub struct Cors {
     pub any: bool,
     /// These.
     pub origins: Vec<String>,
-    /// Lines of the answer to a preflight request, but for the origin.
+    /// Lines of the response to a preflight request, but for the origin.
     pub preflight: String,
-    /// Lines of other answers, but for the origin.
+    /// Lines of other responses, but for the origin.
     pub answer: String,
 }
 
@@ -137,9 +137,9 @@ pub struct Mirror {
     pub percent: u32,
 }
 
-/// Another text for answers of Ringway's own.
+/// Another text for responses of Ringway's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ErrorAnswer {
+pub struct ErrorPage {
     /// Ranges of statuses, both ends included.
     pub statuses: Vec<(u16, u16)>,
     /// Its content type.
@@ -154,22 +154,22 @@ pub struct ErrorAnswer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Split {
     /// At least two.
-    pub arms: Vec<SplitArm>,
+    pub targets: Vec<SplitTarget>,
     /// Where the key comes from.
     pub key: Vec<KeySource>,
 }
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SplitArm {
+pub struct SplitTarget {
     /// Index into [`super::Config::services`].
     pub service: usize,
     /// Its part, relative to the others'.
     pub weight: u32,
-    /// Hash of the service's name: the arm's identity, whatever its place in the list.
+    /// Hash of the service's name: the target's identity, whatever its place in the list.
     pub salt: u64,
-    /// The cookie that keeps a client in the arm while its requests have no key: the service's own, or one made after another
-    /// arm's. `None` if no arm has any.
+    /// The cookie that keeps a client with the target while its requests have no key: the service's own, or one made after
+    /// another target's. `None` if no target has any.
     pub cookie: Option<AffinityCookie>,
 }
 

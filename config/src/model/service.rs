@@ -157,7 +157,7 @@ pub struct Agent {
     pub address: Option<std::net::IpAddr>,
     /// From the start of a question to the start of the next.
     pub interval: Duration,
-    /// How long an answer may take.
+    /// How long a response may take.
     pub timeout: Duration,
     /// Sent first.
     pub send: String,
@@ -205,11 +205,11 @@ pub struct HttpCheck {
 pub struct UpstreamTimeouts {
     /// To open a connection.
     pub connect: Duration,
-    /// From the last byte of the request to the head of the answer.
+    /// From the last byte of the request to the head of the response.
     pub response: Duration,
     /// Whole exchange, retries included; zero is no limit.
     pub request: Duration,
-    /// Longest pause within an answer's body, or while the backend takes the request's.
+    /// Longest pause within a response's body, or while the backend takes the request's.
     pub body_idle: Duration,
     /// TCP and upgraded connections: no byte either way for so long; zero is no limit.
     pub idle: Duration,
@@ -240,7 +240,7 @@ pub struct Retry {
     pub on: RetryOn,
     /// Also requests that are not idempotent, once a byte of them may have been processed.
     pub non_idempotent: bool,
-    /// From the start of a try to the head of its answer; zero is no limit.
+    /// From the start of a try to the head of its response; zero is no limit.
     pub per_try_timeout: Duration,
     /// Retries, in percent of requests.
     pub budget_percent: u32,
@@ -270,11 +270,11 @@ pub enum SameBackend {
 pub struct RetryOn {
     /// Refused, or not in time.
     pub connect: bool,
-    /// Closed or reset before the answer.
+    /// Closed or reset before the response.
     pub reset: bool,
     /// No HTTP, or cut off before any of it was passed on.
     pub bad_answer: bool,
-    /// The answer did not begin in time.
+    /// The response did not begin in time.
     pub timeout: bool,
     /// 502, 503, 504.
     pub gateway: bool,
@@ -287,7 +287,7 @@ pub struct RetryOn {
 }
 
 impl RetryOn {
-    /// Whether an answer with this status is tried again.
+    /// Whether a response with this status is tried again.
     #[must_use]
     pub fn has_status(&self, status: u16) -> bool {
         match status {
@@ -309,7 +309,7 @@ pub struct Hedge {
     pub budget_percent: u32,
     /// Second tries a second that are allowed beside these.
     pub budget_min: u32,
-    /// Answers that do not win while the other try is under way: statuses only.
+    /// Responses that do not win while the other try is under way: statuses only.
     pub non_fatal: RetryOn,
 }
 

@@ -18,7 +18,7 @@ pub struct UpstreamTls {
     pub ca: Option<std::path::PathBuf>,
     /// Whether the certificate must be valid.
     pub verify: bool,
-    /// Whether a close without `close_notify` may end an answer.
+    /// Whether a close without `close_notify` may end a response.
     pub ignore_unexpected_eof: bool,
     /// The proxy's own certificate and key.
     pub own: Option<(std::path::PathBuf, std::path::PathBuf)>,

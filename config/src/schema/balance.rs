@@ -21,8 +21,8 @@ section! {
         default("65537") table_size: Int<2, 5_000_011>,
         /// How fast `peak_ewma` forgets a peak.
         default("10s") decay: Duration,
-        /// What a failure counts as to `peak_ewma`, if it did not take longer: a connection that fails, a time-out, an answer with 429 or
-        /// 5xx. It fades as a latency does: an instant refusal must not look like a fast answer.
+        /// What a failure counts as to `peak_ewma`, if it did not take longer: a connection that fails, a time-out, a response with 429 or
+        /// 5xx. It fades as a latency does: an instant refusal must not look like a fast response.
         default("5s") penalty: Duration,
         /// Longest `Retry-After` of a 429 or 503 for which the penalty does not begin to fade, at most an hour.
         default("5m") retry_after_max: Duration,
@@ -59,7 +59,7 @@ section! {
         default("lax") same_site: SameSiteName,
         /// What becomes of a client whose backend is drained (or has a weight of 0) and well: `keep` lets it stay until the
         /// service's `drain_timeout`, `move` sends it elsewhere with its next request. In `maintenance`, down or ejected, a backend
-        /// keeps nobody.
+        /// keeps no client.
         default("keep") on_drain: OnDrainName,
         /// Secret that signs it, the same on every proxy of a fleet: a cookie that was not made with it is replaced.
         required secret: String,

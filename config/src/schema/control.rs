@@ -35,7 +35,7 @@ section! {
         optional token_file: String,
         /// How members are checked, and what is shown to them; for addresses with `https`.
         default("{}") tls: ControlTlsSection,
-        /// The topology is pulled from etcd, by those who run it already, instead of from members.
+        /// The topology is pulled from etcd, by operators that run it already, instead of from members.
         optional etcd: EtcdSection,
         /// A member of the control plane: `ringway control run`, or `embedded`.
         optional member: MemberSection,
@@ -139,7 +139,7 @@ section! {
 }
 
 section! {
-    /// Backends by DNS. An answer without addresses, or none at all, changes nothing.
+    /// Backends by DNS. A response without addresses, or none at all, changes nothing.
     DnsSourceSection, "dns" {
         /// The service that they are backends of.
         required service: String,
@@ -205,7 +205,7 @@ section! {
         optional zone: String,
         /// It takes no new keys.
         default("false") drain: bool,
-        /// As `drain`, and nobody stays on it.
+        /// As `drain`, and no client stays on it.
         default("false") maintenance: bool,
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 section! {
     /// Active checks: one of `http`, `grpc`, `tcp`.
     HealthSection, "health" {
-        /// A request whose answer must have an expected status, and perhaps body.
+        /// A request whose response must have an expected status, and perhaps body.
         optional http: HttpCheckSection,
         /// The call `grpc.health.v1.Health/Check`, over HTTP/2.
         optional grpc: GrpcCheckSection,
@@ -44,7 +44,7 @@ section! {
 }
 
 section! {
-    /// A request whose answer must have an expected status.
+    /// A request whose response must have an expected status.
     HttpCheckSection, "health.http" {
         /// Path and query.
         default("/") path: String,
@@ -63,7 +63,7 @@ section! {
         optional body: String,
         /// Regular expression that the first 64 KiB of the body must match somewhere.
         optional body_regex: String,
-        /// Field of a good answer that says how many percent of its weight the backend wants now: 0 to 100.
+        /// Field of a good response that says how many percent of its weight the backend wants now: 0 to 100.
         default("x-ringway-weight") weight_header: String,
     }
 }
@@ -99,7 +99,7 @@ section! {
     /// An agent: a TCP service that answers a line of words such as `up`, `75%`, `drain`, `down`.
     ///
     /// Words of one kind leave what others have said as it is, and only the agent takes back what it has said: `up` or `down`
-    /// (`fail`, `failed`, `stopped`); a percentage of the weight; `ready`, `drain` (no new keys) or `maint` (nobody). Checks and
+    /// (`fail`, `failed`, `stopped`); a percentage of the weight; `ready`, `drain` (no new keys) or `maint` (no clients). Checks and
     /// agent each take a backend down alone, and both together bring it up. An agent that cannot be reached, or says nothing,
     /// changes nothing.
     AgentSection, "health.agent" {
@@ -109,7 +109,7 @@ section! {
         optional address: String,
         /// From the start of a question to the start of the next; absent is the checks' `interval`.
         optional interval: Duration,
-        /// How long an answer may take; absent is the checks' `timeout`.
+        /// How long a response may take; absent is the checks' `timeout`.
         optional timeout: Duration,
         /// Text that is sent to it first.
         optional send: String,
@@ -135,11 +135,11 @@ section! {
         default("5") consecutive_failures: Count,
         /// If given, connection failures and time-outs are counted apart, and so many in a row eject; 0 is never.
         optional consecutive_local_failures: Count,
-        /// Ejects who fails too large a part of its requests; absent is no such thing.
+        /// Ejects backends that fail too large a part of their requests; absent is no such thing.
         optional failure_percentage: FailurePercentageSection,
-        /// Ejects whose success rate is far below the others'; absent is no such thing.
+        /// Ejects backends whose success rate is far below the others'; absent is no such thing.
         optional success_rate: SuccessRateSection,
-        /// Ejects who is far slower than the others; absent is no such thing.
+        /// Ejects backends that are far slower than the others; absent is no such thing.
         optional latency: LatencySection,
         /// Time over which the three above are judged.
         default("10s") interval: Duration,
@@ -163,7 +163,7 @@ section! {
 }
 
 section! {
-    /// Ejects who fails too large a part of its requests.
+    /// Ejects backends that fail too large a part of their requests.
     FailurePercentageSection, "failure_percentage" {
         /// Percent from which it is ejected.
         default("85") threshold: Percent,
@@ -175,7 +175,7 @@ section! {
 }
 
 section! {
-    /// Ejects whose success rate is below the mean by more than a multiple of the standard deviation.
+    /// Ejects backends whose success rate is below the mean by more than a multiple of the standard deviation.
     SuccessRateSection, "success_rate" {
         /// That multiple.
         default("1.9") deviations: Number<100, 100_000>,
@@ -187,11 +187,11 @@ section! {
 }
 
 section! {
-    /// Ejects whose mean latency, to the head of the answer, is above a multiple of the median.
+    /// Ejects backends whose mean latency, to the head of the response, is above a multiple of the median.
     LatencySection, "latency" {
         /// That multiple.
         default("3.0") factor: Factor,
-        /// Below this, nobody is too slow. With `hedge`, a backend that always loses is known to be as slow as `hedge.after` and a
+        /// Below this, no backend is too slow. With `hedge`, a backend that always loses is known to be as slow as `hedge.after` and a
         /// little: the detector sees that only if this is less.
         default("100ms") least: Duration,
         /// Backends that must have the volume.

@@ -1,4 +1,4 @@
-//! Sections of listeners: what they speak, and with whom.
+//! Sections of listeners: what they speak, and with which clients.
 
 use super::*;
 
@@ -24,9 +24,9 @@ section! {
         default("{}") udp: UdpSection,
         /// HTTP/2 towards clients. For `http`.
         default("{}") h2: H2Section,
-        /// Compression of answers; absent is none. A route's own comes first. For `http`.
+        /// Compression of responses; absent is none. A route's own comes first. For `http`.
         optional compress: CompressSection,
-        /// Other texts for the answers that Ringway gives itself; the first that fits. For `http`.
+        /// Other texts for the responses that Ringway gives itself; the first that fits. For `http`.
         default("[]") errors: List<ErrorAnswerSection>,
         /// Networks of proxies that begin connections with a PROXY header (version 1 or 2), which says who the client is.
         /// Theirs must have one; others' connections are taken as they are.
@@ -39,7 +39,7 @@ section! {
         default("100") fields_max: Int<1, 256>,
         /// Largest request body; past it, 413. Absent is no limit. For `http`.
         optional body_bytes_max: Bytes,
-        /// Whether a client of HTTP/1.1 that closes its sending side before its answer begins still gets it, as from
+        /// Whether a client of HTTP/1.1 that closes its sending side before its response begins still gets it, as from
         /// `printf ... | nc -N`. Otherwise it has left: its request is ended at once, and logged with status 499.
         default("false") allow_half_close: bool,
         /// Time limits towards clients. For `http`.
@@ -52,7 +52,7 @@ section! {
         default("wait") when_full: WhenFullName,
         /// Most connections at once from one client address (IPv6: one /64); 0 is no limit. One more is told 429 over plain
         /// HTTP, and closed at once otherwise (TLS, TCP). A client in a `trusted` network is a proxy, and is not counted; one
-        /// that a PROXY header names is, in place of who sent it.
+        /// that a PROXY header names is, in place of the address that sent it.
         default("0") connections_per_ip_max: Count,
         /// Networks whose requests may ask by the field `x-ringway-explain` why they went where they did. For `http`.
         default("[]") explain_allow: List<String>,
@@ -75,7 +75,7 @@ section! {
 
 section! {
     /// Connection ids of QUIC (RFC 8999). The key of a connection is the id that its client has chosen; the one that its backend
-    /// answers with is remembered. Later ids of a connection are encrypted: who changes address and id at once is placed anew.
+    /// answers with is remembered. Later ids of a connection are encrypted: a client that changes address and id at once is placed anew.
     QuicIdSection, "quic_connection_id" {
         /// Length of the ids that the backends give out, in bytes: 20 for nginx, 8 for many others.
         required length: Int<1, 20>,
@@ -108,7 +108,7 @@ section! {
         required certificate: String,
         /// PEM file of the private key (PKCS #8, PKCS #1 or SEC1).
         required key: String,
-        /// DER file of an OCSP answer that is stapled; absent is none.
+        /// DER file of an OCSP response that is stapled; absent is none.
         optional ocsp: String,
     }
 }
@@ -148,8 +148,8 @@ section! {
         optional ca: String,
         /// Whether the certificate must be valid.
         default("true") verify: bool,
-        /// Whether an answer without length is taken for whole although the backend closes without saying so in TLS
-        /// (`close_notify`). Otherwise it is cut off for the client too: anybody on the way may have ended it.
+        /// Whether a response without length is taken for whole although the backend closes without saying so in TLS
+        /// (`close_notify`). Otherwise it is cut off for the client too: any machine on the way may have ended it.
         default("false") ignore_unexpected_eof: bool,
         /// PEM file of the proxy's own certificate, for backends that ask for one; with `key`.
         optional certificate: String,
@@ -184,18 +184,18 @@ section! {
         default("10s") head: Duration,
         /// Longest pause within a request's body.
         default("30s") body_idle: Duration,
-        /// Longest pause of a client that does not take its answer. Absent is `body_idle`.
+        /// Longest pause of a client that does not take its response. Absent is `body_idle`.
         optional write_idle: Duration,
         /// Least rate of a request's body in bytes a second, while the client is what is waited for; 0 is none. Calls of gRPC are
         /// not measured.
         default("16") read_rate_min: Count,
-        /// Least rate, in bytes a second, at which a client must take an answer that is there; 0 is none.
+        /// Least rate, in bytes a second, at which a client must take a response that is there; 0 is none.
         default("16") write_rate_min: Count,
         /// Time over which these rates are measured.
         default("10s") rate_window: Duration,
         /// Longest time that a request's body may take; 0 is no limit.
         default("0") body_total: Duration,
-        /// Longest time that an answer may take from its head to its end, as far as the client is what is waited for; 0 is no
+        /// Longest time that a response may take from its head to its end, as far as the client is what is waited for; 0 is no
         /// limit.
         default("0") write_total: Duration,
     }

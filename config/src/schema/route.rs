@@ -14,13 +14,13 @@ section! {
         /// Where the key of a split comes from. Absent, it is the first arm's `hash_key`. A request without a key is drawn by
         /// chance, and an `affinity_cookie` of any arm keeps its client there; without one, each such request is drawn anew.
         optional split_key: List<KeySection>,
-        /// An answer that sends the client elsewhere, instead of a service.
+        /// A response that sends the client elsewhere, instead of a service.
         optional redirect: RedirectSection,
         /// Another path for the backend. Keys and routes go by the client's.
         optional rewrite: RewriteSection,
         /// Changes of the request's fields on their way to the backend; after everything that Ringway adds itself.
         default("{}") request_headers: HeaderEditsSection,
-        /// Changes of the answer's fields on their way to the client.
+        /// Changes of the response's fields on their way to the client.
         default("{}") response_headers: HeaderEditsSection,
         /// Longest whole exchange, instead of the service's `timeouts.request`.
         optional timeout: Duration,
@@ -28,22 +28,22 @@ section! {
         optional body_bytes_max: Bytes,
         /// Which pages of other origins may use this route (Fetch standard, CORS protocol).
         optional cors: CorsSection,
-        /// A copy of requests goes to another service as well, whose answers nobody sees.
+        /// A copy of requests goes to another service as well, whose responses are thrown away.
         optional mirror: MirrorSection,
-        /// Compression of answers, instead of the listener's.
+        /// Compression of responses, instead of the listener's.
         optional compress: CompressSection,
     }
 }
 
 section! {
-    /// Compression of answers, for clients that accept it. Answers that are compressed already, forbid it
+    /// Compression of responses, for clients that accept it. Responses that are compressed already, forbid it
     /// (`Cache-Control: no-transform`), are parts of others or carry a digest of themselves go out as they are; so do those
-    /// to HTTP/1.0. Beware of secrets and a client's own words in one answer (BREACH).
+    /// to HTTP/1.0. Beware of secrets and a client's own words in one response (BREACH).
     CompressSection, "compress" {
         /// Codings, best first: a client's equal wishes are decided by this order. Absent is `[ zstd, br, gzip ]`; empty is no
         /// compression.
         optional algorithms: List<CodingName>,
-        /// Answers known to be shorter stay as they are.
+        /// Responses known to be shorter stay as they are.
         default("1KiB") min_bytes: Bytes,
         /// Content types, without parameters; `text/*` is all that begin so. Absent is `text/*` and the usual text formats of
         /// `application`, `image/svg+xml` among them.
@@ -54,7 +54,7 @@ section! {
         default("4") br_level: Int<0, 9>,
         /// Effort of zstd.
         default("3") zstd_level: Int<1, 9>,
-        /// Answers that a worker compresses at once; more go out as they are. Each takes up to 1 MiB with gzip, 2 with zstd, 4
+        /// Responses that a worker compresses at once; more go out as they are. Each takes up to 1 MiB with gzip, 2 with zstd, 4
         /// with brotli.
         default("128") responses_max: Positive,
     }
@@ -119,7 +119,7 @@ section! {
         default("[]") methods: List<String>,
         /// Request fields beside the harmless ones.
         default("[]") headers: List<String>,
-        /// Answer fields that pages may read.
+        /// Response fields that pages may read.
         default("[]") expose: List<String>,
         /// How long a browser may remember this.
         default("10m") max_age: Duration,
@@ -139,7 +139,7 @@ section! {
 }
 
 section! {
-    /// An answer of Ringway's own, in other words.
+    /// A response of Ringway's own, in other words.
     ErrorAnswerSection, "an error answer" {
         /// Statuses: numbers and ranges such as `502-504`.
         required status: List<String>,
@@ -153,11 +153,11 @@ section! {
 }
 
 section! {
-    /// An arm of a split.
-    SplitSection, "an arm of a split" {
+    /// A target of a split.
+    SplitSection, "a target of a split" {
         /// The service.
         required service: String,
-        /// Its part, relative to the other arms'; 0 gets nothing.
+        /// Its part, relative to the other targets'; 0 gets nothing.
         default("100") weight: Int<0, 1_000_000>,
     }
 }

@@ -68,11 +68,11 @@ section! {
     TimeoutsSection, "timeouts" {
         /// To open a connection.
         default("1s") connect: Duration,
-        /// From the end of the request to the head of the answer.
+        /// From the end of the request to the head of the response.
         default("30s") response: Duration,
         /// The whole exchange, retries included; 0 is no limit.
         default("0") request: Duration,
-        /// Longest pause within an answer's body, or while the backend takes the request's.
+        /// Longest pause within a response's body, or while the backend takes the request's.
         default("30s") body_idle: Duration,
         /// TCP and WebSocket: no byte either way for so long; 0 is no limit.
         default("1h") idle: Duration,
@@ -109,10 +109,10 @@ section! {
     RetrySection, "retry" {
         /// Tries after the first, each on another backend (but see `same_backend`); 0 is none. Two things are no tries, because nothing was processed. A refused
         /// connect is walked past all the same. And an idempotent request that was sent on a reused connection which the backend closed
-        /// without a byte of an answer is sent once more on a fresh connection to the same backend.
+        /// without a byte of a response is sent once more on a fresh connection to the same backend.
         default("2") attempts: Int<0, 100>,
-        /// What is tried again: `connect` failures and time-outs, `reset` before the answer, `bad_answer` (no HTTP, or cut
-        /// off before it was passed on), `timeout`; and answers: `gateway` (502 to 504), `server_errors` (5xx), `conflict`
+        /// What is tried again: `connect` failures and time-outs, `reset` before the response, `bad_answer` (no HTTP, or cut
+        /// off before it was passed on), `timeout`; and responses: `gateway` (502 to 504), `server_errors` (5xx), `conflict`
         /// (409), `throttled` (429). Absent are the first four.
         optional on: List<RetryOnName>,
         /// Whether a retry may go where the request has been: `never`; as a `last_resort`, if no other backend takes it; or `always`, to
@@ -120,26 +120,26 @@ section! {
         default("never") same_backend: SameBackendName,
         /// Also requests that are not idempotent, although a backend may have begun to process them.
         default("false") non_idempotent: bool,
-        /// Also answers that did not begin in time; `false` takes `timeout` out of `on`.
+        /// Also responses that did not begin in time; `false` takes `timeout` out of `on`.
         default("true") on_timeout: bool,
-        /// From the start of a try to the head of its answer; then the next is tried. 0 is no limit but `timeouts`.
+        /// From the start of a try to the head of its response; then the next is tried. 0 is no limit but `timeouts`.
         default("0") per_try_timeout: Duration,
         /// Retries, in percent of the requests of the last ten seconds, per worker.
         default("20") budget: Percent,
         /// Retries a second that are allowed beside these, per worker, a second's worth at once at most.
         default("10") budget_min: Count,
-        /// Wait before a retry, of a failure or of an answer, doubled for each further one, shortened at random by up to half; 0 is none.
+        /// Wait before a retry, of a failure or of a response, doubled for each further one, shortened at random by up to half; 0 is none.
         /// The next backend is chosen after it.
         default("0") backoff: Duration,
         /// A request whose body has been sent, or a part of it, can be sent again only if the body is no longer than this: so much of it
-        /// is kept until an answer begins, however it came, and of all requests of a worker together 16 MiB at most. What is longer is
+        /// is kept until a response begins, however it came, and of all requests of a worker together 16 MiB at most. What is longer is
         /// not tried again after any of it has been sent; 0 keeps none.
         default("16KiB") body_bytes_max: Bytes,
     }
 }
 
 section! {
-    /// A second try beside the first: the first answer that wins is taken, the other is given up. Idempotent requests only.
+    /// A second try beside the first: the first response that wins is taken, the other is given up. Idempotent requests only.
     HedgeSection, "hedge" {
         /// Wait before the second try.
         required after: Duration,
@@ -147,9 +147,9 @@ section! {
         default("10") budget: Percent,
         /// Second tries a second that are allowed beside these, per worker, a second's worth at once at most.
         default("0") budget_min: Count,
-        /// Answers that do not win while the other try is under way, by the names of `retry.on`: `gateway` (502 to 504),
+        /// Responses that do not win while the other try is under way, by the names of `retry.on`: `gateway` (502 to 504),
         /// `server_errors` (5xx), `conflict` (409), `throttled` (429). If both tries end with such, the first one's is taken. Absent are
-        /// those of `retry.on`, and `gateway` and `throttled` in any case; `[]` lets whatever answers first win.
+        /// those of `retry.on`, and `gateway` and `throttled` in any case; `[]` lets whatever responses first win.
         optional non_fatal: List<StatusesName>,
     }
 }

@@ -28,7 +28,7 @@ impl ServiceHealth {
     /// An interval of [`crate::OutlierParams::interval`] has passed, in which the backends did this.
     pub fn handle_windows(&mut self, windows: &[Window<'_>], now: Instant) {
         self.now = now;
-        // Who takes no keys is nobody's yardstick, and needs no ejection: what it still gets is its sessions' alone.
+        // A backend that takes no keys is no measure for others, and needs no ejection: what it still gets is its sessions' alone.
         let able = |id: &str| self.find(id).is_ok_and(|index| self.members[index].weight_asked() > 0);
         let judged: Vec<Window<'_>> = windows.iter().filter(|window| able(window.id)).copied().collect();
         for (id, cause) in statistics::outliers(&judged, &self.params.outlier) {
@@ -99,8 +99,8 @@ impl ServiceHealth {
     /// Whether a backend that is not ejected may be.
     ///
     /// The share is of those that take traffic or would if they were not ejected, over all levels: a level whose backends are all
-    /// bad is to give its keys to the next. Who is drained or of weight 0 is no part of what the others can carry, ejected or
-    /// not; who is down is none either, but comes back into his ejection, so that it counts.
+    /// bad is to give its keys to the next. What is drained or of weight 0 is no part of what the others can carry, ejected or
+    /// not; what is down is none either, but comes back into its ejection, so that it counts.
     fn may_eject(&self, index: usize) -> bool {
         let (mut able, mut ejected, mut left) = (0, 0, 0);
         for (at, member) in self.members.iter().enumerate().filter(|(_, member)| member.weight_asked() > 0) {
@@ -111,11 +111,11 @@ impl ServiceHealth {
             left += usize::from(member.is_up() && !is_ejected && is_other);
         }
         if self.members[index].weight_asked() == 0 {
-            // It carries nothing but what has begun there: that goes elsewhere, if there is anybody.
+            // It carries nothing but what has begun there: that goes elsewhere, if another backend is left.
             return left > 0;
         }
         let percent = self.params.outlier.max_ejection_percent as usize;
-        // One always may, if that leaves somebody; all may only where that is what is written.
+        // One always may, if that leaves another; all may only where that is what is written.
         percent >= 100 || left > 0 && ejected < (able * percent / 100).max(1)
     }
 

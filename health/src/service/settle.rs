@@ -19,7 +19,7 @@ impl ServiceHealth {
                     at
                 }
             };
-            // A part of a weight that is asked for is like a smaller weight: it makes nobody less healthy.
+            // A part of a weight that is asked for is like a smaller weight: it makes no level less healthy.
             levels[at].weight += member.weight_asked();
             levels[at].healthy += if member.is_healthy() { member.weight_asked() } else { 0 };
         }
@@ -44,7 +44,7 @@ impl ServiceHealth {
         self.levels = shares;
         let mut outlasted = Vec::new();
         for (index, member) in self.members.iter_mut().enumerate() {
-            // In panic the unhealthy take their keys back; the healthy keep their ramps, and who drains goes on draining.
+            // In panic the unhealthy take their keys back; the healthy keep their ramps, and what drains goes on draining.
             let share = match (in_panic.contains(&member.level), self.params.panic_mode) {
                 (true, PanicMode::Fail) => 0,
                 (true, PanicMode::All) if !member.is_healthy() => member.share_if_healthy(now),

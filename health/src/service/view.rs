@@ -1,4 +1,4 @@
-//! What is told of backends to those who ask.
+//! What is known of backends, for those that ask: the proxy and its status.
 
 use super::ServiceHealth;
 use crate::member::MemberView;

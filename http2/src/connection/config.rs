@@ -12,7 +12,7 @@ pub struct Config {
     pub head: Limits,
     /// Streams at once: what a server takes, what a client opens even if the peer would take more.
     pub streams_max: u32,
-    /// Window that a stream begins with: what the peer may send on it before anybody has taken anything.
+    /// Window that a stream begins with: what the peer may send on it before any of it was taken.
     pub stream_window: u32,
     /// What that may grow to while it is drained.
     pub stream_window_max: u32,

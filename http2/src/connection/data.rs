@@ -9,7 +9,7 @@ use crate::streams::{Fate, News, Receiving, StreamKey};
 
 /// The window that new streams get while too much waits to be taken: a part of what they begin with otherwise.
 const CROWDED: u32 = 4;
-/// What streams that nobody takes from may hold, one with another.
+/// What streams that are not read may hold together.
 const STALLED_BYTES: u32 = 32 * 1024;
 
 impl Connection {
@@ -135,7 +135,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Padding counts against the windows, and is nobody's to take.
+    /// Padding counts against the windows, and is not handed over.
     fn take_padding(&mut self, key: Option<StreamKey>, length: u32) {
         self.receive_window.take(length);
         if let Some(stream) = key.and_then(|key| self.streams.get_mut(key)) {

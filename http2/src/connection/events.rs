@@ -1,4 +1,4 @@
-//! What came, for those who wait for it.
+//! What came, for the streams that wait for it.
 
 use super::Connection;
 use super::notices::Event;
@@ -53,7 +53,7 @@ impl Connection {
         }
     }
 
-    /// Calls those who wait for the connection's window or for room, in the order in which they came, and no more of them than can send a
+    /// Calls the streams that wait for the connection's window or for room, in the order in which they came, and no more of them than can send a
     /// frame each.
     fn poll_writable(&mut self) -> Option<Event> {
         if self.waiting.is_empty() || self.output.room() < FRAME_BYTES + HEADER_BYTES {

@@ -13,7 +13,7 @@ use crate::{Role, frame};
 use ringway_message::{BodyLength, ParseError};
 
 /// Informational responses that a stream may have in all, and how many times the longest head they may be together: so much waits at
-/// most for who does not take them, and what becomes of them does not depend on how their bytes come.
+/// most for a caller that does not take them, and what becomes of them does not depend on how their bytes come.
 const INFORMATIONAL_MAX: u32 = 64;
 const INFORMATIONAL_HEADS_MAX: usize = 4;
 

@@ -64,7 +64,7 @@ impl Input {
 /// A frame of DATA that is under way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DataFrame {
-    /// `None`: nobody gets it any more.
+    /// `None`: no stream gets it any more.
     pub(super) key: Option<StreamKey>,
     /// Bytes of data that are still to come, and of padding after them.
     pub(super) left: u32,
@@ -104,4 +104,33 @@ pub(super) enum Leaving {
     Announced,
     /// No streams are looked at past this one.
     Final(u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_read_however_its_bytes_come() {
+        let bytes = [0, 1, 2, 0, 1, 0, 0, 0, 5, 0xff];
+        for pieces in [vec![9], vec![1, 8], vec![4, 4, 1], vec![1; 9], vec![8, 1]] {
+            let (mut input, mut from) = (Input::new(false), 0);
+            let count = pieces.len();
+            for (number, piece) in pieces.into_iter().enumerate() {
+                let mut at = 0;
+                let header = input.header(&bytes[from..from + piece], &mut at);
+                assert_eq!((at, header.is_some()), (piece, number + 1 == count));
+                from += piece;
+                if let Some(header) = header {
+                    assert_eq!((header.length, header.stream), (258, 5));
+                }
+            }
+            assert_eq!(input.header_len, 0, "the next begins anew");
+        }
+        // What follows a header is not touched.
+        let (mut input, mut at) = (Input::new(true), 0);
+        assert!(matches!(input.stage, Stage::Preface(0)));
+        assert!(input.header(&bytes, &mut at).is_some());
+        assert_eq!(at, HEADER_BYTES);
+    }
 }

@@ -7,7 +7,7 @@ use crate::error::{ConnectionError, Reason};
 use crate::frame::{self, FRAME_BYTES, U31_MAX};
 use crate::streams::{By, Cut, News, Receiving, Sending, Wants};
 
-/// Goes with the PING behind a first GOAWAY: its answer says that the peer has read that.
+/// Goes with the PING behind a first GOAWAY: its response says that the peer has read that.
 const FAREWELL: [u8; 8] = *b"farewell";
 
 impl Connection {
@@ -60,8 +60,8 @@ impl Connection {
     /// Whether nothing more will come of it: once [`Connection::output`] has been written, it is to be closed.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        let says_goodbye = self.is_final() || self.config.role == Role::Client && self.peer_last.is_some();
-        self.error.is_some() || self.ended || says_goodbye && self.streams.open() == 0
+        let needs_close_notify = self.is_final() || self.config.role == Role::Client && self.peer_last.is_some();
+        self.error.is_some() || self.ended || needs_close_notify && self.streams.open() == 0
     }
 
     /// Asks the peer for a sign of life: [`super::Event::Pong`] comes with the same bytes. One that was not answered yet is forgotten.
@@ -126,7 +126,7 @@ impl Connection {
             }
             self.tell(slot, News::CUT);
         } else {
-            // Nobody has heard of it, and nobody will.
+            // The peer has not heard of it, and will not.
             self.free(slot);
         }
         self.handle_closed();

@@ -276,7 +276,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Before an answer is added to those that wait to be written.
+    /// Before a response is added to those that wait to be written.
     pub(super) fn check_answers(&self) -> Result<(), ConnectionError> {
         if self.output.len() > ANSWERS_BYTES_MAX {
             return Err(ConnectionError::flood("http2_other_flood"));

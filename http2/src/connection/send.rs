@@ -97,7 +97,7 @@ impl Connection {
             return Ok(0);
         }
         if !self.waiting.is_empty() && wants != Wants::Called {
-            // Those who have waited longer come first.
+            // Streams that have waited longer come first.
             self.wait(key, wants);
             return Ok(0);
         }

@@ -7,7 +7,7 @@ use ringway_message::ParseError;
 pub enum Fault {
     /// It is malformed: a stream error of type PROTOCOL_ERROR (RFC 9113, 8.1.1).
     Malformed(ParseError),
-    /// Nobody can say whose it is: a server answers 400, as in HTTP/1.1.
+    /// It is not known which resource is meant: a server answers 400, as in HTTP/1.1.
     Refused(ParseError),
     /// It is past the limits: a server answers 431, a client resets the stream.
     TooLarge(ParseError),

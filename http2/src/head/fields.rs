@@ -1,6 +1,6 @@
 //! A field section while it is decoded: each field is judged by itself, and kept.
 //!
-//! Fields are kept as lines of text, `name: value` CR LF, that follow each other without gaps: who writes them for the next hop copies
+//! Fields are kept as lines of text, `name: value` CR LF, that follow each other without gaps: code that writes them for the next hop copies
 //! whole runs of them, in whatever version they go on.
 
 use super::fault::Fault;
@@ -257,7 +257,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// No pseudo-field follows. `:authority` is the first field, as Host is for who asks for it.
+    /// No pseudo-field follows. `:authority` is the first field, as Host is for code that asks for it.
     fn begin_regular(&mut self) {
         if std::mem::replace(&mut self.regular, true) {
             return;

@@ -355,7 +355,7 @@ fn responses_have_a_status_and_a_body_as_the_rfc_says() {
     let head = response_of(&[(":status", "304"), ("content-length", "5")], true, Method::Get).unwrap();
     assert_eq!((head.body, head.announced_length), (BodyLength::None, Some(5)));
     let head = response_of(&[(":status", "103"), ("link", "</x>")], false, Method::Get).unwrap();
-    assert!(head.is_interim() && head.body == BodyLength::None && head.status == 103);
+    assert!(head.is_informational() && head.body == BodyLength::None && head.status == 103);
 }
 
 #[test]

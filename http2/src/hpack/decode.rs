@@ -110,7 +110,7 @@ impl Decoder {
     /// as it lies there, and never copied.
     ///
     /// # Errors
-    /// The block does not follow RFC 7541, or means far more than anybody takes. Fields before that have been given already; the
+    /// The block does not follow RFC 7541, or means far more than any peer takes. Fields before that have been given already; the
     /// connection has to end.
     pub fn decode(&mut self, block: &[u8], sink: impl FnMut(DecodedField<'_>)) -> Result<(), HpackError> {
         self.decode_into(block, &mut Each(sink))

@@ -3,7 +3,7 @@
 use ringway_message::FieldName;
 use std::collections::VecDeque;
 
-/// Fields that everybody knows, from index 1 on.
+/// Fields of the static table, from index 1 on.
 pub(crate) const FIELDS: [(&[u8], &[u8]); 61] = [
     (b":authority", b""),
     (b":method", b"GET"),
@@ -76,7 +76,7 @@ const ENTRY_OVERHEAD: u64 = 32;
 pub(crate) struct Entry<'t> {
     pub(crate) name: &'t [u8],
     pub(crate) value: &'t [u8],
-    /// The first index in the static table whose name this is; 0 if there is none, or nobody has looked.
+    /// The first index in the static table whose name this is; 0 if there is none, or it was not looked up.
     pub(crate) static_name: u8,
     /// What its name means, and whether name and value are well formed: judged once, when it came.
     pub(crate) kind: FieldName,

@@ -16,7 +16,7 @@ pub(crate) enum Fate {
     ResetByPeer,
     /// The peer may not know yet.
     ResetByUs,
-    /// It is so long ago that nobody knows.
+    /// It is so long ago that it is not remembered.
     Forgotten,
 }
 

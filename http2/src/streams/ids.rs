@@ -53,7 +53,7 @@ impl Ids {
         at.wrapping_sub(self.home(self.entries[at].0)) & (self.entries.len() - 1)
     }
 
-    /// Who is further from home goes first: so who leaves concerns nobody who is at home, nor anybody behind.
+    /// Entries further from home go first: so removing one moves no entry that is at home, nor any behind it.
     fn put(&mut self, id: u32, slot: u32) {
         let (mut at, mut way, mut entry) = (self.home(id), 0, (id, slot));
         while self.entries[at].0 != 0 {

@@ -36,7 +36,7 @@ pub fn plan(old: &Config, new: &Config, scope: Scope) -> Result<Plan, PlanError>
 fn leads_to(listener: &Listener, index: usize) -> bool {
     match &listener.protocol {
         Protocol::Http(http) => http.routes.iter().any(|route| {
-            let mut targets = route.split.iter().flat_map(|split| &split.arms);
+            let mut targets = route.split.iter().flat_map(|split| &split.targets);
             route.service == index || targets.any(|target| target.service == index)
         }),
         Protocol::Tcp(tcp) => tcp.service == Some(index) || tcp.names.iter().any(|(_, service)| *service == index),

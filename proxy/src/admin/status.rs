@@ -68,7 +68,7 @@ fn service_status(control: &ControlHandle, service: &Service, now: Instant) -> V
         .map(|index| backend_status(control, service, &health, index, shares[index], now))
         .collect();
     let (moved, moved_generation) = *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner);
-    let (compared, would_move) = control.cells().shadow_counts(&service.config.name);
+    let (compared, would_move) = control.counters().shadow_counts(&service.config.name);
     let hot = service.live.hot.lock().unwrap_or_else(PoisonError::into_inner);
     let hot_keys: Vec<Value> = if service.config.hot_keys.is_some() { hot_json(service, &hot) } else { Vec::new() };
     let level_shares: Vec<Value> = health
@@ -130,7 +130,7 @@ fn backend_status(
         "in_flight": load.in_flight(),
         "cap": cap_json(service.group.cap(Slot(index as u16))),
         "ring_share": share,
-        "requests": control.cells().backend_requests(&service.config.name, &backend.config.id),
+        "requests": control.counters().backend_requests(&service.config.name, &backend.config.id),
     })
 }
 

@@ -4,7 +4,7 @@ use super::outcome::ReloadError;
 use crate::dispatcher::AccessSink;
 use ringway_config::model::{AccessLog, AccessLogFormat, LogTarget};
 use ringway_telemetry::access;
-use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::counters::Registry as Counters;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -38,7 +38,7 @@ pub(super) struct NewLog {
 ///
 /// # Errors
 /// [`ReloadError::AccessLog`].
-pub(super) fn start(section: &AccessLog, cells: &Arc<Cells>) -> Result<NewLog, ReloadError> {
+pub(super) fn start(section: &AccessLog, counters: &Arc<Counters>) -> Result<NewLog, ReloadError> {
     let format = match section.format {
         AccessLogFormat::Off => return Ok(NewLog::default()),
         AccessLogFormat::Json => access::Format::Json,
@@ -49,8 +49,8 @@ pub(super) fn start(section: &AccessLog, cells: &Arc<Cells>) -> Result<NewLog, R
         LogTarget::Stderr => access::Target::Stderr,
         LogTarget::File(path) => access::Target::File(path.clone()),
     };
-    let cells = Arc::clone(cells);
-    let writer = access::start(target, move |lines| cells.access_log_lost(lines))
+    let counters = Arc::clone(counters);
+    let writer = access::start(target, move |lines| counters.access_log_lost(lines))
         .map_err(|source| ReloadError::AccessLog { target: section.target.to_string(), source })?;
     let access::Writer { sender, thread, reopen } = writer;
     Ok(NewLog { sink: Some(AccessSink { format, sender }), writer: Some(AccessWriter { thread, reopen }) })

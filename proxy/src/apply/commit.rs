@@ -38,7 +38,7 @@ impl Control {
             state.access = log.writer;
         }
         self.reconcile_drivers(&old.services, &new.services);
-        self.metrics.cells.retain(
+        self.metrics.counters.retain(
             |name| new.service(name).is_some(),
             |name, id| new.service(name).is_some_and(|service| service.slot_of(id).is_some()),
         );
@@ -74,7 +74,7 @@ impl Control {
                 self.runtime.spawn(health_driver::drive(
                     Arc::clone(&self.current),
                     Arc::clone(&service.live),
-                    Arc::clone(&self.metrics.cells),
+                    Arc::clone(&self.metrics.counters),
                     Arc::clone(&self.shared.shortage),
                 ));
             }

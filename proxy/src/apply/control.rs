@@ -98,8 +98,8 @@ impl Control {
     }
 
     /// Requests that have ended, by the class of their status.
-    pub(crate) fn request_totals(&self) -> [u64; ringway_telemetry::cells::CLASSES] {
-        self.metrics.cells.request_totals()
+    pub(crate) fn request_totals(&self) -> [u64; ringway_telemetry::counters::CLASSES] {
+        self.metrics.counters.request_totals()
     }
 
     /// From now on, the status and the metrics say where the topology stands. Holds for the first caller.

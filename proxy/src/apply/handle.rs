@@ -7,7 +7,7 @@ use crate::ambient;
 use crate::dispatcher::Fullness;
 use crate::net::shortage::Shortage;
 use crate::snapshot::Snapshot;
-use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::counters::Registry as Counters;
 use ringway_telemetry::{Metrics, Sample};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -29,8 +29,8 @@ impl ControlHandle {
     }
 
     /// Counters of the data path.
-    pub(crate) fn cells(&self) -> &Cells {
-        &self.0.metrics.cells
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.0.metrics.counters
     }
 
     /// The page of metrics, with these samples.

@@ -10,7 +10,7 @@ use crate::snapshot::health_events;
 use crate::snapshot::{Current, Service, ServiceLive};
 use checks::{Checks, Finished, take_in};
 use load_control::LoadControl;
-use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::counters::Registry as Counters;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -26,17 +26,22 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// What the driver of one service remembers from turn to turn.
 struct Driver {
     live: Arc<ServiceLive>,
-    cells: Arc<Cells>,
+    counters: Arc<Counters>,
     checks: Checks,
     windows: Windows,
     load_control: LoadControl,
 }
 
 /// Drives one service until it is gone from the configuration. The caller owns the task.
-pub(crate) async fn drive(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
-    let begin = || drive_once(Arc::clone(&current), Arc::clone(&live), Arc::clone(&cells), Arc::clone(&shortage));
+pub(crate) async fn drive(
+    current: Arc<Current>,
+    live: Arc<ServiceLive>,
+    counters: Arc<Counters>,
+    shortage: Arc<Shortage>,
+) {
+    let begin = || drive_once(Arc::clone(&current), Arc::clone(&live), Arc::clone(&counters), Arc::clone(&shortage));
     supervise(begin, || {
-        cells.note_panic();
+        counters.note_panic();
         tracing::error!(service = %live.name, "the driver of the checks has panicked: a bug, please report it");
         // Its checks have gone with it.
         live.health().forget_probes(ambient::now());
@@ -61,32 +66,15 @@ where
     }
 }
 
-async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>) {
-    let mut driver = Driver::new(live, cells, shortage, ambient::now());
+async fn drive_once(current: Arc<Current>, live: Arc<ServiceLive>, counters: Arc<Counters>, shortage: Arc<Shortage>) {
+    let mut driver = Driver::new(live, counters, shortage, ambient::now());
     let mut finished = Vec::new();
     loop {
         let snapshot = current.load();
         let service = snapshot.service(&driver.live.name).filter(|service| Arc::ptr_eq(&service.live, &driver.live));
         let Some(service) = service else { return };
-        let next = driver.turn(service, &std::mem::take(&mut finished), ambient::now());
-        let coalesce = coalesce(service.backends.len());
-        let sleep = async {
-            match next {
-                // What is due within a moment is done together.
-                Some(at) => tokio::time::sleep_until(at.max(ambient::now() + coalesce).into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            Some(first) = driver.checks.finished() => {
-                // Many checks end at about the same time: the next turn takes them in together.
-                tokio::time::sleep(coalesce).await;
-                finished.push(first);
-                finished.extend(driver.checks.drain_finished());
-            }
-            () = sleep => {}
-            () = driver.live.health_changed.notified() => {}
-        }
+        let next = driver.turn(service, &finished, ambient::now());
+        finished = driver.wait(next, coalesce(service.backends.len())).await;
     }
 }
 
@@ -96,11 +84,11 @@ fn coalesce(backends: usize) -> Duration {
 }
 
 impl Driver {
-    fn new(live: Arc<ServiceLive>, cells: Arc<Cells>, shortage: Arc<Shortage>, now: Instant) -> Self {
+    fn new(live: Arc<ServiceLive>, counters: Arc<Counters>, shortage: Arc<Shortage>, now: Instant) -> Self {
         Self {
             live,
-            checks: Checks::new(Arc::clone(&cells), shortage),
-            cells,
+            checks: Checks::new(Arc::clone(&counters), shortage),
+            counters,
             windows: Windows::new(now),
             load_control: LoadControl::new(now),
         }
@@ -133,6 +121,29 @@ impl Driver {
         others.into_iter().flatten().chain(next).min()
     }
 
+    /// Waits until a turn is to be taken: something is due, a check has finished, or the health machine has been changed from
+    /// elsewhere. What is due or finished within a moment is done together. Gives the results that there are.
+    async fn wait(&mut self, next: Option<Instant>, coalesce: Duration) -> Vec<Finished> {
+        let sleep = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.max(ambient::now() + coalesce).into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut finished = Vec::new();
+        tokio::select! {
+            Some(first) = self.checks.finished() => {
+                // Many checks end at about the same time.
+                tokio::time::sleep(coalesce).await;
+                finished.push(first);
+                finished.extend(self.checks.drain_finished());
+            }
+            () = sleep => {}
+            () = self.live.health_changed.notified() => {}
+        }
+        finished
+    }
+
     /// At the end of a window, lets the statistical detectors judge it.
     fn judge(&mut self, service: &Service, now: Instant) -> Option<Instant> {
         let params = &service.config.outlier;
@@ -142,7 +153,7 @@ impl Driver {
         }
         let totals = service.backends.iter().map(|backend| {
             let id = backend.config.id.as_str();
-            (id, self.cells.backend_totals(&service.config.name, id))
+            (id, self.counters.backend_totals(&service.config.name, id))
         });
         let Some(windows) = self.windows.poll(totals, params.interval, now) else { return Some(self.windows.next()) };
         let events = {
@@ -177,9 +188,9 @@ mod tests {
         snapshot
     }
 
-    fn driver(snapshot: &Snapshot, cells: &Arc<Cells>) -> Driver {
+    fn driver(snapshot: &Snapshot, counters: &Arc<Counters>) -> Driver {
         let live = Arc::clone(&snapshot.services[0].live);
-        Driver::new(live, Arc::clone(cells), Shortage::new(Arc::default()), ambient::now())
+        Driver::new(live, Arc::clone(counters), Shortage::new(Arc::default()), ambient::now())
     }
 
     #[tokio::test]
@@ -217,6 +228,33 @@ mod tests {
         assert_eq!(driver.checks.running(), 4);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_or_finished_within_a_moment_is_one_turn_and_a_change_is_one_at_once() {
+        let snapshot = in_force(&Registry::default(), "");
+        let mut driver = driver(&snapshot, &Arc::default());
+        let (moment, later) = (Duration::from_millis(20), Duration::from_secs(60));
+        let begin = ambient::now();
+        // Committing it was a change.
+        assert_eq!(driver.wait(None, moment).await, []);
+        assert_eq!(ambient::since(begin), Duration::ZERO);
+        assert_eq!(driver.wait(Some(begin), moment).await, [], "what is due already");
+        assert_eq!(ambient::since(begin), moment);
+        let results = driver.checks.sender();
+        tokio::spawn(async move {
+            for (id, after_millis) in [("a", 1_000), ("b", 15), ("c", 4), ("late", 5)] {
+                tokio::time::sleep(Duration::from_millis(after_millis)).await;
+                results.send((id.into(), CheckResult::Check(Some(Probe::Success)))).unwrap();
+            }
+        });
+        let ids = |finished: &[Finished]| finished.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+        let (begin, next) = (ambient::now(), Some(begin + later));
+        assert_eq!(ids(&driver.wait(next, moment).await), ["a", "b", "c"]);
+        assert_eq!(ambient::since(begin), Duration::from_millis(1_020));
+        assert_eq!(ids(&driver.wait(next, moment).await), ["late"]);
+        assert_eq!(ids(&driver.wait(next, moment).await), Vec::<String>::new());
+        assert_eq!(ambient::now(), next.unwrap());
+    }
+
     #[tokio::test]
     async fn what_no_check_and_no_detector_waits_for_is_not_looked_at() {
         let snapshot = in_force(&Registry::default(), "");
@@ -229,12 +267,12 @@ mod tests {
         let outlier = "    outlier: { on: server_errors, consecutive_failures: 0, interval: 10s, max_ejection_percent: 50, \
                        failure_percentage: { threshold: 85, min_hosts: 3, min_volume: 50 } }";
         let snapshot = in_force(&Registry::default(), outlier);
-        let cells = Arc::new(Cells::default());
-        let (service, mut driver) = (&snapshot.services[0], driver(&snapshot, &cells));
+        let counters = Arc::new(Counters::default());
+        let (service, mut driver) = (&snapshot.services[0], driver(&snapshot, &counters));
         let now = ambient::now();
         let end = driver.turn(service, &[], now).unwrap();
         assert_eq!(end, now + Duration::from_secs(10));
-        let counted: Vec<_> = ["a", "b", "c"].map(|id| cells.backend("s", id)).into();
+        let counted: Vec<_> = ["a", "b", "c"].map(|id| counters.backend("s", id)).into();
         counted.iter().for_each(|counted| counted.requests.add(100));
         counted[2].errors.add(90);
         let share = || service.backends[2].state.load.lifecycle();

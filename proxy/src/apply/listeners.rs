@@ -2,7 +2,7 @@
 //! cannot fail.
 
 use super::bind::{self, BindAddress};
-use crate::dispatcher::{Command, Fullness, GateKey, GateKind, Listening, Places};
+use crate::dispatcher::{Command, Fullness, ListenerId, ListenerKind, ListenerPermits, Listening};
 use ringway_config::model::{Config, Listener};
 use ringway_config::{Diagnostic, Diagnostics};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ pub(super) type Commands = [mpsc::UnboundedSender<Command>];
 /// All listeners of the process.
 #[derive(Default)]
 pub(super) struct Listeners {
-    bound: HashMap<GateKey, Bound>,
+    bound: HashMap<ListenerId, Bound>,
     /// Those that are configured no more, and whose sockets may still be open: they are closed once their queues are empty.
     closing: Vec<Bound>,
 }
@@ -29,12 +29,12 @@ struct Bound {
     /// Held by each worker that accepts from one of its sockets.
     open: Weak<()>,
     /// Its connection slots, over all workers.
-    seats: Arc<Places>,
+    permits: Arc<ListenerPermits>,
 }
 
 /// Sockets for the listeners that a change brings.
 #[derive(Default)]
-pub(super) struct NewSockets(Vec<(GateKey, Sockets)>);
+pub(super) struct NewSockets(Vec<(ListenerId, Sockets)>);
 
 /// Where a new listener's sockets come from.
 enum Sockets {
@@ -42,7 +42,7 @@ enum Sockets {
     Fresh(BindAddress, Vec<Listening>),
     /// They are those of this listener, which goes. A socket that was closed would take with it what the kernel has queued, and
     /// what is on its way into that queue.
-    Of(GateKey),
+    Of(ListenerId),
 }
 
 impl Sockets {
@@ -63,7 +63,7 @@ impl Listeners {
     pub(super) fn bind_new(&self, config: &Config, workers: usize) -> Result<NewSockets, Diagnostics> {
         let (mut sockets, mut wrong) = (Vec::new(), Vec::new());
         for listener in &config.listeners {
-            let key = GateKey::of(listener);
+            let key = ListenerId::of(listener);
             if self.bound.contains_key(&key) {
                 continue;
             }
@@ -72,7 +72,7 @@ impl Listeners {
                 sockets.push((key, Sockets::Of(from.clone())));
                 continue;
             }
-            let udp = key.kind == GateKind::Udp;
+            let udp = key.kind == ListenerKind::Udp;
             let address = BindAddress { address: listener.address, v6_only: listener.v6_only, udp };
             let ours = self.has_rival(&address, &sockets);
             match bind::bind(address, workers, ours) {
@@ -84,7 +84,7 @@ impl Listeners {
     }
 
     /// Whether the kernel takes a socket that this process has already for a rival of this address.
-    fn has_rival(&self, address: &BindAddress, fresh: &[(GateKey, Sockets)]) -> bool {
+    fn has_rival(&self, address: &BindAddress, fresh: &[(ListenerId, Sockets)]) -> bool {
         let fresh = fresh.iter().filter_map(|(_, sockets)| sockets.fresh_address());
         let closing = self.closing.iter().filter(|bound| bound.open.strong_count() > 0);
         let known = self.bound.values().chain(closing).map(|bound| &bound.address);
@@ -97,13 +97,13 @@ impl Listeners {
             let bound = match sockets {
                 Sockets::Fresh(address, list) => hand_out(&key, address, list, commands),
                 Sockets::Of(from) => {
-                    let seats = Arc::<Places>::default();
+                    let permits = Arc::<ListenerPermits>::default();
                     for sender in commands {
-                        let seats = Arc::clone(&seats);
-                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone(), seats });
+                        let permits = Arc::clone(&permits);
+                        let _ = sender.send(Command::HandOver { from: from.clone(), to: key.clone(), permits });
                     }
                     match self.bound.remove(&from) {
-                        Some(bound) => Bound { seats, ..bound },
+                        Some(bound) => Bound { permits, ..bound },
                         None => continue,
                     }
                 }
@@ -117,7 +117,7 @@ impl Listeners {
     }
 
     fn close_others(&mut self, config: &Config, commands: &Commands) {
-        let wanted: Vec<GateKey> = config.listeners.iter().map(GateKey::of).collect();
+        let wanted: Vec<ListenerId> = config.listeners.iter().map(ListenerId::of).collect();
         let closing = &mut self.closing;
         closing.retain(|bound| bound.open.strong_count() > 0);
         self.bound.retain(|key, bound| {
@@ -139,11 +139,11 @@ impl Listeners {
 
     /// How full each listener is, by name.
     pub(super) fn fullness(&self, config: &Config, now: Instant) -> HashMap<String, Fullness> {
-        self.of_each(config, |bound| bound.seats.fullness(now))
+        self.of_each(config, |bound| bound.permits.fullness(now))
     }
 
     fn of_each<T>(&self, config: &Config, read: impl Fn(&Bound) -> T) -> HashMap<String, T> {
-        let known = |listener: &Listener| self.bound.get(&GateKey::of(listener)).map(&read);
+        let known = |listener: &Listener| self.bound.get(&ListenerId::of(listener)).map(&read);
         config.listeners.iter().filter_map(|listener| Some((listener.name.clone(), known(listener)?))).collect()
     }
 }
@@ -159,7 +159,7 @@ impl NewSockets {
         for (key, sockets) in &self.0 {
             let Sockets::Fresh(_, list) = sockets else { continue };
             let failed = list.iter().find_map(|socket| bind::listen(socket).err());
-            let listener = config.listeners.iter().find(|listener| GateKey::of(listener) == *key);
+            let listener = config.listeners.iter().find(|listener| ListenerId::of(listener) == *key);
             if let (Some(error), Some(listener)) = (failed, listener) {
                 wrong.push(finding(listener, &error));
             }
@@ -169,13 +169,13 @@ impl NewSockets {
 }
 
 /// One socket to each worker.
-fn hand_out(key: &GateKey, address: BindAddress, list: Vec<Listening>, commands: &Commands) -> Bound {
-    let (open, seats) = (Arc::new(()), Arc::<Places>::default());
+fn hand_out(key: &ListenerId, address: BindAddress, list: Vec<Listening>, commands: &Commands) -> Bound {
+    let (open, permits) = (Arc::new(()), Arc::<ListenerPermits>::default());
     for (sender, socket) in commands.iter().zip(list) {
-        let (seats, open) = (Arc::clone(&seats), Arc::clone(&open));
-        let _ = sender.send(Command::Listen { key: key.clone(), socket, seats, open });
+        let (permits, open) = (Arc::clone(&permits), Arc::clone(&open));
+        let _ = sender.send(Command::Listen { key: key.clone(), socket, permits, open });
     }
-    Bound { address, open: Arc::downgrade(&open), seats }
+    Bound { address, open: Arc::downgrade(&open), permits }
 }
 
 fn finding(listener: &Listener, error: &std::io::Error) -> Diagnostic {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_that_is_taken_leaves_nothing_bound_and_no_worker_told() {
+    fn one_address_that_is_taken_leaves_nothing_bound_and_no_command_sent() {
         let (commands, mut receivers) = workers(2);
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (free, taken) = (free_port(), taken.local_addr().unwrap().port());

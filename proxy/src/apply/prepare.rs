@@ -57,7 +57,7 @@ impl Control {
         let moved = movements(&old, &new);
         let section = &new.config.access_log;
         let access = if is_first || old.config.access_log != *section {
-            Some(access_log::start(section, &self.metrics.cells)?)
+            Some(access_log::start(section, &self.metrics.counters)?)
         } else {
             None
         };

@@ -110,9 +110,9 @@ impl BackendEnd {
     }
 
     /// Whether an end that has come is one that the backend has said. HTTP/2 says how each stream ends.
-    pub(crate) fn said_goodbye(&mut self) -> bool {
+    pub(crate) fn has_closed_cleanly(&mut self) -> bool {
         match self {
-            Self::Http1(http1) => http1.stream.said_goodbye(),
+            Self::Http1(http1) => http1.stream.has_closed_cleanly(),
             Self::Http2(_) | Self::Returned => true,
         }
     }

@@ -59,7 +59,7 @@ pub(crate) struct Ended {
 pub(crate) struct Link {
     pub(crate) codec: RefCell<Codec>,
     /// Who waits for news of a stream, by the stream's slot.
-    seats: RefCell<Vec<Seat>>,
+    waiters: RefCell<Vec<Waiter>>,
     driver: RefCell<Option<Waker>>,
     /// Room for trailers that are passed on.
     trailers: RefCell<(Vec<Field>, Vec<u8>)>,
@@ -83,7 +83,7 @@ pub(crate) fn memory_of_each() -> Vec<usize> {
 
 /// One who waits for news of a stream.
 #[derive(Default)]
-struct Seat {
+struct Waiter {
     id: u32,
     waker: Option<Waker>,
     ended: Option<Ended>,
@@ -93,7 +93,7 @@ impl Link {
     pub(crate) fn new(codec: Codec) -> Rc<Self> {
         let this = Rc::new(Self {
             codec: RefCell::new(codec),
-            seats: RefCell::default(),
+            waiters: RefCell::default(),
             driver: RefCell::default(),
             trailers: RefCell::default(),
             held: Cell::new(0),
@@ -133,54 +133,55 @@ impl Link {
     }
 
     /// A stream has begun, here or there.
-    fn seat(&self, key: StreamKey) {
-        let mut seats = self.seats.borrow_mut();
-        if seats.len() <= key.slot() {
-            seats.resize_with(key.slot() + 1, Seat::default);
+    fn waiter(&self, key: StreamKey) {
+        let mut waiters = self.waiters.borrow_mut();
+        if waiters.len() <= key.slot() {
+            waiters.resize_with(key.slot() + 1, Waiter::default);
         }
-        seats[key.slot()] = Seat { id: key.id(), ..Seat::default() };
+        waiters[key.slot()] = Waiter { id: key.id(), ..Waiter::default() };
     }
 
     /// Nobody waits for the stream any more.
     fn leave(&self, key: StreamKey) {
-        let mut seats = self.seats.borrow_mut();
-        let waker = seats.get_mut(key.slot()).filter(|seat| seat.id == key.id()).and_then(|seat| seat.waker.take());
+        let mut waiters = self.waiters.borrow_mut();
+        let waker =
+            waiters.get_mut(key.slot()).filter(|waiter| waiter.id == key.id()).and_then(|waiter| waiter.waker.take());
         self.held.set(self.held.get() - 1);
         if self.held.get() == 0 {
             // One that rests keeps nothing of its busiest moment.
-            seats.clear();
-            seats.shrink_to(SEATS_KEPT);
+            waiters.clear();
+            waiters.shrink_to(SEATS_KEPT);
             let (fields, arena) = &mut *self.trailers.borrow_mut();
             fields.clear();
             arena.clear();
             fields.shrink_to(TRAILERS_KEPT);
             arena.shrink_to(TRAILER_BYTES_KEPT);
         }
-        drop(seats);
+        drop(waiters);
         drop(waker);
     }
 
     /// Has the task woken at the next news of the stream.
     fn wait(&self, key: StreamKey, context: &Context<'_>) {
-        let mut seats = self.seats.borrow_mut();
-        let Some(seat) = seats.get_mut(key.slot()).filter(|seat| seat.id == key.id()) else { return };
-        if !seat.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            seat.waker = Some(context.waker().clone());
+        let mut waiters = self.waiters.borrow_mut();
+        let Some(waiter) = waiters.get_mut(key.slot()).filter(|waiter| waiter.id == key.id()) else { return };
+        if !waiter.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            waiter.waker = Some(context.waker().clone());
         }
     }
 
     fn ended(&self, key: StreamKey) -> Option<Ended> {
-        let seats = self.seats.borrow();
-        seats.get(key.slot()).filter(|seat| seat.id == key.id())?.ended
+        let waiters = self.waiters.borrow();
+        waiters.get(key.slot()).filter(|waiter| waiter.id == key.id())?.ended
     }
 
     /// Tells who waits for the stream.
     fn notify(&self, key: StreamKey, ended: Option<Ended>) {
         let waker = {
-            let mut seats = self.seats.borrow_mut();
-            let Some(seat) = seats.get_mut(key.slot()).filter(|seat| seat.id == key.id()) else { return };
-            seat.ended = seat.ended.or(ended);
-            seat.waker.clone()
+            let mut waiters = self.waiters.borrow_mut();
+            let Some(waiter) = waiters.get_mut(key.slot()).filter(|waiter| waiter.id == key.id()) else { return };
+            waiter.ended = waiter.ended.or(ended);
+            waiter.waker.clone()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -229,7 +230,7 @@ impl Drop for Stream {
 
 impl Stream {
     pub(crate) fn new(link: &Rc<Link>, key: StreamKey) -> Self {
-        link.seat(key);
+        link.waiter(key);
         link.held.set(link.held.get() + 1);
         Self { link: Rc::clone(link), key }
     }

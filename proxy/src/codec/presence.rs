@@ -74,7 +74,7 @@ impl Presence<'_> {
                     *self.ended = true;
                     return if self.may_end { Poll::Pending } else { Poll::Ready(()) };
                 }
-                Poll::Ready(Ok(count)) => self.dispatcher.cells.received_bytes.add(count as u64),
+                Poll::Ready(Ok(count)) => self.dispatcher.counters.received_bytes.add(count as u64),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => {
                     if input.is_empty() {

@@ -77,7 +77,7 @@ pub(crate) enum End {
 }
 
 /// One way of a tunnel.
-pub(crate) struct Way {
+pub(crate) struct Direction {
     pub(crate) buffer: Buffer,
     pub(crate) moved: u64,
     state: State,
@@ -91,7 +91,7 @@ enum State {
     Ended,
 }
 
-impl Way {
+impl Direction {
     /// A way that starts with bytes already read.
     pub(crate) fn new(buffer: Buffer) -> Self {
         Self { buffer, moved: 0, state: State::Open }
@@ -163,8 +163,8 @@ impl Way {
 pub(crate) async fn relay(
     client: &mut impl Duplex,
     upstream: &mut impl Duplex,
-    up: &mut Way,
-    down: &mut Way,
+    up: &mut Direction,
+    down: &mut Direction,
     dispatcher: &Dispatcher,
     timer: &Timer,
     limits: &Limits,

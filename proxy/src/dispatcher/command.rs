@@ -1,7 +1,7 @@
 //! What the control side, and workers of each other, ask of a worker.
 
-use super::listener_id::{GateKey, Listening};
-use super::places::{Places, Seat};
+use super::listener_id::{ListenerId, Listening};
+use super::permits::{ConnectionPermit, ListenerPermits};
 use crate::net::transport::Detached;
 use crate::snapshot::connection_slot::Wanted;
 use std::net::SocketAddr;
@@ -10,14 +10,14 @@ use tokio::sync::oneshot;
 
 /// What the control side asks of a worker.
 pub(crate) enum Command {
-    /// Serve this listening socket, whose places are `seats`; let go of `open` once it is closed.
-    Listen { key: GateKey, socket: Listening, seats: Arc<Places>, open: Arc<()> },
+    /// Serve this listening socket, whose places are `permits`; let go of `open` once it is closed.
+    Listen { key: ListenerId, socket: Listening, permits: Arc<ListenerPermits>, open: Arc<()> },
     /// Go on with the sockets of a listener under another key: it speaks something else from now on.
-    HandOver { from: GateKey, to: GateKey, seats: Arc<Places> },
+    HandOver { from: ListenerId, to: ListenerId, permits: Arc<ListenerPermits> },
     /// Serve this connection, which another worker has accepted and has no time for.
-    Adopt { key: GateKey, seat: Seat, stream: Detached, peer: SocketAddr },
+    Adopt { key: ListenerId, permit: ConnectionPermit, stream: Detached, peer: SocketAddr },
     /// Take what its queue holds, close it, let its connections end after their current request.
-    Unlisten { key: GateKey },
+    Unlisten { key: ListenerId },
     /// The snapshot has changed: idle workers drop what it no longer names.
     Refresh,
     /// Close an idle connection to a backend, if there is one: it is wanted elsewhere.

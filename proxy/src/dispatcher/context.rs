@@ -9,7 +9,7 @@ use ringway_http2::{Memory, MemoryLimits};
 use ringway_message::{RequestHead, ResponseHead};
 use ringway_ring::Reader;
 use ringway_telemetry::access::AccessLog;
-use ringway_telemetry::cells::WorkerCells;
+use ringway_telemetry::counters::WorkerCounters;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(crate) struct Dispatcher {
     pub(crate) shared: Arc<Shared>,
     pub(crate) buffers: Buffers,
     pub(crate) timers: Rc<Timers>,
-    pub(crate) cells: Arc<WorkerCells>,
+    pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) scratch: RefCell<Scratch>,
     access: RefCell<Option<(usize, AccessLog)>>,
     sinks: RefCell<Reader<Option<AccessSink>>>,
@@ -64,7 +64,7 @@ impl Dispatcher {
             index,
             buffers: Buffers::default(),
             timers: Timers::new(ambient::now()),
-            cells: shared.cells.worker(),
+            counters: shared.counters.worker(),
             scratch: RefCell::default(),
             access: RefCell::default(),
             sinks: RefCell::new(Reader::new(Arc::clone(&shared.access))),
@@ -111,12 +111,12 @@ impl Dispatcher {
         let identity = Arc::as_ptr(in_force) as usize;
         if access.as_ref().is_none_or(|(current, _)| *current != identity) {
             if let Some((_, old)) = access.as_mut() {
-                self.cells.access_log_lost.add(old.flush());
+                self.counters.access_log_lost.add(old.flush());
             }
             *access = Some((identity, AccessLog::new(sink.format, sink.sender.clone())));
         }
         if let Some((_, log)) = access.as_mut() {
-            self.cells.access_log_lost.add(line(log));
+            self.counters.access_log_lost.add(line(log));
         }
     }
 
@@ -141,7 +141,7 @@ impl Dispatcher {
     /// Once a tick: gives the access log's lines to their writer.
     pub(crate) fn flush_log(&self) {
         if let Some((_, log)) = self.access.borrow_mut().as_mut() {
-            self.cells.access_log_lost.add(log.flush());
+            self.counters.access_log_lost.add(log.flush());
         }
         // A worker that writes no lines any more holds no end of their writer, which waits for the last to be dropped.
         if !self.logs_access() {

@@ -6,25 +6,25 @@ use std::sync::Arc;
 
 /// What makes a listener the same one after a reload: a name may change, sockets and connections stay.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct GateKey {
+pub(crate) struct ListenerId {
     /// As configured: port 0 stays 0.
     pub(crate) address: SocketAddr,
     /// Whether IPv4 is left to others.
     pub(crate) v6_only: bool,
-    pub(crate) kind: GateKind,
+    pub(crate) kind: ListenerKind,
     /// Of a listener on port 0: nothing else tells it from others.
     name: Option<Arc<str>>,
 }
 
 /// What a gate lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum GateKind {
+pub(crate) enum ListenerKind {
     Http,
     Tcp,
     Udp,
 }
 
-impl GateKind {
+impl ListenerKind {
     pub(crate) fn of(listener: &Listener) -> Self {
         match listener.protocol {
             Protocol::Http(_) => Self::Http,
@@ -42,22 +42,22 @@ pub(crate) enum Listening {
     Memory(crate::net::transport::memory::Listener),
 }
 
-impl GateKey {
+impl ListenerId {
     pub(crate) fn of(listener: &Listener) -> Self {
         let name = (listener.address.port() == 0).then(|| listener.name.as_str().into());
-        Self { address: listener.address, v6_only: listener.v6_only, kind: GateKind::of(listener), name }
+        Self { address: listener.address, v6_only: listener.v6_only, kind: ListenerKind::of(listener), name }
     }
 
     pub(crate) fn is(&self, listener: &Listener) -> bool {
         self.address == listener.address
             && self.v6_only == listener.v6_only
-            && self.kind == GateKind::of(listener)
+            && self.kind == ListenerKind::of(listener)
             && self.name.as_ref().is_none_or(|name| **name == *listener.name)
     }
 
     /// Whether a listener of the one key can take the sockets of the other over.
     pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
-        let udp = |key: &Self| key.kind == GateKind::Udp;
+        let udp = |key: &Self| key.kind == ListenerKind::Udp;
         // Sockets take the families that they were bound for. Those of datagrams go on all the same: flows keep them, and while
         // they last, fresh sockets would not be asked.
         self.address == other.address

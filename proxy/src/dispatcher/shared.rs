@@ -2,12 +2,12 @@
 
 use super::command::Command;
 use super::per_ip::PerIp;
-use super::places::Occupancy;
+use super::permits::Occupancy;
 use crate::net::shortage::Shortage;
 use crate::net::transport::Network;
 use crate::snapshot::Current;
 use ringway_ring::Published;
-use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::counters::Registry as Counters;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 /// What all workers share.
 pub(crate) struct Shared {
     pub(crate) current: Arc<Current>,
-    pub(crate) cells: Arc<Cells>,
+    pub(crate) counters: Arc<Counters>,
     /// Where connections to backends are opened.
     pub(crate) network: Network,
     /// When the process began: the clock of rate limits.

@@ -1,27 +1,27 @@
 //! Tasks of a worker: each is begun here, so that none ends by a panic that nobody counts.
 
 use super::context::Dispatcher;
-use ringway_telemetry::cells::WorkerCells;
+use ringway_telemetry::counters::WorkerCounters;
 use std::future::Future;
 use std::sync::Arc;
 
 /// Counts a panic that ends what it lives in.
 struct PanicWatch {
-    cells: Arc<WorkerCells>,
+    counters: Arc<WorkerCounters>,
     what: &'static str,
 }
 
 impl Drop for PanicWatch {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.cells.panics.increment();
+            self.counters.panics.increment();
             tracing::error!("{} ended by a panic: this is a bug", self.what);
         }
     }
 }
 
-async fn watched(cells: Arc<WorkerCells>, what: &'static str, task: impl Future<Output = ()>) {
-    let _watch = PanicWatch { cells, what };
+async fn watched(counters: Arc<WorkerCounters>, what: &'static str, task: impl Future<Output = ()>) {
+    let _watch = PanicWatch { counters, what };
     #[cfg(test)]
     let task = crate::simulation::counted(what, task);
     task.await;
@@ -30,7 +30,7 @@ async fn watched(cells: Arc<WorkerCells>, what: &'static str, task: impl Future<
 impl Dispatcher {
     /// Begins a task; `what` it is, for who reads that it ended by a panic.
     pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
-        drop(tokio::task::spawn_local(watched(Arc::clone(&self.cells), what, task)));
+        drop(tokio::task::spawn_local(watched(Arc::clone(&self.counters), what, task)));
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn every_task_that_panics_is_counted_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().build_local(<_>::default()).unwrap();
-        let cells = Arc::new(WorkerCells::default());
+        let counters = Arc::new(WorkerCounters::default());
         runtime.block_on(async {
             for (panics, expected) in [(false, 0), (true, 1), (true, 2), (false, 2)] {
                 let kept = Rc::new(());
@@ -57,8 +57,8 @@ mod tests {
                         fails(kept).await;
                     }
                 };
-                let ended = tokio::task::spawn_local(watched(Arc::clone(&cells), "a test", task)).await;
-                assert_eq!((ended.is_err(), cells.panics.get()), (panics, expected));
+                let ended = tokio::task::spawn_local(watched(Arc::clone(&counters), "a test", task)).await;
+                assert_eq!((ended.is_err(), counters.panics.get()), (panics, expected));
             }
         });
     }

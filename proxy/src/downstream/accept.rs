@@ -4,11 +4,11 @@ use super::frontend::Frontend;
 use super::handshake;
 use super::turn_away::{Speech, TurnedAway, speech, turn_away};
 use crate::ambient;
-use crate::dispatcher::{Command, Full, Seat, WaitingForSeat};
+use crate::dispatcher::{Command, ConnectionPermit, Full, WaitingForPermit};
 use crate::net::shortage::{Operation, is_of_one_connection};
 use crate::net::transport::{Listener, Transport};
 use crate::net::trusted::is_trusted;
-use crate::worker::{Gate, View};
+use crate::worker::{ActiveListener, View};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,14 +28,14 @@ const LAST_ERRORS: u32 = 100;
 
 /// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
 /// resets nobody. `open` lives for as long as the socket.
-pub(crate) async fn run(frontend: Rc<Frontend>, gate: Rc<Gate>, socket: Listener, open: Arc<()>) {
+pub(crate) async fn run(frontend: Rc<Frontend>, active_listener: Rc<ActiveListener>, socket: Listener, open: Arc<()>) {
     let _accepting = frontend.worker.accepting();
-    let mut door = Door { frontend, gate, parked: None, waiting: None };
+    let mut door = Door { frontend, active_listener, parked: None, waiting: None };
     loop {
         door.accept(&socket).await;
-        let heir = door.gate.heir.take();
-        match heir {
-            Some(heir) => (door.gate, door.waiting) = (heir, None),
+        let successor = door.active_listener.successor.take();
+        match successor {
+            Some(successor) => (door.active_listener, door.waiting) = (successor, None),
             None => break,
         }
     }
@@ -46,16 +46,16 @@ pub(crate) async fn run(frontend: Rc<Frontend>, gate: Rc<Gate>, socket: Listener
 /// Where connections of one socket come in.
 struct Door {
     frontend: Rc<Frontend>,
-    gate: Rc<Gate>,
+    active_listener: Rc<ActiveListener>,
     /// One that has been accepted and waits for a place. The kernel's queue holds what comes meanwhile.
     parked: Option<(Transport, SocketAddr)>,
     /// There is nobody's place for it.
-    waiting: Option<WaitingForSeat>,
+    waiting: Option<WaitingForPermit>,
 }
 
 impl Door {
     async fn accept(&mut self, socket: &Listener) {
-        while !self.gate.closing.get() {
+        while !self.active_listener.closing.get() {
             if !self.admit() || self.frontend.worker.shared.shortage.is_tight() {
                 self.back_off().await;
                 continue;
@@ -63,7 +63,7 @@ impl Door {
             let accepted = tokio::select! {
                 biased;
                 accepted = socket.accept() => accepted,
-                () = self.gate.stop.notified() => break,
+                () = self.active_listener.stop.notified() => break,
             };
             match accepted {
                 Ok(connection) => {
@@ -73,12 +73,12 @@ impl Door {
                 }
                 Err(error) => {
                     // An error of accept never ends the loop.
-                    self.frontend.worker.cells.accept_errors.increment();
+                    self.frontend.worker.counters.accept_errors.increment();
                     if is_of_one_connection(&error) {
-                        tracing::debug!(listener = %self.gate.name(), %error, "a connection was gone before it was accepted");
+                        tracing::debug!(listener = %self.active_listener.name(), %error, "a connection was gone before it was accepted");
                         continue;
                     }
-                    self.frontend.worker.shared.shortage.note(Operation::Accept, &error, self.gate.name());
+                    self.frontend.worker.shared.shortage.note(Operation::Accept, &error, self.active_listener.name());
                     self.back_off().await;
                 }
             }
@@ -88,7 +88,7 @@ impl Door {
     async fn back_off(&self) {
         tokio::select! {
             () = tokio::time::sleep(BACK_OFF) => {}
-            () = self.gate.stop.notified() => {}
+            () = self.active_listener.stop.notified() => {}
         }
     }
 
@@ -96,7 +96,7 @@ impl Door {
     /// waits there. It ends when the process does, if there is no place for somebody until then.
     async fn empty(&mut self, socket: Listener) {
         if let Err(error) = socket.refuse_new() {
-            tracing::debug!(listener = %self.gate.name(), %error, "connections that begin now may be cut");
+            tracing::debug!(listener = %self.active_listener.name(), %error, "connections that begin now may be cut");
         }
         let until = (ambient::now() + HANDSHAKE_TIME).into();
         self.admit_at_last().await;
@@ -138,9 +138,9 @@ impl Door {
         if self.parked.is_none() {
             return true;
         }
-        let (frontend, gate) = (&self.frontend, &self.gate);
+        let (frontend, active_listener) = (&self.frontend, &self.active_listener);
         let worker = &frontend.worker;
-        let known = worker.listener(gate);
+        let known = worker.listener(active_listener);
         let (process_max, listener_max) = match &known {
             Some((view, listener)) => {
                 let config = &view.snapshot.config;
@@ -153,12 +153,18 @@ impl Door {
             None => (usize::MAX, 0),
         };
         let listener_max = if listener_max == 0 { usize::MAX } else { listener_max };
-        let seat = Seat::take(&worker.shared.occupancy, &gate.seats, worker.index, process_max, listener_max);
-        let full = match seat {
-            Ok(seat) => {
+        let permit = ConnectionPermit::take(
+            &worker.shared.occupancy,
+            &active_listener.permits,
+            worker.index,
+            process_max,
+            listener_max,
+        );
+        let full = match permit {
+            Ok(permit) => {
                 self.waiting = None;
                 if let Some((stream, peer)) = self.parked.take() {
-                    serve(frontend, gate, seat, stream, peer);
+                    serve(frontend, active_listener, permit, stream, peer);
                 }
                 return true;
             }
@@ -168,7 +174,7 @@ impl Door {
             Some((view, listener)) if view.snapshot.config.listeners[listener].reject_when_full => {
                 self.waiting = None;
                 if let Some((stream, peer)) = self.parked.take() {
-                    reject(frontend, gate, (&view, listener), full, stream, peer);
+                    reject(frontend, active_listener, (&view, listener), full, stream, peer);
                 }
                 true
             }
@@ -184,11 +190,11 @@ impl Door {
         if self.waiting.is_some() {
             return;
         }
-        let (waiting, tell) = self.gate.seats.wait(ambient::now());
+        let (waiting, tell) = self.active_listener.permits.wait(ambient::now());
         self.waiting = Some(waiting);
         if tell {
             tracing::warn!(
-                listener = %self.gate.name(), limit = full.limit(),
+                listener = %self.active_listener.name(), limit = full.limit(),
                 "the listener is full: clients wait in the kernel's queue until there is a place"
             );
         }
@@ -198,17 +204,17 @@ impl Door {
 /// Turns a client away for whom there is no place.
 fn reject(
     frontend: &Rc<Frontend>,
-    gate: &Gate,
+    active_listener: &ActiveListener,
     (view, listener): (&View, usize),
     full: Full,
     stream: Transport,
     peer: SocketAddr,
 ) {
-    if gate.seats.turn_away(ambient::now()) {
-        let (listener, limit) = (gate.name(), full.limit());
+    if active_listener.permits.turn_away(ambient::now()) {
+        let (listener, limit) = (active_listener.name(), full.limit());
         tracing::warn!(%listener, limit, "the listener is full: clients are turned away");
     }
-    frontend.worker.shared.cells.error("", TurnedAway::Full.reason());
+    frontend.worker.shared.counters.error("", TurnedAway::Full.reason());
     let config = &view.snapshot.config.listeners[listener];
     // What comes first may be a header, which somebody else's proxy has written: nothing is read for a farewell.
     let says_who = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
@@ -216,16 +222,22 @@ fn reject(
     turn_away(frontend, None, stream, TurnedAway::Full, speech);
 }
 
-fn serve(frontend: &Rc<Frontend>, gate: &Rc<Gate>, mut seat: Seat, stream: Transport, peer: SocketAddr) {
+fn serve(
+    frontend: &Rc<Frontend>,
+    active_listener: &Rc<ActiveListener>,
+    mut permit: ConnectionPermit,
+    stream: Transport,
+    peer: SocketAddr,
+) {
     if stream.send_at_once().is_err() {
         return;
     }
     let Some((index, other)) = frontend.worker.less_busy() else {
-        return handshake::serve(frontend, gate, seat, stream, peer);
+        return handshake::serve(frontend, active_listener, permit, stream, peer);
     };
     if let Ok(stream) = stream.detach() {
-        seat.move_to(index);
+        permit.move_to(index);
         // A worker that has ended takes no more; so does the process, then.
-        let _ = other.send(Command::Adopt { key: gate.key(), seat, stream, peer });
+        let _ = other.send(Command::Adopt { key: active_listener.key(), permit, stream, peer });
     }
 }

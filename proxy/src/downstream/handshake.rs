@@ -5,7 +5,7 @@ use super::turn_away::{TurnedAway, speech, turn_away};
 use super::{http1, http2};
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
-use crate::dispatcher::Seat;
+use crate::dispatcher::ConnectionPermit;
 use crate::exchange::client::Client;
 use crate::l4::tcp;
 use crate::net::buffers::Buffer;
@@ -16,7 +16,7 @@ use crate::net::timer::Timer;
 use crate::net::tls::{self, ServerTls};
 use crate::net::transport::Transport;
 use crate::net::trusted::is_trusted;
-use crate::worker::{Gate, OpenConnection, Peer, View};
+use crate::worker::{ActiveListener, OpenConnection, Peer, View};
 use ringway_config::model::Protocol;
 use ringway_telemetry::catalogue;
 use std::future::{Future, poll_fn};
@@ -30,15 +30,21 @@ use tokio::io::ReadBuf;
 /// How long a TCP client may take for PROXY header, handshake and the name it asks for.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 /// Starts the task that serves one client connection.
-pub(crate) fn serve(frontend: &Rc<Frontend>, gate: &Rc<Gate>, seat: Seat, stream: Transport, peer: SocketAddr) {
+pub(crate) fn serve(
+    frontend: &Rc<Frontend>,
+    active_listener: &Rc<ActiveListener>,
+    permit: ConnectionPermit,
+    stream: Transport,
+    peer: SocketAddr,
+) {
     let worker = &frontend.worker;
-    let Some((view, listener)) = worker.listener(gate) else { return };
+    let Some((view, listener)) = worker.listener(active_listener) else { return };
     let config = &view.snapshot.config.listeners[listener];
-    let mut open = OpenConnection::begin(worker, gate, Some(seat));
+    let mut open = OpenConnection::begin(worker, active_listener, Some(permit));
     // Who begins with a PROXY header stands for somebody else, who is counted once he is known.
     let stands_in = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
     if !stands_in && !open.enter(config, peer) {
-        worker.shared.cells.error("", TurnedAway::PerIp.reason());
+        worker.shared.counters.error("", TurnedAway::PerIp.reason());
         turn_away(frontend, Some(open), stream, TurnedAway::PerIp, speech(&view, listener));
         return;
     }
@@ -77,7 +83,7 @@ async fn serve_connection(
             let client = told.addresses.map(|(client, _)| client);
             peer.take(told);
             if client.is_some_and(|client| !open.enter(config, client)) {
-                frontend.worker.shared.cells.error("", TurnedAway::PerIp.reason());
+                frontend.worker.shared.counters.error("", TurnedAway::PerIp.reason());
                 return turn_away(&frontend, Some(open), tcp, TurnedAway::PerIp, speech(&view, listener));
             }
         }
@@ -118,7 +124,7 @@ async fn serve_protocol(
             let client = Client::new(Rc::clone(&open), end, Rc::clone(&peer));
             if let Some((stream, read)) = http1::Connection::new(client, &view, listener).serve().await {
                 // The client has turned out to speak HTTP/2 without being asked: prior knowledge.
-                let view = open.worker.listener(&open.gate).map_or(view, |(view, _)| view);
+                let view = open.worker.listener(&open.active_listener).map_or(view, |(view, _)| view);
                 http2::serve(frontend, open, stream, read, peer, &view, listener).await;
             }
         }
@@ -183,14 +189,14 @@ async fn handshake(
 fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::Error) {
     let timed_out = error.kind() == std::io::ErrorKind::TimedOut && error.get_ref().is_none();
     let reason = if timed_out { "timeout" } else { tls::handshake_failure(error) };
-    open.worker.shared.cells.error("", "tls_handshake");
+    open.worker.shared.counters.error("", "tls_handshake");
     metrics::counter!(catalogue::TLS_HANDSHAKE_ERRORS.name, "reason" => reason).increment(1);
-    tracing::debug!(%client, listener = %open.gate.name(), reason, %error, "TLS handshake failed");
+    tracing::debug!(%client, listener = %open.active_listener.name(), reason, %error, "TLS handshake failed");
 }
 
 /// Ends a connection that nothing can be made of, with what can be written without waiting.
 fn refuse(open: &OpenConnection, tcp: &mut Transport, reason: &'static str, answer: Option<&[u8]>) {
-    open.worker.shared.cells.error("", reason);
+    open.worker.shared.counters.error("", reason);
     if let Some(answer) = answer {
         let _ = tcp.try_write(answer);
         // Bytes that nobody reads would turn the end into a reset, and the answer with it.

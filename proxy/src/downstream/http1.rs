@@ -6,7 +6,7 @@ use crate::codec::http2;
 use crate::dispatcher::Scratch;
 use crate::error::ProxyError;
 use crate::exchange::client::Client;
-use crate::exchange::refusal::Refusal;
+use crate::exchange::local_reply::LocalReply;
 use crate::exchange::request::{self, Request};
 use crate::exchange::{self, Next};
 use crate::net::buffers::Buffer;
@@ -44,7 +44,7 @@ pub(crate) struct Connection {
 /// What came of waiting for a request.
 enum Arrival {
     Request(Box<Request>),
-    Refused(Box<Refusal>),
+    Refused(Box<LocalReply>),
     /// The preface of HTTP/2, without TLS.
     Http2,
     /// TLS, where none is spoken.
@@ -83,7 +83,7 @@ impl Connection {
                 Arrival::Closed => return false,
                 Arrival::Http2 => return true,
                 Arrival::Tls => {
-                    self.client.open.worker.shared.cells.error("", "tls_on_plain_port");
+                    self.client.open.worker.shared.counters.error("", "tls_on_plain_port");
                     let _ = self.client.send_bytes(TLS_ALERT).await;
                     self.linger().await;
                     return false;
@@ -95,7 +95,7 @@ impl Connection {
                 Next::Request => {}
                 Next::Abort => return false,
                 // Bytes that nobody will read would turn the close into a reset.
-                Next::Close if !self.http1().stream.has_unread() && !self.http1().stream.says_goodbye() => {
+                Next::Close if !self.http1().stream.has_unread() && !self.http1().stream.needs_close_notify() => {
                     return false;
                 }
                 Next::Close | Next::Linger => {
@@ -151,7 +151,7 @@ impl Connection {
             match input.poll_read(stream, bytes_max, context) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Arrival::Closed),
                 Poll::Ready(Ok(count)) => {
-                    worker.cells.received_bytes.add(count as u64);
+                    worker.counters.received_bytes.add(count as u64);
                     if was_empty {
                         self.client.timer.set(self.timeouts.head);
                     }
@@ -160,7 +160,7 @@ impl Connection {
                     worker.buffers.give(std::mem::take(input));
                 }
                 Poll::Pending if self.client.timer.poll_fired(context) => {
-                    return Poll::Ready(Arrival::Refused(Refusal::new(ProxyError::HeadTimeout)));
+                    return Poll::Ready(Arrival::Refused(LocalReply::new(ProxyError::HeadTimeout)));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -170,7 +170,9 @@ impl Connection {
     /// `None`: the head is not complete.
     fn parse(&mut self) -> Option<Arrival> {
         let worker = Rc::clone(&self.client.open.worker);
-        let Some((view, listener)) = worker.listener(&self.client.open.gate) else { return Some(Arrival::Closed) };
+        let Some((view, listener)) = worker.listener(&self.client.open.active_listener) else {
+            return Some(Arrival::Closed);
+        };
         // The listener may have changed since the last request.
         let http = view.http(listener);
         (self.limits, self.timeouts) = (limits_of(http), http.timeouts);
@@ -182,9 +184,9 @@ impl Connection {
             Err(error) => Some(match self.other_protocol(http.h2.enabled) {
                 Some(None) => return None,
                 Some(Some(arrival)) => arrival,
-                None => Arrival::Refused(Refusal::new(ProxyError::BadRequest(error))),
+                None => Arrival::Refused(LocalReply::new(ProxyError::BadRequest(error))),
             }),
-            Ok(true) => Some(match self.plan(&view, listener, &mut scratch) {
+            Ok(true) => Some(match self.prepare(&view, listener, &mut scratch) {
                 Ok(request) => {
                     (self.asked, self.leaving) = (true, false);
                     Arrival::Request(request)
@@ -195,18 +197,23 @@ impl Connection {
     }
 
     /// Plans the request whose head stands at the start of the input, and takes the head out of it.
-    fn plan(&mut self, view: &Rc<View>, listener: usize, scratch: &mut Scratch) -> Result<Box<Request>, Box<Refusal>> {
+    fn prepare(
+        &mut self,
+        view: &Rc<View>,
+        listener: usize,
+        scratch: &mut Scratch,
+    ) -> Result<Box<Request>, Box<LocalReply>> {
         let ClientEnd::Http1(Http1 { input, .. }) = &self.client.end else {
-            return Err(Refusal::new(ProxyError::ClientClosed));
+            return Err(LocalReply::new(ProxyError::ClientClosed));
         };
-        let planned = request::plan(&self.client, input.bytes(), view, listener, scratch);
+        let routed_by = request::prepare(&self.client, input.bytes(), view, listener, scratch);
         let head = &scratch.request;
         let Http1 { input, body, .. } = self.client.end.http1();
         *body = head.body.into();
-        match planned {
+        match routed_by {
             Ok(mut request) => {
                 input.consume(head.head_len);
-                request.take_small_body(&mut self.client).map_err(Refusal::new)?;
+                request.take_small_body(&mut self.client).map_err(LocalReply::new)?;
                 Ok(request)
             }
             Err(mut refusal) => {

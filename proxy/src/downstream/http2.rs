@@ -123,7 +123,7 @@ impl Serving {
             if let End::Broken(error) = end
                 && let Some(flood) = error.flood
             {
-                self.open.worker.shared.cells.error("", flood);
+                self.open.worker.shared.counters.error("", flood);
                 self.floods = true;
             }
             return Poll::Ready(());

@@ -4,7 +4,7 @@ use crate::codec::end::ClientEnd;
 use crate::codec::http2::{Downstream, REST_TIME, Stream};
 use crate::error::ProxyError;
 use crate::exchange::client::Client;
-use crate::exchange::refusal::Refusal;
+use crate::exchange::local_reply::LocalReply;
 use crate::exchange::request::{self, Request};
 use crate::exchange::{self, Next};
 use crate::net::timer::Timer;
@@ -139,7 +139,7 @@ async fn run_streams(idle: Rc<RefCell<Vec<Rc<StreamTask>>>>, task: Rc<StreamTask
     // All in one future: what is awaited inside is not moved.
     while let Some(job) = poll_fn(|context| task.poll_job(context)).await {
         let Job { stream, fault, open, peer, active } = job;
-        if let Some((view, listener)) = open.worker.listener(&open.gate) {
+        if let Some((view, listener)) = open.worker.listener(&open.active_listener) {
             let end = ClientEnd::Http2(Downstream::new(stream));
             serve_stream(Client::new(open, end, peer), fault, &view, listener).await;
         } else {
@@ -175,7 +175,7 @@ fn take_request(
     fault: Option<ParseError>,
     view: &Rc<View>,
     listener: usize,
-) -> Option<Result<Box<Request>, Box<Refusal>>> {
+) -> Option<Result<Box<Request>, Box<LocalReply>>> {
     let worker = Rc::clone(&client.open.worker);
     let ClientEnd::Http2(stream) = &mut client.end else { return None };
     if stream.is_gone() {
@@ -183,13 +183,13 @@ fn take_request(
     }
     if let Some(fault) = fault {
         stream.handle_fault();
-        return Some(Err(Refusal::of_stream(ProxyError::BadRequest(fault))));
+        return Some(Err(LocalReply::of_stream(ProxyError::BadRequest(fault))));
     }
     let mut scratch = worker.scratch.borrow_mut();
     let mut arena = std::mem::take(&mut scratch.arena);
     let taken = stream.take_request(&mut scratch.request, &mut arena).then(|| {
-        let mut request = request::plan(client, &arena, view, listener, &mut scratch)?;
-        request.take_small_body(client).map_err(Refusal::of_stream)?;
+        let mut request = request::prepare(client, &arena, view, listener, &mut scratch)?;
+        request.take_small_body(client).map_err(LocalReply::of_stream)?;
         Ok(request)
     });
     scratch.arena = arena;

@@ -17,7 +17,7 @@ const FAREWELL_BYTES_MAX: usize = 64 * 1024;
 /// Clients of a worker that are told so at once; more are closed without a word.
 const FAREWELLS_MAX: u32 = 64;
 
-/// Why a client's connection is one too many.
+/// Cause a client's connection is one too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
     /// Its address has as many as it may.

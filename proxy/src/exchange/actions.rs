@@ -5,13 +5,13 @@ use ringway_http1::{Authority, Method, RequestHead, default_port};
 
 /// An answer that no backend gives.
 #[derive(Debug)]
-pub(crate) struct Canned {
+pub(crate) struct DirectResponse {
     pub(crate) status: u16,
     /// Lines, each with its end.
     pub(crate) fields: Vec<u8>,
 }
 
-impl Canned {
+impl DirectResponse {
     pub(crate) fn phrase(&self) -> &'static str {
         match self.status {
             204 => "No Content",
@@ -25,7 +25,12 @@ impl Canned {
 }
 
 /// The answer that a route gives itself, if it does. `secure`: the client speaks `https`.
-pub(crate) fn canned(actions: &Actions, secure: bool, buffer: &[u8], head: &RequestHead) -> Option<Canned> {
+pub(crate) fn direct_response(
+    actions: &Actions,
+    secure: bool,
+    buffer: &[u8],
+    head: &RequestHead,
+) -> Option<DirectResponse> {
     if let Some(cors) = &actions.cors
         && head.method == Method::Options
         && head.value_of(buffer, b"access-control-request-method").is_some()
@@ -35,12 +40,12 @@ pub(crate) fn canned(actions: &Actions, secure: bool, buffer: &[u8], head: &Requ
         if allow(cors, origin, &mut fields) {
             fields.extend_from_slice(cors.preflight.as_bytes());
         }
-        return Some(Canned { status: 204, fields });
+        return Some(DirectResponse { status: 204, fields });
     }
     actions.redirect.as_ref().map(|redirect| redirection(redirect, secure, buffer, head))
 }
 
-fn redirection(redirect: &Redirect, secure: bool, buffer: &[u8], head: &RequestHead) -> Canned {
+fn redirection(redirect: &Redirect, secure: bool, buffer: &[u8], head: &RequestHead) -> DirectResponse {
     let mut fields = b"location: ".to_vec();
     let authority = Authority::new(head.authority.of(buffer));
     let scheme = redirect.scheme.as_deref().unwrap_or(if secure { "https" } else { "http" });
@@ -63,7 +68,7 @@ fn redirection(redirect: &Redirect, secure: bool, buffer: &[u8], head: &RequestH
         (None, target) => fields.extend_from_slice(target),
     }
     fields.extend_from_slice(b"\r\n");
-    Canned { status: redirect.status, fields }
+    DirectResponse { status: redirect.status, fields }
 }
 
 /// Lines for an answer to a page of another origin. `true`: it may use the route.
@@ -82,7 +87,7 @@ fn allow(cors: &Cors, origin: &[u8], lines: &mut Vec<u8>) -> bool {
 }
 
 /// Lines that the answer to this request gets.
-pub(crate) fn answer_lines(actions: &Actions, buffer: &[u8], head: &RequestHead) -> Vec<u8> {
+pub(crate) fn response_lines(actions: &Actions, buffer: &[u8], head: &RequestHead) -> Vec<u8> {
     let mut lines = Vec::new();
     if let Some(cors) = &actions.cors
         && let Some(origin) = head.value_of(buffer, b"origin")
@@ -95,7 +100,7 @@ pub(crate) fn answer_lines(actions: &Actions, buffer: &[u8], head: &RequestHead)
 }
 
 /// Whether a field of an answer is left out.
-pub(crate) fn drops_answer_field(actions: &Actions, name: &[u8]) -> bool {
+pub(crate) fn drops_response_field(actions: &Actions, name: &[u8]) -> bool {
     // What a backend says about origins is not the route's word.
     let cors = || name.len() > 15 && name[..15].eq_ignore_ascii_case(b"access-control-");
     drops(&actions.response, name) || actions.cors.is_some() && cors()

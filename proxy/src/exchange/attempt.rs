@@ -1,7 +1,7 @@
 //! One try of a request on one backend: its connection, how long the answer takes to begin, and what a failure of it tells. The first
 //! try of an exchange, a second beside it and a mirror's copy are all this.
 
-use super::response::{ANSWER_LIMITS, INTERIM_MAX, retry_after};
+use super::response::{INFORMATIONAL_MAX, RESPONSE_LIMITS, retry_after};
 use crate::codec::end::BackendEnd;
 use crate::codec::http1::Http1;
 use crate::error::ProxyError;
@@ -37,7 +37,7 @@ pub(crate) struct Attempt {
     pub(crate) clock: Clock,
     began: Deadline,
     /// Interim answers that have come.
-    pub(crate) interims: u32,
+    pub(crate) informationals: u32,
     /// What of the input is heads of interim answers that were looked at and left there.
     walked: usize,
 }
@@ -46,12 +46,12 @@ impl Attempt {
     /// Begins now.
     pub(crate) fn begin(connection: Connection, clock: Clock, worker: &Worker) -> Self {
         let Connection { end, slot, reused } = connection;
-        Self { end, slot, reused, clock, began: worker.timers.now(), interims: 0, walked: 0 }
+        Self { end, slot, reused, clock, began: worker.timers.now(), informationals: 0, walked: 0 }
     }
 
     /// Whether nothing of an answer has come.
     pub(crate) fn is_silent(&self) -> bool {
-        self.interims == 0
+        self.informationals == 0
             && match &self.end {
                 BackendEnd::Http1(http1) => http1.input.is_empty(),
                 BackendEnd::Http2(upstream) => upstream.is_silent(),
@@ -66,7 +66,7 @@ impl Attempt {
 
     /// Whether no whole head of an answer has come on a connection that has carried others.
     pub(crate) fn is_headless_on_used(&self) -> bool {
-        self.reused && self.interims == 0
+        self.reused && self.informationals == 0
     }
 
     /// Whether an error of one that has no answer yet tells nothing of its backend: its connection was being closed, or held what
@@ -74,7 +74,7 @@ impl Attempt {
     pub(crate) fn tells_nothing(&self, error: ProxyError) -> bool {
         let failure = self.end.failure();
         failure.unprocessed && !failure.refused
-            || self.is_headless_on_used() && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadAnswer(_))
+            || self.is_headless_on_used() && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadResponse(_))
     }
 
     /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this try alone.
@@ -82,7 +82,7 @@ impl Attempt {
     pub(crate) fn handle_timeout(&self, answered: bool, upstream: Option<&Upstream>, worker: &Worker) {
         self.end.handle_timeout();
         if let (false, true, Some(upstream)) = (answered, self.is_silent_on_used(), upstream) {
-            upstream.pool.doubt(self.began, &worker.cells);
+            upstream.pool.doubt(self.began, &worker.counters);
         }
     }
 
@@ -104,15 +104,15 @@ impl Attempt {
             *input = worker.buffers.take();
         }
         let held = input.len();
-        if held > ANSWER_LIMITS.head_bytes_max {
-            return Poll::Ready(Err(ProxyError::UnfitAnswer(ParseError::HeadTooLarge)));
+        if held > RESPONSE_LIMITS.head_bytes_max {
+            return Poll::Ready(Err(ProxyError::UnfitResponse(ParseError::HeadTooLarge)));
         }
         let due = part == Part::Body;
-        match input.poll_read(stream, ANSWER_LIMITS.head_bytes_max + 1, context) {
-            Poll::Ready(Ok(0)) if due || held > 0 => Poll::Ready(Err(ProxyError::ShortAnswer)),
+        match input.poll_read(stream, RESPONSE_LIMITS.head_bytes_max + 1, context) {
+            Poll::Ready(Ok(0)) if due || held > 0 => Poll::Ready(Err(ProxyError::ShortResponse)),
             Poll::Ready(Ok(0)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(_)) if due => Poll::Ready(Err(ProxyError::ShortAnswer)),
+            Poll::Ready(Err(_)) if due => Poll::Ready(Err(ProxyError::ShortResponse)),
             Poll::Ready(Err(_)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Pending => {
                 if held == 0 {
@@ -137,12 +137,12 @@ impl Attempt {
                 ready!(upstream.poll_head(context))?;
                 let (head, arena) = upstream.lend_head();
                 let found = (head.status, retry_after(&head, &arena));
-                let interim = head.is_interim();
-                upstream.return_head((head, arena), interim);
-                if !interim {
+                let informational = head.is_informational();
+                upstream.return_head((head, arena), informational);
+                if !informational {
                     return Poll::Ready(Ok(found));
                 }
-                self.count_interim()?;
+                self.count_informational()?;
                 continue;
             }
             if let Some(found) = self.look_for_final_head(method, &mut worker.scratch.borrow_mut().response)? {
@@ -157,30 +157,34 @@ impl Attempt {
             let BackendEnd::Http1(Http1 { input, resume, .. }) = &mut self.end else { return Ok(None) };
             let bytes = &input.bytes()[self.walked..];
             let parsed = !bytes.is_empty()
-                && parse_response_on(bytes, &ANSWER_LIMITS, (method, false), resume, head)
+                && parse_response_on(bytes, &RESPONSE_LIMITS, (method, false), resume, head)
                     .map_err(|error| ProxyError::of_head(error, bytes))?;
             if !parsed {
                 return Ok(None);
             }
             let found = (head.status, retry_after(head, bytes));
             resume.reset();
-            if !head.is_interim() {
+            if !head.is_informational() {
                 return Ok(Some(found));
             }
             self.walked += head.head_len;
-            self.count_interim()?;
+            self.count_informational()?;
         }
     }
 
     /// One more interim answer has come.
-    pub(crate) fn count_interim(&mut self) -> Result<(), ProxyError> {
-        self.interims += 1;
-        if self.interims > INTERIM_MAX { Err(ProxyError::UnfitAnswer(ParseError::Status)) } else { Ok(()) }
+    pub(crate) fn count_informational(&mut self) -> Result<(), ProxyError> {
+        self.informationals += 1;
+        if self.informationals > INFORMATIONAL_MAX {
+            Err(ProxyError::UnfitResponse(ParseError::Status))
+        } else {
+            Ok(())
+        }
     }
 
     /// What [`Attempt::poll_final_head`] has left in the input is taken by another, from its start.
     pub(crate) fn begin_again(&mut self) {
-        (self.interims, self.walked) = (0, 0);
+        (self.informationals, self.walked) = (0, 0);
     }
 
     /// Leaves the head behind that [`Attempt::poll_final_head`] has found: its body comes next. Gives whether the connection may carry
@@ -190,7 +194,7 @@ impl Attempt {
             BackendEnd::Http1(Http1 { input, body, resume, .. }) => {
                 let mut head = ResponseHead::default();
                 input.consume(self.walked);
-                let parsed = parse_response_on(input.bytes(), &ANSWER_LIMITS, (method, false), resume, &mut head);
+                let parsed = parse_response_on(input.bytes(), &RESPONSE_LIMITS, (method, false), resume, &mut head);
                 resume.reset();
                 debug_assert_eq!(parsed, Ok(true), "it has been looked at");
                 input.consume(head.head_len);
@@ -212,7 +216,7 @@ impl Attempt {
         let Some(slot) = self.slot.take() else { return };
         let stream = std::mem::replace(&mut http1.stream, Stream::Returned(tokio::io::empty()));
         if keeps {
-            upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.cells);
+            upstream.pool.put(stream, slot, idle_max, worker.timers.now(), &worker.counters);
         }
     }
 }
@@ -231,7 +235,7 @@ mod tests {
             reused,
             clock: Clock::stopped(),
             began: Deadline::NEVER,
-            interims: 0,
+            informationals: 0,
             walked: 0,
         }
     }
@@ -260,7 +264,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!((attempt.interims, input(&mut attempt).len()), (2, ends));
+        assert_eq!((attempt.informationals, input(&mut attempt).len()), (2, ends));
         // Who goes on with it reads it from its start; who does not want it leaves it behind.
         assert!(attempt.pass_head(Method::Get));
         assert!(input(&mut attempt).is_empty());
@@ -271,21 +275,21 @@ mod tests {
     #[test]
     fn interim_answers_are_bounded() {
         let (mut attempt, mut head) = (attempt(false), ResponseHead::default());
-        for _ in 0..=INTERIM_MAX {
+        for _ in 0..=INFORMATIONAL_MAX {
             input(&mut attempt).put(b"HTTP/1.1 102 Processing\r\n\r\n");
         }
         let found = attempt.look_for_final_head(Method::Get, &mut head);
-        assert_eq!(found, Err(ProxyError::UnfitAnswer(ParseError::Status)));
+        assert_eq!(found, Err(ProxyError::UnfitResponse(ParseError::Status)));
     }
 
     #[test]
     fn what_a_used_connection_was_left_with_tells_nothing_of_its_backend() {
-        for error in [ProxyError::UpstreamClosed, ProxyError::BadAnswer(ParseError::Status)] {
+        for error in [ProxyError::UpstreamClosed, ProxyError::BadResponse(ParseError::Status)] {
             assert!(attempt(true).tells_nothing(error));
             assert!(!attempt(false).tells_nothing(error));
-            let mut interim = attempt(true);
-            assert_eq!(interim.count_interim(), Ok(()));
-            assert!(!interim.tells_nothing(error), "it has begun to answer");
+            let mut informational = attempt(true);
+            assert_eq!(informational.count_informational(), Ok(()));
+            assert!(!informational.tells_nothing(error), "it has begun to answer");
         }
         assert!(!attempt(true).tells_nothing(ProxyError::ResponseTimeout));
     }

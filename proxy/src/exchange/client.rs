@@ -1,8 +1,8 @@
 //! The client's side of an exchange: its end, and what tells that it is still there.
 
+use crate::codec::encoded_reply::EncodedReply;
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
-use crate::codec::local_reply::LocalReply;
 use crate::codec::presence::Presence;
 use crate::codec::source::Gone;
 use crate::net::timer::Timer;
@@ -47,7 +47,7 @@ impl Client {
     }
 
     /// Sends all of an answer of ours, or gives up when the client does not read.
-    pub(crate) async fn send(&mut self, answer: LocalReply, out: HeadWriter) -> bool {
+    pub(crate) async fn send(&mut self, answer: EncodedReply, out: HeadWriter) -> bool {
         let worker = Rc::clone(&self.open.worker);
         let sent = match &mut self.end {
             ClientEnd::Http1(_) => self.send_bytes(out.text()).await,
@@ -55,7 +55,7 @@ impl Client {
                 let head = {
                     let block = &mut worker.scratch.borrow_mut().block;
                     let head = stream.answer(answer, &out, block);
-                    worker.cells.sent_bytes.add(block.len() as u64);
+                    worker.counters.sent_bytes.add(block.len() as u64);
                     head
                 };
                 match head {
@@ -79,7 +79,7 @@ impl Client {
                 match stream.poll_send(&data[sent..], true, context) {
                     Poll::Ready(Ok(count)) => {
                         sent += count;
-                        self.open.worker.cells.sent_bytes.add(count as u64);
+                        self.open.worker.counters.sent_bytes.add(count as u64);
                     }
                     Poll::Ready(Err(Gone)) => return Poll::Ready(false),
                     Poll::Pending if self.timer.poll_fired(context) => return Poll::Ready(false),
@@ -113,7 +113,7 @@ impl Client {
             }
         })
         .await;
-        self.open.worker.cells.sent_bytes.add(sent as u64);
+        self.open.worker.counters.sent_bytes.add(sent as u64);
         result
     }
 }

@@ -27,7 +27,7 @@ struct Face {
 impl Clock {
     /// Of a try on the guard's backend, whose request begins to be sent now.
     pub(crate) fn begin(view: &Rc<View>, service: usize, guard: &InFlight) -> Self {
-        let wanted = view.services[service].service.times_answers;
+        let wanted = view.services[service].service.times_responses;
         Self(wanted.then(|| Face {
             view: Rc::clone(view),
             service,
@@ -50,12 +50,12 @@ impl Clock {
     }
 
     /// The head of the answer is here. One that comes while the request is still being sent has not waited for its end.
-    pub(crate) fn handle_answered(&mut self) {
+    pub(crate) fn handle_response(&mut self) {
         if let Some(face) = self.0.take() {
             let elapsed = ambient::since(face.since);
-            let cells = face.observe(elapsed);
-            cells.timed.increment();
-            cells.latency_micros.add(elapsed.as_micros() as u64);
+            let counters = face.observe(elapsed);
+            counters.timed.increment();
+            counters.latency_micros.add(elapsed.as_micros() as u64);
         }
     }
 
@@ -69,9 +69,9 @@ impl Drop for Clock {
     fn drop(&mut self) {
         if let Some(face) = self.0.take().filter(|face| face.sent) {
             let elapsed = ambient::since(face.since);
-            let cells = face.observe(elapsed);
-            cells.cut.increment();
-            cells.cut_micros.add(elapsed.as_micros() as u64);
+            let counters = face.observe(elapsed);
+            counters.cut.increment();
+            counters.cut_micros.add(elapsed.as_micros() as u64);
         }
     }
 }
@@ -79,7 +79,7 @@ impl Drop for Clock {
 impl Face {
     /// Tells the policy. A lower bound may be told as if it were the latency: whatever is observed, the mean is never below what
     /// time alone would have made of it, and grows with what is observed.
-    fn observe(&self, elapsed: Duration) -> &ringway_telemetry::cells::BackendCells {
+    fn observe(&self, elapsed: Duration) -> &ringway_telemetry::counters::BackendCounters {
         let this = &self.view.services[self.service];
         let index = usize::from(self.slot.0);
         let config: &model::Service = &this.service.config;
@@ -87,6 +87,6 @@ impl Face {
             let load = &this.service.backends[index].state.load;
             load.observe(elapsed.as_micros() as f32, self.view.millis(), params.decay_millis);
         }
-        &this.upstreams[index].cells
+        &this.upstreams[index].counters
     }
 }

@@ -222,11 +222,11 @@ impl Compressor {
         let full = worker.compressing.get() >= rule.responses_max;
         let encoder = if full { None } else { encoder(rule, coding, length).ok() };
         let Some(encoder) = encoder else {
-            worker.cells.compression_skipped.increment();
+            worker.counters.compression_skipped.increment();
             return None;
         };
         worker.compressing.set(worker.compressing.get() + 1);
-        worker.cells.compressed.increment();
+        worker.counters.compressed.increment();
         Some(Box::new(Self { worker: Rc::clone(worker), encoder, chunked, trailers: Vec::new(), unflushed: false }))
     }
 
@@ -261,7 +261,7 @@ impl Compressor {
             }
             BackendEnd::Returned => Progress::default(),
         };
-        self.worker.cells.compression_input.add(progress.data as u64);
+        self.worker.counters.compression_input.add(progress.data as u64);
         // Over HTTP/2, trailers come with the end.
         progress.done = end.is_over();
         if progress.done {
@@ -282,7 +282,7 @@ impl Compressor {
         let bytes = &bytes[..bytes.len().min(STEP_BYTES)];
         while !body.is_end() {
             let rest = &bytes[whole.consumed..];
-            let (data, progress) = body.next_data(rest, &mut self.trailers).map_err(ProxyError::UnfitAnswer)?;
+            let (data, progress) = body.next_data(rest, &mut self.trailers).map_err(ProxyError::UnfitResponse)?;
             if !data.is_empty() {
                 self.encoder.write(&rest[data]).map_err(|_| ProxyError::CompressionFailed)?;
                 self.unflushed = true;
@@ -324,7 +324,7 @@ impl Compressor {
         if made.is_empty() {
             return;
         }
-        self.worker.cells.compression_output.add(made.len() as u64);
+        self.worker.counters.compression_output.add(made.len() as u64);
         let encoding = if self.chunked { Encoding::Chunked } else { Encoding::Identity };
         write::data(made, out, encoding);
         made.clear();

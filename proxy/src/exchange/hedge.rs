@@ -11,7 +11,7 @@ use crate::error::ProxyError;
 use crate::exchange::clock::Clock;
 use crate::exchange::request::{Copied, Request};
 use crate::net::timer::{Deadline, Timer};
-use crate::upstream::Reach;
+use crate::upstream::Connector;
 use crate::upstream::in_flight::{self, InFlight};
 use crate::worker::Peer;
 use crate::worker::{View, Worker};
@@ -90,7 +90,7 @@ impl Hedge {
                 result
             }
             Winner::Second(second) => {
-                this.cells.hedges_won.increment();
+                this.counters.hedges_won.increment();
                 let upstream = &this.upstreams[guard.index()];
                 let first_guard = std::mem::replace(guard, second.guard);
                 let first_guard = if exchange.status != 0 {
@@ -109,14 +109,14 @@ impl Hedge {
                 exchange.replace(second.attempt);
                 // Once its connection is closed, its place is another's, however long this answer takes.
                 drop(first_guard);
-                poll_fn(|context| exchange.poll_answer(context)).await
+                poll_fn(|context| exchange.poll_response(context)).await
             }
         }
     }
 
     fn poll(&mut self, context: &mut Context<'_>, exchange: &mut Exchange<'_>, first: &mut First) -> Poll<Winner> {
         match first {
-            First::Trying => match exchange.poll_answer(context) {
+            First::Trying => match exchange.poll_response(context) {
                 Poll::Ready(Ok(())) if self.waits_for_better(exchange.status) => *first = First::Answered,
                 // The second, if there is one, may still answer, or has.
                 Poll::Ready(Err(TryError::Upstream(error))) if self.is_under_way() => *first = First::Failed(error),
@@ -220,7 +220,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         return None;
     }
     if !this.live.hedges.borrow_mut().take(worker.timers.millis(), hedge.budget_percent, hedge.budget_min) {
-        this.cells.hedges_refused.increment();
+        this.counters.hedges_refused.increment();
         return None;
     }
     let Some(guard) = in_flight::acquire_now(&view, service, selection, worker.index) else {
@@ -228,7 +228,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         this.service.group.restart(selection);
         return None;
     };
-    this.cells.hedges.increment();
+    this.counters.hedges.increment();
     let timer = worker.timer();
     let request = &*exchange.request;
     let what = Sending {
@@ -262,7 +262,7 @@ struct Sending {
     peer: Rc<Peer>,
 }
 
-/// Why the second try has come to nothing.
+/// Cause the second try has come to nothing.
 struct Failure {
     error: ProxyError,
     /// It went on a connection that the backend was about to close.
@@ -286,9 +286,9 @@ async fn run(
     let this = &view.services[service];
     let config = &this.service.config;
     let upstream = &this.upstreams[guard.index()];
-    let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(&what.peer), limit: what.limit, timer };
+    let reach = Connector { worker, service: this, slot: guard.slot, peer: Some(&what.peer), limit: what.limit, timer };
     let connection = reach.connection(false, true).await?;
-    upstream.cells.requests.increment();
+    upstream.counters.requests.increment();
     let mut attempt = Attempt::begin(connection, Clock::begin(view, service, guard), worker);
     timer.set_before(config.timeouts.body_idle, what.limit);
     let mut sent = 0;
@@ -319,7 +319,7 @@ async fn run(
     });
     match answered.await {
         Ok(found) => {
-            attempt.clock.handle_answered();
+            attempt.clock.handle_response();
             Ok((attempt, found))
         }
         Err(error) => {

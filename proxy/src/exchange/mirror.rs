@@ -7,7 +7,7 @@ use crate::exchange::attempt::{Attempt, Part};
 use crate::exchange::client::Client;
 use crate::exchange::clock::Clock;
 use crate::exchange::request::{Copied, Request};
-use crate::upstream::Reach;
+use crate::upstream::Connector;
 use crate::upstream::in_flight;
 use crate::worker::{View, Worker};
 use ringway_config::model::Mirror;
@@ -61,7 +61,7 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
     let timer = worker.timer();
     let timeouts = &this.service.config.timeouts;
     let limit = timer.deadline(timeouts.connect + timeouts.response);
-    let reach = Reach { worker, service: this, slot: guard.slot, peer: None, limit, timer: &timer };
+    let reach = Connector { worker, service: this, slot: guard.slot, peer: None, limit, timer: &timer };
     let connection = match reach.connection(false, true).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -69,7 +69,7 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
             return None;
         }
     };
-    upstream.cells.requests.increment();
+    upstream.counters.requests.increment();
     timer.set_before(timeouts.response, limit);
     let attempt = Attempt::begin(connection, Clock::stopped(), worker);
     let mut copy = Copy { attempt, sent: 0, answered: false, keep_alive: false };

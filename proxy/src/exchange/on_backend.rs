@@ -12,7 +12,7 @@ use crate::ambient;
 use crate::error::ProxyError;
 use crate::net::timer::Deadline;
 use crate::upstream::in_flight::InFlight;
-use crate::upstream::{self, Connection, Reach};
+use crate::upstream::{self, Connection, Connector};
 use crate::worker::Upstream;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -51,7 +51,7 @@ async fn connection(
     let before = worker.logs_access().then(ambient::now);
     let (presence, timer, peer) = client.presence(request.may_half_close());
     let limit = limit.min(request.refusals.limit());
-    let reach = Reach { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
+    let reach = Connector { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
     let connected = presence.during(Box::pin(reach.connection(fresh, certain))).await.map_err(TryError::Downstream)?;
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
     request.refusals.handle_taken();
@@ -78,7 +78,7 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
             Ok(connection) => connection,
             Err(error) => return Tried::Failed(guard, error),
         };
-        upstream.cells.requests.increment();
+        upstream.counters.requests.increment();
         if guard.wants_cookie() {
             request.set_cookie = Some(guard.cookie());
         }
@@ -86,7 +86,7 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
         let attempt = Attempt::begin(connection, clock, &worker);
         let mut exchange = Exchange::new(client, request, attempt, limit);
         let result = match hedge.as_mut() {
-            None => poll_fn(|context| exchange.poll_answer(context)).await,
+            None => poll_fn(|context| exchange.poll_response(context)).await,
             Some(hedge) => hedge.race(&mut exchange, &mut guard).await,
         };
         match result {
@@ -157,13 +157,13 @@ fn after_failure(exchange: &Exchange<'_>, error: TryError, fresh: bool, unproces
             Follows::Again { on_fresh: *unprocessed == 0 || *unprocessed >= UNPROCESSED_MAX }
         }
         // What the one before has left there, perhaps: more than its response was due (RFC 9112, 6.3).
-        TryError::Upstream(ProxyError::BadAnswer(_))
+        TryError::Upstream(ProxyError::BadResponse(_))
             if exchange.is_first_on_used() && request.replayable && repeatable =>
         {
             Follows::Again { on_fresh: true }
         }
-        TryError::Upstream(ProxyError::BadAnswer(error)) if exchange.is_first_on_used() => {
-            Follows::Failed(TryError::Upstream(ProxyError::UnfitAnswer(error)))
+        TryError::Upstream(ProxyError::BadResponse(error)) if exchange.is_first_on_used() => {
+            Follows::Failed(TryError::Upstream(ProxyError::UnfitResponse(error)))
         }
         // The next of the walk may have it, whatever it is.
         TryError::Upstream(ProxyError::UpstreamClosed) if failure.unprocessed => {

@@ -19,7 +19,7 @@ pub(crate) enum Next {
     Linger,
 }
 
-/// Why a try ended without an answer.
+/// Cause a try ended without an answer.
 pub(super) enum TryError {
     /// The backend's fault: another may be tried.
     Upstream(ProxyError),

@@ -12,7 +12,7 @@ use crate::error::ProxyError;
 use crate::exchange::actions;
 use crate::exchange::client::Client;
 use crate::exchange::compress;
-use crate::exchange::refusal::Refusal;
+use crate::exchange::local_reply::LocalReply;
 use crate::net::timer::Deadline;
 use crate::routing::admission::{Admitted, pick_context};
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
@@ -20,7 +20,7 @@ use crate::routing::forwarded;
 use crate::routing::forwarded::Origin;
 use crate::routing::hash_key;
 use crate::snapshot::{Service, Snapshot};
-use crate::upstream::in_flight::Placing;
+use crate::upstream::in_flight::BackendSearch;
 use crate::upstream::refusals::Refusals;
 use crate::upstream::retry::Retries;
 use crate::worker::{View, Worker};
@@ -36,12 +36,12 @@ use std::time::{Duration, Instant};
 
 mod copied;
 mod kept;
-mod place;
+mod route;
 
 use crate::routing::rate_limit::Admission;
 pub(crate) use copied::Copied;
 use kept::Kept;
-use place::{Placed, Unplaced, place, upgrade_of};
+use route::{Routed, Unrouted, route_of, upgrade_of};
 
 /// Small bodies that came with their head are sent with it.
 const JOINED_BYTES_MAX: usize = 8 * 1024;
@@ -49,7 +49,7 @@ const JOINED_BYTES_MAX: usize = 8 * 1024;
 /// A request on its way to a backend.
 pub(crate) struct Request {
     /// The version by which it was read and routed: `listener` and `route` are of it.
-    pub(crate) planned: Rc<View>,
+    pub(crate) routed_by: Rc<View>,
     /// The version whose backends it goes to: the same, or a newer one if it had to wait. `service` and slots are of it.
     pub(crate) view: Rc<View>,
     pub(crate) listener: usize,
@@ -65,7 +65,7 @@ pub(crate) struct Request {
     /// An affinity cookie that the answer sets.
     pub(crate) set_cookie: Option<CookieValue>,
     /// Lines that the answer gets from its route.
-    pub(crate) answer_lines: Vec<u8>,
+    pub(crate) response_lines: Vec<u8>,
     /// The coding that the answer may be compressed in.
     pub(crate) coding: Option<ContentCoding>,
     /// The answer says why the request went where it did.
@@ -131,23 +131,23 @@ pub(crate) struct Report {
 }
 
 /// Plans the request of this head, whose spans point into `bytes`. In a box: it is half a kilobyte, and passes through many hands.
-pub(crate) fn plan(
+pub(crate) fn prepare(
     client: &Client,
     bytes: &[u8],
     view: &Rc<View>,
     listener: usize,
     scratch: &mut Scratch,
-) -> Result<Box<Request>, Box<Refusal>> {
+) -> Result<Box<Request>, Box<LocalReply>> {
     let http = view.http(listener);
     let worker = &client.open.worker;
     let Scratch { request: head, key: key_bytes, .. } = scratch;
     let started = ambient::now();
 
-    let placed = place(client, bytes, view, listener, head, key_bytes, started);
-    let Placed { route, service, origin, hold, explain, admitted } = match placed {
-        Ok(placed) => placed,
-        Err(Unplaced(why, service)) => {
-            let mut refusal = Refusal::of(why, bytes, head);
+    let routed = route_of(client, bytes, view, listener, head, key_bytes, started);
+    let Routed { route, service, origin, hold, explain, admitted } = match routed {
+        Ok(routed) => routed,
+        Err(Unrouted(why, service)) => {
+            let mut refusal = LocalReply::of(why, bytes, head);
             refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, bytes, head));
             if let Some(service) = service {
                 refusal.service = view.services[service].service.config.name.as_str().into();
@@ -166,17 +166,17 @@ pub(crate) fn plan(
     let written = write_head(client, bytes, head, (http, this, actions), (&view.snapshot, mirrored), origin);
     let Written { out, line, authority, protocols, chunked, encoding } = written;
 
-    let mut answer_lines = actions.map(|actions| actions::answer_lines(actions, bytes, head)).unwrap_or_default();
-    let arms = http.routes[route].split.as_ref().map(|split| &split.arms);
-    if let Some(cookie) = hold.and_then(|arm| arms?.get(arm)?.cookie.as_ref()) {
-        let mut lines = HeadWriter::new(answer_lines, Vec::new(), false);
+    let mut response_lines = actions.map(|actions| actions::response_lines(actions, bytes, head)).unwrap_or_default();
+    let targets = http.routes[route].split.as_ref().map(|split| &split.targets);
+    if let Some(cookie) = hold.and_then(|arm| targets?.get(arm)?.cookie.as_ref()) {
+        let mut lines = HeadWriter::new(response_lines, Vec::new(), false);
         // That it is there says everything: it has no value of its own.
         affinity_cookie::write(cookie, CookieValue(0), &mut lines);
-        (answer_lines, _) = lines.into_parts();
+        (response_lines, _) = lines.into_parts();
     }
     let (out, lines) = out.into_parts();
     Ok(Box::new(Request {
-        planned: Rc::clone(view),
+        routed_by: Rc::clone(view),
         view: Rc::clone(view),
         listener,
         route,
@@ -186,7 +186,7 @@ pub(crate) fn plan(
         selection: this.group.begin(ask),
         sticky,
         set_cookie,
-        answer_lines,
+        response_lines,
         // Where there are no chunks, nothing tells where a body of unknown length was cut off.
         coding: compression(http, route)
             .filter(|_| head.version != Version::Http10)
@@ -290,7 +290,7 @@ fn write_head(
         None if keep_host => {}
         None if head.authority.is_empty() => {
             // HTTP/1.0 without Host: the address that the client has reached is all that is known.
-            out.hop_field("host", client.open.gate.address_text.as_bytes());
+            out.hop_field("host", client.open.active_listener.address_text.as_bytes());
         }
         None => out.hop_field("host", head.authority.of(bytes)),
     }
@@ -412,7 +412,7 @@ impl Request {
         if !is_small {
             return Ok(());
         }
-        let keep = |name: &[u8]| !self.planned.snapshot.is_identity(name);
+        let keep = |name: &[u8]| !self.routed_by.snapshot.is_identity(name);
         let progress = end.transfer(&mut self.out, self.encoding, keep).map_err(ProxyError::BadRequest)?;
         self.is_terminated = progress.done;
         self.count_body(progress.data)?;
@@ -424,7 +424,7 @@ impl Request {
     /// Takes what has come behind the body: it is sent with each try.
     pub(crate) fn take_trailers(&mut self, end: &mut ClientEnd) {
         if self.trailers.lines().is_empty() {
-            let snapshot = &self.planned.snapshot;
+            let snapshot = &self.routed_by.snapshot;
             end.write_trailers(&mut self.trailers, |name| !snapshot.is_identity(name));
         }
     }
@@ -481,14 +481,14 @@ impl Request {
     }
 
     /// Its search for a place.
-    pub(crate) fn placing<'a>(&'a mut self, worker: &'a Worker) -> Placing<'a> {
+    pub(crate) fn search<'a>(&'a mut self, worker: &'a Worker) -> BackendSearch<'a> {
         let Self { view, service, selection, report, refusals, .. } = self;
-        Placing { worker, view, service, selection, backend: &mut report.backend, refusals }
+        BackendSearch { worker, view, service, selection, backend: &mut report.backend, refusals }
     }
 
     /// What its route does beside sending it on.
     pub(crate) fn actions(&self) -> Option<&Actions> {
-        self.planned.http(self.listener).routes[self.route].actions.as_deref()
+        self.routed_by.http(self.listener).routes[self.route].actions.as_deref()
     }
 
     /// Whether a 101 switches to what the client has asked for, and says so (RFC 9110, 7.8): what is no such answer is no tunnel.
@@ -510,12 +510,12 @@ impl Request {
 
     /// Whether its client may have said all that it has to say, and still wait for the answer.
     pub(crate) fn may_half_close(&self) -> bool {
-        self.planned.http(self.listener).allow_half_close
+        self.routed_by.http(self.listener).allow_half_close
     }
 
     /// How its answer is compressed, if it is.
     pub(crate) fn compression(&self) -> Option<&Compress> {
-        compression(self.planned.http(self.listener), self.route)
+        compression(self.routed_by.http(self.listener), self.route)
     }
 
     /// Counts data of the body against the listener's limit.
@@ -530,7 +530,7 @@ impl Request {
         if let (Some(value), Some(cookie)) = (self.set_cookie, &service.config.affinity_cookie) {
             affinity_cookie::write(cookie, value, out);
         }
-        out.append(&self.answer_lines);
+        out.append(&self.response_lines);
         if self.explain {
             self.append_explanation(service, out);
         }
@@ -574,7 +574,7 @@ impl Request {
         let (method_len, target_len) = self.report.line;
         let line = &self.out[..];
         let number = |value: Option<u64>| value.map_or(Value::Nothing, Value::Number);
-        let listener = client.open.gate.name();
+        let listener = client.open.active_listener.name();
         let pairs = [
             ("time_ms", Value::Number(ambient::unix_millis())),
             ("client", Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),

@@ -6,10 +6,10 @@ use ringway_message::{Limits, ResponseHead};
 use std::time::Duration;
 
 /// Interim answers (1xx) that a backend may send before the real one.
-pub(super) const INTERIM_MAX: u32 = 16;
+pub(super) const INFORMATIONAL_MAX: u32 = 16;
 
 /// Largest head of an answer, and most fields in it.
-pub(super) const ANSWER_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
+pub(super) const RESPONSE_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 
 /// What an answer of 429 or 503 asks for with `Retry-After`.
 pub(super) fn retry_after(head: &ResponseHead, bytes: &[u8]) -> Option<Duration> {

@@ -58,7 +58,7 @@ impl Leave {
 
 pub(super) fn count_retry(request: &mut Request, this: &WorkerService) {
     request.report.retries += 1;
-    this.cells.retries.increment();
+    this.counters.retries.increment();
 }
 
 /// Every backend that was left has as many retries as it may have.
@@ -69,7 +69,7 @@ pub(super) fn place_for_retry(request: &mut Request, worker: &Worker) -> Result<
     let Request { view, service, selection, report, .. } = request;
     let last = report.backend.map(|backend| Slot(backend as u16));
     in_flight::acquire_for_retry(view, *service, selection, last, worker.index).map_err(|limit| {
-        view.services[*service].cells.refuse_retry(limit);
+        view.services[*service].counters.refuse_retry(limit);
         RetryRefused
     })
 }

@@ -6,7 +6,7 @@ use super::on_backend::{Tried, on_backend};
 use super::outcome::{Next, TryError};
 use super::request::Request;
 use super::retry::{RetryRefused, count_retry, may_retry, place_for_retry};
-use super::{answer, mirror};
+use super::{error_response, mirror};
 use crate::ambient;
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
@@ -37,10 +37,10 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     };
     let this = &request.view.services[request.service];
     let class = if error == Some(ProxyError::ClientClosed) { 0 } else { usize::from(status / 100).min(5) };
-    this.cells.requests[class].increment();
-    this.cells.durations.record(ambient::since(request.started));
+    this.counters.requests[class].increment();
+    this.counters.durations.record(ambient::since(request.started));
     if let Some(error) = error {
-        client.open.worker.shared.cells.error(&this.service.config.name, error.reason());
+        client.open.worker.shared.counters.error(&this.service.config.name, error.reason());
     }
     request.log(client, status, error);
     let worker = &client.open.worker;
@@ -74,13 +74,13 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
     };
     let keep_alive = request.keep_alive && rest && !client.open.is_closing();
     let mut fields = HeadWriter::default();
-    if request.explain || !request.answer_lines.is_empty() {
+    if request.explain || !request.response_lines.is_empty() {
         request.append_fields(&mut fields);
     }
-    let pages = &request.planned.http(request.listener).errors;
+    let pages = &request.routed_by.http(request.listener).errors;
     let is_head = request.method == Method::Head;
     let mut out = client.own_head();
-    let answer = answer::write(error, request.version, keep_alive, is_head, fields.text(), pages, &mut out);
+    let answer = error_response::write(error, request.version, keep_alive, is_head, fields.text(), pages, &mut out);
     request.report.sent_bytes += out.text().len() as u64;
     match (client.send(answer, out).await, keep_alive) {
         (false, _) => Next::Abort,
@@ -104,7 +104,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     loop {
         let guard = match ready.take() {
             Some(guard) => guard,
-            None => match in_flight::acquire_or_wait(&mut request.placing(&worker)) {
+            None => match in_flight::acquire_or_wait(&mut request.search(&worker)) {
                 Ok(Some(guard)) if !request.retries.has_begun() => guard,
                 found => settle(client, request, found, last_error).await?,
             },
@@ -207,5 +207,5 @@ async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Res
     let (presence, timer, _) = client.presence(request.may_half_close());
     let limit = request.limit;
     // In a box: what rarely happens makes no exchange larger.
-    presence.during(Box::pin(in_flight::wait_for_room(request.placing(&worker), timer, limit))).await
+    presence.during(Box::pin(in_flight::wait_for_room(request.search(&worker), timer, limit))).await
 }

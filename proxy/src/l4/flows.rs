@@ -1,6 +1,6 @@
 //! The flows of a listening socket: which there are, and by what they are known.
 
-use crate::dispatcher::Seat;
+use crate::dispatcher::ConnectionPermit;
 use crate::net::quic_ids::Id;
 use crate::net::timer::Timer;
 use crate::snapshot::BackendState;
@@ -58,12 +58,12 @@ impl Flows {
 
     /// Ends the oldest flow that its backend has never answered, if there is one, and gives its place: its client's address may be
     /// nobody's.
-    pub(super) fn evict(&mut self) -> Option<Seat> {
+    pub(super) fn evict(&mut self) -> Option<ConnectionPermit> {
         while let Some(oldest) = self.unanswered.pop_front() {
             if let Some(flow) = oldest.upgrade().filter(|flow| flow.is_unanswered()) {
                 self.remove(&flow);
                 flow.waker.take().iter().for_each(Waker::wake_by_ref);
-                return flow.seat.take();
+                return flow.permit.take();
             }
         }
         None
@@ -122,7 +122,7 @@ pub(super) struct Flow {
     /// The backend's host has said that nobody listens there.
     pub(super) refused: Cell<bool>,
     /// Its place, until another takes it over.
-    pub(super) seat: Cell<Option<Seat>>,
+    pub(super) permit: Cell<Option<ConnectionPermit>>,
     /// It is not among the flows any more: another has its place.
     pub(super) removed: Cell<bool>,
     pub(super) waker: Cell<Option<Waker>>,
@@ -134,7 +134,7 @@ impl Flow {
         path: Path,
         backend: Arc<BackendState>,
         upstream: UdpSocket,
-        seat: Seat,
+        permit: ConnectionPermit,
         timer: Timer,
         udp: &UdpListener,
     ) -> Rc<Self> {
@@ -150,7 +150,7 @@ impl Flow {
             up: Cell::new(0),
             down: Cell::new(0),
             refused: Cell::new(false),
-            seat: Cell::new(Some(seat)),
+            permit: Cell::new(Some(permit)),
             removed: Cell::new(false),
             waker: Cell::default(),
         })

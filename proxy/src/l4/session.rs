@@ -2,7 +2,7 @@
 
 use crate::ambient;
 use crate::codec::presence::{Line, Presence};
-use crate::codec::tunnel::{self, End, Way};
+use crate::codec::tunnel::{self, Direction, End};
 use crate::error::ProxyError;
 use crate::net::buffers::Buffer;
 use crate::net::stream::Stream;
@@ -10,15 +10,15 @@ use crate::net::timer::{Deadline, Timer};
 use crate::routing::admission::{self, Admitted, Arrival};
 use crate::routing::hash_key::{self, KeyInput};
 use crate::snapshot::connection_slot::ConnectionSlot;
-use crate::upstream::Reach;
-use crate::upstream::in_flight::{self, InFlight, Placing};
+use crate::upstream::Connector;
+use crate::upstream::in_flight::{self, BackendSearch, InFlight};
 use crate::upstream::refusals::{Refusals, Then};
 use crate::upstream::retry::{self, Retries};
 use crate::worker::{OpenConnection, Peer, View, Worker};
 use ringway_health::Outcome;
 use ringway_ring::Selection;
 use ringway_telemetry::access::Value;
-use ringway_telemetry::cells::SESSION;
+use ringway_telemetry::counters::SESSION;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -63,14 +63,14 @@ pub(super) async fn serve(
         Ok(connected) => session.relay(connected, worker, timer, &mut stream, hello).await,
         Err(error) => {
             let this = &session.view.services[session.service];
-            worker.shared.cells.error(&this.service.config.name, error.reason());
-            this.cells.requests[0].increment();
+            worker.shared.counters.error(&this.service.config.name, error.reason());
+            this.counters.requests[0].increment();
             // Nothing can be said on a TCP connection but that it is over.
             stream.abort();
             error.reason()
         }
     };
-    session.view.services[session.service].cells.durations.record(ambient::since(session.started));
+    session.view.services[session.service].counters.durations.record(ambient::since(session.started));
     session.log(open, peer, reason);
 }
 
@@ -129,10 +129,10 @@ impl Session {
             let connect_timeout = timer.deadline(this.service.config.timeouts.connect);
             tries.refusals.begin(connect_timeout, this.service.turnover());
             let limit = tries.refusals.limit();
-            let reach = Reach { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
+            let reach = Connector { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
             let connected = presence(stream, hello, &mut ended, worker).during(reach.open()).await?;
             if !matches!(connected, Err(ProxyError::ConnectionLimit)) {
-                this.upstreams[guard.index()].cells.requests.increment();
+                this.upstreams[guard.index()].counters.requests.increment();
             }
             match connected {
                 Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
@@ -158,8 +158,8 @@ impl Session {
         let (guard, falls) = match tries.ready.take() {
             Some(ready) => ready,
             None => {
-                let placing = Placing { worker, view, service, selection, backend, refusals: &mut tries.refusals };
-                let found = in_flight::acquire(placing, timer, Deadline::NEVER).await;
+                let search = BackendSearch { worker, view, service, selection, backend, refusals: &mut tries.refusals };
+                let found = in_flight::acquire(search, timer, Deadline::NEVER).await;
                 (found.map_err(|error| tries.last_error.unwrap_or(error))?, falls)
             }
         };
@@ -213,14 +213,14 @@ impl Session {
                 let (falls, shard) = (self.falls(), worker.index);
                 let found = in_flight::acquire_for_retry(&view, self.service, &mut self.selection, Some(last), shard);
                 let found = found.map_err(|limit| {
-                    this.cells.refuse_retry(limit);
+                    this.counters.refuse_retry(limit);
                     error
                 })?;
                 tries.ready = found.map(|guard| (guard, falls));
             }
         }
         self.retries += 1;
-        this.cells.retries.increment();
+        this.counters.retries.increment();
         Ok(())
     }
 
@@ -240,7 +240,7 @@ impl Session {
         admission::count_served(this, keyed, &self.selection, Some(guard.index()));
         let timeouts = &this.service.config.timeouts;
         let limits = tunnel::Limits { idle: timeouts.idle, session: timer.deadline(timeouts.session) };
-        let (mut up, mut down) = (Way::new(hello), Way::new(<_>::default()));
+        let (mut up, mut down) = (Direction::new(hello), Direction::new(<_>::default()));
         let state = Arc::clone(&this.service.backends[guard.index()].state);
         let relay = tunnel::relay(stream, &mut backend, &mut up, &mut down, worker, timer, &limits);
         let end = if this.service.config.close_on_down {
@@ -253,9 +253,9 @@ impl Session {
             relay.await
         };
         (self.up_bytes, self.down_bytes) = (up.moved, down.moved);
-        worker.cells.received_bytes.add(up.moved);
-        worker.cells.sent_bytes.add(down.moved);
-        this.cells.requests[SESSION].increment();
+        worker.counters.received_bytes.add(up.moved);
+        worker.counters.sent_bytes.add(down.moved);
+        this.counters.requests[SESSION].increment();
         if end == End::Reset {
             // What one side has broken off must not look whole to the other.
             stream.abort();
@@ -285,7 +285,7 @@ impl Session {
         let hash = self.found.map(|found| found.hash);
         let owner = hash.and(self.selection.owner());
         let mut hash_text = [0; 16];
-        let listener = open.gate.name();
+        let listener = open.active_listener.name();
         let pairs = [
             ("time_ms", Value::Number(ambient::unix_millis())),
             ("client", Value::Word(&peer.text)),

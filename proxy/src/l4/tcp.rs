@@ -34,7 +34,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         match client_hello(&mut stream, &mut hello, &timer, tcp.names.is_empty()).await {
             Some(name) => named = name,
             None => {
-                worker.shared.cells.error("", "client_hello");
+                worker.shared.counters.error("", "client_hello");
                 worker.buffers.give(hello);
                 return;
             }
@@ -44,7 +44,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
     let Some(service) = service_of(tcp, server_name) else {
         // RFC 6066, 3: the name is not known here.
         let _ = stream.write_all(UNRECOGNIZED_NAME).await;
-        worker.shared.cells.error("", "unknown_server_name");
+        worker.shared.counters.error("", "unknown_server_name");
         worker.buffers.give(hello);
         return;
     };

@@ -6,7 +6,7 @@
 
 use super::flows::{Flow, Flows, Path};
 use crate::ambient;
-use crate::dispatcher::Seat;
+use crate::dispatcher::ConnectionPermit;
 use crate::error::ProxyError;
 use crate::net::pktinfo;
 use crate::net::quic_ids::{self, Destination, Id};
@@ -16,14 +16,14 @@ use crate::routing::hash_key::{self, KeyInput};
 use crate::routing::rate_limit::Admission;
 use crate::snapshot::BackendState;
 use crate::upstream::in_flight::{self, InFlight};
-use crate::worker::{Gate, OpenConnection, View, Worker};
+use crate::worker::{ActiveListener, OpenConnection, View, Worker};
 use ringway_config::model::{Protocol, QuicIds, UdpListener};
 use ringway_ring::{Selection, Slot};
 use ringway_telemetry::access::Value;
-use ringway_telemetry::cells::SESSION;
+use ringway_telemetry::counters::SESSION;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io::{self, Read};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -44,7 +44,7 @@ const BATCH: usize = 64;
 struct Front {
     worker: Rc<Worker>,
     /// Whose datagrams these are now: the socket may be handed over.
-    gate: RefCell<Rc<Gate>>,
+    active_listener: RefCell<Rc<ActiveListener>>,
     socket: UdpSocket,
     flows: RefCell<Flows>,
     /// Of a socket on all addresses.
@@ -53,24 +53,24 @@ struct Front {
 }
 
 /// Serves a listening socket until its gate closes and its flows have ended. `_open` lives for as long as the socket.
-pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket, _open: Arc<()>) {
-    let gate = RefCell::new(gate);
+pub(crate) async fn run(worker: Rc<Worker>, active_listener: Rc<ActiveListener>, socket: UdpSocket, _open: Arc<()>) {
+    let active_listener = RefCell::new(active_listener);
     let buffer = RefCell::new(vec![0; DATAGRAM_BYTES].into_boxed_slice());
     let space = RefCell::new(pktinfo::Space::of(&socket));
-    let front = Rc::new(Front { worker, gate, socket, flows: RefCell::default(), space, buffer });
+    let front = Rc::new(Front { worker, active_listener, socket, flows: RefCell::default(), space, buffer });
     loop {
-        let gate = front.gate();
-        while !gate.closing.get() {
+        let active_listener = front.active_listener();
+        while !active_listener.closing.get() {
             tokio::select! {
                 biased;
                 readable = front.socket.readable() => if readable.is_err() { break },
-                () = gate.stop.notified() => break,
+                () = active_listener.stop.notified() => break,
             }
             front.take_in(true).await;
         }
-        let heir = gate.heir.take();
-        match heir {
-            Some(heir) => *front.gate.borrow_mut() = heir,
+        let successor = active_listener.successor.take();
+        match successor {
+            Some(successor) => *front.active_listener.borrow_mut() = successor,
             None => break,
         }
     }
@@ -81,18 +81,18 @@ pub(crate) async fn run(worker: Rc<Worker>, gate: Rc<Gate>, socket: UdpSocket, _
             readable = front.socket.readable() => if readable.is_err() { break },
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
-        let back = front.worker.listening_on(&front.gate().key());
+        let back = front.worker.listening_on(&front.active_listener().key());
         let is_back = back.is_some();
         if let Some(back) = back {
-            *front.gate.borrow_mut() = back;
+            *front.active_listener.borrow_mut() = back;
         }
         front.take_in(is_back).await;
     }
 }
 
 impl Front {
-    fn gate(&self) -> Rc<Gate> {
-        Rc::clone(&self.gate.borrow())
+    fn active_listener(&self) -> Rc<ActiveListener> {
+        Rc::clone(&self.active_listener.borrow())
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
@@ -113,7 +113,7 @@ impl Front {
 
     /// Takes in what has come.
     async fn take_in(self: &Rc<Self>, new_flows: bool) {
-        let Some((view, listener)) = self.worker.listener(&self.gate()) else { return };
+        let Some((view, listener)) = self.worker.listener(&self.active_listener()) else { return };
         let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return };
         for _ in 0..BATCH {
             let mut buffer = self.buffer.borrow_mut();
@@ -123,7 +123,7 @@ impl Front {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => continue,
             };
-            self.worker.cells.received_bytes.add(count as u64);
+            self.worker.counters.received_bytes.add(count as u64);
             match self.flow_of(path, &buffer[..count], &view, udp, new_flows) {
                 Ok(Some(flow)) => {
                     if let Err(error) = flow.send(&buffer[..count])
@@ -133,7 +133,7 @@ impl Front {
                     }
                 }
                 Ok(None) => {}
-                Err(reason) => self.worker.shared.cells.error("", reason),
+                Err(reason) => self.worker.shared.counters.error("", reason),
             }
         }
         // More is waiting: others have their turn first.
@@ -186,7 +186,7 @@ impl Front {
     ) -> Result<Rc<Flow>, &'static str> {
         let this = &view.services[udp.service];
         let refuse = |error: ProxyError| {
-            this.cells.requests[0].increment();
+            this.counters.requests[0].increment();
             error.reason()
         };
         // Where there is an id, that is its key; what has moved here from another address is no new connection.
@@ -209,19 +209,19 @@ impl Front {
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
             return Ok(flow);
         }
-        let gate = self.gate();
-        let seat = self.seat(&gate, view, udp).ok_or("udp_flows_max")?;
+        let active_listener = self.active_listener();
+        let permit = self.permit(&active_listener, view, udp).ok_or("udp_flows_max")?;
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
             refuse(error)
         })?;
-        this.upstreams[guard.index()].cells.requests.increment();
+        this.upstreams[guard.index()].counters.requests.increment();
         let keyed = found.is_some_and(|found| found.keyed);
         admission::count_served(this, keyed, &selection, Some(guard.index()));
-        let flow = Flow::new(path, backend, upstream, seat, self.worker.timer(), udp);
+        let flow = Flow::new(path, backend, upstream, permit, self.worker.timer(), udp);
         self.flows.borrow_mut().insert(&flow);
-        let open = OpenConnection::begin(&self.worker, &gate, None);
+        let open = OpenConnection::begin(&self.worker, &active_listener, None);
         let service = udp.service;
         let hash = found.map(|found| found.hash);
         let (view, at) = (Rc::clone(view), ambient::now());
@@ -231,13 +231,14 @@ impl Front {
     }
 
     /// A place for one more flow: another's, if there is none and it has never been answered.
-    fn seat(&self, gate: &Gate, view: &View, udp: &UdpListener) -> Option<Seat> {
+    fn permit(&self, active_listener: &ActiveListener, view: &View, udp: &UdpListener) -> Option<ConnectionPermit> {
         let (shared, shard) = (&self.worker.shared, self.worker.index);
         let most = view.snapshot.config.process.connections_max;
         let is_full = self.flows.borrow().count >= share(udp.flows_max, shared.workers, shard);
-        let take = || Seat::take_flow(&shared.occupancy, &gate.seats, shard, most, udp.flows_max);
-        let seat = if is_full { None } else { take() };
-        seat.or_else(|| self.flows.borrow_mut().evict())
+        let take =
+            || ConnectionPermit::take_flow(&shared.occupancy, &active_listener.permits, shard, most, udp.flows_max);
+        let permit = if is_full { None } else { take() };
+        permit.or_else(|| self.flows.borrow_mut().evict())
     }
 }
 
@@ -288,7 +289,7 @@ async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
     front.flows.borrow_mut().remove(&flow);
     let this = &started.view.services[started.service];
     if flow.refused.get() {
-        front.worker.shared.cells.error(&this.service.config.name, reason);
+        front.worker.shared.counters.error(&this.service.config.name, reason);
         // A datagram cannot be tried elsewhere: each more that went there would be lost as well, so this counts as a connect
         // does that nobody answers, as much as ejects.
         started.guard.report_error(ProxyError::ConnectTimeout);
@@ -296,8 +297,8 @@ async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
         started.guard.report(ringway_health::Outcome::Success);
     }
     // One that was refused has not been served.
-    this.cells.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
-    this.cells.durations.record(ambient::since(started.at));
+    this.counters.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
+    this.counters.durations.record(ambient::since(started.at));
     log(&started, &flow, reason);
 }
 
@@ -344,7 +345,7 @@ fn pass(flow: &Rc<Flow>, front: &Front, started: &Started, datagram: &[u8]) {
     }
     if front.send(flow.path, datagram).is_ok() {
         flow.down.set(flow.down.get() + datagram.len() as u64);
-        front.worker.cells.sent_bytes.add(datagram.len() as u64);
+        front.worker.counters.sent_bytes.add(datagram.len() as u64);
     }
     flow.timer.set(flow.idle);
 }
@@ -389,7 +390,7 @@ fn log(started: &Started, flow: &Flow, reason: &str) {
     let id = |index: usize| Value::Word(&service.backends[index].config.id);
     let owner = started.hash.and(started.selection.owner());
     let mut hash_text = [0; 16];
-    let listener = started.open.gate.name();
+    let listener = started.open.active_listener.name();
     let peer = flow.path.client.ip().to_canonical().to_string();
     let pairs = [
         ("time_ms", Value::Number(ambient::unix_millis())),

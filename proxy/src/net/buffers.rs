@@ -25,14 +25,14 @@ pub(crate) struct Buffer {
     start: usize,
     end: usize,
     /// Of a large one: its place among those that may be out.
-    _place: Option<LargePlace>,
+    _place: Option<LargeBufferPermit>,
 }
 
 /// One of a worker's large buffers, counted as long as this lives: also where a cancelled exchange drops it.
 #[derive(Debug)]
-struct LargePlace(Rc<Cell<usize>>);
+struct LargeBufferPermit(Rc<Cell<usize>>);
 
-impl Drop for LargePlace {
+impl Drop for LargeBufferPermit {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -137,7 +137,7 @@ impl Buffers {
         }
         let data = self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE_BYTES]);
         self.large_out.set(self.large_out.get() + 1);
-        let _place = Some(LargePlace(Rc::clone(&self.large_out)));
+        let _place = Some(LargeBufferPermit(Rc::clone(&self.large_out)));
         self.give(std::mem::replace(buffer, Buffer { data, _place, ..Buffer::default() }));
     }
 

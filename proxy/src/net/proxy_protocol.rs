@@ -22,7 +22,7 @@ const SSL_CLIENT: u8 = 0x01;
 
 /// What a header says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct Header {
     /// Source and destination; `None`: the connection is the proxy's own (LOCAL, UNKNOWN).
     pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
     /// The server name that the client asked for.
@@ -38,7 +38,7 @@ pub(crate) struct Told {
 pub(crate) struct Malformed;
 
 /// Reads a header from the start of a connection, and nothing after it. `None`: there is none that can be read, in time.
-pub(crate) async fn receive(stream: &Transport, timer: &Timer) -> Option<Told> {
+pub(crate) async fn receive(stream: &Transport, timer: &Timer) -> Option<Header> {
     let mut held: Vec<u8> = Vec::new();
     poll_fn(|context| {
         loop {
@@ -75,7 +75,7 @@ pub(crate) async fn receive(stream: &Transport, timer: &Timer) -> Option<Told> {
 }
 
 /// A header at the start of the bytes, and its length. `None`: more is needed.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let common = bytes.len().min(SIGNATURE.len());
     if bytes[..common] == SIGNATURE[..common] {
         return parse_v2(bytes);
@@ -90,7 +90,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
     let line = bytes[..end].strip_suffix(b"\r").ok_or(Malformed)?;
     let line = std::str::from_utf8(line).map_err(|_| Malformed)?;
     let mut words = line.split(' ').skip(1);
-    let mut told = Told::default();
+    let mut told = Header::default();
     let family = words.next().ok_or(Malformed)?;
     if family != "UNKNOWN" {
         let mut address = || words.next().and_then(|word| word.parse::<IpAddr>().ok()).ok_or(Malformed);
@@ -113,14 +113,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
     Ok(Some((told, end + 1)))
 }
 
-fn parse_v2(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
+fn parse_v2(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let Some(head) = bytes.get(12..16) else { return Ok(None) };
     let length = 16 + usize::from(u16::from_be_bytes([head[2], head[3]]));
     if head[0] >> 4 != 2 || length > V2_BYTES_MAX {
         return Err(Malformed);
     }
     let Some(body) = bytes.get(16..length) else { return Ok(None) };
-    let mut told = Told::default();
+    let mut told = Header::default();
     let addresses_len = match (head[0] & 15, head[1]) {
         // LOCAL: whatever follows is skipped.
         (0, _) => return Ok(Some((told, length))),
@@ -188,7 +188,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// Writes a header. `told` without addresses: the connection is the proxy's own.
-pub(crate) fn write(version: ProxyHeader, told: &Told, out: &mut Vec<u8>) {
+pub(crate) fn write(version: ProxyHeader, told: &Header, out: &mut Vec<u8>) {
     // Both of one family: an IPv4 client of a dual-stack socket is an IPv4 client.
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let pair = told.addresses.map(|(source, destination)| {
@@ -263,7 +263,7 @@ mod tests {
             [("1.2.3.4:5", "6.7.8.9:10"), ("[::1]:5", "[2001:db8::1]:443"), ("1.2.3.4:5", "[::1]:6")]
         {
             let addresses = (source.parse().unwrap(), destination.parse().unwrap());
-            let told = Told {
+            let told = Header {
                 addresses: Some(addresses),
                 authority: Some("a.example".into()),
                 secure: true,
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         let addresses = Some(("1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap()));
         let mut text = Vec::new();
-        write(ProxyHeader::V2 { unique_id: false }, &Told { addresses, ..Told::default() }, &mut text);
+        write(ProxyHeader::V2 { unique_id: false }, &Header { addresses, ..Header::default() }, &mut text);
         tlv(TLV_CRC32C, &[0; 4], &mut text);
         text[15] += 7;
         let sum = crc32c(&text).to_be_bytes();
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn names_are_told_in_small_letters() {
         let addresses = Some(("1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap()));
-        let told = Told { addresses, authority: Some("WWW.Example".into()), ..Told::default() };
+        let told = Header { addresses, authority: Some("WWW.Example".into()), ..Header::default() };
         let mut text = Vec::new();
         write(ProxyHeader::V2 { unique_id: false }, &told, &mut text);
         assert_eq!(parse(&text).unwrap().unwrap().0.authority.as_deref(), Some("www.example"));
@@ -346,8 +346,10 @@ mod tests {
         let long = format!("PROXY UNKNOWN {}", "x".repeat(200));
         assert_eq!(parse(long.as_bytes()), Err(Malformed));
         let mut v2 = Vec::new();
-        let told =
-            Told { addresses: Some(("1.2.3.4:5".parse().unwrap(), "1.2.3.4:6".parse().unwrap())), ..Told::default() };
+        let told = Header {
+            addresses: Some(("1.2.3.4:5".parse().unwrap(), "1.2.3.4:6".parse().unwrap())),
+            ..Header::default()
+        };
         write(ProxyHeader::V2 { unique_id: false }, &told, &mut v2);
         for (at, value) in [(12, 0x31), (12, 0x22), (13, 0x99), (14, 0xff), (15, 3)] {
             let mut bad = v2.clone();

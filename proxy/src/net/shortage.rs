@@ -6,7 +6,7 @@
 //! data path opens itself, then checks; the last ones are left to the admin listener and to files.
 
 use crate::ambient;
-use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::counters::Registry as Counters;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::process::{Resource as Limited, getrlimit};
 use std::fmt::Display;
@@ -168,7 +168,7 @@ pub(crate) struct Shortage {
     tight: AtomicBool,
     /// Duplicated, to see which number is free.
     probe: Option<OwnedFd>,
-    cells: Arc<Cells>,
+    counters: Arc<Counters>,
     started: Instant,
     logged: [Logged; Operation::COUNT * (Resource::COUNT + 1)],
 }
@@ -181,14 +181,14 @@ struct Logged {
 }
 
 impl Shortage {
-    pub(crate) fn new(cells: Arc<Cells>) -> Arc<Self> {
+    pub(crate) fn new(counters: Arc<Counters>) -> Arc<Self> {
         let this = Self {
             limit: AtomicUsize::new(usize::MAX),
             idle_use: AtomicUsize::new(0),
             tight: AtomicBool::new(false),
             // Without it, the kernel's own refusal has to do.
             probe: std::fs::File::open("/dev/null").ok().map(Into::into),
-            cells,
+            counters,
             started: ambient::now(),
             logged: Default::default(),
         };
@@ -288,7 +288,7 @@ impl Shortage {
     pub(crate) fn note(&self, operation: Operation, error: &io::Error, of: impl Display) {
         let resource = Resource::of(error);
         if let Some(resource) = resource {
-            self.cells.shortage(operation.name(), resource.name());
+            self.counters.shortage(operation.name(), resource.name());
             if matches!(resource, Resource::Descriptors | Resource::SystemDescriptors) {
                 self.tight.store(true, Relaxed);
             }

@@ -43,7 +43,7 @@ impl Stream {
     }
 
     /// Whether the end of what is written must be told by more than closing.
-    pub(crate) fn says_goodbye(&self) -> bool {
+    pub(crate) fn needs_close_notify(&self) -> bool {
         matches!(self, Self::Server(_) | Self::Client(_))
     }
 
@@ -57,7 +57,7 @@ impl Stream {
 
     /// Whether an end that has come is one that the backend has said: TLS has a word for it, without which anybody on the way may
     /// have cut the connection (RFC 8446, 6.1). TCP has none to add.
-    pub(crate) fn said_goodbye(&mut self) -> bool {
+    pub(crate) fn has_closed_cleanly(&mut self) -> bool {
         match self {
             Self::Client(stream) => {
                 let (_, session) = stream.get_mut();
@@ -75,11 +75,11 @@ impl Stream {
     /// Whether an idle connection is still good: no end, and no bytes that nobody asked for.
     ///
     /// `certain`: ask the kernel too, not only what the runtime has been told.
-    pub(crate) fn is_quiet(&mut self, certain: bool) -> bool {
-        self.has_been_quiet(certain) || planted::is_planted(Fault::StaleUsed)
+    pub(crate) fn is_reusable(&mut self, certain: bool) -> bool {
+        self.has_been_silent(certain) || planted::is_planted(Fault::StaleUsed)
     }
 
-    fn has_been_quiet(&mut self, certain: bool) -> bool {
+    fn has_been_silent(&mut self, certain: bool) -> bool {
         let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         match self {
             Self::Plain(stream) => {

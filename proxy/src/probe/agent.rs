@@ -90,4 +90,42 @@ mod tests {
             assert_eq!(report(line), expected, "{line:?}");
         }
     }
+
+    #[tokio::test]
+    async fn an_agent_that_is_gone_or_silent_has_reported_nothing() {
+        use tokio::io::AsyncWriteExt;
+        use tokio::net::TcpListener;
+        let shortage = Shortage::new(std::sync::Arc::default());
+        let nothing = AgentReport::default();
+        for (line, expected) in [
+            (Some("drain\nup\n"), AgentReport { mode: Some(AgentMode::Drain), ..nothing }),
+            (Some("down"), AgentReport { up: Some(false), ..nothing }),
+            (Some(""), nothing),
+            (None, nothing),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let agent = Agent {
+                port: address.port(),
+                address: None,
+                send: "status\n".into(),
+                interval: std::time::Duration::from_secs(5),
+                timeout: std::time::Duration::from_secs(60),
+            };
+            let serve = async {
+                let Some(line) = line else { return drop(listener) };
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut sent = [0; 7];
+                stream.read_exact(&mut sent).await.unwrap();
+                assert_eq!(&sent, b"status\n");
+                stream.write_all(line.as_bytes()).await.unwrap();
+            };
+            let mut opened = None;
+            // The backend is at another port of the same address.
+            let backend = SocketAddr::new(address.ip(), 9);
+            let queried = query(&agent, backend, &shortage, &mut opened);
+            let ((), report) = tokio::join!(serve, queried);
+            assert_eq!(report.unwrap(), expected, "{line:?}");
+        }
+    }
 }

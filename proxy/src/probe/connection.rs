@@ -69,7 +69,7 @@ impl CheckConnection {
             }
             while !self.bytes.is_empty() {
                 match parse_response(&self.bytes, &limits, method, false, &mut self.head) {
-                    Ok(true) if self.head.is_interim() => drop(self.bytes.drain(..self.head.head_len)),
+                    Ok(true) if self.head.is_informational() => drop(self.bytes.drain(..self.head.head_len)),
                     Ok(true) => {
                         let named = |name: &[u8]| name.eq_ignore_ascii_case(field.as_bytes());
                         let found = self.head.fields.iter().find(|field| named(field.name.of(&self.bytes)));

@@ -114,3 +114,57 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::ports::free_port;
+    use crate::apply::source::Source;
+    use crate::apply::testing;
+    use ringway_health::{CheckFailure, Probe};
+
+    fn text(port: u16, backends: &[&str]) -> String {
+        let backend = |(index, id): (usize, &&str)| format!("{{ id: {id}, address: \"127.0.0.1:{}\" }}", index + 1);
+        let backends: Vec<String> = backends.iter().enumerate().map(backend).collect();
+        format!(
+            "listeners: [ {{ name: l, address: \"127.0.0.1:{port}\", service: s }} ]\nservices:\n  - name: s\n\
+             \x20   balance: {{ hash_key: [ {{ path: {{}} }} ] }}\n    health: {{ tcp: {{}}, fall: 1 }}\n    backends: [ {} ]\n",
+            backends.join(", ")
+        )
+    }
+
+    #[tokio::test]
+    async fn what_is_prepared_is_known_by_its_rings_and_changes_nothing() {
+        let (control, mut receivers) = testing::control(Source::Memory);
+        let handle = Handle { control: Arc::new(control) };
+        let (port, other) = (free_port(), free_port());
+        handle.control.apply(testing::config(&text(port, &["a", "b"]))).unwrap();
+        let before = handle.report();
+        receivers.iter_mut().for_each(|receiver| while receiver.try_recv().is_ok() {});
+        let same = handle.prepare(testing::config(&text(port, &["a", "b"]))).unwrap();
+        assert_eq!((same.rings, same.moved), (before.rings.clone(), 0.0));
+        let change = testing::config(&text(other, &["a", "b", "c"]));
+        let prepared = handle.prepare(change.clone()).unwrap();
+        assert!(prepared.moved > 0.1, "{}", prepared.moved);
+        assert_eq!(handle.report(), before);
+        assert!(receivers.iter_mut().all(|receiver| receiver.try_recv().is_err()));
+        let taken = std::net::TcpListener::bind(("127.0.0.1", other)).unwrap();
+        assert!(matches!(handle.prepare(change.clone()), Err(ReloadError::Bind(_))));
+        drop(taken);
+        handle.control.apply(change).unwrap();
+        assert_eq!(handle.report().rings, prepared.rings, "as it was prepared");
+    }
+
+    #[tokio::test]
+    async fn a_report_names_backends_that_are_seen_to_be_down() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        let handle = Handle { control: Arc::new(control) };
+        handle.control.apply(testing::config(&text(0, &["a", "b"]))).unwrap();
+        assert_eq!(handle.report().down, []);
+        let snapshot = handle.control.current().load();
+        let failure = Probe::Failure(CheckFailure::Connect);
+        snapshot.services[0].live.health().handle_probe("b", failure, ambient::now());
+        assert_eq!(handle.report().down, [("s".to_owned(), "b".to_owned())]);
+        assert_eq!(handle.report().generation, 1);
+    }
+}

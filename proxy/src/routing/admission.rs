@@ -112,12 +112,12 @@ fn compare_with_shadow(
     let key = admitted.key.filter(|key| key.keyed);
     let (Some(shadow), Some(Found { hash, .. })) = (shadow, key) else { return };
     let ours = this.service.group.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
-    this.cells.shadowed.increment();
+    this.counters.shadowed.increment();
     // Without a key there is no owner there.
     let has_key = hash_key::extract(shadow.hash_key(), input, key_bytes);
     let theirs = if has_key { shadow.owner(key_bytes) } else { None };
     if theirs != ours {
-        this.cells.shadow_moved.increment();
+        this.counters.shadow_moved.increment();
     }
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Fo
         this.live.sketch.borrow_mut().get_or_insert_default().count(hash);
         owners = this.live.hot.borrow().get(&hash).copied().unwrap_or(0);
         if owners > 1 {
-            this.cells.hot.increment();
+            this.counters.hot.increment();
         }
     }
     let chance = if key.is_none() || owners > 1 { worker.random() } else { 0 };
@@ -138,14 +138,14 @@ pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Fo
 /// It is known which backend serves it: affinity in numbers.
 pub(crate) fn count_served(this: &WorkerService, keyed: bool, selection: &Selection, backend: Option<usize>) {
     if keyed {
-        this.cells.keyed.increment();
+        this.counters.keyed.increment();
         if selection.owner().map(|slot| usize::from(slot.0)) == backend {
-            this.cells.owned.increment();
+            this.counters.owned.increment();
         } else {
-            this.cells.distance.add(u64::from(selection.spills() + selection.skipped()));
+            this.counters.distance.add(u64::from(selection.spills() + selection.skipped()));
         }
     }
     if selection.spills() > 0 {
-        this.cells.spills.increment();
+        this.counters.spills.increment();
     }
 }

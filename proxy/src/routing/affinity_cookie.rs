@@ -27,8 +27,8 @@ pub(crate) fn find(cookie: &AffinityCookie, buffer: &[u8], head: &RequestHead) -
 
 /// The arm of a split that a cookie of the request was made for: the oldest such cookie, which browsers send first. An arm of
 /// weight 0 holds nobody.
-pub(crate) fn held_arm(split: &Split, buffer: &[u8], head: &RequestHead) -> Option<usize> {
-    let cookies = || split.arms.iter().map(|arm| arm.cookie.as_ref().filter(|_| arm.weight > 0));
+pub(crate) fn held_target(split: &Split, buffer: &[u8], head: &RequestHead) -> Option<usize> {
+    let cookies = || split.targets.iter().map(|arm| arm.cookie.as_ref().filter(|_| arm.weight > 0));
     let ours = |name: &[u8]| cookies().flatten().any(|cookie| cookie.name.as_bytes() == name);
     candidates(buffer, head, ours).find_map(|(name, text)| {
         cookies().position(|cookie| {
@@ -159,18 +159,18 @@ mod tests {
 
     #[test]
     fn the_oldest_cookie_of_an_arm_holds_its_client_unless_the_arm_has_no_weight() {
-        use ringway_config::model::SplitArm;
+        use ringway_config::model::SplitTarget;
         let of = |service: &str| AffinityCookie { service: service.into(), ..cookie("0123456789abcdef") };
-        let arm = |service: usize, weight, cookie| SplitArm { service, weight, salt: 0, cookie };
+        let arm = |service: usize, weight, cookie| SplitTarget { service, weight, salt: 0, cookie };
         let split = |weight| Split {
-            arms: vec![arm(0, 1, Some(of("a"))), arm(1, weight, Some(of("b"))), arm(2, 1, None)],
+            targets: vec![arm(0, 1, Some(of("a"))), arm(1, weight, Some(of("b"))), arm(2, 1, None)],
             key: Vec::new(),
         };
         let value = |service: &str| String::from_utf8(text(&of(service), 3)).unwrap();
         let (text, head) = parsed(&format!("Cookie: sid=; sid={}; sid={}\r\n", value("b"), value("a")));
-        assert_eq!(held_arm(&split(1), text.as_bytes(), &head), Some(1));
-        assert_eq!(held_arm(&split(0), text.as_bytes(), &head), Some(0));
+        assert_eq!(held_target(&split(1), text.as_bytes(), &head), Some(1));
+        assert_eq!(held_target(&split(0), text.as_bytes(), &head), Some(0));
         let (text, head) = parsed(&format!("Cookie: sid={}\r\n", value("c")));
-        assert_eq!(held_arm(&split(1), text.as_bytes(), &head), None);
+        assert_eq!(held_target(&split(1), text.as_bytes(), &head), None);
     }
 }

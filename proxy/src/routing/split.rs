@@ -25,15 +25,15 @@ pub(crate) fn target_of(
 ) -> Target {
     let Some(split) = &route.split else { return Target { service: route.service, hold: None } };
     let keyed = hash_key::extract(&split.key, input, key_bytes);
-    if !keyed && let Some(index) = affinity_cookie::held_arm(split, input.buffer, head) {
-        return Target { service: split.arms[index].service, hold: None };
+    if !keyed && let Some(index) = affinity_cookie::held_target(split, input.buffer, head) {
+        return Target { service: split.targets[index].service, hold: None };
     }
     let hash = if keyed { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };
-    let arms = split.arms.iter().map(|arm| (arm.salt, arm.weight));
-    let Some(index) = ringway_ring::choose_arm(hash, arms) else {
+    let targets = split.targets.iter().map(|arm| (arm.salt, arm.weight));
+    let Some(index) = ringway_ring::choose_target(hash, targets) else {
         return Target { service: route.service, hold: None };
     };
-    let service = split.arms[index].service;
+    let service = split.targets[index].service;
     let sets_own = || view.services[service].service.config.affinity_cookie.is_some();
     Target { service, hold: (!keyed && !sets_own()).then_some(index) }
 }

@@ -1,12 +1,12 @@
 //! One worker's loop: does what the control side asks, and what time brings.
 
 use crate::ambient;
-use crate::dispatcher::{Command, GateKey, Listening, Places, Seat, Shared};
+use crate::dispatcher::{Command, ConnectionPermit, ListenerId, ListenerPermits, Listening, Shared};
 use crate::downstream::{self, Frontend, accept};
 use crate::l4::udp;
 use crate::net::timer::{Deadline, TICK};
 use crate::net::transport::{Detached, Listener};
-use crate::worker::{Gate, Worker};
+use crate::worker::{ActiveListener, Worker};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -29,15 +29,15 @@ pub(crate) struct WorkerLoop {
     worker: Rc<Worker>,
     frontend: Rc<Frontend>,
     /// Gates that were closed last: a connection may still be on its way here from another worker.
-    retired: RefCell<VecDeque<Rc<Gate>>>,
+    retired: RefCell<VecDeque<Rc<ActiveListener>>>,
     /// Connections that other workers have sent here before this one has heard of their listener. Each has its place.
     early: RefCell<Vec<Early>>,
 }
 
 /// A connection of a listener that is not known here yet.
 struct Early {
-    key: GateKey,
-    seat: Seat,
+    key: ListenerId,
+    permit: ConnectionPermit,
     stream: Detached,
     peer: SocketAddr,
     /// Longer than a command takes from one worker to the next.
@@ -62,7 +62,7 @@ impl WorkerLoop {
         &self.frontend
     }
 
-    fn listen(&self, key: GateKey, socket: Listening, seats: Arc<Places>, open: Arc<()>) {
+    fn listen(&self, key: ListenerId, socket: Listening, permits: Arc<ListenerPermits>, open: Arc<()>) {
         let address = match &socket {
             Listening::Connections(socket) => socket.local_addr(),
             Listening::Datagrams(socket) => socket.local_addr(),
@@ -70,54 +70,61 @@ impl WorkerLoop {
             Listening::Memory(socket) => Ok(socket.address()),
         };
         let address = address.map_or_else(|_| key.address.to_string(), |address| address.to_string());
-        let gate = self.gate(key.clone(), address.into(), seats);
-        let (frontend, name) = (Rc::clone(&self.frontend), Rc::clone(&gate));
+        let active_listener = self.active_listener(key.clone(), address.into(), permits);
+        let (frontend, name) = (Rc::clone(&self.frontend), Rc::clone(&active_listener));
         let what = "the accept loop of a listener";
         let listening = match socket {
-            Listening::Connections(socket) => Listener::attach(socket)
-                .map(|socket| self.worker.spawn(what, accept::run(frontend, Rc::clone(&gate), socket, open))),
+            Listening::Connections(socket) => Listener::attach(socket).map(|socket| {
+                self.worker.spawn(what, accept::run(frontend, Rc::clone(&active_listener), socket, open))
+            }),
             #[cfg(test)]
             Listening::Memory(socket) => {
-                self.worker.spawn(what, accept::run(frontend, Rc::clone(&gate), Listener::Memory(socket), open));
+                self.worker
+                    .spawn(what, accept::run(frontend, Rc::clone(&active_listener), Listener::Memory(socket), open));
                 Ok(())
             }
             Listening::Datagrams(socket) => tokio::net::UdpSocket::from_std(socket).map(|socket| {
-                self.worker.spawn(what, udp::run(Rc::clone(&self.worker), Rc::clone(&gate), socket, open))
+                self.worker.spawn(what, udp::run(Rc::clone(&self.worker), Rc::clone(&active_listener), socket, open))
             }),
         };
         match listening {
-            Ok(()) => drop(self.worker.listening.borrow_mut().insert(key, gate)),
+            Ok(()) => drop(self.worker.listening.borrow_mut().insert(key, active_listener)),
             Err(error) => tracing::error!(listener = %name.name(), %error, "listening socket is unusable"),
         }
         self.adopt_early();
     }
 
-    fn gate(&self, key: GateKey, address_text: Arc<str>, seats: Arc<Places>) -> Rc<Gate> {
-        let gate = Gate::new(key, address_text, seats);
+    fn active_listener(
+        &self,
+        key: ListenerId,
+        address_text: Arc<str>,
+        permits: Arc<ListenerPermits>,
+    ) -> Rc<ActiveListener> {
+        let active_listener = ActiveListener::new(key, address_text, permits);
         // For its name.
-        let _ = self.worker.listener(&gate);
-        gate
+        let _ = self.worker.listener(&active_listener);
+        active_listener
     }
 
     /// The socket goes on as it is, with what its queue holds; connections of before end as those of a listener that goes.
-    fn hand_over(&self, from: &GateKey, to: GateKey, seats: Arc<Places>) {
+    fn hand_over(&self, from: &ListenerId, to: ListenerId, permits: Arc<ListenerPermits>) {
         let old = self.worker.listening.borrow().get(from).cloned();
         if let Some(old) = old {
-            let heir = self.gate(to.clone(), Arc::clone(&old.address_text), seats);
-            *old.heir.borrow_mut() = Some(Rc::clone(&heir));
-            self.worker.listening.borrow_mut().insert(to, heir);
+            let successor = self.active_listener(to.clone(), Arc::clone(&old.address_text), permits);
+            *old.successor.borrow_mut() = Some(Rc::clone(&successor));
+            self.worker.listening.borrow_mut().insert(to, successor);
             self.unlisten(from);
         }
         self.adopt_early();
     }
 
-    fn unlisten(&self, key: &GateKey) {
-        if let Some(gate) = self.worker.listening.borrow_mut().remove(key) {
+    fn unlisten(&self, key: &ListenerId) {
+        if let Some(active_listener) = self.worker.listening.borrow_mut().remove(key) {
             let spread = self.worker.view().snapshot.config.drain_spread;
             let timers = &self.worker.timers;
-            gate.close(if spread.is_zero() { timers.now() } else { timers.deadline(spread) });
+            active_listener.close(if spread.is_zero() { timers.now() } else { timers.deadline(spread) });
             let mut retired = self.retired.borrow_mut();
-            retired.push_back(gate);
+            retired.push_back(active_listener);
             if retired.len() > RETIRED_MAX {
                 retired.pop_front();
             }
@@ -125,32 +132,34 @@ impl WorkerLoop {
         self.worker.timers.wake_all();
     }
 
-    fn adopt(&self, key: &GateKey, seat: Seat, stream: Detached, peer: SocketAddr) {
+    fn adopt(&self, key: &ListenerId, permit: ConnectionPermit, stream: Detached, peer: SocketAddr) {
         let open = self.worker.listening.borrow().get(key).cloned();
-        let gate = open.or_else(|| self.retired.borrow().iter().rev().find(|gate| gate.is_of(key)).cloned());
-        let Some(gate) = gate else {
+        let active_listener = open
+            .or_else(|| self.retired.borrow().iter().rev().find(|active_listener| active_listener.is_of(key)).cloned());
+        let Some(active_listener) = active_listener else {
             // Another worker has heard of the listener first, and has accepted on it already.
-            let early = Early { key: key.clone(), seat, stream, peer, until: self.worker.timers.deadline(EARLY_TIME) };
+            let early =
+                Early { key: key.clone(), permit, stream, peer, until: self.worker.timers.deadline(EARLY_TIME) };
             self.early.borrow_mut().push(early);
             return;
         };
         if let Ok(stream) = stream.attach() {
-            downstream::serve(&self.frontend, &gate, seat, stream, peer);
+            downstream::serve(&self.frontend, &active_listener, permit, stream, peer);
         }
     }
 
     /// Serves those that came before their listener was known here.
     fn adopt_early(&self) {
-        for Early { key, seat, stream, peer, .. } in self.early.take() {
-            self.adopt(&key, seat, stream, peer);
+        for Early { key, permit, stream, peer, .. } in self.early.take() {
+            self.adopt(&key, permit, stream, peer);
         }
     }
 
     /// Ends after what is served now; answers when the last connection has ended.
     fn drain(&self, done: oneshot::Sender<()>) {
         self.worker.set_draining();
-        let gates: Vec<_> = self.worker.listening.borrow().keys().cloned().collect();
-        gates.iter().for_each(|key| self.unlisten(key));
+        let active_listeners: Vec<_> = self.worker.listening.borrow().keys().cloned().collect();
+        active_listeners.iter().for_each(|key| self.unlisten(key));
         let drained = Rc::clone(&self.worker);
         self.worker.spawn("a drain", async move {
             while !drained.is_empty() {
@@ -227,9 +236,9 @@ pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedRece
             biased;
             command = commands.recv() => match command {
                 None | Some(Command::Stop) => break,
-                Some(Command::Listen { key, socket, seats, open }) => this.listen(key, socket, seats, open),
-                Some(Command::HandOver { from, to, seats }) => this.hand_over(&from, to, seats),
-                Some(Command::Adopt { key, seat, stream, peer }) => this.adopt(&key, seat, stream, peer),
+                Some(Command::Listen { key, socket, permits, open }) => this.listen(key, socket, permits, open),
+                Some(Command::HandOver { from, to, permits }) => this.hand_over(&from, to, permits),
+                Some(Command::Adopt { key, permit, stream, peer }) => this.adopt(&key, permit, stream, peer),
                 Some(Command::Unlisten { key }) => this.unlisten(&key),
                 Some(Command::Refresh) => drop(this.worker.view()),
                 Some(Command::GiveWay(wanted)) => {

@@ -35,7 +35,7 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) wait: Duration,
     /// Answers of 1xx before it.
-    pub(super) interims: u32,
+    pub(super) informationals: u32,
     pub(super) framing: Framing,
     pub(super) length: usize,
     pub(super) stride: usize,
@@ -79,7 +79,7 @@ impl Reply {
         Self {
             status: if random.chance(faults / 2) { random.pick(&[500, 502, 503, 404, 429]) } else { 200 },
             wait: if random.chance(30) { random.millis(800) } else { random.millis(20) },
-            interims: if random.chance(10) { random.below(3) as u32 + 1 } else { 0 },
+            informationals: if random.chance(10) { random.below(3) as u32 + 1 } else { 0 },
             framing,
             length,
             stride: if slow { length / (random.size(8) + 2) + 1 } else { 64 * 1024 },
@@ -95,8 +95,10 @@ impl Reply {
 impl Reply {
     /// For the trace.
     pub(super) fn told(&self) -> String {
-        let Self { status, wait, interims, framing, length, stride, pause, trailers, early, keep_alive, fate } = self;
-        let marks = [(*trailers, "trailers"), (*early, "early"), (!keep_alive, "closes"), (*interims > 0, "interim")];
+        let Self { status, wait, informationals, framing, length, stride, pause, trailers, early, keep_alive, fate } =
+            self;
+        let marks =
+            [(*trailers, "trailers"), (*early, "early"), (!keep_alive, "closes"), (*informationals > 0, "interim")];
         let marks: Vec<&str> = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
         format!("{status} after {wait:?}, {framing:?} {length} by {stride} each {pause:?}, {fate:?} {marks:?}")
     }
@@ -269,7 +271,7 @@ impl Exchange<'_> {
     ) -> After {
         let bodiless = self.head.word(0) == "HEAD";
         let mut text = String::new();
-        for _ in 0..reply.interims {
+        for _ in 0..reply.informationals {
             text.push_str("HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n");
         }
         text.push_str(&format!("HTTP/1.1 {} Said\r\nx-id: {}\r\nx-try: {number}\r\n", reply.status, self.id));

@@ -30,10 +30,10 @@ pub(super) fn at_any_time(world: &World) {
 /// Connections that the proxy holds, as the network shows them, and as it counts them itself.
 fn clients(world: &World, wrong: &mut Vec<String>) {
     let mut all = 0;
-    for (address, (_, seats)) in &*world.listeners.borrow() {
+    for (address, (_, permits)) in &*world.listeners.borrow() {
         let held = world.network.wires_to(*address).iter().filter(|wire| wire.is_held_by_acceptor()).count();
         let queued = world.network.queued_at(*address);
-        let taken = seats.fullness(ambient::now()).taken;
+        let taken = permits.fullness(ambient::now()).taken;
         all += taken;
         // One that waits for a place has been accepted, one a worker; some are told why they have none.
         let farewells: u32 = world.loops.borrow().iter().map(|one| one.frontend().farewells.get()).sum();
@@ -52,10 +52,10 @@ fn clients(world: &World, wrong: &mut Vec<String>) {
     let counted = world.shared.occupancy.connections.load(Relaxed);
     let open: usize = world.shared.occupancy.open.iter().map(|open| open.load(Relaxed)).sum();
     let tasks: usize = world.workers.borrow().iter().map(|worker| worker.counts().1).sum();
-    let cells: u64 = world.workers.borrow().iter().map(|worker| worker.cells.connections.get()).sum();
-    if [counted, open, tasks, cells as usize] != [all; 4] {
+    let counters: u64 = world.workers.borrow().iter().map(|worker| worker.counters.connections.get()).sum();
+    if [counted, open, tasks, counters as usize] != [all; 4] {
         wrong.push(format!(
-            "{all} places are taken; the process counts {counted}, workers {open} and {tasks}, metrics {cells}"
+            "{all} places are taken; the process counts {counted}, workers {open} and {tasks}, metrics {counters}"
         ));
     }
 }
@@ -187,10 +187,10 @@ fn workers(world: &World, wrong: &mut Vec<String>) {
     for worker in &*world.workers.borrow() {
         let (idle, _) = worker.counts();
         let index = worker.index;
-        if worker.cells.upstream_idle.get() != idle as u64 {
+        if worker.counters.upstream_idle.get() != idle as u64 {
             wrong.push(format!(
                 "worker {index}: {} idle connections are counted, and {idle} kept",
-                worker.cells.upstream_idle.get()
+                worker.counters.upstream_idle.get()
             ));
         }
         if worker.kept_bytes.get() > KEPT_BYTES_MAX || worker.mirroring.get() > COPIES_MAX {

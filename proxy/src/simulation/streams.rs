@@ -332,9 +332,9 @@ impl Stream<'_> {
             }
             _ => {}
         }
-        for _ in 0..reply.interims {
-            let interim = Response::builder().status(103).header("link", "</x>").body(()).expect("a response");
-            respond.send_informational(interim)?;
+        for _ in 0..reply.informationals {
+            let informational = Response::builder().status(103).header("link", "</x>").body(()).expect("a response");
+            respond.send_informational(informational)?;
         }
         let mut response = Response::builder().status(reply.status).header("x-id", self.id).header("x-try", number);
         if matches!(reply.framing, Framing::Sized(_)) {

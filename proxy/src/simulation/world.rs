@@ -9,7 +9,7 @@ use super::setup::{self, SERVICES, Setup};
 use super::{clients, counted, sessions, streams};
 use crate::ambient;
 use crate::dispatcher::PerIp;
-use crate::dispatcher::{Command, GateKey, Listening, Occupancy, Places, Shared};
+use crate::dispatcher::{Command, ListenerId, ListenerPermits, Listening, Occupancy, Shared};
 use crate::net::shortage::Shortage;
 use crate::net::transport::memory::{Network, Shape, Wire};
 use crate::net::transport::{self};
@@ -19,7 +19,7 @@ use crate::worker::Worker;
 use ringway_config::model::Config;
 use ringway_health::{CheckFailure, Probe};
 use ringway_ring::Published;
-use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::counters::Registry as Counters;
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ pub(super) struct World {
     pub(super) workers: RefCell<Vec<Rc<Worker>>>,
     pub(super) loops: RefCell<Vec<Rc<WorkerLoop>>>,
     pub(super) backends: Vec<Rc<Backend>>,
-    pub(super) listeners: RefCell<BTreeMap<SocketAddr, (GateKey, Arc<Places>)>>,
+    pub(super) listeners: RefCell<BTreeMap<SocketAddr, (ListenerId, Arc<ListenerPermits>)>>,
     ledger: RefCell<Ledger>,
     setup: RefCell<Setup>,
     /// What the operator has written.
@@ -152,12 +152,12 @@ impl World {
         network.set_shapes((0..16).map(|_| shape(random)).collect());
         let empty = Arc::new(Config { listeners: Vec::new(), services: Vec::new(), ..config_of(&text) });
         let current = Arc::new(Published::new(Arc::new(Snapshot::empty(empty))));
-        let cells = Arc::<Cells>::default();
+        let counters = Arc::<Counters>::default();
         let shared = Arc::new(Shared {
             current,
             network: transport::Network::Memory(Arc::clone(&network)),
-            shortage: Shortage::new(Arc::clone(&cells)),
-            cells,
+            shortage: Shortage::new(Arc::clone(&counters)),
+            counters,
             started: ambient::now(),
             secret: seed,
             instance: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -261,16 +261,16 @@ impl World {
     fn listen(&self, config: &Config) {
         let mut listeners = self.listeners.borrow_mut();
         for listener in &config.listeners {
-            let key = GateKey::of(listener);
+            let key = ListenerId::of(listener);
             listeners.entry(listener.address).or_insert_with(|| {
-                let (seats, open) = (Arc::<Places>::default(), Arc::new(()));
+                let (permits, open) = (Arc::<ListenerPermits>::default(), Arc::new(()));
                 self.command(|| Command::Listen {
                     key: key.clone(),
                     socket: Listening::Memory(self.network.listen(listener.address)),
-                    seats: Arc::clone(&seats),
+                    permits: Arc::clone(&permits),
                     open: Arc::clone(&open),
                 });
-                (key, seats)
+                (key, permits)
             });
         }
     }
@@ -394,7 +394,7 @@ pub(super) fn play(seed: u64, loud: bool) -> Result<(String, String), String> {
     if super::has_spun() {
         wrong.insert(0, "a task is polled again and again while time stands still".into());
     }
-    let panics: u64 = world.workers.borrow().iter().map(|worker| worker.cells.panics.get()).sum();
+    let panics: u64 = world.workers.borrow().iter().map(|worker| worker.counters.panics.get()).sum();
     if panics > 0 {
         wrong.push(format!("{panics} tasks have panicked"));
     }

@@ -137,7 +137,7 @@ impl Registry {
             transport.update(&std::fs::read(path).unwrap_or_default());
         }
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
-        let times_answers = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
+        let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();
         let limited = |backend: &model::Backend| backend.connections_max.min(backend.pending_max) < u32::MAX;
         let limits_connections = config.connections_max < u32::MAX || config.backends.iter().any(limited);
         let sticky = config.affinity_cookie.is_some() && !config.policy.hashes();
@@ -153,7 +153,7 @@ impl Registry {
             transport: transport.digest(),
             limiter,
             cookie_slots,
-            times_answers,
+            times_responses,
             limits_connections,
             turn: AtomicU64::new(0),
         })

@@ -36,7 +36,7 @@ pub struct Service {
     /// Under a policy without keys: which backend an affinity cookie's value names.
     pub(super) cookie_slots: HashMap<u64, Slot>,
     /// Somebody wants to know how long answers take to begin: the policy, or a detector.
-    pub(crate) times_answers: bool,
+    pub(crate) times_responses: bool,
     /// Who waits for room may find that there is no connection to be had.
     pub(crate) limits_connections: bool,
     pub(super) turn: AtomicU64,

@@ -12,7 +12,7 @@ use crate::worker::{View, Worker};
 use ringway_config::model;
 use ringway_health::Outcome;
 use ringway_ring::{AllFull, Held, Pick, PolicyParams, Selection, Slot};
-use ringway_telemetry::cells::RetryLimit;
+use ringway_telemetry::counters::RetryLimit;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -118,7 +118,7 @@ impl InFlight {
             None => outcome == Outcome::Success,
         };
         if outcome.status().is_some() && !succeeded {
-            self.view.services[self.service].upstreams[self.index()].cells.errors.increment();
+            self.view.services[self.service].upstreams[self.index()].counters.errors.increment();
         }
         let obeys = !outcome.wish().is_zero() && !service.config.outlier.retry_after_max.is_zero();
         if succeeded && !obeys && !backend.state.suspect.load(Relaxed) {
@@ -175,7 +175,7 @@ impl InFlight {
     /// failures are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {
         if let Some(outcome) = error.outcome() {
-            self.view.services[self.service].upstreams[self.index()].cells.failures.increment();
+            self.view.services[self.service].upstreams[self.index()].counters.failures.increment();
             self.report(outcome);
         }
     }
@@ -216,7 +216,7 @@ fn is_penalized(outcome: Outcome) -> bool {
 }
 
 /// A request that looks for a place: where it looks, and how far it has come.
-pub(crate) struct Placing<'a> {
+pub(crate) struct BackendSearch<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) view: &'a mut Rc<View>,
     pub(crate) service: &'a mut usize,
@@ -226,7 +226,7 @@ pub(crate) struct Placing<'a> {
     pub(crate) refusals: &'a mut Refusals,
 }
 
-impl Placing<'_> {
+impl BackendSearch<'_> {
     fn acquire_now(&mut self) -> Result<Option<InFlight>, ProxyError> {
         try_acquire(self.view, *self.service, self.selection, self.worker.index)
     }
@@ -262,10 +262,14 @@ impl Placing<'_> {
 /// # Errors
 /// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::PendingLimit`], [`ProxyError::QueueTimeout`],
 /// [`ProxyError::RequestTimeout`].
-pub(crate) async fn acquire(mut placing: Placing<'_>, timer: &Timer, limit: Deadline) -> Result<InFlight, ProxyError> {
-    match acquire_or_wait(&mut placing)? {
+pub(crate) async fn acquire(
+    mut search: BackendSearch<'_>,
+    timer: &Timer,
+    limit: Deadline,
+) -> Result<InFlight, ProxyError> {
+    match acquire_or_wait(&mut search)? {
         Some(found) => Ok(found),
-        None => wait_for_room(placing, timer, limit).await,
+        None => wait_for_room(search, timer, limit).await,
     }
 }
 
@@ -273,13 +277,13 @@ pub(crate) async fn acquire(mut placing: Placing<'_>, timer: &Timer, limit: Dead
 ///
 /// # Errors
 /// [`ProxyError::NoBackend`], [`ProxyError::AllFull`].
-pub(crate) fn acquire_or_wait(placing: &mut Placing<'_>) -> Result<Option<InFlight>, ProxyError> {
-    let found = match placing.acquire_now() {
+pub(crate) fn acquire_or_wait(search: &mut BackendSearch<'_>) -> Result<Option<InFlight>, ProxyError> {
+    let found = match search.acquire_now() {
         // What it has read is of before: a reload may have taken all that were there, and brought others.
-        Err(ProxyError::NoBackend) if placing.follow() => placing.acquire_now()?,
+        Err(ProxyError::NoBackend) if search.follow() => search.acquire_now()?,
         found => found?,
     };
-    let waits = || placing.view.services[*placing.service].service.config.all_full == AllFull::Queue;
+    let waits = || search.view.services[*search.service].service.config.all_full == AllFull::Queue;
     if found.is_some() || waits() { Ok(found) } else { Err(ProxyError::AllFull) }
 }
 
@@ -288,19 +292,19 @@ pub(crate) fn acquire_or_wait(placing: &mut Placing<'_>) -> Result<Option<InFlig
 /// # Errors
 /// As [`acquire`].
 pub(crate) async fn wait_for_room(
-    mut placing: Placing<'_>,
+    mut search: BackendSearch<'_>,
     timer: &Timer,
     limit: Deadline,
 ) -> Result<InFlight, ProxyError> {
-    let this = &placing.view.services[*placing.service];
+    let this = &search.view.services[*search.service];
     // Of the service by name: the same in every version.
     let live = Arc::clone(&this.service.live);
     let queue = this.service.config.queue;
     let _pending = Pending::enter(&this.service)?;
     let _place = Waiting::enter(&live, queue.length_max).ok_or(ProxyError::AllFull)?;
-    this.cells.queued.increment();
+    this.counters.queued.increment();
     // Who comes back because there was no connection to be had waits on: its time in the queue does not begin anew.
-    let until = placing.refusals.queue_until(timer.deadline(queue.timeout)).min(limit);
+    let until = search.refusals.queue_until(timer.deadline(queue.timeout)).min(limit);
     let over = |now| if now >= limit { ProxyError::RequestTimeout } else { ProxyError::QueueTimeout };
     if timer.now() >= until {
         return Err(over(timer.now()));
@@ -313,18 +317,18 @@ pub(crate) async fn wait_for_room(
         // Registered before the test, so that no release between the two is missed.
         room.as_mut().enable();
         let releases = live.line.look();
-        placing.follow();
-        let view = Rc::clone(placing.view);
-        let service = &view.services[*placing.service].service;
-        if placing.refusals.full_at() != Some(live.turnover.load(Relaxed)) {
-            service.group.restart(placing.selection);
-            if let Some(found) = placing.acquire_now()? {
+        search.follow();
+        let view = Rc::clone(search.view);
+        let service = &view.services[*search.service].service;
+        if search.refusals.full_at() != Some(live.turnover.load(Relaxed)) {
+            service.group.restart(search.selection);
+            if let Some(found) = search.acquire_now()? {
                 return Ok(found);
             }
         }
         // It may have been woken for a place on a backend that it has tried, or that its version does not know. Others can
         // use it: they are told once for each release, so that nobody is woken in circles.
-        if releases != passed_on && (placing.selection.has_tried() || !service.is_newest()) {
+        if releases != passed_on && (search.selection.has_tried() || !service.is_newest()) {
             passed_on = releases;
             live.room.notify_waiters();
         }
@@ -428,7 +432,7 @@ pub(crate) fn settle_for_retry(
     guard.pass_by(selection, false);
     let other = acquire_for_retry(view, service, selection, None, shard).ok().flatten();
     if other.is_none() {
-        view.services[service].cells.refuse_retry(RetryLimit::Backend);
+        view.services[service].counters.refuse_retry(RetryLimit::Backend);
     }
     other
 }
@@ -450,7 +454,7 @@ pub(crate) fn acquire_sticky(
         return None;
     }
     if kept {
-        this.cells.kept.increment();
+        this.counters.kept.increment();
     }
     Some(InFlight::new(view, service, (slot, shard), true, connected))
 }

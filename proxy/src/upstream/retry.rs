@@ -6,7 +6,7 @@ use crate::snapshot::{Service, ServiceLive};
 use crate::worker::{Worker, WorkerService};
 use ringway_config::model;
 use ringway_ring::Selection;
-use ringway_telemetry::cells::RetryLimit;
+use ringway_telemetry::counters::RetryLimit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Retries {
     pub(crate) fn take(&mut self, this: &WorkerService, worker: &Worker) -> bool {
         let refused = self.refusal(this, worker);
         if let Some(limit) = refused {
-            this.cells.refuse_retry(limit);
+            this.counters.refuse_retry(limit);
             self.under_way = None;
         }
         self.begun |= refused.is_none();

@@ -1,9 +1,9 @@
 //! What the exchanges of one worker share.
 
-use super::gate::Gate;
+use super::active_listener::ActiveListener;
 use super::pool::Pool;
 use super::view::{Upstream, View, WorkerLive, WorkerService};
-use crate::dispatcher::{Command, Dispatcher, GateKey, Shared};
+use crate::dispatcher::{Command, Dispatcher, ListenerId, Shared};
 use crate::planted::{self, Fault};
 use crate::snapshot::Snapshot;
 use ringway_ring::Reader;
@@ -25,7 +25,7 @@ pub(crate) struct Worker {
     snapshots: RefCell<Reader<Snapshot>>,
     pools: RefCell<BTreeMap<PoolKey, Pooled>>,
     services: RefCell<HashMap<Box<str>, Rc<WorkerLive>>>,
-    pub(crate) listening: RefCell<HashMap<GateKey, Rc<Gate>, BuildHasherDefault<DefaultHasher>>>,
+    pub(crate) listening: RefCell<HashMap<ListenerId, Rc<ActiveListener>, BuildHasherDefault<DefaultHasher>>>,
     /// Client connections that are open.
     pub(super) open: Cell<usize>,
     /// Accept loops that have a socket.
@@ -115,7 +115,7 @@ impl Worker {
                 let name = service.config.name.as_str();
                 let live = lives.entry(name.into()).or_insert_with(|| {
                     Rc::new(WorkerLive {
-                        cells: self.shared.cells.service(name),
+                        counters: self.shared.counters.service(name),
                         retries: RefCell::default(),
                         hedges: RefCell::default(),
                         sketch: RefCell::default(),
@@ -132,25 +132,25 @@ impl Worker {
                             Some(old) if old.address == address && old.transport == transport => old.upstream,
                             old => {
                                 // A backend that has moved keeps its counters.
-                                let cells = old.as_ref().map(|old| Arc::clone(&old.upstream.cells));
+                                let counters = old.as_ref().map(|old| Arc::clone(&old.upstream.counters));
                                 gone.extend(old);
-                                let cells = cells.unwrap_or_else(|| self.shared.cells.backend(name, &key.1));
-                                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), cells })
+                                let counters = counters.unwrap_or_else(|| self.shared.counters.backend(name, &key.1));
+                                Rc::new(Upstream { pool: Pool::default(), shared: <_>::default(), counters })
                             }
                         };
                         pools.insert(key, Pooled { address, transport, upstream: Rc::clone(&upstream) });
                         upstream
                     })
                     .collect();
-                let cells = Arc::clone(&live.cells);
-                WorkerService { service: Arc::clone(service), live: Rc::clone(live), cells, upstreams }
+                let counters = Arc::clone(&live.counters);
+                WorkerService { service: Arc::clone(service), live: Rc::clone(live), counters, upstreams }
             })
             .collect();
         for Pooled { upstream, .. } in old_pools.values().chain(&gone) {
             if planted::is_planted(Fault::IdleCounted) {
                 continue;
             }
-            upstream.pool.close(&self.cells);
+            upstream.pool.close(&self.counters);
             upstream.shared.close();
         }
         View { snapshot, services, timers: Rc::clone(&self.timers) }
@@ -158,15 +158,16 @@ impl Worker {
 
     /// The newest view that has the gate's listener, and the listener's index there.
     #[inline]
-    pub(crate) fn listener(&self, gate: &Gate) -> Option<(Rc<View>, usize)> {
+    pub(crate) fn listener(&self, active_listener: &ActiveListener) -> Option<(Rc<View>, usize)> {
         let view = self.view();
-        let mut latest = gate.latest.borrow_mut();
+        let mut latest = active_listener.latest.borrow_mut();
         if !latest.as_ref().is_some_and(|(known, _)| Rc::ptr_eq(known, &view))
-            && let Some(index) = view.snapshot.config.listeners.iter().position(|listener| gate.key.is(listener))
+            && let Some(index) =
+                view.snapshot.config.listeners.iter().position(|listener| active_listener.key.is(listener))
         {
             let name = view.snapshot.config.listeners[index].name.as_str();
-            if **gate.name.borrow() != *name {
-                *gate.name.borrow_mut() = name.into();
+            if **active_listener.name.borrow() != *name {
+                *active_listener.name.borrow_mut() = name.into();
             }
             *latest = Some((view, index));
         }
@@ -199,7 +200,7 @@ impl Worker {
     }
 
     /// The gate that is open for a key now.
-    pub(crate) fn listening_on(&self, key: &GateKey) -> Option<Rc<Gate>> {
+    pub(crate) fn listening_on(&self, key: &ListenerId) -> Option<Rc<ActiveListener>> {
         self.listening.borrow().get(key).cloned()
     }
 
@@ -223,7 +224,7 @@ impl Worker {
         for service in &self.view().services {
             let oldest = self.timers.before(service.service.config.pool.idle_timeout);
             for upstream in &service.upstreams {
-                upstream.pool.expire(oldest, &self.cells);
+                upstream.pool.expire(oldest, &self.counters);
                 upstream.shared.expire(oldest, now);
             }
         }
@@ -231,13 +232,14 @@ impl Worker {
 
     /// Closes the connections to backends that are idle; gives how many they were.
     pub(crate) fn release_idle(&self) -> usize {
-        self.pools.borrow().values().map(|pooled| pooled.upstream.pool.release(&self.cells)).sum()
+        self.pools.borrow().values().map(|pooled| pooled.upstream.pool.release(&self.counters)).sum()
     }
 
     /// Closes an idle connection to a service's backend, or to any of them. `false`: there is none.
     pub(crate) fn close_idle(&self, service: &str, backend: Option<&str>) -> bool {
         let pools = self.pools.borrow();
-        let close = |pooled: &Pooled| pooled.upstream.pool.close_one(&self.cells) || pooled.upstream.shared.close_one();
+        let close =
+            |pooled: &Pooled| pooled.upstream.pool.close_one(&self.counters) || pooled.upstream.shared.close_one();
         match backend {
             Some(backend) => pools.get(&(service.into(), backend.into())).is_some_and(close),
             None => pools.iter().filter(|((name, _), _)| **name == *service).any(|(_, pooled)| close(pooled)),

@@ -1,8 +1,8 @@
 //! A client's connection that is open: counted for as long as this lives.
 
+use super::active_listener::ActiveListener;
 use super::context::Worker;
-use super::gate::Gate;
-use crate::dispatcher::{Place, Seat};
+use crate::dispatcher::{ConnectionPermit, Place};
 use crate::net::trusted::is_trusted;
 use ringway_config::model::{Listener, Protocol};
 use std::net::SocketAddr;
@@ -19,20 +19,24 @@ const QUIET_TIME: Duration = Duration::from_secs(1);
 /// See [`Worker::connection`].
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) gate: Rc<Gate>,
+    pub(crate) active_listener: Rc<ActiveListener>,
     /// Its place; a flow of datagrams keeps its own.
-    _seat: Option<Seat>,
+    _permit: Option<ConnectionPermit>,
     /// Among the connections of its client's address.
     place: Option<Place>,
 }
 
 impl OpenConnection {
     /// Counts a connection for as long as the value lives.
-    pub(crate) fn begin(worker: &Rc<Worker>, gate: &Rc<Gate>, seat: Option<Seat>) -> Self {
+    pub(crate) fn begin(
+        worker: &Rc<Worker>,
+        active_listener: &Rc<ActiveListener>,
+        permit: Option<ConnectionPermit>,
+    ) -> Self {
         worker.open.set(worker.open.get() + 1);
-        worker.cells.connections.increment();
-        worker.cells.accepted.increment();
-        Self { worker: Rc::clone(worker), gate: Rc::clone(gate), _seat: seat, place: None }
+        worker.counters.connections.increment();
+        worker.counters.accepted.increment();
+        Self { worker: Rc::clone(worker), active_listener: Rc::clone(active_listener), _permit: permit, place: None }
     }
 
     /// Counts it among its client's, where the listener limits them. `false`: he has as many as he may.
@@ -44,20 +48,20 @@ impl OpenConnection {
                 Protocol::Tcp(_) | Protocol::Udp(_) => true,
             };
         if counted {
-            self.place = self.worker.shared.per_ip.enter(&self.gate.address_text, client.ip(), most);
+            self.place = self.worker.shared.per_ip.enter(&self.active_listener.address_text, client.ip(), most);
         }
         !counted || self.place.is_some()
     }
 
     /// Whether this connection should end after what it is doing.
     pub(crate) fn is_closing(&self) -> bool {
-        self.worker.is_draining() || self.gate.closing.get()
+        self.worker.is_draining() || self.active_listener.closing.get()
     }
 
     /// How long this connection may stay without a request, once its listener goes: each its own time, so that clients do not
     /// all come back at once.
     pub(crate) fn leave_after(&self, asked: bool) -> Duration {
-        let left = self.gate.leave_until.get().since(self.worker.timers.now());
+        let left = self.active_listener.leave_until.get().since(self.worker.timers.now());
         let least = match asked {
             true if self.worker.spreads() => QUIET_TIME,
             true => Duration::ZERO,
@@ -75,7 +79,7 @@ impl Drop for OpenConnection {
             worker.shared.per_ip.leave(place);
         }
         worker.open.set(worker.open.get() - 1);
-        worker.cells.connections.subtract(1);
+        worker.counters.connections.subtract(1);
         if worker.open.get() == 0 {
             worker.all_closed.notify_one();
         }

@@ -47,7 +47,7 @@ impl Peer {
     }
 
     /// Believes a PROXY header.
-    pub(crate) fn take(&mut self, told: proxy_protocol::Told) {
+    pub(crate) fn take(&mut self, told: proxy_protocol::Header) {
         if let Some((source, destination)) = told.addresses {
             *self = Self::new(source);
             self.destination = Some(destination);

@@ -3,7 +3,7 @@
 use crate::net::stream::Stream;
 use crate::net::timer::Deadline;
 use crate::snapshot::connection_slot::ConnectionSlot;
-use ringway_telemetry::cells::WorkerCells;
+use ringway_telemetry::counters::WorkerCounters;
 use std::cell::{Cell, RefCell};
 
 /// Idle connections of one worker to one backend.
@@ -24,11 +24,11 @@ impl Pool {
     ///
     /// `certain`: ask the kernel too, not only what the runtime has been told, because the request must not be sent to
     /// a connection that is being closed: it could not be repeated.
-    pub(crate) fn take(&self, certain: bool, cells: &WorkerCells) -> Option<(Stream, ConnectionSlot)> {
+    pub(crate) fn take(&self, certain: bool, counters: &WorkerCounters) -> Option<(Stream, ConnectionSlot)> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { mut stream, slot, .. }) = idle.pop() {
-            cells.upstream_idle.subtract(1);
-            if stream.is_quiet(certain) {
+            counters.upstream_idle.subtract(1);
+            if stream.is_reusable(certain) {
                 return Some((stream, slot));
             }
         }
@@ -42,46 +42,46 @@ impl Pool {
         slot: ConnectionSlot,
         idle_max: usize,
         now: Deadline,
-        cells: &WorkerCells,
+        counters: &WorkerCounters,
     ) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < idle_max && !self.closed.get() {
             idle.push(Idle { stream, slot, since: now });
-            cells.upstream_idle.increment();
+            counters.upstream_idle.increment();
         }
     }
 
     /// Closes what has been idle since before `oldest`, and what the backend has closed.
-    pub(crate) fn expire(&self, oldest: Deadline, cells: &WorkerCells) {
+    pub(crate) fn expire(&self, oldest: Deadline, counters: &WorkerCounters) {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
-        idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_quiet(false));
-        cells.upstream_idle.subtract((before - idle.len()) as u64);
+        idle.retain_mut(|idle| idle.since >= oldest && idle.stream.is_reusable(false));
+        counters.upstream_idle.subtract((before - idle.len()) as u64);
     }
 
     /// One of them, in use since `since`, has turned out to lead nowhere: those that nobody has heard of since then are closed, so
     /// that not each of them costs a time-out.
-    pub(crate) fn doubt(&self, since: Deadline, cells: &WorkerCells) {
+    pub(crate) fn doubt(&self, since: Deadline, counters: &WorkerCounters) {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
         idle.retain(|idle| idle.since > since);
-        cells.upstream_idle.subtract((before - idle.len()) as u64);
+        counters.upstream_idle.subtract((before - idle.len()) as u64);
     }
 
     /// Closes all, and keeps none from now on: the backend has gone from the configuration.
-    pub(crate) fn close(&self, cells: &WorkerCells) {
+    pub(crate) fn close(&self, counters: &WorkerCounters) {
         self.closed.set(true);
-        self.release(cells);
+        self.release(counters);
     }
 
     /// Closes the one that has been idle for longest. `false`: there is none.
-    pub(crate) fn close_one(&self, cells: &WorkerCells) -> bool {
+    pub(crate) fn close_one(&self, counters: &WorkerCounters) -> bool {
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
             return false;
         }
         drop(idle.remove(0));
-        cells.upstream_idle.subtract(1);
+        counters.upstream_idle.subtract(1);
         true
     }
 
@@ -91,9 +91,9 @@ impl Pool {
     }
 
     /// Closes all that are idle now; gives how many they were.
-    pub(crate) fn release(&self, cells: &WorkerCells) -> usize {
+    pub(crate) fn release(&self, counters: &WorkerCounters) -> usize {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
-        cells.upstream_idle.subtract(idle.len() as u64);
+        counters.upstream_idle.subtract(idle.len() as u64);
         idle.len()
     }
 }

@@ -7,7 +7,7 @@ use crate::net::timer::Timers;
 use crate::snapshot::{HotTable, Service, Snapshot};
 use ringway_config::model::{self, HttpListener, Protocol};
 use ringway_ring::Sketch;
-use ringway_telemetry::cells::{BackendCells, ServiceCells};
+use ringway_telemetry::counters::{BackendCounters, ServiceCounters};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,14 +40,14 @@ impl View {
 pub(crate) struct WorkerService {
     pub(crate) service: Arc<Service>,
     pub(crate) live: Rc<WorkerLive>,
-    pub(crate) cells: Arc<ServiceCells>,
+    pub(crate) counters: Arc<ServiceCounters>,
     /// In slot order.
     pub(crate) upstreams: Box<[Rc<Upstream>]>,
 }
 
 /// This worker's part of a service that outlives views.
 pub(crate) struct WorkerLive {
-    pub(super) cells: Arc<ServiceCells>,
+    pub(super) counters: Arc<ServiceCounters>,
     /// Of retries.
     pub(crate) retries: RefCell<Budget>,
     /// Of second tries beside the first.
@@ -73,5 +73,5 @@ pub(crate) struct Upstream {
     pub(crate) pool: Pool,
     /// Connections that carry several requests at once.
     pub(crate) shared: http2::Shared,
-    pub(crate) cells: Arc<BackendCells>,
+    pub(crate) counters: Arc<BackendCounters>,
 }

@@ -1,12 +1,12 @@
 //! Which share of its own keys a member takes, so that of all keys it has its effective weight's part.
 //!
 //! A member that takes half of its own keys does not have half of its weight's part of the traffic: of two equal ones it has a
-//! quarter, and should have a third, as with half the weight. What it leaves goes on along the walks, to others of which some leave a
+//! quarter, and should have a third, as with half the weight. What it leaves goes on along the candidate sequences, to others of which some leave a
 //! part of their own keys to it.
 //!
-//! A key's walk is a draw without replacement by weight, and so the order in which members would arrive if each came at a time that
+//! A key's candidate sequence is a draw without replacement by weight, and so the order in which members would arrive if each came at a time that
 //! is exponential in its weight. The first that takes the key has it: member j, which takes a share `f_j`, with the chance
-//! `f_j * ∫ w_j exp(-w_j t) * Π (1 - f_i (1 - exp(-w_i t))) dt` over the others i. Those who ramp least take all their keys: among
+//! `f_j * ∫ w_j exp(-w_j t) * Π (1 - f_i (1 - exp(-w_i t))) dt` over the others i. Members that ramp least take all their keys: among
 //! them the rest is divided by weight, whatever the others leave. For the others each share follows from those of the others, and
 //! grows with them: taken in turn, they come to rest from whatever they begin with.
 
@@ -25,7 +25,7 @@ const KINDS_MAX: usize = 64;
 /// Members of equal weight and share.
 struct Kind {
     weight: f64,
-    /// Of the largest lifecycle share.
+    /// Of the largest active fraction.
     share: f64,
     count: f64,
     /// Effective weight of each.
@@ -35,11 +35,11 @@ struct Kind {
     came: Vec<f64>,
 }
 
-/// For members with these weights and lifecycle shares (in any one unit, above 0), the accept shares, above 0 and up to 1. Somebody
-/// always takes all of its own keys, so that every key has a home.
+/// For members with these weights and active fractions (in any one unit, above 0), the accept shares, above 0 and up to 1. One member at least
+/// takes all of its own keys, so that every key has a home.
 ///
-/// `by_key`: each member is asked once about a key, in the order of its walk. Otherwise members are drawn until one takes the
-/// request, and their lifecycle shares are right as they are, but for a factor.
+/// `by_key`: each member is asked once about a key, in the order of its candidate sequence. Otherwise members are drawn until one takes the
+/// request, and their active fractions are right as they are, but for a factor.
 pub(super) fn shares(members: &[(f64, f64)], by_key: bool) -> Vec<f64> {
     let largest = members.iter().map(|&(_, share)| share).fold(0.0, f64::max);
     let ramped: Vec<f64> = members.iter().map(|&(_, share)| share / largest).collect();
@@ -79,7 +79,7 @@ fn solve(kinds: &mut [Kind], weights: f64) {
     let step = (last - first) / (POINTS - 1) as f64;
     let times: Vec<f64> = (0..POINTS).map(|point| (first + step * point as f64).exp()).collect();
     let none_of = |kind: &Kind, point: usize| kind.count * (1.0 - kind.accept * kind.came[point]).max(1e-300).ln();
-    // The logarithm of the chance that nobody who has come by then takes the key.
+    // The logarithm of the chance that no member which has come by then takes the key.
     let mut free = vec![0.0; POINTS];
     for kind in kinds.iter_mut() {
         kind.accept = kind.share;
@@ -125,7 +125,7 @@ mod tests {
         assert!(shares(&[], true).is_empty());
     }
 
-    /// What each has of many keys whose walks are drawn by weight.
+    /// What each has of many keys whose candidate sequences are drawn by weight.
     fn has(members: &[(f64, f64)], accepts: &[f64]) -> Vec<f64> {
         let mut random = 5_u64;
         let mut draw = || {
@@ -134,10 +134,10 @@ mod tests {
         };
         let mut has = vec![0.0; members.len()];
         for _ in 0..100_000 {
-            let mut walk: Vec<(f64, usize)> =
+            let mut candidates: Vec<(f64, usize)> =
                 members.iter().enumerate().map(|(index, (weight, _))| (-(1.0 - draw()).ln() / weight, index)).collect();
-            walk.sort_by(|one, other| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal));
-            let taken = walk.iter().find(|(_, index)| draw() < accepts[*index]);
+            candidates.sort_by(|one, other| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal));
+            let taken = candidates.iter().find(|(_, index)| draw() < accepts[*index]);
             taken.into_iter().for_each(|(_, index)| has[*index] += 1.0 / 100_000.0);
         }
         has

@@ -6,7 +6,7 @@ use crate::hash::mix;
 use crate::selection::Selection;
 use crate::slot::Slot;
 
-/// Looks for the least loaded that may end at one who has become full meanwhile.
+/// Looks for the least loaded that may end at a member which has become full meanwhile.
 const LOOKS_MAX: u32 = 4;
 
 impl Group {
@@ -18,15 +18,15 @@ impl Group {
         let mut full = false;
         for level in levels.map(|level| &self.levels[usize::from(level)]) {
             for _ in 0..LOOKS_MAX {
-                let random = mix(selection.ask.hash) ^ selection.draw();
+                let random = mix(selection.context.hash) ^ selection.draw();
                 let (mut least, mut sum, mut best) = (f64::INFINITY, 0_u64, None);
-                for (slot, seat) in level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)])) {
-                    let claim = seat.kept_claim();
-                    if claim == 0 || selection.tried.contains(slot) {
+                for (slot, member) in level.slots.iter().map(|&slot| (slot, &self.members[usize::from(slot)])) {
+                    let weight = member.kept_weight();
+                    if weight == 0 || selection.tried.contains(slot) {
                         continue;
                     }
-                    let load = seat.relative_load();
-                    if seat.load.in_flight() >= seat.requests_max {
+                    let load = member.relative_load();
+                    if member.load.in_flight() >= member.requests_max {
                         full = true;
                         continue;
                     }
@@ -34,14 +34,14 @@ impl Group {
                         (least, sum) = (load, 0);
                     }
                     if load == least {
-                        sum += claim;
-                        if part(mix(random ^ u64::from(slot)), sum) < claim {
-                            best = Some((slot, seat));
+                        sum += weight;
+                        if part(mix(random ^ u64::from(slot)), sum) < weight {
+                            best = Some((slot, member));
                         }
                     }
                 }
-                let Some((slot, seat)) = best else { break };
-                if let Some(sum) = seat.load.reserve(seat.requests_max) {
+                let Some((slot, member)) = best else { break };
+                if let Some(sum) = member.load.reserve(member.requests_max) {
                     return self.reserved(selection, Slot(slot), sum, shard);
                 }
                 full = true;

@@ -2,13 +2,13 @@
 //!
 //! The looks are in `keyed` (along a key's candidate sequence), `weighted` (drawn by weight) and `least_loaded`.
 
-use super::{ALL_KEYS, Ask, Group, LEVEL_SALT, Level, Pick, Seat};
+use super::{ALL_KEYS, Ask, Group, LEVEL_SALT, Level, MemberState, Pick};
+use crate::candidates::Seen;
 use crate::hash::{Hash, mix};
 use crate::selection::Selection;
 use crate::slot::Slot;
 use crate::stage::{Found, Next, Stage};
 use crate::sum::Sum;
-use crate::walk::Seen;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Group {
@@ -17,9 +17,9 @@ impl Group {
     #[must_use]
     pub fn begin(&self, ask: Ask) -> Selection {
         let home = self.home(ask.hash);
-        let walk = self.levels[home].order.begin(ask.hash);
+        let candidates = self.levels[home].policy.begin(ask.hash);
         let stage = if ask.owners > 1 && self.policy.hashes() { Stage::HotOwners } else { Stage::Strict };
-        Selection::new(ask, home as u8, walk, stage)
+        Selection::new(ask, home as u8, candidates, stage)
     }
 
     /// The level in which a key is at home: the same key always in the same, as long as shares stand.
@@ -34,7 +34,7 @@ impl Group {
         home.unwrap_or(self.levels.len() - 1)
     }
 
-    /// Looks from the beginning again, because a wait may have made room; who was tried stays tried.
+    /// Looks from the beginning again, because a wait may have made room. Members that were tried stay tried.
     pub fn restart(&self, selection: &mut Selection) {
         selection.visited = 0;
         (selection.spills, selection.skipped) = (0, 0);
@@ -42,7 +42,7 @@ impl Group {
         self.enter(selection, selection.home, Stage::Strict);
     }
 
-    /// Looks from the beginning again, and whoever was given may be given again.
+    /// Looks from the beginning again, and members that were given may be given again.
     pub fn forgive(&self, selection: &mut Selection) {
         selection.tried = Seen::default();
         self.restart(selection);
@@ -53,11 +53,11 @@ impl Group {
     #[must_use]
     pub fn begin_again(&self, before: &Selection, tried: impl IntoIterator<Item = Slot>) -> Selection {
         // Who came with a key has drawn no number, and may need one here.
-        let chance = if before.ask.chance == 0 { mix(before.ask.hash) } else { before.ask.chance };
-        let mut selection = self.begin(Ask { chance, ..before.ask });
+        let chance = if before.context.chance == 0 { mix(before.context.hash) } else { before.context.chance };
+        let mut selection = self.begin(Ask { chance, ..before.context });
         for slot in tried {
             if !selection.tried.contains(slot.0) {
-                selection.tried.insert(slot.0, self.seats.len());
+                selection.tried.insert(slot.0, self.members.len());
             }
         }
         selection
@@ -67,17 +67,17 @@ impl Group {
     /// it counts as full, not as tried: after a [`Group::restart`] it may be given again.
     pub fn handle_full(&self, selection: &mut Selection, slot: Slot) {
         self.pass_over(&self.levels[usize::from(selection.level())], selection, slot);
-        // There is no walk that passes it by: it would be given for ever.
+        // No candidate sequence passes it by: it would be given for ever.
         if selection.stage == Stage::LeastLoaded {
             return;
         }
         selection.tried.remove(slot.0);
     }
 
-    /// Begins a stage in a level: a walk is of the level that it was begun in, and of no other.
+    /// Begins a stage in a level: a candidate sequence is of the level that it was begun in, and of no other.
     fn enter(&self, selection: &mut Selection, level: u8, stage: Stage) {
-        let walk = self.levels[usize::from(level)].order.begin(selection.ask.hash);
-        selection.enter(level, walk, stage);
+        let candidates = self.levels[usize::from(level)].policy.begin(selection.context.hash);
+        selection.enter(level, candidates, stage);
     }
 
     /// The next member that takes the request, its place reserved. `shard` is the calling worker's index.
@@ -126,8 +126,8 @@ impl Group {
         load: u64,
         shard: usize,
     ) -> Option<Pick> {
-        let seat = &self.seats[usize::from(slot.0)];
-        let Some(sum) = seat.load.reserve(self.cap_now(level, seat, load, selection)) else {
+        let member = &self.members[usize::from(slot.0)];
+        let Some(sum) = member.load.reserve(self.cap_now(level, member, load, selection)) else {
             self.pass_over(level, selection, slot);
             return None;
         };
@@ -168,7 +168,7 @@ impl Group {
     fn found(&self, selection: &Selection, level_left: bool) -> Found {
         let level = &self.levels[usize::from(selection.level())];
         // Looks of policies without a candidate sequence say nothing of the members that they pass over.
-        let doubted = if selection.stage == Stage::Strict && !level.order.is_walked() {
+        let doubted = if selection.stage == Stage::Strict && !level.policy.has_sequence() {
             self.any_doubted(level, selection)
         } else {
             selection.doubted
@@ -183,15 +183,15 @@ impl Group {
 
     /// What the member may carry in the stage that the selection is in.
     #[inline]
-    pub(super) fn cap_now(&self, level: &Level, seat: &Seat, load: u64, selection: &Selection) -> u32 {
-        if selection.stage == Stage::OverBound { seat.requests_max } else { self.cap_of(level, seat, load) }
+    pub(super) fn cap_now(&self, level: &Level, member: &MemberState, load: u64, selection: &Selection) -> u32 {
+        if selection.stage == Stage::OverBound { member.requests_max } else { self.cap_of(level, member, load) }
     }
 
-    /// Notes that a member has no room. Those who choose without a walk have to be told not to choose it again.
+    /// Notes that a member has no room. Policies without a candidate sequence have to be told not to choose it again.
     #[cold]
     pub(super) fn pass_over(&self, level: &Level, selection: &mut Selection, slot: Slot) {
-        if !level.order.is_walked() && !selection.walk.seen().contains(slot.0) {
-            selection.walk.seen_mut().insert(slot.0, self.seats.len());
+        if !level.policy.has_sequence() && !selection.candidates.seen().contains(slot.0) {
+            selection.candidates.seen_mut().insert(slot.0, self.members.len());
         }
         selection.spills += u32::from(matches!(selection.stage, Stage::HotOwners | Stage::Strict));
         selection.full = true;
@@ -200,16 +200,18 @@ impl Group {
     #[inline]
     pub(super) fn reserved(&self, selection: &mut Selection, slot: Slot, sum: Sum, shard: usize) -> Pick {
         self.total.add(sum, shard, 1);
-        selection.tried.insert(slot.0, self.seats.len());
+        selection.tried.insert(slot.0, self.members.len());
         Pick::Backend(slot)
     }
 
     /// Whether a member of the level that is believed to be down has not been tried.
     pub(super) fn any_doubted(&self, level: &Level, selection: &Selection) -> bool {
         let all_doubted = level.all_doubted.load(Relaxed);
-        let mut seats = level.slots.iter().map(|&slot| (slot, &self.seats[usize::from(slot)]));
-        seats.any(|(slot, seat)| {
-            seat.claim() > 0 && (all_doubted || seat.load.is_doubted()) && !selection.tried.contains(slot)
+        let mut members = level.slots.iter().map(|&slot| (slot, &self.members[usize::from(slot)]));
+        members.any(|(slot, member)| {
+            member.effective_weight() > 0
+                && (all_doubted || member.load.is_doubted())
+                && !selection.tried.contains(slot)
         })
     }
 }

@@ -1,10 +1,10 @@
-//! What a group says of itself: where keys belong when all are healthy, who has which share, how large it is.
+//! What a group says of itself: where keys belong when all are healthy, which share each member has, how large it is.
 
-use super::{Group, Seat};
+use super::{Group, MemberState};
 use crate::hash::{Hash, mix};
 use crate::load::FULL_SHARE;
-use crate::order::Order;
 use crate::params::PolicyParams;
+use crate::policy::Policy;
 use crate::ring::Ring;
 use crate::slot::Slot;
 use crate::stage::Stage;
@@ -13,8 +13,8 @@ impl Group {
     /// The ring of the most preferred level, if the policy has one.
     #[must_use]
     pub fn ring(&self) -> Option<&Ring> {
-        match &self.levels[0].order {
-            Order::Ring(ring) => Some(ring),
+        match &self.levels[0].policy {
+            Policy::Ring(ring) => Some(ring),
             _ => None,
         }
     }
@@ -25,14 +25,14 @@ impl Group {
         self.policy
     }
 
-    pub(crate) fn level_orders(&self) -> impl Iterator<Item = (u8, &Order, &[u16])> {
-        self.levels.iter().map(|level| (level.key, &level.order, &*level.slots))
+    pub(crate) fn level_policies(&self) -> impl Iterator<Item = (u8, &Policy, &[u16])> {
+        self.levels.iter().map(|level| (level.key, &level.policy, &*level.slots))
     }
 
     /// A number that two groups share exactly if they place every key alike when all are healthy. None without keys.
     #[must_use]
     pub fn digest(&self) -> Option<u64> {
-        let mut digests = self.levels.iter().map(|level| level.order.digest());
+        let mut digests = self.levels.iter().map(|level| level.policy.digest());
         let first = digests.next()??;
         // One level is its own digest; more are folded, their keys included.
         Some(
@@ -46,17 +46,17 @@ impl Group {
     #[must_use]
     pub fn owner(&self, hash: Hash) -> Option<Slot> {
         let level = &self.levels[self.home(hash)];
-        level.order.owner(hash).map(|index| Slot(level.slots[usize::from(index.0)]))
+        level.policy.owner(hash).map(|index| Slot(level.slots[usize::from(index.0)]))
     }
 
-    /// The member that a key belongs to when all are healthy, if `keeps` says that it keeps whom it has although it takes nothing
-    /// new. A level of which nobody takes anything new is not forgotten for that.
+    /// The member that a key belongs to when all are healthy, if `keeps` says that it keeps the clients it has although it takes
+    /// nothing new. A level of which no member takes anything new is not forgotten for that.
     #[must_use]
     pub fn kept_owner(&self, hash: Hash, keeps: impl Fn(Slot) -> bool) -> Option<Slot> {
         let home = self.home(hash);
         let left = self.levels[..home].iter().filter(|level| self.total.eligible(level.key) == 0);
         let owners = left.chain([&self.levels[home]]).filter_map(|level| {
-            let index = level.order.owner(hash)?;
+            let index = level.policy.owner(hash)?;
             Some(Slot(level.slots[usize::from(index.0)]))
         });
         owners.into_iter().find(|slot| keeps(*slot))
@@ -67,13 +67,13 @@ impl Group {
     pub fn sequence(&self, hash: Hash) -> Vec<Slot> {
         let home = self.home(hash);
         let order = std::iter::once(home).chain((0..self.levels.len()).filter(move |&level| level != home));
-        let mut sequence = Vec::with_capacity(self.seats.len());
+        let mut sequence = Vec::with_capacity(self.members.len());
         for level in order.map(|level| &self.levels[level]) {
             if !self.policy.hashes() {
                 break;
             }
-            let mut walk = level.order.begin(hash);
-            while let Some(index) = level.order.step(&mut walk, hash, level.slots.len()) {
+            let mut candidates = level.policy.begin(hash);
+            while let Some(index) = level.policy.step(&mut candidates, hash, level.slots.len()) {
                 sequence.push(Slot(level.slots[usize::from(index.0)]));
             }
         }
@@ -83,23 +83,23 @@ impl Group {
     /// Whether a member's accept threshold takes a key now: health, drain, ramps and shedding.
     #[must_use]
     pub fn accepts(&self, slot: Slot, hash: Hash) -> bool {
-        let seat = &self.seats[usize::from(slot.0)];
-        seat.weight > 0 && seat.load.accepts(hash, Stage::Strict)
+        let member = &self.members[usize::from(slot.0)];
+        member.weight > 0 && member.load.accepts(hash, Stage::Strict)
     }
 
     /// A member's level, by its key.
     #[must_use]
     pub fn level(&self, slot: Slot) -> u8 {
-        self.levels[usize::from(self.seats[usize::from(slot.0)].level)].key
+        self.levels[usize::from(self.members[usize::from(slot.0)].level)].key
     }
 
     /// Shares of all keys (without keys: of all turns) that the members own when all are healthy, in slot order.
     #[must_use]
     pub fn shares(&self) -> Vec<f64> {
-        let mut shares = vec![0.0; self.seats.len()];
+        let mut shares = vec![0.0; self.members.len()];
         for (level, (_, of_level)) in self.levels.iter().zip(self.level_shares()) {
-            let weights: Vec<u32> = level.slots.iter().map(|&slot| self.seats[usize::from(slot)].weight).collect();
-            for (&slot, share) in level.slots.iter().zip(level.order.shares(&weights)) {
+            let weights: Vec<u32> = level.slots.iter().map(|&slot| self.members[usize::from(slot)].weight).collect();
+            for (&slot, share) in level.slots.iter().zip(level.policy.shares(&weights)) {
                 shares[usize::from(slot)] = share * of_level;
             }
         }
@@ -109,32 +109,32 @@ impl Group {
     /// Bytes that the orders take on the heap.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.levels.iter().map(|level| level.order.memory_bytes()).sum()
+        self.levels.iter().map(|level| level.policy.memory_bytes()).sum()
     }
 
     /// Members.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.seats.len()
+        self.members.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.seats.is_empty()
+        self.members.is_empty()
     }
 
     /// Members that take keys now, in any level.
     #[must_use]
     pub fn eligible_members(&self) -> usize {
-        self.seats.iter().filter(|seat| seat.claim() > 0).count()
+        self.members.iter().filter(|member| member.effective_weight() > 0).count()
     }
 
     /// Share of the total weight that is eligible now, 0 to 1.
     #[must_use]
     pub fn eligible_share(&self) -> f64 {
-        let all: u64 = self.seats.iter().map(|seat| u64::from(seat.weight) * u64::from(FULL_SHARE)).sum();
-        let eligible: u64 = self.seats.iter().map(Seat::claim).sum();
+        let all: u64 = self.members.iter().map(|member| u64::from(member.weight) * u64::from(FULL_SHARE)).sum();
+        let eligible: u64 = self.members.iter().map(MemberState::effective_weight).sum();
         if all == 0 { 0.0 } else { eligible as f64 / all as f64 }
     }
 }

@@ -1,7 +1,7 @@
-//! What a group reckons of its members when lifecycle shares change: who shares the load, who takes which part of its keys, and how
+//! What a group works out of its members when active fractions change: which of them share the load, which part of its keys each takes, and how
 //! keys are divided among levels.
 
-use super::{ALL_KEYS, Group, Level, Seat, accept};
+use super::{ALL_KEYS, Group, Level, MemberState, accept};
 use crate::load::{FULL_SHARE, Load};
 use crate::sum::{LEVELS_MAX, Sum};
 use crate::total::InForce;
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Group {
-    /// Puts the group into force: from now on caps, also those of groups of before, are reckoned over its members. What others
-    /// still carry counts for nobody's.
+    /// Puts the group into force: from now on caps, also those of groups of before, are worked out over its members. Requests on
+    /// other members count for none of these.
     pub fn install(&self) {
         let mut in_force = self.total.in_force();
-        let loads: Vec<Arc<Load>> = self.seats.iter().map(|seat| Arc::clone(&seat.load)).collect();
+        let loads: Vec<Arc<Load>> = self.members.iter().map(|member| Arc::clone(&member.load)).collect();
         let mut mine: Vec<*const Load> = loads.iter().map(Arc::as_ptr).collect();
         mine.sort_unstable();
         let gone = in_force.loads.iter().filter(|load| mine.binary_search(&Arc::as_ptr(load)).is_err());
@@ -22,7 +22,7 @@ impl Group {
         self.reckon();
     }
 
-    /// Works out anew who shares the load. Call it after any lifecycle share has changed. Of a group that is not in force it
+    /// Works out anew which members share the load. Call it after any active fraction has changed. Of a group that is not in force it
     /// does nothing.
     pub fn refresh(&self) {
         let in_force = self.total.in_force();
@@ -33,35 +33,36 @@ impl Group {
 
     /// Under the total's lock, so that no two groups mix.
     fn reckon(&self) {
-        let key = |seat: &Seat| self.levels[usize::from(seat.level)].key;
+        let key = |member: &MemberState| self.levels[usize::from(member.level)].key;
         // In panic those that are up share the load while there are any: the others are asked, but not relied on.
         let mut is_up = [false; LEVELS_MAX];
-        for seat in self.seats.iter().filter(|seat| seat.claim() > 0) {
-            is_up[usize::from(key(seat))] |= !seat.load.is_doubted();
+        for member in self.members.iter().filter(|member| member.effective_weight() > 0) {
+            is_up[usize::from(key(member))] |= !member.load.is_doubted();
         }
         let mut eligible = [0; LEVELS_MAX];
-        for seat in &self.seats {
-            let key = key(seat);
-            let counts = !(seat.load.is_doubted() && is_up[usize::from(key)]);
-            let claim = if counts { seat.claim() } else { 0 };
-            eligible[usize::from(key)] += claim;
-            self.total.count_in(&seat.load, if claim > 0 { Sum::of_level(key) } else { Sum::ELSEWHERE });
+        for member in &self.members {
+            let key = key(member);
+            let counts = !(member.load.is_doubted() && is_up[usize::from(key)]);
+            let weight = if counts { member.effective_weight() } else { 0 };
+            eligible[usize::from(key)] += weight;
+            self.total.count_in(&member.load, if weight > 0 { Sum::of_level(key) } else { Sum::ELSEWHERE });
         }
         self.total.set_eligible(eligible);
         for level in &self.levels {
-            let is_present =
-                |seat: &Seat| seat.claim() > 0 && !(seat.load.is_doubted() && is_up[usize::from(level.key)]);
-            let seats = || level.slots.iter().map(|&slot| &self.seats[usize::from(slot)]);
-            if level.order.has_claims() {
-                let claims = seats().map(|seat| if is_present(seat) { seat.claim() } else { 0 });
-                level.order.set_claims(&claims.collect::<Vec<_>>());
+            let is_present = |member: &MemberState| {
+                member.effective_weight() > 0 && !(member.load.is_doubted() && is_up[usize::from(level.key)])
+            };
+            let members = || level.slots.iter().map(|&slot| &self.members[usize::from(slot)]);
+            if level.policy.follows_weights() {
+                let weights = members().map(|member| if is_present(member) { member.effective_weight() } else { 0 });
+                level.policy.set_weights(&weights.collect::<Vec<_>>());
             }
             level.all_doubted.store(!is_up[usize::from(level.key)], Relaxed);
-            let present: Vec<&Seat> = seats().filter(|seat| is_present(seat)).collect();
-            let shares = present.iter().map(|seat| (f64::from(seat.weight), f64::from(seat.load.lifecycle())));
+            let present: Vec<&MemberState> = members().filter(|member| is_present(member)).collect();
+            let shares = present.iter().map(|member| (f64::from(member.weight), f64::from(member.load.lifecycle())));
             let accepts = accept::shares(&shares.collect::<Vec<_>>(), self.policy.hashes());
-            for (seat, accept) in present.iter().zip(accepts) {
-                seat.load.set_accept((accept * f64::from(FULL_SHARE)).round().max(1.0) as u16);
+            for (member, accept) in present.iter().zip(accepts) {
+                member.load.set_accept((accept * f64::from(FULL_SHARE)).round().max(1.0) as u16);
             }
         }
     }

@@ -1,25 +1,25 @@
 //! Places on members: how many each may carry, and taking and giving them back without a choice.
 
-use super::{Group, Level, Seat};
+use super::{Group, Level, MemberState};
 use crate::selection::Selection;
 use crate::slot::Slot;
 
 impl Group {
     /// Reserves a place on one member for a request that has no choice (an affinity cookie names it), if it is below its
-    /// `requests_max` and eligible, or `kept`: then whoever is bound to it already stays, although it takes nothing new, and
+    /// `requests_max` and eligible, or `kept`: then a client that is bound to it already stays, although it takes nothing new, and
     /// counts there alone. `true`: reserved.
     pub fn reserve(&self, selection: &mut Selection, slot: Slot, kept: bool, shard: usize) -> bool {
-        let seat = &self.seats[usize::from(slot.0)];
-        if seat.claim() == 0 && !kept || selection.tried.contains(slot.0) {
+        let member = &self.members[usize::from(slot.0)];
+        if member.effective_weight() == 0 && !kept || selection.tried.contains(slot.0) {
             return false;
         }
-        let Some(sum) = seat.load.reserve(seat.requests_max) else {
+        let Some(sum) = member.load.reserve(member.requests_max) else {
             selection.spills += 1;
             return false;
         };
         self.total.add(sum, shard, 1);
         selection.owner.get_or_insert(slot);
-        selection.tried.insert(slot.0, self.seats.len());
+        selection.tried.insert(slot.0, self.members.len());
         true
     }
 
@@ -29,16 +29,16 @@ impl Group {
         self.reserve(selection, slot, false, shard)
     }
 
-    /// Whether anybody is left who was not given to this request and takes keys at all, with room or without.
+    /// Whether a member is left that was not given to this request and takes keys at all, with room or without.
     #[must_use]
     pub fn has_another(&self, selection: &Selection) -> bool {
-        let mut seats = self.seats.iter().enumerate();
-        seats.any(|(slot, seat)| seat.claim() > 0 && !selection.tried.contains(slot as u16))
+        let mut members = self.members.iter().enumerate();
+        members.any(|(slot, member)| member.effective_weight() > 0 && !selection.tried.contains(slot as u16))
     }
 
     /// Counts what goes on with a member on which it has begun, whatever became of the member since.
     pub fn resume(&self, slot: Slot, shard: usize) {
-        if let Some(sum) = self.seats[usize::from(slot.0)].load.reserve(u32::MAX) {
+        if let Some(sum) = self.members[usize::from(slot.0)].load.reserve(u32::MAX) {
             self.total.add(sum, shard, 1);
         }
     }
@@ -46,16 +46,16 @@ impl Group {
     /// Gives a place back: the request has ended.
     #[inline]
     pub fn release(&self, slot: Slot, shard: usize) {
-        let sum = self.seats[usize::from(slot.0)].load.release();
+        let sum = self.members[usize::from(slot.0)].load.release();
         self.total.add(sum, shard, -1);
     }
 
     /// The load that a member may carry now, the request being placed included.
     #[must_use]
     pub fn cap(&self, slot: Slot) -> u32 {
-        let seat = &self.seats[usize::from(slot.0)];
-        let level = &self.levels[usize::from(seat.level)];
-        self.cap_of(level, seat, self.shared_load(level))
+        let member = &self.members[usize::from(slot.0)];
+        let level = &self.levels[usize::from(member.level)];
+        self.cap_of(level, member, self.shared_load(level))
     }
 
     /// Load that a level's eligible members share, if that decides anything.
@@ -67,17 +67,17 @@ impl Group {
     /// `max(min_slots, ceil(factor * a + slack * sqrt(a)))`, with `a` the fair share of the load, this request
     /// included; at most `requests_max`.
     #[inline]
-    pub(super) fn cap_of(&self, level: &Level, seat: &Seat, total: u64) -> u32 {
-        let Some(bound) = self.bound else { return seat.requests_max };
+    pub(super) fn cap_of(&self, level: &Level, member: &MemberState, total: u64) -> u32 {
+        let Some(bound) = self.bound else { return member.requests_max };
         let eligible = self.total.eligible(level.key);
         if eligible == 0 {
-            return bound.min_slots.min(seat.requests_max);
+            return bound.min_slots.min(member.requests_max);
         }
         // Floating point cannot overflow here, and 53 bits are exact far beyond any real load; what rounding adds to
         // a whole number is taken off again before it is rounded up.
-        let fair = (total + 1) as f64 * seat.claim() as f64 / eligible as f64;
+        let fair = (total + 1) as f64 * member.effective_weight() as f64 / eligible as f64;
         let cap = bound.factor * fair + bound.slack * fair.sqrt();
         let cap = (cap * (1.0 - 1e-12)).ceil() as u32;
-        cap.max(bound.min_slots).min(seat.requests_max)
+        cap.max(bound.min_slots).min(member.requests_max)
     }
 }

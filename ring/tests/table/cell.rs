@@ -26,13 +26,13 @@ pub(crate) enum State {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct MemberSpec {
     pub(crate) weight: u32,
     pub(crate) level: u8,
     pub(crate) state: State,
 }
 
-impl Seat {
+impl MemberSpec {
     pub(crate) fn weight(&self) -> u32 {
         if self.state == State::Weightless { 0 } else { self.weight }
     }
@@ -46,8 +46,8 @@ impl Seat {
         }
     }
 
-    /// What it claims of what is given by weight, if it may be asked.
-    fn claim(&self, counts_failing: bool) -> f64 {
+    /// Its part of what is given by weight, if it may be asked.
+    fn effective_weight(&self, counts_failing: bool) -> f64 {
         let part = match self.state {
             State::Well | State::Doubted => 1.0,
             State::Absent | State::Drained | State::Limited | State::Weightless => 0.0,
@@ -62,7 +62,7 @@ impl Seat {
 #[derive(Debug, Clone)]
 pub(crate) struct Cell {
     pub(crate) policy: PolicyParams,
-    pub(crate) seats: Vec<Seat>,
+    pub(crate) members: Vec<MemberSpec>,
     /// Requests in flight.
     pub(crate) concurrency: usize,
     /// Share of the keys that is at home in the first level; all if not said.
@@ -78,24 +78,25 @@ impl Cell {
         let weights = [1, 10, 50, 100, 100, 100, 200, 1600];
         let (equal, kinds) = (random.below(2) == 0, 1 + random.below(4));
         let allowed: Vec<State> = (0..kinds).map(|_| states[random.below(states.len())]).collect();
-        let seats = (0..count)
-            .map(|_| Seat {
+        let members = (0..count)
+            .map(|_| MemberSpec {
                 weight: if equal { 100 } else { weights[random.below(weights.len())] },
                 level: 0,
                 state: if random.below(10) < well { State::Well } else { allowed[random.below(allowed.len())] },
             })
             .collect();
-        let mut seats: Vec<Seat> = seats;
+        let mut members: Vec<MemberSpec> = members;
         if policy.hashes() {
             // Who is full or fails is not known where it is reckoned what of its keys each takes.
-            let reckoned = |seat: &Seat| matches!(seat.state, State::Ramping(_) | State::Shedding(_));
-            let unknown = |seat: &Seat| matches!(seat.state, State::Limited | State::Failing | State::Shedding(_));
-            if seats.iter().any(reckoned) {
-                seats.iter_mut().filter(|seat| unknown(seat)).for_each(|seat| seat.state = State::Absent);
+            let reckoned = |member: &MemberSpec| matches!(member.state, State::Ramping(_) | State::Shedding(_));
+            let unknown =
+                |member: &MemberSpec| matches!(member.state, State::Limited | State::Failing | State::Shedding(_));
+            if members.iter().any(reckoned) {
+                members.iter_mut().filter(|member| unknown(member)).for_each(|member| member.state = State::Absent);
             }
         }
         let concurrency = if policy.hashes() { 1 } else { [1, 2, 5, 16, 64][random.below(5)] };
-        Self { policy, seats, concurrency, shares: None }
+        Self { policy, members, concurrency, shares: None }
     }
 
     /// How far from what is due a count may be for no other reason than chance: five standard deviations. Where turns are given
@@ -105,17 +106,18 @@ impl Cell {
         if self.policy != PolicyParams::RoundRobin {
             return by_chance;
         }
-        let drawn =
-            |seat: &Seat| matches!(seat.state, State::Shedding(_) | State::Failing | State::Doubted) || seat.level > 0;
+        let drawn = |member: &MemberSpec| {
+            matches!(member.state, State::Shedding(_) | State::Failing | State::Doubted) || member.level > 0
+        };
         // After sixteen turns of others in a row, one is drawn.
         let weights = |due: f64| {
-            let asked = self.due().into_iter().zip(&self.seats).filter(move |(share, _)| *share >= due);
-            asked.map(|(_, seat)| seat.weight()).sum::<u32>()
+            let asked = self.due().into_iter().zip(&self.members).filter(move |(share, _)| *share >= due);
+            asked.map(|(_, member)| member.weight()).sum::<u32>()
         };
         let few = weights(f64::MIN_POSITIVE) * 10 <= weights(0.0) * 6;
-        let ramps = self.seats.iter().any(|seat| matches!(seat.state, State::Ramping(_)));
+        let ramps = self.members.iter().any(|member| matches!(member.state, State::Ramping(_)));
         match () {
-            () if few || self.seats.iter().any(drawn) || ramps && self.seats.len() > 50 => by_chance,
+            () if few || self.members.iter().any(drawn) || ramps && self.members.len() > 50 => by_chance,
             () if ramps => 3.0 + 2.5 * expected.sqrt(),
             () => 5.0,
         }
@@ -132,11 +134,13 @@ impl Cell {
     }
 
     fn shared(&self, counts_failing: bool) -> Vec<f64> {
-        let mut due = vec![0.0; self.seats.len()];
-        let mut levels: Vec<u8> = self.seats.iter().map(|seat| seat.level).collect();
+        let mut due = vec![0.0; self.members.len()];
+        let mut levels: Vec<u8> = self.members.iter().map(|member| member.level).collect();
         levels.sort_unstable();
         levels.dedup();
-        let has_any = |level: u8| self.of_level(level, counts_failing).iter().any(|(_, claim)| *claim > 0.0);
+        let has_any = |level: u8| {
+            self.of_level(level, counts_failing).iter().any(|(_, effective_weight)| *effective_weight > 0.0)
+        };
         let open: Vec<u8> = levels.iter().copied().filter(|&level| has_any(level)).collect();
         let Some(&first) = open.first() else { return due };
         let last = *open.last().unwrap();
@@ -163,45 +167,53 @@ impl Cell {
 
     /// Members of a level, and what each claims.
     fn of_level(&self, level: u8, counts_failing: bool) -> Vec<(usize, f64)> {
-        let seats = || self.seats.iter().enumerate().filter(|(_, seat)| seat.level == level);
+        let members = || self.members.iter().enumerate().filter(|(_, member)| member.level == level);
         // Those that are believed to be down are asked where nobody else can be.
-        let up = |seat: &Seat| seat.state != State::Doubted && seat.claim(counts_failing) > 0.0;
-        let any_up = seats().any(|(_, seat)| up(seat));
-        let claim = |seat: &Seat| if any_up && !up(seat) { 0.0 } else { seat.claim(counts_failing) };
-        seats().map(|(index, seat)| (index, claim(seat))).collect()
+        let up = |member: &MemberSpec| member.state != State::Doubted && member.effective_weight(counts_failing) > 0.0;
+        let any_up = members().any(|(_, member)| up(member));
+        let effective_weight =
+            |member: &MemberSpec| if any_up && !up(member) { 0.0 } else { member.effective_weight(counts_failing) };
+        members().map(|(index, member)| (index, effective_weight(member))).collect()
     }
 
     fn divided(&self, level: u8, counts_failing: bool) -> Vec<(usize, f64)> {
         let claims = self.of_level(level, counts_failing);
-        let sheds = |index: usize| matches!(self.seats[index].state, State::Shedding(_));
+        let sheds = |index: usize| matches!(self.members[index].state, State::Shedding(_));
         if self.policy.hashes() && claims.iter().any(|&(index, _)| sheds(index)) {
             // It gives away a part of the keys that it has by its weight.
             let sum: f64 = claims
                 .iter()
-                .map(|&(index, claim)| if sheds(index) { f64::from(self.seats[index].weight) } else { claim })
+                .map(
+                    |&(index, effective_weight)| {
+                        if sheds(index) { f64::from(self.members[index].weight) } else { effective_weight }
+                    },
+                )
                 .sum();
             let given: f64 = claims
                 .iter()
                 .filter(|&&(index, _)| sheds(index))
-                .map(|&(index, claim)| (f64::from(self.seats[index].weight) - claim) / sum)
+                .map(|&(index, effective_weight)| (f64::from(self.members[index].weight) - effective_weight) / sum)
                 .sum();
-            let others: f64 = claims.iter().filter(|&&(index, _)| !sheds(index)).map(|(_, claim)| claim).sum();
-            let share = |&(index, claim): &(usize, f64)| {
-                (index, claim / sum + if sheds(index) { 0.0 } else { given * claim / others })
+            let others: f64 =
+                claims.iter().filter(|&&(index, _)| !sheds(index)).map(|(_, effective_weight)| effective_weight).sum();
+            let share = |&(index, effective_weight): &(usize, f64)| {
+                (index, effective_weight / sum + if sheds(index) { 0.0 } else { given * effective_weight / others })
             };
             return claims.iter().map(share).collect();
         }
         if self.policy != PolicyParams::First {
-            let sum: f64 = claims.iter().map(|(_, claim)| claim).sum();
-            return claims.into_iter().map(|(index, claim)| (index, claim / sum)).collect();
+            let sum: f64 = claims.iter().map(|(_, effective_weight)| effective_weight).sum();
+            return claims.into_iter().map(|(index, effective_weight)| (index, effective_weight / sum)).collect();
         }
         // In the order of ids: each takes its part of what those before it have left. Who ramps, ramps beside those who ramp
         // least; who has failed is not asked again.
-        let parts: Vec<(usize, f64)> =
-            claims.iter().map(|&(index, claim)| (index, claim / f64::from(self.seats[index].weight.max(1)))).collect();
-        let present = |index: usize| self.seats[index].weight() > 0 && self.seats[index].lifecycle() > 0;
-        let ramp = |index: usize| f64::from(self.seats[index].lifecycle()) / f64::from(FULL_SHARE);
-        let up = |index: usize| self.seats[index].state != State::Doubted;
+        let parts: Vec<(usize, f64)> = claims
+            .iter()
+            .map(|&(index, effective_weight)| (index, effective_weight / f64::from(self.members[index].weight.max(1))))
+            .collect();
+        let present = |index: usize| self.members[index].weight() > 0 && self.members[index].lifecycle() > 0;
+        let ramp = |index: usize| f64::from(self.members[index].lifecycle()) / f64::from(FULL_SHARE);
+        let up = |index: usize| self.members[index].state != State::Doubted;
         let any_up = parts.iter().any(|&(index, _)| present(index) && up(index));
         let most = parts
             .iter()
@@ -216,8 +228,9 @@ impl Cell {
             left *= 1.0 - part;
         }
         // What nobody took on account of ramps and shedding, the first who can takes.
-        if let Some((_, share)) =
-            shares.iter_mut().find(|(index, _)| claims.iter().any(|(other, claim)| other == index && *claim > 0.0))
+        if let Some((_, share)) = shares
+            .iter_mut()
+            .find(|(index, _)| claims.iter().any(|(other, effective_weight)| other == index && *effective_weight > 0.0))
         {
             *share += left;
         }
@@ -227,16 +240,20 @@ impl Cell {
     /// How far from what is due a member may be because of the policy itself: factors, below and above.
     pub(crate) fn slack(&self, index: usize) -> (f64, f64) {
         let equal = || {
-            let claims: Vec<f64> =
-                self.seats.iter().map(|seat| seat.claim(false)).filter(|claim| *claim > 0.0).collect();
-            claims.iter().all(|claim| *claim == claims[0])
+            let claims: Vec<f64> = self
+                .members
+                .iter()
+                .map(|member| member.effective_weight(false))
+                .filter(|effective_weight| *effective_weight > 0.0)
+                .collect();
+            claims.iter().all(|effective_weight| *effective_weight == claims[0])
         };
         match self.policy {
             PolicyParams::RoundRobin | PolicyParams::Random | PolicyParams::First => (1.0, 1.0),
             PolicyParams::PowerOfTwo | PolicyParams::LeastRequest if self.concurrency == 1 || equal() => (0.98, 1.02),
             // Each further try is drawn anew, and finds the light ones idle.
             PolicyParams::PowerOfTwo | PolicyParams::LeastRequest
-                if self.seats.iter().any(|seat| seat.state == State::Failing) =>
+                if self.members.iter().any(|member| member.state == State::Failing) =>
             {
                 (0.5, 4.0)
             }
@@ -246,7 +263,7 @@ impl Cell {
             PolicyParams::PeakEwma(_) if equal() => (0.9, 1.1),
             PolicyParams::PeakEwma(_) => (0.5, 2.0),
             PolicyParams::Ring(params) => {
-                let points = f64::from(params.points) * f64::from(self.seats[index].weight.max(1)) / 100.0;
+                let points = f64::from(params.points) * f64::from(self.members[index].weight.max(1)) / 100.0;
                 (0.9 - 5.0 / points.sqrt(), 1.1 + 5.0 / points.sqrt())
             }
             _ => (0.9, 1.1),
@@ -257,19 +274,19 @@ impl Cell {
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let away: Vec<String> = self
-            .seats
+            .members
             .iter()
             .enumerate()
-            .filter(|(_, seat)| seat.state != State::Well)
-            .map(|(index, seat)| format!("{index} {:?}", seat.state))
+            .filter(|(_, member)| member.state != State::Well)
+            .map(|(index, member)| format!("{index} {:?}", member.state))
             .take(6)
             .collect();
-        let weights: Vec<u32> = self.seats.iter().map(|seat| seat.weight).take(8).collect();
+        let weights: Vec<u32> = self.members.iter().map(|member| member.weight).take(8).collect();
         write!(
             f,
             "{} | {} members, {weights:?} | {} in flight | {:?} | {}",
             self.policy.name(),
-            self.seats.len(),
+            self.members.len(),
             self.concurrency,
             self.shares,
             away.join(", ")

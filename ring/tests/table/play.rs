@@ -1,6 +1,6 @@
 //! Plays a cell in virtual time.
 
-use super::cell::{Cell, Random, Seat, State};
+use super::cell::{Cell, MemberSpec, Random, State};
 use ringway_ring::{Ask, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, Slot, Total};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -40,14 +40,14 @@ struct Fleet {
     loads: Vec<Arc<Load>>,
 }
 
-fn fleet(policy: PolicyParams, seats: &[Seat]) -> Fleet {
-    let ids: Vec<String> = (0..seats.len()).map(|index| format!("b{index:03}")).collect();
+fn fleet(policy: PolicyParams, members: &[MemberSpec]) -> Fleet {
+    let ids: Vec<String> = (0..members.len()).map(|index| format!("b{index:03}")).collect();
     let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
-    let members = ids.iter().zip(seats).zip(&loads).map(|((id, seat), load)| GroupMember {
+    let members = ids.iter().zip(members).zip(&loads).map(|((id, member), load)| GroupMember {
         id,
-        weight: seat.weight(),
-        requests_max: if seat.state == State::Limited { 2 } else { u32::MAX },
-        level: seat.level,
+        weight: member.weight(),
+        requests_max: if member.state == State::Limited { 2 } else { u32::MAX },
+        level: member.level,
         load: Arc::clone(load),
     });
     let group = Group::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
@@ -57,33 +57,33 @@ fn fleet(policy: PolicyParams, seats: &[Seat]) -> Fleet {
 
 impl Fleet {
     /// Puts the members into their states, and what is in flight on some of them for good.
-    fn settle(&self, seats: &[Seat]) {
-        for (index, (load, seat)) in self.loads.iter().zip(seats).enumerate() {
-            if matches!(seat.state, State::Limited | State::Drained) {
+    fn settle(&self, members: &[MemberSpec]) {
+        for (index, (load, member)) in self.loads.iter().zip(members).enumerate() {
+            if matches!(member.state, State::Limited | State::Drained) {
                 for _ in 0..2 {
                     let mut selection = self.group.begin(Ask::default());
                     self.group.reserve(&mut selection, Slot(index as u16), false, 0);
                 }
             }
-            if let State::Shedding(percent) = seat.state {
+            if let State::Shedding(percent) = member.state {
                 load.set_shed((u32::from(FULL_SHARE) * percent / 100) as u16);
             }
-            load.set_doubted(seat.state == State::Doubted);
-            load.set_lifecycle(seat.lifecycle());
+            load.set_doubted(member.state == State::Doubted);
+            load.set_lifecycle(member.lifecycle());
         }
         self.group.refresh();
     }
 }
 
 pub(crate) fn play(cell: &Cell, seed: u64) -> Outcome {
-    let fleet = fleet(cell.policy, &cell.seats);
-    fleet.settle(&cell.seats);
+    let fleet = fleet(cell.policy, &cell.members);
+    fleet.settle(&cell.members);
     if let Some(share) = cell.shares {
         fleet.group.set_level_shares(&[(0, share), (3, 1.0 - share)]);
     }
     // All equally fast as far as anybody knows, or those that were never used would be tried first.
     fleet.loads.iter().for_each(|load| load.observe(SERVICE_MICROS as f32, 1, DECAY_MILLIS));
-    let count = cell.seats.len();
+    let count = cell.members.len();
     let mut outcome = Outcome {
         served: vec![0; count],
         first: vec![0; count],
@@ -96,7 +96,7 @@ pub(crate) fn play(cell: &Cell, seed: u64) -> Outcome {
     let mut running: BinaryHeap<Reverse<(u64, u16)>> = BinaryHeap::new();
     let mut now = 1_000;
     // Each that fails is a request more.
-    let tries = 1 + cell.seats.iter().filter(|seat| seat.state == State::Failing).count() / 3;
+    let tries = 1 + cell.members.iter().filter(|member| member.state == State::Failing).count() / 3;
     let requests = if count > 50 { 2_500 } else { 1_500 } / tries.min(10) + cell.concurrency;
     for _ in 0..requests {
         if running.len() >= cell.concurrency
@@ -131,7 +131,7 @@ fn serve(Fleet { group, loads }: &Fleet, cell: &Cell, ask: Ask, outcome: &mut Ou
         outcome.again += u64::from(given.contains(&slot));
         outcome.first[index] += u64::from(given.is_empty());
         given.push(slot);
-        if cell.seats[index].state != State::Failing {
+        if cell.members[index].state != State::Failing {
             outcome.served[index] += 1;
             return Some(slot);
         }
@@ -144,16 +144,17 @@ fn serve(Fleet { group, loads }: &Fleet, cell: &Cell, ask: Ask, outcome: &mut Ou
 
 /// Where keys are that were elsewhere when all were well.
 fn follow_keys(cell: &Cell, fleet: &Fleet, outcome: &mut Outcome) {
-    let is_away = |seat: &Seat| matches!(seat.state, State::Absent | State::Drained | State::Limited);
-    let is_well = |seat: &Seat| seat.state == State::Well || is_away(seat) || seat.state == State::Weightless;
-    if !cell.seats.iter().all(is_well) || cell.seats.iter().any(|seat| seat.level > 0) {
+    let is_away = |member: &MemberSpec| matches!(member.state, State::Absent | State::Drained | State::Limited);
+    let is_well =
+        |member: &MemberSpec| member.state == State::Well || is_away(member) || member.state == State::Weightless;
+    if !cell.members.iter().all(is_well) || cell.members.iter().any(|member| member.level > 0) {
         return;
     }
     let mut random = Random(99);
-    let count = cell.seats.len();
+    let count = cell.members.len();
     let (mut left, mut taken) = (0_u64, vec![0_u64; count]);
     // At least 100 of its keys to each of the others.
-    let away = cell.seats.iter().filter(|seat| is_away(seat)).count();
+    let away = cell.members.iter().filter(|member| is_away(member)).count();
     let keys = (100 * count * count).checked_div(away).map_or(1_000, |keys| keys.min(50_000));
     for _ in 0..keys {
         let ask = Ask { hash: random.next(), chance: 0, now_millis: 1, owners: 0 };
@@ -161,7 +162,7 @@ fn follow_keys(cell: &Cell, fleet: &Fleet, outcome: &mut Outcome) {
         let mut selection = fleet.group.begin(ask);
         let Pick::Backend(now) = fleet.group.next(&mut selection, 0) else { return };
         fleet.group.release(now, 0);
-        if is_away(&cell.seats[usize::from(home.0)]) {
+        if is_away(&cell.members[usize::from(home.0)]) {
             left += 1;
             taken[usize::from(now.0)] += 1;
         } else {
@@ -172,8 +173,8 @@ fn follow_keys(cell: &Cell, fleet: &Fleet, outcome: &mut Outcome) {
         let expected = left as f64 * due;
         // Points or entries of who is away that are followed by one of this one's.
         let weight = |away_only: bool| {
-            let seats = cell.seats.iter().filter(|seat| !away_only || is_away(seat));
-            seats.map(|seat| f64::from(seat.weight())).sum::<f64>()
+            let members = cell.members.iter().filter(|member| !away_only || is_away(member));
+            members.map(|member| f64::from(member.weight())).sum::<f64>()
         };
         let points = match cell.policy {
             PolicyParams::Ring(params) => f64::from(params.points) * weight(true) / 100.0 * due,

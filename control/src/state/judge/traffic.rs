@@ -99,10 +99,11 @@ fn led_to(listener: &Listener) -> Vec<usize> {
             .routes
             .iter()
             .flat_map(|route| {
-                let arms = route.split.iter().flat_map(|split| split.arms.iter().filter(|arm| arm.weight > 0));
+                let targets =
+                    route.split.iter().flat_map(|split| split.targets.iter().filter(|target| target.weight > 0));
                 let redirects = route.actions.as_ref().is_some_and(|actions| actions.redirect.is_some());
                 let alone = (route.split.is_none() && !redirects).then_some(route.service);
-                arms.map(|arm| arm.service).chain(alone).collect::<Vec<_>>()
+                targets.map(|target| target.service).chain(alone).collect::<Vec<_>>()
             })
             .collect(),
         Protocol::Tcp(tcp) => tcp.service.into_iter().chain(tcp.names.iter().map(|(_, service)| *service)).collect(),

@@ -5,7 +5,7 @@ use super::outcome::{PlanError, RoutePlan, ServicePlan};
 use super::services::takers;
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{AffinityCookie, Config, HostMatch, Listener, Protocol, Route, Service, TcpListener};
-use ringway_ring::{Group, Method, Move, Movement, choose_arm, hash_key};
+use ringway_ring::{Group, Method, Move, Movement, choose_target, hash_key};
 use std::collections::BTreeMap;
 
 /// Keys that one comparison takes, at most: at 100,000 the standard error is below 0.2 %.
@@ -70,7 +70,7 @@ impl<'c> Picker<'c> {
         }
         let list: Vec<_> = takers(self.service).collect();
         let weighted = list.iter().map(|backend| (hash_key(backend.address.to_string().as_bytes(), 0), backend.weight));
-        let chosen = choose_arm(hash_key(&number.to_le_bytes(), 0), weighted)?;
+        let chosen = choose_target(hash_key(&number.to_le_bytes(), 0), weighted)?;
         self.ids.iter().position(|(id, _)| *id == list[chosen].id)
     }
 }
@@ -107,7 +107,7 @@ impl Target {
         match &route.split {
             None => Self::service(route.service),
             Some(split) => {
-                let targets = split.arms.iter().map(|target| (target.service, target.salt, target.weight)).collect();
+                let targets = split.targets.iter().map(|target| (target.service, target.salt, target.weight)).collect();
                 Self::Services(targets, format!("{:?}", split.key))
             }
         }
@@ -133,7 +133,7 @@ impl Target {
             several => {
                 let hash = hash_key(&key(number, source), 0);
                 // Without any weight the first has all, as on the data path.
-                several[choose_arm(hash, several.iter().map(|target| (target.1, target.2))).unwrap_or(0)].0
+                several[choose_target(hash, several.iter().map(|target| (target.1, target.2))).unwrap_or(0)].0
             }
         };
         let picker = &side.pickers[chosen];

@@ -6,7 +6,7 @@ use crate::probe::{Opened, Prober};
 use crate::snapshot::Service;
 use ringway_health::{AgentReport, Probe, ServiceHealth};
 use ringway_telemetry::catalogue;
-use ringway_telemetry::cells::Registry as Cells;
+use ringway_telemetry::counters::Registry as Counters;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,7 +52,7 @@ impl Drop for ResultGuard {
 
 /// The running checks of one service.
 pub(super) struct Checks {
-    cells: Arc<Cells>,
+    counters: Arc<Counters>,
     shortage: Arc<Shortage>,
     concurrency: usize,
     permits: Arc<Semaphore>,
@@ -62,9 +62,9 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn new(cells: Arc<Cells>, shortage: Arc<Shortage>) -> Self {
+    pub(super) fn new(counters: Arc<Counters>, shortage: Arc<Shortage>) -> Self {
         Self {
-            cells,
+            counters,
             shortage,
             concurrency: 1,
             permits: Arc::new(Semaphore::new(1)),
@@ -141,10 +141,16 @@ impl Checks {
     pub(super) fn reap(&mut self, service: &str) {
         while let Some(over) = self.running.try_join_next() {
             if over.is_err_and(|error| error.is_panic()) {
-                self.cells.note_panic();
+                self.counters.note_panic();
                 tracing::error!(%service, "a check has panicked: a bug, please report it");
             }
         }
+    }
+
+    /// Where running checks send their results.
+    #[cfg(test)]
+    pub(super) fn sender(&self) -> UnboundedSender<Finished> {
+        self.results.0.clone()
     }
 
     /// Checks that are running, or wait for a permit.

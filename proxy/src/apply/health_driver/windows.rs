@@ -1,7 +1,7 @@
 //! Windows of the statistical detectors: what each backend has done from one end to the next.
 
 use ringway_health::{Window, mean_latency_micros};
-use ringway_telemetry::cells::BackendTotals;
+use ringway_telemetry::counters::BackendTotals;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

@@ -2,8 +2,8 @@
 
 use super::Stream;
 use super::driver::UNWRITTEN_MAX;
+use crate::codec::encoded_reply::EncodedReply;
 use crate::codec::grpc;
-use crate::codec::local_reply::LocalReply;
 use crate::codec::source::{Gone, Source};
 use crate::codec::tunnel::Duplex;
 use crate::net::buffers::Buffer;
@@ -129,7 +129,12 @@ impl Downstream {
     }
 
     /// Sends an answer of ours: in the form that clients of gRPC read, where this is one.
-    pub(crate) fn answer(&mut self, answer: LocalReply, head: &HeadWriter, block: &mut Vec<u8>) -> Result<bool, Gone> {
+    pub(crate) fn answer(
+        &mut self,
+        answer: EncodedReply,
+        head: &HeadWriter,
+        block: &mut Vec<u8>,
+    ) -> Result<bool, Gone> {
         let named = |name: &[u8]| {
             let mut lines = head.lines().iter();
             lines.find(|line| line.name.of(head.text()) == name).map(|line| line.value.of(head.text()))

@@ -108,7 +108,7 @@ impl Driver {
         match self.input.poll_read(&mut self.stream, bytes_max, context) {
             Poll::Ready(Ok(count)) => {
                 if self.serves {
-                    self.dispatcher.cells.received_bytes.add(count as u64);
+                    self.dispatcher.counters.received_bytes.add(count as u64);
                 }
                 Poll::Ready(count)
             }

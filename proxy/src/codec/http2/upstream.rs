@@ -355,7 +355,7 @@ impl Upstream {
         }
         self.heard = self.connection.line.mark();
         self.head_came = true;
-        if !self.head.is_interim() {
+        if !self.head.is_informational() {
             self.answered = true;
             self.take_switch();
             self.left = match self.head.body {
@@ -416,14 +416,14 @@ impl Upstream {
 
     /// Ready once more of the body has come, or its end.
     pub(crate) fn poll_more(&mut self, context: &Context<'_>) -> Poll<Result<(), ProxyError>> {
-        let Some(stream) = &self.stream else { return Poll::Ready(Err(ProxyError::ShortAnswer)) };
+        let Some(stream) = &self.stream else { return Poll::Ready(Err(ProxyError::ShortResponse)) };
         match stream.poll_more(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => {
                 self.heard = self.connection.line.mark();
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Err(ended)) => Poll::Ready(Err(self.failed(ended, ProxyError::ShortAnswer))),
+            Poll::Ready(Err(ended)) => Poll::Ready(Err(self.failed(ended, ProxyError::ShortResponse))),
         }
     }
 

@@ -47,7 +47,7 @@ struct Turn {
 
 impl Exchange<'_> {
     /// Writes what is on its way down. `Ok(true)`: all of it.
-    pub(super) fn poll_send_answer(&mut self, context: &mut Context<'_>) -> Result<bool, Gone> {
+    pub(super) fn poll_send_response(&mut self, context: &mut Context<'_>) -> Result<bool, Gone> {
         let says_all = self.says_all();
         let worker = &self.client.open.worker;
         match &mut self.client.end {
@@ -58,7 +58,7 @@ impl Exchange<'_> {
                         Poll::Ready(Ok(count)) if count > 0 => {
                             self.answered += count;
                             self.request.report.sent_bytes += count as u64;
-                            worker.cells.sent_bytes.add(count as u64);
+                            worker.counters.sent_bytes.add(count as u64);
                         }
                         Poll::Ready(_) => return Err(Gone),
                         Poll::Pending => return Ok(false),
@@ -76,14 +76,14 @@ impl Exchange<'_> {
                     stream.send_head(status, &self.answer, ends, block)?;
                     self.answered = self.head_len;
                     self.request.report.sent_bytes += block.len() as u64;
-                    worker.cells.sent_bytes.add(block.len() as u64);
+                    worker.counters.sent_bytes.add(block.len() as u64);
                 }
                 while self.answered < self.answer.text().len() {
                     match stream.poll_send(&self.answer.text()[self.answered..], says_all, context) {
                         Poll::Ready(Ok(count)) => {
                             self.answered += count;
                             self.request.report.sent_bytes += count as u64;
-                            worker.cells.sent_bytes.add(count as u64);
+                            worker.counters.sent_bytes.add(count as u64);
                         }
                         Poll::Ready(Err(Gone)) => return Err(Gone),
                         Poll::Pending => return Ok(false),
@@ -92,7 +92,7 @@ impl Exchange<'_> {
             }
         }
         self.answer.truncate(0, 0);
-        (self.answered, self.interim_bytes, self.head_len) = (0, 0, 0);
+        (self.answered, self.informational_bytes, self.head_len) = (0, 0, 0);
         Ok(true)
     }
 
@@ -152,7 +152,7 @@ impl Exchange<'_> {
             self.request.admission = None;
             self.settle();
         }
-        match self.poll_send_answer(context) {
+        match self.poll_send_response(context) {
             Ok(true) => {}
             Ok(false) => return Step::Waits(Party::Client),
             Err(Gone) => return Step::Over(Delivered::ClientGone),
@@ -208,7 +208,7 @@ impl Exchange<'_> {
             self.attempt.end.consume(count);
             self.delivered += count as u64;
             self.request.report.sent_bytes += count as u64;
-            self.client.open.worker.cells.sent_bytes.add(count as u64);
+            self.client.open.worker.counters.sent_bytes.add(count as u64);
         }
         Some(written)
     }
@@ -229,7 +229,7 @@ impl Exchange<'_> {
             ClientEnd::Http2(stream) => {
                 match self.attempt.end.poll_end(context) {
                     Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(Gone)) => return Step::Over(Delivered::CutOff(ProxyError::ShortAnswer)),
+                    Poll::Ready(Err(Gone)) => return Step::Over(Delivered::CutOff(ProxyError::ShortResponse)),
                     Poll::Pending => return Step::Waits(Party::Backend),
                 }
                 let mut trailers = HeadWriter::new(Vec::new(), Vec::new(), true);
@@ -280,10 +280,10 @@ impl Exchange<'_> {
             return Step::Over(Delivered::CutOff(ProxyError::TlsTruncated));
         }
         let BackendEnd::Http1(Http1 { body, .. }) = &mut self.attempt.end else {
-            return Step::Over(Delivered::CutOff(ProxyError::ShortAnswer));
+            return Step::Over(Delivered::CutOff(ProxyError::ShortResponse));
         };
         let Some(end) = body.end_of_input(self.encoding) else {
-            return Step::Over(Delivered::CutOff(ProxyError::ShortAnswer));
+            return Step::Over(Delivered::CutOff(ProxyError::ShortResponse));
         };
         *body = Body::Sized(0);
         let out = self.answer.text_mut();
@@ -299,7 +299,7 @@ impl Exchange<'_> {
     /// Whether the connection's end may be taken for the body's: it was said, or the service does not ask for that.
     fn may_end_here(&mut self) -> bool {
         let config = &self.request.view.services[self.request.service].service.config;
-        config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.attempt.end.said_goodbye()
+        config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.attempt.end.has_closed_cleanly()
     }
 
     /// More of the answer's body. `false`: the connection has ended.
@@ -323,6 +323,6 @@ impl Exchange<'_> {
         if read.is_pending() && input.is_empty() {
             worker.buffers.give(std::mem::take(input));
         }
-        read.map(|read| read.map(|count| count > 0).map_err(|_| ProxyError::ShortAnswer))
+        read.map(|read| read.map(|count| count > 0).map_err(|_| ProxyError::ShortResponse))
     }
 }

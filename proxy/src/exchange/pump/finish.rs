@@ -5,7 +5,7 @@ use super::pace::Pace;
 use super::state::{Exchange, Place, Upload};
 use crate::codec::end::{BackendEnd, ClientEnd};
 use crate::codec::http1::Http1;
-use crate::codec::tunnel::{self, Way};
+use crate::codec::tunnel::{self, Direction};
 use crate::error::ProxyError;
 use crate::exchange::attempt::Attempt;
 use crate::exchange::outcome::Next;
@@ -119,8 +119,8 @@ impl Exchange<'_> {
             ClientEnd::Http1(http1) => std::mem::take(&mut http1.input),
             ClientEnd::Http2(_) => Buffer::default(),
         };
-        let mut up = Way::new(ahead);
-        let mut down = Way::new(self.upstream_input());
+        let mut up = Direction::new(ahead);
+        let mut down = Direction::new(self.upstream_input());
         let timeouts = self.timeouts();
         let limits = tunnel::Limits { idle: timeouts.idle, session: self.client.timer.deadline(timeouts.session) };
         let (client, timer) = (&mut self.client.end, &self.client.timer);
@@ -144,8 +144,8 @@ impl Exchange<'_> {
         // Dropped, its clock tells how long the first try has lasted.
         self.attempt = attempt;
         self.place = None;
-        self.answer.truncate(if self.answered > 0 { self.interim_bytes } else { 0 }, 0);
-        self.interim_bytes = self.answer.text().len();
+        self.answer.truncate(if self.answered > 0 { self.informational_bytes } else { 0 }, 0);
+        self.informational_bytes = self.answer.text().len();
         (self.status, self.delivered) = (0, 0);
         (self.encoding, self.terminated, self.compressor) = (Encoding::Identity, false, None);
         (self.upstream_keep_alive, self.client_keep_alive, self.holding) = (false, false, false);

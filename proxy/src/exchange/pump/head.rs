@@ -6,9 +6,9 @@ use crate::codec::http1::Http1;
 use crate::codec::source::{Gone, Source};
 use crate::error::ProxyError;
 use crate::exchange::actions;
-use crate::exchange::answer;
 use crate::exchange::compress::{self, Compressor};
-use crate::exchange::response::{ANSWER_LIMITS, retry_after};
+use crate::exchange::error_response;
+use crate::exchange::response::{RESPONSE_LIMITS, retry_after};
 use ringway_config::model::ContentCoding;
 use ringway_http1::{Encoding, parse_response_on};
 use ringway_message::{BodyLength, FieldName, HeadWriter, Method, ParseError, ResponseHead, Version};
@@ -16,13 +16,13 @@ use std::rc::Rc;
 
 /// Bytes that wait for a client, beyond which interim answers are left out: it may do without them (RFC 9110, 15.2), but for a 100,
 /// which it waits for, and which needs no fields.
-const INTERIM_BYTES_MAX: usize = 64 * 1024;
+const INFORMATIONAL_BYTES_MAX: usize = 64 * 1024;
 
 /// What a head is followed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Another head.
-    Interim,
+    Informational,
     /// The answer's body.
     Final,
 }
@@ -38,7 +38,7 @@ impl Exchange<'_> {
                 let asked = (self.request.method, self.request.upgrade);
                 let parsed = match bytes {
                     b"" => Ok(false),
-                    bytes => parse_response_on(bytes, &ANSWER_LIMITS, asked, resume, &mut head)
+                    bytes => parse_response_on(bytes, &RESPONSE_LIMITS, asked, resume, &mut head)
                         .map_err(|error| ProxyError::of_head(error, bytes)),
                 };
                 let kind = if let Ok(true) = parsed {
@@ -79,19 +79,19 @@ impl Exchange<'_> {
                 HeadWriter::new(text, lines, indexed)
             };
         }
-        if head.is_interim() {
-            self.write_interim(head, bytes)?;
-            return Ok(Kind::Interim);
+        if head.is_informational() {
+            self.write_informational(head, bytes)?;
+            return Ok(Kind::Informational);
         }
         self.write_final(head, bytes, here)?;
         Ok(Kind::Final)
     }
 
-    fn write_interim(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), ProxyError> {
-        self.attempt.count_interim()?;
+    fn write_informational(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), ProxyError> {
+        self.attempt.count_informational()?;
         // Of a client that does not take them, no more are kept for it than it may do without.
         let crowded = match &self.client.end {
-            ClientEnd::Http1(_) => self.answer.text().len() > INTERIM_BYTES_MAX,
+            ClientEnd::Http1(_) => self.answer.text().len() > INFORMATIONAL_BYTES_MAX,
             ClientEnd::Http2(stream) => stream.is_backlogged(),
         };
         if crowded && head.status != 100 {
@@ -103,10 +103,10 @@ impl Exchange<'_> {
             // 1.0 has no interim answers.
             (_, Version::Http10) => {}
             (ClientEnd::Http1(_), _) => {
-                answer::write_status(head.status, reason_of(head, bytes), out.text_mut());
+                error_response::write_status(head.status, reason_of(head, bytes), out.text_mut());
                 out.copy(bytes, &head.fields, |field| keep(field.kind));
                 out.text_mut().extend_from_slice(b"\r\n");
-                self.interim_bytes = out.text().len();
+                self.informational_bytes = out.text().len();
             }
             (ClientEnd::Http2(stream), _) => {
                 out.copy(bytes, &head.fields, |field| keep(field.kind));
@@ -123,14 +123,14 @@ impl Exchange<'_> {
     /// The head of the answer proper, and what it says about the two connections.
     fn write_final(&mut self, head: &ResponseHead, bytes: &[u8], here: usize) -> Result<(), ProxyError> {
         if head.is_switch() && !self.request.is_granted(head, bytes) {
-            return Err(ProxyError::UnfitAnswer(ParseError::UnexpectedUpgrade));
+            return Err(ProxyError::UnfitResponse(ParseError::UnexpectedUpgrade));
         }
         let asks_for_tunnel = matches!(&self.client.end, ClientEnd::Http2(stream) if stream.is_tunnel());
         if asks_for_tunnel && (200..300).contains(&head.status) {
             // A backend that answers the request and does not switch: here, that would be a tunnel (RFC 8441, 5).
             return Err(ProxyError::NotSwitched);
         }
-        self.attempt.clock.handle_answered();
+        self.attempt.clock.handle_response();
         self.status = head.status;
         // Bytes after an answer that has no body: nobody knows what they are. They go with the connection.
         let surplus = self.attempt.end.is_over() && !head.is_switch() && here > head.head_len;
@@ -159,13 +159,13 @@ impl Exchange<'_> {
         let coding = ruled.flatten();
         let out = &mut self.answer;
         if !over_http2 {
-            answer::write_status(head.status, reason_of(head, bytes), out.text_mut());
+            error_response::write_status(head.status, reason_of(head, bytes), out.text_mut());
         }
         let actions = self.request.actions();
         let drops_length = head.status == 204 || told == Length::Untold || self.compressor.is_some();
         out.copy(bytes, &head.fields, |field| {
             let name = field.name.of(bytes);
-            !(actions.is_some_and(|actions| actions::drops_answer_field(actions, name))
+            !(actions.is_some_and(|actions| actions::drops_response_field(actions, name))
                 || field.kind.is_hop_by_hop()
                 || drops_length && field.kind == FieldName::ContentLength
                 // The handshake is that of HTTP/2 (RFC 8441, 5).
@@ -191,7 +191,7 @@ impl Exchange<'_> {
         if self.encoding == Encoding::Chunked {
             out.field("transfer-encoding", b"chunked");
         }
-        if self.request.explain || self.request.set_cookie.is_some() || !self.request.answer_lines.is_empty() {
+        if self.request.explain || self.request.set_cookie.is_some() || !self.request.response_lines.is_empty() {
             self.request.append_fields(out);
         }
         out.text_mut().extend_from_slice(b"\r\n");
@@ -217,7 +217,7 @@ impl Exchange<'_> {
             {
                 Length::Nothing
             }
-            (BodyLength::None | BodyLength::Sized(_), _) => Length::Told,
+            (BodyLength::None | BodyLength::Sized(_), _) => Length::Header,
         }
     }
 
@@ -242,7 +242,7 @@ impl Exchange<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Length {
     /// By what the head says, or by what it is the answer to.
-    Told,
+    Header,
     /// There is no body, and the head has to say so.
     Nothing,
     /// By how the body is framed.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 impl Exchange<'_> {
     /// Sends the request and waits until the answer can be passed on.
-    pub(in crate::exchange) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
+    pub(in crate::exchange) fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
         let polled = self.poll_try(context);
         if let Poll::Ready(Err(TryError::Upstream(error))) = &polled
             && !matches!(error, ProxyError::ResponseTimeout)
@@ -45,7 +45,7 @@ impl Exchange<'_> {
                 }
                 Poll::Pending => break,
             }
-            match self.take_answer() {
+            match self.take_response() {
                 Ok(true) => return Poll::Ready(Ok(())),
                 Ok(false) => {}
                 Err(error) => return Poll::Ready(Err(TryError::Upstream(error))),
@@ -53,7 +53,7 @@ impl Exchange<'_> {
         }
         self.attempt.end.poll_drive(context);
         // Interim answers go out at once.
-        if self.status == 0 && self.poll_send_answer(context).is_err() {
+        if self.status == 0 && self.poll_send_response(context).is_err() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
         }
         if self.poll_left(context, self.request.may_half_close()).is_ready() {
@@ -87,14 +87,14 @@ impl Exchange<'_> {
     }
 
     /// Looks at what has come. `Ok(true)`: the answer can be passed on now.
-    pub(super) fn take_answer(&mut self) -> Result<bool, ProxyError> {
+    pub(super) fn take_response(&mut self) -> Result<bool, ProxyError> {
         if self.holding {
             return self.take_held_body();
         }
         loop {
             match self.take_head()? {
                 None => return Ok(false),
-                Some(Kind::Interim) => {}
+                Some(Kind::Informational) => {}
                 Some(Kind::Final) => break,
             }
             if self.attempt.end.is_http2() {
@@ -132,7 +132,7 @@ impl Exchange<'_> {
         }
         let (end, out) = (&mut self.attempt.end, self.answer.text_mut());
         let progress = match &mut self.compressor {
-            None => end.transfer(out, self.encoding, |_| true).map_err(ProxyError::UnfitAnswer)?,
+            None => end.transfer(out, self.encoding, |_| true).map_err(ProxyError::UnfitResponse)?,
             Some(compressor) => compressor.transfer(end, out)?,
         };
         self.delivered += progress.data as u64;

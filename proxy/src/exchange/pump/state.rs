@@ -68,7 +68,7 @@ pub(in crate::exchange) struct Exchange<'a> {
     pub(super) head_len: usize,
     pub(super) head_sent: bool,
     /// How much of it is interim answers.
-    pub(super) interim_bytes: usize,
+    pub(super) informational_bytes: usize,
     pub(in crate::exchange) status: u16,
     pub(super) encoding: Encoding,
     /// The end of a body in chunks is on its way.
@@ -109,7 +109,7 @@ impl<'a> Exchange<'a> {
         attempt: Attempt,
         limit: Deadline,
     ) -> Self {
-        let total = request.planned.http(request.listener).timeouts.body_total;
+        let total = request.routed_by.http(request.listener).timeouts.body_total;
         let upload_pace = Pace::new(&client.timer, total);
         // From here on it is being sent.
         request.replayable = request.is_resendable();
@@ -131,7 +131,7 @@ impl<'a> Exchange<'a> {
             answered: 0,
             head_len: 0,
             head_sent: false,
-            interim_bytes: 0,
+            informational_bytes: 0,
             status: 0,
             encoding: Encoding::Identity,
             terminated: false,
@@ -148,7 +148,7 @@ impl<'a> Exchange<'a> {
 
 impl Exchange<'_> {
     pub(super) fn client_timeouts(&self) -> &ClientTimeouts {
-        &self.request.planned.http(self.request.listener).timeouts
+        &self.request.routed_by.http(self.request.listener).timeouts
     }
 
     pub(super) fn timeouts(&self) -> &UpstreamTimeouts {

@@ -144,7 +144,7 @@ impl Exchange<'_> {
         }
         self.chunks.clear();
         self.chunks_sent = 0;
-        let keep = |name: &[u8]| !self.request.planned.snapshot.is_identity(name);
+        let keep = |name: &[u8]| !self.request.routed_by.snapshot.is_identity(name);
         let moved = self.client.end.transfer(&mut self.chunks, self.request.encoding, keep);
         let progress = moved.map_err(|error| TryError::Downstream(ProxyError::BadRequest(error)))?;
         self.request.is_terminated |= progress.done;
@@ -196,7 +196,7 @@ impl Exchange<'_> {
         let bytes_max = room(input);
         match input.poll_read(stream, bytes_max, context) {
             Poll::Ready(Ok(count)) if count > 0 => {
-                worker.cells.received_bytes.add(count as u64);
+                worker.counters.received_bytes.add(count as u64);
                 (self.upload_moved, self.body_begun) = (true, true);
                 Ok(Poll::Ready(()))
             }

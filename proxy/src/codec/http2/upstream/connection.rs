@@ -13,7 +13,7 @@ use crate::snapshot::connection_slot::ConnectionSlot;
 use ringway_config::model::Keepalive;
 use ringway_http2::{Config, Connection as Codec, Event, Reason, Role};
 use ringway_message::{Limits, ResponseHead};
-use ringway_telemetry::cells::Registry;
+use ringway_telemetry::counters::Registry;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -80,9 +80,9 @@ impl Connection {
         };
         let link = Link::new(Codec::new(config, Rc::clone(&dispatcher.http2_memory)));
         let socket = Socket::new(Rc::clone(&link), stream, Buffer::default(), dispatcher, false);
-        let (timer, cells) = (timers.timer(), Arc::clone(&dispatcher.shared.cells));
+        let (timer, counters) = (timers.timer(), Arc::clone(&dispatcher.shared.counters));
         let mut driver =
-            Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0, messages: 0, cells };
+            Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0, messages: 0, counters };
         dispatcher.spawn("a shared connection to a backend", async move {
             let _slot = slot;
             // Its streams are told of the end.
@@ -249,7 +249,7 @@ struct Driver {
     heard: u64,
     /// How often a head or data have come.
     messages: u64,
-    cells: Arc<Registry>,
+    counters: Arc<Registry>,
 }
 
 impl Drop for Driver {
@@ -281,7 +281,7 @@ impl Driver {
         if let Poll::Ready(end) = self.socket.poll_read(context, handle) {
             if let End::Broken(error) = end {
                 tracing::debug!(%error, "a backend's HTTP/2 is broken");
-                error.flood.into_iter().for_each(|flood| self.cells.error("", flood));
+                error.flood.into_iter().for_each(|flood| self.counters.error("", flood));
             }
             return Poll::Ready(());
         }

@@ -7,7 +7,7 @@ const INLINE: usize = 8;
 
 /// Where a key's (or a turn's) sequence of distinct members stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Walk {
+pub struct Candidates {
     /// The entry looked at next.
     position: u32,
     seen: Seen,
@@ -78,7 +78,7 @@ impl Seen {
     }
 }
 
-impl Walk {
+impl Candidates {
     pub(crate) fn new(position: u32) -> Self {
         Self { position, seen: Seen::default() }
     }
@@ -136,5 +136,63 @@ impl Walk {
         let owner = without_entry[(first + step) % without_entry.len()];
         self.seen.insert(owner, members);
         Some(Slot(owner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_holds_what_was_put_in_and_not_taken_out_below_and_above_its_inline_size() {
+        for count in [1, 7, 8, 9, 64, 65, 200_u16] {
+            let mut seen = Seen::default();
+            let slots: Vec<u16> = (0..count).map(|number| number * 7 % 997).collect();
+            for (number, &slot) in slots.iter().enumerate() {
+                assert!(!seen.contains(slot) && seen.len() == number);
+                seen.insert(slot, 1000);
+                assert!(seen.contains(slot));
+            }
+            let mut held: Vec<u16> = seen.iter().collect();
+            let mut expected = slots.clone();
+            held.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(held, expected);
+            // One that is not in it may be taken out as well, which does nothing.
+            seen.remove(998);
+            assert_eq!(seen.len(), usize::from(count));
+            for (number, &slot) in slots.iter().enumerate() {
+                seen.remove(slot);
+                assert!(!seen.contains(slot) && seen.len() == slots.len() - number - 1);
+                assert!(slots[number + 1..].iter().all(|&other| seen.contains(other)));
+            }
+        }
+    }
+
+    #[test]
+    fn steps_give_each_distinct_owner_once_in_order_and_wrap_round() {
+        let owners = [3, 3, 1, 3, 0, 1_u16];
+        let mut candidates = Candidates::new(3);
+        let given: Vec<u16> =
+            std::iter::from_fn(|| candidates.step(owners.len(), 3, 4, |at| owners[at])).map(|slot| slot.0).collect();
+        assert_eq!(given, [3, 0, 1]);
+        // A position behind the end is the beginning: the ring's last entry repeats its first.
+        assert_eq!(Candidates::new(6).step(owners.len(), 3, 4, |at| owners[at]), Some(Slot(3)));
+        // More owners are promised than there are: it ends all the same.
+        let mut candidates = Candidates::new(0);
+        assert_eq!(std::iter::from_fn(|| candidates.step(owners.len(), 9, 10, |at| owners[at])).count(), 3);
+        assert_eq!(Candidates::new(0).step(0, 1, 1, |_| 0), None);
+    }
+
+    #[test]
+    fn members_without_an_entry_follow_all_others_each_once_from_one_that_the_key_decides_on() {
+        let mut candidates = Candidates::new(0);
+        let without = [5, 6, 7];
+        assert_eq!(candidates.step(2, 2, 8, |at| at as u16), Some(Slot(0)));
+        assert_eq!(candidates.step_beyond(2, &without, 8, 4), None, "one with an entry is still to come");
+        assert_eq!(candidates.step(2, 2, 8, |at| at as u16), Some(Slot(1)));
+        let rest: Vec<u16> =
+            std::iter::from_fn(|| candidates.step_beyond(2, &without, 8, 4)).map(|slot| slot.0).collect();
+        assert_eq!(rest, [6, 7, 5]);
     }
 }

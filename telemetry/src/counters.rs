@@ -79,7 +79,7 @@ pub enum RetryLimit {
 }
 
 impl RetryLimit {
-    /// All of them, in the order of [`ServiceCells::retries_refused`].
+    /// All of them, in the order of [`ServiceCounters::retries_refused`].
     pub const ALL: [Self; 3] = [Self::Service, Self::Budget, Self::Backend];
 
     /// Its label.
@@ -95,8 +95,8 @@ impl RetryLimit {
 
 /// One worker's numbers of a service.
 #[derive(Debug, Default)]
-pub struct ServiceCells {
-    /// By status class: 0 is "no answer could be given", 1 to 5 the hundreds, and [`SESSION`].
+pub struct ServiceCounters {
+    /// By status class: 0 is "no response could be given", 1 to 5 the hundreds, and [`SESSION`].
     pub requests: [Cell; CLASSES],
     /// Durations of requests.
     pub durations: Durations,
@@ -120,7 +120,7 @@ pub struct ServiceCells {
     pub retries_refused: [Cell; RetryLimit::ALL.len()],
     /// Second tries beside the first.
     pub hedges: Cell,
-    /// Of these, those whose answer was taken.
+    /// Of these, those whose response was taken.
     pub hedges_won: Cell,
     /// Second tries that the budget did not allow.
     pub hedges_refused: Cell,
@@ -130,7 +130,7 @@ pub struct ServiceCells {
     pub shadow_moved: Cell,
 }
 
-impl ServiceCells {
+impl ServiceCounters {
     /// A limit has not allowed a retry.
     pub fn refuse_retry(&self, limit: RetryLimit) {
         self.retries_refused[limit as usize].increment();
@@ -139,20 +139,20 @@ impl ServiceCells {
 
 /// One worker's numbers of a backend.
 #[derive(Debug, Default)]
-pub struct BackendCells {
+pub struct BackendCounters {
     /// Requests sent to it.
     pub requests: Cell,
     /// Tries that failed.
     pub failures: Cell,
     /// Connections opened.
     pub connects: Cell,
-    /// Answers that count as failures for ejection.
+    /// Responses that count as failures for ejection.
     pub errors: Cell,
-    /// Answers whose latency was measured, and their latencies' sum.
+    /// Responses whose latency was measured, and their latencies' sum.
     pub timed: Cell,
-    /// In microseconds, to the head of the answer.
+    /// In microseconds, to the head of the response.
     pub latency_micros: Cell,
-    /// Tries that were given up before their answer, and how long they had lasted, summed.
+    /// Tries that were given up before their response, and how long they had lasted, summed.
     pub cut: Cell,
     /// In microseconds.
     pub cut_micros: Cell,
@@ -163,13 +163,13 @@ pub struct BackendCells {
 pub struct BackendTotals {
     /// Requests sent to it.
     pub requests: u64,
-    /// Tries that failed, and answers that count as failures for ejection.
+    /// Tries that failed, and responses that count as failures for ejection.
     pub failures: u64,
-    /// Answers whose latency was measured.
+    /// Responses whose latency was measured.
     pub timed: u64,
     /// Sum of their latencies, in microseconds.
     pub latency_micros: u64,
-    /// Tries that were given up before their answer.
+    /// Tries that were given up before their response.
     pub cut: u64,
     /// How long they had lasted, summed, in microseconds.
     pub cut_micros: u64,
@@ -177,7 +177,7 @@ pub struct BackendTotals {
 
 /// One worker's numbers that belong to no service.
 #[derive(Debug, Default)]
-pub struct WorkerCells {
+pub struct WorkerCounters {
     /// Bytes read from clients.
     pub received_bytes: Cell,
     /// Bytes written to clients.
@@ -194,9 +194,9 @@ pub struct WorkerCells {
     pub panics: Cell,
     /// Access log lines lost.
     pub access_log_lost: Cell,
-    /// Answers compressed.
+    /// Responses compressed.
     pub compressed: Cell,
-    /// Answers that were not, because too many were.
+    /// Responses that were not, because too many were.
     pub compression_skipped: Cell,
     /// Bytes before compression.
     pub compression_input: Cell,
@@ -209,9 +209,9 @@ type PerBackend<T> = BTreeMap<(Box<str>, Box<str>), T>;
 /// All cells there are: workers put theirs in, a scrape reads them all.
 #[derive(Debug, Default)]
 pub struct Registry {
-    workers: Mutex<Vec<Arc<WorkerCells>>>,
-    services: Mutex<BTreeMap<Box<str>, Vec<Arc<ServiceCells>>>>,
-    backends: Mutex<PerBackend<Vec<Arc<BackendCells>>>>,
+    workers: Mutex<Vec<Arc<WorkerCounters>>>,
+    services: Mutex<BTreeMap<Box<str>, Vec<Arc<ServiceCounters>>>>,
+    backends: Mutex<PerBackend<Vec<Arc<BackendCounters>>>>,
     errors: Mutex<BTreeMap<(Box<str>, &'static str), u64>>,
     shortages: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Lines that the access log's writers have lost, beside those that workers could not hand over.
@@ -222,27 +222,27 @@ pub struct Registry {
 
 impl Registry {
     /// A new worker's cells.
-    pub fn worker(&self) -> Arc<WorkerCells> {
-        let cells = Arc::new(WorkerCells::default());
-        lock(&self.workers).push(Arc::clone(&cells));
-        cells
+    pub fn worker(&self) -> Arc<WorkerCounters> {
+        let counters = Arc::new(WorkerCounters::default());
+        lock(&self.workers).push(Arc::clone(&counters));
+        counters
     }
 
     /// A worker's cells of a service. Counters outlive reloads: the worker keeps and reuses what it got.
-    pub fn service(&self, name: &str) -> Arc<ServiceCells> {
-        let cells = Arc::new(ServiceCells::default());
-        lock(&self.services).entry(name.into()).or_default().push(Arc::clone(&cells));
-        cells
+    pub fn service(&self, name: &str) -> Arc<ServiceCounters> {
+        let counters = Arc::new(ServiceCounters::default());
+        lock(&self.services).entry(name.into()).or_default().push(Arc::clone(&counters));
+        counters
     }
 
     /// A worker's cells of a backend.
-    pub fn backend(&self, service: &str, id: &str) -> Arc<BackendCells> {
-        let cells = Arc::new(BackendCells::default());
-        lock(&self.backends).entry((service.into(), id.into())).or_default().push(Arc::clone(&cells));
-        cells
+    pub fn backend(&self, service: &str, id: &str) -> Arc<BackendCounters> {
+        let counters = Arc::new(BackendCounters::default());
+        lock(&self.backends).entry((service.into(), id.into())).or_default().push(Arc::clone(&counters));
+        counters
     }
 
-    /// Counts an answer that the proxy gave itself; `service` is empty where none was chosen. Not the hot path.
+    /// Counts a response that the proxy gave itself; `service` is empty where none was chosen. Not the hot path.
     pub fn error(&self, service: &str, reason: &'static str) {
         *lock(&self.errors).entry((service.into(), reason)).or_default() += 1;
     }
@@ -281,14 +281,14 @@ impl Registry {
     #[must_use]
     pub fn backend_totals(&self, service: &str, id: &str) -> BackendTotals {
         let backends = lock(&self.backends);
-        let cells = backends.get(&(Box::from(service), Box::from(id)));
-        cells.into_iter().flatten().fold(BackendTotals::default(), |sum, cells| BackendTotals {
-            requests: sum.requests + cells.requests.get(),
-            failures: sum.failures + cells.failures.get() + cells.errors.get(),
-            timed: sum.timed + cells.timed.get(),
-            latency_micros: sum.latency_micros + cells.latency_micros.get(),
-            cut: sum.cut + cells.cut.get(),
-            cut_micros: sum.cut_micros + cells.cut_micros.get(),
+        let counters = backends.get(&(Box::from(service), Box::from(id)));
+        counters.into_iter().flatten().fold(BackendTotals::default(), |sum, counters| BackendTotals {
+            requests: sum.requests + counters.requests.get(),
+            failures: sum.failures + counters.failures.get() + counters.errors.get(),
+            timed: sum.timed + counters.timed.get(),
+            latency_micros: sum.latency_micros + counters.latency_micros.get(),
+            cut: sum.cut + counters.cut.get(),
+            cut_micros: sum.cut_micros + counters.cut_micros.get(),
         })
     }
 
@@ -296,20 +296,20 @@ impl Registry {
     #[must_use]
     pub fn shadow_counts(&self, service: &str) -> (u64, u64) {
         let services = lock(&self.services);
-        let cells = services.get(service);
-        cells
+        let counters = services.get(service);
+        counters
             .into_iter()
             .flatten()
-            .fold((0, 0), |(all, moved), cells| (all + cells.shadowed.get(), moved + cells.shadow_moved.get()))
+            .fold((0, 0), |(all, moved), counters| (all + counters.shadowed.get(), moved + counters.shadow_moved.get()))
     }
 
-    /// Requests that have ended, over all services and workers, by class as in [`ServiceCells::requests`].
+    /// Requests that have ended, over all services and workers, by class as in [`ServiceCounters::requests`].
     #[must_use]
     pub fn request_totals(&self) -> [u64; CLASSES] {
         let services = lock(&self.services);
         let mut totals = [0; CLASSES];
-        for cells in services.values().flatten() {
-            for (total, cell) in totals.iter_mut().zip(&cells.requests) {
+        for counters in services.values().flatten() {
+            for (total, cell) in totals.iter_mut().zip(&counters.requests) {
                 *total += cell.get();
             }
         }
@@ -320,20 +320,20 @@ impl Registry {
     #[must_use]
     pub fn backend_requests(&self, service: &str, id: &str) -> u64 {
         let backends = lock(&self.backends);
-        let cells = backends.get(&(Box::from(service), Box::from(id)));
-        cells.map_or(0, |cells| cells.iter().map(|cells| cells.requests.get()).sum())
+        let counters = backends.get(&(Box::from(service), Box::from(id)));
+        counters.map_or(0, |counters| counters.iter().map(|counters| counters.requests.get()).sum())
     }
 
-    pub(crate) fn for_workers(&self, mut visit: impl FnMut(&[Arc<WorkerCells>])) {
+    pub(crate) fn for_workers(&self, mut visit: impl FnMut(&[Arc<WorkerCounters>])) {
         visit(&lock(&self.workers));
     }
 
-    pub(crate) fn for_services(&self, mut visit: impl FnMut(&str, &[Arc<ServiceCells>])) {
-        lock(&self.services).iter().for_each(|(name, cells)| visit(name, cells));
+    pub(crate) fn for_services(&self, mut visit: impl FnMut(&str, &[Arc<ServiceCounters>])) {
+        lock(&self.services).iter().for_each(|(name, counters)| visit(name, counters));
     }
 
-    pub(crate) fn for_backends(&self, mut visit: impl FnMut(&str, &str, &[Arc<BackendCells>])) {
-        lock(&self.backends).iter().for_each(|((name, id), cells)| visit(name, id, cells));
+    pub(crate) fn for_backends(&self, mut visit: impl FnMut(&str, &str, &[Arc<BackendCounters>])) {
+        lock(&self.backends).iter().for_each(|((name, id), counters)| visit(name, id, counters));
     }
 
     pub(crate) fn for_shortages(&self, mut visit: impl FnMut(&'static str, &'static str, u64)) {

@@ -1,8 +1,8 @@
 //! A request that goes to no backend, and the response that its client gets.
 
-use super::actions::Canned;
-use super::answer;
+use super::actions::DirectResponse;
 use super::client::Client;
+use super::error_response;
 use super::outcome::Next;
 use crate::ambient;
 use crate::error::ProxyError;
@@ -10,17 +10,17 @@ use ringway_message::{Method, RequestHead, Version};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
 
-/// Why a request goes to no backend.
-pub(crate) enum Why {
+/// Cause a request goes to no backend.
+pub(crate) enum Cause {
     /// It cannot.
     Error(ProxyError),
     /// Its route answers.
-    Answer(Canned),
+    Answer(DirectResponse),
 }
 
 /// A request that goes to no backend.
-pub(crate) struct Refusal {
-    pub(crate) why: Why,
+pub(crate) struct LocalReply {
+    pub(crate) why: Cause,
     pub(crate) version: Version,
     pub(crate) is_head: bool,
     /// Whether the next request's head is known to follow.
@@ -32,11 +32,11 @@ pub(crate) struct Refusal {
     line: Vec<u8>,
 }
 
-impl Refusal {
+impl LocalReply {
     /// Of bytes that are no request: nothing after them can be trusted.
     pub(crate) fn new(error: ProxyError) -> Box<Self> {
         Box::new(Self {
-            why: Why::Error(error),
+            why: Cause::Error(error),
             version: Version::Http11,
             is_head: false,
             keep_alive: false,
@@ -56,12 +56,12 @@ impl Refusal {
     /// Whether a body that is here may be passed over, so that the connection goes on behind it.
     pub(crate) fn keeps_order(&self) -> bool {
         match self.why {
-            Why::Error(error) => error.keeps_order(),
-            Why::Answer(_) => true,
+            Cause::Error(error) => error.keeps_order(),
+            Cause::Answer(_) => true,
         }
     }
 
-    pub(super) fn of(why: Why, bytes: &[u8], head: &RequestHead) -> Box<Self> {
+    pub(super) fn of(why: Cause, bytes: &[u8], head: &RequestHead) -> Box<Self> {
         let mut line = head.method_span.of(bytes).to_vec();
         line.push(b' ');
         line.extend_from_slice(head.target.of(bytes));
@@ -79,16 +79,20 @@ impl Refusal {
     /// Sends the response to a request that goes to no backend, and logs it. What follows on the client's connection.
     pub(crate) async fn send(&self, client: &mut Client) -> Next {
         let worker = Rc::clone(&client.open.worker);
-        if let Why::Error(error) = &self.why {
-            worker.shared.cells.error(&self.service, error.reason());
+        if let Cause::Error(error) = &self.why {
+            worker.shared.counters.error(&self.service, error.reason());
         }
         let keep_alive = self.keep_alive && !client.open.is_closing();
-        let listener = worker.listener(&client.open.gate);
+        let listener = worker.listener(&client.open.active_listener);
         let pages = listener.as_ref().map_or(&[][..], |(view, listener)| &view.http(*listener).errors);
         let mut out = client.own_head();
         let reply = match &self.why {
-            Why::Error(error) => answer::write(*error, self.version, keep_alive, self.is_head, b"", pages, &mut out),
-            Why::Answer(canned) => answer::write_canned(canned, self.version, keep_alive, &mut out),
+            Cause::Error(error) => {
+                error_response::write(*error, self.version, keep_alive, self.is_head, b"", pages, &mut out)
+            }
+            Cause::Answer(direct_response) => {
+                error_response::write_direct(direct_response, self.version, keep_alive, &mut out)
+            }
         };
         let sent = client.send(reply, out).await;
         self.log(client);
@@ -102,13 +106,13 @@ impl Refusal {
     /// A refused request's line of the access log.
     fn log(&self, client: &Client) {
         let (status, reason) = match &self.why {
-            Why::Error(error) => (error.status(), Value::Word(error.reason())),
-            Why::Answer(canned) => (canned.status, Value::Nothing),
+            Cause::Error(error) => (error.status(), Value::Word(error.reason())),
+            Cause::Answer(direct_response) => (direct_response.status, Value::Nothing),
         };
         let line = self.line.as_slice();
         let mut words = line.splitn(2, |&byte| byte == b' ');
         let mut word = || words.next().filter(|word| !word.is_empty()).map_or(Value::Nothing, Value::Bytes);
-        let listener = client.open.gate.name();
+        let listener = client.open.active_listener.name();
         let pairs = [
             ("time_ms", Value::Number(ambient::unix_millis())),
             ("client", Value::Word(self.client.as_deref().unwrap_or(&client.peer.text))),

@@ -1,7 +1,7 @@
 //! A listener as a worker has it: open or closing.
 
 use super::view::View;
-use crate::dispatcher::{GateKey, Places};
+use crate::dispatcher::{ListenerId, ListenerPermits};
 use crate::net::timer::Deadline;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,35 +9,35 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// A listener's open-or-closing state, shared by its connections.
-pub(crate) struct Gate {
-    pub(super) key: GateKey,
+pub(crate) struct ActiveListener {
+    pub(super) key: ListenerId,
     /// The listener's name, as far as this worker has heard.
     pub(super) name: RefCell<Arc<str>>,
     /// The address it is bound to, as text.
     pub(crate) address_text: Arc<str>,
     /// Who takes its socket over, once it closes.
-    pub(crate) heir: RefCell<Option<Rc<Self>>>,
+    pub(crate) successor: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
     /// While it closes: when the last of its idle connections is to go.
     pub(super) leave_until: Cell<Deadline>,
     /// Its places, over all workers.
-    pub(crate) seats: Arc<Places>,
+    pub(crate) permits: Arc<ListenerPermits>,
     pub(crate) stop: Notify,
     /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
     pub(super) latest: RefCell<Option<(Rc<View>, usize)>>,
 }
 
-impl Gate {
+impl ActiveListener {
     /// One that is open.
-    pub(crate) fn new(key: GateKey, address_text: Arc<str>, seats: Arc<Places>) -> Rc<Self> {
+    pub(crate) fn new(key: ListenerId, address_text: Arc<str>, permits: Arc<ListenerPermits>) -> Rc<Self> {
         Rc::new(Self {
             key,
             name: RefCell::new("".into()),
             address_text,
-            heir: RefCell::default(),
+            successor: RefCell::default(),
             closing: Cell::new(false),
             leave_until: Cell::new(Deadline::NEVER),
-            seats,
+            permits,
             stop: Notify::new(),
             latest: RefCell::default(),
         })
@@ -50,12 +50,12 @@ impl Gate {
         self.stop.notify_one();
     }
 
-    pub(crate) fn key(&self) -> GateKey {
+    pub(crate) fn key(&self) -> ListenerId {
         self.key.clone()
     }
 
     /// Whether it is that of a key.
-    pub(crate) fn is_of(&self, key: &GateKey) -> bool {
+    pub(crate) fn is_of(&self, key: &ListenerId) -> bool {
         self.key == *key
     }
 

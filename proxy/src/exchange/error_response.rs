@@ -1,9 +1,9 @@
 //! The one place where errors become answers.
 
-use crate::codec::local_reply::LocalReply;
+use crate::codec::encoded_reply::EncodedReply;
 use crate::error::ProxyError;
-use crate::exchange::actions::Canned;
-use ringway_config::model::ErrorAnswer;
+use crate::exchange::actions::DirectResponse;
+use ringway_config::model::ErrorPage;
 use ringway_message::{HeadWriter, Version};
 
 /// Writes the whole answer: status, `x-ringway-reason`, a line of text.
@@ -14,9 +14,9 @@ pub(crate) fn write(
     keep_alive: bool,
     is_head: bool,
     extra: &[u8],
-    pages: &[ErrorAnswer],
+    pages: &[ErrorPage],
     out: &mut HeadWriter,
-) -> LocalReply {
+) -> EncodedReply {
     let mut number = itoa::Buffer::new();
     let status = error.status();
     write_status(status, error.phrase().as_bytes(), out.text_mut());
@@ -40,7 +40,7 @@ pub(crate) fn write(
     text.extend_from_slice(b"\r\n");
     let body_from = text.len();
     if is_head {
-        return LocalReply { status, body_from };
+        return EncodedReply { status, body_from };
     }
     match page {
         Some(page) => text.extend_from_slice(&page.body),
@@ -53,21 +53,26 @@ pub(crate) fn write(
             text.push(b'\n');
         }
     }
-    LocalReply { status, body_from }
+    EncodedReply { status, body_from }
 }
 
 /// Writes an answer of a route.
-pub(crate) fn write_canned(canned: &Canned, version: Version, keep_alive: bool, out: &mut HeadWriter) -> LocalReply {
-    write_status(canned.status, canned.phrase().as_bytes(), out.text_mut());
-    out.append(&canned.fields);
+pub(crate) fn write_direct(
+    direct_response: &DirectResponse,
+    version: Version,
+    keep_alive: bool,
+    out: &mut HeadWriter,
+) -> EncodedReply {
+    write_status(direct_response.status, direct_response.phrase().as_bytes(), out.text_mut());
+    out.append(&direct_response.fields);
     // RFC 9110, 8.6: 204 has no length.
-    match canned.status {
+    match direct_response.status {
         204 => out.field("cache-control", b"no-cache"),
         _ => out.field("content-length", b"0"),
     }
     write_connection(keep_alive, version, out);
     out.text_mut().extend_from_slice(b"\r\n");
-    LocalReply { status: canned.status, body_from: out.text().len() }
+    EncodedReply { status: direct_response.status, body_from: out.text().len() }
 }
 
 /// Appends a status line.

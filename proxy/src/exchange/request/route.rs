@@ -4,7 +4,7 @@ use crate::codec::websocket;
 use crate::error::ProxyError;
 use crate::exchange::actions;
 use crate::exchange::client::Client;
-use crate::exchange::refusal::Why;
+use crate::exchange::local_reply::Cause;
 use crate::net::trusted::is_trusted;
 use crate::routing::admission::{self, Admitted, Arrival};
 use crate::routing::forwarded::{self, Origin};
@@ -18,17 +18,17 @@ use ringway_message::{BodyLength, Method, RequestHead, Span};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// Why a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
-pub(super) struct Unplaced(pub(super) Why, pub(super) Option<usize>);
+/// Cause a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
+pub(super) struct Unrouted(pub(super) Cause, pub(super) Option<usize>);
 
-impl From<(ProxyError, Option<usize>)> for Unplaced {
+impl From<(ProxyError, Option<usize>)> for Unrouted {
     fn from((error, service): (ProxyError, Option<usize>)) -> Self {
-        Self(Why::Error(error), service)
+        Self(Cause::Error(error), service)
     }
 }
 
 /// Where a request belongs.
-pub(super) struct Placed {
+pub(super) struct Routed {
     pub(super) route: usize,
     pub(super) service: usize,
     pub(super) origin: Origin,
@@ -40,7 +40,7 @@ pub(super) struct Placed {
 
 /// Route, limits and key: everything that can refuse a request whose framing is good. A refusal names the service, once one
 /// was chosen.
-pub(super) fn place(
+pub(super) fn route_of(
     client: &Client,
     buffer: &[u8],
     view: &View,
@@ -48,7 +48,7 @@ pub(super) fn place(
     head: &RequestHead,
     key_bytes: &mut Vec<u8>,
     now: Instant,
-) -> Result<Placed, Unplaced> {
+) -> Result<Routed, Unrouted> {
     let http = view.http(listener);
     let refuse = |error| (error, None);
     if head.method == Method::Connect {
@@ -64,8 +64,10 @@ pub(super) fn place(
     let origin = forwarded::origin(&http.forwarded, &client.peer, buffer, head);
     let route = matcher::find(&http.routes, buffer, head, origin.secure).ok_or(refuse(ProxyError::NoRoute))?;
     let actions = http.routes[route].actions.as_deref();
-    if let Some(canned) = actions.and_then(|actions| actions::canned(actions, origin.secure, buffer, head)) {
-        return Err(Unplaced(Why::Answer(canned), None));
+    if let Some(direct_response) =
+        actions.and_then(|actions| actions::direct_response(actions, origin.secure, buffer, head))
+    {
+        return Err(Unrouted(Cause::Answer(direct_response), None));
     }
     let body_bytes_max = actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max);
     if matches!(head.body, BodyLength::Sized(length) if length > body_bytes_max) {
@@ -96,7 +98,7 @@ pub(super) fn place(
     let explain = explains(&http.explain_allow, client.peer.ip(), head, buffer);
     let arrived = Arrival::New;
     let admitted = admission::admit((view, service), worker, &input, arrived, key_bytes, now).map_err(refuse)?;
-    Ok(Placed { route, service, origin, hold, explain, admitted })
+    Ok(Routed { route, service, origin, hold, explain, admitted })
 }
 
 /// Whether the request asks why it goes where it does, and may.

@@ -1,4 +1,4 @@
-//! Places that client connections take: of the process, of their listener, of the worker that serves them.
+//! ListenerPermits that client connections take: of the process, of their listener, of the worker that serves them.
 
 use crate::ambient;
 use crate::planted::{self, Fault};
@@ -11,7 +11,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Client connections of the process that are open, or on their way to be.
 pub(crate) struct Occupancy {
-    /// Over all workers: see [`Seat`].
+    /// Over all workers: see [`ConnectionPermit`].
     pub(crate) connections: AtomicUsize,
     /// How many of them are flows of datagrams.
     pub(crate) flows: AtomicUsize,
@@ -29,7 +29,7 @@ impl Occupancy {
 
 /// The places of a listener, over all workers.
 #[derive(Default)]
-pub(crate) struct Places {
+pub(crate) struct ListenerPermits {
     taken: AtomicUsize,
     wait: Mutex<Wait>,
 }
@@ -73,16 +73,16 @@ impl Full {
     }
 }
 
-impl Places {
+impl ListenerPermits {
     /// Somebody has to wait. `true` beside it: that is to be told.
-    pub(crate) fn wait(self: &Arc<Self>, now: Instant) -> (WaitingForSeat, bool) {
+    pub(crate) fn wait(self: &Arc<Self>, now: Instant) -> (WaitingForPermit, bool) {
         let mut wait = self.lock();
         wait.waiting += 1;
         if wait.since.is_none() {
             wait.since = Some(now);
             wait.count += 1;
         }
-        (WaitingForSeat(Arc::clone(self)), wait.is_to_be_told(now))
+        (WaitingForPermit(Arc::clone(self)), wait.is_to_be_told(now))
     }
 
     /// Somebody is turned away. `true`: that is to be told.
@@ -119,9 +119,9 @@ impl Wait {
 }
 
 /// Somebody who has been accepted waits for a place. Dropping it is the end of that.
-pub(crate) struct WaitingForSeat(Arc<Places>);
+pub(crate) struct WaitingForPermit(Arc<ListenerPermits>);
 
-impl Drop for WaitingForSeat {
+impl Drop for WaitingForPermit {
     fn drop(&mut self) {
         let mut wait = self.0.lock();
         wait.waiting -= 1;
@@ -134,23 +134,23 @@ impl Drop for WaitingForSeat {
 }
 
 /// One connection's place. Dropping it gives it back, wherever it is: a connection on its way to another worker has one already.
-pub(crate) struct Seat {
+pub(crate) struct ConnectionPermit {
     occupancy: Arc<Occupancy>,
-    /// Places taken on its listener, over all workers.
-    listener: Arc<Places>,
+    /// ListenerPermits taken on its listener, over all workers.
+    listener: Arc<ListenerPermits>,
     worker: usize,
     /// A flow of datagrams takes one descriptor, its backend's; a connection takes two.
     is_flow: bool,
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// Takes a place, if fewer are taken than the process and the listener may have.
     ///
     /// # Errors
     /// Which of them is full.
     pub(crate) fn take(
         occupancy: &Arc<Occupancy>,
-        listener: &Arc<Places>,
+        listener: &Arc<ListenerPermits>,
         worker: usize,
         process_max: usize,
         listener_max: usize,
@@ -169,15 +169,15 @@ impl Seat {
     /// The same for a flow of datagrams.
     pub(crate) fn take_flow(
         occupancy: &Arc<Occupancy>,
-        listener: &Arc<Places>,
+        listener: &Arc<ListenerPermits>,
         worker: usize,
         process_max: usize,
         listener_max: usize,
     ) -> Option<Self> {
-        let mut seat = Self::take(occupancy, listener, worker, process_max, listener_max).ok()?;
-        seat.is_flow = true;
+        let mut permit = Self::take(occupancy, listener, worker, process_max, listener_max).ok()?;
+        permit.is_flow = true;
         occupancy.flows.fetch_add(1, Relaxed);
-        Some(seat)
+        Some(permit)
     }
 
     /// From here on another worker's, so that a burst of connections does not all go to the same one.
@@ -188,9 +188,9 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if planted::is_planted(Fault::SeatKept) {
+        if planted::is_planted(Fault::PermitKept) {
             return;
         }
         if self.is_flow {
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn time_that_a_listener_is_full_runs_once_however_many_wait_and_is_told_once_a_minute() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ListenerPermits::default());
         let begin = ambient::now();
         let (first, told) = places.wait(begin);
         assert!(told);

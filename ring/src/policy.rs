@@ -1,5 +1,6 @@
 //! The order in which a level's members are asked: one variant per policy, over the level's own indices.
 
+use crate::candidates::Candidates;
 use crate::hash::Hash;
 use crate::load::FULL_SHARE;
 use crate::maglev::Maglev;
@@ -8,11 +9,10 @@ use crate::rendezvous::Rendezvous;
 use crate::ring::{BuildError, Member, Ring, WEIGHT_MAX};
 use crate::round_robin::RoundRobin;
 use crate::slot::Slot;
-use crate::walk::Walk;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum Policy {
     Ring(Ring),
     Maglev(Maglev),
     Rendezvous(Rendezvous),
@@ -40,13 +40,13 @@ pub(crate) enum Preference {
     Cost { decay_millis: u32 },
 }
 
-impl Order {
+impl Policy {
     /// `members` are sorted by id.
     pub(crate) fn build(policy: PolicyParams, members: &[Member<'_>]) -> Result<Self, BuildError> {
         check(members)?;
         let alias = || {
-            let claim = |member: &Member<'_>| u64::from(member.weight) * u64::from(FULL_SHARE);
-            Alias::build(&members.iter().map(claim).collect::<Vec<_>>())
+            let weight = |member: &Member<'_>| u64::from(member.weight) * u64::from(FULL_SHARE);
+            Alias::build(&members.iter().map(weight).collect::<Vec<_>>())
         };
         let drawn = |preference| Self::Drawn(Drawn { alias: alias(), preference });
         Ok(match policy {
@@ -65,30 +65,30 @@ impl Order {
         })
     }
 
-    /// A walk from its beginning.
+    /// A candidate sequence from its beginning.
     #[inline]
-    pub(crate) fn begin(&self, hash: Hash) -> Walk {
+    pub(crate) fn begin(&self, hash: Hash) -> Candidates {
         match self {
-            Self::Ring(ring) => ring.walk(hash),
-            _ => Walk::new(0),
+            Self::Ring(ring) => ring.candidates(hash),
+            _ => Candidates::new(0),
         }
     }
 
-    /// The next member of a walk; for orders that have a place to go from.
+    /// The next member of a candidate sequence; none for policies without one.
     #[inline]
-    pub(crate) fn step(&self, walk: &mut Walk, hash: Hash, members: usize) -> Option<Slot> {
+    pub(crate) fn step(&self, candidates: &mut Candidates, hash: Hash, members: usize) -> Option<Slot> {
         match self {
-            Self::Ring(ring) => walk.next(ring),
-            Self::Maglev(maglev) => maglev.next(hash, walk),
-            Self::Rendezvous(rendezvous) => rendezvous.next(hash, walk.seen_mut()),
-            Self::First => walk.step(members, members, members, |position| position as u16),
+            Self::Ring(ring) => candidates.next(ring),
+            Self::Maglev(maglev) => maglev.next(hash, candidates),
+            Self::Rendezvous(rendezvous) => rendezvous.next(hash, candidates.seen_mut()),
+            Self::First => candidates.step(members, members, members, |position| position as u16),
             Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest(_) => None,
         }
     }
 
-    /// Whether [`Order::step`] gives its members.
+    /// Whether [`Policy::step`] gives its members.
     #[inline]
-    pub(crate) fn is_walked(&self) -> bool {
+    pub(crate) fn has_sequence(&self) -> bool {
         !matches!(self, Self::RoundRobin(_) | Self::Drawn(_) | Self::LeastRequest(_))
     }
 
@@ -111,16 +111,16 @@ impl Order {
         }
     }
 
-    /// Whether [`Order::set_claims`] changes anything.
-    pub(crate) fn has_claims(&self) -> bool {
-        !self.is_walked()
+    /// Whether [`Policy::set_weights`] changes anything.
+    pub(crate) fn follows_weights(&self) -> bool {
+        !self.has_sequence()
     }
 
-    /// How much each of the level's members takes, by index: weight times ramp, 0 for who takes nothing. One caller at a time.
-    pub(crate) fn set_claims(&self, claims: &[u64]) {
+    /// How much each of the level's members takes, by index: its effective weight, 0 for one that takes nothing. One caller at a time.
+    pub(crate) fn set_weights(&self, weights: &[u64]) {
         match self {
-            Self::RoundRobin(turns) => turns.set_claims(claims),
-            Self::Drawn(Drawn { alias, .. }) | Self::LeastRequest(alias) => alias.set_claims(claims),
+            Self::RoundRobin(turns) => turns.set_weights(weights),
+            Self::Drawn(Drawn { alias, .. }) | Self::LeastRequest(alias) => alias.set_weights(weights),
             Self::Ring(_) | Self::Maglev(_) | Self::Rendezvous(_) | Self::First => {}
         }
     }
@@ -169,40 +169,40 @@ fn check(members: &[Member<'_>]) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Draws by claims in constant time, and follows them as they change. Source: Walker 1977, in the form of Vose, "A linear algorithm
+/// Draws by effective weights in constant time, and follows them as they change. Source: Walker 1977, in the form of Vose, "A linear algorithm
 /// for generating random numbers with a given distribution", 1991.
 #[derive(Debug)]
 pub(crate) struct Alias {
-    /// The share of its own, of 2^32, above who has the rest. Rewritten in place: a draw meanwhile is by what was or by what will be.
+    /// The share of its own, of 2^32, above the slot that has the rest. Rewritten in place: a draw meanwhile is by what was or by what will be.
     entries: Box<[AtomicU64]>,
-    /// Of those who claim anything, the mean; an `f64`'s bits.
+    /// The mean of the weights above 0; an `f64`'s bits.
     mean: AtomicU64,
 }
 
 impl Alias {
-    pub(crate) fn build(claims: &[u64]) -> Self {
-        let some = claims.iter().any(|&claim| claim > 0);
-        let entries = if some { claims.iter().map(|_| AtomicU64::default()).collect() } else { Box::default() };
+    pub(crate) fn build(weights: &[u64]) -> Self {
+        let some = weights.iter().any(|&weight| weight > 0);
+        let entries = if some { weights.iter().map(|_| AtomicU64::default()).collect() } else { Box::default() };
         let alias = Self { entries, mean: AtomicU64::new(1.0_f64.to_bits()) };
-        alias.set_claims(claims);
+        alias.set_weights(weights);
         alias
     }
 
-    /// Where nobody claims anything, nothing changes.
-    pub(crate) fn set_claims(&self, claims: &[u64]) {
-        let total: u64 = claims.iter().sum();
+    /// Where all weights are 0, nothing changes.
+    pub(crate) fn set_weights(&self, weights: &[u64]) {
+        let total: u64 = weights.iter().sum();
         if total == 0 || self.entries.is_empty() {
             return;
         }
-        let claiming = claims.iter().filter(|&&claim| claim > 0).count();
+        let claiming = weights.iter().filter(|&&weight| weight > 0).count();
         self.mean.store((total as f64 / claiming as f64).to_bits(), Relaxed);
-        let count = claims.len() as u64;
+        let count = weights.len() as u64;
         let set = |slot: usize, own: u64, other: usize| {
             self.entries[slot].store(own << 16 | other as u64, Relaxed);
         };
-        // In units of total / count: exact, so that nobody who claims nothing is ever drawn.
-        let mut left: Vec<u64> = claims.iter().map(|&claim| claim * count).collect();
-        let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..claims.len()).partition(|&slot| left[slot] < total);
+        // In units of total / count: exact, so that a member of weight 0 is never drawn.
+        let mut left: Vec<u64> = weights.iter().map(|&weight| weight * count).collect();
+        let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..weights.len()).partition(|&slot| left[slot] < total);
         while let (Some(&low), Some(&high)) = (small.last(), large.last()) {
             small.pop();
             // Rounded up: a member's share is never rounded to nothing.
@@ -227,9 +227,9 @@ impl Alias {
         Some(if (random & 0xffff_ffff) < entry >> 16 { index as u16 } else { entry as u16 })
     }
 
-    /// Of those who claim anything, the mean.
+    /// The mean of the weights above 0.
     #[inline]
-    pub(crate) fn mean_claim(&self) -> f64 {
+    pub(crate) fn mean_weight(&self) -> f64 {
         f64::from_bits(self.mean.load(Relaxed))
     }
 }
@@ -242,23 +242,23 @@ mod tests {
     #[test]
     fn draws_follow_claims_as_they_change_and_never_give_nobody() {
         let alias = Alias::build(&[1; 5]);
-        for claims in [[100, 0, 300, 1600, 1], [0, 0, 1, 0, 0], [65_535, 655, 6_553, 65_535, 1], [0, 0, 0, 9, 1]] {
-            alias.set_claims(&claims);
+        for weights in [[100, 0, 300, 1600, 1], [0, 0, 1, 0, 0], [65_535, 655, 6_553, 65_535, 1], [0, 0, 0, 9, 1]] {
+            alias.set_weights(&weights);
             let mut counts = [0_u32; 5];
             for number in 0..400_000 {
                 counts[usize::from(alias.draw(mix(number)).unwrap_or(1))] += 1;
             }
-            let total: u64 = claims.iter().sum();
-            for (slot, claim) in claims.into_iter().enumerate() {
-                let fair = claim as f64 / total as f64 * 400_000.0;
+            let total: u64 = weights.iter().sum();
+            for (slot, weight) in weights.into_iter().enumerate() {
+                let fair = weight as f64 / total as f64 * 400_000.0;
                 assert!(
                     (f64::from(counts[slot]) - fair).abs() <= 5.0 * fair.sqrt(),
-                    "{slot} of {claims:?}: {counts:?}"
+                    "{slot} of {weights:?}: {counts:?}"
                 );
             }
         }
         // Nobody is left: as before.
-        alias.set_claims(&[0; 5]);
+        alias.set_weights(&[0; 5]);
         assert!((0..100).all(|number| matches!(alias.draw(mix(number)), Some(3 | 4))));
         assert_eq!(Alias::build(&[0, 0]).draw(5), None);
     }

@@ -68,8 +68,11 @@ fn every_field_of_the_status_is_documented_and_no_other() {
     });
     objects(&ringway.status(), "", &mut found);
     let text = std::fs::read_to_string(&ringway.config).unwrap();
-    ringway.reconfigure(&text.replace("id: a", "id: a, weight: 50"));
-    objects(&ringway.status(), "", &mut found);
+    ringway.write_config(&text.replace("id: a", "id: a, weight: 50"));
+    // Not the next generation: what comes from the control plane makes one too.
+    let reloaded =
+        wait_for("the change", || Some(ringway.status()).filter(|status| !status["last_reload"]["moved"][0].is_null()));
+    objects(&reloaded, "", &mut found);
     ringway.write_config(&text.replace("id: a", "id: a, wait: 50"));
     wait_for("the refusal", || (ringway.status()["last_reload"]["result"] == "refused").then_some(()));
     objects(&ringway.status(), "", &mut found);
@@ -334,4 +337,37 @@ fn every_file_below_tests_is_a_part_of_a_binary() {
         };
         assert!(is_root || named.contains(module), "nobody compiles {}", path.display());
     }
+}
+
+/// A machine that is busy is slower than any time that somebody has thought of: what can be waited for is waited for. Below `tests/` of the
+/// root, who sleeps does so by one of the names in tests/common/pace.rs, which say why.
+#[test]
+fn nobody_below_tests_sleeps_without_saying_why() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path().join("tests"));
+    let mut directories: Vec<_> = crates.chain([root.join("tests")]).filter(|path| path.is_dir()).collect();
+    let (mut slept, mut without) = (0, Vec::new());
+    while let Some(directory) = directories.pop() {
+        for path in std::fs::read_dir(&directory).unwrap().flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let file = path.strip_prefix(root).unwrap();
+            let (Ok(text), false) = (std::fs::read_to_string(&path), file.ends_with("docs.rs")) else { continue };
+            let lines: Vec<&str> = text.lines().collect();
+            let may_sleep = file.starts_with("tests/common") || !file.starts_with("tests");
+            for (index, _) in lines.iter().enumerate().filter(|(_, line)| line.contains("sleep(")) {
+                slept += 1;
+                let is_told = lines[index.saturating_sub(2)..=index]
+                    .iter()
+                    .any(|line| line.contains("// ") || line.contains("# ") || line.contains("/// "));
+                if !is_told || !may_sleep && lines[index].contains("std::thread::sleep") {
+                    without.push(format!("{}:{}", file.display(), index + 1));
+                }
+            }
+        }
+    }
+    assert!(slept > 10, "nothing is looked at");
+    assert_eq!(without, Vec::<String>::new(), "see tests/common/pace.rs, and wait_for");
 }

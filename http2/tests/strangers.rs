@@ -443,6 +443,7 @@ fn wait_for(address: SocketAddr) {
     runtime.block_on(async {
         let connecting = async {
             while TcpStream::connect(address).await.is_err() {
+                // Between two looks.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -97,7 +97,7 @@ impl Rendezvous {
 /// Which of several split targets a key falls into: targets are known by their salts, and have parts of all keys by weight. A change of
 /// one target's weight moves keys to or from that target alone. `None` if every weight is 0.
 #[must_use]
-pub fn choose_target(hash: Hash, targets: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
+pub fn choose_split_target(hash: Hash, targets: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
     for (index, (salt, weight)) in targets.enumerate().filter(|(_, (_, weight))| *weight > 0) {
         let arrival = negative_ln(mix(hash ^ salt ^ SPLIT_SALT)) / f64::from(weight);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn growing_an_arm_moves_keys_to_it_alone() {
-        let target = |key: u64, canary: u32| choose_target(mix(key), [(1, 90), (2, canary), (3, 10)].into_iter());
+        let target = |key: u64, canary: u32| choose_split_target(mix(key), [(1, 90), (2, canary), (3, 10)].into_iter());
         let mut in_canary = 0;
         for key in 0..20_000 {
             let (before, after) = (target(key, 5), target(key, 20));
@@ -166,7 +166,7 @@ mod tests {
             in_canary += u32::from(after == Some(1));
         }
         assert!((3_000..3_700).contains(&in_canary), "{in_canary}");
-        assert_eq!(choose_target(7, [(1, 0)].into_iter()), None);
+        assert_eq!(choose_split_target(7, [(1, 0)].into_iter()), None);
     }
 
     #[test]

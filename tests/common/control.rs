@@ -1,6 +1,6 @@
 //! Members of a control plane and proxies of a fleet, as processes.
 
-use super::{Ringway, free_address, get, patience, wait_for};
+use super::{OrNotYet, Ringway, free_address, get, not_yet, note, wait_for};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,8 +23,9 @@ impl Said {
         String::from_utf8_lossy(&self.err).into_owned()
     }
 
+    /// In a condition, anything else means [`not_yet`].
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        serde_json::from_slice(&self.out).unwrap_or_else(|error| not_yet(format!("{error}: {self:?}")))
     }
 }
 
@@ -46,8 +47,9 @@ pub struct Curl {
 }
 
 impl Curl {
+    /// In a condition, anything else means [`not_yet`].
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        serde_json::from_str(&self.body).unwrap_or_else(|error| not_yet(format!("{error}: {self:?}")))
     }
 }
 
@@ -58,9 +60,13 @@ pub fn curl(url: &str, method: &str, path: &str, body: &Value) -> Curl {
     if body != "null" {
         args.extend(["-d", &body]);
     }
-    let text = run("curl", &args).text();
-    let (body, status) = text.rsplit_once('\n').unwrap();
-    Curl { status: status.parse().unwrap(), body: body.to_owned() }
+    let said = run("curl", &args);
+    let text = said.text();
+    let (body, status) = text.rsplit_once('\n').or_not_yet();
+    if !said.status.success() {
+        note(format!("curl {method} {url}: {}", said.status));
+    }
+    Curl { status: status.parse().or_not_yet(), body: body.to_owned() }
 }
 
 /// Asks with curl over TLS; `None`: no connection, or one that is not trusted.
@@ -311,10 +317,7 @@ impl FleetProxy {
     /// kill -9, and again with what is on its disk.
     pub fn restart(&mut self) {
         self.ringway.signal("KILL");
-        let begin = std::time::Instant::now();
-        while self.ringway.is_running() {
-            assert!(begin.elapsed() < patience());
-        }
+        self.ringway.wait();
         self.ringway = Ringway::start(&self.text);
     }
 }

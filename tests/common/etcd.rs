@@ -1,7 +1,7 @@
 //! Real etcd, one member or several, each a process, and proxies that follow it.
 
 use super::control::{Said, run};
-use super::{Ringway, free_address, patience, require, wait_for};
+use super::{OrNotYet, Ringway, free_address, not_yet, require, wait_for};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -171,10 +171,12 @@ impl Etcd {
         run("env", &all)
     }
 
-    /// etcdctl, which must succeed; what it says.
+    /// etcdctl, which must succeed; what it says. In a condition, a failure means [`not_yet`].
     pub fn ctl(&self, arguments: &[&str]) -> String {
         let said = self.try_ctl(arguments);
-        assert!(said.status.success(), "{arguments:?}: {said:?}");
+        if !said.status.success() {
+            not_yet(format!("{arguments:?}: {said:?}"));
+        }
         said.text()
     }
 
@@ -189,7 +191,7 @@ impl Etcd {
 
     /// The store's revision.
     pub fn revision(&self) -> u64 {
-        let status: Value = serde_json::from_str(&self.ctl(&["endpoint", "status", "-w", "json"])).unwrap();
+        let status: Value = serde_json::from_str(&self.ctl(&["endpoint", "status", "-w", "json"])).or_not_yet();
         status[0]["Status"]["header"]["revision"].as_u64().unwrap()
     }
 
@@ -247,10 +249,7 @@ impl EtcdProxy {
     /// kill -9, and again with what is on its disk.
     pub fn restart(&mut self) {
         self.ringway.signal("KILL");
-        let begin = std::time::Instant::now();
-        while self.ringway.is_running() {
-            assert!(begin.elapsed() < patience());
-        }
+        self.ringway.wait();
         self.ringway = Ringway::start(&self.text);
     }
 

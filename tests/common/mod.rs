@@ -2,6 +2,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     clippy::print_stderr,
     clippy::unwrap_used,
     reason = "each test binary uses its own part"
@@ -11,9 +12,11 @@ pub mod control;
 pub mod etcd;
 mod pace;
 pub mod peers;
+mod polls;
 mod ports;
 
-pub(crate) use pace::slowness;
+pub use pace::{leave_time, pace, slowness, takes};
+pub use polls::{OrNotYet, not_yet, note, wait_for, wait_for_within};
 pub(crate) use ports::free_port;
 
 use std::io::{Read, Write};
@@ -22,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest wait for anything on a quiet machine: generous, because tests must not depend on speed. See [`patience`].
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,26 +38,10 @@ pub fn patience() -> Duration {
 /// Says that a test does nothing here, and why, so that it is seen: what `eprintln!` prints, cargo hides of a test that passes.
 #[allow(clippy::disallowed_methods, reason = "a test says what it does")]
 pub fn skipped(why: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Alone in its process, a test may run on the main thread.
+    let test = std::env::var("NEXTEST_TEST_NAME").ok();
+    let test = test.or_else(|| std::thread::current().name().map(str::to_owned)).unwrap_or_else(|| "a test".to_owned());
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
-}
-
-/// Waits until `condition` gives something.
-pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
-    wait_for_within(PATIENCE, what, condition)
-}
-
-/// The same, for so long on a quiet machine.
-pub fn wait_for_within<T>(most: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(found) = condition() {
-            return found;
-        }
-        // Asked each time: the machine may have become busy meanwhile.
-        assert!(begin.elapsed() < most || begin.elapsed() < most.mul_f64(slowness()), "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// A running `ringway run`. Killed when dropped.
@@ -114,24 +101,40 @@ impl Ringway {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// What the admin listener answers, which it does for as long as the process lives.
+    /// What the admin listener answers, which it does for as long as the process lives. In a condition, no answer means [`not_yet`].
     fn ask_admin(&self, path: &str) -> Answer {
-        try_get_with(self.admin, path, "").unwrap_or_else(|error| {
+        let answer = try_get_with(self.admin, path, "");
+        let answer = answer.and_then(|answer| match answer.status {
+            200 => Ok(answer),
+            _ => Err(std::io::Error::other(format!("{}{}", answer.head, answer.text()))),
+        });
+        answer.unwrap_or_else(|error| {
             let pid = self.pid();
             let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let state = state.lines().find(|line| line.starts_with("State:")).unwrap_or("no such process");
-            panic!("GET {path} of the admin listener at {}, process {pid} ({state}): {error}", self.admin)
+            let what = format!("GET {path} of the admin listener at {}, process {pid} ({state}): {error}", self.admin);
+            // It will never answer.
+            assert!(!state.contains('Z'), "{what}");
+            not_yet(what)
         })
     }
 
     pub fn status(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.ask_admin("/status").body).unwrap()
+        serde_json::from_slice(&self.ask_admin("/status").body).or_not_yet()
     }
 
     pub fn metric(&self, line: &str) -> f64 {
+        self.find_metric(line).unwrap_or_else(|| not_yet(format!("no metric {line:?}")))
+    }
+
+    /// Of what is counted from its first time on: none before.
+    pub fn counter(&self, line: &str) -> f64 {
+        self.find_metric(line).unwrap_or(0.0)
+    }
+
+    fn find_metric(&self, line: &str) -> Option<f64> {
         let text = self.ask_admin("/metrics").text();
-        let found = text.lines().find_map(|candidate| candidate.strip_prefix(line)?.trim().parse().ok());
-        found.unwrap_or_else(|| panic!("no metric {line:?}"))
+        text.lines().find_map(|candidate| candidate.strip_prefix(line)?.trim().parse().ok())
     }
 
     /// Replaces the file, as editors do: a new file, renamed over the old one.
@@ -210,11 +213,11 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 
 /// Reads one answer; `None` if the connection ends first. `has_body` is false for answers to HEAD.
 pub fn read_answer(stream: &mut (impl Read + ?Sized), has_body: bool) -> Option<Answer> {
-    try_read_answer(stream, has_body).ok()
+    try_read_answer(stream, has_body).inspect_err(|error| note(format!("an answer: {error}"))).ok()
 }
 
 /// The same, with what has gone wrong.
-fn try_read_answer(stream: &mut (impl Read + ?Sized), has_body: bool) -> std::io::Result<Answer> {
+pub fn try_read_answer(stream: &mut (impl Read + ?Sized), has_body: bool) -> std::io::Result<Answer> {
     let malformed = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
     let mut bytes = Vec::new();
     let mut byte = [0];
@@ -271,7 +274,8 @@ pub fn get(address: SocketAddr, path: &str) -> Option<Answer> {
 
 /// GET with more fields, each ended by CR LF.
 pub fn get_with(address: SocketAddr, path: &str, fields: &str) -> Option<Answer> {
-    try_get_with(address, path, fields).ok()
+    let answer = try_get_with(address, path, fields);
+    answer.inspect_err(|error| note(format!("GET {path} of {address}: {error}"))).ok()
 }
 
 /// The same, with what has gone wrong.
@@ -549,9 +553,12 @@ pub fn response(status: &str, fields: &str, body: &str) -> String {
 /// The state of a backend in the status: of the first service that has one of this id.
 pub fn backend_status(ringway: &Ringway, id: &str) -> serde_json::Value {
     let status = ringway.status();
-    let services = status["services"].as_array().unwrap();
-    let mut backends = services.iter().flat_map(|service| service["backends"].as_array().unwrap());
-    backends.find(|backend| backend["id"] == id).unwrap().clone()
+    let services = status["services"].as_array().into_iter().flatten();
+    let mut backends = services.flat_map(|service| service["backends"].as_array().into_iter().flatten());
+    backends
+        .find(|backend| backend["id"] == id)
+        .unwrap_or_else(|| not_yet(format!("no backend {id}: {status}")))
+        .clone()
 }
 
 /// As [`require`], for a module of Python.

@@ -30,7 +30,9 @@ fn placement(listen: SocketAddr) -> BTreeMap<String, String> {
     args.extend(urls.iter().map(String::as_str));
     let text = control::run("curl", &args).text();
     let owners: Vec<String> = text.lines().map(str::to_owned).collect();
-    assert_eq!(owners.len(), urls.len(), "{text}");
+    if owners.len() != urls.len() {
+        not_yet(format!("not all are answered: {text}"));
+    }
     urls.iter().map(|url| url.rsplit_once('/').unwrap().1.to_owned()).zip(owners).collect()
 }
 

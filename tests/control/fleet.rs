@@ -89,7 +89,7 @@ fn a_change_that_one_proxy_cannot_take_holds_for_none() {
         "{}",
         out.error()
     );
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < patience());
     let after: Vec<Value> = proxies.iter().map(|proxy| proxy.ringway.status()["generation"].clone()).collect();
     assert_eq!(before, after, "nothing was touched");
     assert_eq!(cluster.control(&["get", "document/main"]).text(), good);
@@ -216,7 +216,7 @@ fn registrations_live_as_long_as_their_heartbeats() {
             (again.status, &again.json()["changed"], again.json()["lease"].as_u64()),
             (200, &json!(0), Some(lease))
         );
-        std::thread::sleep(Duration::from_millis(200));
+        pace(Duration::from_millis(200));
     }
     wait_for("the expiry", || (curl(url, "GET", "/v1/objects/backend/s/a", &Value::Null).status == 404).then_some(()));
     assert_eq!(curl(url, "GET", "/v1/objects/backend/s/b", &Value::Null).status, 200, "it has no lease");
@@ -286,7 +286,7 @@ fn watchers_see_every_change_and_resume_where_they_were() {
         .spawn()
         .unwrap();
     // Whether it asks before or after the change, it gets the same; for the most part, before.
-    std::thread::sleep(Duration::from_millis(200));
+    leave_time(Duration::from_millis(200));
     put(3);
     wait_for("the answer", || waiting.try_wait().unwrap());
     let answer: Value = serde_json::from_reader(waiting.stdout.take().unwrap()).unwrap();
@@ -538,7 +538,7 @@ fn who_connects_and_asks_nothing_is_sent_away() {
     let silent = ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\n"].map(|begin| {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.write_all(begin.as_bytes()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
         (begin, stream)
     });
     for (begin, mut stream) in silent {
@@ -612,7 +612,7 @@ fn backends_are_found_by_dns_and_survive_its_loss() {
     wait_for("the warning", || cluster.log(0).contains("a source cannot be seen").then_some(()));
     dns.0.kill().unwrap();
     // Time in which nothing may happen.
-    std::thread::sleep(Duration::from_secs(1));
+    leave_time(Duration::from_secs(1));
     assert_eq!(registered(&cluster, "api"), ["10.1.0.2-80", "10.1.0.3-80"]);
     assert_eq!(registered(&cluster, "srv"), ["one.test-8001", "two.test-8002"]);
 }

@@ -3,7 +3,7 @@
 
 use crate::client::{self, Failure};
 use crate::cluster::{Cluster, Network};
-use crate::common::{patience, slowness, wait_for};
+use crate::common::{patience, slowness, takes, wait_for};
 use crate::random::Random;
 use crate::relay::Link;
 use crate::witness::Witness;
@@ -224,7 +224,7 @@ fn inject(cluster: &mut Cluster, fault: Fault, random: &mut Random) {
             }
         }
     }
-    std::thread::sleep(lasting);
+    takes(lasting);
 }
 
 fn each_pair(count: usize, mut act: impl FnMut(usize, usize)) {

@@ -1,10 +1,10 @@
 //! A blocking HTTP client for the members' API that tells what surely did not happen from what nobody knows.
 
-use crate::common::{Answer, patience};
+use crate::common::{Answer, note, wait_for};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longer than a member takes to say that it does not know.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(9);
@@ -62,28 +62,25 @@ pub(crate) fn ask(
 /// As [`ask`], JSON both ways.
 pub(crate) fn json(member: SocketAddr, method: &str, path: &str, body: &Value) -> Result<Value, Failure> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let answer = ask(member, method, path, "", &body, ANSWER_TIMEOUT)?;
+    let answer = ask(member, method, path, "", &body, ANSWER_TIMEOUT);
+    let answer = answer.inspect_err(|failure| note(format!("{method} {path} of {member}: {failure:?}")))?;
     serde_json::from_slice(&answer.body).map_err(|error| Failure::Unknown(error.to_string()))
 }
 
 /// As [`json`], of what must be done before the test goes on: a busy machine lets a leader be missed, and the next one is soon there.
 pub(crate) fn must(member: SocketAddr, method: &str, path: &str, body: &Value) -> Value {
-    let begun = Instant::now();
-    loop {
-        match json(member, method, path, body) {
-            Ok(answer) => return answer,
-            // Nothing was done.
-            Err(Failure::Definite(503, code)) if code == "no_leader" && begun.elapsed() < patience() => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(failure) => panic!("{method} {path}: {failure:?}"),
-        }
-    }
+    wait_for("a leader", || match json(member, method, path, body) {
+        Ok(answer) => Some(answer),
+        // Nothing was done.
+        Err(Failure::Definite(503, code)) if code == "no_leader" => None,
+        Err(failure) => panic!("{method} {path}: {failure:?}"),
+    })
 }
 
 /// GET, read as JSON; `None` if there is no good answer.
 pub(crate) fn get(member: SocketAddr, path: &str) -> Option<Value> {
-    let answer = ask(member, "GET", path, "", "", Duration::from_secs(2)).ok()?;
+    let answer = ask(member, "GET", path, "", "", Duration::from_secs(2));
+    let answer = answer.inspect_err(|failure| note(format!("GET {path} of {member}: {failure:?}"))).ok()?;
     serde_json::from_slice(&answer.body).ok()
 }
 

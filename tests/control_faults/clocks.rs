@@ -2,7 +2,7 @@
 
 use crate::client;
 use crate::cluster::Cluster;
-use crate::common::{output, require, wait_for};
+use crate::common::{output, pace, require, wait_for};
 use crate::random::Random;
 use crate::witness::Witness;
 use crate::workload::{self, Workload};
@@ -70,7 +70,7 @@ fn clocks_that_are_wrong_and_jump_change_nothing() {
         let clock: &PathBuf = random.pick(&clocks);
         set(clock, random.below(2 * 86_400) as i64 - 86_400);
         jumps += 1;
-        std::thread::sleep(Duration::from_millis(100));
+        pace(Duration::from_millis(100));
     }
     workload.stop();
     workload.read_all();

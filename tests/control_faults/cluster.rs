@@ -1,7 +1,7 @@
 //! Members as processes: started, killed, stopped, cut off.
 
 use crate::client;
-use crate::common::{free_port, output, path_text, signal, wait_for};
+use crate::common::{free_port, note, output, path_text, signal, wait_for};
 use crate::namespace::Namespaces;
 use crate::random::Random;
 use crate::relay::{Link, Relay};
@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 /// What lies between members.
 pub(crate) enum Network {
@@ -255,23 +254,14 @@ impl Cluster {
 
     /// The number of the member that leads, once there is one that all its voters follow.
     pub(crate) fn settled(&mut self) -> usize {
-        let begun = std::time::Instant::now();
-        loop {
-            let leader = self.agreed_leader();
-            if let Some(leader) = leader {
-                return leader;
-            }
+        wait_for("the members to settle", || {
             for member in &mut self.members {
                 if let Some(status) = member.exit() {
                     panic!("member {} has ended with {status}: {}", member.number, member.log());
                 }
             }
-            if begun.elapsed() > crate::common::patience() {
-                let shown: Vec<_> = self.members.iter().map(Member::status).collect();
-                panic!("the members do not settle: {shown:#?}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            self.agreed_leader()
+        })
     }
 
     fn agreed_leader(&self) -> Option<usize> {
@@ -284,6 +274,7 @@ impl Cluster {
                 Some((status["leader"]["node"].as_u64()?, status["member"]["term"].as_u64()?, role))
             })
             .collect();
+        note(format!("leader, term and role, as each says: {known:?}"));
         let known = known?;
         let first = known.first()?;
         let same = known.iter().all(|one| (one.0, one.1) == (first.0, first.1));

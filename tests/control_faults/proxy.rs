@@ -1,7 +1,7 @@
 //! Proxies as processes, and requests that go through them all the time.
 
 use crate::client;
-use crate::common::{free_address, get, wait_for};
+use crate::common::{OrNotYet, free_address, get, not_yet, pace, wait_for};
 use crate::workload::KEYS;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -69,9 +69,9 @@ impl Proxy {
     }
 
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text = get(self.admin, "/metrics").expect("the admin listener answers").text();
+        let text = get(self.admin, "/metrics").or_not_yet().text();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let value = line.unwrap_or_else(|| panic!("no metric {name} in {text}")).trim();
+        let value = line.unwrap_or_else(|| not_yet(format!("no metric {name} in {text}"))).trim();
         value.parse().unwrap_or_else(|_| panic!("{name} {value}"))
     }
 
@@ -118,7 +118,7 @@ impl Traffic {
                         Ok(()) => drop(served.fetch_add(1, SeqCst)),
                         Err(why) => failed.lock().unwrap().push(why),
                     }
-                    std::thread::sleep(Duration::from_millis(5));
+                    pace(Duration::from_millis(5));
                 }
             }));
         }
@@ -151,7 +151,7 @@ fn request(listen: SocketAddr, number: usize, kept: bool, connection: &mut Optio
     let close = if kept { "" } else { "Connection: close\r\n" };
     let text = format!("GET /{number} HTTP/1.1\r\nHost: test\r\n{close}\r\n");
     stream.write_all(text.as_bytes()).map_err(|error| format!("send: {error}"))?;
-    let answer = crate::common::read_answer(&mut stream, true).ok_or("the connection ended without an answer")?;
+    let answer = crate::common::try_read_answer(&mut stream, true).map_err(|error| format!("no answer: {error}"))?;
     if answer.status != 200 {
         return Err(format!("{}: {}", answer.status, answer.text()));
     }

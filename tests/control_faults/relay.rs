@@ -1,6 +1,7 @@
 //! A relay before every member's peer listener. It knows who calls by the loopback address that the call comes from:
 //! the last number of member `n` is n, and members call from the address that they listen on.
 
+use crate::common::{pace, takes};
 use crate::random::Random;
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -58,7 +59,7 @@ impl Relay {
         let Ok(IpAddr::V4(source)) = stream.peer_addr().map(|from| from.ip()) else { return };
         let pair = (usize::from(source.octets()[3]), to);
         while self.link(pair).cut {
-            std::thread::sleep(LOOK);
+            pace(LOOK);
         }
         let Ok(onward) = TcpStream::connect(target) else { return };
         let back = random.fork();
@@ -75,16 +76,16 @@ impl Relay {
         while let Ok(count) = from.read(&mut buffer) {
             let link = self.link(pair);
             if !link.delay.is_zero() {
-                std::thread::sleep(link.delay);
+                takes(link.delay);
             }
             if random.below(100) < link.loss_percent {
                 if random.below(10) == 0 {
                     break;
                 }
-                std::thread::sleep(Duration::from_millis(200));
+                takes(Duration::from_millis(200));
             }
             while self.link(pair).cut {
-                std::thread::sleep(LOOK);
+                pace(LOOK);
             }
             if count == 0 || to.write_all(&buffer[..count]).is_err() {
                 break;

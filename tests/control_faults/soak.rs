@@ -6,7 +6,7 @@
 
 use crate::client;
 use crate::cluster::{Cluster, ringway_ok};
-use crate::common::{Backend, get, output, path_text, wait_for};
+use crate::common::{Backend, get, note, output, pace, path_text, takes, wait_for};
 use crate::proxy::{Proxy, Traffic, publish};
 use crate::random::Random;
 use crate::workload::KEYS;
@@ -67,7 +67,7 @@ impl Crowd {
     /// Weights change all the time, through whoever answers.
     fn write(&self, apis: &[SocketAddr], backends: &[SocketAddr], mut random: Random) {
         while !self.stop.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(50));
+            pace(Duration::from_millis(50));
             let at = random.below(KEYS.len() as u64) as usize;
             let body = json!({ "address": backends[at], "weight": 50 + random.below(100) });
             let path = format!("/v1/objects/{}?force=true", KEYS[at]);
@@ -86,7 +86,7 @@ impl Crowd {
                 self.line(api, &mut view, line);
                 !self.stop.load(SeqCst)
             });
-            std::thread::sleep(Duration::from_millis(100));
+            pace(Duration::from_millis(100));
         }
     }
 
@@ -184,19 +184,12 @@ impl Soak {
         let apis: Vec<String> = self.cluster.apis().iter().map(|api| format!("http://{api}")).collect();
         let apis = apis.join(",");
         let arguments = [&["control", "--members", &apis], arguments].concat();
-        let mut said = String::new();
-        let begun = Instant::now();
-        loop {
+        wait_for("a command to succeed", || {
             let out = output(env!("CARGO_BIN_EXE_ringway"), &arguments);
-            if out.status.success() {
-                return;
-            }
-            said.clear();
-            said.push_str(&String::from_utf8_lossy(&out.stdout));
-            said.push_str(&String::from_utf8_lossy(&out.stderr));
-            assert!(begun.elapsed() < crate::common::patience(), "{arguments:?}: {said}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+            let said = [out.stdout, out.stderr].concat();
+            note(format!("{arguments:?}: {}", String::from_utf8_lossy(&said)));
+            out.status.success().then_some(())
+        });
     }
 
     fn back_up(&self) {
@@ -206,7 +199,7 @@ impl Soak {
     }
 
     fn lasting(&mut self) {
-        std::thread::sleep(Duration::from_millis(700 + self.random.below(700)));
+        takes(Duration::from_millis(700 + self.random.below(700)));
     }
 
     fn happens(&mut self, event: Event) {

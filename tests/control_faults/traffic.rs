@@ -1,7 +1,7 @@
 //! A proxy that serves while the control plane dies, comes back, loses its leader: no request notices.
 
 use crate::cluster::{Cluster, Member};
-use crate::common::{Backend, get, wait_for};
+use crate::common::{Backend, get, takes, wait_for};
 use crate::proxy::{Proxy, Traffic, publish};
 use crate::random::Random;
 use crate::workload::{KEYS, Workload};
@@ -41,7 +41,7 @@ fn no_request_notices_what_happens_to_the_control_plane() {
     let dead = Instant::now();
     let outage = Duration::from_secs(if std::env::var_os("RINGWAY_FAULTS").is_some() { 600 } else { 10 });
     let ages = [proxy.metric("ringway_topology_age_seconds"), {
-        std::thread::sleep(outage / 2);
+        takes(outage / 2);
         proxy.metric("ringway_topology_age_seconds")
     }];
     assert!(ages[1] - ages[0] > outage.as_secs_f64() / 4.0, "{ages:?}");
@@ -52,7 +52,7 @@ fn no_request_notices_what_happens_to_the_control_plane() {
     proxy.start();
     let traffic = Traffic::start(proxy.listen);
     assert_eq!(proxy.revision(), last, "the last topology that was good");
-    std::thread::sleep(outage.saturating_sub(dead.elapsed()));
+    takes(outage.saturating_sub(dead.elapsed()));
 
     // And the control plane comes back to it.
     cluster.start_all();

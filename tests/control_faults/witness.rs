@@ -1,6 +1,7 @@
 //! Those who only look: at who leads, at the members' histories, at the watch streams.
 
 use crate::client;
+use crate::common::pace;
 use crate::workload::value_of;
 use ringway_control::watch::view::{View, ViewError};
 use ringway_control::watch::wire::Message;
@@ -103,7 +104,7 @@ impl Seen {
     /// Who leads, and what has changed, as this member says.
     fn look(&self, api: SocketAddr) {
         while !self.stop.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(100));
+            pace(Duration::from_millis(100));
             let asked = Instant::now();
             let Some(status) = client::get(api, "/v1/status") else { continue };
             let member = &status["member"];
@@ -152,7 +153,7 @@ impl Seen {
                 self.line(api, &mut view, line);
                 !self.stop.load(SeqCst)
             });
-            std::thread::sleep(Duration::from_millis(30));
+            pace(Duration::from_millis(30));
         }
     }
 

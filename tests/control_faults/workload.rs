@@ -1,6 +1,7 @@
 //! Clients that write, read, lock and stay alive, and remember all they were told.
 
 use crate::client::{self, ANSWER_TIMEOUT, Failure};
+use crate::common::{pace, takes};
 use crate::linear::{self, Call, Operation};
 use crate::random::Random;
 use serde_json::{Value, json};
@@ -228,7 +229,7 @@ impl Client {
                 (1..=6, Some(expected)) => self.write(key, Some(expected), &mut known),
                 _ => self.read(key, &mut known),
             }
-            std::thread::sleep(BREATH);
+            pace(BREATH);
         }
     }
 
@@ -296,7 +297,7 @@ impl Client {
         let mut lease = None;
         let mut last = 0;
         while !self.record.stopped() {
-            std::thread::sleep(BREATH);
+            pace(BREATH);
             let member = *self.random.pick(&self.apis);
             let Some(id) = lease else {
                 let granted = client::json(member, "POST", "/v1/leases", &json!({ "ttl": "3s", "owner": owner }));
@@ -316,7 +317,7 @@ impl Client {
             let taken = client::json(member, "PUT", "/v1/locks/door", &json!({ "lease": id, "owner": owner }));
             let Some(token) = taken.ok().and_then(|taken| taken["token"].as_u64()) else { continue };
             let returned = self.record.now();
-            std::thread::sleep(Duration::from_millis(self.random.below(20)));
+            takes(Duration::from_millis(self.random.below(20)));
             let until = self.record.now();
             if token != last {
                 last = token;
@@ -344,7 +345,7 @@ impl Client {
                 Ok(_) => {
                     heard = begun;
                     self.record.keep_alives.fetch_add(1, SeqCst);
-                    std::thread::sleep(Duration::from_millis(300));
+                    pace(Duration::from_millis(300));
                 }
                 Err(Failure::Definite(404, _)) => {
                     // Nobody answered for as long as it lives: that is what it is there for.
@@ -354,7 +355,7 @@ impl Client {
                     }
                     lease = None;
                 }
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Err(_) => pace(Duration::from_millis(20)),
             }
         }
     }

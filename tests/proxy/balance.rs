@@ -7,7 +7,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// Answers when it is let, and knows how many requests it had at once.
 struct Gated {
@@ -22,9 +21,7 @@ fn gated(name: &'static str) -> Gated {
     let backend = Backend::custom(move |mut stream, _| {
         while read_request(&mut stream).is_some() {
             most_seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            while !*gate.lock().unwrap() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            wait_for("leave to answer", || gate.lock().unwrap().then_some(()));
             now.fetch_sub(1, Ordering::SeqCst);
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
             if stream.write_all(answer.as_bytes()).is_err() {
@@ -292,9 +289,7 @@ fn wake_up_for_a_place_that_one_cannot_use_goes_to_who_can() {
             if head.starts_with("GET /drop ") {
                 return;
             }
-            while !*gate.lock().unwrap() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            wait_for("leave to answer", || gate.lock().unwrap().then_some(()));
             if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb").is_err() {
                 return;
             }

@@ -77,7 +77,7 @@ fn demo_answers_and_names_its_backend() {
     }
     // A request is counted once its answer has been delivered.
     wait_for("the count", || {
-        let text = get(admin, "/metrics").unwrap().text();
+        let text = get(admin, "/metrics")?.text();
         text.contains("ringway_requests_total{service=\"sample\",class=\"2xx\"} 6").then_some(())
     });
     signal(child.0.id(), "TERM");

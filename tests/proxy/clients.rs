@@ -289,7 +289,7 @@ fn narrow(listen: std::net::SocketAddr, bytes: &[u8]) -> TcpStream {
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&listen.into()).unwrap();
     let mut stream: TcpStream = socket.into();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
     stream.write_all(bytes).unwrap();
     stream
 }
@@ -342,7 +342,7 @@ fn sip(stream: &mut TcpStream, bytes: usize, until: impl Fn() -> bool) -> usize 
             Ok(0) | Err(_) => break,
             Ok(count) => total += count,
         }
-        std::thread::sleep(Duration::from_millis(20));
+        takes(Duration::from_millis(20));
     }
     total
 }
@@ -377,7 +377,7 @@ fn a_client_that_sends_too_slowly_is_answered_408() {
             if answer.is_finished() || stream.write_all(b"x").is_err() {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            takes(Duration::from_millis(2));
         }
         answer.join().unwrap()
     };
@@ -395,7 +395,7 @@ fn a_client_that_sends_too_slowly_is_answered_408() {
     let slow = Backend::custom(|mut stream, _| {
         let mut head = [0; 4096];
         let _ = stream.read(&mut head);
-        std::thread::sleep(Duration::from_millis(1500));
+        takes(Duration::from_millis(1500));
         let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         let mut body = [0; 5];
         if stream.read_exact(&mut body).is_ok() {

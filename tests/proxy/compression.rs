@@ -181,7 +181,7 @@ fn events_are_not_held_back() {
             for event in 0..5 {
                 let _ = stream.write_all(format!("data: {event}\n").as_bytes());
                 // Not before the client has seen it.
-                if goes_on.recv_timeout(PATIENCE).is_err() {
+                if goes_on.recv_timeout(patience()).is_err() {
                     return;
                 }
             }
@@ -215,7 +215,7 @@ fn answers_that_are_compressed_at_once_are_bounded() {
         let Some((head, _)) = read_request(&mut stream) else { return };
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nfirst\n");
         if head.contains("/slow") {
-            let _ = ends.lock().unwrap().recv_timeout(PATIENCE);
+            let _ = ends.lock().unwrap().recv_timeout(patience());
         }
     });
     let listen = free_address();

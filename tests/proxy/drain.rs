@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 fn slow(millis: u64) -> Backend {
     Backend::custom(move |mut stream, _| {
         while read_request(&mut stream).is_some() {
-            std::thread::sleep(Duration::from_millis(millis));
+            takes(Duration::from_millis(millis));
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
         }
     })

@@ -99,7 +99,7 @@ fn paths_and_fields_are_changed_both_ways() {
 #[test]
 fn a_route_has_its_own_limits() {
     let slow = scripted(|_| {
-        std::thread::sleep(Duration::from_secs(2));
+        takes(Duration::from_secs(2));
         response("200 OK", "", "late")
     });
     let (_ringway, listen) = edge(
@@ -170,7 +170,7 @@ fn other_origins_are_answered_as_browsers_expect() {
 fn copies_go_to_another_service_and_change_nothing() {
     let (live, copy) = (Backend::echo("live"), Backend::echo("copy"));
     let slow = scripted(|_| {
-        std::thread::sleep(Duration::from_secs(3).mul_f64(slowness()));
+        takes(Duration::from_secs(3).mul_f64(slowness()));
         response("500 Bad", "", "")
     });
     let (ringway, listen) = edge(
@@ -191,7 +191,7 @@ fn copies_go_to_another_service_and_change_nothing() {
     assert!(copy.requests().iter().any(|text| text.starts_with("POST /c") && text.ends_with("hello")));
     let idle = || {
         let status = ringway.status();
-        status["services"].as_array().unwrap().iter().all(|service| service["in_flight"] == 0).then_some(())
+        status["services"].as_array()?.iter().all(|service| service["in_flight"] == 0).then_some(())
     };
     wait_for("all to be over", idle);
 }
@@ -219,5 +219,5 @@ fn errors_speak_in_other_words() {
     assert_eq!(answer.header("content-type"), Some("application/json"));
     // A new text is taken over when the file changes.
     std::fs::write(&page, "<h1>later</h1>").unwrap();
-    wait_for("the new text", || (get(listen, "/a").unwrap().text() == "<h1>later</h1>").then_some(()));
+    wait_for("the new text", || (get(listen, "/a")?.text() == "<h1>later</h1>").then_some(()));
 }

@@ -57,7 +57,7 @@ fn answer_cut_off_in_the_middle_is_seen_as_cut_off() {
     let backend = Backend::custom(|mut stream, _| {
         let _ = read_request(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
-        std::thread::sleep(Duration::from_millis(100));
+        takes(Duration::from_millis(100));
     });
     let (_ringway, listen) = one_backend("", backend.address);
     let mut stream = send(listen, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -121,7 +121,7 @@ fn socket2_backlog(listener: &TcpListener) -> usize {
 fn silent_backend_is_timed_out_and_the_next_one_answers() {
     let silent = Backend::custom(|mut stream, _| {
         let _ = read_request(&mut stream);
-        std::thread::sleep(Duration::from_secs(60));
+        takes(Duration::from_secs(60));
     });
     let good = Backend::echo("good");
     let listen = free_address();
@@ -254,7 +254,7 @@ fn stalled_downloads_hold_no_more_than_their_buffers() {
         })
         .collect();
     // Time for more to come in than may.
-    std::thread::sleep(Duration::from_millis(500));
+    leave_time(Duration::from_millis(500));
     let grown = memory().saturating_sub(before);
     assert!(grown <= 10 * 1024, "20 stalled downloads hold {grown} KiB");
     drop(stalled);

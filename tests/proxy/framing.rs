@@ -138,7 +138,7 @@ fn every_split_of_a_request_gives_the_same_request() {
     use std::io::Write;
     for split in (1..bytes.len()).step_by(3) {
         stream.write_all(&bytes[..split]).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(3));
+        leave_time(std::time::Duration::from_millis(3));
         stream.write_all(&bytes[split..]).unwrap();
         let answer = read_answer(&mut stream, true).unwrap();
         assert_eq!(answer.status, 200, "split at {split}");

@@ -44,7 +44,7 @@ impl Frames {
     /// A backend's: says these settings, and how many streams it takes.
     fn serve(mut stream: TcpStream, streams_max: u32) -> Option<Self> {
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
         stream.read_exact(&mut [0; 24]).ok()?;
         let mut this = Self(stream);
         this.limit(streams_max);
@@ -252,7 +252,7 @@ fn pooled_http1_connections_that_have_gone_silent_cost_one_time_out_together() {
     let backend = Backend::custom(|mut stream, _| {
         while let Some((head, _)) = read_request(&mut stream) {
             if head.starts_with("GET /slow") {
-                std::thread::sleep(Duration::from_millis(500));
+                takes(Duration::from_millis(500));
             }
             if stream.write_all(response("200 OK", "", "a").as_bytes()).is_err() {
                 return;
@@ -522,7 +522,7 @@ fn many_requests_at_once_get_as_many_connections_as_it_takes() {
     let backend = Backend::custom(|stream, _| {
         let Some(mut frames) = Frames::serve(stream, 1) else { return };
         while let Some(stream) = frames.request() {
-            std::thread::sleep(Duration::from_millis(100));
+            takes(Duration::from_millis(100));
             frames.answer(stream, "a");
         }
     });

@@ -6,7 +6,7 @@ use crate::common::*;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn state(ringway: &Ringway, id: &str, expected: &str) {
     wait_for(&format!("{id} to be {expected}"), || (backend_status(ringway, id)["state"] == expected).then_some(()));
@@ -58,7 +58,7 @@ fn endpoints_that_hang_flood_or_talk_nonsense_are_failed_checks_with_their_reaso
     });
     let hang = Backend::custom(|mut stream, _| {
         let _ = read_request(&mut stream);
-        std::thread::sleep(Duration::from_secs(30));
+        takes(Duration::from_secs(30));
     });
     let nonsense = Backend::says(b"\x16\x03\x01 this is no answer\r\n\r\n");
     let closes = Backend::custom(|mut stream, _| drop(read_request(&mut stream)));
@@ -231,13 +231,13 @@ fn grpc_checks_understand_a_real_grpc_server() {
 }
 
 fn load(listen: SocketAddr, until: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !until() {
-        assert!(begin.elapsed() < PATIENCE, "in vain");
-        for _ in 0..40 {
-            let _ = get(listen, "/");
+    wait_for("what the load brings about", || {
+        let is = until();
+        if !is {
+            (0..40).for_each(|_| drop(get(listen, "/")));
         }
-    }
+        is.then_some(())
+    });
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn statistical_detectors_eject_who_is_worse_than_the_others() {
             // Every second request fails: never many in a row.
             let turn = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             if slow {
-                std::thread::sleep(Duration::from_millis(60));
+                takes(Duration::from_millis(60));
             } else if turn.is_multiple_of(2) {
                 return response("500 Internal Server Error", "", "oh");
             }
@@ -289,7 +289,7 @@ fn retry_after_is_obeyed_where_asked() {
     let ringway = Ringway::start(&simple(listen, service, &[("a", busy.address), ("b", good.address)]));
     assert_eq!(get(listen, "/").unwrap().status, 503);
     // The detector hears of an answer once that has been delivered; another worker may be asked before.
-    wait_for("the ejection", || (get(listen, "/").unwrap().text() == "good").then_some(()));
+    wait_for("the ejection", || (get(listen, "/")?.text() == "good").then_some(()));
     let backend = backend_status(&ringway, "a");
     assert_eq!(backend["last_change"]["reason"], "retry_after");
     let left = backend["ejected_for_seconds"].as_f64().unwrap();

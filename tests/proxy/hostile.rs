@@ -149,7 +149,7 @@ fn stalled_streams_hold_nobody_else_up() {
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         if head.contains("/stuck") {
-            std::thread::sleep(PATIENCE);
+            takes(patience());
         }
         let mut body = vec![0; if head.starts_with("POST") { 100_000 } else { 0 }];
         let _ = stream.read_exact(&mut body);
@@ -363,7 +363,7 @@ fn resets_and_floods_reach_no_backend_and_end_their_connection() {
     }
     let backend = scripted(|head| match head.contains("/slow") {
         true => {
-            std::thread::sleep(std::time::Duration::from_secs(3));
+            takes(std::time::Duration::from_secs(3));
             response("200 OK", "", "")
         }
         false => response("200 OK", "", &"x".repeat(3_000_000)),
@@ -441,7 +441,7 @@ client.pump(lambda: False, 0.2)
 
 #[test]
 fn an_answer_that_broke_leaves_nothing_in_the_one_that_wins() {
-    let wait = |millis| std::thread::sleep(std::time::Duration::from_millis(millis));
+    let wait = |millis| takes(std::time::Duration::from_millis(millis));
     let broken = Backend::custom(move |mut stream, _| {
         if read_request(&mut stream).is_some() {
             wait(1000);
@@ -478,7 +478,7 @@ fn an_answer_that_broke_leaves_nothing_in_the_one_that_wins() {
 fn a_clients_deadline_is_no_fault_of_a_backend() {
     let Some(certificates) = Certificates::new() else { return };
     certificates.issue("one", "DNS:one.test", "2");
-    let wait = |millis| std::thread::sleep(std::time::Duration::from_millis(millis));
+    let wait = |millis| takes(std::time::Duration::from_millis(millis));
     let backend = Backend::echo("a");
     let (inner, front, hedged) = (free_address(), free_address(), free_address());
     // A backend whose handshake takes its time.
@@ -567,7 +567,7 @@ fn connections_are_counted_for_the_client_that_a_proxy_header_names() {
     let connect = |client: &str| {
         let text = format!("PROXY TCP4 {client} 192.0.2.1 1000 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let mut stream = send(listen, text.as_bytes());
-        let answer = read_answer(&mut stream, true).unwrap();
+        let answer = read_answer(&mut stream, true).or_not_yet();
         (stream, answer.status, answer.header("x-ringway-reason").map(str::to_owned))
     };
     // Many clients behind one proxy.
@@ -589,7 +589,7 @@ fn floods_that_the_library_ends_are_counted_as_floods() {
     let backend = Backend::custom(|mut stream, _| {
         // Reads heads, and no body.
         let _ = stream.read(&mut [0; 1024]);
-        std::thread::sleep(PATIENCE);
+        takes(patience());
     });
     let listen = free_address();
     let listeners = format!("  - {{ name: web, address: \"{listen}\", service: s }}\n");

@@ -30,7 +30,7 @@ fn config(listen: SocketAddr, extra: Option<SocketAddr>, fleet: &[Nginx], weight
 const KEYS: usize = 100;
 
 fn owner(listen: SocketAddr, key: usize) -> String {
-    get(listen, &format!("/key-{key}")).unwrap().text().trim().to_owned()
+    get(listen, &format!("/key-{key}")).or_not_yet().text().trim().to_owned()
 }
 
 /// Under load the bound may send a request away now and then: a key's owner is where it is found again soon.
@@ -50,23 +50,25 @@ fn no_request_fails_through_reloads_a_kill_and_a_stop() {
     load.args(["--h1", "-c", "20", "-t", "1", "--rps", "100", "-D", "16"]);
     load.args((0..200).map(|key| format!("http://{listen}/key-{key}")));
     let load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    wait_for("the load", || {
+        (ringway.counter("ringway_requests_total{service=\"s\",class=\"2xx\"}") >= 500.0).then_some(())
+    });
 
     for round in 0..5 {
         let weights = [[100; 5], [100, 200, 100, 50, 100]][round % 2];
         ringway.reconfigure(&config(listen, None, &fleet, &weights));
-        std::thread::sleep(Duration::from_millis(150));
+        pace(Duration::from_millis(150));
         ringway.reconfigure(&config(listen, Some(extra), &fleet, &[100; 5]));
-        std::thread::sleep(Duration::from_millis(150));
+        pace(Duration::from_millis(150));
         ringway.reconfigure(&config(listen, Some(extra), &fleet[..4], &[100; 4]));
-        std::thread::sleep(Duration::from_millis(150));
+        pace(Duration::from_millis(150));
         ringway.reconfigure(&config(listen, None, &fleet[..4], &[150, 100, 100, 100]));
-        std::thread::sleep(Duration::from_millis(150));
+        pace(Duration::from_millis(150));
     }
     ringway.reconfigure(&config(listen, None, &fleet[..4], &[100; 4]));
 
     fleet[1].kill();
-    std::thread::sleep(Duration::from_millis(1500));
+    takes(Duration::from_millis(1500));
     // While one is dead, its keys have moved, and no others.
     for (key, home) in before.iter().enumerate() {
         expect_owner(listen, key, "without n1", |found| if home == "n1" { found != "n1" } else { found == home });
@@ -79,7 +81,7 @@ fn no_request_fails_through_reloads_a_kill_and_a_stop() {
         (backend["state"] == "up").then_some(())
     });
     signal(fleet[2].pid(), "STOP");
-    std::thread::sleep(Duration::from_millis(1500));
+    takes(Duration::from_millis(1500));
     signal(fleet[2].pid(), "CONT");
     wait_for("the stopped backend to be back", || {
         let status = ringway.status();

@@ -106,7 +106,7 @@ fn logged(path: &Path) -> String {
 /// Traffic until the log says so.
 fn until(listen: SocketAddr, what: &str, condition: impl Fn() -> bool) {
     wait_for(what, || {
-        get(listen, "/").unwrap();
+        get(listen, "/")?;
         condition().then_some(())
     });
 }

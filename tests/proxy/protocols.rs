@@ -69,9 +69,8 @@ fn every_version_meets_every_version() {
     assert_eq!(curl(&["--cacert", &ca, "-I", &format!("https://{tls}/")]), "200 2 0");
     assert!(plain.requests().last().unwrap().contains("x-forwarded-proto: https"));
     // Nobody is still counted as being served.
-    let idle = || {
-        ringway.status()["services"].as_array().unwrap().iter().all(|service| service["in_flight"] == 0).then_some(())
-    };
+    let idle =
+        || ringway.status()["services"].as_array()?.iter().all(|service| service["in_flight"] == 0).then_some(());
     wait_for("all to have ended", idle);
 }
 
@@ -409,7 +408,7 @@ fn trickle(to: SocketAddr, step: usize) -> SocketAddr {
                     if server.write_all(&bytes[..count]).is_err() {
                         return;
                     }
-                    std::thread::sleep(Duration::from_millis(1));
+                    takes(Duration::from_millis(1));
                 }
                 let _ = server.shutdown(std::net::Shutdown::Write);
             });
@@ -654,7 +653,7 @@ fn what_a_shared_connection_cannot_carry_is_refused_at_once() {
         &listeners.replace("service: plain }", "service: plain, h2: { enabled: false } }"),
         &services,
     ));
-    wait_for("the old connection to be gone", || (get(front, "/").unwrap().status == 502).then_some(()));
+    wait_for("the old connection to be gone", || (get(front, "/")?.status == 502).then_some(()));
     assert!(begin.elapsed() < Duration::from_secs(10).mul_f64(slowness()), "{:?}", begin.elapsed());
 }
 
@@ -773,7 +772,7 @@ fn certificate_reloads_under_load_lose_nothing() {
             std::fs::rename(certificates.path(&format!("fresh.{kind}")), certificates.path(&format!("one.{kind}")))
                 .unwrap();
         }
-        std::thread::sleep(Duration::from_millis(150));
+        pace(Duration::from_millis(150));
     }
     for load in loads {
         let text = String::from_utf8_lossy(&load.wait_with_output().unwrap().stdout).into_owned();

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const HASHED: &str = "balance: { hash_key: [ { header: x-key } ] }";
 
@@ -117,7 +118,7 @@ fn listeners_come_and_go_and_running_sessions_stay() {
 fn state_is_carried_over_by_id() {
     let slow = Backend::custom(|mut stream, _| {
         if read_request(&mut stream).is_some() {
-            std::thread::sleep(std::time::Duration::from_millis(1500));
+            takes(Duration::from_millis(1500));
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow");
         }
     });
@@ -234,7 +235,7 @@ fn listeners(list: &[(&str, &str, &str)], fleet: &[(&'static str, Backend)]) -> 
 #[test]
 fn listener_on_all_addresses_takes_both_families_unless_another_has_one() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("SKIPPED: there is no IPv6 here");
+        skipped("there is no IPv6 here");
         return;
     }
     let fleet = echoes(2);
@@ -242,7 +243,7 @@ fn listener_on_all_addresses_takes_both_families_unless_another_has_one() {
     let at = |host: &str| -> SocketAddr { format!("{host}:{port}").parse().unwrap() };
     let who = |host: &str| {
         // A SYN that finds a socket which is being closed is sent again after a second.
-        TcpStream::connect_timeout(&at(host), PATIENCE).ok()?;
+        TcpStream::connect_timeout(&at(host), patience()).ok()?;
         get(at(host), "/").map(|answer| answer.text())
     };
     let (both, all4, one4) = (format!("[::]:{port}"), format!("0.0.0.0:{port}"), format!("127.0.0.1:{port}"));
@@ -299,6 +300,9 @@ fn reloads_leak_no_descriptor() {
     wait_for("descriptors to be given back", || (descriptors() <= before + 8).then_some(()));
 }
 
+/// Less than a connection that has not asked yet is waited with, when its listener goes.
+const SILENCE: Duration = Duration::from_secs(1);
+
 #[test]
 fn a_listener_that_is_renamed_or_speaks_something_else_refuses_nobody() {
     let backend = scripted(|_| response("200 OK", "", "here"));
@@ -313,17 +317,19 @@ fn a_listener_that_is_renamed_or_speaks_something_else_refuses_nobody() {
                 let (mut good, mut bad) = (0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
                     // A connection for each: it is accepted, reset or refused.
-                    let answer =
-                        TcpStream::connect(listen).map_err(|error| error.to_string()).and_then(|mut stream| {
-                            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                            stream
-                                .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                                .map_err(|error| error.to_string())?;
-                            read_answer(&mut stream, true).ok_or_else(|| "no answer".to_owned())
-                        });
+                    let begin = Instant::now();
+                    let mut asked = None;
+                    let answer = TcpStream::connect(listen).and_then(|mut stream| {
+                        stream.set_read_timeout(Some(patience()))?;
+                        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+                        asked = Some(begin.elapsed());
+                        try_read_answer(&mut stream, true)
+                    });
                     match answer {
                         Ok(answer) if answer.text() == "here" => good += 1,
-                        other => bad.push(format!("{other:?}")),
+                        // Who says nothing for two seconds is left when the listener goes: on a busy machine, a client may stand still.
+                        Err(_) if begin.elapsed() > SILENCE && asked.is_none_or(|asked| asked > SILENCE) => {}
+                        other => bad.push(format!("{other:?}, asked after {asked:?}")),
                     }
                 }
                 (good, bad)
@@ -331,7 +337,7 @@ fn a_listener_that_is_renamed_or_speaks_something_else_refuses_nobody() {
         })
         .collect();
     let mut kept = TcpStream::connect(listen).unwrap();
-    kept.set_read_timeout(Some(PATIENCE)).unwrap();
+    kept.set_read_timeout(Some(patience())).unwrap();
     let mut on_kept = || {
         kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         read_answer(&mut kept, true).unwrap()

@@ -61,7 +61,7 @@ fn slow_try_is_given_up_for_the_next() {
     let slow = Backend::custom(|mut stream, seen| {
         while let Some((head, _)) = read_request(&mut stream) {
             seen.lock().unwrap().push(head);
-            std::thread::sleep(Duration::from_secs(8).mul_f64(slowness()));
+            takes(Duration::from_secs(8).mul_f64(slowness()));
         }
     });
     let good = Backend::echo("good");
@@ -103,7 +103,7 @@ fn hedge_takes_the_first_answer_and_counts_both_loads() {
         use std::io::Write;
         while let Some((head, _)) = read_request(&mut stream) {
             seen.lock().unwrap().push(head);
-            std::thread::sleep(Duration::from_millis(1_500).mul_f64(slowness()));
+            takes(Duration::from_millis(1_500).mul_f64(slowness()));
             if stream.write_all(response("200 OK", "", "slow").as_bytes()).is_ok() {
                 count.fetch_add(1, Ordering::SeqCst);
             }
@@ -130,12 +130,12 @@ fn hedge_takes_the_first_answer_and_counts_both_loads() {
 fn hedge_saves_a_request_whose_first_try_fails_late() {
     let dying = Backend::custom(|mut stream, _| {
         let _ = read_request(&mut stream);
-        std::thread::sleep(Duration::from_millis(400));
+        takes(Duration::from_millis(400));
     });
     let slowish = Backend::custom(|mut stream, _| {
         use std::io::Write;
         while read_request(&mut stream).is_some() {
-            std::thread::sleep(Duration::from_millis(700));
+            takes(Duration::from_millis(700));
             let _ = stream.write_all(response("200 OK", "", "second").as_bytes());
         }
     });
@@ -150,7 +150,7 @@ fn hedge_saves_a_request_whose_first_try_fails_late() {
 fn deadline_of_a_client_is_kept() {
     let slow = Backend::custom(|mut stream, _| {
         let _ = read_request(&mut stream);
-        std::thread::sleep(Duration::from_secs(8).mul_f64(slowness()));
+        takes(Duration::from_secs(8).mul_f64(slowness()));
     });
     let listen = free_address();
     let _ringway = Ringway::start(&pair(listen, "", &slow, &slow));
@@ -283,7 +283,7 @@ fn panic_serves_every_key_while_one_backend_is_up() {
         let ringway = Ringway::start(&simple(listen, &service, &named(&list)));
         wait_for("the others to be down", || {
             let status = ringway.status();
-            let backends = status["services"][0]["backends"].as_array().unwrap().clone();
+            let backends = status["services"][0]["backends"].as_array()?.clone();
             let down = backends.iter().filter(|backend| backend["state"] == "down").count();
             (down == count - 1 && status["services"][0]["panic"] == true).then_some(())
         });

@@ -14,9 +14,7 @@ fn tcp(listen: SocketAddr, service: &str, backends: &[(&str, SocketAddr)]) -> St
 
 /// Checks with this result; a metric that is not there yet is 0.
 fn checks(ringway: &Ringway, result: &str) -> f64 {
-    let text = get(ringway.admin, "/metrics").expect("the admin listener answers").text();
-    let line = format!("ringway_checks_total{{service=\"s\",result=\"{result}\"}}");
-    text.lines().find_map(|candidate| candidate.strip_prefix(&line)?.trim().parse().ok()).unwrap_or(0.0)
+    ringway.counter(&format!("ringway_checks_total{{service=\"s\",result=\"{result}\"}}"))
 }
 
 /// Reads to the end, then answers with its name and what it has read.
@@ -311,7 +309,7 @@ fn session(from: &str, to: SocketAddr, first: &[u8]) -> String {
     socket.bind(&SocketAddr::new(from.parse().unwrap(), 0).into()).unwrap();
     socket.connect(&to.into()).unwrap();
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
     stream.write_all(first).unwrap();
     let mut answer = String::new();
     // A session that is refused is reset.

@@ -178,7 +178,7 @@ fn flows_are_bounded() {
 #[test]
 fn datagrams_of_both_families_come_by_one_listener_and_are_answered_from_where_they_went() {
     if UdpSocket::bind("[::1]:0").is_err() {
-        eprintln!("SKIPPED: there is no IPv6 here");
+        skipped("there is no IPv6 here");
         return;
     }
     let echo = Echo::start("a");
@@ -229,7 +229,7 @@ fn answers_come_from_the_address_that_was_asked() {
         let ringway = Ringway::start(&config);
         // One socket that asks all of them, and one that is connected for each, and takes no answer from elsewhere.
         let one = UdpSocket::bind((listen.ip(), 0)).unwrap();
-        one.set_read_timeout(Some(PATIENCE)).unwrap();
+        one.set_read_timeout(Some(patience())).unwrap();
         for address in addresses {
             let to: SocketAddr = format!("{address}:{port}").parse().unwrap();
             for number in 0..3 {
@@ -240,7 +240,7 @@ fn answers_come_from_the_address_that_was_asked() {
             }
             let connected = UdpSocket::bind((listen.ip(), 0)).unwrap();
             connected.connect(to).unwrap();
-            connected.set_read_timeout(Some(PATIENCE)).unwrap();
+            connected.set_read_timeout(Some(patience())).unwrap();
             assert_eq!(ask(&connected, "x").as_deref(), Some("a:x"), "{to}");
         }
         let flows = ringway.status()["services"][0]["in_flight"].as_u64().unwrap();
@@ -306,7 +306,7 @@ fn the_first_datagram_that_nobody_takes_counts_although_its_client_sends_no_more
     assert_eq!(ringway.metric("ringway_proxy_errors_total{service=\"s\",reason=\"refused\"}"), 1.0);
     for number in 0..40 {
         let client = client(listen);
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(patience())).unwrap();
         let answer = ask(&client, &format!("{number}")).expect("another backend takes the flow");
         assert!(!answer.starts_with(owner), "{answer}");
     }
@@ -318,7 +318,7 @@ fn flows_are_held_against_their_service_s_limits() {
     let echo = Echo::start("a");
     let patient = |listen| {
         let socket = client(listen);
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(patience())).unwrap();
         socket
     };
     for (limit, reason) in

@@ -14,6 +14,7 @@ except grpc.RpcError as e: assert e.code() == grpc.StatusCode.FAILED_PRECONDITIO
 t=time.time()
 try: u(b"sleep", timeout=0.5); assert 0
 except grpc.RpcError as e: assert e.code() == grpc.StatusCode.DEADLINE_EXCEEDED and time.time()-t < 2, e
+# Time for the call to reach the server; cancelled before, it has only shown less.
 f = u.future(b"sleep"); time.sleep(.2); f.cancel(); assert f.cancelled()
 if len(sys.argv) > 2:
     try: grpc.insecure_channel(sys.argv[2]).unary_unary("/t.T/Unary")(b"x", timeout=5); assert 0

@@ -2,7 +2,7 @@ import sys, time, grpc
 from concurrent import futures
 def unary(request, context):
     md = dict(context.invocation_metadata())
-    if request == b"sleep": time.sleep(3)
+    if request == b"sleep": time.sleep(3)  # Longer than the client waits.
     if request == b"fail": context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no such luck")
     context.set_trailing_metadata((("x-trail", "yes"),))
     return b"echo:" + request + b":" + md.get("x-user-id", "-").encode()

@@ -123,7 +123,7 @@ def until(what, condition):
         found = condition()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(0.05)  # Between two looks.
     raise AssertionError(f"waited in vain for {what}")
 
 

@@ -11,7 +11,7 @@ def ask(length):
     tcp.connect((host, int(port)))
     connection = context.wrap_socket(tcp, server_hostname="one.test")
     connection.sendall(f"GET /{length} HTTP/1.1\r\nHost: one.test\r\n\r\n".encode())
-    time.sleep(1.2)
+    time.sleep(1.2)  # It lets the answer wait: that is what is tested.
     count, data = 0, b""
     while not data.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)

@@ -36,7 +36,7 @@ def serve(connection):
                 h.send_data(event.stream_id, body, end_stream=own is None)
                 connection.sendall(h.data_to_send())
                 if head[":path"] == "/late":
-                    time.sleep(0.3)
+                    time.sleep(0.3)  # Trailers that come late.
                 if own == "reset":
                     h.reset_stream(event.stream_id, 2)
                 elif own is not None:

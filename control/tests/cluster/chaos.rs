@@ -24,6 +24,7 @@ async fn client(members: Members, stop: Arc<AtomicBool>, certain: Arc<AtomicU64>
         };
         let policy = if turn % 2 == 0 { Read::Index } else { Read::Lease };
         if node.read_barrier(policy).await.is_err() {
+            // A client's rhythm where nobody leads.
             tokio::time::sleep(Duration::from_millis(2)).await;
             continue;
         }
@@ -71,17 +72,20 @@ async fn no_increment_is_lost_or_doubled_and_no_read_goes_back() {
         match random.below(4) {
             0 => {
                 cluster.relay.isolate(victim, cluster.ids(), true);
+                // The fault lasts.
                 tokio::time::sleep(pause).await;
                 cluster.relay.isolate(victim, cluster.ids(), false);
             }
             1 => {
                 let other = victim % 3 + 1;
                 cluster.relay.set(victim, other, super::relay::Link { cut: true, ..Default::default() });
+                // The fault lasts.
                 tokio::time::sleep(pause).await;
                 cluster.relay.set(victim, other, super::relay::Link { delay: pause / 50, ..Default::default() });
             }
             2 => {
                 cluster.kill(victim).await;
+                // The fault lasts.
                 tokio::time::sleep(pause).await;
                 cluster.launch(victim).await;
                 *members.write().await = handles(&cluster);

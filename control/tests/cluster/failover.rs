@@ -84,6 +84,7 @@ async fn a_follower_that_was_cut_off_does_not_depose_the_leader() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3).mul_f64(cluster.slowness) {
         eventually("a write", || leader.node.propose(set("a", 2))).await;
+        // A client's rhythm.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     cluster.relay.isolate(follower, cluster.ids(), false);
@@ -106,6 +107,7 @@ async fn a_follower_that_cannot_call_is_no_harm() {
     }
     for value in 0..100 {
         eventually("a write", || leader.node.propose(set("a", value))).await;
+        // A client's rhythm: all the writes take longer than it takes to miss a leader.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     cluster.agreed().await;

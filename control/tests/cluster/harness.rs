@@ -257,6 +257,7 @@ pub(crate) async fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -
             return found;
         }
         assert_in_time(start, what);
+        // Between two looks.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -272,6 +273,7 @@ where
             Ok(value) => return value,
             Err(error) => assert_in_time(start, &format!("{what}, after {error},")),
         }
+        // Between two attempts.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -40,6 +40,7 @@ async fn members_of_other_clusters_and_calls_for_other_members_are_refused() {
     leader.add_learner(4, info).await.unwrap();
     for value in 0..50 {
         cluster.write(set("a", value)).await;
+        // Time for what must not come, in a client's rhythm.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(stranger.status().last_log, None);

@@ -203,6 +203,7 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         while self.0.lock().unwrap().hanging {
+            // Between two looks: the disk hangs for as long as the test says.
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         let mut state = self.0.lock().unwrap();

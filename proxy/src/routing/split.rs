@@ -30,7 +30,7 @@ pub(crate) fn target_of(
     }
     let hash = if keyed { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };
     let targets = split.targets.iter().map(|arm| (arm.salt, arm.weight));
-    let Some(index) = ringway_ring::choose_target(hash, targets) else {
+    let Some(index) = ringway_ring::choose_split_target(hash, targets) else {
         return Target { service: route.service, hold: None };
     };
     let service = split.targets[index].service;

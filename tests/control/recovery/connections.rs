@@ -1,7 +1,7 @@
 //! Places on the listeners of members: who is known comes first.
 
 use crate::common::control::{Cluster, FleetProxy, curl, ringway_said, run};
-use crate::common::{patience, skipped, wait_for};
+use crate::common::{pace, patience, skipped, wait_for};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ impl Silence {
                     count.fetch_add(usize::from(slot.is_some()), Relaxed);
                     // All that it may have are open; those that were closed come again, a thousand in a second: the same on any machine.
                     if count.load(Relaxed) > SILENT {
-                        std::thread::sleep(Duration::from_millis(1));
+                        pace(Duration::from_millis(1));
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Agreed health and leases while the cluster is well, and while it loses its quorum for moments again and again.
 
 use crate::common::control::{Cluster, FleetProxy, curl};
-use crate::common::{Backend, free_address, get, signal, slowness, wait_for};
+use crate::common::{Backend, free_address, get, pace, signal, slowness, takes, wait_for};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -86,12 +86,12 @@ fn lapse(pids: &[u32], lapses: &AtomicU32, over: &AtomicBool) {
     let between = Duration::from_millis(3200).mul_f64(slowness());
     while !over.load(SeqCst) {
         pids.iter().for_each(|pid| signal(*pid, "STOP"));
-        std::thread::sleep(LAPSE);
+        takes(LAPSE);
         pids.iter().for_each(|pid| signal(*pid, "CONT"));
         lapses.fetch_add(1, SeqCst);
         let began = Instant::now();
         while began.elapsed() < between && !over.load(SeqCst) {
-            std::thread::sleep(Duration::from_millis(50));
+            pace(Duration::from_millis(50));
         }
     }
 }
@@ -146,7 +146,7 @@ fn moments_without_quorum_hold_up_neither_dead_leases_nor_agreed_health() {
         scope.spawn(move || {
             while !ends.load(SeqCst) {
                 let _ = curl(url, "PUT", &format!("/v1/leases/{kept}"), &Value::Null);
-                std::thread::sleep(Duration::from_millis(300));
+                pace(Duration::from_millis(300));
             }
         });
         let dead = grant(url, ttl);

@@ -1,7 +1,7 @@
 //! A majority of the members is gone, for a while or for good: what an operator sees, and the way out.
 
 use crate::common::control::{Cluster, FleetProxy, Said, curl, ringway_said, service};
-use crate::common::{Backend, get, patience, signal, wait_for};
+use crate::common::{Backend, get, pace, patience, signal, wait_for};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -187,7 +187,7 @@ impl Load {
                 if get(address, &format!("/{number}")).is_none_or(|answer| answer.status != 200) {
                     counted.1.fetch_add(1, Ordering::Relaxed);
                 }
-                std::thread::sleep(Duration::from_millis(2));
+                pace(Duration::from_millis(2));
             }
         });
         Self { stop, counts, thread: Some(thread) }

@@ -1,6 +1,6 @@
 //! A member whose changes do not add up: the whole is asked for, once.
 
-use crate::common::{Backend, Ringway, read_request, wait_for};
+use crate::common::{Backend, Ringway, pace, read_request, wait_for};
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Mutex;
@@ -35,7 +35,7 @@ fn watch(stream: &mut TcpStream, first: bool, from: bool, pings: &AtomicUsize) {
     }
     while line(stream, PING) {
         pings.fetch_add(usize::from(!first && !from), SeqCst);
-        std::thread::sleep(Duration::from_millis(100));
+        pace(Duration::from_millis(100));
     }
 }
 

@@ -1,9 +1,8 @@
 //! Proxies that come and go, in order.
 
 use crate::common::control::{Cluster, FleetProxy, curl, service};
-use crate::common::{Backend, get, patience, wait_for};
+use crate::common::{Backend, get, wait_for};
 use serde_json::Value;
-use std::time::Instant;
 
 fn names(cluster: &Cluster) -> Vec<(String, String)> {
     let fleet = curl(&cluster.urls[0], "GET", "/v1/proxies", &Value::Null).json();
@@ -15,10 +14,7 @@ fn names(cluster: &Cluster) -> Vec<(String, String)> {
 
 fn stopped(proxy: &mut FleetProxy, signal: &str) {
     proxy.ringway.signal(signal);
-    let began = Instant::now();
-    while proxy.ringway.is_running() {
-        assert!(began.elapsed() < patience(), "it does not end");
-    }
+    proxy.ringway.wait();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Clients of every kind, who go on until nobody listens any more and count what was cut.
 
 use crate::common::peers::{Certificates, frame};
-use crate::common::{PATIENCE, read_answer};
+use crate::common::{pace, patience, takes, try_read_answer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::io::{ErrorKind, Read, Write};
@@ -85,7 +85,7 @@ pub fn start(kind: Kind, way: &Way, count: usize, seen: &Arc<Seen>) -> Vec<JoinH
             while let Ok(stream) = TcpStream::connect_timeout(&way.address, Duration::from_secs(10)) {
                 turn += 1;
                 // Some are slow to say their first word.
-                std::thread::sleep(Duration::from_millis(turn * 7 % 40));
+                takes(Duration::from_millis(turn * 7 % 40));
                 serve(kind, &who, stream, &way, &seen);
             }
         })
@@ -110,7 +110,7 @@ pub fn paced(way: &Way, rate: usize, seen: &Arc<Seen>) -> Vec<JoinHandle<()>> {
                     kept = Some(stream);
                 }
                 next = (next + pause).max(Instant::now() - pause);
-                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                pace(next.saturating_duration_since(Instant::now()));
             }
         })
     };
@@ -118,8 +118,8 @@ pub fn paced(way: &Way, rate: usize, seen: &Arc<Seen>) -> Vec<JoinHandle<()>> {
 }
 
 fn serve(kind: Kind, who: &str, stream: TcpStream, way: &Way, seen: &Seen) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
+    stream.set_write_timeout(Some(patience())).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut stream: Box<dyn Both> = match &way.tls {
         None => Box::new(stream),
@@ -132,7 +132,7 @@ fn serve(kind: Kind, who: &str, stream: TcpStream, way: &Way, seen: &Seen) {
         Kind::New => drop(request(who, &mut stream, "Connection: close\r\n", seen)),
         Kind::Kept => {
             while request(who, &mut stream, "", seen) {
-                std::thread::sleep(Duration::from_millis(2));
+                pace(Duration::from_millis(2));
             }
         }
         Kind::Http2 => {
@@ -143,7 +143,7 @@ fn serve(kind: Kind, who: &str, stream: TcpStream, way: &Way, seen: &Seen) {
         Kind::Tcp => drop(line(who, &mut stream, seen)),
         Kind::TcpKept => {
             while line(who, &mut stream, seen) && !seen.ending.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(2));
+                pace(Duration::from_millis(2));
             }
         }
     }
@@ -152,17 +152,17 @@ fn serve(kind: Kind, who: &str, stream: TcpStream, way: &Way, seen: &Seen) {
 /// Whether the connection goes on.
 fn request(who: &str, stream: &mut dyn Both, fields: &str, seen: &Seen) -> bool {
     let sent = stream.write_all(format!("GET / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n").as_bytes());
-    match sent.ok().and_then(|()| read_answer(stream, true)) {
-        Some(answer) if answer.status == 200 => {
+    match sent.and_then(|()| try_read_answer(stream, true)) {
+        Ok(answer) if answer.status == 200 => {
             seen.served();
             answer.header("connection") != Some("close")
         }
-        Some(answer) => {
+        Ok(answer) => {
             seen.cut(who, answer.head);
             false
         }
-        None => {
-            seen.cut(who, "no answer");
+        Err(error) => {
+            seen.cut(who, format!("no answer: {error}"));
             false
         }
     }
@@ -214,7 +214,7 @@ fn http2(stream: &mut dyn Both, seen: &Seen) -> std::io::Result<()> {
         if matches!(kind, 0 | HEADERS) && flags & 1 == 1 {
             open.retain(|known| *known != id);
             seen.served();
-            std::thread::sleep(Duration::from_millis(1));
+            pace(Duration::from_millis(1));
         }
     }
 }

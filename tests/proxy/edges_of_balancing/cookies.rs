@@ -26,7 +26,7 @@ impl Client {
 
     fn ask(&mut self) -> Answer {
         let field = if self.cookie.is_empty() { String::new() } else { format!("Cookie: {}\r\n", self.cookie) };
-        let answer = get_with(self.listen, "/", &field).unwrap();
+        let answer = get_with(self.listen, "/", &field).or_not_yet();
         if let Some(set) = answer.header("set-cookie") {
             self.cookie = set.split(';').next().unwrap().to_owned();
         }

@@ -44,7 +44,7 @@ fn behind(gate: &Arc<Gate>, answer: String) -> Backend {
 /// Answers after so long.
 fn slow(name: &'static str, pause: Duration) -> Backend {
     scripted(move |_| {
-        std::thread::sleep(pause);
+        takes(pause);
         response("200 OK", "", name)
     })
 }
@@ -85,7 +85,7 @@ fn what_hedging_is_not_to_take_waits_for_the_other_try() {
         let mut client = send(listen, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         wait_for("the rival", || (b.requests().len() == 1).then_some(()));
         // Time for its answer to come; should it need longer, the test has only shown less.
-        std::thread::sleep(Duration::from_millis(200));
+        leave_time(Duration::from_millis(200));
         later.open();
         let got = read_answer(&mut client, true).unwrap();
         assert_eq!((got.status, got.text().as_str()), (status, heard), "{rival} beside {first}{more}");
@@ -130,7 +130,7 @@ fn a_first_answer_that_is_none_waits_for_the_rivals() {
         let mut client = send(listen, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         wait_for("the rival", || (b.requests().len() == 1).then_some(()));
         soon.open();
-        std::thread::sleep(Duration::from_millis(200));
+        leave_time(Duration::from_millis(200));
         later.open();
         let got = read_answer(&mut client, true).unwrap();
         assert_eq!((got.status, got.text().as_str()), (status, heard), "{first} beside {rival}");
@@ -178,7 +178,7 @@ fn a_retry_never_goes_where_the_rival_of_the_try_before_has_failed() {
         wait_for("the rival", || (b.requests().len() == 1).then_some(()));
         let order = if first_ends_first { [&one, &two] } else { [&two, &one] };
         order[0].open();
-        std::thread::sleep(Duration::from_millis(200));
+        leave_time(Duration::from_millis(200));
         order[1].open();
         assert_eq!(read_answer(&mut client, true).unwrap().text(), "c");
         assert_eq!((a.requests().len(), b.requests().len(), c.requests().len()), (1, 1, 1));
@@ -217,10 +217,7 @@ fn a_budget_of_nothing_hedges_never_and_a_floor_gives_a_seconds_worth_at_once() 
         let ringway = Ringway::start(&in_order(listen, &service, &[("a", a.address), ("b", b.address)]));
         let hedges = |kind: &str| ringway.metric(&format!("ringway_hedge{kind}_total{{service=\"s\"}}"));
         // What comes after a quiet time is no more than a second's worth.
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(3) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        takes(Duration::from_secs(3));
         let begin = Instant::now();
         let mut waiting: Vec<_> =
             (0..9).map(|_| send(listen, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).collect();
@@ -250,7 +247,7 @@ fn hedging_does_not_hide_a_slow_backend_from_peak_ewma_nor_blame_who_rescues() {
     }
     let tried = fleet[0].1.requests().len();
     assert!((1..=8).contains(&tried), "{tried} of 150 were tried on the slow one");
-    let latency = |id: &str| backend_status(&ringway, id)["mean_latency_seconds"].as_f64().unwrap();
+    let latency = |id: &str| backend_status(&ringway, id)["mean_latency_seconds"].as_f64().or_not_yet();
     let [a, b, c] = ["a", "b", "c"].map(latency);
     assert!(a > 0.2, "it was waited for for 300 ms: {a}");
     assert!(b < a / 2.0 && c < a / 2.0, "{a} {b} {c}");
@@ -300,7 +297,7 @@ fn a_try_whose_time_is_over_has_taken_that_long_for_the_detector() {
         outlier: { consecutive_failures: 0, latency: { factor: 4.0, least: 250ms, min_hosts: 3, min_volume: 2 }, interval: 2s, base_ejection: 300s, max_ejection: 300s }";
     let ringway = Ringway::start(&simple(listen, service, &targets(&fleet)));
     wait_for("the ejection", || {
-        assert_ne!(get(listen, "/").unwrap().text(), "a");
+        assert_ne!(get(listen, "/")?.text(), "a");
         (backend_status(&ringway, "a")["state"] == "ejected").then_some(())
     });
     for id in ["b", "c", "d"] {
@@ -315,11 +312,8 @@ fn a_rival_that_is_still_waited_for_when_the_first_answers_is_timed_too() {
     let b = behind(&gate, answer("200", "b"));
     let seen = Arc::clone(&b.seen);
     let a = scripted(move |_| {
-        let begin = Instant::now();
-        while seen.lock().unwrap().is_empty() && begin.elapsed() < patience() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for("the rival", || (!seen.lock().unwrap().is_empty()).then_some(()));
+        takes(Duration::from_millis(300));
         response("200 OK", "", "a")
     });
     let listen = free_address();
@@ -328,7 +322,7 @@ fn a_rival_that_is_still_waited_for_when_the_first_answers_is_timed_too() {
     let ringway = Ringway::start(&config);
     // Whichever is asked first: `b` has been waited for since it was asked.
     assert_eq!(get(listen, "/").unwrap().text(), "a");
-    let latency = |id: &str| backend_status(&ringway, id)["mean_latency_seconds"].as_f64().unwrap();
+    let latency = |id: &str| backend_status(&ringway, id)["mean_latency_seconds"].as_f64().or_not_yet();
     wait_for("the time of the loser", || (latency("b") > 0.2).then_some(()));
     gate.open();
 }

@@ -105,9 +105,9 @@ fn ejection_beside_drained_backends_leaves_one_that_takes_traffic() {
         all.count()
     };
     wait_for("an ejection, and another that is withheld", || {
-        assert_eq!(get(listen, "/").unwrap().text(), "ill", "somebody is always asked");
+        assert_eq!(get(listen, "/")?.text(), "ill", "somebody is always asked");
         let withheld = "ringway_health_changes_total{service=\"s\",to=\"ejection_withheld\",";
-        let text = get(ringway.admin, "/metrics").unwrap().text();
+        let text = get(ringway.admin, "/metrics")?.text();
         text.contains(withheld).then_some(())
     });
     assert_eq!((count("ejected"), count("up"), count("drained")), (1, 1, 8));

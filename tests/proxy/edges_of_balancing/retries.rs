@@ -158,7 +158,7 @@ fn a_client_that_leaves_during_the_back_off_is_seen() {
             wait_for("the wait", || (in_flight(&ringway) == 0).then_some(()));
             drop(client);
             let left = "ringway_proxy_errors_total{service=\"s\",reason=\"client_closed\"}";
-            let page = || get(ringway.admin, "/metrics").unwrap().text();
+            let page = || get(ringway.admin, "/metrics").or_not_yet().text();
             wait_for("the end", || page().contains(&format!("{left} {number}\n")).then_some(()));
         }
         // What it had of the limit has come back.
@@ -190,7 +190,7 @@ fn peak_ewma_leaves_alone_who_fails_fast() {
         let refuser = fast(refusal);
         let good = |name: &'static str| {
             scripted(move |_| {
-                std::thread::sleep(Duration::from_millis(10));
+                takes(Duration::from_millis(10));
                 response("200 OK", "", name)
             })
         };
@@ -232,7 +232,7 @@ fn put(listen: SocketAddr, body: &str, chunked: bool, pieces: usize) -> Answer {
     let mut pieces = bytes.chunks(bytes.len().div_ceil(pieces));
     let mut stream = send(listen, pieces.next().unwrap());
     for piece in pieces {
-        std::thread::sleep(Duration::from_millis(2));
+        takes(Duration::from_millis(2));
         let _ = stream.write_all(piece);
     }
     read_answer(&mut stream, true).unwrap()

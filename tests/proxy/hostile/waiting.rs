@@ -53,7 +53,7 @@ client.h.decoder.max_header_list_size = 10 ** 7
 for _ in range(5):
     # More heads of answers than are kept for one that does not read; and the next request behind them.
     streams = [client.request(path="/long") for _ in range(60)]
-    time.sleep(1)
+    time.sleep(1)  # It does not read: time for all answers to wait.
     streams.append(client.request(path="/next"))
     assert client.pump(lambda: all(client.over(stream) for stream in streams), 30)
     assert all(client.status(stream) == 200 for stream in streams), client.streams
@@ -71,7 +71,7 @@ fn a_long_stream_is_told_of_a_drain_however_old_its_connection_is() {
     let backend = Backend::custom(|mut stream, _| {
         let _ = stream.read(&mut [0; 4096]);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
-        std::thread::sleep(PATIENCE);
+        takes(patience());
     });
     let listen = free_address();
     // Its time for the first head is over long before the drain, and so is the time that it may idle.
@@ -170,7 +170,7 @@ fn a_tunnel_whose_client_has_gone_ends_although_its_backend_reads_nothing() {
         if String::from_utf8_lossy(&head[..count]).to_ascii_lowercase().contains("upgrade: websocket") {
             let _ = stream.write_all(b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
         }
-        std::thread::sleep(PATIENCE);
+        takes(patience());
     });
     let listen = free_address();
     let listeners =

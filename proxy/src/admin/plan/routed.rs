@@ -5,7 +5,7 @@ use super::outcome::{PlanError, RoutePlan, ServicePlan};
 use super::services::takers;
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{AffinityCookie, Config, HostMatch, Listener, Protocol, Route, Service, TcpListener};
-use ringway_ring::{Group, Method, Move, Movement, choose_target, hash_key};
+use ringway_ring::{BackendSet, Method, Move, Movement, choose_split_target, hash_key};
 use std::collections::BTreeMap;
 
 /// Keys that one comparison takes, at most: at 100,000 the standard error is below 0.2 %.
@@ -27,7 +27,7 @@ pub(super) struct Side<'c> {
 struct Picker<'c> {
     service: &'c Service,
     /// `None`: it takes nothing, or is balanced without keys.
-    group: Option<Group>,
+    group: Option<BackendSet>,
     /// In the order of the group's slots.
     ids: Vec<(&'c str, String)>,
     takes: bool,
@@ -70,7 +70,7 @@ impl<'c> Picker<'c> {
         }
         let list: Vec<_> = takers(self.service).collect();
         let weighted = list.iter().map(|backend| (hash_key(backend.address.to_string().as_bytes(), 0), backend.weight));
-        let chosen = choose_target(hash_key(&number.to_le_bytes(), 0), weighted)?;
+        let chosen = choose_split_target(hash_key(&number.to_le_bytes(), 0), weighted)?;
         self.ids.iter().position(|(id, _)| *id == list[chosen].id)
     }
 }
@@ -133,7 +133,7 @@ impl Target {
             several => {
                 let hash = hash_key(&key(number, source), 0);
                 // Without any weight the first has all, as on the data path.
-                several[choose_target(hash, several.iter().map(|target| (target.1, target.2))).unwrap_or(0)].0
+                several[choose_split_target(hash, several.iter().map(|target| (target.1, target.2))).unwrap_or(0)].0
             }
         };
         let picker = &side.pickers[chosen];

@@ -99,7 +99,7 @@ fn http(config: &Config) -> &HttpListener {
 /// A configuration that serves, by the code that serves.
 struct Serving<'c> {
     config: &'c Config,
-    groups: Vec<(ringway_ring::Group, Vec<(String, String)>)>,
+    groups: Vec<(ringway_ring::BackendSet, Vec<(String, String)>)>,
 }
 
 impl<'c> Serving<'c> {
@@ -128,7 +128,7 @@ impl<'c> Serving<'c> {
         if let Some(split) = &route.split {
             assert!(hash_key::extract(&split.key, &input, &mut bytes));
             let targets = split.targets.iter().map(|arm| (arm.salt, arm.weight));
-            let arm = ringway_ring::choose_target(ringway_ring::hash_key(&bytes, 0), targets).unwrap();
+            let arm = ringway_ring::choose_split_target(ringway_ring::hash_key(&bytes, 0), targets).unwrap();
             service = split.targets[arm].service;
         }
         let (found, (group, ids)) = (&self.config.services[service], &self.groups[service]);

@@ -119,5 +119,8 @@ mod tests {
         // The default has both keys too; another name's key is no key of the default.
         assert_eq!(get("unknown.example", ED25519).as_deref(), Some("ed25519"));
         assert_eq!(get("b.example", ECDSA), None, "no key for it");
+        // Another name's certificate does not become a default's for its key alone.
+        let apart = listener_tls(&[(&ecdsa, &ecdsa_key), (&other, &other_key)]);
+        assert_eq!(served(&apart, &[&ecdsa, &other], "unknown.example", ED25519), None);
     }
 }

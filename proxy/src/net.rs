@@ -1,4 +1,4 @@
-//! Sockets, TLS, buffers, timers: the only place that names the runtime's network types.
+//! Sockets of the data path, TLS, buffers, timers, and what this host is short of.
 
 pub(crate) mod buffers;
 pub(crate) mod client_hello;

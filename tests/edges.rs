@@ -12,6 +12,8 @@ mod paths;
 mod resolve;
 #[path = "edges/rooms.rs"]
 mod rooms;
+#[path = "edges/screens.rs"]
+mod screens;
 #[path = "edges/sources.rs"]
 mod sources;
 

@@ -14,7 +14,7 @@ pub use self::settings::client_settings;
 use self::settings::{followed, peer_tls};
 use crate::api;
 use crate::consensus::replica::Replica;
-use crate::consensus::{MemberError, MemberInfo, Node, Options, Timing};
+use crate::consensus::{Answerer, MemberError, MemberInfo, Node, Options, PeerTls, Timing};
 use crate::discovery;
 use crate::http::Api as Client;
 use crate::plane::{Guards, Plane, PlaneError, unix_ms};
@@ -78,19 +78,8 @@ impl Member {
         let (replica, published) = Replica::new();
         // Questions come as soon as the listener stands, and what answers them is made of the node: they wait for it.
         let slot: Arc<OnceLock<Weak<Plane>>> = Arc::default();
-        let options = Options {
-            directory: settings.directory.clone(),
-            cluster: plan.cluster.clone(),
-            node: plan.node,
-            info: info.clone(),
-            listener: peers,
-            tls: peer_tls,
-            timing: if settings.wan { Timing::wan() } else { Timing::lan() },
-            snapshot_every: SNAPSHOT_EVERY,
-            answerer: Some(answerer(Arc::clone(&slot))),
-            keep: KEEP,
-        };
-        let node = Node::start(options, replica).await?;
+        let answerer = answerer(Arc::clone(&slot));
+        let node = Node::start(options(settings, &plan, &info, peers, peer_tls, answerer), replica).await?;
         let guards = Guards { loss_percent: settings.loss_percent };
         let plane =
             Arc::new(Plane::new(node.clone(), published).with_forget(settings.proxy_forget).with_guards(guards));
@@ -203,8 +192,31 @@ fn side_jobs(settings: &Settings, plane: &Arc<Plane>) -> Vec<JoinHandle<()>> {
     jobs
 }
 
+/// How this member takes part in the consensus.
+fn options(
+    settings: &Settings,
+    plan: &Plan,
+    info: &MemberInfo,
+    listener: TcpListener,
+    tls: Option<PeerTls>,
+    answerer: Answerer,
+) -> Options {
+    Options {
+        directory: settings.directory.clone(),
+        cluster: plan.cluster.clone(),
+        node: plan.node,
+        info: info.clone(),
+        listener,
+        tls,
+        timing: if settings.wan { Timing::wan() } else { Timing::lan() },
+        snapshot_every: SNAPSHOT_EVERY,
+        answerer: Some(answerer),
+        keep: KEEP,
+    }
+}
+
 /// Answers other members' questions, once there is something that can.
-fn answerer(plane: Arc<OnceLock<Weak<Plane>>>) -> crate::consensus::Answerer {
+fn answerer(plane: Arc<OnceLock<Weak<Plane>>>) -> Answerer {
     Arc::new(move |question: bytes::Bytes| {
         let plane = plane.get().and_then(Weak::upgrade);
         Box::pin(async move {

@@ -1,9 +1,9 @@
-//! What the process around the data path tells it: the time, and what tells this process from others. The only place that asks, so
+//! What the data path reads from its process: the time, and a value that differs between processes. The only place that reads them, so
 //! that in a test whose runtime's time is paused all of it stands still and goes on together.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Now, as deadlines and latencies go by it.
+/// Now, for deadlines and latencies.
 #[inline]
 #[allow(clippy::disallowed_methods, reason = "this is the place")]
 pub(crate) fn now() -> Instant {
@@ -17,7 +17,7 @@ pub(crate) fn since(then: Instant) -> Duration {
     now().saturating_duration_since(then)
 }
 
-/// The system's time of day: for dates that others read or have written, and for nothing that is waited for.
+/// The system's time of day: for dates that others read or have written, never for waiting.
 #[allow(clippy::disallowed_methods, reason = "this is the place")]
 pub(crate) fn time_of_day() -> SystemTime {
     SystemTime::now()

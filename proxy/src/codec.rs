@@ -1,4 +1,4 @@
-//! The two ends of an exchange, whatever version of HTTP each speaks, and bytes between two connections.
+//! The two ends of an exchange, in either version of HTTP, and bytes between two connections.
 
 pub(crate) mod encoded_reply;
 pub(crate) mod end;

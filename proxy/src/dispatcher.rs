@@ -1,5 +1,5 @@
-//! What a worker's thread has whatever it serves: timers, buffers, counters, tasks, random numbers ([`Dispatcher`]), and what all workers
-//! share ([`Shared`]). It knows nothing of what is served, and nobody above.
+//! What a worker's thread has whatever it serves: timers, buffers, counters, tasks, random numbers ([`Dispatcher`]), and what all
+//! workers share ([`Shared`]). It knows nothing of the layers above.
 
 mod budget;
 mod command;

@@ -1,4 +1,4 @@
-//! A client's connection, from accept to its exchanges.
+//! A client's connection, from accept to the start of its exchanges.
 
 pub(crate) mod accept;
 mod frontend;

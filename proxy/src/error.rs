@@ -1,4 +1,4 @@
-//! Why a request did not get a backend's answer: one type, from which status, reason, side and retry follow.
+//! Why a request did not get a backend's response: one type, from which status, reason, side and retry follow.
 
 use crate::net::shortage::Resource;
 use crate::planted::{self, Fault};
@@ -12,7 +12,7 @@ use thiserror::Error;
 pub enum Side {
     /// The client's.
     Downstream,
-    /// The backend's, or the way to it.
+    /// The backend's, or that of the network to it.
     Upstream,
     /// Ringway's, or its configuration's.
     Internal,
@@ -25,18 +25,18 @@ pub enum RetryWhen {
     Never,
     /// Always: nothing was sent, and nothing failed.
     Always,
-    /// Nothing of it can have been processed; if the service retries connects.
+    /// Nothing of it can have been processed; if the service retries on connect failures.
     Connect,
-    /// If sending it twice means the same as once, and the service retries resets.
+    /// If the request is idempotent, and the service retries on resets.
     Reset,
-    /// The same for answers that are none.
+    /// The same for invalid responses.
     BadResponse,
     /// The same for time-outs.
     Timeout,
 }
 
 impl RetryWhen {
-    /// Whether that is so, for a service's conditions; `repeatable`: sending it twice means the same as once.
+    /// Whether it may, under a service's retry conditions; `repeatable`: the request is idempotent.
     #[must_use]
     pub fn holds(self, on: &RetryOn, repeatable: bool) -> bool {
         match self {
@@ -50,13 +50,13 @@ impl RetryWhen {
     }
 }
 
-/// Why a request ended without a backend's answer.
+/// Why a request ended without a backend's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProxyError {
     /// The request breaks the framing rules, or a limit.
     #[error("bad request: {0}")]
     BadRequest(ParseError),
-    /// The path climbs out of what the routes were written for.
+    /// The path climbs out of the prefix that its route matches.
     #[error("path with dot segments")]
     PathTraversal,
     /// No route matches.
@@ -77,10 +77,10 @@ pub enum ProxyError {
     /// The backend takes no WebSocket over HTTP/2 (RFC 8441).
     #[error("backend takes no upgrade over HTTP/2")]
     UpgradeUnsupported,
-    /// The backend answers a WebSocket handshake over HTTP/2 without switching: there, that would be a tunnel (RFC 8441, 5).
+    /// The backend responds to a WebSocket handshake over HTTP/2 without switching: there, that would be a tunnel (RFC 8441, 5).
     #[error("backend does not switch")]
     NotSwitched,
-    /// None of the hash keys is there, and the service wants one.
+    /// None of the hash keys is present, and the service requires one.
     #[error("no hash key in the request")]
     KeyMissing,
     /// The head did not come in time.
@@ -89,10 +89,10 @@ pub enum ProxyError {
     /// The body stalled.
     #[error("request body timed out")]
     BodyTimeout,
-    /// The client left before it had its answer.
+    /// The client left before it had its response.
     #[error("client closed the connection")]
     ClientClosed,
-    /// The client took its answer too slowly, or not at all.
+    /// The client read its response too slowly, or not at all.
     #[error("client does not read its answer")]
     ClientStalled,
     /// No backend may take the request.
@@ -101,31 +101,31 @@ pub enum ProxyError {
     /// Every backend is at its cap.
     #[error("every backend is full")]
     AllFull,
-    /// The service has as many requests as it may.
+    /// The service has as many requests as allowed.
     #[error("the service is full")]
     ServiceFull,
-    /// The key has had its rate.
+    /// The key has used up its rate.
     #[error("rate limit: try again in {seconds} s")]
     RateLimited {
-        /// Seconds until it may again.
+        /// Seconds until the next one is allowed.
         seconds: u32,
     },
-    /// The backend, or the service, has as many connections in use, or requests that wait for one, as it may: as good as full.
+    /// The backend, or the service, has as many connections in use, or requests that wait for one, as allowed: as good as full.
     #[error("the backend has all the connections it may")]
     ConnectionLimit,
-    /// As many requests wait for a place or a connection as the service allows.
+    /// As many requests wait for a reservation or a connection as the service allows.
     #[error("too many requests wait")]
     PendingLimit,
     /// Every backend stayed at its cap for the queue's time.
     #[error("every backend stayed full")]
     QueueTimeout,
-    /// The connection could not be made because this host has run out of something: not the backend's doing.
+    /// The connection could not be made because this host has run out of something: not the backend's fault.
     #[error("this host is short of descriptors, ports or memory")]
     LocalShortage,
     /// The connection was refused, or could not be made.
     #[error("connect failed")]
     ConnectFailed,
-    /// The backend has refused the stream before it looked at it, or takes none at the moment.
+    /// The backend has refused the stream without processing it, or takes none at the moment.
     #[error("backend refuses streams")]
     StreamRefused,
     /// The TLS handshake with the backend failed.
@@ -134,32 +134,32 @@ pub enum ProxyError {
     /// The connection was not made in time.
     #[error("connect timed out")]
     ConnectTimeout,
-    /// The backend closed or reset before its answer began.
+    /// The backend closed or reset before its response began.
     #[error("backend closed before it answered")]
     UpstreamClosed,
-    /// What the backend has sent is no HTTP.
+    /// The backend's bytes are not HTTP.
     #[error("no HTTP answer: {0}")]
     BadResponse(ParseError),
-    /// The backend's answer passes a limit, or breaks the framing rules. Requests can provoke that, with whichever backend: it
-    /// speaks for no other try, and against nobody.
+    /// The backend's response passes a limit, or breaks the framing rules. A request can provoke that, with any backend: so it
+    /// causes no other attempt, and counts against no backend.
     #[error("unfit answer: {0}")]
     UnfitResponse(ParseError),
-    /// The same of a stream of HTTP/2, as the library has found.
+    /// The same on an HTTP/2 stream, as the codec has found.
     #[error("unfit answer over HTTP/2")]
     UnfitStream,
     /// The backend announced a longer body than it sent.
     #[error("answer was cut off")]
     ShortResponse,
-    /// A backend's TLS connection ended without a goodbye where its end was to be the answer's.
+    /// A backend's TLS connection ended without close_notify where its end was to be the response's.
     #[error("answer may be cut off: TLS ended without close_notify")]
     TlsTruncated,
-    /// The answer did not begin in time.
+    /// The response did not begin in time.
     #[error("answer timed out")]
     ResponseTimeout,
     /// The backend stopped taking the request.
     #[error("backend stopped reading")]
     SendTimeout,
-    /// An encoder has given up, for want of memory.
+    /// An encoder has given up, for lack of memory.
     #[error("compression failed")]
     CompressionFailed,
     /// The whole exchange took too long.
@@ -168,18 +168,18 @@ pub enum ProxyError {
 }
 
 impl ProxyError {
-    /// What an error of the operating system's means, on the way to a backend: `otherwise`, unless it is this host's.
+    /// The meaning of an operating system error on the way to a backend: `otherwise`, unless it is this host's.
     pub(crate) fn of_io(error: &std::io::Error, otherwise: Self) -> Self {
         if Resource::of(error).is_some() { Self::LocalShortage } else { otherwise }
     }
 
-    /// Status of the answer.
+    /// Status of the response.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest(error) if error.is_size() => 431,
             Self::BadRequest(_) | Self::PathTraversal | Self::WebSocketKey | Self::KeyMissing => 400,
-            // Nobody gets it: it is for the log, where nginx has made it usual.
+            // No client gets it: it is for the log, where nginx has made it usual.
             Self::ClientClosed => 499,
             Self::UpgradeUnsupported => 501,
             Self::NoRoute => 404,
@@ -229,7 +229,7 @@ impl ProxyError {
             Self::ClientClosed => "client_closed",
             Self::ClientStalled => "client_write_timeout",
             Self::NoBackend => "no_backend",
-            // No client meets the second: the walk goes on from there.
+            // No client sees the second: the next candidate follows.
             Self::AllFull | Self::ConnectionLimit => "all_backends_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ServiceFull => "service_full",
@@ -332,8 +332,8 @@ impl ProxyError {
         }
     }
 
-    /// Whether the client's body is still read as it was sent, so that what is here of it may be passed over. Where the body is
-    /// what was wrong, nothing behind it can be trusted.
+    /// Whether the client's body is still framed as it was sent, so that the part that is here may be skipped. Where the body
+    /// itself is invalid, nothing behind it can be trusted.
     pub(crate) fn keeps_order(self) -> bool {
         !matches!(
             self,
@@ -346,7 +346,7 @@ impl ProxyError {
         )
     }
 
-    /// What the passive detector makes of it.
+    /// How the passive detector counts it.
     pub(crate) fn outcome(self) -> Option<Outcome> {
         match self {
             Self::ConnectTimeout => Some(Outcome::ConnectTimeout),
@@ -357,11 +357,11 @@ impl ProxyError {
             | Self::UpstreamClosed
             | Self::BadResponse(_)
             | Self::ShortResponse => Some(Outcome::ConnectionFailure),
-            // What a request provokes in the form of its answer tells nothing of the backend. The exchange's whole time may have
-            // gone on other backends; the rest is nobody's but the client's or ours.
+            // A response whose form a request can provoke says nothing about the backend. The time of the whole exchange may
+            // have gone on other backends; the rest is the client's fault or ours.
             Self::UnfitResponse(_)
             | Self::UnfitStream
-            // A habit of many servers, or somebody else on the way.
+            // Common with many servers, or caused by another machine on the way.
             | Self::TlsTruncated
             | Self::RequestTimeout
             | Self::BadRequest(_)
@@ -391,13 +391,13 @@ impl ProxyError {
         }
     }
 
-    /// What a head is that could not be read: these bytes are no HTTP, or HTTP that is not passed on.
+    /// The error for a head that could not be parsed: these bytes are no HTTP, or HTTP that is not forwarded.
     pub(crate) fn of_head(error: ParseError, bytes: &[u8]) -> Self {
         if is_response(bytes) { Self::UnfitResponse(error) } else { Self::BadResponse(error) }
     }
 
-    /// Whether no backend has seen anything of the request, because there was no connection to send it on. What is ours
-    /// (no descriptor, no port) is not meant: it would be the same with the next.
+    /// Whether no backend has seen anything of the request, because there was no connection to send it on. Shortages of our own (no
+    /// descriptor, no port) are excluded: it would be the same with the next backend.
     #[must_use]
     pub(crate) fn was_not_taken(self) -> bool {
         matches!(self, Self::ConnectFailed | Self::TlsFailed)

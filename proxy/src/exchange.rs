@@ -1,4 +1,5 @@
-//! One request and its response, from a parsed head to the last byte: which backend, which tries, what goes up and what comes down.
+//! One request and its response, from a parsed head to the last byte: which backend serves it, which attempts are made, which bytes go
+//! up and which come down.
 
 pub(crate) mod actions;
 pub(crate) mod attempt;

@@ -1,45 +1,45 @@
-//! Faults that can be planted in the data path, to see whether the simulation finds them. Outside tests there are none, and asking
-//! for one costs nothing. Each stands at a seam that stays where it is when what is behind it is built anew.
+//! Faults that can be planted in the data path, to see whether the simulation finds them. Outside tests there are none, and checking
+//! for one costs nothing. Each stands at a seam that stays where it is when the code behind it is rebuilt.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(PartialOrd, Ord))]
 pub(crate) enum Fault {
-    /// A request that has ended keeps its place on the backend.
+    /// A request that has ended keeps its reservation on the backend.
     PlaceKept,
     /// Timers do not fire.
     TimerUnarmed,
-    /// Who waits for room is not told of it.
+    /// A request that waits for room is not notified of it.
     WakeUpLost,
-    /// Of a long write, the last byte is lost.
+    /// The last byte of a long write is lost.
     BodyCut,
-    /// An end that must look cut off looks as any other.
+    /// An end that must look cut off looks clean.
     CutUnsaid,
-    /// What must not be sent twice is.
+    /// A request that must not be sent twice is.
     RetryDoubled,
     /// The service's limit goes on counting requests of versions that are no longer in force.
     DeadCounted,
-    /// A client's place is kept when its connection has ended.
+    /// A client's permit is kept when its connection has ended.
     PermitKept,
-    /// Bytes that were kept for another try count for ever.
+    /// Bytes that were kept for another attempt count for ever.
     KeptForEver,
-    /// Whoever waits for a timer is woken at once, again and again.
+    /// A task that waits for a timer is woken at once, again and again.
     Spin,
-    /// Idle connections are used without a look at them.
+    /// Idle connections are used without a check.
     StaleUsed,
-    /// A client that leaves is not seen.
+    /// A client that leaves is not noticed.
     LeavingUnseen,
-    /// Idle connections of backends that have gone stay counted.
+    /// Idle connections of removed backends stay counted.
     IdleCounted,
 }
 
 #[cfg(test)]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
-    /// How often it was asked for each: how often it would have done harm, or could have.
+    /// How often each was reached: how often it would have done harm, or could have.
     static PASSED: std::cell::RefCell<std::collections::BTreeMap<Fault, u64>> = const { std::cell::RefCell::new(std::collections::BTreeMap::new()) };
 }
 
-/// How often each place of a fault was passed on this thread.
+/// How often the place of each fault was reached on this thread.
 #[cfg(test)]
 pub(crate) fn passed() -> std::collections::BTreeMap<Fault, u64> {
     PASSED.with_borrow(Clone::clone)

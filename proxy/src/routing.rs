@@ -1,4 +1,4 @@
-//! Where a request, a session or a flow belongs: route, client, key, limits on rates.
+//! Where a request, a session or a flow belongs: route, client address, hash key, rate limits.
 
 pub(crate) mod admission;
 pub(crate) mod affinity_cookie;

@@ -1,4 +1,4 @@
-//! What runs the workers: their threads, their commands, the passing of time. The only place that starts `downstream/` and `l4/`.
+//! Runs the workers: their threads, their commands, the passing of time. The only place that starts `downstream/` and `l4/`.
 
 mod commands;
 mod crew;

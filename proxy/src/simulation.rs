@@ -1,7 +1,8 @@
 //! The data path in virtual time on one thread: everything that happens is drawn from a seed, and happens again with it.
 //!
 //! Real are the workers with all that they do for a connection, the configuration, snapshots, the health machine. Simulated are the
-//! clock, the network (`transport/memory.rs`), clients and backends, and who makes checks and puts configurations into force.
+//! clock, the network (`transport/memory.rs`), clients and backends, and the control side, which runs checks and puts configurations
+//! into force.
 //!
 //! ```sh
 //! proxy/simulate 1000             # RINGWAY_SIM_SEEDS=1000 cargo test -p ringway-proxy --lib simulation, and faster
@@ -35,11 +36,11 @@ use std::time::Instant;
 
 /// Seeds that every test run plays.
 const SEEDS: u64 = 16;
-/// Seeds of which it is seen where they come.
+/// Seeds that are scanned for the faults whose places they reach.
 const SEEDS_PLANTED: u64 = 24;
-/// Seeds that a planted fault is played with, those first that come to its place most often.
+/// Seeds that a planted fault is played with, first those that reach its place most often.
 const TRIES_PLANTED: usize = 8;
-/// Failures that are worth being seen at a time.
+/// Failures that are shown at a time.
 const FAILED_MAX: usize = 10;
 /// How often tasks may be polled while time stands still.
 const POLLS_MAX: u64 = 200_000;
@@ -50,7 +51,7 @@ thread_local! {
     static SPUN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A thread's runtime, whose time is waited for by nobody but those who run in it.
+/// A thread's runtime, whose time only the tasks in it wait for.
 fn runtime() -> tokio::runtime::LocalRuntime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true).build_local(<_>::default()).expect("a runtime")
@@ -69,7 +70,7 @@ fn has_spun() -> bool {
     SPUN.get()
 }
 
-/// Counts how often a task is polled, and ends it if that has no end.
+/// Counts how often a task is polled, and ends it if it never stops.
 pub(crate) async fn counted<T>(what: &str, task: impl Future<Output = T>) -> T {
     let mut task = pin!(task);
     poll_fn(|context| {
@@ -86,16 +87,16 @@ pub(crate) async fn counted<T>(what: &str, task: impl Future<Output = T>) -> T {
     .await
 }
 
-/// How often each place of a planted fault was passed.
-type ListenerPermits = BTreeMap<Fault, u64>;
+/// How often the place of each planted fault was reached.
+type FaultPlaces = BTreeMap<Fault, u64>;
 
-/// Plays a seed for its hash; a failure says how to see it again.
+/// Plays a seed for its hash; a failure says how to replay it.
 fn play(seed: u64, loud: bool, fault: Option<Fault>) -> Result<String, String> {
     play_noting(seed, loud, fault).0
 }
 
-/// The same; tells as well where it came.
-fn play_noting(seed: u64, loud: bool, fault: Option<Fault>) -> (Result<String, String>, ListenerPermits) {
+/// The same; also returns which faults' places it reached.
+fn play_noting(seed: u64, loud: bool, fault: Option<Fault>) -> (Result<String, String>, FaultPlaces) {
     let (played, places) = std::thread::scope(|scope| {
         let run = || {
             planted::plant(fault);
@@ -166,8 +167,9 @@ fn a_seed_is_played_twice_alike_and_another_otherwise() {
     assert_ne!(play(4, false, None).unwrap_or_else(|why| panic!("{why}")), first);
 }
 
-/// A simulation that finds nothing proves nothing: each of these faults is found, by what is said beside it. A seed that never comes to where
-/// a fault stands cannot find it: so first it is seen who comes there, and how often, and few of those who do are played with it.
+/// A simulation that finds nothing proves nothing: each of these faults is found, with the violation that stands beside it. A seed that
+/// never reaches the place of a fault cannot find it: so first all seeds are scanned for that, and only a few of those that reach it
+/// are played with it.
 #[test]
 fn planted_faults_are_found() {
     let faults: &[(Fault, &[&str])] = &[
@@ -188,7 +190,7 @@ fn planted_faults_are_found() {
     let seeds = number("RINGWAY_SIM_SEEDS").unwrap_or(SEEDS_PLANTED);
     let passed = Mutex::new(Vec::new());
     in_parallel(seeds, |index| {
-        // That they pass is another test's to say.
+        // Another test checks that they pass.
         let (_, places) = play_noting(index + 1, false, None);
         passed.lock().unwrap().push((index + 1, places));
     });
@@ -196,7 +198,7 @@ fn planted_faults_are_found() {
     let unseen = Mutex::new(Vec::new());
     in_parallel(faults.len() as u64, |index| {
         let (fault, words) = faults[index as usize];
-        let often = |places: &ListenerPermits| places.get(&fault).copied().unwrap_or_default();
+        let often = |places: &FaultPlaces| places.get(&fault).copied().unwrap_or_default();
         let mut seeds: Vec<(u64, u64)> = passed.iter().map(|(seed, places)| (often(places), *seed)).collect();
         seeds.sort_by_key(|(often, seed)| (std::cmp::Reverse(*often), *seed));
         seeds.retain(|(often, _)| *often > 0);
@@ -217,7 +219,7 @@ fn planted_faults_are_found() {
     assert!(unseen.is_empty(), "{unseen:#?}");
 }
 
-/// Does so many things, on all processors.
+/// Runs so many jobs, on all processors.
 fn in_parallel(count: u64, work: impl Fn(u64) + Sync) {
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
 //! One immutable value per version of the configuration, and the live state that outlives it.
 //!
-//! A request reads one [`Snapshot`], once (invariant 1). What must survive a reload (loads, health, counters) hangs on
-//! the backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
+//! A request reads one [`Snapshot`], once (invariant 1). State that must survive a reload (loads, health, counters) belongs to the
+//! backend's id in the [`Registry`] and is carried from snapshot to snapshot (invariant 9).
 
 mod backend;
 pub(crate) mod certificates;

@@ -33,7 +33,7 @@ use tokio::io::AsyncWriteExt;
 /// A connection to a backend, in use.
 pub(crate) struct Connection {
     pub(crate) end: BackendEnd,
-    /// Counts it among the backend's; one that is shared is counted elsewhere.
+    /// Counts it among the backend's; a shared connection is counted elsewhere.
     pub(crate) slot: Option<ConnectionSlot>,
     /// It has carried a request before: the backend may close it at any time.
     pub(crate) reused: bool,
@@ -49,18 +49,18 @@ impl Connection {
     }
 }
 
-/// A way to a backend: what it takes to get a connection for one exchange.
+/// What it takes to get a connection to a backend for one exchange.
 pub(crate) struct Connector<'a> {
     pub(crate) worker: &'a Rc<Worker>,
     pub(crate) service: &'a WorkerService,
     pub(crate) slot: Slot,
-    /// Who is told of, if the backend is told at all.
+    /// The client that a PROXY header names, if one is sent to the backend.
     pub(crate) peer: Option<&'a Peer>,
     pub(crate) limit: Deadline,
     pub(crate) timer: &'a Timer,
 }
 
-/// A connection to this backend that others have used, if there is one to be had at once. `certain`: see [`Pool::take`].
+/// A used connection to this backend, if there is one at once. `certain`: see [`Pool::take`].
 pub(crate) fn at_hand(worker: &Worker, service: &WorkerService, slot: Slot, certain: bool) -> Option<Connection> {
     let upstream = &service.upstreams[usize::from(slot.0)];
     match service.service.config.protocol {
@@ -73,7 +73,7 @@ pub(crate) fn at_hand(worker: &Worker, service: &WorkerService, slot: Slot, cert
 }
 
 impl Connector<'_> {
-    /// A connection that others have used, or a fresh one. `certain`: see [`Pool::take`].
+    /// A used connection, or a fresh one. `certain`: see [`Pool::take`].
     pub(crate) async fn connection(&self, fresh: bool, certain: bool) -> Result<Connection, ProxyError> {
         if !fresh && let Some(connection) = at_hand(self.worker, self.service, self.slot, certain) {
             return Ok(connection);
@@ -84,7 +84,7 @@ impl Connector<'_> {
         }
     }
 
-    /// A stream of a connection that is opened now, and shared. `fresh`: of none that was there before.
+    /// A stream of a shared connection that is opened now. `fresh`: of none that was there before.
     async fn stream(&self, fresh: bool) -> Result<Connection, ProxyError> {
         let upstream = &self.service.upstreams[usize::from(self.slot.0)];
         let pending = Pending::enter_for(&self.service.service, self.slot)?;
@@ -93,13 +93,13 @@ impl Connector<'_> {
         opened.map(Connection::http2)
     }
 
-    /// A stream of a connection that is opened now, by whomever.
+    /// A stream of a connection that is being opened now, by this request or another.
     async fn opened_stream(&self, upstream: &Rc<Upstream>, mut fresh: bool) -> Result<http2::Upstream, ProxyError> {
         let shared = &upstream.shared;
         self.timer.set_before(Duration::ZERO, self.limit);
         let _waiting = shared.wait();
         loop {
-            // Somebody else's connection that is just being opened will do as well.
+            // A connection that another request is just opening serves as well.
             let mut opened = pin!(shared.opened());
             if let Some(opening) = shared.open() {
                 let (worker, service) = (Rc::clone(self.worker), Arc::clone(&self.service.service));
@@ -135,24 +135,24 @@ impl Connector<'_> {
     }
 }
 
-/// Opens a connection that requests share. It is nobody's own: none of them takes it along when its client's patience ends.
+/// Opens a connection that requests share. No request owns it: it stays when the client that caused it leaves.
 async fn open_shared(worker: Rc<Worker>, service: Arc<Service>, slot: Slot, upstream: Rc<Upstream>, opening: Opening) {
     let timer = worker.timer();
     let opened = async {
         let counted = connection_slot::slot(&service, slot, &worker, &timer, Deadline::NEVER).await?;
         upstream.counters.connects.increment();
-        // No PROXY header goes to what is shared: the configuration sees to that.
+        // No PROXY header goes on a shared connection: the configuration check ensures that.
         let stream = connect(&service, slot, None, Deadline::NEVER, &timer, &worker).await?;
         let beginning = http2::Connection::begin(stream, counted, &worker.dispatcher, service.config.keepalive);
         let connection = within(&timer, ProxyError::ConnectFailed, beginning).await?;
-        // One that takes no streams is of no use: whoever waits is better off elsewhere.
+        // A connection that takes no streams is of no use: the waiting requests are better off elsewhere.
         if connection.has_room() { Ok(connection) } else { Err(ProxyError::StreamRefused) }
     };
     let opened = opened.await;
     let is_open = opened.is_ok();
     upstream.shared.put(opening, opened);
     if is_open {
-        // Whoever wanted it may have left: it is idle, and can give way.
+        // The request that wanted it may be gone: it is idle, and can give way.
         service.live.tell_room();
     }
 }
@@ -171,7 +171,7 @@ async fn connect(
     let user_timeout = service.config.timeouts.tcp_user_timeout;
     let mut opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
     if matches!(opened, Err(ProxyError::LocalShortage)) && worker.release_idle() > 0 {
-        // What was kept for later makes room for what is wanted now.
+        // Idle connections make room for one that is needed now.
         opened = within(timer, ProxyError::ConnectFailed, open(address, user_timeout, worker)).await;
     }
     let mut tcp = opened?;
@@ -187,7 +187,7 @@ async fn connect(
     Ok(Stream::Client(Box::new(stream)))
 }
 
-/// A connection, within what descriptors the data path may take.
+/// A connection, within the descriptors that the data path may take.
 async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> std::io::Result<Transport> {
     let Shared { network, shortage, .. } = &*worker.shared;
     let opened = network.connect(address, user_timeout, shortage).await;
@@ -199,7 +199,7 @@ async fn open(address: SocketAddr, user_timeout: Duration, worker: &Worker) -> s
     opened
 }
 
-/// What a PROXY header says of a client.
+/// The PROXY header for a client.
 fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxy_protocol::Header {
     let Some(peer) = peer else { return proxy_protocol::Header::default() };
     proxy_protocol::Header {
@@ -210,7 +210,7 @@ fn told(version: ProxyHeader, peer: Option<&Peer>, worker: &Worker) -> proxy_pro
     }
 }
 
-/// Runs something to its end, or to the timer's.
+/// Runs a future to its end, or to the timer's.
 async fn within<T>(
     timer: &Timer,
     otherwise: ProxyError,

@@ -1,5 +1,5 @@
-//! A worker: one thread's view of the version in force, its pools, its listeners and its clients' connections. Nothing of the hot path
-//! crosses a thread but the in-flight counts and the snapshot pointer. What runs it is `run/`.
+//! A worker: one thread's view of the version in force, its pools, its listeners and its clients' connections. On the hot path, threads
+//! share only the in-flight counts and the snapshot pointer. `run/` runs it.
 
 mod active_listener;
 mod context;

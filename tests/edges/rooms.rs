@@ -76,9 +76,11 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
 const KNOTTED: &[(&str, &str)] = &[];
 
 /// A package's own sources, and who uses whom in them.
-struct Package {
+pub(crate) struct Package {
     name: String,
-    files: Vec<String>,
+    /// Where they stand: `control/src`.
+    pub(crate) folder: String,
+    pub(crate) files: Vec<String>,
     edges: Edges,
     /// Files that tests alone are built from.
     tests: Vec<String>,
@@ -87,7 +89,7 @@ struct Package {
 }
 
 /// Read once for all tests.
-fn packages() -> &'static [Package] {
+pub(crate) fn packages() -> &'static [Package] {
     static PACKAGES: OnceLock<Vec<Package>> = OnceLock::new();
     PACKAGES.get_or_init(|| crate::packages().iter().map(package).collect())
 }
@@ -111,6 +113,7 @@ fn package(metadata: &serde_json::Value) -> Package {
     files_under(&source, &source, &mut present);
     Package {
         name: metadata["name"].as_str().unwrap().into(),
+        folder: source.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string(),
         files: krate.files.iter().map(|file| file.path.clone()).collect(),
         edges: edges(&krate),
         tests: krate.test_files,

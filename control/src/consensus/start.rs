@@ -75,22 +75,11 @@ impl Node {
         let network = Network { dialer: Arc::clone(&dialer), timing: timing.clone() };
         let log = Log { store: store.clone() };
         let machine = StateMachine::new(Box::new(machine), store.clone(), Arc::clone(&retired));
-        let raft = match Raft::build(id, config, network, log, machine).await {
-            Ok(raft) => raft,
-            Err(error) => {
-                store.close().await;
-                return Err(StartError::Replay(error.to_string()));
-            }
-        };
+        let raft = Raft::build(id, config, network, log, machine).await;
+        let raft = or_close(raft.map_err(|error| StartError::Replay(error.to_string())), &store).await?;
         let heard = status::Heard::default();
-        let server = match serve(Server { raft: raft.clone(), node: id, answerer: core.answerer, heard: heard.clone() })
-        {
-            Ok(server) => server,
-            Err(error) => {
-                store.close().await;
-                return Err(StartError::Listen(error));
-            }
-        };
+        let server = Server { raft: raft.clone(), node: id, answerer: core.answerer, heard: heard.clone() };
+        let server = or_close(serve(server).map_err(StartError::Listen), &store).await?;
         let places = server.as_ref().map(|server| Arc::clone(server.places()));
         raft.run();
         let (status_sender, status) = watch::channel(status::of(&raft, &heard, timing.election_max));
@@ -123,4 +112,12 @@ impl Node {
         *inner.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Ok(Self { inner })
     }
+}
+
+/// A start that fails leaves no store open.
+async fn or_close<T>(result: Result<T, StartError>, store: &Store) -> Result<T, StartError> {
+    if result.is_err() {
+        store.close().await;
+    }
+    result
 }

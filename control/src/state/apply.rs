@@ -31,12 +31,7 @@ impl State {
     fn run(&mut self, origin: Origin, command: Command) -> Answer {
         match command {
             Command::Init { cluster } => self.init(cluster),
-            Command::Found { cluster, epoch, rules } => {
-                let named = self.init(cluster)?;
-                self.agree_on(rules)?;
-                self.epoch = epoch;
-                Ok(named)
-            }
+            Command::Found { cluster, epoch, rules } => self.found(cluster, epoch, rules),
             Command::Rules { version } => {
                 self.agree_on(version)?;
                 Ok(self.done(0, 0))
@@ -58,15 +53,7 @@ impl State {
                 Ok(self.done(id, 0))
             }
             Command::LeaseRevoke { by, ids } => self.end_leases(&by, &ids),
-            Command::LeaseExpire { leader, at_ms, ids } => {
-                if leader != origin.leader {
-                    return Err(Refusal::new(
-                        Code::Deposed,
-                        "the leader that saw the leases expire is not the leader any more",
-                    ));
-                }
-                self.end_leases(&Author { at_ms, author: "control plane".into(), note: "no heartbeat".into() }, &ids)
-            }
+            Command::LeaseExpire { leader, at_ms, ids } => self.expire_leases(leader == origin.leader, at_ms, &ids),
             Command::LockAcquire { name, owner, lease } => self.lock(name, owner, lease),
             Command::LockRelease { name, token } => self.unlock(&name, token),
             Command::TokenPut { name, role, hash, expires_at_ms } => {
@@ -92,6 +79,22 @@ impl State {
             Command::Agree { at_ms, verdicts, note } => self.agree(at_ms, verdicts, note),
             Command::LeaseLives { leader, lives } => self.note_lives(origin, leader, &lives),
         }
+    }
+
+    fn found(&mut self, cluster: String, epoch: u64, rules: u32) -> Answer {
+        let named = self.init(cluster)?;
+        self.agree_on(rules)?;
+        self.epoch = epoch;
+        Ok(named)
+    }
+
+    /// `leads`: the leader that saw the leases expire leads still.
+    fn expire_leases(&mut self, leads: bool, at_ms: u64, ids: &[u64]) -> Answer {
+        if !leads {
+            let why = "the leader that saw the leases expire is not the leader any more";
+            return Err(Refusal::new(Code::Deposed, why));
+        }
+        self.end_leases(&Author { at_ms, author: "control plane".into(), note: "no heartbeat".into() }, ids)
     }
 
     fn init(&mut self, cluster: String) -> Answer {

@@ -277,7 +277,25 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_connect_to_a_socket_that_is_only_bound() {
+    fn an_address_that_another_process_would_share_is_taken_and_one_of_ours_is_not() {
+        let (commands, mut receivers) = workers(1);
+        let (port, mut held) = (free_port(), Vec::new());
+        let all = format!("{{ name: all, address: \"0.0.0.0:{port}\", service: s }}");
+        let one = listener("one", port, "service: s");
+        let (first, both) = (config(std::slice::from_ref(&one)), config(&[one, all]));
+        let mut old_process = Listeners::default();
+        apply(&mut old_process, &first, &commands);
+        // Its sockets have SO_REUSEPORT, as ours: the kernel would let us in, and give us half of its connections.
+        assert!(Listeners::default().bind_new(&first, 1).is_err());
+        assert!(Listeners::default().bind_new(&both, 1).is_err());
+        assert!(old_process.bind_new(&both, 1).is_ok(), "it may have both itself");
+        received(&mut receivers[0], &mut held);
+        held.clear();
+        assert!(Listeners::default().bind_new(&both, 1).is_ok(), "and others once it has gone");
+    }
+
+    #[test]
+    fn no_client_can_connect_to_a_socket_that_is_only_bound() {
         let port = free_port();
         let config = config(&[listener("a", port, "service: s")]);
         let sockets = Listeners::default().bind_new(&config, 1).unwrap();

@@ -146,6 +146,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn clients_can_connect_as_soon_as_a_change_is_ready() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        let port = free_port();
+        let change = control.prepare(config(&[port], "")).unwrap().unwrap();
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        drop(change);
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_still_built_when_draining_begins_comes_too_late() {
+        let (control, _receivers) = testing::control(Source::Memory);
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("access.log");
+        let change = config(&[free_port()], &format!("access_log: {{ format: json, target: {log:?} }}\n"));
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::scope(|scope| {
+            // What is ready waits for this.
+            let state = control.state();
+            let applied = scope.spawn(|| {
+                let _runtime = runtime.enter();
+                control.apply(change)
+            });
+            while !log.exists() {
+                std::thread::yield_now();
+            }
+            control.begin_end();
+            drop(state);
+            assert!(matches!(applied.join().unwrap(), Err(ReloadError::Draining)));
+        });
+        assert_eq!(control.current.load().generation, 0);
+    }
+
+    #[tokio::test]
     async fn a_change_that_is_prepared_and_dropped_has_not_been() {
         let (control, mut receivers) = testing::control(Source::Memory);
         let port = free_port();

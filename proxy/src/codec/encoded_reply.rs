@@ -1,6 +1,7 @@
-//! A response of our own, ready to be sent in whatever version its client speaks.
+//! A local reply, encoded once and ready to be sent in the version of HTTP that its client speaks.
 
-/// A response of our own in a [`HeadWriter`](ringway_message::HeadWriter)'s text: its head, with status line and empty line as HTTP/1.1 has them, and its body.
+/// A local reply in the text of a [`HeadWriter`](ringway_message::HeadWriter): its head, with status line and empty line as in
+/// HTTP/1.1, and its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EncodedReply {
     pub(crate) status: u16,

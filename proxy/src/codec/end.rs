@@ -1,7 +1,7 @@
-//! The two ends of an exchange, whatever version of HTTP each speaks: where a message comes from and where one goes.
+//! The two ends of an exchange, in either version of HTTP: where a message comes from and where it goes.
 //!
-//! What differs between versions ends here: how a body is framed, how its end is told, what a failure says. The exchange asks for
-//! data, sends data, and tells ends and resets.
+//! The differences between versions stop here: how a body is framed, how its end is signalled, what a failure means. The exchange reads
+//! data, sends data, and signals ends and resets.
 
 use super::http1::Http1;
 use super::http2::{Downstream, Upstream};
@@ -23,11 +23,11 @@ pub(crate) enum ClientEnd {
 pub(crate) enum BackendEnd {
     Http1(Http1),
     Http2(Box<Upstream>),
-    /// Given back, or closed: the exchange needs it no more.
+    /// Returned to the pool, or closed: the exchange needs it no more.
     Returned,
 }
 
-/// Runs the same expression on whichever version it is.
+/// Runs the same expression on either version.
 macro_rules! each {
     ($end:expr, $inner:ident => $run:expr) => {
         match $end {
@@ -79,7 +79,7 @@ impl BackendEnd {
         }
     }
 
-    /// How much has been read of it and not been dealt with.
+    /// How much of it has been read and not consumed.
     pub(crate) fn input_len(&self) -> usize {
         match self {
             Self::Http1(http1) => http1.input.len(),
@@ -92,7 +92,7 @@ impl BackendEnd {
         self.input_len() > 0
     }
 
-    /// What the failure of a try says beside its error.
+    /// What is known about a failed attempt beside its error.
     pub(crate) fn failure(&self) -> Failure {
         match self {
             Self::Http1(_) | Self::Returned => Failure::default(),
@@ -100,7 +100,7 @@ impl BackendEnd {
         }
     }
 
-    /// What was asked for has not come in time: a connection that is shared may be dead.
+    /// A deadline has passed while data were due: a shared connection may be dead.
     pub(crate) fn handle_timeout(&self) {
         match self {
             Self::Http2(upstream) => upstream.handle_timeout(),
@@ -109,7 +109,7 @@ impl BackendEnd {
         }
     }
 
-    /// Whether an end that has come is one that the backend has said. HTTP/2 says how each stream ends.
+    /// Whether an end that has come was declared by the backend. HTTP/2 declares how each stream ends.
     pub(crate) fn has_closed_cleanly(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.stream.has_closed_cleanly(),

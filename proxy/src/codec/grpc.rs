@@ -1,9 +1,9 @@
-//! gRPC over HTTP/2: what tells a call, its deadline, and its statuses.
+//! gRPC over HTTP/2: how a call is recognized, its deadline, and its statuses.
 
 use ringway_message::RequestHead;
 use std::time::Duration;
 
-/// Whether it is a call of gRPC.
+/// Whether it is a gRPC call.
 pub(crate) fn is_grpc(bytes: &[u8], head: &RequestHead) -> bool {
     head.value_of(bytes, b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
 }
@@ -26,8 +26,7 @@ pub(crate) fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// Codes of gRPC for statuses of HTTP. Source: "HTTP to gRPC Status Code Mapping"; a deadline and a limit of ours have
-/// codes of their own.
+/// gRPC codes for HTTP statuses. Source: "HTTP to gRPC Status Code Mapping"; deadlines and limits of Ringway have codes of their own.
 pub(super) fn grpc_status(status: u16) -> &'static str {
     match status {
         400 | 413 | 431 => "13",

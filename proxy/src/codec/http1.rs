@@ -12,13 +12,13 @@ use std::task::{Context, Poll};
 /// A connection that speaks HTTP/1.1, and the body that is being read from it.
 pub(crate) struct Http1 {
     pub(crate) stream: Stream,
-    /// Bytes read and not yet dealt with.
+    /// Bytes read and not yet consumed.
     pub(crate) input: Buffer,
     /// How far the body of the message under way has been read.
     pub(crate) body: Body,
-    /// How far a response's head has been looked at that has not come to its end.
+    /// How far the head of a response that is still incomplete has been parsed.
     pub(crate) resume: Resume,
-    /// Lines that came behind a body in chunks, where it goes on without chunks.
+    /// Trailer lines that came behind a chunked body which is forwarded without chunks.
     pub(crate) trailers: Vec<u8>,
 }
 
@@ -66,7 +66,7 @@ impl Source for Http1 {
         encoding: Encoding,
         keep: impl Fn(&[u8]) -> bool,
     ) -> Result<Progress, ParseError> {
-        // Trailers go along in chunks, and wait otherwise.
+        // Trailers are forwarded with chunks, and wait otherwise.
         let bytes = self.input.bytes();
         let progress = match (&self.body, encoding) {
             (Body::Chunked(_), Encoding::Identity) => {

@@ -1,8 +1,8 @@
 //! HTTP/2 in the data path: connections of the codec, driven by a task each, and streams as the exchanges hold them.
 //!
-//! One task owns the socket of a connection ([`driver`]): it reads, lets the codec judge, wakes those whom an event concerns, and
-//! writes what is due. Exchanges ask the codec directly, and wake that task once a turn when they have queued something: it runs
-//! after them, and writes once for all. Nobody is woken, and no exchange is dropped, while the codec is borrowed.
+//! One task owns the socket of a connection ([`driver`]): it reads, passes bytes to the codec, wakes the tasks that an event concerns,
+//! and writes what is due. Exchanges call the codec directly, and wake that task once a turn when they have queued something: it runs
+//! after them, and writes once for all. No task is woken, and no exchange is dropped, while the codec is borrowed.
 
 use crate::codec::source::Gone;
 use crate::dispatcher::HTTP2_WINDOW_GROWTH;
@@ -32,16 +32,16 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 /// Largest window (RFC 9113, 6.9.1).
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 
-/// How long a connection has no stream before it gives back what only a busy one needs: who asks every second keeps it.
+/// How long a connection has no stream before it frees what only a busy one needs: one request a second keeps it.
 pub(crate) const REST_TIME: Duration = Duration::from_secs(5);
-/// Seats that a connection without streams keeps room for.
+/// Stream slots that a connection without streams keeps room for.
 const SEATS_KEPT: usize = 4;
 /// Trailers, and bytes of them, that it keeps room for.
 const TRAILERS_KEPT: usize = 16;
 const TRAILER_BYTES_KEPT: usize = 1024;
-/// Data that are moved into a buffer in one go: what is taken from a stream is asked for anew.
+/// Data that are moved into a buffer in one go: what is taken from a stream is granted to it again.
 const MOVED_BYTES_MAX: usize = 64 * 1024;
-/// Window of a connection with so many streams, of which each may fill its own, however far that has grown.
+/// Window of a connection with so many streams, each of which may fill its own, however large that has grown.
 pub(crate) fn window_of_all(streams: u32) -> u32 {
     streams.saturating_mul(STREAM_WINDOW).saturating_add(HTTP2_WINDOW_GROWTH).min(WINDOW_MAX)
 }
@@ -51,19 +51,19 @@ pub(crate) fn window_of_all(streams: u32) -> u32 {
 pub(crate) struct Ended {
     pub(crate) reason: Reason,
     pub(crate) by: By,
-    /// The peer has not looked at what was sent.
+    /// The peer has not processed what was sent.
     pub(crate) unprocessed: bool,
 }
 
 /// A connection, as its task and its streams share it.
 pub(crate) struct Link {
     pub(crate) codec: RefCell<Codec>,
-    /// Who waits for news of a stream, by the stream's slot.
+    /// The tasks that wait for events of a stream, by the stream's slot.
     waiters: RefCell<Vec<Waiter>>,
     driver: RefCell<Option<Waker>>,
-    /// Room for trailers that are passed on.
+    /// Room for trailers that are forwarded.
     trailers: RefCell<(Vec<Field>, Vec<u8>)>,
-    /// Streams that exchanges hold, over or not.
+    /// Streams that exchanges hold, ended or not.
     held: Cell<usize>,
     /// The task has been woken since it ran last.
     woken: Cell<bool>,
@@ -74,14 +74,14 @@ thread_local! {
     static LINKS: RefCell<Vec<std::rc::Weak<Link>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What each connection of this thread that still lives has for itself.
+/// Memory of each connection of this thread that still lives.
 #[cfg(test)]
 pub(crate) fn memory_of_each() -> Vec<usize> {
     let living = LINKS.with_borrow(|links| links.iter().filter_map(std::rc::Weak::upgrade).collect::<Vec<_>>());
     living.iter().map(|link| link.ask(Codec::memory_bytes)).collect()
 }
 
-/// One who waits for news of a stream.
+/// A task that waits for events of a stream.
 #[derive(Default)]
 struct Waiter {
     id: u32,
@@ -104,12 +104,12 @@ impl Link {
         this
     }
 
-    /// Asks the codec; nothing is to be written for that.
+    /// Reads from the codec; nothing is to be written for that.
     pub(crate) fn ask<T>(&self, asking: impl FnOnce(&Codec) -> T) -> T {
         asking(&self.codec.borrow())
     }
 
-    /// Lets the codec do something that may leave frames to be written.
+    /// Calls the codec for something that may queue frames.
     fn tell<T>(&self, telling: impl FnOnce(&mut Codec) -> T) -> T {
         let told = telling(&mut self.codec.borrow_mut());
         self.wake_driver();
@@ -132,7 +132,7 @@ impl Link {
         }
     }
 
-    /// A stream has begun, here or there.
+    /// A stream has begun, opened by either side.
     fn waiter(&self, key: StreamKey) {
         let mut waiters = self.waiters.borrow_mut();
         if waiters.len() <= key.slot() {
@@ -141,14 +141,14 @@ impl Link {
         waiters[key.slot()] = Waiter { id: key.id(), ..Waiter::default() };
     }
 
-    /// Nobody waits for the stream any more.
+    /// No task waits for the stream any more.
     fn leave(&self, key: StreamKey) {
         let mut waiters = self.waiters.borrow_mut();
         let waker =
             waiters.get_mut(key.slot()).filter(|waiter| waiter.id == key.id()).and_then(|waiter| waiter.waker.take());
         self.held.set(self.held.get() - 1);
         if self.held.get() == 0 {
-            // One that rests keeps nothing of its busiest moment.
+            // An idle connection keeps nothing of its busiest moment.
             waiters.clear();
             waiters.shrink_to(SEATS_KEPT);
             let (fields, arena) = &mut *self.trailers.borrow_mut();
@@ -161,7 +161,7 @@ impl Link {
         drop(waker);
     }
 
-    /// Has the task woken at the next news of the stream.
+    /// Has the task woken at the next event of the stream.
     fn wait(&self, key: StreamKey, context: &Context<'_>) {
         let mut waiters = self.waiters.borrow_mut();
         let Some(waiter) = waiters.get_mut(key.slot()).filter(|waiter| waiter.id == key.id()) else { return };
@@ -175,7 +175,7 @@ impl Link {
         waiters.get(key.slot()).filter(|waiter| waiter.id == key.id())?.ended
     }
 
-    /// Tells who waits for the stream.
+    /// Wakes the task that waits for the stream.
     fn notify(&self, key: StreamKey, ended: Option<Ended>) {
         let waker = {
             let mut waiters = self.waiters.borrow_mut();
@@ -188,7 +188,7 @@ impl Link {
         }
     }
 
-    /// Tells those whom an event concerns; gives back what concerns the connection, or a stream that nobody has yet.
+    /// Wakes the tasks that an event concerns; returns events of the connection, or of a stream that no exchange holds yet.
     fn dispatch(&self, event: Event) -> Option<Event> {
         match event {
             Event::Response { key }
@@ -215,7 +215,7 @@ impl Link {
     }
 }
 
-/// A stream, held by the exchange that it carries. Dropped, it is let go: what is still open of it is reset.
+/// A stream, held by the exchange that it carries. When it is dropped, the part that is still open is reset.
 pub(crate) struct Stream {
     link: Rc<Link>,
     key: StreamKey,
@@ -277,7 +277,7 @@ impl Stream {
         self.poll_ended(context).map(Err)
     }
 
-    /// Whether all has come that the peer has to say: perhaps it has not been taken.
+    /// Whether the peer has sent everything: part of it may not have been taken.
     fn is_received(&self) -> bool {
         self.link.ask(|codec| codec.is_received(self.key))
     }
@@ -287,7 +287,7 @@ impl Stream {
         self.link.ask(|codec| codec.is_received(self.key) && codec.data_len(self.key) == 0)
     }
 
-    /// Whether the data that are shown are all that has come.
+    /// Whether the data that are here are all that has come.
     fn shows_all(&self) -> bool {
         self.link.ask(|codec| codec.data(self.key).len() == codec.data_len(self.key))
     }
@@ -325,7 +325,8 @@ impl Stream {
         self.link.tell(|codec| codec.send_head(self.key, block, kind, ends)).map_err(|Closed| Gone)
     }
 
-    /// Takes as much as the peer's windows and the connection's output allow. Gives how many bytes; `ends` holds once all are taken.
+    /// Takes as much as the peer's windows and the connection's output allow. Returns how many bytes; `ends` holds once all are
+    /// taken.
     fn poll_send(&self, bytes: &[u8], ends: bool, context: &Context<'_>) -> Poll<Result<usize, Gone>> {
         match self.link.tell(|codec| codec.send_data(self.key, bytes, ends)) {
             Err(Closed) => Poll::Ready(Err(Gone)),

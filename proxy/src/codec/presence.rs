@@ -1,5 +1,5 @@
-//! Whether a client is still there while something is done for it that does not read from it: a wait in the queue, for a
-//! connection, for an answer, between two tries. Nobody works for a client that has left.
+//! Whether a client is still connected during work that does not read from it: a wait in the queue, for a connection, for a response,
+//! between two attempts. No work goes on for a client that has left.
 
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
@@ -13,24 +13,24 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-/// What a client may have sent ahead and is read, so that its end is seen behind it.
+/// Bytes that a client may have sent ahead and that are read, so that its end is seen behind them.
 const AHEAD_BYTES_MAX: usize = SMALL_BYTES;
 
-/// The part of a client's connection that tells whether it is there. The rest can be used meanwhile.
+/// The part of a client's connection that shows whether the client is connected. The rest can be used meanwhile.
 pub(crate) struct Presence<'a> {
     pub(crate) line: Line<'a>,
     /// Whether the end of its input has been seen.
     pub(crate) ended: &'a mut bool,
     pub(crate) dispatcher: &'a Dispatcher,
-    /// Whether a client that says nothing more may still want its answer.
+    /// Whether a client that has half-closed may still want its response.
     pub(crate) may_end: bool,
 }
 
-/// What a client's end is seen on.
+/// Where a client's end is seen.
 pub(crate) enum Line<'a> {
     /// A connection that is read ahead, into a buffer.
     Bytes(&'a mut Stream, &'a mut Buffer),
-    /// A stream of HTTP/2, which is taken back by a reset; its end alone is no leaving.
+    /// A stream of HTTP/2, which the client resets to leave; its end alone does not mean that.
     Stream(&'a Downstream),
 }
 
@@ -59,7 +59,7 @@ impl Presence<'_> {
         };
         loop {
             if !input.is_allocated() {
-                // One that is silent costs no buffer.
+                // A silent client costs no buffer.
                 match stream.poll_read_ready(context) {
                     Poll::Ready(Ok(())) => **input = self.dispatcher.buffers.take(),
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
@@ -86,10 +86,10 @@ impl Presence<'_> {
         }
     }
 
-    /// Does something for the client as long as it is there.
+    /// Runs a future for the client as long as it is connected.
     ///
     /// # Errors
-    /// [`ProxyError::ClientClosed`]: it has left, and what was begun for it is dropped.
+    /// [`ProxyError::ClientClosed`]: it has left, and the future is dropped.
     pub(crate) async fn during<T>(mut self, doing: impl Future<Output = T>) -> Result<T, ProxyError> {
         let mut doing = pin!(doing);
         poll_fn(|context| {

@@ -1,4 +1,4 @@
-//! Bytes between two connections, both ways, unread: TCP listeners and upgraded HTTP connections.
+//! Bytes between two connections, both ways, unparsed: TCP listeners and upgraded HTTP connections.
 
 use crate::dispatcher::Dispatcher;
 use crate::net::buffers::Buffer;
@@ -11,17 +11,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 
-/// One side of a tunnel: bytes in, bytes out, whatever carries them.
+/// One side of a tunnel: bytes in, bytes out, over any transport.
 pub(crate) trait Duplex {
     /// Reads once into the buffer, which has room; 0 is the end.
     fn poll_fill(&mut self, buffer: &mut Buffer, context: &mut Context<'_>) -> Poll<io::Result<usize>>;
     /// Ready once a read would give bytes, an end or an error.
     fn poll_read_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Takes some of the bytes. Gives how many.
+    /// Takes some of the bytes. Returns how many.
     fn poll_write(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>>;
-    /// Says that nothing more is written.
+    /// Signals that nothing more is written.
     fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Pushes out what a layer below has taken and not yet written.
+    /// Flushes what a layer below has taken and not yet written.
     fn poll_drive(&mut self, context: &mut Context<'_>);
     /// Ready once it has broken off, where that shows although nothing is read from it and nothing written to it.
     fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -52,14 +52,14 @@ impl Duplex for Stream {
     }
 }
 
-/// After so many bytes one way, that way reads in long strides.
+/// After so many bytes one way, that way uses a large buffer.
 const BULK_BYTES: u64 = 64 * 1024;
 
 /// Time limits of a tunnel.
 pub(crate) struct Limits {
-    /// No byte either way; zero is no limit.
+    /// Longest time without a byte either way; zero is no limit.
     pub(crate) idle: Duration,
-    /// Whole life.
+    /// Longest lifetime.
     pub(crate) session: Deadline,
 }
 
@@ -70,13 +70,13 @@ pub(crate) enum End {
     Closed,
     /// One side reset the connection.
     Reset,
-    /// No byte for too long, or too old.
+    /// No byte for too long, or its lifetime is over.
     TimedOut,
-    /// The backend is down, and its sessions are not to stay.
+    /// The backend is down, and its sessions are to end.
     BackendDown,
 }
 
-/// One way of a tunnel.
+/// One direction of a tunnel.
 pub(crate) struct Direction {
     pub(crate) buffer: Buffer,
     pub(crate) moved: u64,
@@ -86,13 +86,13 @@ pub(crate) struct Direction {
 #[derive(PartialEq, Eq)]
 enum State {
     Open,
-    /// The reader's end has come; what is buffered goes first, then the writer's.
+    /// The reader's end has come; buffered bytes go first, then the writer's end.
     Ending,
     Ended,
 }
 
 impl Direction {
-    /// A way that starts with bytes already read.
+    /// A direction that starts with bytes already read.
     pub(crate) fn new(buffer: Buffer) -> Self {
         Self { buffer, moved: 0, state: State::Open }
     }
@@ -133,7 +133,7 @@ impl Direction {
                 State::Open => {}
             }
             if !self.buffer.is_allocated() {
-                // A tunnel that waits holds no buffer.
+                // A waiting tunnel holds no buffer.
                 match from.poll_read_ready(context) {
                     Poll::Ready(ready) => ready?,
                     Poll::Pending => return Ok(progress),

@@ -1,17 +1,17 @@
-//! The handshake of WebSocket, where Ringway stands between HTTP/1.1 (RFC 6455, 4) and HTTP/2 (RFC 8441), which has none.
+//! The WebSocket handshake where Ringway translates between HTTP/1.1 (RFC 6455, 4) and HTTP/2 (RFC 8441), which has none.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// What HTTP/1.1 calls the protocol in `Upgrade`.
+/// Name of the protocol in HTTP/1.1's `Upgrade`.
 pub(crate) const PROTOCOL: &[u8] = b"websocket";
-/// The key of a handshake that came over HTTP/2, where it has no meaning (RFC 8441, 5), and HTTP/1.1 wants one.
+/// The key of a handshake that came over HTTP/2, where it has no meaning (RFC 8441, 5), and HTTP/1.1 needs one.
 pub(crate) const KEY: &[u8] = b"cmluZ3dheS1yZmM4NDQxIQ==";
 /// RFC 6455, 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Whether a client's key is one: 16 bytes in base64 (RFC 6455, 4.2.1).
+/// Whether a client's key is valid: 16 bytes in base64 (RFC 6455, 4.2.1).
 pub(crate) fn is_key(key: &[u8]) -> bool {
     let mut bytes = [0; 18];
     key.len() == 24 && STANDARD.decode_slice(key, &mut bytes) == Ok(16)

@@ -1,9 +1,9 @@
-//! Budgets of extra tries: so many percent of the requests of the last ten seconds, and so many a second in any case. A fleet that
-//! fails must not be asked more and more because it fails.
+//! Retry and hedge budgets: a percentage of the requests of the last ten seconds, and a minimum per second in any case. A fleet that
+//! fails must not get more and more attempts because it fails.
 
 /// Seconds that a budget looks back.
 const SECONDS: usize = 10;
-/// Parts of a try that the floor is counted in: what one try a second gains in a millisecond.
+/// Parts of an attempt that the floor is counted in: what one attempt a second gains in a millisecond.
 const PARTS: u64 = 1_000;
 
 /// One worker's budget of one service.
@@ -11,7 +11,7 @@ const PARTS: u64 = 1_000;
 pub(crate) struct Budget {
     second: u64,
     requests: [u32; SECONDS],
-    /// Tries that were taken out of the requests' part.
+    /// Attempts that were taken out of the requests' part.
     extra: [u32; SECONDS],
     floor: Floor,
 }
@@ -19,13 +19,13 @@ pub(crate) struct Budget {
 /// A token bucket that holds what it gains in a second, and begins full.
 #[derive(Debug, Default)]
 struct Floor {
-    /// What has been taken out and has not come back, in parts of a try.
+    /// What has been taken out and has not been refilled, in parts of an attempt.
     owed: u64,
     told_millis: u64,
 }
 
 impl Floor {
-    /// Takes one of the tries that are there in any case, `least` a second.
+    /// Takes one of the attempts that are allowed in any case, `least` a second.
     fn take(&mut self, now_millis: u64, least: u32) -> bool {
         let least = u64::from(least);
         let gained = now_millis.saturating_sub(self.told_millis).saturating_mul(least);
@@ -46,8 +46,8 @@ impl Budget {
         self.requests[now] += 1;
     }
 
-    /// Takes one extra try out of the budget of `percent` of the requests, or out of the `least` a second that are there in any
-    /// case. `false`: there is none left.
+    /// Takes one extra attempt out of the budget of `percent` of the requests, or out of the `least` a second that are allowed in
+    /// any case. `false`: there is none left.
     pub(crate) fn take(&mut self, now_millis: u64, percent: u32, least: u32) -> bool {
         let now = self.turn(now_millis);
         let sum = |counts: &[u32; SECONDS]| counts.iter().map(|&count| u64::from(count)).sum::<u64>();
@@ -58,7 +58,7 @@ impl Budget {
         self.floor.take(now_millis, least)
     }
 
-    /// Forgets the seconds that have passed. Gives the place of the one under way.
+    /// Forgets the seconds that have passed. Returns the index of the current one.
     #[inline]
     fn turn(&mut self, now_millis: u64) -> usize {
         let now = now_millis / 1_000;
@@ -77,7 +77,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    /// How many of so many tries the budget allows.
+    /// How many of so many attempts the budget allows.
     fn taken(budget: &mut Budget, now_millis: u64, percent: u32, least: u32) -> usize {
         (0..10_000).filter(|_| budget.take(now_millis, percent, least)).count()
     }
@@ -90,7 +90,7 @@ mod tests {
         }
         assert_eq!(taken(&mut budget, 109_000, 20, 0), 100);
         assert_eq!(taken(&mut budget, 109_999, 20, 0), 0);
-        // Nine seconds later all but the last second's requests are forgotten, and so are the tries of before that.
+        // Nine seconds later all but the last second's requests are forgotten, and so are the attempts of before that.
         assert_eq!(taken(&mut budget, 118_000, 20, 0), 0);
         assert_eq!(taken(&mut budget, 119_000, 20, 0), 0);
         (0..50).for_each(|_| budget.count(119_000));
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(taken(&mut budget, 5_333, 0, 3), 0);
         assert_eq!(taken(&mut budget, 5_334, 0, 3), 1);
         assert_eq!(taken(&mut budget, 1_000_000_000, 0, 3), 3);
-        // It is beside what the requests allow, not instead.
+        // It adds to what the requests allow.
         (0..100).for_each(|_| budget.count(1_000_002_000));
         assert_eq!(taken(&mut budget, 1_000_002_000, 10, 3), 13);
     }
@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    /// xorshift, so that a failure can be played again.
+    /// xorshift, so that a failure can be replayed.
     fn random(state: &mut u64) -> u64 {
         *state ^= *state << 13;
         *state ^= *state >> 7;
@@ -148,7 +148,7 @@ mod tests {
             for (first, &from) in extra.iter().enumerate() {
                 for (last, &to) in extra.iter().enumerate().skip(first) {
                     let seconds = (to - from) as f64 / 1_000.0;
-                    // What the requests' part may rest on began ten seconds before the interval, at the most.
+                    // The requests that the percentage may count began at most ten seconds before the interval.
                     let before = requests.partition_point(|&at| at + 10_000 <= from);
                     let counted = (requests.partition_point(|&at| at <= to) - before) as f64;
                     let allowed = counted * percent as f64 / 100.0 + least as f64 * (seconds + 1.0);

@@ -14,8 +14,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Buffers for bodies over HTTP/2 that a worker keeps, of 16 KiB each, and more for heads: what ten busy connections have under way.
-/// They are let go by halves.
+/// Buffers for bodies over HTTP/2 that a worker keeps, of 16 KiB each, and more for heads: what ten busy connections need. They are
+/// freed by halves.
 const HTTP2_BUFFERS_KEPT: usize = 512;
 /// Bytes by which the windows of a worker's streams may grow, all together.
 pub(crate) const HTTP2_WINDOW_GROWTH: u32 = 4 * 1024 * 1024;
@@ -26,7 +26,7 @@ pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
     pub(crate) key: Vec<u8>,
-    /// What a head that came over HTTP/2 stands in.
+    /// The text of a head that came over HTTP/2.
     pub(crate) arena: Vec<u8>,
     /// A head that goes out over HTTP/2.
     pub(crate) block: Vec<u8>,
@@ -51,12 +51,12 @@ pub(crate) struct Dispatcher {
     /// Responses being compressed.
     pub(crate) compressing: Cell<usize>,
     random: Cell<u64>,
-    /// Ids given out.
+    /// Ids issued.
     ids: Cell<u64>,
 }
 
 impl Dispatcher {
-    /// That of the worker with this index.
+    /// The dispatcher of the worker with this index.
     pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
         let limits =
             MemoryLimits { window_growth_bytes: HTTP2_WINDOW_GROWTH as usize, buffers_kept: HTTP2_BUFFERS_KEPT };
@@ -82,7 +82,7 @@ impl Dispatcher {
         self.timers.timer()
     }
 
-    /// A number for "any backend": not secret, not reproducible.
+    /// A random number to pick a backend: not secret, not reproducible.
     pub(crate) fn random(&self) -> u64 {
         // xorshift64*, Vigna 2016.
         let mut state = self.random.get();
@@ -93,7 +93,7 @@ impl Dispatcher {
         state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// 32 hex digits that no other process, worker or call gives.
+    /// 32 hex digits that no other process, worker or call returns.
     pub(crate) fn unique_id(&self) -> String {
         self.ids.set(self.ids.get() + 1);
         format!("{:016x}{:04x}{:012x}", self.shared.instance, self.index, self.ids.get())
@@ -124,11 +124,11 @@ impl Dispatcher {
         self.sinks.borrow_mut().read().is_some()
     }
 
-    /// Asks all other workers for something.
+    /// Sends a command to all other workers.
     pub(crate) fn ask_others(&self, command: impl Fn() -> Command) {
         let commands = self.shared.commands.get().into_iter().flatten().enumerate();
         for (_, sender) in commands.filter(|(index, _)| *index != self.index) {
-            // A worker that has ended has nothing to give.
+            // A worker that has ended needs none.
             let _ = sender.send(command());
         }
     }
@@ -138,18 +138,18 @@ impl Dispatcher {
         self.timers.millis() as u32
     }
 
-    /// Once a tick: gives the access log's lines to their writer.
+    /// Once a tick: passes the access log's lines to their writer.
     pub(crate) fn flush_log(&self) {
         if let Some((_, log)) = self.access.borrow_mut().as_mut() {
             self.counters.access_log_lost.add(log.flush());
         }
-        // A worker that writes no lines any more holds no end of their writer, which waits for the last to be dropped.
+        // A worker that writes no lines any more holds no handle of their writer, which waits until the last is dropped.
         if !self.logs_access() {
             *self.access.borrow_mut() = None;
         }
     }
 
-    /// Gives memory back that only a busier time needs.
+    /// Frees memory that only a busier time needs.
     pub(crate) fn trim(&self) {
         self.buffers.trim();
         self.http2_memory.trim();

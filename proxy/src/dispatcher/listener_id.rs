@@ -1,4 +1,4 @@
-//! What makes a listener the same one from version to version, and the sockets that it is given.
+//! The identity of a listener from version to version, and the sockets that it is given.
 
 use ringway_config::model::{Listener, Protocol};
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ pub(crate) struct ListenerId {
     /// Whether IPv4 is left to others.
     pub(crate) v6_only: bool,
     pub(crate) kind: ListenerKind,
-    /// Of a listener on port 0: nothing else tells it from others.
+    /// The name, for a listener on port 0: nothing else tells it from others.
     name: Option<Arc<str>>,
 }
 
-/// What a gate lets in.
+/// What kind of traffic a listener takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ListenerKind {
     Http,
@@ -55,11 +55,11 @@ impl ListenerId {
             && self.name.as_ref().is_none_or(|name| **name == *listener.name)
     }
 
-    /// Whether a listener of the one key can take the sockets of the other over.
+    /// Whether a listener with the one key can take over the sockets of the other.
     pub(crate) fn shares_sockets(&self, other: &Self) -> bool {
         let udp = |key: &Self| key.kind == ListenerKind::Udp;
-        // Sockets take the families that they were bound for. Those of datagrams go on all the same: flows keep them, and while
-        // they last, fresh sockets would not be asked.
+        // Sockets keep the address families that they were bound for. UDP sockets go on all the same: flows keep them, and while
+        // they last, fresh sockets would get no datagrams.
         self.address == other.address
             && (self.v6_only == other.v6_only || udp(self))
             && self.name == other.name

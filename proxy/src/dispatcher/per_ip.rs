@@ -13,7 +13,7 @@ pub(crate) struct PerIp {
     shards: Box<[Shard]>,
 }
 
-/// One connection's place: give it back by [`PerIp::leave`].
+/// One connection's permit: return it by [`PerIp::leave`].
 #[derive(Debug)]
 pub(crate) struct Place(Arc<str>, IpAddr);
 
@@ -40,7 +40,7 @@ impl PerIp {
         Some(Place(Arc::clone(listener), address))
     }
 
-    /// Gives a place back: its connection has ended.
+    /// Returns a permit: its connection has ended.
     pub(crate) fn leave(&self, place: Place) {
         let Place(listener, address) = place;
         let mut counts = self.shard(address).lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! ListenerPermits that client connections take: of the process, of their listener, of the worker that serves them.
+//! Permits that client connections take: of the process, of their listener, of the worker that serves them.
 
 use crate::ambient;
 use crate::planted::{self, Fault};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time between two lines of the log that say of a listener that it is full.
+/// Time between two log lines which say that a listener is full.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Client connections of the process that are open, or on their way to be.
@@ -27,19 +27,19 @@ impl Occupancy {
     }
 }
 
-/// The places of a listener, over all workers.
+/// The permits of a listener, over all workers.
 #[derive(Default)]
 pub(crate) struct ListenerPermits {
     taken: AtomicUsize,
     wait: Mutex<Wait>,
 }
 
-/// Clients for whom there is no place, as far as they have been accepted: one a worker. More are in the kernel's queue.
+/// Accepted connections for which there is no permit: one a worker. More are in the kernel's queue.
 #[derive(Default)]
 struct Wait {
     waiting: usize,
     since: Option<Instant>,
-    /// How often such a time has begun, and how long those that are over took together.
+    /// How often such a time has begun, and how long the past ones took together.
     count: u64,
     time: Duration,
     told: Option<Instant>,
@@ -56,7 +56,7 @@ pub(crate) struct Fullness {
     pub(crate) time: Duration,
 }
 
-/// What has no place left.
+/// Which limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
     Process,
@@ -74,7 +74,7 @@ impl Full {
 }
 
 impl ListenerPermits {
-    /// Somebody has to wait. `true` beside it: that is to be told.
+    /// A connection has to wait. `true` beside it: that is to be logged.
     pub(crate) fn wait(self: &Arc<Self>, now: Instant) -> (WaitingForPermit, bool) {
         let mut wait = self.lock();
         wait.waiting += 1;
@@ -85,7 +85,7 @@ impl ListenerPermits {
         (WaitingForPermit(Arc::clone(self)), wait.is_to_be_told(now))
     }
 
-    /// Somebody is turned away. `true`: that is to be told.
+    /// A connection is turned away. `true`: that is to be logged.
     pub(crate) fn turn_away(&self, now: Instant) -> bool {
         let mut wait = self.lock();
         wait.count += 1;
@@ -118,7 +118,7 @@ impl Wait {
     }
 }
 
-/// Somebody who has been accepted waits for a place. Dropping it is the end of that.
+/// An accepted connection waits for a permit. Dropping it ends the wait.
 pub(crate) struct WaitingForPermit(Arc<ListenerPermits>);
 
 impl Drop for WaitingForPermit {
@@ -133,10 +133,10 @@ impl Drop for WaitingForPermit {
     }
 }
 
-/// One connection's place. Dropping it gives it back, wherever it is: a connection on its way to another worker has one already.
+/// One connection's permit. Dropping it returns it, wherever it is: a connection on its way to another worker has one already.
 pub(crate) struct ConnectionPermit {
     occupancy: Arc<Occupancy>,
-    /// ListenerPermits taken on its listener, over all workers.
+    /// Permits taken on its listener, over all workers.
     listener: Arc<ListenerPermits>,
     worker: usize,
     /// A flow of datagrams takes one descriptor, its backend's; a connection takes two.
@@ -144,7 +144,7 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// Takes a place, if fewer are taken than the process and the listener may have.
+    /// Takes a permit, if fewer are taken than the process and the listener may have.
     ///
     /// # Errors
     /// Which of them is full.
@@ -180,7 +180,7 @@ impl ConnectionPermit {
         Some(permit)
     }
 
-    /// From here on another worker's, so that a burst of connections does not all go to the same one.
+    /// Counts for another worker from here on, so that a burst of connections does not all go to the same one.
     pub(crate) fn move_to(&mut self, worker: usize) {
         self.occupancy.open[self.worker].fetch_sub(1, Relaxed);
         self.occupancy.open[worker].fetch_add(1, Relaxed);
@@ -202,7 +202,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Test and count are one step: two workers that ask for the last place must not both get it, nor both be refused.
+/// Test and count are one step: two workers that ask for the last permit must not both get it, nor both be refused.
 fn enter(taken: &AtomicUsize, most: usize) -> bool {
     taken.fetch_update(Relaxed, Relaxed, |taken| (taken < most).then_some(taken + 1)).is_ok()
 }

@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 pub(crate) struct Shared {
     pub(crate) current: Arc<Current>,
     pub(crate) counters: Arc<Counters>,
-    /// Where connections to backends are opened.
+    /// How connections to backends are opened.
     pub(crate) network: Network,
     /// When the process began: the clock of rate limits.
     pub(crate) started: Instant,
-    /// Makes the hashes of rate limits' keys nobody's to choose.
+    /// Seeds the hashes of rate limits' keys, so that no client can choose them.
     pub(crate) secret: u64,
     /// Tells ids of this process from those of others.
     pub(crate) instance: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) occupancy: Arc<Occupancy>,
     /// The workers' command channels; set once all are started.
     pub(crate) commands: OnceLock<Vec<mpsc::UnboundedSender<Command>>>,
-    /// What this host is short of.
+    /// Resources that this host is short of.
     pub(crate) shortage: Arc<Shortage>,
     /// Client connections by address, where a listener limits them.
     pub(crate) per_ip: PerIp,

@@ -1,11 +1,11 @@
-//! Tasks of a worker: each is begun here, so that none ends by a panic that nobody counts.
+//! Tasks of a worker: each is spawned here, so that no panic ends one uncounted.
 
 use super::context::Dispatcher;
 use ringway_telemetry::counters::WorkerCounters;
 use std::future::Future;
 use std::sync::Arc;
 
-/// Counts a panic that ends what it lives in.
+/// Counts a panic that ends the task it lives in.
 struct PanicWatch {
     counters: Arc<WorkerCounters>,
     what: &'static str,
@@ -28,7 +28,7 @@ async fn watched(counters: Arc<WorkerCounters>, what: &'static str, task: impl F
 }
 
 impl Dispatcher {
-    /// Begins a task; `what` it is, for who reads that it ended by a panic.
+    /// Begins a task; `what` names it in the log if it ends by a panic.
     pub(crate) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + 'static) {
         drop(tokio::task::spawn_local(watched(Arc::clone(&self.counters), what, task)));
     }

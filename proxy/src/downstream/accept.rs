@@ -1,4 +1,5 @@
-//! The accept loop of one worker and one listener, and how its socket is closed: nobody whose handshake has completed is cut.
+//! The accept loop of one worker and one listener, and how its socket is closed without a reset for clients whose handshake has
+//! completed.
 
 use super::frontend::Frontend;
 use super::handshake;
@@ -16,18 +17,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// How long to wait after an error of accept (out of descriptors, mostly) or while there are too many connections.
+/// How long to wait after an accept error (mostly: out of descriptors) or while there are too many connections.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
-/// How long handshakes that are under way may take to complete, once no new one begins: a client that has our SYN-ACK counts
-/// itself connected, and its last ACK is on its way. More than a round trip to the other side of the world.
+/// How long handshakes that are under way may take to complete, once no new one begins: a client that has our SYN-ACK counts itself
+/// connected, and its last ACK is on its way. More than a round trip to the other side of the world.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(500);
 
 /// How often accept may fail while the queue is emptied.
 const LAST_ERRORS: u32 = 100;
 
-/// Accepts until the gate closes; then hands the socket over to its heir, or takes what the kernel has queued, so that closing
-/// resets nobody. `open` lives for as long as the socket.
+/// Accepts until the listener closes; then hands the socket over to its successor, or accepts what the kernel has queued, so that
+/// closing resets no client. `open` lives for as long as the socket.
 pub(crate) async fn run(frontend: Rc<Frontend>, active_listener: Rc<ActiveListener>, socket: Listener, open: Arc<()>) {
     let _accepting = frontend.worker.accepting();
     let mut door = Door { frontend, active_listener, parked: None, waiting: None };
@@ -43,13 +44,13 @@ pub(crate) async fn run(frontend: Rc<Frontend>, active_listener: Rc<ActiveListen
     drop(open);
 }
 
-/// Where connections of one socket come in.
+/// The accept side of one socket.
 struct Door {
     frontend: Rc<Frontend>,
     active_listener: Rc<ActiveListener>,
-    /// One that has been accepted and waits for a place. The kernel's queue holds what comes meanwhile.
+    /// A connection that has been accepted and waits for a permit. The kernel's queue holds those that come meanwhile.
     parked: Option<(Transport, SocketAddr)>,
-    /// There is nobody's place for it.
+    /// No permit is free for it.
     waiting: Option<WaitingForPermit>,
 }
 
@@ -72,7 +73,7 @@ impl Door {
                     self.parked = Some(connection);
                 }
                 Err(error) => {
-                    // An error of accept never ends the loop.
+                    // An accept error never ends the loop.
                     self.frontend.worker.counters.accept_errors.increment();
                     if is_of_one_connection(&error) {
                         tracing::debug!(listener = %self.active_listener.name(), %error, "a connection was gone before it was accepted");
@@ -92,8 +93,8 @@ impl Door {
         }
     }
 
-    /// Takes what is in the socket's queue and what is on its way into it, then closes the socket: one that closes resets what
-    /// waits there. It ends when the process does, if there is no place for somebody until then.
+    /// Accepts all connections in the socket's queue and those on their way into it, then closes the socket: closing resets those
+    /// that wait there. It ends when the process does, if no permit is free for a connection until then.
     async fn empty(&mut self, socket: Listener) {
         if let Err(error) = socket.refuse_new() {
             tracing::debug!(listener = %self.active_listener.name(), %error, "connections that begin now may be cut");
@@ -108,7 +109,7 @@ impl Door {
             }
             self.admit_at_last().await;
         }
-        // The last look is at the queue itself, not at what the runtime has heard of it.
+        // The last look is at the queue itself, not at the runtime's readiness.
         let Ok(queue) = socket.into_queue() else { return };
         let mut errors = 0;
         while errors < LAST_ERRORS {
@@ -133,7 +134,7 @@ impl Door {
         }
     }
 
-    /// Has whoever waits served, if there is a place for him, or turned away. `false`: he goes on waiting.
+    /// Serves the waiting connection, if there is a permit for it, or turns it away. `false`: it goes on waiting.
     fn admit(&mut self) -> bool {
         if self.parked.is_none() {
             return true;
@@ -185,7 +186,7 @@ impl Door {
         }
     }
 
-    /// From here on there is somebody who has no place.
+    /// From here on a connection waits without a permit.
     fn wait(&mut self, full: Full) {
         if self.waiting.is_some() {
             return;
@@ -195,13 +196,13 @@ impl Door {
         if tell {
             tracing::warn!(
                 listener = %self.active_listener.name(), limit = full.limit(),
-                "the listener is full: clients wait in the kernel's queue until there is a place"
+                "the listener is full: clients wait in the kernel's queue until a connection ends"
             );
         }
     }
 }
 
-/// Turns a client away for whom there is no place.
+/// Turns away a client for which there is no permit.
 fn reject(
     frontend: &Rc<Frontend>,
     active_listener: &ActiveListener,
@@ -216,7 +217,7 @@ fn reject(
     }
     frontend.worker.shared.counters.error("", TurnedAway::Full.reason());
     let config = &view.snapshot.config.listeners[listener];
-    // What comes first may be a header, which somebody else's proxy has written: nothing is read for a farewell.
+    // The first bytes may be a PROXY header of a proxy in front: nothing is read for a local reply.
     let says_who = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
     let speech = if says_who { Speech::Other } else { speech(view, listener) };
     turn_away(frontend, None, stream, TurnedAway::Full, speech);
@@ -237,7 +238,7 @@ fn serve(
     };
     if let Ok(stream) = stream.detach() {
         permit.move_to(index);
-        // A worker that has ended takes no more; so does the process, then.
+        // A worker that has ended takes no more; then the process is ending too.
         let _ = other.send(Command::Adopt { key: active_listener.key(), permit, stream, peer });
     }
 }

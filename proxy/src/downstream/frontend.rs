@@ -1,16 +1,16 @@
-//! What serves a worker's clients, and what that keeps from connection to connection.
+//! What serves a worker's clients, and what it keeps from connection to connection.
 
 use super::stream_tasks::StreamTasks;
 use crate::worker::Worker;
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// A worker, as the connections of its clients have it.
+/// A worker, as its clients' connections see it.
 pub(crate) struct Frontend {
     pub(crate) worker: Rc<Worker>,
     /// Tasks for streams of HTTP/2.
     pub(crate) streams: StreamTasks,
-    /// Clients that are being told why they are turned away.
+    /// Clients that get a local reply as they are turned away.
     pub(crate) farewells: Cell<u32>,
 }
 
@@ -19,7 +19,7 @@ impl Frontend {
         Rc::new(Self { worker, streams: StreamTasks::default(), farewells: Cell::new(0) })
     }
 
-    /// Gives memory back that only a busier time needs.
+    /// Frees memory that only a busier time needs.
     pub(crate) fn trim(&self) {
         self.streams.trim();
     }

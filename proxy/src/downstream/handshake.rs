@@ -1,4 +1,4 @@
-//! A client's connection before its first request: PROXY header, TLS, and which protocol it turns out to speak.
+//! A client's connection before its first request: PROXY header, TLS, and detection of the protocol.
 
 use super::frontend::Frontend;
 use super::turn_away::{TurnedAway, speech, turn_away};
@@ -27,7 +27,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::io::ReadBuf;
 
-/// How long a TCP client may take for PROXY header, handshake and the name it asks for.
+/// How long a TCP client may take for PROXY header, handshake and server name.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 /// Starts the task that serves one client connection.
 pub(crate) fn serve(
@@ -41,7 +41,7 @@ pub(crate) fn serve(
     let Some((view, listener)) = worker.listener(active_listener) else { return };
     let config = &view.snapshot.config.listeners[listener];
     let mut open = OpenConnection::begin(worker, active_listener, Some(permit));
-    // Who begins with a PROXY header stands for somebody else, who is counted once he is known.
+    // A peer that sends a PROXY header stands for another client, which is counted once it is known.
     let stands_in = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
     if !stands_in && !open.enter(config, peer) {
         worker.shared.counters.error("", TurnedAway::PerIp.reason());
@@ -62,7 +62,7 @@ async fn serve_connection(
 ) {
     let config = &view.snapshot.config.listeners[listener];
     let mut peer = Peer::new(address);
-    // Where it arrived: nobody has to ask the kernel for that of a listener on one address.
+    // The local address: on a listener with one address, the kernel need not be asked.
     let is_one = !config.address.ip().is_unspecified() && config.address.port() != 0;
     peer.destination = if is_one { Some(config.address) } else { stream.local_addr().ok() };
     let has_tls = view.snapshot.tls[listener].as_deref();
@@ -102,7 +102,7 @@ async fn serve_connection(
     serve_protocol(frontend, open, stream, peer, view, listener).await;
 }
 
-/// What the client speaks is known, but for which version of HTTP where no TLS says so.
+/// The client's protocol is known, except for the version of HTTP where there is no TLS to say so.
 async fn serve_protocol(
     frontend: Rc<Frontend>,
     open: OpenConnection,
@@ -123,7 +123,7 @@ async fn serve_protocol(
             let end = ClientEnd::Http1(Http1::new(stream));
             let client = Client::new(Rc::clone(&open), end, Rc::clone(&peer));
             if let Some((stream, read)) = http1::Connection::new(client, &view, listener).serve().await {
-                // The client has turned out to speak HTTP/2 without being asked: prior knowledge.
+                // The client has turned out to speak HTTP/2 without negotiation: prior knowledge.
                 let view = open.worker.listener(&open.active_listener).map_or(view, |(view, _)| view);
                 http2::serve(frontend, open, stream, read, peer, &view, listener).await;
             }
@@ -133,7 +133,7 @@ async fn serve_protocol(
     }
 }
 
-/// The TLS handshake. A client that speaks HTTP to a TLS port is told so.
+/// The TLS handshake. A client that speaks HTTP to a TLS port gets a response that says so.
 async fn handshake(
     (open, client): (&OpenConnection, SocketAddr),
     mut tcp: Transport,
@@ -157,7 +157,7 @@ async fn handshake(
     });
     let first = first.await?;
     if leaving {
-        // It has begun: it may take its time.
+        // The handshake has begun: it may take its time.
         timer.set(time);
     }
     if first != TLS_HANDSHAKE {
@@ -185,7 +185,7 @@ async fn handshake(
     }
 }
 
-/// Counts a handshake that has failed, by reason. Who has failed is told in the log, for who looks for one client's trouble.
+/// Counts a handshake that has failed, by reason. The log names the client, for an operator who looks into one client's trouble.
 fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::Error) {
     let timed_out = error.kind() == std::io::ErrorKind::TimedOut && error.get_ref().is_none();
     let reason = if timed_out { "timeout" } else { tls::handshake_failure(error) };
@@ -194,12 +194,12 @@ fn handshake_failed(open: &OpenConnection, client: SocketAddr, error: &std::io::
     tracing::debug!(%client, listener = %open.active_listener.name(), reason, %error, "TLS handshake failed");
 }
 
-/// Ends a connection that nothing can be made of, with what can be written without waiting.
+/// Ends a connection that cannot be served, with what can be written without waiting.
 fn refuse(open: &OpenConnection, tcp: &mut Transport, reason: &'static str, answer: Option<&[u8]>) {
     open.worker.shared.counters.error("", reason);
     if let Some(answer) = answer {
         let _ = tcp.try_write(answer);
-        // Bytes that nobody reads would turn the end into a reset, and the answer with it.
+        // Unread bytes would turn the close into a reset, and the response would be lost with it.
         let mut sink = [0; 4096];
         while matches!(tcp.try_read(&mut sink), Ok(1..)) {}
     }

@@ -1,4 +1,4 @@
-//! A client's HTTP/1.1 connection: waits for heads, turns each into a [`Request`], has it exchanged, closes in peace.
+//! A client's HTTP/1.1 connection: waits for heads, turns each into a [`Request`], runs its exchange, closes gracefully.
 
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
@@ -31,23 +31,23 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// A client's connection.
 pub(crate) struct Connection {
     client: Client,
-    /// Whether a request has come, and, on a listener that is going, whether its time to go has been set.
+    /// Whether a request has come, and, on a listener that closes, whether the time to close has been set.
     asked: bool,
     leaving: bool,
-    /// How far the head has been walked over that stands in the input.
+    /// How far the head in the input has been parsed.
     resume: Resume,
     /// Limits of the listener, as of the last request.
     limits: Limits,
     timeouts: ClientTimeouts,
 }
 
-/// What came of waiting for a request.
+/// Result of waiting for a request.
 enum Arrival {
     Request(Box<Request>),
     Refused(Box<LocalReply>),
-    /// The preface of HTTP/2, without TLS.
+    /// The HTTP/2 preface, without TLS.
     Http2,
-    /// TLS, where none is spoken.
+    /// TLS, on a port without TLS.
     Tls,
     Closed,
 }
@@ -65,7 +65,7 @@ impl Connection {
         Self { client, asked: false, leaving: false, resume: Resume::default(), limits, timeouts }
     }
 
-    /// Serves a connection to its end; or gives it back, with what has been read of it, if it speaks HTTP/2.
+    /// Serves a connection to its end; or returns it, with the bytes that have been read, if it speaks HTTP/2.
     pub(crate) async fn serve(mut self) -> Option<(Stream, Buffer)> {
         let changes = self.run().await;
         let ClientEnd::Http1(Http1 { stream, input, .. }) = self.client.end else { return None };
@@ -94,7 +94,7 @@ impl Connection {
             match next {
                 Next::Request => {}
                 Next::Abort => return false,
-                // Bytes that nobody will read would turn the close into a reset.
+                // Unread bytes would turn the close into a reset.
                 Next::Close if !self.http1().stream.has_unread() && !self.http1().stream.needs_close_notify() => {
                     return false;
                 }
@@ -117,7 +117,7 @@ impl Connection {
     /// Waits for a whole head. Holds no buffer while nothing has come.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
         let worker = Rc::clone(&self.client.open.worker);
-        // Session tickets and the like, which belong to no answer.
+        // TLS records that belong to no response, such as session tickets.
         self.http1().stream.poll_drive(context);
         loop {
             if !self.http1().input.is_empty() {
@@ -135,7 +135,7 @@ impl Connection {
                         if self.client.open.is_closing() && !std::mem::replace(&mut self.leaving, true) {
                             self.client.timer.shorten(self.client.open.leave_after(self.asked));
                         }
-                        // Between requests nothing is lost by closing, unless one has just arrived.
+                        // Between requests nothing is lost by closing, unless a request has just arrived.
                         return if !self.client.timer.poll_fired(context) || self.http1().stream.has_unread() {
                             Poll::Pending
                         } else {
@@ -144,7 +144,7 @@ impl Connection {
                     }
                 }
             }
-            // One more than the limit, so that a head of just that length is told from a longer one.
+            // One more than the limit, so that a head of exactly that length is told from a longer one.
             let bytes_max = self.limits.head_bytes_max + 1;
             let Http1 { stream, input, .. } = self.client.end.http1();
             let was_empty = input.is_empty();
@@ -196,7 +196,7 @@ impl Connection {
         }
     }
 
-    /// Plans the request whose head stands at the start of the input, and takes the head out of it.
+    /// Prepares the request whose head stands at the start of the input, and takes the head out of it.
     fn prepare(
         &mut self,
         view: &Rc<View>,
@@ -228,7 +228,7 @@ impl Connection {
         }
     }
 
-    /// What the first bytes are, if they are no HTTP/1.1; `Some(None)`: that remains to be seen.
+    /// What the first bytes are, if not HTTP/1.1; `Some(None)`: not known yet.
     #[cold]
     fn other_protocol(&mut self, h2: bool) -> Option<Option<Arrival>> {
         let Http1 { stream, input, .. } = self.http1();
@@ -246,7 +246,7 @@ impl Connection {
         None
     }
 
-    /// Closes the writing side and reads on for a while, so that the client sees the answer and not a reset.
+    /// Closes the writing side and reads on for a while, so that the client sees the response and not a reset.
     async fn linger(&mut self) {
         let worker = Rc::clone(&self.client.open.worker);
         let Client { end, timer, .. } = &mut self.client;
@@ -257,7 +257,7 @@ impl Connection {
         let mut budget = LINGER_BYTES;
         timer.set(LINGER_TIME);
         poll_fn(|context| {
-            // A client that reads nothing keeps TLS from saying goodbye.
+            // A client that reads nothing keeps TLS from sending close_notify.
             let over = timer.poll_fired(context);
             if Pin::new(&mut *stream).poll_shutdown(context).is_pending() {
                 return if over { Poll::Ready(()) } else { Poll::Pending };

@@ -1,4 +1,4 @@
-//! A client's HTTP/2 connection (RFC 9113): each of its streams is a client of its own.
+//! A client's HTTP/2 connection (RFC 9113): each of its streams is served as a client of its own.
 
 use super::Frontend;
 use super::stream_tasks::{Active, Activity, Job};
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// How long a peer may take to close after us.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// How long a peer may take to say that it has heard GOAWAY, and to take what is queued for it, once no stream is served.
+/// How long a peer may take to acknowledge GOAWAY, and to take what is queued for it, once no stream is served.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
 /// A client's connection.
@@ -32,15 +32,15 @@ struct Serving {
     begun: bool,
     /// Whether a request has come.
     asked: bool,
-    /// It has sent more than anybody may of something.
+    /// It has sent more frames of some kind than allowed.
     floods: bool,
-    /// The client has been told to go.
+    /// GOAWAY has been sent.
     closing: bool,
-    /// On a listener that goes: when the client is told, at the latest, and the turns at that time.
+    /// On a listener that closes: the latest time for GOAWAY, and the turns at that time.
     leave: Option<(Timer, u64)>,
 }
 
-/// Serves a connection to its end. What has been read of it already comes first.
+/// Serves a connection to its end. Bytes that have been read already come first.
 pub(crate) async fn serve(
     frontend: Rc<Frontend>,
     open: Rc<OpenConnection>,
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
     let config = Config {
         head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
         streams_max: http.h2.streams_max,
-        // That of all streams: stalled ones take nothing from others.
+        // The window of all streams together: stalled ones take nothing from others.
         connection_window: window_of_all(http.h2.streams_max),
         connection_window_max: window_of_all(http.h2.streams_max),
         extended_connect: http.h2.extended_connect,
@@ -85,7 +85,7 @@ pub(crate) async fn serve(
     driver.end_streams();
     let linger = worker.timer();
     linger.set(LINGER_TIME);
-    // Looked at first: a peer that reads nothing keeps TLS from saying goodbye.
+    // Checked first: a peer that reads nothing keeps TLS from sending close_notify.
     poll_fn(|context| match linger.poll_fired(context) {
         true => Poll::Ready(()),
         false if floods => driver.poll_hold(context),
@@ -95,7 +95,7 @@ pub(crate) async fn serve(
 }
 
 impl Serving {
-    /// Ready once the connection is over, but for its goodbye.
+    /// Ready once the connection is over, but for its closing.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self { driver, frontend, open, peer, activity, asked, .. } = self;
         let link = Rc::clone(&driver.link);
@@ -106,7 +106,7 @@ impl Serving {
                 let job = Job { stream, fault, open: Rc::clone(open), peer: Rc::clone(peer), active };
                 frontend.streams.serve(&open.worker, job);
             }
-            // The client's own goodbye: what it has asked for is answered.
+            // The client's own GOAWAY: its open requests still get their responses.
             Event::Response { .. }
             | Event::Data { .. }
             | Event::Trailers { .. }
@@ -138,7 +138,7 @@ impl Serving {
         }
     }
 
-    /// Tells the client to go, where it is time for that. Ready once it has had the time to.
+    /// Sends GOAWAY when it is time. Ready once the client has had the time to leave.
     fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self { driver, open, activity, begun, asked, closing, leave, .. } = self;
         let link = &driver.link;
@@ -149,11 +149,11 @@ impl Serving {
         // Polled in any case: it is also what wakes this task when the worker drains.
         let mut fired = activity.timer.poll_fired(context);
         if !*begun {
-            // It has not said a word of HTTP/2.
+            // It has not sent a frame of HTTP/2.
             return if fired { Poll::Ready(()) } else { Poll::Pending };
         }
         if fired && activity.streams.get() > 0 {
-            // It runs for nothing as long as streams are served; one that has fired would wake nobody.
+            // It runs for nothing as long as streams are served; a timer that has fired would wake no task.
             activity.timer.set(activity.idle.get());
             fired = activity.timer.poll_fired(context);
         } else if fired && let Some(rest) = activity.rest.take() {
@@ -163,7 +163,7 @@ impl Serving {
         }
         let idle = fired;
         if *closing {
-            // The last goodbye has been said: a peer that does not close is left.
+            // The last GOAWAY has been sent: a peer that does not close is cut.
             return if idle { Poll::Ready(()) } else { Poll::Pending };
         }
         let told = open.is_closing() && {
@@ -172,7 +172,7 @@ impl Serving {
                 timer.shorten(open.leave_after(*asked));
                 (timer, activity.turns.get())
             });
-            // A busy one is told along with its next answer.
+            // A busy client gets GOAWAY with its next response.
             timer.poll_fired(context) || *turns != activity.turns.get()
         };
         if told || idle {
@@ -181,7 +181,7 @@ impl Serving {
             activity.idle.set(CLOSE_TIME);
             activity.rest.set(None);
             activity.timer.set(CLOSE_TIME);
-            // One that has fired wakes nobody until it is asked again.
+            // A timer that has fired wakes no task until it is set again.
             activity.timer.poll_fired(context);
         }
         Poll::Pending

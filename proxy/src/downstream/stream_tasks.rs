@@ -1,4 +1,4 @@
-//! Tasks that serve the streams of HTTP/2, and how many streams a connection has.
+//! Tasks that serve HTTP/2 streams, and the count of a connection's streams.
 
 use crate::codec::end::ClientEnd;
 use crate::codec::http2::{Downstream, REST_TIME, Stream};
@@ -20,12 +20,12 @@ use std::time::Duration;
 /// How many streams are served, and the timer that runs while none is.
 pub(super) struct Activity {
     pub(super) streams: Cell<usize>,
-    /// How often one has begun or ended.
+    /// How often a stream has begun or ended.
     pub(super) turns: Cell<u64>,
     pub(super) timer: Timer,
     /// How long it runs then: less once the connection ends.
     pub(super) idle: Cell<Duration>,
-    /// It runs for a first part of that, after which the connection gives back what only a busy one needs: what comes after.
+    /// It runs for a first part of that, after which the connection frees what only a busy one needs; then for the rest.
     pub(super) rest: Cell<Option<Duration>>,
 }
 
@@ -70,8 +70,7 @@ pub(super) struct Job {
     pub(super) active: Active,
 }
 
-/// Tasks that serve streams, one after the other: a task is some kilobytes, which are not taken and given back for each
-/// stream.
+/// Tasks that serve streams, one after the other: a task is some kilobytes, which are not allocated and freed for each stream.
 #[derive(Default)]
 pub(crate) struct StreamTasks(Rc<RefCell<Vec<Rc<StreamTask>>>>);
 
@@ -103,7 +102,7 @@ impl StreamTask {
     }
 }
 
-/// Tasks that wait, at most, per worker.
+/// Idle tasks, at most, per worker.
 const TASKS_KEPT: usize = 1024;
 
 impl StreamTasks {
@@ -118,13 +117,13 @@ impl StreamTasks {
         worker.spawn("a stream of HTTP/2", run_streams(Rc::clone(&self.0), task));
     }
 
-    /// Those that wait.
+    /// The idle tasks.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.0.borrow().len()
     }
 
-    /// Lets go of half of those that wait.
+    /// Ends half of the idle tasks.
     pub(crate) fn trim(&self) {
         let mut idle = self.0.borrow_mut();
         let keep = idle.len() / 2;
@@ -136,14 +135,14 @@ impl StreamTasks {
 }
 
 async fn run_streams(idle: Rc<RefCell<Vec<Rc<StreamTask>>>>, task: Rc<StreamTask>) {
-    // All in one future: what is awaited inside is not moved.
+    // All in one future: futures that are awaited inside are not moved.
     while let Some(job) = poll_fn(|context| task.poll_job(context)).await {
         let Job { stream, fault, open, peer, active } = job;
         if let Some((view, listener)) = open.worker.listener(&open.active_listener) {
             let end = ClientEnd::Http2(Downstream::new(stream));
             serve_stream(Client::new(open, end, peer), fault, &view, listener).await;
         } else {
-            // Nobody has looked at it: it may be sent elsewhere.
+            // It was not processed: the client may send it elsewhere.
             stream.reset(Reason::RefusedStream);
         }
         drop(active);
@@ -163,13 +162,13 @@ async fn serve_stream(mut client: Client, fault: Option<ParseError>, view: &Rc<V
             refusal.send(&mut client).await;
         }
         Some(Ok(mut request)) => {
-            // What it leaves open is reset with the stream.
+            // The part of the stream that is still open is reset.
             let _: Next = exchange::run(&mut client, &mut request).await;
         }
     }
 }
 
-/// The request of a stream; `None`: its client has taken it back before its turn, which is no request.
+/// The request of a stream; `None`: its client has reset it before its turn, which counts as no request.
 fn take_request(
     client: &mut Client,
     fault: Option<ParseError>,

@@ -1,4 +1,4 @@
-//! Clients that are one too many, and how they are told.
+//! Clients beyond a limit, and the local reply that they get before they are closed.
 
 use super::frontend::Frontend;
 use crate::net::transport::Transport;
@@ -8,21 +8,21 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How long a client that is turned away may take to ask, and to read why.
+/// How long a client that is turned away may take to send its request, and to read the local reply.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes that are read of what it says meanwhile.
+/// Bytes that are read from it meanwhile.
 const FAREWELL_BYTES_MAX: usize = 64 * 1024;
 
-/// Clients of a worker that are told so at once; more are closed without a word.
+/// Clients of a worker that get such a reply at a time; more are closed without one.
 const FAREWELLS_MAX: u32 = 64;
 
-/// Cause a client's connection is one too many.
+/// Why a client's connection is beyond a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
-    /// Its address has as many as it may.
+    /// Its address has as many as allowed.
     PerIp,
-    /// The listener, or the process, has.
+    /// The listener, or the process, has as many as allowed.
     Full,
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum Speech {
     Http {
         h2: bool,
     },
-    /// TLS, or the service's own protocol: nothing that they would understand can be said.
+    /// TLS, or the service's own protocol: there is no reply that they would understand.
     Other,
 }
 
@@ -55,7 +55,7 @@ impl TurnedAway {
 
     fn answer(self, is_h2: bool) -> &'static [u8] {
         match (self, is_h2) {
-            // SETTINGS, and GOAWAY with ENHANCE_YOUR_CALM: no stream was looked at (RFC 9113, 6.8).
+            // SETTINGS, and GOAWAY with ENHANCE_YOUR_CALM: no stream was processed (RFC 9113, 6.8).
             (Self::PerIp | Self::Full, true) => b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b",
             (Self::PerIp, false) => {
                 b"HTTP/1.1 429 Too Many Requests\r\nx-ringway-reason: connections_per_ip\r\nretry-after: 1\r\n\
@@ -69,8 +69,8 @@ impl TurnedAway {
     }
 }
 
-/// Ends a connection that is one too many: with an answer, where the client speaks HTTP from the first byte on and not too many
-/// are being answered; at once otherwise. What it has taken, it keeps until then.
+/// Ends a connection beyond a limit: with a local reply, where the client speaks HTTP from the first byte on and not too many get one
+/// at the moment; at once otherwise. It keeps its permits until then.
 pub(crate) fn turn_away(
     frontend: &Rc<Frontend>,
     open: Option<OpenConnection>,
@@ -81,14 +81,14 @@ pub(crate) fn turn_away(
     let Speech::Http { h2 } = speech else { return };
     let Some(farewell) = Farewell::begin(frontend) else { return };
     frontend.worker.spawn("a connection that is turned away", async move {
-        // Past that, it is closed as it is.
+        // Beyond that, it is closed as it is.
         let _ = tokio::time::timeout(FAREWELL_TIME, say_farewell(stream, why, h2)).await;
         drop((open, farewell));
     });
 }
 
-/// Answers once the client has said something: it is answered in what it speaks, and an answer that comes before the question is lost
-/// to many clients.
+/// Replies once the client has sent something, in the protocol that it speaks: many clients lose a response that comes before their
+/// request.
 async fn say_farewell(mut stream: Transport, why: TurnedAway, h2: bool) {
     let mut bytes = [0; 4096];
     let Ok(mut read @ 1..) = stream.read(&mut bytes).await else { return };
@@ -96,7 +96,7 @@ async fn say_farewell(mut stream: Transport, why: TurnedAway, h2: bool) {
     if stream.write_all(why.answer(is_h2)).await.is_err() || stream.shutdown().await.is_err() {
         return;
     }
-    // Bytes that nobody reads would turn the end into a reset, and the answer with it.
+    // Unread bytes would turn the close into a reset, and the reply would be lost with it.
     while read < FAREWELL_BYTES_MAX {
         match stream.read(&mut bytes).await {
             Ok(count @ 1..) => read += count,
@@ -105,7 +105,7 @@ async fn say_farewell(mut stream: Transport, why: TurnedAway, h2: bool) {
     }
 }
 
-/// One of the clients that are told why they are turned away.
+/// One of the clients that get a local reply as they are turned away.
 struct Farewell(Rc<Frontend>);
 
 impl Farewell {

@@ -1,13 +1,14 @@
-//! What a route does with requests and answers beside sending them on: redirections, other paths, fields, other origins.
+//! What a route does with requests and responses besides forwarding them: redirects, path rewrites, header changes, cross-origin rules
+//! (CORS).
 
 use ringway_config::model::{Actions, Cors, FieldEdits, Redirect, Rewrite};
 use ringway_http1::{Authority, Method, RequestHead, default_port};
 
-/// An answer that no backend gives.
+/// A response that no backend gives.
 #[derive(Debug)]
 pub(crate) struct DirectResponse {
     pub(crate) status: u16,
-    /// Lines, each with its end.
+    /// Header lines, each with its line end.
     pub(crate) fields: Vec<u8>,
 }
 
@@ -24,7 +25,7 @@ impl DirectResponse {
     }
 }
 
-/// The answer that a route gives itself, if it does. `secure`: the client speaks `https`.
+/// The response that the route gives itself, if it does. `secure`: the client speaks `https`.
 pub(crate) fn direct_response(
     actions: &Actions,
     secure: bool,
@@ -53,7 +54,7 @@ fn redirection(redirect: &Redirect, secure: bool, buffer: &[u8], head: &RequestH
         fields.extend_from_slice(scheme.as_bytes());
         fields.extend_from_slice(b"://");
         match (&redirect.host, redirect.port) {
-            // A port goes with its scheme and host.
+            // A port belongs to its scheme and host.
             (None, None) if redirect.scheme.is_none() => authority.append(default_port(secure), &mut fields),
             (None, _) => authority.append_host(&mut fields),
             (Some(host), _) => fields.extend_from_slice(host.as_bytes()),
@@ -71,7 +72,7 @@ fn redirection(redirect: &Redirect, secure: bool, buffer: &[u8], head: &RequestH
     DirectResponse { status: redirect.status, fields }
 }
 
-/// Lines for an answer to a page of another origin. `true`: it may use the route.
+/// Header lines for a response to a page of another origin. `true`: the origin may use the route.
 fn allow(cors: &Cors, origin: &[u8], lines: &mut Vec<u8>) -> bool {
     let allowed = cors.any || cors.origins.iter().any(|one| one.as_bytes() == origin);
     if allowed {
@@ -80,13 +81,13 @@ fn allow(cors: &Cors, origin: &[u8], lines: &mut Vec<u8>) -> bool {
         lines.extend_from_slice(b"\r\n");
     }
     if !cors.any {
-        // Caches must not give one origin's answer to another.
+        // Caches must not give the response for one origin to another.
         lines.extend_from_slice(b"vary: origin\r\n");
     }
     allowed
 }
 
-/// Lines that the answer to this request gets.
+/// Header lines that the response to this request gets.
 pub(crate) fn response_lines(actions: &Actions, buffer: &[u8], head: &RequestHead) -> Vec<u8> {
     let mut lines = Vec::new();
     if let Some(cors) = &actions.cors
@@ -99,9 +100,9 @@ pub(crate) fn response_lines(actions: &Actions, buffer: &[u8], head: &RequestHea
     lines
 }
 
-/// Whether a field of an answer is left out.
+/// Whether a field of a response is left out.
 pub(crate) fn drops_response_field(actions: &Actions, name: &[u8]) -> bool {
-    // What a backend says about origins is not the route's word.
+    // The route decides about origins, not the backend.
     let cors = || name.len() > 15 && name[..15].eq_ignore_ascii_case(b"access-control-");
     drops(&actions.response, name) || actions.cors.is_some() && cors()
 }
@@ -118,7 +119,7 @@ pub(crate) fn write_target(rewrite: &Rewrite, target: &[u8], out: &mut Vec<u8>) 
         Rewrite::Prefix { from_len, to } => {
             let rest = target.get(*from_len..).unwrap_or_default();
             out.extend_from_slice(to.as_bytes());
-            // One slash where the two meet, if a path goes on there at all.
+            // One slash where the two parts meet, if the path goes on there at all.
             match (to.ends_with('/'), rest.first()) {
                 (true, Some(b'/')) => out.extend_from_slice(&rest[1..]),
                 (false, Some(byte)) if !matches!(byte, b'/' | b'?') => {
@@ -136,7 +137,7 @@ pub(crate) fn write_target(rewrite: &Rewrite, target: &[u8], out: &mut Vec<u8>) 
             out.extend_from_slice(&replaced);
         }
     }
-    // A target has no spaces, whatever a pattern made of it.
+    // A target has no spaces, whatever a rewrite pattern made of it.
     out[start..]
         .iter_mut()
         .filter(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())

@@ -1,5 +1,5 @@
-//! One try of a request on one backend: its connection, how long the answer takes to begin, and what a failure of it tells. The first
-//! try of an exchange, a second beside it and a mirror's copy are all this.
+//! One attempt of a request on one backend: its connection, the time until the response begins, and what a failure reports. The first
+//! attempt of an exchange, a hedge and a mirrored copy are all of this type.
 
 use super::response::{INFORMATIONAL_MAX, RESPONSE_LIMITS, retry_after};
 use crate::codec::end::BackendEnd;
@@ -16,29 +16,29 @@ use ringway_message::{Method, ParseError, ResponseHead};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// What is asked for when more of an answer is read.
+/// What the next read of the response is to bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// A head.
     Head,
-    /// The rest of a short body, which is waited for. Its end is due.
+    /// The rest of a short body that is buffered whole. Its end is due.
     Body,
 }
 
-/// Status and wish of an answer.
+/// Status of a response, and how long its backend asks to be left alone.
 pub(crate) type Found = (u16, Option<Duration>);
 
 pub(crate) struct Attempt {
     pub(crate) end: BackendEnd,
-    /// Counts the connection among the backend's; one that is shared is counted elsewhere.
+    /// Counts the connection among the backend's; a shared connection is counted elsewhere.
     slot: Option<ConnectionSlot>,
     /// The connection has carried requests before: the backend may close it at any time.
     pub(crate) reused: bool,
     pub(crate) clock: Clock,
     began: Deadline,
-    /// Interim answers that have come.
+    /// Informational (1xx) responses received so far.
     pub(crate) informationals: u32,
-    /// What of the input is heads of interim answers that were looked at and left there.
+    /// Bytes of the input that hold the heads of informational responses: they have been parsed and stay there.
     walked: usize,
 }
 
@@ -49,7 +49,7 @@ impl Attempt {
         Self { end, slot, reused, clock, began: worker.timers.now(), informationals: 0, walked: 0 }
     }
 
-    /// Whether nothing of an answer has come.
+    /// Whether nothing of a response has come.
     pub(crate) fn is_silent(&self) -> bool {
         self.informationals == 0
             && match &self.end {
@@ -59,26 +59,26 @@ impl Attempt {
             }
     }
 
-    /// Whether that is so on a connection that has carried others: it may have been closing when it was taken.
+    /// Whether nothing has come on a reused connection: it may have been closing when it was taken.
     pub(crate) fn is_silent_on_used(&self) -> bool {
         self.reused && self.is_silent()
     }
 
-    /// Whether no whole head of an answer has come on a connection that has carried others.
+    /// Whether no whole response head has come on a reused connection.
     pub(crate) fn is_headless_on_used(&self) -> bool {
         self.reused && self.informationals == 0
     }
 
-    /// Whether an error of one that has no answer yet tells nothing of its backend: its connection was being closed, or held what
-    /// was left on it.
+    /// Whether the error of an attempt without a response says nothing about its backend: its connection was being closed, or held
+    /// leftover bytes.
     pub(crate) fn tells_nothing(&self, error: ProxyError) -> bool {
         let failure = self.end.failure();
         failure.unprocessed && !failure.refused
             || self.is_headless_on_used() && matches!(error, ProxyError::UpstreamClosed | ProxyError::BadResponse(_))
     }
 
-    /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this try alone.
-    /// `answered`: the head of its answer has come.
+    /// The backend did not respond in time: perhaps the connection to it is dead, and then for other streams too. `answered`: the
+    /// response head has come.
     pub(crate) fn handle_timeout(&self, answered: bool, upstream: Option<&Upstream>, worker: &Worker) {
         self.end.handle_timeout();
         if let (false, true, Some(upstream)) = (answered, self.is_silent_on_used(), upstream) {
@@ -86,7 +86,7 @@ impl Attempt {
         }
     }
 
-    /// Reads more of an answer that is not passed on yet. `answered`: its head has come.
+    /// Reads more of a response that is not forwarded yet. `answered`: its head has come.
     pub(crate) fn poll_read(
         &mut self,
         answered: bool,
@@ -116,7 +116,7 @@ impl Attempt {
             Poll::Ready(Err(_)) => Poll::Ready(Err(ProxyError::UpstreamClosed)),
             Poll::Pending => {
                 if held == 0 {
-                    // A request that waits for its answer holds no buffer for it.
+                    // A request that waits for its response holds no buffer for it.
                     worker.buffers.give(std::mem::take(input));
                 }
                 Poll::Pending
@@ -124,8 +124,8 @@ impl Attempt {
         }
     }
 
-    /// Reads until the head of the answer is here, behind whatever interim answers, each of which is walked over once; all of it stays
-    /// in the connection's input. Over HTTP/2, only that head does.
+    /// Reads until the final response head is here, after any informational ones, each of which is parsed once; all of them stay in
+    /// the connection's input. Over HTTP/2, only the final head does.
     pub(crate) fn poll_final_head(
         &mut self,
         method: Method,
@@ -172,7 +172,7 @@ impl Attempt {
         }
     }
 
-    /// One more interim answer has come.
+    /// Counts one more informational response.
     pub(crate) fn count_informational(&mut self) -> Result<(), ProxyError> {
         self.informationals += 1;
         if self.informationals > INFORMATIONAL_MAX {
@@ -182,13 +182,13 @@ impl Attempt {
         }
     }
 
-    /// What [`Attempt::poll_final_head`] has left in the input is taken by another, from its start.
+    /// What [`Attempt::poll_final_head`] has left in the input is read by another part, from its start.
     pub(crate) fn begin_again(&mut self) {
         (self.informationals, self.walked) = (0, 0);
     }
 
-    /// Leaves the head behind that [`Attempt::poll_final_head`] has found: its body comes next. Gives whether the connection may carry
-    /// more after that.
+    /// Consumes the head that [`Attempt::poll_final_head`] has found: its body comes next. Returns whether the connection may be
+    /// reused after that.
     pub(crate) fn pass_head(&mut self, method: Method) -> bool {
         match &mut self.end {
             BackendEnd::Http1(Http1 { input, body, resume, .. }) => {
@@ -210,7 +210,7 @@ impl Attempt {
         }
     }
 
-    /// The backend's part is over. A connection of this try's own is put back, or closed.
+    /// The backend's part is over. The attempt's own connection goes back to the pool, or is closed.
     pub(crate) fn give_back(&mut self, keeps: bool, upstream: &Upstream, idle_max: usize, worker: &Worker) {
         let BackendEnd::Http1(http1) = &mut self.end else { return };
         let Some(slot) = self.slot.take() else { return };
@@ -265,7 +265,7 @@ mod tests {
             }
         }
         assert_eq!((attempt.informationals, input(&mut attempt).len()), (2, ends));
-        // Who goes on with it reads it from its start; who does not want it leaves it behind.
+        // The one that forwards this response reads the head from its start; the one that discards it consumes it.
         assert!(attempt.pass_head(Method::Get));
         assert!(input(&mut attempt).is_empty());
         let BackendEnd::Http1(Http1 { body, resume, .. }) = &attempt.end else { unreachable!("it was made so") };

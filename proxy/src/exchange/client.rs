@@ -1,4 +1,4 @@
-//! The client's side of an exchange: its end, and what tells that it is still there.
+//! The client's side of an exchange: its end, and how it is seen that the client is still connected.
 
 use crate::codec::encoded_reply::EncodedReply;
 use crate::codec::end::ClientEnd;
@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 
-/// How long a client may take to read a response of ours.
+/// How long a client may take to read a local reply.
 const SEND_TIME: Duration = Duration::from_secs(10);
 
 /// The client's side of a connection, or of a stream.
@@ -34,19 +34,19 @@ impl Client {
         Self { open, end, timer, peer, ended: false }
     }
 
-    /// What tells whether it is still there, and what can be used beside that. `may_end`: the end of its input alone is no
-    /// leaving.
+    /// What shows whether the client is still connected, and what can be used at the same time. `may_end`: the end of its input
+    /// alone does not mean that it has left.
     pub(crate) fn presence(&mut self, may_end: bool) -> (Presence<'_>, &Timer, &Peer) {
         let Self { open, end, ended, timer, peer, .. } = self;
         (Presence { line: end.into(), ended, dispatcher: &open.worker, may_end }, timer, peer)
     }
 
-    /// What an answer of ours is written into.
+    /// What a local reply is written into.
     pub(crate) fn own_head(&self) -> HeadWriter {
         self.open.worker.buffers.take_writer(self.end.is_http2())
     }
 
-    /// Sends all of an answer of ours, or gives up when the client does not read.
+    /// Sends all of a local reply, or gives up when the client does not read.
     pub(crate) async fn send(&mut self, answer: EncodedReply, out: HeadWriter) -> bool {
         let worker = Rc::clone(&self.open.worker);
         let sent = match &mut self.end {
@@ -69,7 +69,7 @@ impl Client {
         sent
     }
 
-    /// The body of an answer of ours, over HTTP/2.
+    /// The body of a local reply, over HTTP/2.
     async fn send_data(&mut self, data: &[u8]) -> bool {
         let mut sent = 0;
         self.timer.set(SEND_TIME);
@@ -105,7 +105,7 @@ impl Client {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            // What TLS has taken and the kernel has not is not sent.
+            // Bytes that TLS has taken and the kernel has not are not sent yet.
             match Pin::new(stream).poll_flush(context) {
                 Poll::Ready(result) => Poll::Ready(result.is_ok()),
                 Poll::Pending if self.timer.poll_fired(context) => Poll::Ready(false),

@@ -1,7 +1,7 @@
-//! How long a backend takes to begin its answer, each try by itself.
+//! How long a backend takes to begin its response, measured for each attempt by itself.
 //!
-//! The time runs from the end of a try's request to the head of its answer, as that of `timeouts.response` does: what it takes to get
-//! a connection, and what a client takes to send its body, is not the backend's answering. A try that ends before its answer (another
+//! The time runs from the end of the attempt's request to the head of its response, as for `timeouts.response`: the time to get a
+//! connection, and the time a client takes to send its body, are not the backend's. An attempt that ends before its response (another
 //! was faster, the time was over, the client has left) has taken at least as long as it has lasted, and that counts.
 
 use crate::ambient;
@@ -12,7 +12,7 @@ use ringway_ring::{PolicyParams, Slot};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// One try's clock: nothing where nobody wants to know. Dropped while it runs, it tells how long the try has lasted.
+/// The clock of one attempt: none where no policy uses latency. Dropped while it runs, it reports how long the attempt has lasted.
 pub(crate) struct Clock(Option<Face>);
 
 struct Face {
@@ -20,12 +20,12 @@ struct Face {
     service: usize,
     slot: Slot,
     since: Instant,
-    /// The request has been sent whole: from then on its backend is waited for, and nobody else.
+    /// The request has been sent whole: from then on the time is the backend's alone.
     sent: bool,
 }
 
 impl Clock {
-    /// Of a try on the guard's backend, whose request begins to be sent now.
+    /// For an attempt on the guard's backend, whose request begins to be sent now.
     pub(crate) fn begin(view: &Rc<View>, service: usize, guard: &InFlight) -> Self {
         let wanted = view.services[service].service.times_responses;
         Self(wanted.then(|| Face {
@@ -37,7 +37,7 @@ impl Clock {
         }))
     }
 
-    /// That of a try which is over.
+    /// The clock of an attempt that is over.
     pub(crate) fn stopped() -> Self {
         Self(None)
     }
@@ -49,7 +49,7 @@ impl Clock {
         }
     }
 
-    /// The head of the answer is here. One that comes while the request is still being sent has not waited for its end.
+    /// The response head is here. A response that comes while the request is still being sent has taken no time.
     pub(crate) fn handle_response(&mut self) {
         if let Some(face) = self.0.take() {
             let elapsed = ambient::since(face.since);
@@ -59,7 +59,7 @@ impl Clock {
         }
     }
 
-    /// What became of the try tells nothing of its backend's speed.
+    /// The outcome of the attempt says nothing about its backend's speed.
     pub(crate) fn forget(&mut self) {
         self.0 = None;
     }
@@ -77,8 +77,8 @@ impl Drop for Clock {
 }
 
 impl Face {
-    /// Tells the policy. A lower bound may be told as if it were the latency: whatever is observed, the mean is never below what
-    /// time alone would have made of it, and grows with what is observed.
+    /// Reports to the policy. A lower bound may be reported as if it were the latency: the mean never falls below what time alone
+    /// would have made of it, and it grows with each observation.
     fn observe(&self, elapsed: Duration) -> &ringway_telemetry::counters::BackendCounters {
         let this = &self.view.services[self.service];
         let index = usize::from(self.slot.0);

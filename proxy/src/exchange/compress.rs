@@ -1,4 +1,4 @@
-//! Compression of answers: whether, in which coding (RFC 9110, 8.4 and 12.5.3), and the encoders, fed piece by piece.
+//! Compression of responses: whether to compress, in which coding (RFC 9110, 8.4 and 12.5.3), and the encoders, fed piece by piece.
 
 use crate::codec::end::BackendEnd;
 use crate::codec::http1::Http1;
@@ -14,10 +14,10 @@ use std::rc::Rc;
 
 /// Bytes given to an encoder in one go, before other connections have their turn: a fraction of a millisecond of work.
 const STEP_BYTES: usize = 16 * 1024;
-/// Window of brotli and zstd, as a power of two: what an encoder remembers bounds what it costs.
+/// Window of brotli and zstd, as a power of two: what an encoder remembers bounds its memory.
 const WINDOW_LOG: u32 = 18;
 
-/// The coding for a request, of those that its route offers: the one that the client likes best. `None`: as it is.
+/// The coding for a request, among those that its route offers: the one that the client prefers. `None`: no compression.
 pub(crate) fn choose(rule: &Compress, buffer: &[u8], head: &RequestHead) -> Option<ContentCoding> {
     let mut wishes = Wishes::default();
     for field in named(&head.fields, buffer, b"accept-encoding") {
@@ -41,7 +41,7 @@ impl Wishes {
             let name = parts.next().unwrap_or_default();
             let quality = match parts.next() {
                 None => 1000,
-                // What nobody can read is no wish.
+                // A value that does not parse is no preference.
                 Some(weight) => quality(weight).filter(|_| parts.next().is_none()).unwrap_or(0),
             };
             let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
@@ -100,7 +100,7 @@ fn has_token(value: &[u8], token: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(token))
 }
 
-/// Whether an answer would be compressed for somebody.
+/// Whether a response would be compressed for some client.
 pub(crate) fn is_eligible(rule: &Compress, head: &ResponseHead, buffer: &[u8]) -> bool {
     let length = head.announced_length.or(match head.body {
         BodyLength::Sized(length) => Some(length),
@@ -113,12 +113,12 @@ pub(crate) fn is_eligible(rule: &Compress, head: &ResponseHead, buffer: &[u8]) -
     for field in head.fields.iter().filter(|field| field.kind == FieldName::Other) {
         let (name, value) = (field.name.of(buffer), field.value.of(buffer));
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        // By length first, as everywhere that names are told apart.
+        // By length first, as everywhere that field names are compared.
         let forbids = match name.len() {
             6 => is(b"digest"),
             11 => is(b"content-md5") || is(b"repr-digest"),
             13 => is(b"content-range") || is(b"cache-control") && has_token(value, b"no-transform"),
-            // A digest is one of the bytes as the backend has sent them.
+            // A digest covers the bytes as the backend has sent them.
             14 => is(b"content-digest"),
             16 => is(b"content-encoding") && !value.eq_ignore_ascii_case(b"identity"),
             12 if is(b"content-type") => {
@@ -136,7 +136,7 @@ pub(crate) fn is_eligible(rule: &Compress, head: &ResponseHead, buffer: &[u8]) -
 
 fn has_type(rule: &Compress, value: &[u8]) -> bool {
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    // Messages of gRPC have a compression of their own.
+    // gRPC messages have their own compression.
     let grpc = b"application/grpc";
     !essence.get(..grpc.len()).is_some_and(|start| start.eq_ignore_ascii_case(grpc))
         && rule.types.iter().any(|known| {
@@ -148,12 +148,12 @@ fn has_type(rule: &Compress, value: &[u8]) -> bool {
         })
 }
 
-/// Whether a field of the answer is not true of what is made of it; see [`write_fields`].
+/// Whether a field of the response is no longer true after compression; see [`write_fields`].
 pub(crate) fn drops(field: &Field, buffer: &[u8]) -> bool {
     let is = |known: &[u8]| field.name.of(buffer).eq_ignore_ascii_case(known);
     match field.name.len() {
         4 => is(b"etag"),
-        // Ranges of the compressed form cannot be asked for.
+        // Ranges of the compressed form cannot be requested.
         13 => is(b"accept-ranges"),
         14 => field.kind == FieldName::ContentLength,
         16 => is(b"content-encoding"),
@@ -161,7 +161,7 @@ pub(crate) fn drops(field: &Field, buffer: &[u8]) -> bool {
     }
 }
 
-/// Writes the fields of an eligible answer: that others may get it otherwise, and how this one is compressed, if it is.
+/// Writes the fields of an eligible response: that it varies by `accept-encoding`, and its coding, if it is compressed.
 pub(crate) fn write_fields(coding: Option<ContentCoding>, head: &ResponseHead, buffer: &[u8], out: &mut HeadWriter) {
     let mut vary = named(&head.fields, buffer, b"vary").map(|field| field.value.of(buffer));
     if !vary.any(|value| has_token(value, b"accept-encoding") || has_token(value, b"*")) {
@@ -193,14 +193,14 @@ enum Encoder {
     Ended(Vec<u8>),
 }
 
-/// One answer's body on its way through an encoder.
+/// The body of one response on its way through an encoder.
 pub(crate) struct Compressor {
     worker: Rc<Worker>,
     encoder: Encoder,
-    /// What comes out goes in chunks.
+    /// The output goes in chunks.
     chunked: bool,
     trailers: Vec<u8>,
-    /// The encoder may hold bytes that nobody has seen yet.
+    /// The encoder may hold bytes that are not in the output yet.
     unflushed: bool,
 }
 
@@ -211,7 +211,8 @@ impl Drop for Compressor {
 }
 
 impl Compressor {
-    /// Of a body of that length, if it is known. `None`: as many as may be are at work already, or there is no memory for one more.
+    /// For a body of that length, if it is known. `None`: as many encoders as allowed are at work, or there is no memory for one
+    /// more.
     pub(crate) fn new(
         rule: &Compress,
         coding: ContentCoding,
@@ -230,22 +231,22 @@ impl Compressor {
         Some(Box::new(Self { worker: Rc::clone(worker), encoder, chunked, trailers: Vec::new(), unflushed: false }))
     }
 
-    /// Whether all has come out; trailers may follow it.
+    /// Whether all output has been taken; trailers may follow it.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.encoder, Encoder::Ended(_))
     }
 
-    /// Whether all has come out, and nothing follows it.
+    /// Whether all output has been taken, and nothing follows it.
     pub(crate) fn is_finished(&self) -> bool {
         self.has_ended() && self.trailers.is_empty()
     }
 
-    /// Lines that follow what has come out, where that is not in chunks.
+    /// Trailer lines that follow the output, where it is not in chunks.
     pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.trailers)
     }
 
-    /// As [`Source::transfer`], of one step's bytes at most.
+    /// As [`Source::transfer`], at most one step's bytes.
     pub(crate) fn transfer(&mut self, end: &mut BackendEnd, out: &mut Vec<u8>) -> Result<Progress, ProxyError> {
         let mut progress = match end {
             BackendEnd::Http1(Http1 { input, body, .. }) => self.take_in(body, input)?,
@@ -275,7 +276,7 @@ impl Compressor {
         Ok(progress)
     }
 
-    /// Takes in what has come over HTTP/1.1.
+    /// Reads input that has come over HTTP/1.1.
     fn take_in(&mut self, body: &mut Body, input: &mut Buffer) -> Result<Progress, ProxyError> {
         let mut whole = Progress::default();
         let bytes = input.bytes();
@@ -297,7 +298,7 @@ impl Compressor {
         Ok(whole)
     }
 
-    /// Everything that has been taken in comes out, because nothing more is there for now. `false`: it had already.
+    /// Flushes everything that has been read, because no more input is here for now. `false`: all was flushed already.
     pub(crate) fn flush(&mut self, out: &mut Vec<u8>) -> Result<bool, ProxyError> {
         if !std::mem::take(&mut self.unflushed) {
             return Ok(false);
@@ -307,7 +308,7 @@ impl Compressor {
         Ok(true)
     }
 
-    /// The body is over: what is left, the last chunk, the trailer.
+    /// The body is over: writes the rest, the last chunk, the trailer.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), ProxyError> {
         self.encoder.finish().map_err(|_| ProxyError::CompressionFailed)?;
         self.take_output(out);
@@ -332,7 +333,7 @@ impl Compressor {
 }
 
 fn encoder(rule: &Compress, coding: ContentCoding, length: Option<u64>) -> io::Result<Encoder> {
-    // Tables and windows for a short answer are short: most of what it costs is to make them.
+    // Tables and windows for a short response are small: most of its cost is to allocate them.
     Ok(match coding {
         ContentCoding::Gzip => {
             let level = flate2::Compression::new(rule.gzip_level);
@@ -357,9 +358,9 @@ fn encoder(rule: &Compress, coding: ContentCoding, length: Option<u64>) -> io::R
     })
 }
 
-/// The smallest window that an answer fits in, if that is known, and no larger than all may have.
+/// The smallest window that fits a response of known length, and no larger than the common maximum.
 fn window_log(length: Option<u64>) -> u32 {
-    /// What brotli and zstd both know.
+    /// The smallest window that both brotli and zstd know.
     const LEAST: u32 = 10;
     length.map_or(WINDOW_LOG, |length| (u64::BITS - length.leading_zeros()).clamp(LEAST, WINDOW_LOG))
 }
@@ -394,7 +395,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// What has come out and was not taken yet.
+    /// Output that has not been taken yet.
     fn output(&mut self) -> &mut Vec<u8> {
         match self {
             Self::Gzip(encoder) => encoder.get_mut(),

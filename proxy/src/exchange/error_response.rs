@@ -1,4 +1,4 @@
-//! The one place where errors become answers.
+//! The one place where errors become responses.
 
 use crate::codec::encoded_reply::EncodedReply;
 use crate::error::ProxyError;
@@ -6,8 +6,7 @@ use crate::exchange::actions::DirectResponse;
 use ringway_config::model::ErrorPage;
 use ringway_message::{HeadWriter, Version};
 
-/// Writes the whole answer: status, `x-ringway-reason`, a line of text.
-/// `extra` are more fields, each line with its end.
+/// Writes the whole response: status, `x-ringway-reason`, a line of text. `extra` are more fields, each line with its end.
 pub(crate) fn write(
     error: ProxyError,
     version: Version,
@@ -56,7 +55,7 @@ pub(crate) fn write(
     EncodedReply { status, body_from }
 }
 
-/// Writes an answer of a route.
+/// Writes a direct response of a route.
 pub(crate) fn write_direct(
     direct_response: &DirectResponse,
     version: Version,
@@ -84,7 +83,7 @@ pub(crate) fn write_status(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Says whether the connection goes on, where the version does not say that by itself.
+/// States whether the connection is kept, where the version does not imply it.
 fn write_connection(keep_alive: bool, version: Version, out: &mut HeadWriter) {
     match (keep_alive, version) {
         // Each stream ends by itself.

@@ -1,6 +1,6 @@
-//! A second try beside the first: when no answer has come for a while, the request also goes to the next backend of its walk.
-//! Whichever is answered first is taken, the other connection is closed. An answer that hedging is not to take while there may be a
-//! better one (`hedge.non_fatal`) waits for the other try; if that brings nothing better, the first try's answer is preferred.
+//! Hedging: when no response has come for a while, the request also goes to the next candidate. The first response is taken, the other
+//! connection is closed. A response that hedging is not to take while there may be a better one (`hedge.non_fatal`) waits for the other
+//! attempt; if that brings nothing better, the first attempt's response is preferred.
 
 use super::attempt::{Attempt, Found};
 use super::outcome::{TryError, outcome_of, timed_out};
@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// A try's second one. A retry is a try of its own, which may have another beside it: together they are as many as the budget allows.
+/// The hedge of an attempt. A retry is an attempt of its own, which may have a hedge too: the budget bounds all of them together.
 pub(super) struct Hedge {
     config: model::Hedge,
     wait: Pin<Box<tokio::time::Sleep>>,
@@ -33,24 +33,24 @@ enum Second {
     /// Its time has not come.
     Due,
     Trying(Trying),
-    /// By an answer that does not win while the first try is under way.
+    /// Had a response that does not win while the first attempt is under way.
     Answered(Box<Answered>),
-    /// A try has one at most.
+    /// An attempt has one hedge at most.
     Over,
 }
 
-/// An answer, or nothing, or the guard of a backend that has turned out to be full.
+/// A response, or nothing, or the guard of a backend that has turned out to be full.
 type Trying = Pin<Box<dyn Future<Output = Result<Box<Answered>, Option<InFlight>>>>>;
 
-/// How far the first try is.
+/// State of the first attempt.
 enum First {
     Trying,
-    /// By an answer that does not win while the second try is under way.
+    /// Had a response that does not win while the hedge is under way.
     Answered,
     Failed(ProxyError),
 }
 
-/// The second try, with the head of its answer come.
+/// The hedge, with the head of its response.
 struct Answered {
     guard: InFlight,
     attempt: Attempt,
@@ -58,14 +58,14 @@ struct Answered {
     retry_after: Option<Duration>,
 }
 
-/// Whose answer is taken.
+/// Which attempt's response is taken.
 enum Winner {
     First(Result<(), TryError>),
     Second(Box<Answered>),
 }
 
 impl Hedge {
-    /// For a try of a request whose service hedges, and which may be sent twice.
+    /// For an attempt of a request whose service hedges, and which may be sent twice.
     pub(super) fn new(request: &Request, repeatable: bool) -> Option<Self> {
         let this = &request.view.services[request.service];
         let may = repeatable && request.is_resendable() && !request.upgrade;
@@ -73,11 +73,11 @@ impl Hedge {
         Some(Self { config, wait: Box::pin(tokio::time::sleep(config.after)), second: Second::Due })
     }
 
-    /// The answer that is taken. The guard is then that of its backend.
+    /// The response that is taken. The guard is then that of its backend.
     pub(super) async fn race(&mut self, exchange: &mut Exchange<'_>, guard: &mut InFlight) -> Result<(), TryError> {
         let mut first = First::Trying;
         let winner = poll_fn(|context| self.poll(context, exchange, &mut first)).await;
-        // Whoever has lost is told off for what it answered, if it did, and its connection is closed.
+        // The losing attempt is accounted by the response it had, if any, and its connection is closed.
         let loser = std::mem::replace(&mut self.second, Second::Over);
         let view = Rc::clone(&exchange.request.view);
         let this = &view.services[exchange.request.service];
@@ -107,7 +107,7 @@ impl Hedge {
                 request.set_cookie = guard.wants_cookie().then(|| guard.cookie()).or(request.set_cookie);
                 request.report.backend = Some(guard.index());
                 exchange.replace(second.attempt);
-                // Once its connection is closed, its place is another's, however long this answer takes.
+                // Once its connection is closed, its reservation is free for others, however long this response takes.
                 drop(first_guard);
                 poll_fn(|context| exchange.poll_response(context)).await
             }
@@ -118,11 +118,11 @@ impl Hedge {
         match first {
             First::Trying => match exchange.poll_response(context) {
                 Poll::Ready(Ok(())) if self.waits_for_better(exchange.status) => *first = First::Answered,
-                // The second, if there is one, may still answer, or has.
+                // The hedge, if there is one, may still get a response, or has one.
                 Poll::Ready(Err(TryError::Upstream(error))) if self.is_under_way() => *first = First::Failed(error),
                 Poll::Ready(result) => return Poll::Ready(Winner::First(result)),
                 Poll::Pending if exchange.status != 0 && !self.config.non_fatal.has_status(exchange.status) => {
-                    // The first has begun to answer.
+                    // The first attempt's response has begun.
                     if matches!(self.second, Second::Trying(_)) {
                         self.second = Second::Over;
                     }
@@ -159,7 +159,7 @@ impl Hedge {
                     }
                     Poll::Ready(Ok(answered)) => Second::Answered(answered),
                     Poll::Ready(Err(full)) => {
-                        // It was not asked at all: a retry may find room there.
+                        // The backend got nothing of the request: a retry may find room there.
                         let selection = &mut exchange.request.selection;
                         full.into_iter().for_each(|guard| guard.pass_by(selection, true));
                         Second::Over
@@ -187,19 +187,19 @@ impl Hedge {
         }
     }
 
-    /// Whether the second try may still bring something.
+    /// Whether the hedge may still bring a response.
     fn is_under_way(&self) -> bool {
         matches!(self.second, Second::Trying(_) | Second::Answered(_))
     }
 
-    /// Whether an answer of the first try with this status waits for what the second brings.
+    /// Whether a response of the first attempt with this status waits for the hedge.
     fn waits_for_better(&self, status: u16) -> bool {
         matches!(self.second, Second::Trying(_)) && self.config.non_fatal.has_status(status)
     }
 }
 
-/// What the passive detector hears of a first try that has failed. That one is slower than another is no failure; its clock tells how
-/// slow.
+/// What is reported to the passive detector about a first attempt that has failed. Being slower than another is no failure; the
+/// attempt's clock reports its latency.
 fn report_failure(exchange: &Exchange<'_>, guard: &InFlight, error: ProxyError) {
     let worker = &exchange.client.open.worker;
     let error = timed_out(error, worker, exchange.request.limit);
@@ -208,8 +208,8 @@ fn report_failure(exchange: &Exchange<'_>, guard: &InFlight, error: ProxyError) 
     }
 }
 
-/// The second try, if the budget allows it and another backend has room. That backend is tried then, whatever comes of it: no retry of
-/// the request goes there again.
+/// The hedge, if the budget allows it and another backend has room. That backend counts as tried, whatever comes of it: no retry of the
+/// request goes there again.
 fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     let worker = Rc::clone(&exchange.client.open.worker);
     let view = Rc::clone(&exchange.request.view);
@@ -224,7 +224,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         return None;
     }
     let Some(guard) = in_flight::acquire_now(&view, service, selection, worker.index) else {
-        // Those who have no room now may have some when the first try has failed.
+        // Backends that have no room now may have some when the first attempt has failed.
         this.service.group.restart(selection);
         return None;
     };
@@ -252,17 +252,17 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     }))
 }
 
-/// A request, to be sent again.
+/// A request that is sent again.
 struct Sending {
     request: Copied,
-    /// End of the try.
+    /// End of the attempt.
     limit: Deadline,
     /// End of the whole exchange.
     request_limit: Deadline,
     peer: Rc<Peer>,
 }
 
-/// Cause the second try has come to nothing.
+/// Why the hedge brought no response.
 struct Failure {
     error: ProxyError,
     /// It went on a connection that the backend was about to close.
@@ -275,7 +275,7 @@ impl From<ProxyError> for Failure {
     }
 }
 
-/// Sends the request and waits for the head of its answer.
+/// Sends the request and waits for the head of its response.
 async fn run(
     guard: &InFlight,
     (view, service): (&Rc<View>, usize),

@@ -10,11 +10,11 @@ use ringway_message::{Method, RequestHead, Version};
 use ringway_telemetry::access::Value;
 use std::rc::Rc;
 
-/// Cause a request goes to no backend.
+/// Why a request goes to no backend.
 pub(crate) enum Cause {
-    /// It cannot.
+    /// It is refused because of an error.
     Error(ProxyError),
-    /// Its route answers.
+    /// Its route has a direct response.
     Answer(DirectResponse),
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct LocalReply {
     pub(crate) is_head: bool,
     /// Whether the next request's head is known to follow.
     pub(crate) keep_alive: bool,
-    /// Empty if none was chosen.
+    /// Empty if no route was chosen.
     pub(crate) service: Box<str>,
     /// The client, where a trusted hop has named another than the peer.
     pub(super) client: Option<Box<str>>,
@@ -33,7 +33,7 @@ pub(crate) struct LocalReply {
 }
 
 impl LocalReply {
-    /// Of bytes that are no request: nothing after them can be trusted.
+    /// For bytes that are no request: nothing after them can be trusted.
     pub(crate) fn new(error: ProxyError) -> Box<Self> {
         Box::new(Self {
             why: Cause::Error(error),
@@ -46,14 +46,14 @@ impl LocalReply {
         })
     }
 
-    /// Of a stream of HTTP/2, after which its connection goes on.
+    /// For a stream of HTTP/2, whose connection goes on.
     pub(crate) fn of_stream(error: ProxyError) -> Box<Self> {
         let mut refusal = Self::new(error);
         refusal.version = Version::Http2;
         refusal
     }
 
-    /// Whether a body that is here may be passed over, so that the connection goes on behind it.
+    /// Whether a body that is here may be skipped, so that the connection can be reused.
     pub(crate) fn keeps_order(&self) -> bool {
         match self.why {
             Cause::Error(error) => error.keeps_order(),
@@ -76,7 +76,7 @@ impl LocalReply {
         })
     }
 
-    /// Sends the response to a request that goes to no backend, and logs it. What follows on the client's connection.
+    /// Sends the response to a request that goes to no backend, and logs it. Returns what follows on the client's connection.
     pub(crate) async fn send(&self, client: &mut Client) -> Next {
         let worker = Rc::clone(&client.open.worker);
         if let Cause::Error(error) = &self.why {
@@ -103,7 +103,7 @@ impl LocalReply {
         }
     }
 
-    /// A refused request's line of the access log.
+    /// The access log line of a request that goes to no backend.
     fn log(&self, client: &Client) {
         let (status, reason) = match &self.why {
             Cause::Error(error) => (error.status(), Value::Word(error.reason())),

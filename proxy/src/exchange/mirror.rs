@@ -1,4 +1,4 @@
-//! Copies of requests for another service: sent, read to their end, forgotten.
+//! Mirroring: copies of requests for another service, whose responses are read to their end and discarded.
 
 use crate::codec::end::BackendEnd;
 use crate::codec::source::{Gone, Source};
@@ -17,7 +17,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-/// Copies under way at once, per worker: more are not made.
+/// Copies under way at once, per worker: beyond that none are made.
 const COPIES_MAX: usize = 256;
 
 /// Counts a copy for as long as it lives.
@@ -29,11 +29,11 @@ impl Drop for Copying {
     }
 }
 
-/// Sends a copy, if this request is one of those that are copied.
+/// Sends a copy, if this request is one of those that are mirrored.
 pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
     let worker = &client.open.worker;
     let chosen = mirror.percent >= 100 || worker.random() % 100 < u64::from(mirror.percent);
-    // Only what is all there already can be told twice.
+    // Only a body that is here whole can be sent twice.
     if !chosen || !request.replayable || !client.end.is_finished() || request.upgrade {
         return;
     }
@@ -47,7 +47,7 @@ pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
     let copied = request.copied(view.services[mirror.service].service.config.protocol);
     let copy = async move { run(&copying.0, &view, mirror.service, hash, &copied).await };
     worker.spawn("a copy of a request", async move {
-        // Nobody waits for what came of it.
+        // No task waits for the outcome.
         let _ = copy.await;
     });
 }
@@ -95,13 +95,13 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
 struct Copy {
     attempt: Attempt,
     sent: usize,
-    /// The answer's head has come.
+    /// The response head has come.
     answered: bool,
     keep_alive: bool,
 }
 
 impl Copy {
-    /// Sends the request and reads the answer away. `None`: it broke off.
+    /// Sends the request and discards the response. `None`: it broke off.
     fn poll(&mut self, copied: &Copied, worker: &Worker, context: &mut Context<'_>) -> Poll<Option<()>> {
         let Self { attempt, sent, answered, keep_alive } = self;
         let sending = copied.poll_send(&mut attempt.end, sent, &mut worker.scratch.borrow_mut().block, context);

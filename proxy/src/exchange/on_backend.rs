@@ -1,4 +1,4 @@
-//! One try of a request on one backend: a pooled connection, a fresh one if that turns out to be stale, the exchange.
+//! One attempt of a request on one backend: a pooled connection, a fresh one if that turns out to be stale, then the exchange.
 
 use super::attempt::Attempt;
 use super::client::Client;
@@ -17,17 +17,17 @@ use crate::worker::Upstream;
 use std::future::poll_fn;
 use std::rc::Rc;
 
-/// How often a request is sent anew to the same backend because its connection was going before the backend looked at it: on any
-/// other, then on one that is opened for it.
+/// How often a request is sent anew to the same backend because its connection was closing before the backend processed it: first on
+/// any other connection, then on a fresh one.
 const UNPROCESSED_MAX: u32 = 2;
 
-/// What came of one try.
+/// The outcome of one attempt.
 pub(super) enum Tried {
-    /// The answer was passed on.
+    /// The response was forwarded.
     Done((u16, Option<ProxyError>, Next)),
-    /// The answer is one that is tried again, and there is a place for that.
+    /// The response is to be retried, and there is a reservation for the retry.
     Again(InFlight),
-    /// Its client has left while another try was to be begun.
+    /// The client has left while another attempt was about to begin.
     GivenUp(ProxyError),
     /// It failed, on this backend.
     Failed(InFlight, TryError),
@@ -61,7 +61,7 @@ async fn connection(
     Ok(connection)
 }
 
-/// One try: a pooled connection, a fresh one if that turns out to be stale, the exchange.
+/// One attempt: a pooled connection, a fresh one if that turns out to be stale, then the exchange.
 pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut guard: InFlight) -> Tried {
     let view = Rc::clone(&request.view);
     let worker = Rc::clone(&client.open.worker);
@@ -106,7 +106,7 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
     }
 }
 
-/// The response can be passed on; or, if it is one that is tried again and there is a place for that, is not.
+/// Whether the response is forwarded, or is one to retry with a reservation for the retry.
 async fn on_response(mut exchange: Exchange<'_>, guard: InFlight, upstream: &Rc<Upstream>) -> Tried {
     if exchange.client.open.worker.logs_access() {
         exchange.request.report.head_micros = Some(ambient::since(exchange.request.started).as_micros() as u64);
@@ -132,16 +132,16 @@ async fn on_response(mut exchange: Exchange<'_>, guard: InFlight, upstream: &Rc<
     Tried::Done(exchange.finish().await)
 }
 
-/// What follows a try that has failed.
+/// What follows an attempt that has failed.
 enum Follows {
-    /// The same backend is asked once more: on any connection, or on one that is opened for it.
+    /// The same backend gets the request once more: on any connection, or on a fresh one.
     Again {
         on_fresh: bool,
     },
     Failed(TryError),
 }
 
-/// `fresh`: the try was on a connection that was opened for it; `unprocessed`: how often the backend had not looked at the request.
+/// `fresh`: the attempt was on a fresh connection; `unprocessed`: how often the backend has not processed the request.
 fn after_failure(exchange: &Exchange<'_>, error: TryError, fresh: bool, unprocessed: &mut u32) -> Follows {
     let request = &*exchange.request;
     let failure = exchange.attempt.end.failure();
@@ -151,12 +151,12 @@ fn after_failure(exchange: &Exchange<'_>, error: TryError, fresh: bool, unproces
         TryError::Upstream(ProxyError::UpstreamClosed)
             if request.replayable && !fresh && !failure.refused && (stale && repeatable || failure.unprocessed) =>
         {
-            // The backend closed the idle connection just as the request was sent: that is no failure of its. What was not looked at
-            // may be sent as often as it takes, within reason.
+            // The backend closed the idle connection just as the request was sent: that is no failure of the backend. A
+            // request that was not processed may be sent again, up to a limit.
             *unprocessed += u32::from(failure.unprocessed);
             Follows::Again { on_fresh: *unprocessed == 0 || *unprocessed >= UNPROCESSED_MAX }
         }
-        // What the one before has left there, perhaps: more than its response was due (RFC 9112, 6.3).
+        // Perhaps the bytes are leftovers of the exchange before: more than its response was due (RFC 9112, 6.3).
         TryError::Upstream(ProxyError::BadResponse(_))
             if exchange.is_first_on_used() && request.replayable && repeatable =>
         {
@@ -165,7 +165,7 @@ fn after_failure(exchange: &Exchange<'_>, error: TryError, fresh: bool, unproces
         TryError::Upstream(ProxyError::BadResponse(error)) if exchange.is_first_on_used() => {
             Follows::Failed(TryError::Upstream(ProxyError::UnfitResponse(error)))
         }
-        // The next of the walk may have it, whatever it is.
+        // The next candidate may get it, whatever it is.
         TryError::Upstream(ProxyError::UpstreamClosed) if failure.unprocessed => {
             Follows::Failed(TryError::Upstream(ProxyError::StreamRefused))
         }
@@ -177,9 +177,9 @@ fn after_failure(exchange: &Exchange<'_>, error: TryError, fresh: bool, unproces
     }
 }
 
-/// A place for another try of a request whose answer is in hand: without one, that answer is better than none. The passive detector
-/// hears of it at once, and where the backend has said all, its place is free during the wait; the next one's is taken after the
-/// wait, so that no place is held for nothing.
+/// A reservation for another attempt of a request whose response is at hand: without one, that response is forwarded. The response is
+/// reported to the passive detector at once. Where it is complete, its reservation is released during the back-off; the next one is
+/// taken after the back-off, so that none is held for nothing.
 async fn next_try(exchange: &mut Exchange<'_>) -> Result<Option<InFlight>, ProxyError> {
     let Some(leave) = may_retry(exchange.client, exchange.request, true) else { return Ok(None) };
     exchange.handle_unwanted();

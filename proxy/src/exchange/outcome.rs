@@ -1,4 +1,4 @@
-//! What comes of a try, and of an exchange.
+//! Outcomes of an attempt, and of an exchange.
 
 use crate::error::ProxyError;
 use crate::net::timer::Deadline;
@@ -11,23 +11,23 @@ use std::time::Duration;
 pub(crate) enum Next {
     /// It may carry another request.
     Request,
-    /// It is closed, in peace.
+    /// It is closed gracefully.
     Close,
-    /// It is closed at once: there is nobody there, or what he has got must not look whole.
+    /// It is closed at once: the client has left, or the response must not look complete.
     Abort,
     /// It is closed after what the client still sends has been read.
     Linger,
 }
 
-/// Cause a try ended without an answer.
+/// Why an attempt ended without a response.
 pub(super) enum TryError {
     /// The backend's fault: another may be tried.
     Upstream(ProxyError),
-    /// The client's fault: there is nobody left to answer, or nothing to send.
+    /// The client's fault: it has left, or there is nothing to send.
     Downstream(ProxyError),
 }
 
-/// What the passive detector hears of an answer.
+/// What is reported to the passive detector about a response.
 pub(super) fn outcome_of(status: u16, retry_after: Option<Duration>) -> Outcome {
     match retry_after {
         Some(wish) => Outcome::RetryAfter { status, wish },
@@ -35,7 +35,7 @@ pub(super) fn outcome_of(status: u16, retry_after: Option<Duration>) -> Outcome 
     }
 }
 
-/// A time-out that was the whole exchange's is told as that.
+/// A time-out of the whole exchange is reported as such.
 pub(super) fn timed_out(error: ProxyError, worker: &Worker, limit: Deadline) -> ProxyError {
     let is_timeout =
         matches!(error, ProxyError::ConnectTimeout | ProxyError::ResponseTimeout | ProxyError::SendTimeout);

@@ -1,4 +1,4 @@
-//! From a parsed head to a plan: route, key, place, and the head that goes to whichever backend takes it.
+//! From a parsed head to a request that is ready to send: route, key, admission, and the head that goes to the chosen backend.
 
 use crate::ambient;
 use crate::codec::end::ClientEnd;
@@ -48,9 +48,9 @@ const JOINED_BYTES_MAX: usize = 8 * 1024;
 
 /// A request on its way to a backend.
 pub(crate) struct Request {
-    /// The version by which it was read and routed: `listener` and `route` are of it.
+    /// The version by which it was read and routed: `listener` and `route` belong to it.
     pub(crate) routed_by: Rc<View>,
-    /// The version whose backends it goes to: the same, or a newer one if it had to wait. `service` and slots are of it.
+    /// The version whose backends it goes to: the same, or a newer one if it had to wait. `service` and slots belong to it.
     pub(crate) view: Rc<View>,
     pub(crate) listener: usize,
     /// Which of the listener's routes.
@@ -62,17 +62,17 @@ pub(crate) struct Request {
     pub(crate) selection: Selection,
     /// The backend that an affinity cookie names, under a policy without keys.
     pub(crate) sticky: Option<Slot>,
-    /// An affinity cookie that the answer sets.
+    /// An affinity cookie that the response sets.
     pub(crate) set_cookie: Option<CookieValue>,
-    /// Lines that the answer gets from its route.
+    /// Header lines that the response gets from its route.
     pub(crate) response_lines: Vec<u8>,
-    /// The coding that the answer may be compressed in.
+    /// The coding that the response may be compressed in.
     pub(crate) coding: Option<ContentCoding>,
-    /// The answer says why the request went where it did.
+    /// The response explains the request's routing.
     pub(crate) explain: bool,
     /// The service's limit on requests counts this one.
     pub(crate) admission: Option<Admission>,
-    /// The head as every backend would get it, and the body as far as it came with the head.
+    /// The head as every backend would get it, and the part of the body that came with the head.
     pub(crate) out: Vec<u8>,
     /// How much of that is the head.
     pub(crate) head_len: usize,
@@ -87,11 +87,11 @@ pub(crate) struct Request {
     pub(crate) is_terminated: bool,
     /// What follows the body, once that is known.
     pub(crate) trailers: HeadWriter,
-    /// The head's text says that the body goes in chunks, as it does over HTTP/1.1.
+    /// The head's text declares a chunked body, as it does over HTTP/1.1.
     chunked: bool,
     /// Data of a body that has joined its head.
     joined: usize,
-    /// What of `out` is body that was sent after its head.
+    /// The part of `out` that is body which was sent after its head.
     kept: Option<Kept>,
     pub(crate) method: Method,
     pub(crate) version: Version,
@@ -99,7 +99,7 @@ pub(crate) struct Request {
     pub(crate) upgrade: bool,
     /// Where in `out` the protocols stand that may be switched to.
     protocols: (usize, usize),
-    /// A call of gRPC, which may be a long dialogue.
+    /// A gRPC call, which may be a long dialogue.
     pub(crate) grpc: bool,
     /// How the body goes to the backend.
     pub(crate) encoding: Encoding,
@@ -111,11 +111,11 @@ pub(crate) struct Request {
     pub(crate) report: Report,
     /// Backends that have not taken it.
     pub(crate) refusals: Refusals,
-    /// Its tries after the first, as far as they are limited.
+    /// Its retries, as far as they are limited.
     pub(crate) retries: Retries,
 }
 
-/// What the access log wants to know, as it becomes known.
+/// What the access log needs, as it becomes known.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     /// Lengths of method and target, which stand at the start of the head.
@@ -130,7 +130,7 @@ pub(crate) struct Report {
     pub(crate) head_micros: Option<u64>,
 }
 
-/// Plans the request of this head, whose spans point into `bytes`. In a box: it is half a kilobyte, and passes through many hands.
+/// Prepares the request of this head, whose spans point into `bytes`. Boxed: it is half a kilobyte, and is moved often.
 pub(crate) fn prepare(
     client: &Client,
     bytes: &[u8],
@@ -170,7 +170,7 @@ pub(crate) fn prepare(
     let targets = http.routes[route].split.as_ref().map(|split| &split.targets);
     if let Some(cookie) = hold.and_then(|arm| targets?.get(arm)?.cookie.as_ref()) {
         let mut lines = HeadWriter::new(response_lines, Vec::new(), false);
-        // That it is there says everything: it has no value of its own.
+        // Its presence is the whole message: it has no value of its own.
         affinity_cookie::write(cookie, CookieValue(0), &mut lines);
         (response_lines, _) = lines.into_parts();
     }
@@ -187,7 +187,7 @@ pub(crate) fn prepare(
         sticky,
         set_cookie,
         response_lines,
-        // Where there are no chunks, nothing tells where a body of unknown length was cut off.
+        // Without chunks, nothing would show where a body of unknown length was cut off.
         coding: compression(http, route)
             .filter(|_| head.version != Version::Http10)
             .and_then(|rule| compress::choose(rule, bytes, head)),
@@ -225,7 +225,7 @@ pub(crate) fn prepare(
     }))
 }
 
-/// A head for whichever backend takes it.
+/// A head for any backend of the service.
 struct Written {
     out: HeadWriter,
     /// Lengths of method and target, which stand at its start.
@@ -234,13 +234,13 @@ struct Written {
     authority: Span,
     /// Where in it the protocols stand that may be switched to.
     protocols: Option<(usize, usize)>,
-    /// Its text says that the body goes in chunks.
+    /// Its text declares a chunked body.
     chunked: bool,
     /// How the body goes with it.
     encoding: Encoding,
 }
 
-/// Writes the request line. Gives the lengths of method and target.
+/// Writes the request line. Returns the lengths of method and target.
 fn write_line(head: &RequestHead, bytes: &[u8], actions: Option<&Actions>, text: &mut Vec<u8>) -> (usize, usize) {
     // An extended CONNECT is a GET with an upgrade elsewhere (RFC 8441, 5).
     let method = if head.protocol.is_some() { b"GET" } else { head.method_span.of(bytes) };
@@ -261,8 +261,8 @@ fn write_line(head: &RequestHead, bytes: &[u8], actions: Option<&Actions>, text:
     line
 }
 
-/// Writes the head that goes on: what the client has sent, without what is for this hop or not its to say, and what Ringway and the
-/// route add.
+/// Writes the forwarded head: the client's fields, without those that are for this hop or that the client may not set, and those that
+/// Ringway and the route add.
 fn write_head(
     client: &Client,
     bytes: &[u8],
@@ -278,34 +278,18 @@ fn write_head(
     let edits = actions.map(|actions| &actions.request);
     let drops = |name: &[u8]| edits.is_some_and(|edits| actions::drops(edits, name));
     let host = edits.and_then(|edits| edits.host.as_ref());
-    // What the client has sent for it may stay where it stands, if it is all that there is.
-    let keep_host = head.form == TargetForm::Origin
-        && host.is_none()
-        && head.version != Version::Http2
-        && !out.is_indexed()
-        && !head.authority.is_empty();
-    let host_start = out.text().len() as u32 + "host: ".len() as u32;
-    match host {
-        Some(host) => out.hop_field("host", host.as_bytes()),
-        None if keep_host => {}
-        None if head.authority.is_empty() => {
-            // HTTP/1.0 without Host: the address that the client has reached is all that is known.
-            out.hop_field("host", client.open.active_listener.address_text.as_bytes());
-        }
-        None => out.hop_field("host", head.authority.of(bytes)),
-    }
-    let authority = Span { start: host_start, end: (out.text().len() as u32).saturating_sub(2).max(host_start) };
+    let (keep_host, authority) = write_host(client, bytes, head, host.map(String::as_bytes), &mut out);
     let upgrade = upgrade_of(this, head, bytes);
     let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
     let certificate = client.peer.certificate.as_ref();
     out.copy(bytes, &head.fields, |field| match field.kind {
         _ if drops(field.name.of(bytes)) => false,
-        // Ringway's to say, and nobody else's: here, or, but for a hop that is trusted, on another listener.
+        // Only Ringway may set these fields, here or on another listener, except for a trusted hop.
         _ if certificate.is_some_and(|(name, _)| ringway_message::reads_as(field.name.of(bytes), name)) => false,
         _ if !trusted && snapshot.is_identity(field.name.of(bytes)) => false,
         FieldName::Host => keep_host,
         FieldName::ContentLength => !chunked,
-        // 1.0 has no interim answers.
+        // 1.0 has no informational responses.
         FieldName::Expect => head.version != Version::Http10,
         FieldName::Ringway => trusted,
         kind => !kind.is_hop_by_hop() && !kind.is_forwarding(),
@@ -325,6 +309,34 @@ fn write_head(
     // HTTP/2 frames bodies by itself.
     let encoding = if chunked && !http2 { Encoding::Chunked } else { Encoding::Identity };
     Written { out, line, authority, protocols: asked, chunked, encoding }
+}
+
+/// Writes the authority, as the route says it or as the client does. Gives whether the client's field stays where it stands, and
+/// where the authority is otherwise.
+fn write_host(
+    client: &Client,
+    bytes: &[u8],
+    head: &RequestHead,
+    host: Option<&[u8]>,
+    out: &mut HeadWriter,
+) -> (bool, Span) {
+    // What the client has sent for it may stay, if it is all that there is.
+    let keep = head.form == TargetForm::Origin
+        && host.is_none()
+        && head.version != Version::Http2
+        && !out.is_indexed()
+        && !head.authority.is_empty();
+    let start = out.text().len() as u32 + "host: ".len() as u32;
+    match host {
+        Some(host) => out.hop_field("host", host),
+        None if keep => {}
+        None if head.authority.is_empty() => {
+            // HTTP/1.0 without Host: the address that the client has reached is all that is known.
+            out.hop_field("host", client.open.active_listener.address_text.as_bytes());
+        }
+        None => out.hop_field("host", head.authority.of(bytes)),
+    }
+    (keep, Span { start, end: (out.text().len() as u32).saturating_sub(2).max(start) })
 }
 
 /// Writes what is asked of this hop: an upgrade, or trailers. Gives where the protocols stand that may be switched to.
@@ -356,8 +368,8 @@ fn write_upgrade(
     asked
 }
 
-/// Whether a body that came over HTTP/2 with its length says that trailers follow it: towards HTTP/1.1, which has no place for them
-/// then, it goes in chunks.
+/// Whether a body that came over HTTP/2 with its length announces trailers: HTTP/1.1 has them only behind chunks, so it goes in chunks
+/// then.
 fn announces_trailers(head: &RequestHead) -> bool {
     head.version == Version::Http2
         && matches!(head.body, BodyLength::Sized(length) if length > 0)
@@ -370,13 +382,13 @@ fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
     named.then(|| origin.address.to_string().into())
 }
 
-/// The rule by which a route's answers are compressed, if they are.
+/// The rule by which a route's responses are compressed, if they are.
 fn compression(http: &HttpListener, route: usize) -> Option<&Compress> {
     let of_route = http.routes[route].actions.as_ref().and_then(|actions| actions.compress.as_deref());
     of_route.or(http.compress.as_deref()).filter(|rule| !rule.algorithms.is_empty())
 }
 
-/// End of the whole exchange: the route's limit or the service's, or the client's if that is nearer.
+/// End of the whole exchange: the route's limit or the service's, or the client's if that is earlier.
 fn limit(
     client: &Client,
     head: &RequestHead,
@@ -421,7 +433,7 @@ impl Request {
         Ok(())
     }
 
-    /// Takes what has come behind the body: it is sent with each try.
+    /// Takes what has come behind the body: it is sent with each attempt.
     pub(crate) fn take_trailers(&mut self, end: &mut ClientEnd) {
         if self.trailers.lines().is_empty() {
             let snapshot = &self.routed_by.snapshot;
@@ -429,12 +441,12 @@ impl Request {
         }
     }
 
-    /// Whether sending it twice means the same as once.
+    /// Whether the request is idempotent.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.method.is_idempotent() || self.view.services[self.service].service.config.retry.non_idempotent
     }
 
-    /// What of its body may be kept to be sent again.
+    /// How much of its body may be kept to be sent again.
     fn body_bytes_max(&self) -> usize {
         self.view.services[self.service].service.config.retry.body_bytes_max
     }
@@ -444,14 +456,14 @@ impl Request {
         self.replayable && self.joined <= self.body_bytes_max()
     }
 
-    /// Whether so much more of the body, with so many bytes, may be added to `out`, and is counted; if not, the request cannot be sent
-    /// again from here on, and nothing of its body is kept. All of `out` has been sent. `left`: what of the body is still to come, if
-    /// its length is known.
+    /// Whether so much more of the body, with so many bytes, may be added to `out`, and counts it; if not, the request cannot be
+    /// sent again from here on, and nothing of its body is kept. All of `out` has been sent. `left`: how much of the body is still
+    /// to come, if its length is known.
     pub(crate) fn keep(&mut self, worker: &Rc<Worker>, (data, bytes): (usize, usize), left: Option<u64>) -> bool {
         let (from, data_max) = (self.out.len(), self.body_bytes_max());
-        // What of a body in chunks came with its head has joined it, and counts.
+        // The part of a chunked body that came with its head has joined it, and counts.
         let has = self.joined + self.kept.as_ref().map_or(0, Kept::data);
-        // Of what is known to be too long nothing is kept.
+        // Nothing is kept of a body that is known to be too long.
         let rest = left.unwrap_or(data as u64);
         let too_long = rest.saturating_add(has as u64) > data_max as u64;
         let kept = self.replayable
@@ -463,7 +475,7 @@ impl Request {
         kept
     }
 
-    /// It is not sent again: what was kept for that is given back. All of `out` has been sent.
+    /// It is not sent again: what was kept for that is released. All of `out` has been sent.
     pub(crate) fn forget(&mut self) {
         self.replayable = false;
         if let Some(kept) = self.kept.take() {
@@ -472,7 +484,7 @@ impl Request {
         }
     }
 
-    /// Its head, as HTTP/2 wants it.
+    /// Its head, in the form that HTTP/2 needs.
     pub(crate) fn outgoing(&self) -> Outgoing<'_> {
         let (from, to) = self.protocols;
         let protocol = self.upgrade.then(|| self.out.get(from..to).unwrap_or_default());
@@ -480,18 +492,19 @@ impl Request {
         Outgoing::new(self.method, &self.out, self.report.line, authority, &self.lines, protocol)
     }
 
-    /// Its search for a place.
+    /// Its candidate sequence, and where in it the request is.
     pub(crate) fn search<'a>(&'a mut self, worker: &'a Worker) -> BackendSearch<'a> {
         let Self { view, service, selection, report, refusals, .. } = self;
         BackendSearch { worker, view, service, selection, backend: &mut report.backend, refusals }
     }
 
-    /// What its route does beside sending it on.
+    /// What its route does besides forwarding it.
     pub(crate) fn actions(&self) -> Option<&Actions> {
         self.routed_by.http(self.listener).routes[self.route].actions.as_deref()
     }
 
-    /// Whether a 101 switches to what the client has asked for, and says so (RFC 9110, 7.8): what is no such answer is no tunnel.
+    /// Whether a 101 switches to a protocol that the client has offered, and names it (RFC 9110, 7.8): any other response is no
+    /// tunnel.
     pub(crate) fn is_granted(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
         let asked = self.out.get(self.protocols.0..self.protocols.1).unwrap_or_default();
         let names = |list: &'_ [u8]| {
@@ -508,12 +521,12 @@ impl Request {
             && granted.iter().all(|one| !one.is_empty() && asked.iter().any(|name| name.eq_ignore_ascii_case(one)))
     }
 
-    /// Whether its client may have said all that it has to say, and still wait for the answer.
+    /// Whether its client may half-close and still wait for the response.
     pub(crate) fn may_half_close(&self) -> bool {
         self.routed_by.http(self.listener).allow_half_close
     }
 
-    /// How its answer is compressed, if it is.
+    /// How its response is compressed, if it is.
     pub(crate) fn compression(&self) -> Option<&Compress> {
         compression(self.routed_by.http(self.listener), self.route)
     }
@@ -524,7 +537,7 @@ impl Request {
         Ok(())
     }
 
-    /// The cookie and the explanation that the answer carries, each line with its end.
+    /// The cookie and the explanation that the response carries, each line with its end.
     pub(crate) fn append_fields(&self, out: &mut HeadWriter) {
         let service = &self.view.services[self.service].service;
         if let (Some(value), Some(cookie)) = (self.set_cookie, &service.config.affinity_cookie) {
@@ -536,7 +549,7 @@ impl Request {
         }
     }
 
-    /// Asked for now and then, by people: this may format.
+    /// Requested rarely, by people: this may format.
     #[cold]
     fn append_explanation(&self, service: &Service, out: &mut HeadWriter) {
         let id = |index: usize| service.backends[index].config.id.as_str();

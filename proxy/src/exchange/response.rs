@@ -1,17 +1,17 @@
-//! What is read of a backend's response, by whichever try: its limits, and when it asks to be asked again.
+//! Limits on a backend's response and its `Retry-After`, for every attempt.
 
 use super::wish;
 use crate::ambient;
 use ringway_message::{Limits, ResponseHead};
 use std::time::Duration;
 
-/// Interim answers (1xx) that a backend may send before the real one.
+/// Informational responses (1xx) that a backend may send before the final one.
 pub(super) const INFORMATIONAL_MAX: u32 = 16;
 
-/// Largest head of an answer, and most fields in it.
+/// Largest head of a response, and most fields in it.
 pub(super) const RESPONSE_LIMITS: Limits = Limits { head_bytes_max: 64 * 1024, fields_max: 256 };
 
-/// What an answer of 429 or 503 asks for with `Retry-After`.
+/// What a response with 429 or 503 asks for with `Retry-After`.
 pub(super) fn retry_after(head: &ResponseHead, bytes: &[u8]) -> Option<Duration> {
     if !matches!(head.status, 429 | 503) {
         return None;

@@ -1,4 +1,4 @@
-//! One more try of a request: leave for it, the wait before it, its place. Whatever has failed, and whatever is spoken.
+//! One more attempt of a request: its permission, its back-off, its reservation, for every kind of failure and both protocols.
 
 use super::client::Client;
 use super::request::Request;
@@ -13,13 +13,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Leave for one more try, once this time has passed.
+/// Permission for one more attempt, once this time has passed.
 #[must_use]
 pub(super) struct Leave(Duration);
 
-/// Leave for one more try, if there is time and somebody to ask, and attempts, budget and the service's limit allow it. Every retry
-/// begins here, be it of a failure or of an answer (`answered`), which is in hand and must not be kept from the client for longer
-/// than there is time.
+/// Permission for one more attempt, if there is time and a candidate, and attempts, budget and the service's limit allow it. Every
+/// retry begins here, after a failure or after a response (`answered`), which is at hand and must not be kept from the client for
+/// longer than there is time.
 pub(super) fn may_retry(client: &Client, request: &mut Request, answered: bool) -> Option<Leave> {
     let worker = Rc::clone(&client.open.worker);
     let view = Rc::clone(&request.view);
@@ -38,7 +38,7 @@ pub(super) fn may_retry(client: &Client, request: &mut Request, answered: bool) 
 }
 
 impl Leave {
-    /// Waits before the retry, where that is wanted, for as long as the client does, and no longer than the whole exchange may last.
+    /// Waits the back-off, if any, for as long as the client does, and no longer than the whole exchange may last.
     pub(super) async fn wait(self, client: &mut Client, request: &Request) -> Result<(), ProxyError> {
         if self.0.is_zero() {
             return Ok(());
@@ -48,7 +48,7 @@ impl Leave {
         timer.set_before(Duration::ZERO, request.limit);
         let waiting = poll_fn(|context| match pause.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Ok(())),
-            // Nobody waits for another try after the whole exchange's time.
+            // No client waits for another attempt after the time of the whole exchange.
             Poll::Pending if timer.poll_fired(context) => Poll::Ready(Err(ProxyError::RequestTimeout)),
             Poll::Pending => Poll::Pending,
         });
@@ -61,10 +61,10 @@ pub(super) fn count_retry(request: &mut Request, this: &WorkerService) {
     this.counters.retries.increment();
 }
 
-/// Every backend that was left has as many retries as it may have.
+/// Every candidate that was left has as many retries as it may have.
 pub(super) struct RetryRefused;
 
-/// A place for a retry, if there is one at once.
+/// A reservation for a retry, if there is one at once.
 pub(super) fn place_for_retry(request: &mut Request, worker: &Worker) -> Result<Option<InFlight>, RetryRefused> {
     let Request { view, service, selection, report, .. } = request;
     let last = report.backend.map(|backend| Slot(backend as u16));

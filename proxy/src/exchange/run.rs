@@ -1,4 +1,4 @@
-//! One request: picks a backend, has it exchanged ([`super::pump`]), retries on the next of the walk, or goes two ways at once
+//! One request: picks a backend, runs the exchange with it ([`super::pump`]), retries on the next candidate, or hedges
 //! ([`super::hedge`]).
 
 use super::client::Client;
@@ -54,12 +54,12 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     next
 }
 
-/// Answers with an error of ours.
+/// Sends a local reply for an error.
 async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -> Next {
     if error == ProxyError::ClientClosed {
         return Next::Abort;
     }
-    // A body that is not here to its end stands between this request and the next.
+    // A body that has not been read to its end stands between this request and the next.
     let rest = match &mut client.end {
         ClientEnd::Http1(Http1 { input, body, .. }) => {
             let rest = body.rest_len(input.bytes()).filter(|_| error.keeps_order());
@@ -69,7 +69,7 @@ async fn refuse(client: &mut Client, request: &mut Request, error: ProxyError) -
             }
             rest.is_some()
         }
-        // Nothing stands behind it on its stream.
+        // Nothing follows it on its stream.
         ClientEnd::Http2(_) => true,
     };
     let keep_alive = request.keep_alive && rest && !client.open.is_closing();
@@ -96,7 +96,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     let this = &view.services[request.service];
     this.live.count(&this.service.config, worker.timers.millis());
     let mut last_error = None;
-    // A place that has been found already: the cookie's, or that of a retry which only goes if there is one.
+    // A reservation that has been found already: the cookie's backend, or that of a retry which only goes if there is one.
     let mut ready = request
         .sticky
         .take()
@@ -122,7 +122,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             }
             Tried::Again(next) => ready = Some(next),
             Tried::GivenUp(error) | Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
-            // It was not asked at all: another has room, or nobody.
+            // It got nothing of the request: another backend may have room.
             Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
                 guard.give_back_full(&mut request.selection, &mut request.refusals);
             }
@@ -134,7 +134,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     }
 }
 
-/// A place that was not simply there: one that is waited for, or a retry's.
+/// A reservation that was not there at once: the request waits for it, or it is a retry's.
 async fn settle(
     client: &mut Client,
     request: &mut Request,
@@ -154,17 +154,17 @@ async fn settle(
                 .ok_or(last_error.unwrap_or(ProxyError::AllFull))
         }
         Ok(guard) => Ok(guard),
-        // The whole exchange's time is over, whatever was under way.
+        // The time of the whole exchange is over, whatever was under way.
         Err(error @ ProxyError::RequestTimeout) => Err(error),
-        // The walk has come to its end: what the last backend did tells more than that.
+        // No candidate is left: the last backend's failure is the better error.
         Err(error) => Err(last_error.unwrap_or(error)),
     }
 }
 
-/// A backend has failed: whether another try follows. Gives its place, if that has been found.
+/// A backend has failed: decides whether another attempt follows. Returns its reservation, if that has been found.
 ///
 /// # Errors
-/// None follows.
+/// No attempt follows.
 async fn go_on(
     client: &mut Client,
     request: &mut Request,
@@ -191,7 +191,7 @@ async fn go_on(
             Ok(None)
         }
         Then::GoOn | Then::Retry => {
-            // It is no walk any more.
+            // It no longer follows the candidate sequence.
             request.refusals.handle_taken();
             let leave = may_retry(client, request, false).ok_or(error)?;
             count_retry(request, this);
@@ -206,6 +206,6 @@ async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Res
     let worker = Rc::clone(&client.open.worker);
     let (presence, timer, _) = client.presence(request.may_half_close());
     let limit = request.limit;
-    // In a box: what rarely happens makes no exchange larger.
+    // Boxed: a rare wait must not make every exchange larger.
     presence.during(Box::pin(in_flight::wait_for_room(request.search(&worker), timer, limit))).await
 }

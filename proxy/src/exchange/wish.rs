@@ -1,13 +1,13 @@
-//! For how long a backend asks to be left alone: `Retry-After`, of an answer of 429 or 503.
+//! How long a backend asks to be left alone: `Retry-After` of a response with 429 or 503.
 
 use std::time::{Duration, SystemTime};
 
-/// Beyond what can be counted, it is as good as for ever: what of it is obeyed is bounded by the configuration.
+/// Values beyond what can be counted are cut: the configuration bounds how much of it is obeyed.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// `Retry-After` in either of its forms (RFC 9110, 10.2.3), in any of the three forms of a date. A date is taken as what is left
-/// until then by the clock that wrote it, which is that of the answer's `Date`; `now` stands in where there is none. `None`: it
-/// asks for nothing, by a time that is over, or in no form that is known.
+/// `Retry-After` in either of its forms (RFC 9110, 10.2.3), in any of the three forms of a date. A date is taken as the time left until
+/// then by the clock that wrote it, which is that of the response's `Date`; `now` is used where there is none. `None`: no delay is
+/// asked for, it is over, or its form is unknown.
 pub(super) fn retry_after(value: &[u8], date: Option<&[u8]>, now: SystemTime) -> Option<Duration> {
     let value = value.trim_ascii();
     let wish = if !value.is_empty() && value.iter().all(u8::is_ascii_digit) {
@@ -55,10 +55,10 @@ mod tests {
         let at = 784_111_777;
         for form in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
             assert_eq!(wish(form, Some("Sun, 06 Nov 1994 08:49:07 GMT"), 5), Some(SECOND * 30), "{form}");
-            // Our clock stands in for a date that is not there, or is none.
+            // Our clock is used where the date is missing or invalid.
             assert_eq!(wish(form, None, at - 10), Some(SECOND * 10), "{form}");
             assert_eq!(wish(form, Some("yesterday"), at - 10), Some(SECOND * 10), "{form}");
-            // What is over is over, by whichever clock it is.
+            // A date in the past gives no delay, by whichever clock.
             assert_eq!(wish(form, None, at), None, "{form}");
             assert_eq!(wish(form, None, at + 1), None, "{form}");
             assert_eq!(wish(form, Some("Sun, 06 Nov 1994 08:49:38 GMT"), 0), None, "{form}");

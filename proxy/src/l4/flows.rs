@@ -1,4 +1,4 @@
-//! The flows of a listening socket: which there are, and by what they are known.
+//! The flows of a listening socket, by client address and by connection id.
 
 use crate::dispatcher::ConnectionPermit;
 use crate::net::quic_ids::Id;
@@ -19,7 +19,7 @@ use tokio::net::UdpSocket;
 /// Connection ids that a flow is known by: the client's first, and some that came after it.
 const IDS_PER_FLOW: usize = 8;
 
-/// Where a client's datagrams come from, and which address of the host's they were sent to, where that is to be told.
+/// Where a client's datagrams come from, and which of the host's addresses they were sent to, where the socket has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Path {
     pub(super) client: SocketAddr,
@@ -33,7 +33,7 @@ pub(super) struct Flows {
     /// One for each backend; the last is the newest.
     pub(super) by_path: HashMap<Path, Vec<Rc<Flow>>>,
     pub(super) by_id: HashMap<(Path, Id), Rc<Flow>>,
-    /// Oldest first: flows that had not been answered when they were last looked at.
+    /// Oldest first: flows without a response when they were last looked at.
     pub(super) unanswered: VecDeque<Weak<Flow>>,
 }
 
@@ -50,14 +50,14 @@ impl Flows {
         self.count += 1;
         self.by_path.entry(flow.path).or_default().push(Rc::clone(flow));
         self.unanswered.push_back(Rc::downgrade(flow));
-        // Twice as many as there can be: most have been answered or are gone.
+        // Twice as many as there can be: most have had a response or are gone.
         if self.unanswered.len() > 2 * self.count + 64 {
             self.unanswered.retain(|flow| flow.upgrade().is_some_and(|flow| flow.is_unanswered()));
         }
     }
 
-    /// Ends the oldest flow that its backend has never answered, if there is one, and gives its place: its client's address may be
-    /// nobody's.
+    /// Ends the oldest flow without a response from its backend, if there is one, and frees its slot: its client's address may be
+    /// spoofed.
     pub(super) fn evict(&mut self) -> Option<ConnectionPermit> {
         while let Some(oldest) = self.unanswered.pop_front() {
             if let Some(flow) = oldest.upgrade().filter(|flow| flow.is_unanswered()) {
@@ -112,24 +112,24 @@ pub(super) struct Flow {
     pub(super) backend: Arc<BackendState>,
     /// Connection ids that lead here from this client's address, oldest first.
     pub(super) ids: RefCell<VecDeque<Id>>,
-    /// Whether, and how, ids of the backend are looked for.
+    /// Whether, and how, the backend's ids are looked for.
     pub(super) quic: Option<QuicIds>,
     pub(super) upstream: UdpSocket,
     pub(super) timer: Timer,
     pub(super) idle: Duration,
     pub(super) up: Cell<u64>,
     pub(super) down: Cell<u64>,
-    /// The backend's host has said that nobody listens there.
+    /// The backend's host has reported that nothing listens there.
     pub(super) refused: Cell<bool>,
-    /// Its place, until another takes it over.
+    /// Its permit, until another flow takes it over.
     pub(super) permit: Cell<Option<ConnectionPermit>>,
-    /// It is not among the flows any more: another has its place.
+    /// It is not among the flows any more: another has its slot.
     pub(super) removed: Cell<bool>,
     pub(super) waker: Cell<Option<Waker>>,
 }
 
 impl Flow {
-    /// One that begins.
+    /// A flow that begins.
     pub(super) fn new(
         path: Path,
         backend: Arc<BackendState>,
@@ -160,10 +160,10 @@ impl Flow {
         self.down.get() == 0 && !self.removed.get()
     }
 
-    /// A datagram to the backend. One that cannot go now is lost, as datagrams are.
+    /// A datagram to the backend. One that cannot go now is lost, as datagrams may be.
     pub(super) fn send(&self, datagram: &[u8]) -> io::Result<()> {
         self.timer.set(self.idle);
-        // Past the runtime, which does not know yet whether a fresh socket takes anything.
+        // Bypasses the runtime, which does not know yet whether a fresh socket is writable.
         let sent = socket2::SockRef::from(&self.upstream).send(datagram);
         if let Ok(count) = &sent {
             self.up.set(self.up.get() + *count as u64);
@@ -171,10 +171,10 @@ impl Flow {
         sent.map(drop).inspect_err(|error| self.note(error))
     }
 
-    /// A datagram from the backend, or what the network says of ours.
+    /// A datagram from the backend, or an ICMP error about ours.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut take = || (&*socket2::SockRef::from(&self.upstream)).read(buffer);
-        // One after the other: the runtime knows what to forget of each alone only.
+        // One after the other: the runtime clears readiness for each alone only.
         let received = match self.upstream.try_io(Interest::READABLE, &mut take) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.upstream.try_io(Interest::ERROR, take),
             received => received,
@@ -182,11 +182,11 @@ impl Flow {
         received.inspect_err(|error| self.note(error))
     }
 
-    /// Takes in an error: somebody who is there no more has no flow.
+    /// Handles an error: a backend that is gone has no flow.
     pub(super) fn note(&self, error: &io::Error) {
         if says_nobody_is_there(error) {
             self.refused.set(true);
-            // Its task waits for datagrams: it is to see this.
+            // Its task waits for datagrams: it has to see this.
             self.waker.take().iter().for_each(Waker::wake_by_ref);
         }
     }
@@ -200,7 +200,7 @@ impl Flow {
     }
 }
 
-/// Whether an error is one that ICMP has told of: no such port, protocol or host (RFC 1122, 4.1.3.3).
+/// Whether an error was reported by ICMP: no such port, protocol or host (RFC 1122, 4.1.3.3).
 fn says_nobody_is_there(error: &io::Error) -> bool {
     use nix::errno::Errno;
     let code = error.raw_os_error().map(Errno::from_raw);

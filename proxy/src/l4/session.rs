@@ -1,4 +1,4 @@
-//! A client's TCP session: one backend, chosen by the name it asks for or its address, for its whole life.
+//! A client's TCP session: one backend for its whole lifetime, chosen by server name or address.
 
 use crate::ambient;
 use crate::codec::presence::{Line, Presence};
@@ -24,10 +24,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
-/// A session as the access log tells it.
+/// A session as the access log records it.
 struct Session {
     started: Instant,
-    /// The version whose backends it goes to: a newer one than it began with, if it had to wait. `service` and slots are of it.
+    /// The version whose backends it goes to: a newer one than it began with, if it had to wait. `service` and slots belong to it.
     view: Rc<View>,
     service: usize,
     /// Its key, where the service places by keys.
@@ -39,7 +39,7 @@ struct Session {
     down_bytes: u64,
 }
 
-/// Serves a session of a service to its end. `hello`: what has been read of it.
+/// Serves a session of a service to its end. `hello`: the bytes that have been read of it.
 pub(super) async fn serve(
     open: &OpenConnection,
     mut stream: Stream,
@@ -52,7 +52,7 @@ pub(super) async fn serve(
     let this = &view.services[service];
     let input = KeyInput::of_address(peer.ip(), server_name, None);
     let started = ambient::now();
-    // What it holds of its service's limits, it holds for as long as it lasts.
+    // What counts against its service's limits is held for as long as the session lasts.
     let admitted = admission::admit((&view, service), worker, &input, Arrival::New, &mut Vec::new(), started);
     let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
     let selection = this.service.group.begin(admission::pick_context(worker, this, found));
@@ -65,7 +65,7 @@ pub(super) async fn serve(
             let this = &session.view.services[session.service];
             worker.shared.counters.error(&this.service.config.name, error.reason());
             this.counters.requests[0].increment();
-            // Nothing can be said on a TCP connection but that it is over.
+            // The only way to report an error on a TCP connection is to close it.
             stream.abort();
             error.reason()
         }
@@ -79,7 +79,7 @@ struct Connected {
     guard: InFlight,
     stream: Stream,
     slot: ConnectionSlot,
-    /// Number of the service's last fall of a backend before this one was chosen.
+    /// Number of the last time that a backend of the service went down before this one was chosen.
     falls: u64,
 }
 
@@ -92,18 +92,18 @@ fn presence<'a>(
     Presence { line: Line::Bytes(stream, input), ended, dispatcher: worker, may_end: true }
 }
 
-/// How the tries of a session go.
+/// State of a session's attempts.
 #[derive(Default)]
 struct Tries {
     refusals: Refusals,
     retries: Retries,
     last_error: Option<ProxyError>,
-    /// The place of a retry, with the number of the last fall before it was chosen.
+    /// The reservation of a retry, with the number of the last backend failure before it was chosen.
     ready: Option<(InFlight, u64)>,
 }
 
 impl Session {
-    /// A connection to the first backend of the walk that takes one: nothing has been sent, so any may be tried.
+    /// A connection to the first candidate that takes one: nothing has been sent, so any may be tried.
     async fn connect(
         &mut self,
         admitted: &Result<Admitted, ProxyError>,
@@ -115,7 +115,7 @@ impl Session {
         if let Err(error) = admitted {
             return Err(*error);
         }
-        // A client that has left keeps no place, in the queue or on a backend. One that has said all that it has to say has not.
+        // A client that has left keeps no position in the queue and no reservation. A client that has half-closed has not left.
         let mut ended = false;
         let mut tries = Tries::default();
         let this = &self.view.services[self.service];
@@ -145,7 +145,7 @@ impl Session {
         }
     }
 
-    /// The next backend, with the number of its service's last fall of a backend before it was chosen: while the connection is being
+    /// The next backend, with the number of its service's last backend failure before it was chosen: while the connection is being
     /// made, it may go down.
     async fn choose(
         &mut self,
@@ -203,7 +203,7 @@ impl Session {
             Then::End => return Err(error),
             Then::GoOn if !retry::goes_back(&this.service, &self.selection) => {}
             Then::GoOn | Then::Retry => {
-                // It is no walk any more.
+                // It no longer follows the candidate sequence.
                 tries.refusals.handle_taken();
                 let may = number <= config.attempts && retry::has_candidate(&this.service, &self.selection);
                 if !may || !tries.retries.take(this, worker) {
@@ -224,7 +224,7 @@ impl Session {
         Ok(())
     }
 
-    /// Passes bytes on, both ways, until the session ends; says how.
+    /// Forwards bytes, both ways, until the session ends; returns how.
     async fn relay(
         &mut self,
         connected: Connected,
@@ -244,7 +244,7 @@ impl Session {
         let state = Arc::clone(&this.service.backends[guard.index()].state);
         let relay = tunnel::relay(stream, &mut backend, &mut up, &mut down, worker, timer, &limits);
         let end = if this.service.config.close_on_down {
-            // A client that is told to go connects anew, and finds another.
+            // A client whose session is ended reconnects, and gets another backend.
             tokio::select! {
                 end = relay => end,
                 () = state.down.after(falls) => End::BackendDown,
@@ -257,11 +257,11 @@ impl Session {
         worker.counters.sent_bytes.add(down.moved);
         this.counters.requests[SESSION].increment();
         if end == End::Reset {
-            // What one side has broken off must not look whole to the other.
+            // If one side has reset, the other must not see a clean end.
             stream.abort();
             backend.abort();
         }
-        // What gets the place may open a connection in place of this one.
+        // The request that gets the reservation may open a connection in place of this one.
         drop((backend, slot));
         drop(guard);
         match end {

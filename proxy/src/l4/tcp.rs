@@ -1,4 +1,4 @@
-//! A TCP listener's clients: which service one is for, by the name that it asks for.
+//! A TCP listener's clients: the service of each, by the server name that it asks for.
 
 use super::session;
 use crate::net::buffers::Buffer;
@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-/// How long a client may take to say which server it wants.
+/// How long a client may take to send its server name.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 /// Longest first message of a client.
 const HELLO_BYTES_MAX: usize = 64 * 1024;
@@ -30,7 +30,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
     if peer.server_name.is_none() && matches!(stream, Stream::Plain(_)) && wants_name(tcp, &view) {
         hello = worker.buffers.take();
         timer.set(HELLO_TIME);
-        // Where names only choose among backends, a client that speaks no TLS has none: its key is another one, or missing.
+        // Where names only choose among backends, a client without TLS has none: its key is another one, or missing.
         match client_hello(&mut stream, &mut hello, &timer, tcp.names.is_empty()).await {
             Some(name) => named = name,
             None => {
@@ -90,8 +90,8 @@ pub(crate) fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option
     found.map(|(_, service)| *service).or(tcp.service)
 }
 
-/// Reads a client's first TLS message, which stays in the buffer, to pass on; gives the name that it asks for. `None`: it is no
-/// such message, or does not come in time. `plain`: bytes that are no TLS ask for no name.
+/// Reads a client's first TLS message, which stays in the buffer to be forwarded; returns the server name in it. `None`: it is no such
+/// message, or does not come in time. `plain`: bytes that are no TLS carry no name.
 async fn client_hello(stream: &mut Stream, hello: &mut Buffer, timer: &Timer, plain: bool) -> Option<Option<String>> {
     let mut reader = HelloReader::default();
     poll_fn(|context| {

@@ -35,24 +35,24 @@ use tokio::net::UdpSocket;
 
 /// The largest datagram there is.
 const DATAGRAM_BYTES: usize = 65_535;
-/// What a flow's task waits for. An error that ICMP has told of makes a socket erroneous, not readable: who does not ask for it by
-/// name hears of it with the client's next datagram, and many clients send one only.
+/// What a flow's task waits for. An ICMP error makes a socket erroneous, not readable: a task that does not wait for errors sees it
+/// only with the client's next datagram, and many clients send one only.
 const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
-/// Datagrams read in one go before others have their turn.
+/// Datagrams read in one go before other tasks have their turn.
 const BATCH: usize = 64;
-/// What the listening task and its flows share.
+/// State that the listening task and its flows share.
 struct Front {
     worker: Rc<Worker>,
-    /// Whose datagrams these are now: the socket may be handed over.
+    /// The listener that the datagrams belong to now: the socket may be handed over.
     active_listener: RefCell<Rc<ActiveListener>>,
     socket: UdpSocket,
     flows: RefCell<Flows>,
-    /// Of a socket on all addresses.
+    /// For a socket on all addresses.
     space: RefCell<Option<pktinfo::Space>>,
     buffer: RefCell<Box<[u8]>>,
 }
 
-/// Serves a listening socket until its gate closes and its flows have ended. `_open` lives for as long as the socket.
+/// Serves a listening socket until its listener closes and its flows have ended. `_open` lives for as long as the socket.
 pub(crate) async fn run(worker: Rc<Worker>, active_listener: Rc<ActiveListener>, socket: UdpSocket, _open: Arc<()>) {
     let active_listener = RefCell::new(active_listener);
     let buffer = RefCell::new(vec![0; DATAGRAM_BYTES].into_boxed_slice());
@@ -74,8 +74,8 @@ pub(crate) async fn run(worker: Rc<Worker>, active_listener: Rc<ActiveListener>,
             None => break,
         }
     }
-    // Flows go on until they are idle, or the drain's time is up; nothing new begins. Unless the listener has come back meanwhile: the
-    // kernel gives this socket its share of the clients for as long as it is open.
+    // Flows go on until they are idle, or the drain's time is up; no new ones begin. Unless the listener has come back meanwhile:
+    // the kernel gives this socket its share of the clients for as long as it is open.
     while front.flows.borrow().count > 0 {
         tokio::select! {
             readable = front.socket.readable() => if readable.is_err() { break },
@@ -106,12 +106,12 @@ impl Front {
     fn send(&self, path: Path, datagram: &[u8]) -> io::Result<usize> {
         match path.local {
             Some(local) => pktinfo::send(&self.socket, datagram, path.client, local),
-            // Past the runtime, which would have to be asked to wait.
+            // Bypasses the runtime, which would have to be asked to wait.
             None => socket2::SockRef::from(&self.socket).send_to(datagram, &path.client.into()),
         }
     }
 
-    /// Takes in what has come.
+    /// Reads the datagrams that have come.
     async fn take_in(self: &Rc<Self>, new_flows: bool) {
         let Some((view, listener)) = self.worker.listener(&self.active_listener()) else { return };
         let Protocol::Udp(udp) = &view.snapshot.config.listeners[listener].protocol else { return };
@@ -119,7 +119,7 @@ impl Front {
             let mut buffer = self.buffer.borrow_mut();
             let (count, path) = match self.receive(&mut buffer) {
                 Ok(received) => received,
-                // An ICMP error of an earlier answer is not this socket's end.
+                // An ICMP error about an earlier response does not end this socket.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => continue,
             };
@@ -136,7 +136,7 @@ impl Front {
                 Err(reason) => self.worker.shared.counters.error("", reason),
             }
         }
-        // More is waiting: others have their turn first.
+        // More is waiting: other tasks have their turn first.
         tokio::task::yield_now().await;
     }
 
@@ -160,7 +160,7 @@ impl Front {
         let backend = destination.and_then(|Destination { id, .. }| recall(view, udp, &id));
         let known = match (&backend, destination) {
             (Some(backend), _) => self.flows.borrow().on_backend(path, &backend.id),
-            // An id that was given out under encryption: on the same path, it is the same connection's.
+            // An id that was issued under encryption: on the same path, it belongs to the same connection.
             (None, Some(Destination { long: false, .. })) => self.flows.borrow().newest(path),
             (None, _) => None,
         };
@@ -189,7 +189,7 @@ impl Front {
             this.counters.requests[0].increment();
             error.reason()
         };
-        // Where there is an id, that is its key; what has moved here from another address is no new connection.
+        // A connection id is the key; a flow that has moved here from another address is no new connection.
         let id = id.as_ref().map(Id::as_bytes);
         let input = KeyInput::of_address(path.client.ip().to_canonical(), None, id);
         let arrival = if backend.is_some() { Arrival::Moved } else { Arrival::New };
@@ -205,7 +205,7 @@ impl Front {
             .or_else(|| in_flight::acquire_now(view, udp.service, &mut selection, shard));
         let guard = reserved.ok_or_else(|| refuse(ProxyError::NoBackend))?;
         let backend = Arc::clone(&this.service.backends[guard.index()].state);
-        // Another connection of this client's may be there already.
+        // Another connection of this client may be there already.
         if let Some(flow) = self.flows.borrow().on_backend(path, &backend.id) {
             return Ok(flow);
         }
@@ -230,7 +230,7 @@ impl Front {
         Ok(flow)
     }
 
-    /// A place for one more flow: another's, if there is none and it has never been answered.
+    /// A permit for one more flow: if none is free, that of a flow without a response.
     fn permit(&self, active_listener: &ActiveListener, view: &View, udp: &UdpListener) -> Option<ConnectionPermit> {
         let (shared, shard) = (&self.worker.shared, self.worker.index);
         let most = view.snapshot.config.process.connections_max;
@@ -242,7 +242,7 @@ impl Front {
     }
 }
 
-/// A place on a backend that has given itself the flow's id: it is not chosen anew, even where the backend takes nothing new.
+/// A reservation on the backend that has issued the flow's id: it is not chosen anew, even where the backend takes nothing new.
 fn reserve_known(
     (view, service): (&Rc<View>, usize),
     selection: &mut Selection,
@@ -256,8 +256,8 @@ fn reserve_known(
     in_flight::acquire_sticky(view, service, selection, slot, shard)
 }
 
-/// How many of a listener's flows one worker may have. A worker has a part of its own, so that what floods the one leaves the
-/// others room; the parts together are all there are. Where there are fewer than workers, all may ask for any.
+/// How many of a listener's flows one worker may have. Each worker has a share of its own, so that a flood on one leaves the others
+/// room; the shares together are the limit. Where the limit is below the number of workers, each may use all of it.
 fn share(flows_max: usize, workers: usize, worker: usize) -> usize {
     match flows_max / workers {
         0 => flows_max,
@@ -265,13 +265,13 @@ fn share(flows_max: usize, workers: usize, worker: usize) -> usize {
     }
 }
 
-/// The backend that has given itself this id.
+/// The backend that has issued this id.
 fn recall(view: &View, udp: &UdpListener, id: &Id) -> Option<Arc<BackendState>> {
     let ids = &view.services[udp.service].service.live.quic_ids;
     ids.lock().unwrap_or_else(PoisonError::into_inner).get(id, udp.quic?.ids_max)
 }
 
-/// What a flow holds for as long as it lives.
+/// Values that a flow holds for as long as it lives.
 struct Started {
     open: OpenConnection,
     view: Rc<View>,
@@ -283,26 +283,26 @@ struct Started {
     at: Instant,
 }
 
-/// Passes the backend's datagrams on to the client, until the flow ends.
+/// Forwards the backend's datagrams to the client, until the flow ends.
 async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
     let reason = pass_answers(&flow, &front, &started).await;
     front.flows.borrow_mut().remove(&flow);
     let this = &started.view.services[started.service];
     if flow.refused.get() {
         front.worker.shared.counters.error(&this.service.config.name, reason);
-        // A datagram cannot be tried elsewhere: each more that went there would be lost as well, so this counts as a connect
-        // does that nobody answers, as much as ejects.
+        // A datagram cannot be retried elsewhere: each further one to that backend would be lost as well, so this counts as a
+        // connect failure does, and ejects as fast.
         started.guard.report_error(ProxyError::ConnectTimeout);
     } else if flow.down.get() > 0 {
         started.guard.report(ringway_health::Outcome::Success);
     }
-    // One that was refused has not been served.
+    // A flow that was refused has not been served.
     this.counters.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
     this.counters.durations.record(ambient::since(started.at));
     log(&started, &flow, reason);
 }
 
-/// Ends when the flow is over; says why.
+/// Ends when the flow is over; returns why.
 async fn pass_answers(flow: &Rc<Flow>, front: &Front, started: &Started) -> &'static str {
     loop {
         let mut news = pin!(flow.upstream.ready(NEWS));
@@ -311,7 +311,7 @@ async fn pass_answers(flow: &Rc<Flow>, front: &Front, started: &Started) -> &'st
                 return Poll::Ready(Some(reason));
             }
             if let Poll::Ready(news) = news.as_mut().poll(context) {
-                // Without a runtime there is nothing more to come.
+                // Without a runtime nothing more can come.
                 return Poll::Ready(news.is_err().then_some("ended"));
             }
             if flow.timer.poll_fired(context) {
@@ -328,17 +328,17 @@ async fn pass_answers(flow: &Rc<Flow>, front: &Front, started: &Started) -> &'st
             match flow.receive(&mut buffer) {
                 Ok(count) => pass(flow, front, started, &buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The next look says whether it was the end.
+                // The next look shows whether it was the end.
                 Err(_) if flow.refused.get() => break,
                 Err(_) => {}
             }
         }
-        // More may be waiting: others have their turn first.
+        // More may be waiting: other tasks have their turn first.
         tokio::task::yield_now().await;
     }
 }
 
-/// One datagram of the backend's, to the client.
+/// One datagram from the backend, to the client.
 fn pass(flow: &Rc<Flow>, front: &Front, started: &Started, datagram: &[u8]) {
     if let Some(quic) = flow.quic {
         learn(flow, front, started, quic, datagram);
@@ -350,7 +350,7 @@ fn pass(flow: &Rc<Flow>, front: &Front, started: &Started, datagram: &[u8]) {
     flow.timer.set(flow.idle);
 }
 
-/// Remembers the id that a backend gives itself: its client will use it, from wherever it is.
+/// Remembers the id that a backend has issued: its client will use it, from whatever address.
 fn learn(flow: &Rc<Flow>, front: &Front, started: &Started, quic: QuicIds, datagram: &[u8]) {
     let Some(id) = quic_ids::source(datagram) else { return };
     if front.flows.borrow_mut().learn(flow, id) {
@@ -368,7 +368,7 @@ fn connect(backend: SocketAddr, worker: &Worker) -> io::Result<UdpSocket> {
     })
 }
 
-/// A socket of a flow's own, within what descriptors the data path may take.
+/// A socket of the flow's own, within the descriptors that the data path may take.
 fn open(backend: SocketAddr, shortage: &Shortage) -> io::Result<UdpSocket> {
     let any: SocketAddr = match backend {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),

@@ -1,4 +1,4 @@
-//! A worker's buffers: taken when there is something to read, given back when a connection idles.
+//! A worker's buffers: taken when there is something to read, returned when a connection idles.
 
 use crate::net::stream::Stream;
 use ringway_message::{HeadWriter, Line};
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// Size of an ordinary buffer: a head, or a small exchange.
 pub(crate) const SMALL_BYTES: usize = 16 * 1024;
-/// Size of a buffer for bulk: what moves much is read in few, long strides.
+/// Size of a large buffer: bulk data are read in few, long reads.
 pub(crate) const LARGE_BYTES: usize = 256 * 1024;
 /// Lines of the longest head whose room is kept.
 const LINES_MAX: usize = 128;
@@ -18,13 +18,13 @@ const LINES_MAX: usize = 128;
 const SMALL_KEPT: usize = 256;
 const LARGE_KEPT: usize = 32;
 
-/// Bytes read and not yet dealt with: `data[start..end]`.
+/// Bytes read and not yet consumed: `data[start..end]`.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     data: Vec<u8>,
     start: usize,
     end: usize,
-    /// Of a large one: its place among those that may be out.
+    /// For a large one: its part of the allowance.
     _place: Option<LargeBufferPermit>,
 }
 
@@ -86,7 +86,7 @@ impl Buffer {
         }
     }
 
-    /// Puts bytes behind those that are there, as many as fit. Gives how many.
+    /// Puts bytes behind those that are there, as many as fit. Returns how many.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> usize {
         self.make_room(SMALL_BYTES);
         let space = &mut self.data[self.end..];
@@ -130,7 +130,7 @@ impl Buffers {
         Buffer { data, ..Buffer::default() }
     }
 
-    /// Exchanges an empty small buffer for a large one, if the worker's allowance holds.
+    /// Exchanges an empty small buffer for a large one, if the worker's allowance permits.
     pub(crate) fn grow(&self, buffer: &mut Buffer) {
         if buffer.capacity() >= LARGE_BYTES || !buffer.is_empty() || self.large_out.get() >= LARGE_KEPT {
             return;
@@ -145,7 +145,7 @@ impl Buffers {
         match buffer.data.len() {
             SMALL_BYTES if self.small.borrow().len() < SMALL_KEPT => self.small.borrow_mut().push(buffer.data),
             LARGE_BYTES if self.large.borrow().len() < LARGE_KEPT => self.large.borrow_mut().push(buffer.data),
-            // Nothing, or grown for one long head.
+            // Empty, or grown for one long head.
             _ => {}
         }
     }
@@ -165,7 +165,7 @@ impl Buffers {
         }
     }
 
-    /// What a head is written into; `indexed`: its lines are known by place as well as by text.
+    /// Room for a head; `indexed`: its lines are known by position as well as by text.
     pub(crate) fn take_writer(&self, indexed: bool) -> HeadWriter {
         let lines = if indexed { self.lines.borrow_mut().pop() } else { None };
         HeadWriter::new(self.take_outgoing(), lines.unwrap_or_default(), indexed)
@@ -184,13 +184,13 @@ impl Buffers {
         }
     }
 
-    /// Large buffers that are out.
+    /// Large buffers that are in use.
     #[cfg(test)]
     pub(crate) fn large_out(&self) -> usize {
         self.large_out.get()
     }
 
-    /// Gives memory back to the system when the load that needed it is over.
+    /// Frees memory when the load that needed it is over.
     pub(crate) fn trim(&self) {
         for pool in [&self.small, &self.outgoing, &self.large] {
             let mut pool = pool.borrow_mut();
@@ -219,7 +219,7 @@ mod tests {
             let mut held: Vec<Buffer> = (0..LARGE_KEPT).map(|_| grown()).collect();
             assert!(held.iter().all(|buffer| buffer.capacity() == LARGE_BYTES), "{round}");
             assert_eq!(grown().capacity(), SMALL_BYTES, "there are no more than these");
-            // A cancelled exchange drops its own; others give them back, or exchange them.
+            // A cancelled exchange drops its own; others return them, or exchange them.
             buffers.give(held.remove(0));
             held[0] = Buffer::default();
         }

@@ -1,4 +1,4 @@
-//! The first message of a client that speaks TLS, as far as it says which server is wanted.
+//! The first message of a TLS client, as far as it names the server.
 
 use rustls::server::Acceptor;
 
@@ -17,7 +17,7 @@ pub(crate) struct NoHello;
 pub(crate) struct HelloReader(Acceptor);
 
 impl HelloReader {
-    /// Takes what has come since. `None`: more is needed; else the name that the client asks for, in lower case, if it asks for one.
+    /// Takes the bytes that have come since. `None`: more is needed; else the server name in lower case, if there is one.
     pub(crate) fn read(&mut self, mut fresh: &[u8]) -> Result<Option<Option<String>>, NoHello> {
         while !fresh.is_empty() {
             if !matches!(self.0.read_tls(&mut fresh), Ok(1..)) {

@@ -1,5 +1,5 @@
-//! Datagrams of a socket that listens on all addresses: which of them each was sent to, and answers from the same one. Clients
-//! take no answer from another address than they have asked; the kernel would choose one by its routes.
+//! Datagrams of a socket that listens on all addresses: which address each was sent to, and replies from the same one. Clients accept
+//! no reply from another address; the kernel would choose one by its routes.
 
 use nix::cmsg_space;
 use nix::libc;
@@ -11,8 +11,8 @@ use std::os::fd::AsRawFd;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// Makes the kernel tell it of a socket that is to listen on this address, if that is all addresses. Before the socket is bound:
-/// of a datagram that has come before, it knows nothing.
+/// Makes the kernel report it for a socket that is to listen on this address, if that is all addresses. Before the socket is bound: for
+/// a datagram that has come before, it knows nothing.
 pub(crate) fn enable(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
     match address {
         _ if !address.ip().is_unspecified() => {}
@@ -22,17 +22,17 @@ pub(crate) fn enable(socket: &socket2::Socket, address: SocketAddr) -> io::Resul
     Ok(())
 }
 
-/// Space for what the kernel says about a datagram.
+/// Space for the kernel's control messages about a datagram.
 pub(crate) struct Space(Vec<u8>);
 
 impl Space {
-    /// `None`: the socket is bound to one address, which answers come from in any case.
+    /// `None`: the socket is bound to one address, from which replies go in any case.
     pub(crate) fn of(socket: &UdpSocket) -> Option<Self> {
         let wild = socket.local_addr().is_ok_and(|address| address.ip().is_unspecified());
         wild.then(|| Self(cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo)))
     }
 
-    /// A datagram, its sender, and the address that it was sent to, if one can answer from that.
+    /// A datagram, its sender, and the address that it was sent to, if that can be replied from.
     pub(crate) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -72,7 +72,7 @@ pub(crate) fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, from: Ip
             sendmsg(fd, &pieces, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))
         }
         IpAddr::V6(from) => {
-            // The interface is the route's to choose; a link's own address has its scope in the address that it goes to.
+            // The route chooses the interface; a link-local address has its scope in the destination.
             let source = libc::in6_addr { s6_addr: from.octets() };
             let info = libc::in6_pktinfo { ipi6_addr: source, ipi6_ifindex: 0 };
             sendmsg(fd, &pieces, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))

@@ -12,7 +12,7 @@ use tokio::io::ReadBuf;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Longest version 1 header.
 const V1_BYTES_MAX: usize = 107;
-/// Longest version 2 header that is taken.
+/// Longest version 2 header that is accepted.
 const V2_BYTES_MAX: usize = 4096;
 const TLV_AUTHORITY: u8 = 0x02;
 const TLV_CRC32C: u8 = 0x03;
@@ -20,7 +20,7 @@ const TLV_UNIQUE_ID: u8 = 0x05;
 const TLV_SSL: u8 = 0x20;
 const SSL_CLIENT: u8 = 0x01;
 
-/// What a header says.
+/// The contents of a header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Source and destination; `None`: the connection is the proxy's own (LOCAL, UNKNOWN).
@@ -37,7 +37,7 @@ pub(crate) struct Header {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// Reads a header from the start of a connection, and nothing after it. `None`: there is none that can be read, in time.
+/// Reads a header from the start of a connection, and nothing after it. `None`: no valid one has come in time.
 pub(crate) async fn receive(stream: &Transport, timer: &Timer) -> Option<Header> {
     let mut held: Vec<u8> = Vec::new();
     poll_fn(|context| {
@@ -57,7 +57,7 @@ pub(crate) async fn receive(stream: &Transport, timer: &Timer) -> Option<Header>
                 Ok(None) if held.len() < V2_BYTES_MAX => (held.len() - before, None),
                 _ => return Poll::Ready(None),
             };
-            // What was looked at is there: taking it does not wait.
+            // These bytes were peeked at: reading them does not wait.
             let mut rest = take;
             while rest > 0 {
                 let mut sink = [0; V2_BYTES_MAX];
@@ -141,7 +141,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         match kind {
             TLV_AUTHORITY => told.authority = std::str::from_utf8(value).ok().map(str::to_ascii_lowercase),
             TLV_CRC32C => {
-                // Over the whole header, with nothing where the sum stands.
+                // Over the whole header, with zeros in place of the checksum.
                 let sum: [u8; 4] = value.try_into().map_err(|_| Malformed)?;
                 let at = length - rest.len() + 3;
                 let parts = [&bytes[..at], &[0; 4], &bytes[at + 4..length]].concat();
@@ -160,7 +160,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     Ok(Some((told, length)))
 }
 
-/// Source and destination, by the length of their block: IPv4, IPv6. `None`: a Unix socket, or nothing that is known.
+/// Source and destination, by the length of their block: IPv4, IPv6. `None`: a Unix socket, or an unknown family.
 fn addresses_of(block: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let port = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
     match block.len() {
@@ -237,7 +237,7 @@ pub(crate) fn write(version: ProxyHeader, told: &Header, out: &mut Vec<u8>) {
                 tlv(TLV_UNIQUE_ID, id, out);
             }
             if told.secure {
-                // Flags, and four bytes of "not verified": no certificate was asked for, or it is told elsewhere.
+                // Flags, and four bytes of "not verified": no certificate was requested, or it is reported elsewhere.
                 tlv(TLV_SSL, &[SSL_CLIENT, 0, 0, 0, 1], out);
             }
         }
@@ -281,7 +281,7 @@ mod tests {
             write(ProxyHeader::V1, &told, &mut text);
             let (read, length) = parse(&text).unwrap().unwrap();
             assert_eq!((read.addresses.unwrap().0.port(), length), (5, text.len()));
-            // Whatever part has come, more is waited for, and nothing panics.
+            // However much has come, more is waited for, and nothing panics.
             for part in 0..length {
                 assert_eq!(parse(&text[..part]), Ok(None), "{part}");
             }
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(parse(&text), Err(Malformed), "a checksum of nothing");
         text[at..].copy_from_slice(&sum);
         assert_eq!(parse(&text).unwrap().unwrap().0.addresses, addresses);
-        // Of all bytes but the one that says that there is a checksum.
+        // Every byte but the one that declares the checksum.
         for wrong in (13..text.len()).filter(|at| *at != 28) {
             let mut bad = text.clone();
             bad[wrong] ^= 1;

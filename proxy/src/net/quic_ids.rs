@@ -1,4 +1,4 @@
-//! Connection ids of QUIC, as far as whoever has no keys can read them (RFC 8999), and which backend each belongs to.
+//! QUIC connection ids, as far as they can be read without keys (RFC 8999), and which backend each belongs to.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ impl Id {
     fn new(id: &[u8]) -> Option<Self> {
         let mut bytes = [0; ID_BYTES_MAX];
         bytes.get_mut(..id.len())?.copy_from_slice(id);
-        // An empty id names nobody.
+        // An empty id identifies no connection.
         (!id.is_empty()).then_some(Self { len: id.len() as u8, bytes })
     }
 
@@ -28,7 +28,7 @@ impl Id {
     }
 }
 
-/// What a client's datagram says about its connection.
+/// What a client's datagram reveals about its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Destination {
     pub(crate) id: Id,
@@ -36,8 +36,8 @@ pub(crate) struct Destination {
     pub(crate) long: bool,
 }
 
-/// The destination's id in a client's datagram. `length` is that of the ids which the backends give out: short headers do not
-/// tell. `None`: this is not QUIC, or its ids are empty.
+/// The destination id in a client's datagram. `length` is that of the ids which the backends issue: short headers do not carry it.
+/// `None`: this is not QUIC, or its ids are empty.
 pub(crate) fn destination(datagram: &[u8], length: usize) -> Option<Destination> {
     let first = *datagram.first()?;
     if first & FIXED == 0 {
@@ -48,7 +48,7 @@ pub(crate) fn destination(datagram: &[u8], length: usize) -> Option<Destination>
     Some(Destination { id: Id::new(id)?, long })
 }
 
-/// The id that a backend gives itself in a datagram with a long header: what its client calls it from then on.
+/// The id that a backend issues in a datagram with a long header: its client uses it from then on.
 pub(crate) fn source(datagram: &[u8]) -> Option<Id> {
     if datagram.first()? & LONG == 0 {
         return None;
@@ -56,7 +56,7 @@ pub(crate) fn source(datagram: &[u8]) -> Option<Id> {
     Id::new(ids(datagram)?.1)
 }
 
-/// Destination and source of a long header (RFC 8999, 5.1). Version 0 is no connection's: it negotiates the version.
+/// Destination and source of a long header (RFC 8999, 5.1). Version 0 belongs to no connection: it negotiates the version.
 fn ids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
     if datagram.get(1..5)? == [0; 4] {
         return None;
@@ -73,8 +73,8 @@ fn prefixed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (len <= ID_BYTES_MAX && len <= rest.len()).then(|| rest.split_at(len))
 }
 
-/// Which backend an id belongs to. Bounded: two generations, of which the older goes when the younger is full, so that what was
-/// learned or asked for last is known longest.
+/// Which backend an id belongs to. Bounded: two generations, of which the older goes when the younger is full, so that ids learned or
+/// looked up last are kept longest.
 pub(crate) struct Ids<B> {
     young: HashMap<Id, B>,
     old: HashMap<Id, B>,
@@ -113,7 +113,7 @@ impl<B: Clone> Ids<B> {
 mod tests {
     use super::*;
 
-    /// RFC 9001, A.2: the beginning of a client's first packet, and A.3: of its server's.
+    /// RFC 9001, A.2: the beginning of a client's first packet, and A.3: the beginning of its server's.
     const CLIENT: &[u8] = b"\xc0\x00\x00\x00\x01\x08\x83\x94\xc8\xf0\x3e\x51\x57\x08\x00\x00\x44\x9e";
     const SERVER: &[u8] = b"\xc1\x00\x00\x00\x01\x00\x08\xf0\x67\xa5\x50\x2a\x42\x62\xb5\x00\x40\x75";
 
@@ -143,7 +143,7 @@ mod tests {
         let mut long = CLIENT.to_vec();
         long[5] = 21;
         assert_eq!(destination(&long, 8), None);
-        // Whatever part has come, nothing panics.
+        // However much has come, nothing panics.
         for text in [CLIENT, SERVER] {
             for end in 0..text.len() {
                 for first in 0..=u8::MAX {

@@ -1,4 +1,4 @@
-//! A connection as the data path sees it: bytes in, bytes out, whatever carries them.
+//! A connection as the data path sees it: bytes in, bytes out, over any transport.
 
 use crate::net::transport::Transport;
 use crate::planted::{self, Fault};
@@ -15,11 +15,11 @@ pub(crate) enum Stream {
     Server(Box<tokio_rustls::server::TlsStream<Transport>>),
     /// TLS towards a backend.
     Client(Box<tokio_rustls::client::TlsStream<Transport>>),
-    /// A connection that has been given back: at its end, whatever is asked of it.
+    /// A connection that has been returned: every read and write sees its end.
     Returned(tokio::io::Empty),
 }
 
-/// Runs the same expression on whichever it is.
+/// Runs the same expression on each kind.
 macro_rules! each {
     ($stream:expr, $inner:ident => $run:expr) => {
         match $stream {
@@ -32,7 +32,7 @@ macro_rules! each {
 }
 
 impl Stream {
-    /// The connection below, unless that has been given back.
+    /// The connection below, unless that has been returned.
     fn transport(&self) -> Option<&Transport> {
         match self {
             Self::Plain(stream) => Some(stream),
@@ -42,7 +42,7 @@ impl Stream {
         }
     }
 
-    /// Whether the end of what is written must be told by more than closing.
+    /// Whether the end of the output must be signalled by more than closing TCP.
     pub(crate) fn needs_close_notify(&self) -> bool {
         matches!(self, Self::Server(_) | Self::Client(_))
     }
@@ -55,8 +55,8 @@ impl Stream {
         self.transport().into_iter().for_each(Transport::end_by_reset);
     }
 
-    /// Whether an end that has come is one that the backend has said: TLS has a word for it, without which anybody on the way may
-    /// have cut the connection (RFC 8446, 6.1). TCP has none to add.
+    /// Whether an end that has come was declared by the backend: TLS has close_notify, without which any machine on the way may
+    /// have cut the connection (RFC 8446, 6.1). TCP has nothing like it.
     pub(crate) fn has_closed_cleanly(&mut self) -> bool {
         match self {
             Self::Client(stream) => {
@@ -67,14 +67,14 @@ impl Stream {
         }
     }
 
-    /// Whether the kernel holds bytes that the runtime has not told of yet: it will.
+    /// Whether the kernel holds bytes that the runtime has not reported yet: it will.
     pub(crate) fn has_unread(&self) -> bool {
         self.transport().is_some_and(|transport| transport.look().is_ok_and(|count| count > 0))
     }
 
-    /// Whether an idle connection is still good: no end, and no bytes that nobody asked for.
+    /// Whether an idle connection is still good: no end, and no unsolicited bytes.
     ///
-    /// `certain`: ask the kernel too, not only what the runtime has been told.
+    /// `certain`: ask the kernel too, not only the runtime's readiness.
     pub(crate) fn is_reusable(&mut self, certain: bool) -> bool {
         self.has_been_silent(certain) || planted::is_planted(Fault::StaleUsed)
     }
@@ -90,7 +90,7 @@ impl Stream {
                 !certain || stream.look().is_err_and(|error| nothing(&error))
             }
             Self::Client(stream) => {
-                // Session tickets may come at any time: they are taken in, and are no answer.
+                // Session tickets may come at any time: they are read, and are no response.
                 let mut byte = [0];
                 let mut context = Context::from_waker(Waker::noop());
                 Pin::new(stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
@@ -126,12 +126,12 @@ impl Stream {
         }
     }
 
-    /// Pushes out what a layer below has taken and not yet written.
+    /// Flushes what a layer below has taken and not yet written.
     #[inline]
     pub(crate) fn poll_drive(&mut self, context: &mut Context<'_>) {
         match self {
             Self::Plain(_) | Self::Returned(_) => {}
-            // What cannot go out now goes when it can; an error shows at the next read or write.
+            // The rest goes when it can; an error shows at the next read or write.
             Self::Server(stream) => drop(Pin::new(stream).poll_flush(context)),
             Self::Client(stream) => drop(Pin::new(stream).poll_flush(context)),
         }
@@ -151,7 +151,7 @@ impl AsyncRead for Stream {
             other => {
                 other.poll_drive(context);
                 match ready!(each!(other, stream => Pin::new(stream).poll_read(context, space))) {
-                    // A peer that closes TCP without saying so in TLS has still ended.
+                    // A peer that closes TCP without close_notify has still ended.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
                     result => Poll::Ready(result),
                 }

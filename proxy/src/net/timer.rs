@@ -1,8 +1,8 @@
 //! One coarse timer wheel per worker.
 //!
-//! A connection has one timer for its whole life and moves its deadline many times a request; a runtime timer armed and
-//! dropped each time would cost more than the rest of the request's bookkeeping. Here moving a deadline is a store: the
-//! wheel visits an entry at the time it was first filed under and files it again if its deadline has moved since.
+//! A connection has one timer for its whole lifetime and moves its deadline many times a request; a runtime timer armed and dropped
+//! each time would cost more than the rest of the request's bookkeeping. Here moving a deadline is a store: the wheel visits an entry
+//! at the time it was first filed under and files it again if its deadline has moved since.
 
 use crate::planted::{self, Fault};
 use std::cell::{Cell, RefCell};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Resolution: fine enough for time-outs, coarse enough to cost nothing.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 const TICKS_PER_SECOND: u64 = 20;
-/// Buckets of the wheel: later deadlines are visited once a turn (51 s).
+/// Buckets of the wheel: entries with later deadlines are visited once a turn (51 s).
 const BUCKETS: u64 = 1024;
 const NEVER: u64 = u64::MAX;
 
@@ -28,13 +28,13 @@ pub(crate) struct Timers {
 
 struct Entry {
     deadline: u64,
-    /// When the wheel looks at this entry next.
+    /// When the wheel visits this entry next.
     visit: u64,
     fired: bool,
     waker: Option<Waker>,
 }
 
-/// A connection's timer. Dropping it gives its place back.
+/// A connection's timer. Dropping it frees its entry.
 pub(crate) struct Timer {
     timers: Rc<Timers>,
     index: u32,
@@ -64,7 +64,7 @@ impl Timers {
         Timer { timers: Rc::clone(self), index }
     }
 
-    /// Moves the wheel to `now` and wakes whose time is up. Called once a tick.
+    /// Moves the wheel to `now` and wakes the tasks whose time is up. Called once a tick.
     pub(crate) fn advance(&self, now: Instant) {
         let target = (now.duration_since(self.started).as_millis() / TICK.as_millis()) as u64;
         while self.now.get() < target {
@@ -80,7 +80,7 @@ impl Timers {
             let waker = {
                 let entry = &mut self.entries.borrow_mut()[index as usize];
                 if entry.visit != tick {
-                    // Filed again elsewhere since, or another connection's by now.
+                    // Filed again elsewhere since, or reused by another connection.
                     continue;
                 }
                 entry.visit = NEVER;
@@ -102,7 +102,7 @@ impl Timers {
         }
     }
 
-    /// Timers that somebody has.
+    /// Timers in use.
     #[cfg(test)]
     pub(crate) fn in_use(&self) -> usize {
         self.entries.borrow().len() - self.free.borrow().len()

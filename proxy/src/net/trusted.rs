@@ -1,4 +1,4 @@
-//! Which addresses are believed: of hops in front, whose headers say who the client is.
+//! Trusted networks: the hops in front whose forwarding fields are believed.
 
 use ipnet::IpNet;
 use std::net::IpAddr;

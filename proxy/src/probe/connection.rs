@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Bytes that are read away after the result is known, so that the backend can end what it has begun. One that still has more
-/// to say is cut off.
+/// Bytes that are read away after the result is known, so that the backend can end what it has begun. One that still sends more
+/// is cut off.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 /// How long that may take.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
-/// What a check speaks through.
+/// A byte stream that a check runs over: TCP or TLS.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}

@@ -1,5 +1,5 @@
-//! Everything that a service asks before a backend is chosen: its limit on rates, the key, the cookie, its limit on numbers; and what
-//! is counted of affinity afterwards. One place for requests, sessions and flows.
+//! Every check of a service before a backend is chosen: its rate limit, the key, the cookie, its limit on concurrency; and the affinity
+//! counts afterwards. One place for requests, sessions and flows.
 
 use super::affinity_cookie::{self, Value as CookieValue};
 use super::hash_key::{self, Found, KeyInput};
@@ -10,21 +10,21 @@ use crate::worker::{View, Worker, WorkerService};
 use ringway_ring::{Ask, Selection, Slot};
 use std::time::Instant;
 
-/// Keys that are drawn for a new client until one is nobody's that takes no new clients.
+/// Keys that are drawn for a new client until one belongs to no backend that is closed to new clients.
 const FRESH_KEYS_MAX: usize = 64;
 
-/// Whether it is the first that is seen of what arrives.
+/// Whether this is a new arrival, or goes on with what was admitted before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     New,
-    /// It goes on with what was admitted before, from another address: it is held against no rate.
+    /// It goes on with what was admitted before, from another address: it does not count against the rate.
     Moved,
 }
 
-/// A request, a session or a flow that its service takes.
+/// A request, a session or a flow that its service has admitted.
 #[derive(Default)]
 pub(crate) struct Admitted {
-    /// Its key, or what stands for one, where the service places by keys.
+    /// Its key, or the substitute for one, where the service places by keys.
     pub(crate) key: Option<Found>,
     /// The backend that an affinity cookie binds its client to.
     pub(crate) sticky: Option<Slot>,
@@ -34,7 +34,7 @@ pub(crate) struct Admitted {
     pub(crate) admission: Option<Admission>,
 }
 
-/// Holds it against the service's limits, and finds its key. `key_bytes` is scratch space.
+/// Checks it against the service's limits, and finds its key. `key_bytes` is scratch space.
 ///
 /// # Errors
 /// [`ProxyError::RateLimited`], [`ProxyError::KeyMissing`], [`ProxyError::ServiceFull`].
@@ -64,7 +64,7 @@ pub(crate) fn admit(
     Ok(admitted)
 }
 
-/// The key: of an affinity cookie, of the first source that is present, or of what stands for them.
+/// The key: from an affinity cookie, from the first source that is present, or a substitute.
 fn find_key(
     admitted: &mut Admitted,
     this: &Service,
@@ -83,7 +83,7 @@ fn find_key(
             hash
         }
         None => {
-            // A new client gets no key of a backend that keeps its old clients alone: it would be sent there the next time.
+            // A new client gets no key of a backend that keeps only its old clients: it would go there the next time.
             let draw = || CookieValue(worker.random());
             let mut fresh = draw();
             for _ in 1..FRESH_KEYS_MAX {
@@ -121,7 +121,7 @@ fn compare_with_shadow(
     }
 }
 
-/// What is brought to the choice of a backend. Counts the key, if hot ones are looked for.
+/// The context for choosing a backend. Counts the key, if hot ones are looked for.
 pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Found>) -> Ask {
     let mut owners = 0;
     if let (Some(Found { hash, keyed: true }), true) = (key, this.service.config.hot_keys.is_some()) {
@@ -135,7 +135,7 @@ pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Fo
     Ask { hash: key.map_or(chance, |key| key.hash), chance, now_millis: worker.millis(), owners }
 }
 
-/// It is known which backend serves it: affinity in numbers.
+/// Counts affinity, once the backend that serves the request is known.
 pub(crate) fn count_served(this: &WorkerService, keyed: bool, selection: &Selection, backend: Option<usize>) {
     if keyed {
         this.counters.keyed.increment();

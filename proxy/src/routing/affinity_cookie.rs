@@ -1,32 +1,31 @@
 //! Affinity cookies: `value.signature`, both in hexadecimal, made and checked here.
 //!
-//! Under a policy by key the value is a random key of the client's own; under others it is the hash of the backend's id.
-//! The signature is a keyed BLAKE3 hash of service, name and value: nobody who does not know the secret can choose where he
-//! goes, and a cookie of one service means nothing to another.
+//! Under a policy by key the value is a random key of the client's own; under others it is the hash of the backend's id. The signature
+//! is a keyed BLAKE3 hash of service, name and value: without the secret no client can choose its backend, and a cookie of one service
+//! means nothing to another.
 //!
-//! The cookie also holds a client in its arm of a split, where its requests have no key of their own.
+//! The cookie also holds a client in its split target, where its requests have no key of their own.
 
 use ringway_config::model::{AffinityCookie, Split};
 use ringway_message::{HeadWriter, RequestHead};
 
-/// A cookie that the answer is to set.
+/// A cookie that the response is to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Value(pub(crate) u64);
 
 const VALUE_DIGITS: usize = 16;
 const SIGNATURE_DIGITS: usize = 32;
-/// Cookies of a request whose signatures are looked at: each costs a hash, and a browser has no more than one for each path
-/// and domain.
+/// Cookies of a request whose signatures are checked: each costs a hash, and a browser has no more than one for each path and domain.
 const CANDIDATES_MAX: usize = 32;
 
-/// The value of the first of a request's cookies that was made for this service with this secret. Others of the same name may
-/// stand before it: stale ones, another service's, those of a wider domain.
+/// The value of the first of a request's cookies that was made for this service with this secret. Others of the same name may stand
+/// before it: stale ones, another service's, those of a wider domain.
 pub(crate) fn find(cookie: &AffinityCookie, buffer: &[u8], head: &RequestHead) -> Option<Value> {
     candidates(buffer, head, |name| name == cookie.name.as_bytes()).find_map(|(_, text)| parse(cookie, text))
 }
 
-/// The arm of a split that a cookie of the request was made for: the oldest such cookie, which browsers send first. An arm of
-/// weight 0 holds nobody.
+/// The split target that a cookie of the request was made for: the oldest such cookie, which browsers send first. A target of weight 0
+/// holds no client.
 pub(crate) fn held_target(split: &Split, buffer: &[u8], head: &RequestHead) -> Option<usize> {
     let cookies = || split.targets.iter().map(|arm| arm.cookie.as_ref().filter(|_| arm.weight > 0));
     let ours = |name: &[u8]| cookies().flatten().any(|cookie| cookie.name.as_bytes() == name);
@@ -37,7 +36,7 @@ pub(crate) fn held_target(split: &Split, buffer: &[u8], head: &RequestHead) -> O
     })
 }
 
-/// A request's cookies of certain names that have the form of ours, so many that checking them is bounded.
+/// A request's cookies of certain names that have our form, limited in number so that checking them is bounded.
 fn candidates<'b>(
     buffer: &'b [u8],
     head: &RequestHead,
@@ -60,7 +59,7 @@ fn parse(cookie: &AffinityCookie, text: &[u8]) -> Option<Value> {
         value = value << 4 | u64::from((*digit as char).to_digit(16)?);
     }
     let expected = signature(cookie, value);
-    // Every digit is looked at, however early one differs.
+    // Every digit is compared, however early one differs (constant time).
     let difference = expected.iter().zip(&text[VALUE_DIGITS + 1..]).fold(0, |all, (one, other)| all | (one ^ other));
     (difference == 0).then_some(Value(value))
 }
@@ -81,7 +80,7 @@ pub(crate) fn write(cookie: &AffinityCookie, value: Value, head: &mut HeadWriter
 fn signature(cookie: &AffinityCookie, value: u64) -> [u8; SIGNATURE_DIGITS] {
     let key = blake3::derive_key("ringway 2026-11 affinity cookie", &cookie.secret);
     let mut hasher = blake3::Hasher::new_keyed(&key);
-    // Neither name has a zero in it.
+    // Neither name has a zero byte in it.
     hasher.update(cookie.service.as_bytes()).update(&[0]);
     hasher.update(cookie.name.as_bytes()).update(&[0]).update(&value.to_le_bytes());
     let hash = hasher.finalize();
@@ -152,7 +151,7 @@ mod tests {
         assert_eq!(find(&format!("Cookie: sid={stale}; sid={good}\r\n")), Some(Value(7)));
         assert_eq!(find(&format!("Cookie: sid={stale}\r\nCookie: x=y;sid=;sid=\"{good}\"\r\n")), Some(Value(7)));
         assert_eq!(find(&format!("Cookie: SID={good}; sidx={good}\r\n")), None);
-        // What has not our form costs nothing, and hides nothing.
+        // A cookie that is not of our form costs nothing, and hides no other.
         assert_eq!(find(&format!("Cookie: {}sid={good}\r\n", "sid=x; ".repeat(1000))), Some(Value(7)));
         assert_eq!(find(&format!("Cookie: {}sid={good}\r\n", format!("sid={stale}; ").repeat(32))), None);
     }

@@ -1,5 +1,4 @@
-//! Who the client is: forwarding fields believed of trusted hops only, and rewritten for the next one. How they are read is
-//! `message/`'s.
+//! The client's identity: forwarding fields, believed only from trusted hops, and rewritten for the next one. `message/` parses them.
 
 use crate::net::trusted::is_trusted;
 use crate::worker::Peer;
@@ -8,7 +7,7 @@ use ringway_message::{FieldName, HeadWriter, RequestHead, ToldClient};
 use std::io::Write;
 use std::net::IpAddr;
 
-/// Where a request comes from: what everything goes by that asks who the client is.
+/// Where a request comes from: the identity of its client for everything that depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// The client's address: the peer's, or, through trusted hops, the last one that is not a hop's. IPv4 where it is mapped.
@@ -19,7 +18,7 @@ pub(crate) struct Origin {
     pub(crate) trusted: bool,
 }
 
-/// What the peer is, or, if it is a trusted hop, what it says of the client.
+/// The peer, or, if it is a trusted hop, the client that it names.
 pub(crate) fn origin(forwarded: &Forwarded, peer: &Peer, buffer: &[u8], head: &RequestHead) -> Origin {
     let trusted = is_trusted(&forwarded.trusted, peer.ip());
     let own = Origin { address: peer.ip(), secure: peer.secure, trusted };
@@ -60,7 +59,7 @@ pub(crate) fn append(
             text.extend_from_slice(value);
             text.extend_from_slice(b", ");
         }
-        // An element tells of one hop: what was spoken with this one.
+        // An element describes one hop: the protocol on this one.
         let scheme = scheme_of(client.secure);
         // RFC 7239, 6: an IPv6 address is bracketed and quoted. Writing to a Vec does not fail.
         let _ = match client.ip() {
@@ -69,7 +68,7 @@ pub(crate) fn append(
         };
         let authority = head.authority.of(buffer);
         if !authority.is_empty() {
-            // An authority has no quote or backslash in it: the codec has seen to that.
+            // An authority has no quote or backslash in it: the codec ensures that.
             text.extend_from_slice(b";host=\"");
             text.extend_from_slice(authority);
             text.push(b'"');
@@ -80,7 +79,7 @@ pub(crate) fn append(
     }
 }
 
-/// `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`. Where `Forwarded` is what trusted hops write, the others are not their word.
+/// `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`. Where trusted hops write `Forwarded`, the others are not believed.
 fn append_x_forwarded(
     forwarded: &Forwarded,
     origin: Origin,

@@ -10,7 +10,7 @@ use ringway_ring::Hash;
 use std::io::Write;
 use std::net::IpAddr;
 
-/// What keys are read from.
+/// The sources that keys are read from.
 pub(crate) struct KeyInput<'a> {
     pub(crate) buffer: &'a [u8],
     /// Of a request; a TCP session and a UDP flow have none.
@@ -18,14 +18,14 @@ pub(crate) struct KeyInput<'a> {
     pub(crate) client: IpAddr,
     /// The client speaks `https`.
     pub(crate) secure: bool,
-    /// The server that a TLS client asks for.
+    /// The server name that a TLS client asks for.
     pub(crate) server_name: Option<&'a str>,
-    /// The id of a QUIC connection, which comes before all that is configured.
+    /// The id of a QUIC connection, which takes precedence over every configured source.
     pub(crate) connection_id: Option<&'a [u8]>,
 }
 
 impl<'a> KeyInput<'a> {
-    /// Of what is no request: a session or a flow, of which there is an address, and perhaps a name or an id.
+    /// For a session or a flow, which has an address, and perhaps a server name or a connection id.
     pub(crate) fn of_address(client: IpAddr, server_name: Option<&'a str>, connection_id: Option<&'a [u8]>) -> Self {
         Self { buffer: b"", head: None, client, secure: false, server_name, connection_id }
     }
@@ -39,15 +39,15 @@ pub(crate) fn extract(sources: &[KeySource], input: &KeyInput<'_>, key: &mut Vec
     })
 }
 
-/// A key, or what stands for one.
+/// A key, or the substitute for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) hash: Hash,
-    /// It is the hash of a key: the same for the next one that has it.
+    /// It is the hash of a key: every request with that key has the same.
     pub(crate) keyed: bool,
 }
 
-/// The hash of a service's key: of the first source that is present, or of what stands for them. HTTP, TCP and UDP alike.
+/// The hash of a service's key: from the first source that is present, or a substitute. HTTP, TCP and UDP alike.
 ///
 /// # Errors
 /// [`ProxyError::KeyMissing`].
@@ -96,7 +96,7 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
             if !append(source, input, key) {
                 return false;
             }
-            // The first group that took part.
+            // The first capture group that took part.
             let captured = capture.0.captures(&key[begin..]).and_then(|groups| groups.iter().skip(1).flatten().next());
             let Some(range) = captured.map(|group| group.range()).filter(|range| !range.is_empty()) else {
                 key.truncate(begin);
@@ -119,7 +119,7 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
         }
         KeySource::All(parts) => return append_all(parts, input, key),
     };
-    // An empty field or cookie identifies nobody: the next source is asked.
+    // An empty field or cookie identifies no client: the next source is used.
     match value {
         Some(value) if !value.is_empty() => {
             key.extend_from_slice(value);
@@ -138,12 +138,12 @@ fn append_all(parts: &[KeySource], input: &KeyInput<'_>, key: &mut Vec<u8>) -> b
     })
 }
 
-/// A server's name as a key: one that is written to its root is the same.
+/// A server name as a key: with or without the dot of the root, it is the same.
 fn sni(name: &str) -> &[u8] {
     name.strip_suffix('.').unwrap_or(name).as_bytes()
 }
 
-/// Of a session or a flow, there is an address, and perhaps a name; `check` refuses a list that has nothing of both.
+/// A session or a flow has an address, and perhaps a server name; `check` refuses a list that uses neither.
 fn append_without_request(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
     match source {
         KeySource::Sni => match input.server_name.map(sni) {
@@ -198,7 +198,7 @@ fn first_segments(path: &[u8], depth: usize) -> &[u8] {
     }
 }
 
-/// The first value that says something: an empty one before it hides nothing.
+/// The first value that is not empty: an empty one before it hides nothing.
 fn present<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Option<&'b [u8]> {
     values.find(|value| !value.is_empty())
 }
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(key(&[regex(all(), "^/(x)|/(posts)$")], request).as_deref(), Some("posts"));
         let tenant = || regex(KeySource::Header("x-tenant".into()), "^([a-z]+)-");
         assert_eq!(key(&[tenant()], request).as_deref(), Some("acme"));
-        // No match, or an empty one, is no key: the next source is asked.
+        // No match, or an empty one, is no key: the next source is used.
         assert_eq!(key(&[regex(all(), "^/groups/(.*)"), tenant()], request).as_deref(), Some("acme"));
         assert_eq!(key(&[regex(all(), "(x*)"), KeySource::Host], request).as_deref(), Some("ex.com"));
         let parts = vec![KeySource::Host, tenant()];
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(key(&[both()], None), None);
         assert_eq!(key(&[both(), address()], Some("")).as_deref(), Some("192.0.2.0"));
         assert_eq!(key(&[KeySource::Sni], Some("a.test.")).as_deref(), Some("a.test"));
-        // Nothing that only a request has, not even the path that every request has.
+        // No source that only a request has, not even the path that every request has.
         let regex = KeySource::Regex(
             Box::new(KeySource::Path { depth: 0 }),
             Capture(regex::bytes::Regex::new("(.*)").unwrap()),

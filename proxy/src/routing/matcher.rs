@@ -14,7 +14,7 @@ pub(crate) fn find(routes: &[Route], buffer: &[u8], head: &RequestHead, secure: 
             && route.path.as_ref().is_none_or(|wanted| path_matches(wanted, path))
             && (route.methods.is_empty() || route.methods.iter().any(|wanted| wanted.as_bytes() == method))
             && route.headers.iter().all(|wanted| match (head.value_of(buffer, wanted.name.as_bytes()), &wanted.value) {
-                // However it is written, and wherever: an absolute target stands for the field.
+                // In whichever form it is written: an absolute target stands for the field.
                 (Some(_), Some(value)) if wanted.name == "host" => {
                     authority.is_same(Authority::new(value.as_bytes()), default_port(secure))
                 }
@@ -25,7 +25,7 @@ pub(crate) fn find(routes: &[Route], buffer: &[u8], head: &RequestHead, secure: 
     })
 }
 
-/// The path as it is sent on.
+/// The path as it is forwarded.
 pub(crate) fn path_of<'b>(buffer: &'b [u8], head: &RequestHead) -> &'b [u8] {
     let path = head.path.of(buffer);
     if path.is_empty() { b"/" } else { path }

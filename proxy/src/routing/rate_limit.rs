@@ -1,4 +1,4 @@
-//! Limits of a service on the rate and on the number of what it is sent: requests, sessions and flows alike.
+//! A service's limits on the rate and on the concurrency of requests, sessions and flows alike.
 
 use crate::error::ProxyError;
 use crate::routing::hash_key::{self, KeyInput};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-/// Holds a request, a session or a flow against its service's limit on their rate.
+/// Checks a request, a session or a flow against its service's rate limit.
 ///
 /// # Errors
 /// [`ProxyError::RateLimited`].

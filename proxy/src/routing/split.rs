@@ -6,15 +6,15 @@ use crate::worker::{View, Worker};
 use ringway_config::model::Route;
 use ringway_message::RequestHead;
 
-/// Where a route leads.
+/// The service that a route leads to.
 pub(crate) struct Target {
     pub(crate) service: usize,
-    /// The target of the split whose cookie is to hold the client: it was drawn by chance, and its service sets no cookie itself.
+    /// The split target whose cookie is to hold the client: it was drawn by chance, and its service sets no cookie itself.
     pub(crate) hold: Option<usize>,
 }
 
-/// The service of a route: of a split, the target that the key falls into; without a key, the one that a cookie holds the client
-/// in, or chance.
+/// The service of a route: of a split, the target that the key falls into; without a key, the one that a cookie holds the client in, or
+/// chance.
 pub(crate) fn target_of(
     route: &Route,
     view: &View,

@@ -1,4 +1,4 @@
-//! One worker's loop: does what the control side asks, and what time brings.
+//! One worker's loop: carries out commands of the control side, and periodic work.
 
 use crate::ambient;
 use crate::dispatcher::{Command, ConnectionPermit, ListenerId, ListenerPermits, Listening, Shared};
@@ -15,22 +15,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a connection waits for its listener to be heard of.
+/// How long a connection waits for its listener's command.
 const EARLY_TIME: Duration = Duration::from_secs(2);
-/// Closed gates that are remembered.
+/// Closed listeners that are remembered.
 const RETIRED_MAX: usize = 64;
 /// Ticks between two reports of hot keys, two looks at idle connections, two trims of spare memory.
 const REPORT_TICKS: u64 = 5;
 const IDLE_TICKS: u64 = 20;
 const TRIM_TICKS: u64 = 200;
 
-/// A worker, and what only its loop knows.
+/// A worker, and the state that only its loop has.
 pub(crate) struct WorkerLoop {
     worker: Rc<Worker>,
     frontend: Rc<Frontend>,
-    /// Gates that were closed last: a connection may still be on its way here from another worker.
+    /// Listeners that were closed last: a connection may still be on its way here from another worker.
     retired: RefCell<VecDeque<Rc<ActiveListener>>>,
-    /// Connections that other workers have sent here before this one has heard of their listener. Each has its place.
+    /// Connections that other workers have sent here before this one has got their listener. Each has its permit.
     early: RefCell<Vec<Early>>,
 }
 
@@ -45,7 +45,7 @@ struct Early {
 }
 
 impl WorkerLoop {
-    /// Of a worker that begins.
+    /// The loop of a worker that begins.
     pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
         let frontend = Frontend::new(Rc::clone(&worker));
         Rc::new(Self { worker, frontend, retired: RefCell::default(), early: RefCell::default() })
@@ -101,12 +101,12 @@ impl WorkerLoop {
         permits: Arc<ListenerPermits>,
     ) -> Rc<ActiveListener> {
         let active_listener = ActiveListener::new(key, address_text, permits);
-        // For its name.
+        // To update its name.
         let _ = self.worker.listener(&active_listener);
         active_listener
     }
 
-    /// The socket goes on as it is, with what its queue holds; connections of before end as those of a listener that goes.
+    /// The socket goes on as it is, with what its queue holds; its earlier connections end as those of a closing listener do.
     fn hand_over(&self, from: &ListenerId, to: ListenerId, permits: Arc<ListenerPermits>) {
         let old = self.worker.listening.borrow().get(from).cloned();
         if let Some(old) = old {
@@ -137,7 +137,7 @@ impl WorkerLoop {
         let active_listener = open
             .or_else(|| self.retired.borrow().iter().rev().find(|active_listener| active_listener.is_of(key)).cloned());
         let Some(active_listener) = active_listener else {
-            // Another worker has heard of the listener first, and has accepted on it already.
+            // Another worker has got the listener first, and has accepted on it already.
             let early =
                 Early { key: key.clone(), permit, stream, peer, until: self.worker.timers.deadline(EARLY_TIME) };
             self.early.borrow_mut().push(early);
@@ -148,14 +148,14 @@ impl WorkerLoop {
         }
     }
 
-    /// Serves those that came before their listener was known here.
+    /// Serves the connections that came before their listener's command.
     fn adopt_early(&self) {
         for Early { key, permit, stream, peer, .. } in self.early.take() {
             self.adopt(&key, permit, stream, peer);
         }
     }
 
-    /// Ends after what is served now; answers when the last connection has ended.
+    /// Ends after what is served now; replies when the last connection has ended.
     fn drain(&self, done: oneshot::Sender<()>) {
         self.worker.set_draining();
         let active_listeners: Vec<_> = self.worker.listening.borrow().keys().cloned().collect();
@@ -163,10 +163,10 @@ impl WorkerLoop {
         let drained = Rc::clone(&self.worker);
         self.worker.spawn("a drain", async move {
             while !drained.is_empty() {
-                // What is on its way here may be lost there: that is nobody's to tell.
+                // A connection on its way here may be lost then: nothing can be done for it.
                 let _ = tokio::time::timeout(TICK, drained.all_closed.notified()).await;
             }
-            // The other end may have stopped waiting: its time was up.
+            // The receiver may have stopped waiting: its time was up.
             let _ = done.send(());
         });
     }
@@ -197,7 +197,7 @@ impl WorkerLoop {
     }
 }
 
-/// Runs a worker until its commands end; tells once whether it has begun.
+/// Runs a worker until its commands end; reports once whether it has begun.
 pub(crate) fn run(
     index: usize,
     shared: Arc<Shared>,
@@ -206,10 +206,10 @@ pub(crate) fn run(
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // How many events one wait takes in: more than a busy worker has ready at once.
+        // Events per poll of the runtime: more than a busy worker has ready at once.
         .max_io_events_per_tick(512)
         .build_local(tokio::runtime::LocalOptions::default());
-    // Who does not wait for that has given up, and says so by `Stop`.
+    // A starter that does not wait for that has given up, and sends `Stop`.
     let runtime = match runtime {
         Ok(runtime) => {
             let _ = started.send(Ok(()));
@@ -226,7 +226,7 @@ pub(crate) fn run(
     runtime.shutdown_background();
 }
 
-/// Does what the control side asks, and what time brings, until there are no more commands.
+/// Carries out commands and periodic work, until there are no more commands.
 pub(crate) async fn work(this: Rc<WorkerLoop>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut ticker = tokio::time::interval(TICK);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

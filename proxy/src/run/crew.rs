@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
-/// All workers. Dropping it ends them, whatever they carry, and waits for their threads: a start that fails leaves none behind.
+/// All workers. Dropping it ends them, whatever they serve, and waits for their threads: a start that fails leaves none behind.
 pub(crate) struct Crew {
     commands: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<JoinHandle<()>>,
@@ -17,7 +17,7 @@ impl Crew {
     /// Starts them; on return each is ready.
     ///
     /// # Errors
-    /// There is no thread, or no runtime, to be had.
+    /// No thread, or no runtime, could be created.
     pub(crate) async fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         let mut crew = Self { commands: Vec::new(), threads: Vec::new() };
         let mut ready = Vec::new();
@@ -46,7 +46,7 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         for sender in &self.commands {
-            // A worker that has ended needs not be told.
+            // A worker that has ended needs no command.
             let _ = sender.send(Command::Stop);
         }
         for thread in self.threads.drain(..) {

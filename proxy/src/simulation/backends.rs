@@ -1,4 +1,4 @@
-//! Backends that speak HTTP/1.1: each does with a try what was drawn for it, and says in the ledger how far it has come.
+//! Backends that speak HTTP/1.1: each handles an attempt as drawn for it, and records its progress in the ledger.
 
 use super::ledger::{self, Said};
 use super::message::{Cut, Framing, Head, Reader};
@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadHalf, WriteHalf};
 
-/// What becomes of an answer.
+/// How a response goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Whole,
@@ -23,18 +23,18 @@ pub(super) enum Fate {
     /// The connection is closed, or reset, before a byte of it.
     ClosedBefore,
     ResetBefore,
-    /// Nothing comes at all.
+    /// No response comes at all.
     Never,
-    /// What comes is no HTTP.
+    /// The bytes that come are no HTTP.
     Garbage,
 }
 
-/// What a backend does with one try.
+/// How a backend handles one attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) wait: Duration,
-    /// Answers of 1xx before it.
+    /// Informational (1xx) responses before it.
     pub(super) informationals: u32,
     pub(super) framing: Framing,
     pub(super) length: usize,
@@ -110,11 +110,11 @@ pub(super) struct Backend {
     pub(super) service: &'static str,
     pub(super) id: String,
     pub(super) address: SocketAddr,
-    /// What its checks find.
+    /// The result of its checks.
     pub(super) well: Cell<bool>,
 }
 
-/// Serves until nobody asks any more.
+/// Serves until the world is over.
 pub(super) async fn run(world: Rc<World>, backend: Rc<Backend>, listener: Listener, mut random: Random) {
     while let Ok((socket, _)) = listener.accept().await {
         let (world2, backend, random) = (Rc::clone(&world), Rc::clone(&backend), random.fork());
@@ -206,7 +206,7 @@ impl Exchange<'_> {
             Fate::Never => return wait_for_end(input).await,
             Fate::Garbage => {
                 self.note(number, |made| made.said = Said::Cut);
-                // On a connection that has carried others, that may be what the one before has left there.
+                // On a reused connection, that may be a leftover of the request before.
                 let stale = self.carried > 0;
                 self.note(number, |made| made.stale = stale);
                 let _ = output.write_all(b"\x01\x02 garbage\r\n\r\n").await;
@@ -216,7 +216,7 @@ impl Exchange<'_> {
         }
         let after = self.answer(number, &reply, input, output).await;
         if reply.early && matches!(after, After::Request) {
-            // What is left of the body stands before the next request.
+            // The rest of the body stands before the next request.
             return match self.read_body(input).await {
                 Ok(()) => After::Request,
                 Err(_) => After::Close,
@@ -253,7 +253,7 @@ impl Exchange<'_> {
         read.map(drop)
     }
 
-    /// As a service to which copies are sent.
+    /// For a service to which copies are sent.
     async fn swallow(&self, input: &mut Reader<ReadHalf<Socket>>, output: &mut WriteHalf<Socket>) -> After {
         let _ = self.read_body(input).await;
         match output.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await {
@@ -288,7 +288,7 @@ impl Exchange<'_> {
         text.push_str("\r\n");
         self.note(number, |made| (made.status, made.until_close) = (reply.status, until_close));
         let cut = |after| {
-            // Of one with a length, nothing is missing once all of that was sent.
+            // A response with a length is complete once all of that was sent.
             let all = reply.framing == Framing::Sized(reply.length);
             self.note(number, |made| made.said = if all && made.sent == reply.length { Said::All } else { Said::Cut });
             after
@@ -322,7 +322,7 @@ impl Exchange<'_> {
         match fate {
             Fate::Closed(_) => return cut(After::Close),
             Fate::Reset(_) => {
-                // It may overtake all of the answer.
+                // It may overtake all of the response.
                 let stale = self.carried > 0;
                 self.note(number, |made| made.stale = stale);
                 return cut(After::Reset);
@@ -344,7 +344,7 @@ impl Exchange<'_> {
     }
 }
 
-/// Says nothing more, and hears nothing but the end.
+/// Sends nothing more, and waits for the end.
 async fn wait_for_end<R: AsyncRead + Unpin>(input: &mut Reader<R>) -> After {
     while matches!(input.more().await, Ok(true)) {}
     After::Close

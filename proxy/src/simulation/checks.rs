@@ -1,5 +1,5 @@
-//! What holds whenever nobody has anything to do: counts are what the scripts' side of the network shows, limits are kept, and at the
-//! end everything has been given back.
+//! Invariants that hold whenever the world is idle: counts match the scripts' side of the network, limits are kept, and at the end
+//! everything has been released.
 
 use super::ledger::Said;
 use super::setup::SERVICES;
@@ -10,7 +10,7 @@ use crate::snapshot::{Backend, Service};
 use ringway_config::model::KEPT_BYTES_MAX;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Ringway's own bound on what it has begun beside requests.
+/// Ringway's own bound on the work it has begun beside requests.
 const COPIES_MAX: usize = 1024;
 
 /// At any time between two steps.
@@ -35,7 +35,7 @@ fn clients(world: &World, wrong: &mut Vec<String>) {
         let queued = world.network.queued_at(*address);
         let taken = permits.fullness(ambient::now()).taken;
         all += taken;
-        // One that waits for a place has been accepted, one a worker; some are told why they have none.
+        // A connection that waits for a permit has been accepted, one a worker; some get a local reply as they are turned away.
         let farewells: u32 = world.loops.borrow().iter().map(|one| one.frontend().farewells.get()).sum();
         let most = held - queued;
         let least = most.saturating_sub(farewells as usize + world.shared.workers);
@@ -82,7 +82,7 @@ fn upstreams(world: &World, service: &Service, wrong: &mut Vec<String>) {
                 "{id}: {connections} connections are counted, {held} are held and {connecting} being opened"
             ));
         }
-        // One that waits until another has been closed has its place already.
+        // A request that waits until another connection has been closed has its reservation already.
         if !shared && (in_flight < used || in_flight > used + wanting as usize) {
             wrong.push(format!(
                 "{id}: {in_flight} requests are in flight, and {used} connections in use ({held} held, {connecting} being opened, {idle} idle)"
@@ -94,7 +94,7 @@ fn upstreams(world: &World, service: &Service, wrong: &mut Vec<String>) {
             ("retries", backend.state.retrying.load(Relaxed), config.retries_max),
             ("waiting", backend.state.pending.load(Relaxed), config.pending_max),
         ] {
-            // A limit that was lowered holds for what comes.
+            // A limit that was lowered holds for new ones.
             if count > most && !world.was_lowered() {
                 wrong.push(format!("{id}: {count} {what}, and {most} may be"));
             }
@@ -144,7 +144,7 @@ fn limits(world: &World, service: &Service, wrong: &mut Vec<String>) {
     }
 }
 
-/// Nothing is under way for a client that has left.
+/// No work is under way for a client that has left.
 fn leaving(world: &World, wrong: &mut Vec<String>) {
     let ledger = world.ledger();
     for ((backend, _), (id, wire)) in &*world.serving.borrow() {
@@ -156,7 +156,7 @@ fn leaving(world: &World, wrong: &mut Vec<String>) {
     }
 }
 
-/// Streams that backends are at are in flight, and their clients are there.
+/// Streams that backends serve are in flight, and their clients are connected.
 fn streams(world: &World, wrong: &mut Vec<String>) {
     let (ledger, snapshot) = (world.ledger(), world.snapshot());
     let streams = world.streams.borrow();
@@ -173,7 +173,7 @@ fn streams(world: &World, wrong: &mut Vec<String>) {
         let id = &backend.config.id;
         let at_it = |made: &&(String, u64, usize)| {
             let tries = ledger.records.get(&made.1).map(|record| &record.tries);
-            // One whose connection leads nowhere is not told that it is given up.
+            // A backend whose connection is dead is not notified that the stream is given up.
             made.0 == *id && tries.is_some_and(|tries| tries[made.2].said == Said::Something && !tries[made.2].stale)
         };
         let (count, in_flight) = (streams.iter().filter(at_it).count(), backend.state.load.in_flight() as usize);
@@ -203,7 +203,7 @@ fn workers(world: &World, wrong: &mut Vec<String>) {
     }
 }
 
-/// No client is there any more: nothing is done for anybody.
+/// No client is connected any more: no work goes on.
 pub(super) fn after_the_last_request(world: &World) {
     at_any_time(world);
     let mut wrong = Vec::new();
@@ -250,7 +250,7 @@ pub(super) fn after_the_last_request(world: &World) {
     wrong.iter().for_each(|what| world.ledger().violation(what));
 }
 
-/// Nobody has done anything for minutes, and nobody is connected.
+/// The world has been idle for minutes, and no client is connected.
 pub(super) fn at_rest(world: &World) {
     after_the_last_request(world);
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! Clients of HTTP/1.1: they ask, slowly or at once, leave in whatever state they are in, and hold what they get against the ledger.
+//! HTTP/1.1 clients: they send requests, slowly or at once, leave in any state, and check what they get against the ledger.
 
 use super::backends::{Fate, Reply};
 use super::ledger::{self, Answer, Method, Record};
@@ -12,9 +12,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
-/// Longer than any wait of the configuration: who has heard nothing by then hears nothing.
+/// Longer than any wait of the configuration: a client that has heard nothing by then hears nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
-/// How long the proxy may take to close what it has said that it will.
+/// How long the proxy may take to close a connection that it has announced to close.
 const CLOSE_TIME: Duration = Duration::from_secs(15);
 
 /// How a client leaves.
@@ -22,7 +22,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(15);
 enum Leave {
     Close,
     Reset,
-    /// Its host is gone: nobody is told.
+    /// Its host is gone: no packet reports it.
     Silent,
 }
 
@@ -41,7 +41,7 @@ struct Ask {
     leave: Option<(Duration, Leave)>,
 }
 
-/// Draws a request, and enters it.
+/// Draws a request, and enters it in the ledger.
 pub(super) fn draw(world: &World, random: &mut Random, service: &'static str) -> (u64, Method, usize) {
     let (faults, tries) = (world.setup().faults, world.setup().tries());
     let method = match random.below(10) {
@@ -88,7 +88,7 @@ impl Ask {
         });
         let half_closes = random.chance(leaving / 3);
         if leave.is_some() || half_closes {
-            // Where that is not allowed, who closes one side has left.
+            // Where that is not allowed, a client that half-closes has left.
             let leaves = half_closes && !world.setup().half_close;
             if let Some(record) = world.ledger().records.get_mut(&id) {
                 (record.excused, record.left) = (true, leaves);
@@ -252,7 +252,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Several requests in one breath: they are answered in their order.
+    /// Several pipelined requests: their responses come in order.
     async fn ask_many(&mut self, random: &mut Random) -> bool {
         let mut asks: Vec<Ask> = (0..random.below(3) + 2).map(|_| Ask::draw(self.world, random)).collect();
         (self.input.stride, self.input.pause) = (64 * 1024, Duration::ZERO);
@@ -270,7 +270,7 @@ impl Connection<'_> {
         let mut broken = None;
         for ask in &asks {
             if broken.is_some() {
-                // Who closes after one answer has not looked at the next.
+                // A server that closes after one response has not read the next request.
                 world.ledger().end(ask.id, "not looked at");
                 continue;
             }
@@ -295,7 +295,7 @@ impl Connection<'_> {
                     }
                 }
                 Err(Some(cut)) => {
-                    // Bytes behind the answer before are lost with a reset.
+                    // Bytes behind the response before are lost with a reset.
                     let excused = ask.id != ids[0] || self.carried > 0;
                     broken = Some(ask.id);
                     judge_broken(world, ask.id, answer, cut, excused);
@@ -315,14 +315,15 @@ impl Connection<'_> {
         let id = ask.id;
         {
             let mut ledger = self.world.ledger();
-            // Who may have said all that he has to say is still there, and what is not read hides an end.
+            // A client that may half-close is still there, and unread input hides an end.
             let seen = match how {
                 Leave::Reset => true,
                 Leave::Close => !self.world.setup().half_close,
                 Leave::Silent => false,
             };
             if let Some(record) = ledger.records.get_mut(&id) {
-                // Once its answer comes, it may have said all; who has said so already is heard only where he is written to.
+                // Once its response comes, it may have half-closed; an end that came earlier is noticed only by a write
+                // to it.
                 let answered = record.tries.iter().any(|made| made.status != 0);
                 let seen = seen && !ask.half_closes && (how == Leave::Reset || !answered);
                 (record.left, record.gone) = (true, seen && record.body < 1_000);
@@ -343,7 +344,7 @@ impl Connection<'_> {
         judge_broken(self.world, id, answer, cut, self.carried > 0);
     }
 
-    /// The connection is to end, and nothing is to come before.
+    /// The connection must end, and nothing may come before.
     async fn expect_end(&mut self, id: u64, may_stay: bool) {
         self.input.pause = Duration::ZERO;
         let held = self.input.held();
@@ -358,14 +359,14 @@ impl Connection<'_> {
     }
 }
 
-/// An answer has not come to its end, or not at all. `used`: the connection had carried requests, so that it may have been closed as
+/// A response has not come to its end, or not at all. `used`: the connection had carried requests, so that it may have been closed as
 /// idle just then.
 pub(super) fn judge_broken(world: &World, id: u64, mut answer: Answer, cut: Cut, used: bool) {
     if let Cut::Malformed(what) = &cut {
         world.ledger().violation(&format!("the answer to request {id} is malformed: {what}"));
     }
     if answer.status != 0 {
-        // One that ends with its connection has come to its end if that was a plain one.
+        // A response that ends with its connection is complete if that end was a clean one.
         answer.whole = false;
         return world.ledger().handle_answer(id, &answer);
     }
@@ -373,7 +374,8 @@ pub(super) fn judge_broken(world: &World, id: u64, mut answer: Answer, cut: Cut,
     ledger.end(id, &format!("no answer: {cut:?}"));
     let Some(record) = ledger.records.get(&id) else { return };
     let seen = !record.tries.is_empty();
-    // A reset may overtake what had come of an answer: then that was cut. A plain end without a word is for who was not listened to.
+    // A reset may overtake the rest of a response: then that was cut. A clean end without a response is for a request that was not
+    // read.
     let was_cut = cut == Cut::Ended { plain: false };
     let excused = record.left || if seen { record.excused && was_cut } else { record.excused || used };
     if !excused {
@@ -381,7 +383,7 @@ pub(super) fn judge_broken(world: &World, id: u64, mut answer: Answer, cut: Cut,
     }
 }
 
-/// Reads an answer. `Ok`: it is whole, and whether the connection goes on.
+/// Reads a response. `Ok`: it is complete, and whether the connection is kept.
 async fn receive(
     input: &mut Reader<ReadHalf<Socket>>,
     method: Method,

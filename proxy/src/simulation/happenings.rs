@@ -1,4 +1,4 @@
-//! What happens around the requests: reloads, health that flips, hosts and ports that do not answer, descriptors that are used up.
+//! Events around the requests: reloads, health that flips, hosts and ports that do not respond, descriptors that run out.
 
 use super::random::Random;
 use super::world::{RAW, WEB, World};
@@ -6,7 +6,7 @@ use crate::net::transport::memory::ConnectOutcome;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Perhaps something happens now.
+/// Perhaps an event happens now.
 pub(super) fn draw(world: &Rc<World>, random: &mut Random) {
     let faults = world.setup().faults;
     if faults == 0 || !random.chance(12) {
@@ -59,7 +59,7 @@ pub(super) fn draw(world: &Rc<World>, random: &mut Random) {
             excuse_all(world);
             let place = (backend.id.clone(), wire.number());
             if let Some((id, _)) = world.serving.borrow().get(&place) {
-                // On a connection that has carried others, that may be tried once more.
+                // On a reused connection, that may cause one more attempt.
                 let mut ledger = world.ledger();
                 let record = ledger.records.get_mut(id);
                 let made = record.and_then(|record| record.tries.iter_mut().rfind(|made| made.backend == backend.id));
@@ -74,7 +74,7 @@ pub(super) fn draw(world: &Rc<World>, random: &mut Random) {
     }
 }
 
-/// Whatever is under way may be cut by this.
+/// Everything under way may be cut by this.
 fn excuse_all(world: &World) {
     world
         .ledger()
@@ -84,7 +84,7 @@ fn excuse_all(world: &World) {
         .for_each(|record| record.excused = true);
 }
 
-/// All is well from here on, but for what has been lost.
+/// All is well from here on, except for what has been lost.
 pub(super) fn recover(world: &World) {
     for backend in &world.backends {
         backend.well.set(true);

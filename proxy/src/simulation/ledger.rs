@@ -1,5 +1,5 @@
-//! What the scripts know of each request: what was asked, which backends were asked for it and what they have said, what came back.
-//! Whatever does not fit together is a violation.
+//! The scripts' record of each request: what was sent, which backends got it and what they sent, what came back. Every mismatch is a
+//! violation.
 
 use super::backends::Reply;
 use crate::ambient;
@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Lines of the trace that a failure shows.
 const LINES_SHOWN: usize = 400;
 
-/// The byte at a place in a body.
+/// The byte at an offset of a body.
 pub(super) fn content(id: u64, at: usize) -> u8 {
     let at = at as u64;
     (id.wrapping_mul(0x9e37_79b9).wrapping_add(at.wrapping_mul(31)).wrapping_add(at >> 8) ^ at >> 3) as u8
@@ -40,18 +40,18 @@ impl Method {
     }
 }
 
-/// How far a backend has come with a try.
+/// How far a backend has come with an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Said {
-    /// It is at it, or has stopped without a word.
+    /// It is working on it, or has stopped without a word.
     Something,
-    /// All of its answer.
+    /// All of its response.
     All,
     /// It has broken off.
     Cut,
 }
 
-/// What a backend has made of one try.
+/// What a backend has sent for one attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Try {
     pub(super) backend: String,
@@ -59,11 +59,11 @@ pub(super) struct Try {
     /// Bytes of the body that it has sent.
     pub(super) sent: usize,
     pub(super) said: Said,
-    /// It has ended a connection that had carried others without answering: that may be tried once more, beside all limits.
+    /// It has closed a reused connection without a response: that may cause one more attempt, beyond all limits.
     pub(super) stale: bool,
-    /// It has said that it has not looked at it: as if it had not been asked.
+    /// It has reported that it has not processed it: as if it had not been sent.
     pub(super) refused: bool,
-    /// The end of the answer cannot be told from a cut.
+    /// The end of the response cannot be told from a cut.
     pub(super) until_close: bool,
 }
 
@@ -74,22 +74,22 @@ pub(super) struct Record {
     pub(super) method: Method,
     /// Bytes of its body.
     pub(super) body: usize,
-    /// What is answered, try by try; the last for all that follow.
+    /// The responses, attempt by attempt; the last for all that follow.
     pub(super) replies: Vec<Reply>,
     pub(super) tries: Vec<Try>,
-    /// Tries that may be made.
+    /// Attempts that are allowed.
     pub(super) tries_max: usize,
-    /// Its client may see a cut answer, or an error of ours: by what it does itself, or what is done to it.
+    /// Its client may see a cut response, or a local reply: because of its own actions, or a fault.
     pub(super) excused: bool,
     /// Its client has left.
     pub(super) left: bool,
-    /// And that can be seen: nobody works for it any more.
+    /// And that can be seen: no work goes on for it any more.
     pub(super) gone: bool,
     pub(super) ended: Option<String>,
 }
 
 impl Record {
-    /// What the next try is answered.
+    /// The response to the next attempt.
     pub(super) fn reply(&self) -> Reply {
         self.replies[self.tries.len().saturating_sub(1).min(self.replies.len() - 1)].clone()
     }
@@ -100,12 +100,12 @@ impl Record {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) id: Option<u64>,
-    /// Which try's it is.
+    /// Which attempt's it is.
     pub(super) number: Option<usize>,
-    /// Why, if it is the proxy's own.
+    /// The reason, if it is a local reply.
     pub(super) reason: Option<String>,
     pub(super) body: Vec<u8>,
-    /// It has come to its end; if not, that it has not was to be seen.
+    /// It is complete; if not, the client could see that.
     pub(super) whole: bool,
 }
 
@@ -125,7 +125,7 @@ impl Ledger {
         Self { began: Some(ambient::now()), loud, ..Self::default() }
     }
 
-    /// Something has happened.
+    /// Records an event.
     pub(super) fn tell(&mut self, what: &str) {
         let mut line = String::new();
         let millis = self.began.map_or(0, |began| ambient::since(began).as_millis());
@@ -142,7 +142,7 @@ impl Ledger {
         *self.counts.entry(what.to_owned()).or_default() += 1;
     }
 
-    /// Something must not have happened.
+    /// Records a violation.
     pub(super) fn violation(&mut self, what: &str) {
         self.tell(&format!("VIOLATION {what}"));
         self.wrong.push(what.to_owned());
@@ -157,7 +157,7 @@ impl Ledger {
         self.lines[from..].join("\n")
     }
 
-    /// A backend has the head of a request. Gives which try it is, and what to answer.
+    /// A backend has the head of a request. Returns which attempt it is, and how to respond.
     pub(super) fn handle_head(&mut self, id: u64, backend: &str, method: &str) -> Option<(usize, Reply)> {
         let Some(record) = self.records.get_mut(&id) else {
             self.violation(&format!("{backend} has got request {id}, which nobody has made"));

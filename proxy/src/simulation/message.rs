@@ -1,10 +1,10 @@
-//! HTTP/1.1 as the scripts speak it: simple, strict, and nothing of it the proxy's own.
+//! HTTP/1.1 as the scripts speak it: simple, strict, and independent of the proxy's code.
 
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// A head that nobody sends on purpose.
+/// Longer than any head that is sent on purpose.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Why something has not come to its end.
@@ -119,7 +119,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(Head { first, fields })
     }
 
-    /// Reads a body into `body`, as far as it comes; gives whether trailers came.
+    /// Reads a body into `body`, as far as it comes; returns whether trailers came.
     pub(super) async fn body(&mut self, framing: Framing, body: &mut Vec<u8>) -> Result<bool, Cut> {
         match framing {
             Framing::None => Ok(false),

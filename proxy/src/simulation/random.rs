@@ -1,4 +1,4 @@
-//! Everything that is drawn: SplitMix64 (Steele, Lea, Flood 2014), a stream for each who draws.
+//! Everything that is drawn: SplitMix64 (Steele, Lea, Flood 2014), an independent stream for each user.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the simulation has found, each as the least that shows it.
+//! Faults that the simulation has found, each as its smallest scenario.
 
 use super::message::Reader;
 use super::world::{RAW, WEB, World};
@@ -46,7 +46,7 @@ services:
         let mut second = second.await;
         world.settle().await;
         assert_eq!(in_flight(&world), [1, 1], "both are asked");
-        // An answer that is not whole yet waits for its last byte, for a moment.
+        // A response that is incomplete waits for its last byte, for a moment.
         second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await.unwrap();
         world.settle().await;
         assert_eq!(in_flight(&world), [0, 1], "who has lost carries nothing");
@@ -58,7 +58,7 @@ services:
     });
 }
 
-/// What comes until the end, and what that is.
+/// What comes until the end, and the kind of that end.
 async fn until_end(mut socket: Socket) -> (Vec<u8>, Option<ErrorKind>) {
     let (mut all, mut space) = (Vec::new(), [0; 512]);
     loop {
@@ -129,7 +129,7 @@ services: [ {{ name: api, protocol: h2, backends: [ {{ id: a, address: \"{}\" }}
         ));
         let listener = world.network.listen(address(BACKENDS[0]));
         tokio::time::sleep(Duration::from_millis(10)).await;
-        // It answers once all have come: they are under way together.
+        // It responds once all have come: they are under way together.
         let backend = tokio::task::spawn_local(async move {
             let mut connection = h2::server::handshake(accept(&listener).await).await.unwrap();
             let mut waiting = Vec::new();
@@ -158,13 +158,13 @@ services: [ {{ name: api, protocol: h2, backends: [ {{ id: a, address: \"{}\" }}
         world.settle().await;
         let busy = crate::codec::http2::memory_of_each();
         assert_eq!(busy.len(), 2, "one from the client, one to the backend");
-        // They rest; a busy one of the backend's side listens for 10 s.
+        // They are idle; a busy connection to the backend listens for 10 s.
         tokio::time::sleep(Duration::from_secs(15)).await;
         let rested = crate::codec::http2::memory_of_each();
         for (busy, rested) in busy.iter().zip(&rested) {
             assert!(*rested <= 8 * 1024 && *rested * 2 < *busy, "{busy} bytes busy, {rested} at rest");
         }
-        // They are there still, and of use.
+        // They are still open, and usable.
         drop(send.ready().await.unwrap());
         backend.abort();
         client.abort();

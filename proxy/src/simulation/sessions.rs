@@ -1,4 +1,4 @@
-//! Sessions of a TCP listener: each side says what it has to say, in its own order and at its own pace.
+//! Sessions of a TCP listener: each side sends its bytes in its own order and at its own pace.
 
 use super::ledger;
 use super::random::Random;
@@ -18,7 +18,7 @@ struct Deal {
     id: u64,
     up: usize,
     down: usize,
-    /// 0: nothing; 1: the client resets; 2: the backend does; 3: the backend says nothing.
+    /// 0: nothing; 1: the client resets; 2: the backend does; 3: the backend sends nothing.
     fault: u8,
 }
 
@@ -76,7 +76,7 @@ async fn session(world: &World, mut socket: Socket, deal: &Deal, random: &mut Ra
     ledger.tell(&format!("session {id} ends: {} bytes, {plain}", got.len()));
     ledger.count(if plain { "session ended" } else { "session cut" });
     let whole = got.len() == deal.down;
-    // One that has heard nothing for too long is closed plainly, as others do.
+    // A session that was silent for too long is closed cleanly, as others are.
     let silenced = world.was_silenced_since(begun);
     if !right || got.len() > deal.down || plain && !whole && deal.fault == 0 && !silenced && !got.is_empty() {
         ledger.violation(&format!("session {id} has got {} of {} bytes, ended {plain}", got.len(), deal.down));
@@ -86,7 +86,7 @@ async fn session(world: &World, mut socket: Socket, deal: &Deal, random: &mut Ra
     }
 }
 
-/// Says all, and hears all; gives what was heard, and whether it has ended plainly.
+/// Sends all, and reads all; returns what was read, and whether it has ended cleanly.
 async fn talk(socket: Socket, id: u64, says: usize, pause: Duration) -> (Vec<u8>, bool) {
     let (mut input, mut output) = tokio::io::split(socket);
     let sending = async {

@@ -1,19 +1,19 @@
-//! What a seed plays with: a configuration, as text, and how much goes wrong.
+//! The setup of a seed: a configuration, as text, and how much goes wrong.
 
 use super::random::Random;
 use std::fmt::Write;
 
-/// What is drawn once for a run, and again in part with each reload.
+/// Values that are drawn once for a run, and some again with each reload.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     pub(super) workers: usize,
-    /// Percent of tries that go wrong.
+    /// Percent of attempts that go wrong.
     pub(super) faults: u64,
     /// Percent of requests whose clients leave.
     pub(super) leaving: u64,
     /// Backends of the service that speaks HTTP/1.1, of the one that speaks HTTP/2, and of the TCP one.
     pub(super) backends: [usize; 3],
-    /// Of each, which are drained, and which are gone.
+    /// Of each, which are drained, and which are removed.
     pub(super) drained: Vec<usize>,
     pub(super) gone: Vec<usize>,
     pub(super) attempts: usize,
@@ -111,7 +111,7 @@ impl Setup {
         if random.chance(15) { drawn.crowded(random) } else { drawn }
     }
 
-    /// Few places, for which many wait.
+    /// Few connections allowed, for which many clients wait.
     fn crowded(self, random: &mut Random) -> Self {
         let limits = Limits { backend_requests: 1 + random.below(2), clients: 0, per_ip: 0, ..Limits::default() };
         let (policy, leaving) = (random.pick(&["random", "round_robin", "least_request"]), self.leaving.max(1));
@@ -119,12 +119,12 @@ impl Setup {
         Self { limits, policy, leaving, backends, all_full: "queue", attempts: 0, hedges: false, ..self }
     }
 
-    /// Tries of a request that may be made: each may have another beside it.
+    /// Attempts of a request that are allowed: each may have a hedge.
     pub(super) fn tries(&self) -> usize {
         (1 + self.attempts) * if self.hedges { 2 } else { 1 }
     }
 
-    /// Whether who waits for room may have a place on any backend that has room.
+    /// Whether a request that waits for room may get a reservation on any backend that has room.
     pub(super) fn has_simple_queue(&self) -> bool {
         let Limits { connections, backend_connections, backend_pending, .. } = self.limits;
         let limits_connections = connections + backend_connections + backend_pending > 0;
@@ -132,12 +132,12 @@ impl Setup {
         self.attempts == 0 && !self.hedges && !limits_connections && !bounded
     }
 
-    /// Whether nothing goes wrong but what a request brings itself.
+    /// Whether nothing goes wrong but what a request itself causes.
     pub(super) fn is_calm(&self) -> bool {
         self.faults == 0 && self.leaving == 0
     }
 
-    /// What an operator changes in one go.
+    /// One change by an operator.
     pub(super) fn change(&mut self, random: &mut Random) -> String {
         let index = random.size(self.backends[0]);
         let toggle = |list: &mut Vec<usize>| match list.iter().position(|known| *known == index) {

@@ -1,5 +1,5 @@
-//! Clients and backends that speak HTTP/2, by the library, over the same networks: streams that are reset in any state, windows that stay
-//! shut for a while, trailers, 1xx, refused streams, goodbyes.
+//! Clients and backends that speak HTTP/2, by the library, over the same networks: streams that are reset in any state, windows that
+//! stay shut for a while, trailers, 1xx, refused streams, GOAWAY.
 
 use super::backends::{Backend, Fate, Reply};
 use super::clients::{self, PATIENCE};
@@ -42,7 +42,7 @@ fn end(stream: &mut SendStream<Bytes>, trailers: bool) -> Result<(), h2::Error> 
     }
 }
 
-/// Reads a body to its end; `Err`: it was cut, and that was to be seen.
+/// Reads a body to its end; `Err`: it was cut, and that could be seen.
 async fn read_all(stream: &mut RecvStream, pause: Duration, body: &mut Vec<u8>) -> Result<(), h2::Error> {
     while let Some(data) = stream.data().await {
         let data = data?;
@@ -86,7 +86,7 @@ pub(super) async fn run(world: Rc<World>, number: u8, mut random: Random) {
             }
         }
         if random.chance(world.setup().leaving / 2) {
-            // All that is under way goes with it.
+            // Everything under way goes with it.
             for record in world.ledger().records.values_mut().filter(|record| record.ended.is_none()) {
                 record.excused = true;
             }
@@ -229,7 +229,7 @@ async fn serve(world: Rc<World>, backend: Rc<Backend>, socket: Socket, mut rando
             };
             let stream = Stream { world: &world2, backend: &backend, id, respond };
             if stream.run(request).await {
-                // The connection goes, and with it all that is on it.
+                // The connection goes, and with it all its streams.
                 let mut ledger = world2.ledger();
                 ledger
                     .records
@@ -256,13 +256,13 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// `true`: its connection is to go with it.
+    /// `true`: its connection must go with it.
     async fn run(mut self, request: Request<RecvStream>) -> bool {
         let (id, method) = (self.id, request.method().as_str().to_owned());
         let taken = self.world.ledger().handle_head(id, &self.backend.id, &method);
         let Some((number, reply)) = taken else { return false };
         if reply.fate == Fate::ClosedBefore {
-            // Not looked at.
+            // Not processed.
             self.note(number, |made| (made.said, made.refused) = (Said::Cut, true));
             self.respond.send_reset(Reason::REFUSED_STREAM);
             return false;

@@ -1,4 +1,4 @@
-//! The proxy as it runs, and all who have to do with it, on one thread in virtual time.
+//! The proxy as it runs, with its clients, backends and control side, on one thread in virtual time.
 
 use super::backends::{self, Backend};
 use super::checks;
@@ -32,7 +32,7 @@ pub(super) const WEB: &str = "10.1.0.1:80";
 pub(super) const RAW: &str = "10.1.0.1:90";
 /// How long clients go on.
 const TIME: Duration = Duration::from_secs(30);
-/// How long a client that is at it may take to end, and then whatever is kept for a while to be given back.
+/// How long a busy client may take to end, and then how long resources that are kept for a while take to be released.
 const LAST_TIME: Duration = Duration::from_secs(200);
 const REST_TIME: Duration = Duration::from_secs(130);
 
@@ -52,9 +52,9 @@ pub(super) struct World {
     changed: Cell<bool>,
     pub(super) unreachable: Cell<bool>,
     silenced: Cell<Option<Instant>>,
-    /// What backends are at: the request on each connection, by backend and number.
+    /// What backends are working on: the request on each connection, by backend and number.
     pub(super) serving: RefCell<BTreeMap<(String, u16), (u64, Wire)>>,
-    /// The same of those who speak HTTP/2: backend, request, try.
+    /// The same for HTTP/2 backends: backend, request, attempt.
     pub(super) streams: RefCell<BTreeSet<(String, u64, usize)>>,
     /// Tasks of the scripts.
     pub(super) tasks: Cell<usize>,
@@ -69,24 +69,24 @@ impl World {
         self.setup.borrow()
     }
 
-    /// The operator has written something else.
+    /// The operator has written a new configuration.
     pub(super) fn replace(&self, setup: Setup) {
         self.text.replace(setup.text());
         self.setup.replace(setup);
         self.changed.set(true);
     }
 
-    /// Whether anything has been put into force since the start: what was counted by a version before may be there still.
+    /// Whether anything has been put into force since the start: counts of an earlier version may be left.
     pub(super) fn was_changed(&self) -> bool {
         self.changed.get()
     }
 
-    /// Whether a limit may have been lowered below what was there.
+    /// Whether a limit may have been lowered below the current count.
     pub(super) fn was_lowered(&self) -> bool {
         self.changed.get()
     }
 
-    /// A connection has begun to lead nowhere.
+    /// A connection has become dead.
     pub(super) fn note_silence(&self) {
         self.silenced.set(Some(ambient::now()));
     }
@@ -95,7 +95,7 @@ impl World {
         self.silenced.get().is_some_and(|at| at >= begun)
     }
 
-    /// Shared connections to a backend are about to be lost: what is on them may be tried once more, beside all limits.
+    /// Shared connections to a backend are about to be lost: their requests may have one more attempt, beyond all limits.
     pub(super) fn note_lost(&self, backend: &str) {
         let mut ledger = self.ledger();
         for (_, id, number) in self.streams.borrow().iter().filter(|(on, _, _)| on == backend) {
@@ -105,12 +105,12 @@ impl World {
         }
     }
 
-    /// There has been somebody who could not be connected to: who waits may have asked there.
+    /// Some backend could not be connected to: waiting requests may have tried it.
     pub(super) fn was_unreachable(&self) -> bool {
         self.unreachable.get()
     }
 
-    /// Whether nobody asks for anything new.
+    /// Whether no client sends anything new.
     pub(super) fn is_over(&self) -> bool {
         self.over.get()
     }
@@ -131,7 +131,7 @@ impl World {
         Self::with(seed, loud, setup, text, random)
     }
 
-    /// A proxy with one worker and this configuration, and nobody else.
+    /// A proxy with one worker and this configuration, and nothing else.
     pub(super) fn alone(text: &str) -> Rc<Self> {
         let mut random = Random::new(1);
         let mut setup = Setup::draw(&mut random);
@@ -302,7 +302,7 @@ impl World {
         }
     }
 
-    /// Until nobody has anything to do at this time.
+    /// Runs until the world is idle at this time.
     pub(super) async fn settle(&self) {
         loop {
             let before = super::polls();
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// Clients and backends end; then everything must be given back.
+    /// Clients and backends end; then everything must be released.
     async fn end(self: &Rc<Self>) {
         self.over.set(true);
         happenings::recover(self);
@@ -365,7 +365,7 @@ fn config_of(text: &str) -> Config {
     }
 }
 
-/// Plays a seed; gives the trace's hash, and what there was in it.
+/// Plays a seed; returns the trace's hash, and the number of events in it.
 pub(super) fn play(seed: u64, loud: bool) -> Result<(String, String), String> {
     let runtime = super::runtime();
     super::begin();

@@ -1,4 +1,4 @@
-//! A backend as requests see it, and what outlives versions of it.
+//! A backend as requests see it, and its state that outlives versions of the configuration.
 
 use ringway_config::model;
 use ringway_ring::Load;
@@ -11,17 +11,17 @@ use tokio::sync::Notify;
 pub struct Backend {
     /// Its configuration.
     pub config: model::Backend,
-    /// What outlives the snapshot.
+    /// Its state that outlives the snapshot.
     pub state: Arc<BackendState>,
 }
 
-/// What outlives snapshots of a backend: hangs on (service, id).
+/// State of a backend that outlives snapshots: belongs to (service, id).
 pub struct BackendState {
     /// Stable identity.
     pub id: Box<str>,
     /// In flight, and the share of its keys that it takes.
     pub load: Arc<Load>,
-    /// Set while the next success matters to the passive detector, so that the hot path tells it of no other.
+    /// Set while the next success matters to the passive detector, so that the hot path reports no other.
     pub suspect: AtomicBool,
     /// It takes nothing new, and keeps the clients that a cookie has bound to it.
     pub(crate) keeps_clients: AtomicBool,
@@ -31,7 +31,7 @@ pub struct BackendState {
     pub(crate) retrying: AtomicU32,
     /// Requests that wait for a connection to it, where that is limited.
     pub(crate) pending: AtomicU32,
-    /// Tells its sessions that it has gone down.
+    /// Notifies its sessions that it has gone down.
     pub(crate) down: Falls,
 }
 
@@ -50,8 +50,8 @@ impl BackendState {
     }
 }
 
-/// When a backend has last gone down, in the order of its service's falls. Who chooses a backend takes the number of the last fall
-/// first: then none is missed, whenever he comes to wait for the next one.
+/// When a backend has last gone down, in the order of its service's failures. A session takes the number of the last failure before it
+/// chooses a backend: then it misses none when it comes to wait for the next one.
 #[derive(Default)]
 pub(crate) struct Falls {
     last: AtomicU64,
@@ -59,16 +59,16 @@ pub(crate) struct Falls {
 }
 
 impl Falls {
-    /// It has gone down; `number` is the fall's.
+    /// It has gone down; `number` is the failure's.
     pub(super) fn fall(&self, number: u64) {
         self.last.store(number, SeqCst);
         self.fallen.notify_waiters();
     }
 
-    /// Resolves once it has gone down after the fall `number`.
+    /// Resolves once it has gone down after failure `number`.
     pub(crate) async fn after(&self, number: u64) {
         let mut fallen = pin!(self.fallen.notified());
-        // Registered before the test, so that no fall between the two is missed.
+        // Registered before the check, so that no failure between the two is missed.
         fallen.as_mut().enable();
         if self.last.load(SeqCst) <= number {
             fallen.await;

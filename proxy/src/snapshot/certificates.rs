@@ -1,4 +1,4 @@
-//! How long the certificates of a configuration last. One whose time is over is still served: clients refuse it, each for itself, and
+//! How long the certificates of a configuration are valid. An expired one is still served: clients refuse it, each for itself, and
 //! everything else goes on.
 
 use crate::net::tls;
@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// From so long before its end on, a certificate is warned of.
+/// From this long before its end on, a certificate causes a warning.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// When a file's certificates are valid, in seconds of Unix time.
@@ -17,7 +17,7 @@ pub(crate) struct Validity {
     pub(crate) not_after: i64,
 }
 
-/// What a moment makes of it.
+/// The validity at a given moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     NotYetValid,
@@ -36,7 +36,7 @@ pub(crate) struct CertificateEnd {
 }
 
 impl Standing {
-    /// The word of the status.
+    /// The word that the status shows.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NotYetValid => "not_yet_valid",
@@ -48,7 +48,7 @@ impl Standing {
 }
 
 impl Validity {
-    /// Of a chain: as long as all of it is valid. Of authorities: as long as any is, for who is checked needs but one.
+    /// For a chain: valid as long as all of it is. For authorities: as long as any is, because a check needs only one.
     pub(crate) fn of(chain: &[CertificateDer<'_>], is_authority: bool) -> Option<Self> {
         let parsed = chain.iter().filter_map(|der| Some(x509_parser::parse_x509_certificate(der).ok()?.1));
         let spans = parsed.map(|certificate| Self {
@@ -77,7 +77,7 @@ impl Validity {
         }
     }
 
-    /// Code and words of what is to be said, if anything is.
+    /// Code and text of the warning, if there is one.
     pub(crate) fn complaint(self, path: &Path, now: SystemTime) -> Option<(&'static str, String)> {
         let date = |seconds: i64| {
             let time = x509_parser::time::ASN1Time::from_timestamp(seconds);

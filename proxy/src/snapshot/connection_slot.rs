@@ -1,4 +1,4 @@
-//! One of a backend's connections, one that is wanted, one request that waits: values whose drop gives back what they count.
+//! One of a backend's connections, one that is wanted, one request that waits: values whose drop returns what they count.
 
 use super::backend::BackendState;
 use super::connections::{Connections, add_below};
@@ -18,8 +18,8 @@ pub(crate) struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// Counts one more, if there are fewer than there may be. Both counts are looked at before either is touched: one that was
-    /// raised and lowered again would hide a place from others who look just then.
+    /// Counts one more, if there are fewer than allowed. Both counts are checked before either is changed: one that was raised and
+    /// lowered again would hide a slot from others that look just then.
     pub(crate) fn take(service: &Service, slot: Slot) -> Option<Self> {
         let backend = &service.backends[usize::from(slot.0)];
         let live = &service.live;
@@ -42,15 +42,15 @@ impl Drop for ConnectionSlot {
         self.backend.connections.fetch_sub(1, Relaxed);
         self.service.connections.open.fetch_sub(1, Relaxed);
         self.service.connections.tell();
-        // One that was shared may end after the last request on it.
+        // A shared connection may end after the last request on it.
         self.service.tell_room();
     }
 }
 
-/// A connection that is wanted where there may be no more: what workers are asked for.
+/// A connection that is wanted where the limit is reached: sent to the other workers.
 pub(crate) struct Wanted {
     service: Arc<ServiceLive>,
-    /// Which backend's; any backend's of the service if the service has all that it may.
+    /// Which backend's; any backend's of the service if the service is at its limit.
     backend: Option<Arc<BackendState>>,
     /// Workers that have not looked yet.
     unanswered: AtomicUsize,
@@ -60,7 +60,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// In a slot's place; `others`: workers that are asked.
+    /// In place of a slot; `others`: workers that are asked.
     pub(crate) fn new(service: &Service, slot: Slot, others: usize) -> Self {
         let backend = &service.backends[usize::from(slot.0)];
         let of_backend = backend.state.connections.load(Relaxed) >= backend.config.connections_max;
@@ -78,7 +78,7 @@ impl Wanted {
         self.given.load(SeqCst) > 0
     }
 
-    /// Ready once a worker has answered.
+    /// Ready once a worker has replied.
     pub(crate) fn answered(&self) -> Notified<'_> {
         self.answered.notified()
     }
@@ -88,7 +88,7 @@ impl Wanted {
         (&self.service.name, self.backend.as_ref().map(|backend| &*backend.id))
     }
 
-    /// A worker's answer, found by `close` if none has given one yet: whether it has closed one.
+    /// A worker's reply, given by `close` if none has come yet: whether it has closed one.
     pub(crate) fn handle(&self, close: impl FnOnce() -> bool) {
         if self.given.load(SeqCst) == 0 && close() {
             self.given.fetch_add(1, SeqCst);
@@ -103,7 +103,7 @@ impl Wanted {
     }
 }
 
-/// One who waits.
+/// A task that waits.
 pub(crate) struct Wanting<'a>(&'a Connections);
 
 impl<'a> Wanting<'a> {
@@ -119,17 +119,17 @@ impl Drop for Wanting<'_> {
     }
 }
 
-/// A request that waits for a place or for a connection, counted where that is limited.
+/// A request that waits for a reservation or for a connection, counted where that is limited.
 pub(crate) struct Pending {
     service: Option<Arc<ServiceLive>>,
     backend: Option<(Arc<BackendState>, Arc<ServiceLive>)>,
 }
 
 impl Pending {
-    /// Begins to wait for a place on any backend.
+    /// Begins to wait for a reservation on any backend.
     ///
     /// # Errors
-    /// [`ProxyError::PendingLimit`]: as many wait as may.
+    /// [`ProxyError::PendingLimit`]: as many wait as allowed.
     pub(crate) fn enter(service: &Service) -> Result<Self, ProxyError> {
         let most = service.config.pending_max;
         if most == u32::MAX {
@@ -143,13 +143,13 @@ impl Pending {
     /// Begins to wait for a connection to this backend.
     ///
     /// # Errors
-    /// As [`Pending::enter`]; [`ProxyError::ConnectionLimit`]: as many wait for this backend as may.
+    /// As [`Pending::enter`]; [`ProxyError::ConnectionLimit`]: as many wait for this backend as allowed.
     pub(crate) fn enter_for(service: &Service, slot: Slot) -> Result<Self, ProxyError> {
         let mut this = Self::enter(service)?;
         let backend = &service.backends[usize::from(slot.0)];
         let most = backend.config.pending_max;
         if most < u32::MAX {
-            // One that is refused has not made room by leaving: it would wake itself for ever.
+            // One that is refused makes no room by leaving: it would wake itself for ever.
             if !add_below(&backend.state.pending, most) {
                 return Err(ProxyError::ConnectionLimit);
             }
@@ -160,7 +160,7 @@ impl Pending {
 }
 
 impl Pending {
-    /// The wait is over, and this is what it has led to. That there was no connection to be had is no room made for others.
+    /// The wait is over, with this result. That no connection was available makes no room for others.
     pub(crate) fn end<T>(mut self, result: &Result<T, ProxyError>) {
         if matches!(result, Err(ProxyError::ConnectionLimit))
             && let Some((backend, _)) = self.backend.take()

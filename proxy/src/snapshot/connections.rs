@@ -1,4 +1,4 @@
-//! Limits on connections to backends, and the counts that they are held against.
+//! Limits on connections to backends, and the counts that are checked against them.
 
 use ringway_config::model::{self, UpstreamProtocol};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, fence};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// Requests in flight that a backend may have for its own limits' sake.
+/// Requests in flight that a backend may have because of its own limits.
 pub(crate) fn places(service: &model::Service, backend: &model::Backend) -> u32 {
     match service.protocol {
         UpstreamProtocol::Http1 => backend.requests_max.min(backend.connections_max),
@@ -14,7 +14,7 @@ pub(crate) fn places(service: &model::Service, backend: &model::Backend) -> u32 
     }
 }
 
-/// Requests in flight that a service may have on all its backends together, for its connections' sake; `u32::MAX` is no limit.
+/// Requests in flight that a service may have on all its backends together, because of its connection limit; `u32::MAX` is no limit.
 pub(crate) fn places_together(service: &model::Service) -> u32 {
     match service.protocol {
         UpstreamProtocol::Http1 => service.connections_max,
@@ -22,18 +22,18 @@ pub(crate) fn places_together(service: &model::Service) -> u32 {
     }
 }
 
-/// Connections to a service's backends, and who wants one.
+/// Connections to a service's backends, and the requests that want one.
 #[derive(Default)]
 pub(crate) struct Connections {
     /// Open now, idle ones included, over all workers and backends.
     pub(super) open: AtomicU32,
     /// How many wait for one to be closed.
     pub(super) wanting: AtomicU32,
-    /// One was closed while somebody waited for that.
+    /// One was closed while a request waited for that.
     closed: Notify,
 }
 
-/// Adds one to a count that is below a limit. One that was raised first and lowered again would hide a place from who looks just then.
+/// Adds one to a count that is below a limit. One that was raised first and lowered again would hide a slot from a reader just then.
 pub(crate) fn add_below(count: &AtomicU32, limit: u32) -> bool {
     count.fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1)).is_ok()
 }
@@ -45,14 +45,14 @@ impl Connections {
         (self.open.load(Relaxed), self.wanting.load(Relaxed))
     }
 
-    /// Ready once one has been closed while somebody waited for that.
+    /// Ready once one has been closed while a request waited for that.
     pub(crate) fn closed(&self) -> Notified<'_> {
         self.closed.notified()
     }
 
     /// One is closed, and counted no more.
     pub(super) fn tell(&self) {
-        // Either this sees who waits, or that one sees the place: both write one word and read another.
+        // Either this side sees the waiting request, or that request sees the slot: both write one word and read another.
         fence(SeqCst);
         if self.wanting.load(Relaxed) > 0 {
             self.closed.notify_waiters();

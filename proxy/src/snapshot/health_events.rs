@@ -1,10 +1,10 @@
-//! What a health machine has said, to the log and to the metrics: whoever made it speak, a check, a request or a reload.
+//! Events of a health machine, written to the log and to the metrics, whether a check, a request or a reload caused them.
 
 use super::service::Service;
 use ringway_health::{Event, EventKind};
 use ringway_telemetry::catalogue;
 
-/// Logs and counts what a health machine has said.
+/// Logs and counts the events of a health machine.
 pub(crate) fn publish(service: &Service, events: &[Event]) {
     for Event { id, kind } in events {
         let name = &service.config.name;

@@ -1,15 +1,15 @@
 //! Rate limits: the generic cell rate algorithm (ITU-T I.371), for many keys in bounded memory.
 //!
-//! Each key has one number, the theoretical arrival time of its next request (TAT): a request conforms if it comes no
-//! earlier than the TAT less what a burst allows. Keys live in sets of eight; one that finds its set full takes the place
-//! of the one whose TAT is oldest, which is the one that forgetting favours least.
+//! Each key has one number, the theoretical arrival time of its next request (TAT): a request conforms if it comes no earlier than the
+//! TAT less what a burst allows. Keys live in sets of eight; a key that finds its set full replaces the one with the oldest TAT,
+//! because forgetting that one changes least.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const WAYS: usize = 8;
 
-/// Locks: workers seldom meet at one.
+/// Locks: workers seldom contend for one.
 const SHARDS: usize = 64;
 
 /// A limiter, shared by all workers.
@@ -31,7 +31,7 @@ struct Cell {
 }
 
 impl RateLimiter {
-    /// One request in each `interval`, `burst` at once, for about so many keys.
+    /// One request in each `interval`, `burst` at once, for about this many keys.
     pub(crate) fn new(interval: Duration, burst: u32, keys_max: usize) -> Self {
         let interval_nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX / 4).max(1);
         let sets_per_shard = keys_max.div_ceil(WAYS * SHARDS).max(1);
@@ -44,9 +44,9 @@ impl RateLimiter {
         }
     }
 
-    /// Takes in a request of a key at a time since the clock began. `Err`: refused, and when it would not be.
+    /// Checks a request of a key at a time since the clock began. `Err`: refused, and when it would be allowed.
     pub(crate) fn admit(&self, hash: u64, now: Duration) -> Result<(), Duration> {
-        // One more than it is: 0 is a free cell's.
+        // One is added: 0 marks a free cell.
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2).saturating_add(1);
         let shard = &self.shards[(hash >> 58) as usize % SHARDS];
         let mut sets = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +111,7 @@ mod tests {
         for key in 0..1_000_000_u64 {
             assert!(limiter.admit(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, SECOND).is_ok() || key > 0);
         }
-        // The limit errs towards letting in, never towards refusing a new key.
+        // The limit errs towards admission, never towards refusing a new key.
         assert!(limiter.admit(2, SECOND * 5).is_ok());
     }
 }

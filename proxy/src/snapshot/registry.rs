@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use thiserror::Error;
 
-/// Why a configuration that is valid cannot be put to work.
+/// Why a valid configuration cannot be put into force.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
@@ -59,8 +59,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Builds the snapshot of a configuration. Changes nothing: what is new hangs on the snapshot alone, and is kept for the
-    /// next one by [`Registry::commit`].
+    /// Builds the snapshot of a configuration. Changes nothing: new state belongs to the snapshot alone, and [`Registry::commit`]
+    /// keeps it for the next one.
     ///
     /// # Errors
     /// A ring cannot be built.
@@ -84,7 +84,7 @@ impl Registry {
         };
         let server = |listener: &model::Listener| {
             let Some(tls) = &listener.tls else { return Ok(None) };
-            // As a listener's sockets, its tickets stay when its name changes.
+            // Like a listener's sockets, its tickets stay when its name changes.
             let by_name = if listener.address.port() == 0 { listener.name.as_str() } else { "" };
             let built = ServerTls::new(&format!("{}{by_name}", listener.address), tls, &self.tickets);
             built
@@ -159,7 +159,7 @@ impl Registry {
         })
     }
 
-    /// What lives on of a service, or what will.
+    /// The state of a service that outlives snapshots, existing or new.
     fn live(&self, config: &model::Service, workers: usize, now: Instant) -> Arc<ServiceLive> {
         if let Some(live) = lock(&self.services).get(config.name.as_str()) {
             return Arc::clone(live);
@@ -170,9 +170,9 @@ impl Registry {
         Arc::new(ServiceLive::new(&config.name, health, workers))
     }
 
-    /// Keeps what a prepared snapshot has brought, puts its memberships into force in the health machines, and forgets what
-    /// is in it no more. Cannot fail. Of backends that the version before has too, nobody takes less yet: its readers have no
-    /// others. [`Registry::settle`] follows once the snapshot is what requests read.
+    /// Keeps the new state of a prepared snapshot, puts its memberships into force in the health machines, and forgets what the
+    /// snapshot no longer has. Cannot fail. Backends that the version before has too keep their share for now: its readers have no
+    /// others. [`Registry::settle`] follows once requests read the snapshot.
     pub fn commit(&self, snapshot: &Snapshot, now: Instant) {
         let kept = snapshot.services.iter().map(|service| (service.live.name.clone(), Arc::clone(&service.live)));
         *lock(&self.services) = kept.collect();
@@ -208,8 +208,8 @@ impl Registry {
         }
     }
 
-    /// What a committed snapshot takes away takes effect, now that requests read it: whoever has read the one before and finds
-    /// nobody there looks here. Gives the health events, by service.
+    /// Lets the removals of a committed snapshot take effect, now that requests read it: a request that has read the one before and
+    /// finds no backend there looks here. Returns the health events, by service.
     pub fn settle(&self, snapshot: &Snapshot) -> Vec<(Arc<Service>, Vec<Event>)> {
         let mut happened = Vec::new();
         for service in &snapshot.services {
@@ -277,7 +277,7 @@ mod tests {
         registry.settle(&second);
         let newest = &second.services[0];
         assert_eq!(newest.group.level_shares(), [(0, 1.0), (2, 0.0)]);
-        // A check ends, and its driver still looks at the version of before.
+        // A check ends, and its driver still holds the earlier version.
         let old = &first.services[0];
         let mut health = old.live.health();
         health.handle_probe("a", Probe::Failure(CheckFailure::Connect), now);
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(new.live.total.sum_of(0), 7);
         (0..7).for_each(|_| old.group.release(slot, 0));
         assert_eq!((new.backends[2].state.load.in_flight(), new.live.total.sum_of(0)), (0, 0));
-        // Nothing runs there any more: who comes back later is new.
+        // Nothing runs there any more: a backend that comes back later is new.
         let next = prepared(&registry, 4, 0, "");
         registry.commit(&next, now);
         registry.settle(&next);

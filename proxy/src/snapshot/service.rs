@@ -1,4 +1,4 @@
-//! A service: as requests see it ([`Service`], one a version), and what outlives versions of it ([`ServiceLive`]).
+//! A service: as requests see it ([`Service`], one per version), and its state that outlives versions ([`ServiceLive`]).
 
 use super::backend::{Backend, BackendState};
 use super::connections::Connections;
@@ -19,34 +19,34 @@ use tokio::sync::Notify;
 pub struct Service {
     /// Its configuration.
     pub config: model::Service,
-    /// Order, bound and loads of its backends.
+    /// Policy, bound and loads of its backends.
     pub group: Group,
     /// In slot order: sorted by id.
     pub backends: Box<[Backend]>,
-    /// What outlives the snapshot.
+    /// Its state that outlives the snapshot.
     pub live: Arc<ServiceLive>,
     /// TLS towards its backends.
     pub(crate) tls: Option<ClientTls>,
     /// Makes its active checks.
     pub(crate) prober: Option<Arc<Prober>>,
-    /// A number that changes with what is spoken with backends.
+    /// A number that changes with the protocol settings towards its backends.
     pub(crate) transport: u64,
     /// The limiter of the service's `rate_limit`.
     pub(crate) limiter: Option<Arc<RateLimiter>>,
     /// Under a policy without keys: which backend an affinity cookie's value names.
     pub(super) cookie_slots: HashMap<u64, Slot>,
-    /// Somebody wants to know how long answers take to begin: the policy, or a detector.
+    /// The policy or a detector uses the time until responses begin.
     pub(crate) times_responses: bool,
-    /// Who waits for room may find that there is no connection to be had.
+    /// Requests that wait for room may find that no connection is available.
     pub(crate) limits_connections: bool,
     pub(super) turn: AtomicU64,
 }
 
 impl Service {
-    /// Writes what the health machine says to where requests read it. Gives what has happened.
+    /// Publishes the health machine's state to where requests read it. Returns the events.
     ///
-    /// Whoever calls may still hold a version of before, or one that is not the newest any more: levels and who shares the
-    /// load are those of the newest, whose members the machine knows.
+    /// The caller may still hold an old version, or one that is not the newest any more: levels and load shares are those of the
+    /// newest, whose members the machine knows.
     pub fn apply_health(&self, health: &mut ServiceHealth) -> Vec<Event> {
         let newest = lock(&self.live.newest).upgrade();
         newest.as_deref().unwrap_or(self).write_health(health)
@@ -56,7 +56,7 @@ impl Service {
         let mut some_keep = false;
         for backend in &self.backends {
             if let Some(share) = health.share(&backend.config.id) {
-                // First: who gets a share in panic is not to be taken for one that is up.
+                // First: a backend that gets a share only in panic must not be taken for one that is up.
                 backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
                 backend.state.load.set_lifecycle(share);
                 backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
@@ -89,7 +89,7 @@ impl Service {
         std::ptr::eq(lock(&self.live.newest).as_ptr(), self)
     }
 
-    /// What has happened, without anything that requests would see.
+    /// The events, without anything that requests would see.
     pub(crate) fn events(health: &mut ServiceHealth) -> Vec<Event> {
         std::iter::from_fn(|| health.poll_event()).collect()
     }
@@ -99,7 +99,7 @@ impl Service {
         self.cookie_slots.get(&value).copied()
     }
 
-    /// The backend that keeps the client of a cookie which is a key, although it takes nothing new.
+    /// The backend that keeps the client of a cookie whose value is a key, although it takes nothing new.
     pub(crate) fn keeper_of(&self, hash: Hash) -> Option<Slot> {
         if !self.live.some_keep.load(Relaxed) {
             return None;
@@ -141,7 +141,7 @@ impl Service {
         self.config.policy.seed()
     }
 
-    /// A hash that falls to the backends in turn, for requests without a key.
+    /// A hash that gives the backends their turns, for requests without a key.
     #[must_use]
     pub fn next_in_turn(&self) -> u64 {
         // Golden-ratio steps visit the key space evenly (Fibonacci hashing), so backends get their shares in turn.
@@ -155,18 +155,18 @@ impl Service {
     }
 }
 
-/// What outlives snapshots of a service.
+/// State of a service that outlives snapshots.
 pub struct ServiceLive {
     /// Unique name.
     pub name: Box<str>,
     /// Requests in flight, over all backends.
     pub total: Arc<Total>,
-    /// The state machine that says who may take traffic. Locked on failures and by the driver, never for a success
+    /// The state machine that decides which backends may take traffic. Locked on failures and by the driver, never for a success
     /// that follows a success.
     health: Mutex<ServiceHealth>,
     /// Number of the last time that one of its backends has gone down.
     pub(crate) falls: AtomicU64,
-    /// Wakes the driver: a deadline may have come nearer.
+    /// Wakes the driver: a deadline may be earlier now.
     pub health_changed: Notify,
     /// Some of its backends keep their clients although they take nothing new.
     pub(crate) some_keep: AtomicBool,
@@ -174,32 +174,32 @@ pub struct ServiceLive {
     pub(crate) admitted: AtomicU32,
     /// Retries under way, where the service has a limit on them.
     pub(crate) retrying: AtomicU32,
-    /// Requests that wait for a place or for a connection, where that is limited.
+    /// Requests that wait for a reservation or for a connection, where that is limited.
     pub(crate) pending: AtomicU32,
     /// Connections to all its backends.
     pub(crate) connections: Connections,
-    /// Requests on its backends, where its limit on connections is one on them.
+    /// Requests on its backends, where its limit on connections bounds them.
     pub(crate) connected: SharedLimit,
     /// Reports of hot keys, worker by worker.
     pub(crate) hot: Mutex<HotKeys>,
-    /// Owners of each hot key: what workers look at.
+    /// Owners of each hot key, as workers read them.
     pub(crate) hot_table: Published<HotTable>,
     /// Keys that the last change moved, as a share, and by which generation.
     pub(crate) moved: Mutex<(f64, u64)>,
-    /// The limiter, and what it was made from: a reload that leaves the limit alone leaves its memory alone.
+    /// The limiter, and the limit it was made from: a reload that leaves the limit alone keeps the limiter's memory.
     limiter: Mutex<Option<(model::RateLimit, Arc<RateLimiter>)>>,
-    /// Backends of QUIC's connections, by the ids that they gave themselves.
+    /// Backends of QUIC connections, by the ids that they have issued.
     pub(crate) quic_ids: Mutex<quic_ids::Ids<Arc<BackendState>>>,
     /// Requests that wait for room.
     pub line: Line,
-    /// Tells one of them that there may be room.
+    /// Notifies one of them that there may be room.
     pub room: Notify,
-    /// Counts what may have made room, where connections are limited: who finds none waits until it has moved.
+    /// Counts what may have made room, where connections are limited: a request that finds none waits until it has moved.
     pub(crate) turnover: AtomicU64,
     /// Whether the newest version limits connections: only then ends of requests are counted there.
     pub(crate) limits_connections: AtomicBool,
     backends: Mutex<HashMap<Box<str>, Arc<BackendState>>>,
-    /// Backends that have gone from the configuration while requests still ran on them: who comes back is not empty.
+    /// Backends that were removed from the configuration while requests still ran on them: one that comes back is not empty.
     pub(super) departed: Mutex<HashMap<Box<str>, Weak<BackendState>>>,
     /// The service of the last version that was put into force. Set under the lock of `health`.
     pub(super) newest: Mutex<Weak<Service>>,
@@ -242,7 +242,7 @@ impl ServiceLive {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There may be room for one who waits.
+    /// There may be room for a waiting request.
     pub(crate) fn tell_room(&self) {
         self.turnover.fetch_add(1, Relaxed);
         if self.line.handle_release() {
@@ -250,7 +250,7 @@ impl ServiceLive {
         }
     }
 
-    /// Wakes all who wait for room: who may be asked, or how many requests each may have, has changed.
+    /// Wakes all that wait for room: the candidates, or how many requests each may have, have changed.
     pub(crate) fn wake_all(&self) {
         self.turnover.fetch_add(1, Relaxed);
         if self.line.handle_release() {
@@ -260,7 +260,7 @@ impl ServiceLive {
 }
 
 impl ServiceLive {
-    /// The limiter of this limit: the one there is, memory and all, if it is the same.
+    /// The limiter of this limit: the existing one, memory and all, if the limit is the same.
     pub(super) fn limiter_for(&self, limit: &model::RateLimit) -> Arc<RateLimiter> {
         match lock(&self.limiter).as_ref() {
             Some((known, limiter)) if known == limit => Arc::clone(limiter),
@@ -280,7 +280,7 @@ impl ServiceLive {
         still_used.unwrap_or_else(|| Arc::new(BackendState::new(id)))
     }
 
-    /// The next snapshot finds what this one has, and of backends that go with it those on which something still runs.
+    /// The next snapshot finds the backends of this one, and of the removed ones those on which something still runs.
     pub(super) fn keep(&self, service: &Service) {
         let states = service.backends.iter().map(|backend| (backend.state.id.clone(), Arc::clone(&backend.state)));
         let states: HashMap<_, _> = states.collect();
@@ -295,7 +295,7 @@ impl ServiceLive {
     }
 }
 
-/// What an affinity cookie says of a backend, under a policy without keys.
+/// The value of an affinity cookie that names a backend, under a policy without keys.
 pub(crate) fn cookie_value(id: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(id.as_bytes())
 }

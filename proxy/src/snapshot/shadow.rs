@@ -1,5 +1,5 @@
-//! The shadow: another version of the configuration, whose placements are worked out for live traffic and counted, while
-//! requests go where the version in force says.
+//! The shadow: another version of the configuration, whose placements are computed for live traffic and counted, while requests follow
+//! the version in force.
 
 use ringway_config::Diagnostics;
 use ringway_config::model::{self, Config};
@@ -63,7 +63,7 @@ impl Shadow {
 }
 
 impl ShadowService {
-    /// What its keys are read from.
+    /// The sources of its keys.
     pub(crate) fn hash_key(&self) -> &[model::KeySource] {
         &self.config.hash_key
     }
@@ -75,14 +75,14 @@ impl ShadowService {
     }
 }
 
-/// A service's group, apart from all live state: every backend is healthy and idle, and one that drains has no keys.
+/// A service's group without live state: every backend is healthy and idle, and a draining one has no keys.
 pub(crate) fn group_of(service: &model::Service) -> Result<Group, BuildError> {
     group_with(service, |backend| if backend.drain { 0 } else { backend.weight })
 }
 
-/// The digest of a service's ring, from its configuration alone: that of every proxy which runs it. A function of membership
-/// (ids, weights, levels, policy): who drains, is ejected or ramps up is a member all the same. `None` for policies without
-/// a ring.
+/// The digest of a service's ring, from its configuration alone: every proxy that runs it has the same. A function of membership (ids,
+/// weights, levels, policy): a backend that drains, is ejected or ramps up is a member all the same. `None` for policies without a
+/// ring.
 ///
 /// # Errors
 /// The ring cannot be built.
@@ -90,7 +90,7 @@ pub fn ring_digest(service: &model::Service) -> Result<Option<u64>, BuildError> 
     Ok(group_with(service, membership_weight)?.digest())
 }
 
-/// What a backend weighs in the ring. What it takes at the moment is its load's to say.
+/// A backend's weight in the ring. What it takes at the moment is a matter of its load.
 pub(crate) fn membership_weight(backend: &model::Backend) -> u32 {
     backend.weight
 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::snapshot::Registry;
 
-    /// A number below `bound`, the next of a row that is always the same.
+    /// A number below `bound`, the next of a sequence that is always the same.
     fn draw(row: &mut u64, bound: u64) -> u64 {
         *row = row.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*row >> 33) % bound

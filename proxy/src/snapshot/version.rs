@@ -21,9 +21,9 @@ pub struct Snapshot {
     pub(super) by_name: HashMap<Box<str>, usize>,
     /// TLS towards clients, listener by listener.
     pub(crate) tls: Box<[Option<Arc<ServerTls>>]>,
-    /// Fields in which some listener tells backends of clients' certificates: no client says them on any listener.
+    /// Fields in which some listener sends clients' certificates to backends: no client may set them on any listener.
     pub(crate) identity_fields: Box<[Box<str>]>,
-    /// Of the files that TLS is made of.
+    /// Stamps of the files that TLS is made of.
     pub(crate) files_digest: u64,
     /// When the certificates that it uses end.
     pub(crate) certificates: Box<[CertificateEnd]>,
@@ -32,14 +32,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether a field is one in which backends are told of clients' certificates.
+    /// Whether a field carries clients' certificates to backends.
     #[inline]
     pub(crate) fn is_identity(&self, name: &[u8]) -> bool {
         self.identity_fields.iter().any(|field| ringway_message::reads_as(name, field))
     }
 }
 
-/// The one pointer to what is in force.
+/// The one pointer to the version in force.
 pub type Current = Published<Snapshot>;
 
 impl Snapshot {
@@ -60,7 +60,7 @@ impl Snapshot {
         self.index_of(name).map(|index| &self.services[index])
     }
 
-    /// What is in force before anything is: nothing.
+    /// The empty version, in force before the first one.
     pub(crate) fn empty(config: Arc<Config>) -> Self {
         Self {
             generation: 0,

@@ -1,10 +1,10 @@
-//! Leave for one more connection to a backend, and how an idle one gives way to it.
+//! Permission for one more connection to a backend, and how an idle one gives way to it.
 //!
-//! Over HTTP/1.1 and TCP a request in flight is a connection in use: the limit is a place on the walk, as `requests_max` is (see
-//! [`places`](crate::snapshot::connections::places) and [`crate::upstream::in_flight`]). Who has a place there, and finds no idle
-//! connection with its own worker, opens one; if that is one too many, then because another is idle with another worker. That one
+//! Over HTTP/1.1 and TCP a request in flight is a connection in use: the limit bounds reservations, as `requests_max` does (see
+//! [`places`](crate::snapshot::connections::places) and [`crate::upstream::in_flight`]). A request that has a reservation, and finds no
+//! idle connection with its own worker, opens one; if that is one too many, then because another is idle with another worker. That one
 //! gives way. Over HTTP/2 connections are shared, and a worker may have none while others use all there may be: then the backend is
-//! full for it, as for want of a place.
+//! full for it, as if no reservation were free.
 
 use crate::dispatcher::Command;
 use crate::error::ProxyError;
@@ -22,13 +22,13 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 use std::task::Poll;
 
-/// How often an idle connection may be asked to give way for one request, where others take the place that it makes.
+/// How often idle connections may be asked to give way for one request, when others take the freed slots.
 const ROUNDS_MAX: u32 = 32;
 
-/// Leave for one more connection to a backend; idle ones give way to it.
+/// Permission for one more connection to a backend; idle ones give way to it.
 ///
 /// # Errors
-/// [`ProxyError::ConnectionLimit`]: as many as there may be are in use.
+/// [`ProxyError::ConnectionLimit`]: as many as allowed are in use.
 pub(crate) async fn slot(
     service: &Service,
     slot: Slot,
@@ -63,11 +63,11 @@ async fn wait_for_slot(
         }
         loop {
             let (mut closed, mut answered) = (pin!(connections.closed()), pin!(wanted.answered()));
-            // Registered before the look, so that nothing between the two is missed.
+            // Registered before the check, so that no change between the two is missed.
             closed.as_mut().enable();
             answered.as_mut().enable();
             fence(SeqCst);
-            // Before the look as well: what others have done on the way to their answer is done.
+            // Before the check as well, so that what other workers did before they replied is seen.
             let refused = !own && wanted.is_refused();
             if let Some(taken) = ConnectionSlot::take(service, slot) {
                 return Ok(taken);
@@ -75,7 +75,7 @@ async fn wait_for_slot(
             if refused {
                 return Err(ProxyError::ConnectionLimit);
             }
-            // One that nobody shares is closed by now, and somebody else has taken its place: the next one is asked for.
+            // An idle connection has closed by now, and another request has taken its slot: the next one is asked for.
             if !is_shared && (own || wanted.is_given()) {
                 break;
             }
@@ -89,7 +89,7 @@ async fn wait_for_slot(
             if let Some(taken) = ConnectionSlot::take(service, slot) {
                 return Ok(taken);
             }
-            // The place that was made has gone to somebody else: the next one is asked for.
+            // The freed slot has gone to another request: the next one is asked for.
             if was_closed && (own || wanted.is_given()) {
                 break;
             }

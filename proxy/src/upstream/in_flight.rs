@@ -1,4 +1,4 @@
-//! Accounting by value: while an [`InFlight`] lives, its backend carries one request more.
+//! In-flight accounting by value: while an [`InFlight`] lives, its backend carries one request more.
 
 use crate::ambient;
 use crate::error::ProxyError;
@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-/// One request in flight to one backend. Dropping it is the end of the request, on whatever path that comes.
+/// One request in flight to one backend. Dropping it ends the request, on every path.
 #[must_use]
 pub(crate) struct InFlight {
     view: Rc<View>,
@@ -33,7 +33,7 @@ pub(crate) struct InFlight {
     connected: Connected,
     /// It is a retry, where its backend limits them.
     retrying: Option<Retrying>,
-    /// There was no connection to be had: its end makes no room.
+    /// No connection was available: its end makes no room.
     is_full: bool,
 }
 
@@ -46,11 +46,11 @@ impl Drop for Retrying {
     }
 }
 
-/// One of the requests that a service may have on its backends, where its limit on connections is one on them.
+/// One of the requests that a service may have on its backends, where its limit on connections bounds them.
 struct Connected(Option<(Arc<ServiceLive>, Held)>);
 
 impl Connected {
-    /// Counts one more. `None`: there are as many as may be.
+    /// Counts one more. `None`: there are as many as allowed.
     fn enter(service: &Service) -> Option<Self> {
         let most = connections::places_together(&service.config);
         if most == u32::MAX {
@@ -59,9 +59,9 @@ impl Connected {
         service.live.connected.take(most).map(|held| Self(Some((Arc::clone(&service.live), held))))
     }
 
-    /// It is given back because no backend has room: nothing has been released. But it was hidden from others for as long as it
-    /// was held, and one who was denied for that is told: one, and it does not count as a release, of which each who cannot use it
-    /// tells all others. Many who find nothing would wake each other in circles.
+    /// It is returned because no backend has room: nothing has been released. But others could not use it while it was held, so one
+    /// waiting request is woken for it: only one, and it does not count as a release, which each request that cannot use it passes
+    /// on to all others. Otherwise many that find nothing would wake each other in circles.
     fn give_back_unused(mut self) {
         if let Some((live, held)) = self.0.take()
             && live.connected.give_back_unused(held)
@@ -81,7 +81,7 @@ impl Drop for Connected {
 }
 
 impl InFlight {
-    /// Of a place that has been reserved.
+    /// For a reservation that has been made.
     fn new(view: &Rc<View>, service: usize, (slot, shard): (Slot, usize), sticky: bool, connected: Connected) -> Self {
         Self { view: Rc::clone(view), service, slot, shard, sticky, connected, retrying: None, is_full: false }
     }
@@ -90,7 +90,7 @@ impl InFlight {
         usize::from(self.slot.0)
     }
 
-    /// Whether the client is to be told, by cookie, which backend this is: under a policy without keys, unless he named it.
+    /// Whether the client is to get a cookie that names this backend: under a policy without keys, unless its cookie already does.
     pub(crate) fn wants_cookie(&self) -> bool {
         let config = &self.view.services[self.service].service.config;
         config.affinity_cookie.is_some() && !config.policy.hashes() && !self.sticky
@@ -102,8 +102,8 @@ impl InFlight {
         crate::routing::affinity_cookie::Value(crate::snapshot::cookie_value(&service.backends[self.index()].config.id))
     }
 
-    /// Tells the passive detector, and a policy that goes by latency, how the request went. A success that follows a success costs one
-    /// load.
+    /// Reports to the passive detector, and to a policy that goes by latency, how the request went. A success that follows a
+    /// success costs one load.
     pub(crate) fn report(&self, outcome: Outcome) {
         let service = &self.view.services[self.service].service;
         let backend = &service.backends[self.index()];
@@ -126,7 +126,7 @@ impl InFlight {
         }
         let mut health = service.live.health();
         health.handle_outcome(&backend.config.id, outcome, ambient::now());
-        // Most outcomes change nobody's share: working all out anew for each would be a scan of the fleet a failure.
+        // Most outcomes change no backend's share: recomputing all shares for each would be a scan of the fleet per failure.
         let events = if health.take_changed() {
             service.apply_health(&mut health)
         } else {
@@ -140,8 +140,8 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// Gives the place back because the backend has turned out to be full, for the walk to go on: nothing was tried. No room was made
-    /// by that; but the wake-up that has led here may be of use to another who waits, with another worker.
+    /// Releases the reservation because the backend has turned out to be full; the next candidate follows: nothing was tried. No
+    /// room was made by that; but the wake-up that has led here may be of use to another waiting request, with another worker.
     pub(crate) fn give_back_full(mut self, selection: &mut Selection, refusals: &mut Refusals) {
         self.is_full = true;
         let live = Arc::clone(&self.view.services[self.service].service.live);
@@ -152,7 +152,7 @@ impl InFlight {
         }
     }
 
-    /// It is a retry. `false`: its backend has as many as it may.
+    /// It is a retry. `false`: its backend has as many as allowed.
     pub(crate) fn begin_retry(&mut self) -> bool {
         let backend = &self.view.services[self.service].service.backends[self.index()];
         let most = backend.config.retries_max;
@@ -164,15 +164,15 @@ impl InFlight {
         begins
     }
 
-    /// Gives the place back without having used it, for a walk that may go on without it: the backend counts as full, not as tried.
-    /// `is_full`: it is, so that no room was made by that.
+    /// Releases an unused reservation so that the candidate sequence may go on without it: the backend counts as full, not as
+    /// tried. `is_full`: it is full, so that no room was made by that.
     pub(crate) fn pass_by(mut self, selection: &mut Selection, is_full: bool) {
         self.is_full = is_full;
         self.view.services[self.service].service.group.handle_full(selection, self.slot);
     }
 
-    /// Counts a try that failed, and tells the passive detector of it, if that was the backend's doing. The only place where
-    /// failures are counted against a backend.
+    /// Counts a failed attempt, and reports it to the passive detector if it was the backend's fault. The only place where failures
+    /// are counted against a backend.
     pub(crate) fn report_error(&self, error: ProxyError) {
         if let Some(outcome) = error.outcome() {
             self.view.services[self.service].upstreams[self.index()].counters.failures.increment();
@@ -195,7 +195,7 @@ impl Drop for InFlight {
         if self.is_full {
             return connected.give_back_unused();
         }
-        // Before anybody is told of the place.
+        // Before any waiting request is woken for the freed reservation.
         drop(connected);
         if service.live.limits_connections.load(Relaxed) {
             service.live.turnover.fetch_add(1, Relaxed);
@@ -206,7 +206,7 @@ impl Drop for InFlight {
     }
 }
 
-/// What a request costs its backend a penalty for: it has not served it, or says that it has too much to do.
+/// Responses for which a backend gets a penalty: it has not served the request, or says that it is overloaded.
 fn is_penalized(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Success => false,
@@ -215,13 +215,13 @@ fn is_penalized(outcome: Outcome) -> bool {
     }
 }
 
-/// A request that looks for a place: where it looks, and how far it has come.
+/// A request that looks for a backend: its candidates, and how far in their sequence it is.
 pub(crate) struct BackendSearch<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) view: &'a mut Rc<View>,
     pub(crate) service: &'a mut usize,
     pub(crate) selection: &'a mut Selection,
-    /// The backend that was asked last, by its slot.
+    /// The backend that was tried last, by its slot.
     pub(crate) backend: &'a mut Option<usize>,
     pub(crate) refusals: &'a mut Refusals,
 }
@@ -231,10 +231,10 @@ impl BackendSearch<'_> {
         try_acquire(self.view, *self.service, self.selection, self.worker.index)
     }
 
-    /// Goes over to the version in force, if that has the service and speaks with its backends as the one before: who waits gets a
-    /// place on a backend that has come meanwhile as newcomers do.
+    /// Moves on to the version in force, if that has the service and its protocol settings are the same: a waiting request gets a
+    /// reservation on a backend that has been added meanwhile, as new requests do.
     ///
-    /// `false`: it stays where it is.
+    /// `false`: it stays on its version.
     fn follow(&mut self) -> bool {
         let newest = self.worker.view();
         if Rc::ptr_eq(&newest, self.view) {
@@ -243,7 +243,7 @@ impl BackendSearch<'_> {
         let old = Arc::clone(&self.view.services[*self.service].service);
         let Some(index) = newest.snapshot.index_of(&old.config.name) else { return false };
         let new = &newest.services[index].service;
-        // A service that has gone and come back has another line to wait in.
+        // A service that was removed and added again has another queue.
         let is_same = Arc::ptr_eq(&new.live, &old.live);
         if !is_same || new.config.protocol != old.config.protocol {
             return false;
@@ -257,7 +257,7 @@ impl BackendSearch<'_> {
     }
 }
 
-/// The next backend of the request's walk that has room, reserved. It may be one of a newer version than the request began with.
+/// The request's next candidate that has room, reserved. It may be one of a newer version than the request began with.
 ///
 /// # Errors
 /// [`ProxyError::NoBackend`], [`ProxyError::AllFull`], [`ProxyError::PendingLimit`], [`ProxyError::QueueTimeout`],
@@ -273,13 +273,13 @@ pub(crate) async fn acquire(
     }
 }
 
-/// As [`acquire`], if there is one at once. `None`: room is to be waited for, by [`wait_for_room`].
+/// As [`acquire`], if there is one at once. `None`: the caller waits for room with [`wait_for_room`].
 ///
 /// # Errors
 /// [`ProxyError::NoBackend`], [`ProxyError::AllFull`].
 pub(crate) fn acquire_or_wait(search: &mut BackendSearch<'_>) -> Result<Option<InFlight>, ProxyError> {
     let found = match search.acquire_now() {
-        // What it has read is of before: a reload may have taken all that were there, and brought others.
+        // Its snapshot is outdated: a reload may have removed all its backends, and added others.
         Err(ProxyError::NoBackend) if search.follow() => search.acquire_now()?,
         found => found?,
     };
@@ -297,24 +297,24 @@ pub(crate) async fn wait_for_room(
     limit: Deadline,
 ) -> Result<InFlight, ProxyError> {
     let this = &search.view.services[*search.service];
-    // Of the service by name: the same in every version.
+    // Found by the service's name: the same in every version.
     let live = Arc::clone(&this.service.live);
     let queue = this.service.config.queue;
     let _pending = Pending::enter(&this.service)?;
     let _place = Waiting::enter(&live, queue.length_max).ok_or(ProxyError::AllFull)?;
     this.counters.queued.increment();
-    // Who comes back because there was no connection to be had waits on: its time in the queue does not begin anew.
+    // A request that returns because no connection was available waits on: its time in the queue does not begin anew.
     let until = search.refusals.queue_until(timer.deadline(queue.timeout)).min(limit);
     let over = |now| if now >= limit { ProxyError::RequestTimeout } else { ProxyError::QueueTimeout };
     if timer.now() >= until {
         return Err(over(timer.now()));
     }
     timer.set_before(Duration::ZERO, until);
-    // The release up to which others have been told that this request could not use the place.
+    // The release up to which others have been notified that this request could not use the reservation.
     let mut passed_on = live.line.look();
     loop {
         let mut room = pin!(live.room.notified());
-        // Registered before the test, so that no release between the two is missed.
+        // Registered before the check, so that no release between the two is missed.
         room.as_mut().enable();
         let releases = live.line.look();
         search.follow();
@@ -326,8 +326,8 @@ pub(crate) async fn wait_for_room(
                 return Ok(found);
             }
         }
-        // It may have been woken for a place on a backend that it has tried, or that its version does not know. Others can
-        // use it: they are told once for each release, so that nobody is woken in circles.
+        // It may have been woken for a reservation on a backend that it has tried, or that its version does not know. Others can
+        // use it: they are notified once for each release, so that no request is woken in circles.
         if releases != passed_on && (search.selection.has_tried() || !service.is_newest()) {
             passed_on = releases;
             live.room.notify_waiters();
@@ -345,7 +345,7 @@ pub(crate) async fn wait_for_room(
     }
 }
 
-/// As [`acquire`], but only what is to be had at once: for a retry of an answer, or a second try beside the first.
+/// As [`acquire`], but only what is available at once: for a retry after a response, or a hedge.
 pub(crate) fn acquire_now(
     view: &Rc<View>,
     service: usize,
@@ -355,7 +355,7 @@ pub(crate) fn acquire_now(
     try_acquire(view, service, selection, shard).ok().flatten()
 }
 
-/// A place on a backend that the request has been to, if it is to be had.
+/// A reservation on a backend that the request has tried, if it is available.
 fn acquire_again(
     view: &Rc<View>,
     service: usize,
@@ -371,10 +371,11 @@ fn acquire_again(
     Some(InFlight::new(view, service, (slot, shard), false, connected))
 }
 
-/// A place for a retry that is to be had at once, after a try on `last`. Backends with as many retries as they may have are passed by.
+/// A reservation for a retry that is available at once, after an attempt on `last`. Backends with as many retries as allowed are
+/// skipped.
 ///
 /// # Errors
-/// [`RetryLimit::Backend`]: there was one only on such.
+/// [`RetryLimit::Backend`]: there was one only on such backends.
 pub(crate) fn acquire_for_retry(
     view: &Rc<View>,
     service: usize,
@@ -400,7 +401,7 @@ pub(crate) fn acquire_for_retry(
         return Ok(Some(found));
     }
     for round in 0..2 {
-        // Each is given at most once: what is passed by is behind the walk.
+        // Each candidate is returned at most once: those that are skipped do not come again.
         for _ in 0..this.backends.len() {
             let Some(found) = acquire_now(view, service, selection, shard) else { break };
             if let Some(found) = take(Some(found), selection) {
@@ -417,8 +418,8 @@ pub(crate) fn acquire_for_retry(
     if passed_by { Err(RetryLimit::Backend) } else { Ok(None) }
 }
 
-/// The place of a retry that has waited for it: on a backend with as many retries as it may have, another's that is to be had at once.
-/// `None`, counted: there is none.
+/// The reservation of a retry after its back-off: if its backend has as many retries as allowed, another backend's that is available at
+/// once. `None`, counted: there is none.
 pub(crate) fn settle_for_retry(
     mut guard: InFlight,
     view: &Rc<View>,
@@ -437,8 +438,8 @@ pub(crate) fn settle_for_retry(
     other
 }
 
-/// A place on the backend that an affinity cookie names, if it is to be had: also on one that takes nothing new, as long as that
-/// keeps its clients.
+/// A reservation on the backend that an affinity cookie names, if it is available: also on one that takes no new clients, as long as it
+/// keeps its old ones.
 pub(crate) fn acquire_sticky(
     view: &Rc<View>,
     service: usize,
@@ -459,7 +460,7 @@ pub(crate) fn acquire_sticky(
     Some(InFlight::new(view, service, (slot, shard), true, connected))
 }
 
-/// A place on a backend for what has begun there, although the backend takes nothing new.
+/// A reservation on a backend for an exchange that has begun there, although the backend takes nothing new.
 pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
     view.services[service].service.group.resume(slot, shard);
     InFlight::new(view, service, (slot, shard), true, Connected(None))
@@ -471,7 +472,7 @@ fn try_acquire(
     selection: &mut Selection,
     shard: usize,
 ) -> Result<Option<InFlight>, ProxyError> {
-    // A place that only the service's limit denies is none that the walk has passed over.
+    // If only the service's limit denies the reservation, the candidate does not count as skipped.
     let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
     match view.services[service].service.group.next(selection, shard) {
         Pick::Backend(slot) => Ok(Some(InFlight::new(view, service, (slot, shard), false, connected))),
@@ -486,7 +487,7 @@ fn try_acquire(
     }
 }
 
-/// A place in the queue.
+/// A position in the queue.
 struct Waiting<'a>(&'a ServiceLive);
 
 impl<'a> Waiting<'a> {

@@ -1,5 +1,5 @@
-//! Leave for a try after the first, and the wait before it: one place for what limits retries, whatever has failed and whatever
-//! is spoken.
+//! Permission for a retry, and the back-off before it: one place for everything that limits retries, for every kind of failure and
+//! every protocol.
 
 use crate::snapshot::connections;
 use crate::snapshot::{Service, ServiceLive};
@@ -15,7 +15,7 @@ use std::time::Duration;
 const DOUBLINGS_MAX: u32 = 10;
 
 /// One request's retries. They come one after the other, so that among the service's retries under way it is counted once, however
-/// often it is tried.
+/// often it is retried.
 #[derive(Default)]
 pub(crate) struct Retries {
     under_way: Option<UnderWay>,
@@ -33,8 +33,8 @@ impl Drop for UnderWay {
 }
 
 impl Retries {
-    /// Takes leave for one more, from the service's limit and from the budget. `false`: there is none, and that is counted; what the
-    /// retry before this one took is given back.
+    /// Takes permission for one more, from the service's limit and from the budget. `false`: there is none, and that is counted;
+    /// what the retry before this one took is returned.
     pub(crate) fn take(&mut self, this: &WorkerService, worker: &Worker) -> bool {
         let refused = self.refusal(this, worker);
         if let Some(limit) = refused {
@@ -45,7 +45,7 @@ impl Retries {
         refused.is_none()
     }
 
-    /// Whether what is tried now is a retry.
+    /// Whether the current attempt is a retry.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun
     }
@@ -65,7 +65,7 @@ impl Retries {
     }
 }
 
-/// Whether a request that was given to those of the selection may be tried again at all: there is somebody who may be asked.
+/// Whether a request that was given to the backends of the selection may be retried at all: there is a backend that may be tried.
 pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
     match service.config.retry.same_backend {
         model::SameBackend::Never => service.group.has_another(selection),
@@ -73,7 +73,7 @@ pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
     }
 }
 
-/// Whether the next try is no walk past somebody who has refused, but a retry where the request has been.
+/// Whether the next attempt is a retry where the request has been, and not a failover past a backend that has refused.
 pub(crate) fn goes_back(service: &Service, selection: &Selection) -> bool {
     match service.config.retry.same_backend {
         model::SameBackend::Never => false,
@@ -82,8 +82,8 @@ pub(crate) fn goes_back(service: &Service, selection: &Selection) -> bool {
     }
 }
 
-/// The wait before the retry of this number, of which 1 is the first: between half of the back-off and all of it, so that many do not
-/// come back at once. `chance` is drawn.
+/// The back-off before the retry of this number, of which 1 is the first: between half of the back-off and all of it, so that many do
+/// not come back at once. `chance` is drawn.
 pub(crate) fn pause(retry: &model::Retry, number: u32, chance: u64) -> Duration {
     if retry.backoff.is_zero() {
         return Duration::ZERO;

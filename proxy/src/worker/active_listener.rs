@@ -11,19 +11,19 @@ use tokio::sync::Notify;
 /// A listener's open-or-closing state, shared by its connections.
 pub(crate) struct ActiveListener {
     pub(super) key: ListenerId,
-    /// The listener's name, as far as this worker has heard.
+    /// The listener's name, as far as this worker knows.
     pub(super) name: RefCell<Arc<str>>,
     /// The address it is bound to, as text.
     pub(crate) address_text: Arc<str>,
-    /// Who takes its socket over, once it closes.
+    /// The successor that takes its socket over, once it closes.
     pub(crate) successor: RefCell<Option<Rc<Self>>>,
     pub(crate) closing: Cell<bool>,
-    /// While it closes: when the last of its idle connections is to go.
+    /// While it closes: when the last of its idle connections must be closed.
     pub(super) leave_until: Cell<Deadline>,
-    /// Its places, over all workers.
+    /// Its permits, over all workers.
     pub(crate) permits: Arc<ListenerPermits>,
     pub(crate) stop: Notify,
-    /// The newest view that has this listener, and its index there: what is accepted while it goes is served by it.
+    /// The newest view that has this listener, and its index there: connections that are accepted while it closes are served by it.
     pub(super) latest: RefCell<Option<(Rc<View>, usize)>>,
 }
 
@@ -43,7 +43,7 @@ impl ActiveListener {
         })
     }
 
-    /// Closes: no more is accepted, and the last of its idle connections goes by then.
+    /// Closes: no more is accepted, and the last of its idle connections closes by then.
     pub(crate) fn close(&self, leave_until: Deadline) {
         self.leave_until.set(leave_until);
         self.closing.set(true);
@@ -54,7 +54,7 @@ impl ActiveListener {
         self.key.clone()
     }
 
-    /// Whether it is that of a key.
+    /// Whether it has this key.
     pub(crate) fn is_of(&self, key: &ListenerId) -> bool {
         self.key == *key
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::{Notify, mpsc};
 
-/// A worker's own state. Never leaves its thread. What of it does not depend on what is served is its [`Dispatcher`].
+/// A worker's own state. Never leaves its thread. The part that does not depend on what is served is its [`Dispatcher`].
 pub(crate) struct Worker {
     pub(crate) dispatcher: Rc<Dispatcher>,
     draining: Cell<bool>,
@@ -56,7 +56,7 @@ impl Drop for Accepting {
 /// Service and backend.
 type PoolKey = (Box<str>, Box<str>);
 
-/// Connections to a backend, of use only at this address and for what is spoken there.
+/// Connections to a backend, usable only at this address and with these protocol settings.
 struct Pooled {
     address: SocketAddr,
     transport: u64,
@@ -101,7 +101,7 @@ impl Worker {
         fresh
     }
 
-    /// Pools and counters of what is the same stay; the others' go.
+    /// Pools and counters of unchanged services stay; the others are dropped.
     fn build_view(&self, snapshot: Arc<Snapshot>) -> View {
         let mut old_pools = std::mem::take(&mut *self.pools.borrow_mut());
         let mut pools = self.pools.borrow_mut();
@@ -156,7 +156,7 @@ impl Worker {
         View { snapshot, services, timers: Rc::clone(&self.timers) }
     }
 
-    /// The newest view that has the gate's listener, and the listener's index there.
+    /// The newest view that has the listener, and the listener's index there.
     #[inline]
     pub(crate) fn listener(&self, active_listener: &ActiveListener) -> Option<(Rc<View>, usize)> {
         let view = self.view();
@@ -189,7 +189,7 @@ impl Worker {
         Accepting(Rc::clone(self))
     }
 
-    /// Whether idle connections of a listener that goes close one by one.
+    /// Whether idle connections of a closing listener close one by one.
     pub(super) fn spreads(&self) -> bool {
         !self.view().snapshot.config.drain_spread.is_zero()
     }
@@ -199,7 +199,7 @@ impl Worker {
         self.open.get() == 0 && self.accepting.get() == 0 && self.shared.occupancy.open[self.index].load(Relaxed) == 0
     }
 
-    /// The gate that is open for a key now.
+    /// The listener that is open for a key now.
     pub(crate) fn listening_on(&self, key: &ListenerId) -> Option<Rc<ActiveListener>> {
         self.listening.borrow().get(key).cloned()
     }
@@ -212,7 +212,7 @@ impl Worker {
         }
         let counts = self.shared.occupancy.open.iter().map(|open| open.load(Relaxed)).enumerate();
         let (index, fewest) = counts.min_by_key(|(_, open)| *open)?;
-        // The connection that is about to be given away is counted here already.
+        // The connection that is about to be passed on is counted here already.
         let own = self.shared.occupancy.open[self.index].load(Relaxed).saturating_sub(1);
         let clearly = own > fewest + 1 + fewest / 8;
         if clearly { Some((index, self.shared.commands.get()?.get(index)?)) } else { None }
@@ -230,7 +230,7 @@ impl Worker {
         }
     }
 
-    /// Closes the connections to backends that are idle; gives how many they were.
+    /// Closes the connections to backends that are idle; returns how many they were.
     pub(crate) fn release_idle(&self) -> usize {
         self.pools.borrow().values().map(|pooled| pooled.upstream.pool.release(&self.counters)).sum()
     }
@@ -260,12 +260,12 @@ impl Worker {
         (self.pools.borrow().values().map(|pooled| pooled.upstream.pool.len()).sum(), self.open.get())
     }
 
-    /// Tells the drivers of the checks what keys this worker has seen, and takes over which are hot.
+    /// Reports to the drivers of the checks which keys this worker has seen, and takes over which are hot.
     pub(crate) fn report_hot_keys(&self) {
         self.view().services.iter().for_each(|service| self.report_hot_keys_of(service));
     }
 
-    /// Tells the driver what keys this worker has seen, and takes over which are hot.
+    /// Reports to the driver which keys this worker has seen, and takes over which are hot.
     fn report_hot_keys_of(&self, this: &WorkerService) {
         let Some(params) = this.service.config.hot_keys else {
             this.live.sketch.replace(None);

@@ -9,18 +9,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long a connection that has not asked yet may wait with that, at least, when its listener goes.
+/// How long a connection without a request may wait for its first one, at least, when its listener closes.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
-/// How long one that has asked may wait for its next request, at least: who was served a moment ago may be about to ask again, and
-/// learns from the answer that he is to go.
+/// How long a connection that has had a request may wait for its next one, at least: a client that was served a moment ago may be about
+/// to send again, and learns from that response that it has to reconnect.
 const QUIET_TIME: Duration = Duration::from_secs(1);
 
 /// See [`Worker::connection`].
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) active_listener: Rc<ActiveListener>,
-    /// Its place; a flow of datagrams keeps its own.
+    /// Its permit; a flow of datagrams keeps its own.
     _permit: Option<ConnectionPermit>,
     /// Among the connections of its client's address.
     place: Option<Place>,
@@ -39,7 +39,7 @@ impl OpenConnection {
         Self { worker: Rc::clone(worker), active_listener: Rc::clone(active_listener), _permit: permit, place: None }
     }
 
-    /// Counts it among its client's, where the listener limits them. `false`: he has as many as he may.
+    /// Counts it among its client's, where the listener limits them. `false`: the client has as many as allowed.
     pub(crate) fn enter(&mut self, config: &Listener, client: SocketAddr) -> bool {
         let most = config.connections_per_ip_max;
         let counted = most > 0
@@ -53,13 +53,13 @@ impl OpenConnection {
         !counted || self.place.is_some()
     }
 
-    /// Whether this connection should end after what it is doing.
+    /// Whether this connection should end after its current work.
     pub(crate) fn is_closing(&self) -> bool {
         self.worker.is_draining() || self.active_listener.closing.get()
     }
 
-    /// How long this connection may stay without a request, once its listener goes: each its own time, so that clients do not
-    /// all come back at once.
+    /// How long this connection may stay without a request, once its listener closes: each has a time of its own, so that clients
+    /// do not all come back at once.
     pub(crate) fn leave_after(&self, asked: bool) -> Duration {
         let left = self.active_listener.leave_until.get().since(self.worker.timers.now());
         let least = match asked {

@@ -1,4 +1,4 @@
-//! The other end of a client's connection, and what the connection has said about it.
+//! The other end of a client's connection, and what is known of it: address, PROXY header, TLS session.
 
 use crate::dispatcher::Dispatcher;
 use crate::net::proxy_protocol;
@@ -7,21 +7,21 @@ use ringway_telemetry::access::Value;
 use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 
-/// Who is at the other end, and what his connection said about it.
+/// The peer of a client's connection, and what its PROXY header and TLS session say.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The address without port, as text.
     pub(crate) text: String,
-    /// The address that he has reached: here, or before the proxy in front, if its PROXY header has told it.
+    /// The address that it has connected to: here, or at the proxy in front, if its PROXY header names it.
     pub(crate) destination: Option<SocketAddr>,
-    /// He came over TLS: here, or before the proxy in front.
+    /// It came over TLS: here, or at the proxy in front.
     pub(crate) secure: bool,
-    /// The server that he asked for in TLS.
+    /// The server name that it asked for in TLS.
     pub(crate) server_name: Option<String>,
-    /// An id of his connection: of the proxy in front, or of ours once it is asked for.
+    /// An id of its connection: from the proxy in front, or Ringway's own once it is needed.
     unique_id: OnceCell<Box<[u8]>>,
-    /// SHA-256 of his certificate, as text, and the field that tells backends.
+    /// SHA-256 of its certificate, as text, and the field that carries it to backends.
     pub(crate) certificate: Option<(Box<str>, String)>,
 }
 
@@ -32,7 +32,7 @@ impl Peer {
         Self { address, text, destination: None, secure: false, server_name: None, unique_id, certificate: None }
     }
 
-    /// An id of his connection that no other has.
+    /// A unique id of its connection.
     pub(crate) fn unique_id(&self, dispatcher: &Dispatcher) -> &[u8] {
         self.unique_id.get_or_init(|| dispatcher.unique_id().into_bytes().into())
     }
@@ -46,7 +46,7 @@ impl Peer {
         self.address.ip().to_canonical()
     }
 
-    /// Believes a PROXY header.
+    /// Takes over a PROXY header.
     pub(crate) fn take(&mut self, told: proxy_protocol::Header) {
         if let Some((source, destination)) = told.addresses {
             *self = Self::new(source);
@@ -56,13 +56,13 @@ impl Peer {
         self.unique_id = told.unique_id.map(OnceCell::from).unwrap_or_default();
     }
 
-    /// Takes over what the TLS session knows.
+    /// Takes over the data of the TLS session.
     pub(crate) fn take_session<T>(&mut self, session: &tokio_rustls::server::TlsStream<T>, tls: &ServerTls) {
         let (_, session) = session.get_ref();
         self.secure = true;
         self.server_name = session.server_name().map(str::to_ascii_lowercase);
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
-        // An empty value when there is none: the field is Ringway's to say in any case.
+        // An empty value when there is none: only Ringway may set the field.
         self.certificate = tls
             .header
             .as_ref()

@@ -22,8 +22,8 @@ struct Idle {
 impl Pool {
     /// The connection used last that is still good.
     ///
-    /// `certain`: ask the kernel too, not only what the runtime has been told, because the request must not be sent to
-    /// a connection that is being closed: it could not be repeated.
+    /// `certain`: ask the kernel too, not only the runtime's readiness, because the request must not be sent on a connection that
+    /// is being closed: it could not be repeated.
     pub(crate) fn take(&self, certain: bool, counters: &WorkerCounters) -> Option<(Stream, ConnectionSlot)> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { mut stream, slot, .. }) = idle.pop() {
@@ -59,7 +59,7 @@ impl Pool {
         counters.upstream_idle.subtract((before - idle.len()) as u64);
     }
 
-    /// One of them, in use since `since`, has turned out to lead nowhere: those that nobody has heard of since then are closed, so
+    /// One of them, in use since `since`, has turned out to be dead: those on which nothing was received since then are closed, so
     /// that not each of them costs a time-out.
     pub(crate) fn doubt(&self, since: Deadline, counters: &WorkerCounters) {
         let mut idle = self.idle.borrow_mut();
@@ -68,7 +68,7 @@ impl Pool {
         counters.upstream_idle.subtract((before - idle.len()) as u64);
     }
 
-    /// Closes all, and keeps none from now on: the backend has gone from the configuration.
+    /// Closes all, and keeps none from now on: the backend was removed from the configuration.
     pub(crate) fn close(&self, counters: &WorkerCounters) {
         self.closed.set(true);
         self.release(counters);
@@ -90,7 +90,7 @@ impl Pool {
         self.idle.borrow().len()
     }
 
-    /// Closes all that are idle now; gives how many they were.
+    /// Closes all that are idle now; returns how many they were.
     pub(crate) fn release(&self, counters: &WorkerCounters) -> usize {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         counters.upstream_idle.subtract(idle.len() as u64);

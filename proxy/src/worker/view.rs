@@ -48,9 +48,9 @@ pub(crate) struct WorkerService {
 /// This worker's part of a service that outlives views.
 pub(crate) struct WorkerLive {
     pub(super) counters: Arc<ServiceCounters>,
-    /// Of retries.
+    /// Budget of retries.
     pub(crate) retries: RefCell<Budget>,
-    /// Of second tries beside the first.
+    /// Budget of hedges.
     pub(crate) hedges: RefCell<Budget>,
     /// Counts keys, if hot ones are looked for.
     pub(crate) sketch: RefCell<Option<Box<Sketch>>>,
@@ -59,7 +59,7 @@ pub(crate) struct WorkerLive {
 }
 
 impl WorkerLive {
-    /// Counts a request, of which more than one try may be made.
+    /// Counts a request that may have more than one attempt.
     pub(crate) fn count(&self, config: &model::Service, now_millis: u64) {
         self.retries.borrow_mut().count(now_millis);
         if config.hedge.is_some() {

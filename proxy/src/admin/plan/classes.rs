@@ -1,4 +1,4 @@
-//! Kinds of requests that two lists of routes can tell apart, each by one request that stands for it.
+//! Kinds of requests that two lists of routes can distinguish, each by one request that stands for it.
 //!
 //! Conditions of routes are all of the form "has this", so of all requests that two routes take, those that have nothing
 //! else are taken by the fewest routes before them: if any request comes to both routes first, one of these does. They are
@@ -19,7 +19,7 @@ const FRESH: &str = "zz-nobodys-name";
 /// Pairs of routes, old and new, that some request comes to; `None`: to none.
 pub(super) type Pairs = BTreeSet<(Option<usize>, Option<usize>)>;
 
-/// What two routes ask for together, as far as it can be had.
+/// The conditions of two routes together, as far as one request can meet them.
 struct Conditions<'r> {
     hosts: Vec<&'r HostMatch>,
     paths: Vec<&'r PathMatch>,
@@ -56,7 +56,7 @@ impl<'r> Conditions<'r> {
             HostMatch::Exact(_) => None,
         });
         let longest = longest.max_by_key(|suffix| suffix.len()).unwrap_or(".invalid");
-        // A port that no field asks for.
+        // A port that no condition names.
         written.unwrap_or_else(|| format!("{}:9", exact.unwrap_or_else(|| format!("{FRESH}{longest}"))))
     }
 
@@ -81,7 +81,7 @@ impl<'r> Conditions<'r> {
     fn requests(&self) -> impl Iterator<Item = String> {
         let mut fields = format!("Host: {}\r\n", self.host());
         let mut named = BTreeSet::from(["host"]);
-        // A value that is asked for is also there.
+        // A field with a value is also present.
         let (valued, present): (Vec<&HeaderMatch>, Vec<_>) =
             self.headers.iter().copied().partition(|header| header.value.is_some());
         for header in valued.into_iter().chain(present).filter(|header| named.insert(header.name.as_str())) {
@@ -131,7 +131,7 @@ pub(super) fn pairs(old: &[Route], new: &[Route], secure: bool) -> Pairs {
     pairs
 }
 
-/// Whether the lists match alike, route by route: then no request comes to another place in the list.
+/// Whether the lists match alike, route by route: then each request comes to the same index in both.
 fn is_same_list(old: &[Route], new: &[Route]) -> bool {
     let same = |(one, other): (&Route, &Route)| {
         (&one.host, &one.path, &one.methods, &one.headers) == (&other.host, &other.path, &other.methods, &other.headers)

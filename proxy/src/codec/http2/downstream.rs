@@ -17,15 +17,15 @@ use std::task::{Context, Poll};
 /// A client's stream: its request, and the response to it.
 pub(crate) struct Downstream {
     stream: Stream,
-    /// What of the request's data has not been taken, if its length is known.
+    /// How much of the request's data has not been taken, if its length is known.
     left: Option<u64>,
     /// It is a tunnel, or asks to be one: its bytes are no body.
     tunnel: bool,
-    /// A call of gRPC, whose errors are told in its own way.
+    /// A gRPC call, whose errors have their own form.
     grpc: bool,
-    /// An answer of ours has no body, and says nothing of one.
+    /// A local reply has no body, and does not mention one.
     bodiless: bool,
-    /// All of the response has been said.
+    /// All of the response has been sent.
     ended: bool,
 }
 
@@ -34,27 +34,27 @@ impl Downstream {
         Self { stream, left: None, tunnel: false, grpc: false, bodiless: false, ended: false }
     }
 
-    /// Whether the client takes so little of what waits for it, of whatever stream, that it is not read on either.
+    /// Whether the client takes so little of the data that wait for it, on any stream, that no more is read from it.
     pub(crate) fn is_backlogged(&self) -> bool {
         self.stream.link.ask(|codec| codec.output().len()) > UNWRITTEN_MAX
     }
 
-    /// Whether it asks to be a tunnel: any success says that it is one (RFC 8441, 5).
+    /// Whether it asks to be a tunnel: any success means that it is one (RFC 8441, 5).
     pub(crate) fn is_tunnel(&self) -> bool {
         self.tunnel
     }
 
-    /// Nothing is known of the request but that it is refused, perhaps not even its method: the answer has no body.
+    /// Only the refusal of the request is known, perhaps not even its method: the reply has no body.
     pub(crate) fn handle_fault(&mut self) {
         self.bodiless = true;
     }
 
-    /// Whether the client has taken it back.
+    /// Whether the client has reset it.
     pub(crate) fn is_gone(&self) -> bool {
         self.stream.ended().is_some()
     }
 
-    /// Ready once the client has taken it back, or its connection has ended.
+    /// Ready once the client has reset it, or its connection has ended.
     pub(crate) fn poll_left(&self, context: &Context<'_>) -> Poll<()> {
         self.stream.poll_ended(context).map(|_| ())
     }
@@ -66,7 +66,7 @@ impl Downstream {
         }
         head.head_len = arena.len();
         if let Some(protocol) = head.protocol {
-            // An extended CONNECT is an upgrade elsewhere (RFC 8441, 5).
+            // An extended CONNECT is an upgrade in HTTP/1.1 (RFC 8441, 5).
             self.tunnel = true;
             (head.method, head.upgrade, head.body) = (Method::Get, Some(protocol), BodyLength::None);
         }
@@ -107,7 +107,7 @@ impl Downstream {
         sent
     }
 
-    /// Whether all of the response has been said.
+    /// Whether all of the response has been sent.
     pub(crate) fn is_answered(&self) -> bool {
         self.ended
     }
@@ -128,7 +128,7 @@ impl Downstream {
         self.stream.send_head(block, HeadKind::Trailers, true)
     }
 
-    /// Sends an answer of ours: in the form that clients of gRPC read, where this is one.
+    /// Sends a local reply: in the form that gRPC clients read, where this is a gRPC call.
     pub(crate) fn answer(
         &mut self,
         answer: EncodedReply,
@@ -154,7 +154,7 @@ impl Downstream {
             return self.send_head(answer.status, head, ends, block).map(|()| ends);
         };
         block.clear();
-        // Who reads gRPC looks at its own status.
+        // A gRPC client looks at the gRPC status.
         encode::status(block, 200);
         for line in head.lines() {
             let name = line.name.of(head.text());
@@ -170,9 +170,9 @@ impl Downstream {
         Ok(true)
     }
 
-    /// What has been sent is cut off: the client must see that.
+    /// The response is cut off: the client must see that.
     pub(crate) fn abort(&self) {
-        // RFC 9113, 8.5: what has broken off behind a tunnel.
+        // RFC 9113, 8.5: a tunnel that has broken off.
         self.stream.reset(if self.tunnel { Reason::ConnectError } else { Reason::InternalError });
     }
 }

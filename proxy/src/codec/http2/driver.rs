@@ -1,4 +1,4 @@
-//! What drives a connection: its socket, and the codec between that and the streams.
+//! The driver of a connection: its socket, and the codec between that and the streams.
 
 use super::Link;
 use crate::dispatcher::Dispatcher;
@@ -10,14 +10,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncWrite, ReadBuf};
 
-/// Reads of one turn, after which others have theirs.
+/// Reads of one turn, after which other tasks have theirs.
 const READS_MAX: u32 = 16;
-/// Bytes that wait to be written, beyond which nothing more is read: a peer that does not read its answers asks for no more of them.
+/// Bytes that wait to be written, beyond which nothing more is read: a peer that does not read its responses gets no more of them.
 pub(super) const UNWRITTEN_MAX: usize = 256 * 1024;
 
-/// Bytes that are read away once the connection is over: no less than all windows together, since so much may be under way to it.
+/// Bytes that are discarded once the connection is over: no less than all windows together, since so much may be under way to it.
 const READ_AWAY_MAX: usize = 64 * 1024 * 1024;
-/// Of one that has flooded.
+/// The same for a connection that has flooded.
 const READ_AWAY_OF_FLOODS_MAX: usize = 1024 * 1024;
 
 /// How a connection has ended.
@@ -25,7 +25,7 @@ const READ_AWAY_OF_FLOODS_MAX: usize = 1024 * 1024;
 pub(crate) enum End {
     /// The peer has closed, or the connection has failed.
     Closed,
-    /// The peer has broken a rule: it has been told, as far as it reads that.
+    /// The peer has broken a rule: GOAWAY has been sent, as far as the peer reads it.
     Broken(ConnectionError),
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct Driver {
     dispatcher: Rc<Dispatcher>,
     /// How often bytes have come.
     pub(super) heard: u64,
-    /// A peer that asks is not read on while it does not take what it has asked for; one that answers always is: two who waited for
-    /// each other would wait for ever.
+    /// A client is not read from while it does not take its responses; a backend is always read from: two sides that wait for each
+    /// other would wait for ever.
     serves: bool,
     /// Nothing more is read until something has been written.
     stopped: bool,
-    /// Bytes that have been read away since the goodbye, once that has been said.
+    /// Bytes that have been discarded since GOAWAY, once that has been sent.
     read_away: Option<usize>,
 }
 
@@ -67,8 +67,8 @@ impl Driver {
         }
     }
 
-    /// Takes in what has come, and hands on what that means: `handle` gets the events that concern the connection itself, or
-    /// streams that nobody has yet. Ready once the connection has ended; its streams have been told.
+    /// Handles what has been read: `handle` gets the events of the connection itself, and of streams that no exchange holds yet.
+    /// Ready once the connection has ended; its streams have been notified.
     pub(crate) fn poll_read(&mut self, context: &mut Context<'_>, mut handle: impl FnMut(Event)) -> Poll<End> {
         self.link.attend(context);
         let mut reads = 0;
@@ -98,7 +98,7 @@ impl Driver {
     /// Reads once. 0: the end, or a failure.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<usize> {
         if !self.input.is_allocated() {
-            // A connection that is silent holds no buffer.
+            // A silent connection holds no buffer.
             match ready!(self.stream.poll_read_ready(context)) {
                 Ok(()) => self.input = self.dispatcher.buffers.take(),
                 Err(_) => return Poll::Ready(0),
@@ -122,7 +122,7 @@ impl Driver {
         }
     }
 
-    /// Lets the codec judge what has been read.
+    /// Passes what has been read to the codec.
     fn take_in(&mut self, handle: &mut impl FnMut(Event)) -> Option<End> {
         if !self.input.is_empty() {
             let now_millis = self.dispatcher.timers.millis();
@@ -162,10 +162,11 @@ impl Driver {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.link.codec.borrow_mut().advance_output(count);
                     if std::mem::take(&mut self.stopped) {
-                        // What it has sent meanwhile is looked at again.
+                        // Frames that it has sent meanwhile are looked at again.
                         context.waker().wake_by_ref();
                     }
-                    // There may be room again for who waits for it; nothing has come that would concern others.
+                    // There may be room again for a stream that waits for it; nothing has come that would concern
+                    // others.
                     self.hand_on(&mut |_| ());
                 }
                 Poll::Ready(_) => return Err(()),
@@ -179,17 +180,17 @@ impl Driver {
         }
     }
 
-    /// The connection has ended, but for its goodbye: streams that are still held are told.
+    /// The connection has ended, but for its closing: streams that are still held are notified.
     pub(crate) fn end_streams(&self) {
         self.link.tell(ringway_http2::Connection::handle_end);
         self.hand_on(&mut |_| ());
     }
 
-    /// Says goodbye, and reads away what still comes: frames that nobody reads would turn the end into a reset, and the last frames
-    /// with it. Not for ever: a peer that goes on is reset.
+    /// Sends GOAWAY and FIN, and discards what still comes: unread frames would turn the close into a reset, and the last frames
+    /// would be lost with it. Limited in time: a peer that goes on is reset.
     pub(crate) fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.read_away.is_none() {
-            // What it may not be able to write, it leaves.
+            // What cannot be written is dropped.
             match self.poll_write(context) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
@@ -202,9 +203,9 @@ impl Driver {
         self.poll_read_away(READ_AWAY_MAX, context)
     }
 
-    /// Says goodbye to a peer that floods, and does not let go of it until its time is over or it leaves: who is cut off comes again at
-    /// once, and a connection costs more than what comes on it. That is read away without a look at it; and from some amount on not
-    /// even read.
+    /// Sends GOAWAY to a peer that floods, and keeps the connection until its time is over or the peer closes: a peer that is cut
+    /// off comes back at once, and a new connection costs more than the bytes on this one. Those are discarded unparsed; beyond
+    /// some amount they are not even read.
     pub(crate) fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.read_away.is_none() {
             match self.poll_write(context) {
@@ -219,7 +220,7 @@ impl Driver {
         }
     }
 
-    /// Ready at the end of what comes, or once that is more than may be.
+    /// Ready at the end of the input, or once that is more than allowed.
     fn poll_read_away(&mut self, bytes_max: usize, context: &mut Context<'_>) -> Poll<()> {
         let read_away = self.read_away.get_or_insert(0);
         let mut sink = [0; 16 * 1024];

@@ -30,7 +30,7 @@ const OPENINGS_MAX: usize = 16;
 #[derive(Default)]
 pub(crate) struct Shared {
     connections: RefCell<Vec<Rc<Connection>>>,
-    /// Those that are being opened: all who need one wait for them.
+    /// Those that are being opened: all requests that need one wait for them.
     opening: Rc<Opens>,
 }
 
@@ -41,11 +41,11 @@ struct Opens {
     /// Streams that the last one to be opened had room for; 0 while none is known.
     room: Cell<usize>,
     over: Notify,
-    /// How the last opening failed, if it did: those who waited for it need not try one after the other.
+    /// How the last opening failed, if it did: the requests that waited for it need not try one after the other.
     failed: Cell<Option<ProxyError>>,
 }
 
-/// Says that the opening is over, however it ended.
+/// Signals that the opening is over, however it ended.
 pub(crate) struct Opening(Rc<Opens>);
 
 impl Drop for Opening {
@@ -55,7 +55,7 @@ impl Drop for Opening {
     }
 }
 
-/// One who waits for a connection to be opened.
+/// A request that waits for a connection to be opened.
 pub(crate) struct Waiting(Rc<Opens>);
 
 impl Drop for Waiting {
@@ -74,13 +74,13 @@ impl Shared {
         chosen.map(|connection| Upstream::new(connection, connection.carried.replace(true)))
     }
 
-    /// Counts one who waits.
+    /// Counts one more waiting request.
     pub(crate) fn wait(&self) -> Waiting {
         self.opening.waiting.set(self.opening.waiting.get() + 1);
         Waiting(Rc::clone(&self.opening))
     }
 
-    /// Leave to open one; `None`: those under way will do for all who wait, as far as is known.
+    /// Permission to open one; `None`: as far as is known, those under way are enough for all that wait.
     pub(crate) fn open(&self) -> Option<Opening> {
         let Opens { under_way, waiting, room, failed, .. } = &*self.opening;
         let each = if room.get() == 0 { STREAMS_MAX } else { room.get() };
@@ -102,7 +102,7 @@ impl Shared {
         self.opening.failed.get().map_or(Ok(()), Err)
     }
 
-    /// Shares what was opened, or tells those who wait for it that nothing came of it.
+    /// Shares what was opened, or notifies the requests that wait for it of the failure.
     pub(crate) fn put(&self, opening: Opening, opened: Result<Rc<Connection>, ProxyError>) {
         match opened {
             Ok(connection) => {
@@ -113,7 +113,7 @@ impl Shared {
         }
     }
 
-    /// Lets go of connections without streams since before `oldest`.
+    /// Drops connections without streams since before `oldest`.
     pub(crate) fn expire(&self, oldest: Deadline, now: Deadline) {
         self.connections.borrow_mut().retain(|connection| {
             if connection.line.streams.get() > 0 {
@@ -123,7 +123,7 @@ impl Shared {
         });
     }
 
-    /// Lets go of one without streams, which then closes. `false`: there is none.
+    /// Drops one without streams, which then closes. `false`: there is none.
     pub(crate) fn close_one(&self) -> bool {
         let mut connections = self.connections.borrow_mut();
         let idle = |connection: &Rc<Connection>| connection.line.streams.get() == 0 && !connection.line.closed.get();
@@ -131,7 +131,7 @@ impl Shared {
         found.map(|index| connections.remove(index)).is_some()
     }
 
-    /// Lets go of all: streams that are open end in peace.
+    /// Drops all: open streams end normally.
     pub(crate) fn close(&self) {
         self.connections.borrow_mut().clear();
     }
@@ -140,7 +140,7 @@ impl Shared {
 /// A request's head, as it goes over HTTP/2.
 pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
-    /// What the places of all that follows are in.
+    /// The bytes that all spans below point into.
     pub(crate) text: &'a [u8],
     pub(crate) method_name: Span,
     pub(crate) target: Span,
@@ -154,7 +154,7 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// Of a request whose text begins with `method target`, of these lengths.
+    /// The head of a request whose text begins with `method target`, of these lengths.
     pub(crate) fn new(
         method: Method,
         text: &'a [u8],
@@ -169,27 +169,27 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// One stream, or the place for one that is still to be opened.
+/// One stream, or the reservation for one that is still to be opened.
 pub(crate) struct Upstream {
     connection: Rc<Connection>,
     stream: Option<Stream>,
-    /// When something of this stream, or anything before it, was last heard.
+    /// When data of this stream, or of the connection before it, were last received.
     heard: Mark,
-    /// Before: the connection has carried other streams.
+    /// The connection has carried other streams before.
     pub(crate) reused: bool,
     /// The head that has come last; `arena` is what its spans point into.
     head: ResponseHead,
     arena: Vec<u8>,
-    /// That head waits to be taken, or is none of those that others follow.
+    /// That head waits to be taken, or is informational.
     head_came: bool,
     answered: bool,
-    /// The client's part of a WebSocket handshake, answered here.
+    /// The client's part of a WebSocket handshake, to which the response is made here.
     websocket_accept: Option<[u8; 28]>,
     /// It is a tunnel: its bytes are no body.
     tunnel: bool,
-    /// What of the response's data has not been taken, if its length is known.
+    /// How much of the response's data has not been taken, if its length is known.
     left: Option<u64>,
-    /// The request has been said to its end.
+    /// The request has been sent to its end.
     ended: bool,
     failure: Failure,
 }
@@ -232,7 +232,7 @@ impl Upstream {
         self.failure
     }
 
-    /// What was asked for has not come in time.
+    /// A deadline has passed while data were due.
     pub(crate) fn handle_timeout(&self) {
         self.connection.line.handle_timeout(self.heard);
     }
@@ -242,7 +242,7 @@ impl Upstream {
         self.stream.is_some()
     }
 
-    /// Whether nothing has come in answer to the request.
+    /// Whether nothing has come in response to the request.
     pub(crate) fn is_silent(&self) -> bool {
         !self.head_came && !self.answered
     }
@@ -260,7 +260,7 @@ impl Upstream {
                 self.failure.unsendable = Some(ProxyError::UpgradeUnsupported);
                 return Err(Gone);
             }
-            // No other protocol comes as far as this: see `request::plan`.
+            // No other protocol comes as far as this: see `request::prepare`.
             self.websocket_accept = Some(websocket::accept(named(b"sec-websocket-key").unwrap_or_default()));
             block.clear();
             encode::method(block, b"CONNECT");
@@ -269,7 +269,8 @@ impl Upstream {
             block.clear();
             encode::method(block, request.method_name.of(text));
         }
-        // That of the connection (RFC 9113, 8.3.1): some backends refuse another. What the client has asked for stands in fields.
+        // The scheme of the connection (RFC 9113, 8.3.1): some backends refuse another. The client's own scheme stands in
+        // fields.
         encode::scheme(block, if self.connection.secure { b"https" } else { b"http" });
         encode::authority(block, request.authority.of(text), request.sensitive);
         encode::path(block, request.target.of(text), request.sensitive);
@@ -293,7 +294,7 @@ impl Upstream {
                 Ok(())
             }
             Err(error) => {
-                // It takes no more, or fewer than there are: another connection, or another backend, may.
+                // It takes no more streams, or fewer than are open: another connection, or another backend, may.
                 if matches!(error, OpenError::GoingAway | OpenError::Exhausted) {
                     self.connection.line.closed.set(true);
                 }
@@ -311,7 +312,7 @@ impl Upstream {
         sent
     }
 
-    /// Whether the request has been said to its end.
+    /// Whether the request has been sent to its end.
     pub(crate) fn is_told(&self) -> bool {
         self.ended
     }
@@ -338,13 +339,13 @@ impl Upstream {
     /// Waits for the next head of the response, which [`Upstream::lend_head`] then gives.
     ///
     /// # Errors
-    /// There will be none.
+    /// None will come.
     pub(crate) fn poll_head(&mut self, context: &Context<'_>) -> Poll<Result<(), ProxyError>> {
         if self.head_came {
             return Poll::Ready(Ok(()));
         }
         let Some(stream) = &self.stream else {
-            // Nothing was asked yet, and whoever asks polls again; or it could not be.
+            // The request was not sent yet, and the caller polls again; or it could not be sent.
             let failed = self.failure.unprocessed || self.failure.unsendable.is_some();
             return if failed { Poll::Ready(Err(ProxyError::UpstreamClosed)) } else { Poll::Pending };
         };
@@ -367,7 +368,7 @@ impl Upstream {
         Poll::Ready(Ok(()))
     }
 
-    /// The success of an extended CONNECT is what HTTP/1.1 calls 101 (RFC 8441, 5).
+    /// The success of an extended CONNECT is 101 in HTTP/1.1 (RFC 8441, 5).
     fn take_switch(&mut self) {
         let Some(accept) = self.websocket_accept.filter(|_| (200..300).contains(&self.head.status)) else { return };
         self.tunnel = true;
@@ -377,7 +378,7 @@ impl Upstream {
         for field in &mut head.fields {
             let of_handshake = field.name.of(arena).eq_ignore_ascii_case(b"sec-websocket-accept");
             if of_handshake || field.kind == FieldName::ContentLength {
-                // It stays where it stands, between others, and goes no further.
+                // It stays where it stands, between others, and is not forwarded.
                 field.kind = FieldName::Nominated;
             }
         }
@@ -409,7 +410,7 @@ impl Upstream {
         self.head_came &= !consumed;
     }
 
-    /// The response's length is not passed on: its end is told otherwise.
+    /// The response's length is not forwarded: its end is signalled otherwise.
     pub(crate) fn forget_length(&mut self) {
         self.left = None;
     }
@@ -427,12 +428,12 @@ impl Upstream {
         }
     }
 
-    /// Whether the backend has nothing more to say, taken or not.
+    /// Whether the backend has sent everything, taken or not.
     pub(crate) fn is_received(&self) -> bool {
         !self.tunnel && self.stream.as_ref().is_some_and(Stream::is_received)
     }
 
-    /// Remembers what has failed, and whether the backend has refused the stream before it looked at it (RFC 9113, 8.7).
+    /// Remembers what has failed, and whether the backend has refused the stream without processing it (RFC 9113, 8.7).
     fn failed(&mut self, ended: Ended, otherwise: ProxyError) -> ProxyError {
         let Ended { reason, by, unprocessed } = ended;
         self.failure.unprocessed |= unprocessed;

@@ -1,4 +1,4 @@
-//! The way down: head and body, as the client takes them.
+//! The way down: head and body of the response, at the client's pace.
 
 use super::pace::{Pace, Party, Terms};
 use super::state::{BULK_BYTES, Exchange, LONG_BYTES, Upload, room};
@@ -14,18 +14,18 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
-/// How an answer ended that had begun.
+/// How a response ended that had begun.
 pub(super) enum Delivered {
     Whole,
     /// The backend's part was cut off: the client must see that.
     CutOff(ProxyError),
-    /// The client is gone.
+    /// The client has left.
     ClientGone,
     /// The client does not read, or too slowly.
     ClientStalled,
 }
 
-/// What a step towards the answer's end came to.
+/// Result of a step towards the response's end.
 enum Step {
     /// There is more to do at once.
     Again,
@@ -37,11 +37,11 @@ enum Step {
 /// What has happened in one turn.
 #[derive(Default)]
 struct Turn {
-    /// Something has come of the answer.
+    /// Some of the response has come.
     read: bool,
-    /// The client has taken something that is not counted.
+    /// The client has taken bytes that are not counted.
     flushed: bool,
-    /// A step of compression has been made: others have their turn.
+    /// A step of compression has been made: other tasks have their turn.
     compressed: bool,
 }
 
@@ -65,7 +65,7 @@ impl Exchange<'_> {
                     }
                 }
             }
-            // Interim answers have gone out at once.
+            // Informational responses have been flushed at once.
             ClientEnd::Http2(_) if self.status == 0 => return Ok(true),
             ClientEnd::Http2(stream) => {
                 if !std::mem::replace(&mut self.head_sent, true) {
@@ -103,12 +103,12 @@ impl Exchange<'_> {
             && self.compressor.as_ref().is_none_or(|compressor| compressor.is_finished())
     }
 
-    /// Passes the answer on to its end.
+    /// Forwards the response to its end.
     pub(super) fn poll_deliver(&mut self, pace: &mut Pace, context: &mut Context<'_>) -> Poll<Delivered> {
         let sent_before = self.request.report.sent_bytes;
         let mut turn = Turn::default();
         if self.upload == Upload::Sending && self.poll_upload(context).is_err() {
-            // The answer may still be whole; the connection cannot go on after it.
+            // The response may still be complete; the connection cannot be reused after it.
             self.upload = Upload::Broken;
         }
         let party = loop {
@@ -120,14 +120,14 @@ impl Exchange<'_> {
         };
         let sent = self.request.report.sent_bytes;
         let moved = sent > sent_before || turn.flushed || std::mem::take(&mut self.upload_moved);
-        // Of a body that is all written nobody sees how fast it goes.
+        // Once the whole body is written, its pace can no longer be measured.
         let terms = Terms::of_writing(self.client_timeouts(), !self.is_body_done());
         let idle = self.timeouts().body_idle;
         let progress = moved || turn.read && party == Party::Backend;
         pace.wait(&self.client.timer, party, (sent, progress), (&terms, idle), self.limit);
         self.client.end.poll_drive(context);
         self.attempt.end.poll_drive(context);
-        // One that gets its answer may have said all; a connection that has failed has nobody at its end.
+        // A client that gets its response may have half-closed; a connection that has failed has no client any more.
         if self.poll_left(context, true).is_ready() {
             return Poll::Ready(Delivered::ClientGone);
         }
@@ -135,7 +135,7 @@ impl Exchange<'_> {
             if pace.is_over(&self.client.timer, sent, &terms, self.limit) {
                 return Poll::Ready(match party {
                     Party::Client => Delivered::ClientStalled,
-                    // The rest of the answer may hang on the rest of the request.
+                    // The rest of the response may depend on the rest of the request.
                     Party::Backend if self.upload == Upload::Sending && self.starved => Delivered::ClientStalled,
                     Party::Backend => {
                         self.handle_timeout();
@@ -162,8 +162,8 @@ impl Exchange<'_> {
         }
         let here = self.attempt.end.has_input();
         if here && self.compressor.is_some() && std::mem::replace(&mut turn.compressed, true) {
-            // One step, then others have their turn. A plain wake-up would not do: the runtime looks for what has arrived
-            // only once in a while as long as a task is ready. This one wakes after it has looked.
+            // One step, then other tasks have their turn. A plain wake-up would not do: as long as a task is ready, the
+            // runtime polls the sockets only once in a while. This one wakes after it has polled them.
             let _ = pin!(tokio::task::yield_now()).poll(context);
             return Step::Waits(Party::Backend);
         }
@@ -187,7 +187,7 @@ impl Exchange<'_> {
         self.read_more(turn, context)
     }
 
-    /// Passes data on as they stand. `None`: they do not, or there are none.
+    /// Forwards data as they stand. `None`: they cannot go so, or there are none.
     fn pass_on(&mut self, context: &mut Context<'_>) -> Option<Poll<Result<usize, Gone>>> {
         let Self { client, attempt, .. } = self;
         let ends = attempt.end.ends_here();
@@ -213,11 +213,12 @@ impl Exchange<'_> {
         Some(written)
     }
 
-    /// All of the body has been sent: its end is told, as the client's version tells it.
+    /// All of the body has been sent: its end is written in the form of the client's version.
     fn end(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
         match &mut self.client.end {
             ClientEnd::Http1(http1) => {
-                // What TLS has taken and the kernel has not is not written: nothing would push it once the exchange is over.
+                // Bytes that TLS has taken and the kernel has not are not written: nothing would flush them once the
+                // exchange is over.
                 turn.flushed = http1.stream.poll_write_ready(context).is_ready();
                 match Pin::new(&mut http1.stream).poll_flush(context) {
                     Poll::Ready(Ok(())) => Step::Over(Delivered::Whole),
@@ -246,7 +247,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// More of the answer's body, or its end.
+    /// More of the response body, or its end.
     fn read_more(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
         match self.poll_more(context) {
             Poll::Ready(Ok(true)) => {
@@ -261,7 +262,7 @@ impl Exchange<'_> {
             }
             Poll::Ready(Ok(false)) => self.end_by_close(),
             Poll::Ready(Err(error)) => Step::Over(Delivered::CutOff(error)),
-            // What has been said is not held back until more comes: an event may be all for a long while.
+            // What has come is not held back until more comes: for a stream of events it may be all for a long while.
             Poll::Pending => {
                 let out = self.answer.text_mut();
                 match self.compressor.as_mut().map(|compressor| compressor.flush(out)) {
@@ -296,13 +297,14 @@ impl Exchange<'_> {
         Step::Again
     }
 
-    /// Whether the connection's end may be taken for the body's: it was said, or the service does not ask for that.
+    /// Whether the connection's end may be taken for the body's: TLS has confirmed it by close_notify, or the service does not
+    /// require that.
     fn may_end_here(&mut self) -> bool {
         let config = &self.request.view.services[self.request.service].service.config;
         config.tls.as_ref().is_some_and(|tls| tls.ignore_unexpected_eof) || self.attempt.end.has_closed_cleanly()
     }
 
-    /// More of the answer's body. `false`: the connection has ended.
+    /// More of the response body. `false`: the connection has ended.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, ProxyError>> {
         let worker = &self.client.open.worker;
         let Http1 { stream, input, body, .. } = match &mut self.attempt.end {
@@ -313,7 +315,7 @@ impl Exchange<'_> {
         if !input.is_allocated() {
             *input = worker.buffers.take();
         }
-        // What is known to be long is not read in short strides first.
+        // A body that is known to be long is read with a large buffer from the start.
         let long = matches!(*body, Body::Sized(rest) if rest > LONG_BYTES);
         if long || self.delivered > BULK_BYTES {
             worker.buffers.grow(input);

@@ -1,4 +1,4 @@
-//! How an exchange ends: the response passed on or given up, both connections settled.
+//! How an exchange ends: the response forwarded or discarded, both connections settled.
 
 use super::deliver::Delivered;
 use super::pace::Pace;
@@ -15,8 +15,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 impl Exchange<'_> {
-    /// The answer is perhaps not passed on, because another try follows: the detector hears of it at once, and where the backend has
-    /// said all, it is free.
+    /// The response is perhaps not forwarded, because a retry follows: it is reported to the detector at once, and a backend whose
+    /// response is complete is released.
     pub(in crate::exchange) fn handle_unwanted(&mut self) {
         if self.is_read_to_its_end() {
             self.settle();
@@ -25,9 +25,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// Passes the answer on, and settles both connections.
+    /// Forwards the response, and settles both connections.
     pub(in crate::exchange) async fn finish(&mut self) -> (u16, Option<ProxyError>, Next) {
-        // The answer has begun: nothing is sent again.
+        // The response has begun: the request is not sent again.
         self.request.replayable = false;
         if self.sent == self.request.out.len() {
             self.request.forget();
@@ -61,13 +61,13 @@ impl Exchange<'_> {
                 if let Some(place) = &self.place {
                     place.guard.report_error(error);
                 }
-                // The client must not take half an answer for a whole one: reset instead of a plain end.
+                // The client must not take half a response for a whole one: reset instead of a plain end.
                 self.client.end.abort();
                 (Some(error), Next::Abort)
             }
             Delivered::ClientGone => (Some(ProxyError::ClientClosed), Next::Abort),
             Delivered::ClientStalled => {
-                // What the kernel still holds for it goes at once.
+                // Data that the kernel still holds for it are dropped at once.
                 self.client.end.abort();
                 (Some(ProxyError::ClientStalled), Next::Abort)
             }
@@ -76,7 +76,7 @@ impl Exchange<'_> {
         (status, error, next)
     }
 
-    /// Whether the client has sent nothing that stands behind its request.
+    /// Whether the client has sent nothing behind its request.
     pub(super) fn has_nothing_ahead(&self) -> bool {
         match &self.client.end {
             ClientEnd::Http1(http1) => http1.input.is_empty(),
@@ -84,7 +84,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether all of the answer has been read, so that nothing is left for the backend to do, whatever the client has of it.
+    /// Whether all of the response has been read, so that the backend has nothing left to do, however much the client has received.
     pub(super) fn is_read_to_its_end(&self) -> bool {
         let is_read = match &self.attempt.end {
             BackendEnd::Http1(Http1 { input, body, .. }) => match *body {
@@ -97,8 +97,8 @@ impl Exchange<'_> {
         is_read && self.upload == Upload::Done && self.status != 101
     }
 
-    /// The backend's part is over: its connection is free for others, and so is its place, in this order. Who has the end of the
-    /// answer may rely on it.
+    /// The backend's part is over: its connection is free for others, and so is its reservation, in this order. A client that has
+    /// the end of the response may rely on it.
     pub(super) fn settle(&mut self) {
         let Some(mut place) = self.place.take() else { return };
         place.report();
@@ -107,7 +107,7 @@ impl Exchange<'_> {
         let left = if let Body::Sized(left) = *body { left } else { 0 };
         let clean = self.upload == Upload::Done && input.len() as u64 == left;
         let config = &self.request.view.services[self.request.service].service.config;
-        // A PROXY header has told the backend of this client: no other's requests go there.
+        // A PROXY header has named this client to the backend: no other client's requests go there.
         let keeps = clean && self.upstream_keep_alive && config.proxy_protocol.is_none();
         self.attempt.give_back(keeps, &upstream, config.pool.idle_max, &self.client.open.worker);
     }
@@ -126,7 +126,7 @@ impl Exchange<'_> {
         let (client, timer) = (&mut self.client.end, &self.client.timer);
         let end = tunnel::relay(client, &mut self.attempt.end, &mut up, &mut down, &worker, timer, &limits).await;
         if end == tunnel::End::Reset {
-            // What one side has broken off must not look whole to the other.
+            // If one side has reset, the other must not see a clean end.
             self.client.end.abort();
             self.attempt.end.abort();
         }
@@ -134,14 +134,14 @@ impl Exchange<'_> {
         self.request.report.sent_bytes += down.moved;
     }
 
-    /// Goes on with another connection, on which the same request has been sent whole, and whose answer's head has been read. Of an
-    /// answer that had begun to come on the first one, nothing is left but interim answers that the client has a part of.
+    /// Goes on with another connection, on which the same request has been sent whole, and whose response head has been read. Of a
+    /// response that had begun on the first one, only informational responses remain that the client has a part of.
     pub(in crate::exchange) fn replace(&mut self, mut attempt: Attempt) {
         self.handle_unwanted();
         let worker = Rc::clone(&self.client.open.worker);
         worker.buffers.give(self.upstream_input());
         attempt.begin_again();
-        // Dropped, its clock tells how long the first try has lasted.
+        // Dropped, its clock reports how long the first attempt has lasted.
         self.attempt = attempt;
         self.place = None;
         self.answer.truncate(if self.answered > 0 { self.informational_bytes } else { 0 }, 0);
@@ -156,16 +156,16 @@ impl Exchange<'_> {
         self.client.timer.set_before(self.timeouts().response, self.limit);
     }
 
-    /// Gives the answer up before any of it was passed on, and keeps the connection if it is whole.
+    /// Discards the response before any of it was forwarded, and keeps the connection if it is whole.
     pub(in crate::exchange) fn discard(mut self) {
         self.handle_unwanted();
         self.release_buffers();
-        // The connection first: who gets the place may open another.
+        // The connection first: the request that gets the reservation may open another.
         let Self { attempt, place, .. } = self;
         drop((attempt, place));
     }
 
-    /// Gives the buffers back and closes the backend's connection.
+    /// Returns the buffers and closes the backend's connection.
     pub(in crate::exchange) fn release(mut self) {
         self.release_buffers();
     }

@@ -1,4 +1,4 @@
-//! The head of an answer, as the client gets it.
+//! The head of a response, as the client gets it.
 
 use super::state::{Exchange, Upload};
 use crate::codec::end::{BackendEnd, ClientEnd};
@@ -14,8 +14,8 @@ use ringway_http1::{Encoding, parse_response_on};
 use ringway_message::{BodyLength, FieldName, HeadWriter, Method, ParseError, ResponseHead, Version};
 use std::rc::Rc;
 
-/// Bytes that wait for a client, beyond which interim answers are left out: it may do without them (RFC 9110, 15.2), but for a 100,
-/// which it waits for, and which needs no fields.
+/// Bytes that wait for a client, beyond which informational responses are left out: they are optional (RFC 9110, 15.2), but for a 100,
+/// which the client waits for, and which needs no fields.
 const INFORMATIONAL_BYTES_MAX: usize = 64 * 1024;
 
 /// What a head is followed by.
@@ -23,12 +23,12 @@ const INFORMATIONAL_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum Kind {
     /// Another head.
     Informational,
-    /// The answer's body.
+    /// The response body.
     Final,
 }
 
 impl Exchange<'_> {
-    /// Takes the next head that has come, and writes it as the client gets it. `None`: none is here to its end.
+    /// Takes the next head that has come, and writes it as the client gets it. `None`: no whole head is here.
     pub(super) fn take_head(&mut self) -> Result<Option<Kind>, ProxyError> {
         let worker = Rc::clone(&self.client.open.worker);
         match &mut self.attempt.end {
@@ -68,7 +68,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// `here`: how many bytes have come, this head and what stands behind it.
+    /// `here`: how many bytes have come, this head and those behind it.
     fn write_head(&mut self, head: &ResponseHead, bytes: &[u8], here: usize) -> Result<Kind, ProxyError> {
         if self.answer.text().is_empty() {
             let indexed = self.client.end.is_http2();
@@ -89,7 +89,7 @@ impl Exchange<'_> {
 
     fn write_informational(&mut self, head: &ResponseHead, bytes: &[u8]) -> Result<(), ProxyError> {
         self.attempt.count_informational()?;
-        // Of a client that does not take them, no more are kept for it than it may do without.
+        // For a client that does not read, no more is buffered than what it cannot do without.
         let crowded = match &self.client.end {
             ClientEnd::Http1(_) => self.answer.text().len() > INFORMATIONAL_BYTES_MAX,
             ClientEnd::Http2(stream) => stream.is_backlogged(),
@@ -100,7 +100,7 @@ impl Exchange<'_> {
         let out = &mut self.answer;
         let keep = |kind: FieldName| !crowded && !kind.is_hop_by_hop() && kind != FieldName::ContentLength;
         match (&mut self.client.end, self.request.version) {
-            // 1.0 has no interim answers.
+            // 1.0 has no informational responses.
             (_, Version::Http10) => {}
             (ClientEnd::Http1(_), _) => {
                 error_response::write_status(head.status, reason_of(head, bytes), out.text_mut());
@@ -113,26 +113,27 @@ impl Exchange<'_> {
                 let block = &mut self.client.open.worker.scratch.borrow_mut().block;
                 let sent = stream.send_head(head.status, out, false, block);
                 out.truncate(0, 0);
-                // Whether the client is there is asked in a moment.
+                // Whether the client is still connected is checked later.
                 let (Ok(()) | Err(Gone)) = sent;
             }
         }
         Ok(())
     }
 
-    /// The head of the answer proper, and what it says about the two connections.
+    /// The head of the final response, and what it says about the two connections.
     fn write_final(&mut self, head: &ResponseHead, bytes: &[u8], here: usize) -> Result<(), ProxyError> {
         if head.is_switch() && !self.request.is_granted(head, bytes) {
             return Err(ProxyError::UnfitResponse(ParseError::UnexpectedUpgrade));
         }
         let asks_for_tunnel = matches!(&self.client.end, ClientEnd::Http2(stream) if stream.is_tunnel());
         if asks_for_tunnel && (200..300).contains(&head.status) {
-            // A backend that answers the request and does not switch: here, that would be a tunnel (RFC 8441, 5).
+            // The backend responds to a WebSocket handshake without switching: on a stream of HTTP/2, that would be a tunnel
+            // (RFC 8441, 5).
             return Err(ProxyError::NotSwitched);
         }
         self.attempt.clock.handle_response();
         self.status = head.status;
-        // Bytes after an answer that has no body: nobody knows what they are. They go with the connection.
+        // Bytes after a response that has no body have no meaning: they are dropped with the connection.
         let surplus = self.attempt.end.is_over() && !head.is_switch() && here > head.head_len;
         self.upstream_keep_alive = head.keep_alive && !head.is_switch() && !surplus;
         let told = self.tell_length(head, bytes);
@@ -142,9 +143,9 @@ impl Exchange<'_> {
             Version::Http11 if framed => Encoding::Chunked,
             Version::Http10 | Version::Http11 | Version::Http2 => Encoding::Identity,
         };
-        // 1.0 knows no chunks: the end of the connection ends the body.
+        // 1.0 has no chunks: the end of the connection ends the body.
         let ends_by_close = self.request.version == Version::Http10 && framed;
-        // An early refusal: the rest of the body would stand between this request and the next.
+        // An early response: the rest of the body would stand between this request and the next.
         let abandons_body = self.upload != Upload::Done && head.status >= 400;
         self.client_keep_alive =
             self.request.keep_alive && !ends_by_close && !abandons_body && !self.client.open.is_closing();
@@ -153,7 +154,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Writes the head, in which all is decided. `ruled`: a rule says how responses are compressed, and this one is in that coding.
+    /// Writes the head, once all is decided. `ruled`: a rule says how responses are compressed, and this one is in that coding.
     fn write_fields(&mut self, head: &ResponseHead, bytes: &[u8], told: Length, ruled: Option<Option<ContentCoding>>) {
         let over_http2 = self.client.end.is_http2();
         let coding = ruled.flatten();
@@ -202,14 +203,14 @@ impl Exchange<'_> {
     fn tell_length(&mut self, head: &ResponseHead, bytes: &[u8]) -> Length {
         match (head.body, &mut self.attempt.end) {
             (BodyLength::Chunked | BodyLength::UntilClose, _) => Length::Untold,
-            // Trailers have a place behind chunks alone, but for HTTP/2 on both sides.
+            // Trailers need chunks, unless both sides speak HTTP/2.
             (BodyLength::Sized(_), BackendEnd::Http2(upstream))
                 if !self.client.end.is_http2() && !upstream.ends_here() && announces_trailers(head, bytes) =>
             {
                 upstream.forget_length();
                 Length::Untold
             }
-            // What ended with its head has no length in HTTP/2, and needs one elsewhere.
+            // A response that ended with its head has no length in HTTP/2, and needs one elsewhere.
             (BodyLength::Sized(0), BackendEnd::Http2(_))
                 if !matches!(head.status, 101 | 204 | 304)
                     && self.request.method != Method::Head
@@ -221,7 +222,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the answer is one of those that are compressed for somebody, and the coding that it gets.
+    /// Whether the response is one of those that may be compressed, and the coding that it gets.
     fn begin_compression(&mut self, head: &ResponseHead, bytes: &[u8]) -> (bool, Option<ContentCoding>) {
         let Some(rule) = self.request.compression().filter(|rule| compress::is_eligible(rule, head, bytes)) else {
             return (false, None);
@@ -231,7 +232,7 @@ impl Exchange<'_> {
             let chunked = !self.client.end.is_http2();
             let length = self.attempt.end.left();
             self.compressor = Compressor::new(rule, wanted, length, chunked, &self.client.open.worker);
-            // An answer to HEAD has no body, and the fields that the one to GET would have.
+            // A response to HEAD has no body, and the fields that the one to GET would have.
             coding = coding.filter(|_| self.compressor.is_some());
         }
         (true, coding)
@@ -241,7 +242,7 @@ impl Exchange<'_> {
 /// See [`Exchange::tell_length`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Length {
-    /// By what the head says, or by what it is the answer to.
+    /// By the head, or by the request that it responds to.
     Header,
     /// There is no body, and the head has to say so.
     Nothing,
@@ -249,7 +250,7 @@ enum Length {
     Untold,
 }
 
-/// The reason phrase: HTTP/2 has none, and HTTP/1.1 the usual one then.
+/// The reason phrase: from HTTP/2, which has none, it is the usual one.
 fn reason_of<'b>(head: &ResponseHead, bytes: &'b [u8]) -> &'b [u8] {
     if head.version != Version::Http2 {
         return head.reason.of(bytes);
@@ -258,7 +259,7 @@ fn reason_of<'b>(head: &ResponseHead, bytes: &'b [u8]) -> &'b [u8] {
     status.and_then(|status| status.canonical_reason()).unwrap_or_default().as_bytes()
 }
 
-/// Whether an answer says that trailers will follow its body.
+/// Whether a response announces trailers behind its body.
 fn announces_trailers(head: &ResponseHead, bytes: &[u8]) -> bool {
     head.fields.iter().any(|field| {
         field.kind == FieldName::Trailer

@@ -1,18 +1,18 @@
-//! For whom an exchange waits, and for how long: pauses have an end on either side, and a client that goes on must do so at a
-//! rate. All of it is judged when the timer fires, not per byte.
+//! Which side an exchange waits for, and for how long: pauses are limited on either side, and a client must keep a minimum rate. All of
+//! it is judged when the timer fires, not per byte.
 
 use crate::net::timer::{Deadline, Timer};
 use ringway_config::model::ClientTimeouts;
 use std::time::Duration;
 
-/// Who has to do something next.
+/// The side that has to act next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Party {
     Client,
     Backend,
 }
 
-/// What is asked of a client in one direction.
+/// Limits for a client in one direction.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     /// Longest pause.
@@ -43,7 +43,7 @@ pub(super) struct Pace {
     waits_for: Option<Party>,
     /// End of the pause.
     idle: Deadline,
-    /// End of the window in which a client's rate is measured, and what had moved when it began.
+    /// End of the window in which a client's rate is measured, and the bytes moved when it began.
     window: Deadline,
     mark: u64,
     /// End of all waiting for the client.
@@ -57,8 +57,8 @@ impl Pace {
         Self { waits_for: None, idle: never, window: never, mark: 0, total: timer.deadline(total) }
     }
 
-    /// The exchange waits for `party`, and `moved` bytes have gone the client's way so far. `progress`: the party has just done
-    /// something.
+    /// The exchange waits for `party`, and `moved` bytes have gone the client's way so far. `progress`: the party has just made
+    /// progress.
     pub(super) fn wait(
         &mut self,
         timer: &Timer,
@@ -85,8 +85,8 @@ impl Pace {
         timer.set_before(Duration::ZERO, self.idle.min(self.window).min(total).min(limit));
     }
 
-    /// The timer has fired. `true`: whoever is waited for has had his time; `false`: the client keeps pace, and the timer runs
-    /// again.
+    /// The timer has fired. `true`: the time of the party that is waited for is over; `false`: the client keeps pace, and the timer
+    /// runs again.
     pub(super) fn is_over(&mut self, timer: &Timer, moved: u64, terms: &Terms, limit: Deadline) -> bool {
         let now = timer.now();
         let kept = now >= self.window && moved.saturating_sub(self.mark) >= terms.window_bytes;
@@ -106,7 +106,7 @@ mod tests {
     use crate::net::timer::Timers;
     use std::task::{Context, Waker};
 
-    /// A second each: `moved(second)` bytes so far. Gives the second in which it was over.
+    /// One step a second: `moved(second)` bytes so far. Returns the second in which it was over.
     fn over_at(terms: &Terms, total: Duration, moved: impl Fn(u64) -> u64, seconds: u64) -> Option<u64> {
         let begin = crate::ambient::now();
         let timers = Timers::new(begin);
@@ -144,7 +144,7 @@ mod tests {
         assert!(over_at(&terms, none, |_| 0, 100).is_some_and(|second| second <= 12));
         // It begins well, and trickles then.
         assert!(over_at(&terms, none, |second| 1000 * second.min(20) + second, 100).is_some_and(|second| second <= 42));
-        // Without a rate, only pauses count; and the whole, where that is limited.
+        // Without a rate, only pauses count, and the total time where that is limited.
         let unmeasured = Terms::of_reading(&timeouts, false);
         assert_eq!(over_at(&unmeasured, none, |second| second / 20, 200), None);
         assert!(over_at(&unmeasured, none, |_| 0, 100).is_some_and(|second| (30..=32).contains(&second)));

@@ -1,4 +1,4 @@
-//! Until the response can be passed on: the request goes up, and what comes is looked at.
+//! Until the response can be forwarded: the request goes up, and what comes is read.
 
 use super::head::Kind;
 use super::state::{Exchange, Upload, WHOLE_BYTES_MAX, WHOLE_WAIT};
@@ -11,13 +11,13 @@ use ringway_http1::Encoding;
 use std::task::{Context, Poll};
 
 impl Exchange<'_> {
-    /// Sends the request and waits until the answer can be passed on.
+    /// Sends the request and waits until the response can be forwarded.
     pub(in crate::exchange) fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TryError>> {
         let polled = self.poll_try(context);
         if let Poll::Ready(Err(TryError::Upstream(error))) = &polled
             && !matches!(error, ProxyError::ResponseTimeout)
         {
-            // How soon a try fails is no measure of how soon it would have been answered.
+            // How fast an attempt fails says nothing about how fast it would have had a response.
             self.attempt.clock.forget();
         }
         polled
@@ -52,7 +52,7 @@ impl Exchange<'_> {
             }
         }
         self.attempt.end.poll_drive(context);
-        // Interim answers go out at once.
+        // Informational responses are flushed at once.
         if self.status == 0 && self.poll_send_response(context).is_err() {
             return Poll::Ready(Err(TryError::Downstream(ProxyError::ClientClosed)));
         }
@@ -61,7 +61,7 @@ impl Exchange<'_> {
         }
         while self.client.timer.poll_fired(context) {
             if self.holding {
-                // Long enough: what is there goes out, the rest follows as it comes.
+                // Buffered for long enough: what is here goes out, the rest follows as it comes.
                 self.holding = false;
                 return Poll::Ready(Ok(()));
             }
@@ -79,14 +79,14 @@ impl Exchange<'_> {
         Poll::Pending
     }
 
-    /// The backend has not done in time what it had to: perhaps because the way to it is gone, and not for this exchange alone.
+    /// The backend did not act in time: perhaps because the connection to it is dead, and then for other streams too.
     pub(super) fn handle_timeout(&self) {
         let this = &self.request.view.services[self.request.service];
         let upstream = self.request.report.backend.map(|backend| &*this.upstreams[backend]);
         self.attempt.handle_timeout(self.status != 0, upstream, &self.client.open.worker);
     }
 
-    /// Looks at what has come. `Ok(true)`: the answer can be passed on now.
+    /// Looks at what has come. `Ok(true)`: the response can be forwarded now.
     pub(super) fn take_response(&mut self) -> Result<bool, ProxyError> {
         if self.holding {
             return self.take_held_body();
@@ -98,7 +98,7 @@ impl Exchange<'_> {
                 Some(Kind::Final) => break,
             }
             if self.attempt.end.is_http2() {
-                // The next one is asked for.
+                // The next one is waited for.
                 return Ok(false);
             }
         }
@@ -125,7 +125,7 @@ impl Exchange<'_> {
         Ok(whole)
     }
 
-    /// Moves body bytes from the backend behind what is already on its way down.
+    /// Moves body bytes from the backend behind those already on their way down.
     pub(super) fn take_body(&mut self) -> Result<(), ProxyError> {
         if self.status == 101 || self.is_body_done() {
             return Ok(());

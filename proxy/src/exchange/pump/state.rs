@@ -1,4 +1,4 @@
-//! How far an exchange is: two small state machines over two ends, polled together, so that a body can still be going up while its
+//! The state of an exchange: two small state machines over two ends, polled together, so that a body can still be going up while its
 //! response comes down.
 
 use super::pace::Pace;
@@ -19,24 +19,24 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// An answer no longer than this waits for its last byte, for a moment, before its first is passed on: it then goes out
-/// in one write, and one that is cut off can still become a 502 or a retry.
+/// A response no longer than this is buffered whole, for a moment, before its first byte is forwarded: it then goes out in one write,
+/// and one that is cut off can still become a 502 or a retry.
 pub(super) const WHOLE_BYTES_MAX: u64 = 12 * 1024;
 
 /// That moment.
 pub(super) const WHOLE_WAIT: Duration = Duration::from_millis(50);
 
-/// After so many bytes, an answer is read in long strides.
+/// After so many bytes, a response is read with a large buffer.
 pub(super) const BULK_BYTES: u64 = 64 * 1024;
 
-/// And at once, when so many are known to come.
+/// The same from the start, when so many bytes are known to come.
 pub(super) const LONG_BYTES: u64 = 24 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Upload {
     Sending,
     Done,
-    /// The backend takes no more of it, but may still answer.
+    /// The backend takes no more of it, but may still respond.
     Broken,
 }
 
@@ -44,9 +44,9 @@ pub(in crate::exchange) struct Exchange<'a> {
     pub(in crate::exchange) client: &'a mut Client,
     pub(in crate::exchange) request: &'a mut Request,
     pub(in crate::exchange) attempt: Attempt,
-    /// What the upstream has sent has been read by another: it is to be looked at before more is read.
+    /// What the upstream has sent has been read elsewhere: it is parsed before more is read.
     pub(super) unseen: bool,
-    /// End of this try; once its answer has begun, of the whole exchange.
+    /// End of this attempt; once its response has begun, end of the whole exchange.
     pub(super) limit: Deadline,
     /// How much of `request.out` has been written.
     pub(super) sent: usize,
@@ -56,40 +56,40 @@ pub(in crate::exchange) struct Exchange<'a> {
     pub(super) upload: Upload,
     /// Whether the upload waits for the client rather than for the backend.
     pub(super) starved: bool,
-    /// Whether anything of the request's body has been read here.
+    /// Whether anything of the request body has been read here.
     pub(super) body_begun: bool,
     /// Whether bytes have moved up since that was last looked at.
     pub(super) upload_moved: bool,
     pub(super) upload_pace: Pace,
-    /// Bytes on their way down, and how much of them has been written: a head, and what of the body has joined it.
+    /// Bytes on their way down, and how much of them has been written: a head, and the part of the body that has joined it.
     pub(super) answer: HeadWriter,
     pub(super) answered: usize,
     /// How much of it is the final head; over HTTP/2, whether that has been sent.
     pub(super) head_len: usize,
     pub(super) head_sent: bool,
-    /// How much of it is interim answers.
+    /// How much of it is informational responses.
     pub(super) informational_bytes: usize,
     pub(in crate::exchange) status: u16,
     pub(super) encoding: Encoding,
-    /// The end of a body in chunks is on its way.
+    /// The end of a body in chunks has been queued.
     pub(super) terminated: bool,
     /// The body is compressed on its way.
     pub(super) compressor: Option<Box<Compressor>>,
     pub(super) delivered: u64,
     pub(super) upstream_keep_alive: bool,
     pub(super) client_keep_alive: bool,
-    /// The answer waits to be whole.
+    /// The response is being buffered whole.
     pub(super) holding: bool,
-    /// What an answer of 429 or 503 asks for.
+    /// The `Retry-After` of a response with 429 or 503.
     pub(in crate::exchange) retry_after: Option<Duration>,
-    /// The backend's place, and what is told of it, until its part of the exchange is over.
+    /// The reservation on the backend, and what is reported to it, until the backend's part of the exchange is over.
     pub(super) place: Option<Place>,
 }
 
-/// A backend that is passing its answer on.
+/// A backend whose response is being forwarded.
 pub(super) struct Place {
     pub(super) guard: InFlight,
-    /// Until it is told.
+    /// Until it is reported.
     pub(super) outcome: Option<Outcome>,
     pub(super) upstream: Rc<Upstream>,
 }
@@ -155,7 +155,7 @@ impl Exchange<'_> {
         &self.request.view.services[self.request.service].service.config.timeouts
     }
 
-    /// Whether the client has left. One that the upload waits for is read from there.
+    /// Whether the client has left. While the upload waits for the client, the upload itself reads from it.
     pub(in crate::exchange) fn poll_left(&mut self, context: &mut Context<'_>, may_end: bool) -> Poll<()> {
         if self.upload == Upload::Sending && self.starved {
             return Poll::Pending;
@@ -163,17 +163,17 @@ impl Exchange<'_> {
         self.client.presence(may_end).0.poll_left(context)
     }
 
-    /// The answer can be passed on: this is the backend's place, and what the passive detector is to hear.
+    /// The response can be forwarded: this is the reservation on the backend, and what is reported to the passive detector.
     pub(in crate::exchange) fn take_place(&mut self, guard: InFlight, upstream: &Rc<Upstream>, outcome: Outcome) {
         self.place = Some(Place { guard, outcome: Some(outcome), upstream: Rc::clone(upstream) });
     }
 
-    /// Whether these were the first bytes of an answer, on a connection that has carried others.
+    /// Whether these were the first bytes of a response, on a reused connection.
     pub(in crate::exchange) fn is_first_on_used(&self) -> bool {
         self.attempt.is_headless_on_used() && self.status == 0
     }
 
-    /// Whether all of the request has been sent and nothing of the answer has come: another try may go beside this one.
+    /// Whether all of the request has been sent and nothing of the response has come: a hedge may begin.
     pub(in crate::exchange) fn is_waiting(&self) -> bool {
         self.upload == Upload::Done
             && self.status == 0
@@ -182,7 +182,7 @@ impl Exchange<'_> {
             && self.request.replayable
     }
 
-    /// What has been read from the backend's connection and not dealt with.
+    /// Bytes that have been read from the backend's connection and not consumed.
     pub(super) fn upstream_input(&mut self) -> Buffer {
         match &mut self.attempt.end {
             BackendEnd::Http1(http1) => std::mem::take(&mut http1.input),
@@ -200,7 +200,7 @@ impl Exchange<'_> {
     }
 }
 
-/// How much a buffer for a body may hold: more than it does only if that is full of a trailer section, which is taken whole.
+/// How much a body buffer may hold: more than its size only if it is full of a trailer section, which is taken whole.
 pub(super) fn room(input: &Buffer) -> usize {
     if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }

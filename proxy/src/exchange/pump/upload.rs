@@ -1,4 +1,4 @@
-//! The way up: head, body, framing, as the backend takes them.
+//! The way up: head and body of the request, in the framing that the backend gets.
 
 use super::pace::{Party, Terms};
 use super::state::{BULK_BYTES, Exchange, Upload, room};
@@ -12,19 +12,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
-/// Where bytes on their way up stand.
+/// Where bytes on their way up are held.
 #[derive(Clone, Copy)]
 enum From {
-    /// Head, and what of the body is kept with it.
+    /// Head, and the part of the body that is kept with it.
     Out,
-    /// Data in a framing of ours.
+    /// Data in Ringway's own framing.
     Chunks,
     /// Data as the client has sent them.
     Client,
 }
 
 impl Exchange<'_> {
-    /// What is asked of a client that sends. Calls of gRPC may say little for long, and who has not begun may wait for a 100.
+    /// Limits for a client that sends. gRPC calls may be silent for long, and a client that has not begun may wait for a 100.
     fn reading_terms(&self) -> Terms {
         Terms::of_reading(self.client_timeouts(), self.body_begun && !self.request.grpc)
     }
@@ -49,7 +49,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// From now on the answer is waited for, unless it has begun already.
+    /// From now on the response is waited for, unless it has begun already.
     fn end_upload(&mut self, how: Upload) {
         self.upload = how;
         if how == Upload::Done {
@@ -60,7 +60,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Sends the request, as far as both sides let it.
+    /// Sends the request, as far as both sides allow.
     pub(super) fn poll_upload(&mut self, context: &mut Context<'_>) -> Result<(), TryError> {
         while self.upload == Upload::Sending {
             self.starved = false;
@@ -91,17 +91,17 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Whether all of the request's body is on its way, and in chunks its end as well.
+    /// Whether all of the request body is on its way, and in chunks its end as well.
     fn is_request_over(&self) -> bool {
         self.client.end.is_over() && (!self.ends_in_chunks() || self.request.is_terminated)
     }
 
-    /// Whether the end of its body is told by a last chunk that is still to be written: over HTTP/1.1 it is part of what is read.
+    /// Whether the body ends by a last chunk that is still to be written: over HTTP/1.1 it is part of what is read.
     fn ends_in_chunks(&self) -> bool {
         self.client.end.is_http2() && self.request.encoding == Encoding::Chunked
     }
 
-    /// Moves on what has come of the body. `false`: nothing has; it may wait for the backend.
+    /// Moves the part of the body that has come. `false`: nothing has; it may wait for the backend.
     fn take_from_client(&mut self, context: &mut Context<'_>) -> Result<Poll<bool>, TryError> {
         let here = match (self.request.encoding, &self.client.end) {
             (Encoding::Identity, end) => end.with_data(<[u8]>::len),
@@ -137,7 +137,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Takes what has come of a body that changes its framing, to be sent on.
+    /// Takes the part that has come of a body that changes its framing, to be forwarded.
     fn take_framed(&mut self) -> Result<Progress, TryError> {
         if self.chunks.capacity() == 0 {
             self.chunks = self.client.open.worker.buffers.take_outgoing();
@@ -154,8 +154,8 @@ impl Exchange<'_> {
         Ok(progress)
     }
 
-    /// Whether so much of the body, with so many bytes, is sent from behind the head, where it is kept: because the request may be sent
-    /// again, or its backend may say that it has not looked at it. If not, it cannot be told again from its start.
+    /// Whether so much of the body, with so many bytes of framing, is kept behind the head and sent from there: because the request
+    /// may be sent again, or its backend may report that it has not processed it. If not, it cannot be replayed from its start.
     fn keeps(&mut self, data: usize, bytes: usize) -> bool {
         let may = self.attempt.end.is_http2() || {
             let config = &self.request.view.services[self.request.service].service.config;
@@ -170,7 +170,7 @@ impl Exchange<'_> {
         keeps
     }
 
-    /// More of the request's body.
+    /// More of the request body.
     fn poll_client(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, TryError> {
         self.starved = true;
         let worker = &self.client.open.worker;
@@ -210,7 +210,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Ends the request, where that is said by more than its last byte.
+    /// Ends the request, where its end needs more than its last byte.
     fn poll_requests_end(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, TryError> {
         let BackendEnd::Http2(upstream) = &mut self.attempt.end else { return Ok(Poll::Ready(())) };
         if upstream.is_told() || self.request.upgrade {
@@ -223,7 +223,7 @@ impl Exchange<'_> {
         }
         self.request.take_trailers(&mut self.client.end);
         let block = &mut self.client.open.worker.scratch.borrow_mut().block;
-        // An error shows where the answer is read.
+        // An error shows where the response is read.
         let (Ok(()) | Err(Gone)) = upstream.end(&self.request.trailers, block);
         Ok(Poll::Ready(()))
     }
@@ -269,7 +269,7 @@ impl Exchange<'_> {
                 Poll::Ready(count)
             }
             Poll::Ready(Err(Gone)) => {
-                // It may have answered before it closed: an early refusal of a long body, mostly.
+                // It may have responded before it closed: mostly an early response to a long body.
                 self.end_upload(Upload::Broken);
                 Poll::Ready(0)
             }

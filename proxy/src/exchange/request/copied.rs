@@ -1,4 +1,4 @@
-//! A copy of a request that is here to its end: for a second try beside the first, or for a mirror, whatever its backends speak.
+//! A copy of a request that is here to its end: for a hedge, or for a mirror, in either protocol.
 
 use super::Request;
 use crate::codec::end::BackendEnd;
@@ -18,7 +18,7 @@ pub(crate) struct Copied {
     lines: Vec<Line>,
     line: (usize, usize),
     authority: Span,
-    /// What follows the body, for HTTP/2: towards HTTP/1.1 it stands behind the last chunk.
+    /// The trailers, for HTTP/2: towards HTTP/1.1 they stand behind the last chunk.
     trailers: HeadWriter,
     target_sensitive: bool,
     pub(crate) method: Method,
@@ -58,7 +58,7 @@ impl Request {
     }
 }
 
-/// Reads what we have framed ourselves.
+/// Reads Ringway's own framing.
 fn unframe(framed: &[u8], out: &mut Vec<u8>, trailers: &mut HeadWriter) {
     let (mut body, mut lines, mut at) = (Body::from(BodyLength::Chunked), Vec::new(), 0);
     while let Ok((data, progress)) = body.next_data(&framed[at..], &mut lines) {
@@ -72,7 +72,7 @@ fn unframe(framed: &[u8], out: &mut Vec<u8>, trailers: &mut HeadWriter) {
 }
 
 impl Copied {
-    /// Sends all of it; `sent` is how much has been.
+    /// Sends all of it; `sent` is how much has been sent.
     pub(crate) fn poll_send(
         &self,
         end: &mut BackendEnd,

@@ -1,11 +1,11 @@
-//! What has been sent of a body and is kept until an answer begins, so that the request can be sent again.
+//! The part of a body that has been sent and is kept until a response begins, so that the request can be sent again.
 
 use crate::planted::{self, Fault};
 use crate::worker::Worker;
 use ringway_config::model::KEPT_BYTES_MAX;
 use std::rc::Rc;
 
-/// What may frame data, beside as many bytes as there are data.
+/// Bytes that framing may take, beside as many bytes as there are data.
 const FRAMING_BYTES: usize = 1024;
 
 /// Bytes kept, counted among the worker's for as long as this lives.
@@ -13,7 +13,7 @@ pub(crate) struct Kept {
     worker: Rc<Worker>,
     /// Of the body.
     data: usize,
-    /// With what frames them.
+    /// With their framing.
     bytes: usize,
     /// Where they begin in what is sent.
     pub(super) from: usize,
@@ -29,8 +29,8 @@ impl Kept {
         self.data
     }
 
-    /// Takes leave to keep so much more data, which is so many bytes with its framing. `false`: the request would keep more data than
-    /// `data_max`, or more framing than that is worth, or all together too much.
+    /// Reserves room to keep so much more data, which is so many bytes with its framing. `false`: the request would keep more data
+    /// than `data_max`, or too much framing for its data, or all requests together too much.
     pub(super) fn take(&mut self, (data, bytes): (usize, usize), data_max: usize) -> bool {
         let all = &self.worker.kept_bytes;
         let fits = self.data + data <= data_max

@@ -1,4 +1,4 @@
-//! Where a request belongs: its route, its service, and everything that can refuse it before a backend is chosen.
+//! Where a request belongs: its route, its service, and every check that can refuse it before a backend is chosen.
 
 use crate::codec::websocket;
 use crate::error::ProxyError;
@@ -18,7 +18,7 @@ use ringway_message::{BodyLength, Method, RequestHead, Span};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// Cause a request has no place: an error, perhaps of a service that was chosen, or an answer of its route.
+/// Why a request goes to no backend: an error, perhaps of a service that was chosen, or a direct response of its route.
 pub(super) struct Unrouted(pub(super) Cause, pub(super) Option<usize>);
 
 impl From<(ProxyError, Option<usize>)> for Unrouted {
@@ -32,14 +32,14 @@ pub(super) struct Routed {
     pub(super) route: usize,
     pub(super) service: usize,
     pub(super) origin: Origin,
-    /// The target that the request was drawn into, if its client is to be held there by a cookie of the target's.
+    /// The split target that was drawn for the request, if a cookie of the target is to hold its client there.
     pub(super) hold: Option<usize>,
     pub(super) explain: bool,
     pub(super) admitted: Admitted,
 }
 
-/// Route, limits and key: everything that can refuse a request whose framing is good. A refusal names the service, once one
-/// was chosen.
+/// Route, limits and key: every check that can refuse a request whose framing is valid. A refusal names the service, once one was
+/// chosen.
 pub(super) fn route_of(
     client: &Client,
     buffer: &[u8],
@@ -57,7 +57,7 @@ pub(super) fn route_of(
     if head.expect_unknown {
         return Err(refuse(ProxyError::Expectation).into());
     }
-    // Routes that do not look at the path are not fooled by it: such paths are the backend's business.
+    // Routes that ignore the path cannot be fooled by it: such paths are the backend's business.
     if http.routes.iter().any(|route| route.path.is_some()) && ringway_message::climbs(matcher::path_of(buffer, head)) {
         return Err(refuse(ProxyError::PathTraversal).into());
     }
@@ -87,7 +87,7 @@ pub(super) fn route_of(
     let this = &view.services[service].service;
     let refuse = |error| (error, Some(service));
 
-    // Towards HTTP/2, the answer to the handshake is made here.
+    // Towards HTTP/2, the response to the handshake is made here.
     if this.config.protocol == UpstreamProtocol::H2
         && upgrade_of(this, head, buffer).is_some()
         && head.protocol.is_none()
@@ -101,7 +101,7 @@ pub(super) fn route_of(
     Ok(Routed { route, service, origin, hold, explain, admitted })
 }
 
-/// Whether the request asks why it goes where it does, and may.
+/// Whether the request asks for an explanation of its routing, and may.
 fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, head: &RequestHead, buffer: &[u8]) -> bool {
     !allowed.is_empty() && head.value_of(buffer, b"x-ringway-explain").is_some() && is_trusted(allowed, peer)
 }

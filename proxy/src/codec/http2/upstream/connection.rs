@@ -1,6 +1,6 @@
-//! One HTTP/2 connection to a backend: what drives it, and how it is found out that nobody is at its other end any more.
+//! One HTTP/2 connection to a backend: its task, and how a dead connection is detected.
 //!
-//! A connection on which a stream has waited in vain, and nothing at all was heard, is doubted: it gets no new streams, and a PING.
+//! A connection on which a stream has waited in vain, and nothing at all was received, is doubted: it gets no new streams, and a PING.
 //! A byte ends the doubt; silence ends the connection, and with it all its streams.
 
 use super::super::driver::{Driver as Socket, End};
@@ -34,10 +34,10 @@ const HEAD_BYTES_KEPT: usize = 4 * 1024;
 const PINGS_AT_ONCE: u32 = 2;
 /// How long the next one waits.
 const PING_REST: Duration = Duration::from_secs(300);
-/// How long a connection that is let go may take to write its goodbye.
+/// How long a connection that is dropped may take to write its GOAWAY.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
-/// A connection that carries many streams. When nobody holds it any more, it says goodbye and closes.
+/// A connection that carries many streams. When nothing holds it any more, it sends GOAWAY and closes.
 pub(crate) struct Connection {
     pub(super) link: Rc<Link>,
     pub(super) line: Rc<Line>,
@@ -46,7 +46,7 @@ pub(crate) struct Connection {
     /// Whether it has had a stream.
     pub(super) carried: Cell<bool>,
     pub(super) used: Cell<Deadline>,
-    /// Room for heads, which streams take in turn.
+    /// Room for heads, which streams use in turn.
     heads: RefCell<Vec<(ResponseHead, Vec<u8>)>>,
 }
 
@@ -58,7 +58,7 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Begins HTTP/2 on a fresh connection, which is counted by its slot as long as it lives. It is of use once the peer's settings
+    /// Begins HTTP/2 on a fresh connection, which is counted by its slot as long as it lives. It is usable once the peer's settings
     /// are known: they say how many streams it takes, and whether it takes extended CONNECT (RFC 8441, 3).
     pub(crate) async fn begin(
         stream: Stream,
@@ -85,7 +85,7 @@ impl Connection {
             Driver { socket, line: Rc::clone(&line), timer, phase: Phase::Rest, heard: 0, messages: 0, counters };
         dispatcher.spawn("a shared connection to a backend", async move {
             let _slot = slot;
-            // Its streams are told of the end.
+            // Its streams are notified of the end.
             poll_fn(|context| driver.poll(context)).await;
             driver.line.end();
             driver.socket.end_streams();
@@ -109,12 +109,12 @@ impl Connection {
         !self.line.closed.get() && !self.line.doubted.get() && self.line.streams.get() < self.streams_max()
     }
 
-    /// Room for a response's head: what is written into it, and what that points into.
+    /// Room for a response's head: the bytes, and the spans that point into them.
     pub(super) fn take_head(&self) -> (ResponseHead, Vec<u8>) {
         self.heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes it back. A connection keeps little of its busiest moment.
+    /// Returns it. A connection keeps little of its busiest moment.
     pub(super) fn give_head(&self, head: (ResponseHead, Vec<u8>)) {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < HEADS_KEPT && head.1.capacity() <= HEAD_BYTES_KEPT {
@@ -127,11 +127,11 @@ impl Connection {
     }
 }
 
-/// What a connection's task and its streams know of each other.
+/// State that a connection's task and its streams share.
 pub(super) struct Line {
     timers: Rc<Timers>,
     keepalive: Keepalive,
-    /// It takes no more streams: it has ended, or will once those that it has are over.
+    /// It takes no more streams: it has ended, or will once its open streams are over.
     pub(super) closed: Cell<bool>,
     doubted: Cell<bool>,
     pub(super) streams: Cell<usize>,
@@ -139,13 +139,13 @@ pub(super) struct Line {
     heard: Cell<u64>,
     /// PINGs since the last head or data.
     pings: Cell<u32>,
-    /// Nobody holds it any more.
+    /// Nothing holds it any more.
     released: Cell<bool>,
     /// Whether the peer's first settings have come.
     settings: Cell<bool>,
-    /// The task, for who doubts the connection.
+    /// Wakes the task when the connection is doubted.
     driver: RefCell<Option<Waker>>,
-    /// Of those who wait for news of the connection itself.
+    /// Wakers of the tasks that wait for events of the connection itself.
     waiting: RefCell<Vec<Waker>>,
 }
 
@@ -195,7 +195,7 @@ impl Line {
         Poll::Pending
     }
 
-    /// A mark in what has been heard, for [`Line::has_heard_since`].
+    /// A mark in what has been received, for [`Line::has_heard_since`].
     pub(super) fn mark(&self) -> Mark {
         Mark { heard: self.heard.get(), at: self.timers.now() }
     }
@@ -204,7 +204,7 @@ impl Line {
         self.heard.get() != mark.heard
     }
 
-    /// A stream has waited for as long as it may: if nothing was heard since, of any stream, the connection is doubted.
+    /// A stream has waited for as long as it may: if nothing was received since, on any stream, the connection is doubted.
     pub(super) fn handle_timeout(&self, since: Mark) {
         if !self.has_heard_since(since) && !self.doubted.replace(true) {
             let driver = self.driver.borrow();
@@ -232,11 +232,11 @@ pub(super) struct Mark {
 enum Phase {
     /// Nothing: no stream waits.
     Rest,
-    /// There is no stream. It runs on from what it ran for last, until the connection gives back what only a busy one needs.
+    /// There is no stream. It runs on from its last use, until the connection frees what only a busy one needs.
     Idle,
-    /// Something is to be heard, or a PING is sent.
+    /// Something must be received, or a PING is sent.
     Quiet,
-    /// Something is to be heard, or the connection is over.
+    /// Something must be received, or the connection is over.
     Pinged,
 }
 
@@ -259,7 +259,7 @@ impl Drop for Driver {
 }
 
 impl Driver {
-    /// Ready once the connection is over, but for its goodbye.
+    /// Ready once the connection is over, but for its closing.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let line = Rc::clone(&self.line);
         let handle = |event: Event| match event {
@@ -299,7 +299,7 @@ impl Driver {
         }
     }
 
-    /// Sees to PINGs; `true`: nobody has answered.
+    /// Handles PINGs; `true`: the peer has not responded.
     fn is_dead(&mut self, context: &mut Context<'_>) -> bool {
         let line = Rc::clone(&self.line);
         match &mut *line.driver.borrow_mut() {
@@ -319,7 +319,7 @@ impl Driver {
         if line.streams.get() == 0 && !doubted {
             let before = std::mem::replace(&mut self.phase, Phase::Idle);
             if before != Phase::Idle && line.keepalive.idle.is_zero() {
-                // It has not run.
+                // The timer has not run.
                 self.timer.set(REST_TIME);
             }
             if self.timer.poll_fired(context) {

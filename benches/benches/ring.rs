@@ -3,7 +3,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringway_ring::{
-    Ask, BoundParams, Group, GroupMember, Load, Member, Pick, PolicyParams, Ring, RingParams, Total, hash_key,
+    BackendSet, BoundParams, Load, Member, MemberSpec, Pick, PickContext, PolicyParams, Ring, RingParams, Total,
+    hash_key,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ fn pick(criterion: &mut Criterion) {
     for count in [4, 1000] {
         for (name, bound) in [("bounded", Some(BoundParams::default())), ("unbounded", None)] {
             let ids = ids(count);
-            let members = ids.iter().map(|id| GroupMember {
+            let members = ids.iter().map(|id| MemberSpec {
                 id,
                 weight: 100,
                 requests_max: u32::MAX,
@@ -61,12 +62,13 @@ fn pick(criterion: &mut Criterion) {
                 load: Arc::new(Load::new(id)),
             });
             let policy = PolicyParams::Ring(RingParams::default());
-            let backends = Group::build(policy, bound, members, Arc::new(Total::new(2))).unwrap();
+            let backends = BackendSet::build(policy, bound, members, Arc::new(Total::new(2))).unwrap();
             backends.install();
             let mut state = 1;
             group.bench_function(BenchmarkId::new(name, count), |bencher| {
                 bencher.iter(|| {
-                    let mut selection = backends.begin(Ask { hash: next(&mut state), ..Ask::default() });
+                    let mut selection =
+                        backends.begin(PickContext { hash: next(&mut state), ..PickContext::default() });
                     if let Pick::Backend(slot) = backends.next(&mut selection, 0) {
                         backends.release(black_box(slot), 0);
                     }

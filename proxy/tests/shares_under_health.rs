@@ -4,8 +4,8 @@
 
 use ringway_health::{CheckFailure, CheckParams, Member, Params, Probe, ServiceHealth, SlowStartParams};
 use ringway_ring::{
-    Ask, FULL_SHARE, Group, GroupMember, Load, MaglevParams, PeakEwmaParams, Pick, PolicyParams, RendezvousParams,
-    RingParams, Total, hash_key,
+    BackendSet, FULL_SHARE, Load, MaglevParams, MemberSpec, PeakEwmaParams, Pick, PickContext, PolicyParams,
+    RendezvousParams, RingParams, Total, hash_key,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const POLICIES: [PolicyParams; 8] = [
 
 struct World {
     health: ServiceHealth,
-    group: Group,
+    group: BackendSet,
     loads: Vec<Arc<Load>>,
     ids: Vec<String>,
     now: Instant,
@@ -37,14 +37,14 @@ impl World {
     fn new(policy: PolicyParams, levels: &[u8], params: Params) -> Self {
         let ids: Vec<String> = (0..levels.len()).map(|index| format!("b{index}")).collect();
         let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
-        let members = ids.iter().zip(levels).zip(&loads).map(|((id, &level), load)| GroupMember {
+        let members = ids.iter().zip(levels).zip(&loads).map(|((id, &level), load)| MemberSpec {
             id,
             weight: 100,
             requests_max: u32::MAX,
             level,
             load: Arc::clone(load),
         });
-        let group = Group::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
+        let group = BackendSet::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
         group.install();
         // All equally fast, for who goes by that.
         loads.iter().for_each(|load| load.observe(1_000.0, 1_000, 10_000));
@@ -81,14 +81,14 @@ impl World {
     fn apply(&mut self) {
         for (id, load) in self.ids.iter().zip(&self.loads) {
             load.set_doubted(self.health.is_doubted(id));
-            load.set_lifecycle(self.health.share(id).unwrap());
+            load.set_active_fraction(self.health.share(id).unwrap());
         }
         self.group.set_level_shares(self.health.level_shares());
         self.group.refresh();
     }
 
     fn share(&self, index: usize) -> f64 {
-        f64::from(self.loads[index].lifecycle()) / f64::from(FULL_SHARE)
+        f64::from(self.loads[index].active_fraction()) / f64::from(FULL_SHARE)
     }
 
     /// Who serves so many requests, one at a time.
@@ -97,7 +97,7 @@ impl World {
         for _ in 0..requests {
             self.asked += 1;
             let hash = |seed| hash_key(&self.asked.to_le_bytes(), seed);
-            let ask = Ask { hash: hash(1), chance: hash(2), now_millis: 1_000, owners: 0 };
+            let ask = PickContext { hash: hash(1), chance: hash(2), now_millis: 1_000, owners: 0 };
             let mut selection = self.group.begin(ask);
             let Pick::Backend(slot) = self.group.next(&mut selection, 0) else { panic!("somebody is there") };
             self.group.release(slot, 0);

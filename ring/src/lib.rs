@@ -6,7 +6,7 @@
 //!   members on it, its [`Candidates`]; spill, skip and retry all follow it.
 //! * [`Load`] is what is known of a member right now: requests in flight, and the share of its keys that it accepts.
 //!   Health, drain, slow start and shedding move that share; the ring is never rebuilt for them.
-//! * [`Group`] puts them together: it takes a request's [`Selection`] to the next member that accepts the key and is
+//! * [`BackendSet`] puts them together: it takes a request's [`Selection`] to the next member that accepts the key and is
 //!   below its cap, and reserves a place there. The ring is one of its policies; [`Maglev`], [`Rendezvous`] and those without
 //!   keys are others.
 //! * [`Line`], [`SharedLimit`] and [`Published`] are what threads share beside loads: how many wait for room, what is held together, and a
@@ -14,9 +14,8 @@
 //! * [`Sketch`] and [`HotKeys`] find the keys that are too hot for one owner.
 #![warn(missing_docs)]
 
-mod ask;
+mod backend_set;
 mod candidates;
-mod group;
 mod hash;
 mod hot;
 mod limit;
@@ -25,6 +24,7 @@ mod load;
 mod maglev;
 mod movement;
 mod params;
+mod pick_context;
 mod policy;
 mod published;
 mod rendezvous;
@@ -38,17 +38,17 @@ mod sum;
 mod sync;
 mod total;
 
-pub use ask::Ask;
+pub use backend_set::{BackendSet, HOT_OWNERS_MAX, MemberSpec, Pick};
 pub use candidates::Candidates;
-pub use group::{Group, GroupMember, HOT_OWNERS_MAX, Pick};
 pub use hash::{Hash, hash_key};
 pub use hot::{HotKey, HotKeys, HotParams, Report, Sketch};
 pub use limit::{Held, SharedLimit};
 pub use line::Line;
 pub use load::{FULL_SHARE, HOLD_MILLIS_MAX, Load};
 pub use maglev::{Maglev, TABLE_SIZE_MAX, is_prime, without_entry};
-pub use movement::{Method, Move, Movement, group_movement, independent_movement, movement};
+pub use movement::{Method, Move, Movement, independent_movement, movement, set_movement};
 pub use params::{AllFull, BoundParams, MaglevParams, PeakEwmaParams, PolicyParams, RendezvousParams, RingParams};
+pub use pick_context::PickContext;
 pub use published::{Published, Reader};
 pub use rendezvous::{Rendezvous, choose_target};
 pub use ring::{BuildError, Member, Ring, WEIGHT_MAX};

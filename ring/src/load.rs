@@ -60,13 +60,13 @@ impl Load {
     /// Share of its weight that health, drain and slow start leave it: 0 nothing, [`FULL_SHARE`] all.
     #[inline]
     #[must_use]
-    pub fn lifecycle(&self) -> u16 {
+    pub fn active_fraction(&self) -> u16 {
         self.shares.load(Relaxed) as u16
     }
 
-    /// Sets the active fraction, and as a first guess the accept share, until the group works that out.
-    pub fn set_lifecycle(&self, share: u16) {
-        if self.lifecycle() != share {
+    /// Sets the active fraction, and as a first guess the accept share, until the set works that out.
+    pub fn set_active_fraction(&self, share: u16) {
+        if self.active_fraction() != share {
             self.update(|shares| with_accept(shares, share) & !0xffff | u64::from(share));
         }
     }
@@ -149,7 +149,7 @@ impl Load {
     /// Share of keys or turns that it takes now, shedding aside.
     #[inline]
     pub(crate) fn effective_weight(&self, weight: u32) -> u64 {
-        u64::from(weight) * u64::from(self.lifecycle())
+        u64::from(weight) * u64::from(self.active_fraction())
     }
 
     /// The same, less what it sheds; above 0 where the other is.
@@ -289,10 +289,10 @@ mod tests {
         let near_half = |count: usize| (4_700..5_300).contains(&count);
         let load = Load::new("a");
         assert_eq!(all(&load), [10_000; 5]);
-        load.set_lifecycle(HALF);
+        load.set_active_fraction(HALF);
         let [hot, strict, rest @ ..] = all(&load);
         assert!(near_half(hot) && hot == strict && rest == [10_000; 3], "a ramp: {hot}");
-        load.set_lifecycle(FULL_SHARE);
+        load.set_active_fraction(FULL_SHARE);
         load.set_shed(HALF);
         let [hot, strict, rest @ ..] = all(&load);
         assert!(near_half(hot) && hot == strict && rest == [10_000; 3], "shedding: {hot}");
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(all(&load), [0, 0, 0, 10_000, 10_000], "believed to be down");
         load.set_doubted(false);
         assert_eq!(all(&load), [10_000; 5]);
-        load.set_lifecycle(0);
+        load.set_active_fraction(0);
         assert_eq!(all(&load), [0; 5], "down");
     }
 
@@ -309,7 +309,7 @@ mod tests {
     fn raising_a_share_keeps_all_keys_that_were_accepted_before() {
         let load = Load::new("a");
         let keys = |share| {
-            load.set_lifecycle(share);
+            load.set_active_fraction(share);
             (0..2_000).filter(|&number| load.accepts(mix(number), Stage::Strict)).collect::<Vec<u64>>()
         };
         let (fewer, more) = (keys(HALF / 2), keys(HALF));
@@ -322,12 +322,12 @@ mod tests {
         let accepted = || (0..10_000).filter(|&number| load.accepts_unshed(mix(number))).count();
         load.set_shed(FULL_SHARE);
         assert_eq!(accepted(), 10_000);
-        load.set_lifecycle(HALF);
+        load.set_active_fraction(HALF);
         assert!((4_700..5_300).contains(&accepted()));
         load.set_doubted(true);
         assert_eq!(accepted(), 0);
         load.set_doubted(false);
-        load.set_lifecycle(0);
+        load.set_active_fraction(0);
         assert_eq!(accepted(), 0);
     }
 
@@ -336,13 +336,13 @@ mod tests {
         let load = Load::new("a");
         let full = u64::from(FULL_SHARE);
         assert_eq!((load.effective_weight(100), load.kept_weight(100)), (100 * full, 100 * full));
-        load.set_lifecycle(1);
+        load.set_active_fraction(1);
         load.set_shed(FULL_SHARE);
         assert_eq!((load.effective_weight(100), load.kept_weight(100)), (100, 1));
         load.set_shed(FULL_SHARE / 3);
         assert_eq!(load.kept_weight(300), 200);
         assert_eq!((load.effective_weight(0), load.kept_weight(0)), (0, 0));
-        load.set_lifecycle(0);
+        load.set_active_fraction(0);
         assert_eq!((load.effective_weight(100), load.kept_weight(100)), (0, 0));
     }
 

@@ -1,6 +1,6 @@
 //! What a change of membership moves: exactly where the policy allows it, by interval arithmetic on the ring.
 
-use crate::group::Group;
+use crate::backend_set::BackendSet;
 use crate::hash::mix;
 use crate::maglev::Maglev;
 use crate::policy::Policy;
@@ -89,9 +89,9 @@ fn same_slots(old_ids: &[&str], new_ids: &[&str]) -> Vec<Option<u16>> {
     old_ids.iter().map(|id| known.get(id).copied()).collect()
 }
 
-/// Compares two groups as they are with every member healthy; `ids` are in slot order. Groups without keys own nothing.
+/// Compares two sets as they are with every member healthy; `ids` are in slot order. Groups without keys own nothing.
 #[must_use]
-pub fn group_movement(old: &Group, old_ids: &[&str], new: &Group, new_ids: &[&str]) -> Movement {
+pub fn set_movement(old: &BackendSet, old_ids: &[&str], new: &BackendSet, new_ids: &[&str]) -> Movement {
     if !old.policy().hashes() || !new.policy().hashes() {
         return Movement::default();
     }
@@ -119,7 +119,7 @@ pub fn group_movement(old: &Group, old_ids: &[&str], new: &Group, new_ids: &[&st
 }
 
 /// The level that has all the keys, if one has.
-fn first_level(group: &Group) -> Option<(&Policy, &[u16])> {
+fn first_level(group: &BackendSet) -> Option<(&Policy, &[u16])> {
     let share = group.level_shares();
     let has_all = share.first().is_some_and(|(_, share)| *share >= 1.0);
     group.level_policies().next().filter(|_| has_all).map(|(_, order, slots)| (order, slots))

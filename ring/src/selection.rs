@@ -1,15 +1,15 @@
 //! How far one request has come in looking for a member.
 
-use crate::ask::Ask;
 use crate::candidates::{Candidates, Seen};
 use crate::hash::{Hash, mix};
+use crate::pick_context::PickContext;
 use crate::slot::Slot;
 use crate::stage::Stage;
 
 /// How far one request has come in looking for a member. Kept for its retries.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    pub(crate) context: Ask,
+    pub(crate) context: PickContext,
     pub(crate) candidates: Candidates,
     pub(crate) stage: Stage,
     /// Index of the level in which the key is at home.
@@ -37,7 +37,7 @@ pub struct Selection {
 
 impl Selection {
     #[inline]
-    pub(crate) fn new(context: Ask, home: u8, candidates: Candidates, stage: Stage) -> Self {
+    pub(crate) fn new(context: PickContext, home: u8, candidates: Candidates, stage: Stage) -> Self {
         Self {
             context,
             candidates,

@@ -1,9 +1,9 @@
-//! What a service's backends carry together, and which of them share it: live, over all generations of its group.
+//! What a service's backends carry together, and which of them share it: live, over all generations of its set.
 //!
-//! Requests outlive the group that placed them, and members become eligible and stop being it while they run. So nothing
+//! Requests outlive the set that placed them, and members become eligible and stop being it while they run. So nothing
 //! here is remembered from an earlier look: each member's requests are counted in exactly one sum, which its [`Load`] names,
 //! and go over to another with it when it changes. Caps are then a function of what is in flight on the eligible
-//! members of the group in force, and of nothing else.
+//! members of the set in force, and of nothing else.
 
 use crate::load::Load;
 use crate::sum::{LEVELS_MAX, SUMS, Sum};
@@ -18,9 +18,9 @@ pub struct Total {
     shards: Box<[Shard]>,
     /// What went from one sum to another because a member did.
     moved: [AtomicI64; SUMS],
-    /// Weight times active fraction of each level's eligible members, in the group in force.
+    /// Weight times active fraction of each level's eligible members, in the set in force.
     eligible: [AtomicU64; LEVELS_MAX],
-    /// Places in the schedules of the levels: they go on where they were, whatever groups come and go.
+    /// Places in the schedules of the levels: they go on where they were, whatever sets come and go.
     turns: [Turns; LEVELS_MAX],
     groups: AtomicU64,
     in_force: Mutex<InForce>,
@@ -35,7 +35,7 @@ struct Shard([AtomicI64; SUMS]);
 #[repr(align(128))]
 struct Turns(AtomicUsize);
 
-/// The group over whose members caps are reckoned.
+/// The set over whose members caps are reckoned.
 #[derive(Debug, Default)]
 pub(crate) struct InForce {
     /// Its number; 0 is none.
@@ -103,7 +103,7 @@ impl Total {
         &self.turns[usize::from(level) % LEVELS_MAX].0
     }
 
-    /// A number for a group that is being built.
+    /// A number for a set that is being built.
     pub(crate) fn number_group(&self) -> u64 {
         self.groups.fetch_add(1, Relaxed)
     }

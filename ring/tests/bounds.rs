@@ -3,14 +3,14 @@
 
 use proptest::prelude::*;
 use ringway_ring::{
-    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, RingParams, Slot, Total,
-    hash_key,
+    AllFull, BackendSet, BoundParams, FULL_SHARE, Load, MemberSpec, Pick, PickContext, PolicyParams, RingParams, Slot,
+    Total, hash_key,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 struct Fixture {
-    group: Group,
+    group: BackendSet,
     loads: Vec<Arc<Load>>,
     total: Arc<Total>,
 }
@@ -19,7 +19,7 @@ fn fixture(weights: &[u32], requests_max: u32, bound: Option<(BoundParams, AllFu
     let ids: Vec<String> = (0..weights.len()).map(|index| format!("b{index:05}")).collect();
     let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
     let total = Arc::new(Total::new(workers));
-    let members = ids.iter().zip(weights).zip(&loads).map(|((id, &weight), load)| GroupMember {
+    let members = ids.iter().zip(weights).zip(&loads).map(|((id, &weight), load)| MemberSpec {
         id,
         weight,
         requests_max,
@@ -28,7 +28,7 @@ fn fixture(weights: &[u32], requests_max: u32, bound: Option<(BoundParams, AllFu
     });
     let params = PolicyParams::Ring(RingParams { points: 64, seed: 0 });
     let (bound, all_full) = bound.map_or((None, AllFull::default()), |(bound, all_full)| (Some(bound), all_full));
-    let group = Group::build(params, bound, members, Arc::clone(&total)).unwrap().with_all_full(all_full);
+    let group = BackendSet::build(params, bound, members, Arc::clone(&total)).unwrap().with_all_full(all_full);
     group.install();
     Fixture { group, loads, total }
 }
@@ -43,7 +43,7 @@ fn key(number: u64) -> u64 {
 
 /// Places a request; gives its slot.
 fn place(fixture: &Fixture, hash: u64) -> Option<Slot> {
-    let mut selection = fixture.group.begin(Ask { hash, ..Ask::default() });
+    let mut selection = fixture.group.begin(PickContext { hash, ..PickContext::default() });
     match fixture.group.next(&mut selection, 0) {
         Pick::Backend(slot) => Some(slot),
         _ => None,
@@ -86,7 +86,7 @@ proptest! {
         let (low, high) = (low.min(high), low.max(high));
         let fixture = fixture(&[100; 6], u32::MAX, None, 1);
         let owners = |share: u16| -> Vec<Slot> {
-            fixture.loads[slot].set_lifecycle(share);
+            fixture.loads[slot].set_active_fraction(share);
             fixture.group.refresh();
             (0..300).map(|number| {
                 let owner = place(&fixture, key(number)).unwrap();
@@ -146,8 +146,8 @@ fn denominator_is_the_eligible_set() {
     }
     assert_eq!(fixture.group.cap(Slot(0)), 13);
     // Two drained: their requests and their shares are no longer counted; the others divide their own among two.
-    fixture.loads[2].set_lifecycle(0);
-    fixture.loads[3].set_lifecycle(0);
+    fixture.loads[2].set_active_fraction(0);
+    fixture.loads[3].set_active_fraction(0);
     fixture.group.refresh();
     let theirs = fixture.loads[0].in_flight() + fixture.loads[1].in_flight();
     let cap = (1.25 * f64::from(theirs + 1) / 2.0).ceil() as u32;
@@ -180,7 +180,7 @@ fn spill_is_sticky_and_spread_over_neighbours() {
 #[test]
 fn retry_goes_on_and_never_back() {
     let fixture = fixture(&[100; 5], u32::MAX, bound(1.25, 2.0, AllFull::Owner), 1);
-    let mut selection = fixture.group.begin(Ask { hash: key(3), ..Ask::default() });
+    let mut selection = fixture.group.begin(PickContext { hash: key(3), ..PickContext::default() });
     let mut given = Vec::new();
     while let Pick::Backend(slot) = fixture.group.next(&mut selection, 0) {
         fixture.group.release(slot, 0);
@@ -195,7 +195,7 @@ fn retry_goes_on_and_never_back() {
     assert_eq!(fixture.group.next(&mut selection, 0), Pick::None);
     assert_eq!(selection.owner(), Some(walk[0]));
     // Nor after a wait for room.
-    let mut selection = fixture.group.begin(Ask { hash: key(3), ..Ask::default() });
+    let mut selection = fixture.group.begin(PickContext { hash: key(3), ..PickContext::default() });
     assert_eq!(fixture.group.next(&mut selection, 0), Pick::Backend(walk[0]));
     fixture.group.restart(&mut selection);
     assert_eq!(fixture.group.next(&mut selection, 0), Pick::Backend(walk[1]));
@@ -210,7 +210,7 @@ fn the_four_choices_when_all_are_full() {
         for number in 0..6 {
             assert!(place(&fixture, key(number)).is_some(), "{all_full:?}");
         }
-        let mut selection = fixture.group.begin(Ask { hash: key(9), ..Ask::default() });
+        let mut selection = fixture.group.begin(PickContext { hash: key(9), ..PickContext::default() });
         assert_eq!(fixture.group.next(&mut selection, 0), Pick::AllFull, "{all_full:?}: a hard limit is never passed");
     }
     // Beyond the bound, but below the hard limit: a ramp leaves less room than there is load.
@@ -233,7 +233,7 @@ fn the_four_choices_when_all_are_full() {
 fn refused_by_every_ramp_is_taken_all_the_same() {
     let fixture = fixture(&[100; 2], u32::MAX, bound(1.25, 2.0, AllFull::Reject), 1);
     for load in &fixture.loads {
-        load.set_lifecycle(FULL_SHARE / 2);
+        load.set_active_fraction(FULL_SHARE / 2);
     }
     fixture.group.refresh();
     for number in 0..200 {
@@ -242,7 +242,7 @@ fn refused_by_every_ramp_is_taken_all_the_same() {
     }
     // But not if all are down.
     for load in &fixture.loads {
-        load.set_lifecycle(0);
+        load.set_active_fraction(0);
     }
     fixture.group.refresh();
     assert_eq!(place(&fixture, key(1)), None);
@@ -287,8 +287,9 @@ fn racing_workers_never_pass_the_bound_together() {
                     // Four keys only: all workers want the same few members.
                     let mut held = Vec::new();
                     for number in 0..3 {
-                        let mut selection =
-                            fixture.group.begin(Ask { hash: key((round + number) % 4), ..Ask::default() });
+                        let mut selection = fixture
+                            .group
+                            .begin(PickContext { hash: key((round + number) % 4), ..PickContext::default() });
                         if let Pick::Backend(slot) = fixture.group.next(&mut selection, worker) {
                             let before = admitted[usize::from(slot.0)].fetch_add(1, Ordering::SeqCst);
                             assert!(before < 3, "{} are in at once where 3 may be", before + 1);
@@ -313,17 +314,17 @@ fn racing_workers_never_pass_the_bound_together() {
 fn round_robin_takes_turns_and_skips_who_is_down() {
     let ids = ["a", "b", "c"];
     let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
-    let members = ids.iter().zip(&loads).map(|(id, load)| GroupMember {
+    let members = ids.iter().zip(&loads).map(|(id, load)| MemberSpec {
         id,
         weight: if *id == "a" { 200 } else { 100 },
         requests_max: u32::MAX,
         level: 0,
         load: Arc::clone(load),
     });
-    let group = Group::build(PolicyParams::RoundRobin, None, members, Arc::new(Total::new(1))).unwrap();
+    let group = BackendSet::build(PolicyParams::RoundRobin, None, members, Arc::new(Total::new(1))).unwrap();
     let mut counts = [0; 3];
     let turn = |counts: &mut [u32; 3]| {
-        let mut selection = group.begin(Ask::default());
+        let mut selection = group.begin(PickContext::default());
         let Pick::Backend(slot) = group.next(&mut selection, 0) else { panic!("somebody is up") };
         group.release(slot, 0);
         counts[usize::from(slot.0)] += 1;
@@ -332,7 +333,7 @@ fn round_robin_takes_turns_and_skips_who_is_down() {
         turn(&mut counts);
     }
     assert_eq!(counts, [200, 100, 100]);
-    loads[0].set_lifecycle(0);
+    loads[0].set_active_fraction(0);
     let mut counts = [0; 3];
     for _ in 0..400 {
         turn(&mut counts);

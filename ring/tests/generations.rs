@@ -3,7 +3,8 @@
 
 use proptest::prelude::*;
 use ringway_ring::{
-    Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, RingParams, Slot, Total, hash_key,
+    BackendSet, BoundParams, FULL_SHARE, Load, MemberSpec, Pick, PickContext, PolicyParams, RingParams, Slot, Total,
+    hash_key,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ struct Fleet {
     loads: Vec<Arc<Load>>,
     total: Arc<Total>,
     /// All that have ever been, the newest last.
-    generations: Vec<(Arc<Group>, Members)>,
+    generations: Vec<(Arc<BackendSet>, Members)>,
 }
 
 impl Fleet {
@@ -68,7 +69,7 @@ impl Fleet {
     }
 
     fn reload(&mut self, members: Members) {
-        let list = members.iter().map(|(&index, &(weight, level))| GroupMember {
+        let list = members.iter().map(|(&index, &(weight, level))| MemberSpec {
             id: IDS[index],
             weight,
             requests_max: u32::MAX,
@@ -76,12 +77,12 @@ impl Fleet {
             load: Arc::clone(&self.loads[index]),
         });
         let policy = PolicyParams::Ring(RingParams { points: 8, seed: 0 });
-        let group = Group::build(policy, Some(BOUND), list, Arc::clone(&self.total)).unwrap();
+        let group = BackendSet::build(policy, Some(BOUND), list, Arc::clone(&self.total)).unwrap();
         group.install();
         self.generations.push((Arc::new(group), members));
     }
 
-    fn back(&self, back: usize) -> &(Arc<Group>, Members) {
+    fn back(&self, back: usize) -> &(Arc<BackendSet>, Members) {
         &self.generations[self.generations.len().saturating_sub(back + 1)]
     }
 
@@ -92,7 +93,7 @@ impl Fleet {
     /// What the caps of the newest generation have to be, from its members and what is in flight on them alone.
     fn expected(&self) -> Vec<u32> {
         let (_, members) = self.generations.last().unwrap();
-        let claim = |index: usize, weight: u32| u64::from(weight) * u64::from(self.loads[index].lifecycle());
+        let claim = |index: usize, weight: u32| u64::from(weight) * u64::from(self.loads[index].active_fraction());
         let caps = members.iter().map(|(&index, &(weight, level))| {
             let peers = || members.iter().filter(|(index, (weight, key))| *key == level && claim(**index, *weight) > 0);
             let eligible: u64 = peers().map(|(&index, &(weight, _))| claim(index, weight)).sum();
@@ -114,12 +115,12 @@ proptest! {
     fn caps_of_the_newest_are_the_formula_over_what_is_live(steps in steps()) {
         let mut fleet = Fleet::new();
         fleet.reload((0..4).map(|index| (index, (100, 0))).collect());
-        let mut running: Vec<(Arc<Group>, Slot, usize)> = Vec::new();
+        let mut running: Vec<(Arc<BackendSet>, Slot, usize)> = Vec::new();
         for step in steps {
             match step {
                 Step::Place { back, key } => {
                     let (group, _) = fleet.back(back);
-                    let mut selection = group.begin(Ask { hash: hash_key(&key.to_le_bytes(), 0), ..Ask::default() });
+                    let mut selection = group.begin(PickContext { hash: hash_key(&key.to_le_bytes(), 0), ..PickContext::default() });
                     let shard = key as usize % 2;
                     if let Pick::Backend(slot) = group.next(&mut selection, shard) {
                         running.push((Arc::clone(group), slot, shard));
@@ -138,7 +139,7 @@ proptest! {
                 }
                 Step::End { .. } => {}
                 Step::Share { member, share, back } => {
-                    fleet.loads[member].set_lifecycle(share);
+                    fleet.loads[member].set_active_fraction(share);
                     // Whoever has noticed says so; the one in force is always told.
                     fleet.back(back).0.refresh();
                     fleet.back(0).0.refresh();
@@ -161,7 +162,8 @@ fn in_panic_those_that_are_up_share_the_load_and_come_first() {
     let group = Arc::clone(&fleet.back(0).0);
     group.refresh();
     let selection = |number: u64| {
-        let mut selection = group.begin(Ask { hash: hash_key(&number.to_le_bytes(), 0), ..Ask::default() });
+        let mut selection =
+            group.begin(PickContext { hash: hash_key(&number.to_le_bytes(), 0), ..PickContext::default() });
         (group.next(&mut selection, 0), group.next(&mut selection, 0))
     };
     for number in 0..30 {
@@ -194,7 +196,7 @@ fn what_is_live_is_exact_after_any_race_of_requests_and_changes() {
                     for round in 0_u64.. {
                         let (group, _) = fleet.back((round % 2) as usize);
                         let hash = hash_key(&(round * WORKERS as u64 + worker as u64).to_le_bytes(), 0);
-                        let mut selection = group.begin(Ask { hash, ..Ask::default() });
+                        let mut selection = group.begin(PickContext { hash, ..PickContext::default() });
                         if let Pick::Backend(slot) = group.next(&mut selection, worker) {
                             held.push((group, slot));
                         }
@@ -212,7 +214,7 @@ fn what_is_live_is_exact_after_any_race_of_requests_and_changes() {
             })
             .collect();
         for round in 0..2_000_u32 {
-            fleet.loads[round as usize % 6].set_lifecycle(if round % 3 == 0 { 0 } else { FULL_SHARE });
+            fleet.loads[round as usize % 6].set_active_fraction(if round % 3 == 0 { 0 } else { FULL_SHARE });
             let (group, _) = fleet.back(round as usize / 7 % 2);
             if round % 7 == 0 { group.install() } else { group.refresh() }
         }

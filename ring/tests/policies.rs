@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use ringway_ring::{
-    Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, MaglevParams, Method, PeakEwmaParams, Pick, PolicyParams,
-    RendezvousParams, RingParams, Slot, Total, group_movement, hash_key,
+    BackendSet, BoundParams, FULL_SHARE, Load, MaglevParams, MemberSpec, Method, PeakEwmaParams, Pick, PickContext,
+    PolicyParams, RendezvousParams, RingParams, Slot, Total, hash_key, set_movement,
 };
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const ALL: [PolicyParams; 9] = [
 ];
 
 struct Fleet {
-    group: Group,
+    group: BackendSet,
     loads: Vec<Arc<Load>>,
     ids: Vec<String>,
 }
@@ -34,14 +34,14 @@ struct Fleet {
 /// Of (id, weight, requests_max, level), sorted by id.
 fn fleet(policy: PolicyParams, bound: Option<BoundParams>, members: &[(&str, u32, u32, u8)]) -> Fleet {
     let loads: Vec<Arc<Load>> = members.iter().map(|(id, ..)| Arc::new(Load::new(id))).collect();
-    let list = members.iter().zip(&loads).map(|(&(id, weight, requests_max, level), load)| GroupMember {
+    let list = members.iter().zip(&loads).map(|(&(id, weight, requests_max, level), load)| MemberSpec {
         id,
         weight,
         requests_max,
         level,
         load: Arc::clone(load),
     });
-    let group = Group::build(policy, bound, list, Arc::new(Total::new(1))).unwrap();
+    let group = BackendSet::build(policy, bound, list, Arc::new(Total::new(1))).unwrap();
     group.install();
     Fleet { group, loads, ids: members.iter().map(|(id, ..)| (*id).to_owned()).collect() }
 }
@@ -52,8 +52,8 @@ fn equal(policy: PolicyParams, count: usize) -> Fleet {
     fleet(policy, None, &members)
 }
 
-fn ask(number: u64) -> Ask {
-    Ask {
+fn ask(number: u64) -> PickContext {
+    PickContext {
         hash: hash_key(&number.to_le_bytes(), 0),
         chance: hash_key(&number.to_le_bytes(), 99),
         now_millis: 1_000,
@@ -107,12 +107,12 @@ fn every_policy_honours_weight_zero_and_members_that_are_down() {
         let members =
             [("a", 100, u32::MAX, 0), ("b", 0, u32::MAX, 0), ("c", 100, u32::MAX, 0), ("d", 100, u32::MAX, 0)];
         let fleet = fleet(policy, None, &members);
-        fleet.loads[2].set_lifecycle(0);
+        fleet.loads[2].set_active_fraction(0);
         fleet.group.refresh();
         let counts = fleet.counts(2_000);
         assert_eq!((counts[1], counts[2]), (0, 0), "{policy:?}: {counts:?}");
         assert_eq!(counts[0] + counts[3], 2_000);
-        fleet.loads.iter().for_each(|load| load.set_lifecycle(0));
+        fleet.loads.iter().for_each(|load| load.set_active_fraction(0));
         fleet.group.refresh();
         assert_eq!(fleet.place(1), None, "{policy:?}");
     }
@@ -155,7 +155,7 @@ fn every_policy_but_first_follows_weights_and_ramps() {
         let ratio = spread(&fleet);
         assert!((2.0..4.5).contains(&ratio), "{policy:?}: {ratio}");
         // At a tenth of its ramp, the heavy one has 30 to the other's 100.
-        fleet.loads[1].set_lifecycle(FULL_SHARE / 10);
+        fleet.loads[1].set_active_fraction(FULL_SHARE / 10);
         fleet.group.refresh();
         let ratio = spread(&fleet);
         assert!((0.05..0.6).contains(&ratio), "{policy:?} in its ramp: {ratio}");
@@ -189,9 +189,9 @@ fn shares_of(policy: PolicyParams, weights: &[u32], away: usize, how: Away) -> (
     let fleet = fleet(policy, None, &members);
     for load in &fleet.loads[..away] {
         match how {
-            Away::Absent => load.set_lifecycle(0),
+            Away::Absent => load.set_active_fraction(0),
             Away::Full => {}
-            Away::Ramping => load.set_lifecycle(FULL_SHARE / 10),
+            Away::Ramping => load.set_active_fraction(FULL_SHARE / 10),
         }
     }
     // All equally fast, or who was never used would be tried first.
@@ -260,7 +260,7 @@ fn half_of_a_weight_is_half_of_the_weight_whatever_the_policy() {
                 other => other,
             };
             let fleet = fleet(policy, None, &list);
-            fleet.loads.iter().zip(members).for_each(|(load, &(_, share))| load.set_lifecycle(share));
+            fleet.loads.iter().zip(members).for_each(|(load, &(_, share))| load.set_active_fraction(share));
             fleet.group.refresh();
             let sum: f64 = members.iter().map(|&(weight, share)| f64::from(weight) * f64::from(share)).sum();
             for (count, &(weight, share)) in fleet.counts(40_000).into_iter().zip(members) {
@@ -307,8 +307,9 @@ fn peak_ewma_avoids_the_slow_one_and_comes_back() {
     let counts = fleet.counts(1_000);
     assert_eq!(counts[0], 0, "{counts:?}");
     // A minute later the peak is forgotten: e^-6 of it is left, as much as the other has.
-    let mut selection =
-        (0..200).map(|number| fleet.group.begin(Ask { now_millis: 121_000, ..ask(number) })).collect::<Vec<_>>();
+    let mut selection = (0..200)
+        .map(|number| fleet.group.begin(PickContext { now_millis: 121_000, ..ask(number) }))
+        .collect::<Vec<_>>();
     fleet.loads[1].observe(1_000.0, 121_000, 10_000);
     let to_first = selection
         .iter_mut()
@@ -369,9 +370,9 @@ fn who_was_given_is_given_again_only_when_that_is_asked_for() {
             again.sort();
             assert_eq!(again, given, "{policy:?}");
             // Who takes nothing is not asked again, told or not.
-            fleet.loads[usize::from(last.0)].set_lifecycle(0);
+            fleet.loads[usize::from(last.0)].set_active_fraction(0);
             assert!(!fleet.group.reserve_again(&mut selection, last, 0));
-            fleet.loads[usize::from(last.0)].set_lifecycle(FULL_SHARE);
+            fleet.loads[usize::from(last.0)].set_active_fraction(FULL_SHARE);
         }
         assert!(fleet.loads.iter().all(|load| load.in_flight() == 0));
     }
@@ -385,7 +386,7 @@ fn who_refuses_at_once_gets_no_more_than_the_probes_that_it_costs() {
         // Two minutes of a request each 10 ms, one at a time: a refusal takes 100 us, an answer 10 ms.
         for number in 0..12_000_u64 {
             let now = number as u32 * 10;
-            let mut selection = fleet.group.begin(Ask { now_millis: now, ..ask(number) });
+            let mut selection = fleet.group.begin(PickContext { now_millis: now, ..ask(number) });
             let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) else { panic!() };
             let load = &fleet.loads[usize::from(slot.0)];
             if slot.0 == 0 {
@@ -459,8 +460,8 @@ fn lower_levels_take_all_until_their_share_shrinks() {
             assert_eq!(after, (0..4_000).map(|number| fleet.touch(number).unwrap()).collect::<Vec<_>>());
         }
         // The first level dies: everything goes on, whatever the shares say.
-        fleet.loads[0].set_lifecycle(0);
-        fleet.loads[1].set_lifecycle(0);
+        fleet.loads[0].set_active_fraction(0);
+        fleet.loads[1].set_active_fraction(0);
         fleet.group.refresh();
         let counts = fleet.counts(1_000);
         assert_eq!(counts[0] + counts[1], 0, "{policy:?}");
@@ -485,7 +486,7 @@ fn bound_counts_its_own_level_and_not_ineligible_in_flight() {
     let mut held: Vec<Slot> = (0..29).map(|number| fleet.place(number).unwrap()).collect();
     assert_eq!([0, 1, 2, 3].map(|slot| fleet.group.cap(Slot(slot))), [13, 13, 13, 2]);
     // One dies with its requests hanging: they are no part of what the others share.
-    fleet.loads[2].set_lifecycle(0);
+    fleet.loads[2].set_active_fraction(0);
     fleet.group.refresh();
     let ineligible = held.iter().filter(|slot| slot.0 == 2).count() as u32;
     let expected = ((30 - ineligible) as f64 * 1.25 / 2.0).ceil() as u32;
@@ -508,7 +509,7 @@ fn hot_key_is_spread_over_the_first_of_its_walk_and_no_others() {
         let walk = fleet.group.sequence(ask(3).hash);
         let mut held = Vec::new();
         for turn in 0..400 {
-            let mut selection = fleet.group.begin(Ask { owners: 4, chance: ask(turn).chance, ..ask(3) });
+            let mut selection = fleet.group.begin(PickContext { owners: 4, chance: ask(turn).chance, ..ask(3) });
             let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) else { panic!("somebody takes it") };
             assert_eq!(selection.owner(), Some(walk[0]));
             held.push(slot);
@@ -518,7 +519,7 @@ fn hot_key_is_spread_over_the_first_of_its_walk_and_no_others() {
             assert!((90..=110).contains(&count), "{policy:?}: {count}");
         }
         // A retry goes on along the walk, never back.
-        let mut selection = fleet.group.begin(Ask { owners: 4, ..ask(3) });
+        let mut selection = fleet.group.begin(PickContext { owners: 4, ..ask(3) });
         let mut given = Vec::new();
         while let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) {
             assert!(!given.contains(&slot));
@@ -537,7 +538,7 @@ fn reserving_by_name_obeys_health_and_the_hard_limit() {
     let mut other = fleet.group.begin(ask(2));
     assert!(!fleet.group.reserve(&mut other, Slot(0), false, 0), "it is full");
     fleet.group.release(Slot(0), 0);
-    fleet.loads[0].set_lifecycle(0);
+    fleet.loads[0].set_active_fraction(0);
     fleet.group.refresh();
     assert!(!fleet.group.reserve(&mut other, Slot(0), false, 0), "it is down");
     // Whoever is bound to it may stay, within its limit all the same, and widens nobody's bound.
@@ -566,8 +567,8 @@ fn key_of_one_who_takes_nothing_new_is_found_where_it_was_also_in_a_tier_that_ta
             assert_eq!(kept(key, &[2, 3]), None, "the backups' old clients are none of theirs now");
         }
         // All of the first tier drained: their keys' home is the next, and their clients stay.
-        fleet.loads[0].set_lifecycle(0);
-        fleet.loads[1].set_lifecycle(0);
+        fleet.loads[0].set_active_fraction(0);
+        fleet.loads[1].set_active_fraction(0);
         fleet.group.set_level_shares(&[(0, 0.0), (1, 1.0)]);
         fleet.group.refresh();
         for (key, owner) in (0..200).zip(&before) {
@@ -583,7 +584,7 @@ fn movement_of(old: &Fleet, new: &Fleet) -> ringway_ring::Movement {
     let (old_ids, new_ids) = (ids(old), ids(new));
     let old_ids: Vec<&str> = old_ids.iter().map(String::as_str).collect();
     let new_ids: Vec<&str> = new_ids.iter().map(String::as_str).collect();
-    group_movement(&old.group, &old_ids, &new.group, &new_ids)
+    set_movement(&old.group, &old_ids, &new.group, &new_ids)
 }
 
 proptest! {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on fails, and one measures")]
 
 use ringway_ring::{
-    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, MaglevParams, PeakEwmaParams, Pick, PolicyParams,
-    RendezvousParams, RingParams, Slot, Total, hash_key,
+    AllFull, BackendSet, BoundParams, FULL_SHARE, Load, MaglevParams, MemberSpec, PeakEwmaParams, Pick, PickContext,
+    PolicyParams, RendezvousParams, RingParams, Slot, Total, hash_key,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const WITHOUT_KEYS: [PolicyParams; 5] =
     [PolicyParams::RoundRobin, PolicyParams::Random, PolicyParams::PowerOfTwo, PolicyParams::LeastRequest, PEAK_EWMA];
 
 struct Fleet {
-    group: Group,
+    group: BackendSet,
     loads: Vec<Arc<Load>>,
 }
 
@@ -26,16 +26,16 @@ fn group(
     members: impl Iterator<Item = (u32, u32)>,
     loads: &[Arc<Load>],
     total: &Arc<Total>,
-) -> Group {
+) -> BackendSet {
     let ids: Vec<String> = (0..loads.len()).map(|index| format!("b{index:05}")).collect();
-    let list = ids.iter().zip(members).zip(loads).map(|((id, (weight, requests_max)), load)| GroupMember {
+    let list = ids.iter().zip(members).zip(loads).map(|((id, (weight, requests_max)), load)| MemberSpec {
         id,
         weight,
         requests_max,
         level: 0,
         load: Arc::clone(load),
     });
-    let group = Group::build(policy, None, list, Arc::clone(total)).unwrap();
+    let group = BackendSet::build(policy, None, list, Arc::clone(total)).unwrap();
     group.install();
     group
 }
@@ -46,12 +46,12 @@ fn fleet(policy: PolicyParams, weights: &[u32], requests_max: u32) -> Fleet {
     Fleet { group: group(policy, members, &loads, &Arc::new(Total::new(1))), loads }
 }
 
-fn ask(number: u64) -> Ask {
+fn ask(number: u64) -> PickContext {
     let hash = |seed| hash_key(&number.to_le_bytes(), seed);
-    Ask { hash: hash(1), chance: hash(2), now_millis: 1_000, owners: 0 }
+    PickContext { hash: hash(1), chance: hash(2), now_millis: 1_000, owners: 0 }
 }
 
-fn place(group: &Group, number: u64) -> Option<Slot> {
+fn place(group: &BackendSet, number: u64) -> Option<Slot> {
     let mut selection = group.begin(ask(number));
     match group.next(&mut selection, 0) {
         Pick::Backend(slot) => Some(slot),
@@ -59,7 +59,7 @@ fn place(group: &Group, number: u64) -> Option<Slot> {
     }
 }
 
-fn touch(group: &Group, number: u64) -> usize {
+fn touch(group: &BackendSet, number: u64) -> usize {
     let slot = place(group, number).unwrap();
     group.release(slot, 0);
     usize::from(slot.0)
@@ -130,7 +130,7 @@ fn turns_go_on_over_groups_that_follow_one_another() {
 fn the_least_loaded_is_so_for_its_effective_weight() {
     let ids: Vec<String> = (0..3).map(|index| format!("b{index}")).collect();
     let loads = loads(3);
-    let list = ids.iter().zip(&loads).map(|(id, load)| GroupMember {
+    let list = ids.iter().zip(&loads).map(|(id, load)| MemberSpec {
         id,
         weight: 100,
         // The first soon has no room, and what it leaves is beyond the others' bounds.
@@ -140,10 +140,10 @@ fn the_least_loaded_is_so_for_its_effective_weight() {
     });
     let bound = BoundParams { factor: 1.0, slack: 0.0, min_slots: 1 };
     let policy = PolicyParams::Ring(RingParams { points: 64, seed: 0 });
-    let group = Group::build(policy, Some(bound), list, Arc::new(Total::new(1))).unwrap();
+    let group = BackendSet::build(policy, Some(bound), list, Arc::new(Total::new(1))).unwrap();
     let group = group.with_all_full(AllFull::LeastLoaded);
     group.install();
-    loads[2].set_lifecycle(FULL_SHARE / 10);
+    loads[2].set_active_fraction(FULL_SHARE / 10);
     group.refresh();
     for number in 0..111 {
         assert!(place(&group, number).is_some());
@@ -220,7 +220,7 @@ fn a_peak_keeps_nobody_away_for_ever() {
     for second in 0..300_u32 {
         for number in 0..50 {
             let now = second * 1_000 + number * 20;
-            let mut selection = fleet.group.begin(Ask { now_millis: now, ..ask(u64::from(now)) });
+            let mut selection = fleet.group.begin(PickContext { now_millis: now, ..ask(u64::from(now)) });
             let Pick::Backend(slot) = fleet.group.next(&mut selection, 0) else { panic!("somebody is there") };
             fleet.group.release(slot, 0);
             fleet.loads[usize::from(slot.0)].observe(1_000.0, now, 10_000);
@@ -239,7 +239,7 @@ fn a_ramp_moves_keys_to_its_member_alone_and_those_of_others_stay() {
     let policy = PolicyParams::Ring(RingParams { points: 256, seed: 0 });
     let fleet = fleet(policy, &[100; 6], u32::MAX);
     let owners = |share: u16| -> Vec<usize> {
-        fleet.loads[2].set_lifecycle(share);
+        fleet.loads[2].set_active_fraction(share);
         fleet.group.refresh();
         (0..2_000).map(|number| touch(&fleet.group, number)).collect()
     };
@@ -268,7 +268,7 @@ fn who_ramps_is_asked_before_who_is_down() {
         for (index, load) in fleet.loads.iter().enumerate() {
             load.set_doubted(index < 3);
         }
-        fleet.loads[4].set_lifecycle(FULL_SHARE / 10);
+        fleet.loads[4].set_active_fraction(FULL_SHARE / 10);
         fleet.group.refresh();
         for number in 0..200 {
             let mut selection = fleet.group.begin(ask(number));
@@ -290,7 +290,7 @@ fn what_is_left_of_a_maglev_table_is_had_by_weight() {
     let weights = [50, 100, 10, 100, 1, 1, 1600, 10, 100, 200];
     let fleet = fleet(PolicyParams::Maglev(MaglevParams { table_size: 65_537, seed: 0 }), &weights, u32::MAX);
     // The heaviest is away: nearly all keys go on.
-    fleet.loads[6].set_lifecycle(0);
+    fleet.loads[6].set_active_fraction(0);
     fleet.group.refresh();
     let mut counts = [0.0; 10];
     (0..40_000).for_each(|number| counts[touch(&fleet.group, number)] += 1.0);
@@ -306,7 +306,7 @@ fn what_is_left_of_a_maglev_table_is_had_by_weight() {
 fn requests_go_on_while_members_come_and_go() {
     for policy in WITHOUT_KEYS {
         let fleet = fleet(policy, &[100, 100, 100, 100, 300], u32::MAX);
-        fleet.loads[1].set_lifecycle(0);
+        fleet.loads[1].set_active_fraction(0);
         fleet.group.refresh();
         fleet.loads.iter().for_each(|load| load.observe(1_000.0, 1_000, 10_000));
         let served = std::thread::scope(|scope| {
@@ -322,12 +322,12 @@ fn requests_go_on_while_members_come_and_go() {
                 })
                 .collect();
             for step in 0..400_u16 {
-                fleet.loads[2].set_lifecycle(if step % 2 == 0 { 0 } else { FULL_SHARE });
-                fleet.loads[3].set_lifecycle(FULL_SHARE / 400 * (step + 1));
+                fleet.loads[2].set_active_fraction(if step % 2 == 0 { 0 } else { FULL_SHARE });
+                fleet.loads[3].set_active_fraction(FULL_SHARE / 400 * (step + 1));
                 fleet.group.refresh();
                 std::thread::yield_now();
             }
-            fleet.loads[2].set_lifecycle(FULL_SHARE);
+            fleet.loads[2].set_active_fraction(FULL_SHARE);
             fleet.group.refresh();
             clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>()
         });

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use ringway_ring::{
-    AllFull, Ask, BoundParams, FULL_SHARE, Group, GroupMember, Load, MaglevParams, PeakEwmaParams, Pick, PolicyParams,
-    RendezvousParams, RingParams, Slot, Total, hash_key,
+    AllFull, BackendSet, BoundParams, FULL_SHARE, Load, MaglevParams, MemberSpec, PeakEwmaParams, Pick, PickContext,
+    PolicyParams, RendezvousParams, RingParams, Slot, Total, hash_key,
 };
 use std::sync::Arc;
 
@@ -34,25 +34,25 @@ struct Given {
 
 const PLAIN: Given = Given { weight: 100, requests_max: u32::MAX, level: 0, share: FULL_SHARE };
 
-fn group(policy: PolicyParams, bound: Option<BoundParams>, all_full: AllFull, members: &[Given]) -> Group {
+fn group(policy: PolicyParams, bound: Option<BoundParams>, all_full: AllFull, members: &[Given]) -> BackendSet {
     let ids: Vec<String> = (0..members.len()).map(|index| format!("b{index:05}")).collect();
     let members = ids.iter().zip(members).map(|(id, given)| {
         let load = Arc::new(Load::new(id));
-        load.set_lifecycle(given.share);
-        GroupMember { id, weight: given.weight, requests_max: given.requests_max, level: given.level, load }
+        load.set_active_fraction(given.share);
+        MemberSpec { id, weight: given.weight, requests_max: given.requests_max, level: given.level, load }
     });
-    let group = Group::build(policy, bound, members, Arc::new(Total::new(1))).unwrap().with_all_full(all_full);
+    let group = BackendSet::build(policy, bound, members, Arc::new(Total::new(1))).unwrap().with_all_full(all_full);
     group.install();
     group
 }
 
-fn ask(number: u64, owners: u16) -> Ask {
+fn ask(number: u64, owners: u16) -> PickContext {
     let hash = |seed| hash_key(&number.to_le_bytes(), seed);
-    Ask { hash: hash(0), chance: hash(1), now_millis: 1, owners }
+    PickContext { hash: hash(0), chance: hash(1), now_millis: 1, owners }
 }
 
 /// All that a request is given, one after the other, as if each failed. `held`: places stay taken.
-fn walk(group: &Group, ask: Ask, held: bool) -> (Vec<Slot>, Pick) {
+fn walk(group: &BackendSet, ask: PickContext, held: bool) -> (Vec<Slot>, Pick) {
     let mut selection = group.begin(ask);
     let mut given = Vec::new();
     loop {

@@ -2,8 +2,8 @@
 
 use super::workload::{Keys, Random, Workload};
 use ringway_ring::{
-    Ask, BoundParams, Group, GroupMember, HotKeys, HotParams, Load, Pick, PolicyParams, Ring, RingParams, Selection,
-    ShedController, ShedParams, Sketch, Slot, Total, hash_key,
+    BackendSet, BoundParams, HotKeys, HotParams, Load, MemberSpec, Pick, PickContext, PolicyParams, Ring, RingParams,
+    Selection, ShedController, ShedParams, Sketch, Slot, Total, hash_key,
 };
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -264,7 +264,7 @@ fn finish(
 
 struct Chooser {
     kind: Kind,
-    group: Group,
+    group: BackendSet,
     ring: Option<Ring>,
     loads: Vec<Arc<Load>>,
     ids: Vec<String>,
@@ -284,14 +284,15 @@ impl Chooser {
         };
         let ids: Vec<String> = (0..count).map(|index| format!("backend-{index:04}")).collect();
         let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
-        let members = ids.iter().zip(&loads).map(|(id, load)| GroupMember {
+        let members = ids.iter().zip(&loads).map(|(id, load)| MemberSpec {
             id,
             weight: 100,
             requests_max: u32::MAX,
             level: 0,
             load: Arc::clone(load),
         });
-        let group = Group::build(policy, bound, members, Arc::new(Total::new(1))).expect("invariant: ids are distinct");
+        let group =
+            BackendSet::build(policy, bound, members, Arc::new(Total::new(1))).expect("invariant: ids are distinct");
         group.install();
         let ring = group.ring().cloned();
         Self {
@@ -318,7 +319,7 @@ impl Chooser {
                     self.sketch.count(hash);
                     owners = self.hot.keys().get(&hash).map_or(0, |key| key.owners);
                 }
-                let ask = Ask { hash, chance: random.draw(), now_millis: self.now_millis, owners };
+                let ask = PickContext { hash, chance: random.draw(), now_millis: self.now_millis, owners };
                 let mut selection: Selection = self.group.begin(ask);
                 let caps: Vec<u32> = (0..backends.len()).map(|slot| self.group.cap(Slot(slot as u16))).collect();
                 let Pick::Backend(slot) = self.group.next(&mut selection, 0) else {

@@ -1,21 +1,21 @@
 //! What placement itself costs and moves: no traffic, only keys.
 
-use ringway_ring::{Ask, Group, GroupMember, Load, Pick, PolicyParams, Total, group_movement};
+use ringway_ring::{BackendSet, Load, MemberSpec, Pick, PickContext, PolicyParams, Total, set_movement};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// A group of so many equal members.
 #[must_use]
-pub fn group(policy: PolicyParams, ids: &[String], weights: &[u32]) -> Group {
-    let members = ids.iter().zip(weights).map(|(id, &weight)| GroupMember {
+pub fn group(policy: PolicyParams, ids: &[String], weights: &[u32]) -> BackendSet {
+    let members = ids.iter().zip(weights).map(|(id, &weight)| MemberSpec {
         id,
         weight,
         requests_max: u32::MAX,
         level: 0,
         load: Arc::new(Load::new(id)),
     });
-    Group::build(policy, None, members, Arc::new(Total::new(1))).expect("invariant: ids are distinct")
+    BackendSet::build(policy, None, members, Arc::new(Total::new(1))).expect("invariant: ids are distinct")
 }
 
 /// Names of members.
@@ -39,11 +39,11 @@ pub fn movement(policy: PolicyParams, count: usize) -> [f64; 3] {
     let few: Vec<&str> = few.iter().map(String::as_str).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     // The least is what the one who changes gains or loses.
-    let share = |group: &Group, index: usize| group.shares()[index];
+    let share = |group: &BackendSet, index: usize| group.shares()[index];
     [
-        group_movement(&old, &few, &new, &many).moved / share(&new, count),
-        group_movement(&new, &many, &old, &few).moved / share(&new, count),
-        group_movement(&old, &few, &grown, &few).moved / (share(&grown, count / 2) - share(&old, count / 2)),
+        set_movement(&old, &few, &new, &many).moved / share(&new, count),
+        set_movement(&new, &many, &old, &few).moved / share(&new, count),
+        set_movement(&old, &few, &grown, &few).moved / (share(&grown, count / 2) - share(&old, count / 2)),
     ]
 }
 
@@ -64,7 +64,7 @@ pub fn cost(policy: PolicyParams, count: usize) -> (f64, f64, usize, f64) {
     for _ in 0..rounds {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         let hash = state ^ state >> 29;
-        let mut selection = group.begin(Ask { hash, chance: hash, ..Ask::default() });
+        let mut selection = group.begin(PickContext { hash, chance: hash, ..PickContext::default() });
         if let Pick::Backend(slot) = group.next(&mut selection, 0) {
             group.release(black_box(slot), 0);
         }

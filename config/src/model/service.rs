@@ -105,7 +105,7 @@ pub struct Backend {
     pub tier: u8,
     /// The zone that it stands in.
     pub zone: Option<String>,
-    /// Preference: tier, and within it the own zone first. See [`ringway_ring::GroupMember::level`].
+    /// Preference: tier, and within it the own zone first. See [`ringway_ring::MemberSpec::level`].
     pub level: u8,
 }
 

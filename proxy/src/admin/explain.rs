@@ -127,7 +127,7 @@ impl Candidates<'_> {
         let (in_flight, cap) = (load.in_flight(), self.service.group.cap(slot));
         let view = self.health.view(id, self.now);
         let turn = self.turns.iter().position(|turn| *turn == slot).map(|turn| turn + 1);
-        let is_eligible = load.lifecycle() > 0 && backend.config.weight > 0;
+        let is_eligible = load.active_fraction() > 0 && backend.config.weight > 0;
         let verdict = match turn {
             _ if !is_eligible => "not eligible",
             Some(turn) => self.verdict(turn, index, self.health.is_panic() && load.is_doubted()),
@@ -144,7 +144,7 @@ impl Candidates<'_> {
             "zone": backend.config.zone,
             "in_flight": in_flight,
             "cap": (cap < u32::MAX).then_some(cap),
-            "accept_share": f64::from(load.lifecycle()) / f64::from(FULL_SHARE),
+            "accept_share": f64::from(load.active_fraction()) / f64::from(FULL_SHARE),
             "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
         })
     }
@@ -168,7 +168,7 @@ fn turns(service: &Service, sequence: &[Slot], hash: u64) -> Vec<Slot> {
     let able = |slot: &Slot| {
         let backend = &service.backends[usize::from(slot.0)];
         let load = &backend.state.load;
-        backend.config.weight > 0 && load.lifecycle() > 0 && load.in_flight() < service.group.cap(*slot)
+        backend.config.weight > 0 && load.active_fraction() > 0 && load.in_flight() < service.group.cap(*slot)
     };
     let level = |slot: Slot| service.group.level(slot);
     let mut turns: Vec<Slot> = Vec::new();
@@ -239,7 +239,7 @@ mod tests {
         let snapshot = in_force();
         let first = candidates(&snapshot, b"k").into_iter().find(|(_, turn, _)| *turn == Some(1)).unwrap().0;
         let service = &snapshot.services[0];
-        service.backends[usize::from(service.slot_of(&first).unwrap().0)].state.load.set_lifecycle(0);
+        service.backends[usize::from(service.slot_of(&first).unwrap().0)].state.load.set_active_fraction(0);
         let after = candidates(&snapshot, b"k");
         let of = |id: &str| after.iter().find(|(known, ..)| known == id).unwrap();
         assert_eq!((of(&first).1, of(&first).2.as_str()), (None, "not eligible"));

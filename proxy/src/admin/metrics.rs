@@ -37,7 +37,7 @@ const BACKEND_METRICS: [(Metric, OfBackend); 6] = [
     }),
     (catalogue::BACKEND_SHARE, |_, index, shares| shares[index]),
     (catalogue::BACKEND_ACCEPT, |service, index, _| {
-        f64::from(service.backends[index].state.load.lifecycle()) / f64::from(FULL_SHARE)
+        f64::from(service.backends[index].state.load.active_fraction()) / f64::from(FULL_SHARE)
     }),
 ];
 

@@ -126,7 +126,7 @@ fn backend_status(
         "shed_share": f64::from(load.shed()) / f64::from(FULL_SHARE),
         "connections": backend.state.connections.load(Relaxed),
         "mean_latency_seconds": latency_seconds(control, service, load),
-        "accept_share": f64::from(load.lifecycle()) / f64::from(FULL_SHARE),
+        "accept_share": f64::from(load.active_fraction()) / f64::from(FULL_SHARE),
         "in_flight": load.in_flight(),
         "cap": cap_json(service.group.cap(Slot(index as u16))),
         "ring_share": share,

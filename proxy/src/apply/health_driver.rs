@@ -222,7 +222,7 @@ mod tests {
         let failed = ("b".to_owned(), CheckResult::Check(Some(Probe::Failure(CheckFailure::Connect))));
         let next = driver.turn(service, &[failed], now).unwrap();
         assert_eq!(driver.checks.running(), 3, "a check that has failed is not made again at once");
-        assert_eq!(service.backends[1].state.load.lifecycle(), 0, "its result is in force");
+        assert_eq!(service.backends[1].state.load.active_fraction(), 0, "its result is in force");
         assert!(next > now && next <= now + Duration::from_secs(10), "{:?}", next - now);
         driver.turn(service, &[], next);
         assert_eq!(driver.checks.running(), 4);
@@ -275,12 +275,12 @@ mod tests {
         let counted: Vec<_> = ["a", "b", "c"].map(|id| counters.backend("s", id)).into();
         counted.iter().for_each(|counted| counted.requests.add(100));
         counted[2].errors.add(90);
-        let share = || service.backends[2].state.load.lifecycle();
+        let share = || service.backends[2].state.load.active_fraction();
         driver.turn(service, &[], end - Duration::from_secs(1));
         assert!(share() > 0, "the window has not ended");
         driver.turn(service, &[], end);
         assert_eq!(share(), 0);
-        assert!(service.backends[0].state.load.lifecycle() > 0);
+        assert!(service.backends[0].state.load.active_fraction() > 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::snapshot::shadow::group_of;
 use crate::snapshot::{Service, Snapshot};
-use ringway_ring::{Movement, group_movement};
+use ringway_ring::{Movement, set_movement};
 
 /// Flows of keys that the log of a reload names; the plan names all.
 const FLOWS_LOGGED: usize = 8;
@@ -22,12 +22,12 @@ pub(super) fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement
             continue;
         }
         let movement = if drained_before.is_empty() && drained_now.is_empty() {
-            group_movement(&before.group, &before.ids(), &service.group, &service.ids())
+            set_movement(&before.group, &before.ids(), &service.group, &service.ids())
         } else {
             let groups = (group_of(&before.config), group_of(&service.config));
             // Both were built a moment ago.
             let (Ok(from), Ok(to)) = groups else { continue };
-            group_movement(&from, &before.ids(), &to, &service.ids())
+            set_movement(&from, &before.ids(), &to, &service.ids())
         };
         moved.push((service.config.name.clone(), movement));
     }

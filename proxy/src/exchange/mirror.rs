@@ -12,7 +12,7 @@ use crate::upstream::in_flight;
 use crate::worker::{View, Worker};
 use ringway_config::model::Mirror;
 use ringway_http1::{Body, Encoding};
-use ringway_ring::Ask;
+use ringway_ring::PickContext;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -54,7 +54,7 @@ pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
 
 async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, copied: &Copied) -> Option<()> {
     let this = &view.services[service];
-    let ask = Ask { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
+    let ask = PickContext { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
     let mut selection = this.service.group.begin(ask);
     let guard = in_flight::acquire_now(view, service, &mut selection, worker.index)?;
     let upstream = &this.upstreams[guard.index()];

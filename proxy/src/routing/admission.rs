@@ -7,7 +7,7 @@ use super::rate_limit::{self, Admission};
 use crate::error::ProxyError;
 use crate::snapshot::Service;
 use crate::worker::{View, Worker, WorkerService};
-use ringway_ring::{Ask, Selection, Slot};
+use ringway_ring::{PickContext, Selection, Slot};
 use std::time::Instant;
 
 /// Keys that are drawn for a new client until one belongs to no backend that is closed to new clients.
@@ -122,7 +122,7 @@ fn compare_with_shadow(
 }
 
 /// The context for choosing a backend. Counts the key, if hot ones are looked for.
-pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Found>) -> Ask {
+pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Found>) -> PickContext {
     let mut owners = 0;
     if let (Some(Found { hash, keyed: true }), true) = (key, this.service.config.hot_keys.is_some()) {
         this.live.sketch.borrow_mut().get_or_insert_default().count(hash);
@@ -132,7 +132,7 @@ pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Fo
         }
     }
     let chance = if key.is_none() || owners > 1 { worker.random() } else { 0 };
-    Ask { hash: key.map_or(chance, |key| key.hash), chance, now_millis: worker.millis(), owners }
+    PickContext { hash: key.map_or(chance, |key| key.hash), chance, now_millis: worker.millis(), owners }
 }
 
 /// Counts affinity, once the backend that serves the request is known.

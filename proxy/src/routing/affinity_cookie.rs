@@ -27,7 +27,7 @@ pub(crate) fn find(cookie: &AffinityCookie, buffer: &[u8], head: &RequestHead) -
 /// The split target that a cookie of the request was made for: the oldest such cookie, which browsers send first. A target of weight 0
 /// holds no client.
 pub(crate) fn held_target(split: &Split, buffer: &[u8], head: &RequestHead) -> Option<usize> {
-    let cookies = || split.targets.iter().map(|arm| arm.cookie.as_ref().filter(|_| arm.weight > 0));
+    let cookies = || split.targets.iter().map(|target| target.cookie.as_ref().filter(|_| target.weight > 0));
     let ours = |name: &[u8]| cookies().flatten().any(|cookie| cookie.name.as_bytes() == name);
     candidates(buffer, head, ours).find_map(|(name, text)| {
         cookies().position(|cookie| {
@@ -160,9 +160,9 @@ mod tests {
     fn the_oldest_cookie_of_an_arm_holds_its_client_unless_the_arm_has_no_weight() {
         use ringway_config::model::SplitTarget;
         let of = |service: &str| AffinityCookie { service: service.into(), ..cookie("0123456789abcdef") };
-        let arm = |service: usize, weight, cookie| SplitTarget { service, weight, salt: 0, cookie };
+        let target = |service: usize, weight, cookie| SplitTarget { service, weight, salt: 0, cookie };
         let split = |weight| Split {
-            targets: vec![arm(0, 1, Some(of("a"))), arm(1, weight, Some(of("b"))), arm(2, 1, None)],
+            targets: vec![target(0, 1, Some(of("a"))), target(1, weight, Some(of("b"))), target(2, 1, None)],
             key: Vec::new(),
         };
         let value = |service: &str| String::from_utf8(text(&of(service), 3)).unwrap();

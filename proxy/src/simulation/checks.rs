@@ -103,14 +103,14 @@ fn upstreams(world: &World, service: &Service, wrong: &mut Vec<String>) {
     let waiting = service.live.line.waiting();
     let has_room = |backend: &Backend| {
         let (load, config) = (&backend.state.load, &backend.config);
-        load.lifecycle() > 0 && !config.drain && load.in_flight() < config.requests_max
+        load.active_fraction() > 0 && !config.drain && load.in_flight() < config.requests_max
     };
     let simple = world.setup().has_simple_queue() && !world.was_unreachable() && service.backends.iter().any(has_room);
     if waiting > 0 && !shared && (simple || in_flight_all == 0 && !world.was_changed()) {
         let room: Vec<_> = service.backends.iter().filter(|backend| has_room(backend)).collect();
         let told = room
             .iter()
-            .map(|backend| (&backend.config.id, backend.state.load.in_flight(), backend.state.load.lifecycle()));
+            .map(|backend| (&backend.config.id, backend.state.load.in_flight(), backend.state.load.active_fraction()));
         wrong.push(format!("{name}: {waiting} wait for room, and there is some: {:?}", told.collect::<Vec<_>>()));
     }
     let (counted, _) = service.live.connections.counts();

@@ -11,7 +11,7 @@ use crate::net::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use crate::probe::Prober;
 use ringway_config::model::{self, Config};
 use ringway_health::{AgentParams, Event, Member as HealthMember, ServiceHealth};
-use ringway_ring::{BuildError, Group, GroupMember, PolicyParams, Slot};
+use ringway_ring::{BackendSet, BuildError, MemberSpec, PolicyParams, Slot};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -107,10 +107,10 @@ impl Registry {
             .into_iter()
             .map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) })
             .collect();
-        let group = Group::build(
+        let group = BackendSet::build(
             config.policy,
             config.bound,
-            backends.iter().map(|backend| GroupMember {
+            backends.iter().map(|backend| MemberSpec {
                 id: &backend.config.id,
                 weight: shadow::membership_weight(&backend.config),
                 requests_max: connections::places(config, &backend.config),
@@ -197,9 +197,9 @@ impl Registry {
             health.set_members(&members, now);
             for (backend, fresh) in service.backends.iter().zip(fresh) {
                 let share = health.share(&backend.config.id).unwrap_or_default();
-                if fresh || share > backend.state.load.lifecycle() {
+                if fresh || share > backend.state.load.active_fraction() {
                     backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
-                    backend.state.load.set_lifecycle(share);
+                    backend.state.load.set_active_fraction(share);
                 }
             }
             service.group.set_level_shares(health.level_shares());

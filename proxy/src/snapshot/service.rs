@@ -8,7 +8,7 @@ use crate::net::tls::ClientTls;
 use crate::probe::Prober;
 use ringway_config::model;
 use ringway_health::{Event, EventKind, ServiceHealth};
-use ringway_ring::{Group, Hash, HotKeys, Line, Published, SharedLimit, Slot, Total};
+use ringway_ring::{BackendSet, Hash, HotKeys, Line, Published, SharedLimit, Slot, Total};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -20,7 +20,7 @@ pub struct Service {
     /// Its configuration.
     pub config: model::Service,
     /// Policy, bound and loads of its backends.
-    pub group: Group,
+    pub group: BackendSet,
     /// In slot order: sorted by id.
     pub backends: Box<[Backend]>,
     /// Its state that outlives the snapshot.
@@ -58,7 +58,7 @@ impl Service {
             if let Some(share) = health.share(&backend.config.id) {
                 // First: a backend that gets a share only in panic must not be taken for one that is up.
                 backend.state.load.set_doubted(health.is_doubted(&backend.config.id));
-                backend.state.load.set_lifecycle(share);
+                backend.state.load.set_active_fraction(share);
                 backend.state.suspect.store(health.is_suspect(&backend.config.id), Relaxed);
             }
             let keeps = health.keeps_clients(&backend.config.id);

@@ -3,7 +3,7 @@
 
 use ringway_config::Diagnostics;
 use ringway_config::model::{self, Config};
-use ringway_ring::{BuildError, Group, GroupMember, Load, Total, hash_key};
+use ringway_ring::{BackendSet, BuildError, Load, MemberSpec, Total, hash_key};
 use std::path::Path;
 use std::sync::Arc;
 use thiserror::Error;
@@ -33,7 +33,7 @@ pub(crate) struct Shadow {
 
 pub(crate) struct ShadowService {
     config: model::Service,
-    group: Group,
+    group: BackendSet,
     ids: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ impl ShadowService {
 }
 
 /// A service's group without live state: every backend is healthy and idle, and a draining one has no keys.
-pub(crate) fn group_of(service: &model::Service) -> Result<Group, BuildError> {
+pub(crate) fn group_of(service: &model::Service) -> Result<BackendSet, BuildError> {
     group_with(service, |backend| if backend.drain { 0 } else { backend.weight })
 }
 
@@ -95,15 +95,15 @@ pub(crate) fn membership_weight(backend: &model::Backend) -> u32 {
     backend.weight
 }
 
-fn group_with(service: &model::Service, weight: impl Fn(&model::Backend) -> u32) -> Result<Group, BuildError> {
-    let members = service.backends.iter().map(|backend| GroupMember {
+fn group_with(service: &model::Service, weight: impl Fn(&model::Backend) -> u32) -> Result<BackendSet, BuildError> {
+    let members = service.backends.iter().map(|backend| MemberSpec {
         id: &backend.id,
         weight: weight(backend),
         requests_max: backend.requests_max,
         level: backend.level,
         load: Arc::new(Load::new(&backend.id)),
     });
-    Group::build(service.policy, service.bound, members, Arc::new(Total::new(1)))
+    BackendSet::build(service.policy, service.bound, members, Arc::new(Total::new(1)))
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use loom::thread;
-use ringway_ring::{Ask, Group, GroupMember, Line, Load, PolicyParams, Selection, Slot, Total};
+use ringway_ring::{BackendSet, Line, Load, MemberSpec, PickContext, PolicyParams, Selection, Slot, Total};
 use std::sync::Arc;
 
 /// A member with so many places, which so many workers give out.
 struct Fleet {
-    group: Group,
+    group: BackendSet,
     load: Arc<Load>,
     total: Arc<Total>,
     line: Line,
@@ -16,13 +16,13 @@ struct Fleet {
 impl Fleet {
     fn new(places: u32, workers: usize) -> loom::sync::Arc<Self> {
         let (load, total) = (Arc::new(Load::new("a")), Arc::new(Total::new(workers)));
-        let member = GroupMember { id: "a", weight: 100, requests_max: places, level: 0, load: Arc::clone(&load) };
-        let group = Group::build(PolicyParams::LeastRequest, None, [member], Arc::clone(&total)).unwrap();
+        let member = MemberSpec { id: "a", weight: 100, requests_max: places, level: 0, load: Arc::clone(&load) };
+        let group = BackendSet::build(PolicyParams::LeastRequest, None, [member], Arc::clone(&total)).unwrap();
         loom::sync::Arc::new(Self { group, load, total, line: Line::default() })
     }
 
     fn take(&self, worker: usize) -> bool {
-        let mut selection: Selection = self.group.begin(Ask::default());
+        let mut selection: Selection = self.group.begin(PickContext::default());
         self.group.reserve(&mut selection, Slot(0), true, worker)
     }
 

@@ -38,7 +38,7 @@ impl CellMember {
     }
 
     /// What health leaves it.
-    pub(crate) fn lifecycle(&self) -> u16 {
+    pub(crate) fn active_fraction(&self) -> u16 {
         match self.state {
             State::Absent | State::Drained => 0,
             State::Ramping(percent) => (u32::from(FULL_SHARE) * percent / 100) as u16,
@@ -211,8 +211,8 @@ impl Cell {
             .iter()
             .map(|&(index, effective_weight)| (index, effective_weight / f64::from(self.members[index].weight.max(1))))
             .collect();
-        let present = |index: usize| self.members[index].weight() > 0 && self.members[index].lifecycle() > 0;
-        let ramp = |index: usize| f64::from(self.members[index].lifecycle()) / f64::from(FULL_SHARE);
+        let present = |index: usize| self.members[index].weight() > 0 && self.members[index].active_fraction() > 0;
+        let ramp = |index: usize| f64::from(self.members[index].active_fraction()) / f64::from(FULL_SHARE);
         let up = |index: usize| self.members[index].state != State::Doubted;
         let any_up = parts.iter().any(|&(index, _)| present(index) && up(index));
         let most = parts

@@ -1,7 +1,7 @@
 //! Plays a cell in virtual time.
 
 use super::cell::{Cell, CellMember, Random, State};
-use ringway_ring::{Ask, FULL_SHARE, Group, GroupMember, Load, Pick, PolicyParams, Slot, Total};
+use ringway_ring::{BackendSet, FULL_SHARE, Load, MemberSpec, Pick, PickContext, PolicyParams, Slot, Total};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -36,21 +36,21 @@ impl Outcome {
 }
 
 struct Fleet {
-    group: Group,
+    group: BackendSet,
     loads: Vec<Arc<Load>>,
 }
 
 fn fleet(policy: PolicyParams, members: &[CellMember]) -> Fleet {
     let ids: Vec<String> = (0..members.len()).map(|index| format!("b{index:03}")).collect();
     let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
-    let members = ids.iter().zip(members).zip(&loads).map(|((id, member), load)| GroupMember {
+    let members = ids.iter().zip(members).zip(&loads).map(|((id, member), load)| MemberSpec {
         id,
         weight: member.weight(),
         requests_max: if member.state == State::Limited { 2 } else { u32::MAX },
         level: member.level,
         load: Arc::clone(load),
     });
-    let group = Group::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
+    let group = BackendSet::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
     group.install();
     Fleet { group, loads }
 }
@@ -61,7 +61,7 @@ impl Fleet {
         for (index, (load, member)) in self.loads.iter().zip(members).enumerate() {
             if matches!(member.state, State::Limited | State::Drained) {
                 for _ in 0..2 {
-                    let mut selection = self.group.begin(Ask::default());
+                    let mut selection = self.group.begin(PickContext::default());
                     self.group.reserve(&mut selection, Slot(index as u16), false, 0);
                 }
             }
@@ -69,7 +69,7 @@ impl Fleet {
                 load.set_shed((u32::from(FULL_SHARE) * percent / 100) as u16);
             }
             load.set_doubted(member.state == State::Doubted);
-            load.set_lifecycle(member.lifecycle());
+            load.set_active_fraction(member.active_fraction());
         }
         self.group.refresh();
     }
@@ -107,7 +107,8 @@ pub(crate) fn play(cell: &Cell, seed: u64) -> Outcome {
             // What it took by chance is not told: all are equally fast.
             fleet.loads[usize::from(slot)].observe(SERVICE_MICROS as f32, (now / 1_000) as u32, DECAY_MILLIS);
         }
-        let ask = Ask { hash: random.next(), chance: random.next(), now_millis: (now / 1_000) as u32, owners: 0 };
+        let ask =
+            PickContext { hash: random.next(), chance: random.next(), now_millis: (now / 1_000) as u32, owners: 0 };
         match serve(&fleet, cell, ask, &mut outcome) {
             Some(slot) => {
                 let time = (-random.unit().ln() * SERVICE_MICROS) as u64 + 1;
@@ -123,7 +124,7 @@ pub(crate) fn play(cell: &Cell, seed: u64) -> Outcome {
 }
 
 /// A request, until somebody serves it who does not fail.
-fn serve(Fleet { group, loads }: &Fleet, cell: &Cell, ask: Ask, outcome: &mut Outcome) -> Option<Slot> {
+fn serve(Fleet { group, loads }: &Fleet, cell: &Cell, ask: PickContext, outcome: &mut Outcome) -> Option<Slot> {
     let mut selection = group.begin(ask);
     let mut given = Vec::new();
     while let Pick::Backend(slot) = group.next(&mut selection, 0) {
@@ -157,7 +158,7 @@ fn follow_keys(cell: &Cell, fleet: &Fleet, outcome: &mut Outcome) {
     let away = cell.members.iter().filter(|member| is_away(member)).count();
     let keys = (100 * count * count).checked_div(away).map_or(1_000, |keys| keys.min(50_000));
     for _ in 0..keys {
-        let ask = Ask { hash: random.next(), chance: 0, now_millis: 1, owners: 0 };
+        let ask = PickContext { hash: random.next(), chance: 0, now_millis: 1, owners: 0 };
         let Some(home) = fleet.group.owner(ask.hash) else { return };
         let mut selection = fleet.group.begin(ask);
         let Pick::Backend(now) = fleet.group.next(&mut selection, 0) else { return };

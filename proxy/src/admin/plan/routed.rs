@@ -5,7 +5,7 @@ use super::outcome::{PlanError, RoutePlan, ServicePlan};
 use super::services::takers;
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{AffinityCookie, Config, HostMatch, Listener, Protocol, Route, Service, TcpListener};
-use ringway_ring::{Group, Method, Move, Movement, choose_target, hash_key};
+use ringway_ring::{BackendSet, Method, Move, Movement, choose_target, hash_key};
 use std::collections::BTreeMap;
 
 /// Keys that one comparison takes, at most: at 100,000 the standard error is below 0.2 %.
@@ -27,7 +27,7 @@ pub(super) struct Side<'c> {
 struct Picker<'c> {
     service: &'c Service,
     /// `None`: it takes nothing, or is balanced without keys.
-    group: Option<Group>,
+    group: Option<BackendSet>,
     /// In the order of the group's slots.
     ids: Vec<(&'c str, String)>,
     takes: bool,

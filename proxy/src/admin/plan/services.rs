@@ -3,11 +3,11 @@
 use super::outcome::{PlanError, ServicePlan};
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{Backend, Config, Service};
-use ringway_ring::{Group, Move, Movement, group_movement, independent_movement};
+use ringway_ring::{BackendSet, Move, Movement, independent_movement, set_movement};
 
 /// A service's ring, with every backend up.
 struct Ring {
-    group: Group,
+    group: BackendSet,
     /// In the order of the group's slots.
     ids: Vec<String>,
     shares: Vec<f64>,
@@ -61,7 +61,7 @@ pub(super) fn compare(old: Option<&Service>, new: &Service) -> Result<ServicePla
     } else if has_other_key(old, new) {
         independent_movement(&before.shares, &before.ids(), &after.shares, &after.ids())
     } else {
-        group_movement(&before.group, &before.ids(), &after.group, &after.ids())
+        set_movement(&before.group, &before.ids(), &after.group, &after.ids())
     };
     if has_other_key(old, new) {
         plan.kind = "other_key";

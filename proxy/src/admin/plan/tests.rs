@@ -99,7 +99,7 @@ fn http(config: &Config) -> &HttpListener {
 /// A configuration that serves, by the code that serves.
 struct Serving<'c> {
     config: &'c Config,
-    groups: Vec<(ringway_ring::Group, Vec<(String, String)>)>,
+    groups: Vec<(ringway_ring::BackendSet, Vec<(String, String)>)>,
 }
 
 impl<'c> Serving<'c> {

@@ -42,7 +42,8 @@ impl LoadControl {
             self.next_sample = now + SAMPLE_PERIOD;
             let eligible = service.backends.iter().filter_map(|backend| {
                 let load = &backend.state.load;
-                let share = f64::from(load.lifecycle()) / f64::from(FULL_SHARE) * f64::from(backend.config.weight);
+                let share =
+                    f64::from(load.active_fraction()) / f64::from(FULL_SHARE) * f64::from(backend.config.weight);
                 (share > 0.0).then(|| (backend.config.id.as_str(), load.in_flight(), share / 100.0))
             });
             self.shed.handle_sample(eligible);
@@ -150,7 +151,7 @@ mod tests {
         for (slot, requests) in [(0, 60), (1, 1)] {
             (0..requests).for_each(|_| service.group.resume(Slot(slot), 0));
         }
-        service.backends[2..].iter().for_each(|backend| backend.state.load.set_lifecycle(0));
+        service.backends[2..].iter().for_each(|backend| backend.state.load.set_active_fraction(0));
         let mut control = LoadControl::new(ambient::now());
         for _ in 0..40 {
             let next = control.poll(service, ambient::now()).unwrap();

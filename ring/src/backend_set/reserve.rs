@@ -1,10 +1,10 @@
 //! Places on members: how many each may carry, and taking and giving them back without a choice.
 
-use super::{Group, Level, MemberState};
+use super::{BackendSet, Level, MemberState};
 use crate::selection::Selection;
 use crate::slot::Slot;
 
-impl Group {
+impl BackendSet {
     /// Reserves a place on one member for a request that has no choice (an affinity cookie names it), if it is below its
     /// `requests_max` and eligible, or `kept`: then a client that is bound to it already stays, although it takes nothing new, and
     /// counts there alone. `true`: reserved.
@@ -23,7 +23,7 @@ impl Group {
         true
     }
 
-    /// As [`Group::reserve`], also if that member was given before: for a request that is to be tried again there.
+    /// As [`BackendSet::reserve`], also if that member was given before: for a request that is to be tried again there.
     pub fn reserve_again(&self, selection: &mut Selection, slot: Slot, shard: usize) -> bool {
         selection.tried.remove(slot.0);
         self.reserve(selection, slot, false, shard)

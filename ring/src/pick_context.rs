@@ -4,7 +4,7 @@ use crate::hash::Hash;
 
 /// What one request brings to the choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ask {
+pub struct PickContext {
     /// The key's hash; for policies without keys, and requests without one, it is drawn.
     pub hash: Hash,
     /// A number drawn for this request.

@@ -2,7 +2,7 @@
 //!
 //! The looks are in `keyed` (along a key's candidate sequence), `weighted` (drawn by weight) and `least_loaded`.
 
-use super::{ALL_KEYS, Ask, Group, LEVEL_SALT, Level, MemberState, Pick};
+use super::{ALL_KEYS, BackendSet, LEVEL_SALT, Level, MemberState, Pick, PickContext};
 use crate::candidates::Seen;
 use crate::hash::{Hash, mix};
 use crate::selection::Selection;
@@ -11,11 +11,11 @@ use crate::stage::{Found, Next, Stage};
 use crate::sum::Sum;
 use std::sync::atomic::Ordering::Relaxed;
 
-impl Group {
+impl BackendSet {
     /// Begins to look for a member.
     #[inline]
     #[must_use]
-    pub fn begin(&self, ask: Ask) -> Selection {
+    pub fn begin(&self, ask: PickContext) -> Selection {
         let home = self.home(ask.hash);
         let candidates = self.levels[home].policy.begin(ask.hash);
         let stage = if ask.owners > 1 && self.policy.hashes() { Stage::HotOwners } else { Stage::Strict };
@@ -48,13 +48,13 @@ impl Group {
         self.restart(selection);
     }
 
-    /// Looks from the beginning for what another group has looked for before; `tried` are the slots here of those that were given
+    /// Looks from the beginning for what another set has looked for before; `tried` are the slots here of those that were given
     /// there.
     #[must_use]
     pub fn begin_again(&self, before: &Selection, tried: impl IntoIterator<Item = Slot>) -> Selection {
         // Who came with a key has drawn no number, and may need one here.
         let chance = if before.context.chance == 0 { mix(before.context.hash) } else { before.context.chance };
-        let mut selection = self.begin(Ask { chance, ..before.context });
+        let mut selection = self.begin(PickContext { chance, ..before.context });
         for slot in tried {
             if !selection.tried.contains(slot.0) {
                 selection.tried.insert(slot.0, self.members.len());
@@ -64,7 +64,7 @@ impl Group {
     }
 
     /// A member that was given has turned out to have no room, for a reason that is not known here. Its place is to be given back;
-    /// it counts as full, not as tried: after a [`Group::restart`] it may be given again.
+    /// it counts as full, not as tried: after a [`BackendSet::restart`] it may be given again.
     pub fn handle_full(&self, selection: &mut Selection, slot: Slot) {
         self.pass_over(&self.levels[usize::from(selection.level())], selection, slot);
         // No candidate sequence passes it by: it would be given for ever.

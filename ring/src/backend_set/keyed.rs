@@ -1,11 +1,11 @@
 //! Looks for policies with keys: along the key's candidate sequence, and among a hot key's owners.
 
-use super::{Group, HOT_OWNERS_MAX, Level};
+use super::{BackendSet, HOT_OWNERS_MAX, Level};
 use crate::selection::Selection;
 use crate::slot::Slot;
 use crate::stage::Stage;
 
-impl Group {
+impl BackendSet {
     /// The next member of the level that accepts the key and has not been tried. `load`: what its members share.
     #[inline]
     pub(super) fn candidate(&self, level: &Level, selection: &mut Selection, load: u64) -> Option<Slot> {

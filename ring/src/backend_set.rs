@@ -1,8 +1,8 @@
 //! A service's backends as requests see them: which is next for this key, and has it room?
 
-use crate::ask::Ask;
 use crate::load::Load;
 use crate::params::{AllFull, BoundParams, PolicyParams};
+use crate::pick_context::PickContext;
 use crate::policy::Policy;
 use crate::ring::{BuildError, Member};
 use crate::slot::Slot;
@@ -30,9 +30,9 @@ const LEVEL_SALT: u64 = 0x7269_6e67_7761_7901;
 /// Owners of a hot key at most.
 pub const HOT_OWNERS_MAX: usize = 32;
 
-/// A member as a group is built from it.
+/// A member as a set is built from it.
 #[derive(Debug, Clone)]
-pub struct GroupMember<'a> {
+pub struct MemberSpec<'a> {
     /// Stable identity.
     pub id: &'a str,
     /// In percent; 100 is normal, 0 takes nothing.
@@ -47,7 +47,7 @@ pub struct GroupMember<'a> {
 
 /// Members, their order, their bound. Immutable but for the loads.
 #[derive(Debug)]
-pub struct Group {
+pub struct BackendSet {
     /// Most preferred first.
     levels: Box<[Level]>,
     bound: Option<BoundParams>,
@@ -55,12 +55,12 @@ pub struct Group {
     /// In slot order.
     members: Box<[MemberState]>,
     total: Arc<Total>,
-    /// Its number among the groups of the total.
+    /// Its number among the sets of the total.
     number: u64,
     policy: PolicyParams,
 }
 
-/// Members of equal preference. Most groups have one level.
+/// Members of equal preference. Most sets have one level.
 #[derive(Debug)]
 struct Level {
     key: u8,
@@ -76,7 +76,7 @@ struct Level {
 /// What a step gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// A place is reserved there; give it back by [`Group::release`].
+    /// A place is reserved there; give it back by [`BackendSet::release`].
     Backend(Slot),
     /// Members are eligible, but none has room.
     AllFull,
@@ -84,18 +84,18 @@ pub enum Pick {
     None,
 }
 
-impl Group {
-    /// Builds a group. Members are put into the order of their ids: their slots.
+impl BackendSet {
+    /// Builds a set. Members are put into the order of their ids: their slots.
     ///
     /// # Errors
     /// See [`BuildError`].
     pub fn build<'a>(
         policy: PolicyParams,
         bound: Option<BoundParams>,
-        members: impl IntoIterator<Item = GroupMember<'a>>,
+        members: impl IntoIterator<Item = MemberSpec<'a>>,
         total: Arc<Total>,
     ) -> Result<Self, BuildError> {
-        let mut members: Vec<GroupMember<'a>> = members.into_iter().collect();
+        let mut members: Vec<MemberSpec<'a>> = members.into_iter().collect();
         members.sort_by(|a, b| a.id.cmp(b.id));
         if members.len() > usize::from(u16::MAX) {
             return Err(BuildError::TooManyMembers(members.len()));

@@ -1,4 +1,4 @@
-//! A member of a group: its load and its limits.
+//! A member of a set: its load and its limits.
 
 use crate::load::Load;
 use std::sync::Arc;

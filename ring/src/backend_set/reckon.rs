@@ -1,15 +1,15 @@
-//! What a group works out of its members when active fractions change: which of them share the load, which part of its keys each takes, and how
+//! What a set works out of its members when active fractions change: which of them share the load, which part of its keys each takes, and how
 //! keys are divided among levels.
 
-use super::{ALL_KEYS, Group, Level, MemberState, accept};
+use super::{ALL_KEYS, BackendSet, Level, MemberState, accept};
 use crate::load::{FULL_SHARE, Load};
 use crate::sum::{LEVELS_MAX, Sum};
 use crate::total::InForce;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-impl Group {
-    /// Puts the group into force: from now on caps, also those of groups of before, are worked out over its members. Requests on
+impl BackendSet {
+    /// Puts the set into force: from now on caps, also those of sets of before, are worked out over its members. Requests on
     /// other members count for none of these.
     pub fn install(&self) {
         let mut in_force = self.total.in_force();
@@ -22,7 +22,7 @@ impl Group {
         self.reckon();
     }
 
-    /// Works out anew which members share the load. Call it after any active fraction has changed. Of a group that is not in force it
+    /// Works out anew which members share the load. Call it after any active fraction has changed. Of a set that is not in force it
     /// does nothing.
     pub fn refresh(&self) {
         let in_force = self.total.in_force();
@@ -31,7 +31,7 @@ impl Group {
         }
     }
 
-    /// Under the total's lock, so that no two groups mix.
+    /// Under the total's lock, so that no two sets mix.
     fn reckon(&self) {
         let key = |member: &MemberState| self.levels[usize::from(member.level)].key;
         // In panic those that are up share the load while there are any: the others are asked, but not relied on.
@@ -59,7 +59,8 @@ impl Group {
             }
             level.all_doubted.store(!is_up[usize::from(level.key)], Relaxed);
             let present: Vec<&MemberState> = members().filter(|member| is_present(member)).collect();
-            let shares = present.iter().map(|member| (f64::from(member.weight), f64::from(member.load.lifecycle())));
+            let shares =
+                present.iter().map(|member| (f64::from(member.weight), f64::from(member.load.active_fraction())));
             let accepts = accept::shares(&shares.collect::<Vec<_>>(), self.policy.hashes());
             for (member, accept) in present.iter().zip(accepts) {
                 member.load.set_accept((accept * f64::from(FULL_SHARE)).round().max(1.0) as u16);

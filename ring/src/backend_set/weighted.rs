@@ -1,6 +1,6 @@
 //! Looks for policies without keys: turns, draws by weight, comparisons of loads.
 
-use super::{Group, Level, MemberState};
+use super::{BackendSet, Level, MemberState};
 use crate::policy::{Alias, Drawn, Policy, Preference};
 use crate::round_robin::RoundRobin;
 use crate::selection::Selection;
@@ -14,7 +14,7 @@ const DRAWS_MAX: u32 = 16;
 /// Loads that differ by less are equal: shares are rounded, and half of 100 is to be as good as 50.
 const ROUNDING: f64 = 1e-3;
 
-impl Group {
+impl BackendSet {
     /// For policies without a candidate sequence: the one to be asked next.
     pub(super) fn chosen(&self, level: &Level, selection: &mut Selection, load: u64) -> Option<Slot> {
         if selection.stage == Stage::Strict && level.all_doubted.load(Relaxed) {

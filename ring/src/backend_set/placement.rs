@@ -1,6 +1,6 @@
-//! What a group says of itself: where keys belong when all are healthy, which share each member has, how large it is.
+//! What a set says of itself: where keys belong when all are healthy, which share each member has, how large it is.
 
-use super::{Group, MemberState};
+use super::{BackendSet, MemberState};
 use crate::hash::{Hash, mix};
 use crate::load::FULL_SHARE;
 use crate::params::PolicyParams;
@@ -9,7 +9,7 @@ use crate::ring::Ring;
 use crate::slot::Slot;
 use crate::stage::Stage;
 
-impl Group {
+impl BackendSet {
     /// The ring of the most preferred level, if the policy has one.
     #[must_use]
     pub fn ring(&self) -> Option<&Ring> {
@@ -29,7 +29,7 @@ impl Group {
         self.levels.iter().map(|level| (level.key, &level.policy, &*level.slots))
     }
 
-    /// A number that two groups share exactly if they place every key alike when all are healthy. None without keys.
+    /// A number that two sets share exactly if they place every key alike when all are healthy. None without keys.
     #[must_use]
     pub fn digest(&self) -> Option<u64> {
         let mut digests = self.levels.iter().map(|level| level.policy.digest());

@@ -1,7 +1,7 @@
 //! The look for when all are full and the least loaded is to take the request over its bound.
 
 use super::weighted::part;
-use super::{Group, Pick};
+use super::{BackendSet, Pick};
 use crate::hash::mix;
 use crate::selection::Selection;
 use crate::slot::Slot;
@@ -9,7 +9,7 @@ use crate::slot::Slot;
 /// Looks for the least loaded that may end at a member which has become full meanwhile.
 const LOOKS_MAX: u32 = 4;
 
-impl Group {
+impl BackendSet {
     /// The eligible member with the least load for its effective weight, whatever its bound, of the first level where one is below
     /// its hard limit; of equals, one drawn by weight.
     pub(super) fn least_loaded(&self, selection: &mut Selection, shard: usize) -> Pick {

@@ -4,6 +4,7 @@
 mod cluster;
 mod compatibility;
 mod disk;
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests: each uses its part")]
 #[path = "../../tests/common/pace.rs"]
 mod pace;
 mod store_crash;

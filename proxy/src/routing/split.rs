@@ -29,7 +29,7 @@ pub(crate) fn target_of(
         return Target { service: split.targets[index].service, hold: None };
     }
     let hash = if keyed { ringway_ring::hash_key(key_bytes, 0) } else { worker.random() };
-    let targets = split.targets.iter().map(|arm| (arm.salt, arm.weight));
+    let targets = split.targets.iter().map(|target| (target.salt, target.weight));
     let Some(index) = ringway_ring::choose_split_target(hash, targets) else {
         return Target { service: route.service, hold: None };
     };

@@ -127,9 +127,9 @@ impl<'c> Serving<'c> {
         let mut service = route.service;
         if let Some(split) = &route.split {
             assert!(hash_key::extract(&split.key, &input, &mut bytes));
-            let targets = split.targets.iter().map(|arm| (arm.salt, arm.weight));
-            let arm = ringway_ring::choose_split_target(ringway_ring::hash_key(&bytes, 0), targets).unwrap();
-            service = split.targets[arm].service;
+            let targets = split.targets.iter().map(|target| (target.salt, target.weight));
+            let target = ringway_ring::choose_split_target(ringway_ring::hash_key(&bytes, 0), targets).unwrap();
+            service = split.targets[target].service;
         }
         let (found, (group, ids)) = (&self.config.services[service], &self.groups[service]);
         takers(found).next()?;

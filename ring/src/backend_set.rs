@@ -4,7 +4,7 @@ use crate::load::Load;
 use crate::params::{AllFull, BoundParams, PolicyParams};
 use crate::pick_context::PickContext;
 use crate::policy::Policy;
-use crate::ring::{BuildError, Member};
+use crate::ring::{BuildError, Member, check_members};
 use crate::slot::Slot;
 use crate::sum::LEVELS_MAX;
 use crate::total::Total;
@@ -97,12 +97,7 @@ impl BackendSet {
     ) -> Result<Self, BuildError> {
         let mut members: Vec<MemberSpec<'a>> = members.into_iter().collect();
         members.sort_by(|a, b| a.id.cmp(b.id));
-        if members.len() > usize::from(u16::MAX) {
-            return Err(BuildError::TooManyMembers(members.len()));
-        }
-        if let Some(pair) = members.windows(2).find(|pair| pair[0].id == pair[1].id) {
-            return Err(BuildError::DuplicateId(pair[0].id.to_owned()));
-        }
+        check_members(members.iter().map(|member| (member.id, member.weight)))?;
         let mut keys: Vec<u8> = members.iter().map(|member| member.level % LEVELS_MAX as u8).collect();
         keys.sort_unstable();
         keys.dedup();

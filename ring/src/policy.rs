@@ -6,7 +6,7 @@ use crate::load::FULL_SHARE;
 use crate::maglev::Maglev;
 use crate::params::PolicyParams;
 use crate::rendezvous::Rendezvous;
-use crate::ring::{BuildError, Member, Ring, WEIGHT_MAX};
+use crate::ring::{BuildError, Member, Ring, check_members};
 use crate::round_robin::RoundRobin;
 use crate::slot::Slot;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -43,7 +43,7 @@ pub(crate) enum Preference {
 impl Policy {
     /// `members` are sorted by id.
     pub(crate) fn build(policy: PolicyParams, members: &[Member<'_>]) -> Result<Self, BuildError> {
-        check(members)?;
+        check_members(members.iter().map(|member| (member.id, member.weight)))?;
         let alias = || {
             let weight = |member: &Member<'_>| u64::from(member.weight) * u64::from(FULL_SHARE);
             Alias::build(&members.iter().map(weight).collect::<Vec<_>>())
@@ -154,19 +154,6 @@ impl Policy {
             Self::First => 0,
         }
     }
-}
-
-fn check(members: &[Member<'_>]) -> Result<(), BuildError> {
-    if let Some(pair) = members.windows(2).find(|pair| pair[0].id == pair[1].id) {
-        return Err(BuildError::DuplicateId(pair[0].id.to_owned()));
-    }
-    if let Some(member) = members.iter().find(|member| member.weight > WEIGHT_MAX) {
-        return Err(BuildError::Weight { id: member.id.to_owned(), weight: member.weight });
-    }
-    if members.len() > usize::from(u16::MAX) {
-        return Err(BuildError::TooManyMembers(members.len()));
-    }
-    Ok(())
 }
 
 /// Draws by effective weights in constant time, and follows them as they change. Source: Walker 1977, in the form of Vose, "A linear algorithm

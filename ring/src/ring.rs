@@ -75,6 +75,27 @@ pub struct Ring {
     digest: u64,
 }
 
+/// Whether a set can be built of these members, given by id and weight in the order of their ids.
+///
+/// # Errors
+/// [`BuildError::TooManyMembers`], [`BuildError::DuplicateId`], [`BuildError::Weight`].
+pub(crate) fn check_members<'a>(
+    members: impl ExactSizeIterator<Item = (&'a str, u32)> + Clone,
+) -> Result<(), BuildError> {
+    if members.len() > MEMBERS_MAX {
+        return Err(BuildError::TooManyMembers(members.len()));
+    }
+    let mut pairs = members.clone().zip(members.clone().skip(1));
+    if let Some(((id, _), _)) = pairs.find(|((one, _), (next, _))| one == next) {
+        return Err(BuildError::DuplicateId(id.to_owned()));
+    }
+    let mut members = members;
+    match members.find(|(_, weight)| *weight > WEIGHT_MAX) {
+        Some((id, weight)) => Err(BuildError::Weight { id: id.to_owned(), weight }),
+        None => Ok(()),
+    }
+}
+
 impl Ring {
     /// Builds the ring of some members, in whatever order they are given.
     ///
@@ -84,17 +105,9 @@ impl Ring {
         if params.points == 0 {
             return Err(BuildError::NoPoints);
         }
-        if members.len() > MEMBERS_MAX {
-            return Err(BuildError::TooManyMembers(members.len()));
-        }
         let mut members = members.to_vec();
         members.sort_unstable_by_key(|member| member.id);
-        if let Some(pair) = members.windows(2).find(|pair| pair[0].id == pair[1].id) {
-            return Err(BuildError::DuplicateId(pair[0].id.to_owned()));
-        }
-        if let Some(member) = members.iter().find(|member| member.weight > WEIGHT_MAX) {
-            return Err(BuildError::Weight { id: member.id.to_owned(), weight: member.weight });
-        }
+        check_members(members.iter().map(|member| (member.id, member.weight)))?;
         let total: u64 = members.iter().map(|member| u64::from(point_count(member.weight, params.points))).sum();
         if total > POINTS_MAX {
             return Err(BuildError::TooManyPoints(total));

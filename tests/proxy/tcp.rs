@@ -45,6 +45,35 @@ fn half_close_is_kept_and_bulk_passes() {
     assert_eq!((class("2xx"), class("none"), class("5xx")), (0.0, 0.0, 0.0));
 }
 
+/// A key is a key, whatever has it: as a request's (`policies::hot_key_is_spread_and_cools_down_again`).
+#[test]
+fn sessions_of_a_hot_key_are_spread_over_its_owners_and_counted_as_requests_are() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let fleet = names.map(reader);
+    let targets: Vec<(&str, SocketAddr)> =
+        names.into_iter().zip(&fleet).map(|(name, one)| (name, one.address)).collect();
+    let listen = free_address();
+    let service = "balance: { hot_keys: { min_volume: 100 } }";
+    let ringway = Ringway::start(&tcp(listen, service, &targets));
+    let ask = || {
+        let mut stream = send(listen, b"");
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
+    };
+    // One address is all of the traffic.
+    let mut served = std::collections::BTreeSet::new();
+    wait_for("its sessions to be spread", || {
+        served.extend((0..50).map(|_| ask()));
+        (served.len() >= 3).then_some(())
+    });
+    assert!(ringway.metric("ringway_hot_requests_total{service=\"s\"}") > 0.0);
+    let keyed = ringway.metric("ringway_keyed_requests_total{service=\"s\"}");
+    let owned = ringway.metric("ringway_owner_served_total{service=\"s\"}");
+    assert!(owned > 0.0 && owned < keyed, "{owned} of {keyed}");
+}
+
 #[test]
 fn sessions_go_by_source_address_past_dead_backends() {
     let (a, b) = (reader("a"), reader("b"));

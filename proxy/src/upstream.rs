@@ -60,7 +60,7 @@ pub(crate) struct Connector<'a> {
     pub(crate) timer: &'a Timer,
 }
 
-/// A used connection to this backend, if there is one at once. `certain`: see [`Pool::take`].
+/// A used connection to this backend, if there is one at once. `certain`: see `worker::Pool::take`.
 pub(crate) fn at_hand(worker: &Worker, service: &WorkerService, slot: Slot, certain: bool) -> Option<Connection> {
     let upstream = &service.upstreams[usize::from(slot.0)];
     match service.service.config.protocol {
@@ -73,7 +73,7 @@ pub(crate) fn at_hand(worker: &Worker, service: &WorkerService, slot: Slot, cert
 }
 
 impl Connector<'_> {
-    /// A used connection, or a fresh one. `certain`: see [`Pool::take`].
+    /// A used connection, or a fresh one. `certain`: see `worker::Pool::take`.
     pub(crate) async fn connection(&self, fresh: bool, certain: bool) -> Result<Connection, ProxyError> {
         if !fresh && let Some(connection) = at_hand(self.worker, self.service, self.slot, certain) {
             return Ok(connection);

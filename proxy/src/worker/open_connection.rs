@@ -16,7 +16,7 @@ const LAST_CALL: Duration = Duration::from_secs(2);
 /// to send again, and learns from that response that it has to reconnect.
 const QUIET_TIME: Duration = Duration::from_secs(1);
 
-/// See [`Worker::connection`].
+/// A connection, from accept to its last byte. See [`OpenConnection::begin`].
 pub(crate) struct OpenConnection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) active_listener: Rc<ActiveListener>,

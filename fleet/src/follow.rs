@@ -243,8 +243,11 @@ impl Fleet {
     }
 
     fn heartbeat(&self, proxy: &Handle) -> Heartbeat {
-        let (report, refused) = (proxy.report(), self.client.standing().refused);
-        self.standing().heartbeat(report, refused, self.client.instance())
+        let report = proxy.report();
+        // Under the lock: what is in force and what was refused are told of one moment.
+        let standing = self.standing();
+        let refused = self.client.standing().refused;
+        standing.heartbeat(report, refused, self.client.instance())
     }
 }
 

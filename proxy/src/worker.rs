@@ -6,6 +6,9 @@ mod context;
 mod open_connection;
 mod peer;
 mod pool;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+pub(crate) mod testing;
 mod view;
 
 pub(crate) use active_listener::ActiveListener;

@@ -42,6 +42,8 @@ impl Control {
             |name| new.service(name).is_some(),
             |name, id| new.service(name).is_some_and(|service| service.slot_of(id).is_some()),
         );
+        // What was in force may be freed now: nobody who asks for the status waits for that.
+        drop(state);
         tracing::info!(generation, changes = %diff, "configuration applied");
         movements::log(&moved);
         Applied { generation, diff, moved }

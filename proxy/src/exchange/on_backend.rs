@@ -13,7 +13,6 @@ use crate::error::ProxyError;
 use crate::net::timer::Deadline;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::{self, Connection, Connector};
-use crate::worker::Upstream;
 use std::future::poll_fn;
 use std::rc::Rc;
 
@@ -91,8 +90,27 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
         };
         match result {
             Ok(()) => {
+                if worker.logs_access() {
+                    let micros = ambient::since(exchange.request.started).as_micros() as u64;
+                    exchange.request.report.head_micros = Some(micros);
+                }
                 let upstream = &this.upstreams[guard.index()];
-                return on_response(exchange, guard, upstream).await;
+                exchange.take_place(guard, upstream, outcome_of(exchange.status, exchange.retry_after));
+                if !config.retry.on.has_status(exchange.status) || !exchange.request.is_repeatable() {
+                    return Tried::Done(exchange.finish().await);
+                }
+                return match next_try(&mut exchange).await {
+                    Ok(None) => Tried::Done(exchange.finish().await),
+                    Ok(Some(next)) => {
+                        count_retry(exchange.request, this);
+                        exchange.discard();
+                        Tried::Again(next)
+                    }
+                    Err(error) => {
+                        exchange.discard();
+                        Tried::GivenUp(error)
+                    }
+                };
             }
             Err(error) => {
                 let follows = after_failure(&exchange, error, fresh, &mut unprocessed);
@@ -104,32 +122,6 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
             }
         }
     }
-}
-
-/// Whether the response is forwarded, or is one to retry with a reservation for the retry.
-async fn on_response(mut exchange: Exchange<'_>, guard: InFlight, upstream: &Rc<Upstream>) -> Tried {
-    if exchange.client.open.worker.logs_access() {
-        exchange.request.report.head_micros = Some(ambient::since(exchange.request.started).as_micros() as u64);
-    }
-    let status = exchange.status;
-    let view = Rc::clone(&exchange.request.view);
-    let this = &view.services[exchange.request.service];
-    exchange.take_place(guard, upstream, outcome_of(status, exchange.retry_after));
-    if this.service.config.retry.on.has_status(status) && exchange.request.is_repeatable() {
-        match next_try(&mut exchange).await {
-            Ok(Some(next)) => {
-                count_retry(exchange.request, this);
-                exchange.discard();
-                return Tried::Again(next);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                exchange.discard();
-                return Tried::GivenUp(error);
-            }
-        }
-    }
-    Tried::Done(exchange.finish().await)
 }
 
 /// What follows an attempt that has failed.

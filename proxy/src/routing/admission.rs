@@ -53,7 +53,7 @@ pub(crate) fn admit(
     let mut admitted = Admitted::default();
     if this.hashes() {
         find_key(&mut admitted, this, worker, input, key_bytes)?;
-        if view.snapshot.shadow.is_some() {
+        if view.snapshot.shadow.is_some() && arrival == Arrival::New {
             compare_with_shadow(view, &view.services[service], &admitted, input, key_bytes);
         }
     } else if let (Some(cookie), Some(head)) = (&this.config.affinity_cookie, input.head) {
@@ -114,7 +114,15 @@ fn compare_with_shadow(
     let ours = this.service.group.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
     this.counters.shadowed.increment();
     // Without a key there is no owner there.
-    let has_key = hash_key::extract(shadow.hash_key(), input, key_bytes);
+    // The id of a QUIC connection comes before what is configured, there as here.
+    let has_key = match input.connection_id {
+        Some(id) => {
+            key_bytes.clear();
+            key_bytes.extend_from_slice(id);
+            true
+        }
+        None => hash_key::extract(shadow.hash_key(), input, key_bytes),
+    };
     let theirs = if has_key { shadow.owner(key_bytes) } else { None };
     if theirs != ours {
         this.counters.shadow_moved.increment();

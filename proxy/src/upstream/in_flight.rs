@@ -504,3 +504,119 @@ impl Drop for Waiting<'_> {
         self.0.line.leave();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use crate::routing::admission::pick_context;
+    use crate::worker::testing::Rig;
+    use std::task::{Context, Waker};
+
+    const ONE: &str = "{ name: s, balance: { bounded_load: { all_full: queue, queue: { timeout: 1s } } }, \
+                       backends: [ { id: a, address: \"127.0.0.1:1\", requests_max: 1 } ] }";
+
+    /// Where a request looks, and how far it is.
+    struct Looking {
+        view: Rc<View>,
+        service: usize,
+        selection: Selection,
+        backend: Option<usize>,
+        refusals: Refusals,
+    }
+
+    impl Looking {
+        fn begin(rig: &Rig) -> Self {
+            let view = rig.worker.view();
+            let this = &view.services[0];
+            let selection = this.service.group.begin(pick_context(&rig.worker, this, None));
+            Self { view, service: 0, selection, backend: None, refusals: Refusals::default() }
+        }
+
+        fn search<'a>(&'a mut self, worker: &'a Worker) -> BackendSearch<'a> {
+            let Self { view, service, selection, backend, refusals } = self;
+            BackendSearch { worker, view, service, selection, backend, refusals }
+        }
+    }
+
+    fn in_flight(rig: &Rig) -> u64 {
+        rig.worker.view().services[0].service.live.total.sum()
+    }
+
+    #[test]
+    fn a_reservation_is_counted_once_and_given_back_by_its_drop() {
+        let rig = Rig::new(ONE);
+        let (mut one, mut other) = (Looking::begin(&rig), Looking::begin(&rig));
+        let guard = one.search(&rig.worker).acquire_now().unwrap().unwrap();
+        assert_eq!((guard.index(), in_flight(&rig)), (0, 1));
+        assert!(other.search(&rig.worker).acquire_now().unwrap().is_none(), "there is one reservation");
+        assert_eq!(in_flight(&rig), 1);
+        drop(guard);
+        assert_eq!(in_flight(&rig), 0);
+        let mut next = Looking::begin(&rig);
+        assert!(next.search(&rig.worker).acquire_now().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_backend_that_turns_out_to_be_full_counts_as_full_and_not_as_tried() {
+        let rig = Rig::new(ONE);
+        let mut looking = Looking::begin(&rig);
+        let guard = looking.search(&rig.worker).acquire_now().unwrap().unwrap();
+        looking.refusals.begin(Deadline::NEVER, 0);
+        guard.give_back_full(&mut looking.selection, &mut looking.refusals);
+        assert_eq!(in_flight(&rig), 0);
+        assert!(looking.search(&rig.worker).acquire_now().unwrap().is_none());
+        let group = &rig.worker.view().services[0].service.group;
+        group.restart(&mut looking.selection);
+        assert!(looking.search(&rig.worker).acquire_now().unwrap().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_has_the_reservation_of_a_request_that_ends_and_not_before() {
+        let rig = Rig::new(ONE);
+        let (mut one, mut waiter) = (Looking::begin(&rig), Looking::begin(&rig));
+        let guard = one.search(&rig.worker).acquire_now().unwrap().unwrap();
+        let timer = rig.worker.timer();
+        let mut waiting = pin!(wait_for_room(waiter.search(&rig.worker), &timer, Deadline::NEVER));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        drop(guard);
+        let Poll::Ready(Ok(guard)) = waiting.as_mut().poll(&mut context) else { panic!("there is room") };
+        assert_eq!((guard.index(), in_flight(&rig)), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_goes_to_a_backend_that_a_reload_brings() {
+        let mut rig = Rig::new(ONE);
+        let (mut one, mut waiter) = (Looking::begin(&rig), Looking::begin(&rig));
+        let _guard = one.search(&rig.worker).acquire_now().unwrap().unwrap();
+        let worker = Rc::clone(&rig.worker);
+        let timer = worker.timer();
+        let mut waiting = pin!(wait_for_room(waiter.search(&worker), &timer, Deadline::NEVER));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        let two = ONE.replace("backends: [ ", "backends: [ { id: b, address: \"127.0.0.1:2\", requests_max: 1 }, ");
+        rig.apply(&two);
+        let Poll::Ready(Ok(guard)) = waiting.as_mut().poll(&mut context) else { panic!("b has room") };
+        assert_eq!(guard.index(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_ends_by_its_own_time_or_by_that_of_the_whole_exchange() {
+        let rig = Rig::new(ONE);
+        let mut one = Looking::begin(&rig);
+        let _guard = one.search(&rig.worker).acquire_now().unwrap().unwrap();
+        for (limit, error) in [(60, ProxyError::QueueTimeout), (0, ProxyError::RequestTimeout)] {
+            let mut waiter = Looking::begin(&rig);
+            let timer = rig.worker.timer();
+            let limit = rig.worker.timers.deadline(Duration::from_millis(100 + 1_000 * limit));
+            let mut waiting = pin!(wait_for_room(waiter.search(&rig.worker), &timer, limit));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(waiting.as_mut().poll(&mut context).is_pending());
+            rig.pass(Duration::from_secs(2));
+            let Poll::Ready(Err(found)) = waiting.as_mut().poll(&mut context) else { panic!("the time is over") };
+            assert_eq!(found, error);
+        }
+        assert_eq!(rig.worker.view().services[0].service.live.line.waiting(), 0);
+    }
+}

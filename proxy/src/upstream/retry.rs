@@ -91,3 +91,37 @@ pub(crate) fn pause(retry: &model::Retry, number: u32, chance: u64) -> Duration 
     let doubled = retry.backoff.saturating_mul(1 << number.saturating_sub(1).min(DOUBLINGS_MAX));
     doubled.mul_f64((512 + chance % 512) as f64 / 1024.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::testing::Rig;
+
+    #[test]
+    fn the_wait_doubles_up_to_a_bound_and_is_between_half_of_it_and_all() {
+        let rig = Rig::new("{ name: s, retry: { backoff: 10ms }, backends: [ { id: a, address: \"127.0.0.1:1\" } ] }");
+        let view = rig.worker.view();
+        let config = &view.services[0].service.config.retry;
+        for (number, whole) in [(1, 10), (2, 20), (3, 40), (11, 10_240), (12, 10_240), (u32::MAX, 10_240)] {
+            let whole = Duration::from_millis(whole);
+            assert_eq!(pause(config, number, 0), whole / 2, "{number}");
+            let longest = pause(config, number, 511);
+            assert!(longest > whole / 2 && longest < whole, "{number}: {longest:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_s_limit_holds_while_a_retry_is_under_way_and_counts_a_request_once() {
+        let rig =
+            Rig::new("{ name: s, limits: { retries_max: 1 }, backends: [ { id: a, address: \"127.0.0.1:1\" } ] }");
+        let view = rig.worker.view();
+        let this = &view.services[0];
+        (0..100).for_each(|_| this.live.count(&this.service.config, 0));
+        let (mut one, mut other) = (Retries::default(), Retries::default());
+        assert!(one.take(this, &rig.worker) && one.has_begun());
+        assert!(one.take(this, &rig.worker), "its second retry is no second request");
+        assert!(!other.take(this, &rig.worker) && !other.has_begun());
+        drop(one);
+        assert!(other.take(this, &rig.worker));
+    }
+}

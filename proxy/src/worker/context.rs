@@ -279,3 +279,50 @@ impl Worker {
         *this.live.hot.borrow_mut() = this.service.live.hot_table.load();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Rig;
+    use std::rc::Rc;
+
+    fn services(a: &str, others: &str) -> String {
+        format!(
+            "{{ name: s, backends: [ {{ id: a, address: \"{a}\" }}, {{ id: b, address: \"10.0.0.2:80\" }} ] }}{others}"
+        )
+    }
+
+    #[test]
+    fn a_view_is_rebuilt_once_a_version_and_keeps_the_pools_of_what_is_the_same() {
+        let mut rig = Rig::new(&services("10.0.0.1:80", ""));
+        let first = rig.worker.view();
+        assert!(Rc::ptr_eq(&first, &rig.worker.view()));
+        rig.apply(&services("10.0.0.9:80", ", { name: t, backends: [ { id: a, address: \"10.0.0.3:80\" } ] }"));
+        let second = rig.worker.view();
+        assert!(!Rc::ptr_eq(&first, &second) && Rc::ptr_eq(&second, &rig.worker.view()));
+        let upstreams = |view: &super::View, index: usize| Rc::clone(&view.services[0].upstreams[index]);
+        let (moved, stayed) = (0, 1);
+        assert!(Rc::ptr_eq(&upstreams(&first, stayed), &upstreams(&second, stayed)));
+        // A connection to the address of before is of no use; what was counted of the backend is.
+        let (before, now) = (upstreams(&first, moved), upstreams(&second, moved));
+        assert!(!Rc::ptr_eq(&before, &now) && std::sync::Arc::ptr_eq(&before.counters, &now.counters));
+        assert!(Rc::ptr_eq(&first.services[0].live, &second.services[0].live));
+        assert_eq!((first.services.len(), second.services.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_hot_key_that_workers_report_is_taken_over_by_all() {
+        let service = "{ name: s, balance: { hash_key: [ { header: x } ], hot_keys: {} }, \
+                       backends: [ { id: a, address: \"10.0.0.1:80\" }, { id: b, address: \"10.0.0.2:80\" } ] }";
+        let rig = Rig::new(service);
+        let view = rig.worker.view();
+        let this = &view.services[0];
+        (0..1_000).for_each(|_| this.live.sketch.borrow_mut().get_or_insert_default().count(7));
+        rig.worker.report_hot_keys();
+        let params = this.service.config.hot_keys.expect("it looks for them");
+        assert!(this.service.live.hot.lock().is_ok_and(|mut hot| hot.update(&params, 2)));
+        let table = std::collections::HashMap::from([(7, 2)]);
+        this.service.live.hot_table.store(std::sync::Arc::new(table));
+        rig.worker.report_hot_keys();
+        assert_eq!(this.live.hot.borrow().get(&7), Some(&2));
+    }
+}

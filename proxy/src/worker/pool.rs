@@ -97,3 +97,99 @@ impl Pool {
         idle.len()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use crate::net::transport::Transport;
+    use crate::net::transport::memory::{Listener, Network};
+    use crate::worker::testing::Rig;
+    use ringway_ring::Slot;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    const ONE: &str = "{ name: s, backends: [ { id: a, address: \"10.0.0.1:80\" } ] }";
+
+    /// A backend that accepts, and connections to it.
+    struct Backend {
+        network: Network,
+        listener: Listener,
+    }
+
+    impl Backend {
+        fn new() -> Self {
+            let network = Network::default();
+            let listener = network.listen("10.0.0.1:80".parse().unwrap());
+            Self { network, listener }
+        }
+
+        /// Both ends of a connection, and the address that this one has here.
+        async fn connect(&self) -> (Stream, crate::net::transport::memory::Socket, SocketAddr) {
+            let here = self.network.connect(self.listener.address()).await.unwrap();
+            let (there, address) = self.listener.accept().await.unwrap();
+            (Stream::Plain(Transport::Memory(here)), there, address)
+        }
+    }
+
+    fn slot(rig: &Rig) -> ConnectionSlot {
+        ConnectionSlot::take(&rig.worker.view().services[0].service, Slot(0)).unwrap()
+    }
+
+    fn address(stream: &Stream) -> SocketAddr {
+        let Stream::Plain(transport) = stream else { panic!("it is plain") };
+        transport.local_addr().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_used_last_comes_first_and_one_that_its_backend_has_closed_never() {
+        let (rig, backend, pool) = (Rig::new(ONE), Backend::new(), Pool::default());
+        let (worker, now) = (&rig.worker, rig.worker.timers.now());
+        let mut ends = Vec::new();
+        for _ in 0..3 {
+            let (here, there, address) = backend.connect().await;
+            pool.put(here, slot(&rig), 8, now, &worker.counters);
+            ends.push((Some(there), address));
+        }
+        assert_eq!((pool.len(), worker.counters.upstream_idle.get()), (3, 3));
+        // The last two are closed by the backend.
+        drop(ends[2].0.take());
+        drop(ends[1].0.take());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (taken, _slot) = pool.take(true, &worker.counters).unwrap();
+        assert_eq!(address(&taken), ends[0].1);
+        assert!(pool.take(true, &worker.counters).is_none());
+        assert_eq!((pool.len(), worker.counters.upstream_idle.get()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_kept_than_may_be_none_for_too_long_and_none_once_the_backend_has_gone() {
+        let (rig, backend, pool) = (Rig::new(ONE), Backend::new(), Pool::default());
+        let counters = &rig.worker.counters;
+        let mut ends = Vec::new();
+        let mut put = async |pool: &Pool| {
+            let (here, there, _) = backend.connect().await;
+            ends.push(there);
+            pool.put(here, slot(&rig), 2, rig.worker.timers.now(), counters);
+        };
+        for kept in [1, 2, 2] {
+            put(&pool).await;
+            assert_eq!(pool.len(), kept);
+        }
+        // Each that is kept is counted among the backend's, and those that are not are not.
+        let view = rig.worker.view();
+        assert_eq!(view.services[0].service.live.connections.counts().0, 2);
+        assert!(pool.close_one(counters));
+        rig.pass(Duration::from_secs(10));
+        let then = rig.worker.timers.now();
+        put(&pool).await;
+        pool.expire(then, counters);
+        assert_eq!(pool.len(), 1, "the older one has idled for too long");
+        pool.doubt(then, counters);
+        assert_eq!(pool.len(), 0, "nothing was heard of it since the one in use began");
+        pool.close(counters);
+        put(&pool).await;
+        assert_eq!((pool.len(), counters.upstream_idle.get()), (0, 0));
+        assert_eq!(view.services[0].service.live.connections.counts().0, 0);
+    }
+}

@@ -21,6 +21,7 @@ pub(crate) struct View {
 
 impl View {
     /// A listener's HTTP part.
+    #[inline]
     pub(crate) fn http(&self, listener: usize) -> &HttpListener {
         match &self.snapshot.config.listeners[listener].protocol {
             Protocol::Http(http) => http,

@@ -15,6 +15,7 @@ use crate::upstream::in_flight::InFlight;
 use crate::upstream::{self, Connection, Connector};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// How often a request is sent anew to the same backend because its connection was closing before the backend processed it: first on
 /// any other connection, then on a fresh one.
@@ -55,7 +56,7 @@ async fn connection(
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
     request.refusals.handle_taken();
     if !connection.reused {
-        request.report.connect_micros = before.map(|before| ambient::since(before).as_micros() as u64);
+        request.report.connect_micros = before.map(micros_since);
     }
     Ok(connection)
 }
@@ -90,10 +91,8 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
         };
         match result {
             Ok(()) => {
-                if worker.logs_access() {
-                    let micros = ambient::since(exchange.request.started).as_micros() as u64;
-                    exchange.request.report.head_micros = Some(micros);
-                }
+                let logged = worker.logs_access();
+                exchange.request.report.head_micros = logged.then(|| micros_since(exchange.request.started));
                 let upstream = &this.upstreams[guard.index()];
                 exchange.take_place(guard, upstream, outcome_of(exchange.status, exchange.retry_after));
                 if !config.retry.on.has_status(exchange.status) || !exchange.request.is_repeatable() {
@@ -122,6 +121,10 @@ pub(super) async fn on_backend(client: &mut Client, request: &mut Request, mut g
             }
         }
     }
+}
+
+fn micros_since(then: Instant) -> u64 {
+    ambient::since(then).as_micros() as u64
 }
 
 /// What follows an attempt that has failed.

@@ -2,8 +2,10 @@
 
 pub(crate) mod connection_slot;
 pub(crate) mod in_flight;
+pub(crate) mod queue;
 pub(crate) mod refusals;
 pub(crate) mod retry;
+pub(crate) mod search;
 
 use crate::codec::end::BackendEnd;
 use crate::codec::http1::Http1;

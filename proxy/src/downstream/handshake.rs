@@ -15,7 +15,6 @@ use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, ServerTls};
 use crate::net::transport::Transport;
-use crate::net::trusted::is_trusted;
 use crate::worker::{ActiveListener, OpenConnection, Peer, View};
 use ringway_config::model::Protocol;
 use ringway_telemetry::catalogue;
@@ -42,7 +41,7 @@ pub(crate) fn serve(
     let config = &view.snapshot.config.listeners[listener];
     let mut open = OpenConnection::begin(worker, active_listener, Some(permit));
     // A peer that sends a PROXY header stands for another client, which is counted once it is known.
-    let stands_in = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    let stands_in = config.proxy_protocol.contains(peer.ip());
     if !stands_in && !open.enter(config, peer) {
         worker.shared.counters.error("", TurnedAway::PerIp.reason());
         turn_away(frontend, Some(open), stream, TurnedAway::PerIp, speech(&view, listener));
@@ -66,7 +65,7 @@ async fn serve_connection(
     let is_one = !config.address.ip().is_unspecified() && config.address.port() != 0;
     peer.destination = if is_one { Some(config.address) } else { stream.local_addr().ok() };
     let has_tls = view.snapshot.tls[listener].as_deref();
-    let says_who = is_trusted(&config.proxy_protocol, address.ip().to_canonical());
+    let says_who = config.proxy_protocol.contains(address.ip());
     let mut stream = Stream::Plain(stream);
     if says_who || has_tls.is_some() {
         let timer = open.worker.timer();

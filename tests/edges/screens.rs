@@ -20,7 +20,7 @@ const LONG: &[(&str, &str, &str)] = &[
     ("control/src/api/openapi/schemas/objects.rs", "holding", "one value, written out"),
     ("control/src/api/openapi/schemas/objects.rs", "objects", "one value, written out"),
     ("config/src/check/service.rs", "service_model", "each field of a service once, in the order of the schema"),
-    ("proxy/src/exchange/request.rs", "prepare", "each field of a request once"),
+    ("proxy/src/exchange/request/prepare.rs", "prepare", "each field of a request once"),
 ];
 
 /// Functions of a file that tests alone are not built from, with their lines.

@@ -1,4 +1,4 @@
-//! Compression of responses: whether to compress, in which coding (RFC 9110, 8.4 and 12.5.3), and the encoders, fed piece by piece.
+//! Compression of responses: which may be, what their heads say then (RFC 9110, 8.4), and a body on its way through an encoder.
 
 use crate::codec::end::BackendEnd;
 use crate::codec::http1::Http1;
@@ -8,89 +8,14 @@ use crate::net::buffers::Buffer;
 use crate::worker::Worker;
 use ringway_config::model::{Compress, ContentCoding};
 use ringway_http1::{Body, Encoding, Progress, write};
-use ringway_message::{BodyLength, Field, FieldName, HeadWriter, RequestHead, ResponseHead};
-use std::io::{self, Write};
+use ringway_message::{BodyLength, Field, FieldName, HeadWriter, ResponseHead};
 use std::rc::Rc;
 
-/// Bytes given to an encoder in one go, before other connections have their turn: a fraction of a millisecond of work.
-const STEP_BYTES: usize = 16 * 1024;
-/// Window of brotli and zstd, as a power of two: what an encoder remembers bounds its memory.
-const WINDOW_LOG: u32 = 18;
+mod encoder;
+mod negotiation;
 
-/// The coding for a request, among those that its route offers: the one that the client prefers. `None`: no compression.
-pub(crate) fn choose(rule: &Compress, buffer: &[u8], head: &RequestHead) -> Option<ContentCoding> {
-    let mut wishes = Wishes::default();
-    for field in named(&head.fields, buffer, b"accept-encoding") {
-        wishes.take_in(field.value.of(buffer));
-    }
-    wishes.best(&rule.algorithms)
-}
-
-/// What a client accepts, in thousandths.
-#[derive(Default)]
-struct Wishes {
-    codings: [Option<u16>; 3],
-    identity: Option<u16>,
-    any: Option<u16>,
-}
-
-impl Wishes {
-    fn take_in(&mut self, value: &[u8]) {
-        for element in value.split(|byte| *byte == b',') {
-            let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-            let name = parts.next().unwrap_or_default();
-            let quality = match parts.next() {
-                None => 1000,
-                // A value that does not parse is no preference.
-                Some(weight) => quality(weight).filter(|_| parts.next().is_none()).unwrap_or(0),
-            };
-            let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-            let wish = if is(b"gzip") || is(b"x-gzip") {
-                &mut self.codings[ContentCoding::Gzip as usize]
-            } else if is(b"br") {
-                &mut self.codings[ContentCoding::Brotli as usize]
-            } else if is(b"zstd") {
-                &mut self.codings[ContentCoding::Zstd as usize]
-            } else if is(b"identity") {
-                &mut self.identity
-            } else if is(b"*") {
-                &mut self.any
-            } else {
-                continue;
-            };
-            *wish = Some(quality);
-        }
-    }
-
-    fn best(&self, offered: &[ContentCoding]) -> Option<ContentCoding> {
-        let mut best = (None, self.identity.unwrap_or(0).saturating_sub(1));
-        for coding in offered {
-            let quality = self.codings[*coding as usize].or(self.any).unwrap_or(0);
-            if quality > best.1 {
-                best = (Some(*coding), quality);
-            }
-        }
-        best.0
-    }
-}
-
-/// `q=0.5`, in thousandths (RFC 9110, 12.4.2).
-fn quality(weight: &[u8]) -> Option<u16> {
-    let (name, digits) = (weight.get(..2)?, &weight[2..]);
-    if !name.eq_ignore_ascii_case(b"q=") {
-        return None;
-    }
-    let (whole, fraction) = (digits.first()?, digits.get(2..).unwrap_or_default());
-    let well_formed = digits.get(1).is_none_or(|dot| *dot == b'.')
-        && fraction.len() <= 3
-        && fraction.iter().all(u8::is_ascii_digit)
-        && (*whole == b'0' || *whole == b'1' && fraction.iter().all(|digit| *digit == b'0'));
-    if !well_formed {
-        return None;
-    }
-    let tail = (0..3).fold(0, |sum, at| sum * 10 + fraction.get(at).map_or(0, |digit| u16::from(digit - b'0')));
-    Some(u16::from(*whole == b'1') * 1000 + tail)
-}
+use encoder::{Encoder, STEP_BYTES, encoder};
+pub(crate) use negotiation::choose;
 
 fn named<'a>(fields: &'a [Field], buffer: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a Field> {
     fields.iter().filter(move |field| field.name.of(buffer).eq_ignore_ascii_case(name))
@@ -184,13 +109,6 @@ pub(crate) fn write_fields(coding: Option<ContentCoding>, head: &ResponseHead, b
         out.text_mut().extend_from_slice(value);
         out.end(line);
     }
-}
-
-enum Encoder {
-    Gzip(flate2::write::GzEncoder<Vec<u8>>),
-    Brotli(Box<brotli::CompressorWriter<Vec<u8>>>),
-    Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
-    Ended(Vec<u8>),
 }
 
 /// The body of one response on its way through an encoder.
@@ -329,132 +247,5 @@ impl Compressor {
         let encoding = if self.chunked { Encoding::Chunked } else { Encoding::Identity };
         write::data(made, out, encoding);
         made.clear();
-    }
-}
-
-fn encoder(rule: &Compress, coding: ContentCoding, length: Option<u64>) -> io::Result<Encoder> {
-    // Tables and windows for a short response are small: most of its cost is to allocate them.
-    Ok(match coding {
-        ContentCoding::Gzip => {
-            let level = flate2::Compression::new(rule.gzip_level);
-            Encoder::Gzip(flate2::write::GzEncoder::new(Vec::new(), level))
-        }
-        ContentCoding::Brotli => {
-            let params = brotli::enc::BrotliEncoderParams {
-                quality: i32::try_from(rule.brotli_level).unwrap_or_default(),
-                lgwin: window_log(length) as i32,
-                size_hint: length.and_then(|length| usize::try_from(length).ok()).unwrap_or_default(),
-                ..<_>::default()
-            };
-            Encoder::Brotli(Box::new(brotli::CompressorWriter::with_params(Vec::new(), STEP_BYTES, &params)))
-        }
-        ContentCoding::Zstd => {
-            let level = i32::try_from(rule.zstd_level).unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level)?;
-            encoder.window_log(window_log(length))?;
-            encoder.set_pledged_src_size(length)?;
-            Encoder::Zstd(encoder)
-        }
-    })
-}
-
-/// The smallest window that fits a response of known length, and no larger than the common maximum.
-fn window_log(length: Option<u64>) -> u32 {
-    /// The smallest window that both brotli and zstd know.
-    const LEAST: u32 = 10;
-    length.map_or(WINDOW_LOG, |length| (u64::BITS - length.leading_zeros()).clamp(LEAST, WINDOW_LOG))
-}
-
-impl Encoder {
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Gzip(encoder) => encoder.write_all(data),
-            Self::Brotli(encoder) => encoder.write_all(data),
-            Self::Zstd(encoder) => encoder.write_all(data),
-            Self::Ended(_) => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Gzip(encoder) => encoder.flush(),
-            Self::Brotli(encoder) => encoder.flush(),
-            Self::Zstd(encoder) => encoder.flush(),
-            Self::Ended(_) => Ok(()),
-        }
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        let out = match std::mem::replace(self, Self::Ended(Vec::new())) {
-            Self::Gzip(encoder) => encoder.finish()?,
-            Self::Brotli(encoder) => encoder.into_inner(),
-            Self::Zstd(encoder) => encoder.finish()?,
-            Self::Ended(out) => out,
-        };
-        *self = Self::Ended(out);
-        Ok(())
-    }
-
-    /// Output that has not been taken yet.
-    fn output(&mut self) -> &mut Vec<u8> {
-        match self {
-            Self::Gzip(encoder) => encoder.get_mut(),
-            Self::Brotli(encoder) => encoder.get_mut(),
-            Self::Zstd(encoder) => encoder.get_mut(),
-            Self::Ended(out) => out,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ContentCoding::{Brotli, Gzip, Zstd};
-
-    fn best(accepted: &str, offered: &[ContentCoding]) -> Option<ContentCoding> {
-        let mut wishes = Wishes::default();
-        wishes.take_in(accepted.as_bytes());
-        wishes.best(offered)
-    }
-
-    #[test]
-    fn the_client_wish_comes_before_the_order() {
-        let all = [Zstd, Brotli, Gzip];
-        for (accepted, wanted) in [
-            ("", None),
-            ("deflate", None),
-            ("gzip", Some(Gzip)),
-            ("X-GZip", Some(Gzip)),
-            ("gzip, deflate, br, zstd", Some(Zstd)),
-            ("gzip, br", Some(Brotli)),
-            ("gzip;q=1.0, br;q=0.5", Some(Gzip)),
-            ("gzip ; q=0.001", Some(Gzip)),
-            ("gzip;q=0", None),
-            ("gzip;q=0.000, *;q=0", None),
-            ("*", Some(Zstd)),
-            ("*, zstd;q=0", Some(Brotli)),
-            ("identity, gzip;q=0.5", None),
-            ("identity;q=0.5, gzip;q=0.5", Some(Gzip)),
-            ("identity;q=0, gzip;q=0.1", Some(Gzip)),
-            ("gzip;q=2, br;q=1.5, zstd;q=", None),
-            ("gzip;level=9", None),
-            ("gzip;q=0.1234", None),
-        ] {
-            assert_eq!(best(accepted, &all), wanted, "{accepted}");
-        }
-        // Whatever is sent, nothing panics.
-        let text = b"gzip;q=0.5, *;q=1.000, identity;q=0;x=\"y\"";
-        for at in 0..text.len() {
-            for byte in 0..=u8::MAX {
-                let mut noisy = text.to_vec();
-                noisy[at] = byte;
-                let mut wishes = Wishes::default();
-                wishes.take_in(&noisy[..=(at * 7 + usize::from(byte)) % text.len()]);
-                wishes.take_in(&noisy);
-                let _ = wishes.best(&all);
-            }
-        }
-        assert_eq!(best("gzip, br", &[Gzip, Brotli]), Some(Gzip));
-        assert_eq!(best("zstd", &[Gzip]), None);
     }
 }

@@ -12,7 +12,8 @@ use crate::exchange::clock::Clock;
 use crate::exchange::request::{Copied, Request};
 use crate::net::timer::{Deadline, Timer};
 use crate::upstream::Connector;
-use crate::upstream::in_flight::{self, InFlight};
+use crate::upstream::in_flight::InFlight;
+use crate::upstream::search;
 use crate::worker::Peer;
 use crate::worker::{View, Worker};
 use ringway_config::model;
@@ -223,7 +224,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
         this.counters.hedges_refused.increment();
         return None;
     }
-    let Some(guard) = in_flight::acquire_now(&view, service, selection, worker.index) else {
+    let Some(guard) = search::acquire_now(&view, service, selection, worker.index) else {
         // Backends that have no room now may have some when the first attempt has failed.
         this.service.group.restart(selection);
         return None;

@@ -8,7 +8,7 @@ use crate::exchange::client::Client;
 use crate::exchange::clock::Clock;
 use crate::exchange::request::{Copied, Request};
 use crate::upstream::Connector;
-use crate::upstream::in_flight;
+use crate::upstream::search;
 use crate::worker::{View, Worker};
 use ringway_config::model::Mirror;
 use ringway_http1::{Body, Encoding};
@@ -56,7 +56,7 @@ async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, co
     let this = &view.services[service];
     let ask = PickContext { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
     let mut selection = this.service.group.begin(ask);
-    let guard = in_flight::acquire_now(view, service, &mut selection, worker.index)?;
+    let guard = search::acquire_now(view, service, &mut selection, worker.index)?;
     let upstream = &this.upstreams[guard.index()];
     let timer = worker.timer();
     let timeouts = &this.service.config.timeouts;

@@ -1,47 +1,35 @@
-//! From a parsed head to a request that is ready to send: route, key, admission, and the head that goes to the chosen backend.
+//! A request on its way to a backend: what is known of it, and what of its body is kept to be sent again.
 
-use crate::ambient;
 use crate::codec::end::ClientEnd;
-use crate::codec::grpc::{grpc_timeout, is_grpc};
 use crate::codec::http1::Http1;
 use crate::codec::http2::Outgoing;
 use crate::codec::source::Source;
-use crate::codec::websocket;
-use crate::dispatcher::Scratch;
 use crate::error::ProxyError;
-use crate::exchange::actions;
 use crate::exchange::client::Client;
-use crate::exchange::compress;
-use crate::exchange::local_reply::LocalReply;
 use crate::net::timer::Deadline;
-use crate::routing::admission::{Admitted, pick_context};
-use crate::routing::affinity_cookie::{self, Value as CookieValue};
-use crate::routing::forwarded;
-use crate::routing::forwarded::Origin;
-use crate::routing::hash_key;
-use crate::snapshot::{Service, Snapshot};
-use crate::upstream::in_flight::BackendSearch;
+use crate::routing::affinity_cookie::Value as CookieValue;
+use crate::routing::rate_limit::Admission;
 use crate::upstream::refusals::Refusals;
 use crate::upstream::retry::Retries;
+use crate::upstream::search::BackendSearch;
 use crate::worker::{View, Worker};
-use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener, UpstreamProtocol};
+use ringway_config::model::{Actions, Compress, ContentCoding, HttpListener};
 use ringway_http1::{Body, Encoding};
-use ringway_message::{
-    BodyLength, FieldName, HeadWriter, Line, Method, RequestHead, ResponseHead, Span, TargetForm, Version,
-};
+use ringway_message::{FieldName, HeadWriter, Line, Method, ResponseHead, Span, Version};
 use ringway_ring::{Hash, Selection, Slot};
-use ringway_telemetry::access::Value;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 mod copied;
+mod head;
 mod kept;
+mod log;
+mod prepare;
 mod route;
 
-use crate::routing::rate_limit::Admission;
 pub(crate) use copied::Copied;
 use kept::Kept;
-use route::{Routed, Unrouted, route_of, upgrade_of};
+pub(crate) use prepare::prepare;
 
 /// Small bodies that came with their head are sent with it.
 const JOINED_BYTES_MAX: usize = 8 * 1024;
@@ -130,277 +118,11 @@ pub(crate) struct Report {
     pub(crate) head_micros: Option<u64>,
 }
 
-/// Prepares the request of this head, whose spans point into `bytes`. Boxed: it is half a kilobyte, and is moved often.
-pub(crate) fn prepare(
-    client: &Client,
-    bytes: &[u8],
-    view: &Rc<View>,
-    listener: usize,
-    scratch: &mut Scratch,
-) -> Result<Box<Request>, Box<LocalReply>> {
-    let http = view.http(listener);
-    let worker = &client.open.worker;
-    let Scratch { request: head, key: key_bytes, .. } = scratch;
-    let started = ambient::now();
-
-    let routed = route_of(client, bytes, view, listener, head, key_bytes, started);
-    let Routed { route, service, origin, hold, explain, admitted } = match routed {
-        Ok(routed) => routed,
-        Err(Unrouted(why, service)) => {
-            let mut refusal = LocalReply::of(why, bytes, head);
-            refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, bytes, head));
-            if let Some(service) = service {
-                refusal.service = view.services[service].service.config.name.as_str().into();
-            }
-            return Err(refusal);
-        }
-    };
-    let actions = http.routes[route].actions.as_deref();
-    let worker_service = &view.services[service];
-    let this = &worker_service.service;
-    let Admitted { key, sticky, set_cookie, admission } = admitted;
-    let ask = pick_context(worker, worker_service, key);
-    let mirrored = actions
-        .and_then(|actions| actions.mirror)
-        .is_some_and(|mirror| view.services[mirror.service].service.config.protocol == UpstreamProtocol::H2);
-    let written = write_head(client, bytes, head, (http, this, actions), (&view.snapshot, mirrored), origin);
-    let Written { out, line, authority, protocols, chunked, encoding } = written;
-
-    let mut response_lines = actions.map(|actions| actions::response_lines(actions, bytes, head)).unwrap_or_default();
-    let targets = http.routes[route].split.as_ref().map(|split| &split.targets);
-    if let Some(cookie) = hold.and_then(|arm| targets?.get(arm)?.cookie.as_ref()) {
-        let mut lines = HeadWriter::new(response_lines, Vec::new(), false);
-        // Its presence is the whole message: it has no value of its own.
-        affinity_cookie::write(cookie, CookieValue(0), &mut lines);
-        (response_lines, _) = lines.into_parts();
-    }
-    let (out, lines) = out.into_parts();
-    Ok(Box::new(Request {
-        routed_by: Rc::clone(view),
-        view: Rc::clone(view),
-        listener,
-        route,
-        service,
-        hash: key.map(|key| key.hash),
-        keyed: key.is_some_and(|key| key.keyed),
-        selection: this.group.begin(ask),
-        sticky,
-        set_cookie,
-        response_lines,
-        // Without chunks, nothing would show where a body of unknown length was cut off.
-        coding: compression(http, route)
-            .filter(|_| head.version != Version::Http10)
-            .and_then(|rule| compress::choose(rule, bytes, head)),
-        explain,
-        admission,
-        head_len: out.len(),
-        out,
-        lines,
-        authority,
-        target_sensitive: head.target_sensitive,
-        replayable: true,
-        is_terminated: false,
-        trailers: HeadWriter::new(Vec::new(), Vec::new(), true),
-        chunked,
-        joined: 0,
-        kept: None,
-        method: head.method,
-        version: head.version,
-        keep_alive: head.keep_alive,
-        upgrade: protocols.is_some(),
-        protocols: protocols.unwrap_or_default(),
-        grpc: is_grpc(bytes, head),
-        encoding,
-        body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
-        started,
-        limit: limit(client, head, bytes, actions.and_then(|actions| actions.timeout), this),
-        refusals: Refusals::default(),
-        retries: Retries::default(),
-        report: Report {
-            line,
-            client: named_client(client, origin),
-            received_bytes: head.head_len as u64,
-            ..Report::default()
-        },
-    }))
-}
-
-/// A head for any backend of the service.
-struct Written {
-    out: HeadWriter,
-    /// Lengths of method and target, which stand at its start.
-    line: (usize, usize),
-    /// Where in it the authority stands, if its lines are indexed.
-    authority: Span,
-    /// Where in it the protocols stand that may be switched to.
-    protocols: Option<(usize, usize)>,
-    /// Its text declares a chunked body.
-    chunked: bool,
-    /// How the body goes with it.
-    encoding: Encoding,
-}
-
-/// Writes the request line. Returns the lengths of method and target.
-fn write_line(head: &RequestHead, bytes: &[u8], actions: Option<&Actions>, text: &mut Vec<u8>) -> (usize, usize) {
-    // An extended CONNECT is a GET with an upgrade elsewhere (RFC 8441, 5).
-    let method = if head.protocol.is_some() { b"GET" } else { head.method_span.of(bytes) };
-    text.extend_from_slice(method);
-    text.push(b' ');
-    let target_start = text.len();
-    match (head.forward_target.is_empty(), head.method) {
-        // RFC 9112, 3.2.4: an absolute target without a path means the server itself to OPTIONS.
-        (true, Method::Options) => text.push(b'*'),
-        (true, _) => text.push(b'/'),
-        (false, _) => match actions.and_then(|actions| actions.rewrite.as_ref()) {
-            Some(rewrite) => actions::write_target(rewrite, head.forward_target.of(bytes), text),
-            None => text.extend_from_slice(head.forward_target.of(bytes)),
-        },
-    }
-    let line = (method.len(), text.len() - target_start);
-    text.extend_from_slice(b" HTTP/1.1\r\n");
-    line
-}
-
-/// Writes the forwarded head: the client's fields, without those that are for this hop or that the client may not set, and those that
-/// Ringway and the route add.
-fn write_head(
-    client: &Client,
-    bytes: &[u8],
-    head: &RequestHead,
-    (http, this, actions): (&HttpListener, &Service, Option<&Actions>),
-    (snapshot, mirrored): (&Snapshot, bool),
-    origin: Origin,
-) -> Written {
-    let trusted = origin.trusted;
-    let http2 = this.config.protocol == UpstreamProtocol::H2;
-    let mut out = client.open.worker.buffers.take_writer(http2 || mirrored);
-    let line = write_line(head, bytes, actions, out.text_mut());
-    let edits = actions.map(|actions| &actions.request);
-    let drops = |name: &[u8]| edits.is_some_and(|edits| actions::drops(edits, name));
-    let host = edits.and_then(|edits| edits.host.as_ref());
-    let (keep_host, authority) = write_host(client, bytes, head, host.map(String::as_bytes), &mut out);
-    let upgrade = upgrade_of(this, head, bytes);
-    let chunked = head.body == BodyLength::Chunked || !http2 && announces_trailers(head);
-    let certificate = client.peer.certificate.as_ref();
-    out.copy(bytes, &head.fields, |field| match field.kind {
-        _ if drops(field.name.of(bytes)) => false,
-        // Only Ringway may set these fields, here or on another listener, except for a trusted hop.
-        _ if certificate.is_some_and(|(name, _)| ringway_message::reads_as(field.name.of(bytes), name)) => false,
-        _ if !trusted && snapshot.is_identity(field.name.of(bytes)) => false,
-        FieldName::Host => keep_host,
-        FieldName::ContentLength => !chunked,
-        // 1.0 has no informational responses.
-        FieldName::Expect => head.version != Version::Http10,
-        FieldName::Ringway => trusted,
-        kind => !kind.is_hop_by_hop() && !kind.is_forwarding(),
-    });
-    forwarded::append(&http.forwarded, origin, &client.peer, bytes, head, &mut out);
-    if let Some((name, fingerprint)) = certificate.filter(|(_, fingerprint)| !fingerprint.is_empty()) {
-        out.field(name, fingerprint.as_bytes());
-    }
-    let asked = write_upgrade(head, bytes, upgrade, &mut out);
-    if let Some(edits) = edits {
-        out.append(edits.lines.as_bytes());
-    }
-    if chunked {
-        out.hop_field("transfer-encoding", b"chunked");
-    }
-    out.text_mut().extend_from_slice(b"\r\n");
-    // HTTP/2 frames bodies by itself.
-    let encoding = if chunked && !http2 { Encoding::Chunked } else { Encoding::Identity };
-    Written { out, line, authority, protocols: asked, chunked, encoding }
-}
-
-/// Writes the authority, as the route says it or as the client does. Gives whether the client's field stays where it stands, and
-/// where the authority is otherwise.
-fn write_host(
-    client: &Client,
-    bytes: &[u8],
-    head: &RequestHead,
-    host: Option<&[u8]>,
-    out: &mut HeadWriter,
-) -> (bool, Span) {
-    // What the client has sent for it may stay, if it is all that there is.
-    let keep = head.form == TargetForm::Origin
-        && host.is_none()
-        && head.version != Version::Http2
-        && !out.is_indexed()
-        && !head.authority.is_empty();
-    let start = out.text().len() as u32 + "host: ".len() as u32;
-    match host {
-        Some(host) => out.hop_field("host", host),
-        None if keep => {}
-        None if head.authority.is_empty() => {
-            // HTTP/1.0 without Host: the address that the client has reached is all that is known.
-            out.hop_field("host", client.open.active_listener.address_text.as_bytes());
-        }
-        None => out.hop_field("host", head.authority.of(bytes)),
-    }
-    (keep, Span { start, end: (out.text().len() as u32).saturating_sub(2).max(start) })
-}
-
-/// Writes what is asked of this hop: an upgrade, or trailers. Gives where the protocols stand that may be switched to.
-fn write_upgrade(
-    head: &RequestHead,
-    bytes: &[u8],
-    upgrade: Option<Span>,
-    out: &mut HeadWriter,
-) -> Option<(usize, usize)> {
-    let mut asked = None;
-    match upgrade {
-        Some(protocols) => {
-            out.hop_field("connection", b"upgrade");
-            out.hop_field("upgrade", protocols.of(bytes));
-            let end = out.text().len() - 2;
-            asked = Some((end - protocols.len(), end));
-            let websocket =
-                head.protocol.is_some_and(|protocol| protocol.of(bytes).eq_ignore_ascii_case(websocket::PROTOCOL));
-            if websocket && head.value_of(bytes, b"sec-websocket-key").is_none() {
-                out.field("sec-websocket-key", websocket::KEY);
-            }
-        }
-        None if head.te_trailers => {
-            out.hop_field("connection", b"te");
-            out.field("te", b"trailers");
-        }
-        None => {}
-    }
-    asked
-}
-
-/// Whether a body that came over HTTP/2 with its length announces trailers: HTTP/1.1 has them only behind chunks, so it goes in chunks
-/// then.
-fn announces_trailers(head: &RequestHead) -> bool {
-    head.version == Version::Http2
-        && matches!(head.body, BodyLength::Sized(length) if length > 0)
-        && head.fields.iter().any(|field| field.kind == FieldName::Trailer)
-}
-
-/// The client for the access log, where a trusted hop has named another than the peer.
-fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
-    let named = origin.address != client.peer.ip() && client.open.worker.logs_access();
-    named.then(|| origin.address.to_string().into())
-}
-
 /// The rule by which a route's responses are compressed, if they are.
+#[inline]
 fn compression(http: &HttpListener, route: usize) -> Option<&Compress> {
     let of_route = http.routes[route].actions.as_ref().and_then(|actions| actions.compress.as_deref());
     of_route.or(http.compress.as_deref()).filter(|rule| !rule.algorithms.is_empty())
-}
-
-/// End of the whole exchange: the route's limit or the service's, or the client's if that is earlier.
-fn limit(
-    client: &Client,
-    head: &RequestHead,
-    buffer: &[u8],
-    of_route: Option<Duration>,
-    service: &Service,
-) -> Deadline {
-    let limit = client.timer.deadline(of_route.unwrap_or(service.config.timeouts.request));
-    match head.value_of(buffer, b"grpc-timeout").and_then(grpc_timeout) {
-        Some(timeout) => limit.min(client.timer.deadline(timeout.max(Duration::from_millis(1)))),
-        None => limit,
-    }
 }
 
 impl Request {
@@ -535,83 +257,5 @@ impl Request {
     pub(crate) fn count_body(&mut self, data: usize) -> Result<(), ProxyError> {
         self.body_bytes_left = self.body_bytes_left.checked_sub(data as u64).ok_or(ProxyError::BodyTooLarge)?;
         Ok(())
-    }
-
-    /// The cookie and the explanation that the response carries, each line with its end.
-    pub(crate) fn append_fields(&self, out: &mut HeadWriter) {
-        let service = &self.view.services[self.service].service;
-        if let (Some(value), Some(cookie)) = (self.set_cookie, &service.config.affinity_cookie) {
-            affinity_cookie::write(cookie, value, out);
-        }
-        out.append(&self.response_lines);
-        if self.explain {
-            self.append_explanation(service, out);
-        }
-    }
-
-    /// Requested rarely, by people: this may format.
-    #[cold]
-    fn append_explanation(&self, service: &Service, out: &mut HeadWriter) {
-        let id = |index: usize| service.backends[index].config.id.as_str();
-        let owner = self.selection.owner().filter(|_| self.hash.is_some()).map_or("-", |slot| id(usize::from(slot.0)));
-        let backend = self.report.backend.map_or("-", id);
-        let hash = self.hash.map_or("-".to_owned(), |hash| format!("{hash:016x}"));
-        out.field(
-            "x-ringway-explain",
-            format!(
-                "service={}; policy={}; key={}; hash={hash}; owner={owner}; backend={backend}; \
-                 spills={}; skipped={}; hot={}; retries={}; generation={}",
-                service.config.name,
-                service.config.policy.name(),
-                if self.keyed { "present" } else { "missing" },
-                self.selection.spills(),
-                self.selection.skipped(),
-                u8::from(self.selection.is_hot()),
-                self.report.retries,
-                self.view.snapshot.generation,
-            )
-            .as_bytes(),
-        );
-    }
-
-    /// Writes the request's line of the access log.
-    pub(crate) fn log(&self, client: &Client, status: u16, error: Option<ProxyError>) {
-        let worker = &client.open.worker;
-        if !worker.logs_access() {
-            return;
-        }
-        let service = &self.view.services[self.service].service;
-        let id = |index: usize| Value::Word(&service.backends[index].config.id);
-        let owner = self.hash.and(self.selection.owner());
-        let mut hash_text = [0; 16];
-        let (method_len, target_len) = self.report.line;
-        let line = &self.out[..];
-        let number = |value: Option<u64>| value.map_or(Value::Nothing, Value::Number);
-        let listener = client.open.active_listener.name();
-        let pairs = [
-            ("time_ms", Value::Number(ambient::unix_millis())),
-            ("client", Value::Word(self.report.client.as_deref().unwrap_or(&client.peer.text))),
-            ("listener", Value::Word(&listener)),
-            ("method", line.get(..method_len).map_or(Value::Nothing, Value::Bytes)),
-            ("target", line.get(method_len + 1..method_len + 1 + target_len).map_or(Value::Nothing, Value::Bytes)),
-            ("status", Value::Number(u64::from(status))),
-            ("reason", error.map_or(Value::Nothing, |error| Value::Word(error.reason()))),
-            ("service", Value::Word(&service.config.name)),
-            ("key_hash", self.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
-            ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
-            ("backend", self.report.backend.map_or(Value::Nothing, id)),
-            ("spills", Value::Number(u64::from(self.selection.spills()))),
-            ("skipped", Value::Number(u64::from(self.selection.skipped()))),
-            ("hot", Value::Number(u64::from(self.selection.is_hot()))),
-            ("retries", Value::Number(u64::from(self.report.retries))),
-            ("generation", Value::Number(self.view.snapshot.generation)),
-            ("received_bytes", Value::Number(self.report.received_bytes)),
-            ("sent_bytes", Value::Number(self.report.sent_bytes)),
-            ("connect_us", number(self.report.connect_micros)),
-            ("upstream_head_us", number(self.report.head_micros)),
-            ("duration_us", Value::Number(ambient::since(self.started).as_micros() as u64)),
-            ("connection_id", client.peer.logged_id()),
-        ];
-        worker.log(|log| log.line(&pairs));
     }
 }

@@ -3,8 +3,9 @@
 use super::client::Client;
 use super::request::Request;
 use crate::error::ProxyError;
-use crate::upstream::in_flight::{self, InFlight};
+use crate::upstream::in_flight::InFlight;
 use crate::upstream::retry;
+use crate::upstream::search;
 use crate::worker::{Worker, WorkerService};
 use ringway_ring::Slot;
 use std::future::{Future, poll_fn};
@@ -68,7 +69,7 @@ pub(super) struct RetryRefused;
 pub(super) fn place_for_retry(request: &mut Request, worker: &Worker) -> Result<Option<InFlight>, RetryRefused> {
     let Request { view, service, selection, report, .. } = request;
     let last = report.backend.map(|backend| Slot(backend as u16));
-    in_flight::acquire_for_retry(view, *service, selection, last, worker.index).map_err(|limit| {
+    search::acquire_for_retry(view, *service, selection, last, worker.index).map_err(|limit| {
         view.services[*service].counters.refuse_retry(limit);
         RetryRefused
     })

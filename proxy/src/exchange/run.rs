@@ -13,9 +13,10 @@ use crate::codec::http1::Http1;
 use crate::codec::source::Source;
 use crate::error::ProxyError;
 use crate::routing::admission::count_served;
-use crate::upstream::in_flight::{self, InFlight};
+use crate::upstream::in_flight::InFlight;
 use crate::upstream::refusals::Then;
 use crate::upstream::retry;
+use crate::upstream::{queue, search};
 use crate::worker::WorkerService;
 use ringway_message::{HeadWriter, Method};
 use std::rc::Rc;
@@ -100,11 +101,11 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
     let mut ready = request
         .sticky
         .take()
-        .and_then(|slot| in_flight::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
+        .and_then(|slot| search::acquire_sticky(&view, request.service, &mut request.selection, slot, worker.index));
     loop {
         let guard = match ready.take() {
             Some(guard) => guard,
-            None => match in_flight::acquire_or_wait(&mut request.search(&worker)) {
+            None => match search::acquire_or_wait(&mut request.search(&worker)) {
                 Ok(Some(guard)) if !request.retries.has_begun() => guard,
                 found => settle(client, request, found, last_error).await?,
             },
@@ -150,7 +151,7 @@ async fn settle(
         Ok(guard) if request.retries.has_begun() => {
             let Request { view, service, selection, .. } = &mut *request;
             let shard = client.open.worker.index;
-            in_flight::settle_for_retry(guard, view, *service, selection, shard)
+            search::settle_for_retry(guard, view, *service, selection, shard)
                 .ok_or(last_error.unwrap_or(ProxyError::AllFull))
         }
         Ok(guard) => Ok(guard),
@@ -207,5 +208,5 @@ async fn wait_for_room(client: &mut Client, request: &mut Request) -> Result<Res
     let (presence, timer, _) = client.presence(request.may_half_close());
     let limit = request.limit;
     // Boxed: a rare wait must not make every exchange larger.
-    presence.during(Box::pin(in_flight::wait_for_room(request.search(&worker), timer, limit))).await
+    presence.during(Box::pin(queue::wait_for_room(request.search(&worker), timer, limit))).await
 }

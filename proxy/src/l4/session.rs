@@ -11,9 +11,11 @@ use crate::routing::admission::{self, Admitted, Arrival};
 use crate::routing::hash_key::{self, KeyInput};
 use crate::snapshot::connection_slot::ConnectionSlot;
 use crate::upstream::Connector;
-use crate::upstream::in_flight::{self, BackendSearch, InFlight};
+use crate::upstream::in_flight::InFlight;
+use crate::upstream::queue;
 use crate::upstream::refusals::{Refusals, Then};
 use crate::upstream::retry::{self, Retries};
+use crate::upstream::search::{self, BackendSearch};
 use crate::worker::{OpenConnection, Peer, View, Worker};
 use ringway_health::Outcome;
 use ringway_ring::Selection;
@@ -159,14 +161,14 @@ impl Session {
             Some(ready) => ready,
             None => {
                 let search = BackendSearch { worker, view, service, selection, backend, refusals: &mut tries.refusals };
-                let found = in_flight::acquire(search, timer, Deadline::NEVER).await;
+                let found = queue::acquire(search, timer, Deadline::NEVER).await;
                 (found.map_err(|error| tries.last_error.unwrap_or(error))?, falls)
             }
         };
         if !tries.retries.has_begun() {
             return Ok((guard, falls));
         }
-        let settled = in_flight::settle_for_retry(guard, view, *service, selection, worker.index);
+        let settled = search::settle_for_retry(guard, view, *service, selection, worker.index);
         Ok((settled.ok_or(tries.last_error.unwrap_or(ProxyError::AllFull))?, falls))
     }
 
@@ -211,7 +213,7 @@ impl Session {
                 }
                 tokio::time::sleep(retry::pause(config, number, worker.random())).await;
                 let (falls, shard) = (self.falls(), worker.index);
-                let found = in_flight::acquire_for_retry(&view, self.service, &mut self.selection, Some(last), shard);
+                let found = search::acquire_for_retry(&view, self.service, &mut self.selection, Some(last), shard);
                 let found = found.map_err(|limit| {
                     this.counters.refuse_retry(limit);
                     error

@@ -22,7 +22,13 @@ const HELLO_BYTES_MAX: usize = 64 * 1024;
 const UNRECOGNIZED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 
 /// Serves a session to its end.
-pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &Peer, view: Rc<View>, listener: usize) {
+pub(crate) async fn serve(
+    open: Rc<OpenConnection>,
+    mut stream: Stream,
+    peer: Rc<Peer>,
+    view: Rc<View>,
+    listener: usize,
+) {
     let Protocol::Tcp(tcp) = &view.snapshot.config.listeners[listener].protocol else { return };
     let worker = Rc::clone(&open.worker);
     let timer = worker.timer();
@@ -49,7 +55,7 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         worker.buffers.give(hello);
         return;
     };
-    session::serve(&open, stream, hello, (peer, server_name), (view.clone(), service), &timer).await;
+    session::serve(&open, stream, hello, (&peer, server_name), (view.clone(), service), &timer).await;
 }
 
 /// Whether the name that a TLS client asks for matters.

@@ -4,7 +4,7 @@
 //! backends, and an id that was seen with a backend leads there from whatever address. That is a flow of its own, from a port of
 //! its own: the backend must see that the path has changed, and validate it (RFC 9000, 9.3).
 
-use super::flows::{Flow, Flows, Path};
+use super::flows::{Flow, Path};
 use crate::ambient;
 use crate::dispatcher::ConnectionPermit;
 use crate::error::ProxyError;
@@ -12,46 +12,29 @@ use crate::net::pktinfo;
 use crate::net::quic_ids::{self, Destination, Id};
 use crate::net::shortage::{Operation, Rank, Resource, Shortage};
 use crate::routing::admission::{self, Arrival};
-use crate::routing::hash_key::{self, KeyInput};
-use crate::routing::rate_limit::Admission;
+use crate::routing::hash_key::KeyInput;
 use crate::snapshot::BackendState;
-use crate::upstream::in_flight::{self, InFlight};
+use crate::upstream::in_flight::InFlight;
+use crate::upstream::search;
 use crate::worker::{ActiveListener, OpenConnection, View, Worker};
-use ringway_config::model::{Protocol, QuicIds, UdpListener};
+use ringway_config::model::{Protocol, UdpListener};
 use ringway_ring::{Selection, Slot};
-use ringway_telemetry::access::Value;
-use ringway_telemetry::counters::SESSION;
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
-use std::task::Poll;
-use std::time::{Duration, Instant};
-use tokio::io::Interest;
+use std::time::Duration;
 use tokio::net::UdpSocket;
+
+mod front;
+mod responses;
+
+use front::{BATCH, Front};
+use responses::{Started, answer};
 
 /// The largest datagram there is.
 const DATAGRAM_BYTES: usize = 65_535;
-/// What a flow's task waits for. An ICMP error makes a socket erroneous, not readable: a task that does not wait for errors sees it
-/// only with the client's next datagram, and many clients send one only.
-const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
-/// Datagrams read in one go before other tasks have their turn.
-const BATCH: usize = 64;
-/// State that the listening task and its flows share.
-struct Front {
-    worker: Rc<Worker>,
-    /// The listener that the datagrams belong to now: the socket may be handed over.
-    active_listener: RefCell<Rc<ActiveListener>>,
-    socket: UdpSocket,
-    flows: RefCell<Flows>,
-    /// For a socket on all addresses.
-    space: RefCell<Option<pktinfo::Space>>,
-    buffer: RefCell<Box<[u8]>>,
-}
-
 /// Serves a listening socket until its listener closes and its flows have ended. `_open` lives for as long as the socket.
 pub(crate) async fn run(worker: Rc<Worker>, active_listener: Rc<ActiveListener>, socket: UdpSocket, _open: Arc<()>) {
     let active_listener = RefCell::new(active_listener);
@@ -91,26 +74,6 @@ pub(crate) async fn run(worker: Rc<Worker>, active_listener: Rc<ActiveListener>,
 }
 
 impl Front {
-    fn active_listener(&self) -> Rc<ActiveListener> {
-        Rc::clone(&self.active_listener.borrow())
-    }
-
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
-        let (count, client, local) = match &mut *self.space.borrow_mut() {
-            Some(space) => space.receive(&self.socket, buffer)?,
-            None => self.socket.try_recv_from(buffer).map(|(count, client)| (count, client, None))?,
-        };
-        Ok((count, Path { client, local }))
-    }
-
-    fn send(&self, path: Path, datagram: &[u8]) -> io::Result<usize> {
-        match path.local {
-            Some(local) => pktinfo::send(&self.socket, datagram, path.client, local),
-            // Bypasses the runtime, which would have to be asked to wait.
-            None => socket2::SockRef::from(&self.socket).send_to(datagram, &path.client.into()),
-        }
-    }
-
     /// Reads the datagrams that have come.
     async fn take_in(self: &Rc<Self>, new_flows: bool) {
         let Some((view, listener)) = self.worker.listener(&self.active_listener()) else { return };
@@ -202,7 +165,7 @@ impl Front {
         let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
         let reserved = known
             .and_then(|slot| reserve_known((view, udp.service), &mut selection, slot, shard))
-            .or_else(|| in_flight::acquire_now(view, udp.service, &mut selection, shard));
+            .or_else(|| search::acquire_now(view, udp.service, &mut selection, shard));
         let guard = reserved.ok_or_else(|| refuse(ProxyError::NoBackend))?;
         let backend = Arc::clone(&this.service.backends[guard.index()].state);
         // Another connection of this client may be there already.
@@ -251,9 +214,9 @@ fn reserve_known(
 ) -> Option<InFlight> {
     let config = &view.services[service].service.backends[usize::from(slot.0)].config;
     if config.drain || config.weight == 0 {
-        return Some(in_flight::resume(view, service, slot, shard));
+        return Some(search::resume(view, service, slot, shard));
     }
-    in_flight::acquire_sticky(view, service, selection, slot, shard)
+    search::acquire_sticky(view, service, selection, slot, shard)
 }
 
 /// How many of a listener's flows one worker may have. Each worker has a share of its own, so that a flood on one leaves the others
@@ -269,94 +232,6 @@ fn share(flows_max: usize, workers: usize, worker: usize) -> usize {
 fn recall(view: &View, udp: &UdpListener, id: &Id) -> Option<Arc<BackendState>> {
     let ids = &view.services[udp.service].service.live.quic_ids;
     ids.lock().unwrap_or_else(PoisonError::into_inner).get(id, udp.quic?.ids_max)
-}
-
-/// Values that a flow holds for as long as it lives.
-struct Started {
-    open: OpenConnection,
-    view: Rc<View>,
-    service: usize,
-    guard: InFlight,
-    _admission: Option<Admission>,
-    selection: Selection,
-    hash: Option<u64>,
-    at: Instant,
-}
-
-/// Forwards the backend's datagrams to the client, until the flow ends.
-async fn answer(front: Rc<Front>, flow: Rc<Flow>, started: Started) {
-    let reason = pass_answers(&flow, &front, &started).await;
-    front.flows.borrow_mut().remove(&flow);
-    let this = &started.view.services[started.service];
-    if flow.refused.get() {
-        front.worker.shared.counters.error(&this.service.config.name, reason);
-        // A datagram cannot be retried elsewhere: each further one to that backend would be lost as well, so this counts as a
-        // connect failure does, and ejects as fast.
-        started.guard.report_error(ProxyError::ConnectTimeout);
-    } else if flow.down.get() > 0 {
-        started.guard.report(ringway_health::Outcome::Success);
-    }
-    // A flow that was refused has not been served.
-    this.counters.requests[if flow.refused.get() { 0 } else { SESSION }].increment();
-    this.counters.durations.record(ambient::since(started.at));
-    log(&started, &flow, reason);
-}
-
-/// Ends when the flow is over; returns why.
-async fn pass_answers(flow: &Rc<Flow>, front: &Front, started: &Started) -> &'static str {
-    loop {
-        let mut news = pin!(flow.upstream.ready(NEWS));
-        let over = poll_fn(|context| {
-            if let Some(reason) = flow.end() {
-                return Poll::Ready(Some(reason));
-            }
-            if let Poll::Ready(news) = news.as_mut().poll(context) {
-                // Without a runtime nothing more can come.
-                return Poll::Ready(news.is_err().then_some("ended"));
-            }
-            if flow.timer.poll_fired(context) {
-                return Poll::Ready(Some("idle"));
-            }
-            flow.waker.set(Some(context.waker().clone()));
-            Poll::Pending
-        });
-        if let Some(reason) = over.await {
-            return reason;
-        }
-        for _ in 0..BATCH {
-            let mut buffer = front.buffer.borrow_mut();
-            match flow.receive(&mut buffer) {
-                Ok(count) => pass(flow, front, started, &buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The next look shows whether it was the end.
-                Err(_) if flow.refused.get() => break,
-                Err(_) => {}
-            }
-        }
-        // More may be waiting: other tasks have their turn first.
-        tokio::task::yield_now().await;
-    }
-}
-
-/// One datagram from the backend, to the client.
-fn pass(flow: &Rc<Flow>, front: &Front, started: &Started, datagram: &[u8]) {
-    if let Some(quic) = flow.quic {
-        learn(flow, front, started, quic, datagram);
-    }
-    if front.send(flow.path, datagram).is_ok() {
-        flow.down.set(flow.down.get() + datagram.len() as u64);
-        front.worker.counters.sent_bytes.add(datagram.len() as u64);
-    }
-    flow.timer.set(flow.idle);
-}
-
-/// Remembers the id that a backend has issued: its client will use it, from whatever address.
-fn learn(flow: &Rc<Flow>, front: &Front, started: &Started, quic: QuicIds, datagram: &[u8]) {
-    let Some(id) = quic_ids::source(datagram) else { return };
-    if front.flows.borrow_mut().learn(flow, id) {
-        let ids = &started.view.services[started.service].service.live.quic_ids;
-        ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&flow.backend), quic.ids_max);
-    }
 }
 
 fn connect(backend: SocketAddr, worker: &Worker) -> io::Result<UdpSocket> {
@@ -379,34 +254,6 @@ fn open(backend: SocketAddr, shortage: &Shortage) -> io::Result<UdpSocket> {
     socket.connect(backend)?;
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)
-}
-
-fn log(started: &Started, flow: &Flow, reason: &str) {
-    let worker = &started.open.worker;
-    if !worker.logs_access() {
-        return;
-    }
-    let service = &started.view.services[started.service].service;
-    let id = |index: usize| Value::Word(&service.backends[index].config.id);
-    let owner = started.hash.and(started.selection.owner());
-    let mut hash_text = [0; 16];
-    let listener = started.open.active_listener.name();
-    let peer = flow.path.client.ip().to_canonical().to_string();
-    let pairs = [
-        ("time_ms", Value::Number(ambient::unix_millis())),
-        ("client", Value::Word(&peer)),
-        ("listener", Value::Word(&listener)),
-        ("reason", Value::Word(reason)),
-        ("service", Value::Word(&service.config.name)),
-        ("key_hash", started.hash.map_or(Value::Nothing, |hash| Value::Word(hash_key::hex(hash, &mut hash_text)))),
-        ("owner", owner.map_or(Value::Nothing, |slot| id(usize::from(slot.0)))),
-        ("backend", id(started.guard.index())),
-        ("generation", Value::Number(started.view.snapshot.generation)),
-        ("received_bytes", Value::Number(flow.up.get())),
-        ("sent_bytes", Value::Number(flow.down.get())),
-        ("duration_us", Value::Number(ambient::since(started.at).as_micros() as u64)),
-    ];
-    worker.log(|log| log.line(&pairs));
 }
 
 #[cfg(test)]

@@ -1,0 +1,124 @@
+//! One worker's connections to one backend: which one a stream goes to, and when another is opened.
+
+use super::Upstream;
+use super::connection::{Connection, STREAMS_MAX};
+use crate::error::ProxyError;
+use crate::net::timer::Deadline;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// Connections that are being opened at once, where their peer takes few streams on each.
+const OPENINGS_MAX: usize = 16;
+
+/// Connections of one worker to one backend.
+#[derive(Default)]
+pub(crate) struct Shared {
+    connections: RefCell<Vec<Rc<Connection>>>,
+    /// Those that are being opened: all requests that need one wait for them.
+    opening: Rc<Opens>,
+}
+
+#[derive(Default)]
+struct Opens {
+    under_way: Cell<usize>,
+    waiting: Cell<usize>,
+    /// Streams that the last one to be opened had room for; 0 while none is known.
+    room: Cell<usize>,
+    over: Notify,
+    /// How the last opening failed, if it did: the requests that waited for it need not try one after the other.
+    failed: Cell<Option<ProxyError>>,
+}
+
+/// Signals that the opening is over, however it ended.
+pub(crate) struct Opening(Rc<Opens>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+        self.0.over.notify_waiters();
+    }
+}
+
+/// A request that waits for a connection to be opened.
+pub(crate) struct Waiting(Rc<Opens>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+impl Shared {
+    /// A connection with room for one more stream; `newest`: the one that was opened last comes first, and counts as fresh.
+    pub(crate) fn take(&self, newest: bool) -> Option<Upstream> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| !connection.line.closed.get());
+        let mut with_room = connections.iter().filter(|connection| connection.has_room());
+        let chosen = if newest { with_room.next_back() } else { with_room.next() };
+        chosen.map(|connection| Upstream::new(connection, connection.carried.replace(true)))
+    }
+
+    /// Counts one more waiting request.
+    pub(crate) fn wait(&self) -> Waiting {
+        self.opening.waiting.set(self.opening.waiting.get() + 1);
+        Waiting(Rc::clone(&self.opening))
+    }
+
+    /// Permission to open one; `None`: as far as is known, those under way are enough for all that wait.
+    pub(crate) fn open(&self) -> Option<Opening> {
+        let Opens { under_way, waiting, room, failed, .. } = &*self.opening;
+        let each = if room.get() == 0 { STREAMS_MAX } else { room.get() };
+        if under_way.get() >= waiting.get().div_ceil(each).min(OPENINGS_MAX) {
+            return None;
+        }
+        under_way.set(under_way.get() + 1);
+        failed.set(None);
+        Some(Opening(Rc::clone(&self.opening)))
+    }
+
+    /// The end of an opening that is under way, or begins next.
+    pub(crate) fn opened(&self) -> Notified<'_> {
+        self.opening.over.notified()
+    }
+
+    /// How that ended.
+    pub(crate) fn outcome(&self) -> Result<(), ProxyError> {
+        self.opening.failed.get().map_or(Ok(()), Err)
+    }
+
+    /// Shares what was opened, or notifies the requests that wait for it of the failure.
+    pub(crate) fn put(&self, opening: Opening, opened: Result<Rc<Connection>, ProxyError>) {
+        match opened {
+            Ok(connection) => {
+                opening.0.room.set(connection.streams_max());
+                self.connections.borrow_mut().push(connection);
+            }
+            Err(error) => opening.0.failed.set(Some(error)),
+        }
+    }
+
+    /// Drops connections without streams since before `oldest`.
+    pub(crate) fn expire(&self, oldest: Deadline, now: Deadline) {
+        self.connections.borrow_mut().retain(|connection| {
+            if connection.line.streams.get() > 0 {
+                connection.used.set(now);
+            }
+            !connection.line.closed.get() && connection.used.get() >= oldest
+        });
+    }
+
+    /// Drops one without streams, which then closes. `false`: there is none.
+    pub(crate) fn close_one(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        let idle = |connection: &Rc<Connection>| connection.line.streams.get() == 0 && !connection.line.closed.get();
+        let found = connections.iter().position(idle);
+        found.map(|index| connections.remove(index)).is_some()
+    }
+
+    /// Drops all: open streams end normally.
+    pub(crate) fn close(&self) {
+        self.connections.borrow_mut().clear();
+    }
+}

@@ -1,0 +1,140 @@
+//! From a parsed head to a request that is ready to send.
+
+use super::head::{Written, write_head};
+use super::route::{Routed, Unrouted, route_of};
+use super::{Report, Request, compression};
+use crate::ambient;
+use crate::codec::grpc::{grpc_timeout, is_grpc};
+use crate::dispatcher::Scratch;
+use crate::exchange::actions;
+use crate::exchange::client::Client;
+use crate::exchange::compress;
+use crate::exchange::local_reply::LocalReply;
+use crate::net::timer::Deadline;
+use crate::routing::admission::{Admitted, pick_context};
+use crate::routing::affinity_cookie::{self, Value as CookieValue};
+use crate::routing::forwarded::{self, Origin};
+use crate::snapshot::Service;
+use crate::upstream::refusals::Refusals;
+use crate::upstream::retry::Retries;
+use crate::worker::View;
+use ringway_config::model::UpstreamProtocol;
+use ringway_message::{HeadWriter, RequestHead, Version};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Prepares the request of this head, whose spans point into `bytes`. Boxed: it is half a kilobyte, and is moved often.
+pub(crate) fn prepare(
+    client: &Client,
+    bytes: &[u8],
+    view: &Rc<View>,
+    listener: usize,
+    scratch: &mut Scratch,
+) -> Result<Box<Request>, Box<LocalReply>> {
+    let http = view.http(listener);
+    let worker = &client.open.worker;
+    let Scratch { request: head, key: key_bytes, .. } = scratch;
+    let started = ambient::now();
+
+    let routed = route_of(client, bytes, view, listener, head, key_bytes, started);
+    let Routed { route, service, origin, hold, explain, admitted } = match routed {
+        Ok(routed) => routed,
+        Err(Unrouted(why, service)) => {
+            let mut refusal = LocalReply::of(why, bytes, head);
+            refusal.client = named_client(client, forwarded::origin(&http.forwarded, &client.peer, bytes, head));
+            if let Some(service) = service {
+                refusal.service = view.services[service].service.config.name.as_str().into();
+            }
+            return Err(refusal);
+        }
+    };
+    let actions = http.routes[route].actions.as_deref();
+    let worker_service = &view.services[service];
+    let this = &worker_service.service;
+    let Admitted { key, sticky, set_cookie, admission } = admitted;
+    let ask = pick_context(worker, worker_service, key);
+    let mirrored = actions
+        .and_then(|actions| actions.mirror)
+        .is_some_and(|mirror| view.services[mirror.service].service.config.protocol == UpstreamProtocol::H2);
+    let written = write_head(client, bytes, head, (http, this, actions), (&view.snapshot, mirrored), origin);
+    let Written { out, line, authority, protocols, chunked, encoding } = written;
+
+    let mut response_lines = actions.map(|actions| actions::response_lines(actions, bytes, head)).unwrap_or_default();
+    let targets = http.routes[route].split.as_ref().map(|split| &split.targets);
+    if let Some(cookie) = hold.and_then(|arm| targets?.get(arm)?.cookie.as_ref()) {
+        let mut lines = HeadWriter::new(response_lines, Vec::new(), false);
+        // Its presence is the whole message: it has no value of its own.
+        affinity_cookie::write(cookie, CookieValue(0), &mut lines);
+        (response_lines, _) = lines.into_parts();
+    }
+    let (out, lines) = out.into_parts();
+    Ok(Box::new(Request {
+        routed_by: Rc::clone(view),
+        view: Rc::clone(view),
+        listener,
+        route,
+        service,
+        hash: key.map(|key| key.hash),
+        keyed: key.is_some_and(|key| key.keyed),
+        selection: this.group.begin(ask),
+        sticky,
+        set_cookie,
+        response_lines,
+        // Without chunks, nothing would show where a body of unknown length was cut off.
+        coding: compression(http, route)
+            .filter(|_| head.version != Version::Http10)
+            .and_then(|rule| compress::choose(rule, bytes, head)),
+        explain,
+        admission,
+        head_len: out.len(),
+        out,
+        lines,
+        authority,
+        target_sensitive: head.target_sensitive,
+        replayable: true,
+        is_terminated: false,
+        trailers: HeadWriter::new(Vec::new(), Vec::new(), true),
+        chunked,
+        joined: 0,
+        kept: None,
+        method: head.method,
+        version: head.version,
+        keep_alive: head.keep_alive,
+        upgrade: protocols.is_some(),
+        protocols: protocols.unwrap_or_default(),
+        grpc: is_grpc(bytes, head),
+        encoding,
+        body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
+        started,
+        limit: limit(client, head, bytes, actions.and_then(|actions| actions.timeout), this),
+        refusals: Refusals::default(),
+        retries: Retries::default(),
+        report: Report {
+            line,
+            client: named_client(client, origin),
+            received_bytes: head.head_len as u64,
+            ..Report::default()
+        },
+    }))
+}
+
+/// The client for the access log, where a trusted hop has named another than the peer.
+fn named_client(client: &Client, origin: Origin) -> Option<Box<str>> {
+    let named = origin.address != client.peer.ip() && client.open.worker.logs_access();
+    named.then(|| origin.address.to_string().into())
+}
+
+/// End of the whole exchange: the route's limit or the service's, or the client's if that is earlier.
+fn limit(
+    client: &Client,
+    head: &RequestHead,
+    buffer: &[u8],
+    of_route: Option<Duration>,
+    service: &Service,
+) -> Deadline {
+    let limit = client.timer.deadline(of_route.unwrap_or(service.config.timeouts.request));
+    match head.value_of(buffer, b"grpc-timeout").and_then(grpc_timeout) {
+        Some(timeout) => limit.min(client.timer.deadline(timeout.max(Duration::from_millis(1)))),
+        None => limit,
+    }
+}

@@ -173,7 +173,8 @@ mod tests {
         );
         assert_eq!(span.of(b"short"), b"", "of another buffer");
         let empty = Span::locate(buffer, &buffer[4..4]);
-        assert!(empty.is_empty() && empty.len() == 0);
+        assert!(empty.is_empty());
+        assert_eq!(empty.len(), 0);
     }
 
     #[test]

@@ -232,8 +232,14 @@ pub fn may_trail(name: &[u8]) -> bool {
 /// Whether a field's name is that of another to a program that reads fields as variables: case aside, and with `_` for `-`.
 #[must_use]
 pub fn reads_as(name: &[u8], field: &str) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == field.len() && name.iter().zip(field.as_bytes()).all(|(a, b)| plain(*a) == plain(*b))
+    name.len() == field.len() && name.iter().zip(field.as_bytes()).all(|(a, b)| as_read(*a) == as_read(*b))
+}
+
+/// A byte of a name in the one form that all its spellings have for those who read `_` as `-`: see [`reads_as`].
+#[must_use]
+#[inline]
+pub const fn as_read(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, ServerTls};
 use crate::net::transport::Transport;
-use crate::net::trusted::is_trusted;
 use crate::worker::{ActiveListener, OpenConnection, Peer, View};
 use ringway_config::model::Protocol;
 use ringway_telemetry::catalogue;
@@ -52,7 +51,7 @@ pub(crate) fn serve(
     let config = &view.snapshot.config.listeners[listener];
     let mut open = OpenConnection::begin(worker, active_listener, Some(permit));
     // A peer that sends a PROXY header stands for another client, which is counted once it is known.
-    let stands_in = is_trusted(&config.proxy_protocol, address.ip().to_canonical());
+    let stands_in = config.proxy_protocol.contains(address.ip());
     if !stands_in && !open.enter(config, address) {
         worker.shared.counters.error("", TurnedAway::PerIp.reason());
         turn_away(frontend, Some(open), stream, TurnedAway::PerIp, speech(&view, listener));

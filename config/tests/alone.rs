@@ -355,3 +355,78 @@ fn files_that_are_named_are_those_that_would_be_opened() {
     let config = loaded(&file("", "service: s", &service("s", ""))).config;
     assert_eq!((config.awaited_certificate(), config.files().len()), (None, 0));
 }
+
+#[test]
+fn a_section_with_nothing_behind_its_name_is_there_all_the_same() {
+    let text = service("s", "").replace("{ name: s, ", "name: s\n    health:\n      tcp:\n    ").replace(" }\n", "\n");
+    let text = file("", "service: s", &text.replace(" ] }", " ]"));
+    let health = loaded(&text).config.services[0].health.clone();
+    assert!(health.is_some_and(|health| matches!(health.kind, ringway_config::model::CheckKind::Tcp)), "{text}");
+    // A list or a text with nothing behind it is absent.
+    let text = file("zone:", "service: s", &service("s", ""));
+    assert_eq!(loaded(&text).config.zone, None);
+}
+
+#[test]
+fn levels_have_tables_of_their_own_and_only_a_level_that_is_too_full_leaves_anybody_without_an_entry() {
+    let with = |levels: &str| {
+        let text =
+            format!("  - {{ name: s, balance: {{ policy: maglev, table_size: 997 }}, backends: [ {levels} ] }}\n");
+        codes(&file("", "service: s", &text))
+    };
+    let backend = |id: &str, weight: u32, tier: u32| {
+        format!("{{ id: {id}, address: \"10.0.0.{}:80\", weight: {weight}, tier: {tier} }}", id.as_bytes()[0])
+    };
+    let message = |levels: &str| {
+        let text =
+            format!("  - {{ name: s, balance: {{ policy: maglev, table_size: 997 }}, backends: [ {levels} ] }}\n");
+        loaded(&file("", "service: s", &text)).warnings[0].message.clone()
+    };
+    let light = ["b", "c", "d"].map(|id| backend(id, 1, 0));
+    for (count, said) in [(1, "\"b\": no entry"), (2, "\"b\" and 1 more: no entry"), (3, "\"b\" and 2 more: no entry")]
+    {
+        let message = message(&format!("{}, {}", backend("a", 1600, 0), light[..count].join(", ")));
+        assert!(message.starts_with(said), "{message}");
+    }
+    // The lightest comes first when the heaviest has taken all; in a level of its own it has all.
+    assert_eq!(with(&[backend("a", 1600, 0), backend("b", 1, 0)].join(", ")), ["no_table_entry"]);
+    assert_eq!(with(&[backend("a", 1600, 0), backend("b", 1, 1)].join(", ")), [""; 0]);
+    assert_eq!(with(&[backend("a", 1600, 0), backend("c", 1, 1), backend("b", 1, 0)].join(", ")), ["no_table_entry"]);
+}
+
+#[test]
+fn what_could_not_be_read_is_not_missed_as_well() {
+    let found = with_listener("routes: [ { split: [ { service: s, weigth: 1 } ] } ]");
+    assert_eq!(found, ["unknown_field"]);
+    let found = with_listener("routes: [ { split: [ 7 ] } ]");
+    assert_eq!(found, ["wrong_type"]);
+    assert_eq!(with_listener("routes: [ { split: [] } ]"), ["no_service"]);
+    assert_eq!(with_listener("routes: [ 7 ]"), ["wrong_type"]);
+    assert_eq!(with_listener("service: s, tls: { certificates: [ 7 ] }"), ["wrong_type"]);
+    assert_eq!(with_listener("service: s, tls: { certificates: [] }"), ["no_certificate"]);
+    assert_eq!(with_listener("service: s, errors: [ { status: [ 500 ], bdy: x } ]"), ["unknown_field"]);
+    assert_eq!(with_listener("service: s, errors: [ { status: [ 500 ] } ]"), ["bad_error_answer"]);
+    assert_eq!(codes(&file("", "service: s", "  - 7\n")), ["wrong_type"]);
+}
+
+#[test]
+fn a_page_is_read_from_its_file_unless_nothing_but_the_texts_is_to_be_looked_at() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let errors = |path: &str| format!("service: s, errors: [ {{ status: [ 500 ], file: \"{path}\" }} ]");
+    let body = |text: &str| match &loaded(text).config.listeners[0].protocol {
+        ringway_config::model::Protocol::Http(http) => http.errors[0].body.clone(),
+        other => panic!("{other:?}"),
+    };
+    let text = file("", &errors(page), &service("s", ""));
+    assert_eq!(body(&text), include_bytes!("../Cargo.toml"));
+    assert_eq!(codes(&file("", &errors("/nowhere/at/all"), &service("s", ""))), ["unreadable_file"]);
+    let fleet = ringway_config::FleetConfig {
+        documents: vec![ringway_config::FleetText {
+            name: "document".into(),
+            text: file("", &errors("/nowhere/at/all"), &service("s", "")),
+        }],
+        ..ringway_config::FleetConfig::default()
+    };
+    let checked = ringway_config::check_fleet(&fleet).unwrap_or_else(|found| panic!("{found}"));
+    assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
+}

@@ -232,7 +232,11 @@ mod tests {
 
     #[test]
     fn who_gets_no_entry_is_known_without_the_table() {
-        let cases: [(&[u32], u32); 6] = [
+        let cases: [(&[u32], u32); 9] = [
+            // Full with the last first turn, and by it.
+            (&[1, 2], 2),
+            (&[2, 1], 2),
+            (&[2, 1, 2], 3),
             (&[1600, 1], 997),
             (&[1, 1600], 997),
             (&[1600, 2, 1, 0, 900, 1], 997),

@@ -334,3 +334,19 @@ pub struct Pool {
     /// An idle one is closed after this time.
     pub idle_timeout: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_condition_is_of_its_own_statuses() {
+        let of = |on: RetryOn| (100..700).filter(|&status| on.has_status(status)).collect::<Vec<u16>>();
+        let none = RetryOn::default();
+        assert!(of(RetryOn { connect: true, reset: true, bad_answer: true, timeout: true, ..none }).is_empty());
+        assert_eq!(of(RetryOn { gateway: true, ..none }), [502, 503, 504]);
+        assert_eq!(of(RetryOn { server_errors: true, ..none }), (500..600).collect::<Vec<u16>>());
+        assert_eq!(of(RetryOn { conflict: true, ..none }), [409]);
+        assert_eq!(of(RetryOn { throttled: true, ..none }), [429]);
+    }
+}

@@ -316,4 +316,16 @@ mod tests {
             assert!(!reads_as(name.as_bytes(), "x-client-cert"), "{name}");
         }
     }
+
+    #[test]
+    fn only_what_means_nothing_to_a_proxy_may_stand_behind_a_body() {
+        for name in ["x-checksum", "grpc-status", "server-timing", "x"] {
+            assert!(may_trail(name.as_bytes()), "{name}");
+        }
+        for name in
+            ["Content-Length", "transfer-encoding", "host", "trailer", "cookie", "x-forwarded-for", "connection"]
+        {
+            assert!(!may_trail(name.as_bytes()), "{name}");
+        }
+    }
 }

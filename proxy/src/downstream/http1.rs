@@ -59,3 +59,21 @@ fn begin_http2(frontend: &Rc<Frontend>, connection: Connection) {
     let serving = http2::Serving::new(frontend, open, stream, input, peer, (&view, listener));
     frontend.worker.spawn("a connection of HTTP/2", serving.serve());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that a function makes.
+    fn future_bytes<A, B, T>(_: impl FnOnce(A, B) -> T) -> usize {
+        size_of::<T>()
+    }
+
+    #[test]
+    fn an_idle_connection_holds_nothing_of_an_exchange() {
+        // With what the runtime needs for a task, and for a socket, about a KiB and a half.
+        let (task, connection) = (future_bytes(serve), size_of::<Connection>());
+        assert!(task <= 160, "the task takes {task} bytes");
+        assert!(connection <= 320, "the connection takes {connection} bytes");
+    }
+}

@@ -1,7 +1,7 @@
 //! The lessor, told and asked.
 
 use super::*;
-use crate::state::{Author, Backend, Key, Object, Op, Origin, Policy, Text, Txn};
+use crate::state::{Author, Backend, Key, Object, Op, Origin, Policy, Rollout, Text, Txn};
 
 mod epochs;
 mod lapses;

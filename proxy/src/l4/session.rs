@@ -57,7 +57,11 @@ pub(super) async fn serve(
     // What counts against its service's limits is held for as long as the session lasts.
     let admitted = admission::admit((&view, service), worker, &input, Arrival::New, &mut Vec::new(), started);
     let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
-    let selection = this.service.group.begin(admission::pick_context(worker, this, found));
+    let context = admission::pick_context(worker, this, found);
+    if admitted.is_ok() {
+        admission::count_key(this, found, &context);
+    }
+    let selection = this.service.group.begin(context);
     let view = Rc::clone(&view);
     let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);
     let mut session = Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes };

@@ -72,7 +72,7 @@ fn dependencies(package: &serde_json::Value) -> Vec<String> {
 }
 
 #[test]
-fn crates_know_only_whom_the_architecture_lets_them() {
+fn crates_know_only_those_that_the_architecture_lets_them() {
     let packages = packages();
     let ours: BTreeSet<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
     let mut found = BTreeSet::new();

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_no_entry_is_known_without_the_table() {
+    fn a_member_without_an_entry_is_known_without_the_table() {
         let cases: [(&[u32], u32); 6] = [
             (&[1600, 1], 997),
             (&[1, 1600], 997),

@@ -161,7 +161,7 @@ impl Front {
         let admitted = admission::admit(at, &self.worker, &input, arrival, &mut Vec::new(), now).map_err(refuse)?;
         let found = admitted.key;
         let context = admission::pick_context(&self.worker, this, found);
-        let mut selection = this.service.group.begin(context);
+        let mut selection = this.service.backend_set.begin(context);
         let shard = self.worker.index;
         let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
         let reserved = known

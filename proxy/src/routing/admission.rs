@@ -111,7 +111,8 @@ fn compare_with_shadow(
     let shadow = view.snapshot.shadow.as_ref().and_then(|shadow| shadow.service(&this.service.config.name));
     let key = admitted.key.filter(|key| key.keyed);
     let (Some(shadow), Some(Found { hash, .. })) = (shadow, key) else { return };
-    let ours = this.service.group.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
+    let ours =
+        this.service.backend_set.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
     this.counters.shadowed.increment();
     // Without a key there is no owner there.
     // The id of a QUIC connection comes before what is configured, there as here.

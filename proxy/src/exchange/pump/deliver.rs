@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_stalls_is_ended_by_whoever_is_waited_for() {
+    fn a_response_that_stalls_is_ended_by_the_side_that_is_waited_for() {
         assert_eq!(after_an_hour(false), (200, Some(ProxyError::ClientStalled), Next::Abort));
         assert_eq!(after_an_hour(true), (200, Some(ProxyError::ResponseTimeout), Next::Abort));
     }

@@ -249,7 +249,7 @@ mod tests {
         let (attempt, backend) = stage.attempt(false);
         let view = stage.rig.worker.view();
         let in_flight = || view.services[0].service.live.total.sum();
-        let mut selection: Selection = view.services[0].service.group.begin(ringway_ring::PickContext::default());
+        let mut selection: Selection = view.services[0].service.backend_set.begin(ringway_ring::PickContext::default());
         let guard = search::acquire_now(&view, 0, &mut selection, 0).unwrap();
         let (mut exchange, _) = stage.exchange(attempt);
         assert!(respond(&mut exchange).is_pending());

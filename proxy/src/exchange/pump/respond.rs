@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_waited_for_is_who_is_timed_out() {
+    fn the_side_that_is_waited_for_is_the_one_that_is_timed_out() {
         let put = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
         for (request, error) in
             [(GET, ("backend", ProxyError::ResponseTimeout)), (put, ("client", ProxyError::BodyTimeout))]

@@ -15,7 +15,7 @@ use crate::routing::admission::{Admitted, count_key, pick_context};
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
 use crate::routing::forwarded::{self, Origin};
 use crate::snapshot::Service;
-use crate::upstream::refusals::Refusals;
+use crate::upstream::failover::Failover;
 use crate::upstream::retry::Retries;
 use crate::worker::View;
 use ringway_config::model::UpstreamProtocol;
@@ -77,7 +77,7 @@ pub(crate) fn prepare(
         service,
         hash: key.map(|key| key.hash),
         keyed: key.is_some_and(|key| key.keyed),
-        selection: this.group.begin(ask),
+        selection: this.backend_set.begin(ask),
         sticky,
         set_cookie,
         response_lines,
@@ -108,7 +108,7 @@ pub(crate) fn prepare(
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
         limit: limit(client, head, bytes, actions.and_then(|actions| actions.timeout), this),
-        refusals: Refusals::default(),
+        failover: Failover::default(),
         retries: Retries::default(),
         report: Report {
             line,

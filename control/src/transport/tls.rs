@@ -21,9 +21,9 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file is of no use.
+    /// A file is of no use. Boxed: it is most of what an error may be.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(Box<FileError>),
     /// Clients cannot be checked by these authorities.
     #[error("clients cannot be checked by the authorities in {path:?}: {source}")]
     Verifier {
@@ -35,6 +35,12 @@ pub enum TlsError {
     /// The library refuses.
     #[error(transparent)]
     Library(#[from] rustls::Error),
+}
+
+impl From<FileError> for TlsError {
+    fn from(error: FileError) -> Self {
+        Self::File(Box::new(error))
+    }
 }
 
 impl TlsError {

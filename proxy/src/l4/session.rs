@@ -58,9 +58,7 @@ pub(super) async fn serve(
     let admitted = admission::admit((&view, service), worker, &input, Arrival::New, &mut Vec::new(), started);
     let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
     let context = admission::pick_context(worker, this, found);
-    if admitted.is_ok() {
-        admission::count_key(this, found, &context);
-    }
+    admission::count_key(this, found, &context);
     let selection = this.service.backend_set.begin(context);
     let view = Rc::clone(&view);
     let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);

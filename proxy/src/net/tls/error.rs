@@ -7,13 +7,19 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file is of no use.
+    /// A file is of no use. Boxed: it is most of what an error may be.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(Box<FileError>),
     /// A name that no certificate can have.
     #[error("`{0}` is not a server name")]
     Name(String),
     /// The library refuses.
     #[error("{0}")]
     Library(#[from] rustls::Error),
+}
+
+impl From<FileError> for TlsError {
+    fn from(error: FileError) -> Self {
+        Self::File(Box::new(error))
+    }
 }

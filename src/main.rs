@@ -14,6 +14,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+/// What connections that have gone held is given back to the system: the C library's allocator keeps it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A layer-4/layer-7 reverse proxy that sends the same key to the same backend.
 #[derive(Debug, Parser)]
 #[command(name = "ringway", version, about, propagate_version = true)]

@@ -44,7 +44,9 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-fleet", "ringway-proxy"),
     ("ringway-config", "ringway-ring"),
     ("ringway-config", "ringway-health"),
+    ("ringway-benches", "ringway-config"),
     ("ringway-benches", "ringway-control"),
+    ("ringway-benches", "ringway-proxy"),
     ("ringway-benches", "ringway-ring"),
     ("ringway-benches", "ringway-http1"),
 ];

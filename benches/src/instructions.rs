@@ -2,7 +2,8 @@
 //! a change can be judged by it to the percent.
 //!
 //! Client and backends are other processes or threads than the proxy's, and only the proxy is counted: user space, all threads.
-//! What starting, connecting and ending cost is taken out by counting twice, with so many requests and with twice as many.
+//! Callgrind writes its count and begins anew before a load and after it, so what starting costs is in none (a clock that is calibrated
+//! then spins as long as it likes); what connecting costs is taken out by two loads, of so many requests and of twice as many.
 //!
 //! At rest, each request finds the proxy asleep, and the count repeats to the percent: that is what the gate compares. Under load many
 //! share a wake-up, as in production; that count is for reading, and repeats to a few percent.
@@ -17,12 +18,15 @@ use crate::compare::{Result, free_port};
 use doing::doing;
 use parked::Parked;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a proxy under callgrind may take to start or to end, and a load to run: a sign that something hangs.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// Requests before the first that is counted.
+const WARMING: u64 = 200;
 
 /// What is counted: one connection, one request at a time, a ring with bounded load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,57 +65,50 @@ impl Scenario {
         }
     }
 
-    /// User instructions per request: the least of so many counts. What disturbs a count (timers that fall due, a read that came
-    /// in two) only adds.
+    /// User instructions per request. Both loads are counted so many times, and the least of each is taken: what disturbs a count (timers
+    /// that fall due, a read that came in two, a handshake's numbers) only adds.
     ///
     /// # Errors
     /// What is missing, did not start, or answered wrongly.
     pub fn count(self, load: Load, requests: u64, times: u32, directory: &Path) -> Result<u64> {
-        let mut least = u64::MAX;
+        let (mut once, mut twice) = (u64::MAX, u64::MAX);
         for _ in 0..times.max(1) {
-            let (once, twice) = (self.run(load, requests, directory)?, self.run(load, 2 * requests, directory)?);
-            least = least.min(twice.saturating_sub(once) / requests);
+            let counted = self.run(load, requests, directory)?;
+            (once, twice) = (once.min(counted.0), twice.min(counted.1));
         }
-        Ok(least)
+        Ok(twice.saturating_sub(once) / requests)
     }
 
-    /// Instructions of a whole life of the proxy.
-    fn run(self, load: Load, requests: u64, directory: &Path) -> Result<u64> {
+    /// Instructions of so many requests, and of twice as many, on a connection of their own.
+    fn run(self, load: Load, requests: u64, directory: &Path) -> Result<(u64, u64)> {
         let parked = Parked::default();
         let backend = match self {
             Self::Grpc => backend::serve_grpc(&parked)?,
             Self::Http1 | Self::Https | Self::Http2 => backend::serve_http1(&parked)?,
         };
         let port = free_port()?;
-        let (config, counts) = (directory.join("ringway.yaml"), directory.join("callgrind.out"));
-        // A count of an earlier run must not be taken for this one's.
-        let _ = std::fs::remove_file(&counts);
+        let config = directory.join("ringway.yaml");
         doing(std::fs::write(&config, self.config(port, backend, directory)), "write the configuration")?;
         let ringway = doing(std::env::current_exe(), "find this program")?.with_file_name("ringway");
-        let log = doing(std::fs::File::create(directory.join("log")), "make a log")?;
-        let child = Command::new("valgrind")
-            .args(["--tool=callgrind", "--quiet"])
-            .arg(format!("--callgrind-out-file={}", counts.display()))
-            .arg(&ringway)
-            .args(["run", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(doing(log.try_clone(), "make a log")?)
-            .stderr(log)
-            .spawn();
-        let mut proxy = Proxy(doing(child, "run valgrind (apt-get install valgrind)")?);
-        let said = || std::fs::read_to_string(directory.join("log")).unwrap_or_default();
-        proxy.wait_until_it_listens(port).map_err(|error| format!("{error}; it said: {}", said()))?;
-        match load {
+        let mut proxy = Proxy::start(&ringway, &config, directory)?;
+        proxy.wait_until_it_listens(port)?;
+        let front = match load {
             Load::AtRest => {
-                parked.watch(proxy.0.id())?;
-                self.load(parked.relay(port)?, (1, 1), requests, directory)?;
+                parked.watch(proxy.child.id())?;
+                parked.relay(port)?
             }
-            Load::Busy => self.load(port, self.crowd(), requests, directory)?,
-        }
-        proxy.end().map_err(|error| format!("{error}; it said: {}", said()))?;
-        let text = doing(std::fs::read_to_string(&counts), "read callgrind's count")?;
-        callgrind::instructions(&text).ok_or_else(|| "callgrind counted nothing".to_owned())
+            Load::Busy => port,
+        };
+        let crowd = if load == Load::AtRest { (1, 1) } else { self.crowd() };
+        // What comes first pays for what is made once: connections to the backends, buffers.
+        self.load(front, crowd, WARMING, directory)?;
+        proxy.count()?;
+        self.load(front, crowd, requests, directory)?;
+        let once = proxy.count()?;
+        self.load(front, crowd, 2 * requests, directory)?;
+        let twice = proxy.count()?;
+        proxy.end()?;
+        Ok((once, twice))
     }
 
     fn config(self, port: u16, backend: u16, directory: &Path) -> String {
@@ -169,43 +166,87 @@ impl Scenario {
 }
 
 /// A proxy under callgrind; dropped, it is killed.
-struct Proxy(Child);
+struct Proxy {
+    child: Child,
+    /// Where callgrind writes: the first count to this name with `.1` behind it, and so on.
+    counts: PathBuf,
+    written: u32,
+    log: PathBuf,
+}
 
 impl Proxy {
+    fn start(ringway: &Path, config: &Path, directory: &Path) -> Result<Self> {
+        let (counts, log) = (directory.join("callgrind.out"), directory.join("log"));
+        let output = doing(std::fs::File::create(&log), "make a log")?;
+        let child = Command::new("valgrind")
+            .args(["--tool=callgrind", "--quiet"])
+            .arg(format!("--callgrind-out-file={}", counts.display()))
+            .arg(ringway)
+            .args(["run", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(doing(output.try_clone(), "make a log")?)
+            .stderr(output)
+            .spawn();
+        Ok(Self { child: doing(child, "run valgrind (apt-get install valgrind)")?, counts, written: 0, log })
+    }
+
     fn wait_until_it_listens(&mut self, port: u16) -> Result<()> {
         let begin = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if !self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
-                return Err("the proxy ended".to_owned());
+            if !self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+                return Err(self.said("the proxy ended"));
             }
             if begin.elapsed() > LIMIT {
-                return Err(format!("nobody listens after {LIMIT:?}"));
+                return Err(self.said(&format!("nobody listens after {LIMIT:?}")));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
 
-    /// Ends it as an operator does, so that callgrind writes what it has counted.
+    /// Instructions since it was asked last, or since the start.
+    fn count(&mut self) -> Result<u64> {
+        let mut command = Command::new("timeout");
+        command.arg(LIMIT.as_secs().to_string()).args(["callgrind_control", "--dump"]);
+        let output = command.arg(self.child.id().to_string()).output();
+        let output = doing(output, "run callgrind_control (apt-get install valgrind)")?;
+        self.written += 1;
+        let file = PathBuf::from(format!("{}.{}", self.counts.display(), self.written));
+        let counted = std::fs::read_to_string(&file).ok().and_then(|text| callgrind::instructions(&text));
+        // What was written is not needed again, and what is left of an earlier proxy would be taken for the next one's.
+        let _ = std::fs::remove_file(&file);
+        counted.ok_or_else(|| {
+            let control = String::from_utf8_lossy(&output.stdout);
+            self.said(&format!("callgrind counted nothing: {control}"))
+        })
+    }
+
+    /// Ends it as an operator does.
     fn end(&mut self) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.0);
+        let pid = rustix::process::Pid::from_child(&self.child);
         doing(rustix::process::kill_process(pid, rustix::process::Signal::TERM), "end the proxy")?;
         let begin = Instant::now();
         while begin.elapsed() < LIMIT {
-            if doing(self.0.try_wait(), "wait for the proxy")?.is_some() {
+            if doing(self.child.try_wait(), "wait for the proxy")?.is_some() {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(format!("the proxy has not ended after {LIMIT:?}"))
+        Err(self.said(&format!("the proxy has not ended after {LIMIT:?}")))
+    }
+
+    /// With what the proxy had to say itself.
+    fn said(&self, error: &str) -> String {
+        format!("{error}; it said: {}", std::fs::read_to_string(&self.log).unwrap_or_default())
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         // Most often it has ended: then there is nothing to kill.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

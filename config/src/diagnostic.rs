@@ -213,4 +213,42 @@ mod tests {
         assert_eq!(closest("adress", ["id", "address", "weight"]), Some("address"));
         assert_eq!(closest("colour", ["id", "address", "weight"]), None);
     }
+
+    #[test]
+    fn words_are_as_far_apart_as_one_must_be_changed_to_be_the_other() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("abc", "", 3),
+            ("abc", "abc", 0),
+            ("abc", "abd", 1),
+            ("abc", "xbc", 1),
+            ("abc", "ac", 1),
+            ("abc", "abcd", 1),
+            ("kitten", "sitting", 3),
+            ("saturday", "sunday", 3),
+            ("ab", "ba", 2),
+            ("abcdef", "uvwxyz", 6),
+        ] {
+            assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
+        }
+        // A third of the longer one may differ, and the nearest is meant.
+        assert_eq!(closest("abx", ["abc"]), Some("abc"));
+        assert_eq!(closest("axx", ["abc"]), None);
+        assert_eq!(closest("weighs", ["wexxht", "weight"]), Some("weight"));
+    }
+
+    #[test]
+    fn what_is_found_later_says_the_place_that_it_is_about() {
+        let place = Place { line: 2, column: 3, width: 4, text: 1 };
+        let mut site = Site::at(place);
+        site.locate(&[("file", "x"), ("other", "one\n  four")]);
+        let found = site.error("code", "message".to_owned(), "help");
+        assert_eq!((found.file.as_str(), found.line, found.column, found.code), ("other", 2, 3, "code"));
+        assert_eq!((found.message.as_str(), found.help.as_deref()), ("message", Some("help")));
+        assert!(found.to_string().contains("2 |   four\n  |   ^^^^ help"), "{found}");
+        assert_eq!(site.error("code", String::new(), "").help, None);
+        let nowhere = Site::default().error("code", "message".to_owned(), "help");
+        assert_eq!((nowhere.line, nowhere.message.as_str(), nowhere.help.as_deref()), (0, "message", Some("help")));
+        assert!(site == Site::default() && format!("{site:?}") == format!("{:?}", Site::default()));
+    }
 }

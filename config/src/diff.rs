@@ -218,3 +218,133 @@ fn entries<'a, T: 'a>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "top: 0\nlisteners:\n  - { name: l, address: \"10.0.0.1:1\", service: s }\n  - { name: t, address: \"10.0.0.1:2\", protocol: tcp, service: s }\n  - { name: u, address: \"[::]:3\", protocol: udp, service: s }\nservices:\n  - { name: r, backends: [ { id: a, address: \"10.0.0.1:1\" } ] }\n  - { name: s, backends: [ { id: a, address: \"10.0.0.1:1\" }, { id: b, address: \"10.0.0.1:2\", more: 0 } ] }\n";
+
+    fn config(change: (&str, &str)) -> Config {
+        assert!(FILE.contains(change.0));
+        let text = FILE.replace(change.0, change.1).replace("top: 0\n", "").replace(", more: 0", "");
+        crate::load_str("diff", &text, &|_| None).unwrap_or_else(|found| panic!("{text}\n{found}")).config
+    }
+
+    fn changes(old: (&str, &str), new: (&str, &str)) -> (Vec<String>, Vec<String>) {
+        let diff = diff(&config(old), &config(new));
+        assert_eq!(diff.is_empty(), diff.changes.is_empty() && diff.needs_restart.is_empty());
+        let shown: Vec<String> = diff.needs_restart.iter().map(|line| format!("{line} (needs a restart)")).collect();
+        assert_eq!(diff.to_string(), [diff.changes.clone(), shown].concat().join("; "));
+        (diff.changes, diff.needs_restart)
+    }
+
+    const SAME: (&str, &str) = ("top: 0\n", "");
+
+    #[test]
+    fn each_field_of_the_process_is_told_and_whether_it_needs_a_restart() {
+        assert_eq!(changes(SAME, SAME), (vec![], vec![]));
+        for (top, change) in [
+            ("access_log: { format: json }", "access_log changed"),
+            ("zone: z", "zone changed"),
+            ("shadow: s.yaml", "shadow changed"),
+            ("drain_delay: 1s", "drain_delay changed"),
+            ("drain_spread: 1s", "drain_spread changed"),
+            ("admin: { hosts: [ a.test ] }", "admin hosts changed"),
+            ("connections_max: 7", "connections_max changed"),
+        ] {
+            assert_eq!(changes(SAME, ("top: 0", top)), (vec![change.to_owned()], vec![]), "{top}");
+        }
+        let both = changes(SAME, ("top: 0", "drain_timeout: 1s"));
+        assert_eq!(both.0, ["drain_timeout changed", "drain_spread changed"]);
+        for (top, change) in [
+            ("admin: { enabled: false }", "admin changed"),
+            ("admin: { address: \"127.0.0.1:1\" }", "admin changed"),
+            ("control: { members: [ \"http://127.0.0.1:1\" ] }", "control changed"),
+            ("workers: 7", "workers changed"),
+        ] {
+            assert_eq!(changes(SAME, ("top: 0", top)), (vec![], vec![change.to_owned()]), "{top}");
+        }
+    }
+
+    #[test]
+    fn each_field_of_a_backend_is_told_in_its_words() {
+        let b = "service \"s\": backend \"b\" ";
+        for (old, new, change) in [
+            ("weight: 100", "weight: 0", "weight 100 -> 0"),
+            ("weight: 100", "drain: true", "drains"),
+            ("drain: true", "drain: false", "drains no longer"),
+            ("drain: true", "maintenance: true", "is in maintenance"),
+            ("maintenance: true", "drain: true", "drains"),
+            ("maintenance: true", "weight: 100", "drains no longer"),
+            ("weight: 100", "requests_max: 1", "limits changed"),
+            ("weight: 100", "connections_max: 1", "limits changed"),
+            ("weight: 100", "pending_max: 1", "limits changed"),
+            ("weight: 100", "retries_max: 1", "limits changed"),
+            ("weight: 100", "tier: 1", "tier or zone changed"),
+            ("weight: 100", "zone: z", "tier or zone changed"),
+        ] {
+            let told = changes(("more: 0", old), ("more: 0", new)).0;
+            assert_eq!(told, [format!("{b}{change}")], "{old} -> {new}");
+            assert!(changes(("more: 0", new), ("more: 0", new)).0.is_empty());
+        }
+        let gone = changes(SAME, (", { id: b, address: \"10.0.0.1:2\", more: 0 }", "")).0;
+        assert_eq!(gone, [format!("{}removed", b)]);
+        assert_eq!(changes((", { id: b, address: \"10.0.0.1:2\", more: 0 }", ""), SAME).0, [format!("{b}added")]);
+        assert_eq!(changes(SAME, ("{ name: s,", "{ name: s, protocol: h2,")).0, ["service \"s\" changed"]);
+    }
+
+    #[test]
+    fn routes_that_lead_to_the_same_services_are_the_same_wherever_those_stand_in_the_list() {
+        let first = "{ name: q, backends: [ { id: a, address: \"10.0.0.1:9\" } ] }";
+        let before = format!("services:\n  - {first}");
+        assert_eq!(changes(SAME, ("services:", &before)).0, ["service \"q\" added"]);
+        let routes = |routes: &str| format!("address: \"10.0.0.1:1\", routes: [ {routes} ]");
+        let place = "address: \"10.0.0.1:1\", service: s }\n  - { name: t";
+        let with = |text: &str, before: bool| {
+            let file = FILE.replacen(place, &format!("{} }}\n  - {{ name: t", routes(text)), 1);
+            let file = if before { file.replace("services:", &format!("services:\n  - {first}")) } else { file };
+            let file = file.replace("top: 0\n", "").replace(", more: 0", "");
+            crate::load_str("diff", &file, &|_| None).unwrap_or_else(|found| panic!("{file}\n{found}")).config
+        };
+        for text in [
+            "{ service: s }",
+            "{ split: [ { service: r }, { service: s } ] }",
+            "{ service: r, mirror: { service: s } }",
+        ] {
+            assert_eq!(diff(&with(text, false), &with(text, true)).changes, ["service \"q\" added"], "{text}");
+        }
+        // And those that lead elsewhere are not, whatever leads there.
+        for (one, other) in [
+            ("{ service: s }", "{ service: r }"),
+            ("{ split: [ { service: r }, { service: s } ] }", "{ split: [ { service: s }, { service: r } ] }"),
+            ("{ service: r, mirror: { service: s } }", "{ service: r, mirror: { service: r } }"),
+        ] {
+            assert_eq!(diff(&with(one, false), &with(other, false)).changes, ["listener \"l\" changed"], "{one}");
+        }
+        for protocol in ["tcp", "udp"] {
+            let (old, new) = (format!("protocol: {protocol}, service: s"), format!("protocol: {protocol}, service: r"));
+            let name = &protocol[..1];
+            assert_eq!(changes(SAME, (&old, &new)).0, [format!("listener {name:?} changed")]);
+        }
+        let named =
+            |service: &str| format!("protocol: tcp, routes: [ {{ match: {{ host: a.test }}, service: {service} }} ]");
+        let tcp = "protocol: tcp, service: s";
+        assert_eq!(changes((tcp, &named("s")), (tcp, &named("r"))).0, ["listener \"t\" changed"]);
+    }
+
+    #[test]
+    fn datagrams_of_other_families_need_a_restart() {
+        let (alone, both) = ("address: \"[::]:3\", v6_only: true", "address: \"[::]:3\"");
+        let told = |old: &str, new: &str| changes((both, old), (both, new));
+        assert_eq!(told(both, alone).1, ["listener \"u\": datagrams of IPv6 alone"]);
+        assert_eq!(told(alone, both).1, ["listener \"u\": datagrams of IPv4 as well"]);
+        assert_eq!(told(both, both), (vec![], vec![]));
+        assert!(told(both, "address: \"[::]:4\", v6_only: true").1.is_empty(), "a socket of its own");
+        assert!(told(both, "address: \"[::]:3\", v6_only: true, connections_max: 0").1.len() == 1);
+        let tcp = "address: \"10.0.0.1:2\", protocol: tcp";
+        let both = ("address: \"[::]:2\", protocol: tcp", "address: \"[::]:2\", protocol: tcp, v6_only: true");
+        let moved = changes((tcp, both.0), (tcp, both.1));
+        assert!(moved.1.is_empty(), "of connections, another listener takes the place");
+    }
+}

@@ -184,10 +184,19 @@ mod tests {
 
     #[test]
     fn names_without_brackets_are_known() {
-        for (text, name) in [("$SEED", "SEED"), ("$(SEED)", "SEED"), ("$HOST:80", "HOST")] {
+        for (text, name) in [
+            ("$SEED", "SEED"),
+            ("$(SEED)", "SEED"),
+            ("$HOST:80", "HOST"),
+            ("$_A", "_A"),
+            ("$A1", "A1"),
+            ("$AB/x", "AB"),
+            ("$AB.x", "AB"),
+            ("$AB-x", "AB"),
+        ] {
             assert_eq!(bare_name(text), Some(name));
         }
-        for text in ["$1", "$seed", "SEED", "$SEEDs", "a$SEED", "$", "$A", "${SEED}"] {
+        for text in ["$1", "$seed", "SEED", "$SEEDs", "a$SEED", "$", "$A", "$1A", "$AB,", "${SEED}"] {
             assert_eq!(bare_name(text), None, "{text}");
         }
     }

@@ -6,6 +6,7 @@
 mod control;
 mod key;
 mod listener;
+mod networks;
 mod route;
 mod service;
 mod upstream;
@@ -15,6 +16,7 @@ pub use control::{
 };
 pub use key::*;
 pub use listener::*;
+pub use networks::Networks;
 pub use route::*;
 pub use service::*;
 pub use upstream::*;

@@ -266,4 +266,51 @@ mod tests {
         assert_eq!((e.entry("f").unwrap().text(), e.entry("g").unwrap().text()), (Some("0x3"), Some("-0")));
         assert_eq!(parse("a: ~").unwrap().entry("a").unwrap().text(), None);
     }
+
+    #[test]
+    fn an_address_without_quotation_marks_is_found_in_the_line_and_in_the_one_before() {
+        let at = |line| Place { line, ..Place::default() };
+        let text = "a: 1\naddress: [::1]:80\nb: [ 1 ], c: [2001:db8::]:4430 # so\nd: \"[::]:1\"\ne: '[::]:2'\nf: [::]:\ng: [::]:x\nh: [1]:3\ni: [::";
+        for (line, found) in [
+            (1, None),
+            (2, Some("[::1]:80")),
+            (3, Some("[::1]:80")),
+            (4, Some("[2001:db8::]:4430")),
+            (5, None),
+            (6, None),
+            (7, None),
+            (8, None),
+            (9, None),
+            (0, None),
+        ] {
+            assert_eq!(bare_address(text, at(line)), found, "line {line}");
+        }
+        assert_eq!(bare_address("x: [::]:8080", at(1)), Some("[::]:8080"));
+        assert_eq!(bare_address("x: [::]:8", at(1)), Some("[::]:8"));
+        assert_eq!(bare_address("a: 1\nx: [::]:8", at(1)), None, "not in the line behind");
+    }
+
+    #[test]
+    fn each_kind_of_a_value_is_called_by_its_name_and_places_know_their_text() {
+        let root = parse("a: ~\nb: true\nc: 1\nd: 1.5\ne: x\nf: [ y, { g: z } ]\nh: { i: [ w ] }").unwrap();
+        let kind = |name: &str| root.entry(name).unwrap().value.kind();
+        let kinds = ["a", "b", "c", "d", "e", "f", "h"].map(kind);
+        let different: std::collections::BTreeSet<&str> = kinds.into_iter().collect();
+        assert!(different.len() >= 5 && kinds.iter().all(|kind| kind.len() > 3), "{kinds:?}");
+        fn texts(node: &Node, found: &mut Vec<usize>) {
+            found.push(node.place.text);
+            match &node.value {
+                Value::List(items) => items.iter().for_each(|item| texts(item, found)),
+                Value::Map(entries) => entries.iter().for_each(|(_, at, value)| {
+                    found.push(at.text);
+                    texts(value, found);
+                }),
+                _ => {}
+            }
+        }
+        let (mut root, mut found) = (root, Vec::new());
+        root.set_text(3);
+        texts(&root, &mut found);
+        assert_eq!(found, vec![3; 22]);
+    }
 }

@@ -93,12 +93,27 @@ mod tests {
     }
 
     #[test]
+    fn a_threshold_of_nothing_speaks_against_who_has_failed_alone_and_each_is_found_once() {
+        let detector = FailurePercentageParams { threshold: 0, hosts_min: 1, volume_min: 0 };
+        let latency = LatencyParams { factor: 2.0, least: Duration::ZERO, hosts_min: 1, volume_min: 0 };
+        let params =
+            OutlierParams { failure_percentage: Some(detector), latency: Some(latency), ..OutlierParams::default() };
+        let found = outliers(&windows(&[(100, 0, 10), (50, 1, 90), (7, 0, 90), (0, 0, 10), (9, 0, 10)]), &params);
+        let slow = Cause::Latency { micros: 90, median_micros: 10 };
+        assert_eq!(found, [("b", Cause::FailurePercentage(2)), ("c", slow)]);
+        // More failures than requests, which ended later than they began, are all of them.
+        let found = outliers(&windows(&[(10, 30, 0)]), &params);
+        assert_eq!(found, [("a", Cause::FailurePercentage(100))]);
+    }
+
+    #[test]
     fn success_rate_is_compared_with_the_fleets() {
         let detector = SuccessRateParams { deviations: 1.9, hosts_min: 5, volume_min: 100 };
         let params = OutlierParams { success_rate: Some(detector), ..OutlierParams::default() };
         let healthy = (100, 1, 0);
         let found = outliers(&windows(&[healthy, healthy, healthy, healthy, healthy, (100, 40, 0)]), &params);
-        assert!(matches!(found[..], [("f", Cause::SuccessRate { rate: 60, .. })]), "{found:?}");
+        // Rates of five times 99 % and once 60 %: 92.5 % and 14.53 % are their mean and deviation.
+        assert_eq!(found, [("f", Cause::SuccessRate { rate: 60, least: 64 })]);
         // All equally bad: none is an outlier.
         assert!(outliers(&windows(&[(100, 50, 0); 6]), &params).is_empty());
     }

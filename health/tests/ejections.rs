@@ -366,3 +366,47 @@ fn a_backend_that_has_failed_on_the_way_or_in_its_response_is_suspect_until_it_s
         assert!(!health.is_suspect("a"), "{failure:?}");
     }
 }
+
+#[test]
+fn a_threshold_of_nothing_ejects_nobody_and_who_is_ejected_fails_no_further() {
+    for local in [None, Some(0)] {
+        let off =
+            OutlierParams { consecutive_failures: 0, consecutive_local_failures: local, ..OutlierParams::default() };
+        let (mut health, now) = start(off, &named(&["a", "b"]));
+        for outcome in [Outcome::Status(500), Outcome::ConnectionFailure, Outcome::ConnectTimeout, Outcome::Timeout] {
+            health.handle_outcome("a", outcome, now);
+        }
+        assert!(!is_ejected(&health, "a", now) && health.poll_event().is_none(), "{local:?}");
+    }
+    let outlier = OutlierParams { consecutive_failures: 2, ..OutlierParams::default() };
+    let (mut health, now) = start(outlier, &named(&["a", "b"]));
+    for _ in 0..9 {
+        health.handle_outcome("a", Outcome::Status(500), now);
+    }
+    assert_eq!(ejections(&mut health).len(), 1);
+    assert_eq!(health.view("a", now).unwrap().consecutive_failures, 0, "what was under way counts for nothing");
+}
+
+#[test]
+fn failures_that_may_not_eject_are_counted_on_and_told_once() {
+    let outlier = OutlierParams { consecutive_failures: 3, ..OutlierParams::default() };
+    for (outcome, counts) in [(Outcome::ConnectTimeout, [3, 4, 5, 6]), (Outcome::ConnectionFailure, [1, 2, 3, 4])] {
+        let (mut health, now) = start(outlier, &named(&["a"]));
+        for count in counts {
+            health.handle_outcome("a", outcome, now);
+            assert_eq!(health.view("a", now).unwrap().consecutive_failures, count);
+        }
+        let told: Vec<EventKind> = std::iter::from_fn(|| health.poll_event()).map(|event| event.kind).collect();
+        assert_eq!(told, [EventKind::EjectionWithheld(Cause::Consecutive(3))]);
+    }
+}
+
+#[test]
+fn a_status_that_ejects_nobody_leaves_its_wish_to_be_obeyed() {
+    let outlier = OutlierParams { consecutive_failures: 3, retry_after_max: SECOND * 10, ..OutlierParams::default() };
+    for status in [429, 503] {
+        let (mut health, now) = start(outlier, &named(&["a", "b"]));
+        health.handle_outcome("a", Outcome::RetryAfter { status, wish: SECOND * 4 }, now);
+        assert_eq!(ejections(&mut health), [("a".to_owned(), Cause::RetryAfter, SECOND * 4)], "{status}");
+    }
+}

@@ -3,6 +3,8 @@
 
 mod agents;
 mod ejections;
+mod ramps;
 mod simulation;
+mod told;
 mod transcripts;
 mod words;

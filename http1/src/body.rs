@@ -322,4 +322,23 @@ mod tests {
         let (range, progress) = body.next_data(b"abc", &mut trailers).unwrap();
         assert_eq!((range, progress.consumed, body.is_end()), (0..2, 2, true));
     }
+
+    #[test]
+    fn an_input_that_ends_is_an_end_only_where_the_body_has_none_of_its_own_or_has_come_to_it() {
+        let mut whole = Body::from(BodyLength::Chunked);
+        transfer(&mut whole, b"1\r\na\r\n0\r\n\r\n", Encoding::Identity);
+        let mut cut = Body::from(BodyLength::Chunked);
+        transfer(&mut cut, b"1\r\na\r\n", Encoding::Identity);
+        for (body, chunked, plain) in [
+            (Body::from(BodyLength::UntilClose), Some(&b"0\r\n\r\n"[..]), Some(&b""[..])),
+            (Body::from(BodyLength::Sized(1)), None, None),
+            (Body::from(BodyLength::Sized(0)), Some(b""), Some(b"")),
+            (Body::from(BodyLength::None), Some(b""), Some(b"")),
+            (whole, Some(b""), Some(b"")),
+            (cut, None, None),
+        ] {
+            let ends = (body.end_of_input(Encoding::Chunked), body.end_of_input(Encoding::Identity));
+            assert_eq!(ends, (chunked, plain), "{body:?}");
+        }
+    }
 }

@@ -294,4 +294,15 @@ mod tests {
             assert_eq!(decode(input), Err(error), "{:?}", String::from_utf8_lossy(input));
         }
     }
+
+    #[test]
+    fn extensions_of_all_chunks_together_have_8_kib_and_not_one_byte_more() {
+        // The semicolon counts as well: a hundred bytes each.
+        let chunk = format!("1;{}\r\na\r\n", "x".repeat(99));
+        let whole = chunk.repeat(81);
+        for (rest, expected) in [(92, Ok(82)), (93, Err(ParseError::ChunkOverhead))] {
+            let body = format!("{whole}1;{}\r\na\r\n0\r\n\r\n", "x".repeat(rest - 1));
+            assert_eq!(decode(body.as_bytes()).map(|(data, ..)| data.len()), expected, "{rest}");
+        }
+    }
 }

@@ -319,3 +319,36 @@ impl Drop for Connection {
         self.output.give_back(&self.memory);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::MemoryLimits;
+
+    #[test]
+    fn memory_is_that_of_each_part_and_grows_with_each() {
+        let mut connection = Connection::new(Config::new(Role::Server), Memory::new(MemoryLimits::default()));
+        let mut before = connection.memory_bytes();
+        assert!(before >= size_of::<Connection>());
+        let mut grown = |connection: &Connection| {
+            let now = connection.memory_bytes();
+            now - std::mem::replace(&mut before, now)
+        };
+        connection.ready = VecDeque::with_capacity(100);
+        assert_eq!(grown(&connection), 100 * size_of::<u32>());
+        connection.waiting = VecDeque::with_capacity(100);
+        assert_eq!(grown(&connection), 100 * size_of::<StreamKey>());
+        connection.input.payload = Vec::with_capacity(100);
+        assert_eq!(grown(&connection), 100);
+        let bytes = Vec::with_capacity(100);
+        connection.block = Some(Block { stream: 1, ends: false, depends_on_itself: false, continuations: 0, bytes });
+        assert_eq!(grown(&connection), 100);
+        let (streams, decoder) = (connection.streams.memory_bytes(), connection.decoder.memory_bytes());
+        connection.streams.open_slot(1, 0, 0);
+        assert!(connection.streams.memory_bytes() > streams);
+        assert_eq!(grown(&connection), connection.streams.memory_bytes() - streams);
+        connection.decoder.decode(b"\x40\x01a\x01b", |_| {}).unwrap();
+        assert!(connection.decoder.memory_bytes() > decoder);
+        assert_eq!(grown(&connection), connection.decoder.memory_bytes() - decoder);
+    }
+}

@@ -257,4 +257,67 @@ mod tests {
         (0..SMALL_DATA).for_each(|_| assert_eq!(floods.handle_data(1), Ok(1)));
         assert_eq!(floods.handle_data(1).unwrap_err().flood, Some("http2_small_data_flood"));
     }
+
+    fn until(handle: Handle, floods: &mut Floods) -> u32 {
+        (0..).find(|_| handle(floods).is_err()).unwrap()
+    }
+
+    #[test]
+    fn of_what_a_backend_may_do_more_often_and_what_not() {
+        for (handle, times) in [
+            (Floods::handle_ping as Handle, 10),
+            (Floods::handle_settings, 10),
+            (Floods::handle_window_update, 10),
+            (Floods::handle_stream_window_update, 10),
+            (Floods::handle_empty_data, 10),
+            (|floods| floods.handle_useless("http2_other_flood"), 10),
+            (Floods::handle_reset, 1),
+            (Floods::handle_refused, 1),
+            (Floods::handle_malformed, 1),
+            (|floods| floods.handle_data(15).map(|_| ()), 16),
+            (|floods| floods.handle_late_data(15), 1),
+        ] {
+            let (client, backend) = (until(handle, &mut Floods::new(false)), until(handle, &mut Floods::new(true)));
+            assert_eq!(backend, client * times);
+        }
+    }
+
+    #[test]
+    fn data_of_sixteen_bytes_is_not_small_whether_it_is_wanted_or_late() {
+        let mut floods = Floods::new(false);
+        for _ in 0..20_000 {
+            assert_eq!(floods.handle_data(16), Ok(0));
+            floods.handle_late_data(16).unwrap();
+        }
+        let late: Handle = |floods| floods.handle_late_data(15);
+        assert_eq!(until(late, &mut floods), 16 * 1024);
+        assert_eq!(floods.handle_late_data(0).unwrap_err().flood, Some("http2_small_data_flood"));
+        floods.handle_time(1_000);
+        assert_eq!(until(late, &mut floods), 16 * 1024, "a second has passed");
+        assert_eq!(floods.handle_data(15), Ok(1), "counted apart");
+        floods.release_small(1);
+        assert_eq!(until(|floods| floods.handle_data(0).map(|_| ()), &mut floods), 16 * 1024);
+    }
+
+    #[test]
+    fn what_is_allowed_for_adds_up_and_is_used_up() {
+        let useless: Handle = |floods| floods.handle_useless("http2_other_flood");
+        let mut floods = Floods::new(false);
+        (0..3).for_each(|_| floods.handle_opened());
+        assert_eq!(until(useless, &mut floods), 2_000 + 3 * 4);
+        assert_eq!(floods.handle_useless("name").unwrap_err().flood, Some("name"));
+        for handle in [Floods::handle_ping as Handle, Floods::handle_window_update] {
+            let mut floods = Floods::new(false);
+            (0..3).for_each(|_| floods.handle_data_sent());
+            assert_eq!(until(handle, &mut floods), 100 + 3 * 10);
+        }
+        let mut floods = Floods::new(false);
+        floods.handle_data_sent();
+        assert_eq!(until(Floods::handle_stream_window_update, &mut floods), 2_000 + 10);
+        // And is bounded, so that nobody saves up for a flood.
+        let mut floods = Floods::new(false);
+        (0..300_000).for_each(|_| floods.handle_data_sent());
+        (0..300_000).for_each(|_| floods.handle_opened());
+        assert_eq!((floods.allowed, floods.allowed_useless), (ALLOWED_MAX, ALLOWED_MAX));
+    }
 }

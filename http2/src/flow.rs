@@ -132,6 +132,90 @@ mod tests {
         assert_eq!(window.change(1), Err(Overflow));
     }
 
+    /// A window with a target of which so much is used up.
+    fn used(target: u32, used: u32) -> ReceiveWindow {
+        let mut window = ReceiveWindow::new(target);
+        assert!(window.allows(used) && !window.allows(target + 1));
+        window.take(used);
+        assert!(window.allows(target - used) && !window.allows(target - used + 1));
+        window
+    }
+
+    #[test]
+    fn windows_are_never_larger_than_the_largest() {
+        for bytes in [U31_MAX, U31_MAX + 1, u32::MAX] {
+            assert_eq!(SendWindow::new(bytes).available(), U31_MAX as usize);
+            let window = ReceiveWindow::new(bytes);
+            assert!(window.allows(U31_MAX) && !window.allows(U31_MAX + 1) && window.target() == U31_MAX);
+            let mut window = ReceiveWindow::new(1);
+            window.set_target(bytes);
+            assert_eq!(window.target(), U31_MAX);
+        }
+    }
+
+    #[test]
+    fn a_window_is_given_back_from_the_half_of_it_on_and_no_more_than_is_not_held() {
+        for (taken, held, due) in
+            [(0, 0, None), (49, 0, None), (50, 0, Some(50)), (51, 0, Some(51)), (100, 50, Some(50)), (100, 51, None)]
+        {
+            let mut window = used(100, taken);
+            assert_eq!(window.is_due(held), due.is_some(), "{taken} {held}");
+            assert_eq!(window.due(held), due, "{taken} {held}");
+            assert!(
+                window.allows(100 - taken + due.unwrap_or(0)) && !window.allows(100 - taken + due.unwrap_or(0) + 1)
+            );
+        }
+        // Of nothing, nothing.
+        assert_eq!((used(0, 0).is_due(0), used(1, 0).is_due(0), used(1, 1).due(0)), (false, false, Some(1)));
+        assert_eq!(used(100, 7).open(0), Some(7));
+        assert_eq!((used(100, 7).open(7), used(100, 7).open(3), used(100, 0).open(0)), (None, Some(4), None));
+    }
+
+    #[test]
+    fn of_a_shared_window_the_half_of_what_is_not_held_is_given_back() {
+        for (taken, held, is_due) in [
+            (0, 0, false),
+            (49, 0, false),
+            (50, 0, true),
+            // Sixty are held: of the other forty, twenty are half.
+            (79, 60, false),
+            (80, 60, true),
+            (100, 60, true),
+            (60, 60, false),
+            (100, 100, false),
+        ] {
+            assert_eq!(used(100, taken).is_due_of_rest(held), is_due, "{taken} {held}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_low_below_a_quarter_of_it() {
+        assert!(!used(100, 0).is_low() && !used(100, 75).is_low() && used(100, 76).is_low() && used(100, 100).is_low());
+    }
+
+    #[test]
+    fn other_settings_move_what_may_come_and_never_lower_what_was_wanted_below_them() {
+        let mut window = used(100, 30);
+        window.change(100, 150);
+        assert!(window.allows(120) && !window.allows(121) && window.target() == 150);
+        window.change(150, 10);
+        assert!(!window.allows(1) && window.target() == 10, "twenty too many are on their way");
+        assert_eq!(window.open(0), Some(30));
+        assert!(window.allows(10) && !window.allows(11));
+        // One that has grown keeps by how much.
+        let mut window = ReceiveWindow::new(100);
+        window.set_target(400);
+        window.change(100, 200);
+        assert_eq!(window.target(), 500);
+        // Far below zero: in steps that a frame can name.
+        let mut window = used(U31_MAX, U31_MAX);
+        window.change(U31_MAX, 0);
+        window.set_target(U31_MAX);
+        assert_eq!(window.open(0), Some(U31_MAX));
+        assert_eq!(window.open(0), Some(U31_MAX));
+        assert_eq!(window.open(0), None);
+    }
+
     proptest! {
         /// However it is used: credit and what is held never pass the target, and once all is consumed the peer can go on.
         #[test]

@@ -222,4 +222,60 @@ mod tests {
         memory.release_growth(60);
         assert_eq!(memory.grown_bytes(), 40);
     }
+
+    #[test]
+    fn each_kind_of_buffer_is_counted_while_it_is_used_and_kept_up_to_its_own_bound() {
+        let memory = Memory::new(MemoryLimits { window_growth_bytes: 100, buffers_kept: 8 });
+        // Twice as many heads, of an arena of a hundred bytes each.
+        let inbounds: Vec<_> = (1..=20)
+            .map(|count| {
+                let mut inbound = memory.take_inbound(InboundKind::Trailers);
+                inbound.arena = Vec::with_capacity(100);
+                assert_eq!((memory.heads_waiting(), inbound.kind), (count, InboundKind::Trailers));
+                inbound
+            })
+            .collect();
+        inbounds.into_iter().for_each(|inbound| memory.give_inbound(inbound));
+        assert_eq!((memory.heads_waiting(), memory.kept_bytes()), (0, 16 * (size_of::<Inbound>() + 100)));
+        let empty = memory.kept_bytes();
+        // A fourth as many for output, none of which is large.
+        let mut outputs: Vec<_> = (0..4).map(|_| memory.take_output()).collect();
+        outputs[0] = Vec::with_capacity(OUTPUT_KEPT_BYTES + 1);
+        outputs[1] = Vec::with_capacity(OUTPUT_KEPT_BYTES);
+        outputs[1].push(1);
+        outputs.into_iter().for_each(|output| memory.give_output(output));
+        assert_eq!(memory.kept_bytes() - empty, OUTPUT_KEPT_BYTES + CHUNK_BYTES);
+        assert!(memory.take_output().is_empty() && memory.take_output().is_empty());
+        assert_eq!(memory.kept_bytes(), empty);
+        let chunks: Vec<_> = (0..9).map(|_| memory.take_chunk()).collect();
+        assert_eq!(memory.used_bytes(), 9 * CHUNK_BYTES);
+        chunks.into_iter().for_each(|mut chunk| {
+            chunk.push(1);
+            memory.give_chunk(chunk);
+        });
+        assert_eq!((memory.used_bytes(), memory.kept_bytes()), (0, empty + 8 * CHUNK_BYTES));
+        assert!(memory.take_chunk().is_empty());
+        memory.trim();
+        // Seven chunks, of which three stay, and half of the heads.
+        assert_eq!(memory.kept_bytes(), 3 * CHUNK_BYTES + empty / 2);
+    }
+
+    #[test]
+    fn of_a_head_what_is_usual_is_kept_and_what_is_more_is_not() {
+        let memory = Memory::new(MemoryLimits::default());
+        let field = size_of::<Field>();
+        for (arena, fields, kept) in [
+            (ARENA_KEPT_BYTES, FIELDS_KEPT, ARENA_KEPT_BYTES + 3 * FIELDS_KEPT * field),
+            (ARENA_KEPT_BYTES + 1, FIELDS_KEPT, 3 * FIELDS_KEPT * field),
+            (ARENA_KEPT_BYTES, FIELDS_KEPT + 1, ARENA_KEPT_BYTES),
+        ] {
+            let mut inbound = memory.take_inbound(InboundKind::Request);
+            inbound.arena = Vec::with_capacity(arena);
+            for list in [&mut inbound.request.fields, &mut inbound.response.fields, &mut inbound.trailers] {
+                *list = Vec::with_capacity(fields);
+            }
+            memory.give_inbound(inbound);
+            assert_eq!(memory.kept_bytes(), size_of::<Inbound>() + kept, "{arena} {fields}");
+        }
+    }
 }

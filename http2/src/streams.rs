@@ -293,3 +293,115 @@ impl Streams {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::MemoryLimits;
+
+    #[test]
+    fn news_come_in_the_order_of_what_they_are_and_each_once() {
+        let mut news = News::default();
+        assert!(news.is_empty() && news.pop().is_none());
+        for which in [News::CUT, News::DATA, News::HEAD, News::DATA, News::END, News::TRAILERS] {
+            news.add(which);
+        }
+        news.remove(News::TRAILERS);
+        assert!(!news.is_empty());
+        let came: Vec<u8> = std::iter::from_fn(|| news.pop()).collect();
+        assert_eq!(came, [News::HEAD, News::DATA, News::END, News::CUT]);
+        assert!(news.is_empty());
+    }
+
+    #[test]
+    fn a_key_names_its_stream_and_no_later_one_in_its_place() {
+        let mut streams = Streams::default();
+        let slots = [1, 3, 5].map(|id| streams.open_slot(id, 10, 20));
+        assert_eq!((slots, streams.open(), streams.used()), ([0, 1, 2], 3, 3));
+        let key = StreamKey { slot: 1, id: 3 };
+        assert_eq!((key.id(), key.slot(), streams.find(3), streams.find(4)), (3, 1, Some(1), None));
+        assert!(streams.get(key).is_some() && streams.get_mut(key).is_some());
+        // Closed: its frames mean nothing any more, once, and it is its user's still.
+        assert!(streams.close(1) && !streams.close(1));
+        assert_eq!((streams.find(3), streams.open(), streams.used()), (None, 2, 3));
+        assert!(streams.get(key).is_some());
+        streams.free(1);
+        assert_eq!((streams.used(), streams.slots().map(|(slot, _)| slot).collect::<Vec<_>>()), (2, vec![0, 2]));
+        assert!(streams.get(key).is_none() && streams.get_mut(key).is_none());
+        assert_eq!(streams.open_slot(7, 10, 20), 1, "its slot is used again");
+        assert!(streams.get(key).is_none() && streams.get(StreamKey { slot: 1, id: 7 }).is_some());
+    }
+
+    #[test]
+    fn what_a_slot_was_is_forgotten_with_its_stream() {
+        let mut streams = Streams::default();
+        streams.open_slot(1, 10, 20);
+        let stream = streams.at(0);
+        (stream.told, stream.queued, stream.wants, stream.method) = (true, true, Wants::Turn, Method::Get);
+        (stream.grown, stream.small, stream.informational, stream.informational_bytes) = (1, 2, 3, 4);
+        (stream.length_left, stream.cut) =
+            (Some(1), Some(Cut { reason: Reason::Cancel, by: By::Peer, unprocessed: false, fault: None }));
+        stream.news.add(News::END);
+        (stream.receiving, stream.sending) = (Receiving::Cut, Sending::Cut);
+        streams.close(0);
+        streams.free(0);
+        streams.open_slot(3, 10, 20);
+        let (stream, fresh) = (streams.at(0), Stream::new());
+        assert_eq!(
+            (stream.told, stream.queued, stream.wants, stream.method),
+            (false, false, Wants::Nothing, Method::Other)
+        );
+        assert_eq!((stream.grown, stream.small, stream.informational, stream.informational_bytes), (0, 0, 0, 0));
+        assert!(stream.length_left.is_none() && stream.cut.is_none() && stream.news.is_empty());
+        assert_eq!((stream.receiving, stream.sending), (fresh.receiving, fresh.sending));
+    }
+
+    #[test]
+    fn a_stream_is_done_when_both_halves_are_however_they_came_to_their_end() {
+        let mut stream = Stream::new();
+        for (receiving, ended) in
+            [(Receiving::Head, false), (Receiving::Body, false), (Receiving::Ended, true), (Receiving::Cut, true)]
+        {
+            for (sending, sent) in
+                [(Sending::Head, false), (Sending::Body, false), (Sending::Ended, true), (Sending::Cut, true)]
+            {
+                (stream.receiving, stream.sending) = (receiving, sending);
+                assert_eq!(stream.is_done(), ended && sent, "{receiving:?} {sending:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn room_is_given_back_only_where_nobody_is_left() {
+        let mut streams = Streams::default();
+        for id in 0..40 {
+            streams.open_slot(id * 2 + 1, 0, 0);
+        }
+        let busy = streams.memory_bytes();
+        assert!(busy >= 40 * size_of::<Stream>());
+        streams.shrink();
+        assert_eq!((streams.memory_bytes(), streams.used()), (busy, 40));
+        for slot in 0..40 {
+            streams.close(slot);
+            streams.free(slot);
+        }
+        let slots = streams.slots.capacity() * size_of::<Stream>();
+        assert_eq!(streams.memory_bytes(), slots + streams.free.capacity() * 4 + streams.ids.memory_bytes());
+        assert!(streams.memory_bytes() > busy, "the list of those that are free");
+        streams.shrink();
+        assert_eq!((streams.memory_bytes(), streams.open(), streams.used()), (Streams::default().memory_bytes(), 0, 0));
+    }
+
+    #[test]
+    fn what_a_stream_held_goes_back() {
+        let memory = Memory::new(MemoryLimits { window_growth_bytes: 100, buffers_kept: 8 });
+        let mut stream = Stream::new();
+        assert!(memory.reserve_growth(60));
+        stream.grown = 60;
+        stream.body.push(&[1; 40_000], &memory);
+        (0..3).for_each(|_| stream.push_inbound(memory.take_inbound(crate::pool::InboundKind::Response)));
+        assert_eq!((memory.grown_bytes(), memory.heads_waiting()), (60, 3));
+        stream.give_back(&memory);
+        assert_eq!((memory.grown_bytes(), memory.heads_waiting(), memory.used_bytes(), stream.grown), (0, 0, 0, 0));
+    }
+}

@@ -1,6 +1,7 @@
 //! The compression of fields, by the RFC's own examples and against another implementation.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use crate::common::has;
 use ringway_http2::hpack::{Decoder, HpackError, encode};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -183,9 +184,7 @@ for line in sys.stdin:
 
 #[test]
 fn both_directions_agree_with_another_implementation() {
-    let found = Command::new("python3").args(["-c", "import hpack"]).output();
-    if !found.is_ok_and(|output| output.status.success()) {
-        println!("SKIPPED: python3 with the package hpack is not here");
+    if !has("python3", &["-c", "import hpack"]) {
         return;
     }
     let peer = |input: &[u8]| {

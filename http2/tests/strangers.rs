@@ -2,12 +2,9 @@
 //!
 //! The driver is as small as one can be; where a peer is not installed, a test says so and is skipped.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![allow(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "sockets, files and other programs are what it is about"
-)]
+#![allow(clippy::disallowed_methods, reason = "sockets, files and other programs are what it is about")]
 
+use crate::common::has;
 use ringway_http2::hpack::encode;
 use ringway_http2::{Config, Connection, Event, HeadKind, Memory, MemoryLimits, Role, StreamKey};
 use ringway_message::{Method, RequestHead, ResponseHead};
@@ -21,15 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Longer than anything here takes, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn has(program: &str, arguments: &[&str]) -> bool {
-    let found = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "CI has no {program} {arguments:?}");
-        eprintln!("SKIPPED: {program} {arguments:?} does not run here");
-    }
-    found
-}
 
 fn byte(at: usize) -> u8 {
     (at % 251) as u8

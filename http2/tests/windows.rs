@@ -430,3 +430,18 @@ fn a_connection_at_rest_gives_back_what_only_a_busy_one_needs() {
         assert_eq!(client.response(key).unwrap().0, 204);
     }
 }
+
+#[test]
+fn a_stream_whose_end_has_come_gets_no_window_back_however_much_of_it_is_taken() {
+    for ends in [false, true] {
+        let mut end = End::started_server(Config::new(Role::Server), &[]);
+        let key = end.give_request(1, "POST", &[], false);
+        let data = vec![0; 16_000];
+        (0..3).for_each(|_| end.give(&frame(DATA, 0, 1, &data)));
+        end.give(&frame(DATA, if ends { END_STREAM } else { 0 }, 1, &data));
+        end.take_output();
+        assert_eq!(end.drain(key).len(), 64_000);
+        let frames = end.frames();
+        assert_eq!(increments(&frames, 1).is_empty(), ends, "{frames:?}");
+    }
+}

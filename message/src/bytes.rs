@@ -144,4 +144,19 @@ mod tests {
         assert_eq!(split(">/a?b?c"), ("/a".into(), b"b?c".to_vec()));
         assert_eq!(split(">?b"), ("".into(), b"b".to_vec()));
     }
+
+    #[test]
+    fn a_length_is_plain_digits_of_which_there_are_nineteen_at_most() {
+        for (text, length) in
+            [("0", 0), ("00", 0), ("10", 10), ("907", 907), ("9999999999999999999", 9_999_999_999_999_999_999)]
+        {
+            assert_eq!(content_length(text.as_bytes()), Ok(length), "{text}");
+        }
+        for text in ["", "-1", "+1", " 1", "1 ", "1a", "0x1", "/", ":", "00000000000000000000"] {
+            assert_eq!(content_length(text.as_bytes()), Err(ParseError::LengthInvalid), "{text}");
+        }
+        for text in ["1,1", "1, 1", ",", "10000000000000000000,1"] {
+            assert_eq!(content_length(text.as_bytes()), Err(ParseError::LengthRepeated), "{text}");
+        }
+    }
 }

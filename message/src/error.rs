@@ -106,3 +106,44 @@ impl ParseError {
         matches!(self, Self::HeadTooLarge | Self::TooManyFields)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_a_name_of_its_own_and_two_are_of_size() {
+        let all = [
+            ParseError::HeadTooLarge,
+            ParseError::TooManyFields,
+            ParseError::StartLine,
+            ParseError::Version,
+            ParseError::FieldLine,
+            ParseError::LineEnd,
+            ParseError::Target,
+            ParseError::HostMissing,
+            ParseError::HostRepeated,
+            ParseError::HostInvalid,
+            ParseError::HostDisagrees,
+            ParseError::LengthRepeated,
+            ParseError::LengthInvalid,
+            ParseError::LengthAndCoding,
+            ParseError::TransferCoding,
+            ParseError::ChunkSize,
+            ParseError::ChunkEnd,
+            ParseError::ChunkOverhead,
+            ParseError::Trailer,
+            ParseError::Status,
+            ParseError::UnexpectedUpgrade,
+        ];
+        let names: std::collections::BTreeSet<&str> = all.into_iter().map(ParseError::reason).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(
+            names
+                .iter()
+                .all(|name| name.len() > 5 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+        );
+        let of_size: Vec<ParseError> = all.into_iter().filter(|error| error.is_size()).collect();
+        assert_eq!(of_size, [ParseError::HeadTooLarge, ParseError::TooManyFields]);
+    }
+}

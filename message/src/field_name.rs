@@ -232,8 +232,14 @@ pub fn may_trail(name: &[u8]) -> bool {
 /// Whether a field's name is that of another to a program that reads fields as variables: case aside, and with `_` for `-`.
 #[must_use]
 pub fn reads_as(name: &[u8], field: &str) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == field.len() && name.iter().zip(field.as_bytes()).all(|(a, b)| plain(*a) == plain(*b))
+    name.len() == field.len() && name.iter().zip(field.as_bytes()).all(|(a, b)| as_read(*a) == as_read(*b))
+}
+
+/// A byte of a name in the one form that all its spellings have for those who read `_` as `-`: see [`reads_as`].
+#[must_use]
+#[inline]
+pub const fn as_read(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
 #[cfg(test)]
@@ -308,6 +314,18 @@ mod tests {
         }
         for name in ["x-client-certs", "xclient-cert", "x.client-cert", "x-client-cer"] {
             assert!(!reads_as(name.as_bytes(), "x-client-cert"), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_what_means_nothing_to_a_proxy_may_stand_behind_a_body() {
+        for name in ["x-checksum", "grpc-status", "server-timing", "x"] {
+            assert!(may_trail(name.as_bytes()), "{name}");
+        }
+        for name in
+            ["Content-Length", "transfer-encoding", "host", "trailer", "cookie", "x-forwarded-for", "connection"]
+        {
+            assert!(!may_trail(name.as_bytes()), "{name}");
         }
     }
 }

@@ -138,3 +138,49 @@ pub struct Field {
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_known_by_their_exact_names_and_some_may_be_sent_twice() {
+        for (name, method, twice) in [
+            ("GET", Method::Get, true),
+            ("HEAD", Method::Head, true),
+            ("POST", Method::Post, false),
+            ("PUT", Method::Put, true),
+            ("DELETE", Method::Delete, true),
+            ("OPTIONS", Method::Options, true),
+            ("TRACE", Method::Trace, true),
+            ("CONNECT", Method::Connect, false),
+            ("PATCH", Method::Patch, false),
+            ("PROPFIND", Method::Other, false),
+        ] {
+            assert_eq!(Method::parse(name.as_bytes()), method);
+            assert_eq!(method.is_idempotent(), twice, "{name}");
+            assert_eq!(Method::parse(name.to_lowercase().as_bytes()), Method::Other, "they are case-sensitive");
+        }
+    }
+
+    #[test]
+    fn a_span_is_a_piece_of_the_buffer_that_it_was_found_in() {
+        let buffer = b"one two three";
+        let span = Span::locate(buffer, &buffer[4..7]);
+        assert_eq!(
+            (span, span.of(buffer), span.len(), span.is_empty()),
+            (Span { start: 4, end: 7 }, &b"two"[..], 3, false)
+        );
+        assert_eq!(span.of(b"short"), b"", "of another buffer");
+        let empty = Span::locate(buffer, &buffer[4..4]);
+        assert!(empty.is_empty());
+        assert_eq!(empty.len(), 0);
+    }
+
+    #[test]
+    fn elements_of_lists_are_parted_by_commas_and_have_no_white_space_around_them() {
+        let list = |text: &'static [u8]| tokens(text).collect::<Vec<_>>();
+        assert_eq!(list(b" a,b\t, c d ,,"), [&b"a"[..], b"b", b"c d", b"", b""]);
+        assert_eq!(list(b""), [b""]);
+    }
+}

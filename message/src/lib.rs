@@ -19,7 +19,7 @@ mod writer;
 pub use authority::{Authority, default_port, is_authority, is_host_and_port};
 pub use bytes::{content_length, is_lower_token, is_protocol, is_target, is_token, is_value, split_target};
 pub use error::ParseError;
-pub use field_name::{FieldName, may_trail, reads_as};
+pub use field_name::{FieldName, as_read, may_trail, reads_as};
 pub use forwarded::ToldClient;
 pub use head::{FIELDS_CEILING, Field, Limits, Method, Span, Version, tokens};
 pub use hop::nominate;

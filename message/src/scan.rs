@@ -232,6 +232,8 @@ mod tests {
         for byte in 0..=255_u8 {
             assert_eq!(is_token_byte(byte), token(byte), "{byte}");
             assert_eq!(is_value_byte(byte), matches!(byte, b'\t' | b' '..=b'~' | 0x80..), "{byte}");
+            let host = byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);
+            assert_eq!(is_all_host(&[b'a', byte]), host, "{byte}");
         }
         assert!(!is_all_host(b"a,") && !is_all_host(b"@a") && !is_all_host(b":") && is_all_host(b"%"));
     }

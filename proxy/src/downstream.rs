@@ -1,6 +1,8 @@
 //! A client's connection, from accept to the start of its exchanges.
 
 pub(crate) mod accept;
+mod connection;
+mod exchange_pool;
 mod frontend;
 mod handshake;
 mod http1;

@@ -89,7 +89,7 @@ pub fn forwarded(bytes: &[u8]) {
     let peer = Peer::new(SocketAddr::from(([10, 0, 0, 1], 5)));
     for source in [ForwardedSource::XForwardedFor, ForwardedSource::Forwarded] {
         for trusted in ["0.0.0.0/0", "10.0.0.0/8", "192.0.2.1/32"] {
-            let trusted = vec![trusted.parse().expect("a network")];
+            let trusted = [trusted.parse().expect("a network")].into_iter().collect();
             let setting = Forwarded { trusted, source, x_forwarded: true, forwarded: true };
             let origin = forwarded::origin(&setting, &peer, &text, &head);
             assert_eq!(origin.address, origin.address.to_canonical());
@@ -100,7 +100,8 @@ pub fn forwarded(bytes: &[u8]) {
             forwarded::append(&setting, origin, &peer, &text, &head, &mut out);
             // The next hop trusts us, and nobody before us.
             let (text, head) = request(out.text().strip_suffix(b"\r\n").unwrap_or(out.text())).expect("well formed");
-            let next = Forwarded { trusted: vec!["10.0.0.9/32".parse().expect("a network")], ..setting };
+            let next =
+                Forwarded { trusted: ["10.0.0.9/32".parse().expect("a network")].into_iter().collect(), ..setting };
             let told = forwarded::origin(&next, &Peer::new(SocketAddr::from(([10, 0, 0, 9], 5))), &text, &head);
             if next.source == ForwardedSource::XForwardedFor {
                 assert_eq!(told.address, IpAddr::from([10, 0, 0, 1]));

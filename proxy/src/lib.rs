@@ -20,6 +20,7 @@ mod net;
 mod planted;
 mod probe;
 mod proxy;
+mod routes;
 mod routing;
 mod run;
 #[cfg(test)]
@@ -40,5 +41,6 @@ pub use net::tls::TlsError;
 pub use proxy::handle::{Handle, Prepared, Report};
 pub use proxy::{Proxy, StartError};
 pub use ringway_ring::{Method as MovementMethod, Movement};
+pub use routes::RouteTable;
 pub use snapshot::shadow::{ShadowError, ring_digest};
 pub use snapshot::{Backend, BackendState, Current, Registry, Service, ServiceLive, Snapshot, SnapshotError};

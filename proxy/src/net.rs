@@ -10,4 +10,3 @@ pub(crate) mod stream;
 pub(crate) mod timer;
 pub(crate) mod tls;
 pub(crate) mod transport;
-pub(crate) mod trusted;

@@ -1,9 +1,8 @@
-//! Where a request, a session or a flow belongs: route, client address, hash key, rate limits.
+//! Where a request, a session or a flow belongs: split, client address, hash key, rate limits.
 
 pub(crate) mod admission;
 pub(crate) mod affinity_cookie;
 pub(crate) mod forwarded;
 pub(crate) mod hash_key;
-pub(crate) mod matcher;
 pub(crate) mod rate_limit;
 pub(crate) mod split;

@@ -18,4 +18,5 @@ pub use backend::{Backend, BackendState};
 pub use registry::{Registry, SnapshotError};
 pub(crate) use service::{HotTable, cookie_value};
 pub use service::{Service, ServiceLive};
+pub(crate) use version::ListenerTable;
 pub use version::{Current, Snapshot};

@@ -184,7 +184,8 @@ async fn connect(
     }
     let Some(tls) = &service.tls else { return Ok(Stream::Plain(tcp)) };
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
-    let connecting = connector.connect(tls.name(address.ip()), tcp);
+    // Boxed: a handshake must not make every connection's future larger.
+    let connecting = Box::pin(connector.connect(tls.name(address.ip()), tcp));
     let stream = within(timer, ProxyError::TlsFailed, connecting).await?;
     Ok(Stream::Client(Box::new(stream)))
 }

@@ -34,3 +34,24 @@ pub(crate) fn mix(hash: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Source: SplitMix64 (Vigna, splitmix64.c), whose output function this is: its first numbers for the seed 1234567.
+    #[test]
+    fn numbers_are_mixed_as_elsewhere() {
+        let state = |count: u64| 1_234_567_u64.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let expected = [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!([1, 2, 3].map(|count| mix(state(count))), expected);
+        assert_eq!(mix(0), 0);
+    }
+
+    #[test]
+    fn a_point_is_the_hash_of_its_id_a_nul_and_its_number() {
+        let mut label = b"of before".to_vec();
+        assert_eq!(hash_point("a", 258, 7, &mut label), xxh3_64_with_seed(b"a\0\x02\x01\0\0", 7));
+        assert_eq!(label, b"a\0\x02\x01\0\0");
+    }
+}

@@ -272,4 +272,83 @@ mod tests {
         hot.handle_report(2, Report::default());
         assert!(hot.update(&HotParams { enter: 0.19, leave: 0.1, ..HotParams::default() }, 10));
     }
+
+    #[test]
+    fn counts_are_halved_as_one_and_no_sooner_than_that_many_have_come() {
+        let mut sketch = Sketch::default();
+        (0..HALVE_AFTER - 1).for_each(|_| sketch.count(42));
+        assert_eq!(sketch.report(0.5), Report { total: 99_999, keys: vec![(42, 99_999)] });
+        sketch.count(42);
+        assert_eq!(sketch.report(0.5), Report { total: 50_000, keys: vec![(42, 50_000)] });
+        // Of a counter with a possible error, what is sure stays so: rounded against the key.
+        let mut sketch = Sketch::default();
+        sketch.sets[0][0] = Counter { hash: 1, count: 9, error: 5 };
+        sketch.sets[0][1] = Counter { hash: 2, count: 1, error: 1 };
+        sketch.total = 10;
+        sketch.halve();
+        assert_eq!((sketch.total, sketch.sets[0][0].count, sketch.sets[0][0].error), (5, 4, 3));
+        assert_eq!((sketch.sets[0][1].count, sketch.sets[0][1].error), (0, 0));
+    }
+
+    #[test]
+    fn a_report_names_who_surely_has_the_share_or_more() {
+        let mut sketch = Sketch::default();
+        for (hash, count) in [(1, 50), (2, 30), (3, 20)] {
+            (0..count).for_each(|_| sketch.count(hash));
+        }
+        let names = |share: f64| sketch.report(share).keys.iter().map(|(hash, _)| *hash).collect::<Vec<_>>();
+        assert_eq!((names(0.2), names(0.21), names(0.3), names(0.51)), (vec![1, 2, 3], vec![1, 2], vec![1, 2], vec![]));
+        assert_eq!(sketch.report(0.0).keys, [(1, 50), (2, 30), (3, 20)], "and nobody who never came");
+        // A set holds eight: the ninth takes the place of the least, whose count is its possible error.
+        let mut sketch = Sketch::default();
+        let set = |hash: u64| (mix(hash) >> 32) as usize % SETS;
+        let mates: Vec<u64> = (0..).filter(|&hash| set(hash) == set(0)).take(WAYS + 1).collect();
+        for (index, &hash) in mates.iter().enumerate() {
+            (0..if index == 3 { 2 } else { 9 }).for_each(|_| sketch.count(hash));
+        }
+        let counter = sketch.sets[set(0)].iter().find(|counter| counter.hash == mates[WAYS]).unwrap();
+        assert_eq!((counter.count, counter.error), (11, 2));
+        assert!(sketch.sets[set(0)].iter().all(|counter| counter.hash != mates[3]));
+        assert_eq!(sketch.total(), 9 * 8 + 2);
+    }
+
+    #[test]
+    fn a_key_is_hot_by_its_share_among_those_that_are_there_and_enough_must_have_been_seen() {
+        let update = |total: u64, counts: &[(Hash, u32)], params: &HotParams, members: usize| {
+            let mut hot = HotKeys::default();
+            hot.handle_report(1, Report { total, keys: counts.to_vec() });
+            hot.update(params, members);
+            hot.keys().iter().map(|(hash, key)| (*hash, key.owners, key.share)).collect::<Vec<_>>()
+        };
+        let params = HotParams { enter: 0.5, leave: 0.4, keys_max: 2, volume_min: 1_000 };
+        assert_eq!(update(1_000, &[(7, 50)], &params, 10), [(7, 2, 0.05)]);
+        assert!(update(1_000, &[(7, 49)], &params, 10).is_empty());
+        assert!(update(999, &[(7, 500)], &params, 10).is_empty());
+        assert!(update(1_000, &[(7, 500)], &params, 1).is_empty(), "nobody to spread it over");
+        assert_eq!(update(1_000, &[(7, 500)], &params, 2), [(7, 2, 0.5)], "all at most");
+        assert_eq!(update(1_000, &[(7, 101)], &params, 10), [(7, 4, 0.101)]);
+        assert_eq!(update(1_000, &[(7, 1_000)], &params, 10_000)[0].1, crate::HOT_OWNERS_MAX as u16);
+        // Those with most, and of equals the smaller hash.
+        let kept = update(1_000, &[(9, 100), (8, 100), (7, 100), (6, 200)], &params, 10);
+        assert_eq!(kept.iter().map(|key| key.0).collect::<Vec<_>>(), [6, 7]);
+    }
+
+    #[test]
+    fn the_number_of_owners_moves_by_more_than_one_or_not_at_all_and_never_beyond_the_members() {
+        let mut hot = HotKeys::default();
+        let params = HotParams { enter: 0.5, leave: 0.4, keys_max: 2, volume_min: 1 };
+        let mut at = |count: u32, members: usize| {
+            hot.handle_report(0, Report { total: 1_000, keys: vec![(7, count)] });
+            let changed = hot.update(&params, members);
+            (changed, hot.keys().get(&7).map(|key| key.owners))
+        };
+        assert_eq!(at(200, 10), (true, Some(5)));
+        assert_eq!(at(201, 10), (false, Some(5)), "six would be right");
+        assert_eq!(at(149, 10), (false, Some(5)), "four would be right");
+        assert_eq!(at(260, 10), (true, Some(7)));
+        assert_eq!(at(240, 10), (false, Some(7)));
+        assert_eq!(at(700, 6), (true, Some(6)), "one less, but there are no more");
+        assert_eq!(at(67, 6), (true, Some(2)));
+        assert_eq!(at(66, 6), (true, None), "0.396 of a fair share");
+    }
 }

@@ -60,3 +60,24 @@ impl Line {
         self.waiting.load(Relaxed)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_wait_as_may_and_releases_count_while_any_does() {
+        let line = Line::default();
+        assert!(!line.handle_release() && line.look() == 0);
+        assert!(line.enter(2) && line.enter(2) && !line.enter(2));
+        assert_eq!(line.waiting(), 2);
+        assert!(line.handle_release() && line.handle_release());
+        assert_eq!(line.look(), 2);
+        line.leave();
+        assert!(line.enter(2) && !line.enter(0));
+        line.leave();
+        line.leave();
+        assert!(!line.handle_release());
+        assert_eq!((line.waiting(), line.look()), (0, 2));
+    }
+}

@@ -399,4 +399,89 @@ mod tests {
             assert_eq!(load.latency_micros(now.wrapping_add(300), 1_000), 5_000.0);
         }
     }
+
+    #[test]
+    fn each_of_the_shares_is_its_own_whatever_the_others_are() {
+        let load = Load::new("a");
+        let seen = || (load.active_fraction(), load.shed(), load.accept(), load.is_doubted());
+        assert_eq!(seen(), (FULL_SHARE, 0, FULL_SHARE, false));
+        for (fraction, shed, accept) in [(1, 2, 3), (0x8000, 0x7fff, 0xfffe), (FULL_SHARE, FULL_SHARE, 0), (0, 0, 1)] {
+            for doubted in [true, false] {
+                load.set_active_fraction(fraction);
+                load.set_shed(shed);
+                load.set_doubted(doubted);
+                load.set_accept(accept);
+                assert_eq!(seen(), (fraction, shed, accept, doubted));
+                // What is said again changes nothing, and another fraction is the first guess of what is accepted.
+                load.set_active_fraction(fraction);
+                assert_eq!(seen(), (fraction, shed, accept, doubted));
+                load.set_active_fraction(0x1234);
+                assert_eq!(seen(), (0x1234, shed, 0x1234, doubted));
+            }
+        }
+    }
+
+    /// By the hash of the member's id alone: whichever member is asked about whichever key, in whichever process, says the same.
+    #[test]
+    fn what_is_accepted_kept_and_shed_is_pinned() {
+        let load = Load::new("member");
+        load.set_active_fraction(0xa000);
+        load.set_shed(0x5000);
+        let bits =
+            |says: &dyn Fn(u64) -> bool| (0..64).fold(0_u64, |bits, key| bits << 1 | u64::from(says(mix(key + 1))));
+        let said = [
+            bits(&|key| load.accepts(key, Stage::Strict)),
+            bits(&|key| load.accepts_unshed(key)),
+            bits(&|key| load.keeps(key)),
+        ];
+        assert_eq!(said, PINNED);
+        assert!(said[0] & !said[1] == 0, "who sheds accepts no more for that");
+    }
+
+    const PINNED: [u64; 3] = [0x06ba_a133_ce04_e8a5, 0x06bb_b1fb_ce4d_fde7, 0xfb65_7efc_bbfb_575a];
+
+    #[test]
+    fn a_time_up_to_which_something_is_held_is_told_from_one_that_is_over() {
+        for now in [0_u32, 1_000_000, u32::MAX - 5] {
+            let at = |ahead: u32| now.wrapping_add(ahead);
+            assert_eq!(later(at(0), now), now);
+            assert_eq!(later(at(1), now), at(1));
+            assert_eq!(later(at(HOLD_MILLIS_MAX), now), at(HOLD_MILLIS_MAX));
+            assert_eq!(later(at(HOLD_MILLIS_MAX + 1), now), now);
+            assert_eq!(later(now.wrapping_sub(1), now), now);
+            // Told further ahead than anything is held: it was told an age ago.
+            let load = Load::new("a");
+            load.penalize(5_000.0, u32::MAX, now, 1_000);
+            assert_eq!(load.latency_micros(at(HOLD_MILLIS_MAX), 1_000), 5_000.0);
+            assert!(load.latency_micros(at(HOLD_MILLIS_MAX + 1_000), 1_000) < 2_000.0);
+        }
+        let near = |value: f32, expected: f32| assert!((value - expected).abs() < 1e-6, "{value} {expected}");
+        near(decay(0, 1_000), 1.0);
+        near(decay(500, 1_000), (-0.5_f32).exp());
+        near(decay(2_000, 1_000), (-2.0_f32).exp());
+        near(decay(2, 0), (-2.0_f32).exp());
+        near(decay(1_u32.wrapping_neg(), 1_000), 1.0);
+        near(decay(HOLD_MILLIS_MAX.wrapping_neg(), 1_000), 1.0);
+        near(decay((HOLD_MILLIS_MAX + 1).wrapping_neg(), 1_000), 0.0);
+    }
+
+    #[test]
+    fn keys_below_a_share_are_taken_and_those_at_it_are_not() {
+        let load = Load::new("a");
+        for key in (0..200).map(mix) {
+            let place = (mix(key ^ load.salt) >> 48) as u16;
+            if place == 0 || place == u16::MAX {
+                continue;
+            }
+            for (share, takes) in [(place, false), (place + 1, true)] {
+                load.set_accept(share);
+                assert_eq!((load.accepts(key, Stage::Strict), load.accepts_unshed(key)), (takes, takes), "{place}");
+            }
+            for (shed, keeps) in [(place, true), (place + 1, false)] {
+                load.set_shed(shed);
+                assert_eq!(load.keeps(key), keeps, "{place}");
+            }
+            load.set_shed(0);
+        }
+    }
 }

@@ -265,4 +265,55 @@ mod tests {
     fn nobody_with_weight_owns_nothing() {
         assert_eq!(build(&[("a", 0)], 251).owner(7), None);
     }
+
+    #[test]
+    fn a_seeded_table_of_all_weights_and_its_candidates_are_pinned() {
+        let ids: Vec<String> = (0..30).map(|slot| format!("b{slot:02}")).collect();
+        let members: Vec<Member<'_>> =
+            ids.iter().zip(0..).map(|(id, slot)| Member { id, weight: slot * 53 % 1600 }).collect();
+        let maglev = Maglev::build(&members, MaglevParams { table_size: 2_053, seed: 0x1234_5678_9abc_def0 }).unwrap();
+        let mut hasher = Xxh3::new();
+        maglev.table().iter().for_each(|slot| hasher.update(&slot.to_le_bytes()));
+        for key in 0..300 {
+            let (mut candidates, mut count) = (Candidates::new(0), 0);
+            let owner = maglev.owner(mix(key)).unwrap();
+            while let Some(slot) = maglev.next(mix(key), &mut candidates) {
+                assert!(count > 0 || slot == owner, "the owner is the first");
+                hasher.update(&slot.0.to_le_bytes());
+                count += 1;
+            }
+            assert_eq!(count, 29, "all but the one without weight");
+        }
+        assert_eq!(hasher.digest(), FLEET);
+        assert_eq!(maglev.memory_bytes(), 2_053 * 2);
+        assert_eq!(maglev.counts().iter().sum::<u32>(), 2_053);
+    }
+
+    const FLEET: u64 = 0x903a_bb66_b937_806a;
+
+    #[test]
+    fn digests_differ_where_tables_do() {
+        let all = [
+            build(&[("a", 100), ("b", 100)], 251).digest(),
+            build(&[("a", 100), ("c", 100)], 251).digest(),
+            build(&[("a", 100), ("b", 200)], 251).digest(),
+            build(&[("a", 100), ("b", 100)], 257).digest(),
+        ];
+        let different: std::collections::BTreeSet<u64> = all.into_iter().collect();
+        assert_eq!(different.len(), all.len());
+        // Who owns nothing changes nothing.
+        assert_eq!(build(&[("a", 100), ("b", 100), ("c", 0)], 251).digest(), all[0]);
+    }
+
+    #[test]
+    fn primes_are_those_and_the_largest_size_is_one() {
+        let primes: Vec<u32> = (0..60).filter(|&number| is_prime(number)).collect();
+        assert_eq!(primes, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59]);
+        assert!(!is_prime(65_521 * 65_521) && is_prime(u32::MAX - 4) && !is_prime(u32::MAX));
+        let member = [Member { id: "a", weight: 100 }];
+        let size = |table_size| Maglev::build(&member, MaglevParams { table_size, seed: 0 });
+        assert_eq!(size(TABLE_SIZE_MAX).unwrap().table().len(), TABLE_SIZE_MAX as usize);
+        let next = (TABLE_SIZE_MAX + 1..).find(|&number| is_prime(number)).unwrap();
+        assert_eq!(size(next), Err(BuildError::TableSize(next)));
+    }
 }

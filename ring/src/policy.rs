@@ -249,4 +249,77 @@ mod tests {
         assert!((0..100).all(|number| matches!(alias.draw(mix(number)), Some(3 | 4))));
         assert_eq!(Alias::build(&[0, 0]).draw(5), None);
     }
+
+    #[test]
+    fn cells_are_pinned() {
+        let alias = Alias::build(&[5, 0, 1, 10]);
+        let cells: Vec<(u64, u64)> =
+            alias.entries.iter().map(|cell| cell.load(Relaxed)).map(|cell| (cell >> 16, cell & 0xffff)).collect();
+        // Of 16 in four cells, each holds four: a fourth of the cell of 1 is its own, and all of those of 0 is somebody else's.
+        assert_eq!(cells, [(1 << 32, 0), (0, 3), (1 << 30, 3), (3 << 30, 0)]);
+        assert_eq!(alias.mean_weight(), 16.0 / 3.0);
+        alias.set_weights(&[0, 0, 4, 6]);
+        assert_eq!(alias.mean_weight(), 5.0);
+        alias.set_weights(&[0; 4]);
+        assert_eq!(alias.mean_weight(), 5.0, "nobody is left: as before");
+        // The high half of a number chooses the cell, the low half the part.
+        alias.set_weights(&[5, 0, 1, 10]);
+        let quarter = 1_u64 << 62;
+        for (number, slot) in [
+            (0, 0),
+            (quarter - 1, 0),
+            (quarter, 3),
+            (2 * quarter, 2),
+            (2 * quarter + (1 << 30) - 1, 2),
+            (2 * quarter + (1 << 30), 3),
+            (3 * quarter, 3),
+            (u64::MAX, 0),
+        ] {
+            assert_eq!(alias.draw(number), Some(slot), "{number:x}");
+        }
+    }
+
+    #[test]
+    fn each_policy_has_its_shares_its_owner_its_digest_and_its_size() {
+        use crate::params::{MaglevParams, PeakEwmaParams, RendezvousParams, RingParams};
+        let members = [Member { id: "a", weight: 0 }, Member { id: "b", weight: 100 }, Member { id: "c", weight: 300 }];
+        let weights = [0, 100, 300];
+        let near = |shares: &[f64], expected: [f64; 3]| shares.iter().zip(expected).all(|(a, b)| (a - b).abs() < 0.02);
+        for (params, size, keyed) in [
+            (PolicyParams::Ring(RingParams { points: 4096, seed: 0 }), 16_385 * 8 + 16_384 * 4, true),
+            (PolicyParams::Maglev(MaglevParams { table_size: 1_009, seed: 0 }), 1_009 * 2, true),
+            (PolicyParams::Rendezvous(RendezvousParams::default()), 3 * 16, true),
+            (PolicyParams::RoundRobin, 4 * 4 + 3 * 8, false),
+            (PolicyParams::Random, 3 * 8, false),
+            (PolicyParams::PowerOfTwo, 3 * 8, false),
+            (PolicyParams::LeastRequest, 3 * 8, false),
+            (PolicyParams::PeakEwma(PeakEwmaParams::default()), 3 * 8, false),
+            (PolicyParams::First, 0, false),
+        ] {
+            let policy = Policy::build(params, &members).unwrap();
+            assert_eq!(policy.memory_bytes(), size, "{params:?}");
+            let expected = if params == PolicyParams::First { [0.0, 1.0, 0.0] } else { [0.0, 0.25, 0.75] };
+            assert!(near(&policy.shares(&weights), expected), "{params:?}: {:?}", policy.shares(&weights));
+            let is_first = params == PolicyParams::First;
+            assert_eq!(policy.has_sequence(), keyed || is_first);
+            assert_eq!(policy.follows_weights(), !keyed && !is_first);
+            assert_eq!((policy.owner(7).is_some(), policy.digest().is_some()), (keyed, keyed));
+            let mut candidates = policy.begin(7);
+            let sequence: Vec<u16> =
+                std::iter::from_fn(|| policy.step(&mut candidates, 7, 3)).map(|slot| slot.0).collect();
+            match params {
+                _ if keyed => {
+                    assert!(sequence.len() == 2 && Some(Slot(sequence[0])) == policy.owner(7), "{sequence:?}")
+                }
+                PolicyParams::First => assert_eq!(sequence, [0, 1, 2]),
+                _ => assert!(sequence.is_empty()),
+            }
+            assert_eq!(params.hashes(), keyed);
+        }
+        // Nobody has weight: nobody has a share.
+        let nobody = [Member { id: "a", weight: 0 }];
+        for params in [PolicyParams::Random, PolicyParams::First, PolicyParams::Maglev(MaglevParams::default())] {
+            assert_eq!(Policy::build(params, &nobody).unwrap().shares(&[0]), [0.0]);
+        }
+    }
 }

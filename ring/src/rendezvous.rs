@@ -180,4 +180,57 @@ mod tests {
 
     /// Made by another implementation of XXH3 and a C library's logarithm: changing it moves every key of every fleet.
     const PINNED: [u16; 16] = [3, 1, 2, 0, 2, 0, 2, 2, 2, 3, 3, 1, 0, 1, 2, 0];
+
+    /// To the last bit: whoever is nearer by that has the key.
+    #[test]
+    fn logarithms_are_pinned() {
+        let mut hasher = Xxh3::new();
+        for number in (0..2_000).map(mix).chain([0, 1, 1 << 10, 1 << 11, 1 << 63, u64::MAX]) {
+            hasher.update(&negative_ln(number).to_bits().to_le_bytes());
+        }
+        assert_eq!(hasher.digest(), LOGARITHMS);
+    }
+
+    const LOGARITHMS: u64 = 0x81f2_c034_0b0c_c862;
+
+    #[test]
+    fn placements_of_a_seeded_fleet_of_all_weights_and_of_a_split_are_pinned() {
+        let ids: Vec<String> = (0..40).map(|slot| format!("b{slot:02}")).collect();
+        let members: Vec<Member<'_>> =
+            ids.iter().zip(0..).map(|(id, slot)| Member { id, weight: slot * 41 % 1600 }).collect();
+        let rendezvous = Rendezvous::build(&members, RendezvousParams { seed: 0x1234_5678_9abc_def0 });
+        let mut hasher = Xxh3::new();
+        for key in 0..500 {
+            let mut seen = Seen::default();
+            while let Some(slot) = rendezvous.next(mix(key), &mut seen) {
+                hasher.update(&slot.0.to_le_bytes());
+            }
+            assert_eq!(seen.len(), 39, "all but the one without weight");
+            let target = choose_split_target(mix(key), [(7, 3), (mix(1), 50), (mix(2), 20)].into_iter());
+            hasher.update(&[target.map_or(9, |target| target as u8)]);
+        }
+        assert_eq!(hasher.digest(), FLEET);
+        assert_eq!(rendezvous.memory_bytes(), 40 * 16);
+    }
+
+    const FLEET: u64 = 0xce75_2716_51e1_b6ce;
+
+    #[test]
+    fn digests_differ_where_placements_do() {
+        let digest = |members: &[(&str, u32)], seed| {
+            let members: Vec<Member<'_>> = members.iter().map(|&(id, weight)| Member { id, weight }).collect();
+            Rendezvous::build(&members, RendezvousParams { seed }).digest()
+        };
+        let all = [
+            digest(&[("a", 1), ("b", 1)], 0),
+            digest(&[("a", 1), ("b", 1)], 1),
+            digest(&[("a", 1), ("b", 2)], 0),
+            digest(&[("a", 1), ("c", 1)], 0),
+            digest(&[("a", 1)], 0),
+            digest(&[], 0),
+        ];
+        let different: std::collections::BTreeSet<u64> = all.into_iter().collect();
+        assert_eq!(different.len(), all.len());
+        assert_eq!(digest(&[("a", 1), ("b", 1)], 0), all[0]);
+    }
 }

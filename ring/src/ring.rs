@@ -322,4 +322,63 @@ mod tests {
         }
         assert_eq!(ring.arc(Slot(0)), 1 << 48);
     }
+
+    #[test]
+    fn points_are_by_weight_rounded_and_one_at_least() {
+        for (weight, points, count) in [
+            (0, 256, 0),
+            (100, 256, 256),
+            (50, 1, 1),
+            (1, 1, 1),
+            (1, 256, 3),
+            (149, 1, 1),
+            (150, 1, 2),
+            (33, 100, 33),
+            (250, 3, 8),
+            (1600, 1, 16),
+            (1600, 256, 4096),
+        ] {
+            assert_eq!(point_count(weight, points), count, "{weight} {points}");
+        }
+    }
+
+    #[test]
+    fn what_no_ring_can_be_built_of_is_said_at_its_edge() {
+        let of = |count: usize| check_members((0..count).map(|slot| (["a", "b"][slot % 2], 1)));
+        assert_eq!(of(MEMBERS_MAX), Ok(()));
+        assert_eq!(of(MEMBERS_MAX + 1), Err(BuildError::TooManyMembers(MEMBERS_MAX + 1)));
+        assert_eq!(check_members([("a", 0), ("b", WEIGHT_MAX)].into_iter()), Ok(()));
+        let heavy = Err(BuildError::Weight { id: "b".into(), weight: WEIGHT_MAX + 1 });
+        assert_eq!(check_members([("a", 0), ("b", WEIGHT_MAX + 1)].into_iter()), heavy);
+        assert_eq!(check_members([("a", 1), ("b", 1), ("b", 1)].into_iter()), Err(BuildError::DuplicateId("b".into())));
+        let member = [Member { id: "a", weight: 100 }];
+        assert_eq!(Ring::build(&member, RingParams { points: 0, seed: 0 }), Err(BuildError::NoPoints));
+        let many = Ring::build(&member, RingParams { points: u32::MAX, seed: 0 });
+        assert_eq!(many, Err(BuildError::TooManyPoints(u32::MAX.into())));
+    }
+
+    #[test]
+    fn arcs_end_at_their_points_and_the_first_begins_at_the_last() {
+        let members = [Member { id: "a", weight: 100 }, Member { id: "b", weight: 200 }, Member { id: "c", weight: 0 }];
+        let ring = Ring::build(&members, RingParams { points: 2, seed: 9 }).unwrap();
+        assert_eq!((ring.points(), ring.len(), ring.placed(), ring.is_empty()), (6, 3, 2, false));
+        let mut arcs = [0; 3];
+        for position in 0..6 {
+            let before = ring.place_at((position + 5) % 6);
+            let length = ring.place_at(position).wrapping_sub(before) & ((1 << 48) - 1);
+            arcs[usize::from(ring.owner_at(position))] += length;
+            // The point itself is its member's, and the place behind it the next one's.
+            let place = ring.place_at(position) << SLOT_BITS;
+            assert_eq!(ring.owner(place), Some(Slot(ring.owner_at(position))));
+            assert_eq!(ring.owner(place.wrapping_add(1 << SLOT_BITS)), Some(Slot(ring.owner_at((position + 1) % 6))));
+        }
+        assert_eq!(ring.arcs(), arcs);
+        assert_eq!([0, 1, 2].map(|slot| ring.arc(Slot(slot))), arcs);
+        assert_eq!(arcs.iter().sum::<u64>(), 1 << 48);
+        assert_eq!(ring.share(Slot(1)), arcs[1] as f64 / (1_u64 << 48) as f64);
+        // Seven entries, and an index of eight.
+        assert_eq!(ring.memory_bytes(), 7 * 8 + 8 * 4);
+        assert_eq!(Ring::build(&[], RingParams::default()).unwrap().memory_bytes(), 0);
+        assert!(Ring::build(&[], RingParams::default()).unwrap().is_empty());
+    }
 }

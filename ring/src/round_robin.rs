@@ -252,4 +252,38 @@ mod tests {
             assert_eq!(turns, weight as usize);
         }
     }
+
+    #[test]
+    fn weights_are_divided_by_what_they_have_in_common_and_scaled_where_they_are_too_many() {
+        assert_eq!(reduce(&[100, 300, 0, 50]), [2, 6, 0, 1]);
+        assert_eq!(reduce(&[0, 0]), [0, 0]);
+        assert_eq!(reduce(&[7]), [1]);
+        assert_eq!(reduce(&[65_535, 1]), [65_535, 1], "exactly as long as may be");
+        assert_eq!(reduce(&[65_536, 1]), [32_768, 1]);
+        assert_eq!(reduce(&[60_000, 60_001]), [16_384, 16_385]);
+        assert_eq!([(12, 18), (18, 12), (7, 0), (0, 7), (17, 5)].map(|(a, b)| gcd(a, b)), [6, 6, 7, 7, 1]);
+    }
+
+    #[test]
+    fn turns_that_are_not_taken_are_spread_over_rounds_and_places() {
+        let taken = |share: u32, round, position| is_taken(share, round, position);
+        for percent in [1_u32, 25, 50, 99] {
+            let share = u32::MAX / 100 * percent;
+            let in_rounds = (0..1_000).filter(|&round| taken(share, round, 3)).count();
+            assert!(in_rounds.abs_diff(10 * percent as usize) <= 3, "{percent}: {in_rounds}");
+            let in_places = (0..10_000).filter(|&position| taken(share, 5, position)).count();
+            assert!(in_places.abs_diff(100 * percent as usize) <= 250, "{percent}: {in_places}");
+        }
+        let bits = (0..64).fold(0_u64, |bits, turn| bits << 1 | u64::from(taken(u32::MAX / 3, turn / 8, turn % 8)));
+        assert_eq!(bits, TAKEN);
+    }
+
+    const TAKEN: u64 = 0x9104_a340_2e91_40ae;
+
+    #[test]
+    fn a_schedule_is_as_large_as_its_turns_and_members_are_many() {
+        // Four turns of two members.
+        assert_eq!(RoundRobin::build(&[300, 100]).memory_bytes(), 4 * 4 + 2 * 8);
+        assert_eq!(RoundRobin::build(&[]).memory_bytes(), 0);
+    }
 }

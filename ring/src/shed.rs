@@ -123,4 +123,55 @@ mod tests {
         alone.handle_sample([("a", 900, 1.0)].into_iter());
         assert!(alone.step(&params).all(|(_, share)| share == 0));
     }
+
+    /// The parts of its keys that each sheds after each step, in thousandths, with these loads.
+    fn steps(params: ShedParams, loads: [u32; 2], count: usize) -> Vec<[u16; 2]> {
+        let mut controller = ShedController::default();
+        let part = |share: u16| (f64::from(share) / f64::from(FULL_SHARE) * 1000.0).round() as u16;
+        let step = |controller: &mut ShedController| {
+            controller.handle_sample([("a", loads[0], 1.0), ("b", loads[1], 1.0)].into_iter());
+            let shares: Vec<u16> = controller.step(&params).map(|(_, share)| part(share)).collect();
+            [shares[0], shares[1]]
+        };
+        (0..count).map(|_| step(&mut controller)).collect()
+    }
+
+    #[test]
+    fn each_step_adds_a_fourth_of_what_is_too_much_up_to_the_most() {
+        let params = ShedParams { target: 1.2, share_max: 0.15 };
+        // Half more than the mean: 0.3 above the target. The other is far below it.
+        assert_eq!(steps(params, [30, 10], 3), [[75, 0], [150, 0], [150, 0]]);
+        // A little above the target is near enough, and so is a little below.
+        assert_eq!(steps(ShedParams { target: 1.2, ..params }, [124, 76], 2), [[0, 0]; 2]);
+        assert_eq!(steps(ShedParams { target: 1.2, ..params }, [126, 74], 1), [[15, 0]]);
+        // Less than half a hundredth is none: but it adds up.
+        assert_eq!(steps(ShedParams { target: 1.0, share_max: 0.9 }, [106, 94], 2), [[15, 0], [30, 0]]);
+        assert_eq!(steps(ShedParams { target: 1.0, share_max: 0.004 }, [200, 0], 2), [[0, 0]; 2]);
+        // One request each is enough to be judged, less is not.
+        assert_eq!(steps(params, [2, 0], 1), [[150, 0]]);
+        assert_eq!(steps(params, [1, 0], 1), [[0, 0]]);
+    }
+
+    #[test]
+    fn what_is_shed_fades_by_halves_once_there_is_nothing_to_shed_for_and_who_is_gone_is_forgotten() {
+        let params = ShedParams { target: 1.0, share_max: 0.8 };
+        let mut controller = ShedController::default();
+        let step = |controller: &mut ShedController| -> Vec<u16> {
+            let part = |share: u16| (f64::from(share) / f64::from(FULL_SHARE) * 1000.0).round() as u16;
+            controller.step(&params).map(|(_, share)| part(share)).collect()
+        };
+        controller.handle_sample([("a", 30, 1.0), ("b", 10, 1.0)].into_iter());
+        assert_eq!(step(&mut controller), [125, 0]);
+        assert_eq!(step(&mut controller), [250, 0]);
+        controller.handle_sample([("a", 30, 1.0)].into_iter());
+        assert_eq!(step(&mut controller), [125], "alone");
+        assert_eq!(step(&mut controller), [62]);
+        // Loads are for their weights, and a tenth of each sample counts: (10 + (30 - 10) / 10) beside 15, and then nobody is above.
+        let mut controller = ShedController::default();
+        controller.handle_sample([("a", 20, 2.0), ("b", 10, 1.0)].into_iter());
+        assert_eq!(step(&mut controller), [0, 0]);
+        controller.handle_sample([("a", 120, 2.0), ("b", 10, 1.0)].into_iter());
+        // 15 beside 10: a fifth above the mean.
+        assert_eq!(step(&mut controller), [50, 0]);
+    }
 }

@@ -24,3 +24,17 @@ impl Sum {
         usize::from(self.0).min(LEVELS_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_level_has_its_sum_and_everything_else_has_one_more() {
+        for level in 0..LEVELS_MAX {
+            assert_eq!(Sum::of_level(level as u8).index(), level);
+            assert_eq!(Sum::of_level((level + LEVELS_MAX) as u8).index(), level, "there are no more");
+        }
+        assert_eq!((Sum::ELSEWHERE.index(), Sum(255).index(), SUMS), (LEVELS_MAX, LEVELS_MAX, LEVELS_MAX + 1));
+    }
+}

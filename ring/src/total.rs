@@ -125,3 +125,42 @@ impl Total {
         self.eligible.iter().zip(eligible).for_each(|(kept, now)| kept.store(now, Relaxed));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_over_all_shards_and_follow_members_from_level_to_level() {
+        let total = Total::new(3);
+        for (shard, level, amount) in [(0, 1, 5), (1, 1, 7), (2, 2, 11), (0, 2, -1)] {
+            total.add(Sum::of_level(level), shard, amount);
+        }
+        assert_eq!((total.sum(), total.sum_of(0), total.sum_of(1), total.sum_of(2)), (22, 0, 12, 10));
+        total.transfer(Sum::of_level(1), Sum::of_level(0), 4);
+        assert_eq!((total.sum(), total.sum_of(0), total.sum_of(1), total.sum_of(2)), (22, 4, 8, 10));
+        // A member's requests go with it, once.
+        let load = Load::new("a");
+        (0..3).for_each(|_| assert_eq!(load.reserve(9), Some(Sum::ELSEWHERE)));
+        total.add(Sum::ELSEWHERE, 0, 3);
+        (0..2).for_each(|_| total.count_in(&load, Sum::of_level(2)));
+        assert_eq!((total.sum(), total.sum_of(2)), (25, 13));
+        // Less than nothing, for a moment, is nothing.
+        total.add(Sum::of_level(0), 0, -9);
+        assert_eq!(total.sum_of(0), 0);
+        total.add(Sum::of_level(0), 0, -99);
+        assert_eq!(total.sum(), 0);
+    }
+
+    #[test]
+    fn each_level_has_its_weight_its_place_and_each_set_its_number() {
+        let total = Total::new(0);
+        total.add(Sum::of_level(0), 0, 1);
+        assert_eq!(total.sum(), 1, "there is one shard at least");
+        total.set_eligible(std::array::from_fn(|level| level as u64 * 10));
+        assert_eq!([0, 1, 15, 17].map(|level| total.eligible(level)), [0, 10, 150, 10]);
+        total.turns(1).store(5, Relaxed);
+        assert_eq!([0, 1, 17].map(|level| total.turns(level).load(Relaxed)), [0, 5, 5]);
+        assert_eq!([0; 3].map(|_| total.number_group()), [1, 2, 3], "0 is none");
+    }
+}

@@ -62,6 +62,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["codec"],
             &["dispatcher"],
             &["snapshot"],
+            &["routes"],
             &["probe"],
             &["error"],
             &["net"],

@@ -25,6 +25,7 @@ mod protocols;
 mod quic;
 mod reload;
 mod retries;
+mod routes;
 mod shortage;
 mod tcp;
 mod udp;

@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
 /// Each count is made so often, and the least taken.
-const TIMES: u32 = 2;
+const TIMES: u32 = 3;
 
 struct Arguments {
     record: bool,

@@ -426,8 +426,8 @@ fn bound_cost(effort: &Effort, directory: &Path) -> Result<Table> {
 }
 
 fn idle_memory(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table> {
-    let columns = ["KiB per connection", "resident MiB with them", "resident MiB before"];
-    let mut table = Table::new(format!("{} idle connections after one request each", effort.idle), &columns);
+    let columns = ["KiB per connection", "resident MiB with them", "resident MiB before", "resident MiB after"];
+    let mut table = Table::new(format!("{} idle connections after one request each, then gone", effort.idle), &columns);
     // One after the other: each needs most of the descriptors there are.
     for peer in &Peer::ALL[..5] {
         for proxy in start(setup, &[*peer], effort, directory, &mut table)? {
@@ -437,7 +437,11 @@ fn idle_memory(setup: &Setup, effort: &Effort, directory: &Path) -> Result<Table
                     std::thread::sleep(Duration::from_secs(1));
                     let after = proxy.resident_kib() as f64;
                     let each = (after - before) / connections.len() as f64;
-                    table.push(proxy.peer.name(), &[each, after / 1024.0, before / 1024.0]);
+                    drop(connections);
+                    // As long as an allocator that frees memory by and by needs for it.
+                    std::thread::sleep(Duration::from_secs((4 * effort.seconds).min(15)));
+                    let left = proxy.resident_kib() as f64;
+                    table.push(proxy.peer.name(), &[each, after / 1024.0, before / 1024.0, left / 1024.0]);
                 }
                 Err(error) if proxy.peer == Peer::Ringway => return Err(error),
                 Err(error) => table.notes.push(format!("skipped: {}: {error}.", proxy.peer.name())),

@@ -149,7 +149,10 @@ fn edits(section: &schema::HeaderEditsSection, of_request: bool, findings: &mut 
 
 fn cors(at: &At<schema::CorsSection>, findings: &mut Findings) -> model::Cors {
     let section = &at.value;
-    let origins: Vec<String> = section.origins.value.iter().map(|at| header_value(at, findings)).collect();
+    let mut origins: Vec<String> = section.origins.value.iter().map(|at| header_value(at, findings)).collect();
+    // A page's origin is looked up among them.
+    origins.sort_unstable();
+    origins.dedup();
     let any = origins.iter().any(|origin| origin == "*");
     if any && section.credentials.value {
         findings.error(

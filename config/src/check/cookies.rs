@@ -116,6 +116,9 @@ pub(super) fn hold_targets(split: &mut model::Split, services: &[Option<model::S
     }
 }
 
+/// Ways that are held against each other, at most, to find cookies that replace each other.
+const STEPS_MAX: usize = 5_000_000;
+
 /// Warns where a browser would keep one cookie for two services: the response of each would replace the other's, and every
 /// client that uses both would be placed anew each time.
 pub(super) fn collisions(
@@ -134,18 +137,23 @@ pub(super) fn collisions(
         }
     }
     let reaches = reaches(listeners);
+    let whole = Whole::new(&reaches);
     let mut ways: HashMap<usize, Vec<&Reach<'_>>> = HashMap::new();
-    for reach in &reaches {
+    // What earlier routes take whole is reached by nobody.
+    for reach in reaches.iter().filter(|reach| !whole.covers_before(reach, reach.host)) {
         reach.services.iter().for_each(|service| ways.entry(*service).or_default().push(reach));
     }
-    let meet = |first: usize, second: usize| match (ways.get(&first), ways.get(&second)) {
-        (Some(first), Some(second)) => meet(&reaches, first, second),
-        _ => false,
-    };
+    let mut steps = STEPS_MAX;
     for ((name, _, domain), indices) in same.into_iter().filter(|(_, indices)| indices.len() > 1) {
+        let mut seen = Seen::default();
         for (position, &second) in indices.iter().enumerate() {
-            let meets = |first: &&usize| domain.is_some() || meet(**first, second);
-            let Some(&first) = indices[..position].iter().find(meets) else { continue };
+            let own = ways.get(&second).map_or(&[][..], Vec::as_slice);
+            let first = match domain {
+                Some(_) => (position > 0).then_some(0),
+                None => own.iter().filter_map(|reach| seen.first_that_meets(reach, &whole, &mut steps)).min(),
+            };
+            own.iter().for_each(|reach| seen.add(position, reach));
+            let Some(first) = first.map(|position| indices[position]) else { continue };
             let sections = &root.services.value;
             let section = &sections[second].value;
             let Some(cookie) = &section.balance.value.affinity_cookie else { continue };
@@ -196,42 +204,235 @@ fn reaches(listeners: &[Option<model::Listener>]) -> Vec<Reach<'_>> {
     reaches
 }
 
-/// Whether one host's requests may come to both services. Ports do not part cookies, so listeners do not either. Two targets of
-/// one split do not count: a client stays with its target.
-fn meet(reaches: &[Reach<'_>], first: &[&Reach<'_>], second: &[&Reach<'_>]) -> bool {
-    first.iter().any(|one| {
-        second.iter().filter(|other| !std::ptr::eq(*one, **other)).any(|other| {
-            let Some(host) = common(one.host, other.host) else { return false };
-            [one, other].into_iter().all(|reach| {
-                let before = reaches.iter().filter(|earlier| {
-                    earlier.listener == reach.listener && earlier.position < reach.position && earlier.whole
-                });
-                !before.into_iter().any(|earlier| covers(earlier.host, host))
-            })
-        })
-    })
+/// Routes that take all requests of their hosts, by listener and host: the first place of each.
+#[derive(Default)]
+struct Whole<'a> {
+    exact: HashMap<(usize, &'a str), usize>,
+    below: HashMap<(usize, &'a str), usize>,
+    any: HashMap<usize, usize>,
 }
 
-/// The hosts that both conditions take; `None` is no host at all.
-fn common<'a>(one: Option<&'a HostMatch>, other: Option<&'a HostMatch>) -> Option<Option<&'a HostMatch>> {
-    if covers(one, other) {
-        Some(other)
-    } else if covers(other, one) {
-        Some(one)
-    } else {
-        None
+impl<'a> Whole<'a> {
+    fn new(reaches: &[Reach<'a>]) -> Self {
+        let mut this = Self::default();
+        for reach in reaches.iter().filter(|reach| reach.whole) {
+            // In the order of the listener: the first of a host stays.
+            match reach.host {
+                None => this.any.entry(reach.listener).or_insert(reach.position),
+                Some(HostMatch::Exact(host)) => this.exact.entry((reach.listener, host)).or_insert(reach.position),
+                Some(HostMatch::Suffix(suffix)) => this.below.entry((reach.listener, suffix)).or_insert(reach.position),
+            };
+        }
+        this
+    }
+
+    /// Whether requests of these hosts do not come as far as this route.
+    fn covers_before(&self, reach: &Reach<'_>, host: Option<&HostMatch>) -> bool {
+        let listener = reach.listener;
+        let before = |place: Option<&usize>| place.is_some_and(|place| *place < reach.position);
+        let exact = match host {
+            Some(HostMatch::Exact(host)) => before(self.exact.get(&(listener, host))),
+            Some(HostMatch::Suffix(_)) | None => false,
+        };
+        exact
+            || before(self.any.get(&listener))
+            || host.is_some_and(|host| domains(host).any(|domain| before(self.below.get(&(listener, domain)))))
     }
 }
 
-/// Whether a condition takes every host that another takes.
-fn covers(wide: Option<&HostMatch>, narrow: Option<&HostMatch>) -> bool {
-    match (wide, narrow) {
-        (None, _) => true,
-        (Some(_), None) | (Some(HostMatch::Exact(_)), Some(HostMatch::Suffix(_))) => false,
-        (Some(HostMatch::Exact(one)), Some(HostMatch::Exact(other))) => one == other,
-        (Some(HostMatch::Suffix(suffix)), Some(HostMatch::Exact(host))) => {
-            host.len() > suffix.len() && host.ends_with(suffix.as_str())
+/// Ways to services that have been looked at, by what meets them; each with the service's place among those of its cookie.
+#[derive(Default)]
+struct Seen<'a, 'r> {
+    all: Vec<(usize, &'r Reach<'a>)>,
+    any: Vec<(usize, &'r Reach<'a>)>,
+    exact: HashMap<&'a str, Vec<(usize, &'r Reach<'a>)>>,
+    /// Conditions on domains, by themselves.
+    domain: HashMap<&'a str, Vec<(usize, &'r Reach<'a>)>>,
+    /// Hosts and domains, by each domain that they are in.
+    below: HashMap<&'a str, Vec<(usize, &'r Reach<'a>)>>,
+}
+
+impl<'a, 'r> Seen<'a, 'r> {
+    fn add(&mut self, position: usize, reach: &'r Reach<'a>) {
+        let entry = (position, reach);
+        self.all.push(entry);
+        match reach.host {
+            None => self.any.push(entry),
+            Some(HostMatch::Exact(host)) => self.exact.entry(host).or_default().push(entry),
+            Some(HostMatch::Suffix(suffix)) => self.domain.entry(suffix).or_default().push(entry),
         }
-        (Some(HostMatch::Suffix(wide)), Some(HostMatch::Suffix(narrow))) => narrow.ends_with(wide.as_str()),
+        for domain in reach.host.into_iter().flat_map(domains) {
+            self.below.entry(domain).or_default().push(entry);
+        }
+    }
+
+    /// The first service that some host's requests come to as they come to this way's. Ports do not part cookies, so listeners do
+    /// not either. Two targets of one split do not count: a client stays with its target.
+    fn first_that_meets(&self, reach: &Reach<'_>, whole: &Whole<'_>, steps: &mut usize) -> Option<usize> {
+        let mut first = None;
+        let mut look = |list: &[(usize, &Reach<'_>)], narrow: &dyn Fn(&Reach<'_>) -> bool| {
+            for (position, other) in list {
+                if *steps == 0 || first.is_some_and(|first| first <= *position) {
+                    return;
+                }
+                *steps -= 1;
+                // The hosts that both take are those of the narrower one.
+                let host = if narrow(other) { other.host } else { reach.host };
+                let meets = || !whole.covers_before(other, host) && !whole.covers_before(reach, host);
+                if !std::ptr::eq(*other, reach) && meets() {
+                    first = Some(*position);
+                    return;
+                }
+            }
+        };
+        let (own, others) = (|_: &Reach<'_>| false, |_: &Reach<'_>| true);
+        fn listed<'l, 'a, 'r>(
+            map: &'l HashMap<&'a str, Vec<(usize, &'r Reach<'a>)>>,
+            key: &str,
+        ) -> &'l [(usize, &'r Reach<'a>)] {
+            map.get(key).map_or(&[], Vec::as_slice)
+        }
+        match reach.host {
+            None => look(&self.all, &others),
+            Some(host) => {
+                match host {
+                    HostMatch::Exact(name) => look(listed(&self.exact, name), &own),
+                    HostMatch::Suffix(suffix) => look(listed(&self.below, suffix), &others),
+                }
+                domains(host).for_each(|domain| look(listed(&self.domain, domain), &own));
+                look(&self.any, &own);
+            }
+        }
+        first
+    }
+}
+
+/// The domains that a host or a domain is in, as conditions name them: of a domain itself too.
+fn domains(host: &HostMatch) -> impl Iterator<Item = &str> {
+    let (text, least) = match host {
+        HostMatch::Exact(host) => (host, 1),
+        HostMatch::Suffix(suffix) => (suffix, 0),
+    };
+    text.match_indices('.').filter(move |(at, _)| *at >= least).map(|(at, _)| &text[at..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Whether a condition takes every host that another takes.
+    fn covers(wide: Option<&HostMatch>, narrow: Option<&HostMatch>) -> bool {
+        match (wide, narrow) {
+            (None, _) => true,
+            (Some(_), None) | (Some(HostMatch::Exact(_)), Some(HostMatch::Suffix(_))) => false,
+            (Some(HostMatch::Exact(one)), Some(HostMatch::Exact(other))) => one == other,
+            (Some(HostMatch::Suffix(suffix)), Some(HostMatch::Exact(host))) => {
+                host.len() > suffix.len() && host.ends_with(suffix.as_str())
+            }
+            (Some(HostMatch::Suffix(wide)), Some(HostMatch::Suffix(narrow))) => narrow.ends_with(wide.as_str()),
+        }
+    }
+
+    /// The hosts that both conditions take; `None` is no host at all.
+    fn common<'a>(one: Option<&'a HostMatch>, other: Option<&'a HostMatch>) -> Option<Option<&'a HostMatch>> {
+        if covers(one, other) {
+            Some(other)
+        } else if covers(other, one) {
+            Some(one)
+        } else {
+            None
+        }
+    }
+
+    /// Whether one host's requests may come to both services, by holding every way against every other.
+    fn meet(reaches: &[Reach<'_>], first: usize, second: usize) -> bool {
+        let ways = |service: usize| reaches.iter().filter(move |reach| reach.services.contains(&service));
+        ways(first).any(|one| {
+            ways(second).filter(|other| !std::ptr::eq(one, *other)).any(|other| {
+                let Some(host) = common(one.host, other.host) else { return false };
+                [one, other].into_iter().all(|reach| {
+                    let mut before = reaches.iter().filter(|earlier| {
+                        earlier.listener == reach.listener && earlier.position < reach.position && earlier.whole
+                    });
+                    !before.any(|earlier| covers(earlier.host, host))
+                })
+            })
+        })
+    }
+
+    const SERVICES: usize = 6;
+
+    /// Routes of a listener: each to one service or two, for a host or all, with a path or without.
+    fn a_route() -> impl Strategy<Value = String> {
+        let host = prop_oneof![1 => Just(String::new()), 2 => "[ab](\\.[ab]){0,2}", 2 => "\\*(\\.[ab]){1,2}"];
+        (host, proptest::bool::weighted(0.4), 0..SERVICES, proptest::option::weighted(0.2, 0..SERVICES)).prop_map(
+            |(host, has_path, one, other)| {
+                let host = if host.is_empty() { host } else { format!("host: \"{host}\"") };
+                let path = if has_path { "path_prefix: /x" } else { "" };
+                let comma = if host.is_empty() || path.is_empty() { "" } else { ", " };
+                let target = match other.filter(|other| *other != one) {
+                    Some(other) => format!("split: [ {{ service: s{one} }}, {{ service: s{other} }} ]"),
+                    None => format!("service: s{one}"),
+                };
+                format!("{{ match: {{ {host}{comma}{path} }}, {target} }}")
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn cookies_collide_where_some_way_to_one_service_meets_some_way_to_the_other(
+            listeners in proptest::collection::vec(proptest::collection::vec(a_route(), 1..12), 1..3),
+        ) {
+            let mut text = "listeners:\n".to_owned();
+            for (index, routes) in listeners.iter().enumerate() {
+                let routes = routes.join(", ");
+                text.push_str(&format!("  - {{ name: l{index}, address: \"127.0.0.1:{}\", routes: [ {routes} ] }}\n", 9000 + index));
+            }
+            text.push_str("services:\n");
+            for index in 0..SERVICES {
+                let balance = "balance: { policy: ring, affinity_cookie: { name: sid, secret: 0123456789abcdef } }";
+                text.push_str(&format!("  - {{ name: s{index}, {balance}, backends: [ {{ id: a, address: \"127.0.0.1:1\" }} ] }}\n"));
+            }
+            let loaded = crate::load_str("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            let told: Vec<String> = loaded.warnings.iter()
+                .filter(|warning| warning.code == "shared_cookie").map(|warning| warning.message.clone()).collect();
+            let models: Vec<Option<model::Listener>> = loaded.config.listeners.into_iter().map(Some).collect();
+            let reaches = reaches(&models);
+            let mut wanted = Vec::new();
+            for second in 0..SERVICES {
+                if let Some(first) = (0..second).find(|first| meet(&reaches, *first, second)) {
+                    wanted.push(format!(
+                        "services \"s{first}\" and \"s{second}\" set the cookie `sid` on one host: each replaces the other's"
+                    ));
+                }
+            }
+            prop_assert_eq!(told, wanted, "{}", text);
+        }
+    }
+
+    #[test]
+    fn ten_thousand_services_with_a_cookie_of_one_name_are_looked_at_in_one_pass() {
+        let host = |index: usize| Some(HostMatch::Exact(format!("h{index}.example")));
+        let hosts: Vec<Option<HostMatch>> = (0..10_000).map(host).chain([None]).collect();
+        let reaches: Vec<Reach<'_>> = hosts
+            .iter()
+            .enumerate()
+            .map(|(position, host)| Reach {
+                listener: 0,
+                position,
+                host: host.as_ref(),
+                whole: true,
+                services: vec![position],
+            })
+            .collect();
+        let (whole, mut seen, mut steps) = (Whole::new(&reaches), Seen::default(), STEPS_MAX);
+        for (position, reach) in reaches.iter().enumerate() {
+            assert_eq!(seen.first_that_meets(reach, &whole, &mut steps), None);
+            seen.add(position, reach);
+        }
+        // The last alone may meet any, and is held against each.
+        assert_eq!(STEPS_MAX - steps, 10_000);
     }
 }

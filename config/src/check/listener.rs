@@ -231,7 +231,7 @@ fn listener_tls(
     })
 }
 
-fn networks(list: &[At<String>], findings: &mut Findings) -> Vec<ipnet::IpNet> {
+fn networks(list: &[At<String>], findings: &mut Findings) -> model::Networks {
     list.iter()
         .filter_map(|at| {
             let network = at.value.parse().or_else(|_| at.value.parse::<std::net::IpAddr>().map(Into::into));
@@ -243,16 +243,7 @@ fn networks(list: &[At<String>], findings: &mut Findings) -> Vec<ipnet::IpNet> {
                     "write for example `10.0.0.0/8` or `::1/128`",
                 );
             }
-            network.ok().map(canonical)
+            network.ok()
         })
         .collect()
-}
-
-/// A network of IPv4 addresses mapped into IPv6 is the IPv4 network: addresses are compared in that form.
-fn canonical(network: ipnet::IpNet) -> ipnet::IpNet {
-    let mapped = match network {
-        ipnet::IpNet::V4(_) => None,
-        ipnet::IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
-    };
-    mapped.and_then(|(address, bits)| ipnet::Ipv4Net::new(address, bits).ok()).map_or(network, Into::into)
 }

@@ -88,8 +88,7 @@ fn prefixes_before(routes: &[model::Route], sections: &[At<schema::RouteSection>
     let Some((last, before)) = routes.split_last() else { return };
     for (route, section) in before.iter().zip(sections) {
         let Some(prefix) = &section.value.r#match.value.path_prefix else { continue };
-        let same = route.service == last.service
-            && format!("{:?} {:?}", route.split, route.actions) == format!("{:?} {:?}", last.split, last.actions);
+        let same = (route.service, &route.split, &route.actions) == (last.service, &last.split, &last.actions);
         if prefix.value != "/" && !same {
             let path = prefix.value.trim_end_matches('/');
             findings.warning(
@@ -145,12 +144,22 @@ fn route_model(at: &At<schema::RouteSection>, services: &Names<'_>, findings: &m
     Some(model::Route { host, path, methods, headers, service, split, actions })
 }
 
+/// The longest name that there is (RFC 1035, 2.3.4), and `*.`.
+const HOST_BYTES_MAX: usize = 255;
+
 fn host_match(host: &At<String>, findings: &mut Findings) -> HostMatch {
     let text = host.value.to_ascii_lowercase();
     // With or without the dot of the root, it is one name.
     let text = text.strip_suffix('.').unwrap_or(&text);
     let bare = text.strip_prefix("*.").unwrap_or(text);
-    if bare.is_empty() || bare.contains(['*', '/', ' ']) || bare.contains(':') && !bare.starts_with('[') {
+    if text.len() > HOST_BYTES_MAX {
+        findings.error(
+            host.place,
+            "bad_host",
+            format!("a host of {} bytes: no name has more than {HOST_BYTES_MAX}", text.len()),
+            "write `api.example.com` or `*.example.com`, without port",
+        );
+    } else if bare.is_empty() || bare.contains(['*', '/', ' ']) || bare.contains(':') && !bare.starts_with('[') {
         findings.error(
             host.place,
             "bad_host",

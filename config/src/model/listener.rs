@@ -1,8 +1,8 @@
 //! Listeners: what they speak, and with which clients.
 
+use super::networks::Networks;
 use super::route::{Compress, ErrorPage, HostMatch, Route};
 use crate::diagnostic::Site;
-use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Listener {
     /// TLS towards clients, or none.
     pub tls: Option<ListenerTls>,
     /// Networks whose connections begin with a PROXY header.
-    pub proxy_protocol: Vec<IpNet>,
+    pub proxy_protocol: Networks,
     /// Most connections at once on this listener; 0 is no limit of its own.
     pub connections_max: usize,
     /// A connection that finds no place is turned away; if not, it waits in the kernel's queue.
@@ -105,7 +105,7 @@ pub struct HttpListener {
     /// Largest request body, in bytes: past it, 413. `u64::MAX` is no limit.
     pub body_bytes_max: u64,
     /// Networks that may ask why a request went where it did.
-    pub explain_allow: Vec<IpNet>,
+    pub explain_allow: Networks,
     /// Whether a client that sends nothing more may still wait for its response.
     pub allow_half_close: bool,
     /// Client-side time limits.
@@ -145,7 +145,7 @@ pub struct ClientTimeouts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarded {
     /// Networks whose `X-Forwarded-*` and `Forwarded` are believed and extended; from others they are replaced.
-    pub trusted: Vec<IpNet>,
+    pub trusted: Networks,
     /// Which of their fields say who the client is.
     pub source: ForwardedSource,
     /// Send `X-Forwarded-For`, `-Proto` and `-Host`.

@@ -120,7 +120,7 @@ pub struct FieldEdits {
 pub struct Cors {
     /// Any origin.
     pub any: bool,
-    /// These.
+    /// These, sorted.
     pub origins: Vec<String>,
     /// Lines of the response to a preflight request, but for the origin.
     pub preflight: String,

@@ -16,7 +16,8 @@ section! {
         /// All traffic goes to this service: short for one route without conditions.
         optional service: String,
         /// Routing rules; the first that matches takes the request. For `tcp`, rules with `match: { host: ... }` alone: the
-        /// name that a TLS client asks for (SNI), read without ending its TLS unless there is `tls`.
+        /// name that a TLS client asks for (SNI), read without ending its TLS unless there is `tls`. However many there are, host
+        /// and path are looked up; what rules ask for beside them is tested one by one, of those that host and path leave.
         default("[]") routes: List<RouteSection>,
         /// TLS towards clients; absent is none.
         optional tls: ListenerTlsSection,

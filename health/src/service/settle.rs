@@ -25,7 +25,8 @@ impl ServiceHealth {
         }
         let (shares, suffices) = levels::shares(&levels, self.params.overprovisioning_percent);
         let threshold = u64::from(self.params.panic_threshold_percent);
-        let panics = |level: &LevelHealth| level.weight > 0 && level.healthy * 100 < threshold * level.weight;
+        // A level of no weight is none that lacks any.
+        let panics = |level: &LevelHealth| level.healthy * 100 < threshold * level.weight;
         // Several levels that together can carry everything need no panic; one stands for itself.
         let in_panic: Vec<u8> = if levels.len() > 1 && suffices {
             Vec::new()

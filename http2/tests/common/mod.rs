@@ -6,7 +6,24 @@ use ringway_http2::{
     Config, Connection, ConnectionError, Event, HeadKind, Memory, MemoryLimits, PREFACE, Reason, Role, StreamKey,
 };
 use ringway_message::{Method, RequestHead, ResponseHead, Span};
+use std::io::Write as _;
+use std::process::Command;
 use std::rc::Rc;
+
+/// Whether somebody else's program runs here. Where it does not, the test says so, as `.ci/run` looks for it: what `eprintln!` prints, cargo
+/// hides of a test that passes. CI has them all, and sets CI: there a missing one fails.
+#[allow(clippy::disallowed_methods, reason = "a test says what it does not do")]
+pub(crate) fn has(program: &str, arguments: &[&str]) -> bool {
+    let found = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "CI has no {program} {arguments:?}");
+        // Alone in its process, a test may run on the main thread.
+        let test = std::env::var("NEXTEST_TEST_NAME").ok();
+        let test = test.or_else(|| std::thread::current().name().map(str::to_owned)).unwrap_or_default();
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {program} {arguments:?} does not run here");
+    }
+    found
+}
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;

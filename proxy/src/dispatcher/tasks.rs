@@ -1,11 +1,14 @@
 //! Tasks of a worker: each is spawned here, so that no panic ends one uncounted.
 
 use super::context::Dispatcher;
+use pin_project_lite::pin_project;
 use ringway_telemetry::counters::WorkerCounters;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-/// Counts a panic that ends the task it lives in.
+/// Counts a panic that ends the task it lives in: a task is dropped by it, wherever it comes from.
 struct PanicWatch {
     counters: Arc<WorkerCounters>,
     what: &'static str,
@@ -20,11 +23,32 @@ impl Drop for PanicWatch {
     }
 }
 
-async fn watched(counters: Arc<WorkerCounters>, what: &'static str, task: impl Future<Output = ()>) {
-    let _watch = PanicWatch { counters, what };
+pin_project! {
+    /// A task with its watch. No `async fn`: that would hold the task twice, as its argument and as what it awaits.
+    struct Watched<T> {
+        // Dropped before the watch.
+        #[pin]
+        task: T,
+        watch: PanicWatch,
+    }
+}
+
+impl<T: Future<Output = ()>> Future for Watched<T> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.project().task.poll(context)
+    }
+}
+
+fn watched<T: Future<Output = ()>>(
+    counters: Arc<WorkerCounters>,
+    what: &'static str,
+    task: T,
+) -> impl Future<Output = ()> + use<T> {
     #[cfg(test)]
     let task = crate::simulation::counted(what, task);
-    task.await;
+    Watched { task, watch: PanicWatch { counters, what } }
 }
 
 impl Dispatcher {
@@ -43,6 +67,45 @@ mod tests {
     async fn fails(kept: Rc<()>) {
         tokio::task::yield_now().await;
         assert_eq!(Rc::strong_count(&kept), 0, "a panic, as in a bug");
+    }
+
+    /// Panics when it is dropped before its end.
+    struct FailsInDrop;
+
+    impl Drop for FailsInDrop {
+        fn drop(&mut self) {
+            panic!("a panic, as in a bug");
+        }
+    }
+
+    #[test]
+    fn a_task_that_panics_while_it_is_dropped_is_counted_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build_local(<_>::default()).unwrap();
+        let counters = Arc::new(WorkerCounters::default());
+        runtime.block_on(async {
+            let kept = FailsInDrop;
+            let task = async move {
+                let _kept = kept;
+                std::future::pending::<()>().await;
+            };
+            let task = tokio::task::spawn_local(watched(Arc::clone(&counters), "a test", task));
+            tokio::task::yield_now().await;
+            task.abort();
+            assert!(task.await.is_err());
+            assert_eq!(counters.panics.get(), 1);
+        });
+    }
+
+    #[test]
+    fn a_task_is_held_once() {
+        let task = async {
+            let room = [0_u8; 4096];
+            tokio::task::yield_now().await;
+            std::hint::black_box(&room);
+        };
+        let task_bytes = size_of_val(&task);
+        let watch = PanicWatch { counters: Arc::default(), what: "a test" };
+        assert!(size_of_val(&Watched { task, watch }) < task_bytes + 64);
     }
 
     #[test]

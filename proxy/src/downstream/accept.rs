@@ -8,7 +8,6 @@ use crate::ambient;
 use crate::dispatcher::{Command, ConnectionPermit, Full, WaitingForPermit};
 use crate::net::shortage::{Operation, is_of_one_connection};
 use crate::net::transport::{Listener, Transport};
-use crate::net::trusted::is_trusted;
 use crate::worker::{ActiveListener, View};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -218,7 +217,7 @@ fn reject(
     frontend.worker.shared.counters.error("", TurnedAway::Full.reason());
     let config = &view.snapshot.config.listeners[listener];
     // The first bytes may be a PROXY header of a proxy in front: nothing is read for a local reply.
-    let says_who = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
+    let says_who = config.proxy_protocol.contains(peer.ip());
     let speech = if says_who { Speech::Other } else { speech(view, listener) };
     turn_away(frontend, None, stream, TurnedAway::Full, speech);
 }

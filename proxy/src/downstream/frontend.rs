@@ -1,5 +1,6 @@
 //! What serves a worker's clients, and what it keeps from connection to connection.
 
+use super::exchange_pool::ExchangePool;
 use super::stream_tasks::StreamTasks;
 use crate::worker::Worker;
 use std::cell::Cell;
@@ -8,6 +9,8 @@ use std::rc::Rc;
 /// A worker, as its clients' connections see it.
 pub(crate) struct Frontend {
     pub(crate) worker: Rc<Worker>,
+    /// Exchanges of HTTP/1.1 connections.
+    pub(super) exchanges: ExchangePool,
     /// Tasks for streams of HTTP/2.
     pub(crate) streams: StreamTasks,
     /// Clients that get a local reply as they are turned away.
@@ -16,11 +19,17 @@ pub(crate) struct Frontend {
 
 impl Frontend {
     pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
-        Rc::new(Self { worker, streams: StreamTasks::default(), farewells: Cell::new(0) })
+        Rc::new(Self {
+            worker,
+            exchanges: ExchangePool::default(),
+            streams: StreamTasks::default(),
+            farewells: Cell::new(0),
+        })
     }
 
     /// Frees memory that only a busier time needs.
     pub(crate) fn trim(&self) {
+        self.exchanges.trim();
         self.streams.trim();
     }
 }

@@ -1,5 +1,6 @@
 //! A client's connection before its first request: PROXY header, TLS, and detection of the protocol.
 
+use super::connection::Connection;
 use super::frontend::Frontend;
 use super::turn_away::{TurnedAway, speech, turn_away};
 use super::{http1, http2};
@@ -15,7 +16,6 @@ use crate::net::stream::Stream;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, ServerTls};
 use crate::net::transport::Transport;
-use crate::net::trusted::is_trusted;
 use crate::worker::{ActiveListener, OpenConnection, Peer, View};
 use ringway_config::model::Protocol;
 use ringway_telemetry::catalogue;
@@ -29,106 +29,102 @@ use tokio::io::ReadBuf;
 
 /// How long a TCP client may take for PROXY header, handshake and server name.
 const HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// A client's connection whose protocol is not known yet.
+struct Accepted {
+    open: OpenConnection,
+    peer: Peer,
+    view: Rc<View>,
+    listener: usize,
+}
+
 /// Starts the task that serves one client connection.
 pub(crate) fn serve(
     frontend: &Rc<Frontend>,
     active_listener: &Rc<ActiveListener>,
     permit: ConnectionPermit,
     stream: Transport,
-    peer: SocketAddr,
+    address: SocketAddr,
 ) {
     let worker = &frontend.worker;
     let Some((view, listener)) = worker.listener(active_listener) else { return };
     let config = &view.snapshot.config.listeners[listener];
     let mut open = OpenConnection::begin(worker, active_listener, Some(permit));
     // A peer that sends a PROXY header stands for another client, which is counted once it is known.
-    let stands_in = is_trusted(&config.proxy_protocol, peer.ip().to_canonical());
-    if !stands_in && !open.enter(config, peer) {
+    let stands_in = config.proxy_protocol.contains(address.ip());
+    if !stands_in && !open.enter(config, address) {
         worker.shared.counters.error("", TurnedAway::PerIp.reason());
         turn_away(frontend, Some(open), stream, TurnedAway::PerIp, speech(&view, listener));
         return;
     }
-    worker.spawn("a connection", serve_connection(Rc::clone(frontend), open, stream, peer, view, listener));
-}
-
-/// Serves a connection to its end.
-async fn serve_connection(
-    frontend: Rc<Frontend>,
-    mut open: OpenConnection,
-    stream: Transport,
-    address: SocketAddr,
-    view: Rc<View>,
-    listener: usize,
-) {
-    let config = &view.snapshot.config.listeners[listener];
     let mut peer = Peer::new(address);
     // The local address: on a listener with one address, the kernel need not be asked.
     let is_one = !config.address.ip().is_unspecified() && config.address.port() != 0;
     peer.destination = if is_one { Some(config.address) } else { stream.local_addr().ok() };
-    let has_tls = view.snapshot.tls[listener].as_deref();
-    let says_who = is_trusted(&config.proxy_protocol, address.ip().to_canonical());
-    let mut stream = Stream::Plain(stream);
-    if says_who || has_tls.is_some() {
-        let timer = open.worker.timer();
-        let hello_time = match &config.protocol {
-            Protocol::Http(http) => http.timeouts.head,
-            Protocol::Tcp(_) | Protocol::Udp(_) => HELLO_TIME,
-        };
-        timer.set(hello_time);
-        let Stream::Plain(mut tcp) = stream else { return };
-        if says_who {
-            let Some(told) = proxy_protocol::receive(&tcp, &timer).await else {
-                return refuse(&open, &mut tcp, "proxy_header", None);
-            };
-            let client = told.addresses.map(|(client, _)| client);
-            peer.take(told);
-            if client.is_some_and(|client| !open.enter(config, client)) {
-                frontend.worker.shared.counters.error("", TurnedAway::PerIp.reason());
-                return turn_away(&frontend, Some(open), tcp, TurnedAway::PerIp, speech(&view, listener));
-            }
-        }
-        stream = match has_tls {
-            None => Stream::Plain(tcp),
-            Some(tls) => match handshake((&open, peer.address), tcp, tls, (&timer, hello_time), &config.protocol).await
-            {
-                Some(secured) => {
-                    peer.take_session(&secured, tls);
-                    Stream::Server(Box::new(secured))
-                }
-                None => return,
-            },
-        };
+    let has_tls = view.snapshot.tls[listener].is_some();
+    let accepted = Accepted { open, peer, view, listener };
+    if stands_in || has_tls {
+        let begun = begin(Rc::clone(frontend), accepted, stream, stands_in);
+        worker.spawn("a connection that begins", begun);
+    } else {
+        serve_protocol(frontend, accepted, Stream::Plain(stream));
     }
-    serve_protocol(frontend, open, stream, peer, view, listener).await;
 }
 
-/// The client's protocol is known, except for the version of HTTP where there is no TLS to say so.
-async fn serve_protocol(
-    frontend: Rc<Frontend>,
-    open: OpenConnection,
-    stream: Stream,
-    peer: Peer,
-    view: Rc<View>,
-    listener: usize,
-) {
-    let config = &view.snapshot.config.listeners[listener];
+/// PROXY header and TLS handshake. What follows is a task of its own: an idle connection holds nothing of what beginning takes.
+async fn begin(frontend: Rc<Frontend>, mut accepted: Accepted, mut tcp: Transport, says_who: bool) {
+    let Accepted { open, peer, view, listener } = &mut accepted;
+    let config = &view.snapshot.config.listeners[*listener];
+    let timer = open.worker.timer();
+    let hello_time = match &config.protocol {
+        Protocol::Http(http) => http.timeouts.head,
+        Protocol::Tcp(_) | Protocol::Udp(_) => HELLO_TIME,
+    };
+    timer.set(hello_time);
+    if says_who {
+        let Some(told) = proxy_protocol::receive(&tcp, &timer).await else {
+            return refuse(open, &mut tcp, "proxy_header", None);
+        };
+        let client = told.addresses.map(|(client, _)| client);
+        peer.take(told);
+        if client.is_some_and(|client| !open.enter(config, client)) {
+            frontend.worker.shared.counters.error("", TurnedAway::PerIp.reason());
+            let Accepted { open, view, listener, .. } = accepted;
+            return turn_away(&frontend, Some(open), tcp, TurnedAway::PerIp, speech(&view, listener));
+        }
+    }
+    let stream = match view.snapshot.tls[*listener].as_deref() {
+        None => Stream::Plain(tcp),
+        Some(tls) => match handshake((open, peer.address), tcp, tls, (&timer, hello_time), &config.protocol).await {
+            Some(secured) => {
+                peer.take_session(&secured, tls);
+                Stream::Server(Box::new(secured))
+            }
+            None => return,
+        },
+    };
+    serve_protocol(&frontend, accepted, stream);
+}
+
+/// The client's protocol is known, except for the version of HTTP where there is no TLS to say so: starts the task that speaks it.
+fn serve_protocol(frontend: &Rc<Frontend>, accepted: Accepted, stream: Stream) {
+    let Accepted { open, peer, view, listener } = accepted;
+    let worker = &frontend.worker;
     let (open, peer) = (Rc::new(open), Rc::new(peer));
-    match &config.protocol {
+    match &view.snapshot.config.listeners[listener].protocol {
         Protocol::Http(http) => {
             let is_h2 =
                 matches!(&stream, Stream::Server(session) if session.get_ref().1.alpn_protocol() == Some(b"h2"));
             if is_h2 && http.h2.enabled {
-                return http2::serve(frontend, open, stream, Buffer::default(), peer, &view, listener).await;
-            }
-            let end = ClientEnd::Http1(Http1::new(stream));
-            let client = Client::new(Rc::clone(&open), end, Rc::clone(&peer));
-            if let Some((stream, read)) = http1::Connection::new(client, &view, listener).serve().await {
-                // The client has turned out to speak HTTP/2 without negotiation: prior knowledge.
-                let view = open.worker.listener(&open.active_listener).map_or(view, |(view, _)| view);
-                http2::serve(frontend, open, stream, read, peer, &view, listener).await;
+                let serving = http2::Serving::new(frontend, open, stream, Buffer::default(), peer, (&view, listener));
+                worker.spawn("a connection of HTTP/2", serving.serve());
+            } else {
+                let client = Client::new(open, ClientEnd::Http1(Http1::new(stream)), peer);
+                let connection = Box::new(Connection::new(client, &view, listener));
+                worker.spawn("a connection of HTTP/1", http1::serve(Rc::clone(frontend), connection));
             }
         }
-        Protocol::Tcp(_) => tcp::serve(open, stream, &peer, view, listener).await,
+        Protocol::Tcp(_) => worker.spawn("a session", tcp::serve(open, stream, peer, view, listener)),
         Protocol::Udp(_) => unreachable!("invariant: datagrams have no connections"),
     }
 }

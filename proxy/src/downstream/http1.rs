@@ -1,278 +1,79 @@
-//! A client's HTTP/1.1 connection: waits for heads, turns each into a [`Request`], runs its exchange, closes gracefully.
+//! A client's HTTP/1.1 connection from its first request to its end: serves one request after the other, or goes on in HTTP/2.
 
+use super::connection::{Arrival, Connection};
+use super::{Frontend, http2};
 use crate::codec::end::ClientEnd;
 use crate::codec::http1::Http1;
-use crate::codec::http2;
-use crate::dispatcher::Scratch;
-use crate::error::ProxyError;
+use crate::exchange::Next;
 use crate::exchange::client::Client;
-use crate::exchange::local_reply::LocalReply;
-use crate::exchange::request::{self, Request};
-use crate::exchange::{self, Next};
-use crate::net::buffers::Buffer;
-use crate::net::client_hello::{TLS_ALERT, TLS_HANDSHAKE};
-use crate::net::stream::Stream;
-use crate::worker::View;
-use ringway_config::model::{ClientTimeouts, HttpListener};
-use ringway_http1::{Body, Resume, parse_request_on};
-use ringway_message::{Limits, Method};
+use crate::net::client_hello::TLS_ALERT;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::io::AsyncWrite;
 
-/// How long, and for how many bytes, a client may go on sending after a response that closes: closing at once would
-/// reset the connection, and the response with it.
-const LINGER_TIME: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1024 * 1024;
-
-/// A client's connection.
-pub(crate) struct Connection {
-    client: Client,
-    /// Whether a request has come, and, on a listener that closes, whether the time to close has been set.
-    asked: bool,
-    leaving: bool,
-    /// How far the head in the input has been parsed.
-    resume: Resume,
-    /// Limits of the listener, as of the last request.
-    limits: Limits,
-    timeouts: ClientTimeouts,
-}
-
-/// Result of waiting for a request.
-enum Arrival {
-    Request(Box<Request>),
-    Refused(Box<LocalReply>),
-    /// The HTTP/2 preface, without TLS.
-    Http2,
-    /// TLS, on a port without TLS.
-    Tls,
-    Closed,
-}
-
-fn limits_of(http: &HttpListener) -> Limits {
-    Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max }
-}
-
-impl Connection {
-    /// One that begins.
-    pub(crate) fn new(client: Client, view: &View, listener: usize) -> Self {
-        let http = view.http(listener);
-        let (limits, timeouts) = (limits_of(http), http.timeouts);
-        client.timer.set(timeouts.head);
-        Self { client, asked: false, leaving: false, resume: Resume::default(), limits, timeouts }
-    }
-
-    /// Serves a connection to its end; or returns it, with the bytes that have been read, if it speaks HTTP/2.
-    pub(crate) async fn serve(mut self) -> Option<(Stream, Buffer)> {
-        let changes = self.run().await;
-        let ClientEnd::Http1(Http1 { stream, input, .. }) = self.client.end else { return None };
-        if changes {
-            return Some((stream, input));
-        }
-        self.client.open.worker.buffers.give(input);
-        None
-    }
-
-    /// `true`: the connection speaks HTTP/2.
-    async fn run(&mut self) -> bool {
-        loop {
-            let next = match poll_fn(|context| self.poll_request(context)).await {
-                Arrival::Closed => return false,
-                Arrival::Http2 => return true,
-                Arrival::Tls => {
-                    self.client.open.worker.shared.counters.error("", "tls_on_plain_port");
-                    let _ = self.client.send_bytes(TLS_ALERT).await;
-                    self.linger().await;
-                    return false;
-                }
-                Arrival::Refused(refusal) => refusal.send(&mut self.client).await,
-                Arrival::Request(mut request) => exchange::run(&mut self.client, &mut request).await,
-            };
-            match next {
-                Next::Request => {}
-                Next::Abort => return false,
-                // Unread bytes would turn the close into a reset.
-                Next::Close if !self.http1().stream.has_unread() && !self.http1().stream.needs_close_notify() => {
-                    return false;
-                }
-                Next::Close | Next::Linger => {
-                    self.linger().await;
-                    return false;
-                }
+/// Serves a connection to its end, or hands it over to HTTP/2. All that is large is boxed: most of the time it waits for a request.
+pub(super) async fn serve(frontend: Rc<Frontend>, mut connection: Box<Connection>) {
+    loop {
+        let next = match poll_fn(|context| connection.poll_request(context)).await {
+            Arrival::Closed => break,
+            // The client has turned out to speak HTTP/2 without negotiation: prior knowledge.
+            Arrival::Http2 => return begin_http2(&frontend, *connection),
+            Arrival::Tls => {
+                connection.client.open.worker.shared.counters.error("", "tls_on_plain_port");
+                let _ = Box::pin(connection.client.send_bytes(TLS_ALERT)).await;
+                Next::Linger
             }
-            self.resume.reset();
-            // Part of the next head may be here already.
-            let idle = self.http1().input.is_empty();
-            self.client.timer.set(if idle { self.timeouts.idle } else { self.timeouts.head });
-        }
-    }
-
-    fn http1(&mut self) -> &mut Http1 {
-        self.client.end.http1()
-    }
-
-    /// Waits for a whole head. Holds no buffer while nothing has come.
-    fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
-        let worker = Rc::clone(&self.client.open.worker);
-        // TLS records that belong to no response, such as session tickets.
-        self.http1().stream.poll_drive(context);
-        loop {
-            if !self.http1().input.is_empty() {
-                match self.parse() {
-                    Some(arrival) => return Poll::Ready(arrival),
-                    None if self.http1().input.capacity() == 0 => return Poll::Ready(Arrival::Closed),
-                    None => {}
-                }
-            } else if !self.http1().input.is_allocated() {
-                let Http1 { stream, input, .. } = self.http1();
-                match stream.poll_read_ready(context) {
-                    Poll::Ready(Ok(())) => *input = worker.buffers.take(),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Closed),
-                    Poll::Pending => {
-                        if self.client.open.is_closing() && !std::mem::replace(&mut self.leaving, true) {
-                            self.client.timer.shorten(self.client.open.leave_after(self.asked));
-                        }
-                        // Between requests nothing is lost by closing, unless a request has just arrived.
-                        return if !self.client.timer.poll_fired(context) || self.http1().stream.has_unread() {
-                            Poll::Pending
-                        } else {
-                            Poll::Ready(Arrival::Closed)
-                        };
-                    }
-                }
+            Arrival::Refused(refusal) => Box::pin(refusal.send(&mut connection.client)).await,
+            Arrival::Request(request) => {
+                let mut exchange = frontend.exchanges.begin(connection, request);
+                let next;
+                (connection, next) = poll_fn(|context| exchange.poll(context)).await;
+                frontend.exchanges.give(exchange);
+                next
             }
-            // One more than the limit, so that a head of exactly that length is told from a longer one.
-            let bytes_max = self.limits.head_bytes_max + 1;
-            let Http1 { stream, input, .. } = self.client.end.http1();
-            let was_empty = input.is_empty();
-            match input.poll_read(stream, bytes_max, context) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Arrival::Closed),
-                Poll::Ready(Ok(count)) => {
-                    worker.counters.received_bytes.add(count as u64);
-                    if was_empty {
-                        self.client.timer.set(self.timeouts.head);
-                    }
-                }
-                Poll::Pending if input.is_empty() => {
-                    worker.buffers.give(std::mem::take(input));
-                }
-                Poll::Pending if self.client.timer.poll_fired(context) => {
-                    return Poll::Ready(Arrival::Refused(LocalReply::new(ProxyError::HeadTimeout)));
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    /// `None`: the head is not complete.
-    fn parse(&mut self) -> Option<Arrival> {
-        let worker = Rc::clone(&self.client.open.worker);
-        let Some((view, listener)) = worker.listener(&self.client.open.active_listener) else {
-            return Some(Arrival::Closed);
         };
-        // The listener may have changed since the last request.
-        let http = view.http(listener);
-        (self.limits, self.timeouts) = (limits_of(http), http.timeouts);
-        let limits = self.limits;
-        let mut scratch = worker.scratch.borrow_mut();
-        let Self { client: Client { end, .. }, resume, .. } = self;
-        match parse_request_on(end.http1().input.bytes(), &limits, resume, &mut scratch.request) {
-            Ok(false) => None,
-            Err(error) => Some(match self.other_protocol(http.h2.enabled) {
-                Some(None) => return None,
-                Some(Some(arrival)) => arrival,
-                None => Arrival::Refused(LocalReply::new(ProxyError::BadRequest(error))),
-            }),
-            Ok(true) => Some(match self.prepare(&view, listener, &mut scratch) {
-                Ok(request) => {
-                    (self.asked, self.leaving) = (true, false);
-                    Arrival::Request(request)
-                }
-                Err(refusal) => Arrival::Refused(refusal),
-            }),
+        match next {
+            Next::Request => {}
+            Next::Abort => break,
+            // Unread bytes would turn the close into a reset.
+            Next::Close
+                if !connection.http1().stream.has_unread() && !connection.http1().stream.needs_close_notify() =>
+            {
+                break;
+            }
+            Next::Close | Next::Linger => {
+                connection.linger().await;
+                break;
+            }
         }
+        connection.wait_for_next();
+    }
+    let input = std::mem::take(&mut connection.http1().input);
+    connection.client.open.worker.buffers.give(input);
+}
+
+/// Goes on in HTTP/2, of which the preface has been read.
+fn begin_http2(frontend: &Rc<Frontend>, connection: Connection) {
+    let Client { open, end, peer, .. } = connection.client;
+    let ClientEnd::Http1(Http1 { stream, input, .. }) = end else { return };
+    let Some((view, listener)) = open.worker.listener(&open.active_listener) else { return };
+    let serving = http2::Serving::new(frontend, open, stream, input, peer, (&view, listener));
+    frontend.worker.spawn("a connection of HTTP/2", serving.serve());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that a function makes.
+    fn future_bytes<A, B, T>(_: impl FnOnce(A, B) -> T) -> usize {
+        size_of::<T>()
     }
 
-    /// Prepares the request whose head stands at the start of the input, and takes the head out of it.
-    fn prepare(
-        &mut self,
-        view: &Rc<View>,
-        listener: usize,
-        scratch: &mut Scratch,
-    ) -> Result<Box<Request>, Box<LocalReply>> {
-        let ClientEnd::Http1(Http1 { input, .. }) = &self.client.end else {
-            return Err(LocalReply::new(ProxyError::ClientClosed));
-        };
-        let routed_by = request::prepare(&self.client, input.bytes(), view, listener, scratch);
-        let head = &scratch.request;
-        let Http1 { input, body, .. } = self.client.end.http1();
-        *body = head.body.into();
-        match routed_by {
-            Ok(mut request) => {
-                input.consume(head.head_len);
-                request.take_small_body(&mut self.client).map_err(LocalReply::new)?;
-                Ok(request)
-            }
-            Err(mut refusal) => {
-                // Where the body is here to its end, the next request's head is known to follow.
-                let rest = Body::from(head.body).rest_len(&input.bytes()[head.head_len..]);
-                if let Some(rest) = rest.filter(|_| head.method != Method::Connect && refusal.keeps_order()) {
-                    refusal.keep_alive = head.keep_alive;
-                    input.consume(head.head_len + rest);
-                }
-                Err(refusal)
-            }
-        }
-    }
-
-    /// What the first bytes are, if not HTTP/1.1; `Some(None)`: not known yet.
-    #[cold]
-    fn other_protocol(&mut self, h2: bool) -> Option<Option<Arrival>> {
-        let Http1 { stream, input, .. } = self.http1();
-        let bytes = input.bytes();
-        if !matches!(stream, Stream::Plain(_)) {
-            return None;
-        }
-        if bytes.starts_with(&[TLS_HANDSHAKE, 3]) {
-            return Some(Some(Arrival::Tls));
-        }
-        let common = bytes.len().min(http2::PREFACE.len());
-        if h2 && bytes[..common] == http2::PREFACE[..common] {
-            return Some((common == http2::PREFACE.len()).then_some(Arrival::Http2));
-        }
-        None
-    }
-
-    /// Closes the writing side and reads on for a while, so that the client sees the response and not a reset.
-    async fn linger(&mut self) {
-        let worker = Rc::clone(&self.client.open.worker);
-        let Client { end, timer, .. } = &mut self.client;
-        let Http1 { stream, input, .. } = end.http1();
-        if !input.is_allocated() {
-            *input = worker.buffers.take();
-        }
-        let mut budget = LINGER_BYTES;
-        timer.set(LINGER_TIME);
-        poll_fn(|context| {
-            // A client that reads nothing keeps TLS from sending close_notify.
-            let over = timer.poll_fired(context);
-            if Pin::new(&mut *stream).poll_shutdown(context).is_pending() {
-                return if over { Poll::Ready(()) } else { Poll::Pending };
-            }
-            loop {
-                let held = input.len();
-                input.consume(held);
-                match input.poll_read(stream, 0, context) {
-                    Poll::Ready(Ok(count)) if count > 0 && count <= budget => budget -= count,
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending if over => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await;
+    #[test]
+    fn an_idle_connection_holds_nothing_of_an_exchange() {
+        // With what the runtime needs for a task, and for a socket, about a KiB and a half.
+        let (task, connection) = (future_bytes(serve), size_of::<Connection>());
+        assert!(task <= 160, "the task takes {task} bytes");
+        assert!(connection <= 320, "the connection takes {connection} bytes");
     }
 }

@@ -22,7 +22,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
 /// A client's connection.
-struct Serving {
+pub(super) struct Serving {
     driver: Driver,
     frontend: Rc<Frontend>,
     open: Rc<OpenConnection>,
@@ -40,61 +40,64 @@ struct Serving {
     leave: Option<(Timer, u64)>,
 }
 
-/// Serves a connection to its end. Bytes that have been read already come first.
-pub(crate) async fn serve(
-    frontend: Rc<Frontend>,
-    open: Rc<OpenConnection>,
-    stream: Bytes,
-    read: Buffer,
-    peer: Rc<Peer>,
-    view: &Rc<View>,
-    listener: usize,
-) {
-    let worker = Rc::clone(&open.worker);
-    let http = view.http(listener);
-    let timer = worker.timer();
-    timer.set(http.timeouts.head);
-    let idle = Cell::new(http.timeouts.idle);
-    let activity = Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle, rest: Cell::new(None) };
-    let activity = Rc::new(activity);
-    let config = Config {
-        head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
-        streams_max: http.h2.streams_max,
-        // The window of all streams together: stalled ones take nothing from others.
-        connection_window: window_of_all(http.h2.streams_max),
-        connection_window_max: window_of_all(http.h2.streams_max),
-        extended_connect: http.h2.extended_connect,
-        ..Config::new(Role::Server)
-    };
-    let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
-    let driver = Driver::new(link, stream, read, &worker.dispatcher, true);
-    let mut serving = Serving {
-        driver,
-        frontend,
-        open,
-        peer,
-        activity,
-        begun: false,
-        asked: false,
-        floods: false,
-        closing: false,
-        leave: None,
-    };
-    poll_fn(|context| serving.poll(context)).await;
-    let Serving { mut driver, floods, .. } = serving;
-    driver.end_streams();
-    let linger = worker.timer();
-    linger.set(LINGER_TIME);
-    // Checked first: a peer that reads nothing keeps TLS from sending close_notify.
-    poll_fn(|context| match linger.poll_fired(context) {
-        true => Poll::Ready(()),
-        false if floods => driver.poll_hold(context),
-        false => driver.poll_close(context),
-    })
-    .await;
-}
-
 impl Serving {
+    /// A connection that begins. Bytes that have been read already come first.
+    pub(super) fn new(
+        frontend: &Rc<Frontend>,
+        open: Rc<OpenConnection>,
+        stream: Bytes,
+        read: Buffer,
+        peer: Rc<Peer>,
+        (view, listener): (&View, usize),
+    ) -> Box<Self> {
+        let worker = &open.worker;
+        let http = view.http(listener);
+        let timer = worker.timer();
+        timer.set(http.timeouts.head);
+        let idle = Cell::new(http.timeouts.idle);
+        let activity = Activity { streams: Cell::new(0), turns: Cell::new(0), timer, idle, rest: Cell::new(None) };
+        let activity = Rc::new(activity);
+        let config = Config {
+            head: Limits { head_bytes_max: http.head_bytes_max, fields_max: http.fields_max },
+            streams_max: http.h2.streams_max,
+            // The window of all streams together: stalled ones take nothing from others.
+            connection_window: window_of_all(http.h2.streams_max),
+            connection_window_max: window_of_all(http.h2.streams_max),
+            extended_connect: http.h2.extended_connect,
+            ..Config::new(Role::Server)
+        };
+        let link = Link::new(Codec::new(config, Rc::clone(&worker.http2_memory)));
+        let driver = Driver::new(link, stream, read, &worker.dispatcher, true);
+        Box::new(Self {
+            driver,
+            frontend: Rc::clone(frontend),
+            open,
+            peer,
+            activity,
+            begun: false,
+            asked: false,
+            floods: false,
+            closing: false,
+            leave: None,
+        })
+    }
+
+    /// Serves the connection to its end.
+    pub(super) async fn serve(mut self: Box<Self>) {
+        poll_fn(|context| self.poll(context)).await;
+        let Self { driver, floods, open, .. } = &mut *self;
+        driver.end_streams();
+        let linger = open.worker.timer();
+        linger.set(LINGER_TIME);
+        // Checked first: a peer that reads nothing keeps TLS from sending close_notify.
+        poll_fn(|context| match linger.poll_fired(context) {
+            true => Poll::Ready(()),
+            false if *floods => driver.poll_hold(context),
+            false => driver.poll_close(context),
+        })
+        .await;
+    }
+
     /// Ready once the connection is over, but for its closing.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self { driver, frontend, open, peer, activity, asked, .. } = self;

@@ -5,8 +5,9 @@ use crate::net::buffers::Buffer;
 use crate::net::client_hello::{HelloReader, NoHello, TLS_HANDSHAKE};
 use crate::net::stream::Stream;
 use crate::net::timer::Timer;
+use crate::routes::NameTable;
 use crate::worker::{OpenConnection, Peer, View};
-use ringway_config::model::{HostMatch, KeySource, Protocol, TcpListener};
+use ringway_config::model::{KeySource, Protocol, TcpListener};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -21,7 +22,13 @@ const HELLO_BYTES_MAX: usize = 64 * 1024;
 const UNRECOGNIZED_NAME: &[u8] = &[0x15, 3, 3, 0, 2, 2, 112];
 
 /// Serves a session to its end.
-pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &Peer, view: Rc<View>, listener: usize) {
+pub(crate) async fn serve(
+    open: Rc<OpenConnection>,
+    mut stream: Stream,
+    peer: Rc<Peer>,
+    view: Rc<View>,
+    listener: usize,
+) {
     let Protocol::Tcp(tcp) = &view.snapshot.config.listeners[listener].protocol else { return };
     let worker = Rc::clone(&open.worker);
     let timer = worker.timer();
@@ -41,14 +48,14 @@ pub(crate) async fn serve(open: Rc<OpenConnection>, mut stream: Stream, peer: &P
         }
     }
     let server_name = peer.server_name.as_deref().or(named.as_deref());
-    let Some(service) = service_of(tcp, server_name) else {
+    let Some(service) = service_of(tcp, view.names(listener), server_name) else {
         // RFC 6066, 3: the name is not known here.
         let _ = stream.write_all(UNRECOGNIZED_NAME).await;
         worker.shared.counters.error("", "unknown_server_name");
         worker.buffers.give(hello);
         return;
     };
-    session::serve(&open, stream, hello, (peer, server_name), (view.clone(), service), &timer).await;
+    session::serve(&open, stream, hello, (&peer, server_name), (view.clone(), service), &timer).await;
 }
 
 /// Whether the name that a TLS client asks for matters.
@@ -79,15 +86,9 @@ fn is_of_name(source: &KeySource) -> bool {
 }
 
 /// The service of a connection whose client asks for this name.
-pub(crate) fn service_of(tcp: &TcpListener, server_name: Option<&str>) -> Option<usize> {
-    let name = server_name.unwrap_or_default();
-    // With or without the dot of the root, it is one name.
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let found = tcp.names.iter().find(|(host, _)| match host {
-        HostMatch::Exact(host) => host == name,
-        HostMatch::Suffix(suffix) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),
-    });
-    found.map(|(_, service)| *service).or(tcp.service)
+pub(crate) fn service_of(tcp: &TcpListener, names: &NameTable, server_name: Option<&str>) -> Option<usize> {
+    let found = server_name.and_then(|name| names.find(name));
+    found.map(|index| tcp.names[index].1).or(tcp.service)
 }
 
 /// Reads a client's first TLS message, which stays in the buffer to be forwarded; returns the server name in it. `None`: it is no such

@@ -1,6 +1,5 @@
 //! The client's identity: forwarding fields, believed only from trusted hops, and rewritten for the next one. `message/` parses them.
 
-use crate::net::trusted::is_trusted;
 use crate::worker::Peer;
 use ringway_config::model::{Forwarded, ForwardedSource};
 use ringway_message::{FieldName, HeadWriter, RequestHead, ToldClient};
@@ -20,12 +19,12 @@ pub(crate) struct Origin {
 
 /// The peer, or, if it is a trusted hop, the client that it names.
 pub(crate) fn origin(forwarded: &Forwarded, peer: &Peer, buffer: &[u8], head: &RequestHead) -> Origin {
-    let trusted = is_trusted(&forwarded.trusted, peer.ip());
+    let trusted = forwarded.trusted.contains(peer.ip());
     let own = Origin { address: peer.ip(), secure: peer.secure, trusted };
     if !trusted {
         return own;
     }
-    let is_hop = |address| is_trusted(&forwarded.trusted, address);
+    let is_hop = |address| forwarded.trusted.contains(address);
     let told = match forwarded.source {
         ForwardedSource::XForwardedFor => ToldClient::by_x_forwarded(buffer, head, is_hop),
         ForwardedSource::Forwarded => ToldClient::by_forwarded(buffer, head, is_hop),

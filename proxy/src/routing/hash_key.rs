@@ -1,7 +1,7 @@
 //! From a request, a session or a flow to its hash key.
 
 use crate::error::ProxyError;
-use crate::routing::matcher;
+use crate::routes::path_of;
 use crate::snapshot::Service;
 use crate::worker::Worker;
 use ringway_config::model::{KeySource, OnMissing};
@@ -90,7 +90,7 @@ fn append(source: &KeySource, input: &KeyInput<'_>, key: &mut Vec<u8>) -> bool {
         }
         KeySource::Sni => server_name.map(sni),
         KeySource::Query(name) => present(query_values(head.query.of(buffer), name.as_bytes())),
-        KeySource::Path { depth } => Some(first_segments(matcher::path_of(buffer, head), *depth)),
+        KeySource::Path { depth } => Some(first_segments(path_of(buffer, head), *depth)),
         KeySource::Regex(source, capture) => {
             let begin = key.len();
             if !append(source, input, key) {

@@ -5,7 +5,7 @@ use super::certificates;
 use super::connections;
 use super::service::{Service, ServiceLive, cookie_value, lock};
 use super::shadow::{self, Shadow, ShadowError};
-use super::version::Snapshot;
+use super::version::{ListenerTable, Snapshot, identity_fields};
 use crate::ambient;
 use crate::net::tls::{self, ClientTls, ServerTls, Tickets, TlsError};
 use crate::probe::Prober;
@@ -92,11 +92,22 @@ impl Registry {
                 .map_err(|source| SnapshotError::ListenerTls { listener: listener.name.clone(), source })
         };
         let tls = config.listeners.iter().map(server).collect::<Result<_, _>>()?;
-        let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client.as_ref());
-        let identity_fields = clients.map(|client| client.header.as_str().into()).collect();
+        let identity_fields = identity_fields(&config);
         let certificates = certificates::certificates(&config);
         let by_name = by_name(&services);
-        Ok(Snapshot { generation, config, services, by_name, tls, identity_fields, files_digest, certificates, shadow })
+        let tables = config.listeners.iter().map(ListenerTable::new).collect();
+        Ok(Snapshot {
+            generation,
+            config,
+            services,
+            by_name,
+            tables,
+            tls,
+            identity_fields,
+            files_digest,
+            certificates,
+            shadow,
+        })
     }
 
     fn service(&self, config: &model::Service, workers: usize, now: Instant) -> Result<Service, SnapshotError> {

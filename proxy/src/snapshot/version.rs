@@ -4,9 +4,10 @@ use super::certificates::CertificateEnd;
 use super::service::Service;
 use super::shadow::Shadow;
 use crate::net::tls::ServerTls;
-use ringway_config::model::Config;
+use crate::routes::{NameTable, RouteTable};
+use ringway_config::model::{Config, Listener, Protocol};
 use ringway_ring::Published;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A version of the configuration, ready to serve.
@@ -19,9 +20,12 @@ pub struct Snapshot {
     pub services: Box<[Arc<Service>]>,
     /// Their indices.
     pub(super) by_name: HashMap<Box<str>, usize>,
+    /// What its requests and names are looked up in, listener by listener.
+    pub(crate) tables: Box<[ListenerTable]>,
     /// TLS towards clients, listener by listener.
     pub(crate) tls: Box<[Option<Arc<ServerTls>>]>,
-    /// Fields in which some listener sends clients' certificates to backends: no client may set them on any listener.
+    /// Fields in which some listener sends clients' certificates to backends, as [`identity_fields`] has them: no client may set them
+    /// on any listener.
     pub(crate) identity_fields: Box<[Box<str>]>,
     /// Stamps of the files that TLS is made of.
     pub(crate) files_digest: u64,
@@ -31,11 +35,41 @@ pub struct Snapshot {
     pub(crate) shadow: Option<Arc<Shadow>>,
 }
 
+/// The fields in which listeners tell whose certificates they have seen: each once, as backends may read it, sorted.
+pub(super) fn identity_fields(config: &Config) -> Box<[Box<str>]> {
+    let clients = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.client.as_ref());
+    let fields: BTreeSet<Box<str>> = clients
+        .map(|client| {
+            client.header.bytes().map(|byte| char::from(ringway_message::as_read(byte))).collect::<String>().into()
+        })
+        .collect();
+    fields.into_iter().collect()
+}
+
+/// What a listener's clients are looked up in.
+pub(crate) enum ListenerTable {
+    Http(RouteTable),
+    Tcp(NameTable),
+    /// All go to one service.
+    Udp,
+}
+
+impl ListenerTable {
+    pub(super) fn new(listener: &Listener) -> Self {
+        match &listener.protocol {
+            Protocol::Http(http) => Self::Http(RouteTable::new(&http.routes)),
+            Protocol::Tcp(tcp) => Self::Tcp(NameTable::new(tcp.names.iter().map(|(name, _)| name))),
+            Protocol::Udp(_) => Self::Udp,
+        }
+    }
+}
+
 impl Snapshot {
     /// Whether a field carries clients' certificates to backends.
     #[inline]
     pub(crate) fn is_identity(&self, name: &[u8]) -> bool {
-        self.identity_fields.iter().any(|field| ringway_message::reads_as(name, field))
+        let reads = |field: &[u8]| field.iter().copied().cmp(name.iter().map(|byte| ringway_message::as_read(*byte)));
+        self.identity_fields.binary_search_by(|field| reads(field.as_bytes())).is_ok()
     }
 }
 
@@ -67,6 +101,7 @@ impl Snapshot {
             config,
             services: Box::default(),
             by_name: HashMap::new(),
+            tables: Box::default(),
             tls: Box::default(),
             identity_fields: Box::default(),
             files_digest: 0,

@@ -3,7 +3,6 @@
 use super::active_listener::ActiveListener;
 use super::context::Worker;
 use crate::dispatcher::{ConnectionPermit, Place};
-use crate::net::trusted::is_trusted;
 use ringway_config::model::{Listener, Protocol};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -44,7 +43,7 @@ impl OpenConnection {
         let most = config.connections_per_ip_max;
         let counted = most > 0
             && match &config.protocol {
-                Protocol::Http(http) => !is_trusted(&http.forwarded.trusted, client.ip().to_canonical()),
+                Protocol::Http(http) => !http.forwarded.trusted.contains(client.ip()),
                 Protocol::Tcp(_) | Protocol::Udp(_) => true,
             };
         if counted {

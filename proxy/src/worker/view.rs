@@ -4,7 +4,8 @@ use super::pool::Pool;
 use crate::codec::http2;
 use crate::dispatcher::Budget;
 use crate::net::timer::Timers;
-use crate::snapshot::{HotTable, Service, Snapshot};
+use crate::routes::{NameTable, RouteTable};
+use crate::snapshot::{HotTable, ListenerTable, Service, Snapshot};
 use ringway_config::model::{self, HttpListener, Protocol};
 use ringway_ring::Sketch;
 use ringway_telemetry::counters::{BackendCounters, ServiceCounters};
@@ -26,6 +27,27 @@ impl View {
         match &self.snapshot.config.listeners[listener].protocol {
             Protocol::Http(http) => http,
             Protocol::Tcp(_) | Protocol::Udp(_) => {
+                unreachable!("invariant: a listener's protocol is part of its identity")
+            }
+        }
+    }
+
+    /// What an HTTP listener's requests are looked up in.
+    #[inline]
+    pub(crate) fn routes(&self, listener: usize) -> &RouteTable {
+        match &self.snapshot.tables[listener] {
+            ListenerTable::Http(routes) => routes,
+            ListenerTable::Tcp(_) | ListenerTable::Udp => {
+                unreachable!("invariant: a listener's protocol is part of its identity")
+            }
+        }
+    }
+
+    /// What the names are looked up in that a TCP listener's clients ask for.
+    pub(crate) fn names(&self, listener: usize) -> &NameTable {
+        match &self.snapshot.tables[listener] {
+            ListenerTable::Tcp(names) => names,
+            ListenerTable::Http(_) | ListenerTable::Udp => {
                 unreachable!("invariant: a listener's protocol is part of its identity")
             }
         }

@@ -4,14 +4,15 @@
 //! else are taken by the fewest routes before them: if any request comes to both routes first, one of these does. They are
 //! routed by the code that routes requests.
 
-use crate::routing::matcher;
+use crate::routes::RouteTable;
 use ringway_config::model::{HeaderMatch, HostMatch, PathMatch, Route};
 use ringway_http1::{Limits, RequestHead, parse_request};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Requests that are tried, at most, for pairs of routes that need not be the same.
 const REQUESTS_MAX: usize = 300_000;
-/// Comparisons of a request with a route that all of them may cost.
+/// Comparisons of a request with a route that is not told from others by host and path, and of routes with each other, that all of
+/// them may cost.
 const STEPS_MAX: usize = 100_000_000;
 /// A name that no configuration has.
 const FRESH: &str = "zz-nobodys-name";
@@ -102,13 +103,15 @@ pub(super) fn pairs(old: &[Route], new: &[Route], secure: bool) -> Pairs {
     let mut pairs = Pairs::new();
     let mut head = RequestHead::default();
     let limits = Limits { head_bytes_max: 1 << 20, fields_max: 256 };
-    let mut left = REQUESTS_MAX.min(STEPS_MAX / (old.len() + new.len()).max(1));
+    let (table, other_table) = (RouteTable::new(old), RouteTable::new(new));
+    let mut left = REQUESTS_MAX.min(STEPS_MAX / (table.alike_max() + other_table.alike_max()).max(1));
     let mut try_requests = |conditions: &Conditions<'_>| {
         for request in conditions.requests() {
             left = left.saturating_sub(1);
             let bytes = request.as_bytes();
             if matches!(parse_request(bytes, &limits, &mut head), Ok(true)) {
-                pairs.insert((matcher::find(old, bytes, &head, secure), matcher::find(new, bytes, &head, secure)));
+                let after = other_table.find(new, bytes, &head, secure);
+                pairs.insert((table.find(old, bytes, &head, secure), after));
             }
         }
         left > 0
@@ -120,15 +123,48 @@ pub(super) fn pairs(old: &[Route], new: &[Route], secure: bool) -> Pairs {
     if is_same_list(old, new) {
         return pairs;
     }
+    let by_host = ByHost::new(new);
+    let mut steps = STEPS_MAX;
     'all: for one in old {
-        for other in new.iter().filter(|other| may_meet(one, other)) {
-            if !try_requests(&Conditions::of(&[one, other])) {
+        for other in by_host.near(one) {
+            steps = steps.saturating_sub(1);
+            if steps == 0 || may_meet(one, other) && !try_requests(&Conditions::of(&[one, other])) {
                 tracing::debug!("too many routes: not every pair of them is looked at");
                 break 'all;
             }
         }
     }
     pairs
+}
+
+/// Routes by the host that they name.
+struct ByHost<'r> {
+    all: &'r [Route],
+    exact: HashMap<&'r str, Vec<&'r Route>>,
+    /// Of many hosts.
+    wide: Vec<&'r Route>,
+}
+
+impl<'r> ByHost<'r> {
+    fn new(all: &'r [Route]) -> Self {
+        let (mut exact, mut wide): (HashMap<&str, Vec<&Route>>, Vec<&Route>) = (HashMap::new(), Vec::new());
+        for route in all {
+            match &route.host {
+                Some(HostMatch::Exact(host)) => exact.entry(host).or_default().push(route),
+                Some(HostMatch::Suffix(_)) | None => wide.push(route),
+            }
+        }
+        Self { all, exact, wide }
+    }
+
+    /// Routes that may have a host in common with this one.
+    fn near(&self, route: &Route) -> impl Iterator<Item = &'r Route> {
+        let (all, same, wide): (&[Route], &[&Route], &[&Route]) = match &route.host {
+            Some(HostMatch::Exact(host)) => (&[], self.exact.get(host.as_str()).map_or(&[], Vec::as_slice), &self.wide),
+            Some(HostMatch::Suffix(_)) | None => (self.all, &[], &[]),
+        };
+        all.iter().chain(same.iter().chain(wide).copied().collect::<Vec<_>>())
+    }
 }
 
 /// Whether the lists match alike, route by route: then each request comes to the same index in both.
@@ -143,7 +179,12 @@ fn is_same_list(old: &[Route], new: &[Route]) -> bool {
 fn may_meet(one: &Route, other: &Route) -> bool {
     let hosts = match (&one.host, &other.host) {
         (Some(HostMatch::Exact(one)), Some(HostMatch::Exact(other))) => one == other,
-        _ => true,
+        (Some(HostMatch::Suffix(one)), Some(HostMatch::Suffix(other))) => {
+            one.ends_with(other.as_str()) || other.ends_with(one.as_str())
+        }
+        (Some(HostMatch::Exact(host)), Some(HostMatch::Suffix(suffix)))
+        | (Some(HostMatch::Suffix(suffix)), Some(HostMatch::Exact(host))) => host.ends_with(suffix.as_str()),
+        (None, _) | (_, None) => true,
     };
     hosts
         && match (&one.path, &other.path) {

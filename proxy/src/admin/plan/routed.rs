@@ -3,6 +3,7 @@
 use super::classes::{self, describe};
 use super::outcome::{PlanError, RoutePlan, ServicePlan};
 use super::services::takers;
+use crate::routes::NameTable;
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{AffinityCookie, Config, HostMatch, Listener, Protocol, Route, Service, TcpListener};
 use ringway_ring::{BackendSet, Method, Move, Movement, choose_split_target, hash_key};
@@ -204,10 +205,12 @@ fn of_listener(old: &Listener, new: Option<&Listener>, pairs: &mut Vec<Pair>) {
             let mut names: Vec<String> = names.map(|(name, _)| one_name(name)).chain([String::new()]).collect();
             names.sort_unstable();
             names.dedup();
+            let table = |tcp: &TcpListener| NameTable::new(tcp.names.iter().map(|(name, _)| name));
+            let (table, other) = (table(tcp), other.map(|other| (other, table(other))));
             for name in names {
-                let to = other.map_or(Target::Nobody, |other| of_name(other, &name));
+                let to = other.as_ref().map_or(Target::Nobody, |(other, table)| of_name(other, table, &name));
                 let route = if name.is_empty() { "any connection".to_owned() } else { format!("server name {name}") };
-                add(route, of_name(tcp, &name), to);
+                add(route, of_name(tcp, &table, &name), to);
             }
         }
         (Protocol::Udp(udp), new) => {
@@ -228,8 +231,8 @@ fn one_name(name: &HostMatch) -> String {
     }
 }
 
-fn of_name(tcp: &TcpListener, name: &str) -> Target {
-    crate::l4::tcp::service_of(tcp, Some(name)).map_or(Target::Nobody, Target::service)
+fn of_name(tcp: &TcpListener, names: &NameTable, name: &str) -> Target {
+    crate::l4::tcp::service_of(tcp, names, Some(name)).map_or(Target::Nobody, Target::service)
 }
 
 /// What moves from one target to another. What no backend took has nothing to lose.

@@ -1,7 +1,7 @@
 use super::services::takers;
 use super::*;
+use crate::routes::RouteTable;
 use crate::routing::hash_key::{self, KeyInput};
-use crate::routing::matcher;
 use crate::snapshot::shadow::group_of;
 use ringway_config::model::{HttpListener, Route, Service};
 use ringway_http1::{Limits, RequestHead, parse_request};
@@ -115,7 +115,7 @@ impl<'c> Serving<'c> {
 
     fn route<'r>(&'r self, buffer: &[u8], head: &RequestHead) -> Option<(usize, &'r Route)> {
         let routes = &http(self.config).routes;
-        matcher::find(routes, buffer, head, false).map(|at| (at, &routes[at]))
+        RouteTable::new(routes).find(routes, buffer, head, false).map(|at| (at, &routes[at]))
     }
 
     /// The service's name, and its backend's id and address.

@@ -5,15 +5,14 @@ use crate::error::ProxyError;
 use crate::exchange::actions;
 use crate::exchange::client::Client;
 use crate::exchange::local_reply::Cause;
-use crate::net::trusted::is_trusted;
+use crate::routes::path_of;
 use crate::routing::admission::{self, Admitted, Arrival};
 use crate::routing::forwarded::{self, Origin};
 use crate::routing::hash_key::KeyInput;
-use crate::routing::matcher;
 use crate::routing::split::{Target, target_of};
 use crate::snapshot::Service;
 use crate::worker::View;
-use ringway_config::model::UpstreamProtocol;
+use ringway_config::model::{Networks, UpstreamProtocol};
 use ringway_message::{BodyLength, Method, RequestHead, Span};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -49,7 +48,7 @@ pub(super) fn route_of(
     key_bytes: &mut Vec<u8>,
     now: Instant,
 ) -> Result<Routed, Unrouted> {
-    let http = view.http(listener);
+    let (http, table) = (view.http(listener), view.routes(listener));
     let refuse = |error| (error, None);
     if head.method == Method::Connect {
         return Err(refuse(ProxyError::ConnectRefused).into());
@@ -58,11 +57,11 @@ pub(super) fn route_of(
         return Err(refuse(ProxyError::Expectation).into());
     }
     // Routes that ignore the path cannot be fooled by it: such paths are the backend's business.
-    if http.routes.iter().any(|route| route.path.is_some()) && ringway_message::climbs(matcher::path_of(buffer, head)) {
+    if table.looks_at_paths() && ringway_message::climbs(path_of(buffer, head)) {
         return Err(refuse(ProxyError::PathTraversal).into());
     }
     let origin = forwarded::origin(&http.forwarded, &client.peer, buffer, head);
-    let route = matcher::find(&http.routes, buffer, head, origin.secure).ok_or(refuse(ProxyError::NoRoute))?;
+    let route = table.find(&http.routes, buffer, head, origin.secure).ok_or(refuse(ProxyError::NoRoute))?;
     let actions = http.routes[route].actions.as_deref();
     if let Some(direct_response) =
         actions.and_then(|actions| actions::direct_response(actions, origin.secure, buffer, head))
@@ -102,8 +101,8 @@ pub(super) fn route_of(
 }
 
 /// Whether the request asks for an explanation of its routing, and may.
-fn explains(allowed: &[ipnet::IpNet], peer: IpAddr, head: &RequestHead, buffer: &[u8]) -> bool {
-    !allowed.is_empty() && head.value_of(buffer, b"x-ringway-explain").is_some() && is_trusted(allowed, peer)
+fn explains(allowed: &Networks, peer: IpAddr, head: &RequestHead, buffer: &[u8]) -> bool {
+    !allowed.is_empty() && head.value_of(buffer, b"x-ringway-explain").is_some() && allowed.contains(peer)
 }
 
 /// The protocols that the request may be upgraded to. HTTP/2 carries WebSocket alone (RFC 8441); any other `Upgrade` may be

@@ -16,24 +16,19 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn add(&mut self, names: Vec<String>, certified: Arc<CertifiedKey>, reject_unknown: bool) {
+        let mut is_also = false;
         for name in &names {
             let list = match name.strip_prefix("*.") {
                 Some(parent) => self.wild.entry(parent.to_owned()).or_default(),
                 None => self.exact.entry(name.clone()).or_default(),
             };
             list.push(Arc::clone(&certified));
+            // Another key for what the default is for: that was the first of all to be added, so it is the first of each of its names.
+            is_also |= self.default.as_ref().is_some_and(|default| Arc::ptr_eq(&list[0], &default[0]));
         }
         if !reject_unknown {
             match &mut self.default {
-                // Another key for what the default is for.
-                Some(list)
-                    if self.exact.values().chain(self.wild.values()).any(|same| {
-                        same.iter().any(|one| Arc::ptr_eq(one, &list[0]))
-                            && same.iter().any(|one| Arc::ptr_eq(one, &certified))
-                    }) =>
-                {
-                    list.push(certified)
-                }
+                Some(list) if is_also => list.push(certified),
                 Some(_) => {}
                 None => self.default = Some(vec![certified]),
             }

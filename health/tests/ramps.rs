@@ -1,0 +1,148 @@
+//! Who begins along a ramp and who at once, and what panic makes of ramps.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use ringway_health::{
+    AgentParams, AgentReport, CheckFailure, CheckParams, Initial, Member, OutlierParams, Params, Probe, ServiceHealth,
+    SlowStartParams,
+};
+use std::time::{Duration, Instant};
+
+const FULL: u16 = u16::MAX;
+const SECOND: Duration = Duration::from_secs(1);
+const DOWN: Probe = Probe::Failure(CheckFailure::Connect);
+/// What a slow start begins with here.
+const FIRST: u16 = FULL / 5;
+
+fn params() -> Params {
+    Params {
+        check: Some(CheckParams { rise: 1, fall: 1, jitter: 0.0, ..CheckParams::default() }),
+        agent: Some(AgentParams { interval: SECOND * 5, timeout: SECOND }),
+        slow_start: Some(SlowStartParams { window: SECOND * 100, initial_percent: 20 }),
+        drain_ramp: SECOND * 100,
+        outlier: OutlierParams { consecutive_failures: 1, jitter: 0.0, ..OutlierParams::default() },
+        ..Params::default()
+    }
+}
+
+fn start(params: Params, members: &[Member<'_>]) -> (ServiceHealth, Instant) {
+    let now = Instant::now();
+    let mut health = ServiceHealth::new(params, 3, now);
+    health.set_members(members, now);
+    (health, now)
+}
+
+fn two() -> [Member<'static>; 2] {
+    [Member::new("a"), Member::new("b")]
+}
+
+fn drained(id: &str) -> Member<'_> {
+    Member { drain: true, ..Member::new(id) }
+}
+
+fn says(up: bool) -> AgentReport {
+    AgentReport { up: Some(up), ..AgentReport::default() }
+}
+
+#[test]
+fn checks_that_are_asked_no_more_bring_up_along_the_ramp_whom_they_alone_had_down() {
+    let (mut health, now) = start(params(), &[Member::new("a"), Member::new("b"), Member::new("c")]);
+    health.handle_probe("b", DOWN, now);
+    health.handle_probe("c", DOWN, now);
+    health.handle_agent("c", says(false), now);
+    health.set_params(Params { check: None, ..params() }, now);
+    // One that was up goes on, one that its agent has down as well stays so.
+    assert_eq!(["a", "b", "c"].map(|id| health.share(id).unwrap()), [FULL, FIRST, 0]);
+    assert!(health.poll_probes(now + SECOND * 1_000).is_empty(), "nobody is checked any more");
+    health.handle_agent("c", says(true), now);
+    assert_eq!(health.share("c"), Some(FIRST));
+    // Checks that begin anew find nothing of what the old ones had found.
+    health.set_params(params(), now);
+    health.handle_timeout(now + SECOND * 100);
+    assert_eq!(["a", "b", "c"].map(|id| health.share(id).unwrap()), [FULL; 3]);
+    assert_eq!(health.poll_probes(now + SECOND * 100).len(), 3);
+}
+
+#[test]
+fn agents_that_are_asked_no_more_leave_along_the_ramp_whom_they_alone_had_down() {
+    let (mut health, now) = start(params(), &[Member::new("a"), Member::new("b"), Member::new("c")]);
+    health.handle_agent("b", says(false), now);
+    health.handle_agent("c", says(false), now);
+    health.handle_probe("c", DOWN, now);
+    health.set_params(Params { agent: None, ..params() }, now);
+    assert_eq!(["a", "b", "c"].map(|id| health.share(id).unwrap()), [FULL, FIRST, 0]);
+    health.handle_probe("c", Probe::Success, now);
+    assert_eq!(health.share("c"), Some(FIRST));
+}
+
+#[test]
+fn whoever_joins_comes_along_the_ramp_unless_he_takes_no_keys_or_the_fleet_begins_with_him() {
+    let (mut health, now) = start(params(), &two());
+    health.set_members(&[Member::new("a"), Member::new("b"), Member::new("c"), drained("d")], now);
+    assert_eq!(["a", "b", "c", "d"].map(|id| health.share(id).unwrap()), [FULL, FULL, FIRST, 0]);
+    assert_eq!(health.view("d", now).unwrap().state, "drained");
+    health.handle_timeout(now + SECOND * 50);
+    assert_eq!(health.share("d"), Some(0), "not half way up");
+    // One that counts as down until it is checked begins with its first check, and not before.
+    let unknown = CheckParams { initial: Initial::Down, rise: 1, ..CheckParams::default() };
+    let (mut health, now) = start(Params { check: Some(unknown), ..params() }, &two());
+    let mut members = two().to_vec();
+    members.push(Member::new("c"));
+    health.set_members(&members, now);
+    health.handle_probe("c", Probe::Success, now + SECOND * 90);
+    assert_eq!(health.share("c"), Some(FIRST));
+}
+
+#[test]
+fn in_panic_the_unhealthy_have_all_their_keys_the_healthy_their_ramps_and_the_drained_theirs() {
+    let members = [Member::new("a"), Member::new("b"), Member::new("c"), drained("d"), Member::new("e")];
+    let (mut health, begin) = start(Params { panic_threshold_percent: 90, ..params() }, &members);
+    // On the way up: one that is well then, and one that goes down again. On the way down: one that goes down.
+    for id in ["a", "b"] {
+        health.handle_probe(id, DOWN, begin);
+        health.handle_probe(id, Probe::Success, begin);
+    }
+    let leaving = [Member::new("a"), Member::new("b"), Member::new("c"), drained("d"), drained("e")];
+    health.set_members(&leaving, begin);
+    let now = begin + SECOND * 50;
+    for id in ["b", "c", "d", "e"] {
+        health.handle_probe(id, DOWN, now);
+    }
+    assert!(health.is_panic());
+    let share = |id| health.share(id).unwrap();
+    assert!(share("a").abs_diff(FULL / 5 * 3) <= 2, "half of the way from a fifth: {}", share("a"));
+    assert_eq!((share("b"), share("c")), (FULL, FULL));
+    assert_eq!(share("d"), 0, "who came drained has nothing to give away");
+    assert!(share("e").abs_diff(FULL / 2) <= 2, "half of the way down: {}", share("e"));
+    assert!(!health.is_doubted("a") && health.is_doubted("b") && health.is_doubted("e"));
+}
+
+#[test]
+fn one_level_that_could_carry_everything_panics_all_the_same_and_several_do_not() {
+    let params = Params { panic_threshold_percent: 90, overprovisioning_percent: 200, slow_start: None, ..params() };
+    let (mut health, now) = start(params, &two());
+    health.handle_probe("a", DOWN, now);
+    assert!(health.is_panic());
+    let (mut health, now) = start(params, &[Member::new("a"), Member { level: 1, ..Member::new("b") }]);
+    health.handle_probe("a", DOWN, now);
+    assert!(!health.is_panic());
+}
+
+#[test]
+fn panic_begins_below_its_threshold_and_not_at_it() {
+    for (down, expected) in [(1, false), (2, false), (3, true)] {
+        let ids = ["a", "b", "c", "d"];
+        let (mut health, now) = start(
+            Params { panic_threshold_percent: 50, ..params() },
+            &ids.map(|id| Member { weight: 3, ..Member::new(id) }),
+        );
+        ids[..down].iter().for_each(|id| health.handle_probe(id, DOWN, now));
+        assert_eq!(health.is_panic(), expected, "{down} of four are down");
+    }
+    // Of weights, not of heads.
+    let members = [Member { weight: 300, ..Member::new("a") }, Member::new("b"), Member::new("c")];
+    for (id, expected) in [("a", true), ("b", false)] {
+        let (mut health, now) = start(Params { panic_threshold_percent: 50, ..params() }, &members);
+        health.handle_probe(id, DOWN, now);
+        assert_eq!(health.is_panic(), expected, "{id}");
+    }
+}

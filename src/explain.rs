@@ -1,9 +1,6 @@
 //! `ringway explain`: prints where a key goes, from a file or as a running proxy sees it.
 
 use anyhow::{Context, bail};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use ringway_config::plain::line;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -115,23 +112,10 @@ fn escape(text: &str) -> String {
 
 /// JSON of an admin listener.
 async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
-    let whole = async {
-        let stream = tokio::net::TcpStream::connect(admin).await.with_context(|| format!("connect to {admin}"))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let driver = tokio::spawn(connection);
-        let request = hyper::Request::get(path).header("host", admin.to_string()).body(Empty::<Bytes>::new())?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| anyhow::anyhow!(error))?;
-        driver.abort();
-        let value: Value = serde_json::from_slice(&body.to_bytes()).context("the answer is not JSON")?;
-        if !status.is_success() {
-            bail!("{admin} answers {status}: {}", value["error"].as_str().unwrap_or_default());
-        }
-        Ok(value)
-    };
-    tokio::time::timeout(PATIENCE, whole).await.with_context(|| format!("{admin} did not answer"))?
+    let (status, body) = ringway_control::http::get(admin, path, ANSWER_BYTES_MAX, PATIENCE).await?;
+    let value: Value = serde_json::from_slice(&body).context("the answer is not JSON")?;
+    if !status.is_success() {
+        bail!("{admin} answers {status}: {}", value["error"].as_str().unwrap_or_default());
+    }
+    Ok(value)
 }

@@ -36,7 +36,9 @@ const EDGES: &[(&str, &str)] = &[
     ("ringway-proxy", "ringway-http2"),
     ("ringway-proxy", "ringway-config"),
     ("ringway-proxy", "ringway-telemetry"),
+    ("ringway-proxy", "ringway-tls"),
     ("ringway-control", "ringway-config"),
+    ("ringway-control", "ringway-tls"),
     ("ringway-fleet", "ringway-config"),
     ("ringway-fleet", "ringway-control"),
     ("ringway-fleet", "ringway-proxy"),
@@ -72,7 +74,7 @@ fn dependencies(package: &serde_json::Value) -> Vec<String> {
 }
 
 #[test]
-fn crates_know_only_whom_the_architecture_lets_them() {
+fn crates_know_only_those_that_the_architecture_lets_them() {
     let packages = packages();
     let ours: BTreeSet<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
     let mut found = BTreeSet::new();

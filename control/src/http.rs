@@ -1,17 +1,18 @@
 //! A client of the API: any member will do.
 
 pub(crate) mod advice;
+mod call;
 mod problem;
 
+pub use self::call::{CallError, get};
 pub use self::problem::Problem;
 use crate::Code;
 use crate::transport::tls::{self, TlsError};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use ringway_config::model::{Control, MemberUrl};
 use rustls::pki_types::ServerName;
 use std::path::PathBuf;
@@ -150,13 +151,14 @@ impl Api {
         // Small requests, each waited for.
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         if !member.tls {
-            return handshake(stream).await;
+            return call::begin(stream).await.map_err(|error| error.to_string());
         }
         let config = self.tls.clone().ok_or("TLS is not set up")?;
         let name = self.server_name.clone().unwrap_or_else(|| member.host.clone());
         let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
         let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
-        handshake(stream.map_err(|error| advice::of_tls(&error, SECTION).unwrap_or_else(|| error.to_string()))?).await
+        let stream = stream.map_err(|error| advice::of_tls(&error, SECTION).unwrap_or_else(|| error.to_string()))?;
+        call::begin(stream).await.map_err(|error| error.to_string())
     }
 
     /// Asks one member after the other until one answers; what it answers holds.
@@ -219,10 +221,9 @@ impl Api {
         let failed = |reason: String| ApiError::Strange { member: member.clone(), reason };
         let response = self.begin(link, method, path, body).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-        let body = tokio::time::timeout(ANSWER_TIMEOUT, body.collect()).await;
+        let body = tokio::time::timeout(ANSWER_TIMEOUT, call::body(response, ANSWER_BYTES_MAX)).await;
         let body = body.map_err(|_| failed("the answer does not end".into()))?;
-        let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+        let body = body.map_err(|error| failed(error.to_string()))?;
         if status.is_success() { Ok(body) } else { Err(ApiError::Refused(problem(status, &body))) }
     }
 
@@ -326,15 +327,4 @@ fn bearer(path: &std::path::Path) -> Result<header::HeaderValue, ApiError> {
         .map_err(|_| failed("it must be one line of letters and digits".into()))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // It ends when the sender and the answer are dropped; what goes wrong is told through them.
-    tokio::spawn(connection);
-    Ok(sender)
 }

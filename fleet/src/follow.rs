@@ -12,7 +12,7 @@ use ringway_control::client::Client;
 use ringway_control::state::Vote;
 use ringway_control::watch::view::View;
 use ringway_control::watch::wire::Heartbeat;
-use ringway_proxy::{Handle, ReloadError, Source, TopologyStatus};
+use ringway_proxy::{Handle, ReloadError, Report, Source, TopologyStatus};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -243,14 +243,41 @@ impl Fleet {
     }
 
     fn heartbeat(&self, proxy: &Handle) -> Heartbeat {
-        let report = proxy.report();
-        // Under the lock: what is in force and what was refused are told of one moment.
-        let standing = self.standing();
-        let refused = self.client.standing().refused;
-        standing.heartbeat(report, refused, self.client.instance())
+        heartbeat(&self.standing, proxy.report(), || self.client.standing().refused, self.client.instance())
     }
+}
+
+/// What is in force and what was refused are told of one moment: `refused` is asked under the lock, or a refusal of before would be told
+/// beside the topology that came after it.
+fn heartbeat(
+    standing: &Mutex<Standing>,
+    report: Report,
+    refused: impl FnOnce() -> Option<String>,
+    instance: u64,
+) -> Heartbeat {
+    let standing = standing.lock().unwrap_or_else(PoisonError::into_inner);
+    standing.heartbeat(report, refused(), instance)
 }
 
 fn client_view(client: &Client) -> Option<Arc<View>> {
     client.view().borrow().clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::TryLockError;
+
+    #[test]
+    fn a_heartbeat_asks_what_was_refused_while_nothing_can_come_into_force() {
+        let standing = Mutex::new(Standing::default());
+        let report = Report { generation: 1, rings: BTreeMap::new(), down: Vec::new(), requests: 0, failed: 0 };
+        let refused = || {
+            // Whoever puts a topology into force needs this lock.
+            assert!(matches!(standing.try_lock(), Err(TryLockError::WouldBlock)));
+            Some("no topology".to_owned())
+        };
+        assert_eq!(heartbeat(&standing, report, refused, 9).stuck.as_deref(), Some("no topology"));
+        assert!(standing.try_lock().is_ok());
+    }
 }

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_first_stays_first_as_the_share_grows_and_nobody_does_without_a_rollout() {
+    fn a_proxy_that_goes_first_stays_first_as_the_share_grows_and_none_does_without_a_rollout() {
         for proxy in 0..200 {
             let name = format!("p{proxy}");
             assert_eq!(goes_first(&view(None), &name), None);

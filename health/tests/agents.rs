@@ -147,7 +147,7 @@ fn agents_and_checks_have_times_of_their_own() {
 }
 
 #[test]
-fn clients_stay_with_who_takes_no_keys_as_long_as_he_lives_and_their_time_lasts() {
+fn clients_stay_with_a_backend_that_takes_no_keys_as_long_as_it_lives_and_their_time_lasts() {
     let keep = |timeout| Params { keep_clients: timeout, ..params() };
     let drain = [Member { drain: true, ..Member::new("a") }, Member::new("b")];
     let weightless = [Member { weight: 0, ..Member::new("a") }, Member::new("b")];
@@ -197,7 +197,7 @@ fn clients_stay_with_who_takes_no_keys_as_long_as_he_lives_and_their_time_lasts(
 }
 
 #[test]
-fn maintenance_keeps_nobody_whoever_says_it() {
+fn maintenance_keeps_no_client_whatever_says_it() {
     let (mut health, now) = start(params());
     health.set_members(&[Member { maintenance: true, ..Member::new("a") }, Member::new("b")], now);
     assert_eq!((state(&health, now), health.keeps_clients("a")), (("drained", 0), false));
@@ -215,7 +215,7 @@ fn maintenance_keeps_nobody_whoever_says_it() {
 }
 
 #[test]
-fn the_status_has_the_agents_word_and_tells_who_is_degraded_from_who_is_up() {
+fn the_status_has_the_agents_word_and_tells_degraded_backends_from_those_that_are_up() {
     let (mut health, now) = start(params());
     health.handle_probe("a", Probe::Success, now);
     let shown = |health: &ServiceHealth| {

@@ -89,7 +89,7 @@ fn no_ejection_is_longer_than_the_longest_nor_shorter_than_jitter_allows() {
 }
 
 #[test]
-fn jitter_still_spreads_who_is_ejected_for_the_longest_time() {
+fn jitter_still_spreads_backends_that_are_ejected_for_the_longest_time() {
     for (base, jitter) in [(10, 1.0), (10, 0.1), (3, 0.5), (9, 0.2)] {
         let outlier = OutlierParams {
             consecutive_failures: 1,
@@ -141,7 +141,7 @@ fn durations_beyond_all_measure_are_ejections_as_good_as_for_ever() {
 }
 
 #[test]
-fn who_cannot_take_traffic_is_no_part_of_whom_may_be_ejected() {
+fn a_backend_that_cannot_take_traffic_is_no_part_of_those_that_may_be_ejected() {
     // (drained, of weight 0, down, all bad): never both of the two that take traffic, at any percentage below all.
     for kind in ["drained", "weightless", "down", "asks for nothing"] {
         for percent in [0, 10, 20, 50, 80, 99] {
@@ -231,7 +231,7 @@ fn share_that_may_be_ejected_is_of_all_tiers_and_leaves_somebody_in_any() {
 }
 
 #[test]
-fn who_takes_no_keys_is_no_yardstick_of_a_detector() {
+fn a_backend_that_takes_no_keys_is_no_yardstick_of_a_detector() {
     let window = |id, failures, latency_micros| Window { id, requests: 100, failures, latency_micros };
     let windows = [window("a", 90, 900_000), window("b", 0, 1_000), window("d", 0, 1_000), window("e", 0, 1_000)];
     let failing = FailurePercentageParams { threshold: 50, hosts_min: 3, volume_min: 10 };
@@ -256,7 +256,7 @@ fn who_takes_no_keys_is_no_yardstick_of_a_detector() {
 }
 
 #[test]
-fn a_wish_shields_nobody_from_what_his_status_counts_for() {
+fn a_wish_shields_no_backend_from_what_its_status_counts_for() {
     let outlier = OutlierParams { consecutive_failures: 3, retry_after_max: SECOND * 10, ..OutlierParams::default() };
     for wish in [Duration::ZERO, SECOND, SECOND * 3_600] {
         let (mut health, mut now) = start(outlier, &named(&["a", "b", "c", "d", "e"]));
@@ -355,7 +355,7 @@ fn latency_ejects_above_the_multiple_of_the_median_and_not_at_it() {
 }
 
 #[test]
-fn who_has_failed_on_the_way_or_in_its_answer_is_suspect_until_it_succeeds() {
+fn a_backend_that_has_failed_on_the_way_or_in_its_response_is_suspect_until_it_succeeds() {
     let outlier = OutlierParams { consecutive_local_failures: Some(5), ..OutlierParams::default() };
     for failure in [Outcome::ConnectionFailure, Outcome::Timeout, Outcome::Status(500)] {
         let (mut health, now) = start(outlier, &named(&["a", "b"]));

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_sent_data_may_answer_it() {
+    fn a_receiver_of_data_may_answer_it() {
         let mut floods = Floods::new(false);
         for _ in 0..1000 {
             floods.handle_data_sent();

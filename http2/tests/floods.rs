@@ -260,7 +260,7 @@ fn a_frame_that_does_not_end_holds_no_more_than_has_come_of_it() {
 }
 
 #[test]
-fn who_is_sent_data_may_measure_and_open_windows() {
+fn a_receiver_of_data_may_measure_and_open_windows() {
     let mut end = server();
     let key = end.give_request(1, "GET", &[], true);
     end.respond(key, 200, &[], false);

@@ -47,7 +47,7 @@ fn a_graceful_goodbye_takes_what_was_under_way_and_nothing_after() {
 }
 
 #[test]
-fn who_does_not_answer_is_told_the_last_stream_all_the_same() {
+fn a_silent_peer_is_told_the_last_stream_all_the_same() {
     let mut end = server();
     end.give_request(7, "GET", &[], true);
     end.connection.go_away(true, Reason::NoError);

@@ -280,7 +280,7 @@ fn exhaust(end: &mut End, keys: &[StreamKey]) {
 }
 
 #[test]
-fn who_waits_for_the_connections_window_comes_in_turn() {
+fn streams_that_wait_for_the_connections_window_come_in_turn() {
     let mut end = End::started_server(Config::new(Role::Server), &[(INITIAL_WINDOW, 1 << 20)]);
     let keys: Vec<StreamKey> = (0..4).map(|index| end.give_request(index * 2 + 1, "GET", &[], true)).collect();
     exhaust(&mut end, &keys);
@@ -303,7 +303,7 @@ fn who_waits_for_the_connections_window_comes_in_turn() {
 }
 
 #[test]
-fn who_was_called_and_does_not_come_keeps_nobody_waiting() {
+fn a_stream_that_was_called_and_does_not_come_keeps_no_other_waiting() {
     let mut end = End::started_server(Config::new(Role::Server), &[(INITIAL_WINDOW, 1 << 20)]);
     let keys: Vec<StreamKey> = (0..3).map(|index| end.give_request(index * 2 + 1, "GET", &[], true)).collect();
     exhaust(&mut end, &keys);

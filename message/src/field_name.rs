@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_read_alike_are_one_to_who_reads_variables() {
+    fn names_that_read_alike_are_one_to_a_reader_of_variables() {
         for name in ["x-client-cert", "X_Client_Cert", "X-CLIENT_cert"] {
             assert!(reads_as(name.as_bytes(), "x-client-cert"), "{name}");
         }

@@ -51,7 +51,7 @@ pub enum ProxyError {
     #[error("client closed the connection")]
     ClientClosed,
     /// The client read its response too slowly, or not at all.
-    #[error("client does not read its answer")]
+    #[error("client does not read its response")]
     ClientStalled,
     /// No backend may take the request.
     #[error("no backend is available")]
@@ -93,26 +93,26 @@ pub enum ProxyError {
     #[error("connect timed out")]
     ConnectTimeout,
     /// The backend closed or reset before its response began.
-    #[error("backend closed before it answered")]
+    #[error("backend closed before it responded")]
     UpstreamClosed,
     /// The backend's bytes are not HTTP.
-    #[error("no HTTP answer: {0}")]
+    #[error("no HTTP response: {0}")]
     BadResponse(ParseError),
     /// The backend's response passes a limit, or breaks the framing rules. A request can provoke that, with any backend: so it
     /// causes no other attempt, and counts against no backend.
-    #[error("unfit answer: {0}")]
+    #[error("unfit response: {0}")]
     UnfitResponse(ParseError),
     /// The same on an HTTP/2 stream, as the codec has found.
-    #[error("unfit answer over HTTP/2")]
+    #[error("unfit response over HTTP/2")]
     UnfitStream,
     /// The backend announced a longer body than it sent.
-    #[error("answer was cut off")]
+    #[error("response was cut off")]
     ShortResponse,
     /// A backend's TLS connection ended without close_notify where its end was to be the response's.
-    #[error("answer may be cut off: TLS ended without close_notify")]
+    #[error("response may be cut off: TLS ended without close_notify")]
     TlsTruncated,
     /// The response did not begin in time.
-    #[error("answer timed out")]
+    #[error("response timed out")]
     ResponseTimeout,
     /// The backend stopped taking the request.
     #[error("backend stopped reading")]

@@ -5,31 +5,31 @@
 #[cfg_attr(test, derive(PartialOrd, Ord))]
 pub(crate) enum Fault {
     /// A request that has ended keeps its reservation on the backend.
-    PlaceKept,
+    ReservationLeaked,
     /// Timers do not fire.
-    TimerUnarmed,
+    TimerLost,
     /// A request that waits for room is not notified of it.
     WakeUpLost,
     /// The last byte of a long write is lost.
-    BodyCut,
+    BodyTruncated,
     /// An end that must look cut off looks clean.
-    CutUnsaid,
+    TruncationHidden,
     /// A request that must not be sent twice is.
-    RetryDoubled,
+    UnsafeRetry,
     /// The service's limit goes on counting requests of versions that are no longer in force.
-    DeadCounted,
+    OldVersionCounted,
     /// A client's permit is kept when its connection has ended.
-    PermitKept,
+    PermitLeaked,
     /// Bytes that were kept for another attempt count for ever.
-    KeptForEver,
+    ReplayBytesLeaked,
     /// A task that waits for a timer is woken at once, again and again.
-    Spin,
+    BusyLoop,
     /// Idle connections are used without a check.
-    StaleUsed,
+    StaleConnectionUsed,
     /// A client that leaves is not noticed.
-    LeavingUnseen,
+    ClientCloseMissed,
     /// Idle connections of removed backends stay counted.
-    IdleCounted,
+    RemovedIdleCounted,
 }
 
 #[cfg(test)]

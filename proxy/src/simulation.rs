@@ -173,19 +173,19 @@ fn a_seed_is_played_twice_alike_and_another_otherwise() {
 #[test]
 fn planted_faults_are_found() {
     let faults: &[(Fault, &[&str])] = &[
-        (Fault::PlaceKept, &["in flight"]),
-        (Fault::TimerUnarmed, &["never answered", "never end", "not closed", "in the end"]),
+        (Fault::ReservationLeaked, &["in flight"]),
+        (Fault::TimerLost, &["never answered", "never end", "not closed", "in the end"]),
         (Fault::WakeUpLost, &["wait for room"]),
-        (Fault::BodyCut, &["is not what was sent", "malformed", "never answered", "half an answer", "has got"]),
-        (Fault::CutUnsaid, &["that was cut off", "ended true", "given up without a word"]),
-        (Fault::RetryDoubled, &["is a POST and was sent twice", "are allowed"]),
-        (Fault::DeadCounted, &["connected"]),
-        (Fault::PermitKept, &["places are taken"]),
-        (Fault::KeptForEver, &["bytes kept"]),
-        (Fault::Spin, &["while time stands still"]),
-        (Fault::StaleUsed, &["without a cause", "is an answer", "nobody's", "tried"]),
-        (Fault::LeavingUnseen, &["its client has left"]),
-        (Fault::IdleCounted, &["idle connections are counted"]),
+        (Fault::BodyTruncated, &["is not what was sent", "malformed", "never answered", "half an answer", "has got"]),
+        (Fault::TruncationHidden, &["that was cut off", "ended true", "given up without a word"]),
+        (Fault::UnsafeRetry, &["is a POST and was sent twice", "are allowed"]),
+        (Fault::OldVersionCounted, &["connected"]),
+        (Fault::PermitLeaked, &["places are taken"]),
+        (Fault::ReplayBytesLeaked, &["bytes kept"]),
+        (Fault::BusyLoop, &["while time stands still"]),
+        (Fault::StaleConnectionUsed, &["without a cause", "is an answer", "nobody's", "tried"]),
+        (Fault::ClientCloseMissed, &["its client has left"]),
+        (Fault::RemovedIdleCounted, &["idle connections are counted"]),
     ];
     let seeds = number("RINGWAY_SIM_SEEDS").unwrap_or(SEEDS_PLANTED);
     let passed = Mutex::new(Vec::new());

@@ -1,9 +1,9 @@
 //! Upstream connections: a pool per worker and backend, last in, first out.
 
 pub(crate) mod connection_slot;
+pub(crate) mod failover;
 pub(crate) mod in_flight;
 pub(crate) mod queue;
-pub(crate) mod refusals;
 pub(crate) mod retry;
 pub(crate) mod search;
 

@@ -25,7 +25,7 @@ const POLICIES: [PolicyParams; 8] = [
 
 struct World {
     health: ServiceHealth,
-    group: BackendSet,
+    backend_set: BackendSet,
     loads: Vec<Arc<Load>>,
     ids: Vec<String>,
     now: Instant,
@@ -44,8 +44,8 @@ impl World {
             level,
             load: Arc::clone(load),
         });
-        let group = BackendSet::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
-        group.install();
+        let backend_set = BackendSet::build(policy, None, members, Arc::new(Total::new(1))).unwrap();
+        backend_set.install();
         // All equally fast, for who goes by that.
         loads.iter().for_each(|load| load.observe(1_000.0, 1_000, 10_000));
         let now = Instant::now();
@@ -53,7 +53,7 @@ impl World {
         let list: Vec<Member<'_>> =
             ids.iter().zip(levels).map(|(id, &level)| Member { level, ..Member::new(id) }).collect();
         health.set_members(&list, now);
-        let mut world = Self { health, group, loads, ids, now, asked: 0 };
+        let mut world = Self { health, backend_set, loads, ids, now, asked: 0 };
         (0..levels.len()).for_each(|index| world.probe(index, Probe::Success));
         world
     }
@@ -83,8 +83,8 @@ impl World {
             load.set_doubted(self.health.is_doubted(id));
             load.set_active_fraction(self.health.share(id).unwrap());
         }
-        self.group.set_level_shares(self.health.level_shares());
-        self.group.refresh();
+        self.backend_set.set_level_shares(self.health.level_shares());
+        self.backend_set.refresh();
     }
 
     fn share(&self, index: usize) -> f64 {
@@ -98,9 +98,9 @@ impl World {
             self.asked += 1;
             let hash = |seed| hash_key(&self.asked.to_le_bytes(), seed);
             let ask = PickContext { hash: hash(1), chance: hash(2), now_millis: 1_000, owners: 0 };
-            let mut selection = self.group.begin(ask);
-            let Pick::Backend(slot) = self.group.next(&mut selection, 0) else { panic!("somebody is there") };
-            self.group.release(slot, 0);
+            let mut selection = self.backend_set.begin(ask);
+            let Pick::Backend(slot) = self.backend_set.next(&mut selection, 0) else { panic!("somebody is there") };
+            self.backend_set.release(slot, 0);
             counts[usize::from(slot.0)] += 1.0;
         }
         counts
@@ -134,7 +134,7 @@ fn checked() -> Params {
 }
 
 #[test]
-fn who_fails_its_checks_and_comes_back_along_a_slow_start_has_its_part_at_every_step() {
+fn a_backend_that_fails_its_checks_and_comes_back_along_a_slow_start_has_its_part_at_every_step() {
     for policy in POLICIES {
         let mut world = World::new(policy, &[0; 6], checked());
         world.pass(SECOND * 120);
@@ -155,7 +155,7 @@ fn who_fails_its_checks_and_comes_back_along_a_slow_start_has_its_part_at_every_
 }
 
 #[test]
-fn who_is_drained_gives_its_part_to_all_others_step_by_step() {
+fn a_drained_backend_gives_its_part_to_all_others_step_by_step() {
     for policy in POLICIES {
         let mut world = World::new(policy, &[0; 6], checked());
         world.pass(SECOND * 120);

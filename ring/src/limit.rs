@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_gives_back_unused_tells_those_who_were_denied_meanwhile_and_nobody_else() {
+    fn giving_back_unused_notifies_those_denied_meanwhile_and_no_others() {
         let limit = SharedLimit::default();
         let held = limit.take(1).unwrap();
         assert!(!limit.give_back_unused(held), "nobody was denied");

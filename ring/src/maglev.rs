@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_no_entry_is_known_without_the_table() {
+    fn a_member_without_an_entry_is_known_without_the_table() {
         let cases: [(&[u32], u32); 9] = [
             // Full with the last first turn, and by it.
             (&[1, 2], 2),

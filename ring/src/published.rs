@@ -1,7 +1,7 @@
 //! One value that many threads read and one replaces, whole.
 //!
-//! A reader keeps the value that it has seen last, and a look costs one load as long as that is the newest. Who replaces the
-//! value never waits; the one of before is freed with its last reader.
+//! A reader keeps the value that it has seen last, and a look costs one load as long as that is the newest. A writer that
+//! replaces the value never waits; the one of before is freed with its last reader.
 
 use crate::sync::AtomicU64;
 use std::sync::Arc;

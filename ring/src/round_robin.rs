@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_are_there_have_their_weights_of_the_turns_whoever_is_absent() {
+    fn members_that_are_there_have_their_weights_of_the_turns_whichever_is_absent() {
         let weights = [100, 10, 300, 0, 70, 20];
         let turns = RoundRobin::build(&weights);
         for absent in 0..64_u32 {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn who_ramps_takes_its_share_of_its_turns_and_the_others_share_the_rest_evenly() {
+    fn a_ramping_member_takes_its_share_of_its_turns_and_the_others_share_the_rest_evenly() {
         let turns = RoundRobin::build(&[100; 6]);
         for percent in [1, 10, 50, 90] {
             turns.set_weights(&[100, 100, percent, 100, 100, 100]);

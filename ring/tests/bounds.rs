@@ -311,7 +311,7 @@ fn racing_workers_never_pass_the_bound_together() {
 }
 
 #[test]
-fn round_robin_takes_turns_and_skips_who_is_down() {
+fn round_robin_takes_turns_and_skips_members_that_are_down() {
     let ids = ["a", "b", "c"];
     let loads: Vec<Arc<Load>> = ids.iter().map(|id| Arc::new(Load::new(id))).collect();
     let members = ids.iter().zip(&loads).map(|(id, load)| MemberSpec {

@@ -18,7 +18,7 @@ use loom::thread;
 use ringway_ring::Line;
 
 #[test]
-fn who_waits_finds_the_place_or_is_woken_for_it() {
+fn a_waiter_finds_the_place_or_is_woken_for_it() {
     loom::model(|| {
         let (line, taken, woken) =
             (Arc::new(Line::default()), Arc::new(AtomicU32::new(1)), Arc::new(AtomicBool::new(false)));
@@ -41,7 +41,7 @@ fn who_waits_finds_the_place_or_is_woken_for_it() {
 }
 
 #[test]
-fn one_of_two_who_give_places_back_wakes_who_waits() {
+fn one_of_two_that_give_places_back_wakes_the_waiter() {
     let mut model = loom::model::Builder::new();
     // All orders of three threads take minutes; those with few switches are the ones that go wrong.
     model.preemption_bound = Some(3);

@@ -342,7 +342,7 @@ fn latency_peaks_at_once_and_fades_with_its_constant() {
 }
 
 #[test]
-fn who_was_given_is_given_again_only_when_that_is_asked_for() {
+fn a_member_that_was_given_is_given_again_only_when_that_is_asked_for() {
     for policy in ALL {
         let fleet = equal(policy, 3);
         for number in 0..50 {
@@ -379,7 +379,7 @@ fn who_was_given_is_given_again_only_when_that_is_asked_for() {
 }
 
 #[test]
-fn who_refuses_at_once_gets_no_more_than_the_probes_that_it_costs() {
+fn a_member_that_refuses_at_once_gets_no_more_than_the_probes_that_it_costs() {
     for wish_millis in [0, 2_000] {
         let fleet = equal(ALL[7], 4);
         let (decay, mut to_refuser) = (10_000, Vec::new());
@@ -551,7 +551,7 @@ fn reserving_by_name_obeys_health_and_the_hard_limit() {
 }
 
 #[test]
-fn key_of_one_who_takes_nothing_new_is_found_where_it_was_also_in_a_tier_that_takes_nothing() {
+fn key_of_one_that_takes_nothing_new_is_found_where_it_was_also_in_a_tier_that_takes_nothing() {
     for policy in KEYED {
         let fleet = fleet(
             policy,

@@ -67,7 +67,7 @@ fn touch(group: &BackendSet, number: u64) -> usize {
 
 /// Each request in panic used to take as many turns as it looks at, and one more: seventeen, always the same member of seventeen.
 #[test]
-fn in_panic_everybody_has_his_turn_however_many_they_are() {
+fn in_panic_every_member_has_its_turn_however_many_they_are() {
     for policy in WITHOUT_KEYS {
         for count in [2, 16, 17, 34] {
             let fleet = fleet(policy, &vec![100; count], u32::MAX);
@@ -87,7 +87,7 @@ fn in_panic_everybody_has_his_turn_however_many_they_are() {
 
 /// A second try that takes a turn keeps step: of two, one that always fails would be the first to be asked every time.
 #[test]
-fn who_fails_every_time_is_tried_first_no_more_often_than_others() {
+fn a_member_that_fails_every_time_is_tried_first_no_more_often_than_others() {
     for policy in [PolicyParams::RoundRobin, PolicyParams::Random, PolicyParams::PowerOfTwo, PolicyParams::LeastRequest]
     {
         for count in [2, 3, 5] {
@@ -196,7 +196,7 @@ fn latencies_are_compared_alike_whatever_the_scale_of_the_weights() {
 
 /// Nobody knows how fast a newcomer is: it gets one request to find out, and no herd.
 #[test]
-fn who_was_never_measured_has_one_request_at_a_time_until_it_is() {
+fn a_member_that_was_never_measured_has_one_request_at_a_time_until_it_is() {
     let fleet = fleet(PEAK_EWMA, &[100; 10], u32::MAX);
     fleet.loads[1..].iter().for_each(|load| load.observe(20_000.0, 1_000, 10_000));
     for number in 0..90 {
@@ -256,7 +256,7 @@ fn a_ramp_moves_keys_to_its_member_alone_and_those_of_others_stay() {
 
 /// In panic, who has just come up and ramps is asked before anybody who is believed to be down, by key as well.
 #[test]
-fn who_ramps_is_asked_before_who_is_down() {
+fn a_ramping_member_is_asked_before_one_that_is_down() {
     let keyed = [
         PolicyParams::Ring(RingParams { points: 64, seed: 0 }),
         PolicyParams::Rendezvous(RendezvousParams { seed: 0 }),

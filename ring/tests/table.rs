@@ -201,7 +201,7 @@ fn what_members_leave_goes_to_all_others_by_weight_and_latency_where_two_are_com
 }
 
 #[test]
-fn what_members_leave_goes_to_the_next_who_is_there_where_the_first_serves_all() {
+fn what_members_leave_goes_to_the_next_that_is_there_where_the_first_serves_all() {
     judge(&cells(PolicyParams::First, &[2, 3, 6, 10, 100], &[1, 16]));
     judge(&tiers(PolicyParams::First));
 }

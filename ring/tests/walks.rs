@@ -113,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_is_below_his_hard_limit_is_found(members in givens(), seed in any::<u64>(), bounded in any::<bool>()) {
+    fn a_member_below_its_hard_limit_is_found(members in givens(), seed in any::<u64>(), bounded in any::<bool>()) {
         for policy in ALL {
             for all_full in [AllFull::Owner, AllFull::LeastLoaded] {
                 let members: Vec<Given> =

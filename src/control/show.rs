@@ -7,121 +7,21 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
+mod difference;
+mod table;
+mod words;
+
+pub(super) use difference::line_diff;
+use table::{date, rows, table};
+pub(super) use table::{span, text};
+pub(super) use words::rollout_line;
+use words::{change_word, member_row, summary};
+
 pub(super) struct Printer {
     pub(super) json: bool,
 }
 
 type Done = anyhow::Result<()>;
-
-/// A value as a part of a line: nothing in it is obeyed by a terminal, or ends the line.
-pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => line(text),
-        Value::Null => "-".into(),
-        other => other.to_string(),
-    }
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// Columns as wide as they must be; what others wrote into a cell stays in it.
-fn table(head: &[&str], rows: &[Vec<String>]) -> Done {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| line(cell)).collect()).collect();
-    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = crate::terminal::stdout().lock();
-    let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
-    for row in std::iter::once(&head).chain(&rows) {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
-/// Unix milliseconds as a date, UTC. Source: Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
-fn date(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
-pub(super) fn rollout_line(rollout: &Value) -> String {
-    let phase = &rollout["phase"];
-    let id = &rollout["id"];
-    if let Some(revision) = phase.get("committed") {
-        return format!("rollout {id}: in force for all, revision {revision}");
-    }
-    if let Some(reason) = phase.get("aborted") {
-        return format!("rollout {id}: aborted, nothing has changed: {}", text(reason));
-    }
-    if phase.get("stage").is_some() {
-        return format!("rollout {id}: in force for {} % of the proxies, watched", rollout["percent"]);
-    }
-    format!("rollout {id}: {} of {} proxies have prepared it", rollout["votes"], rollout["participants"])
-}
-
-/// Lines of a difference. Source: Myers, "An O(ND) Difference Algorithm and Its Variations", 1986, in its simplest form.
-pub(super) fn line_diff(old: &str, new: &str) -> Vec<(char, String)> {
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let same_head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let same_tail =
-        old[same_head..].iter().rev().zip(new[same_head..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let (old_middle, new_middle) = (&old[same_head..old.len() - same_tail], &new[same_head..new.len() - same_tail]);
-    let mut lines: Vec<(char, String)> = old[..same_head].iter().map(|line| (' ', (*line).to_owned())).collect();
-    lines.extend(middle_diff(old_middle, new_middle));
-    lines.extend(old[old.len() - same_tail..].iter().map(|line| (' ', (*line).to_owned())));
-    lines
-}
-
-/// Longest common subsequence; texts too long for its table are shown as replaced.
-fn middle_diff(old: &[&str], new: &[&str]) -> Vec<(char, String)> {
-    const CELLS_MAX: usize = 16 << 20;
-    let own = |mark, line: &&str| (mark, (*line).to_owned());
-    if old.len().saturating_mul(new.len()) > CELLS_MAX {
-        return old.iter().map(|line| own('-', line)).chain(new.iter().map(|line| own('+', line))).collect();
-    }
-    let width = new.len() + 1;
-    let mut common = vec![0_u32; (old.len() + 1) * width];
-    for i in (0..old.len()).rev() {
-        for j in (0..new.len()).rev() {
-            common[i * width + j] = if old[i] == new[j] {
-                common[(i + 1) * width + j + 1] + 1
-            } else {
-                common[(i + 1) * width + j].max(common[i * width + j + 1])
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    let mut lines = Vec::new();
-    while i < old.len() || j < new.len() {
-        if i < old.len() && j < new.len() && old[i] == new[j] {
-            lines.push(own(' ', &old[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if j >= new.len() || (i < old.len() && common[(i + 1) * width + j] >= common[i * width + j + 1]) {
-            lines.push(own('-', &old[i]));
-            i += 1;
-        } else {
-            lines.push(own('+', &new[j]));
-            j += 1;
-        }
-    }
-    lines
-}
 
 impl Printer {
     fn raw(&self, value: &Value) -> anyhow::Result<bool> {
@@ -447,93 +347,5 @@ impl Printer {
             )?;
         }
         Ok(())
-    }
-}
-
-/// Milliseconds, as people write a time.
-pub(super) fn span(ms: u64) -> String {
-    ringway_config::duration_text(std::time::Duration::from_millis(ms))
-}
-
-/// A member that does not answer is none of what it may have been.
-fn member_row(member: &Value) -> Vec<String> {
-    let vote = if member["voter"] == json!(true) { "voter" } else { "learner" };
-    let role = match (member["leader"] == json!(true), member["reachable"].as_bool()) {
-        (true, _) => "leader".to_owned(),
-        (_, Some(false)) => format!("{vote}, unreachable"),
-        _ => vote.to_owned(),
-    };
-    let heard = match (member["reachable"].as_bool(), member["last_heard_ms"].as_u64()) {
-        (None, _) => "-".to_owned(),
-        (Some(_), Some(ms)) => format!("{} ago", span(ms)),
-        (Some(_), None) => "never".to_owned(),
-    };
-    let known = |value: &Value| if value.is_null() { "-".to_owned() } else { text(value) };
-    let mut cells = vec![text(&member["node"]), text(&member["name"]), role];
-    cells.extend([&member["api_address"], &member["peer_address"], &member["lag"], &member["term"]].map(known));
-    cells.extend([heard, known(&member["version"])]);
-    cells
-}
-
-fn change_word(change: &Value) -> String {
-    let word = match (change["before"].is_null(), change["after"].is_null()) {
-        (true, _) => "made",
-        (_, true) => "removed",
-        _ => "changed",
-    };
-    format!("{} {word}", text(&change["key"]))
-}
-
-/// An object as a line of a table.
-fn summary(object: &Object) -> String {
-    match object {
-        Object::Document(text) | Object::Service(text) => format!("{} lines", text.text.lines().count()),
-        Object::Certificate(_) => "certificate and key".into(),
-        Object::Backend(backend) => {
-            let mut text = format!("{}, weight {}, {}", backend.address, backend.weight, backend.state.name());
-            if backend.tier > 0 {
-                text.push_str(&format!(", tier {}", backend.tier));
-            }
-            if let Some(zone) = &backend.zone {
-                text.push_str(&format!(", zone {zone}"));
-            }
-            if backend.ejected {
-                text.push_str(", ejected by the fleet");
-            }
-            if let Some(lease) = backend.lease {
-                text.push_str(&format!(", lease {lease}"));
-            }
-            text
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_the_calendars() {
-        assert_eq!(date(0), "1970-01-01 00:00:00");
-        assert_eq!(date(951_827_696_000), "2000-02-29 12:34:56");
-        assert_eq!(date(1_795_300_000_000), "2026-11-21 22:26:40");
-    }
-
-    #[test]
-    fn differences_lead_from_one_text_to_the_other() {
-        for (old, new) in
-            [("", "a\nb"), ("a\nb\nc\nd", "a\nx\nc\nd\ne"), ("a\nb", ""), ("same", "same"), ("b\na", "a\nb")]
-        {
-            let lines = line_diff(old, new);
-            let side = |other: char| {
-                lines
-                    .iter()
-                    .filter(|(mark, _)| *mark != other)
-                    .map(|(_, line)| line.as_str())
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            };
-            assert_eq!((side('+').as_str(), side('-').as_str()), (old, new));
-        }
     }
 }

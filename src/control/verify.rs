@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_reached_what_was_there_is_not_behind_and_rings_are_compared_at_one_revision() {
+    fn a_proxy_that_has_reached_what_was_there_is_not_behind_and_rings_are_compared_at_one_revision() {
         let ring = |digest: &str| json!({ "rings": { "s": digest } });
         assert_eq!(judged("synced", (1, 7), ring("aa")), (vec![], true));
         assert_eq!(judged("behind", (1, 6), ring("bb")), (vec![], false));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_ahead_or_has_not_all_of_it_is_named_whatever_its_state_is_called() {
+    fn a_proxy_that_is_ahead_or_has_not_all_of_it_is_named_whatever_its_state_is_called() {
         let ring = json!({ "rings": { "s": "aa" } });
         for state in ["behind", "ahead", "synced"] {
             assert_eq!(
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_and_those_who_were_never_heard_of_are_no_success() {
+    fn no_proxy_and_those_never_heard_of_are_no_success() {
         let proxies = [json!({ "name": "p" })];
         assert!(unheard(&proxies, &["p".into()]).is_empty());
         assert_eq!(unheard(&proxies, &["q".into()]), ["q has not been heard of"]);

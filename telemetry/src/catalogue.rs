@@ -47,32 +47,32 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests ended, by class of the status that the client got (1xx to 5xx, or none); TCP sessions and UDP flows that a backend has taken are session, others none.";
+    REQUESTS = "ringway_requests_total", Counter, ["service", "class"], "Requests, sessions and flows ended, by class of the status that the client got (1xx to 5xx, or none); TCP sessions and UDP flows that a backend has taken are session, others none.";
     REQUEST_DURATION = "ringway_request_duration_seconds", Histogram, ["service"], "From a request's head being complete to the end of its response.";
     RETRIES = "ringway_retries_total", Counter, ["service"], "Tries after the first.";
-    SPILLS = "ringway_spills_total", Counter, ["service"], "Requests that the bound sent to another backend than the first eligible one of their walk.";
+    SPILLS = "ringway_spills_total", Counter, ["service"], "Requests, sessions and flows that the bound sent to another backend than the first eligible one of their candidate sequence.";
     KEPT = "ringway_drained_kept_requests_total", Counter, ["service"], "Requests that an affinity cookie brought to a backend that is drained or has no weight, which keeps its clients until drain_timeout.";
-    OWNED = "ringway_owner_served_total", Counter, ["service"], "Requests with a key that were served by the key's owner.";
-    KEYED = "ringway_keyed_requests_total", Counter, ["service"], "Requests that were placed by key; with ringway_owner_served_total, the affinity hit ratio.";
-    SPILL_DISTANCE = "ringway_spill_distance_total", Counter, ["service"], "Backends that requests passed over on their walks, because of the bound or of health, summed.";
-    HOT = "ringway_hot_requests_total", Counter, ["service"], "Requests with a hot key, spread over its owners.";
+    OWNED = "ringway_owner_served_total", Counter, ["service"], "Requests, sessions and flows with a key that were served by the key's owner.";
+    KEYED = "ringway_keyed_requests_total", Counter, ["service"], "Requests, sessions and flows that were placed by key; with ringway_owner_served_total, the affinity hit ratio.";
+    SPILL_DISTANCE = "ringway_spill_distance_total", Counter, ["service"], "Backends that requests, sessions and flows passed over in their candidate sequences, because of the bound or of health, summed.";
+    HOT = "ringway_hot_requests_total", Counter, ["service"], "Requests, sessions and flows with a hot key, spread over its owners.";
     HOT_KEYS = "ringway_hot_keys", Gauge, ["service"], "Keys that are hot now.";
     BUDGET_EXHAUSTED = "ringway_retry_budget_exhausted_total", Counter, ["service"], "Retries that the retry budget did not allow.";
     RETRIES_REFUSED = "ringway_retries_refused_total", Counter, ["service", "limit"], "Retries that a limit did not allow, by limit: retries_max (of the service), budget, backend_retries_max (every backend that was left has as many as it may).";
     HEDGES = "ringway_hedges_total", Counter, ["service"], "Second tries beside a slow first one.";
     HEDGES_WON = "ringway_hedges_won_total", Counter, ["service"], "Second tries whose response was taken.";
     HEDGE_BUDGET_EXHAUSTED = "ringway_hedge_budget_exhausted_total", Counter, ["service"], "Second tries that the hedge budget did not allow.";
-    SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests whose placement was compared with the shadow configuration's.";
+    SHADOWED = "ringway_shadow_compared_total", Counter, ["service"], "Requests, sessions and flows whose placement was compared with the shadow configuration's.";
     SHADOW_MOVED = "ringway_shadow_moved_total", Counter, ["service"], "Of these, those that the shadow configuration would send elsewhere.";
     KEYS_MOVED = "ringway_keys_moved_ratio", Gauge, ["service"], "Share of the key space that the last change of the service's membership, weights or drains moved.";
     PEAK_SHARE = "ringway_ring_peak_share_ratio", Gauge, ["service"], "Largest share of the key space for its weight that a backend owns, over the fair one.";
-    QUEUED = "ringway_queued_total", Counter, ["service"], "Requests that waited for a backend with room.";
+    QUEUED = "ringway_queued_total", Counter, ["service"], "Requests and sessions that waited for a backend with room.";
     PROXY_ERRORS = "ringway_proxy_errors_total", Counter, ["service", "reason"], "Responses that Ringway gave itself, by reason.";
-    REJECTED = "ringway_rejected_requests_total", Counter, ["reason"], "Requests refused before a service was chosen, by reason.";
-    BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests (TCP: sessions) sent to a backend, retries counted each.";
+    REJECTED = "ringway_rejected_requests_total", Counter, ["reason"], "Requests refused before a service was chosen, and datagrams for which no flow could begin, by reason.";
+    BACKEND_REQUESTS = "ringway_backend_requests_total", Counter, ["service", "backend"], "Requests, sessions and flows sent to a backend, retries counted each.";
     BACKEND_FAILURES = "ringway_backend_failures_total", Counter, ["service", "backend"], "Tries that failed: refused, reset, timed out, garbage.";
     BACKEND_CONNECTS = "ringway_backend_connects_total", Counter, ["service", "backend"], "Connections opened to a backend.";
-    BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests and sessions that a backend carries now.";
+    BACKEND_IN_FLIGHT = "ringway_backend_in_flight", Gauge, ["service", "backend"], "Requests, sessions and flows that a backend carries now.";
     BACKEND_CAP = "ringway_backend_cap", Gauge, ["service", "backend"], "Load that the bound allows a backend now.";
     BACKEND_SHARE = "ringway_backend_ring_share", Gauge, ["service", "backend"], "Share of the key space that a backend owns.";
     BACKEND_ACCEPT = "ringway_backend_accept_share", Gauge, ["service", "backend"], "Share of its weight that counts now: 0 down or drained, between in a ramp or where a check asks for less, 1 all.";

@@ -571,3 +571,20 @@ pub fn require_python(module: &str) -> Option<()> {
     skipped(&format!("Python has no module {module} here"));
     None
 }
+
+/// Asks by each key under a configuration whose shadow is `new`, and then under `new` itself. What the shadow has counted, and how many of
+/// these keys are served by another backend then.
+pub fn shadow_and_moves(old: &str, new: &str, owners: impl Fn() -> Vec<String>) -> (serde_json::Value, usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new.yaml");
+    std::fs::write(&path, new.replace("ADMIN", "127.0.0.1:9901")).unwrap();
+    let shadowed = old.replacen("workers: 2", &format!("workers: 2\nshadow: {path:?}"), 1);
+    assert_ne!(shadowed, old);
+    let ringway = Ringway::start(&shadowed);
+    let before = owners();
+    let shadow = ringway.status()["services"][0]["shadow"].clone();
+    drop(ringway);
+    let _ringway = Ringway::start(new);
+    let after = owners();
+    (shadow, before.iter().zip(&after).filter(|(before, after)| before != after).count())
+}

@@ -531,7 +531,7 @@ fn what_was_refused_leaves_what_was_there() {
 }
 
 #[test]
-fn who_connects_and_asks_nothing_is_sent_away() {
+fn a_connection_that_asks_nothing_is_closed() {
     use std::io::{Read, Write};
     let cluster = Cluster::of(1, "");
     let address: std::net::SocketAddr = cluster.urls[0].trim_start_matches("http://").parse().unwrap();

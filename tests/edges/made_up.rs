@@ -85,7 +85,7 @@ fn use_inside_the_body_of_a_macro_counts() {
 }
 
 #[test]
-fn who_calls_a_macro_uses_the_file_that_has_it() {
+fn a_caller_of_a_macro_uses_the_file_that_has_it() {
     let lib = "#[macro_use] mod a; mod b;";
     assert_eq!(pairs(&[("lib.rs", lib), ("a.rs", "macro_rules! m { () => {} }"), ("b.rs", "m!();")]), ["b -> a"]);
     let exported = "#[macro_export] macro_rules! m { () => {} }";

@@ -1,6 +1,6 @@
-//! Functions fit a screen: those that do not are named here, each with its reason.
+//! Functions fit a screen, and a file tells one story: what does not is named here, each with its reason.
 
-use crate::sources::is_for_tests;
+use crate::sources::{attributes, is_for_tests};
 use std::collections::BTreeSet;
 use syn::spanned::Spanned as _;
 use syn::visit::Visit;
@@ -22,6 +22,11 @@ const LONG: &[(&str, &str, &str)] = &[
     ("config/src/check/service.rs", "service_model", "each field of a service once, in the order of the schema"),
     ("proxy/src/exchange/request/prepare.rs", "prepare", "each field of a request once"),
 ];
+
+/// Lines of a file, without what tests alone are built from.
+const FILE_LINES_MAX: usize = 400;
+/// Files that have more, and why. It only gets shorter.
+const LONG_FILES: &[(&str, &str)] = &[];
 
 /// Functions of a file that tests alone are not built from, with their lines.
 #[derive(Default)]
@@ -69,20 +74,61 @@ pub(crate) fn longer_than(lines_max: usize, file: &syn::File) -> Vec<(String, us
     functions.0.into_iter().filter(|(_, lines)| *lines > lines_max).collect()
 }
 
+/// Lines of a file, without items that tests alone are built from.
+fn product_lines(text: &str, file: &syn::File) -> usize {
+    let of_tests = file.items.iter().filter(|item| is_for_tests(attributes(item)));
+    let lines = |item: &syn::Item| item.span().end().line + 1 - item.span().start().line;
+    text.lines().count() - of_tests.map(lines).sum::<usize>()
+}
+
+fn read(path: &str) -> (String, syn::File) {
+    let text = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let file = syn::parse_file(&text).unwrap();
+    (text, file)
+}
+
+/// Files of the crates, but for benchmarks: those are told as they run, from top to bottom.
+fn files() -> impl Iterator<Item = String> {
+    let packages = crate::rooms::packages().iter().filter(|package| package.folder != "benches/src");
+    packages.flat_map(|package| package.files.iter().map(|file| format!("{}/{file}", package.folder)))
+}
+
+#[test]
+fn files_tell_one_story_in_400_lines_but_for_a_few_with_a_reason() {
+    let (mut found, mut needed) = (Vec::new(), BTreeSet::new());
+    for path in files() {
+        let (text, file) = read(&path);
+        let lines = product_lines(&text, &file);
+        if lines > FILE_LINES_MAX {
+            match LONG_FILES.iter().position(|(file, _)| *file == path) {
+                Some(index) => drop(needed.insert(index)),
+                None => found.push(format!("{path} has {lines} lines")),
+            }
+        }
+    }
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+    let idle: Vec<_> = LONG_FILES.iter().enumerate().filter(|(index, _)| !needed.contains(index)).collect();
+    assert!(idle.is_empty(), "short enough, and still allowed to be long: {idle:?}");
+}
+
+#[test]
+fn lines_of_a_file_are_those_that_it_is_built_from_outside_of_tests() {
+    let product = "//! One.\nuse a::B;\n\n/// Two.\n#[inline]\nfn c() {\n}\n";
+    let tests = "#[cfg(test)]\nuse d::E;\n\n/// Three.\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n    fn f() {}\n}\n";
+    let text = format!("{product}{tests}");
+    // An empty line between.
+    assert_eq!(product_lines(&text, &syn::parse_file(&text).unwrap()), product.lines().count() + 1);
+}
+
 #[test]
 fn functions_fit_a_screen_but_for_a_few_with_a_reason() {
     assert!(LONG.len() <= LONG_MAX);
     let (mut found, mut needed) = (Vec::new(), BTreeSet::new());
-    // Benchmarks are told as they run, from top to bottom.
-    for package in crate::rooms::packages().iter().filter(|package| package.folder != "benches/src") {
-        for file in &package.files {
-            let path = format!("{}/{file}", package.folder);
-            let text = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-            for (function, lines) in longer_than(LINES_MAX, &syn::parse_file(&text).unwrap()) {
-                match LONG.iter().position(|(file, name, _)| *file == path && *name == function) {
-                    Some(index) => drop(needed.insert(index)),
-                    None => found.push(format!("{path}: {function} has {lines} lines")),
-                }
+    for path in files() {
+        for (function, lines) in longer_than(LINES_MAX, &read(&path).1) {
+            match LONG.iter().position(|(file, name, _)| *file == path && *name == function) {
+                Some(index) => drop(needed.insert(index)),
+                None => found.push(format!("{path}: {function} has {lines} lines")),
             }
         }
     }

@@ -280,7 +280,7 @@ fn member_without_a_table_entry_is_the_last_resort_and_check_says_so() {
 }
 
 #[test]
-fn wake_up_for_a_place_that_one_cannot_use_goes_to_who_can() {
+fn wake_up_for_a_place_that_one_cannot_use_goes_to_one_that_can() {
     let a = gated("a");
     let open = Arc::new(Mutex::new(false));
     let gate = Arc::clone(&open);

@@ -241,7 +241,7 @@ fn load(listen: SocketAddr, until: impl Fn() -> bool) {
 }
 
 #[test]
-fn statistical_detectors_eject_who_is_worse_than_the_others() {
+fn statistical_detectors_eject_backends_that_are_worse_than_the_others() {
     for (detector, cause) in [
         ("failure_percentage: { threshold: 40, min_hosts: 3, min_volume: 10 }", "failure_percentage"),
         ("success_rate: { deviations: 1.2, min_hosts: 3, min_volume: 10 }", "success_rate"),

@@ -270,17 +270,17 @@ sys.stdin.read()
 }
 
 #[test]
-fn who_answers_no_ping_is_left() {
+fn a_peer_that_answers_no_ping_is_left() {
     ends_in_spite_of("ping");
 }
 
 #[test]
-fn who_reads_no_queued_answers_is_left() {
+fn a_peer_that_reads_no_queued_answers_is_left() {
     ends_in_spite_of("queue");
 }
 
 #[test]
-fn who_leaves_no_room_for_goodbye_is_left() {
+fn a_peer_that_leaves_no_room_for_goodbye_is_left() {
     ends_in_spite_of("tls");
 }
 

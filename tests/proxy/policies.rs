@@ -187,7 +187,7 @@ fn affinity_cookie_keeps_a_client_and_is_not_to_be_forged() {
 }
 
 #[test]
-fn sticky_client_goes_on_when_his_backend_has_gone() {
+fn sticky_client_goes_on_when_its_backend_has_gone() {
     let fleet = echoes(3);
     let listen = free_address();
     let service = "balance: { policy: round_robin, affinity_cookie: { name: sid, secret: 0123456789abcdef } }";

@@ -220,3 +220,26 @@ fn ids_lead_to_their_backend_through_drains_and_are_bounded() {
     let flows = ringway.status()["services"][0]["in_flight"].as_u64().unwrap();
     assert!(flows <= 2 + 8 + 1 + 1 + 1 + 1, "{flows} flows: connections of one address share them");
 }
+
+#[test]
+fn the_shadow_of_quic_goes_by_the_connections_id_as_its_placement_does() {
+    let names = ["a", "b", "c", "d", "e"];
+    let targets = names.map(|name| (name, server(name)));
+    let listen = free_address();
+    let config = |backends: &[(&str, SocketAddr)]| {
+        let udp = "protocol: udp, udp: { quic_connection_id: { length: 8 } }, service: s } ]";
+        simple(listen, "", backends).replace("service: s } ]", udp)
+    };
+    // One address for all: by it, all would stay or all would move.
+    let owners = || {
+        let here = client(listen);
+        let owner = |number: u32| {
+            let id = [&number.to_be_bytes()[..], b"conn"].concat().try_into().unwrap();
+            char::from(ask(&here, &first(&id))[7]).to_string()
+        };
+        (0..100).map(owner).collect()
+    };
+    let (shadow, moved) = shadow_and_moves(&config(&targets[..4]), &config(&targets), owners);
+    assert!(moved > 0 && moved < 60, "{moved}");
+    assert_eq!((&shadow["compared"], &shadow["would_move"]), (&100.into(), &moved.into()));
+}

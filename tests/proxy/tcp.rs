@@ -99,6 +99,31 @@ fn sessions_go_by_source_address_past_dead_backends() {
 }
 
 #[test]
+fn the_shadow_of_sessions_counts_those_that_then_move() {
+    let names = ["a", "b", "c", "d", "e"];
+    let fleet = names.map(reader);
+    let targets: Vec<(&str, SocketAddr)> =
+        names.into_iter().zip(&fleet).map(|(name, one)| (name, one.address)).collect();
+    let listen = free_address();
+    let (old, new) = (tcp(listen, "", &targets[..4]), tcp(listen, "", &targets));
+    let owners = || {
+        let owner = |host: u8| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 1, host], 0)).into()).unwrap();
+            socket.connect(&listen.into()).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            TcpStream::from(socket).read_to_string(&mut answer).unwrap();
+            answer
+        };
+        (1..=100).map(owner).collect()
+    };
+    let (shadow, moved) = shadow_and_moves(&old, &new, owners);
+    assert!(moved > 0 && moved < 60, "{moved}");
+    assert_eq!((&shadow["compared"], &shadow["would_move"]), (&100.into(), &moved.into()));
+}
+
+#[test]
 fn idle_session_is_timed_out() {
     let backend = reader("a");
     let listen = free_address();

@@ -387,3 +387,76 @@ fn datagrams_are_served_on_when_their_listener_is_to_have_other_families() {
     }
     assert_eq!(ask(&six, "y").unwrap(), "a:y");
 }
+
+/// From an address of its own, as often as it is asked for.
+fn client_at(host: [u8; 4], to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(SocketAddr::from((host, 0))).unwrap();
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket
+}
+
+/// Which backend has a new flow of this address.
+fn owner(host: [u8; 4], listen: SocketAddr) -> String {
+    // A datagram may be lost.
+    wait_for("an answer", || ask(&client_at(host, listen), "x")).split(':').next().unwrap().to_owned()
+}
+
+#[test]
+fn the_shadow_of_flows_counts_those_that_then_move() {
+    let names = ["a", "b", "c", "d", "e"];
+    let fleet = names.map(Echo::start);
+    let targets: Vec<(&str, SocketAddr)> =
+        names.into_iter().zip(&fleet).map(|(name, one)| (name, one.address)).collect();
+    let listen = free_address();
+    let config = |backends: &[(&str, SocketAddr)]| {
+        simple(listen, "", backends).replace("service: s } ]", "protocol: udp, service: s } ]")
+    };
+    let owners = || (1..=100).map(|host| owner([127, 0, 1, host], listen)).collect();
+    let (shadow, moved) = shadow_and_moves(&config(&targets[..4]), &config(&targets), owners);
+    assert!(moved > 0 && moved < 60, "{moved}");
+    // A client whose first datagram was lost has asked twice.
+    let compared = shadow["compared"].as_u64().unwrap();
+    assert!(compared >= 100, "{shadow}");
+    if compared == 100 {
+        assert_eq!(shadow["would_move"], moved);
+    }
+}
+
+/// A key is a key, whatever has it: as a request's (`policies::hot_key_is_spread_and_cools_down_again`).
+#[test]
+fn flows_of_a_hot_key_are_spread_and_datagrams_that_are_refused_make_none_hot() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let fleet = names.map(Echo::start);
+    let targets: Vec<(&str, SocketAddr)> =
+        names.into_iter().zip(&fleet).map(|(name, one)| (name, one.address)).collect();
+    let (open, full) = (free_address(), free_address());
+    let config = simple(open, "balance: { hot_keys: { min_volume: 100 } }", &targets).replace(
+        "service: s } ]",
+        &format!(
+            "protocol: udp, service: s }}, {{ name: full, address: \"{full}\", protocol: udp, udp: {{ flows_max: 1 }}, service: s }} ]"
+        ),
+    );
+    let ringway = Ringway::start(&config.replacen("workers: 2", "workers: 1", 1));
+    // One flow has the only place, and keeps it, since it was answered.
+    let holder = client_at([127, 0, 0, 3], full);
+    wait_for("the place to be taken", || ask(&holder, "x"));
+    let refused = || ringway.metric("ringway_rejected_requests_total{reason=\"udp_flows_max\"}");
+    let hot = || ringway.status()["services"][0]["hot_keys"].as_array().or_not_yet().clone();
+    // Another's flood is refused, and is all that comes: if it counted, its key would be hot at the next look, once a second.
+    let begun = std::time::Instant::now();
+    wait_for("a flood to be refused", || {
+        for _ in 0..50 {
+            client_at([127, 0, 0, 2], full).send(b"x").unwrap();
+        }
+        assert_eq!(hot(), Vec::<serde_json::Value>::new());
+        (refused() >= 1_000.0 && begun.elapsed() > Duration::from_secs(3)).then_some(())
+    });
+    let spread = || ringway.metric("ringway_hot_requests_total{service=\"s\"}");
+    let mut served = std::collections::BTreeSet::new();
+    wait_for("the flows of an address to be spread", || {
+        served.extend((0..30).map(|_| owner([127, 0, 0, 1], open)));
+        (spread() > 0.0 && served.len() >= 3).then_some(())
+    });
+    assert_eq!(hot().len(), 1);
+}

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attacker_who_is_cut_off_comes_again_and_keeps_to_its_pace() {
+    fn an_attacker_that_is_cut_off_comes_again_and_keeps_to_its_pace() {
         for kind in Attack::ALL {
             let (port, taken) = cutting(200);
             let sent = attack(kind, port, 5_000, Duration::from_millis(300), || {}).unwrap();

@@ -63,7 +63,7 @@ pub(super) fn policy(
     }
 }
 
-/// Every level has a table of its own; who gets no entry there is asked only when all the others have failed or are full.
+/// Every level has a table of its own; a member without an entry there is asked only when all the others have failed or are full.
 pub(super) fn members_without_entry(
     balance: &schema::BalanceSection,
     table_size: u32,

@@ -1,4 +1,4 @@
-//! Numbers that are right alone and contradict each other: a floor above its ceiling, a wait that outlives who waits, a detector
+//! Numbers that are right alone and contradict each other: a floor above its ceiling, a wait that outlives what waits, a detector
 //! that can never act. What would only never be reached is warned of; the file works without it.
 
 use crate::decode::duration_text;
@@ -112,7 +112,7 @@ fn drains(section: &schema::ServiceSection, findings: &mut Findings) {
     }
 }
 
-/// An agent is somebody else than whom it speaks of.
+/// An agent is something else than the backend that it speaks of.
 fn agents(section: &schema::ServiceSection, findings: &mut Findings) {
     let Some(health) = section.health.as_ref().map(|at| &at.value) else { return };
     let Some(agent) = health.agent.as_ref().map(|at| &at.value) else { return };
@@ -211,7 +211,7 @@ fn shared_connections(root: &schema::Root, findings: &mut Findings) {
     }
 }
 
-/// Whether whoever waits for a place may have no time left for anything else.
+/// Whether a request that waits for a place may have no time left for anything else.
 fn queue_outlives(
     section: &schema::ServiceSection,
     whole: &At<Duration>,

@@ -82,27 +82,42 @@ impl Decode for Limit {
     }
 }
 
+/// A number from `min` to `max`; `example` is one. `told`: what is wrong with another, and what to write instead.
+fn number(
+    node: &Node,
+    (min, max): (f64, f64),
+    example: &str,
+    findings: &mut Findings,
+    told: impl FnOnce(f64) -> (String, String),
+) -> Option<f64> {
+    let value = match &node.value {
+        Value::Integer(value) => *value as f64,
+        Value::Float(value) => *value,
+        Value::Text(text) => match text.parse() {
+            Ok(value) => value,
+            Err(_) => return findings.wrong_type(node, "a number", example),
+        },
+        _ => return findings.wrong_type(node, "a number", example),
+    };
+    if !(min..=max).contains(&value) {
+        let (message, help) = told(value);
+        findings.error(node.place, "out_of_range", message, help);
+        return None;
+    }
+    Some(value)
+}
+
 /// A load factor: a number of at least 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Factor(pub(crate) f64);
 
 impl Decode for Factor {
     fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
-        let value = match &node.value {
-            Value::Integer(value) => *value as f64,
-            Value::Float(value) => *value,
-            Value::Text(text) => match text.parse() {
-                Ok(value) => value,
-                Err(_) => return findings.wrong_type(node, "a number", "1.25"),
-            },
-            _ => return findings.wrong_type(node, "a number", "1.25"),
-        };
-        if !(1.0..=1000.0).contains(&value) {
+        let told = |value| {
             let message = format!("{value} is out of range: below 1.0 the backends together could not carry the load");
-            findings.error(node.place, "out_of_range", message, "write a number from 1.0 to 1000, `1.25` is usual");
-            return None;
-        }
-        Some(Self(value))
+            (message, "write a number from 1.0 to 1000, `1.25` is usual".to_owned())
+        };
+        number(node, (1.0, 1000.0), "1.25", findings, told).map(Self)
     }
 
     fn shape() -> Shape {
@@ -116,22 +131,9 @@ pub(crate) struct Number<const MIN: u64, const MAX: u64>(pub(crate) f64);
 
 impl<const MIN: u64, const MAX: u64> Decode for Number<MIN, MAX> {
     fn decode(node: &Node, findings: &mut Findings) -> Option<Self> {
-        let value = match &node.value {
-            Value::Integer(value) => *value as f64,
-            Value::Float(value) => *value,
-            Value::Text(text) => match text.parse() {
-                Ok(value) => value,
-                Err(_) => return findings.wrong_type(node, "a number", "1.5"),
-            },
-            _ => return findings.wrong_type(node, "a number", "1.5"),
-        };
         let (min, max) = (MIN as f64 / 1000.0, MAX as f64 / 1000.0);
-        if !(min..=max).contains(&value) {
-            let help = format!("write a number from {min} to {max}");
-            findings.error(node.place, "out_of_range", format!("{value} is out of range"), help);
-            return None;
-        }
-        Some(Self(value))
+        let told = |value| (format!("{value} is out of range"), format!("write a number from {min} to {max}"));
+        number(node, (min, max), "1.5", findings, told).map(Self)
     }
 
     fn shape() -> Shape {

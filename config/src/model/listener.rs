@@ -25,7 +25,7 @@ pub struct Listener {
     pub proxy_protocol: Networks,
     /// Most connections at once on this listener; 0 is no limit of its own.
     pub connections_max: usize,
-    /// Whoever finds no place is turned away; if not, he waits in the kernel's queue.
+    /// A connection that finds no place is turned away; if not, it waits in the kernel's queue.
     pub reject_when_full: bool,
     /// Most connections at once from one client address; 0 is no limit.
     pub connections_per_ip_max: u32,

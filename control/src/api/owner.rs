@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_caller_of_a_lease_is_who_the_member_has_seen() {
+    fn the_caller_of_a_lease_is_the_one_that_the_member_has_seen() {
         assert_eq!(parts(&lease_owner("a", "me (too)")).1, Some(mark("me (too)").as_str()));
         for words in ["", "agent", "agent (victim)", "a (b) c", "victim)"] {
             let owner = lease_owner(words, "me");

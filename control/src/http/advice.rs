@@ -9,7 +9,13 @@ const WHO: &str = "say who asks: `--token-file FILE` (in a file `control.token_f
                    --key-file FILE` (`control.tls`)";
 
 /// What of the settings has named a file of TLS. `section`: where a file says how TLS is to be.
-pub(crate) fn of_file(path: &Path, ca: Option<&Path>, identity: Option<&(PathBuf, PathBuf)>, section: &str) -> String {
+pub(crate) fn of_file(
+    path: Option<&Path>,
+    ca: Option<&Path>,
+    identity: Option<&(PathBuf, PathBuf)>,
+    section: &str,
+) -> String {
+    let Some(path) = path else { return format!("TLS (in a file `{section}`)") };
     match identity {
         _ if ca == Some(path) => format!("`--ca` (in a file `{section}.ca`)"),
         Some((_, key)) if key == path => format!("`--key-file` (in a file `{section}.key`)"),

@@ -1,7 +1,7 @@
 //! The lessor, told and asked.
 
 use super::*;
-use crate::state::{Author, Backend, Key, Object, Op, Origin, Policy, Text, Txn};
+use crate::state::{Author, Backend, Key, Object, Op, Origin, Policy, Rollout, Text, Txn};
 
 mod epochs;
 mod lapses;
@@ -580,7 +580,7 @@ fn what_could_not_be_heard_while_nobody_led_counts_against_nobody() {
 }
 
 #[test]
-fn who_signs_off_is_missed_by_nobody_and_cannot_sign_its_successor_off() {
+fn a_proxy_that_signs_off_is_missed_by_nobody_and_cannot_sign_its_successor_off() {
     let start = Instant::now();
     let state = leased(1);
     let mut lessor = lessor(start);
@@ -635,7 +635,7 @@ fn vote(lessor: &mut Lessor, state: &mut State, name: &str, id: u64, now: Instan
 }
 
 #[test]
-fn a_rollout_does_not_wait_for_who_has_signed_off() {
+fn a_rollout_does_not_wait_for_proxies_that_have_signed_off() {
     let (mut state, mut lessor, start, id) = rolled(Vec::new());
     for name in ["p0", "p1", "p2"] {
         vote(&mut lessor, &mut state, name, id, start);

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_silent_connections_takes_no_place_from_who_speaks() {
+    fn a_flood_of_silent_connections_takes_no_place_from_a_peer_that_speaks() {
         let places = Places::new(LIMITS);
         let now = Instant::now();
         let spoken = places.enter(address(1), now).unwrap();
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_has_a_second_before_another_takes_its_place() {
+    fn a_peer_that_speaks_has_a_second_before_another_takes_its_place() {
         let places = Places::new(LIMITS);
         let now = Instant::now();
         let held: Vec<_> = (0..4).map(|_| places.enter(address(1), now).unwrap()).collect();

@@ -1,10 +1,10 @@
 //! TLS of the API and between members, from files that are read again when they change.
 
 use arc_swap::ArcSwap;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use ringway_tls::{FileError, authorities, authorities_or_public, certified, chain, leaf, provider};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, ServerConfig};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,29 +21,35 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file that is no PEM, or cannot be read.
-    #[error("{}: {reason}", path.display())]
-    File {
-        /// Which.
+    /// A file is of no use. Boxed: it is most of what an error may be.
+    #[error(transparent)]
+    File(Box<FileError>),
+    /// Clients cannot be checked by these authorities.
+    #[error("clients cannot be checked by the authorities in {path:?}: {source}")]
+    Verifier {
+        /// The authorities' file.
         path: PathBuf,
         /// Why.
-        reason: String,
+        source: VerifierBuilderError,
     },
-    /// A key that does not fit its certificate, and the like.
-    #[error("{}: {source}", path.display())]
-    Identity {
-        /// The certificate's file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
+    /// The library refuses.
+    #[error(transparent)]
+    Library(#[from] rustls::Error),
+}
+
+impl From<FileError> for TlsError {
+    fn from(error: FileError) -> Self {
+        Self::File(Box::new(error))
+    }
 }
 
 impl TlsError {
-    /// The file that is of no use.
-    pub(crate) fn path(&self) -> &Path {
+    /// The file that is of no use, if it is a file.
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
-            Self::File { path, .. } | Self::Identity { path, .. } => path,
+            Self::File(error) => Some(error.path()),
+            Self::Verifier { path, .. } => Some(path),
+            Self::Library(_) => None,
         }
     }
 }
@@ -165,33 +171,7 @@ fn warn_of_end(certificate: &Path, warned: &mut Option<SystemTime>) {
 /// When a certificate's file ends to be valid, in seconds of Unix time.
 pub(crate) fn not_after(certificate: &Path) -> Option<u64> {
     let chain = chain(certificate).ok()?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
-    u64::try_from(parsed.validity().not_after.timestamp()).ok()
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |reason: String| TlsError::File { path: path.to_owned(), reason };
-    let chain = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| failed(error.to_string()))?;
-    if chain.is_empty() { Err(failed("there is no certificate in it".into())) } else { Ok(chain) }
-}
-
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path)
-        .map_err(|error| TlsError::File { path: path.to_owned(), reason: error.to_string() })
-}
-
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in chain(path)? {
-        roots.add(certificate).map_err(|error| TlsError::File { path: path.to_owned(), reason: error.to_string() })?;
-    }
-    Ok(roots)
+    u64::try_from(leaf(certificate, &chain).ok()?.validity().not_after.timestamp()).ok()
 }
 
 /// For a server; `ca` is the authority of clients' certificates, which are `required` or only asked for.
@@ -205,22 +185,19 @@ pub fn server(
     required: bool,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let identity = |source| TlsError::Identity { path: certificate.to_owned(), source };
-    let builder =
-        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(identity)?;
+    let provider = provider();
+    let identity = certified(certificate, private_key, &provider)?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match ca {
         None => builder.with_no_client_auth(),
         Some(ca) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(ca)?), provider);
             let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
-            let failed = |error: rustls::server::VerifierBuilderError| TlsError::File {
-                path: ca.to_owned(),
-                reason: error.to_string(),
-            };
+            let failed = |source| TlsError::Verifier { path: ca.to_owned(), source };
             builder.with_client_cert_verifier(verifier.build().map_err(failed)?)
         }
     };
-    let mut config = builder.with_single_cert(chain(certificate)?, key(private_key)?).map_err(identity)?;
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
@@ -234,21 +211,17 @@ pub fn client(
     identity: Option<(&Path, &Path)>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let trusted = match ca {
-        Some(ca) => roots(ca)?,
-        None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
-    };
-    let place = ca.unwrap_or(Path::new("(public authorities)"));
-    let failed = |path: &Path, source| TlsError::Identity { path: path.to_owned(), source };
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|source| failed(place, source))?
+    let provider = provider();
+    let trusted = authorities_or_public(ca)?;
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(trusted);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some((certificate, private_key)) => builder
-            .with_client_auth_cert(chain(certificate)?, key(private_key)?)
-            .map_err(|source| failed(certificate, source))?,
+        Some((certificate, private_key)) => {
+            let identity = certified(certificate, private_key, &provider)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))

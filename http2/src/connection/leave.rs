@@ -97,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// Who was called will not come: the next may.
+    /// A stream that was called will not come: the next may.
     pub(super) fn forget_call(&mut self, wants: Wants) {
         if wants == Wants::Called {
             self.promised = self.promised.saturating_sub(FRAME_BYTES);

@@ -41,7 +41,7 @@ impl<'d> DecodedField<'d> {
     }
 }
 
-/// Who takes fields as they are decoded.
+/// What takes fields as they are decoded.
 pub(crate) trait Sink {
     /// One out of a table.
     fn take(&mut self, field: DecodedField<'_>);

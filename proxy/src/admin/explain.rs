@@ -3,7 +3,7 @@
 use crate::ambient;
 use crate::snapshot::shadow::{group_of, ring_digest};
 use crate::snapshot::{Service, Snapshot};
-use crate::upstream::refusals::CANDIDATES_MAX;
+use crate::upstream::failover::CANDIDATES_MAX;
 use ringway_config::model::Config;
 use ringway_health::ServiceHealth;
 use ringway_ring::{BuildError, FULL_SHARE, Slot, hash_key};
@@ -89,7 +89,7 @@ pub(crate) fn live(snapshot: &Snapshot, service: &str, key: Subject<'_>) -> Opti
     let now = ambient::now();
     let owners = service.live.hot_table.load().get(&hash).copied().unwrap_or(0);
     let panic = health.is_panic();
-    let sequence = service.group.sequence(hash);
+    let sequence = service.backend_set.sequence(hash);
     let turns = turns(service, &sequence, hash);
     let chosen = turns.first().map(|slot| service.backends[usize::from(slot.0)].config.id.as_str());
     let candidates = Candidates { service, health: &health, turns: &turns, owners, now };
@@ -124,7 +124,7 @@ impl Candidates<'_> {
         let backend = &self.service.backends[usize::from(slot.0)];
         let load = &backend.state.load;
         let id = backend.config.id.as_str();
-        let (in_flight, cap) = (load.in_flight(), self.service.group.cap(slot));
+        let (in_flight, cap) = (load.in_flight(), self.service.backend_set.cap(slot));
         let view = self.health.view(id, self.now);
         let turn = self.turns.iter().position(|turn| *turn == slot).map(|turn| turn + 1);
         let is_eligible = load.active_fraction() > 0 && backend.config.weight > 0;
@@ -168,13 +168,13 @@ fn turns(service: &Service, sequence: &[Slot], hash: u64) -> Vec<Slot> {
     let able = |slot: &Slot| {
         let backend = &service.backends[usize::from(slot.0)];
         let load = &backend.state.load;
-        backend.config.weight > 0 && load.active_fraction() > 0 && load.in_flight() < service.group.cap(*slot)
+        backend.config.weight > 0 && load.active_fraction() > 0 && load.in_flight() < service.backend_set.cap(*slot)
     };
-    let level = |slot: Slot| service.group.level(slot);
+    let level = |slot: Slot| service.backend_set.level(slot);
     let mut turns: Vec<Slot> = Vec::new();
     for of_level in sequence.chunk_by(|a, b| level(*a) == level(*b)) {
         let (takes, others): (Vec<Slot>, Vec<Slot>) =
-            of_level.iter().filter(|slot| able(slot)).partition(|slot| service.group.accepts(**slot, hash));
+            of_level.iter().filter(|slot| able(slot)).partition(|slot| service.backend_set.accepts(**slot, hash));
         let doubted = |slot: &Slot| service.backends[usize::from(slot.0)].state.load.is_doubted();
         let (doubted, ramped): (Vec<Slot>, Vec<Slot>) = others.into_iter().partition(doubted);
         turns.extend(takes.into_iter().chain(ramped).chain(doubted));

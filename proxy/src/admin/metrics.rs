@@ -31,7 +31,7 @@ const BACKEND_METRICS: [(Metric, OfBackend); 6] = [
         f64::from(service.backends[index].state.connections.load(Relaxed))
     }),
     (catalogue::BACKEND_IN_FLIGHT, |service, index, _| f64::from(service.backends[index].state.load.in_flight())),
-    (catalogue::BACKEND_CAP, |service, index, _| match service.group.cap(Slot(index as u16)) {
+    (catalogue::BACKEND_CAP, |service, index, _| match service.backend_set.cap(Slot(index as u16)) {
         u32::MAX => f64::INFINITY,
         cap => f64::from(cap),
     }),
@@ -51,7 +51,7 @@ pub(super) fn page(control: &ControlHandle) -> String {
         let labels = vec![end.used_by.to_owned(), end.name.clone(), end.path.display().to_string()];
         samples.push((catalogue::CERTIFICATE_NOT_AFTER, labels, end.validity.not_after as f64));
     }
-    let shares: Vec<Vec<f64>> = snapshot.services.iter().map(|service| service.group.shares()).collect();
+    let shares: Vec<Vec<f64>> = snapshot.services.iter().map(|service| service.backend_set.shares()).collect();
     services(&snapshot, &shares, &mut samples);
     backends(&snapshot, &shares, &mut samples);
     control.render(&samples)

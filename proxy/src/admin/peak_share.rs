@@ -6,7 +6,8 @@ use ringway_ring::Slot;
 /// Largest share of the key space for its weight, over the fair one. 1 is perfectly even.
 pub(super) fn peak_share(service: &Service, shares: &[f64]) -> f64 {
     // Lower tiers own nothing while the first is healthy: fairness is among those that own.
-    let owns = |index: &usize| service.group.level(Slot(*index as u16)) == service.group.level_shares()[0].0;
+    let owns =
+        |index: &usize| service.backend_set.level(Slot(*index as u16)) == service.backend_set.level_shares()[0].0;
     let indices: Vec<usize> = (0..shares.len()).filter(owns).collect();
     let weight = |index: usize| f64::from(service.backends[index].config.weight);
     let all: f64 = indices.iter().map(|&index| weight(index)).sum();

@@ -62,7 +62,7 @@ fn certificates(snapshot: &Snapshot) -> Vec<Value> {
 }
 
 fn service_status(control: &ControlHandle, service: &Service, now: Instant) -> Value {
-    let shares = service.group.shares();
+    let shares = service.backend_set.shares();
     let health = service.live.health();
     let backends: Vec<Value> = (0..service.backends.len())
         .map(|index| backend_status(control, service, &health, index, shares[index], now))
@@ -128,7 +128,7 @@ fn backend_status(
         "mean_latency_seconds": latency_seconds(control, service, load),
         "accept_share": f64::from(load.active_fraction()) / f64::from(FULL_SHARE),
         "in_flight": load.in_flight(),
-        "cap": cap_json(service.group.cap(Slot(index as u16))),
+        "cap": cap_json(service.backend_set.cap(Slot(index as u16))),
         "ring_share": share,
         "requests": control.counters().backend_requests(&service.config.name, &backend.config.id),
     })
@@ -140,7 +140,7 @@ fn hot_json(service: &Service, hot: &HotKeys) -> Vec<Value> {
     keys.into_iter()
         .map(|(hash, key)| {
             let owners: Vec<&str> = service
-                .group
+                .backend_set
                 .sequence(*hash)
                 .into_iter()
                 .take(usize::from(key.owners))

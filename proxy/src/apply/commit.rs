@@ -1,23 +1,46 @@
 //! A change that is ready is put into force, which cannot fail.
 
-use super::control::Control;
+use super::access_log::NewLog;
+use super::control::{Control, State};
 use super::health_driver;
+use super::listeners::NewSockets;
 use super::movements;
 use super::outcome::Applied;
 use super::prepare::Change;
 use crate::net::shortage::PER_CONNECTION;
-use crate::snapshot::{Service, ServiceLive, health_events};
+use crate::snapshot::{Service, ServiceLive, Snapshot, health_events};
 use ringway_config::model::Config;
+use ringway_ring::Movement;
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
 
 impl Control {
     /// Puts a change into force. Requests read the new snapshot before the workers hear of new sockets, and what it takes away
     /// takes effect once they read it.
     pub(super) fn commit(&self, change: Change<'_>) -> Applied {
-        let Change { mut state, old, new, diff, moved, sockets, access, now } = change;
+        let Change { state, old, new, diff, moved, sockets, access, now } = change;
         let generation = new.generation;
-        for (name, movement) in &moved {
+        self.put_into_force(state, &old, new, &moved, (sockets, access), now);
+        // It may be freed here, which takes its time: nobody who asks for the status waits for that.
+        drop(old);
+        tracing::info!(generation, changes = %diff, "configuration applied");
+        movements::log(&moved);
+        Applied { generation, diff, moved }
+    }
+
+    /// Has the lock until the change is in force. What was in force before is only lent: it cannot be freed under the lock.
+    fn put_into_force(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        old: &Snapshot,
+        new: Snapshot,
+        moved: &[(String, Movement)],
+        (sockets, access): (NewSockets, Option<NewLog>),
+        now: Instant,
+    ) {
+        let generation = new.generation;
+        for (name, movement) in moved {
             if let Some(service) = new.service(name) {
                 *service.live.moved.lock().unwrap_or_else(PoisonError::into_inner) = (movement.moved, generation);
             }
@@ -42,11 +65,6 @@ impl Control {
             |name| new.service(name).is_some(),
             |name, id| new.service(name).is_some_and(|service| service.slot_of(id).is_some()),
         );
-        // What was in force may be freed now: nobody who asks for the status waits for that.
-        drop(state);
-        tracing::info!(generation, changes = %diff, "configuration applied");
-        movements::log(&moved);
-        Applied { generation, diff, moved }
     }
 
     /// Logs where the process may have fewer descriptors than `connections_max` could take.

@@ -3,11 +3,10 @@
 //! else goes on; a file that cannot be used at all keeps a configuration from being put to work.
 
 use crate::ambient;
-use crate::net::tls::{self, TlsError};
 use crate::snapshot::certificates::Validity;
 use ringway_config::{Diagnostic, Diagnostics, FileUse, Loaded, Named, NamedFile, Need, Severity};
+use ringway_tls::FileError;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
-use rustls::crypto::aws_lc_rs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -39,16 +38,18 @@ pub fn findings<'a>(files: impl IntoIterator<Item = &'a Named>, now: SystemTime)
 fn finding(used: &FileUse, now: SystemTime) -> Option<Diagnostic> {
     match used {
         FileUse::Pair { certificate, key } => {
-            match tls::certified(&certificate.path, &key.path, &aws_lc_rs::default_provider()) {
+            match ringway_tls::certified(&certificate.path, &key.path, &ringway_tls::provider()) {
                 Ok(certified) => dated(certificate, Validity::of(&certified.cert, false), now),
                 Err(error) => Some(unusable(&error, certificate, key)),
             }
         }
-        FileUse::Authorities(file) => match tls::roots(Some(&file.path)).and_then(|_| tls::chain(&file.path)) {
-            Ok(chain) => dated(file, Validity::of(&chain, true), now),
-            Err(error) => Some(unusable(&error, file, file)),
-        },
-        FileUse::Ocsp(file) => tls::staple(&file.path).err().map(|error| unusable(&error, file, file)),
+        FileUse::Authorities(file) => {
+            match ringway_tls::authorities(&file.path).and_then(|_| ringway_tls::chain(&file.path)) {
+                Ok(chain) => dated(file, Validity::of(&chain, true), now),
+                Err(error) => Some(unusable(&error, file, file)),
+            }
+        }
+        FileUse::Ocsp(file) => ringway_tls::staple(&file.path).err().map(|error| unusable(&error, file, file)),
         FileUse::Secret(file) => match std::fs::read(&file.path) {
             Ok(bytes) if bytes.iter().any(|byte| !byte.is_ascii_whitespace()) => None,
             Ok(_) => Some(error(file, "empty_secret", format!("{:?} is empty", file.path), "write the secret into it")),
@@ -99,25 +100,22 @@ fn dated(file: &NamedFile, validity: Option<Validity>, now: SystemTime) -> Optio
 }
 
 /// At the field whose file it is.
-fn unusable(why: &TlsError, certificate: &NamedFile, key: &NamedFile) -> Diagnostic {
+fn unusable(why: &FileError, certificate: &NamedFile, key: &NamedFile) -> Diagnostic {
     let message = why.to_string();
     let readable = "check its path and permissions, and that it is PEM";
     match why {
-        TlsError::Mismatch { .. } => {
+        FileError::Mismatch { .. } => {
             error(key, "key_mismatch", message, "name the key that the certificate was issued for")
         }
-        TlsError::Key { .. } => error(key, "unreadable_key", message, readable),
-        TlsError::BadKey { .. } => error(key, "unreadable_key", message, "write it as PKCS #8, PKCS #1 or SEC1"),
-        TlsError::Read { .. } | TlsError::Empty { .. } | TlsError::Malformed { .. } => {
+        FileError::Key { .. } => error(key, "unreadable_key", message, readable),
+        FileError::BadKey { .. } => error(key, "unreadable_key", message, "write it as PKCS #8, PKCS #1 or SEC1"),
+        FileError::Read { .. } | FileError::Empty { .. } | FileError::Malformed { .. } => {
             error(certificate, "unreadable_certificate", message, readable)
         }
-        TlsError::Ocsp { .. } | TlsError::EmptyOcsp { .. } => {
+        FileError::Ocsp { .. } | FileError::EmptyOcsp { .. } => {
             error(certificate, "unreadable_ocsp", message, "check its path and permissions")
         }
-        TlsError::Name(_) | TlsError::Library(_) => {
-            let message = format!("{:?} cannot be used: {message}", certificate.path);
-            error(certificate, "unusable_certificate", message, "have it issued anew")
-        }
+        FileError::NoAuthority { .. } => error(certificate, "unusable_certificate", message, "have it issued anew"),
     }
 }
 

@@ -18,11 +18,11 @@ pub(super) fn movements(old: &Snapshot, new: &Snapshot) -> Vec<(String, Movement
     for service in &new.services {
         let Some(before) = old.service(&service.config.name) else { continue };
         let (drained_before, drained_now) = (drained(before), drained(service));
-        if before.group.digest() == service.group.digest() && drained_before == drained_now {
+        if before.backend_set.digest() == service.backend_set.digest() && drained_before == drained_now {
             continue;
         }
         let movement = if drained_before.is_empty() && drained_now.is_empty() {
-            set_movement(&before.group, &before.ids(), &service.group, &service.ids())
+            set_movement(&before.backend_set, &before.ids(), &service.backend_set, &service.ids())
         } else {
             let groups = (group_of(&before.config), group_of(&service.config));
             // Both were built a moment ago.
@@ -79,7 +79,7 @@ mod tests {
             let [(service, movement)] = moved.as_slice() else { panic!("{moved:?}") };
             assert_eq!(service, "s");
             assert!(movement.moves.iter().all(|flow| flow.from == "c"), "{movement:?}");
-            let owned = all.services[0].group.shares()[2];
+            let owned = all.services[0].backend_set.shares()[2];
             assert!((movement.moved - owned).abs() < 0.01, "{} of {owned}", movement.moved);
         }
         // It comes back to what it had: keys go to it, and to nobody else.

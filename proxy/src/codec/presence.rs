@@ -47,7 +47,7 @@ impl Presence<'_> {
     /// Ready once the client has left: its connection has failed, or ended where that means the same. What it sends meanwhile
     /// waits in its input.
     pub(crate) fn poll_left(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if planted::is_planted(Fault::LeavingUnseen) {
+        if planted::is_planted(Fault::ClientCloseMissed) {
             return Poll::Pending;
         }
         if *self.ended {

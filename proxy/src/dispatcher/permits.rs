@@ -190,7 +190,7 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if planted::is_planted(Fault::PermitKept) {
+        if planted::is_planted(Fault::PermitLeaked) {
             return;
         }
         if self.is_flow {

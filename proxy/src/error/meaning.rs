@@ -43,7 +43,7 @@ impl RetryWhen {
             Self::Never => false,
             Self::Always => true,
             Self::Connect => on.connect,
-            Self::Reset => on.reset && (repeatable || planted::is_planted(Fault::RetryDoubled)),
+            Self::Reset => on.reset && (repeatable || planted::is_planted(Fault::UnsafeRetry)),
             Self::BadResponse => on.bad_answer && repeatable,
             Self::Timeout => on.timeout && repeatable,
         }

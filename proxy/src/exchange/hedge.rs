@@ -217,7 +217,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     let service = exchange.request.service;
     let this = &view.services[service];
     let selection = &mut exchange.request.selection;
-    if !this.service.group.has_another(selection) {
+    if !this.service.backend_set.has_another(selection) {
         return None;
     }
     if !this.live.hedges.borrow_mut().take(worker.timers.millis(), hedge.budget_percent, hedge.budget_min) {
@@ -226,7 +226,7 @@ fn begin(exchange: &mut Exchange<'_>, hedge: model::Hedge) -> Option<Trying> {
     }
     let Some(guard) = search::acquire_now(&view, service, selection, worker.index) else {
         // Backends that have no room now may have some when the first attempt has failed.
-        this.service.group.restart(selection);
+        this.service.backend_set.restart(selection);
         return None;
     };
     this.counters.hedges.increment();

@@ -55,7 +55,7 @@ pub(crate) fn copy(client: &Client, request: &Request, mirror: Mirror) {
 async fn run(worker: &Rc<Worker>, view: &Rc<View>, service: usize, hash: u64, copied: &Copied) -> Option<()> {
     let this = &view.services[service];
     let ask = PickContext { hash, chance: hash, now_millis: worker.millis(), owners: 0 };
-    let mut selection = this.service.group.begin(ask);
+    let mut selection = this.service.backend_set.begin(ask);
     let guard = search::acquire_now(view, service, &mut selection, worker.index)?;
     let upstream = &this.upstreams[guard.index()];
     let timer = worker.timer();

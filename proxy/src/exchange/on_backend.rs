@@ -45,16 +45,16 @@ async fn connection(
     let service = &request.view.services[request.service];
     let certain = !request.is_repeatable();
     if !fresh && let Some(connection) = upstream::at_hand(worker, service, guard.slot, certain) {
-        request.refusals.handle_taken();
+        request.failover.handle_taken();
         return Ok(connection);
     }
     let before = worker.logs_access().then(ambient::now);
     let (presence, timer, peer) = client.presence(request.may_half_close());
-    let limit = limit.min(request.refusals.limit());
+    let limit = limit.min(request.failover.limit());
     let reach = Connector { worker, service, slot: guard.slot, peer: Some(peer), limit, timer };
     let connected = presence.during(Box::pin(reach.connection(fresh, certain))).await.map_err(TryError::Downstream)?;
     let connection = connected.map_err(|error| TryError::Upstream(timed_out(error, worker, request.limit)))?;
-    request.refusals.handle_taken();
+    request.failover.handle_taken();
     if !connection.reused {
         request.report.connect_micros = before.map(micros_since);
     }

@@ -9,6 +9,8 @@ mod head;
 mod pace;
 mod respond;
 mod state;
+#[cfg(test)]
+mod testing;
 mod upload;
 
 pub(super) use state::Exchange;

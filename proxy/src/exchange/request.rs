@@ -9,7 +9,7 @@ use crate::exchange::client::Client;
 use crate::net::timer::Deadline;
 use crate::routing::affinity_cookie::Value as CookieValue;
 use crate::routing::rate_limit::Admission;
-use crate::upstream::refusals::Refusals;
+use crate::upstream::failover::Failover;
 use crate::upstream::retry::Retries;
 use crate::upstream::search::BackendSearch;
 use crate::worker::{View, Worker};
@@ -98,7 +98,7 @@ pub(crate) struct Request {
     pub(crate) limit: Deadline,
     pub(crate) report: Report,
     /// Backends that have not taken it.
-    pub(crate) refusals: Refusals,
+    pub(crate) failover: Failover,
     /// Its retries, as far as they are limited.
     pub(crate) retries: Retries,
 }
@@ -216,8 +216,8 @@ impl Request {
 
     /// Its candidate sequence, and where in it the request is.
     pub(crate) fn search<'a>(&'a mut self, worker: &'a Worker) -> BackendSearch<'a> {
-        let Self { view, service, selection, report, refusals, .. } = self;
-        BackendSearch { worker, view, service, selection, backend: &mut report.backend, refusals }
+        let Self { view, service, selection, report, failover, .. } = self;
+        BackendSearch { worker, view, service, selection, backend: &mut report.backend, failover }
     }
 
     /// What its route does besides forwarding it.

@@ -26,7 +26,7 @@ pub(super) fn may_retry(client: &Client, request: &mut Request, answered: bool) 
     let view = Rc::clone(&request.view);
     let this = &view.services[request.service];
     let config = &this.service.config.retry;
-    let number = request.report.retries - request.refusals.walked() + 1;
+    let number = request.report.retries - request.failover.failed_over() + 1;
     let pause = retry::pause(config, number, worker.random());
     let late = worker.timers.now() >= request.limit
         || answered && !pause.is_zero() && client.timer.deadline(pause) >= request.limit;

@@ -13,8 +13,8 @@ use crate::codec::http1::Http1;
 use crate::codec::source::Source;
 use crate::error::ProxyError;
 use crate::routing::admission::count_served;
+use crate::upstream::failover::Then;
 use crate::upstream::in_flight::InFlight;
-use crate::upstream::refusals::Then;
 use crate::upstream::retry;
 use crate::upstream::{queue, search};
 use crate::worker::WorkerService;
@@ -115,7 +115,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
         let this = &view.services[request.service];
         request.report.backend = Some(guard.index());
         let connect_timeout = client.timer.deadline(this.service.config.timeouts.connect);
-        request.refusals.begin(connect_timeout, this.service.turnover());
+        request.failover.begin(connect_timeout, this.service.turnover());
         match on_backend(client, request, guard).await {
             Tried::Done(done) => {
                 count_served(this, request.keyed, &request.selection, request.report.backend);
@@ -125,7 +125,7 @@ async fn carry(client: &mut Client, request: &mut Request) -> Result<(u16, Optio
             Tried::GivenUp(error) | Tried::Failed(_, TryError::Downstream(error)) => return Err(error),
             // It got nothing of the request: another backend may have room.
             Tried::Failed(guard, TryError::Upstream(ProxyError::ConnectionLimit)) => {
-                guard.give_back_full(&mut request.selection, &mut request.refusals);
+                guard.give_back_full(&mut request.selection, &mut request.failover);
             }
             Tried::Failed(guard, TryError::Upstream(error)) => {
                 ready = go_on(client, request, this, guard, error).await?;
@@ -174,16 +174,16 @@ async fn go_on(
     error: ProxyError,
 ) -> Result<Option<InFlight>, ProxyError> {
     let worker = Rc::clone(&client.open.worker);
-    if !request.refusals.cut_short(error) {
+    if !request.failover.cut_short(error) {
         guard.report_error(error);
     }
     drop(guard);
     if !error.retry().holds(&this.service.config.retry.on, request.is_repeatable()) {
         return Err(error);
     }
-    match request.refusals.handle_failure(error, worker.timers.now()) {
+    match request.failover.handle_failure(error, worker.timers.now()) {
         Then::End => Err(error),
-        Then::GoOn
+        Then::NextCandidate
             if request.replayable
                 && worker.timers.now() < request.limit
                 && !retry::goes_back(&this.service, &request.selection) =>
@@ -191,9 +191,9 @@ async fn go_on(
             count_retry(request, this);
             Ok(None)
         }
-        Then::GoOn | Then::Retry => {
+        Then::NextCandidate | Then::Retry => {
             // It no longer follows the candidate sequence.
-            request.refusals.handle_taken();
+            request.failover.handle_taken();
             let leave = may_retry(client, request, false).ok_or(error)?;
             count_retry(request, this);
             leave.wait(client, request).await?;

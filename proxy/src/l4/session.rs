@@ -11,9 +11,9 @@ use crate::routing::admission::{self, Admitted, Arrival};
 use crate::routing::hash_key::{self, KeyInput};
 use crate::snapshot::connection_slot::ConnectionSlot;
 use crate::upstream::Connector;
+use crate::upstream::failover::{Failover, Then};
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::queue;
-use crate::upstream::refusals::{Refusals, Then};
 use crate::upstream::retry::{self, Retries};
 use crate::upstream::search::{self, BackendSearch};
 use crate::worker::{OpenConnection, Peer, View, Worker};
@@ -57,7 +57,9 @@ pub(super) async fn serve(
     // What counts against its service's limits is held for as long as the session lasts.
     let admitted = admission::admit((&view, service), worker, &input, Arrival::New, &mut Vec::new(), started);
     let found = admitted.as_ref().ok().and_then(|admitted| admitted.key);
-    let selection = this.service.group.begin(admission::pick_context(worker, this, found));
+    let context = admission::pick_context(worker, this, found);
+    admission::count_key(this, found, &context);
+    let selection = this.service.backend_set.begin(context);
     let view = Rc::clone(&view);
     let (retries, backend, up_bytes, down_bytes) = (0, None, 0, 0);
     let mut session = Session { started, view, service, found, selection, retries, backend, up_bytes, down_bytes };
@@ -97,7 +99,7 @@ fn presence<'a>(
 /// State of a session's attempts.
 #[derive(Default)]
 struct Tries {
-    refusals: Refusals,
+    failover: Failover,
     retries: Retries,
     last_error: Option<ProxyError>,
     /// The reservation of a retry, with the number of the last backend failure before it was chosen.
@@ -129,8 +131,8 @@ impl Session {
             let this = &view.services[self.service];
             self.backend = Some(guard.index());
             let connect_timeout = timer.deadline(this.service.config.timeouts.connect);
-            tries.refusals.begin(connect_timeout, this.service.turnover());
-            let limit = tries.refusals.limit();
+            tries.failover.begin(connect_timeout, this.service.turnover());
+            let limit = tries.failover.limit();
             let reach = Connector { worker, service: this, slot: guard.slot, peer: Some(peer), limit, timer };
             let connected = presence(stream, hello, &mut ended, worker).during(reach.open()).await?;
             if !matches!(connected, Err(ProxyError::ConnectionLimit)) {
@@ -138,7 +140,7 @@ impl Session {
             }
             match connected {
                 Ok((stream, slot)) => return Ok(Connected { guard, stream, slot, falls }),
-                Err(ProxyError::ConnectionLimit) => guard.give_back_full(&mut self.selection, &mut tries.refusals),
+                Err(ProxyError::ConnectionLimit) => guard.give_back_full(&mut self.selection, &mut tries.failover),
                 Err(error) => {
                     let failing = self.handle_failure(error, guard, &mut tries, worker);
                     presence(stream, hello, &mut ended, worker).during(failing).await??;
@@ -160,7 +162,7 @@ impl Session {
         let (guard, falls) = match tries.ready.take() {
             Some(ready) => ready,
             None => {
-                let search = BackendSearch { worker, view, service, selection, backend, refusals: &mut tries.refusals };
+                let search = BackendSearch { worker, view, service, selection, backend, failover: &mut tries.failover };
                 let found = queue::acquire(search, timer, Deadline::NEVER).await;
                 (found.map_err(|error| tries.last_error.unwrap_or(error))?, falls)
             }
@@ -190,7 +192,7 @@ impl Session {
         let view = Rc::clone(&self.view);
         let this = &view.services[self.service];
         let config = &this.service.config.retry;
-        if !tries.refusals.cut_short(error) {
+        if !tries.failover.cut_short(error) {
             guard.report_error(error);
         }
         if !error.retry().holds(&config.on, true) {
@@ -198,15 +200,15 @@ impl Session {
         }
         let last = guard.slot;
         drop(guard);
-        let number = self.retries - tries.refusals.walked() + 1;
-        let then = tries.refusals.handle_failure(error, worker.timers.now());
+        let number = self.retries - tries.failover.failed_over() + 1;
+        let then = tries.failover.handle_failure(error, worker.timers.now());
         tries.last_error = Some(error);
         match then {
             Then::End => return Err(error),
-            Then::GoOn if !retry::goes_back(&this.service, &self.selection) => {}
-            Then::GoOn | Then::Retry => {
+            Then::NextCandidate if !retry::goes_back(&this.service, &self.selection) => {}
+            Then::NextCandidate | Then::Retry => {
                 // It no longer follows the candidate sequence.
-                tries.refusals.handle_taken();
+                tries.failover.handle_taken();
                 let may = number <= config.attempts && retry::has_candidate(&this.service, &self.selection);
                 if !may || !tries.retries.take(this, worker) {
                     return Err(error);

@@ -160,7 +160,8 @@ impl Front {
         let at = (&**view, udp.service);
         let admitted = admission::admit(at, &self.worker, &input, arrival, &mut Vec::new(), now).map_err(refuse)?;
         let found = admitted.key;
-        let mut selection = this.service.group.begin(admission::pick_context(&self.worker, this, found));
+        let context = admission::pick_context(&self.worker, this, found);
+        let mut selection = this.service.backend_set.begin(context);
         let shard = self.worker.index;
         let known = backend.and_then(|backend| this.service.slot_of(&backend.id));
         let reserved = known
@@ -174,6 +175,7 @@ impl Front {
         }
         let active_listener = self.active_listener();
         let permit = self.permit(&active_listener, view, udp).ok_or("udp_flows_max")?;
+        admission::count_key(this, found, &context);
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);

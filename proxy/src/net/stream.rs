@@ -49,7 +49,7 @@ impl Stream {
 
     /// What follows must look cut off to the other side: a reset instead of an end.
     pub(crate) fn abort(&mut self) {
-        if planted::is_planted(Fault::CutUnsaid) {
+        if planted::is_planted(Fault::TruncationHidden) {
             return;
         }
         self.transport().into_iter().for_each(Transport::end_by_reset);
@@ -76,7 +76,7 @@ impl Stream {
     ///
     /// `certain`: ask the kernel too, not only the runtime's readiness.
     pub(crate) fn is_reusable(&mut self, certain: bool) -> bool {
-        self.has_been_silent(certain) || planted::is_planted(Fault::StaleUsed)
+        self.has_been_silent(certain) || planted::is_planted(Fault::StaleConnectionUsed)
     }
 
     fn has_been_silent(&mut self, certain: bool) -> bool {
@@ -163,7 +163,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if planted::is_planted(Fault::BodyCut) && bytes.len() > 4096 {
+        if planted::is_planted(Fault::BodyTruncated) && bytes.len() > 4096 {
             let all = bytes.len();
             let written =
                 ready!(each!(self.get_mut(), stream => Pin::new(stream).poll_write(context, &bytes[..all - 1])))?;

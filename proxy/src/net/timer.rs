@@ -165,7 +165,7 @@ impl Timer {
         let deadline = if after.is_zero() { limit.0 } else { self.timers.deadline(after).min(limit).0 };
         let mut entries = self.timers.entries.borrow_mut();
         let entry = &mut entries[self.index as usize];
-        entry.deadline = if planted::is_planted(Fault::TimerUnarmed) { NEVER } else { deadline };
+        entry.deadline = if planted::is_planted(Fault::TimerLost) { NEVER } else { deadline };
         entry.fired = false;
         if deadline < entry.visit {
             let now = self.timers.now.get();
@@ -199,7 +199,7 @@ impl Timer {
         if entry.fired {
             return true;
         }
-        if planted::is_planted(Fault::Spin) {
+        if planted::is_planted(Fault::BusyLoop) {
             context.waker().wake_by_ref();
         }
         match &entry.waker {

@@ -2,9 +2,10 @@
 
 mod certificate;
 mod client;
+mod digest;
 mod error;
-mod files;
 mod handshake_failure;
+mod no_verification;
 mod resolver;
 mod server;
 #[cfg(test)]
@@ -13,8 +14,8 @@ mod tickets;
 
 pub(crate) use certificate::fingerprint;
 pub(crate) use client::ClientTls;
+pub(crate) use digest::digest;
 pub use error::TlsError;
-pub(crate) use files::{certified, chain, digest, roots, staple};
 pub(crate) use handshake_failure::handshake_failure;
 pub(crate) use server::ServerTls;
 pub(crate) use tickets::Tickets;

@@ -111,7 +111,8 @@ fn compare_with_shadow(
     let shadow = view.snapshot.shadow.as_ref().and_then(|shadow| shadow.service(&this.service.config.name));
     let key = admitted.key.filter(|key| key.keyed);
     let (Some(shadow), Some(Found { hash, .. })) = (shadow, key) else { return };
-    let ours = this.service.group.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
+    let ours =
+        this.service.backend_set.owner(hash).map(|slot| this.service.backends[usize::from(slot.0)].config.id.as_str());
     this.counters.shadowed.increment();
     // Without a key there is no owner there.
     // The id of a QUIC connection comes before what is configured, there as here.
@@ -129,18 +130,27 @@ fn compare_with_shadow(
     }
 }
 
-/// The context for choosing a backend. Counts the key, if hot ones are looked for.
+/// The context for choosing a backend. What has begun is then counted by [`count_key`].
 pub(crate) fn pick_context(worker: &Worker, this: &WorkerService, key: Option<Found>) -> PickContext {
-    let mut owners = 0;
+    let owners = match key {
+        Some(Found { hash, keyed: true }) if this.service.config.hot_keys.is_some() => {
+            this.live.hot.borrow().get(&hash).copied().unwrap_or(0)
+        }
+        _ => 0,
+    };
+    let chance = if key.is_none() || owners > 1 { worker.random() } else { 0 };
+    PickContext { hash: key.map_or(chance, |key| key.hash), chance, now_millis: worker.millis(), owners }
+}
+
+/// Counts the key of what begins, if hot ones are looked for: what is refused makes no key hot.
+#[inline]
+pub(crate) fn count_key(this: &WorkerService, key: Option<Found>, context: &PickContext) {
     if let (Some(Found { hash, keyed: true }), true) = (key, this.service.config.hot_keys.is_some()) {
         this.live.sketch.borrow_mut().get_or_insert_default().count(hash);
-        owners = this.live.hot.borrow().get(&hash).copied().unwrap_or(0);
-        if owners > 1 {
+        if context.owners > 1 {
             this.counters.hot.increment();
         }
     }
-    let chance = if key.is_none() || owners > 1 { worker.random() } else { 0 };
-    PickContext { hash: key.map_or(chance, |key| key.hash), chance, now_millis: worker.millis(), owners }
 }
 
 /// Counts affinity, once the backend that serves the request is known.

@@ -1,7 +1,6 @@
 //! How long the certificates of a configuration are valid. An expired one is still served: clients refuse it, each for itself, and
 //! everything else goes on.
 
-use crate::net::tls;
 use ringway_config::model::Config;
 use rustls::pki_types::CertificateDer;
 use std::path::{Path, PathBuf};
@@ -104,7 +103,7 @@ impl Validity {
 /// The certificates that a configuration uses, as far as they can be read.
 pub(crate) fn certificates(config: &Config) -> Box<[CertificateEnd]> {
     let read = |file: &ringway_config::model::CertificateFile<'_>| {
-        let validity = Validity::of(&tls::chain(file.path).ok()?, file.is_authority)?;
+        let validity = Validity::of(&ringway_tls::chain(file.path).ok()?, file.is_authority)?;
         Some(CertificateEnd { used_by: file.used_by, name: file.name.to_owned(), path: file.path.to_owned(), validity })
     };
     config.certificates().iter().filter_map(read).collect()

@@ -118,7 +118,7 @@ impl Registry {
             .into_iter()
             .map(|backend| Backend { config: backend.clone(), state: live.backend(&backend.id) })
             .collect();
-        let group = BackendSet::build(
+        let backend_set = BackendSet::build(
             config.policy,
             config.bound,
             backends.iter().map(|backend| MemberSpec {
@@ -156,7 +156,7 @@ impl Registry {
         let cookie_slots = named.map(|(slot, backend)| (cookie_value(&backend.config.id), Slot(slot as u16))).collect();
         Ok(Service {
             config: config.clone(),
-            group,
+            backend_set,
             backends,
             live,
             tls,
@@ -213,9 +213,9 @@ impl Registry {
                     backend.state.load.set_active_fraction(share);
                 }
             }
-            service.group.set_level_shares(health.level_shares());
+            service.backend_set.set_level_shares(health.level_shares());
             service.live.limits_connections.store(service.limits_connections, Relaxed);
-            service.group.install();
+            service.backend_set.install();
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
         registry.commit(&second, now);
         registry.settle(&second);
         let newest = &second.services[0];
-        assert_eq!(newest.group.level_shares(), [(0, 1.0), (2, 0.0)]);
+        assert_eq!(newest.backend_set.level_shares(), [(0, 1.0), (2, 0.0)]);
         // A check ends, and its driver still holds the earlier version.
         let old = &first.services[0];
         let mut health = old.live.health();
@@ -296,8 +296,8 @@ mod tests {
         let events = old.apply_health(&mut health);
         drop(health);
         assert!(events.iter().any(|event| event.id == "a"), "{events:?}");
-        assert_eq!(newest.group.level_shares(), [(0, 0.0), (2, 1.0)]);
-        assert_eq!(newest.group.eligible_members(), 1);
+        assert_eq!(newest.backend_set.level_shares(), [(0, 0.0), (2, 1.0)]);
+        assert_eq!(newest.backend_set.eligible_members(), 1);
     }
 
     #[test]
@@ -309,7 +309,7 @@ mod tests {
         registry.commit(&first, now);
         registry.settle(&first);
         let (old, slot) = (&first.services[0], first.services[0].slot_of("c").unwrap());
-        (0..7).for_each(|_| old.group.resume(slot, 0));
+        (0..7).for_each(|_| old.backend_set.resume(slot, 0));
         let second = prepared(&registry, 2, 0, "");
         registry.commit(&second, now);
         registry.settle(&second);
@@ -324,7 +324,7 @@ mod tests {
         let new = &third.services[0];
         assert_eq!(new.backends[2].state.load.in_flight(), 7);
         assert_eq!(new.live.total.sum_of(0), 7);
-        (0..7).for_each(|_| old.group.release(slot, 0));
+        (0..7).for_each(|_| old.backend_set.release(slot, 0));
         assert_eq!((new.backends[2].state.load.in_flight(), new.live.total.sum_of(0)), (0, 0));
         // Nothing runs there any more: a backend that comes back later is new.
         let next = prepared(&registry, 4, 0, "");

@@ -20,7 +20,7 @@ pub struct Service {
     /// Its configuration.
     pub config: model::Service,
     /// Policy, bound and loads of its backends.
-    pub group: BackendSet,
+    pub backend_set: BackendSet,
     /// In slot order: sorted by id.
     pub backends: Box<[Backend]>,
     /// Its state that outlives the snapshot.
@@ -66,8 +66,8 @@ impl Service {
             some_keep |= keeps;
         }
         self.live.some_keep.store(some_keep, Relaxed);
-        self.group.set_level_shares(health.level_shares());
-        self.group.refresh();
+        self.backend_set.set_level_shares(health.level_shares());
+        self.backend_set.refresh();
         self.live.wake_all();
         let events = Self::events(health);
         for event in events.iter().filter(|_| self.config.close_on_down) {
@@ -105,7 +105,7 @@ impl Service {
             return None;
         }
         let keeps = |slot: Slot| self.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
-        self.group.kept_owner(hash, keeps)
+        self.backend_set.kept_owner(hash, keeps)
     }
 
     /// The slot of a backend.
@@ -120,7 +120,7 @@ impl Service {
     /// The digest of the service's ring; none for policies without one.
     #[must_use]
     pub fn ring_digest(&self) -> Option<u64> {
-        self.group.digest()
+        self.backend_set.digest()
     }
 
     /// The backends' ids, in slot order.

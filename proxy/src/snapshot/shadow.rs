@@ -33,7 +33,7 @@ pub(crate) struct Shadow {
 
 pub(crate) struct ShadowService {
     config: model::Service,
-    group: BackendSet,
+    backend_set: BackendSet,
     ids: Vec<String>,
 }
 
@@ -46,11 +46,11 @@ impl Shadow {
             .iter()
             .filter(|service| service.policy.hashes())
             .map(|service| {
-                let group =
+                let backend_set =
                     group_of(service).map_err(|source| ShadowError::Build { service: service.name.clone(), source })?;
                 let mut ids: Vec<String> = service.backends.iter().map(|backend| backend.id.clone()).collect();
                 ids.sort_unstable();
-                Ok(ShadowService { config: service.clone(), group, ids })
+                Ok(ShadowService { config: service.clone(), backend_set, ids })
             })
             .collect::<Result<_, ShadowError>>()?;
         Ok(Self { config, services })
@@ -70,7 +70,7 @@ impl ShadowService {
 
     /// Which backend would own a key.
     pub(crate) fn owner(&self, key: &[u8]) -> Option<&str> {
-        let slot = self.group.owner(hash_key(key, self.config.policy.seed()))?;
+        let slot = self.backend_set.owner(hash_key(key, self.config.policy.seed()))?;
         Some(&self.ids[usize::from(slot.0)])
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_from_the_configuration_is_that_of_a_running_proxy_whoever_drains() {
+    fn the_digest_from_the_configuration_is_that_of_a_running_proxy_whichever_drains() {
         let mut row = 7;
         for round in 0..60 {
             let policy = ["ring", "maglev", "hrw"][round % 3];

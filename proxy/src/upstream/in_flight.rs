@@ -5,7 +5,7 @@ use crate::error::ProxyError;
 use crate::planted::{self, Fault};
 use crate::snapshot::connections;
 use crate::snapshot::{BackendState, Service, ServiceLive};
-use crate::upstream::refusals::Refusals;
+use crate::upstream::failover::Failover;
 use crate::worker::View;
 use ringway_health::Outcome;
 use ringway_ring::{Held, PolicyParams, Selection, Slot};
@@ -149,12 +149,12 @@ impl InFlight {
 impl InFlight {
     /// Releases the reservation because the backend has turned out to be full; the next candidate follows: nothing was tried. No
     /// room was made by that; but the wake-up that has led here may be of use to another waiting request, with another worker.
-    pub(crate) fn give_back_full(mut self, selection: &mut Selection, refusals: &mut Refusals) {
+    pub(crate) fn give_back_full(mut self, selection: &mut Selection, failover: &mut Failover) {
         self.is_full = true;
         let live = Arc::clone(&self.view.services[self.service].service.live);
-        self.view.services[self.service].service.group.handle_full(selection, self.slot);
+        self.view.services[self.service].service.backend_set.handle_full(selection, self.slot);
         drop(self);
-        if refusals.handle_full(live.line.look()) {
+        if failover.handle_full(live.line.look()) {
             live.room.notify_one();
         }
     }
@@ -175,7 +175,7 @@ impl InFlight {
     /// tried. `is_full`: it is full, so that no room was made by that.
     pub(crate) fn pass_by(mut self, selection: &mut Selection, is_full: bool) {
         self.is_full = is_full;
-        self.view.services[self.service].service.group.handle_full(selection, self.slot);
+        self.view.services[self.service].service.backend_set.handle_full(selection, self.slot);
     }
 
     /// Counts a failed attempt, and reports it to the passive detector if it was the backend's fault. The only place where failures
@@ -191,10 +191,10 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let service = &self.view.services[self.service].service;
-        if !planted::is_planted(Fault::PlaceKept) {
-            service.group.release(self.slot, self.shard);
+        if !planted::is_planted(Fault::ReservationLeaked) {
+            service.backend_set.release(self.slot, self.shard);
         }
-        if planted::is_planted(Fault::DeadCounted) && !service.is_newest() {
+        if planted::is_planted(Fault::OldVersionCounted) && !service.is_newest() {
             std::mem::forget(std::mem::replace(&mut self.connected, Connected(None)));
         }
         self.retrying = None;

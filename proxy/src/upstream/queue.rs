@@ -47,7 +47,7 @@ pub(crate) async fn wait_for_room(
     let _place = Waiting::enter(&live, queue.length_max).ok_or(ProxyError::AllFull)?;
     this.counters.queued.increment();
     // A request that returns because no connection was available waits on: its time in the queue does not begin anew.
-    let until = search.refusals.queue_until(timer.deadline(queue.timeout)).min(limit);
+    let until = search.failover.queue_until(timer.deadline(queue.timeout)).min(limit);
     let over = |now| if now >= limit { ProxyError::RequestTimeout } else { ProxyError::QueueTimeout };
     if timer.now() >= until {
         return Err(over(timer.now()));
@@ -63,8 +63,8 @@ pub(crate) async fn wait_for_room(
         search.follow();
         let view = Rc::clone(search.view);
         let service = &view.services[*search.service].service;
-        if search.refusals.full_at() != Some(live.turnover.load(Relaxed)) {
-            service.group.restart(search.selection);
+        if search.failover.full_at() != Some(live.turnover.load(Relaxed)) {
+            service.backend_set.restart(search.selection);
             if let Some(found) = search.acquire_now()? {
                 return Ok(found);
             }

@@ -68,8 +68,8 @@ impl Retries {
 /// Whether a request that was given to the backends of the selection may be retried at all: there is a backend that may be tried.
 pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
     match service.config.retry.same_backend {
-        model::SameBackend::Never => service.group.has_another(selection),
-        model::SameBackend::LastResort | model::SameBackend::Always => service.group.eligible_members() > 0,
+        model::SameBackend::Never => service.backend_set.has_another(selection),
+        model::SameBackend::LastResort | model::SameBackend::Always => service.backend_set.eligible_members() > 0,
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn has_candidate(service: &Service, selection: &Selection) -> bool {
 pub(crate) fn goes_back(service: &Service, selection: &Selection) -> bool {
     match service.config.retry.same_backend {
         model::SameBackend::Never => false,
-        model::SameBackend::LastResort => !service.group.has_another(selection),
+        model::SameBackend::LastResort => !service.backend_set.has_another(selection),
         model::SameBackend::Always => true,
     }
 }

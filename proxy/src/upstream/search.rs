@@ -1,8 +1,8 @@
 //! A request's way along its candidates: which reservation it gets, of those that are available at once.
 
 use crate::error::ProxyError;
+use crate::upstream::failover::Failover;
 use crate::upstream::in_flight::{Connected, InFlight};
-use crate::upstream::refusals::Refusals;
 use crate::worker::{View, Worker};
 use ringway_config::model;
 use ringway_ring::{AllFull, Pick, Selection, Slot};
@@ -19,7 +19,7 @@ pub(crate) struct BackendSearch<'a> {
     pub(crate) selection: &'a mut Selection,
     /// The backend that was tried last, by its slot.
     pub(crate) backend: &'a mut Option<usize>,
-    pub(crate) refusals: &'a mut Refusals,
+    pub(crate) failover: &'a mut Failover,
 }
 
 impl BackendSearch<'_> {
@@ -46,7 +46,7 @@ impl BackendSearch<'_> {
         }
         let moved = |slot: Slot| new.slot_of(&old.backends[usize::from(slot.0)].config.id);
         let tried: Vec<Slot> = self.selection.tried().filter_map(moved).collect();
-        *self.selection = new.group.begin_again(self.selection, tried);
+        *self.selection = new.backend_set.begin_again(self.selection, tried);
         *self.backend = self.backend.and_then(|slot| moved(Slot(slot as u16))).map(|slot| usize::from(slot.0));
         (*self.view, *self.service) = (newest, index);
         true
@@ -87,7 +87,7 @@ fn acquire_again(
     shard: usize,
 ) -> Option<InFlight> {
     let connected = Connected::enter(&view.services[service].service)?;
-    if !view.services[service].service.group.reserve_again(selection, slot, shard) {
+    if !view.services[service].service.backend_set.reserve_again(selection, slot, shard) {
         connected.give_back_unused();
         return None;
     }
@@ -133,7 +133,7 @@ pub(crate) fn acquire_for_retry(
         }
         match same_backend {
             model::SameBackend::LastResort | model::SameBackend::Always if round == 0 => {
-                this.group.forgive(selection);
+                this.backend_set.forgive(selection);
             }
             _ => break,
         }
@@ -173,7 +173,7 @@ pub(crate) fn acquire_sticky(
     let this = &view.services[service];
     let connected = Connected::enter(&this.service)?;
     let kept = this.service.backends[usize::from(slot.0)].state.keeps_clients.load(Relaxed);
-    if !this.service.group.reserve(selection, slot, kept, shard) {
+    if !this.service.backend_set.reserve(selection, slot, kept, shard) {
         connected.give_back_unused();
         return None;
     }
@@ -185,7 +185,7 @@ pub(crate) fn acquire_sticky(
 
 /// A reservation on a backend for an exchange that has begun there, although the backend takes nothing new.
 pub(crate) fn resume(view: &Rc<View>, service: usize, slot: Slot, shard: usize) -> InFlight {
-    view.services[service].service.group.resume(slot, shard);
+    view.services[service].service.backend_set.resume(slot, shard);
     InFlight::new(view, service, (slot, shard), true, Connected::uncounted())
 }
 
@@ -197,7 +197,7 @@ fn try_acquire(
 ) -> Result<Option<InFlight>, ProxyError> {
     // If only the service's limit denies the reservation, the candidate does not count as skipped.
     let Some(connected) = Connected::enter(&view.services[service].service) else { return Ok(None) };
-    match view.services[service].service.group.next(selection, shard) {
+    match view.services[service].service.backend_set.next(selection, shard) {
         Pick::Backend(slot) => Ok(Some(InFlight::new(view, service, (slot, shard), false, connected))),
         Pick::AllFull => {
             connected.give_back_unused();
@@ -226,20 +226,20 @@ pub(super) mod testing {
         service: usize,
         pub(in crate::upstream) selection: Selection,
         backend: Option<usize>,
-        pub(in crate::upstream) refusals: Refusals,
+        pub(in crate::upstream) failover: Failover,
     }
 
     impl Looking {
         pub(in crate::upstream) fn begin(rig: &Rig) -> Self {
             let view = rig.worker.view();
             let this = &view.services[0];
-            let selection = this.service.group.begin(pick_context(&rig.worker, this, None));
-            Self { view, service: 0, selection, backend: None, refusals: Refusals::default() }
+            let selection = this.service.backend_set.begin(pick_context(&rig.worker, this, None));
+            Self { view, service: 0, selection, backend: None, failover: Failover::default() }
         }
 
         pub(in crate::upstream) fn search<'a>(&'a mut self, worker: &'a Worker) -> BackendSearch<'a> {
-            let Self { view, service, selection, backend, refusals } = self;
-            BackendSearch { worker, view, service, selection, backend, refusals }
+            let Self { view, service, selection, backend, failover } = self;
+            BackendSearch { worker, view, service, selection, backend, failover }
         }
     }
 
@@ -274,11 +274,11 @@ mod tests {
         let rig = Rig::new(ONE);
         let mut looking = Looking::begin(&rig);
         let guard = looking.search(&rig.worker).acquire_now().unwrap().unwrap();
-        looking.refusals.begin(Deadline::NEVER, 0);
-        guard.give_back_full(&mut looking.selection, &mut looking.refusals);
+        looking.failover.begin(Deadline::NEVER, 0);
+        guard.give_back_full(&mut looking.selection, &mut looking.failover);
         assert_eq!(in_flight(&rig), 0);
         assert!(looking.search(&rig.worker).acquire_now().unwrap().is_none());
-        let group = &rig.worker.view().services[0].service.group;
+        let group = &rig.worker.view().services[0].service.backend_set;
         group.restart(&mut looking.selection);
         assert!(looking.search(&rig.worker).acquire_now().unwrap().is_some());
     }

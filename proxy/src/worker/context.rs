@@ -147,7 +147,7 @@ impl Worker {
             })
             .collect();
         for Pooled { upstream, .. } in old_pools.values().chain(&gone) {
-            if planted::is_planted(Fault::IdleCounted) {
+            if planted::is_planted(Fault::RemovedIdleCounted) {
                 continue;
             }
             upstream.pool.close(&self.counters);

@@ -52,7 +52,7 @@ impl BackendSet {
     /// there.
     #[must_use]
     pub fn begin_again(&self, before: &Selection, tried: impl IntoIterator<Item = Slot>) -> Selection {
-        // Who came with a key has drawn no number, and may need one here.
+        // A request that came with a key has drawn no number, and may need one here.
         let chance = if before.context.chance == 0 { mix(before.context.hash) } else { before.context.chance };
         let mut selection = self.begin(PickContext { chance, ..before.context });
         for slot in tried {

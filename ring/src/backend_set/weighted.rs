@@ -50,7 +50,7 @@ impl BackendSet {
     fn drawn(&self, level: &Level, drawn: &Drawn, selection: &mut Selection, load: u64) -> Option<u16> {
         let first = self.draw(level, &drawn.alias, selection, None, load)?;
         let member = |index: u16| &self.members[usize::from(level.slots[usize::from(index)])];
-        // Who is drawn by weight and idle is taken: compared by load for its weight, the lighter of two would never be.
+        // A member that is drawn by weight and idle is taken: compared by load for its weight, the lighter of two would never be.
         if drawn.preference == Preference::None
             || drawn.preference == Preference::Load && member(first).load.in_flight() == 0
         {
@@ -105,7 +105,7 @@ impl BackendSet {
 
     /// The least loaded for its weight; of equals, one drawn by weight.
     fn least_of(&self, level: &Level, alias: &Alias, selection: &mut Selection, load: u64) -> Option<u16> {
-        // Who is drawn by weight and idle is taken: among idle ones loads say nothing, and compared by load for its weight the
+        // A member that is drawn by weight and idle is taken: among idle ones loads say nothing, and compared by load for its weight the
         // lighter of two would never be.
         let drawn = self.draw(level, alias, selection, None, load)?;
         if self.members[usize::from(level.slots[usize::from(drawn)])].load.in_flight() == 0 {
@@ -177,7 +177,7 @@ impl BackendSet {
             && !selection.tried.contains(slot)
     }
 
-    /// Whether the member is below its cap. Who is not is noted, and not looked at again.
+    /// Whether the member is below its cap. One that is not is noted, and not looked at again.
     #[inline]
     fn has_room(&self, level: &Level, selection: &mut Selection, index: u16, load: u64) -> bool {
         let member = &self.members[usize::from(level.slots[usize::from(index)])];

@@ -8,7 +8,7 @@ use ringway_ring::{Line, SharedLimit};
 /// One takes the only place, finds no use for it and gives it back; one waits for it. The place must not be free in the end while
 /// somebody sleeps for it.
 #[test]
-fn who_takes_a_place_for_nothing_hides_it_from_nobody() {
+fn a_place_taken_for_nothing_is_hidden_from_no_other() {
     loom::model(|| {
         let (limit, line, woken) =
             (Arc::new(SharedLimit::default()), Arc::new(Line::default()), Arc::new(AtomicBool::new(false)));

@@ -57,7 +57,7 @@ fn places_are_never_given_twice_and_all_come_back() {
 /// One has the place and gives it back, one waits for it, and one looks whether there is a place and goes away if there is none.
 /// The place must not be free in the end while somebody sleeps for it.
 #[test]
-fn who_only_looks_hides_no_place_from_who_waits() {
+fn a_look_hides_no_place_from_a_waiter() {
     let mut model = loom::model::Builder::new();
     // All orders of three threads take minutes; those with few switches are the ones that go wrong.
     model.preemption_bound = Some(3);

@@ -132,7 +132,7 @@ fn what_is_left_can_be_backed_up_without_a_leader() {
 }
 
 #[test]
-fn nobody_is_recovered_who_can_come_back_by_himself() {
+fn no_member_is_recovered_that_can_come_back_by_itself() {
     let mut cluster = Cluster::of(3, "");
     assert_eq!(put(&cluster, 0, "a", 1), 200);
     let refused = recover(&cluster, 0).json();

@@ -232,7 +232,7 @@ fn a_budget_of_nothing_hedges_never_and_a_floor_gives_a_seconds_worth_at_once() 
 }
 
 #[test]
-fn hedging_does_not_hide_a_slow_backend_from_peak_ewma_nor_blame_who_rescues() {
+fn hedging_does_not_hide_a_slow_backend_from_peak_ewma_nor_blame_the_rescuer() {
     let fleet = [
         ("a", slow("a", Duration::from_secs(2).mul_f64(slowness()))),
         ("b", Backend::echo("b")),
@@ -254,7 +254,7 @@ fn hedging_does_not_hide_a_slow_backend_from_peak_ewma_nor_blame_who_rescues() {
 }
 
 #[test]
-fn the_latency_detector_ejects_who_always_loses_and_nobody_else() {
+fn the_latency_detector_ejects_the_backend_that_always_loses_and_no_other() {
     let fleet = [
         ("a", slow("a", Duration::from_secs(4).mul_f64(slowness()))),
         ("b", Backend::echo("b")),

@@ -187,7 +187,7 @@ fn a_services_limit_on_connections_queues_or_refuses_as_all_full_says() {
 }
 
 #[test]
-fn a_request_waits_for_a_connection_where_the_queue_is_for_all_who_are_full() {
+fn a_request_waits_for_a_connection_where_the_queue_is_for_all_that_are_full() {
     let gate = Gate::default();
     let backend = gated("a", &gate);
     let listen = free_address();
@@ -302,7 +302,7 @@ fn a_backend_for_whose_connections_too_many_wait_is_passed_over() {
 }
 
 #[test]
-fn who_waits_for_a_backend_of_which_too_many_connections_are_wanted_takes_nobodys_time() {
+fn a_request_that_waits_for_a_backend_of_which_too_many_connections_are_wanted_takes_no_others_time() {
     let Some(certificates) = peers::Certificates::new() else { return };
     // Takes connections, and never begins TLS.
     let silent = Backend::custom(|mut stream, _| drop(std::io::copy(&mut stream, &mut std::io::sink())));

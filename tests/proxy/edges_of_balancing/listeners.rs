@@ -146,7 +146,7 @@ fn one_connection_too_many_of_an_address_is_told_so_over_http_and_closed_elsewhe
 }
 
 #[test]
-fn answer_to_one_too_many_is_not_lost_however_late_or_long_he_asks() {
+fn answer_to_one_too_many_is_not_lost_however_late_or_long_it_asks() {
     let all = listeners(", connections_per_ip_max: 1", "");
     let _held = held(all.http, || connections(&all, "http") == 1.0);
     // A long request, in pieces: the answer may come before its end, and the end of the connection after it.

@@ -68,7 +68,7 @@ fn retry_after_that_asks_for_nothing_shields_nobody_from_ejection() {
 }
 
 #[test]
-fn one_who_asks_for_a_second_each_time_is_ejected_as_who_fails() {
+fn one_that_asks_for_a_second_each_time_is_ejected_as_one_that_fails() {
     let busy = scripted(|_| response("503 Service Unavailable", "Retry-After: 1\r\n", "busy"));
     let good = Backend::echo("good");
     let listen = free_address();

@@ -83,7 +83,7 @@ fn time_in_the_queue_is_taken_from_the_exchange() {
 }
 
 #[test]
-fn who_waits_takes_a_backend_that_a_reload_brings() {
+fn a_waiting_request_takes_a_backend_that_a_reload_brings() {
     for tcp in [false, true] {
         let gate = Gate::default();
         let (a, b) = (gated("a", &gate), gated("b", &gate));
@@ -108,7 +108,7 @@ fn who_waits_takes_a_backend_that_a_reload_brings() {
 }
 
 #[test]
-fn who_waits_takes_the_room_that_a_reload_makes_and_goes_by_the_new_names() {
+fn a_waiting_request_takes_the_room_that_a_reload_makes_and_goes_by_the_new_names() {
     let gate = Gate::default();
     let (a, b) = (gated("a", &gate), gated("b", &gate));
     let listen = free_address();
@@ -134,7 +134,7 @@ fn who_waits_takes_the_room_that_a_reload_makes_and_goes_by_the_new_names() {
 }
 
 #[test]
-fn who_has_tried_a_backend_waits_for_another_over_a_reload_too() {
+fn a_request_that_has_tried_a_backend_waits_for_another_over_a_reload_too() {
     let gate = Gate::default();
     let b = gated("b", &gate);
     // Takes the request, and closes.
@@ -157,7 +157,7 @@ fn who_has_tried_a_backend_waits_for_another_over_a_reload_too() {
 }
 
 #[test]
-fn who_waits_stays_with_what_it_knows_when_its_service_goes() {
+fn a_waiting_request_stays_with_what_it_knows_when_its_service_goes() {
     let gate = Gate::default();
     let a = gated("a", &gate);
     let other = Backend::echo("other");
@@ -218,7 +218,7 @@ fn a_reload_that_drains_all_and_brings_another_fails_nobody() {
 }
 
 #[test]
-fn who_waits_for_backends_that_are_drained_takes_those_that_come() {
+fn a_request_that_waits_for_drained_backends_takes_those_that_come() {
     for policy in ["ring", "round_robin"] {
         let gate = Gate::default();
         let (a, b) = (gated("a", &gate), gated("b", &gate));

@@ -168,7 +168,7 @@ fn a_client_that_leaves_during_the_back_off_is_seen() {
 }
 
 #[test]
-fn peak_ewma_leaves_alone_who_fails_fast() {
+fn peak_ewma_leaves_alone_a_backend_that_fails_fast() {
     let fast = |answer: &'static str| {
         Backend::custom(move |mut stream, seen| {
             while let Some((head, _)) = read_request(&mut stream) {

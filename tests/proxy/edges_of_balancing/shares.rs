@@ -197,7 +197,7 @@ fn what_is_left_by_neighbours_or_by_a_heavy_one_goes_to_the_others_by_weight() {
 }
 
 #[test]
-fn who_comes_along_a_slow_start_takes_its_part_and_the_others_share_the_rest_alike() {
+fn a_backend_in_slow_start_takes_its_part_and_the_others_share_the_rest_alike() {
     let fleet = echoes(6);
     for policy in ["round_robin", "random", "p2c", "least_request", "peak_ewma"] {
         let listen = free_address();
@@ -233,7 +233,7 @@ fn who_comes_along_a_slow_start_takes_its_part_and_the_others_share_the_rest_ali
 }
 
 #[test]
-fn one_request_at_a_time_is_shared_by_weight_by_who_looks_at_loads() {
+fn one_request_at_a_time_is_shared_by_weight_by_policies_that_look_at_loads() {
     let fleet = echoes(6);
     for policy in ["least_request", "p2c"] {
         let listen = free_address();

@@ -204,7 +204,7 @@ const INTERIMS: usize = 15;
 const INTERIM_BYTES: usize = 15_000;
 
 #[test]
-fn interim_answers_are_left_out_for_who_reads_none_and_the_answer_comes_all_the_same() {
+fn informational_responses_are_left_out_for_a_client_that_reads_none_and_the_response_comes_all_the_same() {
     if require_python("h2").is_none() {
         return;
     }

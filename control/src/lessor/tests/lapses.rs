@@ -262,7 +262,7 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     /// One holder keeps its lease alive whenever it can, within `renew` of its life; another is dead from the start.
     #[test]
-    fn who_is_heard_when_it_can_be_lives_and_who_is_not_ends(
+    fn a_lease_that_is_heard_when_it_can_be_lives_and_one_that_is_not_ends(
         events in prop::collection::vec(event(), 1..60), ttl_ms in 2000..20_000_u64, renew in 2..9_u64,
     ) {
         let step = Duration::from_millis(50);

@@ -5,6 +5,7 @@ use crate::state::parsed::{self, CERTIFICATES, Read};
 use crate::state::{Certificate, Key, MAIN, Object, Refusal, State, backend_of_fleet, check_object, invalid};
 use ringway_config::model::{Config, Protocol};
 use ringway_config::{FleetConfig, FleetText, Loaded, check_fleet};
+use ringway_tls::PairError;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -68,16 +69,10 @@ fn certified(pair: &Certificate) -> Result<CertifiedKey, String> {
     }
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())
         .map_err(|error| format!("`key` is no PEM of a private key that can be read: {error}"))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let signer = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|error| format!("`key` cannot be used: {error}: write it as PKCS #8, PKCS #1 or SEC1"))?;
-    let certified = CertifiedKey::new(chain, signer);
-    match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
-        Err(_) => Err("`key` does not belong to `certificate`: take the key that it was issued for".into()),
-    }
+    ringway_tls::pair(chain, key, &ringway_tls::provider()).map_err(|error| match error {
+        PairError::BadKey(why) => format!("`key` cannot be used: {why}: write it as PKCS #8, PKCS #1 or SEC1"),
+        PairError::Mismatch => "`key` does not belong to `certificate`: take the key that it was issued for".into(),
+    })
 }
 
 /// What all of the fleet's objects are together, as they were read.

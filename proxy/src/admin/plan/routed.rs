@@ -28,8 +28,8 @@ pub(super) struct Side<'c> {
 struct Picker<'c> {
     service: &'c Service,
     /// `None`: it takes nothing, or is balanced without keys.
-    group: Option<BackendSet>,
-    /// In the order of the group's slots.
+    backend_set: Option<BackendSet>,
+    /// In the order of the backend set's slots.
     ids: Vec<(&'c str, String)>,
     takes: bool,
 }
@@ -44,7 +44,7 @@ impl<'c> Side<'c> {
 impl<'c> Picker<'c> {
     fn new(service: &'c Service) -> Result<Self, PlanError> {
         let takes = takers(service).next().is_some();
-        let group = if takes && service.policy.hashes() {
+        let backend_set = if takes && service.policy.hashes() {
             Some(group_of(service).map_err(|source| PlanError { service: service.name.clone(), source })?)
         } else {
             None
@@ -52,7 +52,7 @@ impl<'c> Picker<'c> {
         let mut ids: Vec<(&str, String)> =
             service.backends.iter().map(|backend| (backend.id.as_str(), backend.address.to_string())).collect();
         ids.sort_unstable();
-        Ok(Self { service, group, ids, takes })
+        Ok(Self { service, backend_set, ids, takes })
     }
 
     /// The backend that takes a request. Without keys, any by weight: the same one of those that are on both sides.
@@ -60,13 +60,13 @@ impl<'c> Picker<'c> {
         if !self.takes {
             return None;
         }
-        if let Some(group) = &self.group {
+        if let Some(backend_set) = &self.backend_set {
             let service = self.service;
             let source = match &service.affinity_cookie {
                 Some(AffinityCookie { service, name, secret, .. }) => format!("cookie {service} {name} {secret:?}"),
                 None => format!("{:?}", service.hash_key),
             };
-            let slot = group.owner(hash_key(&key(number, &source), service.policy.seed()))?;
+            let slot = backend_set.owner(hash_key(&key(number, &source), service.policy.seed()))?;
             return Some(usize::from(slot.0));
         }
         let list: Vec<_> = takers(self.service).collect();
@@ -280,7 +280,7 @@ fn stays(before: Picked<'_, '_>, after: Picked<'_, '_>) -> bool {
         return one.ids[slot].1 == other.ids[other_slot].1;
     }
     // Without keys no request has a backend that could be another.
-    one.group.is_none() || other.group.is_none() || one.ids[slot].0 == other.ids[other_slot].0
+    one.backend_set.is_none() || other.backend_set.is_none() || one.ids[slot].0 == other.ids[other_slot].0
 }
 
 fn label(picked: Picked<'_, '_>) -> String {

@@ -7,8 +7,8 @@ use ringway_ring::{BackendSet, Move, Movement, independent_movement, set_movemen
 
 /// A service's ring, with every backend up.
 struct Ring {
-    group: BackendSet,
-    /// In the order of the group's slots.
+    backend_set: BackendSet,
+    /// In the order of the backend set's slots.
     ids: Vec<String>,
     shares: Vec<f64>,
 }
@@ -17,9 +17,9 @@ impl Ring {
     fn of(service: &Service) -> Result<Self, PlanError> {
         let mut ids: Vec<String> = service.backends.iter().map(|backend| backend.id.clone()).collect();
         ids.sort_unstable();
-        let group = group_of(service).map_err(|source| PlanError { service: service.name.clone(), source })?;
-        let shares = group.shares();
-        Ok(Self { group, ids, shares })
+        let backend_set = group_of(service).map_err(|source| PlanError { service: service.name.clone(), source })?;
+        let shares = backend_set.shares();
+        Ok(Self { backend_set, ids, shares })
     }
 
     /// Absent is 0.
@@ -61,7 +61,7 @@ pub(super) fn compare(old: Option<&Service>, new: &Service) -> Result<ServicePla
     } else if has_other_key(old, new) {
         independent_movement(&before.shares, &before.ids(), &after.shares, &after.ids())
     } else {
-        set_movement(&before.group, &before.ids(), &after.group, &after.ids())
+        set_movement(&before.backend_set, &before.ids(), &after.backend_set, &after.ids())
     };
     if has_other_key(old, new) {
         plan.kind = "other_key";

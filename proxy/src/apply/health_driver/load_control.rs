@@ -67,7 +67,7 @@ impl LoadControl {
             self.step_shedding(service, &params);
         }
         if let Some(params) = hot {
-            step_hot_keys(&service.live, &params, service.group.eligible_members());
+            step_hot_keys(&service.live, &params, service.backend_set.eligible_members());
         }
         Some(self.next_step)
     }
@@ -122,7 +122,7 @@ mod tests {
         let snapshot = in_force(&registry, 1, "shed: { target: 1.2, max: 90 }");
         let service = &snapshot.services[0];
         for (slot, requests) in [(0, 60), (1, 10), (2, 10), (3, 10)] {
-            (0..requests).for_each(|_| service.group.resume(Slot(slot), 0));
+            (0..requests).for_each(|_| service.backend_set.resume(Slot(slot), 0));
         }
         let mut control = LoadControl::new(ambient::now());
         let (mut samples, mut steps) = (0, 0);
@@ -149,7 +149,7 @@ mod tests {
         let service = &snapshot.services[0];
         // Two of them are down: what is left is 30 requests on average, and one has twice that.
         for (slot, requests) in [(0, 60), (1, 1)] {
-            (0..requests).for_each(|_| service.group.resume(Slot(slot), 0));
+            (0..requests).for_each(|_| service.backend_set.resume(Slot(slot), 0));
         }
         service.backends[2..].iter().for_each(|backend| backend.state.load.set_active_fraction(0));
         let mut control = LoadControl::new(ambient::now());

@@ -328,3 +328,80 @@ impl Exchange<'_> {
         read.map(|read| read.map(|count| count > 0).map_err(|_| ProxyError::ShortResponse))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::super::testing::{GET, Stage, respond, said, say};
+    use crate::error::ProxyError;
+    use crate::exchange::outcome::Next;
+    use crate::net::transport::memory::Shape;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    #[test]
+    fn a_body_that_ends_with_its_connection_is_chunked_for_the_client_and_ends_there() {
+        let (mut stage, client) = Stage::new(GET);
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        said(&backend);
+        say(&backend, "HTTP/1.1 200 OK\r\n\r\nab");
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        let mut finishing = pin!(exchange.finish());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(finishing.as_mut().poll(&mut context).is_pending());
+        let first = said(&client);
+        assert!(first.ends_with("\r\n\r\n2\r\nab\r\n"), "what has come is not held back: {first}");
+        say(&backend, "cde");
+        drop(backend);
+        assert_eq!(finishing.as_mut().poll(&mut context), Poll::Ready((200, None, Next::Request)));
+        assert_eq!(said(&client), "3\r\ncde\r\n0\r\n\r\n");
+    }
+
+    /// A response under way, of which the client has read nothing or everything, after an hour.
+    fn after_an_hour(reads: bool) -> (u16, Option<ProxyError>, Next) {
+        let (mut stage, client) = Stage::with(GET, Shape { room: 64, ..Shape::default() });
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, rig) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        say(&backend, &format!("HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n{}", "x".repeat(500)));
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        let mut finishing = pin!(exchange.finish());
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..100 {
+            assert!(finishing.as_mut().poll(&mut context).is_pending());
+            if reads {
+                said(&client);
+            }
+        }
+        rig.pass(Duration::from_secs(3600));
+        match finishing.as_mut().poll(&mut context) {
+            Poll::Ready(done) => done,
+            Poll::Pending => panic!("the time is over"),
+        }
+    }
+
+    #[test]
+    fn a_response_that_stalls_is_ended_by_the_side_that_is_waited_for() {
+        assert_eq!(after_an_hour(false), (200, Some(ProxyError::ClientStalled), Next::Abort));
+        assert_eq!(after_an_hour(true), (200, Some(ProxyError::ResponseTimeout), Next::Abort));
+    }
+
+    #[test]
+    fn a_client_that_leaves_in_the_middle_is_told_apart_from_one_that_does_not_read() {
+        let (mut stage, client) = Stage::new(GET);
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        say(&backend, "HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n");
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        client.end_by_reset();
+        drop(client);
+        let mut finishing = pin!(exchange.finish());
+        let done = finishing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(done, Poll::Ready((200, Some(ProxyError::ClientClosed), Next::Abort)));
+    }
+}

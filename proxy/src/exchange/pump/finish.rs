@@ -170,3 +170,107 @@ impl Exchange<'_> {
         self.release_buffers();
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::super::Exchange;
+    use super::super::testing::{GET, Stage, respond, said, say};
+    use super::Next;
+    use crate::error::ProxyError;
+    use crate::net::transport::memory::Shape;
+    use crate::upstream::search;
+    use ringway_health::Outcome;
+    use ringway_ring::Selection;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::rc::Rc;
+    use std::task::{Context, Poll, Waker};
+
+    const CLOSE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
+
+    fn finish(exchange: &mut Exchange<'_>) -> Poll<(u16, Option<ProxyError>, Next)> {
+        pin!(exchange.finish()).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn what_the_clients_connection_does_next_follows_from_both_messages() {
+        let pipelined = format!("{CLOSE}GET /next");
+        let old = "GET / HTTP/1.0\r\n\r\n";
+        let unsent = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
+        let refusal = "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+        for (request, response, next) in [
+            (GET, WHOLE, Next::Request),
+            (GET, chunked, Next::Request),
+            (CLOSE, WHOLE, Next::Close),
+            // Closed at once, it would be reset, and the response lost.
+            (&pipelined, WHOLE, Next::Linger),
+            (unsent, refusal, Next::Linger),
+            (old, WHOLE, Next::Close),
+            (old, chunked, Next::Close),
+        ] {
+            let (mut stage, client) = Stage::new(request);
+            let (attempt, backend) = stage.attempt(false);
+            let (mut exchange, _) = stage.exchange(attempt);
+            assert!(respond(&mut exchange).is_pending());
+            say(&backend, response);
+            assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+            let status = response[9..12].parse().unwrap();
+            assert_eq!(finish(&mut exchange), Poll::Ready((status, None, next)), "{request} {response}");
+            assert_eq!(said(&client).contains("connection: close"), next != Next::Request, "{request} {response}");
+        }
+    }
+
+    #[test]
+    fn a_response_that_is_cut_off_is_reset_towards_the_client() {
+        for head in ["Content-Length: 100000", "Transfer-Encoding: chunked"] {
+            let (mut stage, client) = Stage::new(GET);
+            let (attempt, backend) = stage.attempt(false);
+            let (mut exchange, _) = stage.exchange(attempt);
+            assert!(respond(&mut exchange).is_pending());
+            said(&backend);
+            say(&backend, &format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n2\r\nab\r\n"));
+            drop(backend);
+            assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+            let cut = Poll::Ready((200, Some(ProxyError::ShortResponse), Next::Abort));
+            assert_eq!(finish(&mut exchange), cut, "{head}");
+            assert!(said(&client).starts_with("HTTP/1.1 200 OK\r\n"));
+            drop(stage);
+            let end = client.try_read(&mut [0; 8]).unwrap_err();
+            assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_backend_is_free_once_its_response_has_been_read_however_slowly_the_client_reads() {
+        let (mut stage, client) = Stage::with(GET, Shape { room: 64, ..Shape::default() });
+        let (attempt, backend) = stage.attempt(false);
+        let view = stage.rig.worker.view();
+        let in_flight = || view.services[0].service.live.total.sum();
+        let mut selection: Selection = view.services[0].service.backend_set.begin(ringway_ring::PickContext::default());
+        let guard = search::acquire_now(&view, 0, &mut selection, 0).unwrap();
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        let body = "x".repeat(5_000);
+        say(&backend, &format!("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{body}"));
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        exchange.take_place(guard, &Rc::clone(&view.services[0].upstreams[0]), Outcome::Status(200));
+        assert_eq!(in_flight(), 1);
+        let mut finishing = pin!(exchange.finish());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(finishing.as_mut().poll(&mut context).is_pending(), "the client has not read");
+        assert_eq!(in_flight(), 0);
+        let mut got = String::new();
+        let done = loop {
+            got.push_str(&said(&client));
+            if let Poll::Ready(done) = finishing.as_mut().poll(&mut context) {
+                break done;
+            }
+        };
+        got.push_str(&said(&client));
+        assert_eq!(done, (200, None, Next::Request));
+        assert!(got.ends_with(&body));
+    }
+}

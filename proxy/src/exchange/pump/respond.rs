@@ -149,3 +149,119 @@ impl Exchange<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::super::state::WHOLE_WAIT;
+    use super::super::testing::{GET, Stage, respond, said, say};
+    use crate::error::ProxyError;
+    use ringway_message::ParseError;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    #[test]
+    fn a_small_response_is_forwarded_once_all_of_it_is_here() {
+        let (mut stage, client) = Stage::new(GET);
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        assert!(said(&backend).starts_with("GET / HTTP/1.1\r\n"));
+        say(&backend, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab");
+        assert!(respond(&mut exchange).is_pending());
+        say(&backend, "cd");
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        assert_eq!((exchange.status, said(&client)), (200, String::new()));
+        assert!(exchange.answer.text().ends_with(b"\r\n\r\nabcd"));
+    }
+
+    #[test]
+    fn a_small_response_that_stalls_is_held_for_a_moment_only() {
+        let (mut stage, _client) = Stage::new(GET);
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, rig) = stage.exchange(attempt);
+        say(&backend, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab");
+        assert!(respond(&mut exchange).is_pending());
+        rig.pass(10 * WHOLE_WAIT);
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        assert!(exchange.answer.text().ends_with(b"\r\n\r\nab"));
+    }
+
+    #[test]
+    fn a_long_response_is_forwarded_with_its_head() {
+        for head in ["Content-Length: 100000", "Transfer-Encoding: chunked"] {
+            let (mut stage, _client) = Stage::new(GET);
+            let (attempt, backend) = stage.attempt(false);
+            let (mut exchange, _) = stage.exchange(attempt);
+            say(&backend, &format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n"));
+            assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())), "{head}");
+        }
+    }
+
+    #[test]
+    fn informational_responses_are_forwarded_at_once() {
+        let (mut stage, client) = Stage::new(GET);
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        say(&backend, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        assert!(respond(&mut exchange).is_pending());
+        assert_eq!(said(&client), "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        assert_eq!(exchange.status, 0);
+    }
+
+    #[test]
+    fn how_far_a_response_had_come_tells_what_has_failed() {
+        for (text, error) in [
+            ("", ProxyError::UpstreamClosed),
+            ("HTTP/1.1 20", ProxyError::ShortResponse),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na", ProxyError::ShortResponse),
+            ("SSH-2.0-x\r\n\r\n", ProxyError::BadResponse(ParseError::Version)),
+            (
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+                ProxyError::UnfitResponse(ParseError::UnexpectedUpgrade),
+            ),
+        ] {
+            let (mut stage, client) = Stage::new(GET);
+            let (attempt, backend) = stage.attempt(false);
+            let (mut exchange, _) = stage.exchange(attempt);
+            // What is answered before it is asked for would be read as what a reset has cut off.
+            assert!(respond(&mut exchange).is_pending());
+            said(&backend);
+            if !text.is_empty() {
+                say(&backend, text);
+            }
+            drop(backend);
+            let found = respond(&mut exchange);
+            match (found, error) {
+                (Poll::Ready(Err(("backend", ProxyError::BadResponse(_)))), ProxyError::BadResponse(_)) => {}
+                (found, error) => assert_eq!(found, Poll::Ready(Err(("backend", error))), "{text}"),
+            }
+            assert_eq!(said(&client), "", "another backend may be tried");
+        }
+    }
+
+    #[test]
+    fn a_client_that_leaves_ends_the_attempt_and_is_its_own_fault() {
+        let (mut stage, client) = Stage::new(GET);
+        let (attempt, _backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        drop(client);
+        assert_eq!(respond(&mut exchange), Poll::Ready(Err(("client", ProxyError::ClientClosed))));
+    }
+
+    #[test]
+    fn the_side_that_is_waited_for_is_the_one_that_is_timed_out() {
+        let put = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
+        for (request, error) in
+            [(GET, ("backend", ProxyError::ResponseTimeout)), (put, ("client", ProxyError::BodyTimeout))]
+        {
+            let (mut stage, _client) = Stage::new(request);
+            let (attempt, _backend) = stage.attempt(false);
+            let (mut exchange, rig) = stage.exchange(attempt);
+            assert!(respond(&mut exchange).is_pending());
+            rig.pass(Duration::from_secs(3600));
+            assert_eq!(respond(&mut exchange), Poll::Ready(Err(error)));
+        }
+    }
+}

@@ -204,3 +204,47 @@ impl Exchange<'_> {
 pub(super) fn room(input: &Buffer) -> usize {
     if input.len() < input.capacity() { input.capacity() } else { ringway_http1::TRAILER_BYTES_MAX + 1 }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::super::testing::{GET, Stage, respond, say};
+
+    #[test]
+    fn a_hedge_may_begin_once_all_is_sent_and_until_anything_has_come() {
+        let (mut stage, _client) = Stage::new(GET);
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(!exchange.is_waiting(), "nothing has been sent");
+        assert!(respond(&mut exchange).is_pending());
+        assert!(exchange.is_waiting());
+        say(&backend, "HTTP/1.1 103 Early Hints\r\n\r\n");
+        assert!(respond(&mut exchange).is_pending());
+        assert!(!exchange.is_waiting());
+    }
+
+    #[test]
+    fn no_hedge_begins_while_the_body_is_still_to_come() {
+        let (mut stage, client) = Stage::new("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
+        let (attempt, _backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        assert!(!exchange.is_waiting());
+        say(&client, "cd");
+        assert!(respond(&mut exchange).is_pending());
+        assert!(exchange.is_waiting());
+    }
+
+    #[test]
+    fn the_first_bytes_on_a_used_connection_are_known_as_such() {
+        for reused in [true, false] {
+            let (mut stage, _client) = Stage::new(GET);
+            let (attempt, backend) = stage.attempt(reused);
+            let (mut exchange, _) = stage.exchange(attempt);
+            assert_eq!(exchange.is_first_on_used(), reused);
+            say(&backend, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            assert!(respond(&mut exchange).is_ready());
+            assert!(!exchange.is_first_on_used());
+        }
+    }
+}

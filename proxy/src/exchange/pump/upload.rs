@@ -277,3 +277,60 @@ impl Exchange<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::super::state::Upload;
+    use super::super::testing::{Stage, respond, said, say};
+    use std::task::Poll;
+
+    #[test]
+    fn a_body_goes_up_as_it_comes_and_in_the_framing_that_it_came_in() {
+        for (head, pieces, ends) in [
+            ("Content-Length: 5", ["ab", "cde"], "cde"),
+            ("Transfer-Encoding: chunked", ["2\r\nab\r\n", "3\r\ncde\r\n0\r\n\r\n"], "0\r\n\r\n"),
+        ] {
+            let (mut stage, client) = Stage::new(&format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n"));
+            let (attempt, backend) = stage.attempt(false);
+            let (mut exchange, _) = stage.exchange(attempt);
+            assert!(respond(&mut exchange).is_pending());
+            assert!(said(&backend).ends_with("\r\n\r\n"), "its head does not wait");
+            for (piece, upload) in pieces.iter().zip([Upload::Sending, Upload::Done]) {
+                say(&client, piece);
+                assert!(respond(&mut exchange).is_pending());
+                assert_eq!(said(&backend), *piece);
+                assert_eq!(exchange.upload, upload);
+            }
+            assert!(pieces[1].ends_with(ends));
+        }
+    }
+
+    #[test]
+    fn a_backend_that_responds_before_the_body_is_there_has_its_response_forwarded() {
+        let (mut stage, _client) = Stage::new("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        said(&backend);
+        say(&backend, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        assert_eq!((exchange.status, exchange.upload), (413, Upload::Sending));
+        assert!(!exchange.client_keep_alive, "the rest of the body stands before the next request");
+    }
+
+    #[test]
+    fn a_backend_that_takes_no_more_of_the_body_may_still_have_responded() {
+        let (mut stage, client) = Stage::new("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+        let (attempt, backend) = stage.attempt(false);
+        let (mut exchange, _) = stage.exchange(attempt);
+        assert!(respond(&mut exchange).is_pending());
+        said(&backend);
+        say(&backend, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+        backend.end_by_reset();
+        drop(backend);
+        say(&client, "abcde");
+        assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
+        assert_eq!((exchange.status, exchange.upload), (403, Upload::Broken));
+    }
+}

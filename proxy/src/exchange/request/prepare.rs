@@ -11,11 +11,11 @@ use crate::exchange::client::Client;
 use crate::exchange::compress;
 use crate::exchange::local_reply::LocalReply;
 use crate::net::timer::Deadline;
-use crate::routing::admission::{Admitted, pick_context};
+use crate::routing::admission::{Admitted, count_key, pick_context};
 use crate::routing::affinity_cookie::{self, Value as CookieValue};
 use crate::routing::forwarded::{self, Origin};
 use crate::snapshot::Service;
-use crate::upstream::refusals::Refusals;
+use crate::upstream::failover::Failover;
 use crate::upstream::retry::Retries;
 use crate::worker::View;
 use ringway_config::model::UpstreamProtocol;
@@ -53,6 +53,7 @@ pub(crate) fn prepare(
     let this = &worker_service.service;
     let Admitted { key, sticky, set_cookie, admission } = admitted;
     let ask = pick_context(worker, worker_service, key);
+    count_key(worker_service, key, &ask);
     let mirrored = actions
         .and_then(|actions| actions.mirror)
         .is_some_and(|mirror| view.services[mirror.service].service.config.protocol == UpstreamProtocol::H2);
@@ -76,7 +77,7 @@ pub(crate) fn prepare(
         service,
         hash: key.map(|key| key.hash),
         keyed: key.is_some_and(|key| key.keyed),
-        selection: this.group.begin(ask),
+        selection: this.backend_set.begin(ask),
         sticky,
         set_cookie,
         response_lines,
@@ -107,7 +108,7 @@ pub(crate) fn prepare(
         body_bytes_left: actions.and_then(|actions| actions.body_bytes_max).unwrap_or(http.body_bytes_max),
         started,
         limit: limit(client, head, bytes, actions.and_then(|actions| actions.timeout), this),
-        refusals: Refusals::default(),
+        failover: Failover::default(),
         retries: Retries::default(),
         report: Report {
             line,

@@ -1,25 +1,15 @@
 //! What a certificate says of itself.
 
-use super::error::TlsError;
-use rustls::crypto::aws_lc_rs;
+use ringway_tls::{FileError, leaf, provider};
 use rustls::pki_types::CertificateDer;
 use std::path::Path;
-use x509_parser::certificate::X509Certificate;
-
-/// The first certificate of a chain, read.
-pub(super) fn leaf<'a>(path: &Path, chain: &'a [CertificateDer<'_>]) -> Result<X509Certificate<'a>, TlsError> {
-    let leaf = chain.first().ok_or_else(|| TlsError::Empty { path: path.to_owned() })?;
-    let parsed = x509_parser::parse_x509_certificate(leaf);
-    let malformed = |reason: String| TlsError::Malformed { path: path.to_owned(), reason };
-    parsed.map(|(_, certificate)| certificate).map_err(|error| malformed(error.to_string()))
-}
 
 /// The DNS names that a certificate is for, lower case.
-pub(super) fn names_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, TlsError> {
+pub(super) fn names_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, FileError> {
     let certificate = leaf(path, chain)?;
     let alternative = certificate
         .subject_alternative_name()
-        .map_err(|error| TlsError::Malformed { path: path.to_owned(), reason: error.to_string() })?;
+        .map_err(|error| FileError::Malformed { path: path.to_owned(), reason: error.to_string() })?;
     let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
     Ok(names
         .filter_map(|name| match name {
@@ -32,7 +22,7 @@ pub(super) fn names_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<
 /// SHA-256 of a certificate, in hex digits.
 pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     use std::fmt::Write as _;
-    let provider = aws_lc_rs::default_provider();
+    let provider = provider();
     let sha256 = provider.cipher_suites.iter().find_map(|suite| {
         let hash = suite.tls13()?.common.hash_provider;
         (hash.algorithm() == rustls::crypto::hash::HashAlgorithm::SHA256).then(|| hash.hash(certificate))

@@ -1,13 +1,12 @@
 //! TLS towards a service's backends.
 
 use super::error::TlsError;
-use super::files::{certified, roots};
+use super::no_verification::NoVerification;
 use ringway_config::model::UpstreamTls;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use ringway_tls::{authorities_or_public, certified, provider};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,12 +30,12 @@ impl ClientTls {
 
 /// A client configuration; `alpn` names the protocols that are offered.
 fn client(tls: &UpstreamTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = if tls.verify {
-        builder.with_root_certificates(roots(tls.ca.as_deref())?)
+        builder.with_root_certificates(authorities_or_public(tls.ca.as_deref())?)
     } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(Arc::clone(&provider))))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification::of(&provider)))
     };
     let mut config = match &tls.own {
         None => builder.with_no_client_auth(),
@@ -54,45 +53,6 @@ fn server_name(tls: &UpstreamTls, address: IpAddr) -> Result<ServerName<'static>
     match &tls.sni {
         Some(name) => ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name.clone())),
         None => Ok(ServerName::IpAddress(address.into())),
-    }
-}
-
-/// Takes every certificate: `verify: false`. Signatures are still checked: the other side must hold the key.
-#[derive(Debug)]
-struct NoVerification(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for NoVerification {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

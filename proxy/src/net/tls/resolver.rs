@@ -51,7 +51,7 @@ impl ResolvesServerCert for Resolver {
 #[cfg(test)]
 mod tests {
     use super::super::server::ServerTls;
-    use super::super::testing::{AnyServer, Directory, handshake, listener_tls};
+    use super::super::testing::{Directory, any_server, handshake, listener_tls};
     use super::super::tickets::Tickets;
     use ringway_config::model::ListenerTls;
     use rustls::SignatureScheme;
@@ -61,10 +61,10 @@ mod tests {
     /// The file of the certificate that a client gets which asks for this name and can check these signatures.
     fn served(tls: &ListenerTls, files: &[&PathBuf], name: &str, schemes: &[SignatureScheme]) -> Option<String> {
         let server = ServerTls::new("l", tls, &Tickets::default()).unwrap();
-        let client = AnyServer::config(schemes);
+        let client = any_server(schemes);
         let (client, _) = handshake(&client, &server.config, ServerName::try_from(name.to_owned()).unwrap()).ok()?;
         let leaf = client.peer_certificates().unwrap()[0].clone();
-        let is_it = |path: &&&PathBuf| super::super::files::chain(path).unwrap()[0] == leaf;
+        let is_it = |path: &&&PathBuf| ringway_tls::chain(path).unwrap()[0] == leaf;
         let file: &Path = files.iter().find(is_it).unwrap();
         Some(file.file_stem().unwrap().to_string_lossy().into_owned())
     }

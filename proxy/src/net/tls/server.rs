@@ -2,11 +2,10 @@
 
 use super::certificate::names_of;
 use super::error::TlsError;
-use super::files::{certified, roots, staple};
 use super::resolver::Resolver;
 use super::tickets::{TicketKeys, Tickets};
 use ringway_config::model::ListenerTls;
-use rustls::crypto::aws_lc_rs;
+use ringway_tls::{authorities, certified, provider, staple};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, version};
 use std::sync::Arc;
@@ -22,7 +21,7 @@ pub(crate) struct ServerTls {
 
 impl ServerTls {
     pub(crate) fn new(listener: &str, tls: &ListenerTls, tickets: &Tickets) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = provider();
         let mut resolver = Resolver::default();
         for files in &tls.certificates {
             let mut certified = certified(&files.certificate, &files.key, &provider)?;
@@ -36,8 +35,8 @@ impl ServerTls {
         let builder = match &tls.client {
             None => builder.with_no_client_auth(),
             Some(client) => {
-                let authorities = Arc::new(roots(Some(&client.ca))?);
-                let mut verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider);
+                let trusted = Arc::new(authorities(&client.ca)?);
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(trusted, provider);
                 if !client.required {
                     verifier = verifier.allow_unauthenticated();
                 }
@@ -60,7 +59,7 @@ impl ServerTls {
 #[cfg(test)]
 mod tests {
     use super::super::client::ClientTls;
-    use super::super::testing::{AnyServer, Directory, handshake, listener_tls};
+    use super::super::testing::{Directory, any_server, any_server_of, handshake, listener_tls};
     use super::*;
     use ringway_config::model::{ClientCertificates, UpstreamTls};
     use rustls::pki_types::ServerName;
@@ -111,18 +110,19 @@ mod tests {
         let directory = Directory::new();
         let (certificate, key) = directory.pair("a", &["a.example"]);
         let mut tls = listener_tls(&[(&certificate, &key)]);
-        let client = AnyServer::config(&[SignatureScheme::ECDSA_NISTP256_SHA256]);
+        let client = any_server(&[SignatureScheme::ECDSA_NISTP256_SHA256]);
         let version = |tls: &ListenerTls, client: &_| {
             let server = ServerTls::new("l", tls, &Tickets::default()).unwrap();
             handshake(client, &server.config, name()).ok().and_then(|(client, _)| client.protocol_version())
         };
         assert_eq!(version(&tls, &client), Some(ProtocolVersion::TLSv1_3));
-        let old = AnyServer::config_of(&[SignatureScheme::ECDSA_NISTP256_SHA256], &[&version::TLS12]);
+        let old = any_server_of(&[SignatureScheme::ECDSA_NISTP256_SHA256], &[&version::TLS12]);
         assert_eq!(version(&tls, &old), Some(ProtocolVersion::TLSv1_2));
         tls.tls12 = false;
         assert_eq!(version(&tls, &old), None);
         tls.certificates[0].ocsp = Some(directory.write("empty.ocsp", ""));
-        assert!(matches!(ServerTls::new("l", &tls, &Tickets::default()), Err(TlsError::EmptyOcsp { .. })));
+        let error = ServerTls::new("l", &tls, &Tickets::default()).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.ends_with("empty.ocsp\" is empty")));
         tls.certificates[0].ocsp = Some(directory.write("some.ocsp", "a staple"));
         assert!(ServerTls::new("l", &tls, &Tickets::default()).is_ok());
     }

@@ -1,12 +1,11 @@
 //! Certificates in a directory, and handshakes in memory.
 
+use super::no_verification::NoVerification;
 use ringway_config::model::{Certificate, ListenerTls};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ServerConfig, ServerConnection, SignatureScheme,
-    SupportedProtocolVersion, version,
+    ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
+    version,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,57 +93,17 @@ pub(super) fn handshake(
     Ok((client, server))
 }
 
-/// A client that takes any certificate whose signature it can check.
-#[derive(Debug)]
-pub(super) struct AnyServer(Vec<SignatureScheme>);
-
-impl AnyServer {
-    pub(super) fn config(schemes: &[SignatureScheme]) -> Arc<ClientConfig> {
-        Self::config_of(schemes, &[&version::TLS13, &version::TLS12])
-    }
-
-    pub(super) fn config_of(
-        schemes: &[SignatureScheme],
-        versions: &[&'static SupportedProtocolVersion],
-    ) -> Arc<ClientConfig> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-        let builder = builder.with_protocol_versions(versions).unwrap().dangerous();
-        let builder = builder.with_custom_certificate_verifier(Arc::new(Self(schemes.to_vec())));
-        Arc::new(builder.with_no_client_auth())
-    }
+/// A client that takes any certificate, of a server that signs by one of these.
+pub(super) fn any_server(schemes: &[SignatureScheme]) -> Arc<ClientConfig> {
+    any_server_of(schemes, &[&version::TLS13, &version::TLS12])
 }
 
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
-    }
+pub(super) fn any_server_of(
+    schemes: &[SignatureScheme],
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let provider = ringway_tls::provider();
+    let verifier = NoVerification::of(&provider).with_schemes(schemes);
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().dangerous();
+    Arc::new(builder.with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }

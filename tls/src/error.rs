@@ -85,6 +85,9 @@ pub enum PairError {
     /// It is another certificate's.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
+    /// The certificate is of no use.
+    #[error("the certificate cannot be used: {0}")]
+    BadCertificate(rustls::Error),
 }
 
 impl FileError {

@@ -48,6 +48,9 @@ pub fn certified(certificate: &Path, key: &Path, provider: &CryptoProvider) -> R
         PrivateKeyDer::from_pem_file(key).map_err(|source| FileError::Key { path: key.to_owned(), source })?;
     pair(certificates, private, provider).map_err(|error| match error {
         PairError::BadKey(source) => FileError::BadKey { path: key.to_owned(), source },
+        PairError::BadCertificate(source) => {
+            FileError::Malformed { path: certificate.to_owned(), reason: source.to_string() }
+        }
         PairError::Mismatch => FileError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() },
     })
 }
@@ -65,7 +68,8 @@ pub fn pair(
     let certified = CertifiedKey::new(chain, signer);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
-        Err(_) => Err(PairError::Mismatch),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(PairError::Mismatch),
+        Err(error) => Err(PairError::BadCertificate(error)),
     }
 }
 
@@ -162,6 +166,16 @@ mod tests {
             let said = error.to_string();
             assert!(said.contains(&format!("{file:?}")) && said.contains(what), "{said}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_used_is_told_from_a_key_that_is_anothers() {
+        // As `openssl x509 -req` issues it without extensions: version 1, which has no names.
+        let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+        let (certificate, key) = (file("version-1.pem"), file("version-1.key"));
+        let error = certified(&certificate, &key, &provider()).unwrap_err();
+        assert_eq!(error.path(), certificate);
+        assert!(matches!(error, FileError::Malformed { .. }), "{error}");
     }
 
     #[test]

@@ -175,12 +175,13 @@ impl Front {
         }
         let active_listener = self.active_listener();
         let permit = self.permit(&active_listener, view, udp).ok_or("udp_flows_max")?;
-        admission::count_key(this, found, &context);
         let upstream = connect(this.service.address(guard.slot), &self.worker).map_err(|error| {
             let error = ProxyError::of_io(&error, ProxyError::ConnectFailed);
             guard.report_error(error);
             refuse(error)
         })?;
+        // Whoever gets no flow comes again with the next datagram.
+        admission::count_key(this, found, &context);
         this.upstreams[guard.index()].counters.requests.increment();
         let keyed = found.is_some_and(|found| found.keyed);
         admission::count_served(this, keyed, &selection, Some(guard.index()));

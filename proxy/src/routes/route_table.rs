@@ -34,8 +34,8 @@ struct Index {
     any_path: Box<[List]>,
     /// Indices of routes, in their order; see [`SURE`].
     candidates: Box<[u32]>,
-    /// The longest list of them.
-    alike_max: usize,
+    /// How many of them ask for more than host and path.
+    tested: usize,
 }
 
 /// The trees of paths that a name leads to.
@@ -80,9 +80,9 @@ impl RouteTable {
         self.looks_at_paths
     }
 
-    /// The most routes that neither host nor path tells apart: so many may have to be tested for one request.
-    pub(crate) fn alike_max(&self) -> usize {
-        self.index.as_ref().map_or(FEW, |index| index.alike_max)
+    /// So many routes may have to be tested for one request, at most.
+    pub(crate) fn tests_max(&self) -> usize {
+        self.index.as_ref().map_or(FEW, |index| index.tested)
     }
 
     /// The index of the first route that matches, of the routes that the table was made of. `secure`: the client speaks `https`.
@@ -196,14 +196,12 @@ impl Index {
             Some(PathMatch::Prefix(path)) => (tree_of(route), path.as_str(), Taken::Below, index),
         }));
         placed.sort_unstable();
-        let mut alike_max = 0;
         let mut any_path = vec![List::default(); trees as usize];
         let mut candidates = Vec::with_capacity(routes.len());
         let (mut keys, mut values): (Vec<(usize, &[u8])>, Vec<OfPath>) = (Vec::new(), Vec::new());
         for alike in placed.chunk_by(|one, other| (one.0, one.1, one.2) == (other.0, other.1, other.2)) {
             let (tree, path, taken, _) = alike[0];
             let list = list(alike.iter().map(|placed| placed.3), routes, &mut candidates);
-            alike_max = alike_max.max(list.len as usize);
             if taken == Taken::Any {
                 any_path[tree as usize] = list;
                 continue;
@@ -220,7 +218,8 @@ impl Index {
             }
         }
         let paths = PrefixForest::new(trees as usize, &keys, values);
-        Self { hosts, any_host, paths, any_path: any_path.into(), candidates: candidates.into(), alike_max }
+        let tested = candidates.iter().filter(|candidate| **candidate & SURE == 0).count();
+        Self { hosts, any_host, paths, any_path: any_path.into(), candidates: candidates.into(), tested }
     }
 
     #[inline]

@@ -461,7 +461,7 @@ fn an_error_names_what_to_write_and_where() {
             vec!["`--token-file`", "`control.token_file`", &nowhere],
         ),
         (url.clone(), as_them(&theirs), vec!["`--certificate FILE --key-file FILE`", "`tls.client_ca`"]),
-        (url.clone(), as_them(&mine), vec!["`--certificate`", "`control.tls.certificate`", &mine]),
+        (url.clone(), as_them(&mine), vec!["`--key-file`", "`control.tls.key`", &their_key, &mine]),
         (without_port, vec![], vec!["`--members`", "`https://10.0.0.1:9700`"]),
         (api.to_string(), vec![], vec!["`--members`", "`https://10.0.0.1:9700`"]),
     ] {

@@ -71,6 +71,7 @@ fn certified(pair: &Certificate) -> Result<CertifiedKey, String> {
         .map_err(|error| format!("`key` is no PEM of a private key that can be read: {error}"))?;
     ringway_tls::pair(chain, key, &ringway_tls::provider()).map_err(|error| match error {
         PairError::BadKey(why) => format!("`key` cannot be used: {why}: write it as PKCS #8, PKCS #1 or SEC1"),
+        PairError::BadCertificate(why) => format!("`certificate` cannot be used: {why}"),
         PairError::Mismatch => "`key` does not belong to `certificate`: take the key that it was issued for".into(),
     })
 }

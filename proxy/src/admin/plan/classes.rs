@@ -104,7 +104,7 @@ pub(super) fn pairs(old: &[Route], new: &[Route], secure: bool) -> Pairs {
     let mut head = RequestHead::default();
     let limits = Limits { head_bytes_max: 1 << 20, fields_max: 256 };
     let (table, other_table) = (RouteTable::new(old), RouteTable::new(new));
-    let mut left = REQUESTS_MAX.min(STEPS_MAX / (table.alike_max() + other_table.alike_max()).max(1));
+    let mut left = REQUESTS_MAX.min(STEPS_MAX / (table.tests_max() + other_table.tests_max()).max(1));
     let mut try_requests = |conditions: &Conditions<'_>| {
         for request in conditions.requests() {
             left = left.saturating_sub(1);

@@ -141,4 +141,13 @@ mod tests {
             assert_eq!(serde_json::from_slice::<serde_json::Value>(&written).unwrap(), value);
         }
     }
+
+    #[test]
+    fn what_is_flushed_is_flushed_behind_it() {
+        let mut buffered = Plain::new(io::BufWriter::new(Vec::new()));
+        buffered.write_all(b"a").unwrap();
+        assert_eq!(buffered.0.get_ref(), b"");
+        buffered.flush().unwrap();
+        assert_eq!(buffered.0.get_ref(), b"a");
+    }
 }

@@ -133,6 +133,12 @@ fn certificates_are_referred_to_by_name() {
     let tls = loaded.config.listeners[1].tls.as_ref().unwrap();
     assert_eq!(tls.certificates[0].certificate.to_str(), Some("/x/web.pem"));
     assert_eq!(tls.certificates[0].key.to_str(), Some("/x/web.key"));
+    // The proxy's own file may refer to them as well.
+    let own = format!("control: {{ members: [ \"http://127.0.0.1:1\" ] }}\n{text}");
+    let none = FleetConfig { documents: Vec::new(), ..fleet.clone() };
+    let loaded = load_str_with("f", &own, &|_| None, &none).unwrap();
+    let tls = loaded.config.listeners[0].tls.as_ref().unwrap();
+    assert_eq!(tls.certificates[0].certificate.to_str(), Some("/x/web.pem"));
     fleet.certificates.clear();
     let Diagnostics(found) = load(&fleet).unwrap_err();
     assert_eq!(found.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["unknown_certificate"; 2]);

@@ -351,4 +351,24 @@ mod tests {
         assert!(connection.decoder.memory_bytes() > decoder);
         assert_eq!(grown(&connection), connection.decoder.memory_bytes() - decoder);
     }
+
+    #[test]
+    fn a_stream_may_be_opened_while_nobody_leaves_and_there_are_numbers_and_room() {
+        let client = || Connection::new(Config::new(Role::Client), Memory::new(MemoryLimits::default()));
+        let mut connection = client();
+        for (next_id, has) in [(1, true), (U31_MAX, true), (U31_MAX + 2, false)] {
+            connection.next_id = next_id;
+            assert_eq!(connection.has_capacity(), has, "{next_id}");
+        }
+        let mut connection = client();
+        connection.peer.concurrent_streams_max = 2;
+        for has in [true, false] {
+            connection.streams.open_slot(connection.next_id, 0, 0);
+            connection.next_id += 2;
+            assert_eq!(connection.has_capacity(), has);
+        }
+        let mut connection = client();
+        connection.go_away(false, crate::Reason::NoError);
+        assert!(!connection.has_capacity());
+    }
 }

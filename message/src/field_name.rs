@@ -318,6 +318,16 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_one_connection_of_http1_is_named_one_by_one() {
+        for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+            assert!(FieldName::classify(name.as_bytes()).is_connection_specific(), "{name}");
+        }
+        for name in ["te", "trailer", "host", "cookie", "content-length", "http2-settings", "x-forwarded-for", "x"] {
+            assert!(!FieldName::classify(name.as_bytes()).is_connection_specific(), "{name}");
+        }
+    }
+
+    #[test]
     fn only_what_means_nothing_to_a_proxy_may_stand_behind_a_body() {
         for name in ["x-checksum", "grpc-status", "server-timing", "x"] {
             assert!(may_trail(name.as_bytes()), "{name}");

@@ -208,6 +208,17 @@ mod tests {
         writer.lines().iter().map(|line| (text(line.name), text(line.value))).collect()
     }
 
+    #[test]
+    fn what_was_written_comes_back_to_be_used_again() {
+        let mut writer = HeadWriter::new(b"GET / HTTP/1.1\r\n".to_vec(), Vec::new(), true);
+        writer.field("x-a", b"1");
+        writer.hop_field("te", b"trailers");
+        let (text, lines) = writer.into_parts();
+        assert_eq!(text, b"GET / HTTP/1.1\r\nx-a: 1\r\nte: trailers\r\n");
+        let places: Vec<_> = lines.iter().map(|line| (line.name.of(&text), line.value.of(&text))).collect();
+        assert_eq!(places, [(&b"x-a"[..], &b"1"[..])]);
+    }
+
     proptest! {
         #[test]
         fn places_and_text_say_the_same_whatever_is_kept(

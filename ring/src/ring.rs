@@ -324,6 +324,24 @@ mod tests {
     }
 
     #[test]
+    fn what_moves_is_told_to_the_single_place() {
+        let ids = ["a", "b"];
+        let of = |points: &[(u64, u64)]| {
+            let ring = Ring::build(&ids.map(|id| Member { id, weight: 100 }), RingParams::default()).unwrap();
+            let mut entries: Vec<u64> = points.iter().map(|&(place, slot)| place << SLOT_BITS | slot).collect();
+            entries.push(!SLOT_MASK | entries[0] & SLOT_MASK);
+            Ring { entries: entries.into(), ..ring }
+        };
+        // The place 11 alone is of another in the second.
+        let (one, other) = (of(&[(10, 0), (20, 0)]), of(&[(10, 0), (11, 1), (20, 0)]));
+        for (old, new, from, to) in [(&one, &other, "a", "b"), (&other, &one, "b", "a")] {
+            let movement = crate::movement::movement(old, &ids, new, &ids);
+            assert_eq!(movement.moved, 1.0 / (1_u64 << 48) as f64);
+            assert_eq!(movement.moves.iter().map(|it| (&*it.from, &*it.to)).collect::<Vec<_>>(), [(from, to)]);
+        }
+    }
+
+    #[test]
     fn points_are_by_weight_rounded_and_one_at_least() {
         for (weight, points, count) in [
             (0, 256, 0),

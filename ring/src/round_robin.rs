@@ -278,6 +278,15 @@ mod tests {
         assert_eq!(bits, TAKEN);
     }
 
+    #[test]
+    fn a_share_is_below_what_a_turn_asks_for_or_the_turn_is_taken() {
+        for position in 0..9 {
+            // In round 0 it is the place alone that says.
+            let begin = (mix(position as u64) >> 32) as u32;
+            assert!(!is_taken(begin, 0, position) && is_taken(begin + 1, 0, position), "{position}");
+        }
+    }
+
     const TAKEN: u64 = 0x9104_a340_2e91_40ae;
 
     #[test]

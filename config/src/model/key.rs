@@ -74,3 +74,15 @@ pub enum OnMissing {
     /// 400.
     Reject,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_equal_by_their_text() {
+        let of = |text| Capture(Regex::new(text).unwrap());
+        assert_eq!(of("a(.)"), of("a(.)"));
+        assert_ne!(of("a(.)"), of("b(.)"));
+    }
+}

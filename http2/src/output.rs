@@ -77,6 +77,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_is_moved_once_it_is_less_than_what_has_gone() {
+        let (memory, mut output) = (Memory::new(crate::pool::MemoryLimits::default()), Output::default());
+        output.buffer(&memory).resize(100, b'x');
+        output.advance(50, &memory);
+        assert_eq!(output.start, 50, "as much is left as has gone: nothing is moved");
+        output.advance(1, &memory);
+        assert_eq!((output.start, output.bytes.len()), (0, 49));
+        output.give_back(&memory);
+    }
+
+    #[test]
     fn more_than_there_is_room_for_leaves_none() {
         let (memory, mut output) = (Memory::new(crate::pool::MemoryLimits::default()), Output::default());
         output.buffer(&memory).resize(OUTPUT_BYTES + 9, 0);

@@ -202,6 +202,20 @@ fn retry_goes_on_and_never_back() {
 }
 
 #[test]
+fn a_member_that_turned_out_to_be_full_is_passed_over_and_may_be_given_after_a_wait() {
+    let fixture = fixture(&[100; 3], u32::MAX, None, 1);
+    let mut selection = fixture.group.begin(PickContext { hash: key(3), ..PickContext::default() });
+    let Pick::Backend(owner) = fixture.group.next(&mut selection, 0) else { panic!("somebody takes it") };
+    fixture.group.release(owner, 0);
+    fixture.group.handle_full(&mut selection, owner);
+    let Pick::Backend(other) = fixture.group.next(&mut selection, 0) else { panic!("somebody else takes it") };
+    assert_ne!(other, owner);
+    fixture.group.release(other, 0);
+    fixture.group.restart(&mut selection);
+    assert_eq!(fixture.group.next(&mut selection, 0), Pick::Backend(owner));
+}
+
+#[test]
 fn the_four_choices_when_all_are_full() {
     for (all_full, hard) in [(AllFull::Owner, 2), (AllFull::LeastLoaded, 2), (AllFull::Queue, 2), (AllFull::Reject, 2)]
     {

@@ -428,6 +428,18 @@ mod tests {
         assert_eq!(static_entry(62), None);
     }
 
+    #[test]
+    fn a_table_holds_the_bytes_of_its_entries_and_a_slot_for_each() {
+        let mut table = DynamicTable::new(4096);
+        assert_eq!(table.memory_bytes(), 0);
+        for _ in 0..40 {
+            table.insert(entry(b"x-name", b"value", None));
+        }
+        table.shrink();
+        let each = b"x-name: value\r\n".len() + size_of::<Slot>();
+        assert_eq!(table.memory_bytes(), 40 * each);
+    }
+
     /// The table as the RFC describes it, with an allocation for each.
     #[derive(Default)]
     struct Plain(VecDeque<(Vec<u8>, Vec<u8>)>, usize);

@@ -98,6 +98,18 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    #[test]
+    fn less_than_half_of_the_room_is_in_use_and_it_doubles() {
+        let mut ids = Ids::default();
+        assert_eq!(ids.memory_bytes(), 0);
+        for number in 0..200_u32 {
+            ids.insert(2 * number + 1, number);
+            let room = ids.entries.len();
+            assert!(room.is_power_of_two() && 2 * ids.used <= room && room <= ENTRIES_MIN.max(4 * ids.used), "{room}");
+            assert!((8 * room..=16 * room).contains(&ids.memory_bytes()), "an identifier and a slot for each");
+        }
+    }
+
     proptest! {
         #[test]
         fn it_is_a_map(steps in prop::collection::vec((any::<bool>(), prop_oneof![1_u32..80, (1_u32..80).prop_map(|id| id * 64)]), 1..300)) {

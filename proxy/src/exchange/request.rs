@@ -163,6 +163,13 @@ impl Request {
         }
     }
 
+    /// Gives back what counts against the service's limits, before the client has the end of the response: its next request may come
+    /// as soon as it has.
+    pub(super) fn free_limits(&mut self) {
+        self.admission = None;
+        self.retries.end();
+    }
+
     /// Whether the request is idempotent.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.method.is_idempotent() || self.view.services[self.service].service.config.retry.non_idempotent

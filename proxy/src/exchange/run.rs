@@ -32,6 +32,7 @@ pub(crate) async fn run(client: &mut Client, request: &mut Request) -> Next {
     let (status, error, next) = match carry(client, request).await {
         Ok((status, error, next)) => (status, error, next),
         Err(error) => {
+            request.free_limits();
             let next = refuse(client, request, error).await;
             (error.status(), Some(error), next)
         }

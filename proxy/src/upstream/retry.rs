@@ -45,6 +45,11 @@ impl Retries {
         refused.is_none()
     }
 
+    /// The last attempt is over.
+    pub(crate) fn end(&mut self) {
+        self.under_way = None;
+    }
+
     /// Whether the current attempt is a retry.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun
@@ -121,7 +126,9 @@ mod tests {
         assert!(one.take(this, &rig.worker) && one.has_begun());
         assert!(one.take(this, &rig.worker), "its second retry is no second request");
         assert!(!other.take(this, &rig.worker) && !other.has_begun());
-        drop(one);
-        assert!(other.take(this, &rig.worker));
+        one.end();
+        assert!(other.take(this, &rig.worker) && one.has_begun());
+        drop(other);
+        assert!(one.take(this, &rig.worker));
     }
 }

@@ -149,7 +149,7 @@ impl Exchange<'_> {
 
     fn step(&mut self, turn: &mut Turn, context: &mut Context<'_>) -> Step {
         if self.is_read_to_its_end() {
-            self.request.admission = None;
+            self.request.free_limits();
             self.settle();
         }
         match self.poll_send_response(context) {

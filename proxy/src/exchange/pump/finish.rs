@@ -185,6 +185,7 @@ mod tests {
     use std::future::Future;
     use std::pin::pin;
     use std::rc::Rc;
+    use std::sync::atomic::Ordering::SeqCst;
     use std::task::{Context, Poll, Waker};
 
     const CLOSE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -257,11 +258,15 @@ mod tests {
         say(&backend, &format!("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{body}"));
         assert_eq!(respond(&mut exchange), Poll::Ready(Ok(())));
         exchange.take_place(guard, &Rc::clone(&view.services[0].upstreams[0]), Outcome::Status(200));
-        assert_eq!(in_flight(), 1);
+        let this = &view.services[0];
+        let retrying = || this.service.live.retrying.load(SeqCst);
+        assert!(exchange.request.retries.take(this, &exchange.client.open.worker));
+        assert!(exchange.request.admission.is_some());
+        assert_eq!((in_flight(), retrying()), (1, 1));
         let mut finishing = pin!(exchange.finish());
         let mut context = Context::from_waker(Waker::noop());
         assert!(finishing.as_mut().poll(&mut context).is_pending(), "the client has not read");
-        assert_eq!(in_flight(), 0);
+        assert_eq!((in_flight(), retrying()), (0, 0));
         let mut got = String::new();
         let done = loop {
             got.push_str(&said(&client));

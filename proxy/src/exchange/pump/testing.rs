@@ -46,7 +46,8 @@ impl Stage {
 
     /// The same, on a connection of this shape.
     pub(super) fn with(text: &str, shape: Shape) -> (Self, Socket) {
-        let rig = Rig::new("{ name: s, backends: [ { id: a, address: \"127.0.0.1:1\" } ] }");
+        let limits = "limits: { requests_max: 1, retries_max: 1 }";
+        let rig = Rig::new(&format!("{{ name: s, {limits}, backends: [ {{ id: a, address: \"127.0.0.1:1\" }} ] }}"));
         let worker = Rc::clone(&rig.worker);
         let view = worker.view();
         let key = ListenerId::of(&view.snapshot.config.listeners[0]);

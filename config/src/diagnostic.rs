@@ -1,6 +1,7 @@
 //! What is wrong, where, and what to write instead.
 
 use serde::Serialize;
+use std::cell::OnceCell;
 use std::fmt;
 
 /// A place in the file.
@@ -24,7 +25,24 @@ pub(crate) struct At<T> {
 }
 
 /// A text that places are in, and its name.
-pub(crate) type Text<'a> = (&'a str, &'a str);
+pub(crate) struct Text<'a> {
+    pub(crate) file: &'a str,
+    pub(crate) text: &'a str,
+    /// Its lines, once somebody has asked for one: each is found without reading those before it again.
+    lines: OnceCell<Vec<&'a str>>,
+}
+
+impl<'a> Text<'a> {
+    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
+        Self { file, text, lines: OnceCell::new() }
+    }
+
+    /// A line, counted from 1.
+    fn line(&self, number: usize) -> Option<&'a str> {
+        let lines = self.lines.get_or_init(|| self.text.lines().collect());
+        lines.get(number.checked_sub(1)?).copied()
+    }
+}
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -86,9 +104,9 @@ impl Diagnostic {
 
     /// Fills in what only the texts know.
     pub(crate) fn locate(&mut self, texts: &[Text<'_>]) {
-        let Some((file, text)) = texts.get(self.text) else { return };
-        (*file).clone_into(&mut self.file);
-        self.source = self.line.checked_sub(1).and_then(|line| text.lines().nth(line)).map(str::to_owned);
+        let Some(text) = texts.get(self.text) else { return };
+        text.file.clone_into(&mut self.file);
+        self.source = text.line(self.line).map(str::to_owned);
     }
 }
 
@@ -241,7 +259,7 @@ mod tests {
     fn what_is_found_later_says_the_place_that_it_is_about() {
         let place = Place { line: 2, column: 3, width: 4, text: 1 };
         let mut site = Site::at(place);
-        site.locate(&[("file", "x"), ("other", "one\n  four")]);
+        site.locate(&[Text::new("file", "x"), Text::new("other", "one\n  four")]);
         let found = site.error("code", "message".to_owned(), "help");
         assert_eq!((found.file.as_str(), found.line, found.column, found.code), ("other", 2, 3, "code"));
         assert_eq!((found.message.as_str(), found.help.as_deref()), ("message", Some("help")));

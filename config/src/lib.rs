@@ -12,6 +12,7 @@ mod env;
 mod files;
 mod findings;
 mod fleet;
+mod limits;
 pub mod model;
 mod node;
 pub mod plain;
@@ -26,7 +27,9 @@ pub use env::Lookup;
 pub use files::{FileUse, Named, NamedFile, Need};
 use findings::Findings;
 pub use fleet::{FleetBackend, FleetConfig, FleetText};
+pub use limits::BYTES_MAX as FILE_BYTES_MAX;
 pub use reference::{json_schema, reference};
+use std::collections::HashSet;
 
 /// A valid file.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,16 +47,16 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load_str(file: &str, text: &str, environment: Lookup<'_>) -> Result<Loaded, Diagnostics> {
-    load_text((file, text), environment, Findings::default())
+    load_text(diagnostic::Text::new(file, text), environment, Findings::default())
 }
 
 fn load_text(
-    (file, text): diagnostic::Text<'_>,
+    text: diagnostic::Text<'_>,
     environment: Lookup<'_>,
     mut findings: Findings,
 ) -> Result<Loaded, Diagnostics> {
-    let config = read(text, environment, &mut findings).and_then(|root| model(&root, &mut findings));
-    finish(config, findings, &[(file, text)])
+    let config = read(text.text, environment, &mut findings).and_then(|root| model(&root, &mut findings));
+    finish(config, findings, &[text])
 }
 
 /// What came of it: places named, in the order of the texts.
@@ -68,10 +71,11 @@ fn finish(
     // What stands for a variable that could not be replaced is not wrong in itself.
     let is_variable = |finding: &Diagnostic| matches!(finding.code, "bad_variable" | "unset_variable");
     let place = |finding: &Diagnostic| (finding.text, finding.line, finding.column);
-    let unreplaced: Vec<_> = list.iter().filter(|finding| is_variable(finding)).map(place).collect();
+    let unreplaced: HashSet<_> = list.iter().filter(|finding| is_variable(finding)).map(place).collect();
     list.retain(|finding| is_variable(finding) || !unreplaced.contains(&place(finding)));
     list.sort_by_key(|finding| (finding.text, finding.line, finding.column));
     list.dedup();
+    limits::cut(&mut list);
     list.iter_mut().for_each(|finding| finding.locate(texts));
     match config {
         Some(mut config) if !list.iter().any(|finding| finding.severity == Severity::Error) => {
@@ -136,7 +140,8 @@ pub fn load_file(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
 /// As [`load_file`].
 pub fn load_file_alone(path: &std::path::Path) -> Result<Loaded, Diagnostics> {
     let findings = Findings { detached: true, ..Findings::default() };
-    load_text((&path.display().to_string(), &read_file(path)?), &|name| std::env::var(name).ok(), findings)
+    let (file, text) = (path.display().to_string(), read_file(path)?);
+    load_text(diagnostic::Text::new(&file, &text), &|name| std::env::var(name).ok(), findings)
 }
 
 /// Reads a file, with the process's environment, and puts what the fleet has agreed on on top. The rules stand in
@@ -159,23 +164,24 @@ pub fn load_str_with(
     environment: Lookup<'_>,
     fleet: &FleetConfig,
 ) -> Result<Loaded, Diagnostics> {
-    join((file, text), environment, fleet, Findings::default())
+    join(diagnostic::Text::new(file, text), environment, fleet, Findings::default())
 }
 
 fn join(
-    (file, text): diagnostic::Text<'_>,
+    text: diagnostic::Text<'_>,
     environment: Lookup<'_>,
     fleet: &FleetConfig,
     mut findings: Findings,
 ) -> Result<Loaded, Diagnostics> {
-    let root = read(text, environment, &mut findings).map(|mut root| {
+    let root = read(text.text, environment, &mut findings).map(|mut root| {
         fleet::merge(&mut root, fleet, &mut findings);
         root
     });
     let config = root.and_then(|root| model(&root, &mut findings));
     let names: Vec<String> = fleet.texts().map(|text| text.name.clone()).collect();
-    let fleet_texts = names.iter().zip(fleet.texts()).map(|(name, text)| (name.as_str(), text.text.as_str()));
-    let texts: Vec<diagnostic::Text<'_>> = std::iter::once((file, text)).chain(fleet_texts).collect();
+    let fleet_texts = names.iter().zip(fleet.texts()).map(|(name, text)| diagnostic::Text::new(name, &text.text));
+    let texts: Vec<diagnostic::Text<'_>> =
+        std::iter::once(diagnostic::Text::new(text.file, text.text)).chain(fleet_texts).collect();
     finish(config, findings, &texts)
 }
 
@@ -186,7 +192,7 @@ fn join(
 /// As [`load_file_with`].
 pub fn check_fleet(fleet: &FleetConfig) -> Result<Loaded, Diagnostics> {
     let findings = Findings { detached: true, ..Findings::default() };
-    join(("control plane", "control: {}"), &|_| None, fleet, findings)
+    join(diagnostic::Text::new("control plane", "control: {}"), &|_| None, fleet, findings)
 }
 
 /// Reads a file of a directory source: a list of backends.
@@ -207,23 +213,15 @@ pub fn read_backends(path: &std::path::Path) -> Result<Vec<FleetBackend>, Diagno
         }
     };
     if findings.has_errors() {
-        findings.list.iter_mut().for_each(|finding| finding.locate(&[(&name, &text)]));
+        findings.list.iter_mut().for_each(|finding| finding.locate(&[diagnostic::Text::new(&name, &text)]));
         return Err(Diagnostics(findings.list));
     }
     Ok(backends)
 }
 
 fn read_file(path: &std::path::Path) -> Result<String, Diagnostics> {
-    let refuse = |code, message: String, help: &str| {
-        let mut finding =
-            Diagnostic::new(Severity::Error, code, diagnostic::Place::default(), message, Some(help.to_owned()));
-        finding.locate(&[(&path.display().to_string(), "")]);
-        Diagnostics(vec![finding])
-    };
-    let bytes = std::fs::read(path).map_err(|error| {
-        refuse("unreadable_file", format!("cannot read the file: {error}"), "check its path and permissions")
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
-        refuse("not_utf8", format!("the file is not UTF-8: {}", error.utf8_error()), "save it as UTF-8")
+    limits::read(path).map_err(|mut finding| {
+        finding.locate(&[diagnostic::Text::new(&path.display().to_string(), "")]);
+        Diagnostics(vec![*finding])
     })
 }

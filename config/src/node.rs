@@ -1,6 +1,7 @@
-//! The YAML text as a tree with places. The one file that names the YAML crate.
+//! The YAML text as a tree with places. Only this file and `limits` name the YAML crate.
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::limits;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Location, Spanned};
 use std::fmt;
@@ -109,11 +110,9 @@ impl Node {
 
 /// Parses a file's text. What the YAML crate refuses (syntax, duplicate keys, alias bombs) is one finding.
 pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
-    // YAML 1.2's booleans: a backend may be called `n`, and `off` is a word.
-    let options = serde_yaml::options! { strict_booleans: true };
     // Places count from behind the mark that some editors begin files with.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options) {
+    match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, limits::options()) {
         Ok(root) => {
             let mut root = node(root);
             root.quote(text);
@@ -121,6 +120,9 @@ pub(crate) fn parse(text: &str) -> Result<Node, Box<Diagnostic>> {
         }
         Err(error) => {
             let place = error.location().map(place).unwrap_or_default();
+            if let Some((message, help)) = limits::breached(&error) {
+                return Err(Box::new(Diagnostic::new(Severity::Error, "too_large", place, message, Some(help.into()))));
+            }
             let message = error.without_snippet().to_string();
             // The place stands in the finding already.
             let end = [" at line ", ", set DuplicateKeyPolicy"].iter().filter_map(|cut| message.find(cut)).min();

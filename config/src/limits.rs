@@ -1,0 +1,173 @@
+//! How large a file may be: what is read costs memory and time in proportion to it, and no more than this.
+
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use serde_yaml::budget::BudgetBreach;
+use std::io::Read;
+use std::path::Path;
+
+/// Most bytes of a file.
+pub const BYTES_MAX: u64 = 64 << 20;
+/// Values of a file: texts, numbers, lists and mappings, names of fields among them. 100,000 backends are 900,000 of them.
+const VALUES_MAX: usize = 3_000_000;
+/// Lists and mappings in each other.
+const DEPTH_MAX: usize = 32;
+/// Values that aliases stand for, over the whole file.
+const ALIASED_MAX: usize = 100_000;
+/// Findings that are told; the others are counted.
+const FINDINGS_MAX: usize = 1000;
+
+/// What the YAML crate is told.
+pub(crate) fn options() -> serde_yaml::Options {
+    options_with(VALUES_MAX)
+}
+
+fn options_with(values_max: usize) -> serde_yaml::Options {
+    serde_yaml::options! {
+        // YAML 1.2's booleans: a backend may be called `n`, and `off` is a word.
+        strict_booleans: true,
+        budget: serde_yaml::budget! {
+            max_nodes: values_max,
+            // A list or a mapping has an end too.
+            max_events: 2 * values_max,
+            max_depth: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
+            max_total_scalar_bytes: BYTES_MAX as usize,
+        },
+        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: ALIASED_MAX },
+    }
+}
+
+/// What a file is too large in, and what to do about it; `None`: it is wrong in some other way.
+pub(crate) fn breached(error: &serde_yaml::Error) -> Option<(String, &'static str)> {
+    let split = "split the file: give some of the services to proxies of their own";
+    match error.without_snippet() {
+        serde_yaml::Error::Budget { breach, .. } => Some(match breach {
+            BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => {
+                (format!("the file has more than {VALUES_MAX} values"), split)
+            }
+            BudgetBreach::ScalarBytes { .. } => (format!("the file has more than {BYTES_MAX} bytes of text"), split),
+            BudgetBreach::Depth { .. } => (
+                format!("more than {DEPTH_MAX} lists and mappings in each other"),
+                "nothing of a configuration is so deep",
+            ),
+            other => (format!("the file is too large: {other:?}"), split),
+        }),
+        // What its scanner and its aliases run into comes wrapped, as a text.
+        other => {
+            let said = other.to_string();
+            let is = |what: &str| said.contains(what);
+            if is("recursion limit exceeded") {
+                Some((
+                    format!("more than {DEPTH_MAX} lists and mappings in each other"),
+                    "nothing of a configuration is so deep",
+                ))
+            } else if is("alias replay limit exceeded") {
+                Some((
+                    format!("aliases stand for more than {ALIASED_MAX} values"),
+                    "write out what they stand for, or have fewer of them",
+                ))
+            } else {
+                None
+            }
+        }
+    }
+}
+
+/// Reads a file, up to its limit.
+///
+/// # Errors
+/// One finding, without the file's name.
+pub(crate) fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let refuse = |code, message: String, help: String| {
+        Box::new(Diagnostic::new(Severity::Error, code, Place::default(), message, Some(help)))
+    };
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| {
+        let help = "check its path and permissions";
+        refuse("unreadable_file", format!("cannot read the file: {error}"), help.to_owned())
+    })?;
+    if bytes.len() as u64 > BYTES_MAX {
+        let message = format!("the file has more than {BYTES_MAX} bytes");
+        return Err(refuse("too_large", message, "split it: give some of the services to proxies of their own".into()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        refuse("not_utf8", format!("the file is not UTF-8: {}", error.utf8_error()), "save it as UTF-8".into())
+    })
+}
+
+/// Leaves the first findings, errors before warnings, and says how many more there are.
+pub(crate) fn cut(list: &mut Vec<Diagnostic>) {
+    let Some(more) = list.len().checked_sub(FINDINGS_MAX).filter(|more| *more > 0) else { return };
+    // Sorting is stable: the order of the file stays among each.
+    list.sort_by_key(|finding| finding.severity == Severity::Warning);
+    let severity = list[FINDINGS_MAX].severity;
+    list.truncate(FINDINGS_MAX);
+    let message = format!("{more} more findings are not shown");
+    let help = "mend these first".to_owned();
+    list.push(Diagnostic::new(severity, "more_findings", Place::default(), message, Some(help)));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use crate::load_str;
+
+    fn refused(text: &str) -> Diagnostic {
+        load_str("f.yaml", text, &|_| None).unwrap_err().0.remove(0)
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_with_the_limit_and_its_place() {
+        let many = |values: usize| {
+            let text = format!("[{}]", "1,".repeat(values));
+            serde_yaml::from_str_with_options::<serde::de::IgnoredAny>(&text, options_with(100)).err()
+        };
+        assert!(many(99).is_none());
+        let (message, _) = breached(&many(100).unwrap()).unwrap();
+        assert!(message.contains("3000000 values"), "{message}");
+        for open in ["[", "{ a: ", "- "] {
+            let found = refused(&format!("listeners: 1\nservices:\n  {}", open.repeat(10 * DEPTH_MAX)));
+            assert_eq!(found.code, "too_large", "{open:?}: {found}");
+            assert!(found.message.contains("more than 32") && found.line == 3, "{found}");
+        }
+        let bomb: String =
+            (1..9).map(|at| format!("a{at}: &a{at} [{}]\n", format!("*a{},", at - 1).repeat(9))).collect();
+        let found = refused(&format!("a0: &a0 [x,x]\n{bomb}"));
+        assert_eq!(found.code, "too_large", "{found}");
+        assert!(found.message.contains("100000 values") && found.help.is_some(), "{found}");
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let found = crate::load_file(Path::new("/dev/zero")).unwrap_err().0.remove(0);
+        assert_eq!(found.code, "too_large");
+        assert!(found.to_string().contains("/dev/zero") && found.to_string().contains("67108864 bytes"), "{found}");
+    }
+
+    #[test]
+    fn findings_beyond_the_first_thousand_are_counted() {
+        let backends: String = (0..3000).map(|_| "      - { id: a, adress: 1 }\n").collect();
+        let text = format!("listeners: []\nservices:\n  - name: s\n    backends:\n{backends}");
+        let found = load_str("f.yaml", &text, &|_| None).unwrap_err().0;
+        assert_eq!(found.len(), FINDINGS_MAX + 1);
+        assert_eq!(found.last().unwrap().code, "more_findings");
+        assert!(found[..FINDINGS_MAX].iter().all(|finding| finding.severity == Severity::Error && finding.line > 0));
+    }
+
+    #[test]
+    fn more_values_are_read_than_the_crate_lets_by_itself() {
+        let service = |name: usize| {
+            let backends: String = (0..1000)
+                .map(|at| format!("      - {{ id: b{at}, address: \"10.{name}.{}.{}:80\" }}\n", at / 256, at % 256))
+                .collect();
+            format!("  - name: s{name}\n    backends:\n{backends}")
+        };
+        let services: String = (0..30).map(service).collect();
+        let text =
+            format!("listeners: [ {{ name: w, address: \"127.0.0.1:0\", service: s0 }} ]\nservices:\n{services}");
+        let loaded = load_str("f.yaml", &text, &|_| None).unwrap();
+        assert_eq!(loaded.config.services.iter().map(|service| service.backends.len()).sum::<usize>(), 30_000);
+    }
+}

@@ -41,7 +41,7 @@ const ROOMS: &[(&str, &[&[&str]])] = &[
             &["findings"],
             &["node", "diff"],
             &["model"],
-            &["files"],
+            &["files", "limits"],
             &["diagnostic", "browser", "plain"],
         ],
     ),

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::fmt;
 
 /// A place in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Place {
     /// From 1.
     pub line: usize,

@@ -3,6 +3,7 @@
 use crate::diagnostic::{At, Diagnostic, Place, Severity};
 use crate::files::{FileUse, Named, NamedFile, Need, REFERENCE};
 use crate::node::Node;
+use std::collections::HashSet;
 
 /// What has been found so far.
 #[derive(Debug, Default)]
@@ -15,7 +16,7 @@ pub(crate) struct Findings {
     /// Files that the configuration names.
     pub(crate) files: Vec<Named>,
     /// Sections of which a field could not be read, or is not known: what seems to be absent there may not be.
-    pub(crate) lost: Vec<Place>,
+    pub(crate) lost: HashSet<Place>,
 }
 
 impl Findings {

@@ -27,7 +27,7 @@ pub use env::Lookup;
 pub use files::{FileUse, Named, NamedFile, Need};
 use findings::Findings;
 pub use fleet::{FleetBackend, FleetConfig, FleetText};
-pub use limits::BYTES_MAX as FILE_BYTES_MAX;
+pub use limits::read_bytes;
 pub use reference::{json_schema, reference};
 use std::collections::HashSet;
 
@@ -213,7 +213,9 @@ pub fn read_backends(path: &std::path::Path) -> Result<Vec<FleetBackend>, Diagno
         }
     };
     if findings.has_errors() {
-        findings.list.iter_mut().for_each(|finding| finding.locate(&[diagnostic::Text::new(&name, &text)]));
+        limits::cut(&mut findings.list);
+        let texts = [diagnostic::Text::new(&name, &text)];
+        findings.list.iter_mut().for_each(|finding| finding.locate(&texts));
         return Err(Diagnostics(findings.list));
     }
     Ok(backends)

@@ -2,26 +2,29 @@
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use serde_yaml::budget::BudgetBreach;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 /// Most bytes of a file.
-pub const BYTES_MAX: u64 = 64 << 20;
+const BYTES_MAX: u64 = 64 << 20;
 /// Values of a file: texts, numbers, lists and mappings, names of fields among them. 100,000 backends are 900,000 of them.
 const VALUES_MAX: usize = 3_000_000;
 /// Lists and mappings in each other.
 const DEPTH_MAX: usize = 32;
-/// Values that aliases stand for, over the whole file.
-const ALIASED_MAX: usize = 100_000;
+/// Values that aliases stand for, over the whole file: ten thousand services may have a hundred of one in common.
+const ALIASED_MAX: usize = 1_000_000;
 /// Findings that are told; the others are counted.
 const FINDINGS_MAX: usize = 1000;
 
+/// What to do about a file that is too large.
+const SPLIT: &str = "split the file: give some of the services to proxies of their own";
+
 /// What the YAML crate is told.
 pub(crate) fn options() -> serde_yaml::Options {
-    options_with(VALUES_MAX)
+    options_with(VALUES_MAX, ALIASED_MAX)
 }
 
-fn options_with(values_max: usize) -> serde_yaml::Options {
+fn options_with(values_max: usize, aliased_max: usize) -> serde_yaml::Options {
     serde_yaml::options! {
         // YAML 1.2's booleans: a backend may be called `n`, and `off` is a word.
         strict_booleans: true,
@@ -32,25 +35,33 @@ fn options_with(values_max: usize) -> serde_yaml::Options {
             max_depth: DEPTH_MAX,
             flow_nesting_limit: DEPTH_MAX,
             max_total_scalar_bytes: BYTES_MAX as usize,
+            // Each of these is a value, and what it stands for is limited: one anchor may serve all services.
+            max_aliases: values_max,
+            max_anchors: values_max,
+            max_merge_keys: values_max,
+            max_recorded_anchor_events: aliased_max,
+            enforce_alias_anchor_ratio: false,
         },
-        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: ALIASED_MAX },
+        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: aliased_max },
     }
 }
 
 /// What a file is too large in, and what to do about it; `None`: it is wrong in some other way.
 pub(crate) fn breached(error: &serde_yaml::Error) -> Option<(String, &'static str)> {
-    let split = "split the file: give some of the services to proxies of their own";
     match error.without_snippet() {
         serde_yaml::Error::Budget { breach, .. } => Some(match breach {
-            BudgetBreach::Nodes { .. } | BudgetBreach::Events { .. } => {
-                (format!("the file has more than {VALUES_MAX} values"), split)
-            }
-            BudgetBreach::ScalarBytes { .. } => (format!("the file has more than {BYTES_MAX} bytes of text"), split),
+            BudgetBreach::Nodes { .. }
+            | BudgetBreach::Events { .. }
+            | BudgetBreach::Aliases { .. }
+            | BudgetBreach::Anchors { .. }
+            | BudgetBreach::MergeKeys { .. } => (format!("the file has more than {VALUES_MAX} values"), SPLIT),
+
+            BudgetBreach::ScalarBytes { .. } => (format!("the file has more than {BYTES_MAX} bytes of text"), SPLIT),
             BudgetBreach::Depth { .. } => (
                 format!("more than {DEPTH_MAX} lists and mappings in each other"),
                 "nothing of a configuration is so deep",
             ),
-            other => (format!("the file is too large: {other:?}"), split),
+            other => (format!("the file is too large: {other:?}"), SPLIT),
         }),
         // What its scanner and its aliases run into comes wrapped, as a text.
         other => {
@@ -61,7 +72,7 @@ pub(crate) fn breached(error: &serde_yaml::Error) -> Option<(String, &'static st
                     format!("more than {DEPTH_MAX} lists and mappings in each other"),
                     "nothing of a configuration is so deep",
                 ))
-            } else if is("alias replay limit exceeded") {
+            } else if is("alias replay limit exceeded") || is("RecordedAnchor") {
                 Some((
                     format!("aliases stand for more than {ALIASED_MAX} values"),
                     "write out what they stand for, or have fewer of them",
@@ -73,7 +84,20 @@ pub(crate) fn breached(error: &serde_yaml::Error) -> Option<(String, &'static st
     }
 }
 
-/// Reads a file, up to its limit.
+/// The content of a file, never more than a configuration may have: one without an end is an error like any other.
+///
+/// # Errors
+/// It cannot be read, or is too large ([`ErrorKind::FileTooLarge`]).
+pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Reads a configuration's file.
 ///
 /// # Errors
 /// One finding, without the file's name.
@@ -81,16 +105,12 @@ pub(crate) fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     let refuse = |code, message: String, help: String| {
         Box::new(Diagnostic::new(Severity::Error, code, Place::default(), message, Some(help)))
     };
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut bytes));
-    read.map_err(|error| {
-        let help = "check its path and permissions";
-        refuse("unreadable_file", format!("cannot read the file: {error}"), help.to_owned())
+    let bytes = read_bytes(path).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => refuse("too_large", format!("the file is too large: {error}"), SPLIT.into()),
+        _ => {
+            refuse("unreadable_file", format!("cannot read the file: {error}"), "check its path and permissions".into())
+        }
     })?;
-    if bytes.len() as u64 > BYTES_MAX {
-        let message = format!("the file has more than {BYTES_MAX} bytes");
-        return Err(refuse("too_large", message, "split it: give some of the services to proxies of their own".into()));
-    }
     String::from_utf8(bytes).map_err(|error| {
         refuse("not_utf8", format!("the file is not UTF-8: {}", error.utf8_error()), "save it as UTF-8".into())
     })
@@ -113,6 +133,8 @@ pub(crate) fn cut(list: &mut Vec<Diagnostic>) {
 mod tests {
     use super::*;
     use crate::load_str;
+    use serde::de::IgnoredAny;
+    use serde_yaml::from_str_with_options;
 
     fn refused(text: &str) -> Diagnostic {
         load_str("f.yaml", text, &|_| None).unwrap_err().0.remove(0)
@@ -122,7 +144,7 @@ mod tests {
     fn what_is_too_large_is_refused_with_the_limit_and_its_place() {
         let many = |values: usize| {
             let text = format!("[{}]", "1,".repeat(values));
-            serde_yaml::from_str_with_options::<serde::de::IgnoredAny>(&text, options_with(100)).err()
+            from_str_with_options::<IgnoredAny>(&text, options_with(100, 100)).err()
         };
         assert!(many(99).is_none());
         let (message, _) = breached(&many(100).unwrap()).unwrap();
@@ -134,9 +156,25 @@ mod tests {
         }
         let bomb: String =
             (1..9).map(|at| format!("a{at}: &a{at} [{}]\n", format!("*a{},", at - 1).repeat(9))).collect();
-        let found = refused(&format!("a0: &a0 [x,x]\n{bomb}"));
-        assert_eq!(found.code, "too_large", "{found}");
-        assert!(found.message.contains("100000 values") && found.help.is_some(), "{found}");
+        let bomb = format!("a0: &a0 [x,x]\n{bomb}");
+        let error = from_str_with_options::<IgnoredAny>(&bomb, options_with(10_000, 1000)).err().unwrap();
+        let (message, _) = breached(&error).unwrap_or_else(|| panic!("{error}"));
+        assert!(message.contains("aliases stand for more than 1000000 values"), "{message}");
+    }
+
+    #[test]
+    fn one_anchor_serves_as_many_services_as_there_are() {
+        let first = "{ name: s0, <<: &d { slow_start: { window: 5s }, health: &h { tcp: {} } }, backends: [ { id: a, address: \"10.0.0.1:80\" } ] }";
+        let service = |at: usize| {
+            let address = format!("10.1.{}.{}:80", at / 256, at % 256);
+            format!("  - {{ name: s{at}, <<: *d, backends: [ {{ id: a, address: \"{address}\" }} ] }}\n")
+        };
+        let others: String = (1..12_000).map(service).collect();
+        let text = format!(
+            "listeners: [ {{ name: w, address: \"127.0.0.1:0\", service: s0 }} ]\nservices:\n  - {first}\n{others}"
+        );
+        let loaded = load_str("f.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{}", error.0[0]));
+        assert!(loaded.config.services.len() == 12_000 && loaded.config.services[11_999].health.is_some());
     }
 
     #[test]

@@ -66,8 +66,10 @@ fn bad_file_is_refused_and_changes_nothing() {
     for (code, bad) in [
         ("unknown_field", good.replace("workers:", "wrokers:")),
         ("dangling_service", good.replace("service: s }", "service: t }")),
+        ("too_large", format!("listeners: {}", "[".repeat(100))),
         ("syntax", "listeners: [".to_owned()),
         ("empty_file", String::new()),
+        ("too_large", format!("{good}{}", "#".repeat(64 << 20))),
     ] {
         let refused = ringway.metric("ringway_reloads_total{result=\"refused\"}");
         ringway.write_config(&bad);

@@ -3,17 +3,27 @@
 use crate::error::{FileError, PairError};
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Take};
 use std::path::Path;
 use std::sync::Arc;
 use x509_parser::certificate::X509Certificate;
+
+/// What is read of a file: all public authorities are a hundredth of it.
+const BYTES_MAX: u64 = 32 << 20;
 
 /// The implementation of cryptography, which is named everywhere: two in one build would be a panic at run time.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
+}
+
+/// A file, as far as one of TLS goes: one without an end has one here.
+fn open(path: &Path) -> std::io::Result<Take<File>> {
+    Ok(File::open(path)?.take(BYTES_MAX))
 }
 
 /// The certificates of a file, at least one.
@@ -22,7 +32,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// See [`FileError`].
 pub fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let read = |source| FileError::Read { path: path.to_owned(), source };
-    let chain = CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)?;
+    let file = open(path).map_err(|error| read(pem::Error::Io(error)))?;
+    let chain = CertificateDer::pem_reader_iter(file).collect::<Result<Vec<_>, _>>().map_err(read)?;
     if chain.is_empty() { Err(FileError::Empty { path: path.to_owned() }) } else { Ok(chain) }
 }
 
@@ -44,8 +55,9 @@ pub fn leaf<'a>(path: &Path, chain: &'a [CertificateDer<'_>]) -> Result<X509Cert
 pub fn certified(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, FileError> {
     let certificates = chain(certificate)?;
     leaf(certificate, &certificates)?;
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|source| FileError::Key { path: key.to_owned(), source })?;
+    let unusable = |source| FileError::Key { path: key.to_owned(), source };
+    let file = open(key).map_err(|error| unusable(pem::Error::Io(error)))?;
+    let private = PrivateKeyDer::from_pem_reader(file).map_err(unusable)?;
     pair(certificates, private, provider).map_err(|error| match error {
         PairError::BadKey(source) => FileError::BadKey { path: key.to_owned(), source },
         PairError::BadCertificate(source) => {
@@ -98,7 +110,13 @@ pub fn authorities_or_public(file: Option<&Path>) -> Result<RootCertStore, FileE
 /// # Errors
 /// [`FileError::Ocsp`], [`FileError::EmptyOcsp`].
 pub fn staple(path: &Path) -> Result<Vec<u8>, FileError> {
-    let staple = std::fs::read(path).map_err(|source| FileError::Ocsp { path: path.to_owned(), source })?;
+    let mut staple = Vec::new();
+    let read = open(path).and_then(|mut file| file.read_to_end(&mut staple));
+    let whole = read.and_then(|length| match length as u64 {
+        BYTES_MAX => Err(ErrorKind::FileTooLarge.into()),
+        _ => Ok(()),
+    });
+    whole.map_err(|source| FileError::Ocsp { path: path.to_owned(), source })?;
     if staple.is_empty() { Err(FileError::EmptyOcsp { path: path.to_owned() }) } else { Ok(staple) }
 }
 
@@ -106,6 +124,14 @@ pub fn staple(path: &Path) -> Result<Vec<u8>, FileError> {
 mod tests {
     use super::*;
     use std::path::PathBuf;
+
+    #[test]
+    fn files_without_an_end_are_no_certificates_and_no_keys() {
+        let endless = Path::new("/dev/zero");
+        assert!(chain(endless).is_err());
+        assert!(PrivateKeyDer::from_pem_reader(open(endless).unwrap()).is_err());
+        assert!(matches!(staple(endless), Err(FileError::Ocsp { .. })));
+    }
 
     struct Directory(tempfile::TempDir);
 

@@ -5,9 +5,11 @@ use super::names::{Names, service_index};
 use super::text::{editable_name, header_value, is_token, path_text};
 use crate::diagnostic::At;
 use crate::findings::Findings;
+use crate::limits;
 use crate::model::{self, Actions, ContentCoding, FieldEdits, PathMatch};
 use crate::schema;
 use regex::bytes::Regex;
+use std::path::Path;
 
 /// `None`: nothing but sending on.
 pub(super) fn actions(
@@ -280,7 +282,7 @@ pub(super) fn error_answers(section: &schema::ListenerSection, findings: &mut Fi
         let body = match (&answer.body, &answer.file) {
             (Some(body), None) => body.value.clone().into_bytes(),
             (None, Some(_)) if findings.detached => Vec::new(),
-            (None, Some(file)) => match std::fs::read(&file.value) {
+            (None, Some(file)) => match limits::read_bytes(Path::new(&file.value)) {
                 Ok(body) => body,
                 Err(error) => {
                     findings.error(

@@ -4,6 +4,9 @@ use crate::diagnostic::{At, closest};
 use crate::findings::Findings;
 use std::collections::HashMap;
 
+/// So many unknown names are answered with the one that was meant.
+const SUGGESTED_MAX: usize = 100;
+
 /// The services' names.
 pub(super) struct Names<'a> {
     pub(super) index: HashMap<&'a str, usize>,
@@ -18,9 +21,12 @@ pub(super) fn service_index(at: &At<String>, services: &Names<'_>, findings: &mu
     }
     // Perhaps it is the one that could not be read: its own finding will do.
     if services.complete {
-        let help = match closest(&at.value, services.index.keys().copied()) {
-            Some(name) => format!("write `{name}`"),
-            None => {
+        // Where nothing fits anything, a search for each costs more than it helps.
+        let few = findings.dangling.len() < SUGGESTED_MAX;
+        let help = match few.then(|| closest(&at.value, services.index.keys().copied())) {
+            None => "write one that stands below `services`".to_owned(),
+            Some(Some(name)) => format!("write `{name}`"),
+            Some(None) => {
                 let mut names: Vec<&str> = services.index.keys().copied().collect();
                 names.sort_unstable();
                 format!("the services are `{}`", names.join("`, `"))

@@ -40,7 +40,7 @@ impl<'a> SectionReader<'a> {
                     (None, None) if names.is_empty() => "it has no fields: write `{}`".to_owned(),
                     (None, None) => format!("its fields are `{}`", names.join("`, `")),
                 };
-                findings.lost.push(node.place);
+                findings.lost.insert(node.place);
                 findings.error(*place, "unknown_field", format!("unknown field `{name}` in {title}"), help);
             }
         }
@@ -82,7 +82,7 @@ impl<'a> SectionReader<'a> {
             Some(node) => {
                 let found = T::decode(node, findings).map(|value| At { value, place: node.place });
                 if found.is_none() {
-                    findings.lost.push(self.place);
+                    findings.lost.insert(self.place);
                 }
                 Some(found)
             }
@@ -109,7 +109,7 @@ impl<'a> SectionReader<'a> {
             Some(found) => Some(found),
             None => {
                 if given.is_some() {
-                    findings.lost.push(self.place);
+                    findings.lost.insert(self.place);
                 }
                 // Defaults are written as a user would write them, and read by the same code.
                 let value = match default {

@@ -50,7 +50,7 @@ fn finding(used: &FileUse, now: SystemTime) -> Option<Diagnostic> {
             }
         }
         FileUse::Ocsp(file) => ringway_tls::staple(&file.path).err().map(|error| unusable(&error, file, file)),
-        FileUse::Secret(file) => match std::fs::read(&file.path) {
+        FileUse::Secret(file) => match ringway_config::read_bytes(&file.path) {
             Ok(bytes) if bytes.iter().any(|byte| !byte.is_ascii_whitespace()) => None,
             Ok(_) => Some(error(file, "empty_secret", format!("{:?} is empty", file.path), "write the secret into it")),
             Err(why) => Some(error(

@@ -145,7 +145,7 @@ impl Registry {
         let mut transport = xxhash_rust::xxh3::Xxh3::new();
         transport.update(spoken.as_bytes());
         for path in config.tls.iter().flat_map(|tls| tls.files()) {
-            transport.update(&std::fs::read(path).unwrap_or_default());
+            transport.update(&ringway_config::read_bytes(path).unwrap_or_default());
         }
         let limiter = config.rate_limit.as_ref().map(|limit| live.limiter_for(limit));
         let times_responses = matches!(config.policy, PolicyParams::PeakEwma(_)) || config.outlier.latency.is_some();

@@ -8,7 +8,7 @@ pub(crate) fn digest(config: &Config) -> u64 {
     for path in config.files() {
         hash.update(path.as_os_str().as_encoded_bytes());
         // A file that is missing is found out when it is read.
-        hash.update(&std::fs::read(path).unwrap_or_default());
+        hash.update(&ringway_config::read_bytes(path).unwrap_or_default());
     }
     hash.digest()
 }

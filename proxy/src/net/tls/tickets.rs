@@ -24,7 +24,7 @@ pub(crate) struct TicketKeys {
 impl Tickets {
     /// The listener's keys, if they are for these rules, or new ones, which [`Tickets::keep`] keeps.
     pub(super) fn of(&self, listener: &str, tls: &ListenerTls) -> Result<TicketKeys, TlsError> {
-        let authorities = tls.client.as_ref().map(|client| std::fs::read(&client.ca).unwrap_or_default());
+        let authorities = tls.client.as_ref().map(|client| ringway_config::read_bytes(&client.ca).unwrap_or_default());
         let rules = (tls.client.clone(), xxhash_rust::xxh3::xxh3_64(&authorities.unwrap_or_default()));
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(listener).filter(|known| known.rules == rules) {
